@@ -1,0 +1,120 @@
+# The verbs of this project. `make` alone prints them.
+#
+# `make run` and `make test` do all the set-up they need on a fresh clone: with uv where it is
+# installed, otherwise with venv and pip from hashed requirements. Nothing is set up twice.
+
+.DEFAULT_GOAL := help
+.PHONY: help setup run test check format bench lock clean
+
+VENV := .venv
+BIN := $(VENV)/bin
+# Stamps: made when the set-up is done, out of date when the lock changes.
+RUN_READY := $(VENV)/.ready-to-run
+DEV_READY := $(VENV)/.ready-to-develop
+
+# --- for people ---
+
+help: ## print this
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' Makefile
+
+run: $(RUN_READY) ## set everything up and serve on http://127.0.0.1:$PORT (8000)
+	@exec $(BIN)/python -m notifier run --stop-with-parent
+
+test: $(DEV_READY) ## set everything up and run the tests
+	@status=0; \
+	$(PYTEST_DEBUG) || status=1; \
+	$(PYTEST_PLAIN) || status=1; \
+	$(NODE_TESTS) || status=1; \
+	exit $$status
+
+check: $(DEV_READY) ## format, lint, types, architecture, deployment settings, spelling
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/pytest -q tests/test_architecture.py
+	@echo "manage.py check --deploy"; $(PRODUCTION) $(BIN)/python manage.py check --deploy --fail-level WARNING
+	$(BIN)/codespell
+
+format: $(DEV_READY) ## format the code and mend what can be mended
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+bench: $(DEV_READY) ## measure (takes minutes)
+	$(BIN)/python -m bench
+
+setup: $(DEV_READY) ## set up for development, and no more
+
+lock: ## (uv) lock the dependencies anew and export them for pip
+	uv lock
+	$(EXPORT) --no-default-groups --group service --output-file requirements.txt
+	$(EXPORT) --output-file requirements-dev.txt
+
+clean: ## remove all that was set up, built or cached here
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage htmlcov dist
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# --- tests ---
+
+# PYTHONDEVMODE turns asyncio's debug mode on. Not for tests that start whole servers: the mode is
+# several times slower, and what breaks there on purpose has deadlines.
+PYTEST_DEBUG := PYTHONDEVMODE=1 $(BIN)/pytest --ignore=tests/e2e --ignore=tests/faults
+PYTEST_PLAIN := $(BIN)/pytest tests/e2e tests/faults
+
+NODE_TEST_FILES = $(wildcard tests/e2e/js/*.test.js tests/e2e/js/*.test.mjs)
+# Left out by name where there is no Node; under NOTIFIER_REQUIRE=node leaving out is failure.
+NODE_TESTS = if [ -z "$(NODE_TEST_FILES)" ]; then :; \
+	elif node --version >/dev/null 2>&1; then node --test $(NODE_TEST_FILES); \
+	else \
+		for file in $(NODE_TEST_FILES); do echo "left out: $$file (Node is not installed)"; done; \
+		case ",$$NOTIFIER_REQUIRE," in *,node,*) false;; esac; \
+	fi
+
+# What a deployment sets, for Django's own list of questions.
+PRODUCTION = env -u DEBUG -u HTTPS -u HOST -u NOTIFIER_DEMO_KEY ALLOWED_HOSTS=notifier.example \
+	NOTIFIER_API_KEY=check REDIS_URL=redis://127.0.0.1:6379/0 \
+	SECRET_KEY="$$($(BIN)/python -c 'import secrets; print(secrets.token_urlsafe(48))')"
+
+EXPORT := uv export --quiet --frozen --no-emit-project --no-annotate --no-header
+
+# --- set-up ---
+
+# Who can develop can run.
+$(DEV_READY): uv.lock requirements-dev.txt
+	@$(call install,--inexact,requirements-dev.txt)
+	@touch $(DEV_READY) $(RUN_READY)
+
+$(RUN_READY): uv.lock requirements.txt
+	@$(call install,--inexact --no-default-groups --group service,requirements.txt)
+	@touch $(RUN_READY)
+
+# install(options of uv, requirements of pip)
+define install
+set -eu; \
+if uv --version >/dev/null 2>&1; then \
+	UV_PROJECT_ENVIRONMENT=$(VENV) uv sync --locked --no-install-project $(1); \
+	exit; \
+fi; \
+if ! $(BIN)/python -m pip --version >/dev/null 2>&1; then $(make_venv); fi; \
+echo "Installing $(2) into $(VENV)"; \
+$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r $(2)
+endef
+
+# A command that exists may still be too old, or a pyenv shim that fails: each is asked.
+PYTHONS := $(PYTHON) python3.13 python3.12 python3.11 python3 python
+define make_venv
+	found=; incomplete=; \
+	for candidate in $(PYTHONS); do \
+		$$candidate -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 || continue; \
+		if $$candidate -c 'import ensurepip, venv' >/dev/null 2>&1; then found=$$candidate; break; fi; \
+		incomplete=$$candidate; \
+	done; \
+	if [ -z "$$found" ] && [ -n "$$incomplete" ]; then \
+		echo "$$incomplete has no venv module: install it (Debian, Ubuntu: apt install python3-venv), or install uv." >&2; \
+		exit 1; \
+	elif [ -z "$$found" ]; then \
+		echo "Python 3.11 or newer is needed: install it (or uv, which brings one), or name it: make PYTHON=/path/to/python3." >&2; \
+		exit 1; \
+	fi; \
+	echo "Making $(VENV) with $$($$found --version)"; \
+	$$found -m venv --clear $(VENV)
+endef

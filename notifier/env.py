@@ -1,0 +1,232 @@
+"""The environment of the service, read once and typed.
+
+Knows the names, types and rules of the variables; knows neither Django's settings nor who invents
+what is missing (the launcher does, for ``make run``). Pure functions over a mapping, so every rule
+is tested without a process.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from django.core.exceptions import ImproperlyConfigured
+
+# Django's own threshold (security.W009): shorter keys can be guessed from a signed value.
+SECRET_KEY_CHARACTERS = 50
+
+# More workers than this is a typing error, not a machine.
+WORKERS_AT_MOST = 256
+
+DEFAULT_HOST = "127.0.0.1"
+LOOPBACK_HOSTS = ("localhost", "127.0.0.1", "[::1]")
+
+_YES = frozenset({"1", "true", "yes", "on"})
+_NO = frozenset({"0", "false", "no", "off", ""})
+_REDIS_SCHEMES = frozenset({"redis", "rediss", "unix"})
+
+
+class BadEnvironment(ImproperlyConfigured):
+    """A variable of the environment is missing or cannot be used.
+
+    Attributes:
+        variable: its name.
+        problem: what is wrong with it and what to do, as the rest of a sentence.
+    """
+
+    def __init__(self, variable: str, problem: str) -> None:
+        super().__init__(f"{variable} {problem}")
+        self.variable = variable
+        self.problem = problem
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Environment:
+    """Everything the service takes from outside. One that exists keeps the rules below."""
+
+    host: str = DEFAULT_HOST
+    port: int = 8000  # 0: the kernel chooses
+    workers: int = 1
+    redis_url: str = field(default="", repr=False)  # may carry a password; "" only in DEBUG
+    secret_key: str = field(repr=False)
+    debug: bool = False
+    https: bool = True  # a proxy in front of us ends TLS
+    hsts_seconds: int = 3600
+    allowed_hosts: tuple[str, ...] = ()
+    allowed_origins: tuple[str, ...] = ()
+    api_key: str = field(default="", repr=False)  # "" only in DEBUG: nobody may publish over HTTP
+    demo_key: bool = False  # the pages carry the API key; only in DEBUG
+    url: str = ""  # where the running service is, for `manage.py listen`
+    namespaces: dict[str, Any] = field(default_factory=dict)
+
+
+def read_environment(environ: Mapping[str, str]) -> Environment:
+    """Read the variables of the service.
+
+    Raises:
+        BadEnvironment: the first variable that breaks a rule, with what to do about it.
+    """
+    debug = _flag(environ, "DEBUG", default=False)
+    host = environ.get("HOST", "").strip() or DEFAULT_HOST
+    if debug and not is_loopback(host):
+        raise BadEnvironment(
+            "DEBUG", f"is on while HOST={host} is reachable from outside: unset DEBUG, or HOST."
+        )
+    return Environment(
+        host=host,
+        port=_integer(environ, "PORT", default=8000, least=0, most=65535),
+        workers=_integer(environ, "WEB_CONCURRENCY", default=1, least=1, most=WORKERS_AT_MOST),
+        redis_url=_redis_url(environ, required=not debug),
+        secret_key=_secret_key(environ, strict=not debug),
+        debug=debug,
+        https=_flag(environ, "HTTPS", default=not debug),
+        hsts_seconds=_integer(environ, "HSTS_SECONDS", default=3600, least=0, most=63_072_000),
+        allowed_hosts=_allowed_hosts(environ, debug=debug),
+        allowed_origins=_origins(environ),
+        api_key=_api_key(environ, required=not debug),
+        demo_key=_demo_key(environ, debug=debug),
+        url=environ.get("NOTIFIER_URL", "").strip(),
+        namespaces=_namespaces(environ),
+    )
+
+
+def is_loopback(host: str) -> bool:
+    """Tell whether only this machine can reach a server that listens on ``host``."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return False
+
+
+def debug_by_default(environ: Mapping[str, str]) -> bool:
+    """Tell whether ``make run`` turns DEBUG on.
+
+    It does where nobody said otherwise and only this machine can look.
+    """
+    return not environ.get("DEBUG") and is_loopback(environ.get("HOST", "").strip() or DEFAULT_HOST)
+
+
+def _flag(environ: Mapping[str, str], name: str, *, default: bool) -> bool:
+    value = environ.get(name)
+    if value is None:
+        return default
+    if value.strip().lower() in _YES:
+        return True
+    if value.strip().lower() in _NO:
+        return False
+    raise BadEnvironment(name, f"is {value!r}: write 1 or 0.")
+
+
+def _integer(environ: Mapping[str, str], name: str, *, default: int, least: int, most: int) -> int:
+    value = environ.get(name, "").strip()
+    if not value:
+        return default
+    # isascii too: int() would take digits of any script.
+    if not (value.isascii() and value.isdigit()) or not least <= int(value) <= most:
+        raise BadEnvironment(name, f"is {value!r}: write a number from {least} to {most}.")
+    return int(value)
+
+
+def _list(environ: Mapping[str, str], name: str) -> tuple[str, ...]:
+    return tuple(item.strip() for item in environ.get(name, "").split(",") if item.strip())
+
+
+def _redis_url(environ: Mapping[str, str], *, required: bool) -> str:
+    url = environ.get("REDIS_URL", "").strip()
+    if not url:
+        if required:
+            raise BadEnvironment("REDIS_URL", "is missing: set it, e.g. redis://127.0.0.1:6379/0.")
+        return ""
+    if urlsplit(url).scheme not in _REDIS_SCHEMES:
+        # The value may carry a password, so it is not repeated.
+        raise BadEnvironment("REDIS_URL", "must start with redis://, rediss:// or unix://.")
+    return url
+
+
+def _secret_key(environ: Mapping[str, str], *, strict: bool) -> str:
+    key = environ.get("SECRET_KEY", "")
+    if not key:
+        raise BadEnvironment(
+            "SECRET_KEY", f"is missing: set {SECRET_KEY_CHARACTERS} or more random characters."
+        )
+    if strict and len(key) < SECRET_KEY_CHARACTERS:
+        raise BadEnvironment(
+            "SECRET_KEY",
+            f"has {len(key)} characters: outside DEBUG it needs {SECRET_KEY_CHARACTERS} or more.",
+        )
+    return key
+
+
+def _api_key(environ: Mapping[str, str], *, required: bool) -> str:
+    key = environ.get("NOTIFIER_API_KEY", "")
+    if required and not key:
+        raise BadEnvironment(
+            "NOTIFIER_API_KEY", "is missing: set the key that publishers send as X-API-Key."
+        )
+    if not (key.isascii() and key.isprintable()) or key != key.strip():
+        raise BadEnvironment(
+            "NOTIFIER_API_KEY", "must be printable ASCII without spaces around: it is a header."
+        )
+    return key
+
+
+def _demo_key(environ: Mapping[str, str], *, debug: bool) -> bool:
+    demo = _flag(environ, "NOTIFIER_DEMO_KEY", default=False)
+    if demo and not debug:
+        raise BadEnvironment(
+            "NOTIFIER_DEMO_KEY", "shows the API key on the pages: it needs DEBUG=1. Unset it."
+        )
+    return demo
+
+
+def _allowed_hosts(environ: Mapping[str, str], *, debug: bool) -> tuple[str, ...]:
+    hosts = _list(environ, "ALLOWED_HOSTS")
+    if hosts:
+        return hosts
+    if debug:
+        return LOOPBACK_HOSTS
+    raise BadEnvironment(
+        "ALLOWED_HOSTS", "is missing: name the hosts that browsers ask for, with commas between."
+    )
+
+
+def _origins(environ: Mapping[str, str]) -> tuple[str, ...]:
+    origins = _list(environ, "ALLOWED_ORIGINS")
+    for origin in origins:
+        parts = urlsplit(origin)
+        if parts.scheme not in {"http", "https"} or origin != f"{parts.scheme}://{parts.netloc}":
+            raise BadEnvironment(
+                "ALLOWED_ORIGINS", f"has {origin!r}: write scheme and host, https://example.org."
+            )
+    return origins
+
+
+def _namespaces(environ: Mapping[str, str]) -> dict[str, Any]:
+    text = environ.get("NOTIFIER_NAMESPACES", "").strip()
+    if text.startswith("@"):
+        text = _file(text[1:])
+    try:
+        namespaces = json.loads(text or "{}")
+    except ValueError as error:
+        raise BadEnvironment("NOTIFIER_NAMESPACES", f"is not JSON: {error}.") from error
+    if not isinstance(namespaces, dict):
+        raise BadEnvironment(
+            "NOTIFIER_NAMESPACES", 'must be a JSON object: {"orders": {"presence": true}}.'
+        )
+    return namespaces
+
+
+def _file(path: str) -> str:
+    try:
+        return Path(path).read_text(encoding="utf-8")
+    except (OSError, ValueError) as error:
+        raise BadEnvironment(
+            "NOTIFIER_NAMESPACES", f"names a file that cannot be read: {error}."
+        ) from error

@@ -1,0 +1,172 @@
+"""The guardian of the private Valkey: a small child process of the launcher.
+
+It owns the Valkey process and its directory, and holds the read end of a pipe to the launcher as
+its standard input. When that pipe ends (the launcher stopped, or was killed by SIGKILL and could do
+nothing more) it stops Valkey and removes the directory. It runs in its own session, so Ctrl-C in
+the terminal does not take Valkey away from workers that are still saying goodbye.
+
+It prints one line, the URL, once Valkey answers. Standard library only: it starts in a few
+milliseconds and has nothing that could fail in it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import select
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from types import FrameType
+from typing import NoReturn
+
+from notifier import servicefile
+
+# sun_path holds 104 bytes on macOS (108 on Linux), one of them the final zero.
+SOCKET_PATH_BYTES = 103
+
+START_SECONDS = 10.0
+STOP_SECONDS = 5.0
+# A Valkey that dies (somebody tries what happens then) is started again, but not in a busy loop.
+RESTART_SECONDS = 0.5
+LOOK_SECONDS = 0.2
+
+
+class Valkey:
+    """One Valkey server on a unix socket in a directory that only this user can enter."""
+
+    def __init__(self, binary: str, directory: Path) -> None:
+        self.directory = directory
+        self.socket_path = directory / "valkey.sock"
+        self.log_path = directory / "valkey.log"
+        # fmt: off
+        self._command = [
+            binary,
+            "--port", "0",
+            "--unixsocket", str(self.socket_path),
+            "--unixsocketperm", "700",
+            "--dir", str(directory),
+            "--save", "",           # nothing here is worth a disk: the service stores nothing
+            "--appendonly", "no",
+            "--daemonize", "no",
+            "--loglevel", "warning",
+            "--logfile", str(self.log_path),
+        ]
+        # fmt: on
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        """Start the server and wait until it answers.
+
+        Raises:
+            RuntimeError: it ended, or did not answer in time; with the last thing it said.
+        """
+        process = subprocess.Popen(  # noqa: S603 - the binary of our own wheel
+            self._command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL
+        )
+        self._process = process
+        deadline = time.monotonic() + START_SECONDS
+        while not answers(self.socket_path):
+            if process.poll() is not None or time.monotonic() > deadline:
+                raise RuntimeError(f"Valkey did not start: {self._last_words()}")
+            time.sleep(0.01)
+
+    def alive(self) -> bool:
+        """Tell whether the process still runs."""
+        return self._process is not None and self._process.poll() is None
+
+    def stop(self) -> None:
+        """End the server; it has nothing to save, so it is given little time."""
+        if self._process is None:
+            return
+        self._process.terminate()
+        try:
+            self._process.wait(STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+
+    def _last_words(self) -> str:
+        try:
+            return self.log_path.read_text(errors="replace").strip().splitlines()[-1]
+        except (OSError, IndexError):
+            return "it said nothing"
+
+
+def answers(path: Path) -> bool:
+    """Tell whether a server answers PING on the unix socket."""
+    with socket.socket(socket.AF_UNIX) as connection:
+        connection.settimeout(1.0)
+        try:
+            connection.connect(str(path))
+            connection.sendall(b"PING\r\n")
+            return connection.recv(16).startswith(b"+PONG")
+        except OSError:
+            return False
+
+
+def private_directory() -> Path:
+    """Make a directory (0700) whose path is short enough for a unix socket in it."""
+    directory = Path(tempfile.mkdtemp(prefix="notifier-"))
+    if len(bytes(directory / "valkey.sock")) <= SOCKET_PATH_BYTES:
+        return directory
+    directory.rmdir()
+    return Path(tempfile.mkdtemp(prefix="notifier-", dir="/tmp"))
+
+
+def guard(valkey: Valkey) -> None:
+    """Keep Valkey running until the launcher is gone."""
+    while not _launcher_gone(LOOK_SECONDS):
+        if valkey.alive():
+            continue
+        if _launcher_gone(RESTART_SECONDS):
+            return
+        valkey.start()
+
+
+def _launcher_gone(seconds: float) -> bool:
+    # Nobody ever writes into this pipe: readable means that its other end is closed.
+    readable, _, _ = select.select([sys.stdin], [], [], seconds)
+    return bool(readable)
+
+
+def _leave(_signal: int, _frame: FrameType | None) -> NoReturn:
+    # Through the `finally` of main().
+    raise SystemExit(0)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the guardian; see the module."""
+    parser = argparse.ArgumentParser(prog="notifier.guardian", description="Internal.")
+    parser.add_argument("--binary", required=True)
+    parser.add_argument("--service-file", type=Path, required=True)
+    parser.add_argument("--launcher", type=int, required=True)
+    options = parser.parse_args(arguments)
+
+    signal.signal(signal.SIGTERM, _leave)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    directory = private_directory()
+    valkey = Valkey(options.binary, directory)
+    try:
+        valkey.start()
+        print(f"unix://{valkey.socket_path}", flush=True)
+        guard(valkey)
+    except RuntimeError as error:
+        print(error, file=sys.stderr)
+        return 1
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # nothing interrupts the cleaning up
+        valkey.stop()
+        shutil.rmtree(directory, ignore_errors=True)
+        # Only the launcher's own file, and only if it could not remove it itself.
+        servicefile.remove(options.service_file, pid=options.launcher)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,223 @@
+"""The launcher: it owns every process of the service, from Valkey to the last worker.
+
+It opens the listening socket, starts the workers on it, starts them again when they die, and sees
+to it that nothing is left when it ends, in whatever way it ends: the workers and the guardian of
+Valkey each hold a pipe whose other end only the launcher has.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import errno
+import json
+import os
+import secrets
+import shlex
+import socket
+import sys
+from collections.abc import Mapping, Sequence
+
+from notifier import servicefile
+from notifier.embedded import EmbeddedValkey, NoEmbeddedValkey
+from notifier.env import (
+    LOOPBACK_HOSTS,
+    BadEnvironment,
+    Environment,
+    debug_by_default,
+    read_environment,
+)
+from notifier.fleet import Ended, Fleet, supervise, watch
+from notifier.server import LINGER_SECONDS, listening_socket
+
+
+class CannotStart(Exception):
+    """The service cannot start; the text is one sentence for the person at the terminal."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Start the service as the command line says, and return its exit code when it has ended."""
+    options = _parser().parse_args(arguments)
+    try:
+        if options.command == "serve":
+            serve(os.environ)
+        else:
+            run(os.environ, stop_with_parent=options.stop_with_parent)
+    except (BadEnvironment, CannotStart, Ended, NoEmbeddedValkey) as error:
+        print(f"notifier: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:  # before the loop listened for it
+        return 130
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m notifier", description="Start the notification service.", epilog=_HELP,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )  # fmt: skip
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    running = commands.add_parser(
+        "run",
+        help="for trying and developing: what is missing is invented, Valkey comes along",
+        epilog=_HELP,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    running.add_argument(
+        "--stop-with-parent",
+        action="store_true",
+        help="stop when the process that started this one is gone (make)",
+    )
+    commands.add_parser(
+        "serve",
+        help="for production: REDIS_URL and all secrets come from the environment",
+        epilog=_HELP,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    return parser
+
+
+_HELP = """\
+environment:
+  HOST, PORT           where to listen (127.0.0.1, 8000)
+  WEB_CONCURRENCY      how many worker processes (1)
+  REDIS_URL            redis://, rediss:// or unix://; without it, `run` starts a private Valkey
+  SECRET_KEY           at least 50 characters outside DEBUG
+  NOTIFIER_API_KEY     what publishers send as X-API-Key
+  NOTIFIER_NAMESPACES  options of the channels: a JSON object, or @path of a file that holds one
+  ALLOWED_HOSTS        the names browsers know this service by, with commas between
+  ALLOWED_ORIGINS      origins of other sites whose pages may connect, with commas between
+  DEBUG                1 or 0; `run` turns it on where only this machine can connect
+  HTTPS                1 (for `serve`) or 0 (for `run`): does a proxy in front end TLS?
+  HSTS_SECONDS         how long browsers insist on HTTPS (3600)
+  FORWARDED_ALLOW_IPS  the proxy whose X-Forwarded-* are believed (127.0.0.1)
+"""
+
+
+def serve(environ: Mapping[str, str]) -> None:
+    """Run the service in production: nothing is invented.
+
+    Raises:
+        BadEnvironment: a variable is missing or wrong.
+        CannotStart: the address cannot be had.
+        Ended: the service could not be kept running.
+    """
+    env = read_environment(environ)
+    if not env.redis_url:
+        raise BadEnvironment("REDIS_URL", "is missing: only `make run` starts a Valkey itself.")
+    listener = listen(env)
+    url = address_of(listener)
+    fleet = Fleet(env.workers, listener, environ, linger=linger_seconds(env))
+    asyncio.run(supervise(fleet, url, announce=lambda: _say(f"The notifier is live on {url}")))
+
+
+def run(environ: Mapping[str, str], *, stop_with_parent: bool = False) -> None:
+    """Run the service for a person who tries it or works on it: all that is missing is invented.
+
+    Raises:
+        BadEnvironment: a variable is wrong.
+        CannotStart: the address cannot be had.
+        Ended: the service could not be kept running.
+        NoEmbeddedValkey: neither REDIS_URL nor a private Valkey for this platform.
+    """
+    environ = invent(environ)
+    # Judged before anything is started; Redis gets its place in it right after.
+    env = read_environment({**environ, "REDIS_URL": environ.get("REDIS_URL") or "unix:///later"})
+    listener = listen(env)
+    url = address_of(listener)
+    path = servicefile.default_path()
+    with contextlib.ExitStack() as stack:
+        embedded = None
+        if not environ.get("REDIS_URL"):
+            embedded = EmbeddedValkey(path)
+            stack.callback(embedded.stop)
+            environ["REDIS_URL"] = embedded.url
+        environ["NOTIFIER_URL"] = url
+        servicefile.write(path, environ, pid=os.getpid())
+        stack.callback(servicefile.remove, path, pid=os.getpid())
+        fleet = Fleet(env.workers, listener, environ, linger=linger_seconds(env))
+        text = welcome(url, env.api_key, private_valkey=embedded is not None)
+        watches = []
+        if embedded:
+            lost = "the private Valkey is gone and could not be started again."
+            watches.append(watch(embedded.alive, lambda: fleet.fail(lost)))
+        if stop_with_parent:
+            parent = os.getppid()
+            watches.append(watch(lambda: os.getppid() == parent, fleet.stop))
+        asyncio.run(supervise(fleet, url, announce=lambda: _say(text), watches=watches))
+
+
+def invent(environ: Mapping[str, str]) -> dict[str, str]:
+    """Fill in what ``make run`` may make up: everything but the address of Redis."""
+    debug = "1" if debug_by_default(environ) else ""
+    proposals = {
+        "SECRET_KEY": secrets.token_urlsafe(48),
+        "NOTIFIER_API_KEY": secrets.token_urlsafe(24),
+        "DEBUG": debug,
+        # The pages may publish only where nobody but this machine can read the key in them.
+        "NOTIFIER_DEMO_KEY": debug,
+        "HTTPS": "0",  # there is no proxy in front
+        "ALLOWED_HOSTS": ",".join((*LOOPBACK_HOSTS, socket.gethostname().lower())),
+    }
+    return {**proposals, **{name: value for name, value in environ.items() if value}}
+
+
+def welcome(url: str, api_key: str, *, private_valkey: bool) -> str:
+    """Return what a person sees when the service is live."""
+    data = {"title": "Hello", "text": "It works", "level": "success"}
+    body = json.dumps({"channel": "public:news", "data": data}, separators=(",", ":"))
+    redis = "a private Valkey, gone when this stops" if private_valkey else "yours (REDIS_URL)"
+    curl = shlex.join(
+        ["curl", "-X", "POST", f"{url}/api/publish", "-H", f"X-API-Key: {api_key}",
+         "-H", "Content-Type: application/json", "-d", body]
+    )  # fmt: skip
+    return f"""
+The notifier is live.
+
+  Notifications  {url}/
+  Chat           {url}/chat/
+  API key        {api_key}
+  Redis          {redis}
+
+Open the first page, then post an event from another terminal:
+
+  {curl}
+
+Ctrl-C stops everything.
+"""
+
+
+def listen(env: Environment) -> socket.socket:
+    """Open the listening socket.
+
+    Raises:
+        CannotStart: with what to do about it.
+    """
+    try:
+        return listening_socket(env.host, env.port)
+    except OSError as error:
+        where = f"{env.host}:{env.port}"
+        if error.errno == errno.EADDRINUSE:
+            raise CannotStart(
+                f"{where} is in use: stop what listens there, or choose another port (PORT=8001)."
+            ) from error
+        raise CannotStart(f"cannot listen on {where}: {error.strerror}.") from error
+
+
+def address_of(listener: socket.socket) -> str:
+    """Return the URL by which this machine reaches the service."""
+    host, port = listener.getsockname()[:2]
+    if host in {"0.0.0.0", "::"}:  # noqa: S104 - compared, not bound
+        host = "127.0.0.1" if host == "0.0.0.0" else "::1"  # noqa: S104
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+def linger_seconds(env: Environment) -> float:
+    """Return how long a worker still accepts connections after SIGTERM."""
+    # In DEBUG there is no proxy that would have to notice, only a person who waits.
+    return 0.0 if env.debug else LINGER_SECONDS
+
+
+def _say(text: str) -> None:
+    print(text, flush=True)

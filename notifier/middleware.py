@@ -1,0 +1,59 @@
+"""The two middlewares of the service: a policy for its pages, and its static files."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from django.conf import settings
+from django.http import HttpRequest, HttpResponse
+from django.http.response import HttpResponseBase
+from django.utils.deprecation import MiddlewareMixin
+from whitenoise.middleware import WhiteNoiseMiddleware
+from whitenoise.responders import StaticFile
+
+POLICY_HEADER = "Content-Security-Policy"
+# Django's pages for the developer bring their style inline; Django 6.0 exempts the same two.
+_DEBUG_PAGES = frozenset({404, 500})
+
+
+class ContentSecurityPolicy(MiddlewareMixin):
+    """Say with each response what its page may load, unless the view has said it already.
+
+    Django 6.0 brings ``ContentSecurityPolicyMiddleware`` and the same setting; with the LTS this
+    service runs on, these lines take its place.
+    """
+
+    def process_response(
+        self, request: HttpRequest, response: HttpResponseBase
+    ) -> HttpResponseBase:
+        """Add the header."""
+        if settings.DEBUG and response.status_code in _DEBUG_PAGES:
+            return response
+        response.headers.setdefault(POLICY_HEADER, policy(settings.SECURE_CSP))
+        return response
+
+
+def policy(directives: Mapping[str, Iterable[str]]) -> str:
+    """Return the value of the header: ``default-src 'none'; script-src 'self'``."""
+    return "; ".join(f"{name} {' '.join(sources)}" for name, sources in directives.items())
+
+
+class StaticFiles(WhiteNoiseMiddleware):  # type: ignore[misc]  # WhiteNoise has no types
+    """WhiteNoise, answering with whole files.
+
+    Its own answer streams from a synchronous iterator, which Django under ASGI warns of and reads
+    into memory first anyway. Our files are small.
+    """
+
+    @staticmethod
+    def serve(static_file: StaticFile, request: HttpRequest) -> HttpResponse:
+        """Return the file, the part of it that was asked for, or "not modified"."""
+        found = static_file.get_response(request.method, request.META)
+        response = HttpResponse(status=int(found.status))
+        del response.headers["Content-Type"]
+        for name, value in found.headers:
+            response.headers[name] = value
+        if found.file is not None:
+            with found.file as file:
+                response.content = file.read()
+        return response

@@ -1,0 +1,77 @@
+"""``.run/service.json``: where the service of ``make run`` is, for commands in another terminal.
+
+The launcher writes it (0600, it carries secrets that were invented for one run), ``manage.py``
+reads it. A file whose launcher no longer lives is as good as none. Standard library only: the
+guardian, which must start at once, uses it as well.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping, MutableMapping
+from pathlib import Path
+
+# What a command needs to be a client of the running service: name in the file, variable.
+_VARIABLES = {
+    "url": "NOTIFIER_URL",
+    "redis_url": "REDIS_URL",
+    "secret_key": "SECRET_KEY",
+    "api_key": "NOTIFIER_API_KEY",
+    "namespaces": "NOTIFIER_NAMESPACES",
+}
+
+
+def default_path() -> Path:
+    """Where the file stands: in the checkout, or where NOTIFIER_RUN_DIR says (the tests do)."""
+    directory = (
+        os.environ.get("NOTIFIER_RUN_DIR") or Path(__file__).resolve().parent.parent / ".run"
+    )
+    return Path(directory) / "service.json"
+
+
+def write(path: Path, environ: Mapping[str, str], *, pid: int) -> None:
+    """Write the file so that no other user ever sees it and no reader sees half of it."""
+    facts = {
+        name: environ[variable] for name, variable in _VARIABLES.items() if variable in environ
+    }
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    draft = path.with_name(f".{path.name}.{pid}")
+    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with open(descriptor, "w", encoding="utf-8") as file:
+        json.dump({"pid": pid} | facts, file, indent=2)
+    draft.replace(path)
+
+
+def read(path: Path) -> dict[str, str] | None:
+    """Return what a living launcher wrote, or None."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        os.kill(int(content.pop("pid")), 0)
+    except (OSError, ValueError, KeyError, AttributeError):
+        return None
+    return {str(name): str(value) for name, value in content.items()}
+
+
+def remove(path: Path, *, pid: int) -> None:
+    """Remove the file unless another launcher has written its own in the meantime."""
+    try:
+        if json.loads(path.read_text(encoding="utf-8"))["pid"] == pid:
+            path.unlink()
+    except (OSError, ValueError, KeyError, TypeError):
+        return
+
+
+def adopt(environ: MutableMapping[str, str], path: Path) -> None:
+    """Let a command find the service of ``make run``, where the environment names none.
+
+    Without a running service the command still gets what Django needs to print its help: DEBUG and
+    a key that signs nothing anybody will ever check.
+    """
+    if environ.get("SECRET_KEY") or environ.get("REDIS_URL") or environ.get("DEBUG"):
+        return
+    facts = read(path) or {"secret_key": "signs-nothing-" + os.urandom(24).hex()}
+    environ["DEBUG"] = "1"
+    for name, variable in _VARIABLES.items():
+        if name in facts and not environ.get(variable):
+            environ[variable] = facts[name]

@@ -1,0 +1,105 @@
+"""Django settings of the service, all of them from the environment (see `notifier.env`)."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+from notifier.env import read_environment
+from notifier.logs import logging_settings, stderr_is_terminal
+
+ENVIRONMENT = read_environment(os.environ)
+BASE_DIR = Path(__file__).resolve().parent.parent
+
+SECRET_KEY = ENVIRONMENT.secret_key
+DEBUG = ENVIRONMENT.debug
+ALLOWED_HOSTS = list(ENVIRONMENT.allowed_hosts)
+CSRF_TRUSTED_ORIGINS = list(ENVIRONMENT.allowed_origins)
+
+INSTALLED_APPS = [
+    "daphne",  # first: it takes over `manage.py runserver`
+    "realtime",
+    "notifier",
+    "django.contrib.staticfiles",
+]
+MIDDLEWARE = [
+    "django.middleware.security.SecurityMiddleware",
+    "notifier.middleware.ContentSecurityPolicy",
+    "notifier.middleware.StaticFiles",
+    "django.middleware.common.CommonMiddleware",
+    "django.middleware.csrf.CsrfViewMiddleware",
+    "django.middleware.clickjacking.XFrameOptionsMiddleware",
+]
+ROOT_URLCONF = "notifier.urls"
+ASGI_APPLICATION = "notifier.asgi.application"
+TEMPLATES = [
+    {
+        "BACKEND": "django.template.backends.django.DjangoTemplates",
+        "DIRS": [BASE_DIR / "templates"],
+        "APP_DIRS": True,
+    }
+]
+# Nothing is stored: no session, no user, no table.
+DATABASES: dict[str, Any] = {}
+USE_TZ = True
+
+# --- the app `realtime` ---
+
+REALTIME_REDIS_URL = ENVIRONMENT.redis_url
+REALTIME_API_KEY = ENVIRONMENT.api_key
+REALTIME_ALLOWED_ORIGINS = list(ENVIRONMENT.allowed_origins)
+REALTIME_NAMESPACES = ENVIRONMENT.namespaces
+
+# --- the pages ---
+
+# Only in DEBUG on this machine: the form on the first page can then post without asking for a key.
+NOTIFIER_DEMO_API_KEY = ENVIRONMENT.api_key if ENVIRONMENT.demo_key else ""
+
+# For consumers of this project's own; `realtime` does not deliver over it (docs/architecture.md).
+# Not channels_redis' core layer: with redis-py 8 its idle consumers die after 5 s
+# (django/channels_redis#422).
+CHANNEL_LAYERS = (
+    {
+        "default": {
+            "BACKEND": "channels_redis.pubsub.RedisPubSubChannelLayer",
+            "CONFIG": {"hosts": [ENVIRONMENT.redis_url]},
+        }
+    }
+    if ENVIRONMENT.redis_url
+    else {}
+)
+
+# --- static files: served by the service itself, without `collectstatic` ---
+
+STATIC_URL = "/static/"
+STATICFILES_DIRS = [path for path in [BASE_DIR / "static"] if path.is_dir()]
+WHITENOISE_USE_FINDERS = True
+
+# --- security: what `manage.py check --deploy` asks for, and a policy for the pages ---
+
+# HTTPS=1 means: a proxy in front ends TLS. That a request came by TLS is told by X-Forwarded-Proto,
+# which uvicorn believes only from FORWARDED_ALLOW_IPS; Django's SECURE_PROXY_SSL_HEADER would
+# believe it from anybody.
+SECURE_SSL_REDIRECT = ENVIRONMENT.https
+SECURE_HSTS_SECONDS = ENVIRONMENT.hsts_seconds if ENVIRONMENT.https else 0
+SECURE_HSTS_INCLUDE_SUBDOMAINS = ENVIRONMENT.https
+SECURE_HSTS_PRELOAD = ENVIRONMENT.https
+CSRF_COOKIE_SECURE = ENVIRONMENT.https
+CSRF_COOKIE_HTTPONLY = True
+X_FRAME_OPTIONS = "DENY"
+# The name and form that Django 6.0 gave it; 5.2 has no such setting, our middleware reads it.
+SECURE_CSP = {
+    "default-src": ["'none'"],
+    "script-src": ["'self'"],
+    "style-src": ["'self'"],
+    "img-src": ["'self'"],
+    "font-src": ["'self'"],
+    "connect-src": ["'self'"],  # covers wss:// of the same origin in all current browsers
+    "manifest-src": ["'self'"],
+    "form-action": ["'self'"],
+    "base-uri": ["'none'"],
+    "frame-ancestors": ["'none'"],
+}
+
+LOGGING = logging_settings(for_people=stderr_is_terminal())

@@ -1,0 +1,14 @@
+"""The addresses of the service: its pages, and the API of the app as any host includes it."""
+
+from __future__ import annotations
+
+from django.urls import include, path, re_path
+
+from notifier import views
+
+urlpatterns = [
+    path("", views.live, name="live"),
+    path("chat/", views.chat, name="chat"),
+    re_path(r"^chat/(?P<room>[a-z0-9-]{1,32})/$", views.chat, name="chat-room"),
+    path("", include("realtime.urls")),
+]

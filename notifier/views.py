@@ -1,0 +1,31 @@
+"""The pages: live notifications and a chat. All that is live in them comes over the WebSocket."""
+
+from __future__ import annotations
+
+from django.conf import settings
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import render
+from django.views.decorators.cache import never_cache
+from django.views.decorators.http import require_safe
+
+LIVE_CHANNEL = "public:news"
+FIRST_ROOM = "lobby"
+
+
+# Never cached: with a key in it (DEBUG) the page is worth nothing after the next `make run`.
+@never_cache
+@require_safe
+def live(request: HttpRequest) -> HttpResponse:
+    """Show what is published on one public channel, and a form that publishes there."""
+    context = {
+        "channel": LIVE_CHANNEL,
+        "demo_api_key": settings.NOTIFIER_DEMO_API_KEY,
+        "api_key_hint": "the value of NOTIFIER_API_KEY",
+    }
+    return render(request, "notifier/live.html", context)
+
+
+@require_safe
+def chat(request: HttpRequest, room: str = FIRST_ROOM) -> HttpResponse:
+    """Show one chat room."""
+    return render(request, "notifier/chat.html", {"room": room, "channel": f"chat:{room}"})
