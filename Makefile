@@ -94,7 +94,7 @@ if uv --version >/dev/null 2>&1; then \
 	UV_PROJECT_ENVIRONMENT=$(VENV) uv sync --locked --no-install-project $(1); \
 	exit; \
 fi; \
-if ! $(BIN)/python -m pip --version >/dev/null 2>&1; then $(make_venv); fi; \
+if ! $(BIN)/python -c 'import sys, pip; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1; then $(make_venv); fi; \
 echo "Installing $(2) into $(VENV)"; \
 $(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r $(2)
 endef

@@ -16,11 +16,14 @@ from notifier.refusal import refuse_websocket  # noqa: E402
 from realtime.endpoint import HttpEndpoint  # noqa: E402
 from realtime.routing import lifespan, websocket_urlpatterns  # noqa: E402
 
+# Channels routes ASGI applications with Django's patterns, whose types know only views.
+_otherwise = re_path(r"", refuse_websocket)  # type: ignore[arg-type]
+
 application = ProtocolTypeRouter(
     {
         # The API answers before Django: its views would allow a tenth of the requests (ADR).
         "http": HttpEndpoint(django_application),
-        "websocket": URLRouter([*websocket_urlpatterns, re_path(r"", refuse_websocket)]),
+        "websocket": URLRouter([*websocket_urlpatterns, _otherwise]),
         "lifespan": lifespan,
     }
 )

@@ -48,7 +48,7 @@ def read(path: Path) -> dict[str, str] | None:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         os.kill(int(content.pop("pid")), 0)
-    except (OSError, ValueError, KeyError, AttributeError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
     return {str(name): str(value) for name, value in content.items()}
 

@@ -1,0 +1,340 @@
+"""The launcher and its processes: they start together, and nothing is left, however they end."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import shutil
+import signal
+import socket
+import stat
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TypeVar
+
+import pytest
+
+from notifier.embedded import EmbeddedValkey
+from notifier.guardian import SOCKET_PATH_BYTES, answers, private_directory
+
+CHECKOUT = Path(__file__).resolve().parents[2]
+SETTINGS_OF_THE_SERVICE = [
+    "ALLOWED_HOSTS",
+    "ALLOWED_ORIGINS",
+    "DEBUG",
+    "DJANGO_SETTINGS_MODULE",
+    "HOST",
+    "HTTPS",
+    "NOTIFIER_API_KEY",
+    "NOTIFIER_DEMO_KEY",
+    "NOTIFIER_NAMESPACES",
+    "NOTIFIER_URL",
+    "PORT",
+    "REDIS_URL",
+    "SECRET_KEY",
+    "WEB_CONCURRENCY",
+]
+
+needs_proc = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="reads /proc")
+
+T = TypeVar("T")
+
+
+def eventually(look: Callable[[], T], *, seconds: float = 30.0) -> T:
+    """Return the first true value that ``look`` returns."""
+    deadline = time.monotonic() + seconds
+    while not (found := look()):
+        assert time.monotonic() < deadline, "it did not happen in time"
+        time.sleep(0.02)
+    return found
+
+
+def clean_environ(**variables: str) -> dict[str, str]:
+    kept = {
+        name: value for name, value in os.environ.items() if name not in SETTINGS_OF_THE_SERVICE
+    }
+    return kept | variables
+
+
+def parents() -> dict[int, int]:
+    """Return the parent of each living process (zombies count as gone)."""
+    table = {}
+    for directory in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            state, parent = directory.joinpath("stat").read_text().rpartition(")")[2].split()[:2]
+            if state != "Z":
+                table[int(directory.name)] = int(parent)
+    return table
+
+
+def descendants(pid: int) -> set[int]:
+    table, found = parents(), {pid}
+    while more := {child for child, parent in table.items() if parent in found} - found:
+        found |= more
+    return found - {pid}
+
+
+def command_line(pid: int) -> str:
+    with contextlib.suppress(OSError):
+        return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode()
+    return ""
+
+
+class Launched:
+    """One ``python -m notifier …`` with its output in files."""
+
+    def __init__(self, directory: Path, *arguments: str, **variables: str) -> None:
+        self.out, self.err = directory / "out.txt", directory / "err.txt"
+        self.run_directory = directory / "run"
+        environ = clean_environ(
+            PORT="0", **{"NOTIFIER_RUN_DIR": str(self.run_directory), **variables}
+        )
+        with self.out.open("w") as out, self.err.open("w") as err:
+            self.process = subprocess.Popen(
+                arguments or [sys.executable, "-m", "notifier", "run"],
+                cwd=CHECKOUT, env=environ, stdin=subprocess.DEVNULL, stdout=out, stderr=err,
+                start_new_session=True,
+            )  # fmt: skip
+
+    def text(self) -> str:
+        return self.out.read_text()
+
+    def wait_until_live(self) -> str:
+        """Return the URL that it prints."""
+        live = re.compile(r"http://[0-9.:]+")
+        eventually(lambda: live.search(self.text()) or self.process.poll() is not None)
+        found = live.search(self.text())
+        assert found, self.err.read_text()
+        return found[0]
+
+    def service(self) -> dict[str, str]:
+        return json.loads((self.run_directory / "service.json").read_text())
+
+    def workers(self) -> set[int]:
+        return {
+            pid for pid in descendants(self.process.pid) if "notifier.server" in command_line(pid)
+        }
+
+    def pid_of(self, name: str) -> int:
+        (pid,) = (pid for pid in descendants(self.process.pid) if name in command_line(pid))
+        return pid
+
+    def valkey(self) -> int:
+        # Its title shows the socket, the guardian's command line only the binary.
+        return self.pid_of("valkey.sock")
+
+    def guardian(self) -> int:
+        return self.pid_of("notifier.guardian")
+
+    def stop(self) -> None:
+        if self.process.poll() is None:
+            self.process.terminate()
+        try:
+            self.process.wait(30)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+            raise
+
+
+@pytest.fixture
+def launched(tmp_path) -> Iterator[Launched]:
+    service = Launched(tmp_path)
+    try:
+        yield service
+    finally:
+        service.stop()
+
+
+def get(url: str) -> int:
+    with urllib.request.urlopen(url, timeout=10) as response:
+        return response.status
+
+
+def refuses(url: str) -> bool:
+    host, port = url.removeprefix("http://").split(":")
+    try:
+        socket.create_connection((host, int(port)), timeout=1).close()
+    except OSError:
+        return True
+    return False
+
+
+def test_what_it_prints_is_true(launched):
+    url = launched.wait_until_live()
+    assert get(f"{url}/livez") == 200
+    for page in re.findall(r"http://\S+/$", launched.text(), flags=re.MULTILINE):
+        assert get(page) == 200
+    assert launched.service()["url"] == url
+    assert launched.service()["api_key"] in launched.text()
+
+
+@pytest.mark.skipif(not shutil.which("curl"), reason="needs curl")
+def test_the_printed_curl_line_works_when_pasted(launched):
+    launched.wait_until_live()
+    line = next(line for line in launched.text().splitlines() if "curl" in line)
+    answer = subprocess.run(["sh", "-c", f"{line} -sS"], capture_output=True, check=True)
+    assert json.loads(answer.stdout)["result"]["offset"] == 1
+
+
+def test_the_api_key_of_the_environment_is_used(tmp_path):
+    service = Launched(tmp_path, NOTIFIER_API_KEY="mine")
+    try:
+        service.wait_until_live()
+        assert "X-API-Key: mine" in service.text()
+    finally:
+        service.stop()
+
+
+@needs_proc
+@pytest.mark.parametrize("ending", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGKILL])
+def test_nothing_is_left_however_it_ends(launched, ending):
+    url = launched.wait_until_live()
+    service_file = launched.run_directory / "service.json"
+    valkey_directory = Path(launched.service()["redis_url"].removeprefix("unix://")).parent
+    processes = descendants(launched.process.pid)
+    assert len(processes) == 3  # a worker, the guardian, Valkey
+    assert stat.S_IMODE(service_file.stat().st_mode) == 0o600
+
+    launched.process.send_signal(ending)
+
+    code = launched.process.wait(30)
+    assert code == (-signal.SIGKILL if ending == signal.SIGKILL else 0)
+    eventually(lambda: not processes & parents().keys())
+    assert not valkey_directory.exists()
+    assert not service_file.exists()
+    assert refuses(url)
+    assert launched.err.read_text() == ""
+
+
+@needs_proc
+def test_it_goes_with_make_when_make_is_killed(tmp_path):
+    shell = f"{sys.executable} -m notifier run --stop-with-parent; exit 0"
+    service = Launched(tmp_path, "sh", "-c", shell)
+    service.wait_until_live()
+    processes = descendants(service.process.pid)
+    service.process.kill()
+    service.process.wait()
+    eventually(lambda: not processes & parents().keys())
+
+
+@needs_proc
+def test_a_worker_that_dies_is_replaced(launched):
+    url = launched.wait_until_live()
+    (before,) = launched.workers()
+    os.kill(before, signal.SIGKILL)
+    eventually(lambda: launched.workers() - {before})
+    assert get(f"{url}/livez") == 200
+
+
+@needs_proc
+def test_a_valkey_that_dies_is_started_again_at_the_same_place(launched):
+    launched.wait_until_live()
+    before = launched.valkey()
+    os.kill(before, signal.SIGKILL)
+    path = Path(launched.service()["redis_url"].removeprefix("unix://"))
+    eventually(lambda: before not in parents() and answers(path))
+    assert launched.valkey() != before
+
+
+@needs_proc
+def test_without_its_guardian_valkey_is_stopped_and_the_service_says_why_it_ends(launched):
+    launched.wait_until_live()
+    valkey = launched.valkey()
+    directory = Path(launched.service()["redis_url"].removeprefix("unix://")).parent
+    os.kill(launched.guardian(), signal.SIGKILL)
+    assert launched.process.wait(30) == 1
+    eventually(lambda: valkey not in parents())
+    assert not directory.exists()
+    assert "notifier: the private Valkey is gone" in launched.err.read_text()
+
+
+def test_a_port_in_use_is_one_sentence(tmp_path):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        service = Launched(tmp_path, PORT=str(port))
+        assert service.process.wait(30) == 1
+    assert service.err.read_text().startswith(f"notifier: 127.0.0.1:{port} is in use: ")
+    assert len(service.err.read_text().splitlines()) == 1
+    assert not service.run_directory.exists()
+
+
+def test_serve_invents_nothing(tmp_path):
+    service = Launched(tmp_path, sys.executable, "-m", "notifier", "serve")
+    assert service.process.wait(30) == 1
+    assert re.fullmatch(r"notifier: [A-Z_]+ is missing: .*\n", service.err.read_text())
+
+
+@needs_proc
+def test_serve_runs_several_workers_on_one_socket(tmp_path, valkey):
+    service = Launched(
+        tmp_path, sys.executable, "-m", "notifier", "serve",
+        REDIS_URL=valkey.url, SECRET_KEY="s" * 50, NOTIFIER_API_KEY="key",
+        ALLOWED_HOSTS="127.0.0.1", WEB_CONCURRENCY="2",
+    )  # fmt: skip
+    try:
+        url = service.wait_until_live()
+        assert len(service.workers()) == 2
+        assert get(f"{url}/livez") == 200
+        assert not service.run_directory.exists()
+    finally:
+        service.stop()
+    assert service.process.returncode == 0
+    assert valkey.alive()
+
+
+def test_a_service_that_cannot_start_ends_and_leaves_the_reason(tmp_path):
+    service = Launched(tmp_path, NOTIFIER_NAMESPACES='{"news": {"no_such_option": true}}')
+    assert service.process.wait(60) == 1
+    assert "no_such_option" in service.err.read_text()
+    assert "ended with code" in service.err.read_text().splitlines()[-1]
+
+
+def test_a_command_in_another_terminal_finds_the_service(launched):
+    launched.wait_until_live()
+    code = "from django.conf import settings; print(settings.REALTIME_REDIS_URL)"
+    found = subprocess.run(
+        [sys.executable, "manage.py", "shell", "--no-imports", "-c", code],
+        cwd=CHECKOUT, env=clean_environ(NOTIFIER_RUN_DIR=str(launched.run_directory)),
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert found.stdout.strip() == launched.service()["redis_url"]
+
+
+# --- the private Valkey by itself ---
+
+
+@pytest.fixture
+def valkey(tmp_path) -> Iterator[EmbeddedValkey]:
+    server = EmbeddedValkey(tmp_path / "service.json")
+    try:
+        yield server
+    finally:
+        server.stop()
+
+
+def test_valkey_answers_in_a_directory_of_ours_alone_and_goes_with_us(valkey):
+    assert answers(valkey.directory / "valkey.sock")
+    assert stat.S_IMODE(valkey.directory.stat().st_mode) == 0o700
+    valkey.stop()
+    assert not valkey.directory.exists()
+    assert not valkey.alive()
+
+
+def test_the_socket_path_stays_short_where_the_temporary_directory_is_deep(tmp_path, monkeypatch):
+    deep = tmp_path / ("d" * 100)
+    deep.mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(deep))
+    directory = private_directory()
+    try:
+        assert len(bytes(directory / "valkey.sock")) <= SOCKET_PATH_BYTES
+        assert stat.S_IMODE(directory.stat().st_mode) == 0o700
+        assert not list(deep.iterdir())
+    finally:
+        directory.rmdir()

@@ -1,0 +1,140 @@
+"""The rules of the environment: what is read, what is refused, and how it says so."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from notifier.env import (
+    BadEnvironment,
+    Environment,
+    debug_by_default,
+    is_loopback,
+    read_environment,
+)
+
+PRODUCTION = {
+    "SECRET_KEY": "s" * 50,
+    "NOTIFIER_API_KEY": "key",
+    "REDIS_URL": "redis://127.0.0.1:6379/0",
+    "ALLOWED_HOSTS": "notifier.example",
+}
+DEVELOPMENT = {"DEBUG": "1", "SECRET_KEY": "short"}
+
+
+def refusal(environ: dict[str, str]) -> BadEnvironment:
+    with pytest.raises(BadEnvironment) as caught:
+        read_environment(environ)
+    return caught.value
+
+
+def test_production_needs_four_variables_and_defaults_the_rest():
+    assert read_environment(PRODUCTION) == Environment(
+        host="127.0.0.1",
+        port=8000,
+        workers=1,
+        redis_url="redis://127.0.0.1:6379/0",
+        secret_key="s" * 50,
+        debug=False,
+        https=True,
+        allowed_hosts=("notifier.example",),
+        api_key="key",
+    )
+
+
+@pytest.mark.parametrize("name", sorted(PRODUCTION))
+def test_a_missing_variable_is_named(name):
+    without = {key: value for key, value in PRODUCTION.items() if key != name}
+    assert refusal(without).variable == name
+    assert refusal(PRODUCTION | {name: ""}).variable == name
+
+
+def test_debug_needs_only_a_secret_key_of_any_length():
+    env = read_environment(DEVELOPMENT)
+    assert env.debug
+    assert not env.https
+    assert env.redis_url == env.api_key == ""
+    assert env.allowed_hosts == ("localhost", "127.0.0.1", "[::1]")
+
+
+def test_a_short_secret_key_is_refused_outside_debug():
+    assert refusal(PRODUCTION | {"SECRET_KEY": "s" * 49}).variable == "SECRET_KEY"
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "192.0.2.1", "::", "example.org"])
+def test_debug_never_listens_to_the_outside(host):
+    assert refusal(DEVELOPMENT | {"HOST": host}).variable == "DEBUG"
+    assert not debug_by_default({"HOST": host})
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.8.8.8", "localhost", "::1", "[::1]"])
+def test_debug_listens_on_loopback(host):
+    assert is_loopback(host)
+    assert read_environment(DEVELOPMENT | {"HOST": host}).host == host
+    assert debug_by_default({"HOST": host})
+
+
+def test_debug_is_no_default_where_somebody_has_said_otherwise():
+    assert debug_by_default({})
+    assert not debug_by_default({"DEBUG": "0"})
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("PORT", "http"),
+        ("PORT", "65536"),
+        ("PORT", "-1"),
+        ("PORT", "٨٠٨٠"),
+        ("WEB_CONCURRENCY", "0"),
+        ("WEB_CONCURRENCY", "2.5"),
+        ("HSTS_SECONDS", "soon"),
+        ("DEBUG", "maybe"),
+        ("HTTPS", "2"),
+        ("REDIS_URL", "localhost:6379"),
+        ("REDIS_URL", "http://localhost:6379"),
+        ("NOTIFIER_API_KEY", "two\nlines"),
+        ("NOTIFIER_API_KEY", " key"),
+        ("NOTIFIER_API_KEY", "schlüssel"),
+        ("NOTIFIER_DEMO_KEY", "1"),
+        ("ALLOWED_ORIGINS", "example.org"),
+        ("ALLOWED_ORIGINS", "https://example.org/"),
+        ("ALLOWED_ORIGINS", "https://good.example,null"),
+        ("NOTIFIER_NAMESPACES", "{"),
+        ("NOTIFIER_NAMESPACES", "[]"),
+        ("NOTIFIER_NAMESPACES", "@/does/not/exist.json"),
+    ],
+)
+def test_a_value_that_cannot_be_used_is_refused_by_name(name, value):
+    error = refusal(PRODUCTION | {name: value})
+    assert error.variable == name
+    assert str(error).startswith(f"{name} ")
+
+
+def test_a_password_in_a_bad_redis_url_is_not_repeated():
+    assert "hunter2" not in str(refusal(PRODUCTION | {"REDIS_URL": "http://:hunter2@redis"}))
+
+
+def test_secrets_do_not_show_in_the_representation():
+    shown = repr(read_environment(PRODUCTION | {"NOTIFIER_API_KEY": "hunter2"}))
+    assert "hunter2" not in shown
+    assert "s" * 50 not in shown
+
+
+def test_lists_are_separated_by_commas():
+    env = read_environment(
+        PRODUCTION
+        | {"ALLOWED_HOSTS": "a.example, b.example,", "ALLOWED_ORIGINS": "https://a.example:8443"}
+    )
+    assert env.allowed_hosts == ("a.example", "b.example")
+    assert env.allowed_origins == ("https://a.example:8443",)
+
+
+def test_namespaces_come_as_json_or_from_a_file(tmp_path):
+    namespaces = {"orders": {"presence": True}}
+    file = tmp_path / "namespaces.json"
+    file.write_text(json.dumps(namespaces))
+    for value in (json.dumps(namespaces), f"@{file}"):
+        env = read_environment(PRODUCTION | {"NOTIFIER_NAMESPACES": value})
+        assert env.namespaces == namespaces

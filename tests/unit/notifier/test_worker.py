@@ -1,0 +1,110 @@
+"""How a worker leaves: not ready, lingering, no new ones, draining, gone."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+
+import pytest
+
+from notifier.server import Server, listening_socket, server_config
+
+
+async def app(scope, receive, send):
+    """Answer each request with 204."""
+    if scope["type"] == "lifespan":
+        while True:
+            event = (await receive())["type"]
+            await send({"type": f"{event}.complete"})
+            if event == "lifespan.shutdown":
+                return
+    await send({"type": "http.response.start", "status": 204, "headers": []})
+    await send({"type": "http.response.body"})
+
+
+@dataclass
+class Leaving:
+    """Records what the server asked of the app, and holds the drain until the test lets go."""
+
+    server: Server = None  # type: ignore[assignment]
+    address: tuple[str, int] = ("", 0)
+    standing_down: asyncio.Event = field(default_factory=asyncio.Event)
+    draining: asyncio.Event = field(default_factory=asyncio.Event)
+    drained: asyncio.Event = field(default_factory=asyncio.Event)
+
+    async def drain(self, seconds: float) -> None:
+        assert seconds > 0
+        self.draining.set()
+        await self.drained.wait()
+
+    async def answer(self) -> bytes:
+        reader, writer = await asyncio.open_connection(*self.address)
+        writer.write(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        line = await reader.readline()
+        writer.close()
+        with contextlib.suppress(OSError):
+            await writer.wait_closed()
+        return line
+
+
+@contextlib.asynccontextmanager
+async def running(linger_seconds: float) -> AsyncIterator[Leaving]:
+    leaving = Leaving()
+    listener = listening_socket("127.0.0.1", 0)
+    leaving.address = listener.getsockname()
+    leaving.server = Server(
+        server_config(app),
+        stand_down=leaving.standing_down.set,
+        drain=leaving.drain,
+        linger_seconds=linger_seconds,
+    )
+    task = asyncio.create_task(leaving.server.serve(sockets=[listener]))
+    try:
+        assert b"204" in await leaving.answer()
+        yield leaving
+    finally:
+        leaving.drained.set()
+        leaving.server.should_exit = True
+        await task
+
+
+async def test_while_it_lingers_it_is_not_ready_and_still_answers():
+    async with running(linger_seconds=0.5) as leaving:
+        leaving.server.handle_exit(signal.SIGTERM, None)
+        await leaving.standing_down.wait()
+        assert b"204" in await leaving.answer()
+        assert not leaving.draining.is_set()
+
+
+async def test_while_it_drains_nobody_new_comes_in():
+    async with running(linger_seconds=0.0) as leaving:
+        leaving.server.handle_exit(signal.SIGTERM, None)
+        await leaving.draining.wait()
+        with pytest.raises(OSError, match="Connect call failed"):
+            await leaving.answer()
+
+
+async def test_without_its_launcher_it_does_not_linger():
+    async with running(linger_seconds=60.0) as leaving:
+        leaving.server.leave_at_once()
+        await leaving.draining.wait()
+
+
+def test_the_transport_takes_larger_frames_than_the_protocol_so_that_ours_speaks_first():
+    config = server_config(app)
+    assert config.ws_max_size == 128 * 1024
+    assert config.ws_ping_interval is None
+    assert not config.ws_per_message_deflate
+
+
+def test_a_second_signal_ends_it_at_once(monkeypatch):
+    codes: list[int] = []
+    monkeypatch.setattr("notifier.server.os._exit", codes.append)
+    server = Server(server_config(app), stand_down=lambda: None, drain=asyncio.sleep)
+    server.handle_exit(signal.SIGTERM, None)
+    assert codes == []
+    server.handle_exit(signal.SIGTERM, None)
+    assert codes == [1]
