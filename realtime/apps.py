@@ -1,0 +1,16 @@
+"""The Django app."""
+
+from __future__ import annotations
+
+from django.apps import AppConfig
+
+
+class RealtimeConfig(AppConfig):
+    """Live notifications. No models: nothing is stored in the host's database."""
+
+    name = "realtime"
+    verbose_name = "Live notifications"
+
+    def ready(self) -> None:
+        """Register the system checks."""
+        from realtime import checks  # noqa: F401 - registers by being imported

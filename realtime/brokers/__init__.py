@@ -1,0 +1,110 @@
+"""How a publication travels between nodes.
+
+A broker stamps each publication with the next position of its channel and sends it to every node that is subscribed,
+**as one atomic step**: two publications of a channel are never seen in another order than that of their offsets.
+Example: two publishers that publish at once on a channel at (e, 41) get (e, 42) and (e, 43), and every subscriber
+sees 42 before 43.
+
+Not promised: that a subscriber gets what was sent (it must compare positions), and that an epoch lives long (whatever
+can make offsets go back must begin a new one).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple, Protocol
+
+from realtime.errors import RealtimeError
+from realtime.gaps import Position
+from realtime.publication import Publication, Receipt
+
+
+class Message(NamedTuple):
+    """An envelope arrived on a channel."""
+
+    channel: str
+    raw: bytes
+
+
+class Subscribed(NamedTuple):
+    """The broker confirms a subscription: what is published from now on arrives."""
+
+    channel: str
+
+
+class Unsubscribed(NamedTuple):
+    """The broker confirms that a subscription is gone."""
+
+    channel: str
+
+
+Event = Message | Subscribed | Unsubscribed
+
+
+class Subscription(Protocol):
+    """One connection that hears from the broker. It never heals by itself: when it breaks, it raises.
+
+    One task reads, one task sends; both stop at the first `BrokerUnavailable`.
+    """
+
+    async def read(self) -> Event:
+        """Return the next event, in the broker's order; as long as some wait already, without suspending.
+
+        Raises:
+            BrokerUnavailable: The connection is broken.
+        """
+
+    async def send(self, subscribe: Sequence[str], unsubscribe: Sequence[str]) -> None:
+        """Ask for channels and give channels up; each name is confirmed by one event.
+
+        Raises:
+            BrokerUnavailable: The connection is broken.
+        """
+
+    async def aclose(self) -> None:
+        """Close the connection."""
+
+
+class Broker(Protocol):
+    """The async side; belongs to one event loop."""
+
+    async def publish(self, publication: Publication) -> Receipt:
+        """Stamp and send one publication.
+
+        Raises:
+            BrokerUnavailable: Certainly not published.
+            OutcomeUnknown: Perhaps published.
+            IdempotencyConflict: The key belongs to another publication.
+        """
+
+    async def publish_many(self, publications: Sequence[Publication]) -> list[Receipt | RealtimeError]:
+        """Stamp and send many in one round trip; one receipt or error each, in order.
+
+        Raises:
+            BrokerUnavailable: Certainly none published.
+            OutcomeUnknown: Perhaps all published.
+        """
+
+    async def positions(self, channels: Sequence[str]) -> list[Position]:
+        """Return where the channels stand, and renew their counters.
+
+        Raises:
+            BrokerError: Not known now.
+        """
+
+    async def send_raw(self, channel: str, raw: bytes) -> None:
+        """Send bytes as they are, without a position, on the publisher's path.
+
+        Raises:
+            BrokerError: They are perhaps not sent.
+        """
+
+    async def subscription(self) -> Subscription:
+        """Open a connection that hears from the broker.
+
+        Raises:
+            BrokerUnavailable: It cannot be opened.
+        """
+
+    async def aclose(self) -> None:
+        """Close all connections."""

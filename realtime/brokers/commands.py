@@ -1,0 +1,153 @@
+"""What is said to Redis and what its answers mean: the part that the sync and the async client share.
+
+All keys and the Redis channel of one publication carry the same hash tag, so that one script can touch them on Redis
+Cluster too (one slot per publication). Pub/sub ignores database numbers: services that share a Redis must differ in
+``prefix``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+from collections.abc import Sequence
+from importlib.resources import files
+from typing import Any, Final
+
+from redis import exceptions
+
+from realtime.errors import (
+    BrokerError,
+    BrokerUnavailable,
+    IdempotencyConflict,
+    OutcomeUnknown,
+    RealtimeError,
+)
+from realtime.gaps import Position
+from realtime.publication import Publication, Receipt
+
+IDEMPOTENCY_SECONDS = 300
+OLDEST_REDIS = (7, 0)  # functions and ACL channels; Valkey 7.2 and later calls itself Redis 7.2
+
+Args = tuple[str | bytes | int, ...]
+
+# Error *replies* among the classes that redis-py derives from ConnectionError. The reply says that nothing was done;
+# the class alone would say that the connection broke.
+REPLY_ERRORS: Final = (
+    exceptions.ResponseError,
+    exceptions.BusyLoadingError,
+    exceptions.AuthenticationError,
+    exceptions.AuthorizationError,
+)
+
+
+class Script:
+    """A Lua script, called by its digest."""
+
+    def __init__(self, *names: str) -> None:
+        """Join the files; the first ones are what several scripts share."""
+        folder = files("realtime.brokers")
+        self.text = "\n".join(folder.joinpath(name).read_text() for name in names)
+        self.digest = hashlib.sha1(self.text.encode(), usedforsecurity=False).hexdigest()
+
+    @property
+    def load(self) -> Args:
+        """The command that makes Redis know the script."""
+        return ("SCRIPT", "LOAD", self.text)
+
+
+PUBLISH = Script("position.lua", "publish.lua")
+READ_POSITION = Script("position.lua", "read_position.lua")
+
+
+class Commands:
+    """Builds commands and reads replies for one prefix."""
+
+    def __init__(self, prefix: str) -> None:
+        self._keys = f"{prefix}:{{0}}:"
+        self.channel_prefix = f"{self._keys}ch:"
+
+    def publish(self, publication: Publication) -> Args:
+        """Return the command that publishes."""
+        channel, key = publication.channel, publication.idempotency_key
+        position = f"{self._keys}pos:{channel}"
+        # A space parts channel and key: neither can hold one, so no two pairs meet in one name.
+        keys = (position,) if key is None else (position, f"{self._keys}once:{channel} {key}")
+        fingerprint = "" if key is None else publication.fingerprint
+        return (
+            *("EVALSHA", PUBLISH.digest, len(keys), *keys),
+            *(secrets.token_hex(8), self.channel_prefix + channel),
+            *(publication.body, fingerprint, IDEMPOTENCY_SECONDS),
+        )
+
+    def read_position(self, channel: str) -> Args:
+        """Return the command that reads where a channel stands."""
+        key = f"{self._keys}pos:{channel}"
+        return ("EVALSHA", READ_POSITION.digest, 1, key, secrets.token_hex(8))
+
+    def redis_channels(self, channels: Sequence[str]) -> list[str]:
+        """Return the names of the channels in Redis."""
+        return [self.channel_prefix + channel for channel in channels]
+
+
+def transaction(commands: Sequence[Args]) -> list[Args]:
+    """Return the commands as one MULTI … EXEC."""
+    return [("MULTI",), *commands, ("EXEC",)]
+
+
+def receipt(reply: Any) -> Receipt | RealtimeError:
+    """Read the answer of `publish.lua`: a receipt, or why this publication was not published."""
+    if isinstance(reply, exceptions.RedisError):
+        return unavailable(reply)
+    if len(reply) == 1:
+        return IdempotencyConflict()
+    epoch, offset, nodes, repeated = reply
+    return Receipt(epoch.decode(), int(offset), int(nodes), repeated=repeated == b"1")
+
+
+def position(reply: Any) -> Position:
+    """Read the answer of `read_position.lua`.
+
+    Raises:
+        BrokerUnavailable: It is an error.
+    """
+    if isinstance(reply, exceptions.RedisError):
+        raise unavailable(reply)
+    return Position(reply[0].decode(), int(reply[1]))
+
+
+def lacks_script(reply: Any) -> bool:
+    """Tell whether Redis does not know the script (it was restarted, or its scripts were flushed)."""
+    if isinstance(reply, list):
+        return any(isinstance(item, exceptions.NoScriptError) for item in reply)
+    return isinstance(reply, exceptions.NoScriptError)
+
+
+def is_error_reply(error: Exception) -> bool:
+    """Tell a reply that refuses the command from a connection that broke before there was one."""
+    if isinstance(error, REPLY_ERRORS):
+        return True
+    return type(error) is exceptions.ConnectionError and "max number of clients" in str(error)
+
+
+def unavailable(error: Exception) -> BrokerUnavailable:
+    """Return our error for one that says that certainly nothing was published."""
+    return BrokerUnavailable(f"Redis: {error}" if str(error) else f"Redis: {type(error).__name__}")
+
+
+def unknown(error: Exception) -> BrokerError:
+    """Return our error for one that came after the first byte of the command was on its way."""
+    return OutcomeUnknown(f"Redis did not answer ({type(error).__name__}): perhaps published")
+
+
+def checked_version(info: bytes) -> None:
+    """Refuse a server that is too old.
+
+    Raises:
+        BrokerUnavailable: It is older than Redis 7.0.
+    """
+    for line in info.decode(errors="replace").splitlines():
+        key, _, value = line.partition(":")
+        if key == "redis_version":
+            major, minor, *_ = (int(part) for part in value.split("."))
+            if (major, minor) < OLDEST_REDIS:
+                raise BrokerUnavailable(f"Redis {value} is too old: 7.0 or later, or Valkey 7.2 or later, is needed")

@@ -1,0 +1,99 @@
+"""Redis as the broker, for threads: the publishing half without an event loop.
+
+The same rules as `realtime.brokers.redis`, on the sync client, which is safe to share between threads and notices a
+fork. There is nothing to subscribe with: delivering is asyncio's.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from redis import exceptions
+from redis.backoff import NoBackoff
+from redis.connection import AbstractConnection, ConnectionPool
+from redis.retry import Retry
+
+from realtime.brokers.commands import (
+    PUBLISH,
+    Args,
+    Commands,
+    is_error_reply,
+    lacks_script,
+    receipt,
+    transaction,
+    unavailable,
+    unknown,
+)
+from realtime.brokers.redis import CONNECT_SECONDS, CONNECTIONS, DEADLINE_SECONDS
+from realtime.errors import RealtimeError
+from realtime.publication import Publication, Receipt
+
+
+class SyncRedisBroker:
+    """The publishing half of `realtime.brokers.Broker`, without async."""
+
+    def __init__(self, url: str, *, prefix: str = "rt", deadline_seconds: float = DEADLINE_SECONDS) -> None:
+        """Connect lazily; arguments as for `realtime.brokers.redis.RedisBroker`."""
+        self._commands = Commands(prefix)
+        self._deadline_seconds = deadline_seconds
+        self._pool = ConnectionPool.from_url(
+            url,
+            retry=Retry(NoBackoff(), 0),
+            socket_timeout=deadline_seconds,
+            socket_connect_timeout=CONNECT_SECONDS,
+            protocol=2,
+            max_connections=CONNECTIONS,
+        )
+
+    def publish(self, publication: Publication) -> Receipt:
+        """See `realtime.brokers.Broker.publish`."""
+        [reply] = self._run([self._commands.publish(publication)])
+        answer = receipt(reply)
+        if isinstance(answer, RealtimeError):
+            raise answer
+        return answer
+
+    def publish_many(self, publications: Sequence[Publication]) -> list[Receipt | RealtimeError]:
+        """See `realtime.brokers.Broker.publish_many`."""
+        commands = transaction([self._commands.publish(publication) for publication in publications])
+        *_, executed = self._run(commands)
+        if isinstance(executed, exceptions.RedisError):
+            raise unavailable(executed)
+        return [receipt(reply) for reply in executed]
+
+    def close(self) -> None:
+        """Close all connections."""
+        self._pool.disconnect()
+
+    def _run(self, commands: Sequence[Args]) -> list[Any]:
+        deadline = time.monotonic() + self._deadline_seconds
+        replies = self._exchange(commands, deadline)
+        if any(map(lacks_script, replies)):
+            replies = self._exchange([PUBLISH.load, *commands], deadline)
+            del replies[0]
+        return replies
+
+    def _exchange(self, commands: Sequence[Args], deadline: float) -> list[Any]:
+        connection = self._ready_connection()
+        try:
+            connection.send_packed_command(connection.pack_commands(commands), check_health=False)
+            return [_reply(connection, deadline) for _ in commands]
+        except (exceptions.RedisError, OSError) as error:
+            raise unavailable(error) if is_error_reply(error) else unknown(error) from error
+        finally:
+            self._pool.release(connection)
+
+    def _ready_connection(self) -> AbstractConnection:
+        try:
+            return self._pool.get_connection()
+        except (exceptions.RedisError, OSError) as error:
+            raise unavailable(error) from error
+
+
+def _reply(connection: AbstractConnection, deadline: float) -> Any:
+    try:
+        return connection.read_response(timeout=max(0.001, deadline - time.monotonic()))
+    except exceptions.ResponseError as error:
+        return error

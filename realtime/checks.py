@@ -1,0 +1,34 @@
+"""System checks: what is wrong with the settings, said before anything starts."""
+
+from __future__ import annotations
+
+import difflib
+from typing import Any
+
+from django.conf import settings
+from django.core.checks import CheckMessage, Error, Warning, register
+
+from realtime.conf import PREFIX, Settings, setting_names
+from realtime.errors import ConfigurationError
+
+
+@register("realtime")
+def check_settings(**kwargs: Any) -> list[CheckMessage]:
+    """Report settings that cannot work, and names that nobody reads."""
+    messages: list[CheckMessage] = []
+    try:
+        Settings.from_django()
+    except ConfigurationError as error:
+        messages.append(Error(str(error), id="realtime.E001"))
+    messages.extend(map(_unknown, sorted(_given() - set(setting_names()))))
+    return messages
+
+
+def _given() -> set[str]:
+    return {name for name in dir(settings) if name.startswith(PREFIX)}
+
+
+def _unknown(name: str) -> CheckMessage:
+    similar = difflib.get_close_matches(name, setting_names(), n=1)
+    hint = f"Did you mean {similar[0]}?" if similar else None
+    return Warning(f"{name} is not a setting of realtime.", hint=hint, id="realtime.W001")

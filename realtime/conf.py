@@ -1,0 +1,114 @@
+"""Every setting of the app: name, type, default, unit. This class is the reference; docs/settings.md follows it.
+
+A host project writes ``REALTIME_<NAME>`` in its Django settings. Rings 0 and 1 never see this; they take the few
+numbers that they need.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+from django.conf import settings as django_settings
+
+from realtime.errors import ConfigurationError
+from realtime.namespaces import Namespaces
+
+PREFIX = "REALTIME_"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """The settings, read and checked once."""
+
+    redis_url: str = ""
+    """``redis://``, ``rediss://`` or ``unix://``. Needed by everything that publishes or delivers."""
+    redis_prefix: str = "rt"
+    """Starts every key and Redis channel. Services that share a Redis must differ in it, even across databases."""
+    publish_seconds: float = 1.0
+    """Until a publish is answered, whatever Redis does."""
+    api_key: str = ""
+    """The secret that HTTP publishers show as ``X-API-Key``. Without one the HTTP API answers nobody."""
+    namespaces: Mapping[str, Mapping[str, object]] = field(default_factory=dict)
+    """Options by namespace, added to the built-in ``public`` and ``chat``; the default namespace is ``""``."""
+    allowed_origins: tuple[str, ...] = ()
+    """Origins (``https://app.example.com``) whose pages may connect, besides the service's own; ``*`` for all."""
+    outbox_bytes: int = 1024 * 1024
+    """Publications that may wait for one slow connection. Centrifugo 1 MiB, NATS 64 MiB, Redis itself 32 MiB."""
+    window_bytes: int = 1024 * 1024
+    """Bytes on their way to one client that it has not acknowledged; beyond it publications wait in its outbox."""
+    ping_seconds: int = 25
+    """How often a connection is pinged. Centrifugo 25, Engine.IO 25, Phoenix 30; proxies cut at 60."""
+    channels_per_connection: int = 128
+    """How many channels one connection may listen to. Centrifugo 128."""
+
+    @classmethod
+    def from_django(cls) -> Settings:
+        """Read Django's settings.
+
+        Raises:
+            ConfigurationError: A value has the wrong type or range; names the setting.
+        """
+        given = {f.name: f for f in fields(cls) if hasattr(django_settings, PREFIX + f.name.upper())}
+        return cls(**{name: _checked(name, getattr(django_settings, PREFIX + name.upper())) for name in given})
+
+
+def setting_names() -> list[str]:
+    """Return the names of all settings, as a host writes them."""
+    return [PREFIX + f.name.upper() for f in fields(Settings)]
+
+
+_RANGES: dict[str, tuple[float, float]] = {
+    "publish_seconds": (0.05, 60),
+    "outbox_bytes": (128 * 1024, 1024**3),
+    "window_bytes": (64 * 1024, 1024**3),
+    "ping_seconds": (1, 3600),
+    "channels_per_connection": (1, 1_000_000),
+}
+
+
+def _checked(name: str, value: Any) -> Any:
+    if name in _RANGES:
+        return _number(name, value)
+    if name == "allowed_origins":
+        return _origins(name, value)
+    if name == "namespaces":
+        return _namespaces(name, value)
+    if not isinstance(value, str):
+        raise _wrong(name, f"must be a string, not {type(value).__name__}")
+    return value
+
+
+def _number(name: str, value: Any) -> float:
+    low, high = _RANGES[name]
+    kind = (int, float) if name == "publish_seconds" else int
+    if not isinstance(value, kind) or isinstance(value, bool) or not low <= value <= high:
+        raise _wrong(name, f"must be a number from {low} to {high}, not {value!r}")
+    return value
+
+
+def _origins(name: str, value: Any) -> tuple[str, ...]:
+    if isinstance(value, str) or not isinstance(value, Iterable):
+        raise _wrong(name, "must be a list of origins such as https://app.example.com")
+    origins = tuple(value)
+    for origin in origins:
+        if not isinstance(origin, str) or (origin != "*" and not _is_origin(origin)):
+            raise _wrong(name, f"{origin!r} is not an origin: scheme://host or scheme://host:port, no path")
+    return origins
+
+
+def _is_origin(text: str) -> bool:
+    scheme, separator, host = text.partition("://")
+    return bool(scheme and separator and host) and not set(host) & set("/?# ")
+
+
+def _namespaces(name: str, value: Any) -> Mapping[str, Mapping[str, object]]:
+    if not isinstance(value, Mapping):
+        raise _wrong(name, "must be a mapping from names to options")
+    Namespaces(value)  # raises for what is wrong inside
+    return value
+
+
+def _wrong(name: str, problem: str) -> ConfigurationError:
+    return ConfigurationError(PREFIX + name.upper(), problem)

@@ -1,0 +1,245 @@
+"""What one client says, done and answered in the order in which it was said.
+
+Reading is not held up by doing: what must wait for Redis waits in a queue, the Redis part of all subscribes of a
+frame starts at once, and a pong counts when it is read. Only a client that lets too much pile up is not read for a
+while.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Awaitable, Callable, Iterator
+from typing import TYPE_CHECKING
+
+from realtime.codes import BAD_COMMAND, NOT_LIVE, SERVER_ERROR, UNKNOWN_OUTCOME, Close, Refusal
+from realtime.connection import Connection, Decision, End, Greet, Join, Leave, Reply, Say
+from realtime.driver import Driver
+from realtime.errors import BrokerError, OutcomeUnknown, RequestError
+from realtime.fanout import Listener
+from realtime.protocols import BadFrame, Pong, WireProtocol
+from realtime.publication import Publication, Receipt
+from realtime.registry import Channel
+
+if TYPE_CHECKING:
+    from realtime.hub import Hub
+
+logger = logging.getLogger(__name__)
+
+WAITING_LIMIT = 256
+"""Commands that wait to be answered; then the client is not read until some are."""
+LIVE_SECONDS = 2.0
+"""How long a subscribe waits for the broker; then it is refused as temporary, and SDKs come again."""
+
+Publish = Callable[[Publication], Awaitable[Receipt]]
+
+
+class Conversation:
+    """One connection on the hub's side, from accept to end."""
+
+    __slots__ = (
+        "_connection",
+        "_hub",
+        "_listeners",
+        "_protocol",
+        "_publishing",
+        "_room",
+        "_timers",
+        "_todo",
+        "_wanted",
+        "driver",
+    )
+
+    def __init__(self, hub: Hub, connection: Connection, protocol: WireProtocol, driver: Driver) -> None:
+        self._hub = hub
+        self._connection = connection
+        self._protocol = protocol
+        self._todo: deque[Decision] | None = None  # None while nothing waits: most connections, most of the time
+        self._wanted: dict[Join, Channel[Listener]] = {}
+        self._timers: dict[Join, asyncio.TimerHandle] = {}
+        self._listeners: dict[str, tuple[Channel[Listener], Listener]] = {}
+        self._publishing: asyncio.Task[Refusal | None] | None = None
+        self._room: asyncio.Future[None] | None = None
+        self.driver = driver
+
+    @property
+    def ended(self) -> bool:
+        """Whether nothing that the client says matters any more."""
+        return self.driver.ended
+
+    def receive(self, frame: str | None) -> None:
+        """Take a frame from the client; None stands for one that is not text."""
+        with self.driver.corked():
+            for decision in self._decisions(frame):
+                self._take(decision)
+                if self.ended:
+                    return
+
+    async def room(self) -> None:
+        """Wait until more may be read from the client."""
+        if self._todo is not None and len(self._todo) >= WAITING_LIMIT:
+            self._room = asyncio.get_running_loop().create_future()
+            await self._room
+
+    def end(self, close: Close | None) -> None:
+        """End the connection; None if the client has gone itself."""
+        self.driver.end(close)
+
+    def release(self) -> None:
+        """Give back all that this conversation holds; the driver calls it once, when it ends."""
+        self._todo = None
+        if self._publishing is not None:
+            self._publishing.cancel()
+        for join in list(self._wanted):
+            self._unwant(join)
+        for name in list(self._listeners):
+            self._leave(name)
+        self._make_room()
+        self._hub.forget(self)
+
+    def _decisions(self, frame: str | None) -> Iterator[Decision]:
+        """Decide about each command of a frame, in order; pongs count at once."""
+        bad = None
+        try:
+            if frame is None:
+                raise BadFrame("frames are text")
+            commands = self._protocol.read(frame)
+        except BadFrame as error:
+            commands, bad = list(error.good), error
+        for command in commands:
+            if isinstance(command, Pong):
+                self.driver.pong()
+            elif decision := self._connection.decide(command):
+                yield decision
+        if bad is not None:
+            yield self._connection.bad_frame(bad)
+
+    def _take(self, decision: Decision) -> None:
+        """Do it at once if nothing waits before it and it need not wait itself."""
+        if isinstance(decision, Join):
+            self._want(decision)
+        if self._todo is None:
+            if self._do(decision):
+                return
+            self._todo = deque()
+        self._todo.append(decision)
+
+    def _advance(self) -> None:
+        """Something that was waited for has come: do and answer what can be done now, in order."""
+        if self.ended:
+            return
+        with self.driver.corked():
+            while self._todo and self._do(self._todo[0]):
+                # Doing may have ended the connection, and with it the queue.
+                if self._todo is None:
+                    return
+                self._todo.popleft()
+        self._todo = self._todo or None
+        self._make_room()
+
+    def _make_room(self) -> None:
+        if self._room is not None and len(self._todo or ()) < WAITING_LIMIT:
+            self._room.set_result(None)
+            self._room = None
+
+    def _do(self, decision: Decision) -> bool:
+        """Do it and answer; False says that it has to wait."""
+        match decision:
+            case Join():
+                return self._join(decision)
+            case Say():
+                return self._say(decision)
+            case Leave():
+                self._leave(decision.channel)
+                self.driver.say(decision.text)
+            case Reply():
+                self.driver.say(decision.text)
+            case Greet():
+                self.driver.say(decision.text)
+                self.driver.say(self._hub.welcome(self))
+            case End():
+                self.end(decision.close)
+        return True
+
+    def _want(self, join: Join) -> None:
+        channel = self._hub.registry.want(join.channel, join.namespace, join, self._advance)
+        self._wanted[join] = channel
+        if not channel.is_live:
+            self._hub.wishes_changed()
+            loop = asyncio.get_running_loop()
+            self._timers[join] = loop.call_later(LIVE_SECONDS, self._give_up, join)
+
+    def _join(self, join: Join) -> bool:
+        channel = self._wanted.get(join)
+        if channel is None:
+            self.driver.say(self._protocol.refused(join.id, NOT_LIVE))
+            return True
+        if not channel.is_live:
+            return False
+        # One step, without an await: what waits goes to those who listen now, the reply names the position that
+        # this leaves, and the first push after it is the next one.
+        self._hub.fanout.seal(channel)
+        self.driver.say(self._protocol.subscribed(join.id, channel.position))
+        listener = Listener(self.driver)
+        channel.listeners[listener] = None
+        self._listeners[join.channel] = (channel, listener)
+        self._unwant(join)
+        return True
+
+    def _give_up(self, join: Join) -> None:
+        self._connection.join_failed(join)
+        self._unwant(join)
+        self._advance()
+
+    def _unwant(self, join: Join) -> None:
+        channel = self._wanted.pop(join)
+        if (timer := self._timers.pop(join, None)) is not None:
+            timer.cancel()
+        del channel.waiting[join]
+        self._hub.release(channel)
+
+    def _leave(self, name: str) -> None:
+        channel, listener = self._listeners.pop(name, (None, None))
+        if channel is None or listener is None:
+            return
+        listener.active = False
+        del channel.listeners[listener]
+        self.driver.forget(name)
+        self._hub.release(channel)
+
+    def _say(self, say: Say) -> bool:
+        """Publish; one at a time, so that a client's publications keep their order."""
+        if self._publishing is None:
+            self._publishing = asyncio.get_running_loop().create_task(self._published(say.publication))
+            self._publishing.add_done_callback(self._said)
+            return False
+        if not self._publishing.done():
+            return False
+        refusal = self._publishing.result()
+        self._publishing = None
+        if refusal is None:
+            self.driver.say(self._protocol.done(say.command))
+        else:
+            self.driver.say(self._protocol.refused(say.command.id, refusal))
+        return True
+
+    async def _published(self, publication: Publication) -> Refusal | None:
+        try:
+            await self._hub.publish(publication)
+        except OutcomeUnknown:
+            return UNKNOWN_OUTCOME
+        except BrokerError:
+            return NOT_LIVE
+        except RequestError as error:
+            return BAD_COMMAND._replace(message=str(error))
+        return None
+
+    def _said(self, task: asyncio.Task[Refusal | None]) -> None:
+        if task.cancelled():
+            return
+        if (error := task.exception()) is not None:
+            logger.error("publishing for a client failed; its connection ends", exc_info=error)
+            self.end(SERVER_ERROR)
+            return
+        self._advance()

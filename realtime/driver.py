@@ -1,0 +1,292 @@
+"""Writes to one connection, without ever making the hub wait for it.
+
+`send` is driven one step, inside the connection's own context. Usually that finishes it: the server has put the frame
+into the socket. If it suspends, one task finishes it, the connection is blocked, and what comes meanwhile waits in
+the outbox. Nothing else in the project calls `send` once a connection is attached (ADR-0004).
+
+The task that the first step sees as current is the connection's own: `asyncio.timeout` in a middleware needs one, and
+when it fires, it must hit this connection and not the hub.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Generator, Iterator, MutableMapping
+from contextlib import contextmanager
+from contextvars import Context
+from typing import Any
+
+from realtime.codes import SLOW, Close
+from realtime.flow import PONG_SECONDS, SLOWEST_BYTES_PER_SECOND, Flow
+from realtime.outbox import Control, Entry, Outbox
+from realtime.protocols import WireProtocol
+
+logger = logging.getLogger(__name__)
+
+FRAME_BYTES = 64 * 1024
+"""Joined pushes in one frame; stock clients refuse frames over 1 MiB for good."""
+
+Message = MutableMapping[str, Any]
+Send = Callable[[Message], Awaitable[None]]
+
+
+class Driver:
+    """The writing half of one connection.
+
+    Belongs to the loop it is made in. Whoever makes it calls `end` at last.
+    """
+
+    __slots__ = (
+        "_abort",
+        "_blocked",
+        "_context",
+        "_corked",
+        "_finisher",
+        "_loop",
+        "_outbox",
+        "_outbox_bytes",
+        "_protocol",
+        "_send",
+        "_suspended_at",
+        "_task",
+        "_watch",
+        "ended",
+        "flow",
+        "on_end",
+    )
+
+    def __init__(
+        self,
+        send: Send,
+        protocol: WireProtocol,
+        *,
+        task: asyncio.Task[Any],
+        context: Context,
+        outbox_bytes: int,
+        window_bytes: int,
+        watch: Callable[[Driver], None],
+    ) -> None:
+        """Take over a connection.
+
+        Args:
+            send: The ASGI server's (or a middleware's) send.
+            protocol: Writes pings and gaps.
+            task: The connection's own; cancelled when the connection ends and cannot be told.
+            context: A copy of that task's.
+            outbox_bytes: What may wait here.
+            window_bytes: What may be on its way to the client.
+            watch: Called when the client owes an answer from now on.
+        """
+        self._send = send
+        self._protocol = protocol
+        self._task = task
+        self._context = context
+        self._loop = task.get_loop()
+        self._outbox_bytes = outbox_bytes
+        self._outbox: Outbox | None = None
+        self._watch = watch
+        self._finisher: asyncio.Task[None] | None = None
+        self._suspended_at = 0.0
+        self._corked = False
+        self._blocked = False
+        self.flow = Flow(window_bytes)
+        self.ended = False
+        self.on_end: Callable[[], None] = _nothing
+        """Called once, when the connection ends."""
+
+    def push(self, entry: Entry) -> None:
+        """Write an entry now, or let it wait in the outbox. The hot path: one call per delivery."""
+        if self._blocked:
+            self._store(entry)
+        else:
+            self._write(entry.text, entry.size)
+
+    def say(self, text: str) -> None:
+        """Write a reply, or another text that must not be dropped."""
+        self.push(Control(text, len(text.encode())))
+
+    @contextmanager
+    def corked(self) -> Iterator[None]:
+        """Join all that is said inside to as few frames as possible."""
+        self._corked = self._blocked = True
+        try:
+            yield
+        finally:
+            self._corked = False
+            self._drain()
+
+    def forget(self, channel: str) -> None:
+        """Drop what waits of a channel: the client has left it."""
+        if self._outbox is not None:
+            self._outbox.forget(channel)
+
+    def ping(self) -> None:
+        """Ask for a pong. Goes before what waits in the outbox, but never behind a suspended send."""
+        if self._finisher is None and not self.ended:
+            self._start({"type": "websocket.send", "text": self._protocol.PING})
+            self.flow.pinged(self._loop.time())
+            self._watch(self)
+
+    def pong(self) -> None:
+        """The client answered a ping."""
+        self.flow.ponged()
+        if self._blocked and not self.ended:
+            self._drain()
+
+    @property
+    def is_owed_an_answer(self) -> bool:
+        """Whether the client must show that it reads."""
+        return not self.ended and (self.flow.awaits_pong or self._finisher is not None)
+
+    def is_overdue(self, now: float) -> bool:
+        """Tell whether the client has shown for too long that it does not read."""
+        if self.flow.is_overdue(now):
+            return True
+        if self._finisher is None:
+            return False
+        patience = PONG_SECONDS + self.flow.in_flight / SLOWEST_BYTES_PER_SECOND
+        return now > self._suspended_at + patience
+
+    def end(self, close: Close | None) -> None:
+        """End the connection: tell the client why, if that can still be written; None if it has gone itself."""
+        if close is not None and not self.ended:
+            self._corked = False
+            self._drain()
+        if self.ended:
+            return
+        self.ended = self._blocked = True
+        self._outbox = None
+        if self._finisher is not None:
+            self._finisher.cancel()
+        elif close is not None:
+            self._start({"type": "websocket.close", "code": close.code, "reason": close.reason})
+        self.on_end()
+        if self._task is not asyncio.current_task():
+            self._task.cancel()
+
+    def _store(self, entry: Entry) -> None:
+        if self.ended:
+            return
+        if self._outbox is None:
+            self._outbox = Outbox(self._outbox_bytes, self._protocol.gap)
+        if not self._outbox.add(entry):
+            self.end(SLOW)
+
+    def _write(self, text: str, size: int) -> None:
+        flow = self.flow
+        flow.written += size
+        self._start({"type": "websocket.send", "text": text})
+        if flow.written >= flow.mark:
+            if flow.wants_ping:
+                self.ping()
+            self._blocked = self._is_blocked()
+
+    def _drain(self) -> None:
+        """Write what waits, as far as the connection takes it."""
+        outbox = self._outbox
+        while outbox and not self._is_blocked(but_outbox=True):
+            text = outbox.take(FRAME_BYTES)
+            self._write(text, len(text.encode()))
+        if not outbox:
+            self._outbox = None  # thousands of idle connections must not keep an empty one each
+        self._blocked = self._is_blocked()
+
+    def _is_blocked(self, *, but_outbox: bool = False) -> bool:
+        return (
+            self.ended
+            or self._corked
+            or self._finisher is not None
+            or self.flow.congested
+            or (bool(self._outbox) and not but_outbox)
+        )
+
+    def _start(self, message: Message) -> None:
+        """Drive `send` one step."""
+        steps = self._send(message).__await__()
+        try:
+            with _as_current_task(self._task, self._loop):
+                waits_for = self._context.run(next, steps)
+        except StopIteration:
+            return
+        except Exception as error:  # noqa: BLE001 - a server may raise anything here; it ends this connection only
+            self._broke(error)
+            return
+        self._blocked = True
+        self._suspended_at = self._loop.time()
+        finish = self._finish(_Rest(steps, waits_for))
+        self._finisher = self._loop.create_task(finish, context=self._context)
+        self._watch(self)
+
+    async def _finish(self, rest: _Rest) -> None:
+        try:
+            await rest
+        except Exception as error:  # noqa: BLE001 - as in `_start`
+            self._finisher = None
+            self._broke(error)
+        else:
+            self._finisher = None
+            self._drain()
+
+    def _broke(self, error: Exception) -> None:
+        # Servers say by an OSError that the client has gone; anything else is somebody's mistake.
+        if not isinstance(error, OSError):
+            logger.error("a send failed; its connection ends", exc_info=error)
+        self.end(None)
+
+
+def _nothing() -> None:
+    """Stand in until somebody wants to know."""
+
+
+class _Rest:
+    """The rest of an awaitable whose first step was taken elsewhere.
+
+    Gives out again what that step waits for, then passes everything through, so that the task which awaits this can
+    cancel the awaitable as its own.
+    """
+
+    __slots__ = ("_steps", "_waits_for")
+
+    def __init__(self, steps: Generator[Any, Any, None], waits_for: Any) -> None:
+        self._steps = steps
+        self._waits_for = [waits_for]
+
+    def __await__(self) -> Generator[Any, Any, None]:
+        return self  # type: ignore[return-value]
+
+    def __iter__(self) -> _Rest:
+        return self
+
+    def __next__(self) -> Any:
+        return self.send(None)
+
+    def send(self, value: Any) -> Any:
+        return self._waits_for.pop() if self._waits_for else self._steps.send(value)
+
+    def throw(self, *error: Any) -> Any:
+        return self._steps.throw(*error)
+
+    def close(self) -> None:
+        self._steps.close()
+
+
+class _as_current_task:  # noqa: N801 - used as `with _as_current_task(…)`
+    """Make a task the current one for a step that somebody else drives (asyncio docs, "Extending")."""
+
+    __slots__ = ("_before", "_loop", "_task")
+
+    def __init__(self, task: asyncio.Task[Any], loop: asyncio.AbstractEventLoop) -> None:
+        self._task = task
+        self._loop = loop
+
+    def __enter__(self) -> None:
+        self._before = asyncio.current_task(self._loop)
+        if self._before is not None:
+            asyncio._leave_task(self._loop, self._before)  # type: ignore[attr-defined]
+        asyncio._enter_task(self._loop, self._task)  # type: ignore[attr-defined]
+
+    def __exit__(self, *error: object) -> None:
+        asyncio._leave_task(self._loop, self._task)  # type: ignore[attr-defined]
+        if self._before is not None:
+            asyncio._enter_task(self._loop, self._before)  # type: ignore[attr-defined]

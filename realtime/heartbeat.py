@@ -1,0 +1,89 @@
+"""Pings every connection now and then, and ends those that do not answer or never introduced themselves.
+
+One timer for all connections of a node: each stands in the bucket of the second in which it came, so that the pings
+of ten thousand are spread over the whole interval.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+from realtime.codes import NO_PONG, STALE
+from realtime.driver import Driver
+
+TICK_SECONDS = 1.0
+STALE_SECONDS = 5.0  # from accept to `connect`; Centrifugo 10 s
+
+
+class Heartbeat:
+    """The timer of a hub. Started and stopped by it."""
+
+    def __init__(self, ping_seconds: int, on_tick: Callable[[], None]) -> None:
+        """Stand still until `start`.
+
+        Args:
+            ping_seconds: How often a connection is pinged.
+            on_tick: Called each second, after the connections were looked at.
+        """
+        self._loop = asyncio.get_running_loop()
+        self._buckets: list[dict[Driver, None]] = [{} for _ in range(ping_seconds)]
+        self._now_at = 0
+        self._newcomers: dict[Driver, float] = {}
+        self._watched: dict[Driver, None] = {}
+        self._on_tick = on_tick
+        self._timer: asyncio.TimerHandle | None = None
+
+    def start(self) -> None:
+        """Begin to tick."""
+        self._timer = self._loop.call_later(TICK_SECONDS, self._tick)
+
+    def stop(self) -> None:
+        """Tick no more."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def expect(self, driver: Driver) -> None:
+        """A connection was accepted: it must introduce itself soon."""
+        self._newcomers[driver] = self._loop.time() + STALE_SECONDS
+
+    def welcome(self, driver: Driver) -> int:
+        """A connection introduced itself: ping it from now on; returns what `forget` needs."""
+        self._newcomers.pop(driver, None)
+        self._buckets[self._now_at][driver] = None
+        return self._now_at
+
+    def watch(self, driver: Driver) -> None:
+        """A connection owes an answer."""
+        self._watched[driver] = None
+
+    def forget(self, driver: Driver, bucket: int | None) -> None:
+        """A connection has ended."""
+        self._newcomers.pop(driver, None)
+        self._watched.pop(driver, None)
+        if bucket is not None:
+            self._buckets[bucket].pop(driver, None)
+
+    def _tick(self) -> None:
+        self._timer = self._loop.call_later(TICK_SECONDS, self._tick)
+        now = self._loop.time()
+        self._end_stale(now)
+        self._end_overdue(now)
+        self._now_at = (self._now_at + 1) % len(self._buckets)
+        for driver in list(self._buckets[self._now_at]):
+            driver.ping()
+        self._on_tick()
+
+    def _end_stale(self, now: float) -> None:
+        for driver, deadline in list(self._newcomers.items()):
+            if now < deadline:
+                return  # they stand in the order in which they came
+            driver.end(STALE)
+
+    def _end_overdue(self, now: float) -> None:
+        for driver in list(self._watched):
+            if not driver.is_owed_an_answer:
+                del self._watched[driver]
+            elif driver.is_overdue(now):
+                driver.end(NO_PONG)

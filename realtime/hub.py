@@ -1,0 +1,402 @@
+"""The delivering side of one node: hears from the broker what its connections want, and tells them.
+
+One hub per event loop. It owns the node's one subscription at the broker. When that breaks, connections stay; they
+are told that the node is not live, and after the repair what each channel missed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import secrets
+import uuid
+from contextlib import suppress
+from contextvars import copy_context
+from typing import Any
+
+from realtime import __version__
+from realtime.brokers import Broker, Message, Subscribed, Subscription
+from realtime.canary import SEND_EVERY_SECONDS, Canary
+from realtime.codes import SHUTDOWN
+from realtime.connection import CHANNELS_LIMIT, Connection
+from realtime.conversation import Conversation, Publish
+from realtime.driver import Driver, Send
+from realtime.envelope import opened
+from realtime.errors import BrokerError, BrokerUnavailable, EnvelopeError
+from realtime.fanout import Fanout, Listener
+from realtime.flow import WINDOW_BYTES
+from realtime.heartbeat import Heartbeat
+from realtime.namespaces import Namespace, Namespaces
+from realtime.protocols import WireProtocol, centrifugo
+from realtime.registry import Arrival, Channel, Registry, State, UnexpectedConfirmation
+
+logger = logging.getLogger(__name__)
+
+OUTBOX_BYTES = 1024 * 1024  # Centrifugo 1 MiB, Redis' own pub/sub limit 32 MiB
+PING_SECONDS = 25  # Centrifugo 25, Engine.IO 25
+WISHES_LIMIT = 500
+"""Channels in one SUBSCRIBE, and positions in one round trip."""
+RENEW_SECONDS = 60.0
+"""How often the counters of subscribed channels are kept from expiring; the shortest expiry is 300 s."""
+QUIET_SECONDS = 0.05
+"""A socket that gives nothing for so long, while the loop runs, is empty."""
+BACKOFF_SECONDS = (0.05, 1.0)
+DRAIN_PER_SECOND = 200
+"""Connections that are closed in a second while a node drains; more only if the time would not do."""
+REST_SECONDS = 5.0
+"""Without a connection, where `Hub.rests_when_idle`."""
+
+
+class Hub:
+    """See the module. `start` it in the loop that made it, and `stop` it there."""
+
+    def __init__(
+        self,
+        broker: Broker,
+        namespaces: Namespaces,
+        publish: Publish,
+        *,
+        outbox_bytes: int = OUTBOX_BYTES,
+        window_bytes: int = WINDOW_BYTES,
+        ping_seconds: int = PING_SECONDS,
+        channels_limit: int = CHANNELS_LIMIT,
+    ) -> None:
+        """Make a hub that does nothing yet.
+
+        Args:
+            broker: Where publications come from.
+            namespaces: Say what clients may do.
+            publish: Called for what clients publish.
+            outbox_bytes: What may wait for one connection.
+            window_bytes: What may be on its way to one client.
+            ping_seconds: How often a connection is pinged.
+            channels_limit: How many channels one connection may listen to.
+        """
+        self._broker = broker
+        self._namespaces = namespaces
+        self._protocol: WireProtocol = centrifugo
+        self._outbox_bytes = outbox_bytes
+        self._window_bytes = window_bytes
+        self._ping_seconds = ping_seconds
+        self._channels_limit = channels_limit
+        self._conversations: dict[Conversation, tuple[int, Listener] | None] = {}
+        self._everyone: Channel[Listener] = Channel("", Namespace())
+        self._heartbeat = Heartbeat(ping_seconds, self._ticked)
+        self._node = f"!{secrets.token_hex(8)}"  # no client can name this channel
+        self._owner: asyncio.Task[None] | None = None
+        self._wishes = asyncio.Event()
+        self._to_settle: dict[str, None] = {}
+        self._settle = asyncio.Event()
+        self._recovering: set[str] | None = None
+        self._canary = Canary()
+        self._reads = 0
+        self._renew_at = 0.0
+        self._busy_at = 0.0
+        self.dropped_envelopes = 0
+        """Messages on the broker that were not ours."""
+        self.publish = publish
+        self.registry: Registry[Listener] = Registry()
+        self.fanout = Fanout(self._protocol)
+        self.live = False
+        """Whether everything that is published reaches this node, as far as it can know."""
+        self.reason: str | None = "starting"
+        """Why it is not live, for operators; None while it is."""
+        self.rests_when_idle = False
+        """Whether to stop when no client has been here for a while: where nothing tells when the server stops."""
+
+    # ------------------------------------------------------------------ life
+
+    def start(self) -> None:
+        """Begin to listen to the broker. Comes back at once; `live` says when it does."""
+        if self._owner is not None:
+            return
+        loop = asyncio.get_running_loop()
+        self.registry.want(self._node, Namespace(), self, _nothing)
+        self._busy_at = loop.time()
+        self._owner = loop.create_task(self._own(), name="realtime hub")
+        self._heartbeat.start()
+
+    async def stop(self) -> None:
+        """Close all connections with 3001 and the subscription."""
+        for conversation in list(self._conversations):
+            conversation.end(SHUTDOWN)
+        owner = self._owner
+        self._rest()
+        if owner is not None:
+            await asyncio.gather(owner, return_exceptions=True)
+
+    async def drain(self, seconds: float) -> None:
+        """Close all connections with 3001, spread over at most ``seconds``, so that they do not come back at once.
+
+        Few connections take less: a node restarts as fast as its clients allow.
+        """
+        loop = asyncio.get_running_loop()
+        leaving = list(self._conversations)
+        pause = min(seconds / max(1, len(leaving)), 1 / DRAIN_PER_SECOND)
+        start = loop.time()
+        for number, conversation in enumerate(leaving):
+            if (ahead := start + number * pause - loop.time()) > 0:
+                await asyncio.sleep(ahead)
+            conversation.end(SHUTDOWN)
+
+    def _rest(self) -> None:
+        """Let the owner and the timer end; a new connection starts them again."""
+        self._heartbeat.stop()
+        if self._owner is not None:
+            self._owner.cancel()
+            self._owner = None
+        self.live, self.reason = False, "stopped"
+
+    @property
+    def is_started(self) -> bool:
+        """Whether it listens to the broker, or tries to."""
+        return self._owner is not None
+
+    @property
+    def connections(self) -> int:
+        """How many clients are attached."""
+        return len(self._conversations)
+
+    @property
+    def lag_seconds(self) -> float:
+        """How long the way through the broker took last time."""
+        return self._canary.lag_seconds
+
+    # ----------------------------------------------------------- connections
+
+    def attach(self, send: Send, task: asyncio.Task[Any]) -> Conversation:
+        """Take over an accepted connection; from now on only the hub sends.
+
+        Args:
+            send: The ASGI send of the connection.
+            task: The one that reads from it, which must be the current one.
+        """
+        connection = Connection(
+            self._protocol,
+            self._namespaces,
+            client=str(uuid.uuid4()),
+            version=__version__,
+            ping_seconds=self._ping_seconds,
+            channels_limit=self._channels_limit,
+        )
+        driver = Driver(
+            send,
+            self._protocol,
+            task=task,
+            context=copy_context(),
+            outbox_bytes=self._outbox_bytes,
+            window_bytes=self._window_bytes,
+            watch=self._heartbeat.watch,
+        )
+        conversation = Conversation(self, connection, self._protocol, driver)
+        driver.on_end = conversation.release
+        self._conversations[conversation] = None
+        self._heartbeat.expect(driver)
+        return conversation
+
+    def welcome(self, conversation: Conversation) -> str:
+        """A client has introduced itself: count it in, and return what it must know about this node."""
+        listener = Listener(conversation.driver)
+        self._everyone.listeners[listener] = None
+        self._conversations[conversation] = (self._heartbeat.welcome(conversation.driver), listener)
+        return self._state_text()
+
+    def forget(self, conversation: Conversation) -> None:
+        """A connection has ended."""
+        bucket, listener = self._conversations.pop(conversation) or (None, None)
+        self._heartbeat.forget(conversation.driver, bucket)
+        if listener is not None:
+            listener.active = False
+            del self._everyone.listeners[listener]
+
+    def wishes_changed(self) -> None:
+        """The registry may have something for the broker."""
+        self._wishes.set()
+
+    def release(self, channel: Channel[Listener]) -> None:
+        """Leave the channel at the broker if nobody wants it any more."""
+        self.registry.release(channel)
+        if self.registry.has_wishes:
+            self._wishes.set()
+
+    # ---------------------------------------------------------------- broker
+
+    async def _own(self) -> None:
+        """Own the subscription: open it, serve it, and when it breaks, open another one."""
+        failures = 0
+        while True:
+            try:
+                subscription = await self._broker.subscription()
+                failures = 0
+                await self._serve(subscription)
+            except BrokerError as error:
+                self._not_live(str(error))
+            except Exception:  # the hub's outermost loop: no mistake of ours may silence this node for good
+                logger.exception("the hub failed; it starts again")
+                self._not_live("internal error")
+            await asyncio.sleep(_backoff_seconds(failures))
+            failures += 1
+
+    async def _serve(self, subscription: Subscription) -> None:
+        """Serve one subscription until it breaks.
+
+        Raises:
+            BrokerUnavailable: It broke.
+        """
+        self._canary = Canary()
+        self._to_settle.clear()
+        self._recovering = {channel.name for channel in self.registry}
+        self._wishes.set()
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self._read(subscription))
+                group.create_task(self._wish(subscription))
+                group.create_task(self._settle_all())
+                group.create_task(self._sing())
+        except* (BrokerError, UnexpectedConfirmation) as broken:
+            raise BrokerUnavailable(str(broken.exceptions[0])) from broken
+        finally:
+            self.registry.lost()
+            await subscription.aclose()
+
+    async def _read(self, subscription: Subscription) -> None:
+        while True:
+            event = await subscription.read()
+            self._reads += 1
+            if isinstance(event, Message):
+                self._message(event)
+                if self.fanout.is_full:
+                    await self.fanout.room()
+            elif isinstance(event, Subscribed):
+                if self.registry.subscribed(event.channel):
+                    self._to_settle[event.channel] = None
+                    self._settle.set()
+            else:
+                self.registry.unsubscribed(event.channel)
+                self._wishes.set()
+
+    def _message(self, message: Message) -> None:
+        if message.channel == self._node:
+            self._canary.back(message.raw, asyncio.get_running_loop().time())
+            return
+        channel = self.registry.get(message.channel)
+        if channel is None:
+            return  # on its way while we left
+        try:
+            envelope = opened(message.raw)
+        except EnvelopeError as error:
+            self._drop(message.channel, error)
+            return
+        if (arrival := channel.arrived(envelope)) is not None:
+            self.fanout.add(channel, arrival)
+
+    def _drop(self, channel: str, error: EnvelopeError) -> None:
+        self.dropped_envelopes += 1
+        count = self.dropped_envelopes
+        if count & (count - 1) == 0:  # the 1st, 2nd, 4th, 8th …: never a flood
+            logger.warning("dropped what is not an envelope on %s: %s (%d so far)", channel, error, count)
+
+    async def _wish(self, subscription: Subscription) -> None:
+        """Carry out what the registry wishes; nobody else subscribes or unsubscribes."""
+        while True:
+            await self._wishes.wait()
+            self._wishes.clear()
+            while self.registry.has_wishes:
+                await subscription.send(*self.registry.take_wishes(WISHES_LIMIT))
+
+    async def _settle_all(self) -> None:
+        """Read the positions of channels that the broker has just confirmed, and now and then of all."""
+        while True:
+            await self._settle.wait()
+            self._settle.clear()
+            while self._to_settle:
+                await self._settle_some()
+
+    async def _settle_some(self) -> None:
+        names = list(self._to_settle)[:WISHES_LIMIT]
+        for name in names:
+            del self._to_settle[name]
+        try:
+            positions = await self._broker.positions(names)
+        except BrokerError:
+            self._to_settle.update(dict.fromkeys(names))
+            await asyncio.sleep(BACKOFF_SECONDS[0])
+            return
+        for name, position in zip(names, positions, strict=True):
+            channel = self.registry.get(name)
+            # A name that is due again was left and confirmed anew meanwhile: this position is older than that.
+            if channel is not None and channel.state is State.SETTLING and name not in self._to_settle:
+                self._settled(channel, channel.settled(position))
+        self._look_whether_live()
+
+    def _settled(self, channel: Channel[Listener], arrivals: list[Arrival]) -> None:
+        for arrival in arrivals:
+            self.fanout.add(channel, arrival)
+        for wake in list(channel.waiting.values()):
+            wake()
+
+    async def _sing(self) -> None:
+        """Send canaries, and raise when one does not come back although nothing lies in the socket."""
+        loop = asyncio.get_running_loop()
+        while True:
+            # A failed attempt counts as sent: a publisher's path that is broken must show, too.
+            with suppress(BrokerError):
+                await self._broker.send_raw(self._node, self._canary.send(loop.time()))
+            await asyncio.sleep(SEND_EVERY_SECONDS)
+            if self._canary.is_overdue(loop.time()) and await self._is_quiet():
+                raise BrokerUnavailable("the broker delivers nothing")
+
+    async def _is_quiet(self) -> bool:
+        reads = self._reads
+        await asyncio.sleep(QUIET_SECONDS)
+        return reads == self._reads and not self.fanout.is_full
+
+    # ----------------------------------------------------------------- state
+
+    def _not_live(self, reason: str) -> None:
+        if self.live or self.reason != reason:
+            logger.warning("not live: %s", reason)
+        was_live, self.live, self.reason = self.live, False, reason
+        if was_live:
+            self.fanout.announce(self._everyone, self._state_text())
+
+    def _look_whether_live(self) -> None:
+        """Everything that broke with the last subscription has been compared: the node is live."""
+        if self.live or self._recovering is None:
+            return
+        self._recovering = {name for name in self._recovering if not self._has_recovered(name)}
+        if not self._recovering:
+            self._recovering = None
+            self.live, self.reason = True, None
+            logger.info("live")
+            self.fanout.announce(self._everyone, self._state_text())
+
+    def _has_recovered(self, name: str) -> bool:
+        channel = self.registry.get(name)
+        return channel is None or channel.is_live
+
+    def _state_text(self) -> str:
+        return self._protocol.state(live=self.live, reason=None if self.live else "broker")
+
+    def _ticked(self) -> None:
+        now = asyncio.get_running_loop().time()
+        self._look_whether_live()
+        if now >= self._renew_at:
+            self._renew_at = now + RENEW_SECONDS
+            self._to_settle.update((channel.name, None) for channel in self.registry if channel.is_live)
+            self._settle.set()
+        if self._conversations:
+            self._busy_at = now
+        elif self.rests_when_idle and now - self._busy_at > REST_SECONDS:
+            self._rest()
+
+
+def _backoff_seconds(failures: int) -> float:
+    """Full jitter, so that the nodes of a service do not come back to Redis all at once."""
+    shortest, longest = BACKOFF_SECONDS
+    return random.uniform(0, min(longest, shortest * 2**failures))  # noqa: S311 - spreads load, hides nothing
+
+
+def _nothing() -> None:
+    """The node's own channel has nobody to wake."""

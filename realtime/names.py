@@ -1,0 +1,70 @@
+"""What names are legal, and what a channel's name says.
+
+A channel `chat:lobby` is in the namespace `chat`; one without `:` is in the namespace with the empty name, the
+default. `news#42` is for user 42 alone. The characters are those that are safe in a log line, in a Redis key (no
+`{}` that would move the hash tag, no glob) and in Centrifugo's and Pusher's own channel names.
+"""
+
+from __future__ import annotations
+
+import re
+
+from realtime.errors import InvalidName
+
+CHANNEL_LIMIT = 255  # characters; Centrifugo 255, Pusher 164-200
+EVENT_LIMIT = 64
+KEY_LIMIT = 64  # idempotency keys: a UUID has 36, a SHA-256 in hex 64
+
+_CHANNEL = re.compile(r"[A-Za-z0-9_\-=@,.;:#]+")
+_EVENT = re.compile(r"[A-Za-z0-9_\-.:]+")
+_NAMESPACE = re.compile(r"[a-z0-9_\-]*")
+_KEY = re.compile(r"[!-~]+")
+
+
+def checked_channel(value: object) -> str:
+    """Return ``value`` as a legal channel name.
+
+    Raises:
+        InvalidName: It is not a string of 1 to 255 characters out of ``A-Z a-z 0-9 _ - = @ , . ; : #``.
+    """
+    return _checked("channel", value, _CHANNEL, CHANNEL_LIMIT, "A-Z a-z 0-9 _ - = @ , . ; : #")
+
+
+def checked_event(value: object) -> str:
+    """Return ``value`` as a legal event name, safe as an SSE field too (WHATWG HTML §9.2.6).
+
+    Raises:
+        InvalidName: It is not a string of 1 to 64 characters out of ``A-Z a-z 0-9 _ - . :``.
+    """
+    return _checked("event", value, _EVENT, EVENT_LIMIT, "A-Z a-z 0-9 _ - . :")
+
+
+def checked_idempotency_key(value: object) -> str:
+    """Return ``value`` as a legal idempotency key.
+
+    Raises:
+        InvalidName: It is not a string of 1 to 64 visible ASCII characters.
+    """
+    return _checked("idempotency_key", value, _KEY, KEY_LIMIT, "visible ASCII")
+
+
+def is_namespace(name: str) -> bool:
+    """Tell whether ``name`` can be the part of a channel before its first ``:``."""
+    return _NAMESPACE.fullmatch(name) is not None
+
+
+def namespace_of(channel: str) -> str:
+    """Return the namespace of a channel: what stands before the first ``:``, or the empty name."""
+    head, colon, _ = channel.partition(":")
+    return head if colon else ""
+
+
+def is_user_limited(channel: str) -> bool:
+    """Tell whether the channel is for the users behind its ``#`` alone."""
+    return "#" in channel
+
+
+def _checked(field: str, value: object, rule: re.Pattern[str], limit: int, alphabet: str) -> str:
+    if isinstance(value, str) and len(value) <= limit and rule.fullmatch(value):
+        return value
+    raise InvalidName(field, value, f"1 to {limit} characters out of {alphabet}")

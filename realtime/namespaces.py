@@ -1,0 +1,124 @@
+"""What may be done on which channels, as options of their namespaces.
+
+Options have Centrifugo's names where Centrifugo has the same thing, so that its users know them. A namespace that is
+not configured does not exist: publishing to it is an error, subscribing is refused like anything forbidden.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from enum import StrEnum
+
+from realtime.errors import ConfigurationError, InvalidName
+from realtime.names import is_namespace, is_user_limited, namespace_of
+
+
+class Overflow(StrEnum):
+    """What happens to a connection's waiting publications when its outbox is full."""
+
+    GAP = "gap"
+    """They are dropped, and the client is told exactly which ones."""
+    LATEST = "latest"
+    """The newest of each channel is kept; the client is told exactly which ones were dropped."""
+    DISCONNECT = "disconnect"
+    """The connection is closed with 3008, as Centrifugo does it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Namespace:
+    """The options of one namespace. Everything is forbidden until an option allows it."""
+
+    allow_subscribe_for_client: bool = False
+    """Any client that has an identity may subscribe."""
+    allow_subscribe_for_anonymous: bool = False
+    """With `allow_subscribe_for_client`: clients without an identity, too."""
+    allow_publish_for_client: bool = False
+    """Whoever may subscribe may publish, subscribed or not."""
+    allow_publish_for_subscriber: bool = False
+    """Whoever is subscribed to the channel may publish to it."""
+    overflow: Overflow = Overflow.GAP
+    """What a slow connection loses: `gap`, `latest` or `disconnect`."""
+
+
+class Namespaces:
+    """All namespaces of a node, and the permission rule over them."""
+
+    def __init__(self, configured: Mapping[str, Mapping[str, object]]) -> None:
+        """Read the configuration: a mapping from name to options, added to the built-in ones.
+
+        Raises:
+            ConfigurationError: A name or option that does not exist, or a value of the wrong type.
+        """
+        self._by_name = dict(BUILT_IN)
+        for name, options in configured.items():
+            self._by_name[name] = _namespace(name, options)
+
+    def get(self, channel: str) -> Namespace | None:
+        """Return the namespace of the channel, or None where it is not configured."""
+        return self._by_name.get(namespace_of(channel))
+
+    def for_publishing(self, channel: str) -> Namespace:
+        """Return the namespace of a channel that a trusted publisher names.
+
+        Raises:
+            InvalidName: The namespace is not configured.
+        """
+        namespace = self.get(channel)
+        if namespace is None:
+            name = namespace_of(channel)
+            raise InvalidName("channel", channel, f"there is no namespace {name!r}")
+        return namespace
+
+    def may_subscribe(self, channel: str) -> bool:
+        """Tell whether an anonymous client may subscribe to the channel."""
+        namespace = self.get(channel)
+        if namespace is None or is_user_limited(channel):
+            return False
+        return namespace.allow_subscribe_for_client and namespace.allow_subscribe_for_anonymous
+
+    def may_publish(self, channel: str, *, subscribed: bool) -> bool:
+        """Tell whether an anonymous client may publish to the channel."""
+        namespace = self.get(channel)
+        if namespace is None:
+            return False
+        if subscribed and namespace.allow_publish_for_subscriber:
+            return True
+        return namespace.allow_publish_for_client and self.may_subscribe(channel)
+
+
+BUILT_IN = {
+    "": Namespace(),
+    "public": Namespace(allow_subscribe_for_client=True, allow_subscribe_for_anonymous=True),
+    "chat": Namespace(
+        allow_subscribe_for_client=True,
+        allow_subscribe_for_anonymous=True,
+        allow_publish_for_subscriber=True,
+    ),
+}
+"""`public`: anyone listens, only the server publishes. `chat`: the demo. The default namespace is closed."""
+
+_FIELDS = {field.name: field for field in fields(Namespace)}
+
+
+def _namespace(name: object, options: object) -> Namespace:
+    if not isinstance(name, str) or not is_namespace(name):
+        raise ConfigurationError(
+            "REALTIME_NAMESPACES", f"{name!r} is not a name: use a-z 0-9 _ - (empty for the default)"
+        )
+    if not isinstance(options, Mapping):
+        raise ConfigurationError("REALTIME_NAMESPACES", f"{name!r} must be an object of options")
+    return Namespace(**{key: _option(name, key, value) for key, value in options.items()})
+
+
+def _option(name: str, key: str, value: object) -> bool | Overflow:
+    where = f"REALTIME_NAMESPACES[{name!r}]"
+    if key not in _FIELDS:
+        raise ConfigurationError(where, f"unknown option {key!r}; known: {', '.join(_FIELDS)}")
+    if key == "overflow":
+        if value not in list(Overflow):
+            raise ConfigurationError(where, f"overflow must be one of {', '.join(Overflow)}")
+        return Overflow(str(value))
+    if not isinstance(value, bool):
+        raise ConfigurationError(where, f"{key} must be true or false, not {value!r}")
+    return value

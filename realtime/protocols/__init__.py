@@ -1,0 +1,109 @@
+"""Wire protocols: what clients say and hear, apart from how it is written.
+
+A protocol is one module: text of a frame to commands, replies and pushes to text. The commands stand here, so that
+the rules of a connection never see bytes. A new protocol is finished when `tests/contract/test_wire_protocol.py`
+passes with it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
+
+from realtime.codes import Refusal
+from realtime.envelope import Content
+from realtime.gaps import Gap, Position
+
+
+class Connect(NamedTuple):
+    """The client introduces itself; must come first."""
+
+    id: int
+
+
+class Subscribe(NamedTuple):
+    """The client wants what is published on the channel from now on."""
+
+    id: int
+    channel: str
+
+
+class Unsubscribe(NamedTuple):
+    """The client has had enough of the channel."""
+
+    id: int
+    channel: str
+
+
+class Publish(NamedTuple):
+    """The client says something on the channel; ``data`` is a JSON value, still encoded."""
+
+    id: int
+    channel: str
+    data: bytes
+
+
+class Ping(NamedTuple):
+    """The client asks for a sign of life."""
+
+    id: int
+
+
+class Pong(NamedTuple):
+    """The client answers our oldest unanswered ping."""
+
+
+class Refused(NamedTuple):
+    """A command that can be told from others but not be done, whatever the connection's state."""
+
+    id: int
+    refusal: Refusal
+
+
+Command = Connect | Subscribe | Unsubscribe | Publish | Ping | Pong | Refused
+
+
+@dataclass(slots=True)
+class BadFrame(Exception):
+    """A frame that cannot be read; ``good`` are the commands before the bad one."""
+
+    reason: str
+    good: tuple[Command, ...] = ()
+
+
+class WireProtocol(Protocol):
+    """What a protocol module offers. All functions are pure; text is one line of UTF-8 without a newline.
+
+    Lines joined by newlines make a frame, in both directions. ``read`` never raises anything but `BadFrame`,
+    whatever it is given. Pushes to all subscribers of a channel are the same text.
+    """
+
+    PING: str
+
+    def read(self, frame: str) -> list[Command]:
+        """Return the commands of a frame, in order.
+
+        Raises:
+            BadFrame: Some of it is not a command.
+        """
+
+    def connected(self, command_id: int, client: str, version: str, ping_seconds: int) -> str:
+        """Return the reply to `Connect`."""
+
+    def subscribed(self, command_id: int, position: Position) -> str:
+        """Return the reply to `Subscribe`: the first publication pushed after it is at ``position`` + 1."""
+
+    def done(self, command: Command) -> str:
+        """Return the reply to a command that has no answer of its own."""
+
+    def refused(self, command_id: int, refusal: Refusal) -> str:
+        """Return the reply that says no."""
+
+    def publication(self, channel: str, position: Position, content: Content, *, first_of_epoch: bool) -> str:
+        """Return the push of a publication; ``first_of_epoch`` names the epoch in it."""
+
+    def gap(self, channel: str, gap: Gap, reason: str) -> str:
+        """Return the push that says what was missed."""
+
+    def state(self, *, live: bool, reason: str | None) -> str:
+        """Return the push that says whether this node hears from the broker."""

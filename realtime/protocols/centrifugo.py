@@ -1,0 +1,182 @@
+"""Centrifugo's JSON protocol (centrifugal.dev/docs/transports/client_protocol), as the stock SDKs speak it.
+
+Knows the bytes and nothing of what they lead to. Two pushes are ours, ignored by stock SDKs: ``gap`` and ``state``
+(docs/protocol.md#extensions).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from realtime.codes import BAD_COMMAND, METHOD_NOT_FOUND, NOT_AVAILABLE, Refusal
+from realtime.envelope import Content
+from realtime.errors import InvalidName
+from realtime.gaps import Gap, Position
+from realtime.names import checked_channel
+from realtime.protocols import (
+    BadFrame,
+    Command,
+    Connect,
+    Ping,
+    Pong,
+    Publish,
+    Refused,
+    Subscribe,
+    Unsubscribe,
+)
+
+PING = "{}"
+COMMANDS_LIMIT = 1024
+"""Commands in one frame; an SDK sends one `subscribe` per channel after a reconnect, all in one frame."""
+
+
+class _OnChannel(msgspec.Struct):
+    channel: str
+
+
+class _Said(msgspec.Struct):
+    channel: str
+    data: msgspec.Raw
+
+
+class _Anything(msgspec.Struct):
+    """Arguments that we do not need; SDKs send what newer servers know."""
+
+
+class _Line(msgspec.Struct):
+    id: int = 0
+    connect: _Anything | None = None
+    subscribe: _OnChannel | None = None
+    unsubscribe: _OnChannel | None = None
+    publish: _Said | None = None
+    ping: _Anything | None = None
+    history: _Anything | None = None
+
+
+_read_line = msgspec.json.Decoder(_Line).decode
+_read_any = msgspec.json.Decoder(dict[str, Any]).decode
+_write = msgspec.json.Encoder().encode
+
+
+def read(frame: str) -> list[Command]:
+    """Return the commands of a frame, in order.
+
+    Raises:
+        BadFrame: Some of it is not a command; it carries the good ones before.
+    """
+    commands: list[Command] = []
+    for line in frame.split("\n", COMMANDS_LIMIT):
+        if not line:
+            continue
+        if len(commands) == COMMANDS_LIMIT:
+            raise BadFrame(f"more than {COMMANDS_LIMIT} commands in one frame", tuple(commands))
+        try:
+            commands.append(_command(line))
+        except BadFrame as error:
+            raise BadFrame(error.reason, tuple(commands)) from None
+    if not commands:
+        raise BadFrame("an empty frame")
+    return commands
+
+
+def _command(line: str) -> Command:
+    if line == PING:
+        return Pong()
+    try:
+        parsed = _read_line(line)
+    except (msgspec.MsgspecError, UnicodeError, RecursionError):
+        return _wrong_arguments(line)
+    if parsed.id < 1:
+        raise BadFrame("a command needs an id from 1 on")
+    try:
+        return _known(parsed) or Refused(parsed.id, METHOD_NOT_FOUND)
+    except InvalidName:
+        return Refused(parsed.id, BAD_COMMAND)
+
+
+def _known(line: _Line) -> Command | None:
+    if line.subscribe is not None:
+        return Subscribe(line.id, checked_channel(line.subscribe.channel))
+    if line.publish is not None:
+        return Publish(line.id, checked_channel(line.publish.channel), bytes(line.publish.data))
+    if line.unsubscribe is not None:
+        return Unsubscribe(line.id, checked_channel(line.unsubscribe.channel))
+    if line.connect is not None:
+        return Connect(line.id)
+    if line.ping is not None:
+        return Ping(line.id)
+    if line.history is not None:
+        return Refused(line.id, NOT_AVAILABLE)
+    return None
+
+
+def _wrong_arguments(line: str) -> Command:
+    """Answer a line that is JSON with an id; anything else cannot be answered."""
+    try:
+        command_id = _read_any(line).get("id")
+    except (msgspec.MsgspecError, UnicodeError, RecursionError):
+        raise BadFrame("not a JSON object") from None
+    if not isinstance(command_id, int) or isinstance(command_id, bool) or not 0 < command_id < 2**32:
+        raise BadFrame("a command needs an id from 1 on")
+    return Refused(command_id, BAD_COMMAND)
+
+
+def connected(command_id: int, client: str, version: str, ping_seconds: int) -> str:
+    """Return the reply to `Connect`; ``pong`` asks the client to answer our pings."""
+    result = {"client": client, "version": version, "ping": ping_seconds, "pong": True}
+    return _text({"id": command_id, "connect": result})
+
+
+def subscribed(command_id: int, position: Position) -> str:
+    """Return the reply to `Subscribe`.
+
+    ``positioned`` without ``recoverable`` makes stock SDKs show the position and never ask for history.
+    """
+    result = {"positioned": True, "recoverable": False, "epoch": position.epoch, "offset": position.offset}
+    return _text({"id": command_id, "subscribe": result})
+
+
+_METHODS = {Unsubscribe: "unsubscribe", Publish: "publish", Ping: "ping"}
+
+
+def done(command: Command) -> str:
+    """Return the empty reply to `Unsubscribe`, `Publish` or `Ping`."""
+    return _text({"id": command[0], _METHODS[type(command)]: {}})  # type: ignore[index,misc]
+
+
+def refused(command_id: int, refusal: Refusal) -> str:
+    """Return the error reply; without an id where there was none to read."""
+    error: dict[str, object] = {"code": refusal.code, "message": refusal.message}
+    if refusal.temporary:
+        error["temporary"] = True
+    return _text({"id": command_id, "error": error} if command_id else {"error": error})
+
+
+def publication(channel: str, position: Position, content: Content, *, first_of_epoch: bool) -> str:
+    """Return the push of a publication."""
+    pub: dict[str, object] = {"data": content.data, "offset": position.offset}
+    if content.tags is not None:
+        pub["tags"] = content.tags
+    if first_of_epoch:
+        pub["epoch"] = position.epoch
+    return _text({"push": {"channel": channel, "pub": pub}})
+
+
+def gap(channel: str, gap: Gap, reason: str) -> str:
+    """Return the push that says what was missed; ``to`` is null where the end cannot be known."""
+    fields = {"epoch": gap.epoch, "from": gap.first, "to": gap.last, "reason": reason}
+    return _text({"push": {"channel": channel, "gap": fields}})
+
+
+def state(*, live: bool, reason: str | None) -> str:
+    """Return the push that says whether this node hears from the broker."""
+    fields: dict[str, object] = {"live": live}
+    if reason is not None:
+        fields["reason"] = reason
+    return _text({"push": {"state": fields}})
+
+
+def _text(value: dict[str, Any]) -> str:
+    return _write(value).decode()

@@ -1,0 +1,176 @@
+"""A publication: what one publisher says on one channel. One that exists is valid.
+
+The data is decoded and encoded again compactly here, once, on the publishing side. Nothing is ever passed through
+raw: a raw newline would split a frame, and what msgspec refuses (NaN, lone surrogates, bad UTF-8) no browser can
+parse. Limits count encoded bytes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import msgspec
+
+from realtime.errors import InvalidData, InvalidName, TooLarge
+from realtime.names import checked_channel, checked_event, checked_idempotency_key
+
+DATA_LIMIT = 64 * 1024  # bytes of compact JSON; Centrifugo 64 KiB, Pusher 10 KB
+DEPTH_LIMIT = 32  # nested arrays and objects; what people send has 4 or 5, a stack overflow needs hundreds
+TAGS_LIMIT = 16
+TAG_VALUE_LIMIT = 256  # characters
+EVENT_TAG = "event"
+
+
+@dataclass(frozen=True, slots=True)
+class Publication:
+    """One valid publication; make it with `Publication.of`."""
+
+    channel: str
+    body: bytes
+    """What the envelope carries: ``{"data":…}`` or ``{"data":…,"tags":{…}}``, compact, without a newline."""
+    idempotency_key: str | None = None
+
+    @classmethod
+    def of(
+        cls,
+        channel: object,
+        data: object,
+        *,
+        event: object = None,
+        tags: object = None,
+        idempotency_key: object = None,
+    ) -> Publication:
+        """Check everything and encode it.
+
+        Args:
+            channel: Its name, see `realtime.names`.
+            data: Any JSON value as Python objects; dates, UUIDs and Decimals are written as strings.
+            event: The event's name; delivered as the tag ``event``.
+            tags: At most 16 names with string values.
+            idempotency_key: The same key with the same content is published once in five minutes.
+
+        Raises:
+            InvalidName: channel, event, a tag or the idempotency key breaks its rule.
+            InvalidData: data or tags cannot be JSON.
+            TooLarge: data or tags exceed their limits.
+        """
+        name = checked_channel(channel)
+        body = _Body(data=msgspec.Raw(_encoded(data)), tags=_all_tags(event, tags))
+        key = None if idempotency_key is None else checked_idempotency_key(idempotency_key)
+        return cls(name, _encoder.encode(body), key)
+
+    @property
+    def fingerprint(self) -> str:
+        """What makes a retry the same publication: SHA-256 over everything that is delivered, in hex."""
+        return hashlib.sha256(self.body).hexdigest()
+
+
+class Receipt(NamedTuple):
+    """What became of a publication that is out."""
+
+    epoch: str
+    offset: int
+    nodes: int
+    """How many nodes were subscribed to the channel when it was published; not deliveries."""
+    repeated: bool = False
+    """Whether this is the answer to an earlier publish with the same idempotency key."""
+
+
+def decoded(raw: bytes) -> object:
+    """Return the JSON value that somebody sent.
+
+    Raises:
+        InvalidData: It is not JSON that everybody can read.
+    """
+    try:
+        return msgspec.json.decode(raw)
+    except (msgspec.MsgspecError, UnicodeError) as error:
+        raise InvalidData(str(error)) from error
+    except RecursionError as error:
+        raise InvalidData(f"nested deeper than {DEPTH_LIMIT} levels") from error
+
+
+class _Body(msgspec.Struct, omit_defaults=True):
+    data: msgspec.Raw
+    tags: dict[str, str] | None = None
+
+
+_encoder = msgspec.json.Encoder()
+
+
+def _encoded(data: object) -> bytes:
+    try:
+        encoded = _encoder.encode(data)
+    except RecursionError as error:
+        raise InvalidData(f"nested deeper than {DEPTH_LIMIT} levels") from error
+    except UnicodeEncodeError as error:
+        raise InvalidData("a string has a lone surrogate, which is not Unicode text") from error
+    except (TypeError, ValueError, OverflowError) as error:
+        raise InvalidData(str(error)) from error
+    if len(encoded) > DATA_LIMIT:
+        raise TooLarge("data", len(encoded), DATA_LIMIT)
+    _refuse_what_json_hides(data, encoded)
+    return encoded
+
+
+def _refuse_what_json_hides(data: object, encoded: bytes) -> None:
+    """Walk the data, but only where its bytes show that there may be something to find.
+
+    msgspec writes NaN as ``null``, and brackets are counted inside strings too; both only cost a needless walk.
+    """
+    deep = encoded.count(b"[") + encoded.count(b"{") > DEPTH_LIMIT
+    if deep or b"null" in encoded:
+        _walk(data, DEPTH_LIMIT)
+
+
+def _walk(value: object, levels: int) -> None:
+    if isinstance(value, float) and not math.isfinite(value):
+        raise InvalidData("NaN and infinity are not JSON (RFC 8259 §6)")
+    if isinstance(value, Mapping):
+        children = list(value.values())
+    elif isinstance(value, list | tuple | set | frozenset):
+        children = list(value)
+    else:
+        return
+    if levels == 0:
+        raise InvalidData(f"nested deeper than {DEPTH_LIMIT} levels")
+    for child in children:
+        _walk(child, levels - 1)
+
+
+def _all_tags(event: object, tags: object) -> dict[str, str] | None:
+    checked = {} if tags is None else _checked_tags(tags)
+    if event is not None:
+        checked[EVENT_TAG] = checked_event(event)
+    return checked or None
+
+
+def _checked_tags(tags: object) -> dict[str, str]:
+    if not isinstance(tags, Mapping):
+        raise InvalidData("must be an object of names and strings", field="tags")
+    if len(tags) > TAGS_LIMIT:
+        raise TooLarge("tags", len(tags), TAGS_LIMIT, unit="entries")
+    return {_tag_name(name): _tag_value(name, value) for name, value in tags.items()}
+
+
+def _tag_name(name: object) -> str:
+    try:
+        return checked_event(name)
+    except InvalidName as error:
+        raise InvalidName("tags", name, error.rule) from None
+
+
+def _tag_value(name: object, value: object) -> str:
+    if not isinstance(value, str) or len(value) > TAG_VALUE_LIMIT:
+        raise InvalidData(
+            f"the value of {name!r} must be a string of at most {TAG_VALUE_LIMIT} characters", field="tags"
+        )
+    try:
+        value.encode()
+    except UnicodeEncodeError as error:
+        raise InvalidData(f"the value of {name!r} has a lone surrogate", field="tags") from error
+    return value

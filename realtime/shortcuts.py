@@ -1,0 +1,98 @@
+"""Publishing from a host project's code: `publish`, `apublish`, `publish_on_commit`."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from typing import Any
+
+from django.core.exceptions import SynchronousOnlyOperation
+from django.db import transaction
+
+from realtime import wiring
+from realtime.publication import Publication, Receipt
+
+
+def publish(
+    channel: str,
+    data: Any,
+    *,
+    event: str | None = None,
+    tags: Mapping[str, str] | None = None,
+    idempotency_key: str | None = None,
+) -> Receipt:
+    """Publish from ordinary, synchronous code: a view, a task, a command.
+
+    Args:
+        channel: Who listens there gets it, in any browser at any node.
+        data: Any JSON value, at most 64 KiB encoded.
+        event: The name of what happened, such as ``order.shipped``; delivered as the tag ``event``.
+        tags: Up to 16 names with string values, delivered beside the data.
+        idempotency_key: The same key on the channel publishes once in five minutes.
+
+    Returns:
+        Its position, and how many nodes listened. 0 nodes: nobody was there, and nobody will get it later.
+
+    Raises:
+        RequestError: It cannot be published as it is; see `realtime.errors`.
+        BrokerUnavailable: Certainly not published.
+        OutcomeUnknown: Perhaps published; a retry with the same idempotency key is safe.
+        SynchronousOnlyOperation: An event loop runs in this thread; await `apublish` there.
+    """
+    if _in_event_loop():
+        raise SynchronousOnlyOperation("publish() would block the event loop here: await apublish() instead")
+    publication = Publication.of(channel, data, event=event, tags=tags, idempotency_key=idempotency_key)
+    return wiring.sync_publisher().publish(publication)
+
+
+async def apublish(
+    channel: str,
+    data: Any,
+    *,
+    event: str | None = None,
+    tags: Mapping[str, str] | None = None,
+    idempotency_key: str | None = None,
+) -> Receipt:
+    """Publish from async code; everything else as `publish`."""
+    publication = Publication.of(channel, data, event=event, tags=tags, idempotency_key=idempotency_key)
+    return await wiring.node().publisher.publish(publication)
+
+
+def publish_on_commit(
+    channel: str,
+    data: Any,
+    *,
+    event: str | None = None,
+    tags: Mapping[str, str] | None = None,
+    idempotency_key: str | None = None,
+    using: str | None = None,
+) -> None:
+    """Publish when the transaction commits, and never if it rolls back; at once outside a transaction.
+
+    The publication is checked and encoded now, so that a mistake shows here. What goes wrong with Redis after the
+    commit is logged by Django and harms neither the request nor other callbacks: the data is saved already.
+
+    Args:
+        channel: As for `publish`, like the next four.
+        data: ditto.
+        event: ditto.
+        tags: ditto.
+        idempotency_key: ditto.
+        using: The database whose transaction it is.
+
+    Raises:
+        RequestError: It cannot be published as it is.
+    """
+    publication = Publication.of(channel, data, event=event, tags=tags, idempotency_key=idempotency_key)
+    wiring.namespaces().for_publishing(publication.channel)
+    transaction.on_commit(
+        lambda: wiring.sync_publisher().publish(publication), using=using, robust=True
+    )
+
+
+def _in_event_loop() -> bool:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True

@@ -1,0 +1,143 @@
+"""Makes the parts and puts them together, from the settings.
+
+What belongs to an event loop is made once per running loop: one node, that is one broker, one publisher and one hub.
+What belongs to threads is made once per process.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from functools import cache, cached_property
+from typing import Any
+from weakref import WeakKeyDictionary
+
+from django.core.signals import setting_changed
+
+from realtime.api import Access
+from realtime.brokers.redis import RedisBroker
+from realtime.brokers.redis_sync import SyncRedisBroker
+from realtime.conf import PREFIX, Settings
+from realtime.errors import ConfigurationError
+from realtime.hub import Hub
+from realtime.namespaces import Namespaces
+from realtime.publisher import Publisher, SyncPublisher
+
+
+@cache
+def settings() -> Settings:
+    """Return the settings, read once."""
+    return Settings.from_django()
+
+
+@cache
+def namespaces() -> Namespaces:
+    """Return the namespaces of this process."""
+    return Namespaces(settings().namespaces)
+
+
+@cache
+def access() -> Access:
+    """Return who may use the HTTP API."""
+    return Access(settings().api_key)
+
+
+@cache
+def sync_publisher() -> SyncPublisher:
+    """Return the publisher for threads."""
+    broker = SyncRedisBroker(
+        redis_url(), prefix=settings().redis_prefix, deadline_seconds=settings().publish_seconds
+    )
+    return SyncPublisher(namespaces(), broker)
+
+
+class Node:
+    """What this process has in one event loop. The hub does nothing until somebody starts it."""
+
+    @cached_property
+    def broker(self) -> RedisBroker:
+        """The way to Redis, shared by publisher and hub."""
+        return RedisBroker(
+            redis_url(), prefix=settings().redis_prefix, deadline_seconds=settings().publish_seconds
+        )
+
+    @cached_property
+    def publisher(self) -> Publisher:
+        """The publishing side."""
+        return Publisher(namespaces(), self.broker)
+
+    @cached_property
+    def hub(self) -> Hub:
+        """The delivering side."""
+        return Hub(
+            self.broker,
+            namespaces(),
+            self.publisher.publish,
+            outbox_bytes=settings().outbox_bytes,
+            window_bytes=settings().window_bytes,
+            ping_seconds=settings().ping_seconds,
+            channels_limit=settings().channels_per_connection,
+        )
+
+    def running_hub(self) -> Hub:
+        """Return the hub, started. Without a lifespan behind it, it rests when no client is here."""
+        hub = self.hub
+        if not hub.is_started:
+            hub.rests_when_idle = True
+            hub.start()
+        return hub
+
+    async def aclose(self) -> None:
+        """End everything."""
+        if "hub" in self.__dict__:
+            await self.hub.stop()
+        if "broker" in self.__dict__:
+            await self.broker.aclose()
+
+
+_nodes: WeakKeyDictionary[asyncio.AbstractEventLoop, Node] = WeakKeyDictionary()
+
+
+def node() -> Node:
+    """Return the node of the running event loop."""
+    return _nodes.setdefault(asyncio.get_running_loop(), Node())
+
+
+async def aclose() -> None:
+    """End the node of the running event loop."""
+    ending = _nodes.pop(asyncio.get_running_loop(), None)
+    if ending is not None:
+        await ending.aclose()
+
+
+async def drain(seconds: float) -> None:
+    """Take leave of all connections of the running event loop, spread over up to ``seconds``."""
+    ending = _nodes.get(asyncio.get_running_loop())
+    if ending is not None and "hub" in ending.__dict__:
+        await ending.hub.drain(seconds)
+
+
+def redis_url() -> str:
+    """Return where Redis is.
+
+    Raises:
+        ConfigurationError: No setting says so.
+    """
+    if not settings().redis_url:
+        raise ConfigurationError(
+            "REALTIME_REDIS_URL", "is not set: start `make run`, or set it (the service: REDIS_URL)"
+        )
+    return settings().redis_url
+
+
+_CACHED: tuple[Callable[..., Any], ...] = (settings, namespaces, access, sync_publisher)
+
+
+def _forget(*, setting: str, **kwargs: object) -> None:
+    """Read the settings again in a test that overrides them."""
+    if setting.startswith(PREFIX):
+        for cached in _CACHED:
+            cached.cache_clear()  # type: ignore[attr-defined]
+
+
+setting_changed.connect(_forget)

@@ -1,0 +1,26 @@
+"""A foreign host project: Django with the app in it, and nothing of the service."""
+
+from __future__ import annotations
+
+import os
+
+SECRET_KEY = "only for tests"
+DEBUG = False
+ALLOWED_HOSTS = ["testserver", "localhost", "127.0.0.1"]
+INSTALLED_APPS = ["daphne", "realtime", "django.contrib.staticfiles"]
+ROOT_URLCONF = "tests.urls"
+ASGI_APPLICATION = "tests.asgi.application"
+DATABASES = {"default": {"ENGINE": "django.db.backends.sqlite3", "NAME": ":memory:"}}
+USE_TZ = True
+STATIC_URL = "/static/"
+
+REALTIME_REDIS_URL = os.environ.get("TEST_REDIS_URL", "")
+REALTIME_API_KEY = "test-key"
+REALTIME_ALLOWED_ORIGINS = ["https://app.example.com"]
+REALTIME_NAMESPACES = {
+    "latest": {"allow_subscribe_for_client": True, "allow_subscribe_for_anonymous": True, "overflow": "latest"},
+    "cut": {"allow_subscribe_for_client": True, "allow_subscribe_for_anonymous": True, "overflow": "disconnect"},
+}
+REALTIME_PING_SECONDS = int(os.environ.get("TEST_PING_SECONDS", "25"))
+REALTIME_OUTBOX_BYTES = int(os.environ.get("TEST_OUTBOX_BYTES", str(1024 * 1024)))
+REALTIME_WINDOW_BYTES = int(os.environ.get("TEST_WINDOW_BYTES", str(1024 * 1024)))
