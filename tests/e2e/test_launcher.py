@@ -16,7 +16,7 @@ import time
 import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 import pytest
 
@@ -24,7 +24,8 @@ from notifier.embedded import EmbeddedValkey
 from notifier.guardian import SOCKET_PATH_BYTES, answers, private_directory
 
 CHECKOUT = Path(__file__).resolve().parents[2]
-SETTINGS_OF_THE_SERVICE = [
+# What a developer may have set for himself and no test wants.
+SETTINGS_OF_THE_SERVICE = {
     "ALLOWED_HOSTS",
     "ALLOWED_ORIGINS",
     "DEBUG",
@@ -39,7 +40,7 @@ SETTINGS_OF_THE_SERVICE = [
     "REDIS_URL",
     "SECRET_KEY",
     "WEB_CONCURRENCY",
-]
+}
 
 needs_proc = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="reads /proc")
 
@@ -92,14 +93,12 @@ class Launched:
     def __init__(self, directory: Path, *arguments: str, **variables: str) -> None:
         self.out, self.err = directory / "out.txt", directory / "err.txt"
         self.run_directory = directory / "run"
-        environ = clean_environ(
-            PORT="0", **{"NOTIFIER_RUN_DIR": str(self.run_directory), **variables}
-        )
+        settings = {"PORT": "0", "NOTIFIER_RUN_DIR": str(self.run_directory)} | variables
         with self.out.open("w") as out, self.err.open("w") as err:
             self.process = subprocess.Popen(
                 arguments or [sys.executable, "-m", "notifier", "run"],
-                cwd=CHECKOUT, env=environ, stdin=subprocess.DEVNULL, stdout=out, stderr=err,
-                start_new_session=True,
+                cwd=CHECKOUT, env=clean_environ(**settings), start_new_session=True,
+                stdin=subprocess.DEVNULL, stdout=out, stderr=err,
             )  # fmt: skip
 
     def text(self) -> str:
@@ -143,13 +142,26 @@ class Launched:
             raise
 
 
+class Launch(Protocol):
+    def __call__(self, *arguments: str, **variables: str) -> Launched: ...
+
+
 @pytest.fixture
-def launched(tmp_path) -> Iterator[Launched]:
-    service = Launched(tmp_path)
-    try:
-        yield service
-    finally:
-        service.stop()
+def launch(tmp_path) -> Iterator[Launch]:
+    """Start launchers that are stopped at the end of the test, whatever it did."""
+    with contextlib.ExitStack() as stack:
+
+        def start(*arguments: str, **variables: str) -> Launched:
+            service = Launched(tmp_path, *arguments, **variables)
+            stack.callback(service.stop)
+            return service
+
+        yield start
+
+
+@pytest.fixture
+def launched(launch) -> Launched:
+    return launch()
 
 
 def get(url: str) -> int:
@@ -183,13 +195,10 @@ def test_the_printed_curl_line_works_when_pasted(launched):
     assert json.loads(answer.stdout)["result"]["offset"] == 1
 
 
-def test_the_api_key_of_the_environment_is_used(tmp_path):
-    service = Launched(tmp_path, NOTIFIER_API_KEY="mine")
-    try:
-        service.wait_until_live()
-        assert "X-API-Key: mine" in service.text()
-    finally:
-        service.stop()
+def test_the_api_key_of_the_environment_is_used(launch):
+    service = launch(NOTIFIER_API_KEY="mine")
+    service.wait_until_live()
+    assert "X-API-Key: mine" in service.text()
 
 
 @needs_proc
@@ -214,9 +223,9 @@ def test_nothing_is_left_however_it_ends(launched, ending):
 
 
 @needs_proc
-def test_it_goes_with_make_when_make_is_killed(tmp_path):
+def test_it_goes_with_make_when_make_is_killed(launch):
     shell = f"{sys.executable} -m notifier run --stop-with-parent; exit 0"
-    service = Launched(tmp_path, "sh", "-c", shell)
+    service = launch("sh", "-c", shell)
     service.wait_until_live()
     processes = descendants(service.process.pid)
     service.process.kill()
@@ -255,42 +264,40 @@ def test_without_its_guardian_valkey_is_stopped_and_the_service_says_why_it_ends
     assert "notifier: the private Valkey is gone" in launched.err.read_text()
 
 
-def test_a_port_in_use_is_one_sentence(tmp_path):
+def test_a_port_in_use_is_one_sentence(launch):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        service = Launched(tmp_path, PORT=str(port))
+        service = launch(PORT=str(port))
         assert service.process.wait(30) == 1
     assert service.err.read_text().startswith(f"notifier: 127.0.0.1:{port} is in use: ")
     assert len(service.err.read_text().splitlines()) == 1
     assert not service.run_directory.exists()
 
 
-def test_serve_invents_nothing(tmp_path):
-    service = Launched(tmp_path, sys.executable, "-m", "notifier", "serve")
+def test_serve_invents_nothing(launch):
+    service = launch(sys.executable, "-m", "notifier", "serve")
     assert service.process.wait(30) == 1
     assert re.fullmatch(r"notifier: [A-Z_]+ is missing: .*\n", service.err.read_text())
 
 
 @needs_proc
-def test_serve_runs_several_workers_on_one_socket(tmp_path, valkey):
-    service = Launched(
-        tmp_path, sys.executable, "-m", "notifier", "serve",
+def test_serve_runs_several_workers_on_one_socket(launch, valkey):
+    service = launch(
+        sys.executable, "-m", "notifier", "serve",
         REDIS_URL=valkey.url, SECRET_KEY="s" * 50, NOTIFIER_API_KEY="key",
         ALLOWED_HOSTS="127.0.0.1", WEB_CONCURRENCY="2",
     )  # fmt: skip
-    try:
-        url = service.wait_until_live()
-        assert len(service.workers()) == 2
-        assert get(f"{url}/livez") == 200
-        assert not service.run_directory.exists()
-    finally:
-        service.stop()
+    url = service.wait_until_live()
+    assert len(service.workers()) == 2
+    assert get(f"{url}/livez") == 200
+    assert not service.run_directory.exists()
+    service.stop()
     assert service.process.returncode == 0
     assert valkey.alive()
 
 
-def test_a_service_that_cannot_start_ends_and_leaves_the_reason(tmp_path):
-    service = Launched(tmp_path, NOTIFIER_NAMESPACES='{"news": {"no_such_option": true}}')
+def test_a_service_that_cannot_start_ends_and_leaves_the_reason(launch):
+    service = launch(NOTIFIER_NAMESPACES='{"news": {"no_such_option": true}}')
     assert service.process.wait(60) == 1
     assert "no_such_option" in service.err.read_text()
     assert "ended with code" in service.err.read_text().splitlines()[-1]

@@ -1,0 +1,169 @@
+"""Set-up on a fresh clone: with uv, without it, and where something is missing. All offline.
+
+The Makefile runs in a directory of its own, with a PATH that holds only what a test puts there.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+
+CHECKOUT = Path(__file__).resolve().parents[2]
+VERBS = {"run", "test", "check", "format", "bench"}
+
+# What a fake command does: it notes how it was called.
+NOTE = 'echo "$(basename "$0") $*" >> "$CALLS"\n'
+# A Python that has all it needs, and makes environments with a Python like itself in them.
+GOOD_PYTHON = NOTE + (
+    'if [ "$2" = venv ]; then\n'
+    "    for directory; do :; done\n"
+    '    mkdir -p "$directory/bin" && cp "$0" "$directory/bin/python"\n'
+    "fi\n"
+)
+OLD_PYTHON = 'case "$2" in *version_info*) exit 1;; esac\n'
+PYTHON_WITHOUT_VENV = 'case "$2" in *ensurepip*) exit 1;; esac\n'
+
+pytestmark = pytest.mark.skipif(not shutil.which("make"), reason="needs make")
+
+
+class FreshClone:
+    """A directory with the Makefile and the locks, and a PATH with the bare necessities."""
+
+    def __init__(self, directory: Path, commands: Mapping[str, str]) -> None:
+        self.directory = directory / "clone"
+        self.directory.mkdir()
+        for name in ("Makefile", "uv.lock", "requirements.txt", "requirements-dev.txt"):
+            shutil.copy(CHECKOUT / name, self.directory)
+        self.bin = directory / "bin"
+        self.bin.mkdir()
+        for name in ("sh", "make", "touch", "mkdir", "cp", "basename", "awk"):
+            (self.bin / name).symlink_to(shutil.which(name) or f"/bin/{name}")
+        for name, script in commands.items():
+            self.bin.joinpath(name).write_text(f"#!/bin/sh\n{script}")
+            self.bin.joinpath(name).chmod(0o755)
+        self.calls_file = directory / "calls.txt"
+
+    def make(self, *goals: str) -> subprocess.CompletedProcess[str]:
+        environ = {"PATH": str(self.bin), "CALLS": str(self.calls_file)}
+        return subprocess.run(
+            ["make", "--no-print-directory", *goals],
+            cwd=self.directory, env=environ, capture_output=True, text=True,
+        )  # fmt: skip
+
+    def calls(self) -> str:
+        return self.calls_file.read_text() if self.calls_file.exists() else ""
+
+
+def fake_uv() -> str:
+    return NOTE + 'mkdir -p .venv/bin; [ "$1" = --version ] || : > .venv/bin/python\n'
+
+
+def test_make_alone_prints_the_verbs(tmp_path):
+    printed = FreshClone(tmp_path, {}).make().stdout
+    assert set(re.findall(r"(?m)^  make (\w+) +\S", printed)) >= VERBS
+
+
+def test_with_uv_the_lock_is_installed_as_it_is_and_only_once(tmp_path):
+    clone = FreshClone(tmp_path, {"uv": fake_uv(), "python3": GOOD_PYTHON})
+    assert clone.make("setup").returncode == 0
+    assert "uv sync --locked --no-install-project" in clone.calls()
+    assert "python3" not in clone.calls()
+
+    clone.calls_file.unlink()
+    assert clone.make("setup").returncode == 0
+    assert clone.calls() == ""
+
+
+def test_a_changed_lock_is_installed_again(tmp_path):
+    clone = FreshClone(tmp_path, {"uv": fake_uv()})
+    clone.make("setup")
+    clone.calls_file.unlink()
+    later = (clone.directory / ".venv/.ready-to-develop").stat().st_mtime + 10
+    os.utime(clone.directory / "uv.lock", (later, later))
+    clone.make("setup")
+    assert "uv sync" in clone.calls()
+
+
+def test_without_uv_pip_installs_only_what_the_hashes_vouch_for(tmp_path):
+    clone = FreshClone(tmp_path, {"python3": GOOD_PYTHON})
+    done = clone.make("setup")
+    assert done.returncode == 0, done.stderr
+    assert "-m venv --clear .venv" in clone.calls()
+    assert re.search(r"python -m pip install .*--require-hashes -r requirements-dev", clone.calls())
+
+
+def test_to_run_it_no_tool_of_the_developers_is_installed(tmp_path):
+    clone = FreshClone(tmp_path, {"python3": GOOD_PYTHON})
+    done = clone.make("run")
+    assert done.returncode == 0, done.stderr
+    assert re.search(r"--require-hashes -r requirements\.txt\n", clone.calls())
+    assert clone.calls().splitlines()[-1] == "python -m notifier run --stop-with-parent"
+    assert "requirements-dev" not in clone.calls()
+
+
+def test_a_uv_that_exists_but_fails_counts_as_none(tmp_path):
+    clone = FreshClone(tmp_path, {"uv": "exit 127\n", "python3": GOOD_PYTHON})
+    assert clone.make("setup").returncode == 0
+    assert "-m pip install" in clone.calls()
+
+
+def test_a_newer_python_is_found_behind_one_that_is_too_old_or_fails(tmp_path):
+    commands = {"python3": OLD_PYTHON, "python3.13": "exit 127\n", "python3.12": GOOD_PYTHON}
+    clone = FreshClone(tmp_path, commands)
+    assert clone.make("setup").returncode == 0
+    assert "python3.12 -m venv" in clone.calls()
+
+
+@pytest.mark.parametrize("commands", [{}, {"python3": OLD_PYTHON}])
+def test_no_python_is_one_sentence(tmp_path, commands):
+    done = FreshClone(tmp_path, commands).make("run")
+    assert done.returncode != 0
+    assert done.stdout == ""
+    sentence, failure = done.stderr.splitlines()
+    assert sentence.startswith("Python 3.11 or newer is needed: install it")
+    assert failure.startswith("make: ***")
+
+
+def test_a_python_without_venv_is_one_sentence(tmp_path):
+    done = FreshClone(tmp_path, {"python3": PYTHON_WITHOUT_VENV}).make("test")
+    assert done.returncode != 0
+    assert done.stderr.startswith("python3 has no venv module: install it (Debian")
+
+
+# --- manage.py ---
+
+
+def manage(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    environ = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
+    return subprocess.run(
+        [sys.executable, "manage.py", *arguments],
+        cwd=CHECKOUT, env=environ | variables, capture_output=True, text=True,
+    )  # fmt: skip
+
+
+def test_the_deployment_check_has_no_warning_and_silences_none():
+    checked = manage(
+        "check", "--deploy", "--fail-level", "WARNING",
+        SECRET_KEY="kJ3f-" * 5 + "Zr8_q" * 5 + "wW2y", NOTIFIER_API_KEY="key",
+        REDIS_URL="redis://127.0.0.1:6379/0", ALLOWED_HOSTS="notifier.example",
+    )  # fmt: skip
+    assert checked.returncode == 0, checked.stderr
+    assert "no issues (0 silenced)" in checked.stdout
+
+
+def test_without_any_environment_a_command_prints_its_help(tmp_path):
+    helped = manage("help", "publish", NOTIFIER_RUN_DIR=str(tmp_path))
+    assert helped.returncode == 0, helped.stderr
+
+
+def test_a_missing_variable_is_a_sentence_and_no_traceback():
+    refused = manage("check", DEBUG="0")
+    assert refused.returncode == 1
+    assert re.fullmatch(r"manage\.py: [A-Z_]+ is missing: .*\n", refused.stderr)
