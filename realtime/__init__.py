@@ -1,7 +1,8 @@
 """Live notifications for Django on Redis pub/sub: at most once, never silently lost.
 
-`publish`, `apublish` and `publish_on_commit` are the whole public API of a host project's code; they are loaded when
-they are first used, since this package must be importable before Django is set up.
+`publish`, `apublish` and `publish_on_commit` are the whole public API of a host project's code;
+they are loaded when they are first used, since this package must be importable before Django is set
+up.
 """
 
 from __future__ import annotations

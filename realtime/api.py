@@ -1,8 +1,9 @@
 """The HTTP API as one rule: bytes and credentials in, status and bytes out.
 
-It touches neither sockets nor Redis: it yields what is to be published and is sent what became of it, so that a sync
-and an async rim can drive the same rule. Methods and fields are Centrifugo's (centrifugal.dev/docs/server/server_api),
-statuses are real ones. Bodies and codes: docs/http-api.md.
+It touches neither sockets nor Redis: it yields what is to be published and is sent what became of
+it, so that a sync and an async rim can drive the same rule. Methods and fields are Centrifugo's
+(centrifugal.dev/docs/server/server_api), statuses are real ones. Bodies and codes:
+docs/http-api.md.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import secrets
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import msgspec
@@ -35,6 +36,7 @@ Outcome = Receipt | RealtimeError
 Outcomes = list[Outcome] | RealtimeError
 """One for each publication, or one error for all."""
 Work = Generator[Sequence[Publication], Outcomes, "Response"]
+Method = Callable[[dict[str, Any], Namespaces], Work]
 
 
 class Request(NamedTuple):
@@ -71,7 +73,9 @@ class Access:
             Unauthorized: The key is wrong, missing, or none is configured.
         """
         if self._digest is None:
-            raise Unauthorized("this service has no API key: set REALTIME_API_KEY (the service: NOTIFIER_API_KEY)")
+            raise Unauthorized(
+                "this service has no API key: set REALTIME_API_KEY (the service: NOTIFIER_API_KEY)"
+            )
         given = hashlib.sha256(api_key.encode("utf-8", "surrogateescape")).digest()
         if not hmac.compare_digest(given, self._digest):
             raise Unauthorized("the header X-API-Key is missing or wrong")
@@ -117,7 +121,7 @@ STATUSES: dict[str, tuple[int, int]] = {
     "configuration": (503, 1003),
     "outcome_unknown": (504, 1002),
 }
-"""Reason -> HTTP status, and the number in the body: Centrifugo's where it has one, ours from 1000."""
+"""Reason -> HTTP status and the number in the body: Centrifugo's if it has one, ours from 1000."""
 
 _HEADERS = {
     401: {"WWW-Authenticate": 'ApiKey realm="X-API-Key"'},
@@ -135,7 +139,10 @@ def body_limit(api_method: str) -> int:
 
 
 def respond(request: Request, access: Access, namespaces: Namespaces) -> Work:
-    """Do a request: yield the publications, take what became of them, return the response. Raises nothing."""
+    """Do a request: yield the publications, take what became of them, return the response.
+
+    Raises nothing.
+    """
     try:
         method = _admitted(request, access)
         return (yield from method(_parsed(request), namespaces))
@@ -150,7 +157,7 @@ def failure(error: RealtimeError) -> Response:
     return _response(status, body)
 
 
-def _admitted(request: Request, access: Access) -> Any:
+def _admitted(request: Request, access: Access) -> Method:
     method = _METHODS.get(request.api_method)
     if method is None:
         raise MethodNotFound(f"the methods are {', '.join(_METHODS)}")
@@ -202,7 +209,12 @@ def _broadcast(fields: dict[str, Any], namespaces: Namespaces) -> Work:
 def _batch(fields: dict[str, Any], namespaces: Namespaces) -> Work:
     """Do many commands in one round trip to Redis; each has its own reply."""
     commands = [_command(command, namespaces) for command in _batch_commands(fields)]
-    items = [item for command in commands if not isinstance(command, RealtimeError) for item in command.items]
+    items = [
+        item
+        for command in commands
+        if not isinstance(command, RealtimeError)
+        for item in command.items
+    ]
     if len(items) > MANY_ITEMS:
         raise TooLarge("the batch", len(items), MANY_ITEMS, unit="publications")
     outcomes = iter((yield from _published(items)))
@@ -215,7 +227,7 @@ def _batch(fields: dict[str, Any], namespaces: Namespaces) -> Work:
     return _response(200, {"replies": replies})
 
 
-_METHODS = {"publish": _publish, "broadcast": _broadcast, "batch": _batch}
+_METHODS: dict[str, Method] = {"publish": _publish, "broadcast": _broadcast, "batch": _batch}
 
 
 class _Command(NamedTuple):
@@ -257,7 +269,9 @@ def _reply(command: _Command, outcomes: list[Outcome]) -> dict[str, Any]:
     return _error(outcome) if isinstance(outcome, RealtimeError) else {"publish": _result(outcome)}
 
 
-def _broadcast_items(fields: dict[str, Any], namespaces: Namespaces) -> list[Publication | RealtimeError]:
+def _broadcast_items(
+    fields: dict[str, Any], namespaces: Namespaces
+) -> list[Publication | RealtimeError]:
     channels = fields.get("channels")
     if not isinstance(channels, list) or not channels:
         raise InvalidData("must be a list of channels", field="channels")
@@ -324,7 +338,12 @@ def _item(outcome: Outcome) -> dict[str, Any]:
 
 
 def _result(receipt: Receipt) -> dict[str, Any]:
-    result = {"offset": receipt.offset, "epoch": receipt.epoch, "nodes": receipt.nodes, "queued": False}
+    result = {
+        "offset": receipt.offset,
+        "epoch": receipt.epoch,
+        "nodes": receipt.nodes,
+        "queued": False,
+    }
     return {**result, "repeated": True} if receipt.repeated else result
 
 

@@ -6,20 +6,20 @@ import difflib
 from typing import Any
 
 from django.conf import settings
-from django.core.checks import CheckMessage, Error, Warning, register
+from django.core import checks
 
 from realtime.conf import PREFIX, Settings, setting_names
 from realtime.errors import ConfigurationError
 
 
-@register("realtime")
-def check_settings(**kwargs: Any) -> list[CheckMessage]:
+@checks.register("realtime")
+def check_settings(**kwargs: Any) -> list[checks.CheckMessage]:
     """Report settings that cannot work, and names that nobody reads."""
-    messages: list[CheckMessage] = []
+    messages: list[checks.CheckMessage] = []
     try:
         Settings.from_django()
     except ConfigurationError as error:
-        messages.append(Error(str(error), id="realtime.E001"))
+        messages.append(checks.Error(str(error), id="realtime.E001"))
     messages.extend(map(_unknown, sorted(_given() - set(setting_names()))))
     return messages
 
@@ -28,7 +28,7 @@ def _given() -> set[str]:
     return {name for name in dir(settings) if name.startswith(PREFIX)}
 
 
-def _unknown(name: str) -> CheckMessage:
+def _unknown(name: str) -> checks.CheckMessage:
     similar = difflib.get_close_matches(name, setting_names(), n=1)
     hint = f"Did you mean {similar[0]}?" if similar else None
-    return Warning(f"{name} is not a setting of realtime.", hint=hint, id="realtime.W001")
+    return checks.Warning(f"{name} is not a setting of realtime.", hint=hint, id="realtime.W001")

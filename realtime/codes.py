@@ -1,8 +1,8 @@
 """The numbers that clients see: close codes and error codes.
 
-Both are Centrifugo's (centrifugal.dev/docs/server/codes), because the stock SDKs act on them. For a close code the
-range alone decides: below 3500 the client comes back, from 3500 it stays away. For an error, `temporary` makes an
-SDK try again with back-off.
+Both are Centrifugo's (centrifugal.dev/docs/server/codes), because the stock SDKs act on them. For a
+close code the range alone decides: below 3500 the client comes back, from 3500 it stays away. For
+an error, `temporary` makes an SDK try again with back-off.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 
 class Close(NamedTuple):
-    """Why a connection ends. The reason travels in the close frame: at most 123 bytes (RFC 6455 §5.5)."""
+    """Why a connection ends; the reason has at most 123 bytes (RFC 6455 §5.5)."""
 
     code: int
     reason: str

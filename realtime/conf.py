@@ -1,7 +1,7 @@
-"""Every setting of the app: name, type, default, unit. This class is the reference; docs/settings.md follows it.
+"""Every setting of the app: name, type, default, unit. docs/settings.md is checked against it.
 
-A host project writes ``REALTIME_<NAME>`` in its Django settings. Rings 0 and 1 never see this; they take the few
-numbers that they need.
+A host project writes ``REALTIME_<NAME>`` in its Django settings. Rings 0 and 1 never see this; they
+take the few numbers that they need.
 """
 
 from __future__ import annotations
@@ -23,23 +23,26 @@ class Settings:
     """The settings, read and checked once."""
 
     redis_url: str = ""
-    """``redis://``, ``rediss://`` or ``unix://``. Needed by everything that publishes or delivers."""
+    """``redis://``, ``rediss://`` or ``unix://``; all that publishes or delivers needs it."""
     redis_prefix: str = "rt"
-    """Starts every key and Redis channel. Services that share a Redis must differ in it, even across databases."""
+    """Starts every key and Redis channel.
+
+    Services that share a Redis must differ in it, even across databases.
+    """
     publish_seconds: float = 1.0
     """Until a publish is answered, whatever Redis does."""
     api_key: str = ""
-    """The secret that HTTP publishers show as ``X-API-Key``. Without one the HTTP API answers nobody."""
+    """The secret that HTTP publishers show as ``X-API-Key``; without one they are all refused."""
     namespaces: Mapping[str, Mapping[str, object]] = field(default_factory=dict)
-    """Options by namespace, added to the built-in ``public`` and ``chat``; the default namespace is ``""``."""
+    """Options by namespace, added to the built-in ones; the default namespace is ``""``."""
     allowed_origins: tuple[str, ...] = ()
-    """Origins (``https://app.example.com``) whose pages may connect, besides the service's own; ``*`` for all."""
+    """Origins (``https://app.example.com``) whose pages may connect too; ``*`` for all."""
     outbox_bytes: int = 1024 * 1024
-    """Publications that may wait for one slow connection. Centrifugo 1 MiB, NATS 64 MiB, Redis itself 32 MiB."""
+    """Publications that may wait for one slow connection. Centrifugo 1 MiB, NATS 64, Redis 32."""
     window_bytes: int = 1024 * 1024
-    """Bytes on their way to one client that it has not acknowledged; beyond it publications wait in its outbox."""
+    """Bytes that one client has not acknowledged; beyond it, publications wait in its outbox."""
     ping_seconds: int = 25
-    """How often a connection is pinged. Centrifugo 25, Engine.IO 25, Phoenix 30; proxies cut at 60."""
+    """How often a connection is pinged. Centrifugo 25, Engine.IO 25; proxies cut at 60."""
     channels_per_connection: int = 128
     """How many channels one connection may listen to. Centrifugo 128."""
 
@@ -50,8 +53,15 @@ class Settings:
         Raises:
             ConfigurationError: A value has the wrong type or range; names the setting.
         """
-        given = {f.name: f for f in fields(cls) if hasattr(django_settings, PREFIX + f.name.upper())}
-        return cls(**{name: _checked(name, getattr(django_settings, PREFIX + name.upper())) for name in given})
+        given = {
+            f.name: f for f in fields(cls) if hasattr(django_settings, PREFIX + f.name.upper())
+        }
+        return cls(
+            **{
+                name: _checked(name, getattr(django_settings, PREFIX + name.upper()))
+                for name in given
+            }
+        )
 
 
 def setting_names() -> list[str]:
@@ -94,7 +104,9 @@ def _origins(name: str, value: Any) -> tuple[str, ...]:
     origins = tuple(value)
     for origin in origins:
         if not isinstance(origin, str) or (origin != "*" and not _is_origin(origin)):
-            raise _wrong(name, f"{origin!r} is not an origin: scheme://host or scheme://host:port, no path")
+            raise _wrong(
+                name, f"{origin!r} is not an origin: scheme://host or scheme://host:port, no path"
+            )
     return origins
 
 

@@ -1,8 +1,9 @@
 """What one client may do next, and what follows from what it says.
 
-The machine of one connection: *new → connected → ended*. It decides command by command, in the order in which they
-came, as if each had already been done; `Conversation` carries the decisions out in the same order. No socket, no
-clock. Clients are anonymous until identity is built, so the namespaces alone decide (docs/protocol.md#permissions).
+The machine of one connection: *new → connected → ended*. It decides command by command, in the
+order in which they came, as if each had already been done; `Conversation` carries the decisions out
+in the same order. No socket, no clock. Clients are anonymous until identity is built, so the
+namespaces alone decide (docs/protocol.md#permissions).
 """
 
 from __future__ import annotations
@@ -87,7 +88,15 @@ Decision = Greet | Reply | Join | Leave | Say | End
 class Connection:
     """The rules for one client."""
 
-    __slots__ = ("_channels", "_channels_limit", "_greeting", "_namespaces", "_protocol", "_strikes", "connected")
+    __slots__ = (
+        "_channels",
+        "_channels_limit",
+        "_greeting",
+        "_namespaces",
+        "_protocol",
+        "_strikes",
+        "connected",
+    )
 
     def __init__(
         self,
@@ -180,4 +189,3 @@ class Connection:
 
     def _refuse(self, command_id: int, refusal: Refusal) -> Reply:
         return Reply(self._protocol.refused(command_id, refusal))
-

@@ -1,4 +1,4 @@
-"""The ASGI rim of a connection: moves frames between the server and the hub, and decides nothing."""
+"""The ASGI rim of a connection: moves frames between server and hub, and decides nothing."""
 
 from __future__ import annotations
 
@@ -26,8 +26,9 @@ Send = Callable[[Message], Awaitable[None]]
 class RealtimeConsumer(AsyncConsumer):  # type: ignore[misc]  # Channels has no type information
     """One WebSocket connection.
 
-    A Channels consumer without Channels' dispatch: that starts a task for every message and hops to a thread and back
-    to look after database connections, ~125 µs each (ADR-0003). Nothing here touches a database.
+    A Channels consumer without Channels' dispatch: that starts a task for every message and hops to
+    a thread and back to look after database connections, ~125 µs each (ADR-0003). Nothing here
+    touches a database.
     """
 
     async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
@@ -46,7 +47,9 @@ class RealtimeConsumer(AsyncConsumer):  # type: ignore[misc]  # Channels has no 
             if not conversation.ended:
                 raise
             task.uncancel()  # by the hub, since this connection is over
-        except Exception:  # the consumer's outermost loop: a mistake of ours ends this connection, not the server
+        except (
+            Exception
+        ):  # the consumer's outermost loop: a mistake of ours ends this connection, not the server
             logger.exception("a connection failed")
             conversation.end(SERVER_ERROR)
         finally:
@@ -66,7 +69,9 @@ def _is_welcome(scope: MutableMapping[str, Any]) -> bool:
     origins = [value.decode("latin-1") for name, value in scope["headers"] if name == b"origin"]
     if may_connect(origins, _own_host(scope), wiring.settings().allowed_origins):
         return True
-    logger.warning("refused a connection from a page of %s: see REALTIME_ALLOWED_ORIGINS", ascii(origins)[:200])
+    logger.warning(
+        "refused a connection from a page of %s: see REALTIME_ALLOWED_ORIGINS", ascii(origins)[:200]
+    )
     return False
 
 

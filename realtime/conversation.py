@@ -1,8 +1,8 @@
 """What one client says, done and answered in the order in which it was said.
 
-Reading is not held up by doing: what must wait for Redis waits in a queue, the Redis part of all subscribes of a
-frame starts at once, and a pong counts when it is read. Only a client that lets too much pile up is not read for a
-while.
+Reading is not held up by doing: what must wait for Redis waits in a queue, the Redis part of all
+subscribes of a frame starts at once, and a pong counts when it is read. Only a client that lets too
+much pile up is not read for a while.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ logger = logging.getLogger(__name__)
 WAITING_LIMIT = 256
 """Commands that wait to be answered; then the client is not read until some are."""
 LIVE_SECONDS = 2.0
-"""How long a subscribe waits for the broker; then it is refused as temporary, and SDKs come again."""
+"""How long a subscribe waits for the broker; then it is refused as temporary: SDKs come again."""
 
 Publish = Callable[[Publication], Awaitable[Receipt]]
 
@@ -51,11 +51,15 @@ class Conversation:
         "driver",
     )
 
-    def __init__(self, hub: Hub, connection: Connection, protocol: WireProtocol, driver: Driver) -> None:
+    def __init__(
+        self, hub: Hub, connection: Connection, protocol: WireProtocol, driver: Driver
+    ) -> None:
         self._hub = hub
         self._connection = connection
         self._protocol = protocol
-        self._todo: deque[Decision] | None = None  # None while nothing waits: most connections, most of the time
+        self._todo: deque[Decision] | None = (
+            None  # None while nothing waits: most connections, most of the time
+        )
         self._wanted: dict[Join, Channel[Listener]] = {}
         self._timers: dict[Join, asyncio.TimerHandle] = {}
         self._listeners: dict[str, tuple[Channel[Listener], Listener]] = {}
@@ -131,12 +135,13 @@ class Conversation:
             return
         with self.driver.corked():
             while self._todo and self._do(self._todo[0]):
-                # Doing may have ended the connection, and with it the queue.
-                if self._todo is None:
-                    return
-                self._todo.popleft()
+                self._drop_first()
         self._todo = self._todo or None
         self._make_room()
+
+    def _drop_first(self) -> None:
+        if self._todo:  # doing it may have ended the connection, and with it the queue
+            self._todo.popleft()
 
     def _make_room(self) -> None:
         if self._room is not None and len(self._todo or ()) < WAITING_LIMIT:
@@ -177,8 +182,8 @@ class Conversation:
             return True
         if not channel.is_live:
             return False
-        # One step, without an await: what waits goes to those who listen now, the reply names the position that
-        # this leaves, and the first push after it is the next one.
+        # One step, without an await: what waits goes to those who listen now, the reply names the
+        # position that this leaves, and the first push after it is the next one.
         self._hub.fanout.seal(channel)
         self.driver.say(self._protocol.subscribed(join.id, channel.position))
         listener = Listener(self.driver)
@@ -211,7 +216,9 @@ class Conversation:
     def _say(self, say: Say) -> bool:
         """Publish; one at a time, so that a client's publications keep their order."""
         if self._publishing is None:
-            self._publishing = asyncio.get_running_loop().create_task(self._published(say.publication))
+            self._publishing = asyncio.get_running_loop().create_task(
+                self._published(say.publication)
+            )
             self._publishing.add_done_callback(self._said)
             return False
         if not self._publishing.done():

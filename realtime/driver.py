@@ -1,11 +1,12 @@
 """Writes to one connection, without ever making the hub wait for it.
 
-`send` is driven one step, inside the connection's own context. Usually that finishes it: the server has put the frame
-into the socket. If it suspends, one task finishes it, the connection is blocked, and what comes meanwhile waits in
-the outbox. Nothing else in the project calls `send` once a connection is attached (ADR-0004).
+`send` is driven one step, inside the connection's own context. Usually that finishes it: the server
+has put the frame into the socket. If it suspends, one task finishes it, the connection is blocked,
+and what comes meanwhile waits in the outbox. Nothing else in the project calls `send` once a
+connection is attached (ADR-0004).
 
-The task that the first step sees as current is the connection's own: `asyncio.timeout` in a middleware needs one, and
-when it fires, it must hit this connection and not the hub.
+The task that the first step sees as current is the connection's own: `asyncio.timeout` in a
+middleware needs one, and when it fires, it must hit this connection and not the hub.
 """
 
 from __future__ import annotations
@@ -122,7 +123,7 @@ class Driver:
             self._outbox.forget(channel)
 
     def ping(self) -> None:
-        """Ask for a pong. Goes before what waits in the outbox, but never behind a suspended send."""
+        """Ask for a pong: before what waits in the outbox, but never behind a suspended send."""
         if self._finisher is None and not self.ended:
             self._start({"type": "websocket.send", "text": self._protocol.PING})
             self.flow.pinged(self._loop.time())
@@ -149,7 +150,10 @@ class Driver:
         return now > self._suspended_at + patience
 
     def end(self, close: Close | None) -> None:
-        """End the connection: tell the client why, if that can still be written; None if it has gone itself."""
+        """End the connection, and tell the client why if that can still be written.
+
+        None stands for a client that has gone itself.
+        """
         if close is not None and not self.ended:
             self._corked = False
             self._drain()
@@ -242,8 +246,8 @@ def _nothing() -> None:
 class _Rest:
     """The rest of an awaitable whose first step was taken elsewhere.
 
-    Gives out again what that step waits for, then passes everything through, so that the task which awaits this can
-    cancel the awaitable as its own.
+    Gives out again what that step waits for, then passes everything through, so that the task which
+    awaits this can cancel the awaitable as its own.
     """
 
     __slots__ = ("_steps", "_waits_for")
@@ -253,7 +257,7 @@ class _Rest:
         self._waits_for = [waits_for]
 
     def __await__(self) -> Generator[Any, Any, None]:
-        return self  # type: ignore[return-value]
+        return self
 
     def __iter__(self) -> _Rest:
         return self
@@ -271,8 +275,8 @@ class _Rest:
         self._steps.close()
 
 
-class _as_current_task:  # noqa: N801 - used as `with _as_current_task(…)`
-    """Make a task the current one for a step that somebody else drives (asyncio docs, "Extending")."""
+class _as_current_task:
+    """Make a task the current one for a step that another drives (asyncio docs, "Extending")."""
 
     __slots__ = ("_before", "_loop", "_task")
 
@@ -283,10 +287,10 @@ class _as_current_task:  # noqa: N801 - used as `with _as_current_task(…)`
     def __enter__(self) -> None:
         self._before = asyncio.current_task(self._loop)
         if self._before is not None:
-            asyncio._leave_task(self._loop, self._before)  # type: ignore[attr-defined]
-        asyncio._enter_task(self._loop, self._task)  # type: ignore[attr-defined]
+            asyncio._leave_task(self._loop, self._before)
+        asyncio._enter_task(self._loop, self._task)
 
     def __exit__(self, *error: object) -> None:
-        asyncio._leave_task(self._loop, self._task)  # type: ignore[attr-defined]
+        asyncio._leave_task(self._loop, self._task)
         if self._before is not None:
-            asyncio._enter_task(self._loop, self._before)  # type: ignore[attr-defined]
+            asyncio._enter_task(self._loop, self._before)

@@ -1,7 +1,7 @@
 """The HTTP API and the health probes as an ASGI app in front of another one.
 
-The fast rim: a publish through a Django view costs ten times as much (ADR-0009). Everything that is not ours goes on
-to the app behind.
+The fast rim: a publish through a Django view costs ten times as much (ADR-0009). Everything that is
+not ours goes on to the app behind.
 """
 
 from __future__ import annotations
@@ -21,8 +21,14 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
-BODY_SECONDS = 10.0  # until a body must be here; nginx's client_body_timeout is 60 between two reads
-BASE = [(b"content-type", b"application/json"), (b"cache-control", b"no-store"), (b"x-content-type-options", b"nosniff")]
+BODY_SECONDS = (
+    10.0  # until a body must be here; nginx's client_body_timeout is 60 between two reads
+)
+BASE = [
+    (b"content-type", b"application/json"),
+    (b"cache-control", b"no-store"),
+    (b"x-content-type-options", b"nosniff"),
+]
 
 
 class RequestTimeout(RequestError):

@@ -4,8 +4,9 @@ One line: version, epoch, offset and the body, parted by single spaces::
 
     1 6f1c2a90b4d7e833 42 {"data":{"n":1},"tags":{"event":"order.shipped"}}
 
-`publish.lua` writes it, since only the script knows the position; `sealed` is its twin in Python, for the tests and
-the memory of readers. `opened` trusts nothing: anybody with access to Redis can publish there.
+`publish.lua` writes it, since only the script knows the position; `sealed` is its twin in Python,
+for the tests and the memory of readers. `opened` trusts nothing: anybody with access to Redis can
+publish there.
 """
 
 from __future__ import annotations

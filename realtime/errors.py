@@ -20,9 +20,9 @@
   * `EnvelopeError`: bytes on the broker that are not ours: counted, dropped, never fatal
   * `ConfigurationError`: a setting that cannot work; names it
 
-An error carries its facts as attributes; its text is for people. `code` is the stable slug that HTTP bodies show;
-this module knows neither HTTP statuses nor wire numbers (those tables stand in `realtime.api` and
-`realtime.codes`).
+An error carries its facts as attributes; its text is for people. `code` is the stable slug that
+HTTP bodies show; this module knows neither HTTP statuses nor wire numbers (those tables stand in
+`realtime.api` and `realtime.codes`).
 """
 
 from __future__ import annotations

@@ -1,9 +1,10 @@
 """Brings what arrived on a channel to everybody who listens.
 
-The reader adds arrivals as long as the broker's socket has some; when it has to wait for more, the turn comes that
-delivers them: grouped by channel, encoded once, one frame for each connection. When traffic is light nothing waits,
-when it is heavy the frames grow by themselves. A delivery goes over a snapshot of the listeners in slices, so that
-ten thousand of them do not stall the loop; a channel has one delivery at a time.
+The reader adds arrivals as long as the broker's socket has some; when it has to wait for more, the
+turn comes that delivers them: grouped by channel, encoded once, one frame for each connection. When
+traffic is light nothing waits, when it is heavy the frames grow by themselves. A delivery goes over
+a snapshot of the listeners in slices, so that ten thousand of them do not stall the loop; a channel
+has one delivery at a time.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ SLICE_SECONDS = 0.005
 CHUNK_LISTENERS = 100
 """Deliveries between two looks at the clock."""
 BACKLOG_BYTES = 4 * 1024 * 1024
-"""What may wait here for delivery; beyond it the reader stops, and Redis buffers (at most 32 MiB by default)."""
+"""What may wait here; beyond it the reader stops, and Redis buffers (32 MiB by default)."""
 
 
 class Listener:
@@ -100,7 +101,7 @@ class _Delivery:
 
 
 class Fanout:
-    """All deliveries of a node. Belongs to the loop it is made in; has no task, only callbacks on that loop."""
+    """All deliveries of a node: callbacks on the loop that it is made in, no task."""
 
     def __init__(self, protocol: WireProtocol) -> None:
         self._protocol = protocol
@@ -122,7 +123,9 @@ class Fanout:
         if arrival.envelope is not None:
             position, content = arrival.envelope
             first_of_epoch = channel.told_epoch != position.epoch
-            text = self._protocol.publication(channel.name, position, content, first_of_epoch=first_of_epoch)
+            text = self._protocol.publication(
+                channel.name, position, content, first_of_epoch=first_of_epoch
+            )
             batch.push(position, text)
             channel.told_epoch = position.epoch
         self._backlog += batch.bytes - before
@@ -135,7 +138,7 @@ class Fanout:
             self._backlog += control.size
 
     def seal(self, channel: Channel[Listener]) -> None:
-        """Give what waits to those who listen now: whoever joins after this call hears nothing of it."""
+        """Give what waits to those who listen now; whoever joins later hears nothing of it."""
         batch = self._batches.pop(channel, None)
         if batch is None:
             return
@@ -206,6 +209,8 @@ def _deliver(driver: Driver, entries: Sequence[Entry]) -> None:
     try:
         for entry in entries:
             driver.push(entry)
-    except Exception:  # the hub's outermost loop: whatever goes wrong here must not cost a neighbour its delivery
+    except (
+        Exception
+    ):  # the hub's outermost loop: whatever goes wrong here must not cost a neighbour its delivery
         logger.exception("a delivery failed; its connection ends")
         driver.end(SERVER_ERROR)

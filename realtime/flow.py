@@ -1,8 +1,9 @@
 """How much of what was written has not reached the client, told by the protocol's own pings.
 
-Servers, proxies and kernels buffer megabytes for a client that does not read, and Daphne buffers without limit, so
-neither a finished send nor a full buffer says anything. A pong does: it answers the oldest ping, and whatever was
-written before that ping has been read (ADR-0005). Time is an argument, in seconds of a monotonic clock.
+Servers, proxies and kernels buffer megabytes for a client that does not read, and Daphne buffers
+without limit, so neither a finished send nor a full buffer says anything. A pong does: it answers
+the oldest ping, and whatever was written before that ping has been read (ADR-0005). Time is an
+argument, in seconds of a monotonic clock.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Positions, and what is missing between them.
 
-Each channel counts its publications: the next one after offset n has offset n + 1, within one epoch. An epoch is the
-life of a counter; a new one starts when Redis restarts, fails over or loses the counter. Where an epoch ended nobody
-knows, so a gap at its end stays open (ADR-0006).
+Each channel counts its publications: the next one after offset n has offset n + 1, within one
+epoch. An epoch is the life of a counter; a new one starts when Redis restarts, fails over or loses
+the counter. Where an epoch ended nobody knows, so a gap at its end stays open (ADR-0006).
 """
 
 from __future__ import annotations
@@ -11,14 +11,14 @@ from typing import NamedTuple
 
 
 class Position(NamedTuple):
-    """Where a channel stands: ``offset`` publications since ``epoch`` began; offset 0 is before the first."""
+    """Where a channel stands: ``offset`` publications since ``epoch`` began."""
 
     epoch: str
     offset: int
 
 
 class Gap(NamedTuple):
-    """Publications that did not arrive: ``first`` to ``last``, both included; ``last`` None is an unknown end."""
+    """Publications that did not arrive: ``first`` to ``last``, included; None is an unknown end."""
 
     epoch: str
     first: int
@@ -33,9 +33,10 @@ class Gap(NamedTuple):
 class GapDetector:
     """Tell which publications of one channel never reached this node.
 
-    No clock, no I/O: feed it every position in order of arrival. While the start position is *settling*, arrivals at
-    or below it are ignored: the position was read on another connection and overtook them. The first arrival above
-    it ends that; from then on a position that is not above the last one is a rollback.
+    No clock, no I/O: feed it every position in order of arrival. While the start position is
+    *settling*, arrivals at or below it are ignored: the position was read on another connection and
+    overtook them. The first arrival above it ends that; from then on a position that is not above
+    the last one is a rollback.
     """
 
     __slots__ = ("last", "settling")
@@ -66,7 +67,8 @@ class GapDetector:
     def resume(self, read: Position) -> tuple[Gap, ...]:
         """Compare with a position that was read after a break, when nothing has arrived yet.
 
-        A position that was read never lowers a known one: it may have been read before the last arrival.
+        A position that was read never lowers a known one: it may have been read before the last
+        arrival.
         """
         last = self.last
         self.settling = True
@@ -85,8 +87,8 @@ class GapDetector:
             return (Gap(last.epoch, last.offset + 1, position.offset - 1),)
         if self.settling:
             return ()
-        # The counter went back inside its epoch. It cannot, as long as Redis gives every history its own
-        # replication id; if it does all the same, nobody knows what was lost.
+        # The counter went back inside its epoch. It cannot, as long as Redis gives every history
+        # its own replication id; if it does all the same, nobody knows what was lost.
         self.last = position
         return (Gap(last.epoch, last.offset + 1, None),)
 

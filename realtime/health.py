@@ -18,7 +18,10 @@ def livez() -> Response:
 
 def readyz(hub: Hub) -> Response:
     """Tell whether the hub hears the broker, how far behind it is, and if not, why."""
-    body: dict[str, object] = {"status": "live" if hub.live else "not live", "connections": hub.connections}
+    body: dict[str, object] = {
+        "status": "live" if hub.live else "not live",
+        "connections": hub.connections,
+    }
     if hub.live:
         body["lag_ms"] = round(hub.lag_seconds * 1000, 1)
     else:

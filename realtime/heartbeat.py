@@ -1,7 +1,7 @@
-"""Pings every connection now and then, and ends those that do not answer or never introduced themselves.
+"""Pings connections, and ends those that do not answer or never introduced themselves.
 
-One timer for all connections of a node: each stands in the bucket of the second in which it came, so that the pings
-of ten thousand are spread over the whole interval.
+One timer for all connections of a node: each stands in the bucket of the second in which it came,
+so that the pings of ten thousand are spread over the whole interval.
 """
 
 from __future__ import annotations

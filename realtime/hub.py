@@ -1,7 +1,8 @@
 """The delivering side of one node: hears from the broker what its connections want, and tells them.
 
-One hub per event loop. It owns the node's one subscription at the broker. When that breaks, connections stay; they
-are told that the node is not live, and after the repair what each channel missed.
+One hub per event loop. It owns the node's one subscription at the broker. When that breaks,
+connections stay; they are told that the node is not live, and after the repair what each channel
+missed.
 """
 
 from __future__ import annotations
@@ -38,12 +39,12 @@ PING_SECONDS = 25  # Centrifugo 25, Engine.IO 25
 WISHES_LIMIT = 500
 """Channels in one SUBSCRIBE, and positions in one round trip."""
 RENEW_SECONDS = 60.0
-"""How often the counters of subscribed channels are kept from expiring; the shortest expiry is 300 s."""
+"""How often the counters of subscribed channels are kept from expiring, at the soonest in 300 s."""
 QUIET_SECONDS = 0.05
 """A socket that gives nothing for so long, while the loop runs, is empty."""
 BACKOFF_SECONDS = (0.05, 1.0)
 DRAIN_PER_SECOND = 200
-"""Connections that are closed in a second while a node drains; more only if the time would not do."""
+"""Connections closed in a second while a node drains; more only if the time would not do."""
 REST_SECONDS = 5.0
 """Without a connection, where `Hub.rests_when_idle`."""
 
@@ -103,7 +104,7 @@ class Hub:
         self.reason: str | None = "starting"
         """Why it is not live, for operators; None while it is."""
         self.rests_when_idle = False
-        """Whether to stop when no client has been here for a while: where nothing tells when the server stops."""
+        """Whether to stop when no client is here: where no lifespan tells when the server stops."""
 
     # ------------------------------------------------------------------ life
 
@@ -127,7 +128,9 @@ class Hub:
             await asyncio.gather(owner, return_exceptions=True)
 
     async def drain(self, seconds: float) -> None:
-        """Close all connections with 3001, spread over at most ``seconds``, so that they do not come back at once.
+        """Close all connections with 3001, spread over at most ``seconds``.
+
+        They will not all come back at once.
 
         Few connections take less: a node restarts as fast as its clients allow.
         """
@@ -196,7 +199,7 @@ class Hub:
         return conversation
 
     def welcome(self, conversation: Conversation) -> str:
-        """A client has introduced itself: count it in, and return what it must know about this node."""
+        """A client has introduced itself: count it in, and return how this node stands."""
         listener = Listener(conversation.driver)
         self._everyone.listeners[listener] = None
         self._conversations[conversation] = (self._heartbeat.welcome(conversation.driver), listener)
@@ -232,7 +235,9 @@ class Hub:
                 await self._serve(subscription)
             except BrokerError as error:
                 self._not_live(str(error))
-            except Exception:  # the hub's outermost loop: no mistake of ours may silence this node for good
+            except (
+                Exception
+            ):  # the hub's outermost loop: no mistake of ours may silence this node for good
                 logger.exception("the hub failed; it starts again")
                 self._not_live("internal error")
             await asyncio.sleep(_backoff_seconds(failures))
@@ -295,7 +300,9 @@ class Hub:
         self.dropped_envelopes += 1
         count = self.dropped_envelopes
         if count & (count - 1) == 0:  # the 1st, 2nd, 4th, 8th …: never a flood
-            logger.warning("dropped what is not an envelope on %s: %s (%d so far)", channel, error, count)
+            logger.warning(
+                "dropped what is not an envelope on %s: %s (%d so far)", channel, error, count
+            )
 
     async def _wish(self, subscription: Subscription) -> None:
         """Carry out what the registry wishes; nobody else subscribes or unsubscribes."""
@@ -306,7 +313,7 @@ class Hub:
                 await subscription.send(*self.registry.take_wishes(WISHES_LIMIT))
 
     async def _settle_all(self) -> None:
-        """Read the positions of channels that the broker has just confirmed, and now and then of all."""
+        """Read the positions of channels that were just confirmed, and now and then of all."""
         while True:
             await self._settle.wait()
             self._settle.clear()
@@ -325,8 +332,13 @@ class Hub:
             return
         for name, position in zip(names, positions, strict=True):
             channel = self.registry.get(name)
-            # A name that is due again was left and confirmed anew meanwhile: this position is older than that.
-            if channel is not None and channel.state is State.SETTLING and name not in self._to_settle:
+            # A name that is due again was left and confirmed anew meanwhile: this position is older
+            # than that.
+            if (
+                channel is not None
+                and channel.state is State.SETTLING
+                and name not in self._to_settle
+            ):
                 self._settled(channel, channel.settled(position))
         self._look_whether_live()
 
@@ -337,7 +349,7 @@ class Hub:
             wake()
 
     async def _sing(self) -> None:
-        """Send canaries, and raise when one does not come back although nothing lies in the socket."""
+        """Send canaries; raise when one does not come back although the socket is empty."""
         loop = asyncio.get_running_loop()
         while True:
             # A failed attempt counts as sent: a publisher's path that is broken must show, too.
@@ -384,7 +396,9 @@ class Hub:
         self._look_whether_live()
         if now >= self._renew_at:
             self._renew_at = now + RENEW_SECONDS
-            self._to_settle.update((channel.name, None) for channel in self.registry if channel.is_live)
+            self._to_settle.update(
+                (channel.name, None) for channel in self.registry if channel.is_live
+            )
             self._settle.set()
         if self._conversations:
             self._busy_at = now

@@ -1,8 +1,9 @@
 """What names are legal, and what a channel's name says.
 
-A channel `chat:lobby` is in the namespace `chat`; one without `:` is in the namespace with the empty name, the
-default. `news#42` is for user 42 alone. The characters are those that are safe in a log line, in a Redis key (no
-`{}` that would move the hash tag, no glob) and in Centrifugo's and Pusher's own channel names.
+A channel `chat:lobby` is in the namespace `chat`; one without `:` is in the namespace with the
+empty name, the default. `news#42` is for user 42 alone. The characters are those that are safe in a
+log line, in a Redis key (no `{}` that would move the hash tag, no glob) and in Centrifugo's and
+Pusher's own channel names.
 """
 
 from __future__ import annotations
@@ -25,7 +26,8 @@ def checked_channel(value: object) -> str:
     """Return ``value`` as a legal channel name.
 
     Raises:
-        InvalidName: It is not a string of 1 to 255 characters out of ``A-Z a-z 0-9 _ - = @ , . ; : #``.
+        InvalidName: It is not a string of 1 to 255 characters out of ``A-Z a-z 0-9 _ - = @ , . ; :
+            #``.
     """
     return _checked("channel", value, _CHANNEL, CHANNEL_LIMIT, "A-Z a-z 0-9 _ - = @ , . ; : #")
 

@@ -1,7 +1,8 @@
 """What may be done on which channels, as options of their namespaces.
 
-Options have Centrifugo's names where Centrifugo has the same thing, so that its users know them. A namespace that is
-not configured does not exist: publishing to it is an error, subscribing is refused like anything forbidden.
+Options have Centrifugo's names where Centrifugo has the same thing, so that its users know them. A
+namespace that is not configured does not exist: publishing to it is an error, subscribing is
+refused like anything forbidden.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from enum import StrEnum
+from typing import Any
 
 from realtime.errors import ConfigurationError, InvalidName
 from realtime.names import is_namespace, is_user_limited, namespace_of
@@ -96,7 +98,7 @@ BUILT_IN = {
         allow_publish_for_subscriber=True,
     ),
 }
-"""`public`: anyone listens, only the server publishes. `chat`: the demo. The default namespace is closed."""
+"""`public`: anyone listens, the server publishes. `chat`: the demo. The default one is closed."""
 
 _FIELDS = {field.name: field for field in fields(Namespace)}
 
@@ -104,11 +106,13 @@ _FIELDS = {field.name: field for field in fields(Namespace)}
 def _namespace(name: object, options: object) -> Namespace:
     if not isinstance(name, str) or not is_namespace(name):
         raise ConfigurationError(
-            "REALTIME_NAMESPACES", f"{name!r} is not a name: use a-z 0-9 _ - (empty for the default)"
+            "REALTIME_NAMESPACES",
+            f"{name!r} is not a name: use a-z 0-9 _ - (empty for the default)",
         )
     if not isinstance(options, Mapping):
         raise ConfigurationError("REALTIME_NAMESPACES", f"{name!r} must be an object of options")
-    return Namespace(**{key: _option(name, key, value) for key, value in options.items()})
+    checked: dict[str, Any] = {key: _option(name, key, value) for key, value in options.items()}
+    return Namespace(**checked)
 
 
 def _option(name: str, key: str, value: object) -> bool | Overflow:

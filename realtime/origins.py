@@ -1,7 +1,7 @@
 """Whether a page may open a connection: the rule against cross-site WebSocket hijacking (CWE-1385).
 
-Browsers send the Origin of the page with every handshake (RFC 6455 §10.2) and no page can forge it. A client without
-one is not a browser: it is let in, and its cookies count for nothing.
+Browsers send the Origin of the page with every handshake (RFC 6455 §10.2) and no page can forge it.
+A client without one is not a browser: it is let in, and its cookies count for nothing.
 """
 
 from __future__ import annotations
@@ -16,9 +16,10 @@ def may_connect(origins: Sequence[str], host: str | None, allowed: Sequence[str]
     """Tell whether a handshake may go on.
 
     Args:
-        origins: All ``Origin`` headers of the handshake; more than one is an attack on parsers that differ.
-        host: The ``Host`` header if it names this service, otherwise None: a page on a foreign name that resolves
-            to our address (DNS rebinding) must not pass as our own.
+        origins: All ``Origin`` headers of the handshake; more than one is an attack on parsers that
+            differ.
+        host: The ``Host`` header if it names this service, otherwise None: a page on a foreign name
+            that resolves to our address (DNS rebinding) must not pass as our own.
         allowed: Origins of other pages that may connect; ``*`` for all.
     """
     if not origins:
@@ -32,11 +33,15 @@ def may_connect(origins: Sequence[str], host: str | None, allowed: Sequence[str]
         return True
     if host is not None and _is_same_host(origin, host):
         return True
-    return any(_identity(origin) == _identity(other) for other in map(_parsed, allowed) if other is not None)
+    return any(
+        _identity(origin) == _identity(other)
+        for other in map(_parsed, allowed)
+        if other is not None
+    )
 
 
 def _parsed(origin: str) -> SplitResult | None:
-    """Return an origin as its parts; None for ``null`` and whatever else is not an http(s) origin."""
+    """Return an origin's parts; None for ``null`` and whatever else is not an http(s) origin."""
     try:
         parts = urlsplit(origin)
         _ = parts.port

@@ -1,8 +1,8 @@
 """What waits for one congested connection: in order, within a bound, and never lost without a word.
 
-A law holds for every sequence of arrivals, drains and overflows, per channel and epoch: what is taken out,
-publications and gaps together, is exactly what came in, disjoint and in order. Only a connection that is closed
-loses more. Knows no socket and no clock.
+A law holds for every sequence of arrivals, drains and overflows, per channel and epoch: what is
+taken out, publications and gaps together, is exactly what came in, disjoint and in order. Only a
+connection that is closed loses more. Knows no socket and no clock.
 """
 
 from __future__ import annotations
@@ -92,7 +92,7 @@ class Outbox:
         return self.bytes <= self._limit or self._shed()
 
     def take(self, limit: int) -> str:
-        """Take entries from the front, joined to one frame of at most ``limit`` bytes, or of one entry."""
+        """Take entries from the front as one frame of at most ``limit`` bytes, or of one entry."""
         entry = self._entries.popleft()
         texts, size = [self._release(entry)], entry.size
         while self._entries and size + self._entries[0].size < limit:
@@ -106,7 +106,9 @@ class Outbox:
 
         Otherwise a later gap could span the time in which the client was not subscribed.
         """
-        self._entries = deque(e for e in self._entries if isinstance(e, Control) or e.channel != channel)
+        self._entries = deque(
+            e for e in self._entries if isinstance(e, Control) or e.channel != channel
+        )
         self._recount()
 
     def _recount(self) -> None:
@@ -120,7 +122,7 @@ class Outbox:
         return entry.text
 
     def _shed(self) -> bool:
-        """Fold what the policies let go; keep the newest of `latest` channels only if there is room for them."""
+        """Fold what the policies let go; keep the newest of `latest` channels if there is room."""
         for keep_latest in (True, False):
             self._entries = deque(_folded(self._entries, keep_latest, self._render_gap))
             self._recount()
@@ -129,10 +131,14 @@ class Outbox:
         return False
 
 
-def _folded(entries: deque[Entry], keep_latest: bool, render: Callable[[str, Gap, str], str]) -> list[Entry]:
-    """Return the entries with each channel's droppable ones as one gap per epoch, at the place of the oldest."""
+def _folded(
+    entries: deque[Entry], keep_latest: bool, render: Callable[[str, Gap, str], str]
+) -> list[Entry]:
+    """Fold each channel's droppable entries into one gap per epoch, at the place of the oldest."""
     kept: list[Entry | None] = []
-    gaps: dict[tuple[str, str], tuple[int, Missed]] = {}  # (channel, epoch) -> its place and what it holds so far
+    gaps: dict[
+        tuple[str, str], tuple[int, Missed]
+    ] = {}  # (channel, epoch) -> its place and what it holds so far
     newest = _newest_of_latest(entries) if keep_latest else {}
     for entry in entries:
         if isinstance(entry, Control) or entry.overflow is Overflow.DISCONNECT:
@@ -156,7 +162,7 @@ def _folded(entries: deque[Entry], keep_latest: bool, render: Callable[[str, Gap
 
 
 def _newest_of_latest(entries: deque[Entry]) -> dict[str, Pushes]:
-    """Return the last publications of each channel that keeps its latest, unless a gap came after them."""
+    """Return the last publications of each `latest` channel, unless a gap came after them."""
     newest: dict[str, Pushes] = {}
     for entry in entries:
         if isinstance(entry, Control) or entry.overflow is not Overflow.LATEST:

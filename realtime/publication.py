@@ -1,8 +1,8 @@
 """A publication: what one publisher says on one channel. One that exists is valid.
 
-The data is decoded and encoded again compactly here, once, on the publishing side. Nothing is ever passed through
-raw: a raw newline would split a frame, and what msgspec refuses (NaN, lone surrogates, bad UTF-8) no browser can
-parse. Limits count encoded bytes.
+The data is decoded and encoded again compactly here, once, on the publishing side. Nothing is ever
+passed through raw: a raw newline would split a frame, and what msgspec refuses (NaN, lone
+surrogates, bad UTF-8) no browser can parse. Limits count encoded bytes.
 """
 
 from __future__ import annotations
@@ -19,7 +19,9 @@ from realtime.errors import InvalidData, InvalidName, TooLarge
 from realtime.names import checked_channel, checked_event, checked_idempotency_key
 
 DATA_LIMIT = 64 * 1024  # bytes of compact JSON; Centrifugo 64 KiB, Pusher 10 KB
-DEPTH_LIMIT = 32  # nested arrays and objects; what people send has 4 or 5, a stack overflow needs hundreds
+DEPTH_LIMIT = (
+    32  # nested arrays and objects; what people send has 4 or 5, a stack overflow needs hundreds
+)
 TAGS_LIMIT = 16
 TAG_VALUE_LIMIT = 256  # characters
 EVENT_TAG = "event"
@@ -31,7 +33,7 @@ class Publication:
 
     channel: str
     body: bytes
-    """What the envelope carries: ``{"data":…}`` or ``{"data":…,"tags":{…}}``, compact, without a newline."""
+    """What the envelope carries: ``{"data":…,"tags":{…}}``, compact, without a newline."""
     idempotency_key: str | None = None
 
     @classmethod
@@ -48,7 +50,8 @@ class Publication:
 
         Args:
             channel: Its name, see `realtime.names`.
-            data: Any JSON value as Python objects; dates, UUIDs and Decimals are written as strings.
+            data: Any JSON value as Python objects; dates, UUIDs and Decimals are written as
+                strings.
             event: The event's name; delivered as the tag ``event``.
             tags: At most 16 names with string values.
             idempotency_key: The same key with the same content is published once in five minutes.
@@ -65,7 +68,7 @@ class Publication:
 
     @property
     def fingerprint(self) -> str:
-        """What makes a retry the same publication: SHA-256 over everything that is delivered, in hex."""
+        """What makes a retry the same publication: SHA-256 over all that is delivered, in hex."""
         return hashlib.sha256(self.body).hexdigest()
 
 
@@ -120,7 +123,8 @@ def _encoded(data: object) -> bytes:
 def _refuse_what_json_hides(data: object, encoded: bytes) -> None:
     """Walk the data, but only where its bytes show that there may be something to find.
 
-    msgspec writes NaN as ``null``, and brackets are counted inside strings too; both only cost a needless walk.
+    msgspec writes NaN as ``null``, and brackets are counted inside strings too; both only cost a
+    needless walk.
     """
     deep = encoded.count(b"[") + encoded.count(b"{") > DEPTH_LIMIT
     if deep or b"null" in encoded:
@@ -167,7 +171,8 @@ def _tag_name(name: object) -> str:
 def _tag_value(name: object, value: object) -> str:
     if not isinstance(value, str) or len(value) > TAG_VALUE_LIMIT:
         raise InvalidData(
-            f"the value of {name!r} must be a string of at most {TAG_VALUE_LIMIT} characters", field="tags"
+            f"the value of {name!r} must be a string of at most {TAG_VALUE_LIMIT} characters",
+            field="tags",
         )
     try:
         value.encode()

@@ -33,7 +33,9 @@ class Publisher:
         self._namespaces.for_publishing(publication.channel)
         return await self._broker.publish(publication)
 
-    async def publish_many(self, publications: Sequence[Publication]) -> list[Receipt | RealtimeError]:
+    async def publish_many(
+        self, publications: Sequence[Publication]
+    ) -> list[Receipt | RealtimeError]:
         """Publish many in one round trip; a receipt or an error for each, in order.
 
         Raises:

@@ -1,8 +1,9 @@
 """Which channels a node wants from the broker, how far each has come, and who listens.
 
-A channel goes *absent → subscribing → settling → live → leaving → absent*. The machine counts the confirmations it
-is owed; one that nobody asked for means that the broker's connection was remade behind our back, and everything
-that it carried in between is suspect. No socket and no clock: the hub carries the wishes out and reports back.
+A channel goes *absent → subscribing → settling → live → leaving → absent*. The machine counts the
+confirmations it is owed; one that nobody asked for means that the broker's connection was remade
+behind our back, and everything that it carried in between is suspect. No socket and no clock: the
+hub carries the wishes out and reports back.
 """
 
 from __future__ import annotations
@@ -35,12 +36,12 @@ class State(Enum):
     """Not wanted; the broker has not confirmed that it is gone."""
 
 
-class UnexpectedConfirmation(Exception):  # noqa: N818 - an event in the broker's protocol, not an error of ours
+class UnexpectedConfirmation(Exception):
     """The broker confirmed what nobody asked for."""
 
 
 class Arrival(NamedTuple):
-    """What is to be told to the listeners, in order: gaps first, then the publication, if it is one."""
+    """What the listeners are to be told: gaps first, then the publication, if there is one."""
 
     gaps: tuple[Gap, ...]
     envelope: Envelope | None
@@ -49,7 +50,17 @@ class Arrival(NamedTuple):
 class Channel(Generic[Listener]):
     """One channel of this node: its state, its position and its listeners."""
 
-    __slots__ = ("_due", "_kept", "detector", "listeners", "name", "namespace", "state", "told_epoch", "waiting")
+    __slots__ = (
+        "_due",
+        "_kept",
+        "detector",
+        "listeners",
+        "name",
+        "namespace",
+        "state",
+        "told_epoch",
+        "waiting",
+    )
 
     def __init__(self, name: str, namespace: Namespace) -> None:
         self.name = name
@@ -92,8 +103,8 @@ class Channel(Generic[Listener]):
     def settled(self, read: Position) -> list[Arrival]:
         """The position was read: go live and return what the listeners must be told.
 
-        The first time, the position is the start. After a break, the first arrival that was kept says exactly where
-        the broker's stream goes on; without one, the position does.
+        The first time, the position is the start. After a break, the first arrival that was kept
+        says exactly where the broker's stream goes on; without one, the position does.
         """
         kept, self._kept = self._kept or (), None
         self.state = State.LIVE
@@ -144,9 +155,10 @@ class Registry(Generic[Listener]):
         return channel
 
     def release(self, channel: Channel[Listener]) -> None:
-        """Leave a channel that nobody wants any more; call it after every listener or waiter that goes.
+        """Leave a channel that nobody wants any more.
 
-        At once and without linger: while this node is subscribed, the broker counts it as somebody who listens.
+        To be called after every listener or waiter that goes. At once and without linger: while
+        this node is subscribed, the broker counts it as somebody who listens.
         """
         if channel.is_wanted or channel.state is State.LEAVING:
             return
@@ -165,7 +177,9 @@ class Registry(Generic[Listener]):
 
     def take_wishes(self, limit: int) -> tuple[list[str], list[str]]:
         """Return what to SUBSCRIBE and to UNSUBSCRIBE next, at most ``limit`` of each."""
-        return self._taken(self._to_subscribe, limit, 0), self._taken(self._to_unsubscribe, limit, 1)
+        return self._taken(self._to_subscribe, limit, 0), self._taken(
+            self._to_unsubscribe, limit, 1
+        )
 
     def subscribed(self, name: str) -> bool:
         """The broker confirmed a SUBSCRIBE; True if the channel's position must be read now.
@@ -181,7 +195,7 @@ class Registry(Generic[Listener]):
         return True
 
     def unsubscribed(self, name: str) -> None:
-        """The broker confirmed an UNSUBSCRIBE: the channel is absent, or starts again if it was wanted meanwhile.
+        """The broker confirmed an UNSUBSCRIBE: the channel is absent, or starts again.
 
         Raises:
             UnexpectedConfirmation: None was owed.

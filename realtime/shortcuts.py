@@ -31,7 +31,8 @@ def publish(
         idempotency_key: The same key on the channel publishes once in five minutes.
 
     Returns:
-        Its position, and how many nodes listened. 0 nodes: nobody was there, and nobody will get it later.
+        Its position, and how many nodes listened. 0 nodes: nobody was there, and nobody will get it
+        later.
 
     Raises:
         RequestError: It cannot be published as it is; see `realtime.errors`.
@@ -40,8 +41,12 @@ def publish(
         SynchronousOnlyOperation: An event loop runs in this thread; await `apublish` there.
     """
     if _in_event_loop():
-        raise SynchronousOnlyOperation("publish() would block the event loop here: await apublish() instead")
-    publication = Publication.of(channel, data, event=event, tags=tags, idempotency_key=idempotency_key)
+        raise SynchronousOnlyOperation(
+            "publish() would block the event loop here: await apublish() instead"
+        )
+    publication = Publication.of(
+        channel, data, event=event, tags=tags, idempotency_key=idempotency_key
+    )
     return wiring.sync_publisher().publish(publication)
 
 
@@ -54,7 +59,9 @@ async def apublish(
     idempotency_key: str | None = None,
 ) -> Receipt:
     """Publish from async code; everything else as `publish`."""
-    publication = Publication.of(channel, data, event=event, tags=tags, idempotency_key=idempotency_key)
+    publication = Publication.of(
+        channel, data, event=event, tags=tags, idempotency_key=idempotency_key
+    )
     return await wiring.node().publisher.publish(publication)
 
 
@@ -67,10 +74,11 @@ def publish_on_commit(
     idempotency_key: str | None = None,
     using: str | None = None,
 ) -> None:
-    """Publish when the transaction commits, and never if it rolls back; at once outside a transaction.
+    """Publish when the transaction commits, never if it rolls back; at once outside of one.
 
-    The publication is checked and encoded now, so that a mistake shows here. What goes wrong with Redis after the
-    commit is logged by Django and harms neither the request nor other callbacks: the data is saved already.
+    The publication is checked and encoded now, so that a mistake shows here. What goes wrong with
+    Redis after the commit is logged by Django and harms neither the request nor other callbacks:
+    the data is saved already.
 
     Args:
         channel: As for `publish`, like the next four.
@@ -83,7 +91,9 @@ def publish_on_commit(
     Raises:
         RequestError: It cannot be published as it is.
     """
-    publication = Publication.of(channel, data, event=event, tags=tags, idempotency_key=idempotency_key)
+    publication = Publication.of(
+        channel, data, event=event, tags=tags, idempotency_key=idempotency_key
+    )
     wiring.namespaces().for_publishing(publication.channel)
     transaction.on_commit(
         lambda: wiring.sync_publisher().publish(publication), using=using, robust=True

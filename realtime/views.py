@@ -48,7 +48,11 @@ def livez(request: HttpRequest) -> HttpResponse:
 async def readyz(request: HttpRequest) -> HttpResponse:
     """Tell whether this process hears the broker."""
     if not hasattr(request, "scope"):
-        return _http(Response(503, b'{"status":"not live","reason":"no hub: this process runs under WSGI"}', {}))
+        return _http(
+            Response(
+                503, b'{"status":"not live","reason":"no hub: this process runs under WSGI"}', {}
+            )
+        )
     return _http(health.readyz(wiring.node().running_hub()))
 
 

@@ -1,7 +1,7 @@
 """Makes the parts and puts them together, from the settings.
 
-What belongs to an event loop is made once per running loop: one node, that is one broker, one publisher and one hub.
-What belongs to threads is made once per process.
+What belongs to an event loop is made once per running loop: one node, that is one broker, one
+publisher and one hub. What belongs to threads is made once per process.
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ class Node:
         )
 
     def running_hub(self) -> Hub:
-        """Return the hub, started. Without a lifespan behind it, it rests when no client is here."""
+        """Return the hub, started; without a lifespan behind it, it rests when nobody is here."""
         hub = self.hub
         if not hub.is_started:
             hub.rests_when_idle = True

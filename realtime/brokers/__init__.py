@@ -1,12 +1,13 @@
 """How a publication travels between nodes.
 
-A broker stamps each publication with the next position of its channel and sends it to every node that is subscribed,
-**as one atomic step**: two publications of a channel are never seen in another order than that of their offsets.
-Example: two publishers that publish at once on a channel at (e, 41) get (e, 42) and (e, 43), and every subscriber
-sees 42 before 43.
+A broker stamps each publication with the next position of its channel and sends it to every node
+that is subscribed,
+**as one atomic step**: two publications of a channel are never seen in another order than that of
+their offsets. Example: two publishers that publish at once on a channel at (e, 41) get (e, 42) and
+(e, 43), and every subscriber sees 42 before 43.
 
-Not promised: that a subscriber gets what was sent (it must compare positions), and that an epoch lives long (whatever
-can make offsets go back must begin a new one).
+Not promised: that a subscriber gets what was sent (it must compare positions), and that an epoch
+lives long (whatever can make offsets go back must begin a new one).
 """
 
 from __future__ import annotations
@@ -42,13 +43,13 @@ Event = Message | Subscribed | Unsubscribed
 
 
 class Subscription(Protocol):
-    """One connection that hears from the broker. It never heals by itself: when it breaks, it raises.
+    """One connection that hears from the broker; it never heals by itself, it breaks and raises.
 
     One task reads, one task sends; both stop at the first `BrokerUnavailable`.
     """
 
     async def read(self) -> Event:
-        """Return the next event, in the broker's order; as long as some wait already, without suspending.
+        """Return the next event, in the broker's order; without suspending while some wait.
 
         Raises:
             BrokerUnavailable: The connection is broken.
@@ -77,7 +78,9 @@ class Broker(Protocol):
             IdempotencyConflict: The key belongs to another publication.
         """
 
-    async def publish_many(self, publications: Sequence[Publication]) -> list[Receipt | RealtimeError]:
+    async def publish_many(
+        self, publications: Sequence[Publication]
+    ) -> list[Receipt | RealtimeError]:
         """Stamp and send many in one round trip; one receipt or error each, in order.
 
         Raises:

@@ -1,8 +1,8 @@
-"""What is said to Redis and what its answers mean: the part that the sync and the async client share.
+"""What is said to Redis and what its answers mean, for the sync and the async client alike.
 
-All keys and the Redis channel of one publication carry the same hash tag, so that one script can touch them on Redis
-Cluster too (one slot per publication). Pub/sub ignores database numbers: services that share a Redis must differ in
-``prefix``.
+All keys and the Redis channel of one publication carry the same hash tag, so that one script can
+touch them on Redis Cluster too (one slot per publication). Pub/sub ignores database numbers:
+services that share a Redis must differ in ``prefix``.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ OLDEST_REDIS = (7, 0)  # functions and ACL channels; Valkey 7.2 and later calls 
 
 Args = tuple[str | bytes | int, ...]
 
-# Error *replies* among the classes that redis-py derives from ConnectionError. The reply says that nothing was done;
-# the class alone would say that the connection broke.
+# Error *replies* among the classes that redis-py derives from ConnectionError. The reply says that
+# nothing was done; the class alone would say that the connection broke.
 REPLY_ERRORS: Final = (
     exceptions.ResponseError,
     exceptions.BusyLoadingError,
@@ -116,7 +116,7 @@ def position(reply: Any) -> Position:
 
 
 def lacks_script(reply: Any) -> bool:
-    """Tell whether Redis does not know the script (it was restarted, or its scripts were flushed)."""
+    """Tell whether Redis does not know the script (it was restarted, or the script flushed)."""
     if isinstance(reply, list):
         return any(isinstance(item, exceptions.NoScriptError) for item in reply)
     return isinstance(reply, exceptions.NoScriptError)
@@ -150,4 +150,6 @@ def checked_version(info: bytes) -> None:
         if key == "redis_version":
             major, minor, *_ = (int(part) for part in value.split("."))
             if (major, minor) < OLDEST_REDIS:
-                raise BrokerUnavailable(f"Redis {value} is too old: 7.0 or later, or Valkey 7.2 or later, is needed")
+                raise BrokerUnavailable(
+                    f"Redis {value} is too old: 7.0 or later, or Valkey 7.2 or later, is needed"
+                )

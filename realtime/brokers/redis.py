@@ -1,8 +1,9 @@
 """Redis as the broker, for an event loop.
 
-Publishing has three outcomes, and the *stage* decides which, never the class of the exception: until a ready
-connection is in hand, certainly not published; from the first byte of the command on, only a reply tells. redis-py
-retries ten times by default, and one lost reply is then eleven copies, so it must not retry at all (ADR-0007).
+Publishing has three outcomes, and the *stage* decides which, never the class of the exception:
+until a ready connection is in hand, certainly not published; from the first byte of the command on,
+only a reply tells. redis-py retries ten times by default, and one lost reply is then eleven copies,
+so it must not retry at all (ADR-0007).
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from redis import exceptions
-from redis.asyncio.connection import AbstractConnection, ConnectionPool
+from redis.asyncio.connection import Connection, ConnectionPool
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
@@ -46,7 +47,9 @@ CONNECTIONS = 64
 class RedisBroker:
     """A `realtime.brokers.Broker`; make it inside the loop that uses it."""
 
-    def __init__(self, url: str, *, prefix: str = "rt", deadline_seconds: float = DEADLINE_SECONDS) -> None:
+    def __init__(
+        self, url: str, *, prefix: str = "rt", deadline_seconds: float = DEADLINE_SECONDS
+    ) -> None:
         """Connect lazily.
 
         Args:
@@ -73,9 +76,13 @@ class RedisBroker:
             raise answer
         return answer
 
-    async def publish_many(self, publications: Sequence[Publication]) -> list[Receipt | RealtimeError]:
+    async def publish_many(
+        self, publications: Sequence[Publication]
+    ) -> list[Receipt | RealtimeError]:
         """See `realtime.brokers.Broker.publish_many`."""
-        commands = transaction([self._commands.publish(publication) for publication in publications])
+        commands = transaction(
+            [self._commands.publish(publication) for publication in publications]
+        )
         *_, executed = await self._run(PUBLISH, commands)
         if isinstance(executed, exceptions.RedisError):
             raise unavailable(executed)
@@ -96,10 +103,10 @@ class RedisBroker:
 
     async def subscription(self) -> RedisSubscription:
         """See `realtime.brokers.Broker.subscription`."""
-        connection = self._pool.make_connection()
+        connection: Connection = self._pool.make_connection()  # type: ignore[no-untyped-call]
         try:
             async with asyncio.timeout(self._deadline_seconds):
-                await connection.connect()
+                await connection.connect()  # type: ignore[no-untyped-call]
                 await connection.send_command("INFO", "server")
                 checked_version(await connection.read_response())
         except (exceptions.RedisError, OSError, TimeoutError, BrokerError) as error:
@@ -112,7 +119,7 @@ class RedisBroker:
         await self._pool.disconnect()
 
     async def _run(self, script: Script, commands: Sequence[Args]) -> list[Any]:
-        """Return a reply or an error reply for each command; teach Redis the script where it does not know it."""
+        """Return a reply or an error reply for each command; load the script if Redis lacks it."""
         deadline = asyncio.get_running_loop().time() + self._deadline_seconds
         replies = await self._exchange(commands, deadline)
         if any(map(lacks_script, replies)):
@@ -129,21 +136,22 @@ class RedisBroker:
                 await connection.send_packed_command(packed, check_health=False)
                 return [await _reply(connection) for _ in commands]
         except (exceptions.RedisError, OSError, TimeoutError) as error:
-            # redis-py has closed the connection, as it also does when this task is cancelled here: what is still to
-            # come on it would be read as the answer to somebody else's command.
+            # redis-py has closed the connection, as it also does when this task is cancelled here:
+            # what is still to come on it would be read as the answer to somebody else's command.
             raise unavailable(error) if is_error_reply(error) else unknown(error) from error
         finally:
             await self._pool.release(connection)
 
-    async def _ready_connection(self, deadline: float) -> AbstractConnection:
+    async def _ready_connection(self, deadline: float) -> Connection:
         try:
             async with asyncio.timeout_at(deadline):
-                return await self._pool.get_connection()
+                connection: Connection = await self._pool.get_connection()  # type: ignore[no-untyped-call]
+                return connection
         except (exceptions.RedisError, OSError, TimeoutError) as error:
             raise unavailable(error) from error
 
 
-async def _reply(connection: AbstractConnection) -> Any:
+async def _reply(connection: Connection) -> Any:
     try:
         return await connection.read_response(timeout=math.inf)
     except exceptions.ResponseError as error:
@@ -153,11 +161,11 @@ async def _reply(connection: AbstractConnection) -> Any:
 class RedisSubscription:
     """A `realtime.brokers.Subscription`.
 
-    On redis-py's bare connection, not on its `PubSub`: that one reconnects by itself, and whoever reads it cannot
-    tell (channels_redis#256).
+    On redis-py's bare connection, not on its `PubSub`: that one reconnects by itself, and whoever
+    reads it cannot tell (channels_redis#256).
     """
 
-    def __init__(self, connection: AbstractConnection, commands: Commands) -> None:
+    def __init__(self, connection: Connection, commands: Commands) -> None:
         self._connection = connection
         self._commands = commands
         self._strip = len(commands.channel_prefix)
@@ -191,5 +199,3 @@ class RedisSubscription:
     async def aclose(self) -> None:
         """Close the connection."""
         await self._connection.disconnect(nowait=True)
-
-

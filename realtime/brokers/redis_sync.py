@@ -1,7 +1,7 @@
 """Redis as the broker, for threads: the publishing half without an event loop.
 
-The same rules as `realtime.brokers.redis`, on the sync client, which is safe to share between threads and notices a
-fork. There is nothing to subscribe with: delivering is asyncio's.
+The same rules as `realtime.brokers.redis`, on the sync client, which is safe to share between
+threads and notices a fork. There is nothing to subscribe with: delivering is asyncio's.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any
 
 from redis import exceptions
 from redis.backoff import NoBackoff
-from redis.connection import AbstractConnection, ConnectionPool
+from redis.connection import Connection, ConnectionPool
 from redis.retry import Retry
 
 from realtime.brokers.commands import (
@@ -34,7 +34,9 @@ from realtime.publication import Publication, Receipt
 class SyncRedisBroker:
     """The publishing half of `realtime.brokers.Broker`, without async."""
 
-    def __init__(self, url: str, *, prefix: str = "rt", deadline_seconds: float = DEADLINE_SECONDS) -> None:
+    def __init__(
+        self, url: str, *, prefix: str = "rt", deadline_seconds: float = DEADLINE_SECONDS
+    ) -> None:
         """Connect lazily; arguments as for `realtime.brokers.redis.RedisBroker`."""
         self._commands = Commands(prefix)
         self._deadline_seconds = deadline_seconds
@@ -57,7 +59,9 @@ class SyncRedisBroker:
 
     def publish_many(self, publications: Sequence[Publication]) -> list[Receipt | RealtimeError]:
         """See `realtime.brokers.Broker.publish_many`."""
-        commands = transaction([self._commands.publish(publication) for publication in publications])
+        commands = transaction(
+            [self._commands.publish(publication) for publication in publications]
+        )
         *_, executed = self._run(commands)
         if isinstance(executed, exceptions.RedisError):
             raise unavailable(executed)
@@ -78,21 +82,22 @@ class SyncRedisBroker:
     def _exchange(self, commands: Sequence[Args], deadline: float) -> list[Any]:
         connection = self._ready_connection()
         try:
-            connection.send_packed_command(connection.pack_commands(commands), check_health=False)
+            packed = connection.pack_commands(commands)  # type: ignore[no-untyped-call]
+            connection.send_packed_command(packed, check_health=False)  # type: ignore[no-untyped-call]
             return [_reply(connection, deadline) for _ in commands]
         except (exceptions.RedisError, OSError) as error:
             raise unavailable(error) if is_error_reply(error) else unknown(error) from error
         finally:
             self._pool.release(connection)
 
-    def _ready_connection(self) -> AbstractConnection:
+    def _ready_connection(self) -> Connection:
         try:
             return self._pool.get_connection()
         except (exceptions.RedisError, OSError) as error:
             raise unavailable(error) from error
 
 
-def _reply(connection: AbstractConnection, deadline: float) -> Any:
+def _reply(connection: Connection, deadline: float) -> Any:
     try:
         return connection.read_response(timeout=max(0.001, deadline - time.monotonic()))
     except exceptions.ResponseError as error:

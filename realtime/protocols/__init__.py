@@ -1,8 +1,8 @@
 """Wire protocols: what clients say and hear, apart from how it is written.
 
-A protocol is one module: text of a frame to commands, replies and pushes to text. The commands stand here, so that
-the rules of a connection never see bytes. A new protocol is finished when `tests/contract/test_wire_protocol.py`
-passes with it.
+A protocol is one module: text of a frame to commands, replies and pushes to text. The commands
+stand here, so that the rules of a connection never see bytes. A new protocol is finished when
+`tests/contract/test_wire_protocol.py` passes with it.
 """
 
 from __future__ import annotations
@@ -72,10 +72,11 @@ class BadFrame(Exception):
 
 
 class WireProtocol(Protocol):
-    """What a protocol module offers. All functions are pure; text is one line of UTF-8 without a newline.
+    """What a protocol module offers.
 
-    Lines joined by newlines make a frame, in both directions. ``read`` never raises anything but `BadFrame`,
-    whatever it is given. Pushes to all subscribers of a channel are the same text.
+    All functions are pure; text is one line of UTF-8 without a newline. Lines joined by newlines
+    make a frame, in both directions. ``read`` never raises anything but `BadFrame`, whatever it is
+    given. Pushes to all subscribers of a channel are the same text.
     """
 
     PING: str
@@ -91,7 +92,7 @@ class WireProtocol(Protocol):
         """Return the reply to `Connect`."""
 
     def subscribed(self, command_id: int, position: Position) -> str:
-        """Return the reply to `Subscribe`: the first publication pushed after it is at ``position`` + 1."""
+        """Return the reply to `Subscribe`: the next push of the channel is at ``position`` + 1."""
 
     def done(self, command: Command) -> str:
         """Return the reply to a command that has no answer of its own."""
@@ -99,7 +100,9 @@ class WireProtocol(Protocol):
     def refused(self, command_id: int, refusal: Refusal) -> str:
         """Return the reply that says no."""
 
-    def publication(self, channel: str, position: Position, content: Content, *, first_of_epoch: bool) -> str:
+    def publication(
+        self, channel: str, position: Position, content: Content, *, first_of_epoch: bool
+    ) -> str:
         """Return the push of a publication; ``first_of_epoch`` names the epoch in it."""
 
     def gap(self, channel: str, gap: Gap, reason: str) -> str:

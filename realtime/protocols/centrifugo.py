@@ -1,6 +1,7 @@
-"""Centrifugo's JSON protocol (centrifugal.dev/docs/transports/client_protocol), as the stock SDKs speak it.
+"""Centrifugo's JSON protocol, as the stock SDKs speak it.
 
-Knows the bytes and nothing of what they lead to. Two pushes are ours, ignored by stock SDKs: ``gap`` and ``state``
+Source: centrifugal.dev/docs/transports/client_protocol. Knows the bytes and nothing of what they
+lead to. Two pushes are ours, ignored by stock SDKs: ``gap`` and ``state``
 (docs/protocol.md#extensions).
 """
 
@@ -29,7 +30,7 @@ from realtime.protocols import (
 
 PING = "{}"
 COMMANDS_LIMIT = 1024
-"""Commands in one frame; an SDK sends one `subscribe` per channel after a reconnect, all in one frame."""
+"""Commands in one frame; an SDK that comes back subscribes to all its channels in one."""
 
 
 class _OnChannel(msgspec.Struct):
@@ -118,7 +119,11 @@ def _wrong_arguments(line: str) -> Command:
         command_id = _read_any(line).get("id")
     except (msgspec.MsgspecError, UnicodeError, RecursionError):
         raise BadFrame("not a JSON object") from None
-    if not isinstance(command_id, int) or isinstance(command_id, bool) or not 0 < command_id < 2**32:
+    if (
+        not isinstance(command_id, int)
+        or isinstance(command_id, bool)
+        or not 0 < command_id < 2**32
+    ):
         raise BadFrame("a command needs an id from 1 on")
     return Refused(command_id, BAD_COMMAND)
 
@@ -132,9 +137,15 @@ def connected(command_id: int, client: str, version: str, ping_seconds: int) -> 
 def subscribed(command_id: int, position: Position) -> str:
     """Return the reply to `Subscribe`.
 
-    ``positioned`` without ``recoverable`` makes stock SDKs show the position and never ask for history.
+    ``positioned`` without ``recoverable`` makes stock SDKs show the position and never ask for
+    history.
     """
-    result = {"positioned": True, "recoverable": False, "epoch": position.epoch, "offset": position.offset}
+    result = {
+        "positioned": True,
+        "recoverable": False,
+        "epoch": position.epoch,
+        "offset": position.offset,
+    }
     return _text({"id": command_id, "subscribe": result})
 
 
@@ -143,7 +154,7 @@ _METHODS = {Unsubscribe: "unsubscribe", Publish: "publish", Ping: "ping"}
 
 def done(command: Command) -> str:
     """Return the empty reply to `Unsubscribe`, `Publish` or `Ping`."""
-    return _text({"id": command[0], _METHODS[type(command)]: {}})  # type: ignore[index,misc]
+    return _text({"id": command[0], _METHODS[type(command)]: {}})  # type: ignore[misc]
 
 
 def refused(command_id: int, refusal: Refusal) -> str:
