@@ -1,0 +1,91 @@
+"""Fixtures for all tests: a real Valkey, the app wired to it, and what may be missing on this machine."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from django.test import override_settings
+
+from tests.support.redis_server import RedisServer
+from tests.support.service import Service
+
+for name in [
+    name
+    for name in os.environ
+    if name.startswith(("REALTIME_", "NOTIFIER_")) and name != "NOTIFIER_REQUIRE"
+]:
+    del os.environ[name]  # the tests' settings are the tests' own
+
+SDK = Path(__file__).parent / "e2e" / "sdk" / "node_modules"
+CHROMIUM = next(
+    filter(None, map(shutil.which, ["chromium", "chromium-browser", "google-chrome"])), None
+)
+MISSING = {
+    "browser": None if CHROMIUM else "there is no Chromium on this machine",
+    "node": None
+    if shutil.which("node") and SDK.is_dir()
+    else "Node, or `npm ci` in tests/e2e/sdk, is missing",
+}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Leave out by name what this machine cannot run; under NOTIFIER_REQUIRE, let it fail instead."""
+    required = os.environ.get("NOTIFIER_REQUIRE", "").split(",")
+    for item in items:
+        for need, problem in MISSING.items():
+            if problem and item.get_closest_marker(need) and need not in required:
+                item.add_marker(pytest.mark.skip(reason=problem))
+
+
+@pytest.fixture(scope="session")
+def redis_server() -> Iterator[RedisServer]:
+    """One Valkey for all tests that do not break it."""
+    server = RedisServer().start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def own_redis() -> Iterator[RedisServer]:
+    """A Valkey of this test alone, to be broken."""
+    server = RedisServer().start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def wired(redis_server: RedisServer) -> Iterator[str]:
+    """The app's settings point to the real Valkey, under a prefix of this test's own; returns the prefix."""
+    prefix = f"test-{secrets.token_hex(4)}"
+    with override_settings(REALTIME_REDIS_URL=redis_server.url, REALTIME_REDIS_PREFIX=prefix):
+        yield prefix
+
+
+@pytest.fixture
+async def node(wired: str) -> AsyncIterator[Any]:
+    """The node of this test's loop, closed in the end."""
+    from realtime import wiring
+
+    yield wiring.node()
+    await wiring.aclose()
+
+
+@pytest.fixture
+def serve() -> Iterator[Callable[..., Service]]:
+    """Start services that end with the test."""
+    started: list[Service] = []
+
+    def start(redis_url: str, server: str = "uvicorn", *, live: bool = True, **env: str) -> Service:
+        service = Service(redis_url, server, **env)
+        started.append(service)
+        return service.start(live=live)
+
+    yield start
+    for service in started:
+        service.stop()

@@ -1,0 +1,130 @@
+"""A real server process that serves the foreign host project of `tests.settings`."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from tests.support.eventually import eventually_sync
+
+ROOT = Path(__file__).resolve().parents[2]
+SERVERS = ("uvicorn", "daphne")
+KEY = {"X-API-Key": "test-key"}
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+class Service:
+    """One server process; `log` is all that it has printed."""
+
+    def __init__(
+        self,
+        redis_url: str,
+        server: str = "uvicorn",
+        *,
+        app: str = "tests.asgi:application",
+        **env: str,
+    ) -> None:
+        self.server = server
+        self._app = app
+        self._redis_url = redis_url
+        self._env = env
+        self._log = Path(
+            os.path.join(os.environ.get("TMPDIR", "/tmp"), f"service-{os.getpid()}-{id(self)}.log")
+        )
+        self._process: subprocess.Popen[bytes] | None = None
+        self.port = free_port()
+        self.http = f"http://127.0.0.1:{self.port}"
+        self.ws = f"ws://127.0.0.1:{self.port}/connection/websocket"
+
+    def start(self, *, live: bool = True) -> Service:
+        with self._log.open("ab") as log:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", *self._command()],
+                cwd=ROOT,
+                env={
+                    **os.environ,
+                    "DJANGO_SETTINGS_MODULE": "tests.settings",
+                    "TEST_REDIS_URL": self._redis_url,
+                    **self._env,
+                },
+                stdout=log,
+                stderr=log,
+            )
+        try:
+            eventually_sync(self.is_live if live else self.is_alive, seconds=20)
+        except AssertionError:
+            raise AssertionError(f"the service did not start:\n{self.log}") from None
+        return self
+
+    def _command(self) -> list[str]:
+        if self.server == "daphne":
+            return [
+                "daphne",
+                "-b",
+                "127.0.0.1",
+                "-p",
+                str(self.port),
+                "--ping-interval",
+                "0",
+                self._app,
+            ]
+        return [
+            *("uvicorn", self._app, "--port", str(self.port), "--ws", "websockets-sansio"),
+            *("--ws-per-message-deflate", "false", "--timeout-graceful-shutdown", "5"),
+        ]
+
+    def is_alive(self) -> bool:
+        return self._status("/livez") == 200
+
+    def is_live(self) -> bool:
+        return self._status("/readyz") == 200
+
+    def _status(self, path: str) -> int:
+        try:
+            return httpx.get(self.http + path, timeout=2).status_code
+        except httpx.HTTPError:
+            return 0
+
+    def publish(self, channel: str, data: Any, **fields: Any) -> dict[str, Any]:
+        """Publish over HTTP and return the result; anything but success fails the test."""
+        response = self.post("publish", {"channel": channel, "data": data, **fields})
+        assert response.status_code == 200, response.text
+        result: dict[str, Any] = response.json()["result"]
+        return result
+
+    def post(self, method: str, body: Any) -> httpx.Response:
+        return httpx.post(f"{self.http}/api/{method}", json=body, headers=KEY, timeout=5)
+
+    @property
+    def log(self) -> str:
+        return self._log.read_text(errors="replace")
+
+    @property
+    def pid(self) -> int:
+        assert self._process is not None
+        return self._process.pid
+
+    def stop(self) -> None:
+        self._end(signal.SIGTERM)
+        self._log.unlink(missing_ok=True)
+
+    def kill(self) -> None:
+        self._end(signal.SIGKILL)
+
+    def _end(self, number: signal.Signals) -> None:
+        if self._process is not None:
+            self._process.send_signal(number)
+            self._process.wait(timeout=30)
+            self._process = None
