@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from typing import cast
 
 from channels.routing import ProtocolTypeRouter, URLRouter
 from django.core.asgi import get_asgi_application
@@ -13,7 +14,7 @@ os.environ.setdefault("DJANGO_SETTINGS_MODULE", "notifier.settings")
 django_application = get_asgi_application()
 
 from notifier.refusal import refuse_websocket  # noqa: E402
-from realtime.endpoint import HttpEndpoint  # noqa: E402
+from realtime.endpoint import App, HttpEndpoint  # noqa: E402
 from realtime.routing import lifespan, websocket_urlpatterns  # noqa: E402
 
 # Channels routes ASGI applications with Django's patterns, whose types know only views.
@@ -22,7 +23,7 @@ _otherwise = re_path(r"", refuse_websocket)  # type: ignore[arg-type]
 application = ProtocolTypeRouter(
     {
         # The API answers before Django: its views would allow a tenth of the requests (ADR).
-        "http": HttpEndpoint(django_application),
+        "http": HttpEndpoint(cast(App, django_application)),
         "websocket": URLRouter([*websocket_urlpatterns, _otherwise]),
         "lifespan": lifespan,
     }

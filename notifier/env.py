@@ -24,6 +24,7 @@ SECRET_KEY_CHARACTERS = 50
 WORKERS_AT_MOST = 256
 
 DEFAULT_HOST = "127.0.0.1"
+ANY_ORIGIN = "*"
 LOOPBACK_HOSTS = ("localhost", "127.0.0.1", "[::1]")
 
 _YES = frozenset({"1", "true", "yes", "on"})
@@ -200,6 +201,8 @@ def _allowed_hosts(environ: Mapping[str, str], *, debug: bool) -> tuple[str, ...
 def _origins(environ: Mapping[str, str]) -> tuple[str, ...]:
     origins = _list(environ, "ALLOWED_ORIGINS")
     for origin in origins:
+        if origin == ANY_ORIGIN:
+            continue
         parts = urlsplit(origin)
         if parts.scheme not in {"http", "https"} or origin != f"{parts.scheme}://{parts.netloc}":
             raise BadEnvironment(

@@ -13,7 +13,7 @@ import os
 import socket
 import sys
 import threading
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, MutableMapping
 from types import FrameType
 from typing import Any
 
@@ -38,15 +38,44 @@ UNACKNOWLEDGED_SECONDS = 20
 BACKLOG = 2048
 
 Drain = Callable[[float], Awaitable[None]]
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+App = Callable[[MutableMapping[str, Any], Receive, Send], Awaitable[None]]
+
+
+class LeavingNotice:
+    """The app, with a /readyz that says no as soon as the worker is leaving.
+
+    Only the server knows that it leaves; the app below may be as well as ever.
+    """
+
+    def __init__(self, app: App) -> None:
+        self._app = app
+        self._leaving = False
+
+    def leave(self) -> None:
+        """From now on, /readyz sends traffic elsewhere."""
+        self._leaving = True
+
+    async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
+        """Serve one request or connection (ASGI 3)."""
+        if self._leaving and scope["type"] == "http" and scope["path"] == "/readyz":
+            headers = [(b"content-type", b"application/json"), (b"cache-control", b"no-store")]
+            await send({"type": "http.response.start", "status": 503, "headers": headers})
+            body = b'{"status":"not live","reason":"leaving"}'
+            await send({"type": "http.response.body", "body": body})
+            return
+        await self._app(scope, receive, send)
 
 
 class Server(uvicorn.Server):
     """uvicorn that leaves in four steps: not ready, no new ones, drain, stop.
 
     Args:
-        drain: sends the clients away within the seconds it is given; it says "not ready" from its
-            first moment.
+        stand_down: tells whoever asks /readyz to send traffic elsewhere.
         linger_seconds: how long new connections are still accepted after that.
+        drain: sends the clients away within the seconds it is given.
     """
 
     def __init__(
@@ -151,14 +180,14 @@ def watch_lifeline(
 
     def watch() -> None:
         os.read(lifeline, 1)  # nobody writes: this returns at the end of the launcher
-        with_loop_running(loop, leave)
+        _call_in(loop, leave)
         threading.Event().wait(STOP_SECONDS)
         os._exit(1)
 
     threading.Thread(target=watch, name="lifeline", daemon=True).start()
 
 
-def with_loop_running(loop: asyncio.AbstractEventLoop, call: Callable[[], None]) -> None:
+def _call_in(loop: asyncio.AbstractEventLoop, call: Callable[[], None]) -> None:
     """Call in the loop, unless it has ended in this very moment."""
     try:
         loop.call_soon_threadsafe(call)
@@ -184,20 +213,18 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
 
     # Imported here: they need Django's settings, the launcher and its tests need the rest.
-    from realtime.wiring import drain, stand_down
-
     from notifier.asgi import application
+    from realtime.wiring import drain
 
+    notice = LeavingNotice(application)
     server = Server(
-        server_config(application),
-        stand_down=stand_down,
+        server_config(notice),
+        stand_down=notice.leave,
         drain=drain,
         linger_seconds=options.linger,
     )
     listener = socket.socket(fileno=options.fd)
-    asyncio.run(
-        serve(server, listener, options.lifeline),
-    )
+    asyncio.run(serve(server, listener, options.lifeline))
     return 0
 
 

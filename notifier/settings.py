@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from notifier.env import read_environment
+from notifier.env import ANY_ORIGIN, read_environment
 from notifier.logs import logging_settings, stderr_is_terminal
 
 ENVIRONMENT = read_environment(os.environ)
@@ -15,7 +15,7 @@ BASE_DIR = Path(__file__).resolve().parent.parent
 SECRET_KEY = ENVIRONMENT.secret_key
 DEBUG = ENVIRONMENT.debug
 ALLOWED_HOSTS = list(ENVIRONMENT.allowed_hosts)
-CSRF_TRUSTED_ORIGINS = list(ENVIRONMENT.allowed_origins)
+CSRF_TRUSTED_ORIGINS = [origin for origin in ENVIRONMENT.allowed_origins if origin != ANY_ORIGIN]
 
 INSTALLED_APPS = [
     "daphne",  # first: it takes over `manage.py runserver`

@@ -159,7 +159,7 @@ def test_the_deployment_check_has_no_warning_and_silences_none():
 
 
 def test_without_any_environment_a_command_prints_its_help(tmp_path):
-    helped = manage("help", "publish", NOTIFIER_RUN_DIR=str(tmp_path))
+    helped = manage("help", "runserver", NOTIFIER_RUN_DIR=str(tmp_path))
     assert helped.returncode == 0, helped.stderr
 
 

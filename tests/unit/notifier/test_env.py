@@ -125,10 +125,10 @@ def test_secrets_do_not_show_in_the_representation():
 def test_lists_are_separated_by_commas():
     env = read_environment(
         PRODUCTION
-        | {"ALLOWED_HOSTS": "a.example, b.example,", "ALLOWED_ORIGINS": "https://a.example:8443"}
+        | {"ALLOWED_HOSTS": "a.example, b.example,", "ALLOWED_ORIGINS": "https://a.example:8443,*"}
     )
     assert env.allowed_hosts == ("a.example", "b.example")
-    assert env.allowed_origins == ("https://a.example:8443",)
+    assert env.allowed_origins == ("https://a.example:8443", "*")
 
 
 def test_namespaces_come_as_json_or_from_a_file(tmp_path):

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from notifier.server import Server, listening_socket, server_config
+from notifier.server import LeavingNotice, Server, listening_socket, server_config
 
 
 async def app(scope, receive, send):
@@ -77,6 +77,24 @@ async def test_while_it_lingers_it_is_not_ready_and_still_answers():
         await leaving.standing_down.wait()
         assert b"204" in await leaving.answer()
         assert not leaving.draining.is_set()
+
+
+async def test_a_leaving_worker_is_alive_and_not_ready():
+    notice = LeavingNotice(app)
+    assert await status(notice, "/readyz") == 204
+    notice.leave()
+    assert await status(notice, "/readyz") == 503
+    assert await status(notice, "/livez") == 204
+
+
+async def status(application, path: str) -> int:
+    sent = []
+
+    async def send(message):
+        sent.append(message)
+
+    await application({"type": "http", "path": path}, None, send)
+    return sent[0]["status"]
 
 
 async def test_while_it_drains_nobody_new_comes_in():
