@@ -1,0 +1,515 @@
+/** client.js against a real WebSocket server that says what a test wants it to say. */
+
+import assert from "node:assert/strict";
+import { spawn } from "node:child_process";
+import { once } from "node:events";
+import { describe, test } from "node:test";
+import { next, nextState, record, start } from "./support.mjs";
+
+/** A subscription that is live, and the server's end of it. */
+async function subscribed(t, { position = { epoch: "A", offset: 4 }, ...options } = {}) {
+  const { server, open } = await start(t, options);
+  server.positions["public:news"] = position;
+  const live = open();
+  const news = live.subscribe("public:news");
+  await next(news, "subscribed");
+  return { server, live, news, peer: await server.peers.take() };
+}
+
+describe("connecting", () => {
+  test("sends connect and all subscribes in the first frame", async (t) => {
+    const { server, open } = await start(t);
+    const live = open();
+    live.subscribe("public:a");
+    live.subscribe("public:b");
+    const peer = await server.peers.take();
+    const first = await peer.frameWith("connect");
+    assert.deepEqual(first.map(({ id }) => id), [1, 2, 3]);
+    assert.deepEqual(first.map(({ subscribe }) => subscribe?.channel), [undefined, "public:a", "public:b"]);
+  });
+
+  test("is live and knows its latency", async (t) => {
+    const { open } = await start(t);
+    const live = open();
+    assert.deepEqual(live.state, { state: "connecting", reason: "", retryInMs: null, latencyMs: null });
+    const state = await next(live, "state", ({ latencyMs }) => latencyMs !== null);
+    assert.equal(state.state, "live");
+    assert.ok(state.latencyMs >= 0 && state.latencyMs < 10_000);
+  });
+
+  test("measures its latency again and again", async (t) => {
+    const { open } = await start(t, { latencyEveryMs: 5 });
+    const live = open();
+    for (let n = 0; n < 3; n += 1) await next(live, "state", ({ latencyMs }) => latencyMs !== null);
+  });
+
+  test("returns the same subscription for the same channel", async (t) => {
+    const { live, news } = await subscribed(t);
+    assert.equal(live.subscribe("public:news"), news);
+  });
+
+  test("spreads many subscribes over frames that the server takes", async (t) => {
+    const { server, open } = await start(t);
+    const live = open();
+    for (let n = 0; n < 999; n += 1) live.subscribe(`public:${n}-${"x".repeat(240)}`);
+    const last = live.subscribe("public:last");
+    assert.throws(() => live.subscribe("public:one-too-many"), { code: "too-many" });
+    const peer = await server.peers.take();
+    await next(last, "subscribed");
+    const sizes = [];
+    for (let n = 0; n < 4; n += 1) sizes.push((await peer.frames.take()).length);
+    assert.ok(Math.max(...sizes) <= 65_536, String(sizes));
+  });
+
+  test("that is refused for now is tried again, and for good is not", async (t) => {
+    const { server, open } = await start(t);
+    const errors = [
+      { code: 100, message: "internal server error", temporary: true },
+      { code: 101, message: "unauthorized" },
+    ];
+    server.override = ({ id, connect }) => (connect ? { id, error: errors.shift() } : null);
+    const live = open();
+    const again = await nextState(live, "reconnecting");
+    assert.equal(again.reason, "internal server error");
+    assert.equal((await nextState(live, "closed")).reason, "unauthorized");
+  });
+
+  test("gives up on a server that does not answer", async (t) => {
+    const { server, open } = await start(t, { answerMs: 20 });
+    server.override = () => undefined;
+    assert.equal((await nextState(open(), "reconnecting")).reason, "no-answer");
+  });
+});
+
+describe("frames", () => {
+  test("a ping is answered at once by a pong", async (t) => {
+    const { peer } = await subscribed(t);
+    peer.send({});
+    for (;;) if ((await peer.frames.take()) === "{}") return;
+  });
+
+  test("a publication arrives with all that is known of it", async (t) => {
+    const { peer, news } = await subscribed(t);
+    const tags = { event: "order.shipped", region: "eu" };
+    peer.publish("public:news", { data: { title: "Hi" }, offset: 5, tags });
+    assert.deepEqual(await next(news, "publication"), {
+      channel: "public:news",
+      data: { title: "Hi" },
+      event: "order.shipped",
+      tags,
+      offset: 5,
+      epoch: "A",
+    });
+  });
+
+  test("several messages in one frame arrive in order", async (t) => {
+    const { peer, news } = await subscribed(t);
+    const heard = record(news);
+    peer.publish("public:news", { data: 1, offset: 5 }, { data: 2, offset: 6 }, { data: 3, offset: 7 });
+    await next(news, "publication", ({ offset }) => offset === 7);
+    assert.deepEqual(heard, ["A5", "A6", "A7"]);
+  });
+
+  test("a server without positions is listened to all the same", async (t) => {
+    const { server, open } = await start(t);
+    server.override = ({ id, subscribe }) => (subscribe ? { id, subscribe: {} } : null);
+    const news = open().subscribe("public:news");
+    const peer = await server.peers.take();
+    await next(news, "subscribed");
+    peer.publish("public:news", { data: 1 });
+    const { data, offset, epoch } = await next(news, "publication");
+    assert.deepEqual([data, offset, epoch], [1, null, null]);
+  });
+
+  test("what is for channels of others, or of a newer server, is passed over", async (t) => {
+    const { peer, news } = await subscribed(t);
+    peer.send(
+      { push: { channel: "public:other", pub: { data: 0, offset: 1 } } },
+      { push: { channel: "public:news", hologram: {} } },
+      { push: { channel: "public:news", join: { info: { client: "c2" } } } },
+      { id: 4711, rpc: {} },
+      { news: "from the future" },
+    );
+    peer.publish("public:news", { data: 1, offset: 5 });
+    assert.equal((await next(news, "publication")).data, 1);
+  });
+
+  const malformed = {
+    "no JSON": "<html>502 Bad Gateway</html>",
+    "half a message": '{"push":{"channel":"public:news","pub":{"da',
+    "a number": "42",
+    null: "null",
+    "an array": "[1,2]",
+    "a push that is none": '{"push":7}',
+    "a publication that is none": '{"push":{"channel":"public:news","pub":"x"}}',
+    "an offset that is none": '{"push":{"channel":"public:news","pub":{"data":1,"offset":"5"}}}',
+    "an offset beyond counting": '{"push":{"channel":"public:news","pub":{"data":1,"offset":9007199254740993}}}',
+    "tags that are none": '{"push":{"channel":"public:news","pub":{"data":1,"offset":5,"tags":[]}}}',
+    "a gap without a start": '{"push":{"channel":"public:news","gap":{"epoch":"A","to":7,"reason":"slow"}}}',
+    "a state that is none": '{"push":{"state":{"live":"yes"}}}',
+    "an id that is none": '{"id":"one","connect":{}}',
+    "nesting without end": "[".repeat(200_000),
+    "a binary frame": Buffer.from([1, 2, 3]),
+  };
+  for (const [what, frame] of Object.entries(malformed)) {
+    test(`${what} ends the connection, which comes back`, async (t) => {
+      const { server, live, peer } = await subscribed(t);
+      peer.raw(frame);
+      assert.match((await nextState(live, "reconnecting")).reason, /^malformed-frame: /);
+      assert.equal((await peer.closed).code, 4000);
+      await server.peers.take();
+      await nextState(live, "live");
+    });
+  }
+});
+
+describe("gaps", () => {
+  test("a gap that the server announces is passed on with times and a moment to refetch", async (t) => {
+    const { peer, news } = await subscribed(t, { random: () => 0.5 });
+    const before = Date.now();
+    peer.gap("public:news", { epoch: "A", from: 5, to: 7, reason: "slow" });
+    const { since, until, ...gap } = await next(news, "gap");
+    assert.deepEqual(gap, {
+      channel: "public:news",
+      epoch: "A",
+      from: 5,
+      to: 7,
+      missed: 3,
+      reason: "slow",
+      refetchAfterMs: 5000,
+    });
+    assert.ok(since <= until && until >= before);
+  });
+
+  test("an open gap says that nobody knows how many", async (t) => {
+    const { peer, news } = await subscribed(t);
+    peer.gap("public:news", { epoch: "A", from: 5, to: null, reason: "broker" });
+    const { missed, to } = await next(news, "gap");
+    assert.deepEqual([missed, to], [null, null]);
+  });
+
+  test("a gap while the broker was away starts when it went away", async (t) => {
+    const { live, peer, news } = await subscribed(t);
+    const subscribedBy = Date.now();
+    peer.send({ push: { state: { live: false, reason: "broker" } } });
+    await nextState(live, "not-live");
+    peer.send({ push: { state: { live: true } } });
+    peer.gap("public:news", { epoch: "A", from: 5, to: 5, reason: "broker" });
+    assert.ok((await next(news, "gap")).since >= subscribedBy);
+  });
+
+  const returns = {
+    "in the same epoch the number is exact": [{ epoch: "A", offset: 9 }, [10], ["gap A6-9 reconnect", "A10"]],
+    "at the same position nothing was missed": [{ epoch: "A", offset: 5 }, [6], ["A6"]],
+    "behind its position it drops what it had": [{ epoch: "A", offset: 3 }, [4, 5, 6], ["A6"]],
+    "in another epoch the old end is open": [
+      { epoch: "B", offset: 2 },
+      [3],
+      ["gap A6- reconnect", "gap B1-2 reconnect", "B3"],
+    ],
+    "in an empty epoch only the old end is open": [{ epoch: "B", offset: 0 }, [1], ["gap A6- reconnect", "B1"]],
+  };
+  for (const [what, [position, offsets, expected]] of Object.entries(returns)) {
+    test(`after a reconnect ${what}`, async (t) => {
+      const { server, news, peer } = await subscribed(t);
+      const heard = record(news);
+      peer.publish("public:news", { data: 0, offset: 5 });
+      await next(news, "publication");
+      server.positions["public:news"] = position;
+      peer.socket.terminate();
+      const again = await server.peers.take();
+      await next(news, "subscribed");
+      again.publish("public:news", ...offsets.map((offset) => ({ data: 0, offset })));
+      await next(news, "publication", ({ offset }) => offset === offsets.at(-1));
+      assert.deepEqual(heard, ["A5", ...expected]);
+    });
+  }
+
+  test("of a reconnect start when the server was last heard", async (t) => {
+    const { server, news, peer } = await subscribed(t);
+    server.positions["public:news"] = { epoch: "A", offset: 6 };
+    const before = Date.now();
+    peer.publish("public:news", { data: 1, offset: 5 });
+    await next(news, "publication");
+    peer.socket.terminate();
+    const { since, until } = await next(news, "gap");
+    assert.ok(since >= before && since <= until);
+  });
+});
+
+describe("the state", () => {
+  test("says that the broker is away, and that it is back", async (t) => {
+    const { live, peer } = await subscribed(t);
+    peer.send({ push: { state: { live: false, reason: "broker" } } });
+    assert.equal((await nextState(live, "not-live")).reason, "broker");
+    peer.send({ push: { state: { live: true } } });
+    await nextState(live, "live");
+  });
+
+  test("is true from the start, whatever comes first", async (t) => {
+    const { server, open } = await start(t);
+    server.override = ({ id, connect }, peer) => {
+      if (!connect) return null;
+      peer.send({ push: { state: { live: false, reason: "broker" } } });
+      return { id, connect: server.connectReply };
+    };
+    const live = open();
+    await nextState(live, "not-live");
+  });
+
+  test("says when the next attempt comes, later each time", async (t) => {
+    const { server, open } = await start(t, { random: () => 0.999, retryFirstMs: 4, retryMostMs: 12 });
+    server.override = (_, peer) => void peer.socket.terminate();
+    const live = open();
+    const waits = [];
+    for (let n = 0; n < 4; n += 1) waits.push((await nextState(live, "reconnecting")).retryInMs);
+    assert.deepEqual(waits, [3, 7, 11, 11]);
+  });
+
+  for (const code of [1000, 1001, 1011, 1012, 3001, 3008, 3012, 4000, 4499]) {
+    test(`comes back after close code ${code}`, async (t) => {
+      const { server, live, peer } = await subscribed(t);
+      peer.socket.close(code, "because");
+      assert.equal((await nextState(live, "reconnecting")).reason, "because");
+      await server.peers.take();
+      await nextState(live, "live");
+    });
+  }
+
+  for (const code of [1009, 3500, 3501, 3999, 4500, 4999]) {
+    test(`stays away after close code ${code}`, async (t) => {
+      const { live, news, peer } = await subscribed(t);
+      const ended = next(news, "unsubscribed");
+      peer.socket.close(code, "because");
+      assert.equal((await nextState(live, "closed")).reason, "because");
+      assert.equal((await ended).code, code);
+      assert.equal(news.state, "unsubscribed");
+      assert.throws(() => live.subscribe("public:more"), { code: "closed" });
+    });
+  }
+
+  test("a disconnect push decides by itself, else by its code", async (t) => {
+    const cases = [
+      [{ code: 3000, reason: "x", reconnect: false }, "closed"],
+      [{ code: 3503, reason: "x", reconnect: true }, "reconnecting"],
+      [{ code: 3503, reason: "x" }, "closed"],
+      [{ code: 3001, reason: "x" }, "reconnecting"],
+    ];
+    for (const [disconnect, expected] of cases) {
+      const { live, peer } = await subscribed(t);
+      peer.send({ push: { disconnect } });
+      assert.equal((await nextState(live, expected)).reason, "x");
+    }
+  });
+
+  test("a server that has fallen silent counts as dead", async (t) => {
+    const { server, open } = await start(t, { pingGraceMs: 10, latencyEveryMs: 60_000 });
+    server.connectReply = { ...server.connectReply, ping: 0.02 };
+    const live = open();
+    assert.equal((await nextState(live, "reconnecting")).reason, "server-silent");
+  });
+
+  test("a server that only pings is alive", async (t) => {
+    const { server, open } = await start(t, { pingGraceMs: 100, latencyEveryMs: 60_000 });
+    server.connectReply = { ...server.connectReply, ping: 0.1 };
+    const live = open();
+    const lost = nextState(live, "reconnecting").then(() => assert.fail("gave up a server that pings"));
+    const peer = await server.peers.take();
+    await nextState(live, "live");
+    const beats = (async () => {
+      for (let n = 0; n < 10; n += 1) {
+        const pong = (async () => {
+          while ((await peer.frames.take()) !== "{}");
+        })();
+        await new Promise((resolve) => setTimeout(resolve, 50)); // the server's own rhythm, not a wait for the client
+        peer.send({});
+        await pong;
+      }
+    })();
+    await Promise.race([lost, beats]);
+  });
+});
+
+describe("a subscription", () => {
+  test("that is refused ends with an error, and its neighbour does not notice", async (t) => {
+    const { server, open } = await start(t);
+    server.override = ({ id, subscribe }) =>
+      subscribe?.channel === "secret" ? { id, error: { code: 103, message: "permission denied" } } : null;
+    const live = open();
+    const secret = live.subscribe("secret");
+    const news = live.subscribe("public:news");
+    const [error] = await Promise.all([next(secret, "error"), next(news, "subscribed")]);
+    assert.deepEqual([error.code, error.message, error.temporary], [103, "permission denied", false]);
+    assert.equal(secret.state, "unsubscribed");
+    assert.notEqual(live.subscribe("secret"), secret);
+  });
+
+  for (const error of [{ code: 100, message: "away", temporary: true }, { code: 7, message: "" }, { code: 109, message: "" }]) {
+    test(`that is refused for now (${error.code}) is asked for again`, async (t) => {
+      const { server, open } = await start(t);
+      let refusals = 3;
+      server.override = ({ id, subscribe }) => (subscribe && refusals-- > 0 ? { id, error } : null);
+      await next(open().subscribe("public:news"), "subscribed");
+      assert.equal(refusals, -1);
+    });
+  }
+
+  test("that waits for the broker is asked for at once when it is back", async (t) => {
+    const { server, open } = await start(t, { retryFirstMs: 3_600_000, retryMostMs: 3_600_000, random: () => 0.9 });
+    let away = true;
+    server.override = ({ id, subscribe }) =>
+      subscribe && away ? { id, error: { code: 100, message: "the broker is away", temporary: true } } : null;
+    const live = open();
+    const news = live.subscribe("public:news");
+    const peer = await server.peers.take();
+    peer.send({ push: { state: { live: false, reason: "broker" } } });
+    await nextState(live, "not-live");
+    away = false;
+    peer.send({ push: { state: { live: true } } });
+    await next(news, "subscribed");
+  });
+
+  test("that the server ends for good stays ended", async (t) => {
+    const { live, news, peer } = await subscribed(t);
+    peer.send({ push: { channel: "public:news", unsubscribe: { code: 2000, reason: "revoked" } } });
+    assert.deepEqual(await next(news, "unsubscribed"), { channel: "public:news", code: 2000, reason: "revoked" });
+    assert.notEqual(live.subscribe("public:news"), news);
+  });
+
+  test("that the server interrupts comes back and says what it missed", async (t) => {
+    const { server, news, peer } = await subscribed(t);
+    server.positions["public:news"] = { epoch: "A", offset: 6 };
+    peer.send({ push: { channel: "public:news", unsubscribe: { code: 2500, reason: "insufficient" } } });
+    const { from, to } = await next(news, "gap");
+    assert.deepEqual([from, to], [5, 6]);
+    assert.equal(news.state, "subscribed");
+  });
+
+  test("that is ended here hears nothing more", async (t) => {
+    const { live, news, peer } = await subscribed(t);
+    const heard = record(news);
+    news.unsubscribe();
+    const again = live.subscribe("public:news");
+    peer.publish("public:news", { data: "late", offset: 5 });
+    const messages = await peer.frameWith("unsubscribe");
+    assert.deepEqual(messages.map((message) => Object.keys(message)[1]), ["unsubscribe", "subscribe"]);
+    await next(again, "subscribed");
+    assert.deepEqual(heard, []);
+  });
+});
+
+describe("publishing", () => {
+  test("resolves when the server has published", async (t) => {
+    const { live, peer } = await subscribed(t);
+    const done = live.publish("chat:lobby", { text: "hi" });
+    const messages = await peer.frameWith("publish");
+    assert.deepEqual(messages.at(-1).publish, { channel: "chat:lobby", data: { text: "hi" } });
+    assert.equal(await done, undefined);
+  });
+
+  test("waits for a connection that is being made", async (t) => {
+    const { open } = await start(t);
+    await open().publish("chat:lobby", 1);
+  });
+
+  test("rejects with the server's code", async (t) => {
+    const { server, live } = await subscribed(t);
+    server.override = ({ id, publish }) => (publish ? { id, error: { code: 103, message: "permission denied" } } : null);
+    await assert.rejects(live.publish("public:news", 1), { code: 103, message: "permission denied", outcome: "not-done" });
+  });
+
+  test("rejects as unknown if the connection breaks before the answer", async (t) => {
+    const { server, live } = await subscribed(t);
+    server.override = ({ publish }, peer) => (publish ? void peer.socket.terminate() : null);
+    await assert.rejects(live.publish("chat:lobby", 1), {
+      code: "unknown-outcome",
+      message: /^unknown outcome/,
+      outcome: "unknown",
+    });
+  });
+
+  test("rejects as unknown if no answer comes", async (t) => {
+    const { server, live } = await subscribed(t, { answerMs: 50 });
+    server.override = ({ publish }) => (publish ? undefined : null);
+    await assert.rejects(live.publish("chat:lobby", 1), { code: "unknown-outcome" });
+    assert.equal(live.state.state, "live");
+  });
+
+  test("rejects at once while there is no connection", async (t) => {
+    const { live, peer } = await subscribed(t, { retryFirstMs: 3_600_000, retryMostMs: 3_600_000, random: () => 0.9 });
+    peer.socket.terminate();
+    await nextState(live, "reconnecting");
+    await assert.rejects(live.publish("chat:lobby", 1), { code: "not-connected", outcome: "not-done" });
+  });
+
+  test("rejects what was never sent as not done", async (t) => {
+    const { server, open } = await start(t);
+    await server.stop();
+    await assert.rejects(open().publish("chat:lobby", 1), { code: "not-connected", outcome: "not-done" });
+  });
+
+  test("refuses here what would cost the connection", async (t) => {
+    const { live } = await subscribed(t);
+    await assert.rejects(live.publish("chat:lobby", "ä".repeat(40_001)), { code: "too-large" });
+    await assert.rejects(live.publish("chat:lobby", undefined), TypeError);
+    await assert.rejects(live.publish("chat:lobby", 1n), TypeError);
+    assert.equal(live.state.state, "live");
+  });
+
+  test("has a bound on what may wait", async (t) => {
+    const { server, live } = await subscribed(t);
+    server.override = ({ publish }) => (publish ? undefined : null);
+    const waiting = Array.from({ length: 256 }, (_, n) => live.publish("chat:lobby", n));
+    const ended = Promise.allSettled(waiting);
+    await assert.rejects(live.publish("chat:lobby", "more"), { code: "too-many" });
+    live.close();
+    assert.ok((await ended).every(({ status }) => status === "rejected"));
+  });
+});
+
+describe("closing", () => {
+  test("says so, and the server sees a normal close", async (t) => {
+    const { live, news, peer } = await subscribed(t);
+    const ended = next(news, "unsubscribed");
+    live.close();
+    assert.equal(live.state.state, "closed");
+    assert.equal(live.state.reason, "closed-here");
+    await ended;
+    assert.equal((await peer.closed).code, 1000);
+    live.close();
+  });
+
+  test("from inside an event ends the rest of the frame", async (t) => {
+    const { live, news, peer } = await subscribed(t);
+    const heard = record(news);
+    news.addEventListener("publication", () => live.close());
+    peer.publish("public:news", { data: 1, offset: 5 }, { data: 2, offset: 6 });
+    await peer.closed;
+    assert.deepEqual(heard, ["A5"]);
+  });
+
+  const lives = {
+    "a live connection": "live.addEventListener('state', (e) => e.detail.latencyMs !== null && live.close());",
+    "a connection that waits for its next attempt":
+      "live.addEventListener('state', (e) => e.detail.state === 'reconnecting' && live.close());",
+    "a connection that is being made": "live.close();",
+  };
+  for (const [what, script] of Object.entries(lives)) {
+    test(`of ${what} leaves no timer behind: the process ends by itself`, async (t) => {
+      const { server } = await start(t);
+      if (what.includes("waits")) await server.stop();
+      const url = (path) => JSON.stringify(new URL(path, import.meta.url).href);
+      const program = `
+        import { WebSocket } from ${url("../sdk/node_modules/ws/wrapper.mjs")};
+        import { connect } from ${url("../../../realtime/static/realtime/client.js")};
+        const live = connect({ url: ${JSON.stringify(server.url)}, WebSocket, random: () => 0.9, retryFirstMs: 1e6, retryMostMs: 1e6 });
+        live.subscribe("public:news");
+        ${script}
+      `;
+      const child = spawn(process.execPath, ["--input-type=module", "-e", program], { stdio: "inherit" });
+      t.after(() => child.kill());
+      const [code] = await once(child, "exit", { signal: AbortSignal.timeout(9_000) });
+      assert.equal(code, 0);
+    });
+  }
+});
