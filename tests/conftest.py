@@ -1,4 +1,4 @@
-"""Fixtures for all tests: a real Valkey, the app wired to it, and what may be missing on this machine."""
+"""Fixtures for all tests: a real Valkey, the app wired to it, and what may be missing here."""
 
 from __future__ import annotations
 
@@ -15,22 +15,17 @@ from django.test import override_settings
 from tests.support.redis_server import RedisServer
 from tests.support.service import Service
 
-for name in [
-    name
-    for name in os.environ
-    if name.startswith(("REALTIME_", "NOTIFIER_")) and name != "NOTIFIER_REQUIRE"
-]:
-    del os.environ[name]  # the tests' settings are the tests' own
+for name in list(os.environ):
+    if name.startswith(("REALTIME_", "NOTIFIER_")) and name != "NOTIFIER_REQUIRE":
+        del os.environ[name]  # the tests' settings are the tests' own
+
 
 SDK = Path(__file__).parent / "e2e" / "sdk" / "node_modules"
-CHROMIUM = next(
-    filter(None, map(shutil.which, ["chromium", "chromium-browser", "google-chrome"])), None
-)
+CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
+HAS_SDK = bool(shutil.which("node")) and SDK.is_dir()
 MISSING = {
     "browser": None if CHROMIUM else "there is no Chromium on this machine",
-    "node": None
-    if shutil.which("node") and SDK.is_dir()
-    else "Node, or `npm ci` in tests/e2e/sdk, is missing",
+    "node": None if HAS_SDK else "Node, or `npm ci` in tests/e2e/sdk, is missing",
 }
 
 
@@ -61,7 +56,7 @@ def own_redis() -> Iterator[RedisServer]:
 
 @pytest.fixture
 def wired(redis_server: RedisServer) -> Iterator[str]:
-    """The app's settings point to the real Valkey, under a prefix of this test's own; returns the prefix."""
+    """The app's settings point to the real Valkey, under a prefix of its own, which is returned."""
     prefix = f"test-{secrets.token_hex(4)}"
     with override_settings(REALTIME_REDIS_URL=redis_server.url, REALTIME_REDIS_PREFIX=prefix):
         yield prefix
