@@ -7,6 +7,7 @@ lead to. Two pushes are ours, ignored by stock SDKs: ``gap`` and ``state``
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import msgspec
@@ -56,6 +57,7 @@ class _Line(msgspec.Struct):
     history: _Anything | None = None
 
 
+_ID_FIRST = re.compile(r'\{"id":([1-9][0-9]{0,9}),')
 _read_line = msgspec.json.Decoder(_Line).decode
 _read_any = msgspec.json.Decoder(dict[str, Any]).decode
 _write = msgspec.json.Encoder().encode
@@ -114,18 +116,22 @@ def _known(line: _Line) -> Command | None:
 
 
 def _wrong_arguments(line: str) -> Command:
-    """Answer a line that is JSON with an id; anything else cannot be answered."""
+    """Refuse a line by its id, if one can be read; what has none cannot be answered."""
+    command_id = _id_of(line)
+    if not 0 < command_id < 2**32:
+        raise BadFrame("a command is a JSON object with an id from 1 on")
+    return Refused(command_id, BAD_COMMAND)
+
+
+def _id_of(line: str) -> int:
     try:
         command_id = _read_any(line).get("id")
     except (msgspec.MsgspecError, UnicodeError, RecursionError):
-        raise BadFrame("not a JSON object") from None
-    if (
-        not isinstance(command_id, int)
-        or isinstance(command_id, bool)
-        or not 0 < command_id < 2**32
-    ):
-        raise BadFrame("a command needs an id from 1 on")
-    return Refused(command_id, BAD_COMMAND)
+        # JavaScript's JSON.stringify writes a lone surrogate, which is not Unicode and so not JSON
+        # for us. That is the person's text, not a broken client: SDKs put the id first.
+        first = _ID_FIRST.match(line)
+        return int(first[1]) if first else 0
+    return command_id if type(command_id) is int else 0
 
 
 def connected(command_id: int, client: str, version: str, ping_seconds: int) -> str:
