@@ -43,6 +43,7 @@ TEMPLATES = [
 # Nothing is stored: no session, no user, no table.
 DATABASES: dict[str, Any] = {}
 USE_TZ = True
+TIME_ZONE = "UTC"  # also of the log; the pages show the time of the browser
 
 # --- the app `realtime` ---
 
