@@ -58,7 +58,7 @@ clean: ## remove all that was set up, built or cached here
 # PYTHONDEVMODE turns asyncio's debug mode on. Not for tests that start whole servers: the mode is
 # several times slower, and what breaks there on purpose has deadlines.
 PYTEST_DEBUG := PYTHONDEVMODE=1 $(BIN)/pytest --ignore=tests/e2e --ignore=tests/faults
-PYTEST_PLAIN := $(BIN)/pytest tests/e2e tests/faults
+PYTEST_PLAIN := $(BIN)/pytest $(wildcard tests/e2e tests/faults)
 
 NODE_TEST_FILES = $(wildcard tests/e2e/js/*.test.js tests/e2e/js/*.test.mjs)
 # Left out by name where there is no Node; under NOTIFIER_REQUIRE=node leaving out is failure.

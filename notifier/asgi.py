@@ -22,7 +22,7 @@ _otherwise = re_path(r"", refuse_websocket)  # type: ignore[arg-type]
 
 application = ProtocolTypeRouter(
     {
-        # The API answers before Django: its views would allow a tenth of the requests (ADR).
+        # The API answers before Django: its views would allow a tenth of the requests (ADR-0009).
         "http": HttpEndpoint(cast(App, django_application)),
         "websocket": URLRouter([*websocket_urlpatterns, _otherwise]),
         "lifespan": lifespan,
