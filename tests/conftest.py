@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from django.test import override_settings
 
+from tests.support.client import Client
 from tests.support.redis_server import RedisServer
 from tests.support.service import Service
 
@@ -30,7 +31,7 @@ MISSING = {
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Leave out by name what this machine cannot run; under NOTIFIER_REQUIRE, let it fail instead."""
+    """Leave out by name what this machine cannot run; under NOTIFIER_REQUIRE it fails instead."""
     required = os.environ.get("NOTIFIER_REQUIRE", "").split(",")
     for item in items:
         for need, problem in MISSING.items():
@@ -84,3 +85,18 @@ def serve() -> Iterator[Callable[..., Service]]:
     yield start
     for service in started:
         service.stop()
+
+
+@pytest.fixture
+async def attach() -> AsyncIterator[Callable[..., Any]]:
+    """Open clients that are closed with the test."""
+    attached: list[Client] = []
+
+    async def open_client(service: Service, **options: Any) -> Client:
+        client = await Client.open(service.ws, **options)
+        attached.append(client)
+        return client
+
+    yield open_client
+    for client in attached:
+        await client.close()
