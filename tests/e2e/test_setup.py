@@ -50,8 +50,8 @@ class FreshClone:
             self.bin.joinpath(name).chmod(0o755)
         self.calls_file = directory / "calls.txt"
 
-    def make(self, *goals: str) -> subprocess.CompletedProcess[str]:
-        environ = {"PATH": str(self.bin), "CALLS": str(self.calls_file)}
+    def make(self, *goals: str, **variables: str) -> subprocess.CompletedProcess[str]:
+        environ = {"PATH": str(self.bin), "CALLS": str(self.calls_file)} | variables
         return subprocess.run(
             ["make", "--no-print-directory", *goals],
             cwd=self.directory, env=environ, capture_output=True, text=True,
@@ -135,6 +135,23 @@ def test_a_python_without_venv_is_one_sentence(tmp_path):
     done = FreshClone(tmp_path, {"python3": PYTHON_WITHOUT_VENV}).make("test")
     assert done.returncode != 0
     assert done.stderr.startswith("python3 has no venv module: install it (Debian")
+
+
+@pytest.mark.parametrize(("required", "code"), [("", 0), ("browser", 0), ("browser,node", 2)])
+def test_without_node_its_tests_are_left_out_by_name_unless_they_are_required(
+    tmp_path, required, code
+):
+    clone = FreshClone(tmp_path, {"uv": fake_uv()})
+    clone.make("setup")
+    pytest_command = clone.directory / ".venv/bin/pytest"
+    pytest_command.write_text("#!/bin/sh\n")
+    pytest_command.chmod(0o755)
+    script = clone.directory / "tests/e2e/js/client.test.mjs"
+    script.parent.mkdir(parents=True)
+    script.touch()
+    done = clone.make("test", NOTIFIER_REQUIRE=required)
+    assert done.stdout == "left out: tests/e2e/js/client.test.mjs (Node is not installed)\n"
+    assert done.returncode == code
 
 
 # --- manage.py ---
