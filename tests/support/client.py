@@ -21,6 +21,7 @@ class Client:
         self._id = 0
         self.frames = 0
         self.pings = 0
+        self._unanswered = 0
 
     @classmethod
     async def open(
@@ -78,8 +79,16 @@ class Client:
                 self._waiting.append(json.loads(line))
                 continue
             self.pings += 1
+            self._unanswered += 1
             if self._answers_pings:
-                await self._socket.send("{}")
+                await self.answer_pings()
+
+    async def answer_pings(self) -> None:
+        """Answer what was not answered when it came."""
+        self._answers_pings = True
+        while self._unanswered:
+            self._unanswered -= 1
+            await self._socket.send("{}")
 
     async def push(self, kind: str, seconds: float = 5.0) -> dict[str, Any]:
         """Return the next message, which must be a push of this kind (pub, gap, state)."""

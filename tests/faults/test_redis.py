@@ -1,0 +1,217 @@
+"""Redis breaks: nobody is disconnected, everybody is told what is missing, all heals by itself."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+
+import httpx
+import pytest
+import redis
+
+from tests.support.client import Client
+from tests.support.eventually import eventually, eventually_sync
+from tests.support.redis_server import RedisServer
+from tests.support.service import SERVERS, Service
+
+pytestmark = pytest.mark.faults
+
+Serve = Callable[..., Service]
+Attach = Callable[..., Awaitable[Client]]
+
+
+class Outside:
+    """A publisher beside the service, on a way to Redis of its own."""
+
+    def __init__(self, server: RedisServer) -> None:
+        from realtime.brokers.redis_sync import SyncRedisBroker
+
+        self._broker = SyncRedisBroker(server.url)
+
+    def publish(self, channel: str, data: object) -> int:
+        from realtime.publication import Publication
+
+        return self._broker.publish(Publication.of(channel, data)).offset
+
+    def close(self) -> None:
+        self._broker.close()
+
+
+@pytest.mark.parametrize("server", SERVERS)
+async def test_a_cut_connection_to_redis_loses_an_exact_number_and_goes_on(
+    own_redis: RedisServer, serve: Serve, attach: Attach, server: str
+) -> None:
+    service = serve(own_redis.url, server)
+    client = await attach(service)
+    start = await client.subscribe("public:cut")
+    service.publish("public:cut", 1)
+    assert await client.data() == 1
+    missed = _publish_while_cut(own_redis, "public:cut", 3)
+    assert missed == 3
+    assert await client.push("state") == {"live": False, "reason": "broker"}
+    gap = await client.push("gap")
+    assert gap == {"epoch": start["epoch"], "from": 2, "to": 4, "reason": "broker"}
+    assert await client.push("state") == {"live": True}
+    receipt = service.publish("public:cut", "after")
+    pub = await client.push("pub")
+    assert pub == {"data": "after", "offset": 5}
+    assert receipt["epoch"] == start["epoch"]
+
+
+def _publish_while_cut(server: RedisServer, channel: str, count: int) -> int:
+    """Publish ``count`` times in the moment between the cut and the new subscription.
+
+    MULTI makes Redis do it all before it accepts the node's next connection.
+    """
+    from realtime.brokers.commands import Commands
+    from realtime.publication import Publication
+
+    publish = Commands("rt").publish(Publication.of(channel, "lost"))
+    with server.client() as client, client.pipeline(transaction=True) as pipeline:
+        pipeline.execute_command("CLIENT", "KILL", "TYPE", "PUBSUB")
+        for _ in range(count):
+            pipeline.execute_command(*publish)
+        results = pipeline.execute()
+    return sum(isinstance(result, list) for result in results)
+
+
+@pytest.mark.parametrize("server", SERVERS)
+async def test_a_restarted_redis_ends_the_epoch_openly_and_counts_the_new_one(
+    own_redis: RedisServer, serve: Serve, attach: Attach, server: str
+) -> None:
+    service = serve(own_redis.url, server)
+    client = await attach(service)
+    start = await client.subscribe("public:restart")
+    service.publish("public:restart", 1)
+    assert await client.data() == 1
+    own_redis.kill()
+    assert await client.push("state") == {"live": False, "reason": "broker"}
+    refused = service.post("publish", {"channel": "public:restart", "data": 2})
+    assert (refused.status_code, refused.json()["error"]["reason"]) == (503, "broker_unavailable")
+    own_redis.start()
+    outside = Outside(own_redis)
+    first = outside.publish("public:restart", "perhaps lost")
+    gap = await client.push("gap")
+    assert gap == {"epoch": start["epoch"], "from": 2, "to": None, "reason": "broker"}
+    message = (await client.next())["push"]
+    if "gap" in message:  # it was published before the node was back
+        assert message["gap"]["from"] == 1
+        assert message["gap"]["to"] == first
+        assert await client.push("state") == {"live": True}
+    else:
+        assert message["state"] == {"live": True}
+        assert await client.data() == "perhaps lost"
+    last = outside.publish("public:restart", "live again")
+    pub = await client.push("pub")
+    assert (pub["data"], pub["offset"]) == ("live again", last)
+    outside.close()
+
+
+async def test_the_first_publication_of_a_new_epoch_names_it(
+    own_redis: RedisServer, serve: Serve, attach: Attach
+) -> None:
+    service = serve(own_redis.url)
+    client = await attach(service)
+    start = await client.subscribe("public:epoch")
+    with own_redis.client() as direct:
+        direct.flushall()
+    receipt = service.publish("public:epoch", 1)
+    assert receipt["epoch"] != start["epoch"]
+    assert await client.push("gap") == {
+        "epoch": start["epoch"],
+        "from": 1,
+        "to": None,
+        "reason": "broker",
+    }
+    assert await client.push("pub") == {"data": 1, "offset": 1, "epoch": receipt["epoch"]}
+    service.publish("public:epoch", 2)
+    assert await client.push("pub") == {"data": 2, "offset": 2}
+
+
+async def test_a_frozen_redis_is_noticed_although_nothing_breaks(
+    own_redis: RedisServer, serve: Serve, attach: Attach
+) -> None:
+    service = serve(own_redis.url)
+    client = await attach(service)
+    await client.subscribe("public:frozen")
+    own_redis.freeze()
+    assert await client.push("state", seconds=4) == {"live": False, "reason": "broker"}
+    assert not service.is_live()
+    assert service.is_alive()
+    own_redis.thaw()
+    assert await client.push("state", seconds=4) == {"live": True}
+    service.publish("public:frozen", "thawed")
+    assert await client.data() == "thawed"
+
+
+async def test_a_short_freeze_is_no_loss_and_no_reconnect(
+    own_redis: RedisServer, serve: Serve, attach: Attach
+) -> None:
+    service = serve(own_redis.url)
+    client = await attach(service)
+    await client.subscribe("public:short")
+    with own_redis.client() as direct:
+        direct.execute_command("CLIENT", "PAUSE", 700, "ALL")
+    service.publish("public:short", "late, but here")
+    assert await client.data() == "late, but here"
+    assert service.is_live()
+
+
+async def test_the_service_starts_without_redis_and_heals(
+    own_redis: RedisServer, serve: Serve, attach: Attach
+) -> None:
+    own_redis.kill()
+    service = serve(own_redis.url, live=False)
+    client = await attach(service, connect=False)
+    await client.ask(connect={})
+    assert await client.push("state") == {"live": False, "reason": "broker"}
+    refused = await client.ask(subscribe={"channel": "public:early"})
+    assert refused["error"]["code"] == 100
+    assert refused["error"]["temporary"] is True
+    own_redis.start()
+    assert await client.push("state") == {"live": True}
+    await client.subscribe("public:early")
+    service.publish("public:early", 1)
+    assert await client.data() == 1
+
+
+async def test_two_nodes_deliver_what_is_posted_to_one(
+    redis_server: RedisServer, serve: Serve, attach: Attach
+) -> None:
+    one, two = serve(redis_server.url, "uvicorn"), serve(redis_server.url, "daphne")
+    at_one, at_two = await attach(one), await attach(two)
+    for client in (at_one, at_two):
+        await client.subscribe("public:nodes")
+    assert one.publish("public:nodes", "to all")["nodes"] == 2
+    assert await at_one.data() == await at_two.data() == "to all"
+    two.stop()
+    await eventually(lambda: one.publish("public:nodes", "to one")["nodes"] == 1)
+
+
+async def test_garbage_on_the_broker_is_dropped_and_harms_nobody(
+    own_redis: RedisServer, serve: Serve, attach: Attach
+) -> None:
+    service = serve(own_redis.url)
+    client = await attach(service)
+    await client.subscribe("public:garbage")
+    with own_redis.client() as direct:
+        for raw in (b"", b"\xff\xfe", b"{}", b'1 0123456789abcdef 1 {"data":1\n}', b"1 x 1 {}"):
+            direct.publish("rt:{0}:ch:public:garbage", raw)
+    service.publish("public:garbage", "fine")
+    assert await client.data() == "fine"
+    assert "Traceback" not in service.log
+    assert "not an envelope" in service.log
+
+
+def test_readyz_says_why(own_redis: RedisServer, serve: Serve) -> None:
+    service = serve(own_redis.url)
+    own_redis.kill()
+    eventually_sync(lambda: not service.is_live())
+    answer = httpx.get(service.http + "/readyz")
+    assert answer.status_code == 503
+    assert "Redis" in answer.json()["reason"]
+
+
+def test_the_redis_that_tests_break_is_at_least_version_7(redis_server: RedisServer) -> None:
+    client: redis.Redis = redis_server.client()
+    assert int(client.info("server")["redis_version"].split(".")[0]) >= 7
+    client.close()

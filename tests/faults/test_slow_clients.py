@@ -1,0 +1,104 @@
+"""A client that does not read costs bounded memory, is told what it missed, and harms nobody."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+import pytest
+
+from tests.support.client import Client
+from tests.support.redis_server import RedisServer
+from tests.support.service import SERVERS, Service
+
+pytestmark = pytest.mark.faults
+
+Serve = Callable[..., Service]
+Attach = Callable[..., Awaitable[Client]]
+SMALL = {"TEST_WINDOW_BYTES": "65536", "TEST_OUTBOX_BYTES": "131072"}
+DATA = "x" * 16 * 1024
+COUNT = 60  # 960 KiB: far more than window and outbox together
+
+
+@pytest.fixture(params=SERVERS)
+def service(request: pytest.FixtureRequest, redis_server: RedisServer, serve: Serve) -> Service:
+    return serve(redis_server.url, request.param, **SMALL)
+
+
+async def overflow(service: Service, channel: str, slow: Client, neighbour: Client) -> int:
+    """Fill the outbox of the slow one; the neighbour reads all, which shows that it is done."""
+    start = (await slow.subscribe(channel))["offset"]
+    await neighbour.subscribe(channel)
+    for _ in range(COUNT):
+        await asyncio.to_thread(service.publish, channel, DATA)
+        assert await neighbour.data() == DATA
+    return int(start)
+
+
+async def account(client: Client, start: int, last: int) -> tuple[list[int], list[int]]:
+    """Read until ``last``; return the offsets received and missed: together they are all."""
+    received: list[int] = []
+    missed: list[int] = []
+    expected = start + 1
+    while expected <= last:
+        push = (await client.next())["push"]
+        first, end = (
+            (push["gap"]["from"], push["gap"]["to"])
+            if "gap" in push
+            else (push["pub"]["offset"],) * 2
+        )
+        assert first == expected, "in order, without overlap, without silence"
+        (missed if "gap" in push else received).extend(range(first, end + 1))
+        if "gap" in push:
+            assert push["gap"]["reason"] == "slow"
+        expected = end + 1
+        await client.answer_pings()  # now it reads; the first pongs come late, but they come
+    return received, missed
+
+
+async def test_slow_connection_gets_a_gap_and_others_do_not(
+    service: Service, attach: Attach
+) -> None:
+    slow, neighbour = await attach(service, answers_pings=False), await attach(service)
+    start = await overflow(service, "public:slow", slow, neighbour)
+    received, missed = await account(slow, start, start + COUNT)
+    assert received
+    assert missed
+    assert "Traceback" not in service.log
+
+
+async def test_latest_keeps_the_newest_publication(service: Service, attach: Attach) -> None:
+    slow, neighbour = await attach(service, answers_pings=False), await attach(service)
+    start = await overflow(service, "latest:slow", slow, neighbour)
+    received, missed = await account(slow, start, start + COUNT)
+    assert received[-1] == start + COUNT
+    assert missed
+
+
+async def test_disconnect_closes_a_slow_connection_with_3008_or_just_ends_it(
+    service: Service, attach: Attach
+) -> None:
+    slow, neighbour = await attach(service, answers_pings=False), await attach(service)
+    await overflow(service, "cut:slow", slow, neighbour)
+    assert (await slow.closed())[0] in (3008, 1006)
+    assert (await neighbour.ask(ping={}))["ping"] == {}
+
+
+async def test_a_client_that_answers_no_ping_is_closed_with_3012(
+    redis_server: RedisServer, serve: Serve, attach: Attach
+) -> None:
+    service = serve(redis_server.url, TEST_PING_SECONDS="1")
+    client, neighbour = await attach(service, answers_pings=False), await attach(service)
+    reading = asyncio.create_task(neighbour.closed(seconds=30))
+    assert (await client.closed(seconds=20))[0] == 3012
+    assert neighbour.pings >= 8
+    assert not reading.done()
+    reading.cancel()
+
+
+async def test_a_client_that_never_introduces_itself_is_closed_with_3502(
+    redis_server: RedisServer, serve: Serve, attach: Attach
+) -> None:
+    service = serve(redis_server.url)
+    client = await attach(service, connect=False)
+    assert (await client.closed(seconds=8))[0] == 3502
