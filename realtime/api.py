@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import logging
 import secrets
 from collections.abc import Callable, Generator, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -17,6 +18,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from realtime.errors import (
+    BrokerError,
     ConfigurationError,
     InvalidData,
     InvalidName,
@@ -27,6 +29,8 @@ from realtime.errors import (
 )
 from realtime.namespaces import Namespaces
 from realtime.publication import Publication, Receipt, decoded
+
+logger = logging.getLogger(__name__)
 
 PUBLISH_BYTES = 80 * 1024  # of a body: data 64 KiB and the rest
 MANY_BYTES = 1024 * 1024
@@ -40,11 +44,12 @@ Method = Callable[[dict[str, Any], Namespaces], Work]
 
 
 class Request(NamedTuple):
-    """What a rim has read."""
+    """What a rim has read; a header that came twice is joined by a comma, as Django does it."""
 
     http_method: str
     api_method: str
-    body: bytes
+    body: bytes = b""
+    content_length: str = ""
     content_type: str = ""
     content_encoding: str = ""
     api_key: str = ""
@@ -76,7 +81,7 @@ class Access:
             raise Unauthorized(
                 "this service has no API key: set REALTIME_API_KEY (the service: NOTIFIER_API_KEY)"
             )
-        given = hashlib.sha256(api_key.encode("utf-8", "surrogateescape")).digest()
+        given = hashlib.sha256(api_key.encode("utf-8", "surrogatepass")).digest()
         if not hmac.compare_digest(given, self._digest):
             raise Unauthorized("the header X-API-Key is missing or wrong")
 
@@ -138,6 +143,18 @@ def body_limit(api_method: str) -> int:
     return PUBLISH_BYTES if api_method == "publish" else MANY_BYTES
 
 
+def refusal(request: Request, access: Access) -> Response | None:
+    """Return the answer to a request whose body need not be read, since it is refused anyway.
+
+    Otherwise whoever has no key could make us hold a megabyte for each of his connections.
+    """
+    try:
+        _admitted(request, access)
+    except RealtimeError as error:
+        return failure(error)
+    return None
+
+
 def respond(request: Request, access: Access, namespaces: Namespaces) -> Work:
     """Do a request: yield the publications, take what became of them, return the response.
 
@@ -153,8 +170,11 @@ def respond(request: Request, access: Access, namespaces: Namespaces) -> Work:
 def failure(error: RealtimeError) -> Response:
     """Return the response that tells an error."""
     status, _ = STATUSES[error.code]
-    body = {**_error(error), "request_id": secrets.token_hex(8)}
-    return _response(status, body)
+    request_id = secrets.token_hex(8)
+    if status >= 500:
+        # The details are for those who run the service; as ASCII, on one line (CWE-117).
+        logger.warning("request %s failed: %s: %s", request_id, error.code, ascii(str(error)))
+    return _response(status, {**_error(error), "request_id": request_id})
 
 
 def _admitted(request: Request, access: Access) -> Method:
@@ -164,14 +184,21 @@ def _admitted(request: Request, access: Access) -> Method:
     if request.http_method != "POST":
         raise MethodNotAllowed("send a POST")
     access.check(request.api_key)
-    if request.content_encoding not in ("", "identity"):
+    if request.content_encoding.strip().lower() not in ("", "identity"):
         raise UnsupportedMediaType("the body must not be compressed")
     if request.content_type.partition(";")[0].strip().lower() != "application/json":
         raise UnsupportedMediaType("the header Content-Type must be application/json")
     limit = body_limit(request.api_method)
-    if len(request.body) > limit:
-        raise TooLarge("the body", len(request.body), limit)
+    size = max(len(request.body), _announced(request.content_length))
+    if size > limit:
+        raise TooLarge("the body", size, limit)
     return method
+
+
+def _announced(content_length: str) -> int:
+    """Return how long the body will be; what else is wrong with this header, servers refuse."""
+    digits = content_length.strip()
+    return int(digits) if digits.isdecimal() and len(digits) < 20 else 0
 
 
 def _parsed(request: Request) -> dict[str, Any]:
@@ -182,8 +209,15 @@ def _parsed(request: Request) -> dict[str, Any]:
     if not isinstance(fields, dict):
         raise InvalidJson("the body must be an object")
     if request.idempotency_key is not None:
-        fields.setdefault("idempotency_key", request.idempotency_key)
+        _take_header(fields, request.idempotency_key)
     return fields
+
+
+def _take_header(fields: dict[str, Any], key: str) -> None:
+    """The header Idempotency-Key is the field `idempotency_key`, written elsewhere."""
+    if fields.get("idempotency_key") not in (None, key):
+        raise InvalidName("idempotency_key", key, "the header and the body name different ones")
+    fields["idempotency_key"] = key
 
 
 class InvalidJson(RequestError):
@@ -215,8 +249,6 @@ def _batch(fields: dict[str, Any], namespaces: Namespaces) -> Work:
         if not isinstance(command, RealtimeError)
         for item in command.items
     ]
-    if len(items) > MANY_ITEMS:
-        raise TooLarge("the batch", len(items), MANY_ITEMS, unit="publications")
     outcomes = iter((yield from _published(items)))
     replies = []
     for command in commands:
@@ -236,13 +268,26 @@ class _Command(NamedTuple):
 
 
 def _batch_commands(fields: dict[str, Any]) -> list[Any]:
-    _refuse_unknown(fields, {"commands", "parallel", "idempotency_key"})
+    key = fields.pop("idempotency_key", None)
+    if key is not None:
+        raise InvalidName("idempotency_key", key, "a batch has none; each publish in it may")
+    _refuse_unknown(fields, {"commands", "parallel"})
     commands = fields.get("commands")
     if not isinstance(commands, list):
         raise InvalidData("must be a list of commands", field="commands")
     if len(commands) > MANY_ITEMS:
         raise TooLarge("the batch", len(commands), MANY_ITEMS, unit="commands")
+    publications = sum(map(_size, commands))
+    if publications > MANY_ITEMS:
+        raise TooLarge("the batch", publications, MANY_ITEMS, unit="publications")
     return commands
+
+
+def _size(command: Any) -> int:
+    """Count the publications of a command before any is built: each may have 64 KiB."""
+    broadcast = command.get("broadcast") if isinstance(command, dict) else None
+    channels = broadcast.get("channels") if isinstance(broadcast, dict) else None
+    return len(channels) if isinstance(channels, list) else 1
 
 
 def _command(command: Any, namespaces: Namespaces) -> _Command | RealtimeError:
@@ -272,6 +317,7 @@ def _reply(command: _Command, outcomes: list[Outcome]) -> dict[str, Any]:
 def _broadcast_items(
     fields: dict[str, Any], namespaces: Namespaces
 ) -> list[Publication | RealtimeError]:
+    _refuse_unknown(fields, (_KNOWN | _IGNORED | {"channels"}) - {"channel"})
     channels = fields.get("channels")
     if not isinstance(channels, list) or not channels:
         raise InvalidData("must be a list of channels", field="channels")
@@ -295,9 +341,10 @@ _IGNORED = {"skip_history", "delta"}  # Centrifugo's, about history, which we do
 
 def _publication(fields: dict[str, Any], namespaces: Namespaces) -> Publication:
     _refuse_unknown(fields, _KNOWN | _IGNORED)
-    for name in ("channel", "data"):
-        if name not in fields:
-            raise InvalidData("is missing", field=name)
+    if "channel" not in fields:
+        raise InvalidName("channel", None, "it is missing")
+    if "data" not in fields:
+        raise InvalidData("is missing")
     if fields.get("fallback") is not None:
         raise InvalidName("fallback", fields["fallback"], "no fallback of this name is configured")
     publication = Publication.of(
@@ -330,6 +377,8 @@ def _published(
 def _each(outcomes: Outcomes) -> list[Outcome]:
     if isinstance(outcomes, RealtimeError):
         raise outcomes
+    if isinstance(outcomes[0], BrokerError) and all(isinstance(o, BrokerError) for o in outcomes):
+        raise outcomes[0]  # the broker refused each of them: a 200 would hide it
     return outcomes
 
 
@@ -349,7 +398,9 @@ def _result(receipt: Receipt) -> dict[str, Any]:
 
 def _error(error: RealtimeError) -> dict[str, Any]:
     _, number = STATUSES[error.code]
-    text = str(error) or (type(error).__doc__ or "").split("\n")[0]
+    text = str(error)
+    if not text or isinstance(error, BrokerError):
+        text = (type(error).__doc__ or "").split("\n")[0]  # Redis' own words name hosts and paths
     if isinstance(error, ConfigurationError):
         text = "the service is not configured; its log says what is missing"
     return {"error": {"code": number, "reason": error.code, "message": text}}

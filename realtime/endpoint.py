@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable, MutableMapping, Sequence
 from typing import Any
 
 from realtime import health, wiring
-from realtime.api import Outcomes, Request, Response, body_limit, failure, respond
+from realtime.api import Outcomes, Request, Response, body_limit, failure, refusal, respond
 from realtime.errors import RealtimeError, RequestError, TooLarge
 from realtime.publication import Publication
 
@@ -40,14 +40,15 @@ class RequestTimeout(RequestError):
 class HttpEndpoint:
     """Answers ``/api/<method>``, ``/livez`` and ``/readyz``; passes the rest on."""
 
-    def __init__(self, app: App) -> None:
+    def __init__(self, app: App, *, body_seconds: float = BODY_SECONDS) -> None:
         self._app = app
+        self._body_seconds = body_seconds
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request (ASGI 3)."""
         path: str = scope["path"]
         if path.startswith("/api/"):
-            await _send(send, await _api(scope, receive, path.removeprefix("/api/")))
+            await _send(send, await self._api(scope, receive))
         elif path == "/livez":
             await _send(send, health.livez())
         elif path == "/readyz":
@@ -55,26 +56,36 @@ class HttpEndpoint:
         else:
             await self._app(scope, receive, send)
 
+    async def _api(self, scope: Scope, receive: Receive) -> Response:
+        request = _head(scope)
+        try:
+            refused = refusal(request, wiring.access())
+            if refused is not None:
+                return refused
+            limit = body_limit(request.api_method)
+            body = await _body(receive, limit, self._body_seconds)
+            return await _respond(request._replace(body=body))
+        except RealtimeError as error:
+            return failure(error)
 
-async def _api(scope: Scope, receive: Receive, method: str) -> Response:
-    headers = {name: value.decode("latin-1") for name, value in scope["headers"]}
-    try:
-        body = await _body(receive, body_limit(method))
-    except RequestError as error:
-        return failure(error)
-    request = Request(
+
+def _head(scope: Scope) -> Request:
+    headers: dict[bytes, str] = {}
+    for name, value in scope["headers"]:
+        text = value.decode("latin-1")
+        headers[name] = f"{headers[name]},{text}" if name in headers else text
+    return Request(
         http_method=scope["method"],
-        api_method=method,
-        body=body,
+        api_method=scope["path"].removeprefix("/api/"),
+        content_length=headers.get(b"content-length", ""),
         content_type=headers.get(b"content-type", ""),
         content_encoding=headers.get(b"content-encoding", ""),
         api_key=headers.get(b"x-api-key", ""),
         idempotency_key=headers.get(b"idempotency-key"),
     )
-    return await arespond(request)
 
 
-async def arespond(request: Request) -> Response:
+async def _respond(request: Request) -> Response:
     """Drive `realtime.api.respond` with the publisher of the running loop."""
     work = respond(request, wiring.access(), wiring.namespaces())
     try:
@@ -92,15 +103,17 @@ async def _publish(publications: Sequence[Publication]) -> Outcomes:
         if len(publications) == 1:
             return [await publisher.publish(publications[0])]
         return await publisher.publish_many(publications)
+    except RequestError as error:
+        return [error]  # of that one publication, be it a batch's or a broadcast's
     except RealtimeError as error:
         return error
 
 
-async def _body(receive: Receive, limit: int) -> bytes:
+async def _body(receive: Receive, limit: int, seconds: float) -> bytes:
     parts: list[bytes] = []
     size = 0
     try:
-        async with asyncio.timeout(BODY_SECONDS):
+        async with asyncio.timeout(seconds):
             while True:
                 message = await receive()
                 if message["type"] == "http.disconnect":
@@ -112,7 +125,7 @@ async def _body(receive: Receive, limit: int) -> bytes:
                 if not message.get("more_body", False):
                     return b"".join(parts)
     except TimeoutError:
-        raise RequestTimeout(f"the body did not come within {BODY_SECONDS:.0f} s") from None
+        raise RequestTimeout(f"the body did not come within {seconds:g} s") from None
 
 
 async def _send(send: Send, response: Response) -> None:

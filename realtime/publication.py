@@ -102,7 +102,20 @@ class _Body(msgspec.Struct, omit_defaults=True):
     tags: dict[str, str] | None = None
 
 
-_encoder = msgspec.json.Encoder()
+def _plain(value: object) -> object:
+    """Encode what msgspec leaves to us: subclasses, such as Django's SafeString, and mappings."""
+    if isinstance(value, str):
+        return str.__str__(value)
+    if isinstance(value, int):
+        return int(value)
+    if isinstance(value, float):
+        return float(value)
+    if isinstance(value, Mapping):
+        return dict(value)
+    raise TypeError(f"{type(value).__name__} is not JSON")
+
+
+_encoder = msgspec.json.Encoder(enc_hook=_plain)
 
 
 def _encoded(data: object) -> bytes:
@@ -128,7 +141,7 @@ def _refuse_what_json_hides(data: object, encoded: bytes) -> None:
     """
     deep = encoded.count(b"[") + encoded.count(b"{") > DEPTH_LIMIT
     if deep or b"null" in encoded:
-        _walk(data, DEPTH_LIMIT)
+        _walk(msgspec.to_builtins(data, enc_hook=_plain), DEPTH_LIMIT)
 
 
 def _walk(value: object, levels: int) -> None:
@@ -149,16 +162,21 @@ def _walk(value: object, levels: int) -> None:
 def _all_tags(event: object, tags: object) -> dict[str, str] | None:
     checked = {} if tags is None else _checked_tags(tags)
     if event is not None:
+        if checked.get(EVENT_TAG, event) != event:
+            raise InvalidName("tags", tags, "its `event` is another one than `event`")
         checked[EVENT_TAG] = checked_event(event)
     return checked or None
 
 
 def _checked_tags(tags: object) -> dict[str, str]:
     if not isinstance(tags, Mapping):
-        raise InvalidData("must be an object of names and strings", field="tags")
+        raise InvalidName("tags", tags, "an object of names and strings is meant")
     if len(tags) > TAGS_LIMIT:
         raise TooLarge("tags", len(tags), TAGS_LIMIT, unit="entries")
-    return {_tag_name(name): _tag_value(name, value) for name, value in tags.items()}
+    checked = {_tag_name(name): _tag_value(name, value) for name, value in tags.items()}
+    if EVENT_TAG in checked:  # the same thing, and it must be as safe (an SSE field, CWE-93)
+        checked_event(checked[EVENT_TAG])
+    return checked
 
 
 def _tag_name(name: object) -> str:
@@ -170,12 +188,13 @@ def _tag_name(name: object) -> str:
 
 def _tag_value(name: object, value: object) -> str:
     if not isinstance(value, str) or len(value) > TAG_VALUE_LIMIT:
-        raise InvalidData(
-            f"the value of {name!r} must be a string of at most {TAG_VALUE_LIMIT} characters",
-            field="tags",
+        raise InvalidName(
+            "tags",
+            {name: value},
+            f"the value must be a string of 0 to {TAG_VALUE_LIMIT} characters",
         )
     try:
         value.encode()
     except UnicodeEncodeError as error:
-        raise InvalidData(f"the value of {name!r} has a lone surrogate", field="tags") from error
+        raise InvalidName("tags", {name: value}, "the value has a lone surrogate") from error
     return value

@@ -7,37 +7,58 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from django.http import HttpRequest, HttpResponse
+from django.http import HttpRequest, HttpResponse, UnreadablePostError
 from django.views.decorators.csrf import csrf_exempt
 
 from realtime import health, wiring
-from realtime.api import Outcomes, Request, Response, body_limit, respond
-from realtime.errors import RealtimeError
+from realtime.api import Outcomes, Request, Response, body_limit, failure, refusal, respond
+from realtime.endpoint import RequestTimeout
+from realtime.errors import RealtimeError, RequestError
 from realtime.publication import Publication
 
 
 @csrf_exempt  # authenticated by a header that no other site's page can send, never by a cookie
 def api(request: HttpRequest, method: str) -> HttpResponse:
     """Answer one request to the API."""
-    work = respond(
-        Request(
-            http_method=request.method or "",
-            api_method=method,
-            body=request.read(body_limit(method) + 1),
-            content_type=request.headers.get("Content-Type", ""),
-            content_encoding=request.headers.get("Content-Encoding", ""),
-            api_key=request.headers.get("X-API-Key", ""),
-            idempotency_key=request.headers.get("Idempotency-Key"),
-        ),
-        wiring.access(),
-        wiring.namespaces(),
+    head = _head(request, method)
+    try:
+        refused = refusal(head, wiring.access())
+        if refused is not None:
+            return _http(refused)
+        return _http(_respond(head._replace(body=_body(request, body_limit(method)))))
+    except RealtimeError as error:
+        return _http(failure(error))
+
+
+def _head(request: HttpRequest, method: str) -> Request:
+    return Request(
+        http_method=request.method or "",
+        api_method=method,
+        content_length=request.headers.get("Content-Length", ""),
+        content_type=request.headers.get("Content-Type", ""),
+        content_encoding=request.headers.get("Content-Encoding", ""),
+        api_key=request.headers.get("X-API-Key", ""),
+        idempotency_key=request.headers.get("Idempotency-Key"),
     )
+
+
+def _body(request: HttpRequest, limit: int) -> bytes:
+    try:
+        return request.read(limit + 1)
+    except UnreadablePostError as error:
+        raise RequestTimeout("the client went away") from error
+
+
+def _respond(request: Request) -> Response:
+    """Drive `realtime.api.respond` with the publisher for threads."""
+    work = respond(request, wiring.access(), wiring.namespaces())
     try:
         publications = next(work)
         while True:
             publications = work.send(_publish(publications))
     except StopIteration as done:
-        return _http(done.value)
+        response: Response = done.value
+        return response
 
 
 def livez(request: HttpRequest) -> HttpResponse:
@@ -62,12 +83,18 @@ def _publish(publications: Sequence[Publication]) -> Outcomes:
         if len(publications) == 1:
             return [publisher.publish(publications[0])]
         return publisher.publish_many(publications)
+    except RequestError as error:
+        return [error]  # of that one publication, be it a batch's or a broadcast's
     except RealtimeError as error:
         return error
 
 
 def _http(response: Response) -> HttpResponse:
-    headers = {**response.headers, "Cache-Control": "no-store"}
+    headers = {
+        **response.headers,
+        "Cache-Control": "no-store",
+        "X-Content-Type-Options": "nosniff",
+    }
     return HttpResponse(
         response.body, status=response.status, content_type="application/json", headers=headers
     )

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from redis import exceptions
-from redis.asyncio.connection import Connection, ConnectionPool
+from redis.asyncio.connection import BlockingConnectionPool, Connection
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
@@ -59,8 +59,9 @@ class RedisBroker:
         """
         self._commands = Commands(prefix)
         self._deadline_seconds = deadline_seconds
-        self._pool = ConnectionPool.from_url(
+        self._pool = BlockingConnectionPool.from_url(
             url,
+            timeout=None,  # more publishes than connections wait for their turn, until the deadline
             retry=Retry(NoBackoff(), 0),
             socket_timeout=None,  # ours is the deadline; redis-py's would cost a task per command
             socket_connect_timeout=CONNECT_SECONDS,

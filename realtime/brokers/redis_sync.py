@@ -12,7 +12,7 @@ from typing import Any
 
 from redis import exceptions
 from redis.backoff import NoBackoff
-from redis.connection import Connection, ConnectionPool
+from redis.connection import BlockingConnectionPool, Connection
 from redis.retry import Retry
 
 from realtime.brokers.commands import (
@@ -40,8 +40,9 @@ class SyncRedisBroker:
         """Connect lazily; arguments as for `realtime.brokers.redis.RedisBroker`."""
         self._commands = Commands(prefix)
         self._deadline_seconds = deadline_seconds
-        self._pool = ConnectionPool.from_url(
+        self._pool = BlockingConnectionPool.from_url(
             url,
+            timeout=deadline_seconds,  # more threads than connections wait for their turn
             retry=Retry(NoBackoff(), 0),
             socket_timeout=deadline_seconds,
             socket_connect_timeout=CONNECT_SECONDS,
@@ -88,11 +89,12 @@ class SyncRedisBroker:
         except (exceptions.RedisError, OSError) as error:
             raise unavailable(error) if is_error_reply(error) else unknown(error) from error
         finally:
-            self._pool.release(connection)
+            self._pool.release(connection)  # type: ignore[no-untyped-call]
 
     def _ready_connection(self) -> Connection:
         try:
-            return self._pool.get_connection()
+            connection: Connection = self._pool.get_connection()  # type: ignore[no-untyped-call]
+            return connection
         except (exceptions.RedisError, OSError) as error:
             raise unavailable(error) from error
 
