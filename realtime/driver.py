@@ -218,21 +218,22 @@ class Driver:
             return
         self._blocked = True
         self._suspended_at = self._loop.time()
-        finish = self._finish(_Rest(steps, waits_for))
-        self._finisher = self._loop.create_task(finish, context=self._context)
+        rest = _completed(_Rest(steps, waits_for))
+        self._finisher = self._loop.create_task(rest, context=self._context)
+        self._finisher.add_done_callback(self._finished)
         self._watch(self)
 
-    async def _finish(self, rest: _Rest) -> None:
-        try:
-            await rest
-        except Exception as error:  # noqa: BLE001 - as in `_start`
-            self._finisher = None
+    def _finished(self, finisher: asyncio.Task[None]) -> None:
+        """Go on. As a callback, since inside the finisher the connection's context is entered."""
+        self._finisher = None
+        if finisher.cancelled():
+            self.end(None)
+        elif (error := finisher.exception()) is not None:
             self._broke(error)
         else:
-            self._finisher = None
             self._drain()
 
-    def _broke(self, error: Exception) -> None:
+    def _broke(self, error: BaseException) -> None:
         # Servers say by an OSError that the client has gone; anything else is somebody's mistake.
         if not isinstance(error, OSError):
             logger.error("a send failed; its connection ends", exc_info=error)
@@ -241,6 +242,10 @@ class Driver:
 
 def _nothing() -> None:
     """Stand in until somebody wants to know."""
+
+
+async def _completed(rest: _Rest) -> None:
+    await rest
 
 
 class _Rest:
