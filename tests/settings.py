@@ -18,8 +18,16 @@ REALTIME_REDIS_URL = os.environ.get("TEST_REDIS_URL", "")
 REALTIME_API_KEY = "test-key"
 REALTIME_ALLOWED_ORIGINS = ["https://app.example.com"]
 REALTIME_NAMESPACES = {
-    "latest": {"allow_subscribe_for_client": True, "allow_subscribe_for_anonymous": True, "overflow": "latest"},
-    "cut": {"allow_subscribe_for_client": True, "allow_subscribe_for_anonymous": True, "overflow": "disconnect"},
+    "latest": {
+        "allow_subscribe_for_client": True,
+        "allow_subscribe_for_anonymous": True,
+        "overflow": "latest",
+    },
+    "cut": {
+        "allow_subscribe_for_client": True,
+        "allow_subscribe_for_anonymous": True,
+        "overflow": "disconnect",
+    },
 }
 REALTIME_PING_SECONDS = int(os.environ.get("TEST_PING_SECONDS", "25"))
 REALTIME_OUTBOX_BYTES = int(os.environ.get("TEST_OUTBOX_BYTES", str(1024 * 1024)))

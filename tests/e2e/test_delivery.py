@@ -22,7 +22,9 @@ def service(request: pytest.FixtureRequest, redis_server: RedisServer) -> Iterat
     """One server of each kind for all tests here; none of them breaks it."""
     service = Service(redis_server.url, request.param).start()
     yield service
+    log = service.log
     service.stop()
+    assert "Traceback" not in log, log
 
 
 async def test_connect_is_answered_with_the_client_and_the_state(
@@ -126,6 +128,7 @@ async def test_a_client_that_vanishes_is_counted_no_more(service: Service, attac
     client = await attach(service)
     await client.subscribe("public:vanished")
     assert service.publish("public:vanished", 1)["nodes"] == 1
+    await client.close()
     await eventually(lambda: service.publish("public:vanished", 1)["nodes"] == 0)
 
 
@@ -240,8 +243,3 @@ async def test_data_that_nobody_could_read_is_refused_and_the_connection_stays(
         reply = await client.next()
         assert (reply["id"], reply["error"]["code"]) == (100 + number, 107)
     assert (await client.ask(ping={}))["ping"] == {}
-
-
-async def test_the_log_holds_no_traceback(service: Service) -> None:
-    """Runs in any order: whatever the other tests did to this server so far, it took calmly."""
-    assert "Traceback" not in service.log
