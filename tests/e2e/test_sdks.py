@@ -1,0 +1,167 @@
+"""The stock SDKs, unmodified: whoever comes with one is at home."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import cent
+import centrifuge
+import pytest
+
+from tests.support.eventually import eventually
+from tests.support.redis_server import RedisServer
+from tests.support.service import SERVERS, Service
+
+SDK = Path(__file__).parent / "sdk"
+
+
+@pytest.fixture(scope="module", params=SERVERS)
+def service(request: pytest.FixtureRequest, redis_server: RedisServer) -> Iterator[Service]:
+    service = Service(redis_server.url, request.param).start()
+    yield service
+    service.stop()
+
+
+class Recorder(
+    centrifuge.ClientEventHandler,  # type: ignore[misc]
+):
+    """Keeps what the Python SDK tells."""
+
+    def __init__(self) -> None:
+        self.events: list[tuple[str, Any]] = []
+
+    def of(self, kind: str) -> list[Any]:
+        return [context for event, context in self.events if event == kind]
+
+    async def on_connected(self, context: Any) -> None:
+        self.events.append(("connected", context))
+
+    async def on_disconnected(self, context: Any) -> None:
+        self.events.append(("disconnected", context))
+
+
+class Ear(centrifuge.SubscriptionEventHandler):  # type: ignore[misc]
+    def __init__(self, recorder: Recorder) -> None:
+        self._events = recorder.events
+
+    async def on_subscribed(self, context: Any) -> None:
+        self._events.append(("subscribed", context))
+
+    async def on_unsubscribed(self, context: Any) -> None:
+        self._events.append(("unsubscribed", context))
+
+    async def on_publication(self, context: Any) -> None:
+        self._events.append(("publication", context.pub))
+
+
+async def test_centrifuge_python_subscribes_receives_and_publishes(service: Service) -> None:
+    recorder = Recorder()
+    client = centrifuge.Client(service.ws, events=recorder)
+    await client.connect()
+    news = client.new_subscription("public:news", events=Ear(recorder))
+    await news.subscribe()
+    lobby = client.new_subscription("chat:lobby", events=Ear(recorder))
+    await lobby.subscribe()
+    await eventually(lambda: len(recorder.of("subscribed")) == 2)
+    receipt = await asyncio.to_thread(service.publish, "public:news", {"n": 1}, event="x")
+    await eventually(lambda: recorder.of("publication"))
+    [publication] = recorder.of("publication")
+    assert publication.data == {"n": 1}
+    assert publication.offset == receipt["offset"]
+    assert publication.tags == {"event": "x"}
+    await lobby.publish({"name": "python", "text": "hi"})
+    await eventually(lambda: len(recorder.of("publication")) == 2)
+    assert recorder.of("publication")[1].data == {"name": "python", "text": "hi"}
+    secret = client.new_subscription("secret", events=Ear(recorder))
+    await secret.subscribe()
+    await eventually(lambda: recorder.of("unsubscribed"))
+    assert recorder.of("unsubscribed")[0].code == 103
+    await client.disconnect()
+
+
+@pytest.mark.node
+async def test_centrifuge_js_subscribes_receives_and_publishes(service: Service) -> None:
+    node = await asyncio.create_subprocess_exec(
+        "node", "stock.mjs", service.ws, cwd=SDK, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    assert node.stdout is not None
+    events: list[dict[str, Any]] = []
+    subscribed = asyncio.Event()
+
+    async def read(lines: asyncio.StreamReader) -> None:
+        async for line in lines:
+            events.append(json.loads(line))
+            if events[-1]["event"] == "subscribed":
+                subscribed.set()
+
+    reading = asyncio.create_task(read(node.stdout))
+    await asyncio.wait_for(subscribed.wait(), 20)
+    receipt = await asyncio.to_thread(service.publish, "public:news", "end", tags={"a": "b"})
+    assert await asyncio.wait_for(node.wait(), 20) == 0
+    await reading
+    by_kind = {event["event"]: event for event in events}
+    assert by_kind["connected"]["transport"] == "websocket"
+    assert by_kind["subscribed"]["position"] == {
+        "epoch": receipt["epoch"],
+        "offset": receipt["offset"] - 1,
+    }
+    assert by_kind["publication"] == {
+        "event": "publication",
+        "data": "end",
+        "offset": receipt["offset"],
+        "tags": {"a": "b"},
+    }
+    assert by_kind["chat"]["data"] == {"name": "stock", "text": "hello"}
+    assert by_kind["refused"]["code"] == 103
+    assert "error" not in by_kind
+
+
+@pytest.fixture
+def publisher(service: Service) -> Iterator[cent.Client]:
+    client = cent.Client(f"{service.http}/api", "test-key")
+    yield client
+    client.close()
+
+
+def test_cent_publishes(publisher: cent.Client) -> None:
+    first = publisher.publish(cent.PublishRequest(channel="public:cent", data={"n": 1}))
+    second = publisher.publish(cent.PublishRequest(channel="public:cent", data={"n": 2}))
+    assert second.offset == first.offset + 1
+    assert second.epoch == first.epoch
+    assert second.nodes == 0
+
+
+def test_cent_publishes_once_per_idempotency_key(publisher: cent.Client) -> None:
+    request = cent.PublishRequest(channel="public:cent", data=1, idempotency_key="once")
+    assert publisher.publish(request).offset == publisher.publish(request).offset
+
+
+def test_cent_broadcasts(publisher: cent.Client) -> None:
+    answer = publisher.broadcast(cent.BroadcastRequest(channels=["public:a", "public:b"], data=1))
+    assert [response.error for response in answer.responses] == [None, None]
+    assert all(response.result.offset for response in answer.responses)
+
+
+def test_cent_batches(publisher: cent.Client) -> None:
+    answer = publisher.batch(
+        cent.BatchRequest(
+            requests=[
+                cent.PublishRequest(channel="public:batch", data=1),
+                cent.BroadcastRequest(channels=["public:batch"], data=2),
+            ]
+        )
+    )
+    published, broadcast = answer.replies
+    assert broadcast.responses[0].result.offset == published.offset + 1
+
+
+def test_cent_is_told_that_its_key_is_wrong(service: Service) -> None:
+    client = cent.Client(f"{service.http}/api", "wrong")
+    with pytest.raises(cent.CentUnauthorizedError):
+        client.publish(cent.PublishRequest(channel="public:cent", data=1))
+    client.close()
