@@ -405,6 +405,11 @@ export class Connection extends EventTarget {
     }
   }
 
+  /** Make the next attempt now, if one is waiting: for a person who presses a button. */
+  retryNow() {
+    if (this.#timers.clear("retry")) this.#retry();
+  }
+
   /** End for good: no timer, no listener and no socket is left behind. */
   close() {
     if (this.#state.state !== "closed") this.#end("closed-here", 1000);

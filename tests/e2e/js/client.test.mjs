@@ -266,6 +266,17 @@ describe("the state", () => {
     assert.deepEqual(waits, [3, 7, 11, 11]);
   });
 
+  test("need not be waited for by a person who presses a button", async (t) => {
+    const { server, live, peer } = await subscribed(t, { retryFirstMs: 3_600_000, retryMostMs: 3_600_000, random: () => 0.9 });
+    peer.socket.terminate();
+    await nextState(live, "reconnecting");
+    live.retryNow();
+    await server.peers.take();
+    await nextState(live, "live");
+    live.retryNow();
+    assert.equal(live.state.state, "live");
+  });
+
   for (const code of [1000, 1001, 1011, 1012, 3001, 3008, 3012, 4000, 4499]) {
     test(`comes back after close code ${code}`, async (t) => {
       const { server, live, peer } = await subscribed(t);

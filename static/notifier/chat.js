@@ -1,0 +1,297 @@
+/** A chat room: what is said while you are here. */
+
+import { connect } from "../realtime/client.js";
+import { showConnection } from "./connection.js";
+import { Unseen, byId, copies, gapLine, icon, longText, make, memory, shortClock } from "./page.js";
+
+const LISTED = 500;
+const MESSAGE_BYTES = 60_000; // the server takes 64 KiB of data, name and id included
+const NAME_LENGTH = 100; // characters as people count them
+const TOGETHER_MS = 5 * 60_000; // messages of one author within that time stand together
+const RETURN_MS = 5_000; // a message that was published comes back within that time, or was missed
+const HUES = 8;
+
+const { room, chatUrl } = byId("main").dataset;
+const channel = byId("main").dataset.channel || `chat:${room}`;
+
+// --- you ----------------------------------------------------------------------------------------------------------------
+
+const ADJECTIVES = ["Quiet", "Amber", "Brave", "Gentle", "Merry", "Nimble", "Sunny", "Clever", "Mellow", "Lucky"];
+const ANIMALS = ["Otter", "Heron", "Fox", "Badger", "Wren", "Lynx", "Marten", "Swift", "Hare", "Owl"];
+
+function friendlyName() {
+  const pick = (/** @type {string[]} */ words) => words[Math.floor(Math.random() * words.length)];
+  return `${pick(ADJECTIVES)} ${pick(ANIMALS)}`;
+}
+
+/** Cut a name where a person would: 👩‍👩‍👧 is one character. */
+function shortName(/** @type {string} */ name) {
+  const characters = "Segmenter" in Intl ? [...new Intl.Segmenter().segment(name.slice(0, 4_000))].map((s) => s.segment) : [...name];
+  return characters.slice(0, NAME_LENGTH).join("").replace(/\s+/g, " ").trim();
+}
+
+let name = shortName(memory.get("name") ?? "") || friendlyName();
+memory.set("name", name);
+byId("name").value = name;
+byId("name").addEventListener("change", () => {
+  name = shortName(byId("name").value) || name;
+  byId("name").value = name;
+  memory.set("name", name);
+});
+byId("name").addEventListener("keydown", (/** @type {KeyboardEvent} */ event) => {
+  if (event.key === "Enter" && !event.isComposing) byId("name").blur();
+});
+
+// --- rooms --------------------------------------------------------------------------------------------------------------
+
+function recentRooms() {
+  const known = (memory.get("rooms") ?? "").split(" ").filter((one) => /^[a-z0-9-]{1,32}$/.test(one));
+  const rooms = [...new Set([room, ...known])].slice(0, 8);
+  memory.set("rooms", rooms.join(" "));
+  return [...new Set(["lobby", ...rooms.sort()])];
+}
+
+for (const one of recentRooms()) {
+  const link = make("a", { href: `${chatUrl}${one}/` }, one);
+  if (one === room) link.setAttribute("aria-current", "page");
+  byId("rooms").append(make("li", {}, link));
+}
+
+byId("room-form").addEventListener("submit", (/** @type {SubmitEvent} */ event) => {
+  event.preventDefault();
+  const wanted = byId("room-input").value.toLowerCase().replace(/[^a-z0-9]+/g, "-").replace(/^-+|-+$/g, "").slice(0, 32);
+  if (wanted) location.assign(`${chatUrl}${wanted}/`);
+});
+byId("room-go").disabled = false;
+copies(byId("copy-link"), () => new URL(`${chatUrl}${room}/`, location.href).href);
+
+// --- what is said -------------------------------------------------------------------------------------------------------
+
+const list = byId("messages");
+const scroll = byId("scroll");
+let atEnd = true;
+let newer = 0;
+
+/** @typedef {{name: string, text: string, id: string}} Said */
+
+/** Anybody may publish anything here; what is not of our form is shown as JSON. */
+function readMessage(/** @type {any} */ data) {
+  const isMessage = typeof data?.name === "string" && typeof data.text === "string";
+  if (!isMessage) return { name: "Somebody", text: JSON.stringify(data, null, 2), id: "" };
+  return { name: shortName(data.name) || "Somebody", text: data.text, id: typeof data.id === "string" ? data.id.slice(0, 64) : "" };
+}
+
+/**
+ * @param {Said} said
+ * @param {{own: boolean, status: string | null}} how
+ */
+function messageEntry(said, { own, status }) {
+  const at = new Date();
+  const author = make("span", { className: "message-author", title: said.name }, said.name);
+  const time = make("time", { dateTime: at.toISOString(), title: at.toLocaleString() }, shortClock(at));
+  const avatar = make("span", { className: `avatar hue-${hue(said.name)}` }, initial(said.name));
+  avatar.setAttribute("aria-hidden", "true");
+  const entry = make(
+    "li",
+    { className: "message", data: { id: said.id, own: own ? "true" : "false", status, author: said.name, at: String(at.getTime()) } },
+    make("div", { className: "message-head" }, avatar, author, time),
+    make("div", { className: "bubble" }, ...longText(said.text, { className: "message-text" })),
+  );
+  if (own) entry.append(make("p", { className: "message-status" }));
+  return entry;
+}
+
+function initial(/** @type {string} */ text) {
+  const [first] = "Segmenter" in Intl ? [...new Intl.Segmenter().segment(text.slice(0, 40))].map((s) => s.segment) : [...text];
+  return first.toLocaleUpperCase();
+}
+
+function hue(/** @type {string} */ text) {
+  let sum = 0;
+  for (const character of text) sum = (sum * 31 + /** @type {number} */ (character.codePointAt(0))) % 65_521;
+  return sum % HUES;
+}
+
+/** Put an entry at the end, beside its neighbours of the same author. */
+function append(/** @type {HTMLElement} */ entry) {
+  list.append(entry);
+  group(entry);
+  while (list.children.length > LISTED) list.firstElementChild.remove();
+  group(list.firstElementChild);
+  byId("empty").hidden = true;
+}
+
+function group(/** @type {HTMLElement | null} */ entry) {
+  if (!entry?.classList.contains("message")) return;
+  const before = /** @type {HTMLElement | null} */ (entry.previousElementSibling);
+  const together =
+    before?.classList.contains("message") &&
+    before.dataset.author === entry.dataset.author &&
+    before.dataset.own === entry.dataset.own &&
+    Number(entry.dataset.at) - Number(before.dataset.at) < TOGETHER_MS;
+  entry.classList.toggle("continued", Boolean(together));
+}
+
+/** Follow the newest message, unless the person is reading older ones. */
+function follow({ always = false } = {}) {
+  if (always || atEnd) scroll.scrollTop = scroll.scrollHeight;
+  else newer += 1;
+  showNewer();
+}
+
+function showNewer() {
+  byId("newer").hidden = newer === 0;
+  byId("newer-text").textContent = newer === 1 ? "1 new message" : `${newer} new messages`;
+}
+
+function noteScroll() {
+  atEnd = scroll.scrollHeight - scroll.scrollTop - scroll.clientHeight < 60;
+  if (atEnd) newer = 0;
+  showNewer();
+}
+
+scroll.addEventListener("scroll", noteScroll, { passive: true });
+byId("newer").addEventListener("click", () => follow({ always: true }));
+// The keyboard of a phone, a longer composer: what was in view stays in view.
+new ResizeObserver(() => {
+  if (atEnd) scroll.scrollTop = scroll.scrollHeight;
+}).observe(scroll);
+
+// --- the connection -----------------------------------------------------------------------------------------------------
+
+const live = connect();
+showConnection(live);
+const talk = live.subscribe(channel);
+const unseen = new Unseen();
+/** @type {Map<string, HTMLElement>} own messages that have not come back */
+const underway = new Map();
+
+talk.addEventListener("publication", (/** @type {any} */ { detail }) => {
+  const said = readMessage(detail.data);
+  const mine = underway.get(said.id);
+  if (mine) return comeBack(mine);
+  append(messageEntry(said, { own: false, status: null }));
+  follow();
+  unseen.add();
+});
+
+talk.addEventListener("gap", (/** @type {any} */ { detail }) => {
+  append(gapLine(detail));
+  follow();
+});
+
+talk.addEventListener("error", (/** @type {any} */ { detail }) => {
+  byId("empty").textContent = `The server does not let you into this room: ${detail.message}.`;
+});
+
+// --- saying something ---------------------------------------------------------------------------------------------------
+
+const text = byId("composer-text");
+
+function randomId() {
+  return [...crypto.getRandomValues(new Uint8Array(12))].map((byte) => byte.toString(16).padStart(2, "0")).join("");
+}
+
+function say() {
+  const words = text.value.trim();
+  const tooLong = new TextEncoder().encode(words).length > MESSAGE_BYTES;
+  byId("composer-error").textContent = tooLong ? "That is too long for one message. Send it in parts." : "";
+  if (words === "" || tooLong) return;
+  const said = { name, text: words, id: randomId() };
+  const entry = messageEntry(said, { own: true, status: "sending" });
+  underway.set(said.id, entry);
+  if (underway.size > LISTED) underway.delete(/** @type {string} */ (underway.keys().next().value));
+  append(entry);
+  send(said, entry);
+  text.value = "";
+  fitComposer();
+  follow({ always: true });
+}
+
+/**
+ * @param {Said} said
+ * @param {HTMLElement} entry
+ */
+async function send(said, entry) {
+  setStatus(entry, "sending", "Sending…");
+  try {
+    await talk.publish(said);
+  } catch (error) {
+    if (underway.has(said.id)) failed(said, entry, error);
+    return;
+  }
+  setTimeout(() => {
+    if (underway.delete(said.id)) setStatus(entry, "not-seen", "Published, but it has not come back to you");
+  }, RETURN_MS);
+}
+
+/** It is sent when it comes back, and it stands where the room has it. */
+function comeBack(/** @type {HTMLElement} */ entry) {
+  underway.delete(entry.dataset.id ?? "");
+  setStatus(entry, "sent", "Sent");
+  if (entry !== list.lastElementChild) {
+    const after = /** @type {HTMLElement | null} */ (entry.nextElementSibling);
+    append(entry);
+    group(after);
+  }
+  follow({ always: atEnd });
+}
+
+/**
+ * @param {Said} said
+ * @param {HTMLElement} entry
+ * @param {any} error
+ */
+function failed(said, entry, error) {
+  const unknown = error.outcome === "unknown";
+  setStatus(entry, unknown ? "unknown" : "failed", failureWords(error, unknown));
+  const again = make("button", { type: "button", className: "button button-quiet again" }, "Send again");
+  again.addEventListener("click", () => send(said, entry));
+  entry.querySelector(".message-status")?.append(again);
+  follow({ always: atEnd });
+}
+
+function failureWords(/** @type {any} */ error, /** @type {boolean} */ unknown) {
+  if (error.code === "unknown-outcome") return "Perhaps sent: the connection broke before the answer.";
+  if (unknown) return `Perhaps not sent: ${error.message}.`;
+  if (error.code === "not-connected") return "Not sent: there is no connection.";
+  return `Not sent: ${error.message}.`;
+}
+
+/**
+ * @param {HTMLElement} entry
+ * @param {string} status
+ * @param {string} words
+ */
+function setStatus(entry, status, words) {
+  entry.dataset.status = status;
+  const shown = /** @type {HTMLElement} */ (entry.querySelector(".message-status"));
+  shown.replaceChildren(...(status === "sent" ? [icon("done")] : []), make("span", {}, words));
+}
+
+function fitComposer() {
+  if (CSS.supports("field-sizing", "content")) return; // the browser does it
+  text.style.height = "auto";
+  text.style.height = `${text.scrollHeight + 2}px`;
+}
+
+byId("composer").addEventListener("submit", (/** @type {SubmitEvent} */ event) => {
+  event.preventDefault();
+  say();
+  text.focus();
+});
+text.addEventListener("keydown", (/** @type {KeyboardEvent} */ event) => {
+  // While an input method composes a word, Enter belongs to it (229: Safari says so only there).
+  if (event.key !== "Enter" || event.shiftKey || event.isComposing || event.keyCode === 229) return;
+  event.preventDefault();
+  say();
+});
+text.addEventListener("input", fitComposer);
+byId("composer-send").disabled = false;
+
+// iOS lays the keyboard over the page instead of making it smaller.
+const viewport = window.visualViewport;
+viewport?.addEventListener("resize", () => {
+  document.documentElement.style.setProperty("--visible-height", `${viewport.height}px`);
+  if (viewport.offsetTop > 0) window.scrollTo(0, 0);
+});

@@ -1,0 +1,39 @@
+/** The page of live notifications. */
+
+import { connect } from "../realtime/client.js";
+import { showConnection } from "./connection.js";
+import { BackgroundNotifications, List, Toasts, readNotification } from "./notifications.js";
+import { Unseen, byId } from "./page.js";
+import { postForm } from "./post.js";
+
+const { channel, apiKey, publishUrl } = byId("main").dataset;
+const arrived = postForm({ channel, apiKey, publishUrl });
+const list = new List();
+const toasts = new Toasts();
+const background = new BackgroundNotifications();
+const unseen = new Unseen();
+
+const live = connect();
+showConnection(live);
+const news = live.subscribe(channel);
+
+// The empty list shows the curl line; once it is gone, the form has room for its own where the screen is wide.
+const opensCurl = matchMedia("(min-width: 60rem) and (min-height: 50rem)").matches;
+const openCurl = () => {
+  byId("curl-details").open = true;
+};
+if (opensCurl) news.addEventListener("publication", openCurl, { once: true });
+
+news.addEventListener("publication", (/** @type {any} */ { detail }) => {
+  arrived(detail);
+  const notice = readNotification(detail);
+  list.addNotification(notice);
+  toasts.show(notice);
+  background.show(notice, unseen.add());
+});
+
+news.addEventListener("gap", (/** @type {any} */ { detail }) => list.addGap(detail));
+
+news.addEventListener("error", (/** @type {any} */ { detail }) => {
+  byId("empty").textContent = `The server does not let this page listen to ${channel}: ${detail.message}.`;
+});

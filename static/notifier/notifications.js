@@ -1,0 +1,213 @@
+/** What a notification looks like: in the list, as a toast, and as a notification of the browser. */
+
+import { byId, gapLine, icon, longText, make, relativeTime } from "./page.js";
+
+const LISTED = 500; // newest first; older ones are let go
+const TOASTS = matchMedia("(min-width: 60rem)").matches ? 3 : 1; // a phone has room for one
+const TOAST_MS = 4_000;
+
+/** @type {Record<string, string>} */
+const LEVELS = { info: "Info", success: "Success", warning: "Warning", error: "Error" };
+
+/**
+ * A publication as a person sees it. Data of our own form gives title, text and level; any other JSON is shown as it is.
+ *
+ * @param {import("../../realtime/static/realtime/client.js").Publication} publication
+ */
+export function readNotification({ channel, data, event, offset, epoch }) {
+  const common = { channel, event, offset, epoch, at: new Date() };
+  if (!isNotification(data)) return { ...common, level: "data", title: titleOf(data, event), text: "", json: pretty(data) };
+  const { title, text = "", level, ...rest } = data;
+  const json = Object.keys(rest).length > 0 ? pretty(rest) : "";
+  return { ...common, level: LEVELS[level] && Object.hasOwn(LEVELS, level) ? level : "info", title, text, json };
+}
+
+/** @typedef {ReturnType<typeof readNotification>} Notice */
+
+function isNotification(/** @type {any} */ data) {
+  const isObject = typeof data === "object" && data !== null && !Array.isArray(data);
+  return isObject && typeof data.title === "string" && ["string", "undefined"].includes(typeof data.text);
+}
+
+function titleOf(/** @type {any} */ data, /** @type {string | null} */ event) {
+  if (event) return event;
+  if (Array.isArray(data)) return "A list";
+  return data !== null && typeof data === "object" ? "Data" : "A value";
+}
+
+function pretty(/** @type {any} */ data) {
+  return JSON.stringify(data, null, 2);
+}
+
+/** The list: bounded, and drawn once per frame however much arrives. */
+export class List {
+  #list = byId("notifications");
+  /** @type {any[]} newest last */
+  #waiting = [];
+  #scheduled = false;
+  #letGo = 0;
+
+  constructor() {
+    document.addEventListener("visibilitychange", () => this.#draw());
+  }
+
+  addNotification(/** @type {Notice} */ notice) {
+    this.#add(() => listEntry(notice));
+  }
+
+  addGap(/** @type {any} */ gap) {
+    this.#add(() => gapLine(gap));
+  }
+
+  #add(/** @type {() => HTMLElement} */ draw) {
+    this.#waiting.push(draw);
+    if (this.#waiting.length > LISTED) {
+      this.#waiting.shift();
+      this.#letGo += 1;
+    }
+    if (this.#scheduled) return;
+    this.#scheduled = true;
+    // A hidden tab gets no animation frames.
+    if (document.hidden) setTimeout(() => this.#draw(), 250);
+    else requestAnimationFrame(() => this.#draw());
+  }
+
+  #draw() {
+    this.#scheduled = false;
+    if (this.#waiting.length === 0) return;
+    this.#list.prepend(...this.#waiting.splice(0).reverse().map((draw) => draw()));
+    byId("empty").hidden = true;
+    for (; this.#list.children.length > LISTED; this.#letGo += 1) this.#list.lastElementChild.remove();
+    byId("let-go").hidden = this.#letGo === 0;
+    byId("let-go").textContent = `This page keeps the newest ${LISTED}; ${this.#letGo.toLocaleString("en")} older ones were let go.`;
+  }
+}
+
+function listEntry(/** @type {Notice} */ notice) {
+  const { level, event, offset, epoch } = notice;
+  return make("li", { className: "notification card", data: { level, event, offset, epoch } }, ...body(notice));
+}
+
+/** The same in the list and in a toast. */
+function body(/** @type {Notice} */ { level, title, text, json, event, channel, offset, at }) {
+  const meta = make("p", { className: "notification-meta" }, make("span", { className: "level-word" }, LEVELS[level] ?? "JSON"));
+  if (event && event !== title) meta.append(make("span", { className: "mono event-name" }, event));
+  meta.append(make("span", { className: "mono channel-name" }, offset === null ? channel : `${channel} · ${offset}`));
+  const content = [
+    make("div", { className: "notification-head" },
+      make("h3", { className: "notification-title wraps" }, title),
+      relativeTime(at)),
+  ];
+  if (text) content.push(...longText(text, { className: "notification-text" }));
+  if (json) content.push(...longText(json, { tag: "pre", className: "notification-json" }));
+  return [make("span", { className: "badge" }, icon(level)), make("div", { className: "notification-body" }, ...content, meta)];
+}
+
+/** Toasts: at most three (on a phone one), four seconds each, longer under the pointer. Escape dismisses the newest. */
+export class Toasts {
+  #holder = byId("toasts");
+  /** @type {HTMLElement | null} "and 12 more in the list" */
+  #more = null;
+  #moreCount = 0;
+
+  constructor() {
+    document.addEventListener("keydown", (event) => {
+      const newest = this.#holder.lastElementChild;
+      if (event.key !== "Escape" || !newest || event.defaultPrevented) return;
+      this.#dismiss(newest);
+    });
+  }
+
+  show(/** @type {Notice} */ notice) {
+    if (document.hidden) return;
+    if (this.#holder.querySelectorAll(".toast").length >= TOASTS) return this.#showMore();
+    const toast = make("article", { className: "toast card", data: { level: notice.level } }, ...body(notice));
+    const close = make("button", { type: "button", className: "button button-quiet toast-close" }, icon("close"));
+    close.setAttribute("aria-label", "Dismiss");
+    close.addEventListener("click", () => this.#dismiss(toast));
+    toast.append(close);
+    this.#holder.append(toast);
+    this.#expire(toast);
+  }
+
+  #showMore() {
+    this.#moreCount += 1;
+    if (!this.#more) {
+      this.#more = make("p", { className: "toast-more" });
+      this.#holder.append(this.#more);
+    }
+    /** @type {HTMLElement} */ (this.#more).textContent = `and ${this.#moreCount.toLocaleString("en")} more in the list`;
+  }
+
+  /** Dismiss after four seconds during which nobody had the pointer or the focus on the toasts. */
+  #expire(/** @type {HTMLElement} */ toast) {
+    let left = TOAST_MS;
+    let last = performance.now();
+    const timer = setInterval(() => {
+      const now = performance.now();
+      if (!this.#holder.matches(":hover, :focus-within") && !document.hidden) left -= now - last;
+      last = now;
+      if (left > 0 && toast.isConnected) return;
+      clearInterval(timer);
+      this.#dismiss(toast);
+    }, 100);
+  }
+
+  #dismiss(/** @type {Element} */ toast) {
+    const inside = toast.contains(document.activeElement);
+    toast.remove();
+    if (this.#holder.querySelector(".toast")) {
+      // Somebody works through them by keyboard: on to the next one, not back to the top of the page.
+      if (inside) this.#holder.querySelector(".toast:last-of-type .toast-close").focus();
+      return;
+    }
+    this.#more?.remove();
+    this.#more = null;
+    this.#moreCount = 0;
+    if (inside) byId("main").focus({ preventScroll: true });
+  }
+}
+
+/** Notifications of the browser, while the tab is hidden and the person has allowed it. */
+export class BackgroundNotifications {
+  #button = byId("notify-button");
+  #status = byId("notify-status");
+
+  constructor() {
+    if (!("Notification" in window) || !window.isSecureContext) return;
+    this.#showPermission();
+    this.#button.addEventListener("click", async () => {
+      await Notification.requestPermission();
+      this.#showPermission();
+    });
+  }
+
+  #showPermission() {
+    const { permission } = Notification;
+    this.#button.hidden = permission !== "default";
+    this.#status.hidden = permission === "default";
+    this.#status.textContent =
+      permission === "granted"
+        ? "While this tab is in the background, your browser notifies you."
+        : "Your browser blocks notifications of this site; its settings can allow them.";
+  }
+
+  /**
+   * @param {Notice} notice
+   * @param {number} unseen how many came since the tab was hidden
+   */
+  show({ title, text, json, channel }, unseen) {
+    if (!document.hidden || !("Notification" in window) || Notification.permission !== "granted") return;
+    const more = unseen > 1 ? `\n${unseen} since you left` : "";
+    try {
+      // One tag: the newest takes the place of the one before, however many come.
+      const shown = new Notification(title.slice(0, 200), { body: (text || json).slice(0, 300) + more, tag: channel });
+      shown.onclick = () => {
+        window.focus();
+        shown.close();
+      };
+    } catch {
+      // Android's Chrome allows this only to service workers. The list has it all the same.
+    }
+  }
+}

@@ -1,0 +1,182 @@
+/**
+ * Small things that every page needs: elements, times, the words for a gap, a copy button. Whatever comes from outside
+ * becomes text here, never markup.
+ */
+
+/**
+ * @param {string} tag
+ * @param {Record<string, any>} [properties] of the element; `data` sets data attributes
+ * @param {...(Node | string)} children
+ * @returns {any}
+ */
+export function make(tag, { data = {}, ...properties } = {}, ...children) {
+  const element = Object.assign(document.createElement(tag), properties);
+  for (const [name, value] of Object.entries(data)) if (value !== null) element.dataset[name] = value;
+  element.append(...children);
+  return element;
+}
+
+export function icon(/** @type {string} */ name) {
+  const element = make("span", { className: `icon icon-${name}` });
+  element.setAttribute("aria-hidden", "true");
+  return element;
+}
+
+/** @returns {any} */
+export function byId(/** @type {string} */ id) {
+  return document.getElementById(id);
+}
+
+/** 12:04:05 */
+export function clock(/** @type {Date} */ date) {
+  return date.toLocaleTimeString(undefined, { hour: "2-digit", minute: "2-digit", second: "2-digit", hour12: false });
+}
+
+/** 12:04 */
+export function shortClock(/** @type {Date} */ date) {
+  return date.toLocaleTimeString(undefined, { hour: "2-digit", minute: "2-digit", hour12: false });
+}
+
+/** A moment in words, kept up to date; the exact one on hover. */
+export function relativeTime(/** @type {Date} */ date) {
+  const title = date.toLocaleString(undefined, { dateStyle: "full", timeStyle: "medium" });
+  return make("time", { dateTime: date.toISOString(), title, data: { relative: "" } }, ago(date));
+}
+
+/** @returns {string} */
+export function ago(/** @type {Date} */ date, now = Date.now()) {
+  const seconds = Math.max(0, Math.round((now - date.getTime()) / 1000));
+  if (seconds < 10) return "just now";
+  if (seconds < 60) return `${Math.floor(seconds / 10) * 10} s ago`;
+  if (seconds < 3600) return `${Math.floor(seconds / 60)} min ago`;
+  if (seconds < 86_400) return `${Math.floor(seconds / 3600)} h ago`;
+  return date.toLocaleDateString();
+}
+
+setInterval(() => {
+  if (document.hidden) return;
+  for (const time of document.querySelectorAll("time[data-relative]")) {
+    const words = ago(new Date(/** @type {HTMLTimeElement} */ (time).dateTime));
+    if (time.textContent !== words) time.textContent = words;
+  }
+}, 5_000);
+
+/** @type {Record<string, string>} */
+const WHILE = {
+  broker: "while Redis was away",
+  broker_lost: "while Redis was away",
+  slow: "because this connection was too slow",
+  reconnect: "while the connection was away",
+};
+
+/** "3 missed while Redis was away" */
+export function gapWords(/** @type {{missed: number | null, reason: string}} */ { missed, reason }) {
+  const what = missed === null ? "Some may be missing" : `${missed.toLocaleString("en")} missed`;
+  return WHILE[reason] ? `${what} ${WHILE[reason]}` : what;
+}
+
+/**
+ * A quiet line in a list, where publications are missing.
+ *
+ * @param {import("../../realtime/static/realtime/client.js").Gap} gap
+ */
+export function gapLine(gap) {
+  const { epoch, from, to, missed, reason, since, until } = gap;
+  const range = clock(since) === clock(until) ? clock(until) : `${clock(since)}–${clock(until)}`;
+  const which = to === null ? `from ${from} on` : from === to ? `number ${from}` : `numbers ${from} to ${to}`;
+  return make(
+    "li",
+    { className: "gap", title: `${which}, epoch ${epoch}`, data: { reason, epoch, from, to, missed } },
+    make("span", { className: "gap-words" }, gapWords(gap)),
+    " ",
+    make("span", { className: "gap-times" }, range),
+  );
+}
+
+const LONG = 1_200; // characters; about a phone's screen
+
+/** Text that wraps; if it is long, shortened by the style sheet until somebody wants to see all. */
+export function longText(/** @type {string} */ text, { tag = "p", className = "" } = {}) {
+  const body = make(tag, { className: `${className} wraps` }, text);
+  if (text.length <= LONG && text.split("\n", 20).length < 20) return [body];
+  body.classList.add("shortened");
+  const button = make("button", { type: "button", className: "button button-quiet show-all" }, "Show all");
+  button.addEventListener("click", () => {
+    const short = body.classList.toggle("shortened");
+    button.textContent = short ? "Show all" : "Show less";
+  });
+  return [body, button];
+}
+
+/** Make a button copy what `text()` returns, and say so. */
+export function copies(/** @type {HTMLElement} */ button, /** @type {() => string} */ text) {
+  const word = /** @type {HTMLElement} */ (button.querySelector(".copy-word"));
+  const before = word.textContent ?? "";
+  button.addEventListener("click", async () => {
+    word.textContent = (await copy(text())) ? "Copied" : "Select it and copy by hand";
+    setTimeout(() => {
+      word.textContent = before;
+    }, 2_000);
+  });
+}
+
+async function copy(/** @type {string} */ text) {
+  try {
+    await navigator.clipboard.writeText(text);
+    return true;
+  } catch {
+    return copyTheOldWay(text); // the clipboard API needs HTTPS or localhost
+  }
+}
+
+function copyTheOldWay(/** @type {string} */ text) {
+  const holder = make("textarea", { value: text, className: "for-ears" });
+  const focused = /** @type {HTMLElement | null} */ (document.activeElement);
+  document.body.append(holder);
+  holder.select();
+  const done = document.execCommand("copy");
+  holder.remove();
+  focused?.focus();
+  return done;
+}
+
+/** Remember a value for the next visit, where the browser allows that. */
+export const memory = {
+  /** @returns {string | null} */
+  get(/** @type {string} */ key) {
+    try {
+      return localStorage.getItem(`notifier.${key}`);
+    } catch {
+      return null; // storage is blocked: the page works without
+    }
+  },
+  set(/** @type {string} */ key, /** @type {string} */ value) {
+    try {
+      localStorage.setItem(`notifier.${key}`, value);
+    } catch {
+      // blocked or full: forgotten with this page
+    }
+  },
+};
+
+/** Count what came while nobody was looking, in the title of the tab. */
+export class Unseen {
+  #title = document.title;
+  #count = 0;
+
+  constructor() {
+    document.addEventListener("visibilitychange", () => {
+      if (document.hidden) return;
+      this.#count = 0;
+      document.title = this.#title;
+    });
+  }
+
+  /** @returns {number} */
+  add() {
+    if (!document.hidden) return 0;
+    this.#count += 1;
+    document.title = `(${this.#count > 99 ? "99+" : this.#count}) ${this.#title}`;
+    return this.#count;
+  }
+}

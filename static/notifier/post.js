@@ -1,0 +1,157 @@
+/** The form that posts an event, and the same thing as a curl line. */
+
+import { byId, copies } from "./page.js";
+
+const SEEN = 100; // arrivals that are remembered, to tell how long an event took
+
+/** @typedef {{channel: string, publishUrl: string, apiKey: string}} Target */
+
+/** What the server's refusals mean for the person at the form. */
+const ADVICE = /** @type {Record<number, string>} */ ({
+  401: "The API key is missing or wrong. Enter it again.",
+  403: "This key may not publish to this channel.",
+  413: "It is too large: the data of an event has at most 64 KiB.",
+  429: "Too many requests. Wait a moment and post again.",
+  503: "It was certainly not published: the broker is away. Post it again when this page says Live.",
+  504: "Nobody knows whether it was published: the broker did not answer. Look at the list before you post it again.",
+});
+
+/** Connect the form; the returned function wants to know of every publication that arrives. */
+export function postForm(/** @type {Target} */ target) {
+  const form = byId("post-form");
+  const arrivals = new Arrivals();
+  const shownCurl = () => curl(target, command(form, target));
+  const refresh = () => {
+    byId("curl").textContent = shownCurl();
+  };
+  form.addEventListener("input", refresh);
+  form.addEventListener("submit", (/** @type {SubmitEvent} */ event) => {
+    event.preventDefault();
+    post(form, target, arrivals);
+  });
+  copies(byId("copy-curl"), shownCurl);
+  byId("empty-curl").textContent = shownCurl();
+  copies(byId("copy-empty-curl"), () => byId("empty-curl").textContent);
+  byId("post-submit").disabled = false;
+  refresh();
+  return (/** @type {any} */ publication) => arrivals.add(publication);
+}
+
+/** The body of the request. */
+function command(/** @type {HTMLFormElement} */ form, /** @type {Target} */ { channel }) {
+  const fields = new FormData(form);
+  const event = String(fields.get("event")).trim();
+  const data = { title: fields.get("title"), text: fields.get("text"), level: fields.get("level") };
+  return event ? { channel, event, data } : { channel, data };
+}
+
+/** A line for a POSIX shell. The key is shown only if the server's own page brought it (`make run`). */
+function curl(/** @type {Target} */ { publishUrl, apiKey }, /** @type {object} */ body) {
+  const key = apiKey ? `'X-API-Key: ${apiKey}'` : '"X-API-Key: $NOTIFIER_API_KEY"';
+  return [
+    `curl ${new URL(publishUrl, location.href)}`,
+    `-H ${key}`,
+    "-H 'Content-Type: application/json'",
+    `-d ${quoted(JSON.stringify(body))}`,
+  ].join(" \\\n  ");
+}
+
+function quoted(/** @type {string} */ text) {
+  return `'${text.replaceAll("'", "'\\''")}'`;
+}
+
+/**
+ * @param {HTMLFormElement} form
+ * @param {Target} target
+ * @param {Arrivals} arrivals
+ */
+async function post(form, target, arrivals) {
+  const key = target.apiKey || byId("api-key").value.trim();
+  say("", "");
+  if (!key) return askForKey("Enter the API key first.");
+  byId("post-submit").disabled = true;
+  const started = performance.now();
+  try {
+    const response = await fetch(target.publishUrl, {
+      method: "POST",
+      headers: { "X-API-Key": key, "Content-Type": "application/json" },
+      body: JSON.stringify(command(form, target)),
+      credentials: "omit",
+    });
+    await tell(response, started, arrivals);
+  } catch {
+    say("", "The server did not answer, so nobody knows whether it was published. Look at the list before you post it again.");
+  } finally {
+    byId("post-submit").disabled = false;
+  }
+}
+
+/**
+ * @param {Response} response
+ * @param {number} started
+ * @param {Arrivals} arrivals
+ */
+async function tell(response, started, arrivals) {
+  const body = await response.json().catch(() => ({}));
+  if (response.status === 401) return askForKey(ADVICE[401]);
+  if (!response.ok) {
+    return say("", ADVICE[response.status] ?? `It was not published: ${body.error?.message ?? `status ${response.status}`}`);
+  }
+  const { offset, epoch, nodes } = body.result;
+  const where = `number ${offset}, ${nodes === 1 ? "one node listens" : `${nodes} nodes listen`}`;
+  say(`Published: ${where}.`, "");
+  const arrived = await arrivals.of(epoch, offset);
+  if (arrived === null) return;
+  const took = Math.max(1, Math.round(arrived - started));
+  say(`Live here after ${took}\u00a0ms: ${where}.`, "");
+}
+
+function askForKey(/** @type {string} */ words) {
+  byId("api-key-field").hidden = false;
+  say("", words);
+  byId("api-key").focus();
+}
+
+/**
+ * @param {string} good
+ * @param {string} bad
+ */
+function say(good, bad) {
+  byId("post-result").textContent = good;
+  byId("post-error").textContent = bad;
+}
+
+/** When publications arrived here, for the one that asks afterwards or beforehand. */
+class Arrivals {
+  /** @type {Map<string, number>} */
+  #seen = new Map();
+  /** @type {Map<string, (at: number | null) => void>} */
+  #wanted = new Map();
+
+  add(/** @type {{epoch: string | null, offset: number | null}} */ { epoch, offset }) {
+    const key = `${epoch} ${offset}`;
+    const now = performance.now();
+    this.#wanted.get(key)?.(now);
+    this.#wanted.delete(key);
+    this.#seen.set(key, now);
+    if (this.#seen.size > SEEN) this.#seen.delete(/** @type {string} */ (this.#seen.keys().next().value));
+  }
+
+  /**
+   * @param {string} epoch
+   * @param {number} offset
+   * @returns {Promise<number | null>} null if it does not come within five seconds
+   */
+  of(epoch, offset) {
+    const key = `${epoch} ${offset}`;
+    const seen = this.#seen.get(key);
+    if (seen !== undefined) return Promise.resolve(seen);
+    return new Promise((resolve) => {
+      this.#wanted.set(key, resolve);
+      setTimeout(() => {
+        this.#wanted.delete(key);
+        resolve(null);
+      }, 5_000);
+    });
+  }
+}
