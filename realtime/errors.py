@@ -149,5 +149,8 @@ class ConfigurationError(RealtimeError):
 
 def _shortened(value: object, longest: int = 80) -> str:
     """Show a foreign value in an error: quoted, escaped, never long (CWE-117)."""
-    text = ascii(value)
+    try:
+        text = ascii(value)
+    except (ValueError, RecursionError):  # thousands of digits, or of nested lists
+        text = f"<{type(value).__name__}>"
     return text if len(text) <= longest else f"{text[:longest]}…"

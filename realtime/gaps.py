@@ -68,16 +68,14 @@ class GapDetector:
         """Compare with a position that was read after a break, when nothing has arrived yet.
 
         A position that was read never lowers a known one: it may have been read before the last
-        arrival.
+        arrival. One that tells nothing new has overtaken nothing either, and settles nothing.
         """
         last = self.last
-        self.settling = True
-        if read.epoch != last.epoch:
-            self.last = read
-            return _across_epochs(last, read, arrived=False)
-        if read.offset <= last.offset:
+        if read.epoch == last.epoch and read.offset <= last.offset:
             return ()
-        self.last = read
+        self.last, self.settling = read, True
+        if read.epoch != last.epoch:
+            return _across_epochs(last, read, arrived=False)
         return (Gap(last.epoch, last.offset + 1, read.offset),)
 
     def _same_epoch(self, position: Position) -> tuple[Gap, ...]:

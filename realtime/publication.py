@@ -116,20 +116,21 @@ def _plain(value: object) -> object:
 
 
 _encoder = msgspec.json.Encoder(enc_hook=_plain)
+_scan = msgspec.json.Decoder(msgspec.Raw).decode
 
 
 def _encoded(data: object) -> bytes:
     try:
         encoded = _encoder.encode(data)
+        if len(encoded) > DATA_LIMIT:
+            raise TooLarge("data", len(encoded), DATA_LIMIT)
+        _refuse_what_json_hides(data, encoded)
     except RecursionError as error:
         raise InvalidData(f"nested deeper than {DEPTH_LIMIT} levels") from error
     except UnicodeEncodeError as error:
         raise InvalidData("a string has a lone surrogate, which is not Unicode text") from error
-    except (TypeError, ValueError, OverflowError) as error:
+    except (TypeError, ValueError, OverflowError, msgspec.DecodeError) as error:
         raise InvalidData(str(error)) from error
-    if len(encoded) > DATA_LIMIT:
-        raise TooLarge("data", len(encoded), DATA_LIMIT)
-    _refuse_what_json_hides(data, encoded)
     return encoded
 
 
@@ -137,19 +138,22 @@ def _refuse_what_json_hides(data: object, encoded: bytes) -> None:
     """Walk the data, but only where its bytes show that there may be something to find.
 
     msgspec writes NaN as ``null``, and brackets are counted inside strings too; both only cost a
-    needless walk.
+    needless walk. What it copies unread, `msgspec.Raw`, shows when the bytes are scanned.
     """
     deep = encoded.count(b"[") + encoded.count(b"{") > DEPTH_LIMIT
     if deep or b"null" in encoded:
         _walk(msgspec.to_builtins(data, enc_hook=_plain), DEPTH_LIMIT)
+    if b"\n" in encoded:
+        raise InvalidData("msgspec.Raw must be one line")
+    _scan(encoded.decode())
 
 
 def _walk(value: object, levels: int) -> None:
     if isinstance(value, float) and not math.isfinite(value):
         raise InvalidData("NaN and infinity are not JSON (RFC 8259 §6)")
-    if isinstance(value, Mapping):
+    if isinstance(value, dict):
         children = list(value.values())
-    elif isinstance(value, list | tuple | set | frozenset):
+    elif isinstance(value, list | tuple):
         children = list(value)
     else:
         return

@@ -1,0 +1,65 @@
+"""The numbers that clients act on."""
+
+from __future__ import annotations
+
+import pytest
+
+from realtime import codes
+from realtime.codes import CLOSES, REFUSALS, Close, Refusal
+
+
+def constants(kind: type) -> tuple[object, ...]:
+    return tuple(value for value in vars(codes).values() if isinstance(value, kind))
+
+
+def test_the_lists_are_complete():
+    assert constants(Close) == CLOSES
+    assert constants(Refusal) == REFUSALS
+
+
+@pytest.mark.parametrize("close", CLOSES, ids=lambda close: close.reason)
+def test_a_close_fits_into_its_frame(close):
+    """RFC 6455 §5.5: 125 bytes for the code and the reason; §7.4.2: 3000 to 3999 for us."""
+    assert len(close.reason.encode()) <= 123
+    assert 3000 <= close.code <= 3999
+
+
+def test_each_close_code_means_one_thing():
+    assert len({close.code for close in CLOSES}) == len(CLOSES)
+
+
+@pytest.mark.parametrize(
+    ("name", "code", "comes_back"),
+    [
+        ("SHUTDOWN", 3001, True),
+        ("SERVER_ERROR", 3004, True),
+        ("SLOW", 3008, True),
+        ("NO_PONG", 3012, True),
+        ("INVALID_TOKEN", 3500, False),
+        ("BAD_REQUEST", 3501, False),
+        ("STALE", 3502, False),
+    ],
+)
+def test_close_codes_are_centrifugos(name, code, comes_back):
+    close = getattr(codes, name)
+    assert (close.code, close.reconnect) == (code, comes_back)
+
+
+@pytest.mark.parametrize(
+    ("name", "code"),
+    [
+        ("INTERNAL", 100),
+        ("NOT_LIVE", 100),
+        ("UNKNOWN_OUTCOME", 100),
+        ("UNAUTHORIZED", 101),
+        ("PERMISSION_DENIED", 103),
+        ("METHOD_NOT_FOUND", 104),
+        ("ALREADY_SUBSCRIBED", 105),
+        ("LIMIT_EXCEEDED", 106),
+        ("BAD_COMMAND", 107),
+        ("NOT_AVAILABLE", 108),
+    ],
+)
+def test_error_codes_are_centrifugos_and_only_100_is_worth_another_try(name, code):
+    refusal = getattr(codes, name)
+    assert (refusal.code, refusal.temporary) == (code, code == 100)

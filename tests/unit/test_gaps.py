@@ -1,0 +1,212 @@
+"""Gaps are exactly what is missing: compared with set subtraction, and case by case."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from realtime.gaps import Gap, GapDetector, Position
+
+OLD, NEW = "0" * 16, "1" * 16
+
+
+def detector(offset: int = 5, *, settled: bool = True) -> GapDetector:
+    started = GapDetector(Position(OLD, offset - 1 if settled else offset))
+    if settled:
+        started.observe(Position(OLD, offset))
+    return started
+
+
+def at(offset: int, epoch: str = OLD) -> Position:
+    return Position(epoch, offset)
+
+
+def test_what_follows_reveals_no_gap():
+    counting = detector(5)
+    assert counting.observe(at(6)) == ()
+    assert counting.last == at(6)
+
+
+def test_a_jump_reveals_what_is_between():
+    assert detector(5).observe(at(9)) == (Gap(OLD, 6, 8),)
+
+
+def test_a_gap_is_reported_once():
+    counting = detector(5)
+    counting.observe(at(9))
+    assert counting.observe(at(10)) == ()
+
+
+def test_a_new_epoch_ends_the_old_one_openly():
+    assert detector(5).observe(at(1, NEW)) == (Gap(OLD, 6, None),)
+
+
+def test_a_new_epoch_that_begins_late_misses_its_beginning():
+    assert detector(5).observe(at(4, NEW)) == (Gap(OLD, 6, None), Gap(NEW, 1, 3))
+
+
+def test_a_new_epoch_is_counted_on_from_its_first_arrival():
+    counting = detector(5)
+    counting.observe(at(4, NEW))
+    assert counting.observe(at(5, NEW)) == ()
+
+
+def test_arrivals_that_the_start_position_counts_are_ignored():
+    settling = detector(5, settled=False)
+    assert settling.is_known(at(4))
+    assert settling.is_known(at(5))
+    assert settling.observe(at(5)) == ()
+    assert settling.last == at(5)
+
+
+def test_an_arrival_above_the_start_position_is_new():
+    settling = detector(5, settled=False)
+    assert not settling.is_known(at(6))
+    assert not settling.is_known(at(1, NEW))
+
+
+def test_once_settled_the_same_position_again_is_a_rollback():
+    counting = detector(5)
+    assert not counting.is_known(at(5))
+    assert counting.observe(at(3)) == (Gap(OLD, 6, None),)
+    assert counting.last == at(3)
+
+
+def test_after_a_rollback_counting_goes_on_from_the_lower_position():
+    counting = detector(5)
+    counting.observe(at(3))
+    assert counting.observe(at(4)) == ()
+
+
+def test_a_jump_settles_as_well_as_a_step():
+    jumping = detector(5, settled=False)
+    jumping.observe(at(8))
+    assert not jumping.is_known(at(8))
+
+
+def test_a_new_epoch_settles():
+    changing = detector(5, settled=False)
+    changing.observe(at(2, NEW))
+    assert not changing.is_known(at(2, NEW))
+
+
+def test_resuming_where_it_stopped_reveals_nothing():
+    assert detector(5).resume(at(5)) == ()
+
+
+def test_resuming_further_on_reveals_everything_up_to_there():
+    counting = detector(5)
+    assert counting.resume(at(9)) == (Gap(OLD, 6, 9),)
+    assert counting.last == at(9)
+
+
+def test_resuming_ignores_arrivals_that_the_read_position_overtook():
+    counting = detector(5)
+    counting.resume(at(9))
+    assert counting.is_known(at(9))
+    assert counting.observe(at(10)) == ()
+
+
+def test_resuming_in_a_new_epoch_misses_all_of_it_so_far():
+    counting = detector(5)
+    assert counting.resume(at(3, NEW)) == (Gap(OLD, 6, None), Gap(NEW, 1, 3))
+    assert counting.is_known(at(3, NEW))
+    assert counting.observe(at(4, NEW)) == ()
+
+
+def test_resuming_in_a_new_epoch_that_is_empty_misses_nothing_of_it():
+    counting = detector(5)
+    assert counting.resume(at(0, NEW)) == (Gap(OLD, 6, None),)
+    assert counting.observe(at(1, NEW)) == ()
+
+
+def test_a_position_that_was_read_never_lowers_a_known_one():
+    counting = detector(5)
+    assert counting.resume(at(3)) == ()
+    assert counting.last == at(5)
+
+
+def test_a_rollback_shows_after_a_break_that_missed_nothing():
+    """`resume` settled again even where the read position changed nothing, and everything up to
+    the old offset was then ignored in silence."""
+    counting = detector(5)
+    counting.resume(at(3))
+    assert counting.observe(at(4)) == (Gap(OLD, 6, None),)
+
+
+def test_a_gap_knows_how_many_it_misses():
+    assert Gap(OLD, 5, 7).missed == 3
+    assert Gap(OLD, 5, None).missed is None
+
+
+# The law: a stream loses some of its publications, and its epochs end without a word.
+
+
+@st.composite
+def streams(draw: st.DrawFn) -> list[tuple[Position, bool]]:
+    """Everything that was published after the start, and whether it arrived."""
+    stream = []
+    for number in range(draw(st.integers(1, 3))):
+        start = 0 if number else 5
+        for offset, arrived in enumerate(draw(st.lists(st.booleans(), max_size=8)), start + 1):
+            stream.append((Position(f"{number:016x}", offset), arrived))
+    return stream
+
+
+def walked(first: Position, told: list[Position | Gap]) -> set[Position]:
+    """What the told things cover, if they are disjoint and in order; open gaps cover nothing."""
+    covered: list[Position] = []
+    for thing in told:
+        if isinstance(thing, Position):
+            covered.append(thing)
+        elif thing.last is not None:
+            assert thing.first <= thing.last, "an empty gap"
+            covered.extend(Position(thing.epoch, n) for n in range(thing.first, thing.last + 1))
+    assert all(before < after for before, after in zip([first, *covered], covered, strict=False))
+    return set(covered)
+
+
+@given(streams())
+def test_received_and_gaps_are_everything_up_to_the_last_arrival(stream):
+    start = Position("0" * 16, 5)
+    counting = GapDetector(start)
+    told: list[Position | Gap] = []
+    for position, arrived in stream:
+        if arrived:
+            told += [*counting.observe(position), position]
+    received = {position for position, arrived in stream if arrived}
+    covered = walked(start, told)
+    last = max(received, default=start)
+    ended = {gap.epoch: gap.first for gap in told if isinstance(gap, Gap) and gap.last is None}
+    for position, arrived in stream:
+        if position > last:
+            assert position not in covered  # nobody can know of it yet
+        elif position not in covered:
+            assert not arrived
+            # Only what was lost with the end of its epoch, or a whole epoch of which nothing came.
+            epoch = max((e for e in ended if e <= position.epoch), default=None)
+            assert epoch is not None
+            assert epoch < position.epoch or ended[epoch] <= position.offset
+
+
+@given(streams(), st.data())
+def test_after_a_break_the_read_position_covers_the_tail(stream, data):
+    """Cut the stream at two places: nothing arrives between them, then its position is read."""
+    start = Position("0" * 16, 5)
+    counting = GapDetector(start)
+    told: list[Position | Gap] = []
+    cut = data.draw(st.integers(0, len(stream)))
+    read_at = data.draw(st.integers(cut, len(stream)))
+    for position, _ in stream[:cut]:
+        told += [*counting.observe(position), position]
+    read = stream[read_at - 1][0] if read_at else start
+    told += counting.resume(read)
+    overtaken = data.draw(st.integers(cut, read_at))  # these are still on their way
+    for position, _ in stream[overtaken:]:
+        if position.epoch == read.epoch and not counting.is_known(position):
+            told += [*counting.observe(position), position]
+    covered = walked(start, told)
+    ended = {gap.epoch for gap in told if isinstance(gap, Gap) and gap.last is None}
+    for position, _ in stream:
+        if position.epoch in (start.epoch, read.epoch) and position.epoch <= read.epoch:
+            assert position in covered or position.epoch in ended

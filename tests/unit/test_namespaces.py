@@ -1,0 +1,118 @@
+"""What namespaces allow, and what a wrong configuration says."""
+
+from __future__ import annotations
+
+from itertools import product
+from types import MappingProxyType
+
+import pytest
+
+from realtime.errors import ConfigurationError, InvalidName
+from realtime.namespaces import BUILT_IN, Namespace, Namespaces, Overflow
+
+FLAGS = (
+    "allow_subscribe_for_client",
+    "allow_subscribe_for_anonymous",
+    "allow_publish_for_client",
+    "allow_publish_for_subscriber",
+)
+
+
+def problem(configured: object) -> ConfigurationError:
+    with pytest.raises(ConfigurationError) as caught:
+        Namespaces(configured)
+    return caught.value
+
+
+def test_a_new_namespace_forbids_everything_and_tells_the_slow_by_gaps():
+    namespaces = Namespaces({"n": {}})
+    assert namespaces.get("n:x") == Namespace(False, False, False, False, Overflow.GAP)
+    assert not namespaces.may_subscribe("n:x")
+    assert not namespaces.may_publish("n:x", subscribed=True)
+
+
+@pytest.mark.parametrize("values", [*product([False, True], repeat=4)])
+def test_the_permissions_are_this_table(values):
+    client, anonymous, publish_client, publish_subscriber = values
+    namespaces = Namespaces({"n": dict(zip(FLAGS, values, strict=True))})
+    assert namespaces.may_subscribe("n:x") == (client and anonymous)
+    assert namespaces.may_publish("n:x", subscribed=False) == (
+        publish_client and client and anonymous
+    )
+    assert namespaces.may_publish("n:x", subscribed=True) == (
+        publish_subscriber or (publish_client and client and anonymous)
+    )
+
+
+def test_what_is_not_configured_is_refused_like_what_is_forbidden():
+    namespaces = Namespaces({})
+    assert namespaces.get("absent:x") is None
+    assert not namespaces.may_subscribe("absent:x")
+    assert not namespaces.may_publish("absent:x", subscribed=True)
+
+
+def test_an_anonymous_client_gets_no_channel_of_a_user():
+    namespaces = Namespaces({})
+    assert namespaces.may_subscribe("public:news")
+    assert not namespaces.may_subscribe("public:news#42")
+
+
+@pytest.mark.parametrize(
+    ("channel", "subscribe", "publish"),
+    [("news", False, False), ("public:news", True, False), ("chat:lobby", True, True)],
+)
+def test_the_built_in_namespaces(channel, subscribe, publish):
+    namespaces = Namespaces({})
+    assert namespaces.may_subscribe(channel) == subscribe
+    assert namespaces.may_publish(channel, subscribed=True) == publish
+    assert not namespaces.may_publish(channel, subscribed=False)
+
+
+def test_a_built_in_namespace_can_be_replaced_as_a_whole():
+    namespaces = Namespaces({"public": {}, "": {"overflow": "latest"}})
+    assert not namespaces.may_subscribe("public:news")
+    assert namespaces.get("news").overflow is Overflow.LATEST
+    assert BUILT_IN["public"].allow_subscribe_for_client
+
+
+def test_a_publisher_learns_that_a_namespace_is_missing():
+    namespaces = Namespaces({})
+    assert namespaces.for_publishing("public:x") is namespaces.get("public:x")
+    with pytest.raises(InvalidName, match="there is no namespace 'absent'") as caught:
+        namespaces.for_publishing("absent:x")
+    assert caught.value.code == "invalid_channel"
+
+
+@pytest.mark.parametrize("overflow", [*Overflow, *map(str, Overflow)])
+def test_every_overflow_policy_can_be_named(overflow):
+    namespaces = Namespaces({"n": MappingProxyType({"overflow": overflow})})
+    assert namespaces.get("n:x").overflow is Overflow(overflow)
+
+
+@pytest.mark.parametrize("name", ["Chat", "a:b", "é", 1, None, "a\n"])
+def test_a_name_that_no_channel_can_begin_with_is_a_mistake(name):
+    assert "is not a name" in problem({name: {}}).problem
+
+
+@pytest.mark.parametrize("options", [None, "gap", ["overflow"], True])
+def test_options_that_are_no_object_are_a_mistake(options):
+    assert problem({"n": options}).problem == "'n' must be an object of options"
+
+
+@pytest.mark.parametrize("key", ["presense", "", 1])
+def test_an_unknown_option_is_a_mistake_that_names_the_known_ones(key):
+    error = problem({"n": {key: True}})
+    assert error.setting == "REALTIME_NAMESPACES['n']"
+    assert "allow_subscribe_for_client" in error.problem
+
+
+@pytest.mark.parametrize("flag", FLAGS)
+@pytest.mark.parametrize("value", [1, "true", None, []])
+def test_only_true_and_false_are_flags(flag, value):
+    assert problem({"n": {flag: value}}).problem.startswith(f"{flag} must be true or false")
+
+
+@pytest.mark.parametrize("value", ["Gap", "", None, [], {}, True])
+def test_an_unknown_overflow_policy_is_a_mistake_that_names_the_known_ones(value):
+    error = problem({"n": {"overflow": value}})
+    assert error.problem == "overflow must be one of gap, latest, disconnect"

@@ -1,0 +1,289 @@
+"""A publication that exists is valid: whatever is given, it is ours and readable, or refused."""
+
+from __future__ import annotations
+
+import json
+import math
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from decimal import Decimal
+from types import MappingProxyType
+from uuid import UUID
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from realtime.errors import InvalidData, InvalidName, RequestError, TooLarge
+from realtime.publication import (
+    DATA_LIMIT,
+    DEPTH_LIMIT,
+    TAG_VALUE_LIMIT,
+    TAGS_LIMIT,
+    Publication,
+    Receipt,
+    decoded,
+)
+from tests.unit.strategies import anything_in_python, json_values
+
+
+@dataclass
+class Measured:
+    value: float
+
+
+class Text(str):
+    """As Django's SafeString."""
+
+
+class Number(int):
+    pass
+
+
+class Fraction(float):
+    pass
+
+
+def body(data: object, **more: object) -> dict[str, object]:
+    return json.loads(Publication.of("c", data, **more).body)
+
+
+def nested(levels: int) -> object:
+    value: object = 1
+    for level in range(levels):
+        value = [value] if level % 2 else {"a": value}
+    return value
+
+
+@given(json_values())
+def test_data_arrives_as_it_was_given(data):
+    assert body(data) == {"data": data}
+
+
+@given(anything_in_python())
+def test_whatever_is_given_becomes_one_line_of_json_or_a_request_error(data):
+    try:
+        publication = Publication.of("c", data)
+    except RequestError:
+        return
+    assert b"\n" not in publication.body
+    assert "data" in json.loads(publication.body.decode(), parse_constant=pytest.fail)
+
+
+def test_the_body_is_compact():
+    assert Publication.of("c", {"a": [1, "b c"]}, event="e").body == (
+        b'{"data":{"a":[1,"b c"]},"tags":{"event":"e"}}'
+    )
+
+
+def test_newlines_in_text_are_escaped():
+    assert Publication.of("c", "a\nb", tags={"t": "a\nb"}).body.count(b"\n") == 0
+
+
+@pytest.mark.parametrize(
+    ("data", "written"),
+    [
+        (UUID(int=1), "00000000-0000-0000-0000-000000000001"),
+        (Decimal("1.50"), "1.50"),
+        (datetime(2030, 1, 2, tzinfo=UTC), "2030-01-02T00:00:00Z"),
+    ],
+    ids=["UUID", "Decimal", "date"],
+)
+def test_what_json_lacks_is_written_as_a_string(data, written):
+    assert body([data]) == {"data": [written]}
+
+
+@pytest.mark.parametrize(
+    ("data", "written"),
+    [
+        (Text("a"), "a"),
+        (Number(7), 7),
+        (Fraction(1.5), 1.5),
+        (MappingProxyType({"a": 1}), {"a": 1}),
+    ],
+    ids=["str", "int", "float", "mapping"],
+)
+def test_a_subclass_is_written_as_what_it_is(data, written):
+    assert body([None, data]) == {"data": [None, written]}
+
+
+@pytest.mark.parametrize("number", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize(
+    "around",
+    [
+        lambda n: n,
+        lambda n: [n],
+        lambda n: (n,),
+        lambda n: {n},
+        lambda n: frozenset([n]),
+        lambda n: {"a": {"b": n}},
+        lambda n: Measured(n),
+        lambda n: Fraction(n),
+        lambda n: MappingProxyType({"a": n}),
+    ],
+    ids=["bare", "list", "tuple", "set", "frozenset", "dict", "dataclass", "subclass", "mapping"],
+)
+def test_nan_and_infinity_are_refused_and_never_become_null(number, around):
+    with pytest.raises(InvalidData, match="NaN"):
+        Publication.of("c", around(number))
+
+
+@pytest.mark.parametrize("data", [None, [None], {"null": 1}, "null"])
+def test_null_itself_is_data(data):
+    assert body(data) == {"data": data}
+
+
+@pytest.mark.parametrize("text", ["\ud800", {"\udfff": 1}, [["\ud800a"]]])
+def test_a_lone_surrogate_is_refused(text):
+    with pytest.raises(InvalidData, match="lone surrogate"):
+        Publication.of("c", text)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [object(), {(1, 2): 3}, 10**5000, (n for n in [1]), 1j],
+    ids=["object", "pair as key", "huge number", "generator", "complex"],
+)
+def test_what_cannot_be_json_is_refused(data):
+    with pytest.raises(InvalidData) as caught:
+        Publication.of("c", data)
+    assert caught.value.field == "data"
+
+
+@pytest.mark.parametrize("raw", [b"[\n]", b"junk", b'"\xff"', b"1 2"])
+@pytest.mark.parametrize("around", [lambda raw: raw, lambda raw: [raw]], ids=["bare", "list"])
+def test_nothing_is_passed_through_raw(raw, around):
+    """`msgspec.Raw` is copied unread: its newline would have split a frame, its junk would have
+    been dropped by every node, with a receipt that said published."""
+    with pytest.raises(InvalidData):
+        Publication.of("c", around(msgspec.Raw(raw)))
+
+
+def test_data_may_have_exactly_the_limit_in_encoded_bytes():
+    fits = "é" * ((DATA_LIMIT - 2) // 2)
+    assert Publication.of("c", fits)
+    with pytest.raises(TooLarge) as caught:
+        Publication.of("c", fits + "x")
+    assert (caught.value.what, caught.value.size) == ("data", DATA_LIMIT + 1)
+
+
+def test_data_may_be_nested_exactly_to_the_limit():
+    assert Publication.of("c", nested(DEPTH_LIMIT))
+    with pytest.raises(InvalidData, match=f"deeper than {DEPTH_LIMIT} levels"):
+        Publication.of("c", nested(DEPTH_LIMIT + 1))
+
+
+def test_many_brackets_are_not_depth():
+    assert Publication.of("c", [[[1]]] * 100 + ["[" * 100])
+
+
+@pytest.mark.parametrize("levels", [500, 5000, 200_000])
+def test_a_nesting_bomb_is_refused(levels):
+    with pytest.raises(InvalidData, match="deeper"):
+        Publication.of("c", nested(levels))
+
+
+def test_data_that_holds_itself_is_refused():
+    data: list[object] = []
+    data.append(data)
+    with pytest.raises(InvalidData, match="deeper"):
+        Publication.of("c", data)
+
+
+def test_the_event_is_the_tag_event():
+    assert body(1, event="order.shipped") == {"data": 1, "tags": {"event": "order.shipped"}}
+
+
+def test_a_tag_may_say_the_same_as_the_event_but_nothing_else():
+    assert body(1, event="a", tags={"event": "a"})["tags"] == {"event": "a"}
+    with pytest.raises(InvalidName) as caught:
+        Publication.of("c", 1, event="a", tags={"event": "b"})
+    assert caught.value.code == "invalid_tags"
+
+
+def test_the_tags_of_the_caller_stay_as_they_are():
+    tags = {"a": "b"}
+    Publication.of("c", 1, event="e", tags=tags)
+    assert tags == {"a": "b"}
+
+
+def test_no_tags_leave_no_trace():
+    assert body(1, tags={}) == {"data": 1}
+
+
+@pytest.mark.parametrize("tags", [[], "a", 1, True, [("a", "b")]])
+def test_tags_are_an_object(tags):
+    with pytest.raises(InvalidName) as caught:
+        Publication.of("c", 1, tags=tags)
+    assert caught.value.code == "invalid_tags"
+
+
+@pytest.mark.parametrize("name", ["", "a b", "x" * 65, 1, None, "é"])
+def test_a_tag_has_a_name_like_an_event(name):
+    with pytest.raises(InvalidName) as caught:
+        Publication.of("c", 1, tags={name: "v"})
+    assert caught.value.code == "invalid_tags"
+
+
+@pytest.mark.parametrize("value", [1, None, ["a"], "x" * (TAG_VALUE_LIMIT + 1), "\ud800"])
+def test_a_tag_has_a_short_text_as_value(value):
+    with pytest.raises(InvalidName) as caught:
+        Publication.of("c", 1, tags={"t": value})
+    assert caught.value.code == "invalid_tags"
+
+
+def test_the_limit_of_tags():
+    most = {f"t{n}": "x" * TAG_VALUE_LIMIT for n in range(TAGS_LIMIT)}
+    assert Publication.of("c", 1, tags=most, event="e")
+    with pytest.raises(TooLarge, match="17 entries, the limit is 16"):
+        Publication.of("c", 1, tags={**most, "more": ""})
+
+
+@pytest.mark.parametrize(
+    ("wrong", "code"),
+    [
+        ({"channel": "a b"}, "invalid_channel"),
+        ({"channel": None}, "invalid_channel"),
+        ({"event": ""}, "invalid_event"),
+        ({"event": 1}, "invalid_event"),
+        ({"idempotency_key": ""}, "invalid_idempotency_key"),
+        ({"idempotency_key": "a b"}, "invalid_idempotency_key"),
+    ],
+)
+def test_a_wrong_name_is_refused_by_its_field(wrong, code):
+    with pytest.raises(InvalidName) as caught:
+        Publication.of(**{"channel": "c", "data": 1, **wrong})
+    assert caught.value.code == code
+
+
+def test_the_fingerprint_is_of_all_that_is_delivered_and_of_nothing_else():
+    first = Publication.of("c", {"a": 1}, event="e", idempotency_key="k").fingerprint
+    assert first == Publication.of("d", {"a": 1}, event="e", idempotency_key="l").fingerprint
+    others = [({"a": 2}, "e"), ({"a": 1}, "f"), ({"a": 1}, None)]
+    assert first not in {Publication.of("c", data, event=e).fingerprint for data, e in others}
+    assert len(first) == 64
+
+
+def test_a_receipt_is_new_unless_it_says_otherwise():
+    assert Receipt("e", 1, 2) == ("e", 1, 2, False)
+
+
+@given(json_values())
+def test_decoded_reads_what_json_writes(value):
+    assert decoded(json.dumps(value).encode()) == value
+
+
+@given(st.binary(max_size=40) | st.sampled_from([b"[" * 100_000, b'{"a":' * 100_000, b"1e999"]))
+def test_decoded_raises_nothing_but_invalid_data(raw):
+    with suppress(InvalidData):
+        decoded(raw)
+
+
+@pytest.mark.parametrize(
+    "raw", [b"", b"NaN", b"'a'", b'"\\ud800"', b'"\xff"', b"1 2", b"\xef\xbb\xbf1"]
+)
+def test_what_a_browser_could_not_parse_is_refused(raw):
+    with pytest.raises(InvalidData):
+        decoded(raw)
