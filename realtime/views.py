@@ -92,6 +92,7 @@ def _publish(publications: Sequence[Publication]) -> Outcomes:
 def _http(response: Response) -> HttpResponse:
     headers = {
         **response.headers,
+        "Content-Length": str(len(response.body)),  # hosts without CommonMiddleware send chunks
         "Cache-Control": "no-store",
         "X-Content-Type-Options": "nosniff",
     }

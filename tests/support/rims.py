@@ -82,16 +82,17 @@ def checked_error(body: dict[str, Any], reason: str, number: int | None = None) 
     assert set(error) == {"code", "reason", "message"}
     assert error["reason"] == reason, error
     assert error["code"] == STATUSES[reason][1] == (number or STATUSES[reason][1])
-    assert error["message"].isascii()
+    assert error["message"].replace("…", "").isascii()
+    assert error["message"].isprintable()
     assert len(error["message"]) < 400
-    assert not set(error["message"]) & set("\r\n\x1b\x00")
     return error
 
 
 def _through_wsgi(verb: str, path: str, raw: bytes, given: Headers) -> Answer:
     named = {name: _bytes(value).decode("latin-1") for name, value in given}
     content_type = named.pop("Content-Type", "")
-    response = Client().generic(verb, path, raw, content_type=content_type, headers=named)
+    client = Client(CONTENT_TYPE=content_type)  # else it says none of an empty body
+    response = client.generic(verb, path, raw, content_type=content_type, headers=named)
     return Answer(
         response.status_code,
         {name.lower(): value for name, value in response.headers.items()},
