@@ -45,8 +45,6 @@ QUIET_SECONDS = 0.05
 BACKOFF_SECONDS = (0.05, 1.0)
 DRAIN_PER_SECOND = 200
 """Connections closed in a second while a node drains; more only if the time would not do."""
-REST_SECONDS = 5.0
-"""Without a connection, where `Hub.rests_when_idle`."""
 
 
 class Hub:
@@ -103,8 +101,8 @@ class Hub:
         """Whether everything that is published reaches this node, as far as it can know."""
         self.reason: str | None = "starting"
         """Why it is not live, for operators; None while it is."""
-        self.rests_when_idle = False
-        """Whether to stop when no client is here: where no lifespan tells when the server stops."""
+        self.rest_after_seconds: float | None = None
+        """After how long without a client to stop; for servers that have no lifespan to tell."""
 
     # ------------------------------------------------------------------ life
 
@@ -402,7 +400,7 @@ class Hub:
             self._settle.set()
         if self._conversations:
             self._busy_at = now
-        elif self.rests_when_idle and now - self._busy_at > REST_SECONDS:
+        elif self.rest_after_seconds is not None and now - self._busy_at > self.rest_after_seconds:
             self._rest()
 
 

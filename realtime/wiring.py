@@ -23,6 +23,8 @@ from realtime.hub import Hub
 from realtime.namespaces import Namespaces
 from realtime.publisher import Publisher, SyncPublisher
 
+REST_SECONDS = 5.0  # a hub that no lifespan ends lasts so much longer than its last connection
+
 
 @cache
 def settings() -> Settings:
@@ -83,7 +85,7 @@ class Node:
         """Return the hub, started; without a lifespan behind it, it rests when nobody is here."""
         hub = self.hub
         if not hub.is_started:
-            hub.rests_when_idle = True
+            hub.rest_after_seconds = REST_SECONDS
             hub.start()
         return hub
 

@@ -1,0 +1,197 @@
+"""The hub against a real Redis, in this loop: channels come and go, the loop stays free."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+
+from realtime import apublish
+from realtime.conversation import Conversation
+from realtime.hub import Hub
+from realtime.wiring import Node
+from tests.support.eventually import eventually
+
+
+class Member:
+    """One connection whose server is this test: what the hub sends is in `lines`."""
+
+    def __init__(self, hub: Hub) -> None:
+        self.lines: list[dict[str, Any]] = []
+        self._hub = hub
+        self._task = asyncio.create_task(self._serve())
+        self.conversation: Conversation | None = None
+
+    async def _serve(self) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self.conversation = self._hub.attach(self._send, task)
+        try:
+            await asyncio.Event().wait()
+        finally:
+            self.conversation.end(None)
+
+    async def _send(self, message: dict[str, Any]) -> None:
+        for line in message.get("text", "").split("\n"):
+            if line not in ("", "{}"):
+                self.lines.append(json.loads(line))
+
+    def say(self, *commands: dict[str, Any]) -> None:
+        assert self.conversation is not None
+        self.conversation.receive("\n".join(map(json.dumps, commands)))
+
+    async def until(self, count: int) -> list[dict[str, Any]]:
+        await eventually(lambda: len(self.lines) >= count)
+        return self.lines
+
+    def offsets(self) -> list[int]:
+        return [
+            line["push"]["pub"]["offset"] for line in self.lines if "pub" in line.get("push", {})
+        ]
+
+    async def leave(self) -> None:
+        self._task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await self._task
+
+
+@pytest.fixture
+async def hub(node: Node) -> Hub:
+    node.hub.start()
+    await eventually(lambda: node.hub.live)
+    return node.hub
+
+
+@pytest.fixture
+async def join(hub: Hub) -> AsyncIterator[Any]:
+    members: list[Member] = []
+
+    async def open_member(channel: str | None = None) -> Member:
+        member = Member(hub)
+        members.append(member)
+        await eventually(lambda: member.conversation)
+        member.say({"id": 1, "connect": {}})
+        if channel is not None:
+            member.say({"id": 2, "subscribe": {"channel": channel}})
+            await member.until(3)
+        return member
+
+    yield open_member
+    for member in members:
+        await member.leave()
+
+
+async def test_a_channel_is_forgotten_when_its_last_connection_leaves(hub: Hub, join: Any) -> None:
+    channels = len(hub.registry)
+    member = await join("public:last")
+    assert len(hub.registry) == channels + 1
+    await member.leave()
+    await eventually(lambda: len(hub.registry) == channels)
+    assert hub.connections == 0
+
+
+async def test_who_comes_back_while_the_channel_is_leaving_starts_anew(hub: Hub, join: Any) -> None:
+    member = await join("public:again")
+    for turn in range(20):
+        member.say(
+            {"id": 10 + 2 * turn, "unsubscribe": {"channel": "public:again"}},
+            {"id": 11 + 2 * turn, "subscribe": {"channel": "public:again"}},
+        )
+    await eventually(lambda: member.lines[-1].get("id") == 49)
+    receipt = await apublish("public:again", 1)
+    await eventually(lambda: member.offsets() == [receipt.offset])
+    assert member.lines[-2]["subscribe"]["offset"] == receipt.offset - 1
+
+
+async def test_a_burst_is_one_frame_and_in_order(hub: Hub, node: Node, join: Any) -> None:
+    from realtime.publication import Publication
+
+    member = await join("public:burst")
+    publication = Publication.of("public:burst", 1)
+    await node.publisher.publish_many([publication] * 100)
+    await eventually(lambda: len(member.offsets()) == 100)
+    assert member.offsets() == list(range(1, 101))
+
+
+async def test_ten_thousand_listeners_do_not_stall_the_loop(hub: Hub, join: Any) -> None:
+    """Each turn of the loop gives at most a slice; the longest pause is far from the whole delivery."""
+    from realtime.fanout import Listener
+
+    member = await join("public:crowd")
+    channel = hub.registry.get("public:crowd")
+    assert channel is not None
+    driver = member.conversation.driver
+    for _ in range(9_999):
+        channel.listeners[Listener(driver)] = None
+    turns = 0
+
+    async def count() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    counting = asyncio.create_task(count())
+    await apublish("public:crowd", 1)
+    await eventually(lambda: len(member.offsets()) >= 1)
+    before = turns
+    await eventually(lambda: len(member.offsets()) == 10_000)
+    assert turns - before >= 9
+    counting.cancel()
+    for listener in [
+        item for item in channel.listeners if item is not next(iter(channel.listeners))
+    ]:
+        del channel.listeners[listener]
+
+
+async def test_who_joins_during_a_long_delivery_hears_only_what_follows(
+    hub: Hub, join: Any
+) -> None:
+    from realtime.fanout import Listener
+
+    member, late = await join("public:during"), await join()
+    channel = hub.registry.get("public:during")
+    assert channel is not None
+    extra = [Listener(member.conversation.driver) for _ in range(5_000)]
+    channel.listeners.update(dict.fromkeys(extra))
+    await apublish("public:during", "first")
+    await eventually(lambda: member.offsets())
+    assert len(member.offsets()) < 5_001
+    late.say({"id": 2, "subscribe": {"channel": "public:during"}})
+    assert late.lines[-1]["subscribe"]["offset"] == 1
+    await apublish("public:during", "second")
+    await eventually(lambda: late.offsets() == [2])
+    for listener in extra:
+        channel.listeners.pop(listener)
+
+
+async def test_a_hub_that_nobody_needs_rests_and_wakes_again(node: Node) -> None:
+    hub = node.running_hub()
+    await eventually(lambda: hub.live)
+    hub.rest_after_seconds = 0
+    await eventually(lambda: not hub.is_started)
+    assert node.running_hub() is hub
+    await eventually(lambda: hub.live)
+
+
+async def test_stopping_tells_every_connection_and_leaves_no_task(node: Node) -> None:
+    before = asyncio.all_tasks()
+    hub = node.hub
+    hub.start()
+    await eventually(lambda: hub.live)
+    member = Member(hub)
+    await eventually(lambda: member.conversation)
+    await hub.stop()
+    await eventually(lambda: asyncio.all_tasks() == before)
+    assert hub.connections == 0
+
+
+async def test_draining_takes_no_longer_than_its_connections_need(hub: Hub, join: Any) -> None:
+    for _ in range(5):
+        await join()
+    await asyncio.wait_for(hub.drain(10), 2)
+    assert hub.connections == 0
