@@ -56,7 +56,8 @@ def opened(raw: bytes) -> Envelope:
     if head is None or len(raw) > ENVELOPE_LIMIT or b"\n" in raw:
         raise EnvelopeError("not an envelope of version 1")
     try:
-        content = _decoder.decode(memoryview(raw)[head.end() :])
+        # As text, since msgspec does not look into `Raw`: bad UTF-8 would come to light in the push.
+        content = _decoder.decode(raw[head.end() :].decode())
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise EnvelopeError(str(error)) from error
     return Envelope(Position(head[1].decode(), int(head[2])), content)

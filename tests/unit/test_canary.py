@@ -1,0 +1,77 @@
+"""A canary that stays away is noticed; one that is late is not taken for dead."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from realtime.canary import OVERDUE_SECONDS, Canary
+
+
+def test_one_that_comes_back_shows_how_long_it_took():
+    canary = Canary()
+    canary.back(canary.send(10.0), 10.25)
+    assert canary.lag_seconds == 0.25
+    assert not canary.is_overdue(1e9)
+
+
+def test_one_that_stays_away_is_overdue():
+    canary = Canary()
+    canary.send(10.0)
+    assert not canary.is_overdue(10.0 + OVERDUE_SECONDS)
+    assert canary.is_overdue(10.01 + OVERDUE_SECONDS)
+
+
+def test_no_two_look_alike():
+    canary = Canary()
+    assert len({canary.send(0.0) for _ in range(1000)}) == 1000
+
+
+def test_a_later_one_comes_back_for_all_before_it():
+    canary = Canary()
+    canary.send(0.0)
+    second = canary.send(0.5)
+    canary.back(second, 0.6)
+    assert not canary.is_overdue(1e9)
+
+
+def test_an_earlier_one_does_not_come_back_for_a_later_one():
+    canary = Canary()
+    first = canary.send(0.0)
+    canary.send(0.5)
+    canary.back(first, 0.6)
+    assert canary.is_overdue(0.51 + OVERDUE_SECONDS)
+
+
+def test_one_that_comes_back_twice_counts_once():
+    canary = Canary()
+    first = canary.send(0.0)
+    canary.back(first, 0.1)
+    canary.back(first, 5.0)
+    assert canary.lag_seconds == pytest.approx(0.1)
+
+
+@pytest.mark.parametrize(
+    "payload", [b"", b"0", b"2", b"-1", b"x", b"1.0", b" 1", b"\xb2", b"9" * 5000, b"0" * 16 + b"1"]
+)
+def test_a_forged_one_changes_nothing(payload):
+    """Anybody with access to Redis can publish on a node's channel."""
+    canary = Canary()
+    canary.send(0.0)
+    canary.back(payload, 0.1)
+    assert canary.lag_seconds == 0.0
+    assert canary.is_overdue(0.1 + OVERDUE_SECONDS)
+
+
+@given(st.lists(st.tuples(st.booleans(), st.floats(0, 0.5)), max_size=30))
+def test_overdue_is_what_a_list_of_the_unanswered_says(steps):
+    canary, now = Canary(), 0.0
+    away: list[tuple[bytes, float]] = []
+    for sends, pause in steps:
+        now += pause
+        if sends:
+            away.append((canary.send(now), now))
+        elif away:
+            canary.back(away.pop(0)[0], now)
+        assert canary.is_overdue(now) == any(now - sent > OVERDUE_SECONDS for _, sent in away)

@@ -1,0 +1,112 @@
+"""What is sealed opens again; what is not exactly ours does not open."""
+
+from __future__ import annotations
+
+import json
+from contextlib import suppress
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from realtime.envelope import ENVELOPE_LIMIT, Content, opened, sealed
+from realtime.errors import EnvelopeError
+from realtime.gaps import Position
+from realtime.protocols import centrifugo
+from realtime.publication import DATA_LIMIT, TAG_VALUE_LIMIT, TAGS_LIMIT, Publication
+from tests.unit.strategies import json_values, positions, text
+
+HEAD = b"1 0123456789abcdef 42 "
+POSITION = Position("0123456789abcdef", 42)
+GOOD = HEAD + b'{"data":{"n":1},"tags":{"event":"order.shipped"}}'
+
+
+def test_an_envelope_looks_like_this():
+    publication = Publication.of("c", {"n": 1}, event="order.shipped")
+    assert sealed(POSITION, publication.body) == GOOD
+
+
+def test_an_envelope_opens_to_position_data_and_tags():
+    position, content = opened(GOOD)
+    assert position == POSITION
+    assert bytes(content.data) == b'{"n":1}'
+    assert content.tags == {"event": "order.shipped"}
+
+
+@given(positions(), json_values(), st.none() | st.dictionaries(st.sampled_from("abc"), text()))
+def test_what_is_published_is_what_is_opened(position, data, tags):
+    envelope = opened(sealed(position, Publication.of("c", data, tags=tags).body))
+    assert envelope.position == position
+    assert json.loads(bytes(envelope.content.data)) == data
+    assert envelope.content.tags == (tags or None)
+
+
+def test_the_largest_publication_fits_into_an_envelope():
+    tags = {f"{n:064}": "\x01" * TAG_VALUE_LIMIT for n in range(TAGS_LIMIT)}
+    publication = Publication.of("c", "x" * (DATA_LIMIT - 2), tags=tags, event="e" * 64)
+    envelope = sealed(Position("f" * 16, 10**16 - 1), publication.body)
+    assert len(envelope) <= ENVELOPE_LIMIT
+    assert opened(envelope).content.tags == {**tags, "event": "e" * 64}
+
+
+REFUSED = {
+    "nothing": b"",
+    "only a head": HEAD,
+    "another version": b"2" + GOOD[1:],
+    "a long epoch": GOOD.replace(b"abcdef", b"abcdef0"),
+    "a short epoch": GOOD.replace(b"abcdef", b"abcde"),
+    "an epoch in capitals": GOOD.replace(b"abcdef", b"ABCDEF"),
+    "offset 0": GOOD.replace(b" 42 ", b" 0 "),
+    "an offset with a zero before": GOOD.replace(b" 42 ", b" 042 "),
+    "a negative offset": GOOD.replace(b" 42 ", b" -42 "),
+    "an offset in exponents": GOOD.replace(b" 42 ", b" 1e+20 "),
+    "an offset beyond any counter": GOOD.replace(b" 42 ", b" 12345678901234567 "),
+    "an offset in other digits": GOOD.replace(b" 42 ", " ٤٢ ".encode()),
+    "something before": b" " + GOOD,
+    "something behind": GOOD + b"x",
+    "a second body": GOOD + b"{}",
+    "a newline at the end": GOOD + b"\n",
+    "a newline in the body": HEAD + b'{"data":\n1}',
+    "no data": HEAD + b'{"tags":{}}',
+    "an unknown field": HEAD + b'{"data":1,"more":2}',
+    "an array": HEAD + b"[1]",
+    "tags that are no texts": HEAD + b'{"data":1,"tags":{"a":1}}',
+    "half of it": GOOD[:-1],
+    "NaN": HEAD + b'{"data":NaN}',
+    "a nesting bomb": HEAD + b'{"data":' + b"[" * 40_000 + b"]" * 40_000 + b"}",
+    "too many bytes": HEAD + b'{"data":"' + b"x" * ENVELOPE_LIMIT + b'"}',
+    "a broken escape": HEAD + b'{"data":"\\ud800"}',
+    "bad UTF-8 in a tag": HEAD + b'{"data":1,"tags":{"a":"\xff"}}',
+    "bad UTF-8 in the data": HEAD + b'{"data":"\xff"}',
+    "a surrogate in UTF-8": HEAD + b'{"data":"\xed\xa0\x80"}',
+}
+
+
+@pytest.mark.parametrize("raw", REFUSED.values(), ids=REFUSED)
+def test_what_is_not_exactly_ours_does_not_open(raw):
+    """Bad UTF-8 in the data did open, and then broke the push of it: one PUBLISH by anybody on that
+    Redis took the hub down for as long as it was repeated."""
+    with pytest.raises(EnvelopeError):
+        opened(raw)
+
+
+@given(st.data())
+def test_whatever_opens_can_be_pushed(data):
+    """With some bytes changed, it either does not open, or makes a push of one line."""
+    raw = bytearray(GOOD)
+    for _ in range(data.draw(st.integers(1, 3))):
+        raw[data.draw(st.integers(0, len(raw) - 1))] = data.draw(st.integers(0, 255))
+    try:
+        position, content = opened(bytes(raw))
+    except EnvelopeError:
+        return
+    push = centrifugo.publication("c", position, content, first_of_epoch=True)
+    assert "\n" not in push
+    assert json.loads(push)["push"]["pub"]["offset"] == position.offset
+
+
+@given(st.binary(max_size=60))
+def test_opening_raises_nothing_but_an_envelope_error(junk):
+    for raw in (junk, HEAD + junk, HEAD + b'{"data":' + junk + b"}"):
+        with suppress(EnvelopeError):
+            assert isinstance(opened(raw).content, Content)
