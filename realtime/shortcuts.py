@@ -40,10 +40,7 @@ def publish(
         OutcomeUnknown: Perhaps published; a retry with the same idempotency key is safe.
         SynchronousOnlyOperation: An event loop runs in this thread; await `apublish` there.
     """
-    if _in_event_loop():
-        raise SynchronousOnlyOperation(
-            "publish() would block the event loop here: await apublish() instead"
-        )
+    _refuse_event_loop("publish() would block the event loop here: await apublish() instead")
     publication = Publication.of(
         channel, data, event=event, tags=tags, idempotency_key=idempotency_key
     )
@@ -90,7 +87,12 @@ def publish_on_commit(
 
     Raises:
         RequestError: It cannot be published as it is.
+        SynchronousOnlyOperation: An event loop runs in this thread, where no transaction can be.
     """
+    _refuse_event_loop(
+        "publish_on_commit() belongs into the function with the transaction, which async code "
+        "calls by sync_to_async()"
+    )
     publication = Publication.of(
         channel, data, event=event, tags=tags, idempotency_key=idempotency_key
     )
@@ -100,9 +102,9 @@ def publish_on_commit(
     )
 
 
-def _in_event_loop() -> bool:
+def _refuse_event_loop(sentence: str) -> None:
     try:
         asyncio.get_running_loop()
     except RuntimeError:
-        return False
-    return True
+        return
+    raise SynchronousOnlyOperation(sentence)

@@ -1,0 +1,483 @@
+"""`publish`, `apublish` and `publish_on_commit` in a host project, against a real Valkey."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import datetime
+import decimal
+import enum
+import json
+import math
+import os
+import subprocess
+import sys
+import time
+import types
+import uuid
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+from asgiref.sync import sync_to_async
+from django.core.exceptions import SynchronousOnlyOperation
+from django.db import connection, transaction
+from django.test import override_settings
+from django.utils.safestring import mark_safe
+
+from realtime import apublish, publish, publish_on_commit, wiring
+from realtime.errors import (
+    BrokerUnavailable,
+    ConfigurationError,
+    IdempotencyConflict,
+    InvalidData,
+    InvalidName,
+    OutcomeUnknown,
+    RequestError,
+    TooLarge,
+)
+from tests.support.eventually import eventually
+from tests.support.redis_server import RedisServer
+from tests.support.reply_proxy import ReplyProxy
+
+Heard = Callable[[], list[Any]]
+
+
+@pytest.fixture
+def heard(redis_server: RedisServer, wired: str) -> Iterator[Heard]:
+    """Gives the data of all that was published so far under this test's prefix."""
+    listener = redis_server.client().pubsub()
+    listener.psubscribe(f"{wired}:*")
+    assert listener.get_message(timeout=5)["type"] == "psubscribe"
+
+    def messages() -> list[Any]:
+        got = []
+        while (message := listener.get_message(timeout=0.05)) is not None:
+            got.append(json.loads(message["data"].split(b" ", 3)[3])["data"])
+        return got
+
+    yield messages
+    listener.close()
+
+
+@pytest.fixture(params=["publish", "apublish"])
+def publishing(request: pytest.FixtureRequest, node: Any) -> Callable[..., Any]:
+    """Both twins as a coroutine function."""
+
+    async def sync_twin(*args: Any, **options: Any) -> Any:
+        return await asyncio.to_thread(publish, *args, **options)
+
+    return apublish if request.param == "apublish" else sync_twin
+
+
+# --- the twins ---
+
+
+async def test_both_twins_tell_the_position(publishing: Any, heard: Heard) -> None:
+    first = await publishing("public:news", {"n": 1})
+    second = await publishing("public:news", {"n": 2}, event="e", tags={"a": "b"})
+    assert (first.offset, second.offset) == (1, 2)
+    assert first.epoch == second.epoch
+    assert (first.nodes, first.repeated) == (0, False)
+    assert heard() == [{"n": 1}, {"n": 2}]
+
+
+async def test_both_twins_know_a_retry(publishing: Any, heard: Heard) -> None:
+    first = await publishing("a", 1, idempotency_key="k")
+    assert await publishing("a", 1, idempotency_key="k") == first._replace(repeated=True)
+    with pytest.raises(IdempotencyConflict):
+        await publishing("a", 2, idempotency_key="k")
+    assert heard() == [1]
+
+
+@pytest.mark.parametrize(
+    ("channel", "data", "options", "error"),
+    [
+        ("not good", 1, {}, InvalidName),
+        ("nobody:a", 1, {}, InvalidName),
+        ("a", math.nan, {}, InvalidData),
+        ("a", "x" * 65_535, {}, TooLarge),
+        ("a", 1, {"event": "a b"}, InvalidName),
+        ("a", 1, {"tags": {"a": 1}}, RequestError),
+        ("a", 1, {"idempotency_key": ""}, InvalidName),
+    ],
+)
+async def test_a_mistake_is_raised_and_nothing_is_published(
+    publishing: Any, heard: Heard, channel: str, data: Any, options: Any, error: type[Exception]
+) -> None:
+    with pytest.raises(error):
+        await publishing(channel, data, **options)
+    assert heard() == []
+
+
+async def test_without_redis_url_the_setting_is_named(publishing: Any) -> None:
+    with (
+        override_settings(REALTIME_REDIS_URL=""),
+        pytest.raises(ConfigurationError, match="REALTIME_REDIS_URL"),
+    ):
+        await publishing("a", 1)
+
+
+async def test_publish_in_an_event_loop_names_its_twin(wired: str, heard: Heard) -> None:
+    """It would stop every other request of the process for up to a second."""
+    with pytest.raises(SynchronousOnlyOperation, match="apublish"):
+        publish("a", 1)
+    assert heard() == []
+
+
+async def test_publish_in_a_thread_of_an_event_loop_is_fine(wired: str, heard: Heard) -> None:
+    await sync_to_async(publish)("a", 1)
+    assert heard() == [1]
+
+
+def test_many_threads_at_once_get_an_answer_each(wired: str) -> None:
+    """More threads than connections: those wait their turn; it was 503 for the sixty-fifth."""
+    with override_settings(REALTIME_PUBLISH_SECONDS=10), ThreadPoolExecutor(100) as threads:
+        receipts = list(threads.map(lambda n: publish("a", n), range(500)))
+    assert sorted(receipt.offset for receipt in receipts) == list(range(1, 501))
+
+
+async def test_many_tasks_at_once_get_an_answer_each(node: Any) -> None:
+    with override_settings(REALTIME_PUBLISH_SECONDS=10):
+        receipts = await asyncio.gather(*[apublish("a", n) for n in range(500)])
+    assert sorted(receipt.offset for receipt in receipts) == list(range(1, 501))
+
+
+def test_two_event_loops_have_a_publisher_each(wired: str) -> None:
+    async def both() -> list[int]:
+        try:
+            return [(await apublish("a", n)).offset for n in range(50)]
+        finally:
+            await wiring.aclose()
+
+    with ThreadPoolExecutor(4) as threads:
+        offsets = [offset for part in threads.map(lambda _: asyncio.run(both()), range(4))
+                   for offset in part]  # fmt: skip
+    assert sorted(offsets) == list(range(1, 201))
+
+
+FORK = """
+import os, sys, django
+django.setup()
+from realtime import publish
+parent = [publish("a", "before").offset]
+children = []
+for n in range(4):
+    if (child := os.fork()) == 0:
+        receipts = [publish("a", [n, m]).offset for m in range(50)]
+        os.write(1, f"{receipts}\\n".encode())
+        os._exit(0)
+    children.append(child)
+parent += [publish("a", "meanwhile").offset for _ in range(50)]
+for child in children:
+    assert os.waitpid(child, 0)[1] == 0
+os.write(1, f"{parent}\\n".encode())
+"""
+
+
+def test_after_a_fork_parent_and_children_get_their_own_answers(redis_server: RedisServer) -> None:
+    """Gunicorn and Celery fork after loading: a shared socket would mix the replies."""
+    redis_server.client().flushall()
+    env = os.environ | {
+        "DJANGO_SETTINGS_MODULE": "tests.settings", "TEST_REDIS_URL": redis_server.url,
+    }  # fmt: skip
+    root = Path(__file__).parents[2]
+    done = subprocess.run(
+        [sys.executable, "-c", FORK], cwd=root, env=env, capture_output=True, timeout=60, check=True
+    )
+    lines = [json.loads(line) for line in done.stdout.splitlines()]
+    assert sorted(offset for line in lines for offset in line) == list(range(1, 252))
+    assert all(line == sorted(line) for line in lines)
+
+
+# --- what data may be ---
+
+
+class Colour(enum.Enum):
+    RED = "red"
+
+
+class Level(enum.IntEnum):
+    HIGH = 3
+
+
+@dataclasses.dataclass
+class Order:
+    number: int
+    total: Any
+
+
+class Money(float):
+    pass
+
+
+class Count(int):
+    pass
+
+
+GOOD: dict[str, tuple[Any, Any]] = {
+    "None": (None, None),
+    "a tuple": ((1, (2,)), [1, [2]]),
+    "a set": ({1}, [1]),
+    "a Decimal": (decimal.Decimal("1.50"), "1.50"),
+    "a UUID": (uuid.UUID(int=1), "00000000-0000-0000-0000-000000000001"),
+    "a datetime": (
+        datetime.datetime(2026, 1, 2, 3, 4, 5, tzinfo=datetime.UTC),
+        "2026-01-02T03:04:05Z",
+    ),
+    "a date": (datetime.date(2026, 1, 2), "2026-01-02"),
+    "an enum": ([Colour.RED, Level.HIGH], ["red", 3]),
+    "a dataclass": (Order(1, decimal.Decimal(2)), {"number": 1, "total": "2"}),
+    "int keys": ({1: "a"}, {"1": "a"}),
+    "UUID keys": ({uuid.UUID(int=1): 1}, {"00000000-0000-0000-0000-000000000001": 1}),
+    "a safe string": ([mark_safe("<b>")], ["<b>"]),
+    "an int of a class": ([Count(5), True], [5, True]),
+    "a float of a class": (Money(1.5), 1.5),
+    "a read-only dict": (types.MappingProxyType({"a": 1}), {"a": 1}),
+    "a big int": (2**70, 2**70),
+    "no bytes": (b"", ""),
+    "null beside a number": ({"a": None, "b": 1.5}, {"a": None, "b": 1.5}),
+}
+
+
+@pytest.mark.parametrize(("data", "expected"), GOOD.values(), ids=GOOD)
+def test_data_that_is_written_as_json(heard: Heard, data: Any, expected: Any) -> None:
+    publish("a", data)
+    assert heard() == [expected]
+
+
+def circle() -> list[Any]:
+    data: list[Any] = []
+    data.append(data)
+    return data
+
+
+def deep(levels: int) -> Any:
+    data: Any = 1
+    for _ in range(levels):
+        data = [data]
+    return data
+
+
+BAD: dict[str, Any] = {
+    "NaN": math.nan,
+    "infinity": [{"a": (math.inf,)}],
+    "NaN in a set": {math.nan},
+    "NaN in a dataclass": Order(1, math.nan),
+    "NaN in a dataclass in a list": [Order(1, [math.nan])],
+    "NaN of a class": Money("nan"),
+    "a lone surrogate": "\ud800",
+    "a lone surrogate as a key": {"\ud800": 1},
+    "tuple keys": {(1, 2): 1},
+    "None as a key": {None: 1},
+    "an object": object(),
+    "a function": print,
+    "a complex number": 1j,
+    "an int of 5000 digits": 10**5000,
+    "a circle": circle(),
+    "33 levels": deep(33),
+    "33 levels with a dataclass": deep(32)[:-1] or [Order(1, deep(32))],
+    "100000 levels": deep(100_000),
+}
+
+
+@pytest.mark.parametrize("data", BAD.values(), ids=BAD)
+def test_data_that_is_no_json(heard: Heard, data: Any) -> None:
+    with pytest.raises(InvalidData):
+        publish("a", data)
+    assert heard() == []
+
+
+# --- transactions ---
+
+
+@pytest.mark.django_db(transaction=True)
+def test_on_commit_publishes_at_the_commit(heard: Heard) -> None:
+    with transaction.atomic():
+        publish_on_commit("a", 1)
+        publish_on_commit("a", 2)
+        assert heard() == []
+    assert heard() == [1, 2]
+
+
+@pytest.mark.django_db(transaction=True)
+def test_on_commit_publishes_nothing_after_a_rollback(heard: Heard) -> None:
+    with transaction.atomic():
+        publish_on_commit("a", 1)
+        transaction.set_rollback(True)
+    assert heard() == []
+
+
+@pytest.mark.django_db(transaction=True)
+def test_on_commit_forgets_only_the_savepoint_that_rolled_back(heard: Heard) -> None:
+    with transaction.atomic():
+        publish_on_commit("a", 1)
+        with transaction.atomic():
+            publish_on_commit("a", 2)
+            transaction.set_rollback(True)
+    assert heard() == [1]
+
+
+@pytest.mark.django_db(transaction=True)
+def test_on_commit_publishes_at_once_outside_of_a_transaction(heard: Heard) -> None:
+    publish_on_commit("a", 1)
+    assert heard() == [1]
+
+
+@pytest.mark.django_db(transaction=True)
+def test_on_commit_takes_the_data_as_it_is_now(heard: Heard) -> None:
+    data = {"n": 1}
+    with transaction.atomic():
+        publish_on_commit("a", data)
+        data["n"] = 2
+    assert heard() == [{"n": 1}]
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize(("channel", "data"), [("not good", 1), ("nobody:a", 1), ("a", math.nan)])
+def test_on_commit_tells_a_mistake_before_the_commit(heard: Heard, channel: str, data: Any) -> None:
+    with transaction.atomic(), pytest.raises(RequestError):
+        publish_on_commit(channel, data)
+    assert heard() == []
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize("url", ["unix:///nowhere/valkey.sock", "redis://127.0.0.1:1", ""])
+def test_on_commit_without_redis_harms_nobody(
+    wired: str, url: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The data is saved: neither the request nor the next callback may fail for a notification."""
+    after = []
+    with override_settings(REALTIME_REDIS_URL=url), transaction.atomic():
+        publish_on_commit("a", 1)
+        transaction.on_commit(lambda: after.append("ran"))
+    assert after == ["ran"]
+    assert "publish_on_commit" in caplog.text
+
+
+@pytest.mark.django_db(transaction=True)
+async def test_on_commit_in_the_thread_of_an_async_view(heard: Heard) -> None:
+    def save() -> None:
+        with transaction.atomic():
+            publish_on_commit("a", 1)
+            assert heard() == []
+        connection.close()
+
+    await sync_to_async(save)()
+    assert heard() == [1]
+
+
+async def test_on_commit_in_an_event_loop_says_where_it_belongs(wired: str) -> None:
+    with pytest.raises(SynchronousOnlyOperation, match=r"publish_on_commit.*sync_to_async"):
+        publish_on_commit("a", 1)
+
+
+# --- three outcomes ---
+
+
+@pytest.fixture
+def proxy(redis_server: RedisServer, wired: str) -> Iterator[ReplyProxy]:
+    proxy = ReplyProxy(redis_server)
+    with override_settings(REALTIME_REDIS_URL=proxy.url):
+        yield proxy
+        wiring.sync_publisher()._broker.close()
+    proxy.close()
+
+
+@pytest.fixture
+def through(proxy: ReplyProxy, publishing: Any) -> Any:
+    return publishing
+
+
+async def test_a_reply_that_is_lost_is_an_unknown_outcome_and_one_copy(
+    proxy: ReplyProxy, through: Any, heard: Heard
+) -> None:
+    """redis-py as it comes retries ten times: one lost reply, eleven copies (ADR-0007)."""
+    await through("a", "warm")
+    proxy.cut()
+    with pytest.raises(OutcomeUnknown):
+        await through("a", "once")
+    proxy.heal()
+    assert heard() == ["warm", "once"]
+    assert (await through("a", "next")).offset == 3
+    assert heard() == ["next"]
+
+
+async def test_an_idempotency_key_makes_the_retry_safe(
+    proxy: ReplyProxy, through: Any, heard: Heard
+) -> None:
+    await through("a", "warm")
+    proxy.cut()
+    with pytest.raises(OutcomeUnknown):
+        await through("a", "once", idempotency_key="k")
+    proxy.heal()
+    receipt = await through("a", "once", idempotency_key="k")
+    assert (receipt.offset, receipt.repeated) == (2, True)
+    assert heard() == ["warm", "once"]
+
+
+async def test_silence_is_an_unknown_outcome_in_a_second(
+    proxy: ReplyProxy, through: Any, heard: Heard
+) -> None:
+    """A reply that comes late is never taken for the answer to the next command."""
+    await through("a", "warm")
+    proxy.hold()
+    started = time.monotonic()
+    with pytest.raises(OutcomeUnknown):
+        await through("a", "late")
+    assert 0.9 < time.monotonic() - started < 1.5
+    proxy.heal()
+    assert (await through("b", "other")).offset == 1
+    assert (await through("a", "next")).offset == 3
+    assert heard() == ["warm", "late", "other", "next"]
+
+
+async def test_a_cancelled_publish_leaves_no_answer_behind(
+    proxy: ReplyProxy, node: Any, heard: Heard
+) -> None:
+    """On its pooled connection the next publish would read the answer to this one."""
+    await apublish("a", "warm")
+    proxy.hold()
+    publishing = asyncio.create_task(apublish("a", "cancelled"))
+    await eventually(lambda: proxy.lost == 1)
+    publishing.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await publishing
+    proxy.heal()
+    for n in range(1, 4):
+        assert (await apublish("b", n)).offset == n
+    assert heard() == ["warm", "cancelled", 1, 2, 3]
+
+
+async def test_without_redis_it_is_certainly_not_published(publishing: Any) -> None:
+    started = time.monotonic()
+    with (
+        override_settings(REALTIME_REDIS_URL="unix:///nowhere/valkey.sock"),
+        pytest.raises(BrokerUnavailable),
+    ):
+        await publishing("a", 1)
+    assert time.monotonic() - started < 1.5
+
+
+async def test_a_redis_that_was_restarted_is_found_again_at_once(
+    own_redis: RedisServer, publishing: Any
+) -> None:
+    """A pooled connection that died while nobody looked must not cost a publish."""
+    with override_settings(REALTIME_REDIS_URL=own_redis.url):
+        before = await publishing("a", 1)
+        await asyncio.to_thread(own_redis.kill)
+        await asyncio.to_thread(own_redis.start)
+        after = await publishing("a", 2)
+    assert after.offset == 1
+    assert after.epoch != before.epoch
+
+
+async def test_a_redis_that_forgot_the_script_is_told_it_again(
+    own_redis: RedisServer, publishing: Any
+) -> None:
+    with override_settings(REALTIME_REDIS_URL=own_redis.url):
+        await publishing("a", 1)
+        own_redis.client().script_flush()
+        assert (await publishing("a", 2)).offset == 2
