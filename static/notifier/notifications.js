@@ -112,7 +112,7 @@ export class Toasts {
 
   constructor() {
     document.addEventListener("keydown", (event) => {
-      const newest = this.#holder.lastElementChild;
+      const newest = this.#holder.querySelector(".toast:last-of-type");
       if (event.key !== "Escape" || !newest || event.defaultPrevented) return;
       this.#dismiss(newest);
     });
@@ -126,7 +126,7 @@ export class Toasts {
     close.setAttribute("aria-label", "Dismiss");
     close.addEventListener("click", () => this.#dismiss(toast));
     toast.append(close);
-    this.#holder.append(toast);
+    this.#holder.insertBefore(toast, this.#more);
     this.#expire(toast);
   }
 

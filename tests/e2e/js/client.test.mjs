@@ -191,11 +191,12 @@ describe("gaps", () => {
   test("a gap while the broker was away starts when it went away", async (t) => {
     const { live, peer, news } = await subscribed(t);
     const subscribedBy = Date.now();
+    while (Date.now() === subscribedBy); // the next millisecond
     peer.send({ push: { state: { live: false, reason: "broker" } } });
     await nextState(live, "not-live");
     peer.send({ push: { state: { live: true } } });
     peer.gap("public:news", { epoch: "A", from: 5, to: 5, reason: "broker" });
-    assert.ok((await next(news, "gap")).since >= subscribedBy);
+    assert.ok((await next(news, "gap")).since > subscribedBy);
   });
 
   const returns = {
@@ -313,6 +314,16 @@ describe("the state", () => {
     }
   });
 
+  test("does not hear what stands in a frame behind the end of its connection", async (t) => {
+    const { server, live, peer } = await subscribed(t);
+    const away = { push: { state: { live: false, reason: "broker" } } };
+    peer.send({ push: { disconnect: { code: 3001, reason: "shutdown" } } }, away);
+    await nextState(live, "reconnecting");
+    await server.peers.take();
+    const { state } = await next(live, "state", ({ state }) => state !== "connecting");
+    assert.equal(state, "live");
+  });
+
   test("a server that has fallen silent counts as dead", async (t) => {
     const { server, open } = await start(t, { pingGraceMs: 10, latencyEveryMs: 60_000 });
     server.connectReply = { ...server.connectReply, ping: 0.02 };
@@ -394,6 +405,19 @@ describe("a subscription", () => {
     const { from, to } = await next(news, "gap");
     assert.deepEqual([from, to], [5, 6]);
     assert.equal(news.state, "subscribed");
+  });
+
+  test("that is ended before the reply stays ended", async (t) => {
+    const { server, open } = await start(t);
+    const live = open();
+    const news = live.subscribe("public:news");
+    const other = live.subscribe("public:other");
+    server.override = ({ subscribe }) => {
+      if (subscribe?.channel === "public:news") news.unsubscribe();
+      return null;
+    };
+    await next(other, "subscribed");
+    assert.equal(news.state, "unsubscribed");
   });
 
   test("that is ended here hears nothing more", async (t) => {

@@ -88,6 +88,13 @@ describe("a reconnect", () => {
     receives(tracker, 6, "B");
   });
 
+  test("to an epoch that was reported as ended goes on from where it is now", () => {
+    const tracker = subscribedAt("A", 7);
+    tracker.subscribed(at("B", 4));
+    assert.deepEqual(tracker.subscribed(at("A", 9)), []);
+    receives(tracker, 10);
+  });
+
   test("to an epoch that was believed to have ended receives what goes on there", () => {
     // Two nodes disagree for a moment: B is new, A is what the slower node still speaks of.
     const tracker = subscribedAt("B", 3);
@@ -123,6 +130,12 @@ describe("a gap that the server announces", () => {
     assert.deepEqual(tracker.gap(missing("A", 8, null, "broker")), [missing("A", 8, null, "broker")]);
     assert.deepEqual(tracker.gap(missing("A", 8, null, "broker")), []);
     receives(tracker, 1, "B");
+  });
+
+  test("in an epoch that was reported as ended tells only what it names", () => {
+    const tracker = subscribedAt("A", 7);
+    tracker.gap(missing("A", 8, null, "broker"));
+    assert.deepEqual(tracker.gap(missing("A", 10, 12, "slow")), [missing("A", 10, 12, "slow")]);
   });
 
   test("lets a counter go back that the server says has gone back", () => {
