@@ -56,7 +56,7 @@ def opened(raw: bytes) -> Envelope:
     if head is None or len(raw) > ENVELOPE_LIMIT or b"\n" in raw:
         raise EnvelopeError("not an envelope of version 1")
     try:
-        # As text, since msgspec does not look into `Raw`: bad UTF-8 would come to light in the push.
+        # As text: msgspec does not look into `Raw`, and bad UTF-8 would come to light in the push.
         content = _decoder.decode(raw[head.end() :].decode())
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise EnvelopeError(str(error)) from error

@@ -14,8 +14,8 @@ from typing import NamedTuple
 from realtime.gaps import Gap
 from realtime.namespaces import Overflow
 
+SLOW = "slow"  # the reason of a gap that is made here
 CONTROL_BYTES = 64 * 1024  # bytes of replies that a client may let pile up
-GAP_BYTES = 160  # what a waiting gap counts: its push has 120 to 200 bytes
 
 
 class Pushes(NamedTuple):
@@ -44,8 +44,8 @@ class Missed(NamedTuple):
 
     @property
     def size(self) -> int:
-        """Bytes that it counts while it waits."""
-        return GAP_BYTES
+        """Bytes of the text in UTF-8."""
+        return len(self.text.encode())
 
 
 class Control(NamedTuple):
@@ -152,7 +152,11 @@ def _folded(
             if before is None:
                 kept.append(None)
             gap = dropped if before is None else _joined(before.gap, dropped)
-            gaps[key] = (place, Missed(entry.channel, gap, "slow", "", entry.overflow))
+            # Who was only moved is not to blame: a restart of Redis stays one.
+            reason = entry.reason if isinstance(entry, Missed) else SLOW
+            if before is not None and before.reason != reason:
+                reason = SLOW
+            gaps[key] = (place, Missed(entry.channel, gap, reason, "", entry.overflow))
         if stays:
             assert isinstance(entry, Pushes)  # noqa: S101 - tells the type checker what `stays` says
             kept.append(_last_of(entry))

@@ -1,0 +1,455 @@
+"""What waits is taken in order, and what is dropped on the way is told: by cases and as a law."""
+
+from __future__ import annotations
+
+from collections import deque
+from itertools import pairwise
+
+from hypothesis import note
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from realtime.gaps import Gap
+from realtime.namespaces import Overflow
+from realtime.outbox import CONTROL_BYTES, Control, Missed, Outbox, Pushes
+
+LIMIT = 400
+EPOCH = "e0"
+
+
+def gap_text(channel: str, gap: Gap, reason: str) -> str:
+    return f"gap {channel} {gap.epoch} {gap.first} {gap.last} {reason}"
+
+
+def pushes(
+    channel: str = "c",
+    first: int = 1,
+    last: int | None = None,
+    *,
+    epoch: str = EPOCH,
+    overflow: Overflow = Overflow.GAP,
+    pad: int = 20,
+) -> Pushes:
+    numbers = range(first, (last or first) + 1)
+    texts = [f"pub {channel} {epoch} {n} {'x' * pad}" for n in numbers]
+    text = "\n".join(texts)
+    return Pushes(channel, epoch, first, numbers[-1], text, len(text), texts[-1], overflow)
+
+
+def missed(
+    channel: str = "c",
+    first: int = 1,
+    last: int | None = None,
+    *,
+    epoch: str = EPOCH,
+    overflow: Overflow = Overflow.GAP,
+) -> Missed:
+    gap = Gap(epoch, first, last)
+    return Missed(channel, gap, "broker", gap_text(channel, gap, "broker"), overflow)
+
+
+def control(text: str) -> Control:
+    return Control(text, len(text.encode()))
+
+
+def outbox(*entries: Pushes | Missed | Control, limit: int = LIMIT) -> Outbox:
+    box = Outbox(limit, gap_text)
+    for entry in entries:
+        assert box.add(entry)
+    return box
+
+
+def lines(box: Outbox, limit: int = 10_000) -> list[str]:
+    """Empty the outbox; each line without its padding."""
+    taken = []
+    while box:
+        taken += [line.rstrip("x").rstrip() for line in box.take(limit).split("\n")]
+    return taken
+
+
+# ------------------------------------------------------------------ case by case
+
+
+def test_what_fits_waits_in_order():
+    box = outbox(
+        pushes(first=1), control("reply"), missed(first=2, last=3), pushes(first=4, last=5)
+    )
+    assert lines(box) == [
+        "pub c e0 1",
+        "reply",
+        "gap c e0 2 3 broker",
+        "pub c e0 4",
+        "pub c e0 5",
+    ]
+    assert not box
+    assert box.bytes == 0
+
+
+def test_a_frame_takes_what_fits_and_leaves_the_rest():
+    box = outbox(control("aaaa"), control("bbbb"), control("cccc"))
+    assert box.take(9) == "aaaa\nbbbb"
+    assert box.take(9) == "cccc"
+
+
+def test_a_frame_one_byte_too_small_takes_less():
+    box = outbox(control("aaaa"), control("bbbb"))
+    assert box.take(8) == "aaaa"
+
+
+def test_an_entry_larger_than_a_frame_goes_alone():
+    box = outbox(control("a" * 20), control("b"))
+    assert box.take(9) == "a" * 20
+
+
+def test_a_frame_counts_bytes_and_not_characters():
+    box = outbox(control("éé"), control("éé"))
+    assert box.take(8) == "éé"
+
+
+def test_long_gaps_count_as_long_as_they_are():
+    """A gap counted 160 bytes whatever it had: of a channel with a long name it has 350, and frames
+    of many gaps were twice as large as the limit that stock clients accept."""
+    long = "x" * 255
+    box = outbox(*(missed(long, n, n) for n in range(1, 11)), limit=10_000)
+    assert box.bytes == sum(len(gap_text(long, Gap(EPOCH, n, n), "broker")) for n in range(1, 11))
+    while box:
+        assert len(box.take(1000)) <= 1000
+
+
+def test_an_overflow_turns_what_waits_into_one_gap():
+    box = outbox(*(pushes(first=n) for n in range(1, 50)))
+    [only] = [line for line in lines(box) if line.startswith("gap")]
+    assert only.startswith("gap c e0 1 ")
+
+
+def test_a_gap_stands_where_the_oldest_stood():
+    box = outbox(control("before"), pushes(first=1), control("between"))
+    for n in range(2, 40):
+        box.add(pushes(first=n))
+    assert [line.split()[0] for line in lines(box)][:3] == ["before", "gap", "between"]
+
+
+def test_a_gap_grows_by_what_is_dropped_later():
+    box = outbox(pushes(first=1, last=20, pad=30))
+    assert lines(outbox(pushes(first=1, last=20, pad=30))) == ["gap c e0 1 20 slow"]
+    box.add(pushes(first=21, last=40, pad=30))
+    assert lines(box) == ["gap c e0 1 40 slow"]
+
+
+def test_what_comes_after_an_overflow_is_delivered():
+    box = outbox(pushes(first=1, last=20), pushes(first=21))
+    assert lines(box) == ["gap c e0 1 20 slow", "pub c e0 21"]
+
+
+def test_each_channel_and_each_epoch_has_its_own_gap():
+    box = outbox(
+        pushes("a", 1, pad=90),
+        pushes("b", 1, pad=90),
+        missed("a", 2, None),
+        pushes("a", 1, 3, epoch="e1", pad=90),
+        limit=300,
+    )
+    assert lines(box) == ["gap a e0 1 None slow", "gap b e0 1 1 slow", "gap a e1 1 3 slow"]
+
+
+def test_a_gap_of_the_broker_that_is_only_moved_keeps_its_reason():
+    """It was announced again as `slow`: the client was blamed for a restart of Redis."""
+    box = outbox(missed("a", 5, 7), pushes("b", 1, 20))
+    assert lines(box) == ["gap a e0 5 7 broker", "gap b e0 1 20 slow"]
+
+
+def test_a_gap_of_the_broker_keeps_its_reason_through_many_overflows():
+    box = outbox(missed("a", 5, 7), pushes("b", 1, 20), pushes("b", 21, 40))
+    assert lines(box) == ["gap a e0 5 7 broker", "gap b e0 1 40 slow"]
+
+
+def test_gaps_of_the_broker_alone_stay_the_brokers_when_they_join():
+    box = outbox(missed("a", 5, 7), missed("a", 8, None), pushes("b", 1, 20))
+    assert lines(box)[0] == "gap a e0 5 None broker"
+
+
+def test_a_gap_of_the_broker_that_joins_dropped_publications_is_slow():
+    box = outbox(missed("a", 5, 7), pushes("a", 8, 20))
+    assert lines(box) == ["gap a e0 5 20 slow"]
+
+
+def test_an_open_gap_stays_open_even_after_a_rollback():
+    box = outbox(missed("c", 6, None), pushes("c", 3, 20))
+    assert lines(box) == ["gap c e0 3 None slow"]
+
+
+def latest(first: int, last: int | None = None, *, epoch: str = EPOCH, pad: int = 20) -> Pushes:
+    return pushes("l", first, last, epoch=epoch, overflow=Overflow.LATEST, pad=pad)
+
+
+def test_latest_keeps_the_newest_and_tells_the_rest():
+    assert lines(outbox(latest(1, 20))) == ["gap l e0 1 19 slow", "pub l e0 20"]
+
+
+def test_latest_keeps_one_of_each_channel():
+    other = pushes("m", 1, 20, overflow=Overflow.LATEST)
+    assert lines(outbox(latest(1), other)) == ["pub l e0 1", "gap m e0 1 19 slow", "pub m e0 20"]
+
+
+def test_latest_again_keeps_only_the_newest():
+    assert lines(outbox(latest(1, 20), latest(21, 40))) == ["gap l e0 1 39 slow", "pub l e0 40"]
+
+
+def test_latest_keeps_the_newest_of_the_newest_epoch():
+    box = outbox(
+        latest(1, 2),
+        missed("l", 3, None, overflow=Overflow.LATEST),
+        latest(1, 20, epoch="e1"),
+    )
+    assert lines(box) == ["gap l e0 1 None slow", "gap l e1 1 19 slow", "pub l e1 20"]
+
+
+def test_latest_keeps_nothing_that_a_gap_has_outdated():
+    box = outbox(latest(1, 5), missed("l", 6, 7, overflow=Overflow.LATEST), pushes("c", 1, 20))
+    assert lines(box)[0] == "gap l e0 1 7 slow"
+
+
+def test_latest_gives_up_the_newest_where_there_is_no_room_for_it():
+    assert lines(outbox(latest(1, 3, pad=LIMIT))) == ["gap l e0 1 3 slow"]
+
+
+def strict(first: int, last: int | None = None) -> Pushes:
+    return pushes("d", first, last, overflow=Overflow.DISCONNECT)
+
+
+def test_disconnect_drops_nothing_and_asks_to_be_closed():
+    box = outbox(strict(1))
+    assert not box.add(strict(2, 20))
+
+
+def test_disconnect_keeps_its_own_while_others_make_room():
+    box = outbox(strict(1), pushes("c", 1, 20), strict(2))
+    assert lines(box) == ["pub d e0 1", "gap c e0 1 20 slow", "pub d e0 2"]
+
+
+def test_gaps_of_a_strict_channel_are_never_joined():
+    strict_gaps = [missed("d", n, n, overflow=Overflow.DISCONNECT) for n in (1, 3)]
+    box = outbox(*strict_gaps, pushes("c", 1, 20))
+    assert lines(box)[:2] == ["gap d e0 1 1 broker", "gap d e0 3 3 broker"]
+
+
+def test_control_is_never_dropped_and_does_not_count_as_publications():
+    replies = [control(f"{n:0100}") for n in range(100)]
+    box = outbox(*replies, pushes(first=1, last=20))
+    assert lines(box)[:100] == [reply.text for reply in replies]
+
+
+def test_too_much_control_asks_to_be_closed():
+    box = outbox(control("x" * CONTROL_BYTES))
+    assert not box.add(control("x"))
+
+
+def test_control_that_was_taken_makes_room_for_more():
+    box = outbox(control("x" * CONTROL_BYTES))
+    box.take(1)
+    assert box.add(control("x" * CONTROL_BYTES))
+
+
+def test_more_channels_than_there_is_room_for_gaps_asks_to_be_closed():
+    box = Outbox(LIMIT, gap_text)
+    assert not all(box.add(pushes(f"c{n}", pad=1)) for n in range(100))
+
+
+def test_a_channel_that_was_left_leaves_nothing_behind():
+    box = outbox(pushes("a"), control("r"), missed("a", 2, 3), pushes("b"))
+    box.forget("a")
+    assert box.bytes == pushes("b").size
+    assert lines(box) == ["r", "pub b e0 1"]
+
+
+def test_no_gap_spans_the_time_in_which_the_client_had_left():
+    box = outbox(pushes("a", 1, 5))
+    box.forget("a")
+    box.add(control("subscribed at 9"))
+    box.add(pushes("a", 10, 30))
+    assert lines(box) == ["subscribed at 9", "gap a e0 10 30 slow"]
+
+
+# ------------------------------------------------------------------ the law
+
+
+class Model:
+    """One channel as its client should see it, since it subscribed."""
+
+    def __init__(self, policy: Overflow) -> None:
+        self.policy = policy
+        self.arrived: dict[
+            str, dict[int | None, str]
+        ] = {}  # epoch -> offset (None: open) -> pub/gap
+        self.told: dict[str, dict[int | None, str]] = {}
+
+    def arrive(self, epoch: str, offsets: list[int | None], kind: str) -> None:
+        self.arrived.setdefault(epoch, {}).update(dict.fromkeys(offsets, kind))
+
+    def tell(self, line: str) -> None:
+        kind, _, epoch, first, *rest = line.split()
+        offsets: list[int | None] = [int(first)]
+        if kind == "gap":
+            end = None if rest[0] == "None" else int(rest[0])
+            known = [n for n in self.arrived[epoch] if n is not None]
+            last = max([*known, int(first) - 1]) if end is None else end
+            offsets = [*range(int(first), last + 1)]
+            assert offsets or end is None, "an empty gap"
+            if end is None:
+                offsets.append(None)
+        told = self.told.setdefault(epoch, {})
+        assert list(self.told)[-1] == epoch, "back to an epoch that had ended"
+        assert None not in told, "something after the end of an epoch"
+        for offset in offsets:
+            assert offset not in told, "told twice"
+            told[offset] = kind
+        numbers = [offset for offset in told if offset is not None]
+        assert all(before < after for before, after in pairwise(numbers)), "out of order"
+
+    def check_all_told(self) -> None:
+        assert list(self.told) == list(self.arrived)
+        for epoch, arrived in self.arrived.items():
+            assert list(self.told[epoch]) == list(arrived)
+            for offset, kind in arrived.items():
+                assert kind == "pub" or self.told[epoch][offset] == "gap"
+
+    def least_bytes(self, channel: str, waiting: list[Pushes | Missed]) -> int:
+        """What must wait if everything is dropped that may be."""
+        if self.policy is Overflow.DISCONNECT:
+            return sum(len(entry.text) for entry in waiting)
+        size = 0
+        for epoch, arrived in self.arrived.items():
+            left = [n for n in arrived if n not in self.told.get(epoch, {})]
+            if left:
+                first = next((n for n in left if n is not None), None)
+                if first is None:
+                    first = max((n for n in arrived if n is not None), default=0) + 1
+                gap = Gap(epoch, first, left[-1])
+                size += len(gap_text(channel, gap, "broker"))
+        return size
+
+
+class OutboxMachine(RuleBasedStateMachine):
+    """Arrivals of three channels and replies, drained now and then, within a bound."""
+
+    @initialize(limit=st.integers(100, 700))
+    def connect(self, limit: int) -> None:
+        self.start(limit)
+
+    def start(self, limit: int) -> None:
+        self.box = Outbox(limit, gap_text)
+        self.limit = limit
+        self.models = {
+            "g": Model(Overflow.GAP),
+            "l": Model(Overflow.LATEST),
+            "d": Model(Overflow.DISCONNECT),
+        }
+        self.next = dict.fromkeys(self.models, ("e0", 1))
+        self.strict: deque[Pushes | Missed] = deque()  # what waits of "d", entry by entry
+        self.replies: deque[str] = deque()
+        self.count = 0
+        self.closed = False
+
+    @precondition(lambda self: self.closed)
+    @rule(limit=st.integers(100, 700))
+    def the_client_comes_back(self, limit: int) -> None:
+        self.start(limit)
+
+    def add(self, entry: Pushes | Missed | Control) -> None:
+        if isinstance(entry, Pushes | Missed) and entry.overflow is Overflow.DISCONNECT:
+            self.strict.append(entry)
+        if self.box.add(entry):
+            assert self.box.bytes <= self.limit
+            return
+        self.closed = True
+        needed = sum(
+            model.least_bytes(name, list(self.strict)) for name, model in self.models.items()
+        )
+        assert needed > self.limit, f"closed, although {needed} bytes would do"
+
+    @precondition(lambda self: not self.closed)
+    @rule(channel=st.sampled_from("ggld"), count=st.integers(1, 4), pad=st.integers(0, 60))
+    def publications_arrive(self, channel: str, count: int, pad: int) -> None:
+        epoch, first = self.next[channel]
+        last = first + count - 1
+        self.next[channel] = (epoch, last + 1)
+        self.models[channel].arrive(epoch, [*range(first, last + 1)], "pub")
+        policy = self.models[channel].policy
+        self.add(pushes(channel, first, last, epoch=epoch, overflow=policy, pad=pad))
+
+    @precondition(lambda self: not self.closed)
+    @rule(channel=st.sampled_from("ggld"), count=st.integers(1, 4))
+    def the_hub_missed_some(self, channel: str, count: int) -> None:
+        epoch, first = self.next[channel]
+        last = first + count - 1
+        self.next[channel] = (epoch, last + 1)
+        self.models[channel].arrive(epoch, [*range(first, last + 1)], "gap")
+        policy = self.models[channel].policy
+        self.add(missed(channel, first, last, epoch=epoch, overflow=policy))
+
+    @precondition(lambda self: not self.closed)
+    @rule(channel=st.sampled_from("ggld"), late=st.integers(0, 3))
+    def an_epoch_ends(self, channel: str, late: int) -> None:
+        epoch, first = self.next[channel]
+        self.count += 1
+        new = f"e{self.count}"
+        self.next[channel] = (new, late + 1)
+        model = self.models[channel]
+        model.arrive(epoch, [None], "gap")
+        self.add(missed(channel, first, None, epoch=epoch, overflow=model.policy))
+        if late and not self.closed:
+            model.arrive(new, [*range(1, late + 1)], "gap")
+            self.add(missed(channel, 1, late, epoch=new, overflow=model.policy))
+
+    @precondition(lambda self: not self.closed)
+    @rule(size=st.integers(1, 80))
+    def a_reply_is_due(self, size: int) -> None:
+        self.count += 1
+        text = f"reply {self.count} ".ljust(size, "x")
+        self.replies.append(text)
+        assert self.box.add(control(text))
+
+    @precondition(lambda self: not self.closed and self.box)
+    @rule(limit=st.integers(1, 500))
+    def a_frame_is_taken(self, limit: int) -> None:
+        waiting = len(self.box._entries)
+        frame = self.box.take(limit)
+        assert len(frame) <= limit or waiting - len(self.box._entries) == 1
+        self.hear(frame)
+
+    def hear(self, frame: str) -> None:
+        note(frame)
+        for line in frame.split("\n"):
+            if line.startswith("reply"):
+                assert line == self.replies.popleft()
+                continue
+            channel = line.split()[1]
+            self.models[channel].tell(line)
+            if channel == "d" and line == self.strict[0].text.split("\n")[-1]:
+                self.strict.popleft()
+
+    @precondition(lambda self: not self.closed)
+    @rule(channel=st.sampled_from("gld"))
+    def a_channel_is_left_and_joined_again(self, channel: str) -> None:
+        self.box.forget(channel)
+        self.models[channel] = Model(self.models[channel].policy)
+        if channel == "d":
+            self.strict.clear()
+
+    @invariant()
+    def bytes_are_what_waits(self) -> None:
+        waiting = [entry for entry in self.box._entries if not isinstance(entry, Control)]
+        assert self.box.bytes == sum(len(entry.text.encode()) for entry in waiting)
+
+    def teardown(self) -> None:
+        if not hasattr(self, "box") or self.closed:
+            return
+        while self.box:
+            self.hear(self.box.take(200))
+        assert self.box.bytes == 0
+        assert not self.replies
+        for model in self.models.values():
+            model.check_all_told()
+
+
+TestReceivedAndGapsAreWhatArrived = OutboxMachine.TestCase
