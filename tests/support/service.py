@@ -57,6 +57,7 @@ class Service:
                     **os.environ,
                     "DJANGO_SETTINGS_MODULE": "tests.settings",
                     "TEST_REDIS_URL": self._redis_url,
+                    "REDIS_URL": self._redis_url,
                     **self._env,
                 },
                 stdout=log,
@@ -119,6 +120,12 @@ class Service:
     def stop(self) -> None:
         self._end(signal.SIGTERM)
         self._log.unlink(missing_ok=True)
+
+    def freeze(self) -> None:
+        os.kill(self.pid, signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        os.kill(self.pid, signal.SIGCONT)
 
     def kill(self) -> None:
         self._end(signal.SIGKILL)

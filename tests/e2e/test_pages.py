@@ -1,0 +1,215 @@
+"""The pages in a real Chromium: what people see when all is well, and when it is not."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import pytest
+
+from tests.conftest import CHROMIUM
+from tests.support.eventually import eventually
+from tests.support.losing import publish_while_cut
+from tests.support.pages import SERVICE, Visitor, chromium
+from tests.support.redis_server import RedisServer
+from tests.support.service import SERVERS, Service
+
+pytestmark = pytest.mark.browser
+
+Serve = Callable[..., Service]
+Open = Callable[..., Any]
+
+
+@pytest.fixture
+async def visit() -> AsyncIterator[Open]:
+    """Open pages, each in a browser of its own; none of them may complain on its console."""
+    async with chromium(str(CHROMIUM)) as browser:
+        visitors: list[Visitor] = []
+
+        async def open_page(service: Service, path: str = "/", **context: Any) -> Visitor:
+            visitors.append(await Visitor.open(browser, service, path, **context))
+            return visitors[-1]
+
+        yield open_page
+        assert [visitor.complaints for visitor in visitors] == [[] for _ in visitors]
+
+
+@pytest.fixture
+def service(redis_server: RedisServer, serve: Serve) -> Service:
+    return serve(redis_server.url, **SERVICE)
+
+
+@pytest.mark.parametrize("server", SERVERS)
+async def test_one_post_shows_in_two_browsers(
+    redis_server: RedisServer, serve: Serve, visit: Open, server: str
+) -> None:
+    service = serve(redis_server.url, server, **SERVICE)
+    one, two = await visit(service), await visit(service)
+    assert "Live" in await one.text_of("#connection-text")
+    await asyncio.to_thread(
+        service.publish, "public:news", {"title": "Hello", "text": "to all", "level": "success"}
+    )
+    for visitor in (one, two):
+        await visitor.sees(".notification[data-level=success] .notification-title", "Hello")
+        await visitor.sees(".toast", "to all")
+        assert await visitor.count("#notifications .notification") == 1
+
+
+async def test_the_form_posts_and_shows_the_same_as_curl(service: Service, visit: Open) -> None:
+    one, two = await visit(service), await visit(service)
+    await one.page.fill("#post-title", "From the form's <b>field</b>")
+    await one.page.click("#post-submit")
+    await one.sees("#post-result", "Live here after")
+    await two.sees(".notification-title", "From the form's <b>field</b>")
+    await one.page.evaluate("document.getElementById('curl-details').open = true")
+    curl = await one.page.locator("#curl").inner_text()
+    process = await asyncio.create_subprocess_shell(curl, stdout=-1, stderr=-1)
+    answer, _ = await process.communicate()
+    assert json.loads(answer)["result"]["nodes"] == 1
+    await eventually(lambda: two.count("#notifications .notification"))
+    await two.page.wait_for_function(
+        "document.querySelectorAll('#notifications .notification').length === 2"
+    )
+
+
+async def test_chat_between_two_browsers(service: Service, visit: Open) -> None:
+    ada, bob = await visit(service, "/chat/tea/"), await visit(service, "/chat/tea/")
+    elsewhere = await visit(service, "/chat/")
+    await ada.sees("#not-stored", "Nothing is stored")
+    await ada.page.fill("#name", "Ada")
+    await ada.page.fill("#composer-text", "Good morning")
+    await ada.page.press("#composer-text", "Enter")
+    await bob.sees(".message:not([data-own=true]) .message-text", "Good morning")
+    await bob.sees(".message-author", "Ada")
+    await ada.sees(".message[data-own=true][data-status=sent]", "Good morning")
+    await bob.page.fill("#composer-text", "one")
+    await bob.page.press("#composer-text", "Shift+Enter")
+    await bob.page.keyboard.type("two")
+    await bob.page.press("#composer-text", "Enter")
+    await ada.sees(".message[data-own=false] .message-text", "one\ntwo")
+    assert await elsewhere.count(".message") == 0
+
+
+async def test_a_cut_redis_connection_reconnects_nothing_and_shows_the_exact_number_missed(
+    own_redis: RedisServer, serve: Serve, visit: Open
+) -> None:
+    service = serve(own_redis.url, **SERVICE)
+    visitor = await visit(service)
+    sockets: list[Any] = []
+    visitor.page.on("websocket", lambda socket: sockets.append(socket))
+    await asyncio.to_thread(publish_while_cut, own_redis, "public:news", 3)
+    await visitor.sees(".gap", "3 missed while Redis was away")
+    await visitor.sees("#connection[data-state=live]")
+    await asyncio.to_thread(service.publish, "public:news", {"title": "Back again"})
+    await visitor.sees(".notification-title", "Back again")
+    assert sockets == [], "the page kept its connection"
+    assert await visitor.count(".gap") == 1
+
+
+async def test_a_restarted_redis_shows_that_some_may_be_missing_and_the_number_of_the_new_epoch(
+    own_redis: RedisServer, serve: Serve, visit: Open
+) -> None:
+    from tests.faults.test_redis import Outside
+
+    service = serve(own_redis.url, **SERVICE)
+    visitor = await visit(service)
+    sockets: list[Any] = []
+    visitor.page.on("websocket", lambda socket: sockets.append(socket))
+    await asyncio.to_thread(own_redis.kill)
+    await visitor.sees("#connection-text", "Not live: the broker is away")
+    service.freeze()  # so that it cannot be back before these are published
+    await asyncio.to_thread(own_redis.start)
+    outside = Outside(own_redis)
+    for n in range(2):
+        outside.publish("public:news", {"title": f"lost {n}"})
+    outside.close()
+    service.thaw()
+    await visitor.sees(".gap[data-missed='2']", "2 missed while Redis was away")
+    await visitor.sees(".gap:not([data-missed])", "Some may be missing while Redis was away")
+    await visitor.sees("#connection[data-state=live]")
+    await asyncio.to_thread(service.publish, "public:news", {"title": "Live again"})
+    await visitor.sees(".notification-title", "Live again")
+    assert sockets == [], "the page kept its connection"
+
+
+async def test_the_page_comes_back_after_the_server_was_restarted(
+    redis_server: RedisServer, serve: Serve, visit: Open
+) -> None:
+    service = serve(redis_server.url, **SERVICE)
+    visitor = await visit(service)
+    await asyncio.to_thread(service.publish, "public:news", {"title": "Before"})
+    await visitor.sees(".notification-title", "Before")
+    await asyncio.to_thread(service.kill)
+    await visitor.sees("#connection[data-state=reconnecting]")
+    with_others = serve(redis_server.url)
+    for n in range(2):
+        await asyncio.to_thread(with_others.publish, "public:news", {"title": f"missed {n}"})
+    await asyncio.to_thread(service.start)
+    await visitor.sees("#connection[data-state=live]", seconds=30)
+    await visitor.sees(".gap[data-missed='2']", "2 missed while the connection was away")
+    await asyncio.to_thread(service.publish, "public:news", {"title": "After"})
+    await visitor.sees(".notification-title", "After")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "<img src=x onerror=alert(1)>",
+        "<script>alert(1)</script>",
+        '"><svg/onload=alert(1)>',
+        "javascript:alert(1)",
+        "{{constructor.constructor('alert(1)')()}}",
+        "\u202eevil\u0000\u2028<b>",
+    ],
+)
+async def test_data_is_shown_and_never_becomes_markup(
+    service: Service, visit: Open, text: str
+) -> None:
+    visitor, chatter = await visit(service), await visit(service, "/chat/xss/")
+    dialogs: list[Any] = []
+    for page in (visitor.page, chatter.page):
+        page.on("dialog", lambda dialog: dialogs.append(dialog))
+    for data in ({"title": text, "text": text}, text, {text: [text]}):
+        await asyncio.to_thread(service.publish, "public:news", data)
+    await asyncio.to_thread(service.publish, "chat:xss", {"name": text, "text": text, "id": text})
+    await visitor.page.wait_for_function("document.querySelectorAll('.notification').length === 3")
+    await chatter.sees(".message")
+    for page in (visitor.page, chatter.page):
+        found = "main img, main svg, main script, main b, .toasts img, .toasts svg, .toasts b"
+        assert await page.locator(found).count() == 0
+    assert dialogs == []
+
+
+@pytest.mark.parametrize("path", ["/", "/chat/"])
+@pytest.mark.parametrize("width", [360, 390, 1280])
+async def test_nothing_scrolls_sideways_however_long_it_is(
+    service: Service, visit: Open, path: str, width: int
+) -> None:
+    visitor = await visit(service, path, viewport={"width": width, "height": 800})
+    word = "x" * 10_000
+    await asyncio.to_thread(service.publish, "public:news", {"title": word, "text": word})
+    await asyncio.to_thread(
+        service.publish, "chat:lobby", {"name": "\U0001f9d1\u200d\U0001f680" * 100, "text": word}
+    )
+    await visitor.sees(".notification, .message")
+    wide = await visitor.page.evaluate(
+        "document.documentElement.scrollWidth - document.documentElement.clientWidth"
+    )
+    assert wide <= 0
+
+
+async def test_the_pages_work_by_keyboard(service: Service, visit: Open) -> None:
+    visitor = await visit(service)
+    await visitor.page.focus("#post-title")
+    await visitor.page.keyboard.press("Enter")
+    await visitor.sees(".toast")
+    assert await visitor.page.evaluate("document.activeElement.id") == "post-title"
+    await visitor.page.keyboard.press("Escape")
+    await eventually(lambda: _is_gone(visitor, ".toast"))
+    assert await visitor.count(".notification") == 1
+
+
+async def _is_gone(visitor: Visitor, selector: str) -> bool:
+    return await visitor.count(selector) == 0
