@@ -96,6 +96,7 @@ const OPTIONS = {
 const DEFAULT_PING_SECONDS = 25; // what Centrifugo sends; ours names it in the connect reply
 const STABLE_MS = 5_000; // a connection that lived so long starts the back-off anew
 const PROBE_MS = 5_000; // after waking up or a change of network the server has so long to say something
+const FIRST_LATENCY_MS = 1_000;
 const FRAME_BYTES = 65_536; // commands joined into one frame; the server refuses frames over 80 KiB
 const COMMAND_BYTES = 80_000; // one command alone; refused here, since the server would end the connection (1009)
 const MOST_SUBSCRIPTIONS = 1_000;
@@ -869,7 +870,9 @@ export class Connection extends EventTarget {
     if (this.#connectedAt === 0 || this.#measuring) return;
     // Replies come in the order of the commands: behind a waiting subscribe we would measure its wait.
     if ([...this.#feeds.values()].some((feed) => feed.asked !== null)) return;
-    this.#timers.set("latency", this.#options.latencyEveryMs, () => this.#measure());
+    // The first measurement is of a page that is still loading; the next one follows soon.
+    const wait = this.#state.latencyMs === null ? FIRST_LATENCY_MS : this.#options.latencyEveryMs;
+    this.#timers.set("latency", Math.min(wait, this.#options.latencyEveryMs), () => this.#measure());
     if (globalThis.document?.visibilityState === "hidden") return;
     this.#measuring = true;
     const asked = performance.now();
