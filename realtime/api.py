@@ -231,7 +231,7 @@ def _publish(fields: dict[str, Any], namespaces: Namespaces) -> Work:
     [outcome] = _each(outcomes)
     if isinstance(outcome, RealtimeError):
         raise outcome
-    return _response(200, {"result": _result(outcome)})
+    return _response(200, {"result": result(outcome)})
 
 
 def _broadcast(fields: dict[str, Any], namespaces: Namespaces) -> Work:
@@ -311,7 +311,7 @@ def _reply(command: _Command, outcomes: list[Outcome]) -> dict[str, Any]:
     if command.method == "broadcast":
         return {"broadcast": {"responses": [_item(outcome) for outcome in outcomes]}}
     [outcome] = outcomes
-    return _error(outcome) if isinstance(outcome, RealtimeError) else {"publish": _result(outcome)}
+    return _error(outcome) if isinstance(outcome, RealtimeError) else {"publish": result(outcome)}
 
 
 def _broadcast_items(
@@ -383,17 +383,16 @@ def _each(outcomes: Outcomes) -> list[Outcome]:
 
 
 def _item(outcome: Outcome) -> dict[str, Any]:
-    return _error(outcome) if isinstance(outcome, RealtimeError) else {"result": _result(outcome)}
+    return _error(outcome) if isinstance(outcome, RealtimeError) else {"result": result(outcome)}
 
 
-def _result(receipt: Receipt) -> dict[str, Any]:
-    result = {
-        "offset": receipt.offset,
-        "epoch": receipt.epoch,
-        "nodes": receipt.nodes,
-        "queued": False,
-    }
-    return {**result, "repeated": True} if receipt.repeated else result
+def result(receipt: Receipt) -> dict[str, Any]:
+    """Return a receipt as it is answered: ``{"offset":1,"epoch":"…","nodes":2,"queued":false}``."""
+    fields = receipt._asdict()
+    repeated = {"repeated": True} if fields.pop("repeated") else {}
+    return (
+        {name: fields[name] for name in ("offset", "epoch", "nodes")} | {"queued": False} | repeated
+    )
 
 
 def _error(error: RealtimeError) -> dict[str, Any]:

@@ -33,6 +33,8 @@ class Settings:
     """Until a publish is answered, whatever Redis does."""
     api_key: str = ""
     """The secret that HTTP publishers show as ``X-API-Key``; without one they are all refused."""
+    url: str = ""
+    """Where the service runs, for `manage.py listen`, such as ``https://notify.example.com``."""
     namespaces: Mapping[str, Mapping[str, object]] = field(default_factory=dict)
     """Options by namespace, added to the built-in ones; the default namespace is ``""``."""
     allowed_origins: tuple[str, ...] = ()

@@ -1,0 +1,109 @@
+"""`manage.py listen CHANNEL…`: print what comes, as a WebSocket client of the running service."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import sys
+from typing import Any
+
+from django.core.management.base import BaseCommand, CommandError, CommandParser
+
+from realtime import wiring
+from realtime.errors import RealtimeError
+from realtime.listening import (
+    DEFAULT_URL,
+    Event,
+    GapFound,
+    Listener,
+    Live,
+    NotLive,
+    Published,
+    Reconnecting,
+)
+from realtime.publication import EVENT_TAG
+
+
+class Command(BaseCommand):
+    help = "Listen on channels of the running service: publications and gaps, until Ctrl-C."
+    requires_system_checks = ()
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        parser.epilog = (
+            "Prints lines for people on a terminal, and lines of JSON in a pipe; whether it is "
+            "live is said on stderr."
+        )
+        parser.add_argument("channels", nargs="+", metavar="CHANNEL")
+        parser.add_argument(
+            "--url",
+            help="where the service is (default: the environment's or the setting's REALTIME_URL, "
+            f"else {DEFAULT_URL})",
+        )
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        try:
+            asyncio.run(self._listen(options))
+        except KeyboardInterrupt:
+            return
+        except BrokenPipeError:
+            # Whoever read along has gone (`listen … | head -1`). Python would complain at its end.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        except RealtimeError as error:
+            raise CommandError(str(error)) from error
+
+    async def _listen(self, options: dict[str, Any]) -> None:
+        self._for_people = self.stdout.isatty()
+        url = options["url"] or os.environ.get("REALTIME_URL") or wiring.settings().url
+        channels = list(dict.fromkeys(options["channels"]))
+        await Listener(url or DEFAULT_URL, channels, self._tell).run()
+
+    def _tell(self, event: Event) -> None:
+        match event:
+            case Published() | GapFound():
+                line = _human(event) if self._for_people else json.dumps(_facts(event))
+                self.stdout.write(line)
+                self.stdout.flush()
+            case _:
+                self.stderr.write(_state(event), style_func=str)
+                self.stderr.flush()
+
+
+def _state(event: Live | NotLive | Reconnecting) -> str:
+    match event:
+        case Live():
+            places = ", ".join(f"{c} from {p.offset}" for c, p in event.positions.items())
+            return f"live: {places}"
+        case NotLive():
+            return f"not live: {_printable(event.reason)}"
+        case Reconnecting():
+            return f"reconnecting in {event.seconds:.1f} s: {_printable(event.reason)}"
+
+
+def _facts(event: Published | GapFound) -> dict[str, Any]:
+    if isinstance(event, Published):
+        epoch, offset = event.position
+        facts = {"type": "publication", "channel": event.channel, "epoch": epoch, "offset": offset}
+        return {**facts, "data": event.data, "tags": event.tags}
+    gap, reason = event.missed
+    facts = {"type": "gap", "channel": event.channel, "epoch": gap.epoch}
+    return {**facts, "from": gap.first, "to": gap.last, "missed": gap.missed, "reason": reason}
+
+
+def _human(event: Published | GapFound) -> str:
+    if isinstance(event, GapFound):
+        gap, reason = event.missed
+        missed = f"{gap.missed} missed" if gap.missed else "some may be missing"
+        span = f"{gap.first}–{gap.last}" if gap.last else f"{gap.first}–?"
+        return f"{event.channel} {span}  {missed} ({_printable(reason)})"
+    name = event.tags.get(EVENT_TAG, "")
+    others = {key: value for key, value in event.tags.items() if key != EVENT_TAG}
+    parts = [f"{event.channel} {event.position.offset}", name]
+    parts.append(json.dumps(event.data, ensure_ascii=False))
+    parts += [f"{key}={value}" for key, value in others.items()]
+    return _printable("  ".join(filter(None, parts)))
+
+
+def _printable(text: str) -> str:
+    """Escape what could steer a terminal: anybody may have published it (CWE-150)."""
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)

@@ -1,0 +1,303 @@
+"""`manage.py publish` and `manage.py listen`, against a real Valkey and a real service."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from io import StringIO
+from typing import Any
+
+import pytest
+from django.core.management import call_command
+from django.core.management.base import CommandError
+from django.test import override_settings
+
+from realtime import publish
+from tests.support.command import ROOT, Command
+from tests.support.eventually import eventually_sync
+from tests.support.redis_server import RedisServer
+from tests.support.service import Service, free_port
+
+Run = Callable[..., Command]
+
+
+@pytest.fixture
+def run() -> Iterator[Run]:
+    started: list[Command] = []
+
+    def start(*arguments: str, **options: Any) -> Command:
+        started.append(Command(*arguments, **options))
+        return started[-1]
+
+    yield start
+    for command in started:
+        command.stop()
+
+
+# --- publish ---
+
+
+def published(*arguments: str) -> Any:
+    out = StringIO()
+    call_command("publish", *arguments, stdout=out)
+    [line] = out.getvalue().splitlines()
+    return json.loads(line)
+
+
+def test_publish_prints_its_receipt_as_one_line(wired: str) -> None:
+    receipt = published("public:news", '{"n": 1}')
+    assert receipt == {"offset": 1, "epoch": receipt["epoch"], "nodes": 0, "queued": False}
+
+
+def test_publish_takes_event_tags_and_key(wired: str, redis_server: RedisServer) -> None:
+    heard = redis_server.client().pubsub()
+    heard.psubscribe(f"{wired}:*")
+    heard.get_message(timeout=5)
+    options = ["--event", "e", "--tag", "a=b=c", "--tag", "d=", "--idempotency-key", "k"]
+    first = published("a", "[1]", *options)
+    assert published("a", "[1]", *options) == first | {"repeated": True}
+    envelope = heard.get_message(timeout=5)["data"].split(b" ", 3)[3]
+    assert json.loads(envelope) == {"data": [1], "tags": {"a": "b=c", "d": "", "event": "e"}}
+    heard.close()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        (["public:news", "hello"], "not published: data: JSON is malformed"),
+        (["public:news", ""], "not published: data: "),
+        (["public:news", "NaN"], "not published: data: "),
+        (["public:news", "\udcff"], "not published: data: "),
+        (["not good", "1"], "not published: channel 'not good' is not valid"),
+        (["nobody:a", "1"], "there is no namespace 'nobody'"),
+        (["a", "1", "--tag", "x"], "not published: --tag: 'x' is not NAME=VALUE"),
+        (["a", "1", "--event", "a b"], "not published: event 'a b' is not valid"),
+        (["a", '"' + "x" * 65_535 + '"'], "not published: data has 65537 bytes"),
+    ],
+)
+def test_publish_says_what_is_wrong(wired: str, arguments: list[str], text: str) -> None:
+    with pytest.raises(CommandError) as caught:
+        published(*arguments)
+    assert text in str(caught.value)
+    assert caught.value.returncode == 1
+
+
+def test_publish_tells_a_conflict(wired: str) -> None:
+    published("a", "1", "--idempotency-key", "k")
+    with pytest.raises(CommandError, match="different publication"):
+        published("a", "2", "--idempotency-key", "k")
+
+
+def test_publish_without_redis_ends_with_3(wired: str) -> None:
+    with (
+        override_settings(REALTIME_REDIS_URL="unix:///nowhere.sock"),
+        pytest.raises(CommandError, match="not published: Redis") as caught,
+    ):
+        published("a", "1")
+    assert caught.value.returncode == 3
+
+
+def test_publish_of_an_unknown_outcome_ends_with_4(own_redis: RedisServer) -> None:
+    with override_settings(REALTIME_REDIS_URL=own_redis.url):
+        publish("a", "warm")
+        own_redis.freeze()
+        with pytest.raises(CommandError, match="perhaps published") as caught:
+            published("a", "1")
+        own_redis.thaw()
+    assert caught.value.returncode == 4
+
+
+def test_publish_without_a_redis_url_names_the_setting(run: Run) -> None:
+    command = run("publish", "a", "1")
+    assert "REALTIME_REDIS_URL" in command.said("CommandError")
+    assert command.ended() == 1
+
+
+def test_publish_reads_stdin(redis_server: RedisServer) -> None:
+    env = os.environ | {
+        "DJANGO_SETTINGS_MODULE": "tests.settings", "TEST_REDIS_URL": redis_server.url,
+    }  # fmt: skip
+    command = [sys.executable, "-m", "django", "publish", "public:stdin", "-"]
+    done = subprocess.run(command, cwd=ROOT, env=env, input=b'{ "n":\n1 }', capture_output=True)
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert json.loads(done.stdout)["offset"] >= 1
+
+
+def test_publish_speaks_to_people_on_a_terminal(run: Run, redis_server: RedisServer) -> None:
+    command = run("publish", "public:pty", "1", terminal=True, TEST_REDIS_URL=redis_server.url)
+    line = command.line() or ""
+    assert line.startswith("published on public:pty at ")
+    assert line.endswith("nobody listens, and nobody will get it later")
+    assert command.ended() == 0
+
+
+# --- listen ---
+
+
+@pytest.fixture
+def service(own_redis: RedisServer, serve: Callable[..., Service]) -> Service:
+    return serve(own_redis.url)
+
+
+def test_listen_prints_each_publication_as_it_comes(run: Run, service: Service) -> None:
+    command = run("listen", "public:news", "chat:lobby", "--url", service.ws)
+    assert command.said("live") == "live: public:news from 0, chat:lobby from 0"
+    first = service.publish("public:news", {"n": 1}, event="e", tags={"a": "ü"})
+    assert command.facts() == {
+        "type": "publication",
+        "channel": "public:news",
+        "epoch": first["epoch"],
+        "offset": 1,
+        "data": {"n": 1},
+        "tags": {"a": "ü", "event": "e"},
+    }
+    service.publish("chat:lobby", "x" * 60_000)
+    assert command.facts()["data"] == "x" * 60_000
+    assert command.interrupt() == 0
+    assert command.line() is None
+
+
+def test_listen_prints_what_people_read_on_a_terminal(run: Run, service: Service) -> None:
+    command = run("listen", "public:news", "--url", service.http, terminal=True)
+    command.said("live")
+    service.publish("public:news", {"t": "ü\x1b[31m\u009b\u202e"}, event="order.shipped")
+    line = command.line()
+    assert line == r'public:news 1  order.shipped  {"t": "ü\u001b[31m\x9b\u202e"}'
+
+
+def test_listen_takes_the_address_from_the_environment(run: Run, service: Service) -> None:
+    command = run("listen", "public:news", REALTIME_URL=service.http)
+    command.said("live")
+
+
+def test_listen_never_speaks_to_redis(run: Run, service: Service) -> None:
+    command = run("listen", "public:news", "--url", service.ws, TEST_REDIS_URL="")
+    command.said("live")
+
+
+@pytest.mark.parametrize("channel", ["secret", "not good", "nobody:a", "public:a#42"])
+def test_listen_says_which_channel_is_refused(run: Run, service: Service, channel: str) -> None:
+    command = run("listen", "public:news", channel, "--url", service.ws)
+    said = command.said("CommandError")
+    assert channel in said
+    assert "refuses" in said
+    assert command.ended() == 1
+
+
+@pytest.mark.parametrize("path", ["/nowhere", "/livez"])
+def test_listen_at_a_wrong_path_ends_or_says_so(run: Run, service: Service, path: str) -> None:
+    command = run("listen", "public:news", "--url", service.http + path)
+    assert command.said("CommandError" if path == "/nowhere!" else "")
+
+
+@pytest.mark.parametrize("url", ["ftp://host", "nonsense", "ws://", "ws://host:port", "http://["])
+def test_listen_refuses_what_is_no_address(run: Run, url: str) -> None:
+    command = run("listen", "public:news", "--url", url)
+    assert "is not a URL" in command.said("CommandError")
+    assert command.ended() == 1
+
+
+def test_listen_waits_for_a_service_that_is_not_there_yet(
+    run: Run, own_redis: RedisServer, serve: Callable[..., Service]
+) -> None:
+    port = free_port()
+    command = run("listen", "public:news", "--url", f"http://127.0.0.1:{port}")
+    command.said("reconnecting in ")
+    assert command.interrupt() == 0
+
+
+def test_listen_comes_back_after_a_restart_and_tells_what_it_missed(
+    run: Run, service: Service, own_redis: RedisServer
+) -> None:
+    command = run("listen", "public:news", "--url", service.ws)
+    command.said("live")
+    before = service.publish("public:news", 1)
+    assert command.facts()["offset"] == 1
+    service.kill()
+    command.said("reconnecting")
+    with override_settings(REALTIME_REDIS_URL=own_redis.url):
+        for n in (2, 3, 4):
+            publish("public:news", n)
+    service.start()
+    assert command.facts() == {
+        "type": "gap",
+        "channel": "public:news",
+        "epoch": before["epoch"],
+        "from": 2,
+        "to": 4,
+        "missed": 3,
+        "reason": "reconnect",
+    }
+    assert command.said("live", seconds=30) == "live: public:news from 4"
+    service.publish("public:news", 5)
+    assert command.facts()["offset"] == 5
+
+
+def test_listen_passes_on_the_gaps_of_a_redis_that_was_restarted(
+    run: Run, service: Service, own_redis: RedisServer
+) -> None:
+    command = run("listen", "public:news", "--url", service.ws)
+    command.said("live")
+    old = service.publish("public:news", 1)["epoch"]
+    command.facts()
+    own_redis.kill()
+    command.said("not live: ")
+    own_redis.start()
+    with override_settings(REALTIME_REDIS_URL=own_redis.url):
+        new = publish("public:news", "perhaps before the node is back").epoch
+    command.said("live", seconds=30)
+    eventually_sync(service.is_live)
+    service.publish("public:news", "after")
+    facts = [command.facts()]
+    while facts[-1].get("data") != "after":
+        facts.append(command.facts())
+    assert (facts[0]["type"], facts[0]["epoch"], facts[0]["from"]) == ("gap", old, 2)
+    assert facts[0]["to"] is facts[0]["missed"] is None
+    assert {fact["epoch"] for fact in facts[1:]} == {new}
+    covered = [n for f in facts[1:] for n in range(f.get("from", f.get("offset")),
+               (f.get("to") or f.get("offset")) + 1)]  # fmt: skip
+    assert covered == [1, 2]
+
+
+def test_listen_answers_pings_and_stays(
+    run: Run, own_redis: RedisServer, serve: Callable[..., Service]
+) -> None:
+    """Unanswered, it would be closed with 3012 after ten seconds."""
+    service = serve(own_redis.url, TEST_PING_SECONDS="1")
+    command = run("listen", "public:news", "--url", service.ws)
+    command.said("live")
+    for n in range(40):
+        service.publish("public:news", "x" * 60_000)  # an early ping each 256 KiB
+        assert command.facts()["offset"] == n + 1
+
+
+def test_listen_ends_quietly_when_nobody_reads_on(run: Run, service: Service) -> None:
+    """`manage.py listen … | head -1`."""
+    listen = f"{sys.executable} -m django listen public:news --url {service.ws}"
+    env = os.environ | {"DJANGO_SETTINGS_MODULE": "tests.settings"}
+    pipe = subprocess.Popen(
+        ["bash", "-c", f"set -o pipefail; {listen} | head -1"],
+        cwd=ROOT, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert pipe.stderr is not None
+    assert pipe.stderr.readline().startswith("live")
+
+    def ended() -> bool:
+        service.publish("public:news", 1)
+        return pipe.poll() is not None
+
+    eventually_sync(ended)
+    out, errors = pipe.communicate()
+    assert out.count("\n") == 1
+    assert (pipe.returncode, errors) == (0, "")
+
+
+def test_listen_names_a_channel_once(run: Run, service: Service) -> None:
+    command = run("listen", "public:a", "public:a", "--url", service.ws)
+    assert command.said("live") == "live: public:a from 0"
+    service.publish("public:a", 1)
+    service.publish("public:a", 2)
+    assert [command.facts()["offset"] for _ in range(2)] == [1, 2]
