@@ -1,8 +1,9 @@
 """The numbers that clients see: close codes and error codes.
 
-Both are Centrifugo's (centrifugal.dev/docs/server/codes), because the stock SDKs act on them. For a
-close code the range alone decides: below 3500 the client comes back, from 3500 it stays away. For
-an error, `temporary` makes an SDK try again with back-off.
+Both are Centrifugo's (centrifugal.dev/docs/server/codes), because the stock SDKs act on them; our
+own errors count from 1000, as in the HTTP API. For a close code the range alone decides: below 3500
+the client comes back, from 3500 it stays away. For an error, `temporary` makes an SDK try again
+with back-off.
 """
 
 from __future__ import annotations
@@ -26,11 +27,10 @@ SHUTDOWN = Close(3001, "shutdown")
 SERVER_ERROR = Close(3004, "internal server error")
 SLOW = Close(3008, "slow")
 NO_PONG = Close(3012, "no pong")
-INVALID_TOKEN = Close(3500, "invalid token")
 BAD_REQUEST = Close(3501, "bad request")
 STALE = Close(3502, "stale")
 
-CLOSES = (SHUTDOWN, SERVER_ERROR, SLOW, NO_PONG, INVALID_TOKEN, BAD_REQUEST, STALE)
+CLOSES = (SHUTDOWN, SERVER_ERROR, SLOW, NO_PONG, BAD_REQUEST, STALE)
 
 
 class Refusal(NamedTuple):
@@ -41,10 +41,9 @@ class Refusal(NamedTuple):
     temporary: bool = False
 
 
-INTERNAL = Refusal(100, "internal server error", temporary=True)
 NOT_LIVE = Refusal(100, "the broker is away", temporary=True)
-UNKNOWN_OUTCOME = Refusal(100, "the broker did not answer: perhaps published", temporary=True)
-UNAUTHORIZED = Refusal(101, "unauthorized")
+NOT_PUBLISHED = Refusal(1001, "the broker is away: certainly not published", temporary=True)
+UNKNOWN_OUTCOME = Refusal(1002, "the broker did not answer: perhaps published", temporary=True)
 PERMISSION_DENIED = Refusal(103, "permission denied")
 METHOD_NOT_FOUND = Refusal(104, "method not found")
 ALREADY_SUBSCRIBED = Refusal(105, "already subscribed")
@@ -53,10 +52,9 @@ BAD_COMMAND = Refusal(107, "bad request")
 NOT_AVAILABLE = Refusal(108, "not available")
 
 REFUSALS = (
-    INTERNAL,
     NOT_LIVE,
+    NOT_PUBLISHED,
     UNKNOWN_OUTCOME,
-    UNAUTHORIZED,
     PERMISSION_DENIED,
     METHOD_NOT_FOUND,
     ALREADY_SUBSCRIBED,

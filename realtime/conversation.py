@@ -13,7 +13,15 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Iterator
 from typing import TYPE_CHECKING
 
-from realtime.codes import BAD_COMMAND, NOT_LIVE, SERVER_ERROR, UNKNOWN_OUTCOME, Close, Refusal
+from realtime.codes import (
+    BAD_COMMAND,
+    NOT_LIVE,
+    NOT_PUBLISHED,
+    SERVER_ERROR,
+    UNKNOWN_OUTCOME,
+    Close,
+    Refusal,
+)
 from realtime.connection import Connection, Decision, End, Greet, Join, Leave, Reply, Say
 from realtime.driver import Driver
 from realtime.errors import BrokerError, OutcomeUnknown, RequestError
@@ -237,7 +245,7 @@ class Conversation:
         except OutcomeUnknown:
             return UNKNOWN_OUTCOME
         except BrokerError:
-            return NOT_LIVE
+            return NOT_PUBLISHED
         except RequestError as error:
             return BAD_COMMAND._replace(message=str(error))
         return None

@@ -997,8 +997,8 @@ function isTemporary(/** @type {{code: number, temporary: boolean}} */ { code, t
 }
 
 function refusal(/** @type {{code: number, message: string, temporary: boolean}} */ { code, message, temporary }) {
-  // 100 is "internal": the server itself may not know what became of a publish.
-  return new RealtimeError(code, message, { temporary, outcome: code === 100 ? "unknown" : "not-done" });
+  // 1002: the broker did not answer. 100, from another server of this protocol, is "internal" and says as little.
+  return new RealtimeError(code, message, { temporary, outcome: [100, 1002].includes(code) ? "unknown" : "not-done" });
 }
 
 /**
