@@ -198,3 +198,24 @@ def test_the_redis_that_tests_break_is_at_least_version_7(redis_server: RedisSer
     client: redis.Redis = redis_server.client()
     assert int(client.info("server")["redis_version"].split(".")[0]) >= 7
     client.close()
+
+
+async def test_an_epoch_that_began_empty_is_named_by_its_first_publication(
+    own_redis: RedisServer, serve: Serve, attach: Attach
+) -> None:
+    """After the break the position is (new epoch, 0): there is no gap that would name it."""
+    service = serve(own_redis.url)
+    client = await attach(service)
+    start = await client.subscribe("public:empty")
+    own_redis.kill()
+    assert await client.push("state") == {"live": False, "reason": "broker"}
+    own_redis.start()
+    assert (await client.push("gap")) == {
+        "epoch": start["epoch"],
+        "from": 1,
+        "to": None,
+        "reason": "broker",
+    }
+    assert await client.push("state") == {"live": True}
+    receipt = service.publish("public:empty", 1)
+    assert await client.push("pub") == {"data": 1, "offset": 1, "epoch": receipt["epoch"]}
