@@ -29,7 +29,6 @@ from realtime.protocols import (
     Ping,
     Pong,
     Publish,
-    Refused,
     Subscribe,
     Unsubscribe,
     WireProtocol,
@@ -145,8 +144,7 @@ class Connection:
                 return self._publish(command)
             case Ping():
                 return Reply(self._protocol.done(command))
-            case Refused():
-                return self._refuse(command.id, command.refusal)
+        return self._refuse(command.id, command.refusal)
 
     def bad_frame(self, error: BadFrame) -> Decision:
         """Return what is to be done about a frame that cannot be read."""

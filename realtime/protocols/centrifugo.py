@@ -33,6 +33,8 @@ PING = "{}"
 COMMANDS_LIMIT = 1024
 """Commands in one frame; an SDK that comes back subscribes to all its channels in one."""
 
+NO_ID = "a command is a JSON object with an id from 1 to 4294967295"
+
 
 class _OnChannel(msgspec.Struct):
     channel: str
@@ -70,9 +72,7 @@ def read(frame: str) -> list[Command]:
         BadFrame: Some of it is not a command; it carries the good ones before.
     """
     commands: list[Command] = []
-    for line in frame.split("\n", COMMANDS_LIMIT):
-        if not line:
-            continue
+    for line in filter(None, frame.split("\n")):
         if len(commands) == COMMANDS_LIMIT:
             raise BadFrame(f"more than {COMMANDS_LIMIT} commands in one frame", tuple(commands))
         try:
@@ -91,8 +91,8 @@ def _command(line: str) -> Command:
         parsed = _read_line(line)
     except (msgspec.MsgspecError, UnicodeError, RecursionError):
         return _wrong_arguments(line)
-    if parsed.id < 1:
-        raise BadFrame("a command needs an id from 1 on")
+    if not _is_id(parsed.id):
+        raise BadFrame(NO_ID)
     try:
         return _known(parsed) or Refused(parsed.id, METHOD_NOT_FOUND)
     except InvalidName:
@@ -118,9 +118,13 @@ def _known(line: _Line) -> Command | None:
 def _wrong_arguments(line: str) -> Command:
     """Refuse a line by its id, if one can be read; what has none cannot be answered."""
     command_id = _id_of(line)
-    if not 0 < command_id < 2**32:
-        raise BadFrame("a command is a JSON object with an id from 1 on")
+    if not _is_id(command_id):
+        raise BadFrame(NO_ID)
     return Refused(command_id, BAD_COMMAND)
+
+
+def _is_id(number: int) -> bool:
+    return 0 < number < 2**32  # uint32 in Centrifugo's client.proto
 
 
 def _id_of(line: str) -> int:

@@ -1,6 +1,6 @@
 """How Hypothesis looks for counterexamples: the same way each time, unless asked to dig.
 
-``HYPOTHESIS_PROFILE=deep`` looks at random and for long: minutes instead of seconds.
+``HYPOTHESIS_PROFILE=deep`` looks at random and for long (``DEEP`` examples of each law).
 """
 
 from __future__ import annotations
@@ -11,6 +11,9 @@ from hypothesis import HealthCheck, settings
 
 settings.register_profile("unit", deadline=None, max_examples=60, derandomize=True, database=None)
 settings.register_profile(
-    "deep", deadline=None, max_examples=5000, suppress_health_check=list(HealthCheck)
+    "deep",
+    deadline=None,
+    max_examples=int(os.environ.get("DEEP", "5000")),
+    suppress_health_check=list(HealthCheck),
 )
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "unit"))

@@ -1,0 +1,300 @@
+"""Centrifugo's JSON protocol: its bytes (centrifugal.dev/docs/transports/client_protocol).
+
+What every wire protocol must do stands in `tests/contract/test_wire_protocol.py`.
+"""
+
+from __future__ import annotations
+
+import json
+from contextlib import suppress
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from realtime.codes import (
+    BAD_COMMAND,
+    METHOD_NOT_FOUND,
+    NOT_AVAILABLE,
+    NOT_LIVE,
+    PERMISSION_DENIED,
+)
+from realtime.envelope import Content
+from realtime.gaps import Gap, Position
+from realtime.protocols import (
+    BadFrame,
+    Connect,
+    Ping,
+    Pong,
+    Publish,
+    Refused,
+    Subscribe,
+    Unsubscribe,
+    centrifugo,
+)
+from realtime.protocols.centrifugo import COMMANDS_LIMIT, read
+
+POSITION = Position("0123456789abcdef", 42)
+
+
+def bad(frame: str) -> BadFrame:
+    with pytest.raises(BadFrame) as caught:
+        read(frame)
+    return caught.value
+
+
+# ------------------------------------------------------------------ what clients say
+
+
+@pytest.mark.parametrize(
+    ("line", "command"),
+    [
+        ("{}", Pong()),
+        ('{"id":1,"connect":{}}', Connect(1)),
+        ('{"id":1,"connect":{"token":"t","name":"js","version":"5","flag":1}}', Connect(1)),
+        ('{"id":2,"subscribe":{"channel":"c"}}', Subscribe(2, "c")),
+        ('{"id":2,"subscribe":{"channel":"c","flag":1,"recover":true}}', Subscribe(2, "c")),
+        ('{"id":3,"unsubscribe":{"channel":"c"}}', Unsubscribe(3, "c")),
+        ('{"id":4,"publish":{"channel":"c","data":{"a":[1]}}}', Publish(4, "c", b'{"a":[1]}')),
+        ('{"publish":{"data":null,"channel":"c"},"id":4}', Publish(4, "c", b"null")),
+        ('{"id":5,"ping":{}}', Ping(5)),
+        (' { "id" : 5 , "ping" : { } } ', Ping(5)),
+        ('{"id":4294967295,"ping":{}}', Ping(2**32 - 1)),
+        ('{"id":6,"history":{"channel":"c"}}', Refused(6, NOT_AVAILABLE)),
+        ('{"id":7,"presence":{"channel":"c"}}', Refused(7, METHOD_NOT_FOUND)),
+        ('{"id":7,"rpc":{"method":"m"}}', Refused(7, METHOD_NOT_FOUND)),
+        ('{"id":7}', Refused(7, METHOD_NOT_FOUND)),
+        ('{"id":7,"ping":null}', Refused(7, METHOD_NOT_FOUND)),
+        ('{"id":8,"subscribe":{}}', Refused(8, BAD_COMMAND)),
+        ('{"id":8,"subscribe":"c"}', Refused(8, BAD_COMMAND)),
+        ('{"id":8,"subscribe":{"channel":7}}', Refused(8, BAD_COMMAND)),
+        ('{"id":8,"subscribe":{"channel":"a b"}}', Refused(8, BAD_COMMAND)),
+        ('{"id":8,"unsubscribe":{"channel":""}}', Refused(8, BAD_COMMAND)),
+        ('{"id":8,"publish":{"channel":"c"}}', Refused(8, BAD_COMMAND)),
+        ('{"id":8,"publish":{"channel":"{0}","data":1}}', Refused(8, BAD_COMMAND)),
+        ('{"id":8,"connect":[]}', Refused(8, BAD_COMMAND)),
+        ('{"id":8,"connect":{}}}', Refused(8, BAD_COMMAND)),
+    ],
+)
+def test_a_line_is_a_command(line, command):
+    assert read(line) == [command]
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "x",
+        "[]",
+        "1",
+        '"{}"',
+        "null",
+        "{",
+        "{}{}",
+        "{'id':1}",
+        "\ufeff{}",
+        '{"ping":{}}',
+        '{"id":0,"ping":{}}',
+        '{"id":-1,"ping":{}}',
+        '{"id":"1","ping":{}}',
+        '{"id":1.5,"ping":{}}',
+        '{"id":true,"ping":{}}',
+        '{"id":null,"ping":{}}',
+        '{"id":[1],"ping":{}}',
+        '{"id":1e400,"ping":{}}',
+        '{"id":-1,"connect":[]}',
+        '{"connect":[]}',
+        '{"id":true,"connect":[]}',
+    ],
+)
+def test_what_is_no_object_with_an_id_is_a_bad_frame(line):
+    assert bad(line).good == ()
+
+
+@pytest.mark.parametrize("arguments", ["{}", "[]"])
+@pytest.mark.parametrize("number", ["4294967296", "1" + "0" * 19, "9" * 30, "9" * 5000], ids=len)
+def test_an_id_beyond_32_bits_is_a_bad_frame(number, arguments):
+    """Only commands with wrong arguments were refused for it; the others were answered."""
+    assert bad(f'{{"id":{number},"ping":{arguments}}}').good == ()
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        '{"id":9,"publish":{"channel":"c","data":"\\ud800"}}',
+        '{"id":9,"publish":{"channel":"c","data":"\ud800"}}',
+        '{"id":9,"subscribe":{"channel":"\\ud800"}}',
+        '{"id":9,"subscribe":{"channel":"\udfff"}}',
+    ],
+    ids=ascii,
+)
+def test_a_lone_surrogate_is_refused_by_the_id_of_its_command(line):
+    assert read(line) == [Refused(9, BAD_COMMAND)]
+
+
+def test_a_lone_surrogate_without_an_id_before_it_is_a_bad_frame():
+    assert bad('{"subscribe":{"channel":"\ud800"},"id":9}').good == ()
+    assert bad('{"id":9999999999,"subscribe":{"channel":"\ud800"}}').good == ()
+
+
+@pytest.mark.parametrize(
+    "line", ['{"id":1,"x":' + "[" * 40_000, '{"id":1,"ping":' + '{"a":' * 20_000]
+)
+def test_a_nesting_bomb_is_answered_and_no_more(line):
+    assert read(line) == [Refused(1, BAD_COMMAND)]
+
+
+def test_a_frame_holds_commands_in_order():
+    frame = '{"id":1,"connect":{}}\n{}\n{"id":2,"subscribe":{"channel":"c"}}\n'
+    assert read(frame) == [Connect(1), Pong(), Subscribe(2, "c")]
+
+
+@pytest.mark.parametrize("frame", ["", "\n", "\n\n\n"])
+def test_an_empty_frame_is_a_bad_frame(frame):
+    assert bad(frame).reason == "an empty frame"
+
+
+def test_the_commands_before_a_bad_line_are_good():
+    error = bad('{"id":1,"connect":{}}\nx\n{"id":2,"ping":{}}')
+    assert error.good == (Connect(1),)
+
+
+def test_there_is_a_limit_of_commands():
+    most = "\n".join(['{"id":1,"ping":{}}'] * COMMANDS_LIMIT)
+    assert len(read(most + "\n")) == COMMANDS_LIMIT
+    error = bad(most + '\n{"id":2,"ping":{}}\n{}')
+    assert len(error.good) == COMMANDS_LIMIT
+
+
+def test_empty_lines_count_for_nothing():
+    """Beyond the limit of commands the rest was read as one line."""
+    frame = "\n" * (2 * COMMANDS_LIMIT) + '{"id":1,"connect":{}}\n{"id":2,"ping":{}}'
+    assert read(frame) == [Connect(1), Ping(2)]
+
+
+# ------------------------------------------------------------------ nothing but BadFrame
+
+JSONISH = st.lists(
+    st.sampled_from(
+        [
+            *(
+                '{"id":',
+                "1",
+                "4294967296",
+                "-1",
+                "1.0",
+                '"1"',
+                ",",
+                "}",
+                "{",
+                "[",
+                "]",
+                ":",
+                "null",
+            ),
+            *('"connect":', '"subscribe":', '"channel":', '"c"', '"publish":', '"data":', "{}"),
+            *(
+                "\n",
+                " ",
+                "\\",
+                '"',
+                "\ud800",
+                "\\ud800",
+                "\\u0000",
+                "é",
+                "1e999",
+                "9" * 5000,
+                "true",
+            ),
+        ]
+    ),
+    max_size=14,
+).map("".join)
+ANY_TEXT = st.text(st.characters(exclude_categories=()), max_size=40)
+
+
+@given(JSONISH | ANY_TEXT)
+def test_reading_raises_nothing_but_bad_frame(frame):
+    with suppress(BadFrame):
+        assert read(frame)
+
+
+@given(st.data())
+def test_reading_a_damaged_frame_raises_nothing_but_bad_frame(data):
+    frame = '{"id":1,"connect":{}}\n{"id":2,"publish":{"channel":"c","data":{"a":[1,"b"]}}}'
+    for _ in range(data.draw(st.integers(1, 4))):
+        at = data.draw(st.integers(0, len(frame)))
+        cut = data.draw(st.integers(0, 3))
+        frame = frame[:at] + data.draw(JSONISH | ANY_TEXT) + frame[at + cut :]
+    try:
+        commands = read(frame)
+    except BadFrame as error:
+        commands = list(error.good)
+    ids = [command.id for command in commands if not isinstance(command, Pong)]
+    assert all(0 < number < 2**32 for number in ids)
+
+
+# ------------------------------------------------------------------ what clients hear
+
+
+def test_the_ping_is_an_empty_object():
+    assert centrifugo.PING == "{}"
+
+
+def test_replies_look_like_this():
+    assert centrifugo.connected(1, "me", "0.1", 25) == (
+        '{"id":1,"connect":{"client":"me","version":"0.1","ping":25,"pong":true}}'
+    )
+    assert centrifugo.subscribed(2, POSITION) == (
+        '{"id":2,"subscribe":{"positioned":true,"recoverable":false,'
+        '"epoch":"0123456789abcdef","offset":42}}'
+    )
+    assert centrifugo.done(Unsubscribe(3, "c")) == '{"id":3,"unsubscribe":{}}'
+    assert centrifugo.done(Publish(4, "c", b"1")) == '{"id":4,"publish":{}}'
+    assert centrifugo.done(Ping(5)) == '{"id":5,"ping":{}}'
+
+
+def test_refusals_look_like_this():
+    assert centrifugo.refused(1, PERMISSION_DENIED) == (
+        '{"id":1,"error":{"code":103,"message":"permission denied"}}'
+    )
+    assert centrifugo.refused(1, NOT_LIVE) == (
+        '{"id":1,"error":{"code":100,"message":"the broker is away","temporary":true}}'
+    )
+    assert centrifugo.refused(0, BAD_COMMAND) == '{"error":{"code":107,"message":"bad request"}}'
+
+
+@pytest.mark.parametrize(
+    ("content", "first_of_epoch", "pub"),
+    [
+        (Content(msgspec.Raw(b'{"n":1}')), False, '{"data":{"n":1},"offset":42}'),
+        (
+            Content(msgspec.Raw(b"1"), {"event": "e"}),
+            False,
+            '{"data":1,"offset":42,"tags":{"event":"e"}}',
+        ),
+        (
+            Content(msgspec.Raw(b"null")),
+            True,
+            '{"data":null,"offset":42,"epoch":"0123456789abcdef"}',
+        ),
+    ],
+    ids=["plain", "with tags", "first of its epoch"],
+)
+def test_publications_look_like_this(content, first_of_epoch, pub):
+    push = centrifugo.publication("c", POSITION, content, first_of_epoch=first_of_epoch)
+    assert push == '{"push":{"channel":"c","pub":' + pub + "}}"
+
+
+def test_gaps_look_like_this():
+    assert centrifugo.gap("c", Gap("e", 5, 7), "slow") == (
+        '{"push":{"channel":"c","gap":{"epoch":"e","from":5,"to":7,"reason":"slow"}}}'
+    )
+    assert json.loads(centrifugo.gap("c", Gap("e", 5, None), "broker"))["push"]["gap"]["to"] is None
+
+
+def test_states_look_like_this():
+    assert centrifugo.state(live=True, reason=None) == '{"push":{"state":{"live":true}}}'
+    assert centrifugo.state(live=False, reason="broker") == (
+        '{"push":{"state":{"live":false,"reason":"broker"}}}'
+    )

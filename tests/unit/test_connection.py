@@ -1,0 +1,349 @@
+"""What one client may do: case by case, and as a machine that answers everything once, in order."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
+
+from realtime.codes import BAD_REQUEST, METHOD_NOT_FOUND, Refusal
+from realtime.connection import (
+    STRIKES,
+    Connection,
+    Decision,
+    End,
+    Greet,
+    Join,
+    Leave,
+    Reply,
+    Say,
+)
+from realtime.namespaces import Namespaces
+from realtime.protocols import (
+    BadFrame,
+    Connect,
+    Ping,
+    Pong,
+    Publish,
+    Refused,
+    Subscribe,
+    Unsubscribe,
+    centrifugo,
+)
+
+NAMESPACES = Namespaces(
+    {
+        "open": {
+            "allow_subscribe_for_client": True,
+            "allow_subscribe_for_anonymous": True,
+            "allow_publish_for_client": True,
+        }
+    }
+)
+
+
+def new(channels_limit: int = 3) -> Connection:
+    return Connection(
+        centrifugo,
+        NAMESPACES,
+        client="me",
+        version="1.2.3",
+        ping_seconds=25,
+        channels_limit=channels_limit,
+    )
+
+
+@pytest.fixture
+def connection() -> Connection:
+    """A connection that has introduced itself."""
+    connection = new()
+    assert isinstance(connection.decide(Connect(1)), Greet)
+    return connection
+
+
+def refused(decision: Decision | None) -> Refusal:
+    assert isinstance(decision, Reply)
+    error = json.loads(decision.text)["error"]
+    return Refusal(error["code"], error["message"], error.get("temporary", False))
+
+
+def code(decision: Decision | None) -> int:
+    return refused(decision).code
+
+
+# ------------------------------------------------------------------ connecting
+
+
+def test_connecting_is_greeted():
+    connection = new()
+    assert not connection.connected
+    decision = connection.decide(Connect(7))
+    assert isinstance(decision, Greet)
+    assert json.loads(decision.text) == {
+        "id": 7,
+        "connect": {"client": "me", "version": "1.2.3", "ping": 25, "pong": True},
+    }
+    assert connection.connected
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        Subscribe(1, "public:news"),
+        Unsubscribe(1, "public:news"),
+        Publish(1, "open:x", b"1"),
+        Ping(1),
+        Refused(1, METHOD_NOT_FOUND),
+    ],
+    ids=lambda command: type(command).__name__,
+)
+def test_nothing_goes_before_connecting(command):
+    connection = new()
+    assert connection.decide(command) == End(BAD_REQUEST)
+    assert not connection.connected
+
+
+def test_connecting_twice_ends_it(connection):
+    assert connection.decide(Connect(2)) == End(BAD_REQUEST)
+
+
+def test_a_pong_needs_no_answer_at_any_time(connection):
+    assert new().decide(Pong()) is None
+    assert connection.decide(Pong()) is None
+
+
+def test_a_ping_is_answered(connection):
+    assert connection.decide(Ping(2)) == Reply('{"id":2,"ping":{}}')
+
+
+def test_a_command_that_cannot_be_done_is_refused_by_its_id(connection):
+    decision = connection.decide(Refused(2, METHOD_NOT_FOUND))
+    assert refused(decision) == METHOD_NOT_FOUND
+    assert json.loads(decision.text)["id"] == 2
+
+
+# ------------------------------------------------------------------ channels
+
+
+def test_a_channel_that_is_open_may_be_joined(connection):
+    decision = connection.decide(Subscribe(2, "public:news"))
+    assert isinstance(decision, Join)
+    assert (decision.id, decision.channel) == (2, "public:news")
+    assert decision.namespace is NAMESPACES.get("public:news")
+
+
+@pytest.mark.parametrize("channel", ["news", "absent:news", "public:news#42"])
+def test_what_is_closed_what_is_missing_and_what_is_anothers_look_the_same(connection, channel):
+    assert code(connection.decide(Subscribe(2, channel))) == 103
+
+
+def test_a_channel_is_joined_once(connection):
+    connection.decide(Subscribe(2, "public:news"))
+    assert code(connection.decide(Subscribe(3, "public:news"))) == 105
+
+
+def test_there_is_a_limit_of_channels(connection):
+    for number in range(3):
+        assert isinstance(connection.decide(Subscribe(2, f"public:{number}")), Join)
+    assert code(connection.decide(Subscribe(5, "public:3"))) == 106
+
+
+def test_refused_channels_count_for_nothing(connection):
+    for _ in range(10):
+        connection.decide(Subscribe(2, "closed"))
+    assert isinstance(connection.decide(Subscribe(3, "public:news")), Join)
+
+
+def test_leaving_is_done_and_answered(connection):
+    connection.decide(Subscribe(2, "public:news"))
+    decision = connection.decide(Unsubscribe(3, "public:news"))
+    assert decision == Leave("public:news", '{"id":3,"unsubscribe":{}}')
+
+
+def test_leaving_what_was_never_joined_is_answered_too(connection):
+    """Centrifugo does the same: an SDK that lost the reply leaves again."""
+    assert isinstance(connection.decide(Unsubscribe(3, "public:news")), Leave)
+
+
+def test_a_channel_that_was_left_can_be_joined_again(connection):
+    connection.decide(Subscribe(2, "public:news"))
+    connection.decide(Unsubscribe(3, "public:news"))
+    assert isinstance(connection.decide(Subscribe(4, "public:news")), Join)
+
+
+def test_a_join_that_failed_can_be_tried_again(connection):
+    connection.join_failed(connection.decide(Subscribe(2, "public:news")))
+    assert isinstance(connection.decide(Subscribe(3, "public:news")), Join)
+
+
+def test_a_join_that_failed_late_does_not_undo_a_newer_one(connection):
+    first = connection.decide(Subscribe(2, "public:news"))
+    connection.decide(Unsubscribe(3, "public:news"))
+    connection.decide(Subscribe(4, "public:news"))
+    connection.join_failed(first)
+    assert code(connection.decide(Subscribe(5, "public:news"))) == 105
+
+
+# ------------------------------------------------------------------ publishing
+
+
+def test_a_client_may_publish_where_everybody_may(connection):
+    decision = connection.decide(Publish(2, "open:x", b'{ "n" : 1 }'))
+    assert isinstance(decision, Say)
+    assert decision.publication.channel == "open:x"
+    assert decision.publication.body == b'{"data":{"n":1}}'
+    assert decision.command.id == 2
+
+
+def test_a_subscriber_may_publish_where_subscribers_may(connection):
+    assert code(connection.decide(Publish(2, "chat:lobby", b"1"))) == 103
+    connection.decide(Subscribe(3, "chat:lobby"))
+    assert isinstance(connection.decide(Publish(4, "chat:lobby", b"1")), Say)
+    connection.decide(Unsubscribe(5, "chat:lobby"))
+    assert code(connection.decide(Publish(6, "chat:lobby", b"1"))) == 103
+
+
+@pytest.mark.parametrize("channel", ["news", "absent:x", "public:news"])
+def test_a_client_may_not_publish_elsewhere(connection, channel):
+    connection.decide(Subscribe(2, channel))
+    assert code(connection.decide(Publish(3, channel, b"1"))) == 103
+
+
+@pytest.mark.parametrize(
+    "data",
+    [b"1e999", b'"\\ud800"', b"[" * 50 + b"]" * 50, b"[" * 5000, b'"' + b"x" * 70_000 + b'"', b"{"],
+    ids=["1e999", "surrogate", "deep", "bomb", "large", "torn"],
+)
+def test_data_that_cannot_be_published_is_refused_and_says_why(connection, data):
+    refusal = refused(connection.decide(Publish(2, "open:x", data)))
+    assert refusal.code == 107
+    assert refusal.message.startswith("data")
+
+
+# ------------------------------------------------------------------ bad frames
+
+
+def test_an_unreadable_frame_is_a_mistake_and_the_third_is_the_end(connection):
+    for _ in range(STRIKES - 1):
+        decision = connection.bad_frame(BadFrame("not JSON"))
+        assert refused(decision) == Refusal(107, "bad request: not JSON")
+        assert "id" not in json.loads(decision.text)
+    assert connection.bad_frame(BadFrame("not JSON")) == End(BAD_REQUEST)
+
+
+def test_who_begins_with_an_unreadable_frame_is_no_client():
+    assert new().bad_frame(BadFrame("GET / HTTP/1.1")) == End(BAD_REQUEST)
+
+
+# ------------------------------------------------------------------ the machine
+
+CHANNELS = st.sampled_from(["public:a", "public:b", "chat:c", "open:d", "closed", "absent:e"])
+
+
+class ConnectionMachine(RuleBasedStateMachine):
+    """Everything a client may say, in any order, against a model of what it may do."""
+
+    @initialize()
+    def accept(self) -> None:
+        self.connection = new(channels_limit=2)
+        self.connected = self.ended = False
+        self.joined: dict[str, Join] = {}
+        self.strikes = 0
+        self.id = 0
+
+    @precondition(lambda self: self.ended)
+    @rule()
+    def another_client_comes(self) -> None:
+        self.accept()
+
+    def next_id(self) -> int:
+        self.id += 1
+        return self.id
+
+    def decide(self, command: object) -> Decision | None:
+        """The decision, if it is about this command and may be taken now; None if it is the end."""
+        decision = self.connection.decide(command)
+        if isinstance(decision, End):
+            self.ended = True
+            return None
+        assert decision is not None
+        if isinstance(decision, Join):
+            assert decision.id == self.id
+        elif isinstance(decision, Say):
+            assert decision.command.id == self.id
+        else:
+            assert json.loads(decision.text)["id"] == self.id
+        assert self.connected or isinstance(decision, Greet)
+        return decision
+
+    @precondition(lambda self: not self.ended)
+    @rule()
+    def it_connects(self) -> None:
+        decision = self.decide(Connect(self.next_id()))
+        assert isinstance(decision, Greet) == (not self.connected)
+        assert self.ended == self.connected
+        self.connected = True
+
+    @precondition(lambda self: not self.ended)
+    @rule(channel=CHANNELS)
+    def it_subscribes(self, channel: str) -> None:
+        decision = self.decide(Subscribe(self.next_id(), channel))
+        if not self.connected:
+            assert self.ended
+        elif channel in self.joined:
+            assert code(decision) == 105
+        elif not NAMESPACES.may_subscribe(channel):
+            assert code(decision) == 103
+        elif len(self.joined) == 2:
+            assert code(decision) == 106
+        else:
+            assert isinstance(decision, Join)
+            self.joined[channel] = decision
+
+    @precondition(lambda self: not self.ended and self.joined)
+    @rule(data=st.data())
+    def a_join_fails(self, data: st.DataObject) -> None:
+        channel = data.draw(st.sampled_from(sorted(self.joined)))
+        self.connection.join_failed(self.joined.pop(channel))
+
+    @precondition(lambda self: not self.ended)
+    @rule(channel=CHANNELS)
+    def it_unsubscribes(self, channel: str) -> None:
+        decision = self.decide(Unsubscribe(self.next_id(), channel))
+        assert isinstance(decision, Leave) == self.connected
+        self.joined.pop(channel, None)
+
+    @precondition(lambda self: not self.ended)
+    @rule(channel=CHANNELS)
+    def it_publishes(self, channel: str) -> None:
+        decision = self.decide(Publish(self.next_id(), channel, b"1"))
+        may = channel == "open:d" or (channel == "chat:c" and channel in self.joined)
+        if not self.connected:
+            assert self.ended
+        elif may:
+            assert isinstance(decision, Say)
+        else:
+            assert code(decision) == 103
+
+    @precondition(lambda self: not self.ended)
+    @rule()
+    def it_pings(self) -> None:
+        assert isinstance(self.decide(Ping(self.next_id())), Reply) == self.connected
+
+    @precondition(lambda self: not self.ended)
+    @rule()
+    def it_pongs(self) -> None:
+        assert self.connection.decide(Pong()) is None
+
+    @precondition(lambda self: not self.ended)
+    @rule()
+    def it_stammers(self) -> None:
+        self.strikes += 1
+        decision = self.connection.bad_frame(BadFrame("what?"))
+        self.ended = isinstance(decision, End)
+        assert self.ended == (not self.connected or self.strikes == STRIKES)
+
+
+TestEveryCommandIsAnsweredOnce = ConnectionMachine.TestCase

@@ -1,0 +1,529 @@
+"""Channels come and go, the broker confirms late and breaks: nobody is left with an untold gap."""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass, field
+
+import pytest
+from hypothesis import note
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from realtime.envelope import Envelope, opened, sealed
+from realtime.gaps import Gap, Position
+from realtime.namespaces import Namespace
+from realtime.registry import (
+    KEPT_LIMIT,
+    Arrival,
+    Channel,
+    Registry,
+    State,
+    UnexpectedConfirmation,
+)
+
+EPOCHS = [f"{number:016x}" for number in range(300)]
+OLD, NEW = EPOCHS[:2]
+NAMESPACE = Namespace()
+
+
+def envelope(offset: int, epoch: str = OLD) -> Envelope:
+    return opened(sealed(Position(epoch, offset), b'{"data":1}'))
+
+
+def nothing() -> None:
+    """Stand in where nobody waits to be told."""
+
+
+# ------------------------------------------------------------------ case by case
+
+
+@pytest.fixture
+def registry() -> Registry[str]:
+    return Registry()
+
+
+def wanted(registry: Registry[str], name: str = "c", waiter: object = "w") -> Channel[str]:
+    return registry.want(name, NAMESPACE, waiter, nothing)
+
+
+def confirmed(registry: Registry[str], name: str = "c") -> Channel[str]:
+    """A channel whose position is being read."""
+    channel = wanted(registry, name)
+    registry.take_wishes(100)
+    assert registry.subscribed(name)
+    return channel
+
+
+def live(registry: Registry[str], offset: int = 5, name: str = "c") -> Channel[str]:
+    """A live channel with one listener."""
+    channel = confirmed(registry, name)
+    channel.settled(Position(OLD, offset))
+    channel.listeners["l"] = None
+    channel.waiting.clear()
+    return channel
+
+
+def broken(registry: Registry[str]) -> Channel[str]:
+    """A channel that was live at 5, confirmed again after a break."""
+    channel = live(registry)
+    channel.arrived(envelope(6))
+    registry.lost()
+    registry.take_wishes(100)
+    assert registry.subscribed("c")
+    return channel
+
+
+def left(registry: Registry[str], channel: Channel[str]) -> None:
+    channel.listeners.clear()
+    channel.waiting.clear()
+    registry.release(channel)
+
+
+def test_a_channel_is_subscribed_when_somebody_wants_it(registry):
+    channel = wanted(registry)
+    assert registry.has_wishes
+    assert registry.take_wishes(100) == (["c"], [])
+    assert not registry.has_wishes
+    assert channel.state is State.SUBSCRIBING
+    assert (registry.get("c"), len(registry), list(registry)) == (channel, 1, [channel])
+
+
+def test_a_channel_that_is_wanted_twice_is_subscribed_once(registry):
+    assert wanted(registry, waiter="a") is wanted(registry, waiter="b")
+    assert registry.take_wishes(100) == (["c"], [])
+
+
+def test_wishes_are_taken_in_order_and_in_bites(registry):
+    for name in "abc":
+        wanted(registry, name)
+    assert registry.take_wishes(2) == (["a", "b"], [])
+    assert registry.take_wishes(2) == (["c"], [])
+
+
+def test_an_absent_channel_is_none(registry):
+    assert registry.get("c") is None
+
+
+def test_a_channel_has_no_position_before_it_was_live(registry):
+    with pytest.raises(LookupError, match="c was never live"):
+        _ = wanted(registry).position
+
+
+def test_a_confirmed_channel_is_not_live_until_its_position_is_read(registry):
+    channel = confirmed(registry)
+    assert not channel.is_live
+    assert channel.settled(Position(OLD, 5)) == []
+    assert channel.is_live
+    assert channel.position == Position(OLD, 5)
+    assert channel.told_epoch == OLD
+
+
+def test_what_arrives_before_the_confirmation_is_of_another_time(registry):
+    channel = wanted(registry)
+    assert channel.arrived(envelope(5)) is None
+    registry.take_wishes(100)
+    registry.subscribed("c")
+    channel.settled(Position(OLD, 5))
+    assert channel.position == Position(OLD, 5)
+
+
+def test_what_arrives_while_the_position_is_read_is_kept(registry):
+    channel = confirmed(registry)
+    assert channel.arrived(envelope(5)) is None
+    assert channel.arrived(envelope(6)) is None
+    assert channel.settled(Position(OLD, 5)) == [Arrival((), envelope(6))]
+    assert channel.position == Position(OLD, 6)
+
+
+def test_what_the_position_counts_already_is_not_told_again(registry):
+    channel = confirmed(registry)
+    channel.settled(Position(OLD, 6))
+    assert channel.arrived(envelope(6)) is None
+    assert channel.arrived(envelope(7)) == Arrival((), envelope(7))
+
+
+def test_a_live_channel_tells_what_arrives_and_what_did_not(registry):
+    channel = live(registry)
+    assert channel.arrived(envelope(6)) == Arrival((), envelope(6))
+    assert channel.arrived(envelope(9)) == Arrival((Gap(OLD, 7, 8),), envelope(9))
+
+
+def test_after_a_break_the_first_arrival_says_what_was_missed(registry):
+    channel = broken(registry)
+    channel.arrived(envelope(9))
+    assert channel.settled(Position(OLD, 20)) == [Arrival((Gap(OLD, 7, 8),), envelope(9))]
+    assert channel.position == Position(OLD, 9)
+
+
+def test_after_a_break_without_an_arrival_the_position_says_what_was_missed(registry):
+    channel = broken(registry)
+    assert channel.settled(Position(OLD, 8)) == [Arrival((Gap(OLD, 7, 8),), None)]
+
+
+def test_after_a_break_that_missed_nothing_nothing_is_told(registry):
+    assert broken(registry).settled(Position(OLD, 6)) == []
+
+
+def test_after_a_restart_the_old_epoch_ends_and_the_new_one_is_missing_so_far(registry):
+    channel = broken(registry)
+    gaps = (Gap(OLD, 7, None), Gap(NEW, 1, 3))
+    assert channel.settled(Position(NEW, 3)) == [Arrival(gaps, None)]
+    assert channel.told_epoch == OLD  # so that the next publication names the new one
+
+
+def test_what_does_not_fit_among_the_kept_shows_as_a_gap(registry):
+    channel = broken(registry)
+    for offset in range(7, 7 + KEPT_LIMIT + 10):
+        channel.arrived(envelope(offset))
+    [first, *rest] = channel.settled(Position(OLD, 6))
+    assert first == Arrival((Gap(OLD, 7, 16),), envelope(17))
+    assert len(rest) == KEPT_LIMIT - 1
+
+
+def test_a_channel_that_nobody_wants_is_left_at_once(registry):
+    channel = live(registry)
+    left(registry, channel)
+    assert registry.take_wishes(100) == ([], ["c"])
+    assert channel.state is State.LEAVING
+    registry.unsubscribed("c")
+    assert len(registry) == 0
+
+
+def test_a_channel_that_somebody_wants_is_not_left(registry):
+    channel = live(registry)
+    registry.release(channel)
+    assert not registry.has_wishes
+    assert channel.is_live
+
+
+def test_a_wish_that_was_not_taken_yet_is_simply_forgotten(registry):
+    left(registry, wanted(registry))
+    assert not registry.has_wishes
+    assert len(registry) == 0
+
+
+def test_a_channel_that_is_left_while_it_subscribes_is_confirmed_for_nobody(registry):
+    channel = wanted(registry)
+    registry.take_wishes(100)
+    left(registry, channel)
+    assert registry.take_wishes(100) == ([], ["c"])
+    assert not registry.subscribed("c")
+    registry.unsubscribed("c")
+    assert len(registry) == 0
+
+
+def test_a_channel_that_is_left_forgets_its_position(registry):
+    """What is published from now on until it is subscribed again is nobody's gap."""
+    channel = live(registry)
+    left(registry, channel)
+    assert channel.arrived(envelope(6)) is None
+    with pytest.raises(LookupError):
+        _ = channel.position
+
+
+def test_a_channel_that_is_left_twice_is_unsubscribed_once(registry):
+    channel = live(registry)
+    left(registry, channel)
+    wanted(registry)
+    left(registry, channel)
+    assert registry.take_wishes(100) == ([], ["c"])
+
+
+def test_a_new_wish_for_a_channel_that_is_leaving_waits_and_starts_again(registry):
+    channel = live(registry)
+    left(registry, channel)
+    registry.take_wishes(100)
+    assert wanted(registry) is channel
+    assert not registry.has_wishes
+    registry.unsubscribed("c")
+    assert registry.take_wishes(100) == (["c"], [])
+    assert registry.subscribed("c")
+    assert channel.settled(Position(NEW, 9)) == []
+    assert channel.told_epoch == NEW
+
+
+def test_after_a_break_everything_that_is_wanted_is_subscribed_again(registry):
+    live(registry, name="a")
+    wanted(registry, "b")
+    confirmed(registry, "c")
+    left(registry, live(registry, name="d"))
+    registry.lost()
+    assert registry.take_wishes(100) == (["a", "b", "c"], [])
+
+
+def test_a_channel_that_was_leaving_when_it_broke_has_no_gap(registry):
+    channel = live(registry)
+    left(registry, channel)
+    wanted(registry)
+    registry.lost()
+    registry.take_wishes(100)
+    registry.subscribed("c")
+    assert channel.settled(Position(OLD, 50)) == []
+
+
+def test_confirmations_from_before_a_break_are_owed_no_more(registry):
+    wanted(registry)
+    registry.take_wishes(100)
+    registry.lost()
+    with pytest.raises(UnexpectedConfirmation):
+        registry.subscribed("c")
+
+
+@pytest.mark.parametrize("kind", ["subscribed", "unsubscribed"])
+@pytest.mark.parametrize("state", ["absent", "live"])
+def test_a_confirmation_that_nobody_asked_for_is_an_alarm(registry, kind, state):
+    """The broker's connection was remade behind our back (channels_redis#256)."""
+    if state == "live":
+        live(registry)
+    with pytest.raises(UnexpectedConfirmation):
+        getattr(registry, kind)("c")
+
+
+# ------------------------------------------------------------------ the law
+
+
+@dataclass(eq=False)
+class Told:
+    """What one listener was told since it joined, checked as it comes.
+
+    `due` is what must come next: an epoch (by number) and an offset in it. After an open gap it is
+    the beginning of some later epoch.
+    """
+
+    due: tuple[int, int]
+    open_gap: bool = False
+
+    def take(self, arrival: Arrival) -> None:
+        for gap in arrival.gaps:
+            self.step(gap.epoch, gap.first, gap.last)
+        if arrival.envelope is not None:
+            position = arrival.envelope.position
+            self.step(position.epoch, position.offset, position.offset)
+
+    def step(self, epoch: str, first: int, last: int | None) -> None:
+        number = EPOCHS.index(epoch)
+        if self.open_gap:
+            assert number > self.due[0], "an epoch came back that had ended"
+            assert first == 1, "the beginning of an epoch is missing"
+        else:
+            assert (number, first) == self.due, f"{(number, first)} came, {self.due} was due"
+        assert last is None or last >= first, "an empty gap"
+        self.open_gap = last is None
+        self.due = (number, first if last is None else last + 1)
+
+    def covers(self, published: tuple[int, int]) -> bool:
+        return self.open_gap or published < self.due
+
+
+@dataclass
+class Broker:
+    """Redis: does commands in order, counts, and sends what is published to who is subscribed."""
+
+    commands: deque[tuple[str, str]] = field(default_factory=deque)
+    events: deque[tuple[str, str, Envelope | None]] = field(default_factory=deque)
+    subscribed: set[str] = field(default_factory=set)
+    at: dict[str, tuple[int, int]] = field(default_factory=dict)
+    published: dict[str, list[tuple[int, int]]] = field(default_factory=dict)
+
+    def read(self, name: str) -> Position:
+        epoch, offset = self.at.setdefault(name, (0, 0))
+        return Position(EPOCHS[epoch], offset)
+
+    def publish(self, name: str) -> None:
+        epoch, offset = self.at.get(name, (0, 0))
+        self.at[name] = (epoch, offset + 1)
+        self.published.setdefault(name, []).append((epoch, offset + 1))
+        if name in self.subscribed:
+            self.events.append(("message", name, envelope(offset + 1, EPOCHS[epoch])))
+
+    def do_one(self) -> None:
+        kind, name = self.commands.popleft()
+        (self.subscribed.add if kind == "subscribed" else self.subscribed.discard)(name)
+        self.events.append((kind, name, None))
+
+    def begin_epoch(self, name: str) -> None:
+        epoch, _ = self.at.get(name, (0, 0))
+        self.at[name] = (epoch + 1, 0)
+
+    def cut(self) -> None:
+        self.commands.clear()
+        self.events.clear()
+        self.subscribed.clear()
+
+
+NAMES = st.sampled_from(["a", "b"])
+
+
+class RegistryMachine(RuleBasedStateMachine):
+    """A node between its clients and a broker that is late in everything, and breaks.
+
+    The rules do what the hub and its conversations do with a registry, and no more.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.broker = Broker()
+        self.registry: Registry[Told] = Registry()
+        self.to_settle: dict[str, None] = {}
+        self.reading: dict[str, Position] | None = None
+        self.joined: dict[str, list[Told]] = {"a": [], "b": []}
+        self.waiters: dict[str, list[object]] = {"a": [], "b": []}
+        self.faults = 0
+
+    # clients
+
+    @rule(name=NAMES)
+    def somebody_wants(self, name: str) -> None:
+        waiter = object()
+        channel = self.registry.want(name, NAMESPACE, waiter, nothing)
+        self.waiters[name].append(waiter)
+        if channel.is_live:
+            self.join(channel)
+
+    def join(self, channel: Channel[Told]) -> None:
+        name = channel.name
+        epoch, offset = channel.position
+        for waiter in self.waiters[name]:
+            told = Told((EPOCHS.index(epoch), offset + 1))
+            channel.listeners[told] = None
+            self.joined[name].append(told)
+            del channel.waiting[waiter]
+            self.registry.release(channel)
+        self.waiters[name].clear()
+
+    @precondition(lambda self: any(self.joined.values()))
+    @rule(data=st.data())
+    def somebody_leaves(self, data: st.DataObject) -> None:
+        name = data.draw(st.sampled_from([n for n, told in self.joined.items() if told]))
+        told = self.joined[name].pop(data.draw(st.integers(0, len(self.joined[name]) - 1)))
+        channel = self.registry.get(name)
+        del channel.listeners[told]
+        self.registry.release(channel)
+
+    @precondition(lambda self: any(self.waiters.values()))
+    @rule(data=st.data())
+    def somebody_gives_up(self, data: st.DataObject) -> None:
+        name = data.draw(st.sampled_from([n for n, waiters in self.waiters.items() if waiters]))
+        channel = self.registry.get(name)
+        del channel.waiting[self.waiters[name].pop()]
+        self.registry.release(channel)
+
+    # the node
+
+    @precondition(lambda self: self.registry.has_wishes)
+    @rule(limit=st.integers(1, 2))
+    def wishes_are_sent(self, limit: int) -> None:
+        subscribe, unsubscribe = self.registry.take_wishes(limit)
+        self.broker.commands.extend(("subscribed", name) for name in subscribe)
+        self.broker.commands.extend(("unsubscribed", name) for name in unsubscribe)
+
+    @precondition(lambda self: self.broker.events)
+    @rule(count=st.integers(1, 4))
+    def events_are_read(self, count: int) -> None:
+        for _ in range(min(count, len(self.broker.events))):
+            kind, name, message = self.broker.events.popleft()
+            if kind == "unsubscribed":
+                self.registry.unsubscribed(name)
+            elif kind == "subscribed":
+                if self.registry.subscribed(name):
+                    self.to_settle[name] = None
+            elif channel := self.registry.get(name):
+                self.tell(channel, channel.arrived(message))
+
+    def tell(self, channel: Channel[Told], arrival: Arrival | None) -> None:
+        if arrival is None:
+            return
+        assert self.faults or not arrival.gaps, "a gap without a fault"
+        note(f"{channel.name}: {arrival.gaps} {arrival.envelope and arrival.envelope.position}")
+        for told in channel.listeners:
+            told.take(arrival)
+
+    @precondition(lambda self: self.to_settle and self.reading is None)
+    @rule()
+    def positions_are_asked_for(self) -> None:
+        self.reading = {name: self.broker.read(name) for name in self.to_settle}
+        self.to_settle.clear()
+
+    @precondition(lambda self: self.reading is not None)
+    @rule()
+    def positions_are_answered(self) -> None:
+        answers, self.reading = self.reading, None
+        for name, position in answers.items():
+            channel = self.registry.get(name)
+            if channel and channel.state is State.SETTLING and name not in self.to_settle:
+                for arrival in channel.settled(position):
+                    self.tell(channel, arrival)
+                self.join(channel)
+
+    # the broker
+
+    @rule(name=NAMES, count=st.integers(1, 3))
+    def somebody_publishes(self, name: str, count: int) -> None:
+        for _ in range(count):
+            self.broker.publish(name)
+
+    @precondition(lambda self: self.broker.commands)
+    @rule()
+    def the_broker_does_a_command(self) -> None:
+        self.broker.do_one()
+
+    @rule(restarted=st.booleans(), missed=st.integers(0, 2))
+    def the_connection_breaks(self, restarted: bool, missed: int) -> None:
+        self.faults += 1
+        self.broker.cut()
+        self.registry.lost()
+        self.to_settle.clear()
+        self.reading = None
+        for name in "ab":
+            if restarted:
+                self.broker.begin_epoch(name)
+            for _ in range(missed):
+                self.broker.publish(name)
+
+    @precondition(lambda self: not self.is_settling())
+    @rule(name=NAMES)
+    def a_counter_is_lost(self, name: str) -> None:
+        """FLUSHALL or eviction, the connection lives on.
+
+        Not while a channel settles: its position could be read in the new epoch while publications
+        of the old one are still on their way. They would come as an epoch that is back.
+        """
+        self.faults += 1
+        self.broker.begin_epoch(name)
+
+    def is_settling(self) -> bool:
+        return any(not channel.is_live for channel in self.registry)
+
+    # what must hold
+
+    @invariant()
+    def listeners_are_where_they_belong(self) -> None:
+        for name in "ab":
+            channel = self.registry.get(name)
+            assert list(channel.listeners if channel else []) == self.joined[name]
+            assert list(channel.waiting if channel else []) == self.waiters[name]
+
+    def teardown(self) -> None:
+        """Let everything that is under way happen: then nobody waits, and nothing is untold."""
+        for _ in range(4):
+            while self.registry.has_wishes:
+                self.wishes_are_sent(2)
+            while self.broker.commands:
+                self.broker.do_one()
+            self.events_are_read(len(self.broker.events))
+            if self.reading is not None:
+                self.positions_are_answered()
+            if self.to_settle:
+                self.positions_are_asked_for()
+                self.positions_are_answered()
+        assert not any(self.waiters.values()), "somebody waits for ever"
+        wanted = {name for name, listeners in self.joined.items() if listeners}
+        assert {channel.name for channel in self.registry} == wanted == self.broker.subscribed
+        for name in wanted:
+            for told in self.joined[name]:
+                missing = [p for p in self.broker.published.get(name, []) if not told.covers(p)]
+                assert not missing, "published, not received, not told"
+
+
+TestNothingIsMissedInSilence = RegistryMachine.TestCase
