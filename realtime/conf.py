@@ -6,9 +6,11 @@ take the few numbers that they need.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import re
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
+from urllib.parse import SplitResult, parse_qs, urlsplit
 
 from django.conf import settings as django_settings
 
@@ -89,7 +91,61 @@ def _checked(name: str, value: Any) -> Any:
         return _namespaces(name, value)
     if not isinstance(value, str):
         raise _wrong(name, f"must be a string, not {type(value).__name__}")
+    rule, problem = _TEXTS[name]
+    if not rule(value):
+        raise _wrong(name, problem)  # without the value: two of them are or hold secrets
     return value
+
+
+def _is_redis_url(text: str) -> bool:
+    """Tell what redis-py can read and what leaves to us what is ours: retries, time, decoding."""
+    parts = _parts(text)
+    if parts is None:
+        return not text
+    if not all(name in _URL_OPTIONS or name.startswith("ssl_") for name in parse_qs(parts.query)):
+        return False
+    if parts.scheme == "unix":
+        return bool(parts.path)
+    database = parts.path.strip("/")
+    return parts.scheme in ("redis", "rediss") and (not database or database.isdecimal())
+
+
+def _is_http_url(text: str) -> bool:
+    parts = _parts(text)
+    if parts is None:
+        return not text
+    return parts.scheme in ("http", "https", "ws", "wss") and bool(parts.hostname)
+
+
+def _parts(text: str) -> SplitResult | None:
+    try:
+        parts = urlsplit(text)
+        _ = parts.port
+    except ValueError:
+        return None
+    return parts if text else None
+
+
+_URL_OPTIONS = {"db", "username", "password", "client_name"}
+
+_TEXTS: dict[str, tuple[Callable[[str], Any], str]] = {
+    "redis_url": (
+        _is_redis_url,
+        "must be redis://host:port/number, rediss://… or unix:///path, with no other options than "
+        f"{', '.join(sorted(_URL_OPTIONS))} and ssl_…",
+    ),
+    # No braces: they would move the hash tag. No glob: somebody looks for keys by it.
+    "redis_prefix": (
+        re.compile(r"[A-Za-z0-9_\-.:]{1,64}").fullmatch,
+        "must be 1 to 64 characters out of A-Z a-z 0-9 _ - . :",
+    ),
+    # Servers strip white space around a header, and clients disagree about what is not ASCII.
+    "api_key": (
+        re.compile(r"[!-~]*").fullmatch,
+        "must be visible ASCII without spaces: it travels in a header",
+    ),
+    "url": (_is_http_url, "must be an address such as https://notify.example.com"),
+}
 
 
 def _number(name: str, value: Any) -> float:
@@ -113,8 +169,11 @@ def _origins(name: str, value: Any) -> tuple[str, ...]:
 
 
 def _is_origin(text: str) -> bool:
-    scheme, separator, host = text.partition("://")
-    return bool(scheme and separator and host) and not set(host) & set("/?# ")
+    parts = _parts(text)
+    if parts is None or "*" in text or "@" in parts.netloc:
+        return False
+    plain = text == f"{parts.scheme}://{parts.netloc}"
+    return plain and parts.scheme in ("http", "https") and bool(parts.hostname)
 
 
 def _namespaces(name: str, value: Any) -> Mapping[str, Mapping[str, object]]:

@@ -1,0 +1,109 @@
+"""What a host may set, and what it is told when it cannot work."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+from django.test import override_settings
+
+from realtime import wiring
+from realtime.conf import Settings, setting_names
+from realtime.errors import ConfigurationError
+
+GOOD: dict[str, Any] = {
+    "redis": {"REDIS_URL": "redis://user:secret@localhost:6379/3"},
+    "redis over TLS": {"REDIS_URL": "rediss://localhost?ssl_cert_reqs=none"},
+    "a unix socket": {"REDIS_URL": "unix:///run/valkey.sock?db=2"},
+    "IPv6": {"REDIS_URL": "redis://[::1]:6379"},
+    "no redis": {"REDIS_URL": ""},
+    "a prefix": {"REDIS_PREFIX": "shop-2.live:rt"},
+    "whole seconds": {"PUBLISH_SECONDS": 2},
+    "an API key": {"API_KEY": "k!~" * 40},
+    "an address": {"URL": "https://notify.example.com"},
+    "no address": {"URL": ""},
+    "origins": {"ALLOWED_ORIGINS": ("https://a.example", "http://[::1]:3000")},
+    "all origins": {"ALLOWED_ORIGINS": ["*"]},
+    "a default namespace": {"NAMESPACES": {"": {"allow_subscribe_for_client": True}}},
+}
+
+
+@pytest.mark.parametrize("given", GOOD.values(), ids=GOOD)
+def test_settings_that_work(given: dict[str, Any]) -> None:
+    with override_settings(**{f"REALTIME_{name}": value for name, value in given.items()}):
+        Settings.from_django()
+        if given.get("REDIS_URL"):
+            wiring.sync_publisher()  # redis-py reads it too
+
+
+BAD: dict[str, tuple[str, Any]] = {
+    "no text": ("REDIS_URL", b"redis://localhost"),
+    "http": ("REDIS_URL", "http://localhost"),
+    "no scheme": ("REDIS_URL", "localhost:6379"),
+    "a bad port": ("REDIS_URL", "redis://localhost:port"),
+    "a bad database": ("REDIS_URL", "redis://localhost/news"),
+    "a bad IPv6 address": ("REDIS_URL", "redis://[::1"),
+    "a socket without a path": ("REDIS_URL", "unix://"),
+    "an option of ours": ("REDIS_URL", "redis://localhost?decode_responses=true"),
+    "another option of ours": ("REDIS_URL", "redis://localhost?protocol=3"),
+    "their retries": ("REDIS_URL", "redis://localhost?retry_on_timeout=yes"),
+    "a hash tag in the prefix": ("REDIS_PREFIX", "a{b}"),
+    "a glob in the prefix": ("REDIS_PREFIX", "rt*"),
+    "a newline in the prefix": ("REDIS_PREFIX", "rt\n"),
+    "an empty prefix": ("REDIS_PREFIX", ""),
+    "no seconds": ("PUBLISH_SECONDS", 0),
+    "NaN seconds": ("PUBLISH_SECONDS", math.nan),
+    "endless seconds": ("PUBLISH_SECONDS", math.inf),
+    "seconds as text": ("PUBLISH_SECONDS", "1"),
+    "true seconds": ("PUBLISH_SECONDS", True),
+    "half a ping": ("PING_SECONDS", 2.5),
+    "a tiny outbox": ("OUTBOX_BYTES", 1024),
+    "a tiny window": ("WINDOW_BYTES", 1024),
+    "no channels": ("CHANNELS_PER_CONNECTION", 0),
+    "a key that no header can carry": ("API_KEY", "schlüssel"),
+    "a key with a newline": ("API_KEY", "key\n"),
+    "a key with a space": ("API_KEY", " key"),
+    "a key of None": ("API_KEY", None),
+    "an address without a scheme": ("URL", "localhost:8000"),
+    "one origin": ("ALLOWED_ORIGINS", "https://a.example"),
+    "an origin with a path": ("ALLOWED_ORIGINS", ["https://a.example/"]),
+    "an origin without a scheme": ("ALLOWED_ORIGINS", ["a.example"]),
+    "an origin with a wildcard": ("ALLOWED_ORIGINS", ["https://*.example"]),
+    "an origin of another scheme": ("ALLOWED_ORIGINS", ["ws://a.example"]),
+    "an origin with a bad port": ("ALLOWED_ORIGINS", ["https://a.example:x"]),
+    "an origin with a user": ("ALLOWED_ORIGINS", ["https://a@b.example"]),
+    "no origin": ("ALLOWED_ORIGINS", [None]),
+    "a list of namespaces": ("NAMESPACES", ["news"]),
+    "an unknown option": ("NAMESPACES", {"news": {"colour": True}}),
+    "an option of the wrong type": ("NAMESPACES", {"news": {"allow_subscribe_for_client": 1}}),
+    "a namespace in capitals": ("NAMESPACES", {"News": {}}),
+    "an unknown overflow": ("NAMESPACES", {"news": {"overflow": "wait"}}),
+}
+
+
+@pytest.mark.parametrize(("name", "value"), BAD.values(), ids=BAD)
+def test_settings_that_cannot_work_are_named(name: str, value: Any) -> None:
+    with override_settings(**{f"REALTIME_{name}": value}):
+        with pytest.raises(ConfigurationError) as caught:
+            Settings.from_django()
+        assert caught.value.setting.startswith(f"REALTIME_{name}")
+        assert str(caught.value).isprintable()
+
+
+def test_a_secret_is_not_in_the_error_that_it_causes() -> None:
+    for name, value in [("API_KEY", "geheim\n"), ("REDIS_URL", "redis://u:geheim@h:port")]:
+        with override_settings(**{f"REALTIME_{name}": value}):
+            with pytest.raises(ConfigurationError) as caught:
+                Settings.from_django()
+            assert "geheim" not in str(caught.value)
+
+
+def test_settings_are_read_again_when_a_test_overrides_them() -> None:
+    with override_settings(REALTIME_PING_SECONDS=3):
+        assert wiring.settings().ping_seconds == 3
+    assert wiring.settings().ping_seconds == 25
+
+
+def test_all_settings_have_the_prefix() -> None:
+    assert all(name.startswith("REALTIME_") and name.isupper() for name in setting_names())
