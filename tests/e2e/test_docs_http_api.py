@@ -1,0 +1,95 @@
+"""docs/http-api.md: its examples do what they show, its tables say what the code says."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from realtime import api, names, publication
+from realtime.brokers.commands import IDEMPOTENCY_SECONDS
+from realtime.endpoint import BODY_SECONDS
+from tests.support.redis_server import RedisServer
+from tests.support.service import ROOT, Service
+
+PAGE = (ROOT / "docs" / "http-api.md").read_text()
+
+
+def examples() -> Iterator[tuple[str, str]]:
+    """Give each command of the page and what it is shown to print, in order."""
+    for block in re.findall(r"```console\n(.*?)```", PAGE, re.DOTALL):
+        for part in re.split(r"^\$ ", block, flags=re.MULTILINE)[1:]:
+            command, _, output = re.sub(r"\\\n\s+", "", part).partition("\n")
+            yield command, output.strip()
+
+
+def steady(text: str) -> str:
+    """Leave out what is different each time."""
+    return re.sub(r'("epoch"|"request_id")(: ?)"[0-9a-f]{16}"', r"\1\2…", text).strip()
+
+
+@pytest.mark.skipif(shutil.which("curl") is None, reason="there is no curl on this machine")
+def test_the_examples_print_what_the_page_shows(
+    own_redis: RedisServer, serve: Callable[..., Service]
+) -> None:
+    service = serve(own_redis.url, app="tests.asgi_endpoint:application")
+    env = os.environ | {
+        "KEY": "test-key",
+        "DJANGO_SETTINGS_MODULE": "tests.settings",
+        "TEST_REDIS_URL": own_redis.url,
+    }
+    ran = 0
+    for command, shown in examples():
+        line = command.replace("http://localhost:8000", service.http)
+        line = line.replace("curl ", "curl --silent --show-error ")
+        line = line.replace("python manage.py", f"{sys.executable} -m django")
+        done = subprocess.run(
+            ["bash", "-c", line], env=env, cwd=ROOT, capture_output=True, text=True, timeout=30
+        )
+        assert (done.returncode, done.stderr) == (0, ""), command
+        assert steady(done.stdout) == steady(shown), command
+        ran += 1
+    assert ran >= 9
+
+
+def test_the_table_of_reasons_is_the_code_s() -> None:
+    rows = re.findall(r"^\| `(\w+)` \| (\d+) \| (\d+) \|", PAGE, re.MULTILINE)
+    assert {reason: (int(status), int(code)) for reason, status, code in rows} == api.STATUSES
+    assert [reason for reason, *_ in rows] == list(api.STATUSES)
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        f"at most {api.PUBLISH_BYTES // 1024} KiB for `publish`",
+        f"up to {api.MANY_ITEMS} channels",
+        f"Up to {api.MANY_ITEMS} commands",
+        f"up to {api.MANY_ITEMS} publications",
+        f"at most {publication.DATA_LIMIT // 1024} KiB",
+        f"at most {publication.DEPTH_LIMIT} levels deep",
+        f"beyond {publication.DEPTH_LIMIT} levels",
+        f"at most {publication.TAGS_LIMIT} names",
+        f"at most {publication.TAG_VALUE_LIMIT} characters",
+        f"1 to {names.CHANNEL_LIMIT} characters",
+        f"1 to {names.EVENT_LIMIT} characters",
+        f"1 to {names.KEY_LIMIT} visible ASCII characters",
+        f"within {BODY_SECONDS:.0f} seconds",
+        f"more than {sys.int_info.default_max_str_digits} digits",
+    ],
+)
+def test_the_limits_are_the_code_s(said: str) -> None:
+    assert said in re.sub(r"\s+", " ", PAGE)
+
+
+def test_five_minutes_are_the_code_s() -> None:
+    assert IDEMPOTENCY_SECONDS == 5 * 60
+    assert api.MANY_BYTES == 1024 * 1024
+
+
+def test_every_method_has_its_section() -> None:
+    assert set(re.findall(r"^## `(\w+)`", PAGE, re.MULTILINE)) == set(api._METHODS)
