@@ -1,0 +1,244 @@
+"""What every wire protocol must do. A new one is finished when it passes here as well.
+
+Add it to `PROTOCOLS` with a `Client`: the other end, as a stock SDK writes and reads the bytes.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any, NamedTuple, Protocol, get_args
+
+import msgspec
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from realtime.codes import REFUSALS, Refusal
+from realtime.envelope import Content
+from realtime.gaps import Gap, Position
+from realtime.protocols import (
+    BadFrame,
+    Command,
+    Connect,
+    Ping,
+    Pong,
+    Publish,
+    Refused,
+    Subscribe,
+    Unsubscribe,
+    WireProtocol,
+    centrifugo,
+)
+from tests.unit.strategies import channels, json_values, positions, text
+
+
+class Client(Protocol):
+    """The other end of a protocol."""
+
+    def write(self, command: Command) -> str:
+        """Return the line that says this; data stays as it is written."""
+
+    def read(self, line: str) -> dict[str, Any]:
+        """Return what a line says, in the words below."""
+
+
+class CentrifugoClient:
+    """As centrifuge-js writes and reads."""
+
+    def write(self, command: Command) -> str:
+        match command:
+            case Pong():
+                return "{}"
+            case Connect() | Ping():
+                body = "{}"
+            case Subscribe() | Unsubscribe():
+                body = json.dumps({"channel": command.channel})
+            case Publish():
+                body = f'{{"channel":{json.dumps(command.channel)},"data":{command.data.decode()}}}'
+            case Refused():
+                return f'{{"id":{command.id},"no_such_method":{{}}}}'
+        return f'{{"id":{command.id},"{type(command).__name__.lower()}":{body}}}'
+
+    def read(self, line: str) -> dict[str, Any]:
+        said = json.loads(line, parse_constant=pytest.fail)
+        if said == {}:
+            return {"ping": True}
+        if "push" not in said:
+            answer = {"answers": said.get("id")}
+            return (
+                answer | said.get("error", {}) | said.get("connect", {}) | said.get("subscribe", {})
+            )
+        push = said["push"]
+        return {"channel": push.get("channel")} | push.get(
+            "pub", push.get("gap", push.get("state", {}))
+        )
+
+
+class Case(NamedTuple):
+    """A protocol and its other end."""
+
+    protocol: WireProtocol
+    client: Client
+
+
+PROTOCOLS = {"centrifugo": Case(centrifugo, CentrifugoClient())}
+every_protocol = pytest.mark.parametrize("case", PROTOCOLS.values(), ids=PROTOCOLS)
+few = settings(max_examples=60, deadline=None, derandomize=True, database=None)
+
+ids = st.integers(1, 2**32 - 1)
+data = json_values().map(lambda value: msgspec.json.encode(value))
+COMMANDS = {
+    Connect: st.builds(Connect, ids),
+    Subscribe: st.builds(Subscribe, ids, channels()),
+    Unsubscribe: st.builds(Unsubscribe, ids, channels()),
+    Publish: st.builds(Publish, ids, channels(), data),
+    Ping: st.builds(Ping, ids),
+    Pong: st.just(Pong()),
+}
+commands = st.one_of(*COMMANDS.values())
+contents = st.builds(
+    Content, data.map(msgspec.Raw), st.none() | st.dictionaries(channels(), text(), min_size=1)
+)
+numbers = st.integers(1, 2**53)
+
+
+def test_every_command_has_a_case_here():
+    assert {*COMMANDS, Refused} == set(get_args(Command))
+
+
+@every_protocol
+@few
+@given(commands)
+def test_what_a_client_writes_is_what_is_read(case, command):
+    assert case.protocol.read(case.client.write(command)) == [command]
+
+
+@every_protocol
+@few
+@given(st.lists(commands, min_size=1, max_size=5))
+def test_lines_joined_are_commands_in_order(case, said):
+    frame = "\n".join(map(case.client.write, said))
+    assert case.protocol.read(frame) == said
+
+
+@every_protocol
+def test_a_method_that_does_not_exist_is_refused_by_its_id(case):
+    line = case.client.write(Refused(7, Refusal(0, "")))
+    [command] = case.protocol.read(line)
+    assert (type(command), command.id) == (Refused, 7)
+
+
+@every_protocol
+@few
+@given(st.text(st.characters(exclude_categories=()), max_size=50))
+def test_reading_raises_nothing_but_bad_frame(case, frame):
+    try:
+        read = case.protocol.read(frame)
+    except BadFrame as error:
+        read = error.good
+    assert all(isinstance(command, get_args(Command)) for command in read)
+
+
+@every_protocol
+@few
+@given(st.lists(commands, max_size=3), st.sampled_from(["\x00", "\ud800", "]", "GET / HTTP/1.1"]))
+def test_the_commands_before_a_bad_line_are_good(case, said, junk):
+    frame = "\n".join([*map(case.client.write, said), junk])
+    with pytest.raises(BadFrame) as caught:
+        case.protocol.read(frame)
+    assert list(caught.value.good) == said
+    assert caught.value.reason
+
+
+def one_line(line: str) -> str:
+    assert "\n" not in line
+    assert "\r" not in line
+    assert line.encode()
+    return line
+
+
+@every_protocol
+def test_a_ping_is_a_ping(case):
+    assert case.client.read(one_line(case.protocol.PING)) == {"ping": True}
+
+
+@every_protocol
+@few
+@given(ids, text(), text(), st.integers(1, 3600))
+def test_the_reply_to_connect_says_who_and_how_often(case, number, client, version, seconds):
+    heard = case.client.read(one_line(case.protocol.connected(number, client, version, seconds)))
+    assert heard["answers"] == number
+    assert (heard["client"], heard["version"], heard["ping"]) == (client, version, seconds)
+
+
+@every_protocol
+@few
+@given(ids, positions())
+def test_the_reply_to_subscribe_says_where_the_channel_stands(case, number, position):
+    heard = case.client.read(one_line(case.protocol.subscribed(number, position)))
+    assert heard["answers"] == number
+    assert (heard["epoch"], heard["offset"]) == position
+
+
+@every_protocol
+@few
+@given(st.one_of(COMMANDS[Unsubscribe], COMMANDS[Publish], COMMANDS[Ping]))
+def test_what_is_done_is_answered_by_its_id(case, command):
+    heard = case.client.read(one_line(case.protocol.done(command)))
+    assert heard == {"answers": command.id}
+
+
+@every_protocol
+@pytest.mark.parametrize("refusal", REFUSALS, ids=lambda refusal: refusal.message)
+def test_a_refusal_says_why_and_whether_to_try_again(case, refusal):
+    heard = case.client.read(one_line(case.protocol.refused(7, refusal)))
+    assert (heard["answers"], heard["code"], heard["message"]) == (7, refusal.code, refusal.message)
+    assert heard.get("temporary", False) == refusal.temporary
+
+
+@every_protocol
+def test_a_refusal_of_what_had_no_id_can_be_told(case):
+    assert case.client.read(one_line(case.protocol.refused(0, REFUSALS[0])))["answers"] is None
+
+
+@every_protocol
+@few
+@given(channels(), positions(), contents, st.booleans())
+def test_a_publication_arrives_whole(case, channel, position, content, first_of_epoch):
+    push = case.protocol.publication(channel, position, content, first_of_epoch=first_of_epoch)
+    heard = case.client.read(one_line(push))
+    assert (heard["channel"], heard["offset"]) == (channel, position.offset)
+    assert heard["data"] == json.loads(bytes(content.data))
+    assert heard.get("tags") == content.tags
+    assert heard.get("epoch") == (position.epoch if first_of_epoch else None)
+
+
+@every_protocol
+@few
+@given(channels(), positions(), st.none() | numbers, st.sampled_from(["slow", "broker"]))
+def test_a_gap_says_what_is_missing_and_why(case, channel, first, last, reason):
+    gap = Gap(first.epoch, first.offset, last)
+    heard = case.client.read(one_line(case.protocol.gap(channel, gap, reason)))
+    assert heard == {
+        "channel": channel,
+        "epoch": gap.epoch,
+        "from": gap.first,
+        "to": gap.last,
+        "reason": reason,
+    }
+
+
+@every_protocol
+@pytest.mark.parametrize(("live", "reason"), [(True, None), (False, "broker")])
+def test_the_state_says_whether_the_node_hears_the_broker(case, live, reason):
+    heard = case.client.read(one_line(case.protocol.state(live=live, reason=reason)))
+    assert (heard["live"], heard.get("reason")) == (live, reason)
+
+
+@every_protocol
+def test_a_push_is_the_same_text_for_everybody(case):
+    position, content = Position("0" * 16, 1), Content(msgspec.Raw(b"1"), {"a": "b"})
+    pushes = {
+        case.protocol.publication("c", position, content, first_of_epoch=False) for _ in range(3)
+    }
+    assert len(pushes) == 1
