@@ -104,6 +104,12 @@ class UnsupportedMediaType(RequestError):
     code = "unsupported_media_type"
 
 
+class RequestTimeout(RequestError):
+    """The body did not come in time."""
+
+    code = "request_timeout"
+
+
 STATUSES: dict[str, tuple[int, int]] = {
     "bad_request": (400, 107),
     "invalid_json": (400, 107),
@@ -388,11 +394,9 @@ def _item(outcome: Outcome) -> dict[str, Any]:
 
 def result(receipt: Receipt) -> dict[str, Any]:
     """Return a receipt as it is answered: ``{"offset":1,"epoch":"…","nodes":2,"queued":false}``."""
-    fields = receipt._asdict()
-    repeated = {"repeated": True} if fields.pop("repeated") else {}
-    return (
-        {name: fields[name] for name in ("offset", "epoch", "nodes")} | {"queued": False} | repeated
-    )
+    fields = {"offset": receipt.offset, "epoch": receipt.epoch, "nodes": receipt.nodes}
+    repeated = {"repeated": True} if receipt.repeated else {}
+    return {**fields, "queued": False, **repeated}
 
 
 def _error(error: RealtimeError) -> dict[str, Any]:

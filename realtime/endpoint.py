@@ -11,7 +11,16 @@ from collections.abc import Awaitable, Callable, MutableMapping, Sequence
 from typing import Any
 
 from realtime import health, wiring
-from realtime.api import Outcomes, Request, Response, body_limit, failure, refusal, respond
+from realtime.api import (
+    Outcomes,
+    Request,
+    RequestTimeout,
+    Response,
+    body_limit,
+    failure,
+    refusal,
+    respond,
+)
 from realtime.errors import RealtimeError, RequestError, TooLarge
 from realtime.publication import Publication
 
@@ -29,12 +38,6 @@ BASE = [
     (b"cache-control", b"no-store"),
     (b"x-content-type-options", b"nosniff"),
 ]
-
-
-class RequestTimeout(RequestError):
-    """The body did not come in time."""
-
-    code = "request_timeout"
 
 
 class HttpEndpoint:

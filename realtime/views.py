@@ -11,8 +11,16 @@ from django.http import HttpRequest, HttpResponse, UnreadablePostError
 from django.views.decorators.csrf import csrf_exempt
 
 from realtime import health, wiring
-from realtime.api import Outcomes, Request, Response, body_limit, failure, refusal, respond
-from realtime.endpoint import RequestTimeout
+from realtime.api import (
+    Outcomes,
+    Request,
+    RequestTimeout,
+    Response,
+    body_limit,
+    failure,
+    refusal,
+    respond,
+)
 from realtime.errors import RealtimeError, RequestError
 from realtime.publication import Publication
 

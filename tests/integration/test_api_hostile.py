@@ -137,6 +137,8 @@ NAMES = {
     "a list": ["public:news"],
     "an object": {"public": "news"},
     "true": True,
+    "a list of 300 levels": json.loads("[" * 300 + "]" * 300),
+    "a number of 4000 digits": 10**4000,
 }
 
 

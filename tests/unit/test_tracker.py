@@ -75,6 +75,14 @@ def test_a_return_through_a_node_in_an_older_epoch_is_no_new_epoch() -> None:
     assert tracker.publication(2, B) == (True, [])
 
 
+def test_an_epoch_that_was_reported_as_ended_and_lives_is_counted_from_where_it_is_now() -> None:
+    """Two nodes disagreed for a moment; up to 20 its open gap has told already."""
+    tracker = subscribed(A, 7)
+    tracker.publication(1, B)
+    assert tracker.subscribed(Position(A, 20)) == []
+    assert tracker.publication(22, None) == (True, [missed(A, 21, 21, "unknown")])
+
+
 def test_an_announced_gap_is_passed_on_without_what_is_known() -> None:
     tracker = subscribed(A, 7)
     assert tracker.gap(Gap(A, 6, 9), "slow") == [missed(A, 8, 9, "slow")]
