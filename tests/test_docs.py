@@ -1,0 +1,335 @@
+"""Where code and documents must agree, they are compared here.
+
+The HTTP API's page has a test of its own, which runs its examples (e2e/test_docs_http_api.py), and
+so has the page for hosts (e2e/test_wheel.py).
+"""
+
+from __future__ import annotations
+
+import ast
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+import redis
+from django.core.management import get_commands
+
+from notifier.env import read_environment
+from notifier.launcher import _HELP, welcome
+from realtime import __version__, api, codes, health
+from realtime.brokers.redis import RedisBroker
+from realtime.conf import PREFIX, Settings, setting_names
+from realtime.namespaces import Namespace
+from realtime.protocols import BadFrame, centrifugo
+from realtime.publication import Publication
+from realtime.routing import websocket_urlpatterns
+from tests.support.redis_server import RedisServer
+
+ROOT = Path(__file__).parent.parent
+DOCS = ROOT / "docs"
+PAGES = sorted([*ROOT.glob("*.md"), *DOCS.rglob("*.md")])
+CODE = sorted(
+    path
+    for folder in ("realtime", "notifier", "tests")
+    for path in (ROOT / folder).rglob("*.*")
+    if path.suffix in {".py", ".lua", ".js", ".mjs"} and "node_modules" not in path.parts
+)
+READ_ELSEWHERE = {
+    "FORWARDED_ALLOW_IPS",  # uvicorn
+    "NOTIFIER_RUN_DIR",  # notifier.servicefile, before there is an environment to read
+}
+
+
+def page(name: str) -> str:
+    return (DOCS / name).read_text()
+
+
+def section(text: str, heading: str) -> str:
+    """Return what stands under a heading, up to the next one that is not below it."""
+    level = heading.index(" ")
+    found = re.search(rf"^{re.escape(heading)}\n(.*?)(?=^#{{1,{level}}} |\Z)", text, re.M | re.S)
+    assert found is not None, f"there is no {heading!r}"
+    return found[1]
+
+
+def rows(text: str) -> list[list[str]]:
+    """Return the cells of all tables, heads and rulers left out."""
+    lines = [line for line in text.splitlines() if line.startswith("|")]
+    table = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+    rulers = [n for n, row in enumerate(table) if set("".join(row)) <= set("- ")]
+    return [row for n, row in enumerate(table) if n not in rulers and n + 1 not in rulers]
+
+
+def code(cell: str) -> str:
+    """Return what stands in backticks at the start of a cell."""
+    found = re.match(r"`([^`]+)`", cell)
+    return found[1] if found else ""
+
+
+# --- settings ---
+
+
+def test_every_setting_is_told_with_its_default():
+    table = rows(section(page("settings.md"), "## The app: `REALTIME_*` in Django's settings"))
+    defaults = {PREFIX + f.name.upper(): getattr(Settings(), f.name) for f in fields(Settings)}
+    assert sorted(code(row[0]) for row in table) == sorted(setting_names())
+    assert {code(row[0]): ast.literal_eval(code(row[2])) for row in table} == defaults
+
+
+def test_every_option_of_a_namespace_is_told_with_its_default():
+    table = rows(section(page("settings.md"), "## Namespaces"))
+    defaults = {field.name: getattr(Namespace(), field.name) for field in fields(Namespace)}
+    assert {code(row[0]): ast.literal_eval(code(row[1])) for row in table} == defaults
+
+
+def test_every_variable_of_the_environment_is_told():
+    table = rows(section(page("settings.md"), "## The service: its environment"))
+    assert {code(row[0]) for row in table} == variables() | READ_ELSEWHERE
+
+
+def test_the_help_of_the_launcher_names_only_variables_that_are_told():
+    named = set(re.findall(r"[A-Z][A-Z_]+(?=, |  )", _HELP.partition("\n")[2]))
+    assert named > {"HOST", "PORT", "REDIS_URL"}
+    assert named <= variables() | READ_ELSEWHERE
+
+
+class Recorder(dict[str, str]):
+    """An environment that remembers what it was asked for."""
+
+    def __init__(self) -> None:
+        super().__init__(DEBUG="1", SECRET_KEY="x")
+        self.asked: set[str] = set()
+
+    def get(self, name, default=None):
+        self.asked.add(name)
+        return super().get(name, default)
+
+
+def variables() -> set[str]:
+    recorder = Recorder()
+    read_environment(recorder)
+    return recorder.asked
+
+
+# --- the wire ---
+
+
+def test_every_error_number_is_told_with_its_message():
+    table = rows(section(page("protocol.md"), "## Errors"))
+    told = {(int(row[0]), row[1], row[2] == "yes") for row in table}
+    assert told == set(codes.REFUSALS)
+
+
+def test_every_close_code_is_told_with_its_reason():
+    table = rows(section(page("protocol.md"), "## Close codes"))
+    told = {(int(row[0]), row[1]): row[2] == "yes" for row in table}
+    assert told == {tuple(close): close.reconnect for close in codes.CLOSES}
+
+
+def test_what_the_client_says_in_examples_is_understood():
+    said = re.findall(r"^> (.*)$", page("protocol.md"), re.M)
+    assert len(said) > 5
+    for line in said:
+        if line == "nonsense":
+            with pytest.raises(BadFrame):
+                centrifugo.read(line)
+        else:
+            assert centrifugo.read(line), line
+
+
+def test_what_the_node_says_in_examples_is_json_of_a_kind_that_is_told():
+    told = re.findall(r"^< (.*)$", page("protocol.md"), re.M)
+    assert len(told) > 10
+    for line in told:
+        message = json.loads(line)
+        assert message.keys() & {"id", "error", "push"}, line
+        assert line == json.dumps(message, separators=(",", ":")), line
+
+
+# --- commands and addresses ---
+
+
+def test_every_command_is_told_and_every_told_one_exists():
+    ours = {name for name, app in get_commands().items() if app in {"realtime", "notifier"}}
+    told = set(re.findall(r"manage\.py ([a-z_]+)", "".join(p.read_text() for p in PAGES)))
+    assert ours
+    assert ours <= {
+        code(row[0]).split()[1] for row in rows(page("settings.md")) if "manage" in row[0]
+    }
+    assert told <= {"help", *get_commands()}
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        *(f"/api/{method}" for method in api._METHODS),
+        *(f"/{path}" for path in health.PATHS),
+        *(f"/{pattern.pattern}" for pattern in websocket_urlpatterns),
+    ],
+)
+def test_every_address_is_told(address):
+    assert address in "".join(page.read_text() for page in DOCS.glob("*.md"))
+
+
+# --- words, modules, messages ---
+
+WORDS = [
+    "channel", "publication", "event", "data", "publisher", "receipt", "broker", "envelope",
+    "node", "hub", "connection", "client", "identity", "grant", "subscription", "command", "reply",
+    "push", "frame", "outbox", "epoch", "offset", "position", "gap", "presence", "member",
+    "fallback", "drain", "canary", "notification", "driver", "conversation", "listener", "fan-out",
+    "heartbeat", "settle",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("word", [*WORDS, "wire protocol", "close code"])
+def test_the_glossary_has_the_word(word):
+    assert re.search(rf"^\|[^|]*\*\*{word}\*\*", page("glossary.md"), re.M)
+
+
+@pytest.mark.parametrize("module", sorted((ROOT / "realtime").glob("*.py")), ids=lambda p: p.stem)
+def test_the_map_has_every_module(module):
+    assert re.search(rf"`(realtime/)?{module.stem}(\.py)?`", page("architecture.md"))
+
+
+def messages() -> Iterator[str]:
+    """Yield the text of every call of a logger, with … for what is filled in."""
+    for path in [*(ROOT / "realtime").rglob("*.py"), *(ROOT / "notifier").rglob("*.py")]:
+        for node in ast.walk(ast.parse(path.read_text())):
+            match node:
+                case ast.Call(
+                    func=ast.Attribute(value=ast.Name(id="logger")), args=[ast.Constant(text), *_]
+                ):
+                    yield re.sub(r"%[.\d]*[a-z]", "…", text)
+
+
+def test_every_line_of_the_log_is_explained():
+    told = {code(row[0]) for row in rows(section(page("deploy.md"), "## The log"))}
+    assert told == set(messages())
+
+
+# --- what the README shows ---
+
+README = (ROOT / "README.md").read_text()
+
+
+def test_the_promise_is_the_same_in_both_places():
+    promise = re.compile(r"^1\. \*Live only\.\*.*?\*and\* live\.$", re.M | re.S)
+    [here], [there] = promise.findall(README), promise.findall(page("semantics.md"))
+    assert here == there
+    assert re.findall(r"^(\d)\.", here, re.M) == list("12345")
+
+
+def test_what_make_run_prints_is_what_the_readme_shows():
+    printed = welcome("http://127.0.0.1:8000", "aAmhc2afySH5…", private_valkey=True)
+    assert f"```\n{printed.strip()}\n```" in README
+
+
+def test_the_commands_of_the_readme_are_targets_of_make():
+    targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.M))
+    named = re.findall(r"^make (\w+)$", README, re.M)
+    assert named[0] == "run"
+    assert set(named) <= targets
+
+
+def test_the_changelog_knows_the_version():
+    assert __version__ in (ROOT / "CHANGELOG.md").read_text()
+
+
+# --- what points somewhere ---
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_every_link_leads_somewhere(path):
+    text = re.sub(r"^```.*?^```", "", path.read_text(), flags=re.M | re.S)
+    targets = re.findall(r"\]\(([^)\s]+)\)|(?:src|srcset)=\"([^\"]+)\"", text)
+    broken = [target for pair in targets for target in pair if target and not leads(path, target)]
+    assert not broken
+
+
+def leads(path: Path, target: str) -> bool:
+    if target.startswith(("https://", "http://")):
+        return True
+    name, _, anchor = target.partition("#")
+    file = path.parent / name if name else path
+    return file.exists() and (not anchor or anchor in anchors(file))
+
+
+def anchors(path: Path) -> set[str]:
+    """Return the anchors of a page's headings, as GitHub makes them."""
+    headings = re.findall(r"^#+ (.*)$", path.read_text(), re.M)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def test_what_the_code_says_of_documents_is_there():
+    broken = [
+        f"{path.relative_to(ROOT)}: {target}"
+        for path in CODE
+        for target in re.findall(r"\bdocs/[\w/-]+\.md(?:#[\w-]+)?", path.read_text())
+        if not leads(ROOT / "README.md", target)
+    ]
+    assert not broken
+
+
+def test_every_decision_that_is_named_exists():
+    decisions = {path.name[:4]: path for path in (DOCS / "adr").glob("[0-9]*.md")}
+    texts = [path.read_text() for path in [*CODE, *PAGES]]
+    named = {number for text in texts for number in re.findall(r"\bADR-(\d{4})\b", text)}
+    assert named == set(decisions)
+    for number, path in decisions.items():
+        assert path.read_text().startswith(f"# ADR-{number}: ")
+        assert path.name in page("adr/README.md")
+
+
+def test_every_test_that_is_named_exists():
+    named = {
+        match
+        for path in PAGES
+        for match in re.findall(r"`(tests/[\w/.]+?\.(?:py|mjs))(?:::(\w+))?`", path.read_text())
+    }
+    assert named
+    missing = [
+        f"{file}::{test}"
+        for file, test in sorted(named)
+        if not (ROOT / file).exists()
+        or (test and not re.search(rf"def {test}\(", (ROOT / file).read_text()))
+    ]
+    assert not missing
+
+
+# --- what an operator pastes ---
+
+
+@pytest.mark.parametrize("user", ["notifier", "publisher"])
+async def test_the_users_of_redis_may_do_what_they_must_and_nothing_else(
+    user: str, own_redis: RedisServer
+):
+    [rules] = re.findall(rf"^user {user} (.*)$", page("deploy.md"), re.M)
+    with own_redis.client() as admin:
+        admin.execute_command("ACL", "SETUSER", user, *rules.split())
+    broker = RedisBroker(f"unix://{user}:SECRET@{own_redis.socket}")
+    once, twice = Publication.of("public:a", 1), Publication.of("b", 1, idempotency_key="key")
+    assert (await broker.publish(once)).offset == 1
+    assert not (await broker.publish(twice)).repeated
+    again, second = await broker.publish_many([twice, once])
+    assert again.repeated
+    assert second.offset == 2
+    if user == "notifier":
+        assert [p.offset for p in await broker.positions(["public:a", "b"])] == [2, 1]
+        await broker.send_raw("!node", b"1")
+        subscription = await broker.subscription()
+        await subscription.send(["public:a"], [])
+        await subscription.read()
+        await subscription.send([], ["public:a"])
+        await subscription.read()
+        await subscription.aclose()
+    await broker.aclose()
+    with redis.Redis(
+        unix_socket_path=str(own_redis.socket), username=user, password="SECRET", protocol=2
+    ) as client:
+        for forbidden in ("FLUSHALL", "KEYS *", "GET other", "PUBLISH other x", "PSUBSCRIBE *"):
+            with pytest.raises(redis.exceptions.NoPermissionError):
+                client.execute_command(*forbidden.split())
