@@ -68,6 +68,26 @@ def test_an_early_ping_is_wanted_each_quarter_of_the_window():
     assert flow.wants_ping
 
 
+def test_one_large_write_wants_one_ping():
+    flow = Flow()
+    flow.written = 3 * STEP
+    flow.pinged(0)
+    flow.written += 1
+    assert not flow.wants_ping
+
+
+def test_no_early_ping_is_wanted_while_four_are_unanswered():
+    flow = Flow()
+    for _ in range(OUTSTANDING_PINGS):
+        flow.written += STEP
+        assert flow.wants_ping
+        flow.pinged(0)
+    flow.written += STEP
+    assert not flow.wants_ping
+    flow.ponged()
+    assert flow.wants_ping
+
+
 def test_an_ordinary_ping_puts_the_early_one_off():
     flow = Flow()
     flow.written = STEP - 1

@@ -92,8 +92,9 @@ def test_a_frame_takes_what_fits_and_leaves_the_rest():
 
 
 def test_a_frame_one_byte_too_small_takes_less():
-    box = outbox(control("aaaa"), control("bbbb"))
-    assert box.take(8) == "aaaa"
+    box = outbox(control("aaaa"), control("bbbb"), control("cccc"))
+    assert box.take(13) == "aaaa\nbbbb"
+    assert box.take(3) == "cccc"
 
 
 def test_an_entry_larger_than_a_frame_goes_alone():
@@ -206,7 +207,7 @@ def test_latest_keeps_the_newest_of_the_newest_epoch():
 
 def test_latest_keeps_nothing_that_a_gap_has_outdated():
     box = outbox(latest(1, 5), missed("l", 6, 7, overflow=Overflow.LATEST), pushes("c", 1, 20))
-    assert lines(box)[0] == "gap l e0 1 7 slow"
+    assert lines(box) == ["gap l e0 1 7 slow", "gap c e0 1 20 slow"]
 
 
 def test_latest_gives_up_the_newest_where_there_is_no_room_for_it():
