@@ -48,7 +48,10 @@ TIME_ZONE = "UTC"  # also of the log; the pages show the time of the browser
 # --- the app `realtime` ---
 
 REALTIME_REDIS_URL = ENVIRONMENT.redis_url
+REALTIME_REDIS_PREFIX = ENVIRONMENT.redis_prefix
 REALTIME_API_KEY = ENVIRONMENT.api_key
+REALTIME_URL = ENVIRONMENT.url
+REALTIME_URL = ENVIRONMENT.url
 REALTIME_ALLOWED_ORIGINS = list(ENVIRONMENT.allowed_origins)
 REALTIME_NAMESPACES = ENVIRONMENT.namespaces
 

@@ -102,7 +102,22 @@ _nodes: WeakKeyDictionary[asyncio.AbstractEventLoop, Node] = WeakKeyDictionary()
 
 def node() -> Node:
     """Return the node of the running event loop."""
-    return _nodes.setdefault(asyncio.get_running_loop(), Node())
+    loop = asyncio.get_running_loop()
+    if loop not in _nodes:
+        _forget_ended_loops()
+        _nodes[loop] = Node()
+    return _nodes[loop]
+
+
+def _forget_ended_loops() -> None:
+    """Let go of nodes that nobody can close any more: a node's connections hold its loop.
+
+    So the weak reference alone would keep both for ever; `async_to_sync` makes a loop for each call
+    under WSGI.
+    """
+    for loop in list(_nodes):
+        if loop.is_closed():
+            _nodes.pop(loop, None)
 
 
 async def aclose() -> None:

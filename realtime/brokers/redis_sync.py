@@ -26,7 +26,7 @@ from realtime.brokers.commands import (
     unavailable,
     unknown,
 )
-from realtime.brokers.redis import CONNECT_SECONDS, CONNECTIONS, DEADLINE_SECONDS
+from realtime.brokers.redis import CONNECTIONS, DEADLINE_SECONDS
 from realtime.errors import RealtimeError
 from realtime.publication import Publication, Receipt
 
@@ -45,7 +45,7 @@ class SyncRedisBroker:
             timeout=deadline_seconds,  # more threads than connections wait for their turn
             retry=Retry(NoBackoff(), 0),
             socket_timeout=deadline_seconds,
-            socket_connect_timeout=CONNECT_SECONDS,
+            socket_connect_timeout=deadline_seconds,
             protocol=2,
             max_connections=CONNECTIONS,
         )

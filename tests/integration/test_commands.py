@@ -196,6 +196,13 @@ def test_listen_takes_the_address_from_the_environment(
     command.said("live")
 
 
+def test_listen_finds_the_service_of_make_run(run: Run, service: Service, news: str) -> None:
+    """The launcher names its address in NOTIFIER_URL; the service's settings pass it on."""
+    env = {"DJANGO_SETTINGS_MODULE": "notifier.settings", "DEBUG": "1", "SECRET_KEY": "k" * 50}
+    command = run("listen", news, NOTIFIER_URL=service.http, **env)
+    command.said("live")
+
+
 def test_listen_never_speaks_to_redis(run: Run, service: Service, news: str) -> None:
     command = run("listen", news, "--url", service.ws, TEST_REDIS_URL="")
     command.said("live")

@@ -7,6 +7,7 @@ import dataclasses
 import datetime
 import decimal
 import enum
+import gc
 import json
 import math
 import os
@@ -21,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from asgiref.sync import sync_to_async
+from asgiref.sync import async_to_sync, sync_to_async
 from django.core.exceptions import SynchronousOnlyOperation
 from django.db import connection, transaction
 from django.test import override_settings
@@ -156,6 +157,30 @@ def test_two_event_loops_have_a_publisher_each(wired: str) -> None:
         offsets = [offset for part in threads.map(lambda _: asyncio.run(both()), range(4))
                    for offset in part]  # fmt: skip
     assert sorted(offsets) == list(range(1, 201))
+
+
+@pytest.mark.filterwarnings(
+    "ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning"
+)
+def test_event_loops_that_ended_leave_no_connections_behind(
+    wired: str, redis_server: RedisServer
+) -> None:
+    """Under WSGI, `async_to_sync(apublish)` makes a loop for each call.
+
+    The node of an ended loop held that loop, which held the node: a connection to Redis for ever.
+    """
+    for n in range(20):
+        async_to_sync(apublish)("a", n)
+
+    async def the_last() -> None:
+        await apublish("a", "last")
+        await wiring.aclose()
+
+    asyncio.run(the_last())
+    gc.collect()
+    clients = redis_server.client().client_list()
+    names = [client for client in clients if "evalsha" in client["cmd"]]
+    assert len(names) < 5
 
 
 FORK = """
