@@ -9,7 +9,7 @@ import os
 
 from hypothesis import HealthCheck, settings
 
-settings.register_profile("unit", deadline=None, max_examples=60, derandomize=True, database=None)
+settings.register_profile("unit", deadline=None, max_examples=50, derandomize=True, database=None)
 settings.register_profile(
     "deep",
     deadline=None,

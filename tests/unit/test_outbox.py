@@ -283,6 +283,7 @@ class Model:
             str, dict[int | None, str]
         ] = {}  # epoch -> offset (None: open) -> pub/gap
         self.told: dict[str, dict[int | None, str]] = {}
+        self.ends: dict[str, int] = {}  # epoch -> where its open gap begins
 
     def arrive(self, epoch: str, offsets: list[int | None], kind: str) -> None:
         self.arrived.setdefault(epoch, {}).update(dict.fromkeys(offsets, kind))
@@ -322,9 +323,7 @@ class Model:
         for epoch, arrived in self.arrived.items():
             left = [n for n in arrived if n not in self.told.get(epoch, {})]
             if left:
-                first = next((n for n in left if n is not None), None)
-                if first is None:
-                    first = max((n for n in arrived if n is not None), default=0) + 1
+                first = self.ends[epoch] if left[0] is None else left[0]
                 gap = Gap(epoch, first, left[-1])
                 size += len(gap_text(channel, gap, "broker"))
         return size
@@ -397,6 +396,7 @@ class OutboxMachine(RuleBasedStateMachine):
         self.next[channel] = (new, late + 1)
         model = self.models[channel]
         model.arrive(epoch, [None], "gap")
+        model.ends[epoch] = first
         self.add(missed(channel, first, None, epoch=epoch, overflow=model.policy))
         if late and not self.closed:
             model.arrive(new, [*range(1, late + 1)], "gap")

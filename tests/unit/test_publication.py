@@ -179,7 +179,7 @@ def test_many_brackets_are_not_depth():
     assert Publication.of("c", [[[1]]] * 100 + ["[" * 100])
 
 
-@pytest.mark.parametrize("levels", [500, 5000, 200_000])
+@pytest.mark.parametrize("levels", [500, 5000, 50_000])
 def test_a_nesting_bomb_is_refused(levels):
     with pytest.raises(InvalidData, match="deeper"):
         Publication.of("c", nested(levels))
