@@ -17,6 +17,9 @@ from urllib.parse import urlsplit
 
 from django.core.exceptions import ImproperlyConfigured
 
+from realtime.errors import ConfigurationError
+from realtime.namespaces import Namespaces
+
 # Django's own threshold (security.W009): shorter keys can be guessed from a signed value.
 SECRET_KEY_CHARACTERS = 50
 
@@ -63,6 +66,7 @@ class Environment:
     api_key: str = field(default="", repr=False)  # "" only in DEBUG: nobody may publish over HTTP
     demo_key: bool = False  # the pages carry the API key; only in DEBUG
     url: str = ""  # where the running service is, for `manage.py listen`
+    redis_prefix: str = "rt"  # services that share a Redis must differ in it
     namespaces: dict[str, Any] = field(default_factory=dict)
 
 
@@ -92,6 +96,7 @@ def read_environment(environ: Mapping[str, str]) -> Environment:
         api_key=_api_key(environ, required=not debug),
         demo_key=_demo_key(environ, debug=debug),
         url=environ.get("NOTIFIER_URL", "").strip(),
+        redis_prefix=environ.get("NOTIFIER_REDIS_PREFIX", "").strip() or "rt",
         namespaces=_namespaces(environ),
     )
 
@@ -221,9 +226,19 @@ def _namespaces(environ: Mapping[str, str]) -> dict[str, Any]:
         raise BadEnvironment("NOTIFIER_NAMESPACES", f"is not JSON: {error}.") from error
     if not isinstance(namespaces, dict):
         raise BadEnvironment(
-            "NOTIFIER_NAMESPACES", 'must be a JSON object: {"orders": {"presence": true}}.'
+            "NOTIFIER_NAMESPACES",
+            'must be a JSON object: {"orders": {"allow_subscribe_for_client": true}}.',
         )
+    try:
+        Namespaces(namespaces)
+    except ConfigurationError as error:
+        raise BadEnvironment("NOTIFIER_NAMESPACES", f"is wrong: {_problem(error)}.") from error
     return namespaces
+
+
+def _problem(error: ConfigurationError) -> str:
+    """Say it without the name of the setting, which nobody has written here."""
+    return str(error).removeprefix("REALTIME_NAMESPACES").removeprefix(": ")
 
 
 def _file(path: str) -> str:

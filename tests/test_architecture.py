@@ -31,6 +31,8 @@ PURE = {
 }  # fmt: skip
 PUBLIC_TO_SERVICES = {
     "realtime.endpoint",
+    "realtime.errors",
+    "realtime.namespaces",
     "realtime.routing",
     "realtime.urls",
     "realtime.wiring.drain",

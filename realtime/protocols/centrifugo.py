@@ -30,6 +30,8 @@ from realtime.protocols import (
 )
 
 PING = "{}"
+FRAME_BYTES = 80 * 1024
+"""Of one frame from a client; the servers' own limit is 128 KiB, so that ours speaks first."""
 COMMANDS_LIMIT = 1024
 """Commands in one frame; an SDK that comes back subscribes to all its channels in one."""
 
@@ -71,6 +73,9 @@ def read(frame: str) -> list[Command]:
     Raises:
         BadFrame: Some of it is not a command; it carries the good ones before.
     """
+    # A character has at most four bytes: hardly any frame need be counted.
+    if len(frame) > FRAME_BYTES // 4 and len(frame.encode(errors="replace")) > FRAME_BYTES:
+        raise BadFrame(f"a frame of more than {FRAME_BYTES // 1024} KiB")
     commands: list[Command] = []
     for line in filter(None, frame.split("\n")):
         if len(commands) == COMMANDS_LIMIT:

@@ -132,9 +132,16 @@ def test_lists_are_separated_by_commas():
 
 
 def test_namespaces_come_as_json_or_from_a_file(tmp_path):
-    namespaces = {"orders": {"presence": True}}
+    namespaces = {"orders": {"allow_subscribe_for_client": True}}
     file = tmp_path / "namespaces.json"
     file.write_text(json.dumps(namespaces))
     for value in (json.dumps(namespaces), f"@{file}"):
         env = read_environment(PRODUCTION | {"NOTIFIER_NAMESPACES": value})
         assert env.namespaces == namespaces
+
+
+def test_a_namespace_that_cannot_work_is_told_in_one_sentence():
+    with pytest.raises(
+        BadEnvironment, match=r"NOTIFIER_NAMESPACES is wrong: \['orders'\]: unknown"
+    ):
+        read_environment(PRODUCTION | {"NOTIFIER_NAMESPACES": '{"orders": {"presence": true}}'})

@@ -138,7 +138,7 @@ def test_a_lone_surrogate_without_an_id_before_it_is_a_bad_frame():
 
 
 @pytest.mark.parametrize(
-    "line", ['{"id":1,"x":' + "[" * 40_000, '{"id":1,"ping":' + '{"a":' * 20_000]
+    "line", ['{"id":1,"x":' + "[" * 40_000, '{"id":1,"ping":' + '{"a":' * 15_000]
 )
 def test_a_nesting_bomb_is_answered_and_no_more(line):
     assert read(line) == [Refused(1, BAD_COMMAND)]
@@ -298,3 +298,13 @@ def test_states_look_like_this():
     assert centrifugo.state(live=False, reason="broker") == (
         '{"push":{"state":{"live":false,"reason":"broker"}}}'
     )
+
+
+@pytest.mark.parametrize("character", ["x", "é", "\U0001f600"])
+def test_a_frame_of_more_than_80_kib_is_refused_whole(character):
+    fits = (
+        f'{{"id":1,"ping":{{"x":"{character * ((80 * 1024 - 30) // len(character.encode()))}"}}}}'
+    )
+    assert centrifugo.read(fits)
+    with pytest.raises(BadFrame, match="80 KiB"):
+        centrifugo.read(fits + "\n" + fits)
