@@ -1,7 +1,7 @@
 """Thousands of clients in one process that is not the bottleneck: raw sockets, epoll, no JSON.
 
-Counts pushes inside frames, answers pings, and keeps the order of arrival. Speaks just enough of RFC 6455 and of the
-wire protocol to be a client, and trusts the server.
+Counts pushes inside frames, answers pings, and fails at the first gap. Speaks just enough of RFC
+6455 to be a client, and trusts the server.
 """
 
 from __future__ import annotations
@@ -13,12 +13,42 @@ import socket
 import struct
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 
-MASKED_PONG = b"\x81\x82\x00\x00\x00\x00{}"  # a zero mask is a mask
+PORTS_OF_AN_ADDRESS = 20_000  # loopback addresses differ, so that none runs out of ports
 
 
-def masked_text(text: bytes) -> bytes:
-    """Return a client's text frame (RFC 6455 §5.2), masked with zeros."""
+HANDSHAKE = (
+    "GET {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+    "Sec-WebSocket-Key: {key}\r\nSec-WebSocket-Version: 13\r\n\r\n"
+)
+
+
+@dataclass(frozen=True)
+class Dialect:
+    """What a server must be told to subscribe, and how its publications are recognised."""
+
+    path: str  # with {channel} in it where the path names the channel
+    marker: bytes  # once in every publication
+    hello: str = ""  # the first text frame, with {channel} in it
+    joined: bytes = b""  # comes once when the client is subscribed
+    ping: bytes = b""  # a text frame that must be answered …
+    pong: bytes = b""  # … with this one
+
+
+OURS = Dialect(
+    path="/connection/websocket",
+    marker=b'"pub":{',
+    hello='{{"id":1,"connect":{{}}}}\n{{"id":2,"subscribe":{{"channel":"{channel}"}}}}',
+    joined=b'"id":2',
+    ping=b"{}",
+    pong=b"{}",
+)
+"""Ours and Centrifugo's: the same protocol."""
+
+
+def text_frame(text: bytes) -> bytes:
+    """Return a client's text frame (RFC 6455 §5.2); a mask of zeros is a mask."""
     size = len(text)
     if size < 126:
         head = struct.pack("!BB", 0x81, 0x80 | size)
@@ -30,103 +60,98 @@ def masked_text(text: bytes) -> bytes:
 class Member:
     """One client."""
 
-    __slots__ = ("buffer", "name", "pushes", "socket")
+    __slots__ = ("buffer", "pushes", "socket")
 
-    def __init__(self, name: int, sock: socket.socket) -> None:
-        self.name = name
+    def __init__(self, sock: socket.socket) -> None:
         self.socket = sock
         self.buffer = b""
         self.pushes = 0
 
     def frames(self) -> list[bytes]:
         """Read what is there and return the payloads of all whole frames."""
-        data = self.buffer + self.socket.recv(1 << 20)
+        received = self.socket.recv(1 << 20)
+        if not received:
+            raise ConnectionError("the server went away")
+        data = self.buffer + received if self.buffer else received
         frames = []
-        at = 0
-        while len(data) - at >= 2:
-            size = data[at + 1]
-            head = 2
+        at, end = 0, len(data)
+        while end - at >= 2:
+            size, head = data[at + 1], 2
             if size == 126:
                 head, size = 4, int.from_bytes(data[at + 2 : at + 4], "big")
             elif size == 127:
                 head, size = 10, int.from_bytes(data[at + 2 : at + 10], "big")
-            if len(data) - at < head + size:
+            if end - at < head + size:
                 break
+            payload = data[at + head : at + head + size]
             if data[at] & 0x0F == 8:
-                raise ConnectionError(f"closed: {data[at + head : at + head + size]!r}")
-            frames.append(data[at + head : at + head + size])
+                raise ConnectionError(f"closed: {payload!r}")
+            if data[at] & 0x0F == 9:
+                self.socket.sendall(b"\x8a\x80\0\0\0\0")
+            else:
+                frames.append(payload)
             at += head + size
         self.buffer = data[at:]
         return frames
 
 
 class Crowd:
-    """All clients, subscribed to their channels."""
+    """All clients of one server, subscribed."""
 
     def __init__(
-        self, host: str, port: int, path: str, count: int, channel: Callable[[int], str]
+        self, port: int, dialect: Dialect, count: int, channel: Callable[[int], str]
     ) -> None:
+        self._port = port
+        self._dialect = dialect
+        self._pong = text_frame(dialect.pong)
         self._epoll = select.epoll()
-        self._members: dict[int, Member] = {}
+        self.members: dict[int, Member] = {}
         self.pushes = 0
-        self.bytes = 0
         for number in range(count):
-            self._join(number, host, port, path, channel(number))
+            self._join(number, channel(number))
 
-    def __len__(self) -> int:
-        return len(self._members)
-
-    def _join(self, number: int, host: str, port: int, path: str, channel: str) -> None:
-        # Loopback addresses differ, so that no address runs out of ports.
-        source = (f"127.0.0.{1 + number // 20000}", 0)
-        sock = socket.create_connection((host, port), source_address=source)
+    def _join(self, number: int, channel: str) -> None:
+        source = (f"127.0.0.{1 + number // PORTS_OF_AN_ADDRESS}", 0)
+        sock = socket.create_connection(
+            ("127.0.0.1", self._port), source_address=source, timeout=30
+        )
         key = base64.b64encode(os.urandom(16)).decode()
         sock.sendall(
-            f"GET {path} HTTP/1.1\r\nHost: {host}:{port}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-            f"Sec-WebSocket-Key: {key}\r\nSec-WebSocket-Version: 13\r\n\r\n".encode()
+            HANDSHAKE.format(path=self._dialect.path.format(channel=channel), key=key).encode()
         )
         head = b""
         while b"\r\n\r\n" not in head:
             head += sock.recv(4096)
         if b" 101 " not in head:
-            raise ConnectionError(head.decode())
-        member = Member(number, sock)
+            raise ConnectionError(head.decode(errors="replace"))
+        member = Member(sock)
         member.buffer = head.partition(b"\r\n\r\n")[2]
-        sock.sendall(
-            masked_text(
-                b'{"id":1,"connect":{}}\n{"id":2,"subscribe":{"channel":"%s"}}' % channel.encode()
-            )
-        )
+        if self._dialect.hello:
+            sock.sendall(text_frame(self._dialect.hello.format(channel=channel).encode()))
         seen = b""
-        while b'"id":2' not in seen:
+        while self._dialect.joined not in seen:
             seen += b"".join(member.frames())
         if b'"error"' in seen:
             raise ConnectionError(seen.decode())
         sock.setblocking(False)
-        self._members[sock.fileno()] = member
+        self.members[sock.fileno()] = member
         self._epoll.register(sock.fileno(), select.EPOLLIN)
 
     def read(self, seconds: float) -> None:
-        """Read what comes within a time, or the next of it."""
+        """Read what is there; wait for it at most so long."""
+        dialect = self._dialect
         for descriptor, _ in self._epoll.poll(seconds):
-            member = self._members[descriptor]
+            member = self.members[descriptor]
             for frame in member.frames():
-                self._frame(member, frame)
+                pushes = frame.count(dialect.marker)
+                member.pushes += pushes
+                self.pushes += pushes
+                if dialect.ping and (frame == dialect.ping or frame.endswith(b"\n" + dialect.ping)):
+                    member.socket.sendall(self._pong)
+                if b'"gap":{' in frame:
+                    raise AssertionError(f"a gap without a fault: {frame[:300]!r}")
 
-    def _frame(self, member: Member, frame: bytes) -> None:
-        if frame == b"{}":
-            member.socket.sendall(MASKED_PONG)
-            return
-        self.bytes += len(frame)
-        pushes = frame.count(b'"pub":{')
-        if frame.endswith(b"\n{}"):
-            member.socket.sendall(MASKED_PONG)
-        if b'"gap":{' in frame:
-            raise AssertionError(f"a gap without a fault: {frame[:300]!r}")
-        member.pushes += pushes
-        self.pushes += pushes
-
-    def read_until(self, pushes: int, seconds: float = 30.0) -> None:
+    def read_until(self, pushes: int, seconds: float = 60.0) -> None:
         """Read until so many pushes have come in all."""
         deadline = time.monotonic() + seconds
         while self.pushes < pushes:
@@ -135,6 +160,7 @@ class Crowd:
             self.read(1.0)
 
     def close(self) -> None:
-        for member in self._members.values():
+        """Leave without a word."""
+        for member in self.members.values():
             member.socket.close()
         self._epoll.close()

@@ -1,0 +1,210 @@
+"""The servers that are measured: how each is started, spoken to and published on."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from channels_redis.pubsub import RedisPubSubChannelLayer
+
+from bench.crowd import OURS, Dialect
+from realtime.brokers.redis_sync import SyncRedisBroker
+from realtime.publication import Publication
+
+ROOT = Path(__file__).resolve().parents[1]
+SERVER_CPU, OTHERS_CPU = 0, 1
+CHANNEL = "public:bench"
+DATA = {"text": "x" * 100}
+TICK = os.sysconf("SC_CLK_TCK")
+
+
+def free_port() -> int:
+    """Return a port that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+class Server:
+    """One server process on a processor of its own; everything else runs on the other one."""
+
+    name = ""
+    dialect: Dialect = OURS
+    channel = CHANNEL
+
+    def __init__(self, redis_url: str) -> None:
+        self.redis_url = redis_url
+        self.port = free_port()
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def command(self) -> list[str]:
+        """Return what starts it."""
+        raise NotImplementedError
+
+    def environment(self) -> dict[str, str]:
+        """Return the variables that it needs."""
+        return {}
+
+    def publish(self, count: int) -> None:
+        """Publish so many times, in one go where that is possible."""
+        raise NotImplementedError
+
+    def start(self) -> None:
+        """Start it and wait until it listens."""
+        self._process = subprocess.Popen(
+            self.command(),
+            cwd=ROOT,
+            env={**os.environ, "REDIS_URL": self.redis_url, **self.environment()},
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            preexec_fn=lambda: os.sched_setaffinity(0, {SERVER_CPU}),
+        )
+        deadline = time.monotonic() + 30
+        while not self._listens():
+            if time.monotonic() > deadline or self._process.poll() is not None:
+                raise RuntimeError(f"{self.name} did not start")
+            time.sleep(0.02)
+
+    def _listens(self) -> bool:
+        with socket.socket() as probe:
+            return probe.connect_ex(("127.0.0.1", self.port)) == 0
+
+    def stop(self) -> None:
+        """End it."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+
+    def cpu_seconds(self) -> tuple[float, float]:
+        """Return what the process has used so far: in user mode, in the kernel."""
+        assert self._process is not None
+        fields = Path(f"/proc/{self._process.pid}/stat").read_text().rpartition(")")[2].split()
+        return int(fields[11]) / TICK, int(fields[12]) / TICK
+
+    def resident_bytes(self) -> int:
+        """Return the resident memory of the process."""
+        assert self._process is not None
+        pages = int(Path(f"/proc/{self._process.pid}/statm").read_text().split()[1])
+        return pages * os.sysconf("SC_PAGE_SIZE")
+
+
+class Ours(Server):
+    """The service, one worker, as the Procfile runs it."""
+
+    name = "notifier"
+
+    def __init__(self, redis_url: str) -> None:
+        super().__init__(redis_url)
+        self._broker = SyncRedisBroker(redis_url)
+        self._publication = Publication.of(CHANNEL, DATA)
+
+    def command(self) -> list[str]:
+        return [
+            *(
+                sys.executable,
+                "-m",
+                "uvicorn",
+                "notifier.asgi:application",
+                "--port",
+                str(self.port),
+            ),
+            *("--ws", "websockets-sansio", "--ws-per-message-deflate", "false", "--no-access-log"),
+            *("--log-level", "warning", "--backlog", "4096"),
+        ]
+
+    def environment(self) -> dict[str, str]:
+        return {
+            "DJANGO_SETTINGS_MODULE": "notifier.settings",
+            "DEBUG": "0",
+            "HTTPS": "0",
+            "SECRET_KEY": "only for measuring, but long enough to be taken for a key",
+            "NOTIFIER_API_KEY": "bench-key-that-is-long-enough-to-be-taken",
+            "ALLOWED_HOSTS": "127.0.0.1",
+        }
+
+    def publish(self, count: int) -> None:
+        if count == 1:
+            self._broker.publish(self._publication)
+        else:
+            self._broker.publish_many([self._publication] * count)
+
+
+class Floor(Server):
+    """A bare `transport.write`."""
+
+    name = "floor"
+    dialect = Dialect(path="/", marker=b'"pub":{')
+
+    def command(self) -> list[str]:
+        return [sys.executable, "-m", "bench.peers.floor", str(self.port)]
+
+    def start(self) -> None:
+        super().start()
+        self._control = socket.create_connection(("127.0.0.1", self.port))
+
+    def publish(self, count: int) -> None:
+        for _ in range(count):
+            self._control.sendall(b"PUBLISH\n")
+
+    def stop(self) -> None:
+        self._control.close()
+        super().stop()
+
+
+class Tutorial(Server):
+    """The Channels tutorial."""
+
+    dialect = Dialect(path="/ws/chat/{channel}/", marker=b'{"message"')
+    channel = "bench"
+    server = "uvicorn"
+
+    @property
+    def name(self) -> str:  # type: ignore[override]
+        return f"Channels tutorial, {self.server}"
+
+    def command(self) -> list[str]:
+        app = "bench.peers.tutorial:application"
+        if self.server == "daphne":
+            return [sys.executable, "-m", "daphne", "-p", str(self.port), app]
+        return [
+            *(sys.executable, "-m", "uvicorn", app, "--port", str(self.port), "--no-access-log"),
+            *("--log-level", "warning", "--lifespan", "off", "--backlog", "4096"),
+        ]
+
+    def start(self) -> None:
+        super().start()
+        self._runner = asyncio.Runner()
+        self._layer = RedisPubSubChannelLayer(hosts=[self.redis_url])
+
+    def publish(self, count: int) -> None:
+        self._runner.run(self._publish(count))
+
+    async def _publish(self, count: int) -> None:
+        for _ in range(count):
+            message = {"type": "chat.message", "message": DATA["text"]}
+            await self._layer.group_send(self.channel, message)
+
+    def stop(self) -> None:
+        self._runner.run(self._layer.flush())
+        self._runner.close()
+        super().stop()
+
+
+class TutorialOnDaphne(Tutorial):
+    """The same on Daphne."""
+
+    server = "daphne"
+
+
+SERVERS: dict[str, Callable[[str], Server]] = {
+    "notifier": Ours,
+    "floor": Floor,
+    "tutorial": Tutorial,
+    "tutorial-daphne": TutorialOnDaphne,
+}
