@@ -1,9 +1,9 @@
 """What one client may do next, and what follows from what it says.
 
-The machine of one connection: *new → connected → ended*. It decides command by command, in the
-order in which they came, as if each had already been done; `Conversation` carries the decisions out
-in the same order. No socket, no clock. Clients are anonymous until identity is built, so the
-namespaces alone decide (docs/protocol.md#permissions).
+The machine of one connection: *new → connected*, until somebody does what an `End` says. It decides
+command by command, in the order in which they came, as if each had already been done;
+`Conversation` carries the decisions out in the same order. No socket, no clock. Clients are
+anonymous until identity is built, so the namespaces alone decide (docs/protocol.md#permissions).
 """
 
 from __future__ import annotations

@@ -176,6 +176,14 @@ class Driver:
             self._outbox = Outbox(self._outbox_bytes, self._protocol.gap)
         if not self._outbox.add(entry):
             self.end(SLOW)
+        elif self._corked and self._outbox.control_bytes > FRAME_BYTES // 2:
+            self._let_go()
+
+    def _let_go(self) -> None:
+        """Only the cork holds it back, and it makes a frame: hundreds of replies are no sin."""
+        self._corked = False
+        self._drain()
+        self._corked = self._blocked = True
 
     def _write(self, text: str, size: int) -> None:
         flow = self.flow

@@ -72,7 +72,8 @@ class Heartbeat:
         self._end_overdue(now)
         self._now_at = (self._now_at + 1) % len(self._buckets)
         for driver in list(self._buckets[self._now_at]):
-            driver.ping()
+            if not driver.is_owed_an_answer:
+                driver.ping()
         self._on_tick()
 
     def _end_stale(self, now: float) -> None:

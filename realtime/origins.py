@@ -26,11 +26,11 @@ def may_connect(origins: Sequence[str], host: str | None, allowed: Sequence[str]
         return True
     if len(origins) > 1:
         return False
+    if "*" in allowed or origins[0] in allowed:
+        return True  # whatever its scheme: apps in a web view have one of their own, or "null"
     origin = _parsed(origins[0])
     if origin is None:
         return False
-    if "*" in allowed:
-        return True
     if host is not None and _is_same_host(origin, host):
         return True
     return any(

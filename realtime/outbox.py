@@ -61,7 +61,7 @@ Entry = Pushes | Missed | Control
 class Outbox:
     """The waiting entries of one connection."""
 
-    __slots__ = ("_control_bytes", "_entries", "_limit", "_render_gap", "bytes")
+    __slots__ = ("_entries", "_limit", "_render_gap", "bytes", "control_bytes")
 
     def __init__(self, limit: int, render_gap: Callable[[str, Gap, str], str]) -> None:
         """Make an empty outbox.
@@ -73,7 +73,7 @@ class Outbox:
         self._entries: deque[Entry] = deque()
         self._limit = limit
         self._render_gap = render_gap
-        self._control_bytes = 0
+        self.control_bytes = 0
         self.bytes = 0
 
     def __bool__(self) -> bool:
@@ -86,8 +86,8 @@ class Outbox:
         """
         self._entries.append(entry)
         if isinstance(entry, Control):
-            self._control_bytes += entry.size
-            return self._control_bytes <= CONTROL_BYTES
+            self.control_bytes += entry.size
+            return self.control_bytes <= CONTROL_BYTES
         self.bytes += entry.size
         return self.bytes <= self._limit or self._shed()
 
@@ -116,7 +116,7 @@ class Outbox:
 
     def _release(self, entry: Entry) -> str:
         if isinstance(entry, Control):
-            self._control_bytes -= entry.size
+            self.control_bytes -= entry.size
         else:
             self.bytes -= entry.size
         return entry.text

@@ -17,7 +17,7 @@ from realtime.envelope import Envelope
 from realtime.gaps import Gap, GapDetector, Position
 from realtime.namespaces import Namespace
 
-KEPT_LIMIT = 1024
+KEPT_LIMIT = 256
 """Arrivals that wait while a position is read; what is pushed out beyond it shows as a gap."""
 
 Listener = TypeVar("Listener")

@@ -285,3 +285,19 @@ def test_hundreds_of_replies_that_nobody_reads_close_the_connection(
             assert driver.ended
 
     run(scene())
+
+
+def test_hundreds_of_replies_in_one_go_are_no_sin(run: Callable[[Any], None]) -> None:
+    """700 subscribes after a reconnect have 70 KiB of replies: more than may wait, but none waits."""
+
+    async def scene() -> None:
+        server = Server()
+        async with attached(server.send) as driver:
+            with driver.corked():
+                for n in range(700):
+                    driver.say(f"{n:0100}")
+            assert not driver.ended
+            assert len("\n".join(server.texts).split("\n")) == 700
+            assert len(server.texts) < 5
+
+    run(scene())

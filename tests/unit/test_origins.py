@@ -77,8 +77,14 @@ def test_an_allowed_origin_that_is_none_allows_nobody(allowed):
     assert not may_connect([APP], "a.example", [allowed])
 
 
-def test_a_star_allows_every_page():
-    assert may_connect(["https://anybody.example"], None, ["*"])
+@pytest.mark.parametrize("origin", ["https://anybody.example", "capacitor://localhost", "null"])
+def test_a_star_allows_every_page_and_every_app(origin):
+    assert may_connect([origin], None, ["*"])
+
+
+def test_an_app_with_a_scheme_of_its_own_can_be_allowed():
+    assert may_connect(["capacitor://localhost"], None, [APP, "capacitor://localhost"])
+    assert not may_connect(["capacitor://localhost"], None, [APP])
 
 
 @pytest.mark.parametrize(
@@ -103,7 +109,7 @@ def test_a_star_allows_every_page():
         "https://a.example, https://b.example",
     ],
 )
-@pytest.mark.parametrize("allowed", [[], ["*"]])
+@pytest.mark.parametrize("allowed", [[], [APP]])
 def test_what_is_no_origin_of_a_page_may_not_connect(origin, allowed):
     assert not may_connect([origin], "a.example", allowed)
 
