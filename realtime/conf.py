@@ -13,11 +13,16 @@ from typing import Any
 from urllib.parse import SplitResult, parse_qs, urlsplit
 
 from django.conf import settings as django_settings
+from django.core.exceptions import ImproperlyConfigured
 
 from realtime.errors import ConfigurationError
 from realtime.namespaces import Namespaces
 
 PREFIX = "REALTIME_"
+
+
+class ImproperSetting(ConfigurationError, ImproperlyConfigured):
+    """A setting that cannot work, as Django's own commands know to tell it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -179,9 +184,12 @@ def _is_origin(text: str) -> bool:
 def _namespaces(name: str, value: Any) -> Mapping[str, Mapping[str, object]]:
     if not isinstance(value, Mapping):
         raise _wrong(name, "must be a mapping from names to options")
-    Namespaces(value)  # raises for what is wrong inside
+    try:
+        Namespaces(value)
+    except ConfigurationError as error:
+        raise ImproperSetting(error.setting, error.problem) from error
     return value
 
 
-def _wrong(name: str, problem: str) -> ConfigurationError:
-    return ConfigurationError(PREFIX + name.upper(), problem)
+def _wrong(name: str, problem: str) -> ImproperSetting:
+    return ImproperSetting(PREFIX + name.upper(), problem)

@@ -17,8 +17,7 @@ from django.core.signals import setting_changed
 from realtime.api import Access
 from realtime.brokers.redis import RedisBroker
 from realtime.brokers.redis_sync import SyncRedisBroker
-from realtime.conf import PREFIX, Settings
-from realtime.errors import ConfigurationError
+from realtime.conf import PREFIX, ImproperSetting, Settings
 from realtime.hub import Hub
 from realtime.namespaces import Namespaces
 from realtime.publisher import Publisher, SyncPublisher
@@ -141,7 +140,7 @@ def redis_url() -> str:
         ConfigurationError: No setting says so.
     """
     if not settings().redis_url:
-        raise ConfigurationError(
+        raise ImproperSetting(
             "REALTIME_REDIS_URL", "is not set: start `make run`, or set it (the service: REDIS_URL)"
         )
     return settings().redis_url

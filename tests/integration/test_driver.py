@@ -288,7 +288,7 @@ def test_hundreds_of_replies_that_nobody_reads_close_the_connection(
 
 
 def test_hundreds_of_replies_in_one_go_are_no_sin(run: Callable[[Any], None]) -> None:
-    """700 subscribes after a reconnect have 70 KiB of replies: more than may wait, but none waits."""
+    """700 subscribes after a reconnect: more replies than may wait, but none of them waits."""
 
     async def scene() -> None:
         server = Server()
