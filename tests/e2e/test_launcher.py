@@ -306,9 +306,9 @@ def test_serve_runs_several_workers_on_one_socket(launch, valkey):
 
 
 def test_a_service_that_cannot_start_ends_and_leaves_the_reason(launch):
-    service = launch(NOTIFIER_NAMESPACES='{"news": {"no_such_option": true}}')
+    service = launch(NOTIFIER_REDIS_PREFIX="no {braces}")
     assert service.process.wait(60) == 1
-    assert "no_such_option" in service.err.read_text()
+    assert "REALTIME_REDIS_PREFIX" in service.err.read_text()
     assert "ended with code" in service.err.read_text().splitlines()[-1]
 
 
