@@ -114,7 +114,13 @@ class Ours(Server):
                 "--port",
                 str(self.port),
             ),
-            *("--ws", "websockets-sansio", "--ws-per-message-deflate", "false", "--no-access-log"),
+            *(
+                "--ws",
+                "notifier.websocket:WebSocketProtocol",
+                "--ws-per-message-deflate",
+                "false",
+                "--no-access-log",
+            ),
             *("--log-level", "warning", "--backlog", "4096"),
         ]
 

@@ -19,6 +19,8 @@ from typing import Any
 
 import uvicorn
 
+from notifier.websocket import WebSocketProtocol
+
 logger = logging.getLogger("notifier.server")
 
 # How long a proxy has to notice that /readyz says no, before it meets a closed port.
@@ -126,8 +128,8 @@ def server_config(app: Any) -> uvicorn.Config:
         app,
         interface="asgi3",
         lifespan="on",
-        # Real back-pressure since 0.52.1; the two others are deprecated or slower.
-        ws="websockets-sansio",
+        # Ours also takes ready frames; the other two of uvicorn's are deprecated or slower.
+        ws=WebSocketProtocol,
         ws_max_size=WEBSOCKET_FRAME_BYTES,
         # One heartbeat, not two: ours is in the protocol, where clients and flow control use it.
         ws_ping_interval=None,

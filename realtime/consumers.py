@@ -14,6 +14,7 @@ from django.http.request import split_domain_port, validate_host
 from realtime import wiring
 from realtime.codes import SERVER_ERROR
 from realtime.conversation import Conversation
+from realtime.driver import WIRE
 from realtime.origins import may_connect
 
 logger = logging.getLogger(__name__)
@@ -40,7 +41,8 @@ class RealtimeConsumer(AsyncConsumer):  # type: ignore[misc]  # Channels has no 
         await send({"type": "websocket.accept"})
         task = asyncio.current_task()
         assert task is not None  # noqa: S101 - ASGI apps run in tasks
-        conversation = wiring.node().running_hub().attach(send, task)
+        wire = scope.get("extensions", {}).get(WIRE)
+        conversation = wiring.node().running_hub().attach(send, task, wire)
         try:
             await _listen(conversation, receive)
         except asyncio.CancelledError:

@@ -1,5 +1,8 @@
 """Writes to one connection, without ever making the hub wait for it.
 
+Two ways lead into a socket. A server that offers a `Wire` takes ready frames, made once for all
+connections: a call and a system call. Everywhere else it is ASGI's `send`.
+
 `send` is driven one step, inside the connection's own context. Usually that finishes it: the server
 has put the frame into the socket. If it suspends, one task finishes it, the connection is blocked,
 and what comes meanwhile waits in the outbox. Nothing else in the project calls `send` once a
@@ -13,14 +16,15 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Generator, Iterator, MutableMapping
+from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterator, MutableMapping
 from contextlib import contextmanager
 from contextvars import Context
-from typing import Any
+from typing import Any, Protocol
 
 from realtime.codes import SLOW, Close
 from realtime.flow import PONG_SECONDS, SLOWEST_BYTES_PER_SECOND, Flow
-from realtime.outbox import Control, Entry, Outbox
+from realtime.frames import text_frame
+from realtime.outbox import Control, Entry, Outbox, Pushes
 from realtime.protocols import WireProtocol
 
 logger = logging.getLogger(__name__)
@@ -28,8 +32,28 @@ logger = logging.getLogger(__name__)
 FRAME_BYTES = 64 * 1024
 """Joined pushes in one frame; stock clients refuse frames over 1 MiB for good."""
 
+WIRE = "realtime.wire"
+"""The name under which a server offers a `Wire` in ``scope["extensions"]``."""
+
 Message = MutableMapping[str, Any]
 Send = Callable[[Message], Awaitable[None]]
+
+
+class Wire(Protocol):
+    """A server's own way into a socket. Everything but the close frame then goes this way.
+
+    A middleware around `send` does not see it, so only a server that has none may offer it.
+    """
+
+    def write(self, frame: bytes) -> bool:
+        """Write a ready frame; False says that the next one should wait until `drained`.
+
+        Raises:
+            OSError: The client has gone.
+        """
+
+    async def drained(self) -> None:
+        """Wait until more can be written."""
 
 
 class Driver:
@@ -52,6 +76,7 @@ class Driver:
         "_suspended_at",
         "_task",
         "_watch",
+        "_wire",
         "ended",
         "flow",
         "on_end",
@@ -67,6 +92,7 @@ class Driver:
         outbox_bytes: int,
         window_bytes: int,
         watch: Callable[[Driver], None],
+        wire: Wire | None = None,
     ) -> None:
         """Take over a connection.
 
@@ -78,6 +104,7 @@ class Driver:
             outbox_bytes: What may wait here.
             window_bytes: What may be on its way to the client.
             watch: Called when the client owes an answer from now on.
+            wire: The server's own way, if it offers one.
         """
         self._send = send
         self._protocol = protocol
@@ -87,6 +114,7 @@ class Driver:
         self._outbox_bytes = outbox_bytes
         self._outbox: Outbox | None = None
         self._watch = watch
+        self._wire = wire
         self._finisher: asyncio.Task[None] | None = None
         self._suspended_at = 0.0
         self._corked = False
@@ -100,6 +128,8 @@ class Driver:
         """Write an entry now, or let it wait in the outbox. The hot path: one call per delivery."""
         if self._blocked:
             self._store(entry)
+        elif self._wire is not None and type(entry) is Pushes and entry.frame:
+            self._write_frame(self._wire, entry.frame, entry.size)
         else:
             self._write(entry.text, entry.size)
 
@@ -125,9 +155,9 @@ class Driver:
     def ping(self) -> None:
         """Ask for a pong: before what waits in the outbox, but never behind a suspended send."""
         if self._finisher is None and not self.ended:
-            self._start({"type": "websocket.send", "text": self._protocol.PING})
             self.flow.pinged(self._loop.time())
             self._watch(self)
+            self._put(self._protocol.PING)
 
     def pong(self) -> None:
         """The client answered a ping."""
@@ -186,13 +216,37 @@ class Driver:
         self._corked = self._blocked = True
 
     def _write(self, text: str, size: int) -> None:
+        self.flow.written += size
+        self._put(text)
+        if self.flow.written >= self.flow.mark:
+            self._look_at_flow()
+
+    def _write_frame(self, wire: Wire, frame: bytes, size: int) -> None:
         flow = self.flow
         flow.written += size
-        self._start({"type": "websocket.send", "text": text})
+        try:
+            if not wire.write(frame):
+                self._suspend(wire.drained())
+        except OSError as error:
+            self._broke(error)
         if flow.written >= flow.mark:
-            if flow.wants_ping:
-                self.ping()
-            self._blocked = self._is_blocked()
+            self._look_at_flow()
+
+    def _look_at_flow(self) -> None:
+        if self.flow.wants_ping:
+            self.ping()
+        self._blocked = self._is_blocked()
+
+    def _put(self, text: str) -> None:
+        """Put a text into the socket, whichever way leads there."""
+        if self._wire is None:
+            self._start({"type": "websocket.send", "text": text})
+            return
+        try:
+            if not self._wire.write(text_frame(text.encode())):
+                self._suspend(self._wire.drained())
+        except OSError as error:
+            self._broke(error)
 
     def _drain(self) -> None:
         """Write what waits, as far as the connection takes it."""
@@ -224,9 +278,12 @@ class Driver:
         except Exception as error:  # noqa: BLE001 - a server may raise anything here; it ends this connection only
             self._broke(error)
             return
+        self._suspend(_completed(_Rest(steps, waits_for)))
+
+    def _suspend(self, rest: Coroutine[Any, Any, None]) -> None:
+        """Nothing more is written until the rest of the last write is done."""
         self._blocked = True
         self._suspended_at = self._loop.time()
-        rest = _completed(_Rest(steps, waits_for))
         self._finisher = self._loop.create_task(rest, context=self._context)
         self._finisher.add_done_callback(self._finished)
         self._watch(self)

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 
 from realtime.codes import SERVER_ERROR
 from realtime.driver import FRAME_BYTES, Driver
+from realtime.frames import text_frame
 from realtime.gaps import Gap, Position
 from realtime.outbox import Control, Entry, Missed, Pushes
 from realtime.protocols import WireProtocol
@@ -77,15 +78,17 @@ class _Batch:
         """Join the publications that follow on each other to the text of one frame."""
         if not self._texts:
             return
+        text = "\n".join(self._texts)
         pushes = Pushes(
             channel=self._channel.name,
             epoch=self._first.epoch,
             first=self._first.offset,
             last=self._last.offset,
-            text="\n".join(self._texts),
+            text=text,
             size=self._size - 1,
             newest=self._texts[-1],
             overflow=self._channel.namespace.overflow,
+            frame=text_frame(text.encode()),
         )
         self._entries.append(pushes)
         self._texts = []

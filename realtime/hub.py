@@ -22,7 +22,7 @@ from realtime.canary import SEND_EVERY_SECONDS, Canary
 from realtime.codes import SHUTDOWN
 from realtime.connection import CHANNELS_LIMIT, Connection
 from realtime.conversation import Conversation, Publish
-from realtime.driver import Driver, Send
+from realtime.driver import Driver, Send, Wire
 from realtime.envelope import opened
 from realtime.errors import BrokerError, BrokerUnavailable, EnvelopeError
 from realtime.fanout import Fanout, Listener
@@ -166,12 +166,13 @@ class Hub:
 
     # ----------------------------------------------------------- connections
 
-    def attach(self, send: Send, task: asyncio.Task[Any]) -> Conversation:
+    def attach(self, send: Send, task: asyncio.Task[Any], wire: Wire | None = None) -> Conversation:
         """Take over an accepted connection; from now on only the hub sends.
 
         Args:
             send: The ASGI send of the connection.
             task: The one that reads from it, which must be the current one.
+            wire: The server's own way for ready frames, if it offers one.
         """
         connection = Connection(
             self._protocol,
@@ -189,6 +190,7 @@ class Hub:
             outbox_bytes=self._outbox_bytes,
             window_bytes=self._window_bytes,
             watch=self._heartbeat.watch,
+            wire=wire,
         )
         conversation = Conversation(self, connection, self._protocol, driver)
         driver.on_end = conversation.release

@@ -31,6 +31,8 @@ class Pushes(NamedTuple):
     newest: str
     """The push of ``last`` alone."""
     overflow: Overflow
+    frame: bytes = b""
+    """The text as a frame, made once for all connections; empty where nobody has made it."""
 
 
 class Missed(NamedTuple):
@@ -192,4 +194,6 @@ def _joined(before: Gap, after: Gap) -> Gap:
 
 
 def _last_of(entry: Pushes) -> Pushes:
-    return entry._replace(first=entry.last, text=entry.newest, size=len(entry.newest.encode()))
+    return entry._replace(
+        first=entry.last, text=entry.newest, size=len(entry.newest.encode()), frame=b""
+    )

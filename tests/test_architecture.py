@@ -16,7 +16,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 
 RULES = {
-    "errors", "codes", "names", "namespaces", "publication", "envelope", "gaps", "outbox", "flow",
+    "errors", "codes", "names", "namespaces", "publication", "envelope", "gaps", "outbox", "flow", "frames",
     "registry", "connection", "canary", "origins", "tracker", "protocols",
 }  # fmt: skip
 PUBLISHING = {"publisher"}

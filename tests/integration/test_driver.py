@@ -13,7 +13,8 @@ import pytest
 import uvloop
 
 from realtime.codes import SHUTDOWN
-from realtime.driver import Driver
+from realtime.driver import Driver, Wire
+from realtime.frames import text_frame
 from realtime.namespaces import Overflow
 from realtime.outbox import Pushes
 from realtime.protocols import centrifugo
@@ -54,7 +55,7 @@ class Server:
 
 
 @contextlib.asynccontextmanager
-async def attached(send: Send, **limits: int) -> Any:
+async def attached(send: Send, wire: Wire | None = None, **limits: int) -> Any:
     """A driver over ``send``, with a task of its own that reads, as the consumer does."""
 
     async def read() -> None:
@@ -72,6 +73,7 @@ async def attached(send: Send, **limits: int) -> Any:
         outbox_bytes=limits.get("outbox_bytes", 4096),
         window_bytes=limits.get("window_bytes", 1024 * 1024),
         watch=lambda driver: None,
+        wire=wire,
     )
     await asyncio.sleep(0)
     yield driver
@@ -299,5 +301,74 @@ def test_hundreds_of_replies_in_one_go_are_no_sin(run: Callable[[Any], None]) ->
             assert not driver.ended
             assert len("\n".join(server.texts).split("\n")) == 700
             assert len(server.texts) < 5
+
+    run(scene())
+
+
+class Socket:
+    """A server's own way for ready frames: what a `Wire` is."""
+
+    def __init__(self) -> None:
+        self.frames: list[bytes] = []
+        self.has_room = asyncio.Event()
+        self.has_room.set()
+        self.is_gone = False
+
+    def write(self, frame: bytes) -> bool:
+        if self.is_gone:
+            raise ConnectionResetError
+        self.frames.append(frame)
+        return self.has_room.is_set()
+
+    async def drained(self) -> None:
+        await self.has_room.wait()
+
+
+async def not_this_way(message: Message) -> None:
+    assert message["type"] == "websocket.close"
+
+
+def test_a_wire_gets_the_very_frame_that_was_made_for_all(run: Callable[[Any], None]) -> None:
+    async def scene() -> None:
+        one, two = Socket(), Socket()
+        entry = push(1)._replace(frame=text_frame(b"push 1"))
+        async with (
+            attached(not_this_way, wire=one) as a,
+            attached(not_this_way, wire=two) as b,
+        ):
+            for driver in (a, b):
+                driver.push(entry)
+                driver.say("a reply")
+        assert one.frames[0] is two.frames[0] is entry.frame
+        assert one.frames[1] == text_frame(b"a reply")
+
+    run(scene())
+
+
+def test_a_full_wire_holds_back_what_follows_until_it_is_drained(
+    run: Callable[[Any], None],
+) -> None:
+    async def scene() -> None:
+        socket = Socket()
+        async with attached(not_this_way, wire=socket) as driver:
+            socket.has_room.clear()
+            for n in range(1, 4):
+                driver.push(push(n)._replace(frame=text_frame(b"push %d" % n)))
+            assert socket.frames == [text_frame(b"push 1")]
+            assert driver.is_owed_an_answer
+            socket.has_room.set()
+            await eventually(lambda: len(socket.frames) == 2)
+            assert socket.frames[1] == text_frame(b"push 2\npush 3")
+
+    run(scene())
+
+
+def test_a_wire_whose_client_has_gone_ends_its_connection(run: Callable[[Any], None]) -> None:
+    async def scene() -> None:
+        socket = Socket()
+        async with attached(not_this_way, wire=socket) as driver:
+            socket.is_gone = True
+            driver.push(push(1)._replace(frame=text_frame(b"push 1")))
+            assert driver.ended
 
     run(scene())

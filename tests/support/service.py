@@ -15,7 +15,8 @@ import httpx
 from tests.support.eventually import eventually_sync
 
 ROOT = Path(__file__).resolve().parents[2]
-SERVERS = ("uvicorn", "daphne")
+SERVERS = ("uvicorn", "daphne", "framed")
+"""Stock uvicorn, Daphne, and uvicorn with the protocol class of the service, which takes frames."""
 KEY = {"X-API-Key": "test-key"}
 
 
@@ -81,8 +82,10 @@ class Service:
                 "0",
                 self._app,
             ]
+        framed = self.server == "framed"
+        ws = "notifier.websocket:WebSocketProtocol" if framed else "websockets-sansio"
         return [
-            *("uvicorn", self._app, "--port", str(self.port), "--ws", "websockets-sansio"),
+            *("uvicorn", self._app, "--port", str(self.port), "--ws", ws),
             *("--ws-per-message-deflate", "false", "--timeout-graceful-shutdown", "5"),
         ]
 

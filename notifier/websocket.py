@@ -1,0 +1,40 @@
+"""uvicorn's WebSocket protocol, with a way for ready frames.
+
+A frame for a thousand connections is made once, by the hub, and written a thousand times: what
+uvicorn would do for each of them (an ASGI message, a frame object, its serialisation) costs more
+than the system call (ADR-0014). The back-pressure is uvicorn's own.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from uvicorn.protocols.utils import ClientDisconnected
+from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
+
+EXTENSION = "realtime.wire"  # where realtime.driver looks for it
+
+
+class WebSocketProtocol(WebSocketsSansIOProtocol):
+    """Offers itself to the app as the extension ``realtime.wire`` (see `realtime.driver.Wire`)."""
+
+    def handle_connect(self, event: Any) -> None:
+        """Let a handshake begin; the app's task has not run yet when this returns."""
+        super().handle_connect(event)
+        if not self.handshake_complete:  # it was not refused
+            self.scope["extensions"][EXTENSION] = self  # type: ignore[assignment]
+
+    def write(self, frame: bytes) -> bool:
+        """Write a ready frame; False when the next one should wait until `drained`.
+
+        Raises:
+            ClientDisconnected: the client has gone, or the connection is closing.
+        """
+        if self.disconnected or self.close_sent:
+            raise ClientDisconnected
+        self.transport.write(frame)
+        return self.writable.is_set()
+
+    async def drained(self) -> None:
+        """Wait until the socket takes more; also returns when the client has gone."""
+        await self.writable.wait()
