@@ -1,27 +1,32 @@
-"""Thousands of clients in one process that is not the bottleneck: raw sockets, epoll, no JSON.
+"""Thousands of clients in one process that is not the bottleneck: raw sockets, one epoll, no JSON.
 
-Counts pushes inside frames, answers pings, and fails at the first gap. Speaks just enough of RFC
-6455 to be a client, and trusts the server.
+Counts pushes inside frames, answers pings, and keeps every gap. Speaks just enough of RFC 6455 to
+be a client, and trusts the server.
 """
 
 from __future__ import annotations
 
 import base64
+import errno
+import heapq
 import os
+import random
+import re
 import select
 import socket
 import struct
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 PORTS_OF_AN_ADDRESS = 20_000  # loopback addresses differ, so that none runs out of ports
-
-
+AT_ONCE = 256  # handshakes under way
 HANDSHAKE = (
     "GET {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
     "Sec-WebSocket-Key: {key}\r\nSec-WebSocket-Version: 13\r\n\r\n"
 )
+SENT_AT = re.compile(rb'"t":(\d+)')
+GAP = re.compile(rb'"gap":\{"epoch":"\w+","from":(\d+),"to":(\d+),"reason":"(\w+)"')
 
 
 @dataclass(frozen=True)
@@ -57,15 +62,17 @@ def text_frame(text: bytes) -> bytes:
     return head + b"\0\0\0\0" + text
 
 
+@dataclass(slots=True, eq=False)
 class Member:
     """One client."""
 
-    __slots__ = ("buffer", "pushes", "socket")
-
-    def __init__(self, sock: socket.socket) -> None:
-        self.socket = sock
-        self.buffer = b""
-        self.pushes = 0
+    number: int
+    socket: socket.socket
+    stage: str = "connecting"  # connecting, upgrading, joining, joined
+    buffer: bytes = b""
+    pushes: int = 0
+    timed: bool = False
+    gaps: list[tuple[int, int, str]] = field(default_factory=list)
 
     def frames(self) -> list[bytes]:
         """Read what is there and return the payloads of all whole frames."""
@@ -96,71 +103,212 @@ class Member:
 
 
 class Crowd:
-    """All clients of one server, subscribed."""
+    """All clients of one server."""
 
-    def __init__(
-        self, port: int, dialect: Dialect, count: int, channel: Callable[[int], str]
-    ) -> None:
+    def __init__(self, port: int, dialect: Dialect, channel: Callable[[int], str]) -> None:
         self._port = port
         self._dialect = dialect
+        self._channel = channel
         self._pong = text_frame(dialect.pong)
-        self._epoll = select.epoll()
+        self.epoll = select.epoll()
+        self.others: dict[int, Callable[[], None]] = {}  # sockets of somebody else on this epoll
         self.members: dict[int, Member] = {}
+        self.joined = 0
         self.pushes = 0
-        for number in range(count):
-            self._join(number, channel(number))
+        self.lost: list[int] = []  # numbers of the members that the server has left
+        self.latencies: list[float] = []  # seconds, of members that are `timed`
+        self._waiting: list[tuple[float, int]] = []  # (not before, number)
+        self._under_way = 0
 
-    def _join(self, number: int, channel: str) -> None:
-        source = (f"127.0.0.{1 + number // PORTS_OF_AN_ADDRESS}", 0)
-        sock = socket.create_connection(
-            ("127.0.0.1", self._port), source_address=source, timeout=30
-        )
-        key = base64.b64encode(os.urandom(16)).decode()
-        sock.sendall(
-            HANDSHAKE.format(path=self._dialect.path.format(channel=channel), key=key).encode()
-        )
-        head = b""
-        while b"\r\n\r\n" not in head:
-            head += sock.recv(4096)
-        if b" 101 " not in head:
-            raise ConnectionError(head.decode(errors="replace"))
-        member = Member(sock)
-        member.buffer = head.partition(b"\r\n\r\n")[2]
-        if self._dialect.hello:
-            sock.sendall(text_frame(self._dialect.hello.format(channel=channel).encode()))
-        seen = b""
-        while self._dialect.joined not in seen:
-            seen += b"".join(member.frames())
-        if b'"error"' in seen:
-            raise ConnectionError(seen.decode())
-        sock.setblocking(False)
-        self.members[sock.fileno()] = member
-        self._epoll.register(sock.fileno(), select.EPOLLIN)
+    def invite(self, count: int) -> None:
+        """Let so many join as fast as they can, and wait for them."""
+        for number in range(count):
+            self.invite_later(number, 0.0)
+        self.read_until(lambda: self.joined >= count)
+
+    def invite_later(self, number: int, moment: float) -> None:
+        """Let one join, not before a moment of the monotonic clock."""
+        heapq.heappush(self._waiting, (moment, number))
+
+    def back_off(self, number: int, attempt: int) -> None:
+        """Let one come back as client.js does: full jitter."""
+        self.invite_later(number, time.monotonic() + random.uniform(0, min(20.0, 0.5 * 2**attempt)))
 
     def read(self, seconds: float) -> None:
-        """Read what is there; wait for it at most so long."""
-        dialect = self._dialect
-        for descriptor, _ in self._epoll.poll(seconds):
-            member = self.members[descriptor]
-            for frame in member.frames():
-                pushes = frame.count(dialect.marker)
-                member.pushes += pushes
-                self.pushes += pushes
-                if dialect.ping and (frame == dialect.ping or frame.endswith(b"\n" + dialect.ping)):
-                    member.socket.sendall(self._pong)
-                if b'"gap":{' in frame:
-                    raise AssertionError(f"a gap without a fault: {frame[:300]!r}")
+        """Do what is there to do; wait for it at most so long."""
+        self._open_more()
+        for descriptor, _ in self.epoll.poll(min(seconds, 0.01) if self._waiting else seconds):
+            other = self.others.get(descriptor)
+            if other is not None:
+                other()
+            elif (member := self.members.get(descriptor)) is not None:
+                try:
+                    self._advance(member)
+                except OSError:
+                    self._lose(member)
 
-    def read_until(self, pushes: int, seconds: float = 60.0) -> None:
-        """Read until so many pushes have come in all."""
+    def read_until(self, true: Callable[[], bool], seconds: float = 60.0) -> None:
+        """Read until it is true."""
         deadline = time.monotonic() + seconds
-        while self.pushes < pushes:
+        while not true():
             if time.monotonic() > deadline:
-                raise TimeoutError(f"{self.pushes} of {pushes} pushes")
+                raise TimeoutError(f"{self.joined} joined, {self.pushes} pushes")
             self.read(1.0)
+
+    def read_for(self, seconds: float) -> None:
+        """Read for a time."""
+        deadline = time.monotonic() + seconds
+        while (left := deadline - time.monotonic()) > 0:
+            self.read(left)
+
+    def sleep(self, members: list[Member]) -> None:
+        """Let some stop reading."""
+        for member in members:
+            self.epoll.unregister(member.socket.fileno())
+
+    def wake(self, members: list[Member]) -> None:
+        """Let them read on."""
+        for member in members:
+            self.epoll.register(member.socket.fileno(), select.EPOLLIN)
 
     def close(self) -> None:
         """Leave without a word."""
         for member in self.members.values():
             member.socket.close()
-        self._epoll.close()
+        self.epoll.close()
+
+    def _open_more(self) -> None:
+        now = time.monotonic()
+        while self._waiting and self._under_way < AT_ONCE and self._waiting[0][0] <= now:
+            self._open(heapq.heappop(self._waiting)[1])
+
+    def _open(self, number: int) -> None:
+        sock = socket.socket()
+        sock.setblocking(False)
+        sock.bind((f"127.0.0.{1 + number // PORTS_OF_AN_ADDRESS}", 0))
+        error = sock.connect_ex(("127.0.0.1", self._port))
+        if error not in (0, errno.EINPROGRESS):
+            raise OSError(error, os.strerror(error))
+        member = Member(number, sock)
+        self.members[sock.fileno()] = member
+        self.epoll.register(sock.fileno(), select.EPOLLOUT)
+        self._under_way += 1
+
+    def _advance(self, member: Member) -> None:
+        if member.stage == "joined":
+            for frame in member.frames():
+                self._frame(member, frame)
+        elif member.stage == "connecting":
+            self._connected(member)
+        elif member.stage == "upgrading":
+            self._upgraded(member)
+        else:
+            self._joining(member, member.frames())
+
+    def _connected(self, member: Member) -> None:
+        error = member.socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        if error:
+            raise OSError(error, os.strerror(error))
+        key = base64.b64encode(os.urandom(16)).decode()
+        path = self._dialect.path.format(channel=self._channel(member.number))
+        member.socket.sendall(HANDSHAKE.format(path=path, key=key).encode())
+        member.stage = "upgrading"
+        self.epoll.modify(member.socket.fileno(), select.EPOLLIN)
+
+    def _upgraded(self, member: Member) -> None:
+        received = member.socket.recv(65536)
+        if not received:
+            raise ConnectionError("refused")
+        member.buffer += received
+        head, end, rest = member.buffer.partition(b"\r\n\r\n")
+        if not end:
+            return
+        if b" 101 " not in head:
+            raise ConnectionError(head.decode(errors="replace"))
+        member.buffer = rest
+        hello = self._dialect.hello
+        if hello:
+            text = hello.format(channel=self._channel(member.number)).encode()
+            member.socket.sendall(text_frame(text))
+            member.stage = "joining"
+        else:
+            self._has_joined(member)
+
+    def _joining(self, member: Member, frames: list[bytes]) -> None:
+        for frame in frames:
+            if member.stage == "joined":
+                self._frame(member, frame)
+            elif self._dialect.joined in frame:
+                if b'"error"' in frame:
+                    raise ConnectionError(frame.decode(errors="replace"))
+                self._has_joined(member)
+
+    def _has_joined(self, member: Member) -> None:
+        member.stage = "joined"
+        self.joined += 1
+        self._under_way -= 1
+
+    def _frame(self, member: Member, frame: bytes) -> None:
+        dialect = self._dialect
+        pushes = frame.count(dialect.marker)
+        member.pushes += pushes
+        self.pushes += pushes
+        if member.timed and pushes:
+            now = time.monotonic_ns()
+            self.latencies.extend((now - int(sent)) / 1e9 for sent in SENT_AT.findall(frame))
+        if dialect.ping and (frame == dialect.ping or frame.endswith(b"\n" + dialect.ping)):
+            member.socket.sendall(self._pong)
+        if b'"gap":{' in frame:
+            member.gaps.extend((int(a), int(b), r.decode()) for a, b, r in GAP.findall(frame))
+
+    def _lose(self, member: Member) -> None:
+        if member.stage == "joined":
+            self.joined -= 1
+        else:
+            self._under_way -= 1
+        del self.members[member.socket.fileno()]
+        member.socket.close()
+        self.lost.append(member.number)
+
+
+class HttpPublishers:
+    """Connections that post one request after the other, on the epoll of a crowd."""
+
+    def __init__(self, crowd: Crowd, port: int, request: bytes, count: int) -> None:
+        self._crowd = crowd
+        self._request = request
+        self._left = 0
+        self.answered = 0
+        self._sockets: list[socket.socket] = []
+        self._begun: dict[socket.socket, bytes] = {}
+        for _ in range(count):
+            sock = socket.create_connection(("127.0.0.1", port))
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            self._sockets.append(sock)
+            crowd.others[sock.fileno()] = lambda sock=sock: self._answer(sock)  # type: ignore[misc]
+            crowd.epoll.register(sock.fileno(), select.EPOLLIN)
+
+    def post(self, count: int) -> None:
+        """Begin to post so many, each connection one at a time."""
+        self._left += count
+        for sock in self._sockets[: self._left]:
+            self._left -= 1
+            sock.sendall(self._request)
+
+    def _answer(self, sock: socket.socket) -> None:
+        answer = self._begun.pop(sock, b"") + sock.recv(65536)
+        if b"\r\n\r\n" not in answer or not answer.endswith(b"}"):
+            self._begun[sock] = answer  # head and body may come apart
+            return
+        if not answer.startswith(b"HTTP/1.1 200"):
+            raise ConnectionError(answer.decode(errors="replace")[:500])
+        self.answered += 1
+        if self._left:
+            self._left -= 1
+            sock.sendall(self._request)
+
+    def close(self) -> None:
+        """Hang up."""
+        for sock in self._sockets:
+            del self._crowd.others[sock.fileno()]
+            sock.close()

@@ -1,18 +1,23 @@
-"""The scenarios: what is done to a server, and what is measured meanwhile."""
+"""The scenarios: what is done to a server, and what is measured meanwhile.
+
+Each takes a server that runs and returns one row of figures. ``scale`` shrinks the crowds.
+"""
 
 from __future__ import annotations
 
+import json
 import statistics
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from bench.crowd import Crowd
-from bench.servers import Server
+from bench.crowd import Crowd, HttpPublishers
+from bench.servers import API_KEY, CHANNEL, DATA, Ours, Server
 
 WARM_UP = 5
 LONGEST_SECONDS = 120.0
+Row = dict[str, Any]
 
 
 @dataclass
@@ -31,11 +36,16 @@ class Cost:
         after = self.server.cpu_seconds()
         self.user, self.system = (b - a for a, b in zip(self._before, after, strict=True))
 
-    def row(self, deliveries: int) -> dict[str, Any]:
+    @property
+    def cpu(self) -> float:
+        """Seconds in user mode and in the kernel."""
+        return self.user + self.system
+
+    def row(self, deliveries: int) -> Row:
         """Return what it cost per delivery."""
         return {
             "deliveries/s": deliveries / self.seconds,
-            "CPU µs/delivery": (self.user + self.system) / deliveries * 1e6,
+            "CPU µs/delivery": self.cpu / deliveries * 1e6,
             "user": self.user / deliveries * 1e6,
             "system": self.system / deliveries * 1e6,
         }
@@ -43,37 +53,55 @@ class Cost:
 
 def everybody_on(server: Server, count: int) -> Crowd:
     """Let so many clients listen to the one channel, and warm the server up."""
-    crowd = Crowd(server.port, server.dialect, count, lambda number: server.channel)
+    crowd = Crowd(server.port, server.dialect, lambda number: server.channel)
+    crowd.invite(count)
     for _ in range(WARM_UP):
-        before = crowd.pushes
+        target = crowd.pushes + count
         server.publish(1)
-        crowd.read_until(before + count)
+        crowd.read_until(lambda: crowd.pushes >= target)  # noqa: B023 - used up before it changes
     return crowd
 
 
-def closed_loop(server: Server, *, subscribers: int, rounds: int) -> dict[str, Any]:
-    """One publication at a time: the next one when the last byte of the last one is here."""
+def closed(server: Server, scale: float) -> Row:
+    """One publication at a time to 1,000 subscribers: the next when the last byte has come."""
+    subscribers, rounds = int(1000 * scale), 200
     crowd = everybody_on(server, subscribers)
     latencies = []
     with Cost(server) as cost:
         for _ in range(rounds):
-            before, start = crowd.pushes, time.perf_counter()
+            start, target = time.perf_counter(), crowd.pushes + subscribers
             server.publish(1)
-            crowd.read_until(before + subscribers)
+            crowd.read_until(lambda: crowd.pushes >= target)  # noqa: B023
             latencies.append(time.perf_counter() - start)
     crowd.close()
-    return {**cost.row(subscribers * rounds), **percentiles(latencies)}
+    return {**cost.row(subscribers * rounds), **milliseconds(latencies)}
 
 
-def pipelined(
-    server: Server, *, subscribers: int, rounds: int, in_flight: int = 32
-) -> dict[str, Any]:
-    """So many publications on their way at any time."""
+def closed_http(server: Server, scale: float) -> Row:
+    """The same, but each publication is an HTTP request to the node."""
+    assert isinstance(server, Ours)
+    subscribers, rounds = int(1000 * scale), 200
     crowd = everybody_on(server, subscribers)
-    begun = crowd.pushes
-    published = 0
+    publisher = HttpPublishers(crowd, server.port, publish_request(), 1)
+    latencies = []
     with Cost(server) as cost:
-        deadline = time.monotonic() + LONGEST_SECONDS
+        for _ in range(rounds):
+            start, target = time.perf_counter(), crowd.pushes + subscribers
+            publisher.post(1)
+            crowd.read_until(lambda: crowd.pushes >= target)  # noqa: B023
+            latencies.append(time.perf_counter() - start)
+    publisher.close()
+    crowd.close()
+    return {**cost.row(subscribers * rounds), **milliseconds(latencies)}
+
+
+def pipelined(server: Server, scale: float) -> Row:
+    """32 publications on their way to 1,000 subscribers at any time, from a publisher process."""
+    subscribers, rounds, in_flight = int(1000 * scale), server.pipelined_rounds, 32
+    crowd = everybody_on(server, subscribers)
+    begun, published = crowd.pushes, 0
+    deadline = time.monotonic() + LONGEST_SECONDS
+    with Cost(server) as cost:
         while (arrived := (crowd.pushes - begun) // subscribers) < rounds:
             if time.monotonic() > deadline:
                 raise TimeoutError(f"{arrived} of {rounds} publications")
@@ -86,7 +114,212 @@ def pipelined(
     return cost.row(subscribers * rounds)
 
 
-def percentiles(seconds: list[float]) -> dict[str, float]:
+def pipelined_http(server: Server, scale: float) -> Row:
+    """The same over 32 HTTP connections to the node that delivers."""
+    assert isinstance(server, Ours)
+    subscribers, rounds = int(1000 * scale), 3000
+    crowd = everybody_on(server, subscribers)
+    publishers = HttpPublishers(crowd, server.port, publish_request(), 32)
+    target = crowd.pushes + subscribers * rounds
+    with Cost(server) as cost:
+        publishers.post(rounds)
+        crowd.read_until(lambda: crowd.pushes >= target, LONGEST_SECONDS)
+    publishers.close()
+    crowd.close()
+    return cost.row(subscribers * rounds)
+
+
+def storm(server: Server, scale: float) -> Row:
+    """5,000 clients connect and subscribe; the server is restarted; they come back by back-off."""
+    count = int(5000 * scale)
+    crowd = Crowd(server.port, server.dialect, lambda number: server.channel)
+    with Cost(server) as cost:
+        crowd.invite(count)
+    refused = len(crowd.lost)
+    server.stop()
+    crowd.read_until(lambda: crowd.joined == 0)
+    server.start()
+    up = time.perf_counter()
+    attempts = dict.fromkeys(range(count), 0)
+    while crowd.joined < count:
+        for number in crowd.lost:
+            crowd.back_off(number, attempts[number])
+            attempts[number] += 1
+        crowd.lost.clear()
+        crowd.read(0.01)
+        if time.perf_counter() - up > LONGEST_SECONDS:
+            raise TimeoutError(f"{crowd.joined} of {count} came back")
+    back = time.perf_counter() - up
+    crowd.close()
+    return {
+        "joins/s": count / cost.seconds,
+        "CPU µs/join": cost.cpu / count * 1e6,
+        "refused": refused,
+        "all back after s": back,
+    }
+
+
+def idle(server: Server, scale: float) -> Row:
+    """10,000 connections that are subscribed and silent: memory, and what the pings cost."""
+    count, seconds = int(10_000 * scale), 30.0
+    before = server.resident_bytes()
+    crowd = Crowd(server.port, server.dialect, lambda number: server.channel)
+    crowd.invite(count)
+    crowd.read_for(5.0)
+    memory = server.resident_bytes() - before
+    with Cost(server) as cost:
+        crowd.read_for(seconds)
+    crowd.close()
+    return {
+        "connections": count,
+        "KiB/connection": memory / count / 1024,
+        "CPU % of a core": cost.cpu / cost.seconds * 100,
+    }
+
+
+def slow(server: Server, scale: float) -> Row:
+    """10 % of 1,000 clients stop reading for 30 s at 200 publications of 1 KiB a second."""
+    count, seconds, rate = int(1000 * scale), 30.0, 200
+    crowd = everybody_on(server, count)
+    members = list(crowd.members.values())
+    sleepers, others = members[: count // 10], members[count // 10 :]
+    for member in others[:50]:
+        member.timed = True
+    calm = _others_see(server, crowd, others, rate, seconds / 3)
+    start = {member: member.pushes for member in sleepers}
+    begun = server.resident_bytes()
+    crowd.sleep(sleepers)
+    busy = _others_see(server, crowd, others, rate, seconds)
+    grown = server.resident_bytes() - begun
+    crowd.wake(sleepers)
+    published = int(rate * seconds)
+    _settle(server, crowd, others)
+    exact = sum(_accounts(member, start[member], published) for member in sleepers)
+    crowd.close()
+    return {
+        "p99 ms without": calm["p99 ms"],
+        "p99 ms with": busy["p99 ms"],
+        "lost by others": busy["lost"],
+        "memory MiB": grown / 2**20,
+        "slow": len(sleepers),
+        "told exactly": exact,
+        "closed": len(crowd.lost),
+    }
+
+
+def _others_see(
+    server: Server, crowd: Crowd, others: list[Any], rate: int, seconds: float
+) -> dict[str, float]:
+    """Publish at a rate; return the latency that the timed ones saw, and what anybody lost."""
+    crowd.latencies.clear()
+    before = [member.pushes for member in others]
+    begin = time.monotonic()
+    for number in range(int(rate * seconds)):
+        server.publish_timed(1024)
+        until = begin + (number + 1) / rate
+        while (left := until - time.monotonic()) > 0:
+            crowd.read(left)
+    expected = int(rate * seconds)
+    deadline = time.monotonic() + 10
+    while any(m.pushes - b < expected for m, b in zip(others, before, strict=True)):
+        if time.monotonic() > deadline:
+            break
+        crowd.read(0.1)
+    lost = sum(expected - (m.pushes - b) for m, b in zip(others, before, strict=True))
+    return {**milliseconds(crowd.latencies), "lost": lost}
+
+
+def _settle(server: Server, crowd: Crowd, others: list[Any]) -> None:
+    """Let those who slept read all that waits for them."""
+    quiet_since, seen = time.monotonic(), crowd.pushes
+    while time.monotonic() - quiet_since < 2.0:
+        crowd.read(0.1)
+        if crowd.pushes != seen:
+            quiet_since, seen = time.monotonic(), crowd.pushes
+
+
+def _accounts(member: Any, before: int, published: int) -> bool:
+    """Tell whether what a client received and what it was told it missed is all there was."""
+    missed = sum(last - first + 1 for first, last, _ in member.gaps)
+    return bool(member.pushes - before + missed == published and missed)
+
+
+def publish(server: Server, scale: float) -> Row:
+    """The publishing side alone: HTTP, batches of 100, and one POST to one browser."""
+    assert isinstance(server, Ours)
+    crowd = Crowd(server.port, server.dialect, lambda number: server.channel)
+    count = int(20_000 * scale)
+    one = _http(server, crowd, publish_request(), count, 32)
+    batches = max(1, count // 100)
+    many = _http(server, crowd, batch_request(100), batches, 4)
+    crowd.invite(1)
+    publisher = HttpPublishers(crowd, server.port, publish_request(), 1)
+    latencies = []
+    for _ in range(500):
+        start, target = time.perf_counter(), crowd.pushes + 1
+        publisher.post(1)
+        crowd.read_until(lambda: crowd.pushes >= target)  # noqa: B023
+        latencies.append(time.perf_counter() - start)
+    publisher.close()
+    crowd.close()
+    return {
+        "requests/s": count / one.seconds,
+        "CPU µs/request": one.cpu / count * 1e6,
+        "in batches/s": batches * 100 / many.seconds,
+        "CPU µs/publication": many.cpu / batches / 100 * 1e6,
+        "POST to browser p50 ms": milliseconds(latencies)["p50 ms"],
+    }
+
+
+def _http(server: Ours, crowd: Crowd, request: bytes, count: int, connections: int) -> Cost:
+    publishers = HttpPublishers(crowd, server.port, request, connections)
+    with Cost(server) as cost:
+        publishers.post(count)
+        crowd.read_until(lambda: publishers.answered >= count, LONGEST_SECONDS)
+    publishers.close()
+    return cost
+
+
+def channels(server: Server, scale: float) -> Row:
+    """10,000 channels with one subscriber each, and 5,000 publications a second over all."""
+    assert isinstance(server, Ours)
+    count, rate, seconds = int(10_000 * scale), 5000, 10
+    crowd = Crowd(server.port, server.dialect, lambda number: f"public:c{number}")
+    crowd.invite(count)
+    begin, published = time.monotonic(), 0
+    with Cost(server) as cost:
+        while published < rate * seconds:
+            names = [f"public:c{(published + n) % count}" for n in range(50)]
+            server.publish_to(names)
+            published += len(names)
+            until = begin + published / rate
+            while (left := until - time.monotonic()) > 0:
+                crowd.read(left)
+        crowd.read_until(lambda: crowd.pushes >= published)
+    crowd.close()
+    return {"channels": count, "publications/s": published / cost.seconds, **cost.row(published)}
+
+
+def publish_request() -> bytes:
+    """Return one POST to /api/publish."""
+    return _request("publish", {"channel": CHANNEL, "data": DATA})
+
+
+def batch_request(count: int) -> bytes:
+    """Return one POST to /api/batch with so many publications."""
+    command = {"publish": {"channel": CHANNEL, "data": DATA}}
+    return _request("batch", {"commands": [command] * count})
+
+
+def _request(method: str, body: dict[str, Any]) -> bytes:
+    payload = json.dumps(body, separators=(",", ":"))
+    return (
+        f"POST /api/{method} HTTP/1.1\r\nHost: 127.0.0.1\r\nX-API-Key: {API_KEY}\r\n"
+        f"Content-Type: application/json\r\nContent-Length: {len(payload)}\r\n\r\n{payload}"
+    ).encode()
+
+
+def milliseconds(seconds: list[float]) -> dict[str, float]:
     """Return the median and the 99th percentile, in milliseconds."""
     ordered = sorted(seconds)
     return {
@@ -95,7 +328,16 @@ def percentiles(seconds: list[float]) -> dict[str, float]:
     }
 
 
-SCENARIOS: dict[str, Callable[..., dict[str, Any]]] = {
-    "closed": closed_loop,
+SCENARIOS: dict[str, Callable[[Server, float], Row]] = {
+    "closed": closed,
+    "closed-http": closed_http,
     "pipelined": pipelined,
+    "pipelined-http": pipelined_http,
+    "storm": storm,
+    "idle": idle,
+    "slow": slow,
+    "publish": publish,
+    "channels": channels,
 }
+PEERS = {"closed", "pipelined"}
+"""Scenarios that can be done to every server; the others are ours alone."""

@@ -21,6 +21,7 @@ ROOT = Path(__file__).resolve().parents[1]
 SERVER_CPU, OTHERS_CPU = 0, 1
 CHANNEL = "public:bench"
 DATA = {"text": "x" * 100}
+API_KEY = "bench-key-that-is-long-enough-to-be-taken"
 TICK = os.sysconf("SC_CLK_TCK")
 
 
@@ -37,6 +38,7 @@ class Server:
     name = ""
     dialect: Dialect = OURS
     channel = CHANNEL
+    pipelined_rounds = 5000
 
     def __init__(self, redis_url: str) -> None:
         self.redis_url = redis_url
@@ -53,6 +55,10 @@ class Server:
 
     def publish(self, count: int) -> None:
         """Publish so many times, in one go where that is possible."""
+        raise NotImplementedError
+
+    def publish_timed(self, size: int) -> None:
+        """Publish once, so many bytes that hold the moment in nanoseconds as ``"t":…``."""
         raise NotImplementedError
 
     def start(self) -> None:
@@ -130,7 +136,7 @@ class Ours(Server):
             "DEBUG": "0",
             "HTTPS": "0",
             "SECRET_KEY": "only for measuring, but long enough to be taken for a key",
-            "NOTIFIER_API_KEY": "bench-key-that-is-long-enough-to-be-taken",
+            "NOTIFIER_API_KEY": API_KEY,
             "ALLOWED_HOSTS": "127.0.0.1",
         }
 
@@ -139,6 +145,14 @@ class Ours(Server):
             self._broker.publish(self._publication)
         else:
             self._broker.publish_many([self._publication] * count)
+
+    def publish_timed(self, size: int) -> None:
+        data = {"t": time.monotonic_ns(), "text": "x" * (size - 40)}
+        self._broker.publish(Publication.of(CHANNEL, data))
+
+    def publish_to(self, channels: list[str]) -> None:
+        """Publish once to each of the channels, in one round trip."""
+        self._broker.publish_many([Publication.of(name, DATA) for name in channels])
 
 
 class Floor(Server):
@@ -168,6 +182,7 @@ class Tutorial(Server):
 
     dialect = Dialect(path="/ws/chat/{channel}/", marker=b'{"message"')
     channel = "bench"
+    pipelined_rounds = 100
     server = "uvicorn"
 
     @property

@@ -16,7 +16,8 @@ import pytest
 ROOT = Path(__file__).parent.parent
 
 RULES = {
-    "errors", "codes", "names", "namespaces", "publication", "envelope", "gaps", "outbox", "flow", "frames",
+    "errors", "codes", "names", "namespaces", "publication", "envelope", "gaps", "outbox", "flow",
+    "frames",
     "registry", "connection", "canary", "origins", "tracker", "protocols",
 }  # fmt: skip
 PUBLISHING = {"publisher"}
