@@ -16,6 +16,7 @@ import select
 import socket
 import struct
 import time
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -116,6 +117,7 @@ class Crowd:
         self.joined = 0
         self.pushes = 0
         self.lost: list[int] = []  # numbers of the members that the server has left
+        self.reasons: Counter[str] = Counter()
         self.latencies: list[float] = []  # seconds, of members that are `timed`
         self._waiting: list[tuple[float, int]] = []  # (not before, number)
         self._under_way = 0
@@ -144,8 +146,8 @@ class Crowd:
             elif (member := self.members.get(descriptor)) is not None:
                 try:
                     self._advance(member)
-                except OSError:
-                    self._lose(member)
+                except OSError as error:
+                    self._lose(member, error)
 
     def read_until(self, true: Callable[[], bool], seconds: float = 60.0) -> None:
         """Read until it is true."""
@@ -261,7 +263,8 @@ class Crowd:
         if b'"gap":{' in frame:
             member.gaps.extend((int(a), int(b), r.decode()) for a, b, r in GAP.findall(frame))
 
-    def _lose(self, member: Member) -> None:
+    def _lose(self, member: Member, error: OSError) -> None:
+        self.reasons[str(error)] += 1
         if member.stage == "joined":
             self.joined -= 1
         else:

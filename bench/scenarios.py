@@ -204,6 +204,7 @@ def slow(server: Server, scale: float) -> Row:
         "slow": len(sleepers),
         "told exactly": exact,
         "closed": len(crowd.lost),
+        "why": str(dict(crowd.reasons)),
     }
 
 

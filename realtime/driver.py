@@ -22,7 +22,7 @@ from contextvars import Context
 from typing import Any, Protocol
 
 from realtime.codes import SLOW, Close
-from realtime.flow import PONG_SECONDS, SLOWEST_BYTES_PER_SECOND, Flow
+from realtime.flow import Flow
 from realtime.frames import text_frame
 from realtime.outbox import Control, Entry, Outbox, Pushes
 from realtime.protocols import WireProtocol
@@ -176,8 +176,7 @@ class Driver:
             return True
         if self._finisher is None:
             return False
-        patience = PONG_SECONDS + self.flow.in_flight / SLOWEST_BYTES_PER_SECOND
-        return now > self._suspended_at + patience
+        return now > self._suspended_at + self.flow.patience
 
     def end(self, close: Close | None) -> None:
         """End the connection, and tell the client why if that can still be written.

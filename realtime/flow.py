@@ -18,7 +18,7 @@ SLOWEST_BYTES_PER_SECOND = 16 * 1024  # a link at least this fast is not closed 
 
 class _PingSent(NamedTuple):
     written: int
-    deadline: float
+    at: float
 
 
 class Flow:
@@ -46,6 +46,11 @@ class Flow:
         return self.in_flight > self._window
 
     @property
+    def patience(self) -> float:
+        """Seconds that the client has to show that it reads, with so much on its way to it."""
+        return PONG_SECONDS + self.in_flight / SLOWEST_BYTES_PER_SECOND
+
+    @property
     def awaits_pong(self) -> bool:
         """Whether a ping is unanswered."""
         return bool(self._pings)
@@ -57,8 +62,7 @@ class Flow:
 
     def pinged(self, now: float) -> None:
         """Record that a ping was written."""
-        deadline = now + PONG_SECONDS + self.in_flight / SLOWEST_BYTES_PER_SECOND
-        self._pings.append(_PingSent(self.written, deadline))
+        self._pings.append(_PingSent(self.written, now))
         self.mark = self.written + self._step
 
     def ponged(self) -> None:
@@ -67,5 +71,5 @@ class Flow:
             self.acked = self._pings.pop(0).written
 
     def is_overdue(self, now: float) -> bool:
-        """Tell whether the oldest unanswered ping is past its deadline."""
-        return bool(self._pings) and now > self._pings[0].deadline
+        """Tell whether the oldest unanswered ping has waited longer than `patience`."""
+        return bool(self._pings) and now > self._pings[0].at + self.patience
