@@ -71,7 +71,9 @@ def _medians(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     for name in dict.fromkeys(row["server"] for row in rows):
         runs = [row for row in rows if row["server"] == name]
         figures = {
-            key: runs[0][key] if isinstance(value, str) else statistics.median(run[key] for run in runs)
+            key: runs[0][key]
+            if isinstance(value, str)
+            else statistics.median(run[key] for run in runs)
             for key, value in runs[0].items()
             if key != "server"
         }

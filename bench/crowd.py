@@ -95,7 +95,7 @@ class Member:
             if data[at] & 0x0F == 8:
                 raise ConnectionError(f"closed: {payload!r}")
             if data[at] & 0x0F == 9:
-                self.socket.sendall(b"\x8a\x80\0\0\0\0")
+                self.socket.sendall(b"\x8a%c\0\0\0\0%b" % (0x80 | len(payload), payload))
             else:
                 frames.append(payload)
             at += head + size

@@ -14,6 +14,7 @@ from pathlib import Path
 from channels_redis.pubsub import RedisPubSubChannelLayer
 
 from bench.crowd import OURS, Dialect
+from notifier.server import listening_socket
 from realtime.brokers.redis_sync import SyncRedisBroker
 from realtime.publication import Publication
 
@@ -53,6 +54,10 @@ class Server:
         """Return the variables that it needs."""
         return {}
 
+    def inherited(self) -> tuple[int, ...]:
+        """Return the descriptors that it gets from us."""
+        return ()
+
     def publish(self, count: int) -> None:
         """Publish so many times, in one go where that is possible."""
         raise NotImplementedError
@@ -63,12 +68,14 @@ class Server:
 
     def start(self) -> None:
         """Start it and wait until it listens."""
+        command = self.command()
         self._process = subprocess.Popen(
-            self.command(),
+            command,
             cwd=ROOT,
             env={**os.environ, "REDIS_URL": self.redis_url, **self.environment()},
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
+            pass_fds=self.inherited(),
             preexec_fn=lambda: os.sched_setaffinity(0, {SERVER_CPU}),
         )
         deadline = time.monotonic() + 30
@@ -111,24 +118,22 @@ class Ours(Server):
         self._publication = Publication.of(CHANNEL, DATA)
 
     def command(self) -> list[str]:
-        return [
-            *(
-                sys.executable,
-                "-m",
-                "uvicorn",
-                "notifier.asgi:application",
-                "--port",
-                str(self.port),
-            ),
-            *(
-                "--ws",
-                "notifier.websocket:WebSocketProtocol",
-                "--ws-per-message-deflate",
-                "false",
-                "--no-access-log",
-            ),
-            *("--log-level", "warning", "--backlog", "4096"),
-        ]
+        self._listener = listening_socket("127.0.0.1", self.port)
+        return [sys.executable, "-m", "notifier.server", "--fd", str(self._listener.fileno())]
+
+    def inherited(self) -> tuple[int, ...]:
+        return (self._listener.fileno(),)
+
+    def start(self) -> None:
+        super().start()
+        self._listener.close()
+        while not self._is_live():
+            time.sleep(0.02)
+
+    def _is_live(self) -> bool:
+        with socket.create_connection(("127.0.0.1", self.port)) as probe:
+            probe.sendall(b"GET /readyz HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
+            return b" 200 " in probe.recv(4096)
 
     def environment(self) -> dict[str, str]:
         return {

@@ -35,7 +35,9 @@ STOP_SECONDS = LINGER_SECONDS + DRAIN_SECONDS + GRACEFUL_SECONDS + 4.0
 # Ours is 80 KiB and answers with a close code that says why; this one only ends the connection.
 WEBSOCKET_FRAME_BYTES = 128 * 1024
 # The only way to be rid of a reader that has stopped: `websocket.close` waits behind the data.
-UNACKNOWLEDGED_SECONDS = 20
+# Longer than flow control's patience (10 s and 1 MiB at 16 KiB/s): the kernel cuts silently, and a
+# client that stops for half a minute shall be told what it missed.
+UNACKNOWLEDGED_SECONDS = 80
 # Every client of a restarted node returns within seconds. The kernel caps it (net.core.somaxconn).
 BACKLOG = 2048
 
