@@ -154,7 +154,9 @@ class Crowd:
         deadline = time.monotonic() + seconds
         while not true():
             if time.monotonic() > deadline:
-                raise TimeoutError(f"{self.joined} joined, {self.pushes} pushes")
+                raise TimeoutError(
+                    f"{self.joined} joined, {self.pushes} pushes, {dict(self.reasons)}"
+                )
             self.read(1.0)
 
     def read_for(self, seconds: float) -> None:
