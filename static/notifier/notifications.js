@@ -3,8 +3,9 @@
 import { byId, gapLine, icon, longText, make, relativeTime } from "./page.js";
 
 const LISTED = 500; // newest first; older ones are let go
-const TOASTS = matchMedia("(min-width: 60rem)").matches ? 3 : 1; // a phone has room for one
+const TOASTS = matchMedia("(min-width: 60rem) and (min-height: 64rem)").matches ? 3 : 1; // more would cover the form
 const TOAST_MS = 4_000;
+const ANDROID = /Android/.test(navigator.userAgent); // there only service workers may notify, so the page does not offer it
 
 /** @type {Record<string, string>} */
 const LEVELS = { info: "Info", success: "Success", warning: "Warning", error: "Error" };
@@ -103,7 +104,7 @@ function body(/** @type {Notice} */ { level, title, text, json, event, channel, 
   return [make("span", { className: "badge" }, icon(level)), make("div", { className: "notification-body" }, ...content, meta)];
 }
 
-/** Toasts: at most three (on a phone one), four seconds each, longer under the pointer. Escape dismisses the newest. */
+/** Toasts: one, in a large window at most three; four seconds each, longer under the pointer. Escape dismisses the newest. */
 export class Toasts {
   #holder = byId("toasts");
   /** @type {HTMLElement | null} "and 12 more in the list" */
@@ -174,7 +175,7 @@ export class BackgroundNotifications {
   #status = byId("notify-status");
 
   constructor() {
-    if (!("Notification" in window) || !window.isSecureContext) return;
+    if (!("Notification" in window) || !window.isSecureContext || ANDROID) return;
     this.#showPermission();
     this.#button.addEventListener("click", async () => {
       await Notification.requestPermission();
@@ -207,7 +208,7 @@ export class BackgroundNotifications {
         shown.close();
       };
     } catch {
-      // Android's Chrome allows this only to service workers. The list has it all the same.
+      // A browser that allows this only to service workers. The list has it all the same.
     }
   }
 }

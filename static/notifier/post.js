@@ -4,6 +4,8 @@ import { byId, copies } from "./page.js";
 
 const SEEN = 100; // arrivals that are remembered, to tell how long an event took
 
+const FIELDS = "input, textarea";
+
 /** @typedef {{channel: string, publishUrl: string, apiKey: string}} Target */
 
 /** What the server's refusals mean for the person at the form. */
@@ -20,6 +22,7 @@ const ADVICE = /** @type {Record<number, string>} */ ({
 export function postForm(/** @type {Target} */ target) {
   const form = byId("post-form");
   const arrivals = new Arrivals();
+  const fold = new Fold();
   const shownCurl = () => curl(target, command(form, target));
   const refresh = () => {
     byId("curl").textContent = shownCurl();
@@ -27,14 +30,18 @@ export function postForm(/** @type {Target} */ target) {
   form.addEventListener("input", refresh);
   form.addEventListener("submit", (/** @type {SubmitEvent} */ event) => {
     event.preventDefault();
-    post(form, target, arrivals);
+    post(form, target, arrivals, fold);
   });
   copies(byId("copy-curl"), shownCurl);
   byId("empty-curl").textContent = shownCurl();
   copies(byId("copy-empty-curl"), () => byId("empty-curl").textContent);
   byId("post-submit").disabled = false;
   refresh();
-  return (/** @type {any} */ publication) => arrivals.add(publication);
+  return (/** @type {any} */ publication) => {
+    arrivals.add(publication);
+    // Whoever is writing is not interrupted.
+    if (!form.contains(document.activeElement) || !document.activeElement?.matches(FIELDS)) fold.once();
+  };
 }
 
 /** The body of the request. */
@@ -64,8 +71,9 @@ function quoted(/** @type {string} */ text) {
  * @param {HTMLFormElement} form
  * @param {Target} target
  * @param {Arrivals} arrivals
+ * @param {Fold} fold
  */
-async function post(form, target, arrivals) {
+async function post(form, target, arrivals, fold) {
   const key = target.apiKey || byId("api-key").value.trim();
   say("", "");
   if (!key) return askForKey("Enter the API key first.");
@@ -78,7 +86,7 @@ async function post(form, target, arrivals) {
       body: JSON.stringify(command(form, target)),
       credentials: "omit",
     });
-    await tell(response, started, arrivals);
+    await tell(response, started, arrivals, fold);
   } catch {
     say("", "The server did not answer, so nobody knows whether it was published. Look at the list before you post it again.");
   } finally {
@@ -90,8 +98,9 @@ async function post(form, target, arrivals) {
  * @param {Response} response
  * @param {number} started
  * @param {Arrivals} arrivals
+ * @param {Fold} fold
  */
-async function tell(response, started, arrivals) {
+async function tell(response, started, arrivals, fold) {
   const body = await response.json().catch(() => ({}));
   if (response.status === 401) return askForKey(ADVICE[401]);
   if (!response.ok) {
@@ -104,6 +113,7 @@ async function tell(response, started, arrivals) {
   if (arrived === null) return;
   const took = Math.max(1, Math.round(arrived - started));
   say(`Live here after ${took}\u00a0ms: ${where}.`, "");
+  fold.once();
 }
 
 function askForKey(/** @type {string} */ words) {
@@ -119,6 +129,35 @@ function askForKey(/** @type {string} */ words) {
 function say(good, bad) {
   byId("post-result").textContent = good;
   byId("post-error").textContent = bad;
+}
+
+/**
+ * On a narrow screen the form stands above the list. It folds by itself once, when there is something to see; after that,
+ * only as its button says. Where the list is beside it, the style sheet keeps it open.
+ */
+class Fold {
+  #section = byId("post");
+  #button = byId("post-fold");
+  #decided = false;
+
+  constructor() {
+    this.#button.addEventListener("click", () => this.#set(this.#button.ariaExpanded === "true"));
+  }
+
+  once() {
+    if (this.#decided) return;
+    const inside = byId("post-form").contains(document.activeElement);
+    this.#set(true);
+    if (inside) this.#button.focus({ preventScroll: true }); // does nothing where there is no button
+    if (this.#button.checkVisibility()) this.#section.scrollIntoView({ block: "nearest" });
+  }
+
+  #set(/** @type {boolean} */ folded) {
+    this.#decided = true;
+    this.#section.toggleAttribute("data-folded", folded);
+    this.#button.ariaExpanded = String(!folded);
+    this.#button.textContent = folded ? "Show the form" : "Hide the form";
+  }
 }
 
 /** When publications arrived here, for the one that asks afterwards or beforehand. */

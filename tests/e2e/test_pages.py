@@ -200,6 +200,67 @@ async def test_nothing_scrolls_sideways_however_long_it_is(
     assert wide <= 0
 
 
+async def test_on_a_phone_the_form_makes_room_for_what_arrives(
+    service: Service, visit: Open
+) -> None:
+    phone = await visit(service, viewport={"width": 390, "height": 844})
+    await phone.sees("#post-form")
+    await asyncio.to_thread(service.publish, "public:news", {"title": "Hello"})
+    await phone.sees(".notification-title", "Hello")
+    assert not await phone.page.is_visible("#post-form")
+    assert await is_in_the_window(phone, ".notification")
+    await phone.page.click("#post-fold")
+    await phone.page.click("#post-submit")
+    await phone.sees("#post-result", "Live here after")
+    assert await phone.page.is_visible("#post-form"), "who wants the form keeps it"
+
+
+async def test_the_form_does_not_fold_under_somebody_who_writes(
+    service: Service, visit: Open
+) -> None:
+    phone = await visit(service, viewport={"width": 390, "height": 844})
+    await phone.page.fill("#post-title", "Mine")
+    await asyncio.to_thread(service.publish, "public:news", {"title": "Somebody else's"})
+    await phone.sees(".notification-title", "Somebody else's")
+    assert await phone.page.is_visible("#post-form")
+    await phone.page.press("#post-title", "Enter")
+    await phone.sees("#post-result", "Live here after")
+    assert not await phone.page.is_visible("#post-form")
+    assert await phone.page.evaluate("document.activeElement.id") == "post-fold"
+    assert await is_in_the_window(phone, ".notification")
+
+
+@pytest.mark.parametrize("height", [600, 720, 800, 1080])
+async def test_on_a_desk_toasts_cover_neither_the_newest_nor_the_form(
+    service: Service, visit: Open, height: int
+) -> None:
+    visitor = await visit(service, viewport={"width": 1280, "height": height})
+    for n in range(4):
+        data = {"title": f"Number {n}", "text": "It left the warehouse and arrives on Friday."}
+        await asyncio.to_thread(service.publish, "public:news", data)
+    await visitor.sees(".toast-more")
+    await visitor.page.wait_for_function(
+        "document.querySelectorAll('#notifications .notification').length === 4"
+    )
+    toasts = await visitor.page.locator(".toasts").bounding_box()
+    for selector in (".notification >> nth=0", ".notification >> nth=1", "#post-submit"):
+        box = await visitor.page.locator(selector).bounding_box()
+        assert not overlap(toasts, box), selector
+
+
+def overlap(one: dict[str, float], two: dict[str, float]) -> bool:
+    return all(
+        one[start] < two[start] + two[size] and two[start] < one[start] + one[size]
+        for start, size in (("x", "width"), ("y", "height"))
+    )
+
+
+async def is_in_the_window(visitor: Visitor, selector: str) -> bool:
+    box = await visitor.page.locator(selector).first.bounding_box()
+    height = await visitor.page.evaluate("innerHeight")
+    return bool(box) and box["y"] >= 0 and box["y"] + box["height"] <= height
+
+
 async def test_the_pages_work_by_keyboard(service: Service, visit: Open) -> None:
     visitor = await visit(service)
     await visitor.page.focus("#post-title")
