@@ -4,7 +4,15 @@ from __future__ import annotations
 
 import sys
 
-from notifier.launcher import main
+try:
+    from notifier.launcher import main
+except ModuleNotFoundError as error:
+    if error.name != "django":
+        raise
+    raise SystemExit(
+        "notifier: Django is missing here: docs/deploy.md says how to install, or run `make setup`;"
+        " then .venv/bin/python -m notifier"
+    ) from None
 
 if __name__ == "__main__":
     sys.exit(main())
