@@ -302,7 +302,7 @@ class HttpPublishers:
 
     def _answer(self, sock: socket.socket) -> None:
         answer = self._begun.pop(sock, b"") + sock.recv(65536)
-        if b"\r\n\r\n" not in answer or not answer.endswith(b"}"):
+        if b"\r\n\r\n" not in answer or not answer.endswith(b"}\n"):
             self._begun[sock] = answer  # head and body may come apart
             return
         if not answer.startswith(b"HTTP/1.1 200"):

@@ -57,6 +57,8 @@ def logging_settings(*, for_people: bool) -> dict[str, Any]:
             # Django brings handlers of its own for these; without this a line comes twice.
             "django": {"handlers": [], "level": "INFO", "propagate": True},
             "django.server": {"handlers": [], "level": "INFO", "propagate": True},
+            # A request to a name that is not ours: scanners send them all day, each a traceback.
+            "django.security.DisallowedHost": {"handlers": [], "propagate": False},
             # It reports each start and each end of a worker; the fleet does that where it matters.
             "uvicorn": {"level": "WARNING"},
         },

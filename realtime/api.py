@@ -410,4 +410,5 @@ def _error(error: RealtimeError) -> dict[str, Any]:
 
 
 def _response(status: int, body: dict[str, Any]) -> Response:
-    return Response(status, _encode(body), _HEADERS.get(status, {}))
+    # The newline is for whoever reads it in a terminal.
+    return Response(status, _encode(body) + b"\n", _HEADERS.get(status, {}))

@@ -153,7 +153,8 @@ class Conversation:
 
     def _make_room(self) -> None:
         if self._room is not None and len(self._todo or ()) < WAITING_LIMIT:
-            self._room.set_result(None)
+            if not self._room.done():  # cancelled with its reader, whom the server has given up
+                self._room.set_result(None)
             self._room = None
 
     def _do(self, decision: Decision) -> bool:
@@ -180,6 +181,11 @@ class Conversation:
         self._wanted[join] = channel
         if not channel.is_live:
             self._hub.wishes_changed()
+            self._be_patient(join)
+
+    def _be_patient(self, join: Join) -> None:
+        """Wait for the broker, but not for ever."""
+        if join not in self._timers:
             loop = asyncio.get_running_loop()
             self._timers[join] = loop.call_later(LIVE_SECONDS, self._give_up, join)
 
@@ -189,6 +195,7 @@ class Conversation:
             self.driver.say(self._protocol.refused(join.id, NOT_LIVE))
             return True
         if not channel.is_live:
+            self._be_patient(join)  # it was live when this was said, and broke before its turn
             return False
         # One step, without an await: what waits goes to those who listen now, the reply names the
         # position that this leaves, and the first push after it is the next one.
@@ -201,6 +208,9 @@ class Conversation:
         return True
 
     def _give_up(self, join: Join) -> None:
+        del self._timers[join]
+        if self._wanted[join].is_live:
+            return  # the broker is here; what was said before is what takes so long
         self._connection.join_failed(join)
         self._unwant(join)
         self._advance()

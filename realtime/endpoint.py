@@ -55,7 +55,7 @@ class HttpEndpoint:
         elif path == "/livez":
             await _send(send, health.livez())
         elif path == "/readyz":
-            await _send(send, health.readyz(wiring.node().running_hub()))
+            await _send(send, health.readyz())
         else:
             await self._app(scope, receive, send)
 

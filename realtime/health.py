@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import msgspec
 
+from realtime import wiring
 from realtime.api import Response
-from realtime.hub import Hub
+from realtime.errors import ConfigurationError
 
 _encode = msgspec.json.Encoder().encode
 PATHS = ("livez", "readyz")
@@ -13,11 +14,15 @@ PATHS = ("livez", "readyz")
 
 def livez() -> Response:
     """Whoever can answer lives."""
-    return Response(200, _encode({"status": "alive"}), {})
+    return _response(200, {"status": "alive"})
 
 
-def readyz(hub: Hub) -> Response:
-    """Tell whether the hub hears the broker, how far behind it is, and if not, why."""
+def readyz() -> Response:
+    """Tell whether the running loop's hub hears the broker, how far behind it is, or why not."""
+    try:
+        hub = wiring.node().running_hub()
+    except ConfigurationError as error:
+        return _response(503, {"status": "not live", "reason": str(error)})
     body: dict[str, object] = {
         "status": "live" if hub.live else "not live",
         "connections": hub.connections,
@@ -26,4 +31,8 @@ def readyz(hub: Hub) -> Response:
         body["lag_ms"] = round(hub.lag_seconds * 1000, 1)
     else:
         body["reason"] = hub.reason
-    return Response(200 if hub.live else 503, _encode(body), {})
+    return _response(200 if hub.live else 503, body)
+
+
+def _response(status: int, body: dict[str, object]) -> Response:
+    return Response(status, _encode(body) + b"\n", {})

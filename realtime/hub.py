@@ -201,6 +201,7 @@ class Hub:
     def welcome(self, conversation: Conversation) -> str:
         """A client has introduced itself: count it in, and return how this node stands."""
         listener = Listener(conversation.driver)
+        self.fanout.seal(self._everyone)  # what was announced before is not news to this one
         self._everyone.listeners[listener] = None
         self._conversations[conversation] = (self._heartbeat.welcome(conversation.driver), listener)
         return self._state_text()
@@ -262,6 +263,8 @@ class Hub:
         except* (BrokerError, UnexpectedConfirmation) as broken:
             raise BrokerUnavailable(str(broken.exceptions[0])) from broken
         finally:
+            # Or the node would call itself live as soon as its clients leave what is in there.
+            self._recovering = None
             self.registry.lost()
             await subscription.aclose()
 

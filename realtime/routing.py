@@ -9,6 +9,7 @@ from django.urls import path
 
 from realtime import wiring
 from realtime.consumers import RealtimeConsumer
+from realtime.errors import ConfigurationError
 
 websocket_urlpatterns = [path("connection/websocket", RealtimeConsumer.as_asgi())]
 
@@ -27,7 +28,11 @@ async def lifespan(
     while True:
         message = await receive()
         if message["type"] == "lifespan.startup":
-            wiring.node().hub.start()
+            try:
+                wiring.node().hub.start()
+            except ConfigurationError as error:
+                await send({"type": "lifespan.startup.failed", "message": str(error)})
+                return
             await send({"type": "lifespan.startup.complete"})
         else:
             await wiring.aclose()

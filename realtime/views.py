@@ -82,7 +82,7 @@ async def readyz(request: HttpRequest) -> HttpResponse:
                 503, b'{"status":"not live","reason":"no hub: this process runs under WSGI"}', {}
             )
         )
-    return _http(health.readyz(wiring.node().running_hub()))
+    return _http(health.readyz())
 
 
 def _publish(publications: Sequence[Publication]) -> Outcomes:

@@ -107,3 +107,30 @@ def test_settings_are_read_again_when_a_test_overrides_them() -> None:
 
 def test_all_settings_have_the_prefix() -> None:
     assert all(name.startswith("REALTIME_") and name.isupper() for name in setting_names())
+
+
+async def test_a_server_with_lifespan_is_told_what_is_wrong_and_does_not_start(settings):
+    from realtime.routing import lifespan
+
+    settings.REALTIME_REDIS_URL = ""
+    sent = []
+
+    async def receive():
+        return {"type": "lifespan.startup"}
+
+    async def send(message):
+        sent.append(message)
+
+    await lifespan({"type": "lifespan"}, receive, send)
+    [answer] = sent
+    assert answer["type"] == "lifespan.startup.failed"
+    assert "REALTIME_REDIS_URL" in answer["message"]
+
+
+async def test_readyz_names_the_setting_that_is_wrong(settings):
+    from realtime import health
+
+    settings.REALTIME_REDIS_URL = ""
+    answer = health.readyz()
+    assert answer.status == 503
+    assert b"REALTIME_REDIS_URL" in answer.body
