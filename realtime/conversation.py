@@ -37,6 +37,8 @@ logger = logging.getLogger(__name__)
 
 WAITING_LIMIT = 256
 """Commands that wait to be answered; then the client is not read until some are."""
+WAITING_BYTES = 256 * 1024
+"""Of what they publish; 256 publications of 64 KiB would be 16 MiB for each hostile client."""
 LIVE_SECONDS = 2.0
 """How long a subscribe waits for the broker; then it is refused as temporary: SDKs come again."""
 
@@ -55,6 +57,7 @@ class Conversation:
         "_room",
         "_timers",
         "_todo",
+        "_todo_bytes",
         "_wanted",
         "driver",
     )
@@ -68,6 +71,7 @@ class Conversation:
         self._todo: deque[Decision] | None = (
             None  # None while nothing waits: most connections, most of the time
         )
+        self._todo_bytes = 0
         self._wanted: dict[Join, Channel[Listener]] = {}
         self._timers: dict[Join, asyncio.TimerHandle] = {}
         self._listeners: dict[str, tuple[Channel[Listener], Listener]] = {}
@@ -90,7 +94,7 @@ class Conversation:
 
     async def room(self) -> None:
         """Wait until more may be read from the client."""
-        if self._todo is not None and len(self._todo) >= WAITING_LIMIT:
+        if self._is_full:
             self._room = asyncio.get_running_loop().create_future()
             await self._room
 
@@ -136,6 +140,7 @@ class Conversation:
                 return
             self._todo = deque()
         self._todo.append(decision)
+        self._todo_bytes += _bytes_of(decision)
 
     def _advance(self) -> None:
         """Something that was waited for has come: do and answer what can be done now, in order."""
@@ -149,10 +154,16 @@ class Conversation:
 
     def _drop_first(self) -> None:
         if self._todo:  # doing it may have ended the connection, and with it the queue
-            self._todo.popleft()
+            self._todo_bytes -= _bytes_of(self._todo.popleft())
+
+    @property
+    def _is_full(self) -> bool:
+        return self._todo is not None and (
+            len(self._todo) >= WAITING_LIMIT or self._todo_bytes >= WAITING_BYTES
+        )
 
     def _make_room(self) -> None:
-        if self._room is not None and len(self._todo or ()) < WAITING_LIMIT:
+        if self._room is not None and not self._is_full:
             if not self._room.done():  # cancelled with its reader, whom the server has given up
                 self._room.set_result(None)
             self._room = None
@@ -268,3 +279,7 @@ class Conversation:
             self.end(SERVER_ERROR)
             return
         self._advance()
+
+
+def _bytes_of(decision: Decision) -> int:
+    return len(decision.publication.body) if isinstance(decision, Say) else 0

@@ -33,10 +33,12 @@ class Heartbeat:
         self._watched: dict[Driver, None] = {}
         self._on_tick = on_tick
         self._timer: asyncio.TimerHandle | None = None
+        self._due = 0.0
+        self._was_late = False
 
     def start(self) -> None:
         """Begin to tick."""
-        self._timer = self._loop.call_later(TICK_SECONDS, self._tick)
+        self._await_tick(self._loop.time())
 
     def stop(self) -> None:
         """Tick no more."""
@@ -65,16 +67,30 @@ class Heartbeat:
         if bucket is not None:
             self._buckets[bucket].pop(driver, None)
 
+    def _await_tick(self, now: float) -> None:
+        self._due = now + TICK_SECONDS
+        self._timer = self._loop.call_at(self._due, self._tick)
+
     def _tick(self) -> None:
-        self._timer = self._loop.call_later(TICK_SECONDS, self._tick)
         now = self._loop.time()
-        self._end_stale(now)
-        self._end_overdue(now)
+        overslept = self._overslept(now)
+        self._await_tick(now)
+        if not overslept:
+            self._end_stale(now)
+            self._end_overdue(now)
         self._now_at = (self._now_at + 1) % len(self._buckets)
         for driver in list(self._buckets[self._now_at]):
             if not driver.is_owed_an_answer:
                 driver.ping()
         self._on_tick()
+
+    def _overslept(self, now: float) -> bool:
+        """Tell whether this process was stopped: then the answers may lie in the sockets, unread.
+
+        They are read until the next tick, which is believed even if it is late again.
+        """
+        self._was_late = not self._was_late and now > self._due + TICK_SECONDS
+        return self._was_late
 
     def _end_stale(self, now: float) -> None:
         for driver, deadline in list(self._newcomers.items()):

@@ -13,7 +13,7 @@ import pytest
 from realtime.brokers import Broker
 from realtime.brokers.commands import PUBLISH, Commands
 from realtime.brokers.redis import RedisBroker
-from realtime.conversation import WAITING_LIMIT, Conversation
+from realtime.conversation import WAITING_BYTES, WAITING_LIMIT, Conversation
 from realtime.fanout import CHUNK_LISTENERS, Listener
 from realtime.gaps import Position
 from realtime.hub import Hub
@@ -97,6 +97,30 @@ async def test_a_reader_that_is_cancelled_while_it_waits_for_room_leaves_nothing
     conversation.end(None)
     assert hub.connections == 0
     own_redis.thaw()
+
+
+async def test_large_publications_that_wait_are_counted_by_their_bytes(
+    hub: Hub, join: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One client had 33 MiB of them waiting here, where only their number was bounded."""
+    member = await join("chat:large")
+    slowly = asyncio.Event()
+    monkeypatch.setattr(hub, "publish", partial(_published, hub._broker, slowly))
+    conversation: Conversation = member.conversation
+    for number in range(WAITING_BYTES // 60_000):
+        member.say(_large(3 + number))
+        await asyncio.wait_for(conversation.room(), 1)
+    reader = asyncio.create_task(_read(member, [_large(99)]))
+    await asyncio.sleep(0)
+    assert not reader.done()
+    slowly.set()
+    await asyncio.wait_for(reader, 5)
+    await eventually(lambda: _reply(member, 99))
+    assert conversation._todo_bytes == 0
+
+
+def _large(command_id: int) -> dict[str, Any]:
+    return {"id": command_id, "publish": {"channel": "chat:large", "data": "x" * 60_000}}
 
 
 async def _read(member: Member, commands: Sequence[dict[str, Any]]) -> None:
