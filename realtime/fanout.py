@@ -101,6 +101,16 @@ class _Delivery:
     bytes: int
     listeners: Sequence[Listener]
     reached: int = 0
+    after: Sequence[_Delivery] = ()
+    """What must be done before."""
+
+    @property
+    def is_done(self) -> bool:
+        return self.reached == len(self.listeners)
+
+    @property
+    def may_begin(self) -> bool:
+        return all(delivery.is_done for delivery in self.after)
 
 
 class Fanout:
@@ -134,11 +144,20 @@ class Fanout:
         self._backlog += batch.bytes - before
 
     def announce(self, channel: Channel[Listener], text: str) -> None:
-        """Say the same to all listeners, never dropped."""
-        if channel.listeners:
-            control = Control(text, len(text.encode()))
-            self._batch(channel).add(control)
-            self._backlog += control.size
+        """Say the same to all listeners, never dropped, after all that waits for anybody now.
+
+        That a node is live again must not overtake the gap that tells what its channels missed.
+        """
+        if not channel.listeners:
+            return
+        control = Control(text, len(text.encode()))
+        for other in list(self._batches):
+            self.seal(other)
+        waiting = [delivery for queue in self._deliveries.values() for delivery in queue]
+        said = _Delivery([control], control.size, tuple(channel.listeners), after=waiting)
+        self._deliveries.setdefault(channel, deque()).append(said)
+        self._backlog += control.size
+        self._schedule()
 
     def seal(self, channel: Channel[Listener]) -> None:
         """Give what waits to those who listen now; whoever joins later hears nothing of it."""
@@ -188,19 +207,21 @@ class Fanout:
         if self._deliveries or self._batches:
             self._schedule()
         if self._room is not None and not self.is_full:
-            self._room.set_result(None)
+            if not self._room.done():  # cancelled with its reader, when the subscription broke
+                self._room.set_result(None)
             self._room = None
 
     def _deliver_chunk(self) -> int:
         """Deliver to some listeners of the channel whose turn it is; return how many that were."""
         channel, queue = next(iter(self._deliveries.items()))
         delivery = queue[0]
-        chunk = delivery.listeners[delivery.reached : delivery.reached + CHUNK_LISTENERS]
+        end = delivery.reached + CHUNK_LISTENERS if delivery.may_begin else 0
+        chunk = delivery.listeners[delivery.reached : end]
         for listener in chunk:
             if listener.active:
                 _deliver(listener.driver, delivery.entries)
         delivery.reached += len(chunk)
-        if delivery.reached == len(delivery.listeners):
+        if delivery.is_done:
             self._backlog -= queue.popleft().bytes
         del self._deliveries[channel]
         if queue:

@@ -129,7 +129,6 @@ async def _read(member: Member, commands: Sequence[dict[str, Any]]) -> None:
     await member.conversation.room()
 
 
-@pytest.mark.xfail(reason="open: Fanout._turn gives room to a future that may be cancelled")
 async def test_a_subscription_that_breaks_while_the_reader_waits_for_room_hurts_nobody(
     hub: Hub,
     join: Any,
@@ -258,7 +257,6 @@ async def test_who_connects_between_two_changes_hears_only_the_last(hub: Hub, jo
     await late.leave()
 
 
-@pytest.mark.xfail(reason="open: Fanout lets an announcement overtake deliveries that wait")
 async def test_live_is_said_after_the_last_gap(hub: Hub, join: Any, own_redis: RedisServer) -> None:
     """Deliveries take turns, so `state` overtook the gap of a channel with many listeners.
 
