@@ -28,7 +28,7 @@ LINGER_SECONDS = 1.0
 # How long clients are sent away one after the other, so that they do not all return at once.
 DRAIN_SECONDS = 10.0
 # What is left after that (a request that hangs) is given this long, then cancelled.
-GRACEFUL_SECONDS = 5
+GRACEFUL_SECONDS = 3
 # The whole of the above and some slack; after it, the process ends whatever it is doing.
 STOP_SECONDS = LINGER_SECONDS + DRAIN_SECONDS + GRACEFUL_SECONDS + 4.0
 

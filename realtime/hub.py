@@ -90,6 +90,7 @@ class Hub:
         self._recovering: set[str] | None = None
         self._canary = Canary()
         self._reads = 0
+        self._failures = 0  # since it was live: Redis may let us in and refuse each SUBSCRIBE
         self._renew_at = 0.0
         self._busy_at = 0.0
         self.dropped_envelopes = 0
@@ -228,12 +229,9 @@ class Hub:
 
     async def _own(self) -> None:
         """Own the subscription: open it, serve it, and when it breaks, open another one."""
-        failures = 0
         while True:
             try:
-                subscription = await self._broker.subscription()
-                failures = 0
-                await self._serve(subscription)
+                await self._serve(await self._broker.subscription())
             except BrokerError as error:
                 self._not_live(str(error))
             except (
@@ -241,8 +239,8 @@ class Hub:
             ):  # the hub's outermost loop: no mistake of ours may silence this node for good
                 logger.exception("the hub failed; it starts again")
                 self._not_live("internal error")
-            await asyncio.sleep(_backoff_seconds(failures))
-            failures += 1
+            await asyncio.sleep(_backoff_seconds(self._failures))
+            self._failures += 1
 
     async def _serve(self, subscription: Subscription) -> None:
         """Serve one subscription until it breaks.
@@ -383,6 +381,7 @@ class Hub:
         self._recovering = {name for name in self._recovering if not self._has_recovered(name)}
         if not self._recovering:
             self._recovering = None
+            self._failures = 0
             self.live, self.reason = True, None
             logger.info("live")
             self.fanout.announce(self._everyone, self._state_text())

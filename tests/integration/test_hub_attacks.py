@@ -279,3 +279,16 @@ async def test_live_is_said_after_the_last_gap(hub: Hub, join: Any, own_redis: R
     pushes = [line["push"] for line in member.lines if "push" in line]
     assert "gap" in pushes[-2]
     assert pushes[-1] == {"state": {"live": True}}
+
+
+async def test_a_redis_that_refuses_to_subscribe_is_asked_less_and_less_often(
+    hub: Hub, own_redis: RedisServer
+) -> None:
+    """To have connected counted as success, so each node came back 34 times a second."""
+    with own_redis.client() as client:
+        client.execute_command("ACL", "SETUSER", "default", "-subscribe")
+        own_redis.cut_subscribers()
+        await eventually(lambda: hub._failures > 3)
+        client.execute_command("ACL", "SETUSER", "default", "+subscribe")
+    await eventually(lambda: hub.live)
+    assert hub._failures == 0
