@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import logging
 import os
+import resource
 import socket
 import sys
 import threading
@@ -174,6 +176,17 @@ def _set_user_timeout(listener: socket.socket) -> None:
         listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, milliseconds)
 
 
+def raise_file_limit() -> None:
+    """Take as many open files as the system allows: each client is one.
+
+    The soft limit is often 1,024, for programs that use `select`. A worker that reaches it accepts
+    nobody, and cannot connect to Redis again.
+    """
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(ValueError, OSError):  # macOS says "infinity" and takes 10,240
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
 def watch_lifeline(
     lifeline: int, loop: asyncio.AbstractEventLoop, leave: Callable[[], None]
 ) -> None:
@@ -215,6 +228,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--lifeline", type=int, help="a pipe that ends when the launcher does")
     parser.add_argument("--linger", type=float, default=LINGER_SECONDS, help="seconds")
     options = parser.parse_args(arguments)
+    raise_file_limit()
 
     # Imported here: they need Django's settings, the launcher and its tests need the rest.
     from notifier.asgi import application

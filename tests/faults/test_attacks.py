@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 
 import pytest
 
+from notifier.server import DRAIN_SECONDS, GRACEFUL_SECONDS, LINGER_SECONDS
 from realtime.heartbeat import STALE_SECONDS
+from tests.e2e.test_launcher import Launched
 from tests.support.client import Client
 from tests.support.redis_server import RedisServer
 from tests.support.service import Service
@@ -34,3 +38,61 @@ async def test_who_introduced_himself_while_the_node_was_stopped_is_not_sent_awa
     service.thaw()
     for client in clients:
         assert "connect" in await client.next()
+
+
+async def test_more_clients_than_the_soft_limit_of_files_are_served(
+    redis_server: RedisServer, tmp_path: Path
+) -> None:
+    """A login shell allows 1,024 open files; whoever opened as many connections shut out the rest.
+
+    The node could not even connect to Redis again.
+    """
+    service = Launched(
+        tmp_path,
+        *("bash", "-c", f"ulimit -S -n 64; exec {sys.executable} -m notifier serve"),
+        REDIS_URL=redis_server.url,
+        SECRET_KEY="s" * 50,
+        NOTIFIER_API_KEY="key",
+        ALLOWED_HOSTS="127.0.0.1",
+    )
+    try:
+        url = await asyncio.to_thread(service.wait_until_live)
+        address = url.replace("http", "ws") + "/connection/websocket"
+        clients = [await Client.open(address) for _ in range(100)]
+        await clients[-1].ask(ping={})
+        for client in clients:
+            await client.close()
+    finally:
+        await asyncio.to_thread(service.stop)
+
+
+async def test_a_request_that_hangs_does_not_keep_a_node_from_leaving_in_time(
+    redis_server: RedisServer, tmp_path: Path
+) -> None:
+    """Lingering, draining and what then still hangs are bounded together."""
+    assert LINGER_SECONDS + DRAIN_SECONDS + GRACEFUL_SECONDS < 15
+    service = Launched(
+        tmp_path,
+        *(sys.executable, "-m", "notifier", "serve"),
+        REDIS_URL=redis_server.url,
+        SECRET_KEY="s" * 50,
+        NOTIFIER_API_KEY="key",
+        ALLOWED_HOSTS="127.0.0.1",
+    )
+    try:
+        url = await asyncio.to_thread(service.wait_until_live)
+        client = await Client.open(url.replace("http", "ws") + "/connection/websocket")
+        _, _, address = url.partition("//")
+        _, hanging = await asyncio.open_connection(*address.split(":"))
+        hanging.write(
+            b"POST /api/publish HTTP/1.1\r\nHost: 127.0.0.1\r\nX-API-Key: key\r\n"
+            b"Content-Type: application/json\r\nContent-Length: 9\r\n\r\n{"
+        )
+        await hanging.drain()
+        service.process.terminate()
+        assert (await client.closed())[0] == 3001
+        left = await asyncio.to_thread(service.process.wait, LINGER_SECONDS + GRACEFUL_SECONDS + 3)
+        assert left == 0
+        hanging.close()
+    finally:
+        await asyncio.to_thread(service.stop)
