@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import gc
 import logging
 import os
 import resource
@@ -212,6 +213,18 @@ def _call_in(loop: asyncio.AbstractEventLoop, call: Callable[[], None]) -> None:
         return
 
 
+def _calm_the_collector() -> None:
+    """Let the garbage collector look at long-lived objects less often.
+
+    With its defaults a storm of 5,000 connections spends half its time in full collections that
+    find nothing (measured: 526 µs of processor time for a join, 316 µs like this). What the modules
+    are made of is never looked at again.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(20_000, 20, 10)
+
+
 async def serve(server: Server, listener: socket.socket, lifeline: int | None) -> None:
     """Serve until a signal comes or the launcher is gone."""
     if lifeline is not None:
@@ -242,6 +255,7 @@ def main(arguments: list[str] | None = None) -> int:
         linger_seconds=options.linger,
     )
     listener = socket.socket(fileno=options.fd)
+    _calm_the_collector()
     asyncio.run(serve(server, listener, options.lifeline))
     return 0
 

@@ -183,7 +183,8 @@ class Connection:
             publication = Publication.of(command.channel, decoded(command.data))
         except RequestError as error:
             return self._refuse(command.id, BAD_COMMAND._replace(message=str(error)))
-        return Say(command, publication)
+        # The publication has the data now; while it waits, it should not be here twice.
+        return Say(command._replace(data=b""), publication)
 
     def _refuse(self, command_id: int, refusal: Refusal) -> Reply:
         return Reply(self._protocol.refused(command_id, refusal))

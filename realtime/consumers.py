@@ -19,6 +19,7 @@ from realtime.origins import may_connect
 
 logger = logging.getLogger(__name__)
 
+TURN_SECONDS = 0.002  # of the loop, for one client that has sent a great many frames
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
@@ -59,12 +60,18 @@ class RealtimeConsumer(AsyncConsumer):  # type: ignore[misc]  # Channels has no 
 
 
 async def _listen(conversation: Conversation, receive: Receive) -> None:
+    loop = asyncio.get_running_loop()
+    turn_began = loop.time()
     while not conversation.ended:
         message = await receive()
         if message["type"] != "websocket.receive":
             return
         conversation.receive(message.get("text"))
         await conversation.room()
+        # While frames wait, neither of the two suspends: one client would have the loop to itself.
+        if loop.time() - turn_began > TURN_SECONDS:
+            await asyncio.sleep(0)
+            turn_began = loop.time()
 
 
 def _is_welcome(scope: MutableMapping[str, Any]) -> bool:

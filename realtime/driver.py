@@ -298,8 +298,9 @@ class Driver:
             self._drain()
 
     def _broke(self, error: BaseException) -> None:
-        # Servers say by an OSError that the client has gone; anything else is somebody's mistake.
-        if not isinstance(error, OSError):
+        # Servers say by an OSError that the client has gone, Daphne by autobahn's Disconnected;
+        # anything else is somebody's mistake.
+        if not isinstance(error, OSError) and type(error).__name__ != "Disconnected":
             logger.error("a send failed; its connection ends", exc_info=error)
         self.end(None)
 
