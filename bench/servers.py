@@ -164,6 +164,7 @@ class Floor(Server):
     """A bare `transport.write`."""
 
     name = "floor"
+    pipelined_rounds = 500
     dialect = Dialect(path="/", marker=b'"pub":{')
 
     def command(self) -> list[str]:

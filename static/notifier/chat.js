@@ -162,6 +162,9 @@ new ResizeObserver(() => {
 const live = connect();
 showConnection(live);
 const talk = live.subscribe(channel);
+talk.addEventListener("subscribed", () => {
+  byId("main").dataset.listening = ""; // from now on nothing is missed without a word
+});
 const unseen = new Unseen();
 /** @type {Map<string, HTMLElement>} own messages that have not come back */
 const underway = new Map();

@@ -16,6 +16,9 @@ const unseen = new Unseen();
 const live = connect();
 showConnection(live);
 const news = live.subscribe(channel);
+news.addEventListener("subscribed", () => {
+  byId("main").dataset.listening = ""; // from now on nothing is missed without a word
+});
 
 // The empty list shows the curl line; once it is gone, the form has room for its own where the screen is wide.
 const opensCurl = matchMedia("(min-width: 60rem) and (min-height: 50rem)").matches;

@@ -54,6 +54,7 @@ class Visitor:
         visitor = cls(page, service)
         await page.goto(service.http + path)
         await visitor.sees("#connection[data-state=live]")
+        await visitor.sees("#main[data-listening]")  # what is lost before, nobody misses
         return visitor
 
     async def sees(self, selector: str, text: str | None = None, *, seconds: float = 10) -> None:
