@@ -217,7 +217,7 @@ def _calm_the_collector() -> None:
     """Let the garbage collector look at long-lived objects less often.
 
     With its defaults a storm of 5,000 connections spends half its time in full collections that
-    find nothing (measured: 526 µs of processor time for a join, 316 µs like this). What the modules
+    find nothing (measured: 526 µs of processor time for a join, 320 µs like this). What the modules
     are made of is never looked at again.
     """
     gc.collect()
