@@ -233,8 +233,6 @@ def _deliver(driver: Driver, entries: Sequence[Entry]) -> None:
     try:
         for entry in entries:
             driver.push(entry)
-    except (
-        Exception
-    ):  # the hub's outermost loop: whatever goes wrong here must not cost a neighbour its delivery
+    except Exception:  # the hub's outermost loop: no mistake here may cost a neighbour its delivery
         logger.exception("a delivery failed; its connection ends")
         driver.end(SERVER_ERROR)

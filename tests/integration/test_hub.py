@@ -3,88 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import json
-from collections.abc import AsyncIterator, Callable
 from typing import Any
 
-import pytest
-
 from realtime import apublish
-from realtime.conversation import Conversation
 from realtime.hub import Hub
 from realtime.wiring import Node
 from tests.support.eventually import eventually
-
-
-class Member:
-    """One connection whose server is this test: what the hub sends is in `lines`."""
-
-    def __init__(self, hub: Hub) -> None:
-        self.lines: list[dict[str, Any]] = []
-        self._hub = hub
-        self._task = asyncio.create_task(self._serve())
-        self.conversation: Conversation | None = None
-        self.heard: Callable[[], None] = lambda: None
-
-    async def _serve(self) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        self.conversation = self._hub.attach(self._send, task)
-        try:
-            await asyncio.Event().wait()
-        finally:
-            self.conversation.end(None)
-
-    async def _send(self, message: dict[str, Any]) -> None:
-        for line in message.get("text", "").split("\n"):
-            if line not in ("", "{}"):
-                self.lines.append(json.loads(line))
-                self.heard()
-
-    def say(self, *commands: dict[str, Any]) -> None:
-        assert self.conversation is not None
-        self.conversation.receive("\n".join(map(json.dumps, commands)))
-
-    async def until(self, count: int) -> list[dict[str, Any]]:
-        await eventually(lambda: len(self.lines) >= count)
-        return self.lines
-
-    def offsets(self) -> list[int]:
-        return [
-            line["push"]["pub"]["offset"] for line in self.lines if "pub" in line.get("push", {})
-        ]
-
-    async def leave(self) -> None:
-        self._task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await self._task
-
-
-@pytest.fixture
-async def hub(node: Node) -> Hub:
-    node.hub.start()
-    await eventually(lambda: node.hub.live)
-    return node.hub
-
-
-@pytest.fixture
-async def join(hub: Hub) -> AsyncIterator[Any]:
-    members: list[Member] = []
-
-    async def open_member(channel: str | None = None) -> Member:
-        member = Member(hub)
-        members.append(member)
-        await eventually(lambda: member.conversation)
-        member.say({"id": 1, "connect": {}})
-        if channel is not None:
-            member.say({"id": 2, "subscribe": {"channel": channel}})
-            await member.until(3)
-        return member
-
-    yield open_member
-    for member in members:
-        await member.leave()
+from tests.support.member import Member
 
 
 async def test_a_channel_is_forgotten_when_its_last_connection_leaves(hub: Hub, join: Any) -> None:

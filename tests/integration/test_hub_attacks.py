@@ -18,10 +18,9 @@ from realtime.fanout import CHUNK_LISTENERS, Listener
 from realtime.gaps import Position
 from realtime.hub import Hub
 from realtime.publication import Publication, Receipt
-from realtime.wiring import Node
-from tests.integration.test_hub import Member
 from tests.support.eventually import eventually
 from tests.support.losing import publish_while_cut
+from tests.support.member import Member
 from tests.support.redis_server import RedisServer
 
 
@@ -30,32 +29,6 @@ def wired(own_redis: RedisServer, settings: Any) -> str:
     """Attacks break what they use, so each has a Valkey of its own."""
     settings.REALTIME_REDIS_URL = own_redis.url
     return "rt"
-
-
-@pytest.fixture
-async def hub(node: Node) -> Hub:
-    node.hub.start()
-    await eventually(lambda: node.hub.live)
-    return node.hub
-
-
-@pytest.fixture
-async def join(hub: Hub) -> AsyncIterator[Any]:
-    members: list[Member] = []
-
-    async def open_member(channel: str | None = None) -> Member:
-        member = Member(hub)
-        members.append(member)
-        await eventually(lambda: member.conversation)
-        member.say({"id": 1, "connect": {}})
-        if channel is not None:
-            member.say({"id": 2, "subscribe": {"channel": channel}})
-            await member.until(3)
-        return member
-
-    yield open_member
-    for member in members:
-        await member.leave()
 
 
 @pytest.fixture

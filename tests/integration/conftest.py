@@ -1,0 +1,39 @@
+"""A hub in this test's loop, and connections to it."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+
+from realtime.hub import Hub
+from realtime.wiring import Node
+from tests.support.eventually import eventually
+from tests.support.member import Member
+
+
+@pytest.fixture
+async def hub(node: Node) -> Hub:
+    node.hub.start()
+    await eventually(lambda: node.hub.live)
+    return node.hub
+
+
+@pytest.fixture
+async def join(hub: Hub) -> AsyncIterator[Any]:
+    members: list[Member] = []
+
+    async def open_member(channel: str | None = None) -> Member:
+        member = Member(hub)
+        members.append(member)
+        await eventually(lambda: member.conversation)
+        member.say({"id": 1, "connect": {}})
+        if channel is not None:
+            member.say({"id": 2, "subscribe": {"channel": channel}})
+            await member.until(3)
+        return member
+
+    yield open_member
+    for member in members:
+        await member.leave()

@@ -1,0 +1,57 @@
+"""One connection of a hub in this loop, whose server is the test."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+from collections.abc import Callable
+from typing import Any
+
+from realtime.conversation import Conversation
+from realtime.hub import Hub
+from tests.support.eventually import eventually
+
+
+class Member:
+    """One connection whose server is this test: what the hub sends is in `lines`."""
+
+    def __init__(self, hub: Hub) -> None:
+        self.lines: list[dict[str, Any]] = []
+        self._hub = hub
+        self._task = asyncio.create_task(self._serve())
+        self.conversation: Conversation | None = None
+        self.heard: Callable[[], None] = lambda: None
+
+    async def _serve(self) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self.conversation = self._hub.attach(self._send, task)
+        try:
+            await asyncio.Event().wait()
+        finally:
+            self.conversation.end(None)
+
+    async def _send(self, message: dict[str, Any]) -> None:
+        for line in message.get("text", "").split("\n"):
+            if line not in ("", "{}"):
+                self.lines.append(json.loads(line))
+                self.heard()
+
+    def say(self, *commands: dict[str, Any]) -> None:
+        assert self.conversation is not None
+        self.conversation.receive("\n".join(map(json.dumps, commands)))
+
+    async def until(self, count: int) -> list[dict[str, Any]]:
+        await eventually(lambda: len(self.lines) >= count)
+        return self.lines
+
+    def offsets(self) -> list[int]:
+        return [
+            line["push"]["pub"]["offset"] for line in self.lines if "pub" in line.get("push", {})
+        ]
+
+    async def leave(self) -> None:
+        self._task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await self._task
