@@ -1,0 +1,333 @@
+"""Servers of others that people use today, each as its own documentation tells one to run it.
+
+Their programs and settings, and where these come from, are in bench/peers. All of them are live
+only, as the service is, and carry the same publications. Publishers run beside the load generator,
+never on the processor of the server.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import redis
+
+from bench.crowd import Dialect
+from bench.servers import API_KEY, DATA, OTHERS_CPU, TICK, Server
+
+PEERS = Path(__file__).parent / "peers"
+CENTRIFUGE = PEERS / "centrifuge" / "build" / "centrifuge-peer"
+NODE = PEERS / "node"
+SET_UP = "python -m bench.peers.setup"
+# Distributions put nginx where only an administrator's PATH leads.
+PATH = os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/sbin", "/usr/local/sbin"])
+
+
+class Rival(Server):
+    """A server that somebody else wrote."""
+
+    @classmethod
+    def missing(cls) -> str:
+        """Return what must be installed before it can run here; nothing, if it can."""
+        raise NotImplementedError
+
+    def send(self, channels: Sequence[str], data: str) -> None:
+        """Publish JSON text once to each of the channels, the way that is made for many."""
+        raise NotImplementedError
+
+    def publish(self, count: int) -> None:
+        self.send([self.channel] * count, _json(DATA))
+
+    def publish_timed(self, size: int) -> None:
+        self.send([self.channel], _json({"t": time.monotonic_ns(), "text": "x" * (size - 40)}))
+
+    def publish_to(self, channels: list[str]) -> None:
+        """Publish once to each of the channels."""
+        self.send(channels, _json(DATA))
+
+
+class Centrifuge(Rival):
+    """Centrifugo's engine, the library `centrifuge`, on one core."""
+
+    pipelined_rounds = 3000
+    engine = ""
+
+    @classmethod
+    def missing(cls) -> str:
+        return "" if CENTRIFUGE.exists() else f"centrifuge: install Go 1.26 or newer, then {SET_UP}"
+
+    def command(self) -> list[str]:
+        return [str(CENTRIFUGE), "serve", str(self.port), self.engine]
+
+    def environment(self) -> dict[str, str]:
+        return {"API_KEY": API_KEY, "GOMAXPROCS": "1"}
+
+
+class CentrifugeRedis(Centrifuge):
+    """On Redis; the publisher is a back end on the same library."""
+
+    name = "centrifuge, Redis"
+    engine = "redis"
+
+    def start(self) -> None:
+        super().start()
+        command = [str(CENTRIFUGE), "publish"]
+        self._publisher = LinePublisher(command, {"REDIS_URL": self.redis_url, "GOMAXPROCS": "1"})
+
+    def send(self, channels: Sequence[str], data: str) -> None:
+        self._publisher.send(channels, data)
+
+    def stop(self) -> None:
+        self._publisher.stop()
+        super().stop()
+
+
+class CentrifugeMemory(Centrifuge):
+    """Without Redis; publishers use its HTTP API, and batches where there are many."""
+
+    name = "centrifuge, memory"
+    engine = "memory"
+
+    def start(self) -> None:
+        super().start()
+        self._http = HttpPublisher(self.port)
+
+    def send(self, channels: Sequence[str], data: str) -> None:
+        publications = [f'{{"channel":"{channel}","data":{data}}}' for channel in channels]
+        if len(publications) == 1:
+            self._http.post("/api/publish", publications)
+        else:
+            commands = ",".join(f'{{"publish":{each}}}' for each in publications)
+            self._http.post("/api/batch", [f'{{"commands":[{commands}]}}'])
+
+    def stop(self) -> None:
+        self._http.close()
+        super().stop()
+
+
+class Nchan(Rival):
+    """Nchan in nginx, one worker; publishers post to it."""
+
+    name = "Nchan"
+    dialect = Dialect(path="/sub/{channel}", marker=b'"text":')
+    pipelined_rounds = 1000
+
+    @classmethod
+    def missing(cls) -> str:
+        if _nchan_module() is not None:
+            return ""
+        return "nginx with Nchan: apt-get install nginx libnginx-mod-nchan"
+
+    def command(self) -> list[str]:
+        self._folder = Path(tempfile.mkdtemp(prefix="bench-nchan-"))
+        settings = (PEERS / "nchan" / "nginx.conf").read_text()
+        for name, value in {"@PORT@": self.port, "@MODULE@": _nchan_module()}.items():
+            settings = settings.replace(name, str(value))
+        (self._folder / "nginx.conf").write_text(settings)
+        return [_nginx(), "-p", f"{self._folder}/", "-c", "nginx.conf", "-e", "stderr"]
+
+    def start(self) -> None:
+        super().start()
+        while not self._workers():
+            time.sleep(0.02)
+        self._http = HttpPublisher(self.port)
+
+    def _workers(self) -> list[int]:
+        assert self._process is not None
+        master = self._process.pid
+        return [
+            int(pid) for pid in Path(f"/proc/{master}/task/{master}/children").read_text().split()
+        ]
+
+    def send(self, channels: Sequence[str], data: str) -> None:
+        for channel in dict.fromkeys(channels):
+            self._http.post(f"/pub/{channel}", [data] * channels.count(channel))
+
+    def cpu_seconds(self) -> tuple[float, float]:
+        """Return what the worker has used: the master only waits for signals."""
+        (worker,) = self._workers()
+        fields = Path(f"/proc/{worker}/stat").read_text().rpartition(")")[2].split()
+        return int(fields[11]) / TICK, int(fields[12]) / TICK
+
+    def resident_bytes(self) -> int:
+        """Return the resident memory of the worker."""
+        (worker,) = self._workers()
+        pages = int(Path(f"/proc/{worker}/statm").read_text().split()[1])
+        return pages * os.sysconf("SC_PAGE_SIZE")
+
+    def stop(self) -> None:
+        self._http.close()
+        workers = self._workers()
+        super().stop()  # the master first: it would start another worker
+        for worker in workers:
+            os.kill(worker, signal.SIGKILL)
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+
+class OnNode(Rival):
+    """A program on Node."""
+
+    program = ""
+
+    @classmethod
+    def missing(cls) -> str:
+        if shutil.which("node") and (NODE / "node_modules").exists():
+            return ""
+        return f"{cls.name}: install Node 20 or newer and npm, then {SET_UP}"
+
+    def command(self) -> list[str]:
+        return ["node", str(NODE / self.program), str(self.port)]
+
+    def environment(self) -> dict[str, str]:
+        return {"NODE_ENV": "production"}
+
+
+class Ws(OnNode):
+    """A server of one's own on `ws` and Redis; whoever publishes tells Redis."""
+
+    name = "ws"
+    program = "ws_server.js"
+    dialect = Dialect(
+        path="/", marker=b'"text":', hello='{{"subscribe":"{channel}"}}', joined=b'"joined":'
+    )
+    pipelined_rounds = 1000
+
+    def start(self) -> None:
+        super().start()
+        self._redis = redis.Redis.from_url(self.redis_url)
+
+    def send(self, channels: Sequence[str], data: str) -> None:
+        pipeline = self._redis.pipeline(transaction=False)
+        for channel in channels:
+            pipeline.publish(channel, data)
+        pipeline.execute()
+
+    def stop(self) -> None:
+        self._redis.close()
+        super().stop()
+
+
+class SocketIo(OnNode):
+    """Socket.IO with its Redis adapter; a back end publishes with its Redis emitter."""
+
+    name = "Socket.IO"
+    program = "socketio_server.js"
+    # Socket.IO 5 in Engine.IO 4 in WebSocket: 2 is a ping, 3 its answer, 40 connects, 42 is an
+    # event (socket.io/docs/v4/socket-io-protocol and engine-io-protocol).
+    dialect = Dialect(
+        path="/socket.io/?EIO=4&transport=websocket",
+        marker=b'42["message",',
+        hello='40{{"channel":"{channel}"}}',
+        joined=b'42["joined"]',
+        ping=b"2",
+        pong=b"3",
+    )
+    pipelined_rounds = 500
+
+    def start(self) -> None:
+        super().start()
+        command = ["node", str(NODE / "socketio_publish.js")]
+        variables = {"REDIS_URL": self.redis_url, "NODE_ENV": "production"}
+        self._publisher = LinePublisher(command, variables)
+
+    def send(self, channels: Sequence[str], data: str) -> None:
+        self._publisher.send(channels, data)
+
+    def stop(self) -> None:
+        self._publisher.stop()
+        super().stop()
+
+
+RIVALS: dict[str, type[Rival]] = {
+    "centrifuge": CentrifugeRedis,
+    "centrifuge-memory": CentrifugeMemory,
+    "nchan": Nchan,
+    "ws": Ws,
+    "socketio": SocketIo,
+}
+
+
+class LinePublisher:
+    """A back end in a process of its own that publishes what it reads: channel, tab, data."""
+
+    def __init__(self, command: list[str], variables: dict[str, str]) -> None:
+        self._process = subprocess.Popen(
+            command,
+            env={**os.environ, **variables},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            preexec_fn=lambda: os.sched_setaffinity(0, {OTHERS_CPU}),
+        )
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._lines = self._process.stdin
+        if self._process.stdout.readline() != b"ready\n":
+            raise RuntimeError(f"{command} did not start")
+
+    def send(self, channels: Sequence[str], data: str) -> None:
+        """Let it publish once to each of the channels."""
+        self._lines.write("".join(f"{channel}\t{data}\n" for channel in channels).encode())
+        self._lines.flush()
+
+    def stop(self) -> None:
+        """End it."""
+        self._process.kill()
+        self._process.communicate()
+
+
+class HttpPublisher:
+    """A connection that posts without waiting for the answers; they are read before it posts on."""
+
+    def __init__(self, port: int) -> None:
+        self._socket = socket.create_connection(("127.0.0.1", port))
+        self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+    def post(self, path: str, bodies: Sequence[str]) -> None:
+        """Post the bodies, one request for each, in one go."""
+        self._discard_answers()
+        head = (
+            f"POST {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nX-API-Key: {API_KEY}\r\n"
+            "Content-Type: application/json\r\nContent-Length: "
+        )
+        requests = "".join(f"{head}{len(body)}\r\n\r\n{body}" for body in bodies)
+        self._socket.sendall(requests.encode())
+
+    def _discard_answers(self) -> None:
+        while True:
+            try:
+                answers = self._socket.recv(1 << 20, socket.MSG_DONTWAIT)
+            except BlockingIOError:
+                return
+            if not answers or re.search(rb"HTTP/1.1 [345]|\"error\"", answers):
+                raise ConnectionError(answers.decode(errors="replace")[:500] or "hung up")
+
+    def close(self) -> None:
+        """Hang up."""
+        self._socket.close()
+
+
+def _json(data: Mapping[str, object]) -> str:
+    return json.dumps(data, separators=(",", ":"))
+
+
+def _nginx() -> str:
+    return shutil.which("nginx", path=PATH) or ""
+
+
+def _nchan_module() -> Path | None:
+    """Return the module's file, from the folder that nginx was built to look in."""
+    if not _nginx():
+        return None
+    built = subprocess.run([_nginx(), "-V"], capture_output=True, text=True, check=True).stderr
+    folder = re.search(r"--modules-path=(\S+)", built)
+    module = Path(folder[1]) / "ngx_nchan_module.so" if folder else None
+    return module if module is not None and module.exists() else None
