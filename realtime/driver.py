@@ -128,10 +128,20 @@ class Driver:
         """Write an entry now, or let it wait in the outbox. The hot path: one call per delivery."""
         if self._blocked:
             self._store(entry)
-        elif self._wire is not None and type(entry) is Pushes and entry.frame:
-            self._write_frame(self._wire, entry.frame, entry.size)
-        else:
+            return
+        wire = self._wire
+        if wire is None or type(entry) is not Pushes or not entry.frame:
             self._write(entry.text, entry.size)
+            return
+        flow = self.flow
+        flow.written += entry.size
+        try:
+            if not wire.write(entry.frame):
+                self._suspend(wire.drained())
+        except OSError as error:
+            self._broke(error)
+        if flow.written >= flow.mark:
+            self._look_at_flow()
 
     def say(self, text: str) -> None:
         """Write a reply, or another text that must not be dropped."""
@@ -218,17 +228,6 @@ class Driver:
         self.flow.written += size
         self._put(text)
         if self.flow.written >= self.flow.mark:
-            self._look_at_flow()
-
-    def _write_frame(self, wire: Wire, frame: bytes, size: int) -> None:
-        flow = self.flow
-        flow.written += size
-        try:
-            if not wire.write(frame):
-                self._suspend(wire.drained())
-        except OSError as error:
-            self._broke(error)
-        if flow.written >= flow.mark:
             self._look_at_flow()
 
     def _look_at_flow(self) -> None:

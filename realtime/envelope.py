@@ -21,24 +21,23 @@ from realtime.gaps import Position
 
 VERSION = b"1"
 ENVELOPE_LIMIT = 96 * 1024  # bytes; data 64 KiB, tags 16 × (64 + 256) characters of up to 4 bytes
-_HEAD = re.compile(rb"1 ([0-9a-f]{16}) ([1-9][0-9]{0,15}) ")
-
-
-class Content(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What a publication says; ``data`` stays encoded."""
-
-    data: msgspec.Raw
-    tags: dict[str, str] | None = None
+_HEAD = re.compile(r"1 ([0-9a-f]{16}) ([1-9][0-9]{0,15}) (?=\{)")
 
 
 class Envelope(NamedTuple):
     """An opened envelope."""
 
     position: Position
-    content: Content
+    body: str
+    """What the publication says, still encoded: ``{"data":…,"tags":{…}}`` and no other field."""
 
 
-_decoder = msgspec.json.Decoder(Content)
+class _Body(msgspec.Struct, forbid_unknown_fields=True):
+    data: msgspec.Raw
+    tags: dict[str, str] | None = None
+
+
+_check = msgspec.json.Decoder(_Body).decode
 
 
 def sealed(position: Position, body: bytes) -> bytes:
@@ -52,12 +51,17 @@ def opened(raw: bytes) -> Envelope:
     Raises:
         EnvelopeError: The bytes have not exactly our shape.
     """
-    head = _HEAD.match(raw)
-    if head is None or len(raw) > ENVELOPE_LIMIT or b"\n" in raw:
-        raise EnvelopeError("not an envelope of version 1")
+    if len(raw) > ENVELOPE_LIMIT:
+        raise EnvelopeError(f"more than {ENVELOPE_LIMIT} bytes")
     try:
-        # As text: msgspec does not look into `Raw`, and bad UTF-8 would come to light in the push.
-        content = _decoder.decode(raw[head.end() :].decode())
+        # msgspec does not look into `Raw`: bad UTF-8 would come to light in the push.
+        text = raw.decode()
+        head = _HEAD.match(text)
+        if head is None or "\n" in text:
+            raise EnvelopeError("not an envelope of version 1")
+        body = text[head.end() :]
+        _check(body)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise EnvelopeError(str(error)) from error
-    return Envelope(Position(head[1].decode(), int(head[2])), content)
+    epoch, offset = head.groups()
+    return Envelope(Position(epoch, int(offset)), body)

@@ -46,19 +46,23 @@ class Listener:
 class _Batch:
     """What arrived on a channel and is not delivered yet, as entries of outboxes."""
 
+    __slots__ = ("_channel", "_entries", "_first", "_last", "_size", "_texts", "bytes")
+
     def __init__(self, channel: Channel[Listener]) -> None:
         self._channel = channel
         self._entries: list[Entry] = []
         self._texts: list[str] = []
         self._size = 0
-        self._first = self._last = Position("", 0)
+        self._first: Position | None = None
+        self._last: Position | None = None
         self.bytes = 0
 
     def push(self, position: Position, text: str) -> None:
         size = len(text) if text.isascii() else len(text.encode())
-        if self._texts and self._size + size >= FRAME_BYTES:
+        if self._first is None:
+            self._first = position
+        elif self._size + size >= FRAME_BYTES:
             self._end_run()
-        if not self._texts:
             self._first = position
         self._last = position
         self._texts.append(text)
@@ -76,7 +80,7 @@ class _Batch:
 
     def _end_run(self) -> None:
         """Join the publications that follow on each other to the text of one frame."""
-        if not self._texts:
+        if self._first is None or self._last is None:
             return
         text = "\n".join(self._texts)
         pushes = Pushes(
@@ -93,6 +97,7 @@ class _Batch:
         self._entries.append(pushes)
         self._texts = []
         self._size = 0
+        self._first = self._last = None
 
 
 @dataclass(slots=True)
@@ -198,10 +203,15 @@ class Fanout:
     def _turn(self) -> None:
         """Deliver for a slice of time, then let others on the loop have theirs."""
         self._turn_due = False
-        for channel in [c for c in self._batches if c not in self._deliveries]:
-            self.seal(channel)
         until = self._loop.time() + SLICE_SECONDS
         budget = SLICE_LISTENERS
+        for channel in [c for c in self._batches if c not in self._deliveries]:
+            few = len(channel.listeners)
+            if few <= CHUNK_LISTENERS and budget - few >= SLICE_LISTENERS // 2:
+                budget -= few
+                self._deliver_now(channel)
+            else:
+                self.seal(channel)
         while self._deliveries and budget > 0 and self._loop.time() < until:
             budget -= self._deliver_chunk()
         if self._deliveries or self._batches:
@@ -211,15 +221,19 @@ class Fanout:
                 self._room.set_result(None)
             self._room = None
 
+    def _deliver_now(self, channel: Channel[Listener]) -> None:
+        """Deliver to few without a queue: a node of many quiet channels does nothing else."""
+        batch = self._batches.pop(channel)
+        _deliver(tuple(channel.listeners), batch.entries())
+        self._backlog -= batch.bytes
+
     def _deliver_chunk(self) -> int:
         """Deliver to some listeners of the channel whose turn it is; return how many that were."""
         channel, queue = next(iter(self._deliveries.items()))
         delivery = queue[0]
         end = delivery.reached + CHUNK_LISTENERS if delivery.may_begin else 0
         chunk = delivery.listeners[delivery.reached : end]
-        for listener in chunk:
-            if listener.active:
-                _deliver(listener.driver, delivery.entries)
+        _deliver(chunk, delivery.entries)
         delivery.reached += len(chunk)
         if delivery.is_done:
             self._backlog -= queue.popleft().bytes
@@ -229,10 +243,13 @@ class Fanout:
         return max(1, len(chunk))
 
 
-def _deliver(driver: Driver, entries: Sequence[Entry]) -> None:
-    try:
-        for entry in entries:
-            driver.push(entry)
-    except Exception:  # the hub's outermost loop: no mistake here may cost a neighbour its delivery
-        logger.exception("a delivery failed; its connection ends")
-        driver.end(SERVER_ERROR)
+def _deliver(listeners: Sequence[Listener], entries: Sequence[Entry]) -> None:
+    for listener in listeners:
+        if not listener.active:
+            continue
+        try:
+            for entry in entries:
+                listener.driver.push(entry)
+        except Exception:  # the hub's outermost loop: no mistake may cost a neighbour its delivery
+            logger.exception("a delivery failed; its connection ends")
+            listener.driver.end(SERVER_ERROR)

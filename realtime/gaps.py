@@ -45,10 +45,10 @@ class GapDetector:
         self.last = start
         self.settling = True
 
-    def observe(self, position: Position) -> tuple[Gap, ...]:
+    def observe(self, position: Position) -> tuple[Gap, ...] | None:
         """Record the position of an arrival and return the gaps it reveals.
 
-        A position that is ignored leaves `last` unchanged; see `is_known`.
+        None: the start position counts it already, and it is to be ignored.
         """
         last = self.last
         if position.epoch == last.epoch:
@@ -58,11 +58,6 @@ class GapDetector:
             return self._same_epoch(position)
         self.last, self.settling = position, False
         return _across_epochs(last, position, arrived=True)
-
-    def is_known(self, position: Position) -> bool:
-        """Tell whether an arrival at ``position`` is one that the start position already counts."""
-        last = self.last
-        return self.settling and position.epoch == last.epoch and position.offset <= last.offset
 
     def resume(self, read: Position) -> tuple[Gap, ...]:
         """Compare with a position that was read after a break, when nothing has arrived yet.
@@ -78,13 +73,13 @@ class GapDetector:
             return _across_epochs(last, read, arrived=False)
         return (Gap(last.epoch, last.offset + 1, read.offset),)
 
-    def _same_epoch(self, position: Position) -> tuple[Gap, ...]:
+    def _same_epoch(self, position: Position) -> tuple[Gap, ...] | None:
         last = self.last
         if position.offset > last.offset:
             self.last, self.settling = position, False
             return (Gap(last.epoch, last.offset + 1, position.offset - 1),)
         if self.settling:
-            return ()
+            return None
         # The counter went back inside its epoch. It cannot, as long as Redis gives every history
         # its own replication id; if it does all the same, nobody knows what was lost.
         self.last = position

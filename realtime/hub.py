@@ -268,19 +268,20 @@ class Hub:
 
     async def _read(self, subscription: Subscription) -> None:
         while True:
-            event = await subscription.read()
+            events = await subscription.read()
             self._reads += 1
-            if isinstance(event, Message):
-                self._message(event)
-                if self.fanout.is_full:
-                    await self.fanout.room()
-            elif isinstance(event, Subscribed):
-                if self.registry.subscribed(event.channel):
-                    self._to_settle[event.channel] = None
-                    self._settle.set()
-            else:
-                self.registry.unsubscribed(event.channel)
-                self._wishes.set()
+            for event in events:
+                if isinstance(event, Message):
+                    self._message(event)
+                elif isinstance(event, Subscribed):
+                    if self.registry.subscribed(event.channel):
+                        self._to_settle[event.channel] = None
+                        self._settle.set()
+                else:
+                    self.registry.unsubscribed(event.channel)
+                    self._wishes.set()
+            if self.fanout.is_full:
+                await self.fanout.room()
 
     def _message(self, message: Message) -> None:
         if message.channel == self._node:

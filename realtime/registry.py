@@ -120,9 +120,8 @@ class Channel(Generic[Listener]):
     def _observed(self, envelope: Envelope) -> Arrival | None:
         detector = self.detector
         assert detector is not None  # noqa: S101 - a live channel has one
-        if detector.is_known(envelope.position):
-            return None
-        return Arrival(detector.observe(envelope.position), envelope)
+        gaps = detector.observe(envelope.position)
+        return None if gaps is None else Arrival(gaps, envelope)
 
 
 class Registry(Generic[Listener]):

@@ -43,7 +43,10 @@ RING_0 = (
     "the rules (ring 0) import only each other, msgspec and pure parts of the standard library: "
     "no clock, no chance, no I/O"
 )
-RING_1 = "the engine (ring 1) imports only rules, itself, redis, msgspec and the standard library"
+RING_1 = (
+    "the engine (ring 1) imports only rules, itself, redis (with its hiredis), msgspec and the "
+    "standard library"
+)
 HALVES = "the publishing and the delivering side never import each other: they meet in Redis"
 APP = "the app never imports the service, or anything else of this repository"
 SERVICE = "the service uses the app like any other project: by its public modules only"
@@ -100,7 +103,7 @@ def broken_rule(module: str, imported: str) -> str | None:
     if ring_of(module) == 0:
         return None if is_of(imported, PURE | {"msgspec"}) else RING_0
     if ring_of(module) == 1:
-        return None if top in sys.stdlib_module_names | {"msgspec", "redis"} else RING_1
+        return None if top in sys.stdlib_module_names | {"msgspec", "redis", "hiredis"} else RING_1
     return None
 
 

@@ -48,8 +48,8 @@ class Subscription(Protocol):
     One task reads, one task sends; both stop at the first `BrokerUnavailable`.
     """
 
-    async def read(self) -> Event:
-        """Return the next event, in the broker's order; without suspending while some wait.
+    async def read(self) -> Sequence[Event]:
+        """Return the events that have arrived, in the broker's order; wait for the first.
 
         Raises:
             BrokerUnavailable: The connection is broken.

@@ -9,7 +9,6 @@ so it must not retry at all (ADR-0007).
 from __future__ import annotations
 
 import asyncio
-import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -26,21 +25,18 @@ from realtime.brokers.commands import (
     Commands,
     Script,
     checked_version,
-    is_error_reply,
     lacks_script,
     position,
     receipt,
     transaction,
     unavailable,
-    unknown,
 )
+from realtime.brokers.line import Line, Parser, parser_of
 from realtime.errors import BrokerError, RealtimeError
 from realtime.gaps import Position
 from realtime.publication import Publication, Receipt
 
 DEADLINE_SECONDS = 1.0
-CONNECTIONS = 64
-"""Of one node for commands; a publish holds one for a round trip."""
 
 
 class RedisBroker:
@@ -58,18 +54,20 @@ class RedisBroker:
         """
         self._commands = Commands(prefix)
         self._deadline_seconds = deadline_seconds
+        # Only to read the URL and to make connections; none of them goes back into it.
         self._pool = ConnectionPool.from_url(
             url,
+            parser_class=Parser,
             retry=Retry(NoBackoff(), 0),
             # Ours is the deadline. One of redis-py's would cost a task per command, and a shorter
             # one for connecting would fail a burst of first publishes on a busy machine.
             socket_timeout=None,
             socket_connect_timeout=None,
             protocol=2,
-            max_connections=CONNECTIONS,
         )
-        # redis-py's pool fails when it is empty; its blocking twin makes each publish 20 % slower.
-        self._turns = asyncio.Semaphore(CONNECTIONS)
+        self._line: Line | None = None
+        self._lines: set[Line] = set()  # one that let a deadline pass still answers what it can
+        self._connecting = asyncio.Lock()
 
     async def publish(self, publication: Publication) -> Receipt:
         """See `realtime.brokers.Broker.publish`."""
@@ -106,20 +104,21 @@ class RedisBroker:
 
     async def subscription(self) -> RedisSubscription:
         """See `realtime.brokers.Broker.subscription`."""
-        connection: Connection = self._pool.make_connection()  # type: ignore[no-untyped-call]
+        connection = None
         try:
             async with asyncio.timeout(self._deadline_seconds):
-                await connection.connect()  # type: ignore[no-untyped-call]
+                connection = await self._connected()
                 await connection.send_command("INFO", "server")
                 checked_version(await connection.read_response())
         except (exceptions.RedisError, OSError, TimeoutError, BrokerError) as error:
-            await connection.disconnect(nowait=True)
+            if connection is not None:
+                await connection.disconnect(nowait=True)
             raise unavailable(error) from error
         return RedisSubscription(connection, self._commands)
 
     async def aclose(self) -> None:
         """Close all connections."""
-        await self._pool.disconnect()
+        await asyncio.gather(*[line.aclose() for line in self._lines])
 
     async def _run(self, script: Script, commands: Sequence[Args]) -> list[Any]:
         """Return a reply or an error reply for each command; load the script if Redis lacks it."""
@@ -132,51 +131,34 @@ class RedisBroker:
         return replies
 
     async def _exchange(self, commands: Sequence[Args], deadline: float) -> list[Any]:
-        await self._turn(deadline)
-        try:
-            return await self._exchanged(commands, deadline)
-        finally:
-            self._turns.release()
+        line = self._line
+        if line is None or not line.is_open:
+            line = await self._new_line(deadline)
+        return await line.exchange(commands, deadline)
 
-    async def _turn(self, deadline: float) -> None:
-        """Wait until a connection is free; usually one is."""
-        if not self._turns.locked():
-            await self._turns.acquire()
-            return
-        try:
-            async with asyncio.timeout_at(deadline):
-                await self._turns.acquire()
-        except TimeoutError as error:
-            raise unavailable(error) from error
+    async def _new_line(self, deadline: float) -> Line:
+        """Connect, once for all who need it; each of them waits until its own deadline.
 
-    async def _exchanged(self, commands: Sequence[Args], deadline: float) -> list[Any]:
-        connection = await self._ready_connection(deadline)
+        Raises:
+            BrokerUnavailable: It cannot be had in time.
+        """
         try:
-            async with asyncio.timeout_at(deadline):
-                packed = connection.pack_commands(commands)
-                await connection.send_packed_command(packed, check_health=False)
-                return [await _reply(connection) for _ in commands]
-        except (exceptions.RedisError, OSError, TimeoutError) as error:
-            # redis-py has closed the connection, as it also does when this task is cancelled here:
-            # what is still to come on it would be read as the answer to somebody else's command.
-            raise unavailable(error) if is_error_reply(error) else unknown(error) from error
-        finally:
-            await self._pool.release(connection)
-
-    async def _ready_connection(self, deadline: float) -> Connection:
-        try:
-            async with asyncio.timeout_at(deadline):
-                connection: Connection = await self._pool.get_connection()  # type: ignore[no-untyped-call]
-                return connection
+            async with asyncio.timeout_at(deadline), self._connecting:
+                if self._line is None or not self._line.is_open:
+                    self._line = Line(await self._connected(), self._lines.discard)
+                    self._lines.add(self._line)
+                return self._line
         except (exceptions.RedisError, OSError, TimeoutError) as error:
             raise unavailable(error) from error
 
-
-async def _reply(connection: Connection) -> Any:
-    try:
-        return await connection.read_response(timeout=math.inf)
-    except exceptions.ResponseError as error:
-        return error
+    async def _connected(self) -> Connection:
+        connection: Connection = self._pool.make_connection()  # type: ignore[no-untyped-call]
+        try:
+            await connection.connect()  # type: ignore[no-untyped-call]
+        except BaseException:
+            await connection.disconnect(nowait=True)
+            raise
+        return connection
 
 
 class RedisSubscription:
@@ -188,16 +170,22 @@ class RedisSubscription:
 
     def __init__(self, connection: Connection, commands: Commands) -> None:
         self._connection = connection
+        self._parser = parser_of(connection)
         self._commands = commands
         self._strip = len(commands.channel_prefix)
 
-    async def read(self) -> Event:
+    async def read(self) -> list[Event]:
         """See `realtime.brokers.Subscription.read`."""
         try:
-            kind, name, payload = await self._connection.read_response(timeout=math.inf)
-        except (exceptions.RedisError, OSError, ValueError) as error:
+            return [self._event(reply) for reply in await self._parser.replies()]
+        except (exceptions.RedisError, OSError) as error:
             raise unavailable(error) from error
-        channel = name.decode()[self._strip :]
+
+    def _event(self, reply: Any) -> Event:
+        if not isinstance(reply, list):
+            raise exceptions.ConnectionError(f"said {reply!r:.100} to a subscriber")
+        kind, name, payload = reply
+        channel = name[self._strip :].decode()
         if kind == b"message":
             return Message(channel, payload)
         if kind == b"subscribe":

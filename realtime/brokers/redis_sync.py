@@ -26,9 +26,12 @@ from realtime.brokers.commands import (
     unavailable,
     unknown,
 )
-from realtime.brokers.redis import CONNECTIONS, DEADLINE_SECONDS
+from realtime.brokers.redis import DEADLINE_SECONDS
 from realtime.errors import RealtimeError
 from realtime.publication import Publication, Receipt
+
+CONNECTIONS = 64
+"""Of one process; a publish holds one for a round trip."""
 
 
 class SyncRedisBroker:

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
 from realtime.codes import Refusal
-from realtime.envelope import Content
 from realtime.gaps import Gap, Position
 
 
@@ -101,9 +100,16 @@ class WireProtocol(Protocol):
         """Return the reply that says no."""
 
     def publication(
-        self, channel: str, position: Position, content: Content, *, first_of_epoch: bool
+        self, channel: str, position: Position, body: str, *, first_of_epoch: bool
     ) -> str:
-        """Return the push of a publication; ``first_of_epoch`` names the epoch in it."""
+        """Return the push of a publication.
+
+        Args:
+            channel: Its name.
+            position: Its position.
+            body: What an opened envelope carries, see `realtime.envelope.Envelope`.
+            first_of_epoch: Whether to name the epoch in it.
+        """
 
     def gap(self, channel: str, gap: Gap, reason: str) -> str:
         """Return the push that says what was missed."""

