@@ -21,7 +21,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 PORTS_OF_AN_ADDRESS = 20_000  # loopback addresses differ, so that none runs out of ports
-AT_ONCE = 256  # handshakes under way
+AT_ONCE = 1000  # handshakes under way
 RECEIVE_BYTES = 64 * 1024  # above malloc's mmap threshold (128 KiB) each read would map memory
 IP_BIND_ADDRESS_NO_PORT = 24  # ip(7); Python 3.11 has no name for it
 RESET = struct.pack("ii", 1, 0)  # SO_LINGER: no TIME_WAIT, or the next crowd finds no ports
@@ -64,6 +64,12 @@ def text_frame(text: bytes) -> bytes:
     else:
         head = struct.pack("!BBH", 0x81, 0x80 | 126, size)
     return head + b"\0\0\0\0" + text
+
+
+def framed_size(payload: bytes) -> int:
+    """Return the bytes of a payload as a server's frame (RFC 6455 §5.2)."""
+    size = len(payload)
+    return size + (2 if size < 126 else 4 if size < 65536 else 10)
 
 
 @dataclass(slots=True, eq=False)
@@ -271,8 +277,11 @@ class Crowd:
             self.pushes += self._last_pushes
             return
         before, whole = member.pushes, not member.buffer
-        plain = [self._frame(member, frame) for frame in member.frames(received)]
-        if whole and not member.buffer and all(plain):
+        frames = member.frames(received)
+        plain = [self._frame(member, frame) for frame in frames]
+        # A ping of the server, be it a frame of its own or a text, is for each of them.
+        only_frames = sum(map(framed_size, frames)) == len(received)
+        if whole and only_frames and all(plain):
             self._last, self._last_pushes = received, member.pushes - before
 
     def _frame(self, member: Member, frame: bytes) -> bool:

@@ -66,6 +66,10 @@ class Server:
         """Publish once, so many bytes that hold the moment in nanoseconds as ``"t":…``."""
         raise NotImplementedError
 
+    def publish_to(self, channels: list[str]) -> None:
+        """Publish once to each of the channels, in one round trip."""
+        raise NotImplementedError
+
     def start(self) -> None:
         """Start it and wait until it listens."""
         command = self.command()
@@ -156,7 +160,6 @@ class Ours(Server):
         self._broker.publish(Publication.of(CHANNEL, data))
 
     def publish_to(self, channels: list[str]) -> None:
-        """Publish once to each of the channels, in one round trip."""
         self._broker.publish_many([Publication.of(name, DATA) for name in channels])
 
 
@@ -177,6 +180,10 @@ class Floor(Server):
     def publish(self, count: int) -> None:
         for _ in range(count):
             self._control.sendall(b"PUBLISH\n")
+
+    def publish_to(self, channels: list[str]) -> None:
+        numbers = " ".join(name.rpartition("c")[2] for name in channels)
+        self._control.sendall(f"TO {numbers}\n".encode())
 
     def stop(self) -> None:
         self._control.close()

@@ -1,7 +1,7 @@
 """The floor: what writing a ready frame to many sockets costs in asyncio, with nothing around it.
 
 A WebSocket server in name only. Whoever sends the line `PUBLISH` makes it write one frame to every
-client.
+client; after `TO 3 7` only the fourth and the eighth that came get one.
 
     python -m bench.peers.floor PORT
 """
@@ -18,32 +18,40 @@ PAYLOAD = (
     b'{"push":{"channel":"public:bench","pub":{"data":{"text":"' + b"x" * 100 + b'"},"offset":1}}}'
 )
 FRAME = b"\x81\x7e" + len(PAYLOAD).to_bytes(2, "big") + PAYLOAD
-clients: set[asyncio.Transport] = set()
+clients: list[asyncio.Transport] = []
 
 
 class Client(asyncio.Protocol):
     """One socket: a client, or the one who publishes."""
+
+    _is_client = False
+    _begun = b""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
         self._transport = transport
 
     def data_received(self, data: bytes) -> None:
-        if data.startswith(b"PUBLISH"):
-            for _ in range(data.count(b"PUBLISH")):
-                for transport in clients:
-                    transport.write(FRAME)
-        elif data.startswith(b"GET"):
+        if data.startswith(b"GET"):
             key = data.split(b"Sec-WebSocket-Key: ")[1].split(b"\r\n")[0]
             accept = base64.b64encode(hashlib.sha1(key + GUID).digest())
             self._transport.write(
                 b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
                 b"Sec-WebSocket-Accept: " + accept + b"\r\n\r\n"
             )
-            clients.add(self._transport)
+            clients.append(self._transport)
+            self._is_client = True
+        elif not self._is_client:
+            *lines, self._begun = (self._begun + data).split(b"\n")
+            for line in lines:
+                command, *numbers = line.split()
+                chosen = [clients[int(n)] for n in numbers] if command == b"TO" else clients
+                for transport in chosen:
+                    transport.write(FRAME)
 
     def connection_lost(self, error: Exception | None) -> None:
-        clients.discard(self._transport)
+        if self._is_client:
+            clients.remove(self._transport)
 
 
 async def main(port: int) -> None:
