@@ -1,4 +1,4 @@
-"""uvicorn's WebSocket protocol, with a way for ready frames.
+"""uvicorn's WebSocket protocol, with a way for ready frames and a shorter one for small messages.
 
 A frame for a thousand connections is made once, by the hub, and written a thousand times: what
 uvicorn would do for each of them (an ASGI message, a frame object, its serialisation) costs more
@@ -34,6 +34,19 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
             raise ClientDisconnected
         self.transport.write(frame)
         return self.writable.is_set()
+
+    def send_receive_event_to_app(self) -> None:
+        """Hand a message to the app; stop reading when a second one waits.
+
+        The stock class stops for each and starts again when the app has taken it: two system calls,
+        half of the 33 µs that a pong cost. What may wait is one read of the socket more.
+        """
+        was_paused, self.read_paused = self.read_paused, True  # so that it does not
+        super().send_receive_event_to_app()
+        self.read_paused = was_paused
+        if not was_paused and self.queue.qsize() > 1:
+            self.read_paused = True
+            self.transport.pause_reading()
 
     async def drained(self) -> None:
         """Wait until the socket takes more; also returns when the client has gone."""
