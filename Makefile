@@ -4,7 +4,7 @@
 # installed, otherwise with venv and pip from hashed requirements. Nothing is set up twice.
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test check format bench lock clean
+.PHONY: help setup run test check format bench plots lock clean
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -39,8 +39,13 @@ format: $(DEV_READY) ## format the code and mend what can be mended
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-bench: $(DEV_READY) ## measure (takes minutes)
+bench: $(DEV_READY) ## measure the service and its peers (takes more than an hour; see docs/performance.md)
+	-$(BIN)/python -m bench.peers.setup
 	$(BIN)/python -m bench
+
+plots: $(DEV_READY) ## (uv) draw the last `crowds` and `load` of the bench into docs/plots
+	UV_PROJECT_ENVIRONMENT=$(VENV) uv sync --locked --inexact --no-install-project --group plots
+	$(BIN)/python -m bench.plots
 
 setup: $(DEV_READY) ## set up for development, and no more
 

@@ -5,13 +5,15 @@ from __future__ import annotations
 import argparse
 import os
 import resource
-import statistics
 from typing import Any
 
 from bench import report
 from bench.redis import private_redis
-from bench.scenarios import PEERS, SCENARIOS
-from bench.servers import OTHERS_CPU, SERVERS
+from bench.rivals import RIVALS
+from bench.scenarios import LONG, SCENARIOS
+from bench.servers import OTHERS_CPU, OWN, Server
+
+SERVERS: dict[str, type[Server]] = {**OWN, **RIVALS}
 
 
 def main() -> None:
@@ -19,27 +21,55 @@ def main() -> None:
     options = _options()
     os.sched_setaffinity(0, {OTHERS_CPU})  # children but the servers inherit it
     _allow_many_sockets()
+    missing = [sentence for name in options.servers if (sentence := SERVERS[name].missing())]
+    for sentence in missing:
+        report.say(f"left out: {sentence}")
     with private_redis() as redis_url:
         for scenario in options.scenarios:
             rows = _rows(scenario, redis_url, options)
-            path = report.save(scenario, rows)
-            explained = (SCENARIOS[scenario].__doc__ or "").strip()
-            table = report.table(_medians(rows))
-            print(f"\n## {scenario}\n\n{explained}\n\n{table}\n\nAll runs: {path}", flush=True)
+            if not rows:
+                continue
+            path = report.save(scenario, rows, missing)
+            print(f"\n## {scenario}\n\n{_explained(scenario)}\n", flush=True)
+            print(report.table(report.medians(rows)))
+            if ratios := report.ratios(rows):
+                print(f"\n{report.table(ratios)}")
+            for sentence in missing:
+                print(f"\nLeft out: {sentence}")
+            print(f"\nAll runs: {path}", flush=True)
+
+
+def _explained(scenario: str) -> str:
+    return (SCENARIOS[scenario].__doc__ or "").strip()
 
 
 def _options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
-    parser.add_argument("scenarios", nargs="*", help=f"{', '.join(SCENARIOS)} (default: all)")
-    parser.add_argument("--servers", default="notifier,floor,tutorial", help=", ".join(SERVERS))
-    parser.add_argument("--repeat", type=int, default=5, help="runs of each server, in turn")
+    scenarios = "\n".join(f"  {name:15} {_explained(name)}" for name in SCENARIOS)
+    servers = "\n".join(
+        f"  {name:17} {(kind.__doc__ or '').strip()}" for name, kind in SERVERS.items()
+    )
+    parser = argparse.ArgumentParser(
+        prog="python -m bench",
+        description=__doc__,
+        epilog=f"scenarios (default: all):\n{scenarios}\n\nservers:\n{servers}\n\n"
+        "`python -m bench.peers.setup` builds and installs what the peers need.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("scenarios", nargs="*", metavar="SCENARIO", help="see below")
+    parser.add_argument("--servers", default=",".join(SERVERS), help="a,b,c; default: all")
+    parser.add_argument(
+        "--repeat", type=int, default=5, help="runs of each server, in turn; long scenarios a third"
+    )
     parser.add_argument("--scale", type=float, default=1.0, help="0.1: a tenth of the clients")
     options = parser.parse_args()
     options.scenarios = options.scenarios or list(SCENARIOS)
     options.servers = options.servers.split(",")
-    for name in [*options.scenarios, *options.servers]:
-        if name not in SCENARIOS and name not in SERVERS:
-            parser.error(f"unknown: {name}")
+    for name in options.scenarios:
+        if name not in SCENARIOS:
+            parser.error(f"no scenario {name}; there are {', '.join(SCENARIOS)}")
+    for name in options.servers:
+        if name not in SERVERS:
+            parser.error(f"no server {name}; there are {', '.join(SERVERS)}")
     return options
 
 
@@ -51,34 +81,21 @@ def _allow_many_sockets() -> None:
 def _rows(scenario: str, redis_url: str, options: argparse.Namespace) -> list[dict[str, Any]]:
     """Let the servers alternate: a machine that changes its mind does so to all of them."""
     rows = []
-    servers = options.servers if scenario in PEERS else options.servers[:1]
-    for turn in range(options.repeat):
-        for name in servers:
-            report.say(f"{scenario} {turn + 1}/{options.repeat}: {name}")
-            server = SERVERS[name](redis_url)
+    kinds = [SERVERS[name] for name in options.servers]
+    kinds = [kind for kind in kinds if scenario in kind.scenarios and not kind.missing()]
+    turns = -(-options.repeat // 3) if scenario in LONG else options.repeat
+    for turn in range(turns):
+        for kind in kinds:
+            report.say(f"{scenario} {turn + 1}/{turns}: {kind.name}")
+            server = kind(redis_url)
             server.start()
             try:
                 measured = SCENARIOS[scenario](server, options.scale)
             finally:
                 server.stop()
-            rows.append({"server": server.name, **measured})
+            points = measured if isinstance(measured, list) else [measured]
+            rows += [{"server": kind.name, "turn": turn, **point} for point in points]
     return rows
-
-
-def _medians(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return one row for each server, with the median of each figure."""
-    medians = []
-    for name in dict.fromkeys(row["server"] for row in rows):
-        runs = [row for row in rows if row["server"] == name]
-        figures = {
-            key: runs[0][key]
-            if isinstance(value, str)
-            else statistics.median(run[key] for run in runs)
-            for key, value in runs[0].items()
-            if key != "server"
-        }
-        medians.append({"server": name, **figures})
-    return medians
 
 
 if __name__ == "__main__":

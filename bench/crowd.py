@@ -138,10 +138,11 @@ class Crowd:
         self._last_pushes = 0  # … and how many
 
     def invite(self, count: int) -> None:
-        """Let so many join as fast as they can, and wait for them."""
-        for number in range(count):
+        """Let so many more join as fast as they can, and wait for them."""
+        before = self.joined
+        for number in range(before, before + count):
             self.invite_later(number, 0.0)
-        self.read_until(lambda: self.joined >= count)
+        self.read_until(lambda: self.joined >= before + count)
 
     def invite_later(self, number: int, moment: float) -> None:
         """Let one join, not before a moment of the monotonic clock."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import statistics
 import subprocess
 import sys
 import time
@@ -13,6 +14,10 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+Row = dict[str, Any]
+POINT = ("server", "subscribers", "publications/s")
+"""What names a row; everything else in it was measured."""
+COMPARED = ("deliveries/s", "CPU µs/delivery", "joins/s", "requests/s", "KiB/connection")
 RESULTS = Path(__file__).parent / "results"
 PACKAGES = (
     "uvicorn",
@@ -52,17 +57,69 @@ def _git(*command: str) -> str:
     return done.stdout.strip()
 
 
-def save(name: str, rows: Sequence[dict[str, Any]]) -> Path:
-    """Write the rows, with the machine, to a file of their own."""
+def save(name: str, rows: Sequence[Row], missing: Sequence[str]) -> Path:
+    """Write the rows, with the machine and what is not there, to a file of their own."""
     RESULTS.mkdir(exist_ok=True)
     path = RESULTS / f"{name}-{time.strftime('%Y%m%d-%H%M%S')}.json"
-    path.write_text(
-        json.dumps({"scenario": name, "machine": machine(), "rows": list(rows)}, indent=1)
-    )
+    result = {"scenario": name, "machine": machine(), "missing": missing, "rows": rows}
+    path.write_text(json.dumps(result, indent=1))
     return path
 
 
-def table(rows: Sequence[dict[str, Any]]) -> str:
+def medians(rows: Sequence[Row]) -> list[Row]:
+    """Return one row for each server and point, with the median of each figure over the turns."""
+    grouped: dict[tuple[Any, ...], list[Row]] = {}
+    for row in rows:
+        grouped.setdefault(tuple(row.get(key) for key in POINT), []).append(row)
+    return [
+        {
+            key: value if key in POINT or isinstance(value, str) else _median(runs, key)
+            for key, value in runs[0].items()
+            if key != "turn"
+        }
+        for runs in grouped.values()
+    ]
+
+
+def ratios(rows: Sequence[Row]) -> list[Row]:
+    """Return what the first server did as a multiple of each other one.
+
+    Of each figure in `COMPARED` the median of the turns' ratios, and in brackets the least and the
+    greatest of them. 2 of a rate is twice as fast, 2 of a cost twice as dear.
+    """
+    servers = list(dict.fromkeys(row["server"] for row in rows))
+    table: dict[tuple[Any, ...], Row] = {}
+    for other in servers[1:]:
+        for figure in COMPARED:
+            for point, values in _ratios(rows, figure, servers[0], other).items():
+                row = table.setdefault((other, point), {f"{servers[0]} / …": other, **dict(point)})
+                middle = statistics.median(values)
+                row[figure] = f"{middle:.3g} ({min(values):.3g}–{max(values):.3g})"
+    return list(table.values())
+
+
+def _ratios(
+    rows: Sequence[Row], figure: str, ours: str, other: str
+) -> dict[tuple[tuple[str, Any], ...], list[float]]:
+    found: dict[tuple[tuple[str, Any], ...], list[float]] = {}
+    theirs = {_place(row): row for row in rows if row["server"] == other}
+    for row in rows:
+        peer = theirs.get(_place(row))
+        if row["server"] == ours and peer is not None and figure in row and peer.get(figure):
+            point = tuple((key, row[key]) for key in POINT[1:] if key in row)
+            found.setdefault(point, []).append(row[figure] / peer[figure])
+    return found
+
+
+def _place(row: Row) -> tuple[Any, ...]:
+    return (row["turn"], *(row.get(key) for key in POINT[1:]))
+
+
+def _median(runs: Sequence[Row], key: str) -> float:
+    return float(statistics.median(run[key] for run in runs))
+
+
+def table(rows: Sequence[Row]) -> str:
     """Return the rows as a Markdown table, the first row naming the columns."""
     if not rows:
         return ""

@@ -7,6 +7,7 @@ never on the processor of the server.
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import re
@@ -14,15 +15,17 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import redis
+from channels_redis.pubsub import RedisPubSubChannelLayer
 
 from bench.crowd import Dialect
-from bench.servers import API_KEY, DATA, OTHERS_CPU, TICK, Server
+from bench.servers import API_KEY, DATA, HTTP, OTHERS_CPU, WEBSOCKETS, Server
 
 PEERS = Path(__file__).parent / "peers"
 CENTRIFUGE = PEERS / "centrifuge" / "build" / "centrifuge-peer"
@@ -34,11 +37,6 @@ PATH = os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/sbin", "/usr/l
 
 class Rival(Server):
     """A server that somebody else wrote."""
-
-    @classmethod
-    def missing(cls) -> str:
-        """Return what must be installed before it can run here; nothing, if it can."""
-        raise NotImplementedError
 
     def send(self, channels: Sequence[str], data: str) -> None:
         """Publish JSON text once to each of the channels, the way that is made for many."""
@@ -59,6 +57,10 @@ class Centrifuge(Rival):
     """Centrifugo's engine, the library `centrifuge`, on one core."""
 
     pipelined_rounds = 3000
+    batch_options: Mapping[str, object] = {
+        "parallel": True
+    }  # or each waits for the answer to the one before
+    scenarios = WEBSOCKETS | HTTP
     engine = ""
 
     @classmethod
@@ -73,7 +75,7 @@ class Centrifuge(Rival):
 
 
 class CentrifugeRedis(Centrifuge):
-    """On Redis; the publisher is a back end on the same library."""
+    """Centrifugo's library on Redis; the publisher is a back end on the same library."""
 
     name = "centrifuge, Redis"
     engine = "redis"
@@ -92,7 +94,7 @@ class CentrifugeRedis(Centrifuge):
 
 
 class CentrifugeMemory(Centrifuge):
-    """Without Redis; publishers use its HTTP API, and batches where there are many."""
+    """The same without Redis; publishers use its HTTP API, and batches where there are many."""
 
     name = "centrifuge, memory"
     engine = "memory"
@@ -152,17 +154,11 @@ class Nchan(Rival):
         for channel in dict.fromkeys(channels):
             self._http.post(f"/pub/{channel}", [data] * channels.count(channel))
 
-    def cpu_seconds(self) -> tuple[float, float]:
-        """Return what the worker has used: the master only waits for signals."""
+    @property
+    def pid(self) -> int:
+        """The worker: the master only waits for signals."""
         (worker,) = self._workers()
-        fields = Path(f"/proc/{worker}/stat").read_text().rpartition(")")[2].split()
-        return int(fields[11]) / TICK, int(fields[12]) / TICK
-
-    def resident_bytes(self) -> int:
-        """Return the resident memory of the worker."""
-        (worker,) = self._workers()
-        pages = int(Path(f"/proc/{worker}/statm").read_text().split()[1])
-        return pages * os.sysconf("SC_PAGE_SIZE")
+        return worker
 
     def stop(self) -> None:
         self._http.close()
@@ -247,7 +243,54 @@ class SocketIo(OnNode):
         super().stop()
 
 
-RIVALS: dict[str, type[Rival]] = {
+class Tutorial(Server):
+    """The Channels tutorial (pub/sub layer) on uvicorn."""
+
+    name = "Channels tutorial, uvicorn"
+    dialect = Dialect(path="/ws/chat/{channel}/", marker=b'{"message"')
+    channel = "bench"
+    pipelined_rounds = 100
+    scenarios = frozenset({"closed", "pipelined", "crowds", "storm", "idle"})
+    server = "uvicorn"
+
+    def command(self) -> list[str]:
+        app = "bench.peers.tutorial:application"
+        if self.server == "daphne":
+            return [sys.executable, "-m", "daphne", "-p", str(self.port), app]
+        return [
+            *(sys.executable, "-m", "uvicorn", app, "--port", str(self.port), "--no-access-log"),
+            *("--log-level", "warning", "--lifespan", "off", "--backlog", "4096"),
+        ]
+
+    def start(self) -> None:
+        super().start()
+        self._runner = asyncio.Runner()
+        self._layer = RedisPubSubChannelLayer(hosts=[self.redis_url])
+
+    def publish(self, count: int) -> None:
+        self._runner.run(self._publish(count))
+
+    async def _publish(self, count: int) -> None:
+        for _ in range(count):
+            message = {"type": "chat.message", "message": DATA["text"]}
+            await self._layer.group_send(self.channel, message)
+
+    def stop(self) -> None:
+        self._runner.run(self._layer.flush())
+        self._runner.close()
+        super().stop()
+
+
+class TutorialOnDaphne(Tutorial):
+    """The same on Daphne."""
+
+    name = "Channels tutorial, Daphne"
+    server = "daphne"
+
+
+RIVALS: dict[str, type[Server]] = {
+    "tutorial": Tutorial,
+    "tutorial-daphne": TutorialOnDaphne,
     "centrifuge": CentrifugeRedis,
     "centrifuge-memory": CentrifugeMemory,
     "nchan": Nchan,

@@ -7,16 +7,20 @@ from __future__ import annotations
 
 import json
 import statistics
+import subprocess
+import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from bench.crowd import Crowd, HttpPublishers
-from bench.servers import API_KEY, CHANNEL, DATA, Ours, Server
+from bench.servers import API_KEY, CHANNEL, DATA, Server
 
 WARM_UP = 5
 LONGEST_SECONDS = 120.0
+SMALL_BYTES = 150  # of data, where nothing else is said
+HOPELESS_MS = 1000.0
 Row = dict[str, Any]
 
 
@@ -56,9 +60,7 @@ def everybody_on(server: Server, count: int) -> Crowd:
     crowd = Crowd(server.port, server.dialect, lambda number: server.channel)
     crowd.invite(count)
     for _ in range(WARM_UP):
-        target = crowd.pushes + count
-        server.publish(1)
-        crowd.read_until(lambda: crowd.pushes >= target)  # noqa: B023 - used up before it changes
+        _one_round(server, crowd, count)
     return crowd
 
 
@@ -66,20 +68,14 @@ def closed(server: Server, scale: float) -> Row:
     """One publication at a time to 1,000 subscribers: the next when the last byte has come."""
     subscribers, rounds = int(1000 * scale), 200
     crowd = everybody_on(server, subscribers)
-    latencies = []
     with Cost(server) as cost:
-        for _ in range(rounds):
-            start, target = time.perf_counter(), crowd.pushes + subscribers
-            server.publish(1)
-            crowd.read_until(lambda: crowd.pushes >= target)  # noqa: B023
-            latencies.append(time.perf_counter() - start)
+        latencies = [_one_round(server, crowd, subscribers) for _ in range(rounds)]
     crowd.close()
     return {**cost.row(subscribers * rounds), **milliseconds(latencies)}
 
 
 def closed_http(server: Server, scale: float) -> Row:
     """The same, but each publication is an HTTP request to the node."""
-    assert isinstance(server, Ours)
     subscribers, rounds = int(1000 * scale), 200
     crowd = everybody_on(server, subscribers)
     publisher = HttpPublishers(crowd, server.port, publish_request(), 1)
@@ -116,7 +112,6 @@ def pipelined(server: Server, scale: float) -> Row:
 
 def pipelined_http(server: Server, scale: float) -> Row:
     """The same over 32 HTTP connections to the node that delivers."""
-    assert isinstance(server, Ours)
     subscribers, rounds = int(1000 * scale), 3000
     crowd = everybody_on(server, subscribers)
     publishers = HttpPublishers(crowd, server.port, publish_request(), 32)
@@ -127,6 +122,51 @@ def pipelined_http(server: Server, scale: float) -> Row:
     publishers.close()
     crowd.close()
     return cost.row(subscribers * rounds)
+
+
+def crowds(server: Server, scale: float) -> list[Row]:
+    """The closed loop with 100, 1,000 and 10,000 subscribers: what one more of them costs."""
+    rows = []
+    crowd = Crowd(server.port, server.dialect, lambda number: server.channel)
+    for subscribers in (100, 1000, 10_000):
+        count = int(subscribers * scale)
+        crowd.invite(count - crowd.joined)
+        for _ in range(WARM_UP):
+            _one_round(server, crowd, count)
+        rounds = max(10, 100_000 // subscribers)
+        with Cost(server) as cost:
+            latencies = [_one_round(server, crowd, count) for _ in range(rounds)]
+        row = {"subscribers": count, **cost.row(count * rounds), **milliseconds(latencies)}
+        rows.append(row)
+    crowd.close()
+    return rows
+
+
+def _one_round(server: Server, crowd: Crowd, subscribers: int) -> float:
+    """Publish once and wait for the last byte; return the seconds."""
+    start, target = time.perf_counter(), crowd.pushes + subscribers
+    server.publish(1)
+    crowd.read_until(lambda: crowd.pushes >= target)
+    return time.perf_counter() - start
+
+
+def load(server: Server, scale: float) -> list[Row]:
+    """1,000 subscribers, and more and more publications a second, come what may: the latency."""
+    subscribers, seconds = int(1000 * scale), 4.0
+    crowd = everybody_on(server, subscribers)
+    members = list(crowd.members.values())
+    for member in members[:: max(1, len(members) // 50)]:
+        member.timed = True
+    rows = []
+    for rate in (10, 25, 50, 100, 200, 400, 800, 1600):
+        with Cost(server) as cost:
+            seen = _others_see(server, crowd, members, rate, seconds, SMALL_BYTES)
+        row = {"publications/s": rate, **seen, "CPU %": cost.cpu / cost.seconds * 100}
+        rows.append({**row, "published/s": int(rate * seconds) / cost.seconds})
+        if seen["p50 ms"] > HOPELESS_MS:
+            break  # it falls behind for good; more would only take longer
+    crowd.close()
+    return rows
 
 
 def storm(server: Server, scale: float) -> Row:
@@ -185,11 +225,11 @@ def slow(server: Server, scale: float) -> Row:
     sleepers, others = members[: count // 10], members[count // 10 :]
     for member in others[:50]:
         member.timed = True
-    calm = _others_see(server, crowd, others, rate, seconds / 3)
+    calm = _others_see(server, crowd, others, rate, seconds / 3, 1024)
     start = {member: member.pushes for member in sleepers}
     begun = server.resident_bytes()
     crowd.sleep(sleepers)
-    busy = _others_see(server, crowd, others, rate, seconds)
+    busy = _others_see(server, crowd, others, rate, seconds, 1024)
     grown = server.resident_bytes() - begun
     crowd.wake(sleepers)
     published = int(rate * seconds)
@@ -209,14 +249,14 @@ def slow(server: Server, scale: float) -> Row:
 
 
 def _others_see(
-    server: Server, crowd: Crowd, others: list[Any], rate: int, seconds: float
+    server: Server, crowd: Crowd, others: list[Any], rate: int, seconds: float, size: int
 ) -> dict[str, float]:
     """Publish at a rate; return the latency that the timed ones saw, and what anybody lost."""
     crowd.latencies.clear()
     before = [member.pushes for member in others]
     begin = time.monotonic()
     for number in range(int(rate * seconds)):
-        server.publish_timed(1024)
+        server.publish_timed(size)
         until = begin + (number + 1) / rate
         while (left := until - time.monotonic()) > 0:
             crowd.read(left)
@@ -247,12 +287,11 @@ def _accounts(member: Any, before: int, published: int) -> bool:
 
 def publish(server: Server, scale: float) -> Row:
     """The publishing side alone: HTTP, batches of 100, and one POST to one browser."""
-    assert isinstance(server, Ours)
     crowd = Crowd(server.port, server.dialect, lambda number: server.channel)
     count = int(20_000 * scale)
     one = _http(server, crowd, publish_request(), count, 32)
     batches = max(1, count // 100)
-    many = _http(server, crowd, batch_request(100), batches, 4)
+    many = _http(server, crowd, batch_request(100, server.batch_options), batches, 4)
     crowd.invite(1)
     publisher = HttpPublishers(crowd, server.port, publish_request(), 1)
     latencies = []
@@ -272,7 +311,7 @@ def publish(server: Server, scale: float) -> Row:
     }
 
 
-def _http(server: Ours, crowd: Crowd, request: bytes, count: int, connections: int) -> Cost:
+def _http(server: Server, crowd: Crowd, request: bytes, count: int, connections: int) -> Cost:
     publishers = HttpPublishers(crowd, server.port, request, connections)
     with Cost(server) as cost:
         publishers.post(count)
@@ -297,7 +336,7 @@ def channels(server: Server, scale: float) -> Row:
                 crowd.read(left)
         crowd.read_until(lambda: crowd.pushes >= published)
     crowd.close()
-    return {"channels": count, "publications/s": published / cost.seconds, **cost.row(published)}
+    return {"channels": count, **cost.row(published)}
 
 
 def publish_request() -> bytes:
@@ -305,10 +344,10 @@ def publish_request() -> bytes:
     return _request("publish", {"channel": CHANNEL, "data": DATA})
 
 
-def batch_request(count: int) -> bytes:
+def batch_request(count: int, options: Mapping[str, object]) -> bytes:
     """Return one POST to /api/batch with so many publications."""
     command = {"publish": {"channel": CHANNEL, "data": DATA}}
-    return _request("batch", {"commands": [command] * count})
+    return _request("batch", {"commands": [command] * count, **options})
 
 
 def _request(method: str, body: dict[str, Any]) -> bytes:
@@ -328,7 +367,17 @@ def milliseconds(seconds: list[float]) -> dict[str, float]:
     }
 
 
-SCENARIOS: dict[str, Callable[[Server, float], Row]] = {
+def python(server: Server, scale: float) -> Row:
+    """`publish()` and `apublish()` of a Django process, nobody listening: what its caller pays."""
+    count = int(20_000 * scale)
+    command = [sys.executable, "-m", "bench.publishing", server.redis_url, str(count)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    row: Row = json.loads(done.stdout)
+    return row
+
+
+Scenario = Callable[[Server, float], "Row | list[Row]"]
+SCENARIOS: dict[str, Scenario] = {
     "closed": closed,
     "closed-http": closed_http,
     "pipelined": pipelined,
@@ -337,7 +386,10 @@ SCENARIOS: dict[str, Callable[[Server, float], Row]] = {
     "idle": idle,
     "slow": slow,
     "publish": publish,
+    "python": python,
     "channels": channels,
+    "crowds": crowds,
+    "load": load,
 }
-PEERS = {"closed", "pipelined", "channels"}
-"""Scenarios that can be done to every server; the others are ours alone."""
+LONG = frozenset({"idle", "slow", "crowds", "load"})
+"""Scenarios that average over much already; a third of the repeats is enough for them."""

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Mapping
 from pathlib import Path
-
-from channels_redis.pubsub import RedisPubSubChannelLayer
 
 from bench.crowd import OURS, Dialect
 from notifier.server import listening_socket
@@ -24,6 +21,10 @@ CHANNEL = "public:bench"
 DATA = {"text": "x" * 100}
 API_KEY = "bench-key-that-is-long-enough-to-be-taken"
 TICK = os.sysconf("SC_CLK_TCK")
+WEBSOCKETS = frozenset(
+    {"closed", "pipelined", "crowds", "load", "storm", "idle", "slow", "channels"}
+)
+HTTP = frozenset({"closed-http", "pipelined-http", "publish"})
 
 
 def free_port() -> int:
@@ -40,6 +41,15 @@ class Server:
     dialect: Dialect = OURS
     channel = CHANNEL
     pipelined_rounds = 5000
+    batch_options: Mapping[str, object] = {}
+    """What a batch says beside its commands."""
+    scenarios: frozenset[str] = WEBSOCKETS
+    """Names of the scenarios that can be done to it."""
+
+    @classmethod
+    def missing(cls) -> str:
+        """Return what must be installed before it can run here; nothing, if it can."""
+        return ""
 
     def __init__(self, redis_url: str) -> None:
         self.redis_url = redis_url
@@ -98,16 +108,20 @@ class Server:
             self._process.kill()
             self._process.wait()
 
+    @property
+    def pid(self) -> int:
+        """The process that does the work."""
+        assert self._process is not None
+        return self._process.pid
+
     def cpu_seconds(self) -> tuple[float, float]:
         """Return what the process has used so far: in user mode, in the kernel."""
-        assert self._process is not None
-        fields = Path(f"/proc/{self._process.pid}/stat").read_text().rpartition(")")[2].split()
+        fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
         return int(fields[11]) / TICK, int(fields[12]) / TICK
 
     def resident_bytes(self) -> int:
         """Return the resident memory of the process."""
-        assert self._process is not None
-        pages = int(Path(f"/proc/{self._process.pid}/statm").read_text().split()[1])
+        pages = int(Path(f"/proc/{self.pid}/statm").read_text().split()[1])
         return pages * os.sysconf("SC_PAGE_SIZE")
 
 
@@ -115,6 +129,7 @@ class Ours(Server):
     """The service, one worker, as the Procfile runs it."""
 
     name = "notifier"
+    scenarios = WEBSOCKETS | HTTP | {"python"}
 
     def __init__(self, redis_url: str) -> None:
         super().__init__(redis_url)
@@ -163,11 +178,24 @@ class Ours(Server):
         self._broker.publish_many([Publication.of(name, DATA) for name in channels])
 
 
+class OursOnDaphne(Ours):
+    """The service on Daphne: no ready frames there, and the server that Django's runserver is."""
+
+    name = "notifier, Daphne"
+    scenarios = frozenset({"closed", "slow"})
+
+    def command(self) -> list[str]:
+        self._listener = listening_socket("127.0.0.1", self.port)
+        endpoint = f"fd:fileno={self._listener.fileno()}"
+        return [sys.executable, "-m", "daphne", "-e", endpoint, "notifier.asgi:application"]
+
+
 class Floor(Server):
     """A bare `transport.write`."""
 
     name = "floor"
     pipelined_rounds = 500
+    scenarios = frozenset({"closed", "pipelined", "crowds", "channels"})
     dialect = Dialect(path="/", marker=b'"pub":{')
 
     def command(self) -> list[str]:
@@ -190,55 +218,8 @@ class Floor(Server):
         super().stop()
 
 
-class Tutorial(Server):
-    """The Channels tutorial."""
-
-    dialect = Dialect(path="/ws/chat/{channel}/", marker=b'{"message"')
-    channel = "bench"
-    pipelined_rounds = 100
-    server = "uvicorn"
-
-    @property
-    def name(self) -> str:  # type: ignore[override]
-        return f"Channels tutorial, {self.server}"
-
-    def command(self) -> list[str]:
-        app = "bench.peers.tutorial:application"
-        if self.server == "daphne":
-            return [sys.executable, "-m", "daphne", "-p", str(self.port), app]
-        return [
-            *(sys.executable, "-m", "uvicorn", app, "--port", str(self.port), "--no-access-log"),
-            *("--log-level", "warning", "--lifespan", "off", "--backlog", "4096"),
-        ]
-
-    def start(self) -> None:
-        super().start()
-        self._runner = asyncio.Runner()
-        self._layer = RedisPubSubChannelLayer(hosts=[self.redis_url])
-
-    def publish(self, count: int) -> None:
-        self._runner.run(self._publish(count))
-
-    async def _publish(self, count: int) -> None:
-        for _ in range(count):
-            message = {"type": "chat.message", "message": DATA["text"]}
-            await self._layer.group_send(self.channel, message)
-
-    def stop(self) -> None:
-        self._runner.run(self._layer.flush())
-        self._runner.close()
-        super().stop()
-
-
-class TutorialOnDaphne(Tutorial):
-    """The same on Daphne."""
-
-    server = "daphne"
-
-
-SERVERS: dict[str, Callable[[str], Server]] = {
+OWN: dict[str, type[Server]] = {
     "notifier": Ours,
+    "notifier-daphne": OursOnDaphne,
     "floor": Floor,
-    "tutorial": Tutorial,
-    "tutorial-daphne": TutorialOnDaphne,
 }

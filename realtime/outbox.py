@@ -17,7 +17,7 @@ from realtime.namespaces import Overflow
 SLOW = "slow"  # the reason of a gap that is made here
 CONTROL_BYTES = 64 * 1024  # bytes of replies that a client may let pile up
 SHED_PART = 64
-"""The part of the bound that is given up at once: the gap is written once for some dozen entries."""
+"""The part of the bound that is given up at once: a gap is written once for a dozen entries."""
 
 
 class Pushes(NamedTuple):
