@@ -1,0 +1,98 @@
+"""`make bench` measures: small and short here, so that it still works when somebody needs it."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from bench.crowd import Crowd, Dialect, Member, framed_size
+from bench.report import medians, ratios
+
+CHECKOUT = Path(__file__).resolve().parents[2]
+
+pytestmark = pytest.mark.skipif(
+    not hasattr(os, "sched_setaffinity") or (os.cpu_count() or 1) < 2,
+    reason="the bench needs Linux and two processors",
+)
+
+
+def test_a_run_prints_tables_and_keeps_the_figures() -> None:
+    command = ["-m", "bench", "closed", "--servers", "notifier,floor", "--repeat", "2"]
+    done = subprocess.run(
+        [sys.executable, *command, "--scale", "0.02"],
+        cwd=CHECKOUT,
+        capture_output=True,
+        text=True,
+        timeout=100,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "| notifier " in done.stdout
+    assert "| notifier / … |" in done.stdout
+    path = Path(done.stdout.rpartition("All runs: ")[2].strip())
+    result = json.loads(path.read_text())
+    path.unlink()
+    assert [row["server"] for row in result["rows"]] == ["notifier", "floor"] * 2
+    assert all(row["deliveries/s"] > 0 for row in result["rows"])
+    assert {"cpu", "commit", "python", "versions"} <= result["machine"].keys()
+
+
+def test_every_scenario_and_server_is_explained() -> None:
+    command = [sys.executable, "-m", "bench", "--help"]
+    printed = subprocess.run(command, cwd=CHECKOUT, capture_output=True, text=True, check=True)
+    for name in ("pipelined-http", "slow", "centrifuge-memory", "socketio", "notifier-daphne"):
+        assert f"  {name} " in printed.stdout
+
+
+def test_an_unknown_name_says_what_there_is() -> None:
+    command = [sys.executable, "-m", "bench", "clsoed"]
+    done = subprocess.run(command, cwd=CHECKOUT, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert "no scenario clsoed; there are closed," in done.stderr
+
+
+def row(server: str, turn: int, rate: float) -> dict[str, object]:
+    return {"server": server, "turn": turn, "deliveries/s": rate}
+
+
+def test_ratios_are_taken_turn_by_turn() -> None:
+    """The machine was twice as fast in the third turn: the ratio of the medians would be 1.5."""
+    rows = [row("a", 0, 10), row("b", 0, 10), row("a", 1, 15), row("b", 1, 10)]
+    rows += [row("a", 2, 60), row("b", 2, 20)]
+    assert ratios(rows) == [{"a / …": "b", "deliveries/s": "1.5 (1–3)"}]
+    assert medians(rows)[0] == {"server": "a", "deliveries/s": 15}
+
+
+class Pipe:
+    """The client's end of a socket, with what the server sent already in it."""
+
+    def __init__(self) -> None:
+        self.sent = b""
+
+    def sendall(self, data: bytes) -> None:
+        self.sent += data
+
+
+def test_a_ping_is_answered_by_each_member_that_gets_the_same_bytes() -> None:
+    """Whoever got, byte for byte, what the neighbour had got was only counted: of 20 clients one
+    answered the server's ping, and the server closed the other 19."""
+    crowd = Crowd(1, Dialect(path="/", marker=b"pub"), lambda number: "c")
+    for ping in (b"\x89\x04abcd", b"\x81\x03pub\x89\x04abcd", b"\x81\x03pub"):
+        members = [Member(number, Pipe()) for number in range(3)]  # type: ignore[arg-type]
+        for member in members:
+            crowd._received(member, ping)
+        answers = {member.socket.sent for member in members}  # type: ignore[attr-defined]
+        assert answers == ({b"\x8a\x84\0\0\0\0abcd"} if b"abcd" in ping else {b""})
+        assert {member.pushes for member in members} == {ping.count(b"pub")}
+    crowd.close()
+
+
+@pytest.mark.parametrize("size", [0, 125, 126, 65535, 65536])
+def test_the_size_of_a_frame(size: int) -> None:
+    from realtime.frames import text_frame
+
+    assert framed_size(b"x" * size) == len(text_frame(b"x" * size))
