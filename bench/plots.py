@@ -15,7 +15,7 @@ import matplotlib
 from bench import report
 
 matplotlib.use("svg")
-from matplotlib import pyplot
+from matplotlib import pyplot, ticker
 
 FOLDER = report.RESULTS.parents[1] / "docs" / "plots"
 # Colours that those who see few colours can tell apart: Okabe and Ito's; ours is the strong one.
@@ -44,6 +44,7 @@ def draw(
     axes.set(xscale="log", yscale="log", xlabel=x[1], ylabel=y[1], title=title)
     ticks = sorted({row[x[0]] for row in rows})
     axes.set_xticks(ticks, [f"{tick:,}" for tick in ticks])
+    axes.yaxis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5)))
     axes.yaxis.set_major_formatter("{x:g}")
     axes.minorticks_off()
     axes.grid(alpha=0.3)

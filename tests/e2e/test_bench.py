@@ -49,10 +49,10 @@ def test_every_scenario_and_server_is_explained() -> None:
 
 
 def test_an_unknown_name_says_what_there_is() -> None:
-    command = [sys.executable, "-m", "bench", "clsoed"]
+    command = [sys.executable, "-m", "bench", "nonesuch"]
     done = subprocess.run(command, cwd=CHECKOUT, capture_output=True, text=True)
     assert done.returncode == 2
-    assert "no scenario clsoed; there are closed," in done.stderr
+    assert "no scenario nonesuch; there are closed," in done.stderr
 
 
 def row(server: str, turn: int, rate: float) -> dict[str, object]:
