@@ -1,0 +1,228 @@
+"""What was published and what was heard, and whether the two agree: the proof of "never silent".
+
+Publishers write down each attempt with its outcome; each client writes down, per channel, what it
+heard and what it was told it had missed; whoever breaks something writes down when. `violations`
+then holds all of it against the promise (docs/semantics.md):
+
+* received and announced together are everything since the start, disjoint, in order, nothing twice;
+* nothing was received that was answered "certainly not published", or that nobody published;
+* one publication has one position, and one position one publication;
+* a gap is announced only during a fault or within `ANNOUNCED_SECONDS` of its end;
+* a gap with an open end only where a fault can end an epoch.
+
+Times are of one monotonic clock, in seconds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from enum import Enum
+
+from realtime.gaps import Gap, Position
+
+ANNOUNCED_SECONDS = 2.0
+
+
+class Outcome(Enum):
+    """What a publisher was told."""
+
+    PUBLISHED = "published"
+    NOT_PUBLISHED = "certainly not published"
+    UNKNOWN = "perhaps published"
+
+
+@dataclass(slots=True)
+class Attempt:
+    """One publish; ``number`` is in its data, and the same in all its retries."""
+
+    number: int
+    channel: str
+    began: float
+    ended: float
+    outcome: Outcome
+    position: Position | None = None
+
+
+@dataclass(slots=True, frozen=True)
+class Heard:
+    """A publication reached a client."""
+
+    at: float
+    position: Position
+    number: int
+
+
+@dataclass(slots=True, frozen=True)
+class Told:
+    """A client was told what it missed."""
+
+    at: float
+    gap: Gap
+    reason: str
+
+
+@dataclass(slots=True)
+class Journal:
+    """One client on one channel, from its first position on, through all its reconnects."""
+
+    client: str
+    channel: str
+    at: float
+    start: Position
+    entries: list[Heard | Told] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class Fault:
+    """Something was broken from ``began`` until everything could work again at ``ended``."""
+
+    name: str
+    began: float
+    ended: float
+    ends_epochs: bool = False
+
+
+@dataclass(slots=True)
+class Summary:
+    """A line of the table in docs/semantics.md."""
+
+    clients: int
+    published: int
+    received: int
+    announced: int
+    open_gaps: int
+    violations: int
+
+
+class Ledger:
+    """All that was written down in one run."""
+
+    def __init__(self) -> None:
+        self.attempts: list[Attempt] = []
+        self.journals: list[Journal] = []
+        self.faults: list[Fault] = []
+
+    def violations(self) -> list[str]:
+        """Return what breaks the promise, each in a sentence; empty if nothing does."""
+        found = list(_publishing(self.attempts, self.journals))
+        for journal in self.journals:
+            found += _told_in_order(journal)
+            found += _told_in_time(journal, self.faults)
+            found += _silently_lost(journal, self.attempts)
+        return found
+
+    def summary(self) -> Summary:
+        """Count."""
+        entries = [entry for journal in self.journals for entry in journal.entries]
+        gaps = [entry.gap for entry in entries if isinstance(entry, Told)]
+        return Summary(
+            clients=len({journal.client for journal in self.journals}),
+            published=sum(each.outcome is Outcome.PUBLISHED for each in self.attempts),
+            received=sum(isinstance(entry, Heard) for entry in entries),
+            announced=sum(gap.missed or 0 for gap in gaps),
+            open_gaps=sum(gap.missed is None for gap in gaps),
+            violations=len(self.violations()),
+        )
+
+
+def _publishing(attempts: list[Attempt], journals: list[Journal]) -> Iterator[str]:
+    """Hold the publishers' answers against each other and against what clients heard."""
+    places: dict[tuple[str, Position], int] = {}
+    numbers: dict[int, Position] = {}
+    outcomes: dict[int, set[Outcome]] = {}
+
+    def meet(channel: str, position: Position, number: int, who: str) -> Iterator[str]:
+        if places.setdefault((channel, position), number) != number:
+            yield f"{who}: two publications at {position} of {channel}"
+        if numbers.setdefault(number, position) != position:
+            yield f"{who}: {number} is at {position} and at {numbers[number]}"
+
+    for attempt in attempts:
+        outcomes.setdefault(attempt.number, set()).add(attempt.outcome)
+        if attempt.position is not None:
+            yield from meet(attempt.channel, attempt.position, attempt.number, "a publisher")
+    for journal in journals:
+        for entry in journal.entries:
+            if isinstance(entry, Heard):
+                yield from meet(journal.channel, entry.position, entry.number, journal.client)
+                told = outcomes.get(entry.number)
+                if told is None:
+                    yield f"{journal.client} heard {entry.number}, which nobody published"
+                elif told == {Outcome.NOT_PUBLISHED}:
+                    yield f"{journal.client} heard {entry.number}, certainly not published"
+
+
+def _told_in_order(journal: Journal) -> Iterator[str]:
+    """Walk through what the client heard and was told: without a hole, nothing twice."""
+    epoch, after = journal.start
+    ended = False
+    """Whether the epoch's end was announced as an open gap."""
+    for entry in journal.entries:
+        first, last = _span(entry)
+        of = entry.position.epoch if isinstance(entry, Heard) else entry.gap.epoch
+        where = f"{journal.client} on {journal.channel} at {entry.at:.3f}"
+        if of != epoch:
+            if not ended:
+                yield f"{where}: epoch {epoch} ended without a word"
+            epoch, after, ended = of, 0, False
+        elif ended:  # it lives after all; the open gap has told of all up to here
+            after, ended = max(after, first - 1), False
+        if first > after + 1:
+            yield f"{where}: silence about {after + 1} to {first - 1} of {epoch}"
+        elif first <= after:
+            yield f"{where}: {first} of {epoch} again, after {after}"
+        if last is None:
+            ended = True
+            after = max(after, first - 1)
+        else:
+            after = max(after, last)
+
+
+def _span(entry: Heard | Told) -> tuple[int, int | None]:
+    if isinstance(entry, Heard):
+        return entry.position.offset, entry.position.offset
+    return entry.gap.first, entry.gap.last
+
+
+def _told_in_time(journal: Journal, faults: list[Fault]) -> Iterator[str]:
+    for entry in journal.entries:
+        if isinstance(entry, Heard):
+            continue
+        during = [
+            fault for fault in faults if fault.began <= entry.at <= fault.ended + ANNOUNCED_SECONDS
+        ]
+        where = f"{journal.client} on {journal.channel} at {entry.at:.3f}"
+        if not during:
+            yield f"{where}: {entry.gap} ({entry.reason}) outside of any fault"
+        elif entry.gap.last is None and not any(fault.ends_epochs for fault in during):
+            yield f"{where}: {entry.gap.epoch} ended by {', '.join(f.name for f in during)}"
+
+
+def _silently_lost(journal: Journal, attempts: list[Attempt]) -> Iterator[str]:
+    """What was certainly published while the client was there is heard or announced."""
+    heard = {entry.position for entry in journal.entries if isinstance(entry, Heard)}
+    gaps = [entry.gap for entry in journal.entries if isinstance(entry, Told)]
+    known = {journal.start.epoch} | {p.epoch for p in heard} | {gap.epoch for gap in gaps}
+    for attempt in attempts:
+        position = attempt.position
+        if attempt.channel != journal.channel or position is None or position in heard:
+            continue
+        if position.epoch == journal.start.epoch and position.offset <= journal.start.offset:
+            continue
+        if position.epoch not in known:
+            # An epoch that came and went unseen is inside the open end of the one before; one that
+            # had ended before the client came is none of its business.
+            if attempt.ended < journal.at or any(gap.last is None for gap in gaps):
+                continue
+        elif any(_covers(gap, position) for gap in gaps):
+            continue
+        yield f"{journal.client} never heard of {attempt.number} at {position} of {journal.channel}"
+
+
+def _covers(gap: Gap, position: Position) -> bool:
+    return (
+        gap.epoch == position.epoch
+        and gap.first <= position.offset
+        and (gap.last is None or position.offset <= gap.last)
+    )

@@ -1,0 +1,201 @@
+"""The proof proves something: what is planted in an honest ledger is found, each time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from realtime.gaps import Gap, Position
+from tests.support.ledger import Attempt, Fault, Heard, Journal, Ledger, Outcome, Told
+
+OLD, NEW = "0" * 16, "1" * 16
+CHANNEL = "public:c"
+LAST = 12
+"""Of each channel a marker is published at the end, and everybody waits for it."""
+
+
+def honest() -> Ledger:
+    """Publications 1 to 12 at 12 moments; 5 to 7 were lost in a fault, and that was told."""
+    ledger = Ledger()
+    ledger.faults = [Fault("redis was away", 5.0, 8.0)]
+    for n in range(1, LAST + 1):
+        attempt = Attempt(n, CHANNEL, n, n + 0.1, Outcome.PUBLISHED, Position(OLD, n))
+        ledger.attempts.append(attempt)
+    for client in ("a", "b"):
+        journal = Journal(client, CHANNEL, 0.0, Position(OLD, 0))
+        journal.entries = [Heard(n + 0.2, Position(OLD, n), n) for n in range(1, LAST + 1)]
+        journal.entries[4:7] = [Told(8.5, Gap(OLD, 5, 7), "broker")]
+        ledger.journals.append(journal)
+    return ledger
+
+
+def heard(offset: int, number: int | None = None, *, epoch: str = OLD, at: float = 9.0) -> Heard:
+    return Heard(at, Position(epoch, offset), offset if number is None else number)
+
+
+def test_an_honest_ledger_balances() -> None:
+    ledger = honest()
+    assert ledger.violations() == []
+    summary = ledger.summary()
+    assert (summary.clients, summary.published, summary.received) == (2, 12, 18)
+    assert (summary.announced, summary.open_gaps, summary.violations) == (6, 0, 0)
+
+
+def silent_drop(ledger: Ledger, journal: Journal) -> None:
+    del journal.entries[1]
+
+
+def duplicate(ledger: Ledger, journal: Journal) -> None:
+    journal.entries.insert(2, journal.entries[1])
+
+
+def swap(ledger: Ledger, journal: Journal) -> None:
+    journal.entries[1], journal.entries[2] = journal.entries[2], journal.entries[1]
+
+
+def forged_gap(ledger: Ledger, journal: Journal) -> None:
+    """Said to be lost where nothing was broken: "announce everything" is no reliability."""
+    journal.entries[1] = Told(2.2, Gap(OLD, 2, 2), "broker")
+
+
+def lost_tail(ledger: Ledger, journal: Journal) -> None:
+    journal.entries.pop()
+
+
+def gap_too_short(ledger: Ledger, journal: Journal) -> None:
+    journal.entries[4] = Told(8.5, Gap(OLD, 5, 6), "broker")
+
+
+def gap_too_long(ledger: Ledger, journal: Journal) -> None:
+    journal.entries[4] = Told(8.5, Gap(OLD, 5, 8), "broker")
+
+
+def gap_too_late(ledger: Ledger, journal: Journal) -> None:
+    journal.entries[4] = Told(10.5, Gap(OLD, 5, 7), "broker")
+
+
+def gap_and_received(ledger: Ledger, journal: Journal) -> None:
+    journal.entries.insert(5, heard(6))
+
+
+def end_of_an_epoch_that_nothing_ended(ledger: Ledger, journal: Journal) -> None:
+    journal.entries[4:] = [Told(8.5, Gap(OLD, 5, None), "broker"), heard(8, epoch=NEW)]
+
+
+def epoch_used_again(ledger: Ledger, journal: Journal) -> None:
+    """Redis came back with an older counter and the same epoch: positions have two meanings."""
+    ledger.attempts.append(Attempt(99, CHANNEL, 13, 13.1, Outcome.PUBLISHED, Position(OLD, 6)))
+
+
+def epoch_ends_without_a_word(ledger: Ledger, journal: Journal) -> None:
+    ledger.attempts[-1].position = Position(NEW, 1)
+    for each in ledger.journals:
+        each.entries[-1] = heard(1, LAST, epoch=NEW)
+
+
+def published_twice(ledger: Ledger, journal: Journal) -> None:
+    """A retry with the same idempotency key went out again."""
+    ledger.attempts[-1].number = LAST - 1
+
+
+def received_what_was_refused(ledger: Ledger, journal: Journal) -> None:
+    ledger.attempts[1].outcome, ledger.attempts[1].position = Outcome.NOT_PUBLISHED, None
+
+
+def received_what_nobody_published(ledger: Ledger, journal: Journal) -> None:
+    del ledger.attempts[1]
+
+
+def other_content_at_the_position(ledger: Ledger, journal: Journal) -> None:
+    journal.entries[1] = heard(2, 3)
+
+
+def never_heard_of_a_whole_epoch(ledger: Ledger, journal: Journal) -> None:
+    ledger.attempts.append(Attempt(99, CHANNEL, 13, 13.1, Outcome.PUBLISHED, Position(NEW, 1)))
+
+
+PLANTED = [
+    silent_drop,
+    duplicate,
+    swap,
+    forged_gap,
+    lost_tail,
+    gap_too_short,
+    gap_too_long,
+    gap_too_late,
+    gap_and_received,
+    end_of_an_epoch_that_nothing_ended,
+    epoch_used_again,
+    epoch_ends_without_a_word,
+    published_twice,
+    received_what_was_refused,
+    received_what_nobody_published,
+    other_content_at_the_position,
+    never_heard_of_a_whole_epoch,
+]
+
+
+@pytest.mark.parametrize("plant", PLANTED, ids=lambda plant: plant.__name__)
+@pytest.mark.parametrize("victim", [0, 1])
+def test_what_is_planted_is_found(plant: Callable[[Ledger, Journal], None], victim: int) -> None:
+    ledger = honest()
+    plant(ledger, ledger.journals[victim])
+    assert ledger.violations()
+
+
+@given(st.integers(0, 1), st.data())
+def test_whatever_one_client_did_not_hear_is_found(victim: int, data: st.DataObject) -> None:
+    ledger = honest()
+    entries = ledger.journals[victim].entries
+    gone = data.draw(st.sets(st.integers(0, len(entries) - 1), min_size=1))
+    entries[:] = [entry for at, entry in enumerate(entries) if at not in gone]
+    assert ledger.violations()
+
+
+def test_what_is_unknown_may_be_heard_or_not() -> None:
+    ledger = honest()
+    for attempt in (ledger.attempts[1], ledger.attempts[5]):
+        attempt.outcome, attempt.position = Outcome.UNKNOWN, None
+    assert ledger.violations() == []
+
+
+def test_a_retry_that_got_the_first_answer_is_no_second_publication() -> None:
+    ledger = honest()
+    ledger.attempts.append(Attempt(12, CHANNEL, 14, 14.1, Outcome.PUBLISHED, Position(OLD, 12)))
+    assert ledger.violations() == []
+
+
+def test_a_fault_that_can_end_an_epoch_may_leave_its_end_open() -> None:
+    ledger = honest()
+    ledger.faults[0].ends_epochs = True
+    for n, attempt in enumerate(ledger.attempts[7:], 1):
+        attempt.position = Position(NEW, n)
+    for journal in ledger.journals:
+        after = [Told(8.5, Gap(OLD, 5, None), "broker"), Told(8.6, Gap(NEW, 1, 2), "broker")]
+        journal.entries[4:] = [*after, *(heard(n, n + 7, epoch=NEW) for n in range(3, 6))]
+    assert ledger.violations() == []
+
+
+def test_an_epoch_that_came_and_went_unseen_is_inside_the_open_end_before_it() -> None:
+    ledger = honest()
+    ledger.faults[0].ends_epochs = True
+    ledger.attempts[6].position = Position("2" * 16, 1)
+    for n, attempt in enumerate(ledger.attempts[7:], 1):
+        attempt.position = Position(NEW, n)
+    for journal in ledger.journals:
+        journal.entries[4:] = [
+            Told(8.5, Gap(OLD, 5, None), "broker"),
+            *(heard(n, n + 7, epoch=NEW) for n in range(1, 6)),
+        ]
+    assert ledger.violations() == []
+
+
+def test_what_was_published_before_a_client_came_is_none_of_its_business() -> None:
+    ledger = honest()
+    late = Journal("late", CHANNEL, 10.0, Position(OLD, 10))
+    late.entries = [heard(11), heard(12)]
+    ledger.journals.append(late)
+    assert ledger.violations() == []
