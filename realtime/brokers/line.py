@@ -27,6 +27,11 @@ LOOK_SECONDS = 0.05
 """How late a passed deadline may be noticed."""
 WAITING_BYTES = 16 * 1024 * 1024
 """What may wait to be written while Redis takes nothing; beyond it calls fail at once."""
+WRITE_BYTES = 64 * 1024
+"""What is written at once, or one call: as much as asyncio holds before it says that it is full.
+
+All that waits, up to 16 MiB, would count as written although Redis has not read a byte of it.
+"""
 
 
 class Parser(DefaultParser):  # type: ignore[misc, valid-type]
@@ -41,14 +46,18 @@ class Parser(DefaultParser):  # type: ignore[misc, valid-type]
         """
         while True:
             replies = []
-            while (reply := self._reader.gets()) is not NOT_ENOUGH_DATA:
-                replies.append(reply)
+            try:
+                while (reply := self._reader.gets()) is not NOT_ENOUGH_DATA:
+                    replies.append(reply)
+            except exceptions.InvalidResponse:
+                if not replies:  # what came before it is good; hiredis raises it again
+                    raise
             if replies:
                 return replies
             await self.read_from_socket()
 
     @property
-    def has_ended(self) -> bool:
+    def is_at_end(self) -> bool:
         """Whether Redis has closed the connection and there is nothing left to read."""
         return bool(self._stream.at_eof())
 
@@ -56,6 +65,24 @@ class Parser(DefaultParser):  # type: ignore[misc, valid-type]
 def parser_of(connection: Connection) -> Parser:
     """Return the parser of a connection that was made with ours."""
     return cast(Parser, connection._parser)
+
+
+def writer_of(connection: Connection) -> asyncio.StreamWriter:
+    """Return the stream of a connection that is ready.
+
+    redis-py's own way to write connects again where it finds the connection closed.
+    """
+    return cast(asyncio.StreamWriter, connection._writer)
+
+
+def abort(connection: Connection) -> None:
+    """Close a connection at once, whatever is still to be written.
+
+    redis-py's `disconnect` lets that be written first, and while Redis is frozen that never ends.
+    """
+    if connection._writer is not None:
+        connection._writer.transport.abort()
+    connection._close()  # type: ignore[no-untyped-call]
 
 
 class _Call:
@@ -87,6 +114,7 @@ class Line:
         """
         self._connection = connection
         self._parser = parser_of(connection)
+        self._writer = writer_of(connection)
         self._on_end = on_end
         self._loop = asyncio.get_running_loop()
         self._waiting: deque[_Call] = deque()
@@ -94,13 +122,16 @@ class Line:
         self._sent: deque[_Call] = deque()
         self._to_write = asyncio.Event()
         self._timer: asyncio.TimerHandle | None = None
-        self._owner = self._loop.create_task(self._own(), name="realtime line to Redis")
         self._is_open = True
+        self._error: Exception = exceptions.ConnectionError("closed")
+        self._owner = self._loop.create_task(self._own(), name="realtime line to Redis")
+        # Not a `finally` in there: a task that is cancelled before its first step has none.
+        self._owner.add_done_callback(self._end)
 
     @property
     def is_open(self) -> bool:
         """Whether new calls may be made here."""
-        return self._is_open and not self._parser.has_ended
+        return self._is_open and not self._has_ended
 
     async def exchange(self, commands: Sequence[Args], deadline: float) -> list[Any]:
         """Return a reply or an error reply for each command.
@@ -109,6 +140,8 @@ class Line:
             BrokerUnavailable: Certainly not done.
             OutcomeUnknown: Perhaps done.
         """
+        if not commands:  # as a call it would take the answers of the others
+            return []
         call = _Call(commands, deadline)
         if self._waiting_bytes + len(call.packed) > WAITING_BYTES:
             raise unavailable(BufferError("too much waits to be written"))
@@ -124,33 +157,45 @@ class Line:
         self._owner.cancel()
         await asyncio.gather(self._owner, return_exceptions=True)
 
+    @property
+    def _has_ended(self) -> bool:
+        """Whether the connection is known to be gone; what is written from now on is lost."""
+        return self._parser.is_at_end or self._writer.is_closing()
+
     async def _own(self) -> None:
-        error: Exception = exceptions.ConnectionError("closed")
         try:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._write())
                 group.create_task(self._read())
         except* (exceptions.RedisError, OSError) as broken:
-            error = broken.exceptions[0]
-        finally:
-            self._end(error)
-            await self._connection.disconnect(nowait=True)
+            self._error = broken.exceptions[0]
 
     async def _write(self) -> None:
         while True:
             await self._to_write.wait()
             self._to_write.clear()
-            if self._parser.has_ended:  # what waits is certainly not done
-                raise exceptions.ConnectionError("Redis closed the connection")
-            calls = [call for call in self._waiting if not call.future.done()]
-            self._waiting.clear()
-            self._waiting_bytes = 0
-            if calls:
-                packed = b"".join([call.packed for call in calls])
-                for call in calls:
-                    call.packed = b""
-                self._sent.extend(calls)
-                await self._connection.send_packed_command([packed], check_health=False)
+            if not self._sent:
+                # Let the loop look at the socket first: it may have been closed while nobody
+                # looked, and what is written into a closed one is in doubt for no reason.
+                await asyncio.sleep(0)
+            while self._waiting:
+                if self._has_ended:  # what waits is certainly not done
+                    raise exceptions.ConnectionError("Redis closed the connection")
+                self._writer.write(self._next_to_write())
+                await self._writer.drain()
+
+    def _next_to_write(self) -> bytes:
+        parts: list[bytes] = []
+        size = 0
+        while self._waiting and size < WRITE_BYTES:
+            call = self._waiting.popleft()
+            part, call.packed = call.packed, b""
+            self._waiting_bytes -= len(part)
+            if not call.future.done():
+                self._sent.append(call)
+                parts.append(part)
+                size += len(part)
+        return b"".join(parts)
 
     async def _read(self) -> None:
         while True:
@@ -183,14 +228,15 @@ class Line:
         elif self._waiting or self._sent:
             self._timer = self._loop.call_later(LOOK_SECONDS, self._look)
 
-    def _end(self, error: Exception) -> None:
+    def _end(self, _owner: asyncio.Task[None]) -> None:
         self._is_open = False
+        abort(self._connection)
         if self._timer is not None:
             self._timer.cancel()
         for call in self._waiting:
-            call.fail(unavailable(error))
+            call.fail(unavailable(self._error))
         for call in self._sent:
-            call.fail(unknown(error))
+            call.fail(unknown(self._error))
         self._waiting.clear()
         self._sent.clear()
         self._on_end(self)

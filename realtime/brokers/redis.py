@@ -31,7 +31,7 @@ from realtime.brokers.commands import (
     transaction,
     unavailable,
 )
-from realtime.brokers.line import Line, Parser, parser_of
+from realtime.brokers.line import Line, Parser, abort, parser_of, writer_of
 from realtime.errors import BrokerError, RealtimeError
 from realtime.gaps import Position
 from realtime.publication import Publication, Receipt
@@ -68,6 +68,7 @@ class RedisBroker:
         self._line: Line | None = None
         self._lines: set[Line] = set()  # one that let a deadline pass still answers what it can
         self._connecting = asyncio.Lock()
+        self._is_closed = False
 
     async def publish(self, publication: Publication) -> Receipt:
         """See `realtime.brokers.Broker.publish`."""
@@ -112,12 +113,13 @@ class RedisBroker:
                 checked_version(await connection.read_response())
         except (exceptions.RedisError, OSError, TimeoutError, BrokerError) as error:
             if connection is not None:
-                await connection.disconnect(nowait=True)
+                abort(connection)
             raise unavailable(error) from error
         return RedisSubscription(connection, self._commands)
 
     async def aclose(self) -> None:
-        """Close all connections."""
+        """Close all connections, and open no more."""
+        self._is_closed = True
         await asyncio.gather(*[line.aclose() for line in self._lines])
 
     async def _run(self, script: Script, commands: Sequence[Args]) -> list[Any]:
@@ -155,8 +157,10 @@ class RedisBroker:
         connection: Connection = self._pool.make_connection()  # type: ignore[no-untyped-call]
         try:
             await connection.connect()  # type: ignore[no-untyped-call]
+            if self._is_closed:  # meanwhile: nobody would ever close this one
+                raise exceptions.ConnectionError("the broker was closed")
         except BaseException:
-            await connection.disconnect(nowait=True)
+            abort(connection)
             raise
         return connection
 
@@ -171,6 +175,7 @@ class RedisSubscription:
     def __init__(self, connection: Connection, commands: Commands) -> None:
         self._connection = connection
         self._parser = parser_of(connection)
+        self._writer = writer_of(connection)
         self._commands = commands
         self._strip = len(commands.channel_prefix)
 
@@ -178,19 +183,18 @@ class RedisSubscription:
         """See `realtime.brokers.Subscription.read`."""
         try:
             return [self._event(reply) for reply in await self._parser.replies()]
-        except (exceptions.RedisError, OSError) as error:
+        except (exceptions.RedisError, OSError, UnicodeDecodeError) as error:
             raise unavailable(error) from error
 
     def _event(self, reply: Any) -> Event:
-        if not isinstance(reply, list):
-            raise exceptions.ConnectionError(f"said {reply!r:.100} to a subscriber")
-        kind, name, payload = reply
-        channel = name[self._strip :].decode()
-        if kind == b"message":
-            return Message(channel, payload)
-        if kind == b"subscribe":
-            return Subscribed(channel)
-        return Unsubscribed(channel)
+        match reply:
+            case [b"message", bytes(name), bytes(payload)]:
+                return Message(name[self._strip :].decode(), payload)
+            case [b"subscribe", bytes(name), _]:
+                return Subscribed(name[self._strip :].decode())
+            case [b"unsubscribe", bytes(name), _]:
+                return Unsubscribed(name[self._strip :].decode())
+        raise exceptions.ConnectionError(f"said {reply!r:.100} to a subscriber")
 
     async def send(self, subscribe: Sequence[str], unsubscribe: Sequence[str]) -> None:
         """See `realtime.brokers.Subscription.send`."""
@@ -200,11 +204,11 @@ class RedisSubscription:
         if unsubscribe:
             commands.append(("UNSUBSCRIBE", *self._commands.redis_channels(unsubscribe)))
         try:
-            packed = self._connection.pack_commands(commands)
-            await self._connection.send_packed_command(packed, check_health=False)
+            self._writer.writelines(self._connection.pack_commands(commands))
+            await self._writer.drain()
         except (exceptions.RedisError, OSError) as error:
             raise unavailable(error) from error
 
     async def aclose(self) -> None:
         """Close the connection."""
-        await self._connection.disconnect(nowait=True)
+        abort(self._connection)
