@@ -1,0 +1,172 @@
+"""A TCP proxy that breaks on purpose: between the service and Redis, or between client and service.
+
+Runs in the test's own loop. Both directions pass through the same `Fault`s; what was accepted
+before a change of behaviour behaves differently from then on, too.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import struct
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+RESET = struct.pack("ii", 1, 0)  # SO_LINGER 0: closing sends RST instead of FIN
+CHUNK = 64 * 1024
+Target = Path | tuple[str, int]
+
+
+@dataclass(frozen=True)
+class Behaviour:
+    """What happens to the bytes; as it stands, nothing."""
+
+    delay: float = 0.0
+    """Seconds that each chunk waits; chunks wait at the same time, as on a long road."""
+    bytes_per_second: float = 0.0
+    """0 is as fast as it goes."""
+    chunk: int = CHUNK
+    """1 is one byte at a time."""
+    blackhole: bool = False
+    """Everything is taken, nothing passes, nobody is told."""
+    cut_after: int = 0
+    """After so many bytes of a direction the connection is reset; 0 is never."""
+
+
+class FaultProxy:
+    """See the module. `async with` opens and closes it."""
+
+    def __init__(self, target: Target) -> None:
+        self._target = target
+        self._behaviour = Behaviour()
+        self._changed = asyncio.Event()
+        self._pairs: dict[asyncio.Task[None], tuple[asyncio.StreamWriter, ...]] = {}
+        self._server: asyncio.Server | None = None
+        self.port = 0
+        self.accepted = 0
+        """How many connections came so far."""
+
+    async def __aenter__(self) -> FaultProxy:
+        await self._listen()
+        return self
+
+    async def __aexit__(self, *error: object) -> None:
+        await self.refuse()
+        for task in list(self._pairs):
+            task.cancel()
+        await asyncio.gather(*self._pairs, return_exceptions=True)
+
+    def behave(self, **fault: float | bool) -> None:
+        """Behave so from now on; what is not named is as `heal` leaves it."""
+        self._behaviour = replace(Behaviour(), **fault)  # type: ignore[arg-type]
+        self._changed.set()
+        self._changed = asyncio.Event()
+
+    async def heal(self) -> None:
+        """Pass everything; what a blackhole took stays lost, on connections that never heal."""
+        self.behave()
+        if self._server is None:
+            await self._listen()
+
+    async def refuse(self) -> None:
+        """Accept nobody: the port is closed until `heal`."""
+        if self._server is not None:
+            self._server.close()
+            self._server = None
+
+    def reset(self) -> None:
+        """Reset all connections that there are."""
+        for writers in self._pairs.values():
+            _reset(*writers)
+
+    async def _listen(self) -> None:
+        self._server = await asyncio.start_server(self._accept, "127.0.0.1", self.port)
+        self.port = self._server.sockets[0].getsockname()[1]
+
+    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self.accepted += 1
+        self._pairs[task] = (writer,)
+        try:
+            far_reader, far_writer = await self._connect()
+            self._pairs[task] = (writer, far_writer)
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self._pump(reader, far_writer))
+                group.create_task(self._pump(far_reader, writer))
+        except* (OSError, _Cut):
+            _reset(*self._pairs[task])
+        finally:
+            for each in self._pairs.pop(task):
+                each.close()
+
+    async def _connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        if isinstance(self._target, Path):
+            return await asyncio.open_unix_connection(self._target)
+        return await asyncio.open_connection(*self._target)
+
+    async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Move one direction until its end."""
+        passed, late = 0, _Late(writer)
+        while data := await reader.read(self._behaviour.chunk):
+            behaviour = self._behaviour
+            if behaviour.blackhole:
+                continue
+            passed += len(data)
+            if 0 < behaviour.cut_after < passed:
+                raise _Cut
+            if behaviour.delay:
+                late.write(data, behaviour.delay)
+                continue
+            await late.drain()
+            writer.write(data)
+            await writer.drain()
+            if behaviour.bytes_per_second:
+                with suppress(TimeoutError):  # a change of behaviour ends the wait
+                    seconds = len(data) / behaviour.bytes_per_second
+                    await asyncio.wait_for(self._changed.wait(), seconds)
+        await late.drain()
+        with suppress(OSError, RuntimeError):
+            writer.write_eof()
+
+
+class _Cut(Exception):
+    """So many bytes have passed that the connection is to be reset."""
+
+
+class _Late:
+    """Writes chunks later, in order."""
+
+    def __init__(self, writer: asyncio.StreamWriter) -> None:
+        self._writer = writer
+        self._due = 0.0
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self._waiting = 0
+
+    def write(self, data: bytes, delay: float) -> None:
+        loop = asyncio.get_running_loop()
+        self._due = max(self._due, loop.time() + delay)  # never before the one before
+        self._waiting += 1
+        self._idle.clear()
+        loop.call_at(self._due, self._write, data)
+
+    def _write(self, data: bytes) -> None:
+        self._waiting -= 1
+        if not self._waiting:
+            self._idle.set()
+        if not self._writer.is_closing():
+            self._writer.write(data)
+
+    async def drain(self) -> None:
+        """Wait until nothing waits."""
+        await self._idle.wait()
+
+
+def _reset(*writers: asyncio.StreamWriter) -> None:
+    for writer in writers:
+        peer = writer.get_extra_info("socket")
+        if peer is not None and peer.fileno() != -1 and peer.family != socket.AF_UNIX:
+            peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
+        writer.transport.abort()
