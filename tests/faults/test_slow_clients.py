@@ -7,9 +7,11 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
+from realtime.brokers.redis import RedisBroker
+from realtime.publication import Publication
 from tests.support.client import Client
 from tests.support.redis_server import RedisServer
-from tests.support.service import SERVERS, Service
+from tests.support.service import SERVERS, Service, needs_proc
 
 pytestmark = pytest.mark.faults
 
@@ -18,6 +20,10 @@ Attach = Callable[..., Awaitable[Client]]
 SMALL = {"TEST_WINDOW_BYTES": "65536", "TEST_OUTBOX_BYTES": "131072"}
 DATA = "x" * 16 * 1024
 COUNT = 60  # 960 KiB: far more than window and outbox together
+HEAVY = "x" * 60 * 1024
+HEAVY_COUNT = 512  # 30 MiB
+SLACK_BYTES = 8 * 1024 * 1024
+"""What a process may grow by for other reasons; window and outbox, 192 KiB, are a small part."""
 
 
 @pytest.fixture(params=SERVERS)
@@ -82,6 +88,27 @@ async def test_disconnect_closes_a_slow_connection_with_3008_or_just_ends_it(
     await overflow(service, "cut:slow", slow, neighbour)
     assert (await slow.closed())[0] in (3008, 1006)
     assert (await neighbour.ask(ping={}))["ping"] == {}
+
+
+@needs_proc
+async def test_a_client_that_does_not_read_costs_window_and_outbox_and_no_more(
+    service: Service, redis_server: RedisServer, attach: Attach
+) -> None:
+    """Daphne never says that it is full: it would keep all 30 MiB for this one client."""
+    slow, neighbour = await attach(service, answers_pings=False), await attach(service)
+    start = await overflow(service, "public:heavy", slow, neighbour)
+    last = start + COUNT
+    before = service.resident_bytes
+    broker = RedisBroker(redis_server.url)
+    for _ in range(HEAVY_COUNT):
+        await broker.publish(Publication.of("public:heavy", HEAVY))
+        assert await neighbour.data() == HEAVY
+    await broker.aclose()
+    grown = service.resident_bytes - before
+    assert grown < SLACK_BYTES, f"{grown / 2**20:.1f} MiB for one client"
+    received, missed = await account(slow, start, last + HEAVY_COUNT)
+    assert received
+    assert len(missed) > HEAVY_COUNT - 20
 
 
 async def test_a_client_that_answers_no_ping_is_closed_with_3012(

@@ -1,0 +1,143 @@
+"""Our WebSocket protocol class reads no more than the app takes, and loses nothing."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
+
+import pytest
+import websockets
+from uvicorn.config import Config
+from uvicorn.server import ServerState
+
+from notifier.websocket import WebSocketProtocol
+from tests.support.client import Client
+from tests.support.eventually import eventually
+from tests.support.redis_server import RedisServer
+from tests.support.service import Service, needs_proc
+
+READ_BYTES = 256 * 1024  # what asyncio reads of a socket at once
+PAD = "x" * 100
+
+
+class Host:
+    """An app that takes what clients say only when the test lets it."""
+
+    def __init__(self) -> None:
+        self.protocols: list[WebSocketProtocol] = []
+        self.taken: list[Any] = []
+        self.taking = asyncio.Event()
+
+    async def app(self, scope: Any, receive: Any, send: Any) -> None:
+        await receive()
+        await send({"type": "websocket.accept"})
+        await self.taking.wait()
+        while (message := await receive())["type"] == "websocket.receive":
+            self.taken.append(message.get("text"))
+
+    def protocol(self) -> WebSocketProtocol:
+        config = Config(self.app, interface="asgi3", log_config=None, ws_per_message_deflate=False)
+        self.protocols.append(WebSocketProtocol(config, ServerState(), {}))
+        return self.protocols[-1]
+
+
+@pytest.fixture
+async def host() -> Host:
+    return Host()
+
+
+@pytest.fixture
+async def address(host: Host) -> AsyncIterator[tuple[str, int]]:
+    server = await asyncio.get_running_loop().create_server(host.protocol, "127.0.0.1", 0)
+    yield server.sockets[0].getsockname()
+    host.taking.set()
+    for protocol in host.protocols:
+        await eventually(lambda protocol=protocol: protocol.disconnected)
+    server.close()
+    await server.wait_closed()
+
+
+async def test_what_the_app_does_not_take_is_not_read(host: Host, address: tuple[str, int]) -> None:
+    """What waits is one read of the socket at most; the rest waits at the client's own end."""
+    words = [f"{n} {PAD}" for n in range(100_000)]  # 11 MB
+    async with websockets.connect("ws://{}:{}".format(*address), compression=None) as client:
+
+        async def say_all() -> None:
+            for word in words:
+                await client.send(word)
+
+        saying = asyncio.create_task(say_all())
+        [protocol] = host.protocols
+        await eventually(lambda: client.transport.get_write_buffer_size() > READ_BYTES // 8)
+        assert protocol.read_paused
+        assert 1 < protocol.queue.qsize() <= 2 + READ_BYTES // len(words[0])
+        assert not saying.done()
+        host.taking.set()
+        await asyncio.wait_for(saying, 20)
+        await eventually(lambda: len(host.taken) == len(words), seconds=20)
+    assert host.taken == words
+
+
+async def test_reading_goes_on_whenever_the_app_has_taken_all(
+    host: Host, address: tuple[str, int]
+) -> None:
+    """Frames of all sizes, alone and in crowds, text that is cut in fragments in between."""
+    host.taking.set()
+    words: list[str] = []
+    async with websockets.connect("ws://{}:{}".format(*address), compression=None) as client:
+        for crowd in (1, 2, 3, 50, 1, 400, 1, 1):
+            for n in range(crowd):
+                words.append(f"{crowd} {n} " + "x" * (n * 97 % 5000))
+                if n % 3 == 2:
+                    await client.send([words[-1][:2], words[-1][2:3], words[-1][3:]])
+                else:
+                    await client.send(words[-1])
+            await eventually(lambda: len(host.taken) == len(words))
+    assert host.taken == words
+
+
+SAID = "y" * 60 * 1024
+COUNT = 500  # 30 MiB
+
+
+@needs_proc
+async def test_a_client_that_publishes_while_redis_is_frozen_is_not_read_without_bound(
+    own_redis: RedisServer,
+    serve: Callable[..., Service],
+    attach: Callable[..., Awaitable[Client]],
+) -> None:
+    service = serve(own_redis.url, "framed")
+    client = await attach(service)
+    await client.subscribe("chat:room")
+    before = service.resident_bytes
+    own_redis.freeze()
+
+    async def say_all() -> list[int]:
+        return [
+            await client.tell(publish={"channel": "chat:room", "data": f"{n} {SAID}"})
+            for n in range(COUNT)
+        ]
+
+    saying = asyncio.create_task(say_all())
+    # After a second the first publish is given up; all that can be said by now has been said.
+    refused = await client.next()
+    assert refused["error"]["temporary"]
+    assert not saying.done()
+    assert service.resident_bytes - before < 8 * 1024 * 1024
+    own_redis.thaw()
+    answered, refusals, offsets = [refused["id"]], 1, []
+    while len(answered) < COUNT or not saying.done():
+        message = await client.next()
+        if "id" in message:
+            answered.append(message["id"])
+            refusals += "error" in message
+        elif "pub" in message["push"]:
+            offsets.append(message["push"]["pub"]["offset"])
+        elif "gap" in message["push"]:  # 30 MiB at once are too much for any client
+            gap = message["push"]["gap"]
+            offsets += range(gap["from"], gap["to"] + 1)
+    assert answered == await saying
+    assert refusals < 10, "only what was asked while Redis was frozen is refused"
+    assert offsets == list(range(1, len(offsets) + 1))
+    await client.ask(publish={"channel": "chat:room", "data": "still here"})
