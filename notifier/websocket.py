@@ -44,7 +44,8 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
         was_paused, self.read_paused = self.read_paused, True  # so that it does not
         super().send_receive_event_to_app()
         self.read_paused = was_paused
-        if not was_paused and self.queue.qsize() > 1:
+        # After our own close nobody takes them; the client's answer to it must still be read.
+        if not was_paused and not self.close_sent and self.queue.qsize() > 1:
             self.read_paused = True
             self.transport.pause_reading()
 

@@ -158,7 +158,9 @@ class Outbox:
 
     def _pop(self) -> Entry:
         if self._front:
-            _, entry = self._front.popitem(last=False)
+            key, entry = self._front.popitem(last=False)
+            if not isinstance(entry, Control) and self._kept.get(entry.channel) is key:
+                del self._kept[entry.channel]
         else:
             entry = self._entries.popleft()
         if isinstance(entry, Control):
@@ -167,7 +169,6 @@ class Outbox:
         self.bytes -= entry.size
         if entry.overflow is Overflow.LATEST and self._newest.get(entry.channel) is entry:
             del self._newest[entry.channel]
-            self._kept.pop(entry.channel, None)
         return entry
 
     def _shed(self) -> bool:

@@ -28,11 +28,15 @@ class Host:
         self.protocols: list[WebSocketProtocol] = []
         self.taken: list[Any] = []
         self.taking = asyncio.Event()
+        self.close_code: int | None = None
 
     async def app(self, scope: Any, receive: Any, send: Any) -> None:
         await receive()
         await send({"type": "websocket.accept"})
         await self.taking.wait()
+        if self.close_code is not None:
+            await send({"type": "websocket.close", "code": self.close_code})
+            return
         while (message := await receive())["type"] == "websocket.receive":
             self.taken.append(message.get("text"))
 
@@ -95,6 +99,37 @@ async def test_reading_goes_on_whenever_the_app_has_taken_all(
                     await client.send(words[-1])
             await eventually(lambda: len(host.taken) == len(words))
     assert host.taken == words
+
+
+def frame(opcode: int, payload: bytes) -> bytes:
+    """Return a client's frame, masked by zeros."""
+    return bytes([0x80 | opcode, 0x80 | len(payload), 0, 0, 0, 0]) + payload
+
+
+async def test_a_connection_that_the_server_closes_still_hears_the_clients_goodbye(
+    host: Host, address: tuple[str, int]
+) -> None:
+    """What the app will never take must not stop the reading: the close would last ten seconds."""
+    host.close_code = 3500
+    reader, writer = await asyncio.open_connection(*address)
+    writer.write(
+        b"GET / HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+        b"Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\nSec-WebSocket-Version: 13\r\n\r\n"
+    )
+    await reader.readuntil(b"\r\n\r\n")
+    writer.write(frame(1, b"one") + frame(1, b"two") + frame(1, b"three"))
+    [protocol] = host.protocols
+    await eventually(lambda: protocol.queue.qsize() == 3)
+    host.taking.set()
+    assert await reader.readexactly(4) == b"\x88\x02" + (3500).to_bytes(2)
+    writer.write(frame(1, b"four"))
+    for _ in range(20):  # turns of the loop in which the server reads it, apart from what follows
+        await asyncio.sleep(0)
+    writer.write(frame(8, (3500).to_bytes(2)))
+    async with asyncio.timeout(2):
+        assert await reader.read() == b""
+    writer.close()
+    await writer.wait_closed()
 
 
 SAID = "y" * 60 * 1024

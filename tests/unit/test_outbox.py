@@ -206,6 +206,17 @@ def test_latest_again_keeps_only_the_newest():
     assert lines(outbox(latest(1, 20), latest(21, 40))) == ["gap l e0 1 39 slow", "pub l e0 40"]
 
 
+def test_latest_keeps_again_after_what_was_kept_has_been_taken():
+    """The second overflow of a `latest` channel raised KeyError, and its client was closed."""
+    for newer in (latest(21), missed("l", 21, 22, overflow=Overflow.LATEST)):
+        box = outbox(latest(1, 20))
+        assert box.take(1) == "gap l e0 1 19 slow"
+        assert box.add(newer)
+        assert box.take(1).startswith("pub l e0 20 ")
+        assert box.add(latest(23, 43))
+        assert lines(box)[-1] == "pub l e0 43"
+
+
 def test_latest_keeps_the_newest_of_the_newest_epoch():
     box = outbox(
         latest(1, 2),
@@ -450,6 +461,13 @@ class OutboxMachine(RuleBasedStateMachine):
         self.models[channel] = Model(self.models[channel].policy)
         if channel == "d":
             self.strict.clear()
+
+    @invariant()
+    def what_is_kept_stands_in_front(self) -> None:
+        for channel, key in self.box._kept.items():
+            entry = self.box._front[key]
+            assert isinstance(entry, Pushes)
+            assert entry.channel == channel
 
     @invariant()
     def bytes_are_what_waits(self) -> None:
