@@ -24,6 +24,20 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
         if not self.handshake_complete:  # it was not refused
             self.scope["extensions"][EXTENSION] = self  # type: ignore[assignment]
 
+    is_paused = False
+    """Whether the transport holds as much as it should. (`writable.is_set()` says so, too: a call
+    and two objects for each delivery.)"""
+
+    def pause_writing(self) -> None:
+        """The transport holds as much as it should."""
+        super().pause_writing()
+        self.is_paused = True
+
+    def resume_writing(self) -> None:
+        """The transport takes more."""
+        super().resume_writing()
+        self.is_paused = False
+
     def write(self, frame: bytes) -> bool:
         """Write a ready frame; False when the next one should wait until `drained`.
 
@@ -33,7 +47,7 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
         if self.disconnected or self.close_sent:
             raise ClientDisconnected
         self.transport.write(frame)
-        return self.writable.is_set()
+        return not self.is_paused
 
     def send_receive_event_to_app(self) -> None:
         """Hand a message to the app; stop reading when a second one waits.

@@ -244,12 +244,11 @@ class Fanout:
 
 
 def _deliver(listeners: Sequence[Listener], entries: Sequence[Entry]) -> None:
-    for listener in listeners:
-        if not listener.active:
-            continue
-        try:
-            for entry in entries:
-                listener.driver.push(entry)
-        except Exception:  # the hub's outermost loop: no mistake may cost a neighbour its delivery
-            logger.exception("a delivery failed; its connection ends")
-            listener.driver.end(SERVER_ERROR)
+    for entry in entries:
+        for listener in listeners:
+            if listener.active:
+                try:
+                    listener.driver.push(entry)
+                except Exception:  # the hub's outermost loop: it may cost no neighbour anything
+                    logger.exception("a delivery failed; its connection ends")
+                    listener.driver.end(SERVER_ERROR)

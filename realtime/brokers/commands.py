@@ -8,6 +8,7 @@ services that share a Redis must differ in ``prefix``.
 from __future__ import annotations
 
 import hashlib
+import re
 import secrets
 from collections.abc import Sequence
 from importlib.resources import files
@@ -148,8 +149,8 @@ def checked_version(info: bytes) -> None:
     for line in info.decode(errors="replace").splitlines():
         key, _, value = line.partition(":")
         if key == "redis_version":
-            major, minor, *_ = (int(part) for part in value.split("."))
-            if (major, minor) < OLDEST_REDIS:
+            digits = re.match(r"(\d+)\.(\d+)", value)
+            if digits is None or tuple(map(int, digits.groups())) < OLDEST_REDIS:
                 raise BrokerUnavailable(
                     f"Redis {value} is too old: 7.0 or later, or Valkey 7.2 or later, is needed"
                 )

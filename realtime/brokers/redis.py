@@ -55,9 +55,11 @@ class RedisBroker:
         self._commands = Commands(prefix)
         self._deadline_seconds = deadline_seconds
         # Only to read the URL and to make connections; none of them goes back into it.
-        self._pool = ConnectionPool.from_url(
-            url,
+        self._pool = ConnectionPool.from_url(url)
+        # After the URL: no option in it (`decode_responses`, `socket_timeout`) may undo these.
+        self._pool.connection_kwargs.update(
             parser_class=Parser,
+            decode_responses=False,
             retry=Retry(NoBackoff(), 0),
             # Ours is the deadline. One of redis-py's would cost a task per command, and a shorter
             # one for connecting would fail a burst of first publishes on a busy machine.

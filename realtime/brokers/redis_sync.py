@@ -46,11 +46,15 @@ class SyncRedisBroker:
         self._pool = BlockingConnectionPool.from_url(
             url,
             timeout=deadline_seconds,  # more threads than connections wait for their turn
+            max_connections=CONNECTIONS,
+        )
+        # After the URL: no option in it may undo these.
+        self._pool.connection_kwargs.update(
+            decode_responses=False,
             retry=Retry(NoBackoff(), 0),
             socket_timeout=deadline_seconds,
             socket_connect_timeout=deadline_seconds,
             protocol=2,
-            max_connections=CONNECTIONS,
         )
 
     def publish(self, publication: Publication) -> Receipt:

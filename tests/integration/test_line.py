@@ -16,9 +16,11 @@ from typing import Any
 
 import pytest
 
-from realtime.brokers import Message
+from realtime.brokers import Message, Subscribed
 from realtime.brokers import line as lines
+from realtime.brokers.commands import checked_version
 from realtime.brokers.redis import RedisBroker
+from realtime.brokers.redis_sync import SyncRedisBroker
 from realtime.errors import BrokerUnavailable, IdempotencyConflict, OutcomeUnknown
 from realtime.publication import Publication
 from tests.support.eventually import eventually
@@ -593,3 +595,32 @@ async def test_a_subscription_that_was_closed_does_not_heal(
         await subscription.read()
     with own_redis.client() as client:
         assert client.pubsub_channels("t:*") == []
+
+
+@pytest.mark.parametrize(
+    "option", ["decode_responses=True", "socket_timeout=0.000001", "protocol=3"]
+)
+async def test_no_option_of_the_url_undoes_ours(
+    make: Any, own_redis: RedisServer, option: str
+) -> None:
+    url = f"{own_redis.url}?{option}"
+    subscription = await make(url).subscription()
+    await subscription.send(["a"], [])
+    assert await subscription.read() == [Subscribed("a")]
+    receipt = await make(url).publish(Publication.of("a", 1))
+    assert (receipt.offset, receipt.nodes) == (1, 1)
+    sync = SyncRedisBroker(url, prefix="t")
+    assert (await asyncio.to_thread(sync.publish, Publication.of("a", 2))).offset == 2
+    sync.close()
+    await subscription.aclose()
+
+
+@pytest.mark.parametrize("version", ["7.0.0", "7.2.0-rc1", "10.1", "8.255.255-dev"])
+def test_a_new_enough_redis_is_known_however_it_writes_its_version(version: str) -> None:
+    checked_version(f"# Server\r\nredis_version:{version}\r\n".encode())
+
+
+@pytest.mark.parametrize("version", ["6.2.14", "5", "unstable", ""])
+def test_an_old_redis_is_refused(version: str) -> None:
+    with pytest.raises(BrokerUnavailable, match="too old"):
+        checked_version(f"# Server\r\nredis_version:{version}\r\n".encode())

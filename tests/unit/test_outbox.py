@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections import deque
 from itertools import pairwise
+from random import Random
 
-from hypothesis import note
+from hypothesis import given, note, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
@@ -486,3 +487,24 @@ class OutboxMachine(RuleBasedStateMachine):
 
 
 TestReceivedAndGapsAreWhatArrived = OutboxMachine.TestCase
+
+
+@given(st.randoms(use_true_random=False), st.integers(100, 700))
+@settings(max_examples=300)
+def test_many_overflows_and_small_frames(random: Random, limit: int) -> None:
+    """The machine above rarely overflows twice; this does nothing else."""
+    machine = OutboxMachine()
+    machine.connect(limit=limit)
+    for _ in range(random.randint(20, 120)):
+        if machine.closed:
+            return
+        chance, channel = random.random(), random.choice("gll")
+        if chance < 0.55:
+            machine.publications_arrive(channel, random.randint(1, 4), random.randint(0, 60))
+        elif chance < 0.62:
+            machine.the_hub_missed_some(channel, random.randint(1, 4))
+        elif machine.box:
+            machine.a_frame_is_taken(random.randint(1, 200))
+        machine.bytes_are_what_waits()
+        machine.what_is_kept_stands_in_front()
+    machine.teardown()
