@@ -239,7 +239,7 @@ def slow(server: Server, scale: float) -> Row:
     return {
         "p99 ms without": calm["p99 ms"],
         "p99 ms with": busy["p99 ms"],
-        "lost by others": busy["lost"],
+        "missing to others": busy["lost"],
         "memory MiB": grown / 2**20,
         "slow": len(sleepers),
         "told exactly": exact,

@@ -7,12 +7,22 @@ than the system call (ADR-0014). The back-pressure is uvicorn's own.
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, Protocol
 
-from uvicorn.protocols.utils import ClientDisconnected
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
 EXTENSION = "realtime.wire"  # where realtime.driver looks for it
+
+
+class WireUser(Protocol):
+    """Who is told how the connection fares (see `realtime.driver.Wire`)."""
+
+    def full(self) -> None:
+        """The next frame should wait until `drained`."""
+
+    def lost(self) -> None:
+        """Nothing can be written any more."""
 
 
 class WebSocketProtocol(WebSocketsSansIOProtocol):
@@ -24,30 +34,36 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
         if not self.handshake_complete:  # it was not refused
             self.scope["extensions"][EXTENSION] = self  # type: ignore[assignment]
 
-    is_paused = False
-    """Whether the transport holds as much as it should. (`writable.is_set()` says so, too: a call
-    and two objects for each delivery.)"""
+    user: WireUser | None = None
+    """Who writes ready frames; none before the app has accepted, and where it is another app."""
+
+    def taken_by(self, user: WireUser) -> Callable[[bytes], None]:
+        """Return what writes ready frames; tell the user from now on when to stop."""
+        self.user = user
+        if self.disconnected or self.close_sent:
+            self.loop.call_soon(user.lost)
+        return self.transport.write
 
     def pause_writing(self) -> None:
-        """The transport holds as much as it should."""
+        """The transport holds as much as it should; called while it is written to."""
         super().pause_writing()
-        self.is_paused = True
+        if self.user is not None:
+            self.user.full()
 
-    def resume_writing(self) -> None:
-        """The transport takes more."""
-        super().resume_writing()
-        self.is_paused = False
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The client has gone."""
+        super().connection_lost(exc)
+        self._lose()
 
-    def write(self, frame: bytes) -> bool:
-        """Write a ready frame; False when the next one should wait until `drained`.
+    def handle_parser_exception(self) -> None:
+        """What the client sent is no WebSocket frame; the connection is being closed."""
+        super().handle_parser_exception()
+        self._lose()
 
-        Raises:
-            ClientDisconnected: the client has gone, or the connection is closing.
-        """
-        if self.disconnected or self.close_sent:
-            raise ClientDisconnected
-        self.transport.write(frame)
-        return not self.is_paused
+    def _lose(self) -> None:
+        user, self.user = self.user, None
+        if user is not None:
+            user.lost()
 
     def send_receive_event_to_app(self) -> None:
         """Hand a message to the app; stop reading when a second one waits.

@@ -86,6 +86,9 @@ class Conversation:
 
     def receive(self, frame: str | None) -> None:
         """Take a frame from the client; None stands for one that is not text."""
+        if frame == self._protocol.PONG:  # nearly all that ten thousand idle connections ever say
+            self.driver.pong()
+            return
         with self.driver.corked():
             for decision in self._decisions(frame):
                 self._take(decision)

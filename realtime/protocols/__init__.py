@@ -79,6 +79,8 @@ class WireProtocol(Protocol):
     """
 
     PING: str
+    PONG: str
+    """A frame that is nothing but the answer to a ping; `read` knows it among other lines, too."""
 
     def read(self, frame: str) -> list[Command]:
         """Return the commands of a frame, in order.

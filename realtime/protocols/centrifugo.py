@@ -28,7 +28,7 @@ from realtime.protocols import (
     Unsubscribe,
 )
 
-PING = "{}"
+PING = PONG = "{}"
 FRAME_BYTES = 80 * 1024
 """Of one frame from a client; the servers' own limit is 128 KiB, so that ours speaks first."""
 COMMANDS_LIMIT = 1024
@@ -89,7 +89,7 @@ def read(frame: str) -> list[Command]:
 
 
 def _command(line: str) -> Command:
-    if line == PING:
+    if line == PONG:
         return Pong()
     try:
         parsed = _read_line(line)

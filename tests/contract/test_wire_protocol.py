@@ -243,3 +243,8 @@ def test_a_push_is_the_same_text_for_everybody(case):
         case.protocol.publication("c", position, body, first_of_epoch=False) for _ in range(3)
     }
     assert len(pushes) == 1
+
+
+@every_protocol
+def test_a_frame_that_is_only_a_pong_is_read_as_one(case):
+    assert case.protocol.read(case.protocol.PONG) == [Pong()]

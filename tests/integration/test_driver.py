@@ -312,20 +312,22 @@ class Socket:
         self.frames: list[bytes] = []
         self.has_room = asyncio.Event()
         self.has_room.set()
-        self.is_gone = False
 
-    def write(self, frame: bytes) -> bool:
-        if self.is_gone:
-            raise ConnectionResetError
+    def taken_by(self, user: Driver) -> Callable[[bytes], None]:
+        self.user = user
+        return self.write
+
+    def write(self, frame: bytes) -> None:
         self.frames.append(frame)
-        return self.has_room.is_set()
+        if not self.has_room.is_set():
+            self.user.full()
 
     async def drained(self) -> None:
         await self.has_room.wait()
 
 
 async def not_this_way(message: Message) -> None:
-    assert message["type"] == "websocket.close"
+    raise AssertionError(f"{message} should have gone over the wire")
 
 
 def test_a_wire_gets_the_very_frame_that_was_made_for_all(run: Callable[[Any], None]) -> None:
@@ -367,8 +369,9 @@ def test_a_wire_whose_client_has_gone_ends_its_connection(run: Callable[[Any], N
     async def scene() -> None:
         socket = Socket()
         async with attached(not_this_way, wire=socket) as driver:
-            socket.is_gone = True
-            driver.push(push(1)._replace(frame=text_frame(b"push 1")))
+            socket.user.lost()
             assert driver.ended
+            driver.push(push(1)._replace(frame=text_frame(b"push 1")))
+            assert socket.frames == []
 
     run(scene())

@@ -32,16 +32,19 @@ class Behaviour:
     """Everything is taken, nothing passes, nobody is told."""
     cut_after: int = 0
     """After so many bytes of a direction the connection is reset; 0 is never."""
+    only: bytes = b""
+    """Only connections on which this was asked once; all others pass."""
 
 
 class FaultProxy:
     """See the module. `async with` opens and closes it."""
 
     def __init__(self, target: Target) -> None:
-        self._target = target
+        self.target = target
+        """Where new connections lead to; a failover changes it."""
         self._behaviour = Behaviour()
         self._changed = asyncio.Event()
-        self._pairs: dict[asyncio.Task[None], tuple[asyncio.StreamWriter, ...]] = {}
+        self._pairs: dict[asyncio.Task[None], _Pair] = {}
         self._server: asyncio.Server | None = None
         self.port = 0
         self.accepted = 0
@@ -57,7 +60,7 @@ class FaultProxy:
             task.cancel()
         await asyncio.gather(*self._pairs, return_exceptions=True)
 
-    def behave(self, **fault: float | bool) -> None:
+    def behave(self, **fault: float | bool | bytes) -> None:
         """Behave so from now on; what is not named is as `heal` leaves it."""
         self._behaviour = replace(Behaviour(), **fault)  # type: ignore[arg-type]
         self._changed.set()
@@ -77,8 +80,8 @@ class FaultProxy:
 
     def reset(self) -> None:
         """Reset all connections that there are."""
-        for writers in self._pairs.values():
-            _reset(*writers)
+        for pair in self._pairs.values():
+            _reset(*pair.writers)
 
     async def _listen(self) -> None:
         self._server = await asyncio.start_server(self._accept, "127.0.0.1", self.port)
@@ -88,29 +91,34 @@ class FaultProxy:
         task = asyncio.current_task()
         assert task is not None
         self.accepted += 1
-        self._pairs[task] = (writer,)
+        pair = self._pairs[task] = _Pair(writer)
         try:
             far_reader, far_writer = await self._connect()
-            self._pairs[task] = (writer, far_writer)
+            pair.writers.append(far_writer)
             async with asyncio.TaskGroup() as group:
-                group.create_task(self._pump(reader, far_writer))
-                group.create_task(self._pump(far_reader, writer))
+                group.create_task(self._pump(pair, reader, far_writer))
+                group.create_task(self._pump(pair, far_reader, writer))
         except* (OSError, _Cut):
-            _reset(*self._pairs[task])
+            _reset(*pair.writers)
         finally:
-            for each in self._pairs.pop(task):
+            del self._pairs[task]
+            for each in pair.writers:
                 each.close()
 
     async def _connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-        if isinstance(self._target, Path):
-            return await asyncio.open_unix_connection(self._target)
-        return await asyncio.open_connection(*self._target)
+        if isinstance(self.target, Path):
+            return await asyncio.open_unix_connection(self.target)
+        return await asyncio.open_connection(*self.target)
 
-    async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _pump(
+        self, pair: _Pair, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
         """Move one direction until its end."""
         passed, late = 0, _Late(writer)
         while data := await reader.read(self._behaviour.chunk):
-            behaviour = self._behaviour
+            if writer is not pair.writers[0] and len(pair.asked) < CHUNK:
+                pair.asked += data
+            behaviour = self._behaviour if self._behaviour.only in pair.asked else Behaviour()
             if behaviour.blackhole:
                 continue
             passed += len(data)
@@ -129,6 +137,14 @@ class FaultProxy:
         await late.drain()
         with suppress(OSError, RuntimeError):
             writer.write_eof()
+
+
+class _Pair:
+    """Both sides of a connection, and how it began."""
+
+    def __init__(self, client: asyncio.StreamWriter) -> None:
+        self.writers = [client]
+        self.asked = b""
 
 
 class _Cut(Exception):
