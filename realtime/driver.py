@@ -128,17 +128,24 @@ class Driver:
         """Called once, when the connection ends."""
 
     def push(self, entry: Entry) -> None:
-        """Write an entry now, or let it wait in the outbox. The hot path: one call per delivery."""
+        """Write an entry now, or let it wait in the outbox."""
         if self._blocked:
             self._store(entry)
-            return
-        write_frame = self._write_frame
-        if write_frame is None or type(entry) is not Pushes or not entry.frame:
+        else:
             self._write(entry.text, entry.size)
+
+    def push_frame(self, entry: Pushes, frame: bytes, size: int) -> None:
+        """`push` for an entry with a ready frame. The hot path: one call per delivery.
+
+        Frame and size are the entry's own: the caller takes them out once for all connections.
+        """
+        write_frame = self._write_frame
+        if self._blocked or write_frame is None:
+            self.push(entry)
             return
         flow = self.flow
-        flow.written += entry.size
-        write_frame(entry.frame)
+        flow.written += size
+        write_frame(frame)
         if flow.written >= flow.mark:
             self._look_at_flow()
 

@@ -245,10 +245,15 @@ class Fanout:
 
 def _deliver(listeners: Sequence[Listener], entries: Sequence[Entry]) -> None:
     for entry in entries:
+        frame = entry.frame if isinstance(entry, Pushes) else b""
+        size = entry.size
         for listener in listeners:
             if listener.active:
                 try:
-                    listener.driver.push(entry)
+                    if frame:
+                        listener.driver.push_frame(entry, frame, size)  # type: ignore[arg-type]
+                    else:
+                        listener.driver.push(entry)
                 except Exception:  # the hub's outermost loop: it may cost no neighbour anything
                     logger.exception("a delivery failed; its connection ends")
                     listener.driver.end(SERVER_ERROR)

@@ -189,13 +189,17 @@ class RedisSubscription:
             raise unavailable(error) from error
 
     def _event(self, reply: Any) -> Event:
-        match reply:
-            case [b"message", bytes(name), bytes(payload)]:
-                return Message(name[self._strip :].decode(), payload)
-            case [b"subscribe", bytes(name), _]:
-                return Subscribed(name[self._strip :].decode())
-            case [b"unsubscribe", bytes(name), _]:
-                return Unsubscribed(name[self._strip :].decode())
+        try:
+            kind, name, payload = reply
+            channel = name[self._strip :].decode()
+        except (TypeError, ValueError, AttributeError):
+            kind = payload = channel = None
+        if kind == b"message" and type(payload) is bytes:
+            return Message(channel, payload)
+        if kind == b"subscribe":
+            return Subscribed(channel)
+        if kind == b"unsubscribe":
+            return Unsubscribed(channel)
         raise exceptions.ConnectionError(f"said {reply!r:.100} to a subscriber")
 
     async def send(self, subscribe: Sequence[str], unsubscribe: Sequence[str]) -> None:
