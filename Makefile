@@ -4,7 +4,7 @@
 # installed, otherwise with venv and pip from hashed requirements. Nothing is set up twice.
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test check format bench plots lock clean
+.PHONY: help setup run test test-faults check format bench plots lock clean
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -15,7 +15,7 @@ DEV_READY := $(VENV)/.ready-to-develop
 # --- for people ---
 
 help: ## print this
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
 
 run: $(RUN_READY) ## set everything up and serve on http://127.0.0.1:$PORT (8000)
 	@exec $(BIN)/python -m notifier run --stop-with-parent
@@ -26,6 +26,9 @@ test: $(DEV_READY) ## set everything up and run the tests
 	$(PYTEST_PLAIN) || status=1; \
 	$(NODE_TESTS) || status=1; \
 	exit $$status
+
+test-faults: $(DEV_READY) ## the fault tests with 500 clients, 20 times each (takes half an hour)
+	NOTIFIER_FAULTS=full $(BIN)/pytest tests/faults/test_under_load.py
 
 check: $(DEV_READY) ## format, lint, types, architecture, deployment settings, spelling
 	$(BIN)/ruff format --check .

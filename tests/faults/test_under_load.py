@@ -16,11 +16,10 @@ from typing import Any
 import pytest
 
 from tests.support.fault_proxy import FaultProxy
+from tests.support.ledger import Summary
 from tests.support.load import Load
 from tests.support.redis_server import RedisServer
 from tests.support.service import Service
-
-pytestmark = pytest.mark.faults
 
 FULL = os.environ.get("NOTIFIER_FAULTS") == "full"
 SIZE: dict[str, Any] = (
@@ -29,8 +28,10 @@ SIZE: dict[str, Any] = (
     else {"clients": 60, "per_second": 120, "channels": 12}
 )
 TIMES = 20 if FULL else 2
+pytestmark = [pytest.mark.faults, pytest.mark.timeout(900 if FULL else 120)]
 PAUSE_SECONDS = 0.5  # between two faults
 Serve = Callable[..., Service]
+Account = Callable[[int, Summary], None]
 Ask = Callable[..., Awaitable[object]]
 
 
@@ -169,16 +170,6 @@ async def made_a_replica(scene: Scene) -> None:
         await scene.ask("REPLICAOF", "NO", "ONE")
 
 
-async def node_stopped(scene: Scene) -> None:
-    """Redis is well, the node is not: what it could not read waits, and nothing is missing."""
-    async with scene.load.fault("the node stopped for 5 s"):
-        scene.service.freeze()
-        try:
-            await asyncio.sleep(5.0)
-        finally:
-            scene.service.thaw()
-
-
 FAULTS: list[Break] = [
     killed_and_restarted,
     stopped_for_a_moment,
@@ -200,42 +191,51 @@ FAULTS: list[Break] = [
 
 
 @asynccontextmanager
-async def scene_of(redis: RedisServer, serve: Serve) -> AsyncIterator[Scene]:
+async def scene_of(
+    redis: RedisServer, serve: Serve, account: Account, runs: int = TIMES
+) -> AsyncIterator[Scene]:
+    """Put load on a service; when the test is through with it, hold the ledger against it."""
     async with FaultProxy(redis.socket) as road:
         service = await asyncio.to_thread(serve, f"redis://127.0.0.1:{road.port}", "framed")
         async with Load([service], **SIZE) as load:
             await load.run(PAUSE_SECONDS)
             yield Scene(redis, road, service, load)
             await load.balance()
-        print(load.ledger.summary(), dict(load.statuses))
+        account(runs, load.ledger.summary())
         assert load.verdict() == []
         assert not [each for each in load.listeners if each.closes], "a client was disconnected"
         assert "Traceback" not in service.log
 
 
+async def again_and_again(scene: Scene, break_it: Break) -> None:
+    """Break it, wait until everybody is live again, and let it run for a moment."""
+    for _ in range(TIMES):
+        await break_it(scene)
+        await scene.load.recovered()
+        await scene.load.run(PAUSE_SECONDS)
+
+
 @pytest.mark.parametrize("break_it", FAULTS, ids=lambda fault: fault.__name__)
 async def test_nothing_is_lost_in_silence(
-    break_it: Break, own_redis: RedisServer, serve: Serve
+    break_it: Break, own_redis: RedisServer, serve: Serve, account: Account
 ) -> None:
-    async with scene_of(own_redis, serve) as scene:
-        for _ in range(TIMES):
-            await break_it(scene)
-            await scene.load.recovered()
-            await scene.load.run(PAUSE_SECONDS)
+    async with scene_of(own_redis, serve, account) as scene:
+        await again_and_again(scene, break_it)
 
 
-async def test_without_a_fault_there_is_no_gap(own_redis: RedisServer, serve: Serve) -> None:
-    async with scene_of(own_redis, serve) as scene:
-        await scene.load.run(3.0)
+async def test_without_a_fault_there_is_no_gap(
+    own_redis: RedisServer, serve: Serve, account: Account
+) -> None:
+    async with scene_of(own_redis, serve, account, runs=1) as scene:
+        await scene.load.run(30.0 if FULL else 3.0)
 
 
-async def test_with_persistence_a_restart_is_announced_as_well(serve: Serve) -> None:
+async def test_with_persistence_a_restart_is_announced_as_well(
+    serve: Serve, account: Account
+) -> None:
     redis = RedisServer("--appendonly", "yes", "--appendfsync", "always").start()
     try:
-        async with scene_of(redis, serve) as scene:
-            for _ in range(TIMES):
-                await killed_and_restarted(scene)
-                await scene.load.recovered()
-                await scene.load.run(PAUSE_SECONDS)
+        async with scene_of(redis, serve, account) as scene:
+            await again_and_again(scene, killed_and_restarted)
     finally:
         redis.stop()

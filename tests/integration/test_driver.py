@@ -339,7 +339,7 @@ def test_a_wire_gets_the_very_frame_that_was_made_for_all(run: Callable[[Any], N
             attached(not_this_way, wire=two) as b,
         ):
             for driver in (a, b):
-                driver.push(entry)
+                driver.push_frame(entry, entry.frame, entry.size)
                 driver.say("a reply")
         assert one.frames[0] is two.frames[0] is entry.frame
         assert one.frames[1] == text_frame(b"a reply")
@@ -355,7 +355,7 @@ def test_a_full_wire_holds_back_what_follows_until_it_is_drained(
         async with attached(not_this_way, wire=socket) as driver:
             socket.has_room.clear()
             for n in range(1, 4):
-                driver.push(push(n)._replace(frame=text_frame(b"push %d" % n)))
+                driver.push_frame(push(n), text_frame(b"push %d" % n), 6)
             assert socket.frames == [text_frame(b"push 1")]
             assert driver.is_owed_an_answer
             socket.has_room.set()
@@ -371,7 +371,7 @@ def test_a_wire_whose_client_has_gone_ends_its_connection(run: Callable[[Any], N
         async with attached(not_this_way, wire=socket) as driver:
             socket.user.lost()
             assert driver.ended
-            driver.push(push(1)._replace(frame=text_frame(b"push 1")))
+            driver.push_frame(push(1), text_frame(b"push 1"), 6)
             assert socket.frames == []
 
     run(scene())
