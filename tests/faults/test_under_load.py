@@ -27,7 +27,7 @@ SIZE: dict[str, Any] = (
     if FULL
     else {"clients": 60, "per_second": 120, "channels": 12}
 )
-TIMES = 20 if FULL else 2
+TIMES = 20 if FULL else 1
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(900 if FULL else 120)]
 PAUSE_SECONDS = 0.5  # between two faults
 Serve = Callable[..., Service]
