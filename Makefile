@@ -27,7 +27,7 @@ test: $(DEV_READY) ## set everything up and run the tests
 	$(NODE_TESTS) || status=1; \
 	exit $$status
 
-test-faults: $(DEV_READY) ## the fault tests with 500 clients, 20 times each (takes half an hour)
+test-faults: $(DEV_READY) ## the fault tests with 500 clients, 20 times each (takes ten minutes)
 	NOTIFIER_FAULTS=full $(BIN)/pytest tests/faults/test_under_load.py
 
 check: $(DEV_READY) ## format, lint, types, architecture, deployment settings, spelling
