@@ -28,14 +28,14 @@ class WireUser(Protocol):
 class WebSocketProtocol(WebSocketsSansIOProtocol):
     """Offers itself to the app as the extension ``realtime.wire`` (see `realtime.driver.Wire`)."""
 
+    user: WireUser | None = None
+    """Who writes ready frames; none before the app has accepted, and where it is another app."""
+
     def handle_connect(self, event: Any) -> None:
         """Let a handshake begin; the app's task has not run yet when this returns."""
         super().handle_connect(event)
         if not self.handshake_complete:  # it was not refused
             self.scope["extensions"][EXTENSION] = self  # type: ignore[assignment]
-
-    user: WireUser | None = None
-    """Who writes ready frames; none before the app has accepted, and where it is another app."""
 
     def taken_by(self, user: WireUser) -> Callable[[bytes], None]:
         """Return what writes ready frames; tell the user from now on when to stop."""

@@ -40,6 +40,18 @@ async def test_who_introduced_himself_while_the_node_was_stopped_is_not_sent_awa
         assert "connect" in await client.next()
 
 
+def launched(folder: Path, redis: RedisServer, *command: str) -> Launched:
+    """Start the service as a deployment does."""
+    return Launched(
+        folder,
+        *command,
+        REDIS_URL=redis.url,
+        SECRET_KEY="s" * 50,
+        NOTIFIER_API_KEY="key",
+        ALLOWED_HOSTS="127.0.0.1",
+    )
+
+
 async def test_more_clients_than_the_soft_limit_of_files_are_served(
     redis_server: RedisServer, tmp_path: Path
 ) -> None:
@@ -47,14 +59,8 @@ async def test_more_clients_than_the_soft_limit_of_files_are_served(
 
     The node could not even connect to Redis again.
     """
-    service = Launched(
-        tmp_path,
-        *("bash", "-c", f"ulimit -S -n 64; exec {sys.executable} -m notifier serve"),
-        REDIS_URL=redis_server.url,
-        SECRET_KEY="s" * 50,
-        NOTIFIER_API_KEY="key",
-        ALLOWED_HOSTS="127.0.0.1",
-    )
+    limited = f"ulimit -S -n 64; exec {sys.executable} -m notifier serve"
+    service = launched(tmp_path, redis_server, "bash", "-c", limited)
     try:
         url = await asyncio.to_thread(service.wait_until_live)
         address = url.replace("http", "ws") + "/connection/websocket"
@@ -71,14 +77,7 @@ async def test_a_request_that_hangs_does_not_keep_a_node_from_leaving_in_time(
 ) -> None:
     """Lingering, draining and what then still hangs are bounded together."""
     assert LINGER_SECONDS + DRAIN_SECONDS + GRACEFUL_SECONDS < 15
-    service = Launched(
-        tmp_path,
-        *(sys.executable, "-m", "notifier", "serve"),
-        REDIS_URL=redis_server.url,
-        SECRET_KEY="s" * 50,
-        NOTIFIER_API_KEY="key",
-        ALLOWED_HOSTS="127.0.0.1",
-    )
+    service = launched(tmp_path, redis_server, sys.executable, "-m", "notifier", "serve")
     try:
         url = await asyncio.to_thread(service.wait_until_live)
         client = await Client.open(url.replace("http", "ws") + "/connection/websocket")
