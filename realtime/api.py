@@ -12,6 +12,7 @@ import hashlib
 import hmac
 import logging
 import secrets
+import time
 from collections.abc import Callable, Generator, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -28,6 +29,7 @@ from realtime.errors import (
     Unauthorized,
 )
 from realtime.namespaces import Namespaces
+from realtime.outage import Outage
 from realtime.publication import Publication, Receipt, decoded
 
 logger = logging.getLogger(__name__)
@@ -142,6 +144,8 @@ _HEADERS = {
     504: {"Retry-After": "1"},
 }
 _encode = msgspec.json.Encoder().encode
+_outage = Outage()
+"""Of all requests that this process could not serve, for its log."""
 
 
 def body_limit(api_method: str) -> int:
@@ -168,9 +172,15 @@ def respond(request: Request, access: Access, namespaces: Namespaces) -> Work:
     """
     try:
         method = _admitted(request, access)
-        return (yield from method(_parsed(request), namespaces))
+        response = yield from method(_parsed(request), namespaces)
     except RealtimeError as error:
         return failure(error)
+    if (over := _outage.worked(time.monotonic())) is not None:
+        logger.info(
+            "requests work again: %d failed within %.1f s", over.failures, over.seconds,
+            extra={"failed": over.failures, "seconds": round(over.seconds, 1)},
+        )  # fmt: skip
+    return response
 
 
 def failure(error: RealtimeError) -> Response:
@@ -178,8 +188,12 @@ def failure(error: RealtimeError) -> Response:
     status, _ = STATUSES[error.code]
     request_id = secrets.token_hex(8)
     if status >= 500:
+        level = logging.WARNING if _outage.failed(time.monotonic()) else logging.DEBUG
         # The details are for those who run the service; as ASCII, on one line (CWE-117).
-        logger.warning("request %s failed: %s: %s", request_id, error.code, ascii(str(error)))
+        logger.log(
+            level, "request %s failed: %s: %s", request_id, error.code, ascii(str(error)),
+            extra={"request_id": request_id, "reason": error.code},
+        )  # fmt: skip
     return _response(status, {**_error(error), "request_id": request_id})
 
 

@@ -12,7 +12,6 @@ import logging
 import random
 import secrets
 import uuid
-from contextlib import suppress
 from contextvars import copy_context
 from typing import Any
 
@@ -43,6 +42,8 @@ RENEW_SECONDS = 60.0
 QUIET_SECONDS = 0.05
 """A socket that gives nothing for so long, while the loop runs, is empty."""
 BACKOFF_SECONDS = (0.05, 1.0)
+REASONS_TOLD = 8
+"""Different reasons in the log, until the node is live again."""
 DRAIN_PER_SECOND = 200
 """Connections closed in a second while a node drains; more only if the time would not do."""
 
@@ -91,6 +92,8 @@ class Hub:
         self._canary = Canary()
         self._reads = 0
         self._failures = 0  # since it was live: Redis may let us in and refuse each SUBSCRIBE
+        self._not_live_at = asyncio.get_running_loop().time()
+        self._told: set[str] = set()  # reasons that the log has named since
         self._renew_at = 0.0
         self._busy_at = 0.0
         self.dropped_envelopes = 0
@@ -351,15 +354,30 @@ class Hub:
             wake()
 
     async def _sing(self) -> None:
-        """Send canaries; raise when one does not come back although the socket is empty."""
+        """Send canaries; raise when one does not come back although the socket is empty.
+
+        Or when it goes where nobody listens: after a failover the publisher's path may lead to the
+        new master while we still listen to the old one, who says nothing any more.
+        """
         loop = asyncio.get_running_loop()
         while True:
-            # A failed attempt counts as sent: a publisher's path that is broken must show, too.
-            with suppress(BrokerError):
-                await self._broker.send_raw(self._node, self._canary.send(loop.time()))
+            reason = await self._sing_once()
             await asyncio.sleep(SEND_EVERY_SECONDS)
             if self._canary.is_overdue(loop.time()) and await self._is_quiet():
-                raise BrokerUnavailable("the broker delivers nothing")
+                raise BrokerUnavailable(reason)
+
+    async def _sing_once(self) -> str:
+        """Send a canary; return what it means if it does not come back."""
+        is_listening = self._has_recovered(self._node)
+        canary = self._canary.send(asyncio.get_running_loop().time())
+        try:
+            heard_by = await self._broker.send_raw(self._node, canary)
+        except BrokerError as error:
+            # Counts as sent: a publisher's path that is broken must show, too.
+            return str(error)
+        if is_listening and not heard_by:
+            raise BrokerUnavailable("publications go to another Redis than the one we listen to")
+        return "the broker delivers nothing"
 
     async def _is_quiet(self) -> bool:
         reads = self._reads
@@ -369,9 +387,13 @@ class Hub:
     # ----------------------------------------------------------------- state
 
     def _not_live(self, reason: str) -> None:
-        if self.live or self.reason != reason:
-            logger.warning("not live: %s", reason)
         was_live, self.live, self.reason = self.live, False, reason
+        if was_live:
+            self._not_live_at = asyncio.get_running_loop().time()
+            self._told.clear()
+        if reason not in self._told and len(self._told) < REASONS_TOLD:
+            self._told.add(reason)  # not again with each attempt to connect
+            logger.warning("not live: %s", reason, extra=self._size())
         if was_live:
             self.fanout.announce(self._everyone, self._state_text())
 
@@ -384,8 +406,13 @@ class Hub:
             self._recovering = None
             self._failures = 0
             self.live, self.reason = True, None
-            logger.info("live")
+            seconds = asyncio.get_running_loop().time() - self._not_live_at
+            logger.info("live after %.1f s", seconds, extra=self._size())
             self.fanout.announce(self._everyone, self._state_text())
+
+    def _size(self) -> dict[str, int]:
+        """Return whom a change of state concerns; fields of its line in the log."""
+        return {"connections": self.connections, "channels": len(self.registry)}
 
     def _has_recovered(self, name: str) -> bool:
         channel = self.registry.get(name)

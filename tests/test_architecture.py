@@ -18,7 +18,7 @@ ROOT = Path(__file__).parent.parent
 RULES = {
     "errors", "codes", "names", "namespaces", "publication", "envelope", "gaps", "outbox", "flow",
     "frames",
-    "registry", "connection", "canary", "origins", "tracker", "protocols",
+    "registry", "connection", "canary", "origins", "outage", "tracker", "protocols",
 }  # fmt: skip
 PUBLISHING = {"publisher"}
 DELIVERING = {"hub", "conversation", "driver", "fanout", "heartbeat"}

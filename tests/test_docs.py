@@ -201,7 +201,8 @@ def messages() -> Iterator[str]:
         for node in ast.walk(ast.parse(path.read_text())):
             match node:
                 case ast.Call(
-                    func=ast.Attribute(value=ast.Name(id="logger")), args=[ast.Constant(text), *_]
+                    func=ast.Attribute(value=ast.Name(id="logger")),
+                    args=[ast.Constant(text), *_] | [ast.Name("level"), ast.Constant(text), *_],
                 ):
                     yield re.sub(r"%[.\d]*[a-z]", "…", text)
 

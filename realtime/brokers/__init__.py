@@ -95,8 +95,11 @@ class Broker(Protocol):
             BrokerError: Not known now.
         """
 
-    async def send_raw(self, channel: str, raw: bytes) -> None:
+    async def send_raw(self, channel: str, raw: bytes) -> int:
         """Send bytes as they are, without a position, on the publisher's path.
+
+        Returns:
+            How many nodes listen there.
 
         Raises:
             BrokerError: They are perhaps not sent.

@@ -58,6 +58,7 @@ class Script:
 
 PUBLISH = Script("position.lua", "publish.lua")
 READ_POSITION = Script("position.lua", "read_position.lua")
+CANARY = Script("canary.lua")
 
 
 class Commands:
@@ -84,6 +85,10 @@ class Commands:
         """Return the command that reads where a channel stands."""
         key = f"{self._keys}pos:{channel}"
         return ("EVALSHA", READ_POSITION.digest, 1, key, secrets.token_hex(8))
+
+    def canary(self, channel: str, raw: bytes) -> Args:
+        """Return the command that sends something to a node's own channel."""
+        return ("EVALSHA", CANARY.digest, 0, self.channel_prefix + channel, raw)
 
     def redis_channels(self, channels: Sequence[str]) -> list[str]:
         """Return the names of the channels in Redis."""
@@ -121,6 +126,13 @@ def lacks_script(reply: Any) -> bool:
     if isinstance(reply, list):
         return any(isinstance(item, exceptions.NoScriptError) for item in reply)
     return isinstance(reply, exceptions.NoScriptError)
+
+
+def is_of_replica(reply: Any) -> bool:
+    """Tell whether Redis refuses because it is a replica; perhaps it was the master yesterday."""
+    if isinstance(reply, list):
+        return any(isinstance(item, exceptions.ReadOnlyError) for item in reply)
+    return isinstance(reply, exceptions.ReadOnlyError)
 
 
 def is_error_reply(error: Exception) -> bool:

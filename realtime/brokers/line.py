@@ -121,7 +121,7 @@ class Line:
         self._waiting_bytes = 0
         self._sent: deque[_Call] = deque()
         self._to_write = asyncio.Event()
-        self._timer: asyncio.TimerHandle | None = None
+        self._timer: asyncio.Handle | None = None
         self._is_open = True
         self._error: Exception = exceptions.ConnectionError("closed")
         self._owner = self._loop.create_task(self._own(), name="realtime line to Redis")
@@ -151,6 +151,12 @@ class Line:
         if self._timer is None:
             self._timer = self._loop.call_later(LOOK_SECONDS, self._look)
         return await call.future
+
+    def retire(self) -> None:
+        """Take no new calls; close as soon as those that are under way are answered."""
+        self._is_open = False
+        if self._timer is None:
+            self._timer = self._loop.call_soon(self._look)
 
     async def aclose(self) -> None:
         """Close the connection; what was not answered fails."""

@@ -19,12 +19,14 @@ from redis.backoff import NoBackoff
 
 from realtime.brokers import Event, Message, Subscribed, Unsubscribed
 from realtime.brokers.commands import (
+    CANARY,
     PUBLISH,
     READ_POSITION,
     Args,
     Commands,
     Script,
     checked_version,
+    is_of_replica,
     lacks_script,
     position,
     receipt,
@@ -97,13 +99,12 @@ class RedisBroker:
         commands = [self._commands.read_position(channel) for channel in channels]
         return [position(reply) for reply in await self._run(READ_POSITION, commands)]
 
-    async def send_raw(self, channel: str, raw: bytes) -> None:
+    async def send_raw(self, channel: str, raw: bytes) -> int:
         """See `realtime.brokers.Broker.send_raw`."""
-        [name] = self._commands.redis_channels([channel])
-        deadline = asyncio.get_running_loop().time() + self._deadline_seconds
-        [reply] = await self._exchange([("PUBLISH", name, raw)], deadline)
+        [reply] = await self._run(CANARY, [self._commands.canary(channel, raw)])
         if isinstance(reply, exceptions.RedisError):
             raise unavailable(reply)
+        return int(reply)
 
     async def subscription(self) -> RedisSubscription:
         """See `realtime.brokers.Broker.subscription`."""
@@ -138,7 +139,10 @@ class RedisBroker:
         line = self._line
         if line is None or not line.is_open:
             line = await self._new_line(deadline)
-        return await line.exchange(commands, deadline)
+        replies = await line.exchange(commands, deadline)
+        if any(map(is_of_replica, replies)):
+            line.retire()  # the name may lead to the new master by now
+        return replies
 
     async def _new_line(self, deadline: float) -> Line:
         """Connect, once for all who need it; each of them waits until its own deadline.

@@ -20,6 +20,7 @@ from realtime.brokers.commands import (
     Args,
     Commands,
     is_error_reply,
+    is_of_replica,
     lacks_script,
     receipt,
     transaction,
@@ -92,7 +93,10 @@ class SyncRedisBroker:
         try:
             packed = connection.pack_commands(commands)  # type: ignore[no-untyped-call]
             connection.send_packed_command(packed, check_health=False)  # type: ignore[no-untyped-call]
-            return [_reply(connection, deadline) for _ in commands]
+            replies = [_reply(connection, deadline) for _ in commands]
+            if any(map(is_of_replica, replies)):
+                connection.disconnect()  # type: ignore[no-untyped-call]  # the name may lead to the new master by now
+            return replies
         except (exceptions.RedisError, OSError) as error:
             raise unavailable(error) if is_error_reply(error) else unknown(error) from error
         finally:

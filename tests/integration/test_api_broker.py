@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
@@ -144,6 +145,7 @@ async def test_what_redis_says_stays_inside(
     rim: Rim, own_redis: RedisServer, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Hosts, ports and paths are for those who run the service, with the id that the caller got."""
+    caplog.set_level(logging.DEBUG, "realtime.api")  # a warning only where it is the first
     await asyncio.to_thread(own_redis.kill)
     answer = await in_time(rim, "publish")
     assert "valkey" not in answer.raw.decode()

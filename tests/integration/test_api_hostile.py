@@ -7,6 +7,7 @@ uvicorn and Daphne, with either rim.
 from __future__ import annotations
 
 import json
+import logging
 import secrets
 import socket
 from collections.abc import Iterator
@@ -312,6 +313,7 @@ async def test_a_wrong_setting_is_503_and_in_the_log(
     rim: Rim, wrong: dict[str, Any], caplog: pytest.LogCaptureFixture
 ) -> None:
     """A wrong setting came out of the rim as an exception: 500, and a traceback."""
+    caplog.set_level(logging.DEBUG, "realtime.api")  # a warning only where it is the first
     with override_settings(**wrong):
         error = refused(await rim.post("publish", publish()), "configuration")
         await wiring.aclose()
