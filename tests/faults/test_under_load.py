@@ -1,67 +1,19 @@
-"""Every fault of Redis under load: nobody is cut, nothing is lost in silence, the ledger proves it.
-
-In the size that fits `make test`; `make test-faults` runs it with 500 clients and 500 publications
-a second, and more often (NOTIFIER_FAULTS=full).
-"""
+"""Every fault of Redis under load: nobody is cut, nothing is lost in silence; so says the ledger."""
 
 from __future__ import annotations
 
 import asyncio
-import os
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
-from dataclasses import dataclass
-from typing import Any
 
 import pytest
 
-from tests.support.fault_proxy import FaultProxy
-from tests.support.ledger import Summary
-from tests.support.load import Load
 from tests.support.redis_server import RedisServer
-from tests.support.service import Service
+from tests.support.scene import FULL, Account, Break, Scene, Serve, scene_of
 
-FULL = os.environ.get("NOTIFIER_FAULTS") == "full"
-SIZE: dict[str, Any] = (
-    {"clients": 500, "per_second": 500, "channels": 50}
-    if FULL
-    else {"clients": 60, "per_second": 120, "channels": 12}
-)
-TIMES = 20 if FULL else 1
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(900 if FULL else 120)]
-PAUSE_SECONDS = 0.5  # between two faults
-Serve = Callable[..., Service]
-Account = Callable[[int, Summary], None]
-Ask = Callable[..., Awaitable[object]]
-
-
-@dataclass
-class Scene:
-    """What can be broken: a Redis, the road to it, the service; and the load upon it."""
-
-    redis: RedisServer
-    road: FaultProxy
-    service: Service
-    load: Load
-
-    @asynccontextmanager
-    async def inside(self) -> AsyncIterator[Ask]:
-        """Speak to Redis past the proxy, on one connection that is let in before the trouble."""
-        with self.redis.client() as client:
-            await asyncio.to_thread(client.ping)
-            yield lambda *command: asyncio.to_thread(client.execute_command, *command)
-
-    async def ask(self, *command: object) -> None:
-        """Tell Redis one thing."""
-        async with self.inside() as ask:
-            await ask(*command)
-
-
-Break = Callable[[Scene], Awaitable[None]]
 
 
 async def killed_and_restarted(scene: Scene) -> None:
-    async with scene.load.fault("Redis killed and restarted", ends_epochs=True):
+    async with scene.load.fault("Redis killed and restarted", forgets=True):
         await asyncio.to_thread(scene.redis.kill)
         await scene.load.run(0.3)
         await asyncio.to_thread(scene.redis.start)
@@ -159,7 +111,7 @@ async def password_changed(scene: Scene) -> None:
 
 
 async def flushed(scene: Scene) -> None:
-    async with scene.load.fault("FLUSHALL", ends_epochs=True):
+    async with scene.load.fault("FLUSHALL", forgets=True):
         await scene.ask("FLUSHALL")
 
 
@@ -190,37 +142,12 @@ FAULTS: list[Break] = [
 ]
 
 
-@asynccontextmanager
-async def scene_of(
-    redis: RedisServer, serve: Serve, account: Account, runs: int = TIMES
-) -> AsyncIterator[Scene]:
-    """Put load on a service; when the test is through with it, hold the ledger against it."""
-    async with FaultProxy(redis.socket) as road:
-        service = await asyncio.to_thread(serve, f"redis://127.0.0.1:{road.port}", "framed")
-        async with Load([service], **SIZE) as load:
-            await load.run(PAUSE_SECONDS)
-            yield Scene(redis, road, service, load)
-            await load.balance()
-        account(runs, load.ledger.summary())
-        assert load.verdict() == []
-        assert not [each for each in load.listeners if each.closes], "a client was disconnected"
-        assert "Traceback" not in service.log
-
-
-async def again_and_again(scene: Scene, break_it: Break) -> None:
-    """Break it, wait until everybody is live again, and let it run for a moment."""
-    for _ in range(TIMES):
-        await break_it(scene)
-        await scene.load.recovered()
-        await scene.load.run(PAUSE_SECONDS)
-
-
 @pytest.mark.parametrize("break_it", FAULTS, ids=lambda fault: fault.__name__)
 async def test_nothing_is_lost_in_silence(
     break_it: Break, own_redis: RedisServer, serve: Serve, account: Account
 ) -> None:
     async with scene_of(own_redis, serve, account) as scene:
-        await again_and_again(scene, break_it)
+        await scene.again_and_again(break_it)
 
 
 async def test_without_a_fault_there_is_no_gap(
@@ -236,6 +163,6 @@ async def test_with_persistence_a_restart_is_announced_as_well(
     redis = RedisServer("--appendonly", "yes", "--appendfsync", "always").start()
     try:
         async with scene_of(redis, serve, account) as scene:
-            await again_and_again(scene, killed_and_restarted)
+            await scene.again_and_again(killed_and_restarted)
     finally:
         redis.stop()

@@ -87,11 +87,16 @@ class FaultProxy:
         self._server = await asyncio.start_server(self._accept, "127.0.0.1", self.port)
         self.port = self._server.sockets[0].getsockname()[1]
 
-    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
+    def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        # A task of our own: asyncio reports each of its own that is cancelled as an error.
         self.accepted += 1
-        pair = self._pairs[task] = _Pair(writer)
+        pair = _Pair(writer)
+        task = asyncio.create_task(self._carry(reader, pair))
+        self._pairs[task] = pair
+        task.add_done_callback(self._pairs.pop)
+
+    async def _carry(self, reader: asyncio.StreamReader, pair: _Pair) -> None:
+        [writer] = pair.writers
         try:
             far_reader, far_writer = await self._connect()
             pair.writers.append(far_writer)
@@ -101,7 +106,6 @@ class FaultProxy:
         except* (OSError, _Cut):
             _reset(*pair.writers)
         finally:
-            del self._pairs[task]
             for each in pair.writers:
                 each.close()
 

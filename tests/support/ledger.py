@@ -6,7 +6,8 @@ then holds all of it against the promise (docs/semantics.md):
 
 * received and announced together are everything since the start, disjoint, in order, nothing twice;
 * nothing was received that was answered "certainly not published", or that nobody published;
-* one publication has one position, and one position one publication;
+* one publication has one position, one position one publication, and what was published with one
+  idempotency key is one publication, unless Redis lost its memory meanwhile;
 * a gap is announced only during a fault or within `ANNOUNCED_SECONDS` of its end;
 * a gap with an open end only where a fault can end an epoch.
 
@@ -34,7 +35,10 @@ class Outcome(Enum):
 
 @dataclass(slots=True)
 class Attempt:
-    """One publish; ``number`` is in its data, and the same in all its retries."""
+    """One publish; ``number`` is in its data, and the same in all its retries.
+
+    Minus the number is other data under the same idempotency key.
+    """
 
     number: int
     channel: str
@@ -42,6 +46,8 @@ class Attempt:
     ended: float
     outcome: Outcome
     position: Position | None = None
+    key: object = None
+    """Its idempotency key."""
 
 
 @dataclass(slots=True, frozen=True)
@@ -81,6 +87,8 @@ class Fault:
     began: float
     ended: float
     ends_epochs: bool = False
+    forgets: bool = False
+    """Whether Redis may have lost what it knew, idempotency keys among it."""
 
 
 @dataclass(slots=True)
@@ -105,12 +113,26 @@ class Ledger:
 
     def violations(self) -> list[str]:
         """Return what breaks the promise, each in a sentence; empty if nothing does."""
-        found = list(_publishing(self.attempts, self.journals))
+        found = list(_publishing(self.attempts, self.journals, self._forgotten()))
+        found += _once(self.attempts, self._forgotten())
         for journal in self.journals:
             found += _told_in_order(journal)
             found += _told_in_time(journal, self.faults)
             found += _silently_lost(journal, self.attempts)
         return found
+
+    def _forgotten(self) -> set[int]:
+        """Return the numbers that were being published while Redis lost its memory."""
+        spans: dict[int, tuple[float, float]] = {}
+        for attempt in self.attempts:
+            began, ended = spans.get(abs(attempt.number), (attempt.began, attempt.ended))
+            spans[abs(attempt.number)] = min(began, attempt.began), max(ended, attempt.ended)
+        faults = [fault for fault in self.faults if fault.forgets]
+        return {
+            number
+            for number, (began, ended) in spans.items()
+            if any(fault.began <= ended and began <= fault.ended for fault in faults)
+        }
 
     def summary(self) -> Summary:
         """Count."""
@@ -118,7 +140,7 @@ class Ledger:
         gaps = [entry.gap for entry in entries if isinstance(entry, Told)]
         return Summary(
             clients=len({journal.client for journal in self.journals}),
-            published=sum(each.outcome is Outcome.PUBLISHED for each in self.attempts),
+            published=len({each.position for each in self.attempts if each.position}),
             received=sum(isinstance(entry, Heard) for entry in entries),
             announced=sum(gap.missed or 0 for gap in gaps),
             open_gaps=sum(gap.missed is None for gap in gaps),
@@ -126,7 +148,21 @@ class Ledger:
         )
 
 
-def _publishing(attempts: list[Attempt], journals: list[Journal]) -> Iterator[str]:
+def _once(attempts: list[Attempt], forgotten: set[int]) -> Iterator[str]:
+    """What was published with one idempotency key is one publication, with one answer."""
+    answers: dict[object, tuple[int, Position | None]] = {}
+    for attempt in attempts:
+        if attempt.key is None or attempt.outcome is not Outcome.PUBLISHED:
+            continue
+        answer = attempt.number, attempt.position
+        first = answers.setdefault(attempt.key, answer)
+        if first != answer and abs(attempt.number) not in forgotten:
+            yield f"with the key {attempt.key} was published: {first}, and then: {answer}"
+
+
+def _publishing(
+    attempts: list[Attempt], journals: list[Journal], forgotten: set[int]
+) -> Iterator[str]:
     """Hold the publishers' answers against each other and against what clients heard."""
     places: dict[tuple[str, Position], int] = {}
     numbers: dict[int, Position] = {}
@@ -135,7 +171,7 @@ def _publishing(attempts: list[Attempt], journals: list[Journal]) -> Iterator[st
     def meet(channel: str, position: Position, number: int, who: str) -> Iterator[str]:
         if places.setdefault((channel, position), number) != number:
             yield f"{who}: two publications at {position} of {channel}"
-        if numbers.setdefault(number, position) != position:
+        if numbers.setdefault(number, position) != position and abs(number) not in forgotten:
             yield f"{who}: {number} is at {position} and at {numbers[number]}"
 
     for attempt in attempts:
@@ -149,7 +185,7 @@ def _publishing(attempts: list[Attempt], journals: list[Journal]) -> Iterator[st
                 told = outcomes.get(entry.number)
                 if told is None:
                     yield f"{journal.client} heard {entry.number}, which nobody published"
-                elif told == {Outcome.NOT_PUBLISHED}:
+                elif told == {Outcome.NOT_PUBLISHED}:  # UNKNOWN among them may have been it
                     yield f"{journal.client} heard {entry.number}, certainly not published"
 
 

@@ -20,16 +20,25 @@ from tests.support.eventually import eventually_sync
 class RedisServer:
     """One server process on a unix socket."""
 
-    def __init__(self, *options: str) -> None:
+    def __init__(self, *options: str, port: int = 0) -> None:
+        """Make one that does not run yet.
+
+        Args:
+            options: Of its command line.
+            port: For replicas, who do not know unix sockets; 0 is none.
+        """
+        self.port = port
         self.folder = Path(tempfile.mkdtemp(prefix="rt-test-"))
         self.socket = self.folder / "valkey.sock"
         self.url = f"unix://{self.socket}"
         self._options = options
         self._process: subprocess.Popen[bytes] | None = None
 
-    def start(self) -> RedisServer:
-        command = [str(get_binary_path()), "--port", "0", "--unixsocket", str(self.socket)]
-        command += ["--save", "", "--appendonly", "no", "--dir", str(self.folder), *self._options]
+    def start(self, *options: str) -> RedisServer:
+        command = [str(get_binary_path()), "--port", str(self.port)]
+        command += ["--bind", "127.0.0.1", "--unixsocket", str(self.socket)]
+        command += ["--save", "", "--appendonly", "no", "--dir", str(self.folder)]
+        command += [*self._options, *options]
         self._process = subprocess.Popen(
             command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
         )

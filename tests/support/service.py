@@ -20,6 +20,8 @@ from tests.support.eventually import eventually_sync
 ROOT = Path(__file__).resolve().parents[2]
 SERVERS = ("uvicorn", "daphne", "framed")
 """Stock uvicorn, Daphne, and uvicorn with the protocol class of the service, which takes frames."""
+DEPLOYED = "deployed"
+"""No host project: the service itself, under its own launcher, as in production."""
 KEY = {"X-API-Key": "test-key"}
 
 
@@ -70,6 +72,7 @@ class Service:
                     "DJANGO_SETTINGS_MODULE": "tests.settings",
                     "TEST_REDIS_URL": self._redis_url,
                     "REDIS_URL": self._redis_url,
+                    **(self._deployment() if self.server == DEPLOYED else {}),
                     **self._env,
                 },
                 stdout=log,
@@ -81,7 +84,18 @@ class Service:
             raise AssertionError(f"the service did not start:\n{self.log}") from None
         return self
 
+    def _deployment(self) -> dict[str, str]:
+        return {
+            "DJANGO_SETTINGS_MODULE": "notifier.settings",
+            "PORT": str(self.port),
+            "SECRET_KEY": "s" * 50,
+            "NOTIFIER_API_KEY": KEY["X-API-Key"],
+            "ALLOWED_HOSTS": "127.0.0.1",
+        }
+
     def _command(self) -> list[str]:
+        if self.server == DEPLOYED:
+            return ["notifier", "serve"]
         if self.server == "daphne":
             return [
                 "daphne",
@@ -132,6 +146,14 @@ class Service:
         return self._process.pid
 
     @property
+    def worker_pid(self) -> int:
+        """The process that serves: the only worker of the launcher, or this one (`needs_proc`)."""
+        if self.server != DEPLOYED:
+            return self.pid
+        [child] = Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text().split()
+        return int(child)
+
+    @property
     def resident_bytes(self) -> int:
         """Memory that the process really has; only Linux tells (`needs_proc`)."""
         pages = Path(f"/proc/{self.pid}/statm").read_text().split()[1]
@@ -142,13 +164,19 @@ class Service:
         self._log.unlink(missing_ok=True)
 
     def freeze(self) -> None:
-        os.kill(self.pid, signal.SIGSTOP)
+        os.kill(self.worker_pid, signal.SIGSTOP)
 
     def thaw(self) -> None:
-        os.kill(self.pid, signal.SIGCONT)
+        os.kill(self.worker_pid, signal.SIGCONT)
 
     def kill(self) -> None:
         self._end(signal.SIGKILL)
+
+    def drop(self) -> None:
+        """Kill a launcher, which need not be waited for: its worker notices, and leaves at once."""
+        worker = self.worker_pid
+        self.kill()
+        eventually_sync(lambda: not Path(f"/proc/{worker}").exists())
 
     def _end(self, number: signal.Signals) -> None:
         if self._process is not None:

@@ -101,6 +101,11 @@ def published_twice(ledger: Ledger, journal: Journal) -> None:
     ledger.attempts[-1].number = LAST - 1
 
 
+def other_data_with_a_used_key(ledger: Ledger, journal: Journal) -> None:
+    """It was answered 200 and not 409."""
+    ledger.attempts[-2].key = ledger.attempts[-1].key = "key"
+
+
 def received_what_was_refused(ledger: Ledger, journal: Journal) -> None:
     ledger.attempts[1].outcome, ledger.attempts[1].position = Outcome.NOT_PUBLISHED, None
 
@@ -131,6 +136,7 @@ PLANTED = [
     epoch_used_again,
     epoch_ends_without_a_word,
     published_twice,
+    other_data_with_a_used_key,
     received_what_was_refused,
     received_what_nobody_published,
     other_content_at_the_position,
@@ -198,4 +204,22 @@ def test_what_was_published_before_a_client_came_is_none_of_its_business() -> No
     late = Journal("late", CHANNEL, 10.0, Position(OLD, 10))
     late.entries = [heard(11), heard(12)]
     ledger.journals.append(late)
+    assert ledger.violations() == []
+
+
+def twice_out(ledger: Ledger) -> None:
+    """Publication 4 went out, the answer was lost, and its retry in the fault went out again."""
+    fourth = ledger.attempts[3]
+    fourth.outcome, fourth.position, fourth.key = Outcome.UNKNOWN, None, "key"
+    retry = Attempt(4, CHANNEL, 7.0, 7.1, Outcome.PUBLISHED, Position(OLD, 8), "key")
+    ledger.attempts[7] = retry
+    for journal in ledger.journals:
+        journal.entries[5] = heard(8, 4)
+
+
+def test_a_retry_may_go_out_again_when_redis_lost_its_memory_and_only_then() -> None:
+    ledger = honest()
+    twice_out(ledger)
+    assert ledger.violations()
+    ledger.faults[0].forgets = True
     assert ledger.violations() == []

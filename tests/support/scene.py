@@ -1,0 +1,108 @@
+"""What the fault tests break: a Redis, the road to it, one or more nodes, and the load upon them.
+
+In the size that fits `make test`; `make test-faults` has 500 clients and 500 publications a second,
+and breaks each thing more often (NOTIFIER_FAULTS=full).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from tests.support.fault_proxy import FaultProxy
+from tests.support.ledger import Summary
+from tests.support.load import Load
+from tests.support.redis_server import RedisServer
+from tests.support.service import DEPLOYED, Service
+
+FULL = os.environ.get("NOTIFIER_FAULTS") == "full"
+SIZE: dict[str, Any] = (
+    {"clients": 500, "per_second": 500, "channels": 50}
+    if FULL
+    else {"clients": 60, "per_second": 120, "channels": 12}
+)
+TIMES = 20 if FULL else 1
+PAUSE_SECONDS = 0.5  # between two faults
+LINES_PER_FAULT = 12
+"""Of the log: a handful of changes of state, whatever the number of clients is."""
+
+Serve = Callable[..., Service]
+Account = Callable[[int, Summary], None]
+Ask = Callable[..., Awaitable[object]]
+
+
+@dataclass
+class Scene:
+    """See the module."""
+
+    redis: RedisServer
+    road: FaultProxy
+    nodes: list[Service]
+    load: Load
+    may_close: set[int] = field(default_factory=set)
+    """Close codes that this test expects its clients to see."""
+
+    @asynccontextmanager
+    async def inside(self) -> AsyncIterator[Ask]:
+        """Speak to Redis past the proxy, on one connection that is let in before the trouble."""
+        with self.redis.client() as client:
+            await asyncio.to_thread(client.ping)
+            yield lambda *command: asyncio.to_thread(client.execute_command, *command)
+
+    async def ask(self, *command: object) -> None:
+        """Tell Redis one thing."""
+        async with self.inside() as ask:
+            await ask(*command)
+
+    async def again_and_again(self, break_it: Break) -> None:
+        """Break it, wait until everybody is live again, and let it run for a moment."""
+        for _ in range(TIMES):
+            await break_it(self)
+            await self.load.recovered()
+            await self.load.run(PAUSE_SECONDS)
+
+    def check_logs(self, faults: int) -> None:
+        """Nothing was raised, and what was said is about the node, not about each client."""
+        for node in self.nodes:
+            log = node.log
+            assert "Traceback" not in log
+            assert "never awaited" not in log
+            assert len(log.splitlines()) <= LINES_PER_FAULT * (faults + 1), log
+
+
+Break = Callable[[Scene], Awaitable[None]]
+
+
+@asynccontextmanager
+async def scene_of(
+    redis: RedisServer,
+    serve: Serve,
+    account: Account,
+    *,
+    nodes: int = 1,
+    runs: int = TIMES,
+    **size: Any,
+) -> AsyncIterator[Scene]:
+    """Put load on nodes; when the test is through with them, hold the ledger against them."""
+    async with AsyncExitStack() as stack:
+        road = await stack.enter_async_context(FaultProxy(redis.socket))
+        url = f"redis://127.0.0.1:{road.port}"
+        services = await asyncio.gather(
+            *(asyncio.to_thread(serve, url, DEPLOYED) for _ in range(nodes))
+        )
+        load = await stack.enter_async_context(Load(services, **{**SIZE, **size}))
+        await load.run(PAUSE_SECONDS)
+        scene = Scene(redis, road, services, load)
+        yield scene
+        await load.balance()
+        account(runs, load.ledger.summary())
+        assert load.verdict() == []
+        unexpected = {code for each in load.listeners for _, code in each.ended} - scene.may_close
+        assert not unexpected, f"clients were disconnected: {unexpected}"
+        scene.check_logs(runs)
+        for node in services:
+            node.drop()
