@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import secrets
 import shutil
+import sys
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -25,9 +26,11 @@ for name in list(os.environ):
 SDK = Path(__file__).parent / "e2e" / "sdk" / "node_modules"
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 HAS_SDK = bool(shutil.which("node")) and SDK.is_dir()
+HAS_FAKETIME = sys.platform == "linux" and bool(shutil.which("faketime"))
 MISSING = {
     "browser": None if CHROMIUM else "there is no Chromium on this machine",
     "node": None if HAS_SDK else "Node, or `npm ci` in tests/e2e/sdk, is missing",
+    "faketime": None if HAS_FAKETIME else "there is no libfaketime to move clocks with",
 }
 
 

@@ -5,8 +5,12 @@
 --
 -- A counter belongs to one history of writes. Redis names its history by master_replid, which changes at every
 -- restart and every promotion; a counter that was written under another one may have lost its last steps.
-local LISTENED = 86400
-local UNUSED = 300
+--
+-- Redis counts expiry by the wall clock. A counter that has two days and is read once a minute by each node that listens
+-- outlives a jump ahead by one. A counter at offset 0 can be made by anybody who may subscribe, as fast as he can: there
+-- a read buys five minutes of one counter, whether he makes many or reads one again and again.
+local LISTENED = 2 * 86400
+local EACH_READ = 300
 
 local function living(key, fresh)
     local replid = string.match(redis.call('INFO', 'replication'), 'master_replid:(%x+)')
@@ -19,5 +23,9 @@ local function living(key, fresh)
 end
 
 local function keep(key, offset)
-    redis.call('EXPIRE', key, offset == '0' and UNUSED or LISTENED)
+    local life = LISTENED
+    if offset == '0' then
+        life = math.min(LISTENED, math.max(0, redis.call('TTL', key)) + EACH_READ)
+    end
+    redis.call('EXPIRE', key, life)
 end
