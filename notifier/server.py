@@ -52,9 +52,11 @@ App = Callable[[MutableMapping[str, Any], Receive, Send], Awaitable[None]]
 
 
 class LeavingNotice:
-    """The app, with a /readyz that says no as soon as the worker is leaving.
+    """The app, which says that it goes as soon as the worker is leaving: /readyz answers no.
 
-    Only the server knows that it leaves; the app below may be as well as ever.
+    Every other response closes its connection, so that publishers make the next one elsewhere and
+    no request is on its way when the connection ends. Only the server knows that it leaves; the app
+    below may be as well as ever.
     """
 
     def __init__(self, app: App) -> None:
@@ -73,7 +75,20 @@ class LeavingNotice:
             body = b'{"status":"not live","reason":"leaving"}'
             await send({"type": "http.response.body", "body": body})
             return
-        await self._app(scope, receive, send)
+        closes = self._leaving and scope["type"] == "http"
+        await self._app(scope, receive, _closing(send) if closes else send)
+
+
+def _closing(send: Send) -> Send:
+    """Return a send whose response is the last one of its connection (RFC 9112 §9.6)."""
+
+    async def sent(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            headers = [*message.get("headers", ()), (b"connection", b"close")]
+            message = {**message, "headers": headers}
+        await send(message)
+
+    return sent
 
 
 class Server(uvicorn.Server):

@@ -90,7 +90,6 @@ class Hub:
         self._settle = asyncio.Event()
         self._recovering: set[str] | None = None
         self._canary = Canary()
-        self._reads = 0
         self._failures = 0  # since it was live: Redis may let us in and refuse each SUBSCRIBE
         self._not_live_at = asyncio.get_running_loop().time()
         self._told: set[str] = set()  # reasons that the log has named since
@@ -143,6 +142,8 @@ class Hub:
         for number, conversation in enumerate(leaving):
             if (ahead := start + number * pause - loop.time()) > 0:
                 await asyncio.sleep(ahead)
+            conversation.end(SHUTDOWN)
+        for conversation in list(self._conversations):  # whose handshake was under way
             conversation.end(SHUTDOWN)
 
     def _rest(self) -> None:
@@ -260,7 +261,7 @@ class Hub:
                 group.create_task(self._read(subscription))
                 group.create_task(self._wish(subscription))
                 group.create_task(self._settle_all())
-                group.create_task(self._sing())
+                group.create_task(self._sing(subscription))
         except* (BrokerError, UnexpectedConfirmation) as broken:
             raise BrokerUnavailable(str(broken.exceptions[0])) from broken
         finally:
@@ -272,7 +273,6 @@ class Hub:
     async def _read(self, subscription: Subscription) -> None:
         while True:
             events = await subscription.read()
-            self._reads += 1
             for event in events:
                 if isinstance(event, Message):
                     self._message(event)
@@ -331,7 +331,9 @@ class Hub:
             del self._to_settle[name]
         try:
             positions = await self._broker.positions(names)
-        except BrokerError:
+        except BrokerError as error:
+            if not self.live:  # Redis lets us in and still loads, or is full: now this is why
+                self._not_live(str(error))
             self._to_settle.update(dict.fromkeys(names))
             await asyncio.sleep(BACKOFF_SECONDS[0])
             return
@@ -353,7 +355,7 @@ class Hub:
         for wake in list(channel.waiting.values()):
             wake()
 
-    async def _sing(self) -> None:
+    async def _sing(self, subscription: Subscription) -> None:
         """Send canaries; raise when one does not come back although the socket is empty.
 
         Or when it goes where nobody listens: after a failover the publisher's path may lead to the
@@ -363,7 +365,7 @@ class Hub:
         while True:
             reason = await self._sing_once()
             await asyncio.sleep(SEND_EVERY_SECONDS)
-            if self._canary.is_overdue(loop.time()) and await self._is_quiet():
+            if self._canary.is_overdue(loop.time()) and await self._is_quiet(subscription):
                 raise BrokerUnavailable(reason)
 
     async def _sing_once(self) -> str:
@@ -379,10 +381,10 @@ class Hub:
             raise BrokerUnavailable("publications go to another Redis than the one we listen to")
         return "the broker delivers nothing"
 
-    async def _is_quiet(self) -> bool:
-        reads = self._reads
+    async def _is_quiet(self, subscription: Subscription) -> bool:
+        reads = subscription.reads
         await asyncio.sleep(QUIET_SECONDS)
-        return reads == self._reads and not self.fanout.is_full
+        return reads == subscription.reads and not self.fanout.is_full
 
     # ----------------------------------------------------------------- state
 

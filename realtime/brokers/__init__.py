@@ -48,6 +48,10 @@ class Subscription(Protocol):
     One task reads, one task sends; both stop at the first `BrokerUnavailable`.
     """
 
+    @property
+    def reads(self) -> int:
+        """How often bytes came so far; more often than events, where these are large or slow."""
+
     async def read(self) -> Sequence[Event]:
         """Return the events that have arrived, in the broker's order; wait for the first.
 

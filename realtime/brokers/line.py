@@ -37,6 +37,9 @@ All that waits, up to 16 MiB, would count as written although Redis has not read
 class Parser(DefaultParser):  # type: ignore[misc, valid-type]
     """redis-py's, which reads all that has come at once; an error reply is a value like others."""
 
+    reads = 0
+    """How often bytes came."""
+
     async def replies(self) -> list[Any]:
         """Return the replies that have come; wait for the first.
 
@@ -55,6 +58,7 @@ class Parser(DefaultParser):  # type: ignore[misc, valid-type]
             if replies:
                 return replies
             await self.read_from_socket()
+            self.reads += 1
 
     @property
     def is_at_end(self) -> bool:

@@ -1,10 +1,16 @@
 -- The first half of both scripts: the position of a channel, always in a living epoch (ADR-0006).
 --
--- KEYS[1]  hash: replid, epoch, offset
+-- KEYS[1]  hash: replid, life, epoch, offset
 -- ARGV[1]  sixteen random hex digits, in case a new epoch begins here
 --
 -- A counter belongs to one history of writes. Redis names its history by master_replid, which changes at every
 -- restart and every promotion; a counter that was written under another one may have lost its last steps.
+--
+-- It also changes when the first replica attaches, and an hour after the last one has left (replication.c:
+-- createReplicationBacklog, replicationCron). Then nothing is lost and the epoch goes on: the process that wrote the counter
+-- is still the same one, it has heard nothing from any master since, and there is no earlier history that it would go on
+-- with (replid2), as there is after each promotion. The last alone would not do, for it is forgotten after that hour; the
+-- second alone would not, for CONFIG RESETSTAT sets it to 0.
 --
 -- Redis counts expiry by the wall clock. A counter that has two days and is read once a minute by each node that listens
 -- outlives a jump ahead by one. A counter at offset 0 can be made by anybody who may subscribe, as fast as he can: there
@@ -12,13 +18,27 @@
 local LISTENED = 2 * 86400
 local EACH_READ = 300
 
+-- This process, and how many bytes it has heard from masters; '' where Redis does not tell.
+local function life()
+    local process = string.match(redis.call('INFO', 'server'), 'run_id:(%x+)')
+    local heard = string.match(redis.call('INFO', 'stats'), 'total_net_repl_input_bytes:(%d+)')
+    return process and heard and process .. ':' .. heard or ''
+end
+
 local function living(key, fresh)
-    local replid = string.match(redis.call('INFO', 'replication'), 'master_replid:(%x+)')
+    local info = redis.call('INFO', 'replication')
+    local replid = string.match(info, 'master_replid:(%x+)')
     local known = redis.call('HMGET', key, 'replid', 'epoch', 'offset')
     if known[1] == replid and known[2] and known[3] then
         return known[2], known[3]
     end
-    redis.call('HSET', key, 'replid', replid, 'epoch', fresh, 'offset', '0')
+    local now = life()
+    local same = now ~= '' and redis.call('HGET', key, 'life') == now and string.match(info, 'master_replid2:0+%s')
+    if same and known[2] and known[3] then
+        redis.call('HSET', key, 'replid', replid)
+        return known[2], known[3]
+    end
+    redis.call('HSET', key, 'replid', replid, 'life', now, 'epoch', fresh, 'offset', '0')
     return fresh, '0'
 end
 

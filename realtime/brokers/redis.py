@@ -185,6 +185,11 @@ class RedisSubscription:
         self._commands = commands
         self._strip = len(commands.channel_prefix)
 
+    @property
+    def reads(self) -> int:
+        """See `realtime.brokers.Subscription.reads`."""
+        return self._parser.reads
+
     async def read(self) -> list[Event]:
         """See `realtime.brokers.Subscription.read`."""
         try:

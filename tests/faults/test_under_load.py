@@ -1,15 +1,31 @@
-"""Every fault of Redis under load: nobody is cut, nothing is lost in silence; so says the ledger."""
+"""Every fault of Redis under load: nobody is cut, nothing is lost in silence; see the ledger."""
 
 from __future__ import annotations
 
 import asyncio
 
+import httpx
 import pytest
 
+from tests.support.eventually import eventually
 from tests.support.redis_server import RedisServer
-from tests.support.scene import FULL, Account, Break, Scene, Serve, scene_of
+from tests.support.scene import (
+    FULL,
+    SOMETIMES,
+    Account,
+    Break,
+    Scene,
+    Serve,
+    scene_of,
+    told_nothing,
+)
+from tests.support.service import Service
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(900 if FULL else 120)]
+
+BACKLOG_SECONDS = 3.0
+BACKLOG_BYTES = 16_000 if FULL else 4_000
+"""A second of the road to the node; about a quarter of what is published."""
 
 
 async def killed_and_restarted(scene: Scene) -> None:
@@ -87,6 +103,17 @@ async def one_byte_at_a_time(scene: Scene) -> None:
         await scene.road.heal()
 
 
+async def too_much_at_once(scene: Scene) -> None:
+    """Redis drops the node as a subscriber that is too slow; what was in its buffer is gone."""
+    async with scene.load.fault("output buffer exceeded"):
+        await scene.ask("CONFIG", "SET", "client-output-buffer-limit", "pubsub 16384 0 0")
+        await scene.load.burst("x" * 18_000)  # of each channel one, in one transaction
+        await scene.ask("CONFIG", "SET", "client-output-buffer-limit", "pubsub 32mb 8mb 60")
+    async with scene.inside() as ask:
+        stats = await ask("INFO", "stats")
+    assert stats["client_output_buffer_limit_disconnections"], "it was not too much"
+
+
 async def full_of_clients(scene: Scene) -> None:
     async with scene.load.fault("maxclients"), scene.inside() as ask:
         await ask("CONFIG", "SET", "maxclients", 1)
@@ -134,6 +161,7 @@ FAULTS: list[Break] = [
     unreachable,
     refused,
     one_byte_at_a_time,
+    too_much_at_once,
     full_of_clients,
     full_of_data,
     password_changed,
@@ -155,6 +183,26 @@ async def test_without_a_fault_there_is_no_gap(
 ) -> None:
     async with scene_of(own_redis, serve, account, runs=1) as scene:
         await scene.load.run(30.0 if FULL else 3.0)
+
+
+async def test_a_backlog_is_late_and_nothing_is_missing(
+    own_redis: RedisServer, serve: Serve, account: Account
+) -> None:
+    """What lies in the socket is not lost: a node that is behind is not cut off from it."""
+    async with scene_of(own_redis, serve, account) as scene:
+        for _ in range(SOMETIMES):
+            scene.road.behave(chunk=32, bytes_per_second=BACKLOG_BYTES, only=b"SUBSCRIBE")
+            await eventually(lambda: lag_seconds(scene.nodes[0]) > BACKLOG_SECONDS, seconds=30)
+            await scene.road.heal()
+            await eventually(lambda: lag_seconds(scene.nodes[0]) < 0.5)
+        told_nothing(scene.load.listeners)
+
+
+def lag_seconds(node: Service) -> float:
+    """How late this node hears what is published; not live would be a failure."""
+    answer = httpx.get(f"{node.http}/readyz", timeout=5)
+    assert answer.status_code == 200, answer.text
+    return float(answer.json()["lag_ms"]) / 1000
 
 
 async def test_with_persistence_a_restart_is_announced_as_well(

@@ -1,15 +1,20 @@
-"""How long a counter lives in Redis that nobody publishes to or listens on any more."""
+"""How long a counter lives in Redis, and which changes there end an epoch."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 import redis
 
+from realtime.brokers.redis_sync import SyncRedisBroker
+from realtime.gaps import Position
 from realtime.publication import Publication
 from realtime.wiring import Node
+from tests.support.eventually import eventually_sync
 from tests.support.redis_server import RedisServer
+from tests.support.service import free_port
 
 DAY_SECONDS = 86400
 READ_SECONDS = 300
@@ -66,3 +71,83 @@ async def test_a_counter_that_lost_its_expiry_gets_one(
     direct.persist(counter)
     await node.broker.positions(["c"])
     assert direct.ttl(counter) == READ_SECONDS
+
+
+class Pair:
+    """A master and a replica of it, each with a publisher of its own."""
+
+    def __init__(self) -> None:
+        self.servers = [
+            RedisServer("--repl-diskless-sync-delay", "0", port=free_port()) for _ in range(2)
+        ]
+        self._publishers = [SyncRedisBroker(server.start().url) for server in self.servers]
+
+    def publish(self, at: int) -> Position:
+        receipt = self._publishers[at].publish(Publication.of("c", 1))
+        return Position(receipt.epoch, receipt.offset)
+
+    def ask(self, at: int, *command: str) -> Any:
+        with self.servers[at].client() as client:
+            return client.execute_command(*command)
+
+    def follow(self, replica: int, master: int) -> None:
+        """Let one follow the other, and wait until it has all."""
+        self.ask(replica, "REPLICAOF", "127.0.0.1", str(self.servers[master].port))
+        self.ask(master, "SET", "witness", f"{replica} follows {master}")
+        eventually_sync(lambda: self.has_followed(replica, master))
+
+    def has_followed(self, replica: int, master: int) -> bool:
+        try:
+            return bool(self.ask(replica, "GET", "witness") == self.ask(master, "GET", "witness"))
+        except redis.RedisError:  # it is loading
+            return False
+
+    def stop(self) -> None:
+        for publisher in self._publishers:
+            publisher.close()
+        for server in self.servers:
+            server.stop()
+
+
+@pytest.fixture
+def pair() -> Iterator[Pair]:
+    pair = Pair()
+    yield pair
+    pair.stop()
+
+
+def test_the_first_replica_ends_no_epoch(pair: Pair) -> None:
+    """Redis takes another replication id then, although nothing is lost."""
+    before, name = pair.publish(0), pair.ask(0, "INFO", "replication")["master_replid"]
+    pair.follow(1, 0)
+    assert pair.ask(0, "INFO", "replication")["master_replid"] != name
+    assert pair.publish(0) == Position(before.epoch, before.offset + 1)
+
+
+def test_an_hour_without_replicas_ends_no_epoch(pair: Pair) -> None:
+    """Redis gives up its backlog, and with it the replication id; the hour is a setting of it."""
+    pair.follow(1, 0)
+    before, name = pair.publish(0), pair.ask(0, "INFO", "replication")["master_replid"]
+    pair.ask(0, "CONFIG", "SET", "repl-backlog-ttl", "1")
+    pair.ask(1, "REPLICAOF", "NO", "ONE")
+    eventually_sync(lambda: pair.ask(0, "INFO", "replication")["master_replid"] != name)
+    assert pair.publish(0) == Position(before.epoch, before.offset + 1)
+
+
+@pytest.mark.parametrize("forgets", [[], [["CONFIG", "RESETSTAT"]]])
+def test_no_offset_is_handed_out_twice_after_failover_and_failback(
+    pair: Pair, forgets: list[list[str]]
+) -> None:
+    """The replica lacked the last two, and came back as what the old master then followed."""
+    pair.publish(0)
+    pair.follow(1, 0)
+    pair.ask(1, "REPLICAOF", "127.0.0.1", "1")  # hears no more: it lags
+    handed_out = [pair.publish(0), pair.publish(0)]
+    pair.ask(1, "REPLICAOF", "NO", "ONE")
+    pair.follow(0, 1)
+    pair.ask(0, "REPLICAOF", "NO", "ONE")
+    for command in forgets:
+        pair.ask(0, *command)
+    again = pair.publish(0)
+    assert again not in handed_out
+    assert again.epoch not in {position.epoch for position in handed_out}

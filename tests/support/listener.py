@@ -11,6 +11,7 @@ import json
 import random
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
@@ -60,9 +61,8 @@ class Listener:
         attempt = 0
         try:
             while True:
-                self.url = self._load.address()
                 try:
-                    self._client = await LeanClient.open(self.url, self._frame)
+                    self._client = await self._open()
                 except (OSError, TimeoutError):
                     attempt += 1
                 else:
@@ -74,6 +74,18 @@ class Listener:
         finally:
             if self._client is not None:
                 self._client.abort()
+
+    async def _open(self) -> LeanClient:
+        """Connect; where one node takes no connections, to the next, as a proxy would do it."""
+        *others, last = self._load.addresses()
+        for url in others:
+            with suppress(ConnectionRefusedError):
+                return await self._open_at(url)
+        return await self._open_at(last)
+
+    async def _open_at(self, url: str) -> LeanClient:
+        self.url = url
+        return await LeanClient.open(url, self._frame)
 
     def _greet(self, client: LeanClient) -> None:
         self._last.clear()

@@ -10,7 +10,7 @@ import asyncio
 import secrets
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Coroutine, Iterator, Sequence
+from collections.abc import AsyncIterator, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -31,6 +31,7 @@ class Load:
         self,
         services: Sequence[Service],
         *,
+        posted_to: Sequence[Service],
         clients: int,
         per_second: int,
         channels: int,
@@ -38,8 +39,7 @@ class Load:
     ) -> None:
         self.name = secrets.token_hex(4)
         self.services = list(services)
-        self.posted_to = self.services
-        """Which of the services publishers use."""
+        self._posted_to = list(posted_to)
         self.ledger = Ledger()
         self.complaints: Counter[str] = Counter()
         self.statuses: Counter[int] = Counter()
@@ -62,17 +62,19 @@ class Load:
         """Write down what nobody should ever see."""
         self.complaints[sentence] += 1
 
-    def address(self) -> str:
-        """Return where a client connects to: one service after the other."""
-        self._asks += 1
-        return self.services[self._asks % len(self.services)].ws
+    def addresses(self) -> list[str]:
+        """Return where a client may connect to, and to which node first."""
+        return [node.ws for node in self._in_turn(self.services)]
 
-    def apis(self) -> Iterator[tuple[str, int]]:
-        """Return where a publisher posts to: one service after the other, then the rest."""
+    def apis(self) -> list[tuple[str, int]]:
+        """Return where a publisher may post to, and to which node first."""
+        return [("127.0.0.1", node.port) for node in self._in_turn(self._posted_to)]
+
+    def _in_turn(self, nodes: list[Service]) -> list[Service]:
+        """Return the nodes, each time beginning with the next one."""
         self._asks += 1
-        count = len(self.posted_to)
-        for turn in range(count):
-            yield "127.0.0.1", self.posted_to[(self._asks + turn) % count].port
+        first = self._asks % len(nodes)
+        return nodes[first:] + nodes[:first]
 
     async def __aenter__(self) -> Load:
         for publisher in self._publishers:

@@ -52,6 +52,7 @@ class RedisServer:
             return False
 
     def client(self) -> redis.Redis:
+        """Return a client; it is closed by whoever gets it."""
         return redis.Redis(
             unix_socket_path=str(self.socket),
             retry=Retry(NoBackoff(), 0),
@@ -62,6 +63,12 @@ class RedisServer:
     def kill(self) -> None:
         """End it without a chance to say goodbye."""
         self._signal(signal.SIGKILL)
+        self._wait()
+
+    def shut_down(self) -> None:
+        """End it in order, with all that it knows on disk."""
+        with self.client() as client:
+            client.shutdown(save=True)
         self._wait()
 
     def freeze(self) -> None:

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 from tests.support.fault_proxy import FaultProxy
-from tests.support.ledger import Summary
+from tests.support.ledger import Summary, Told
+from tests.support.listener import Listener
 from tests.support.load import Load
 from tests.support.redis_server import RedisServer
 from tests.support.service import DEPLOYED, Service
@@ -26,7 +27,10 @@ SIZE: dict[str, Any] = (
     else {"clients": 60, "per_second": 120, "channels": 12}
 )
 TIMES = 20 if FULL else 1
+SOMETIMES = 5 if FULL else 1
+"""How often what takes long is broken."""
 PAUSE_SECONDS = 0.5  # between two faults
+SENTENCES = 20
 LINES_PER_FAULT = 12
 """Of the log: a handful of changes of state, whatever the number of clients is."""
 
@@ -77,6 +81,16 @@ class Scene:
 Break = Callable[[Scene], Awaitable[None]]
 
 
+def told_nothing(listeners: Sequence[Listener]) -> None:
+    """Check that these clients heard of nothing but publications since they came."""
+    for listener in listeners:
+        assert listener.journal is not None
+        told = [entry for entry in listener.journal.entries if isinstance(entry, Told)]
+        assert not told, f"{listener.name} was told of {told[:3]}"
+        assert not listener.ended, f"{listener.name} was disconnected: {listener.ended}"
+        assert [live for _, live in listener.states] == [True]
+
+
 @asynccontextmanager
 async def scene_of(
     redis: RedisServer,
@@ -84,6 +98,7 @@ async def scene_of(
     account: Account,
     *,
     nodes: int = 1,
+    posted_to: slice = slice(None),
     runs: int = TIMES,
     **size: Any,
 ) -> AsyncIterator[Scene]:
@@ -94,13 +109,15 @@ async def scene_of(
         services = await asyncio.gather(
             *(asyncio.to_thread(serve, url, DEPLOYED) for _ in range(nodes))
         )
-        load = await stack.enter_async_context(Load(services, **{**SIZE, **size}))
+        load = Load(services, posted_to=services[posted_to], **{**SIZE, **size})
+        await stack.enter_async_context(load)
         await load.run(PAUSE_SECONDS)
         scene = Scene(redis, road, services, load)
         yield scene
         await load.balance()
         account(runs, load.ledger.summary())
-        assert load.verdict() == []
+        verdict = load.verdict()
+        assert not verdict, "\n".join(verdict[:SENTENCES])
         unexpected = {code for each in load.listeners for _, code in each.ended} - scene.may_close
         assert not unexpected, f"clients were disconnected: {unexpected}"
         scene.check_logs(runs)

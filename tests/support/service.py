@@ -178,6 +178,21 @@ class Service:
         self.kill()
         eventually_sync(lambda: not Path(f"/proc/{worker}").exists())
 
+    def terminate(self) -> None:
+        """Ask it to leave, and do not wait."""
+        os.kill(self.pid, signal.SIGTERM)
+
+    def wait(self, seconds: float) -> None:
+        """Wait until it has ended."""
+        if self._process is not None:
+            code = self._process.wait(seconds)
+            assert code == 0, f"it ended with {code}:\n{self.log}"
+            self._process = None
+
+    def kill_worker(self) -> None:
+        """Kill the process that serves; its launcher starts another one."""
+        os.kill(self.worker_pid, signal.SIGKILL)
+
     def _end(self, number: signal.Signals) -> None:
         if self._process is not None:
             self._process.send_signal(number)

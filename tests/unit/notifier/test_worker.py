@@ -87,14 +87,29 @@ async def test_a_leaving_worker_is_alive_and_not_ready():
     assert await status(notice, "/livez") == 204
 
 
+async def test_a_leaving_worker_lets_go_of_each_connection_with_its_response():
+    notice = LeavingNotice(app)
+    assert await answered(notice, "/api/publish") == []
+    notice.leave()
+    assert await answered(notice, "/api/publish") == [(b"connection", b"close")]
+
+
 async def status(application, path: str) -> int:
+    return (await start(application, path))["status"]
+
+
+async def answered(application, path: str) -> list[tuple[bytes, bytes]]:
+    return (await start(application, path))["headers"]
+
+
+async def start(application, path: str):
     sent = []
 
     async def send(message):
         sent.append(message)
 
     await application({"type": "http", "path": path}, None, send)
-    return sent[0]["status"]
+    return sent[0]
 
 
 async def test_while_it_drains_nobody_new_comes_in():

@@ -1,0 +1,201 @@
+"""Redis hands over, comes back with less than it had, or takes its time: under load.
+
+What a failover is behind one address (DNS, a proxy, Sentinel's announced master): connections end
+up at another server, which knows what the first one has told it so far, and no more.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.support.eventually import eventually
+from tests.support.fault_proxy import FaultProxy
+from tests.support.redis_server import RedisServer
+from tests.support.scene import FULL, Account, Scene, Serve, scene_of
+from tests.support.service import free_port
+
+pytestmark = [pytest.mark.faults, pytest.mark.timeout(900 if FULL else 120)]
+
+AOF = ("--appendonly", "yes", "--appendfsync", "always", "--auto-aof-rewrite-percentage", "0")
+REPLICATION = ("--repl-diskless-sync-delay", "0")
+RECOVERED_SECONDS = 2.0
+LOADING_SECONDS = 1.0
+FILLING = 200
+"""Keys beside ours: while it loads, Redis answers only once in a kilobyte of its file."""
+
+
+class Pair:
+    """A master and its replica; the replica hears from it over a link that can be broken."""
+
+    def __init__(self, scene: Scene, master: RedisServer, replica: RedisServer, link: FaultProxy):
+        self.scene = scene
+        self.master, self.replica = master, replica
+        self.link = link
+
+    async def follow(self) -> None:
+        """Let the replica follow the master, and wait until it has all that the master has."""
+        self.link.target = ("127.0.0.1", self.master.port)
+        self.link.reset()
+        await self.link.heal()
+        with self.replica.client() as client:
+            await asyncio.to_thread(client.replicaof, "127.0.0.1", self.link.port)
+        await eventually(self._is_in_sync, seconds=15)
+
+    async def _is_in_sync(self) -> bool:
+        def offsets() -> tuple[object, object, object]:
+            with self.replica.client() as replica, self.master.client() as master:
+                told, known = replica.info("replication"), master.info("replication")
+            return told["master_link_status"], told["slave_repl_offset"], known
+
+        link, offset, known = await asyncio.to_thread(offsets)
+        return link == "up" and int(str(offset)) > 0 and known["connected_slaves"] == 1  # type: ignore[index]
+
+    async def promote(self) -> None:
+        """Make the replica the master, and let new connections lead to it."""
+        with self.replica.client() as client:
+            await asyncio.to_thread(client.replicaof, "NO", "ONE")
+        self.master, self.replica = self.replica, self.master
+        self.scene.redis = self.master
+        self.scene.road.target = self.master.socket
+
+
+@asynccontextmanager
+async def pair_of(serve: Serve, account: Account) -> AsyncIterator[Pair]:
+    servers = [RedisServer(*REPLICATION, port=free_port()).start() for _ in range(2)]
+    try:
+        async with (
+            FaultProxy(("127.0.0.1", servers[0].port)) as link,
+            scene_of(servers[0], serve, account) as scene,
+        ):
+            pair = Pair(scene, *servers, link)
+            await pair.follow()
+            yield pair
+    finally:
+        for server in servers:
+            server.stop()
+
+
+async def master_killed(pair: Pair) -> None:
+    """The replica had not heard the last half second; failback does the same the other way."""
+    load = pair.scene.load
+    async with load.fault("the master is killed, a lagging replica promoted", forgets=True):
+        pair.link.behave(blackhole=True)
+        await load.run(0.5)
+        await asyncio.to_thread(pair.master.kill)
+        await load.run(0.3)
+        await pair.promote()
+    await asyncio.to_thread(pair.replica.start)
+
+
+async def master_demoted(pair: Pair) -> None:
+    """Nothing breaks: the old master keeps all connections, and takes no publication any more."""
+    load = pair.scene.load
+    async with load.fault("the master is demoted and keeps its connections", forgets=True):
+        pair.link.behave(blackhole=True)
+        demoted = pair.master
+        await pair.promote()
+        with demoted.client() as client:
+            await asyncio.to_thread(client.replicaof, "127.0.0.1", 1)  # nobody whom it could hear
+
+
+async def handed_over(pair: Pair) -> None:
+    """As `FAILOVER` does it: the old master follows the new one, all connections stay."""
+    load = pair.scene.load
+    async with load.fault("the master hands over", forgets=True):
+        demoted = pair.master
+        await pair.promote()
+        with demoted.client() as client:
+            await asyncio.to_thread(client.replicaof, "127.0.0.1", pair.master.port)
+
+
+@pytest.mark.parametrize("fail", [master_killed, master_demoted, handed_over])
+async def test_failover_and_failback(
+    fail: Callable[[Pair], Awaitable[None]], serve: Serve, account: Account
+) -> None:
+    async with pair_of(serve, account) as pair:
+
+        async def there_and_back(scene: Scene) -> None:
+            await fail(pair)
+            await scene.load.recovered(RECOVERED_SECONDS)
+            await pair.follow()
+            await fail(pair)
+            await scene.load.recovered(RECOVERED_SECONDS)
+            await pair.follow()
+
+        await pair.scene.again_and_again(there_and_back)
+
+
+async def tail_lost(scene: Scene) -> None:
+    """As after a power cut: the last writes never reached the disk, the very last one by half."""
+    async with scene.load.fault("killed, and the tail of the AOF is lost", forgets=True):
+        await asyncio.to_thread(scene.redis.kill)
+        [log] = (scene.redis.folder / "appendonlydir").glob("*.incr.aof")
+        truncate(log, 2_000)
+        await asyncio.to_thread(scene.redis.start)
+
+
+def truncate(file: Path, count: int) -> None:
+    """Take so many bytes off its end."""
+    with file.open("r+b") as stream:
+        size = stream.seek(0, 2)
+        assert size > count
+        stream.truncate(size - count)
+
+
+async def loading(scene: Scene) -> None:
+    """It comes back with what it had saved a while ago, and loads it for a second."""
+    async with scene.load.fault("Redis loads for a second", forgets=True):
+        with scene.redis.client() as client:
+            await asyncio.to_thread(
+                client.mset, {f"filling {number}": "x" * 100 for number in range(FILLING)}
+            )
+            await asyncio.to_thread(client.save)
+            keys = client.dbsize()
+        await scene.load.run(0.3)
+        await asyncio.to_thread(scene.redis.kill)
+        each = int(LOADING_SECONDS * 1e6 / keys)
+        slowly = ("--key-load-delay", str(each), "--loading-process-events-interval-bytes", "1024")
+        await asyncio.to_thread(scene.redis.start, *slowly)
+
+
+async def shut_down_with_save(scene: Scene) -> None:
+    """It loses nothing and comes back as the master of another history, of which it knows all."""
+    async with scene.load.fault("SHUTDOWN SAVE, and started again", ends_epochs=True):
+        await asyncio.to_thread(scene.redis.shut_down)
+        await asyncio.to_thread(scene.redis.start)
+
+
+async def test_what_was_not_written_to_disk_is_announced(serve: Serve, account: Account) -> None:
+    async with scene_with(serve, account, *AOF) as scene:
+        await scene.again_and_again(tail_lost)
+
+
+async def test_while_redis_loads_nobody_is_live(
+    own_redis: RedisServer, serve: Serve, account: Account
+) -> None:
+    async with scene_of(own_redis, serve, account) as scene:
+        await scene.again_and_again(loading)
+        assert "is loading the dataset" in scene.nodes[0].log, scene.nodes[0].log
+
+
+async def test_an_orderly_restart_is_announced_as_well(
+    own_redis: RedisServer, serve: Serve, account: Account
+) -> None:
+    async with scene_of(own_redis, serve, account) as scene:
+        await scene.again_and_again(shut_down_with_save)
+
+
+@asynccontextmanager
+async def scene_with(serve: Serve, account: Account, *options: str) -> AsyncIterator[Scene]:
+    """A scene whose Redis has other options."""
+    redis = RedisServer(*options).start()
+    try:
+        async with scene_of(redis, serve, account) as scene:
+            yield scene
+    finally:
+        redis.stop()
