@@ -33,7 +33,8 @@ local function living(key, fresh)
         return known[2], known[3]
     end
     local now = life()
-    local same = now ~= '' and redis.call('HGET', key, 'life') == now and string.match(info, 'master_replid2:0+%s')
+    local wrote = redis.call('HMGET', key, 'life')[1]
+    local same = now ~= '' and wrote == now and string.match(info, 'master_replid2:0+%s')
     if same and known[2] and known[3] then
         redis.call('HSET', key, 'replid', replid)
         return known[2], known[3]

@@ -132,7 +132,7 @@ async def test_the_clock_of_the_service_jumps_by_a_day_and_nothing_happens(
 ) -> None:
     service = service_with_clock
     witness = await attach(service)
-    async with Load([service], **SIZE) as load:
+    async with Load([service], posted_to=[service], **SIZE) as load:
         for days in JUMPS:
             clock.jump(days)
             await eventually(lambda days=days: shows(service, days))
@@ -152,7 +152,7 @@ async def test_the_clock_of_redis_jumps_by_a_day_and_nothing_happens(
     silent = {f"public:silent{days}": days for days in JUMPS}
     epochs = {channel: (await witness.subscribe(channel))["epoch"] for channel in silent}
     await listen_for_hours(redis_with_clock, [*silent])
-    async with Load([service], **SIZE) as load:
+    async with Load([service], posted_to=[service], **SIZE) as load:
         await eventually(lambda: all(each.heard for each in load.listeners))
         for offset, (channel, days) in enumerate(silent.items(), start=1):
             service.publish("public:rare", days)
