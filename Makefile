@@ -4,7 +4,7 @@
 # installed, otherwise with venv and pip from hashed requirements. Nothing is set up twice.
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-faults check format bench plots lock clean
+.PHONY: help setup run test test-faults soak check format bench plots lock clean
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -29,6 +29,9 @@ test: $(DEV_READY) ## set everything up and run the tests
 
 test-faults: $(DEV_READY) ## the fault tests with 500 clients, 20 times each (takes ten minutes)
 	NOTIFIER_FAULTS=full $(BIN)/pytest tests/faults/test_under_load.py
+
+soak: $(DEV_READY) ## half an hour of load with a fault every ten seconds (SOAK_MINUTES=30)
+	$(BIN)/pytest -s -p no:randomly tests/faults/soak.py
 
 check: $(DEV_READY) ## format, lint, types, architecture, deployment settings, spelling
 	$(BIN)/ruff format --check .

@@ -23,6 +23,13 @@ SERVERS = ("uvicorn", "daphne", "framed")
 DEPLOYED = "deployed"
 """No host project: the service itself, under its own launcher, as in production."""
 KEY = {"X-API-Key": "test-key"}
+DEPLOYMENT = {
+    "DJANGO_SETTINGS_MODULE": "notifier.settings",
+    "SECRET_KEY": "s" * 50,
+    "NOTIFIER_API_KEY": KEY["X-API-Key"],
+    "ALLOWED_HOSTS": "127.0.0.1",
+}
+"""What a deployment of the service sets."""
 
 
 def free_port() -> int:
@@ -72,7 +79,7 @@ class Service:
                     "DJANGO_SETTINGS_MODULE": "tests.settings",
                     "TEST_REDIS_URL": self._redis_url,
                     "REDIS_URL": self._redis_url,
-                    **(self._deployment() if self.server == DEPLOYED else {}),
+                    **({"PORT": str(self.port), **DEPLOYMENT} if self.server == DEPLOYED else {}),
                     **self._env,
                 },
                 stdout=log,
@@ -83,15 +90,6 @@ class Service:
         except AssertionError:
             raise AssertionError(f"the service did not start:\n{self.log}") from None
         return self
-
-    def _deployment(self) -> dict[str, str]:
-        return {
-            "DJANGO_SETTINGS_MODULE": "notifier.settings",
-            "PORT": str(self.port),
-            "SECRET_KEY": "s" * 50,
-            "NOTIFIER_API_KEY": KEY["X-API-Key"],
-            "ALLOWED_HOSTS": "127.0.0.1",
-        }
 
     def _command(self) -> list[str]:
         if self.server == DEPLOYED:
