@@ -44,9 +44,9 @@ local function living(key, fresh)
 end
 
 local function keep(key, offset)
-    local life = LISTENED
+    local seconds = LISTENED
     if offset == '0' then
-        life = math.min(LISTENED, math.max(0, redis.call('TTL', key)) + EACH_READ)
+        seconds = math.min(LISTENED, math.max(0, redis.call('TTL', key)) + EACH_READ)
     end
-    redis.call('EXPIRE', key, life)
+    redis.call('EXPIRE', key, seconds)
 end
