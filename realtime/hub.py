@@ -39,6 +39,8 @@ WISHES_LIMIT = 500
 """Channels in one SUBSCRIBE, and positions in one round trip."""
 RENEW_SECONDS = 60.0
 """How often the counters of subscribed channels are kept from expiring, at the soonest in 300 s."""
+NOTHING_COMES = "the broker delivers nothing"
+LISTEN_EVERY_SECONDS = 0.1
 QUIET_SECONDS = 0.05
 """A socket that gives nothing for so long, while the loop runs, is empty."""
 BACKOFF_SECONDS = (0.05, 1.0)
@@ -90,6 +92,7 @@ class Hub:
         self._settle = asyncio.Event()
         self._recovering: set[str] | None = None
         self._canary = Canary()
+        self._silence = NOTHING_COMES  # what a canary that does not come back means
         self._failures = 0  # since it was live: Redis may let us in and refuse each SUBSCRIBE
         self._not_live_at = asyncio.get_running_loop().time()
         self._told: set[str] = set()  # reasons that the log has named since
@@ -253,6 +256,7 @@ class Hub:
             BrokerUnavailable: It broke.
         """
         self._canary = Canary()
+        self._silence = NOTHING_COMES
         self._to_settle.clear()
         self._recovering = {channel.name for channel in self.registry}
         self._wishes.set()
@@ -261,7 +265,8 @@ class Hub:
                 group.create_task(self._read(subscription))
                 group.create_task(self._wish(subscription))
                 group.create_task(self._settle_all())
-                group.create_task(self._sing(subscription))
+                group.create_task(self._sing())
+                group.create_task(self._listen_for_canaries(subscription))
         except* (BrokerError, UnexpectedConfirmation) as broken:
             raise BrokerUnavailable(str(broken.exceptions[0])) from broken
         finally:
@@ -355,18 +360,26 @@ class Hub:
         for wake in list(channel.waiting.values()):
             wake()
 
-    async def _sing(self, subscription: Subscription) -> None:
-        """Send canaries; raise when one does not come back although the socket is empty.
+    async def _sing(self) -> None:
+        """Send canaries; raise when nobody hears them although we listen.
 
-        Or when it goes where nobody listens: after a failover the publisher's path may lead to the
-        new master while we still listen to the old one, who says nothing any more.
+        After a failover the publisher's path may lead to the new master while we still listen to
+        the old one, who says nothing any more.
+        """
+        while True:
+            self._silence = await self._sing_once()
+            await asyncio.sleep(SEND_EVERY_SECONDS)
+
+    async def _listen_for_canaries(self, subscription: Subscription) -> None:
+        """Raise when one does not come back although the socket is empty.
+
+        Beside `_sing`, which a frozen Redis holds up for the whole deadline of a command.
         """
         loop = asyncio.get_running_loop()
         while True:
-            reason = await self._sing_once()
-            await asyncio.sleep(SEND_EVERY_SECONDS)
+            await asyncio.sleep(LISTEN_EVERY_SECONDS)
             if self._canary.is_overdue(loop.time()) and await self._is_quiet(subscription):
-                raise BrokerUnavailable(reason)
+                raise BrokerUnavailable(self._silence)
 
     async def _sing_once(self) -> str:
         """Send a canary; return what it means if it does not come back."""
@@ -379,7 +392,7 @@ class Hub:
             return str(error)
         if is_listening and not heard_by:
             raise BrokerUnavailable("publications go to another Redis than the one we listen to")
-        return "the broker delivers nothing"
+        return NOTHING_COMES
 
     async def _is_quiet(self, subscription: Subscription) -> bool:
         reads = subscription.reads

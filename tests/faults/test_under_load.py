@@ -8,6 +8,7 @@ import httpx
 import pytest
 
 from tests.support.eventually import eventually
+from tests.support.load import STATE_SECONDS
 from tests.support.redis_server import RedisServer
 from tests.support.scene import (
     FULL,
@@ -39,7 +40,8 @@ async def stopped(scene: Scene, seconds: float) -> None:
     async with scene.load.fault(f"Redis stopped for {seconds} s"):
         scene.redis.freeze()
         try:
-            await scene.load.run(seconds)
+            told = await scene.load.told() if seconds > STATE_SECONDS else 0.0
+            await scene.load.run(seconds - told)
         finally:
             scene.redis.thaw()
 
@@ -77,7 +79,8 @@ async def half_dead(scene: Scene) -> None:
     """It answers commands and delivers nothing: only the canary can tell."""
     async with scene.load.fault("Redis delivers nothing"):
         scene.road.behave(blackhole=True, only=b"SUBSCRIBE")
-        await scene.load.run(3.0)
+        told = await scene.load.told()
+        await scene.load.run(3.0 - told)
         await scene.road.heal()
 
 

@@ -129,6 +129,14 @@ class Load:
         await eventually(lambda: all(each.is_live for each in self.listeners), seconds=seconds)
         return time.monotonic() - start
 
+    async def told(self, seconds: float = STATE_SECONDS) -> float:
+        """Wait until every client was told that its node is not live; return how long it took."""
+        start = time.monotonic()
+        await eventually(
+            lambda: not any(each.states[-1][1] for each in self.listeners), seconds=seconds
+        )
+        return time.monotonic() - start
+
     async def balance(self) -> None:
         """Publish no more but a last one on each channel, and wait until all have heard it."""
         assert self._publishing is not None
