@@ -68,7 +68,7 @@ clean: ## remove all that was set up, built or cached here
 
 # PYTHONDEVMODE turns asyncio's debug mode on. Not for tests that start whole servers: the mode is
 # several times slower, and what breaks there on purpose has deadlines.
-PYTEST_DEBUG := PYTHONDEVMODE=1 $(BIN)/pytest --ignore=tests/e2e --ignore=tests/faults
+PYTEST_DEBUG := PYTHONDEVMODE=1 $(BIN)/pytest -n auto --maxprocesses 4 --ignore=tests/e2e --ignore=tests/faults
 PYTEST_PLAIN := $(BIN)/pytest $(wildcard tests/e2e tests/faults)
 
 NODE_TEST_FILES = $(wildcard tests/e2e/js/*.test.js tests/e2e/js/*.test.mjs)
