@@ -6,7 +6,7 @@ import asyncio
 import gc
 import json
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -125,6 +125,59 @@ async def test_centrifuge_js_subscribes_receives_and_publishes(service: Service)
     assert by_kind["chat"]["data"] == {"name": "stock", "text": "hello"}
     assert by_kind["refused"]["code"] == 103
     assert "error" not in by_kind
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+async def test_centrifuge_python_goes_on_after_a_restart_of_redis(
+    own_redis: RedisServer, serve: Callable[..., Service]
+) -> None:
+    """It stays connected and subscribed; who subscribes meanwhile gets in by its own retries."""
+    service = await asyncio.to_thread(serve, own_redis.url, "framed")
+    recorder = Recorder()
+    client = centrifuge.Client(service.ws, events=recorder)
+    await client.connect()
+    news = client.new_subscription("public:news", events=Ear(recorder))
+    await news.subscribe()
+    await eventually(lambda: recorder.of("subscribed"))
+    await asyncio.to_thread(own_redis.kill)
+    await eventually(lambda: not service.is_live())
+    late = client.new_subscription("public:late", events=Ear(recorder))
+    await late.subscribe()
+    await asyncio.to_thread(own_redis.start)
+    await eventually(service.is_live)
+    await asyncio.to_thread(service.publish, "public:news", "after")
+    await eventually(lambda: recorder.of("publication"))
+    assert recorder.of("publication")[0].data == "after"
+    await eventually(lambda: len(recorder.of("subscribed")) == 2, seconds=20)  # its own retry delay
+    assert not recorder.of("unsubscribed")
+    assert not recorder.of("disconnected")
+    await client.disconnect()
+    await eventually(lambda: recorder.of("disconnected"))
+    del client, news, late
+    gc.collect()
+
+
+@pytest.mark.node
+async def test_centrifuge_js_goes_on_after_a_restart_of_redis(
+    own_redis: RedisServer, serve: Callable[..., Service]
+) -> None:
+    service = await asyncio.to_thread(serve, own_redis.url, "framed")
+    node = await asyncio.create_subprocess_exec(
+        "node", "stock.mjs", service.ws, cwd=SDK, stdout=subprocess.PIPE
+    )
+    assert node.stdout is not None
+    events: list[dict[str, Any]] = []
+    before = {"subscribed", "chat", "published", "refused"}
+    while not before <= {event["event"] for event in events}:
+        events.append(json.loads(await asyncio.wait_for(node.stdout.readline(), 20)))
+    await asyncio.to_thread(own_redis.kill)
+    await eventually(lambda: not service.is_live())
+    await asyncio.to_thread(own_redis.start)
+    await eventually(service.is_live)
+    await asyncio.to_thread(service.publish, "public:news", "end")
+    rest = (await asyncio.wait_for(node.stdout.read(), 20)).decode().splitlines()
+    assert await node.wait() == 0
+    assert [json.loads(line)["event"] for line in rest] == ["publication", "disconnected"]
 
 
 @pytest.fixture
