@@ -1,4 +1,4 @@
-"""Prints what the ledgers of the fault tests say: the table of docs/semantics.md."""
+"""Prints what the fault tests say of us, and of the tutorial: the tables of docs/semantics.md."""
 
 from __future__ import annotations
 
@@ -7,26 +7,49 @@ from collections.abc import Callable
 import pytest
 
 from tests.support.ledger import Summary
+from tests.support.tutorial import Tally
 
-COLUMNS = "| fault | runs | clients | published | received | announced | open gaps | violations |"
-_rows: list[str] = []
+LEDGERS = "| fault | runs | clients | published | received | announced | open gaps | violations |"
+TUTORIAL = (
+    "| fault | runs | clients | published | failed | received | lost in silence | disconnected "
+    "| deaf |"
+)
+_tables: dict[str, list[str]] = {LEDGERS: [], TUTORIAL: []}
 
 
 @pytest.fixture
 def account(request: pytest.FixtureRequest) -> Callable[[int, Summary], None]:
-    """Write a line of the table."""
+    """Write a line of the table of ledgers."""
 
     def write(runs: int, summary: Summary) -> None:
-        name = request.node.callspec.id if hasattr(request.node, "callspec") else request.node.name
         figures = (runs, summary.clients, summary.published, summary.received, summary.announced)
-        cells = [f"{figure:,}" for figure in (*figures, summary.open_gaps, summary.violations)]
-        _rows.append(f"| {name.replace('_', ' ')} | {' | '.join(cells)} |")
+        _write(LEDGERS, request.node, *figures, summary.open_gaps, summary.violations)
 
     return write
 
 
+@pytest.fixture
+def compare(request: pytest.FixtureRequest) -> Callable[[list[Tally]], None]:
+    """Write a line of the table of the tutorial: sums over all runs, but for the clients."""
+
+    def write(tallies: list[Tally]) -> None:
+        [clients] = {tally.clients for tally in tallies}
+        names = ("published", "failed", "received", "lost", "disconnected", "deaf")
+        sums = [sum(getattr(tally, name) for tally in tallies) for name in names]
+        _write(TUTORIAL, request.node, len(tallies), clients, *sums)
+
+    return write
+
+
+def _write(table: str, node: pytest.Item, *figures: int) -> None:
+    name = node.callspec.id if hasattr(node, "callspec") else node.name
+    cells = [f"{figure:,}" for figure in figures]
+    _tables[table].append(f"| {name.replace('_', ' ')} | {' | '.join(cells)} |")
+
+
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    if _rows:
-        terminalreporter.section("ledgers")
-        for line in (COLUMNS, "|---" * COLUMNS.count(" |") + "|", *_rows):
-            terminalreporter.write_line(line)
+    for title, columns in (("ledgers", LEDGERS), ("the same load on the tutorial", TUTORIAL)):
+        if rows := _tables[columns]:
+            terminalreporter.section(title)
+            for line in (columns, "|---" * columns.count(" |") + "|", *rows):
+                terminalreporter.write_line(line)
