@@ -8,9 +8,9 @@
 --
 -- It also changes when the first replica attaches, and an hour after the last one has left (replication.c:
 -- createReplicationBacklog, replicationCron). Then nothing is lost and the epoch goes on: the process that wrote the counter
--- is still the same one, it has heard nothing from any master since, and there is no earlier history that it would go on
--- with (replid2), as there is after each promotion. The last alone would not do, for it is forgotten after that hour; the
--- second alone would not, for CONFIG RESETSTAT sets it to 0.
+-- is still the same one, it has heard nothing from any master and loaded nothing since, and there is no earlier history that
+-- it would go on with (replid2), as there is after each promotion. None of them alone would do: replid2 is forgotten after
+-- that hour, CONFIG RESETSTAT sets what was heard to 0, and two loads may find the same number of keys.
 --
 -- Redis counts expiry by the wall clock. A counter that has two days and is read once a minute by each node that listens
 -- outlives a jump ahead by one. A counter at offset 0 can be made by anybody who may subscribe, as fast as he can: there
@@ -18,11 +18,13 @@
 local LISTENED = 2 * 86400
 local EACH_READ = 300
 
--- This process, and how many bytes it has heard from masters; '' where Redis does not tell.
+-- This process, how many bytes it has heard from masters, and how many keys it found when it last loaded: what a master
+-- sent, or a file. '' where Redis does not tell.
 local function life()
     local process = string.match(redis.call('INFO', 'server'), 'run_id:(%x+)')
     local heard = string.match(redis.call('INFO', 'stats'), 'total_net_repl_input_bytes:(%d+)')
-    return process and heard and process .. ':' .. heard or ''
+    local loaded = string.match(redis.call('INFO', 'persistence'), 'rdb_last_load_keys_loaded:(%d+)')
+    return process and heard and loaded and table.concat({process, heard, loaded}, ':') or ''
 end
 
 local function living(key, fresh)
