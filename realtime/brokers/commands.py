@@ -27,6 +27,8 @@ from realtime.gaps import Position
 from realtime.publication import Publication, Receipt
 
 IDEMPOTENCY_SECONDS = 300
+FRESH_SECONDS = 0.25
+"""Another connection than one that is younger would lead to the same Redis, under any name."""
 OLDEST_REDIS = (7, 0)  # functions and ACL channels; Valkey 7.2 and later calls itself Redis 7.2
 
 Args = tuple[str | bytes | int, ...]
@@ -128,11 +130,16 @@ def lacks_script(reply: Any) -> bool:
     return isinstance(reply, exceptions.NoScriptError)
 
 
-def is_of_replica(reply: Any) -> bool:
-    """Tell whether Redis refuses because it is a replica; perhaps it was the master yesterday."""
+def is_of_no_master(reply: Any) -> bool:
+    """Tell whether Redis refuses because it is a replica, or a master whom no replica follows.
+
+    Perhaps it was the master a moment ago. The connection would last, and the refusals with it.
+    """
     if isinstance(reply, list):
-        return any(isinstance(item, exceptions.ReadOnlyError) for item in reply)
-    return isinstance(reply, exceptions.ReadOnlyError)
+        return any(map(is_of_no_master, reply))
+    if isinstance(reply, (exceptions.ReadOnlyError, exceptions.MasterDownError)):
+        return True
+    return isinstance(reply, exceptions.ResponseError) and str(reply).startswith("NOREPLICAS")
 
 
 def is_error_reply(error: Exception) -> bool:

@@ -21,7 +21,7 @@ from redis import exceptions
 from redis._parsers.hiredis import NOT_ENOUGH_DATA
 from redis.asyncio.connection import Connection, DefaultParser
 
-from realtime.brokers.commands import Args, unavailable, unknown
+from realtime.brokers.commands import FRESH_SECONDS, Args, unavailable, unknown
 
 LOOK_SECONDS = 0.05
 """How late a passed deadline may be noticed."""
@@ -121,6 +121,7 @@ class Line:
         self._writer = writer_of(connection)
         self._on_end = on_end
         self._loop = asyncio.get_running_loop()
+        self._opened_at = self._loop.time()
         self._waiting: deque[_Call] = deque()
         self._waiting_bytes = 0
         self._sent: deque[_Call] = deque()
@@ -136,6 +137,11 @@ class Line:
     def is_open(self) -> bool:
         """Whether new calls may be made here."""
         return self._is_open and not self._has_ended
+
+    @property
+    def is_fresh(self) -> bool:
+        """Whether it is of no use to open another one, since it would lead to the same Redis."""
+        return self._loop.time() - self._opened_at < FRESH_SECONDS
 
     async def exchange(self, commands: Sequence[Args], deadline: float) -> list[Any]:
         """Return a reply or an error reply for each command.

@@ -26,7 +26,7 @@ from realtime.brokers.commands import (
     Commands,
     Script,
     checked_version,
-    is_of_replica,
+    is_of_no_master,
     lacks_script,
     position,
     receipt,
@@ -140,7 +140,7 @@ class RedisBroker:
         if line is None or not line.is_open:
             line = await self._new_line(deadline)
         replies = await line.exchange(commands, deadline)
-        if any(map(is_of_replica, replies)):
+        if any(map(is_of_no_master, replies)) and not line.is_fresh:
             line.retire()  # the name may lead to the new master by now
         return replies
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from redis import exceptions
 from redis.backoff import NoBackoff
@@ -16,11 +17,12 @@ from redis.connection import BlockingConnectionPool, Connection
 from redis.retry import Retry
 
 from realtime.brokers.commands import (
+    FRESH_SECONDS,
     PUBLISH,
     Args,
     Commands,
     is_error_reply,
-    is_of_replica,
+    is_of_no_master,
     lacks_script,
     receipt,
     transaction,
@@ -57,6 +59,7 @@ class SyncRedisBroker:
             socket_connect_timeout=deadline_seconds,
             protocol=2,
         )
+        self._renewed_at: WeakKeyDictionary[Connection, float] = WeakKeyDictionary()
 
     def publish(self, publication: Publication) -> Receipt:
         """See `realtime.brokers.Broker.publish`."""
@@ -94,13 +97,20 @@ class SyncRedisBroker:
             packed = connection.pack_commands(commands)  # type: ignore[no-untyped-call]
             connection.send_packed_command(packed, check_health=False)  # type: ignore[no-untyped-call]
             replies = [_reply(connection, deadline) for _ in commands]
-            if any(map(is_of_replica, replies)):
-                connection.disconnect()  # type: ignore[no-untyped-call]  # the name may lead to the new master by now
+            if any(map(is_of_no_master, replies)):
+                self._renew(connection)
             return replies
         except (exceptions.RedisError, OSError) as error:
             raise unavailable(error) if is_error_reply(error) else unknown(error) from error
         finally:
             self._pool.release(connection)  # type: ignore[no-untyped-call]
+
+    def _renew(self, connection: Connection) -> None:
+        """Let its next user connect again: the name may lead to the new master by then."""
+        now = time.monotonic()
+        if now - self._renewed_at.get(connection, -FRESH_SECONDS) >= FRESH_SECONDS:
+            self._renewed_at[connection] = now
+            connection.disconnect()  # type: ignore[no-untyped-call]
 
     def _ready_connection(self) -> Connection:
         try:

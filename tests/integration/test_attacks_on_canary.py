@@ -1,0 +1,108 @@
+"""Attacks on the canary and on the line that carries it: who is thrown out of live, and how often.
+
+One name leads to Redis, as DNS or a proxy gives it; a failover changes where new connections go.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from typing import Any
+
+import pytest
+
+from realtime.brokers.commands import FRESH_SECONDS
+from realtime.brokers.redis import RedisBroker
+from realtime.brokers.redis_sync import SyncRedisBroker
+from realtime.errors import BrokerUnavailable
+from realtime.publication import Publication
+from tests.support.eventually import eventually
+from tests.support.fault_proxy import FaultProxy
+from tests.support.redis_server import RedisServer
+
+DEMOTE = ["REPLICAOF", "127.0.0.1", "1"]
+Publish = Callable[[], Awaitable[bool]]
+
+
+@pytest.fixture
+def other_redis() -> Iterator[RedisServer]:
+    server = RedisServer().start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+async def road(own_redis: RedisServer) -> AsyncIterator[FaultProxy]:
+    """The name: it leads to `own_redis` at first."""
+    async with FaultProxy(own_redis.socket) as proxy:
+        yield proxy
+
+
+@pytest.fixture
+def url(road: FaultProxy) -> str:
+    return f"redis://127.0.0.1:{road.port}"
+
+
+@pytest.fixture(params=["async", "sync"])
+async def publish(url: str, request: pytest.FixtureRequest) -> AsyncIterator[Publish]:
+    """Publish once, from a loop or from a thread; return whether it was published."""
+    broker, sync_broker = RedisBroker(url), SyncRedisBroker(url)
+    publication = Publication.of("c", 1)
+
+    async def publish_once() -> bool:
+        try:
+            if request.param == "async":
+                await broker.publish(publication)
+            else:
+                await asyncio.to_thread(sync_broker.publish, publication)
+        except BrokerUnavailable:
+            return False
+        return True
+
+    yield publish_once
+    await broker.aclose()
+    sync_broker.close()
+
+
+def ask(server: RedisServer, *command: str) -> Any:
+    with server.client() as client:
+        return client.execute_command(*command)
+
+
+@pytest.mark.parametrize(
+    "isolates",
+    [
+        pytest.param([DEMOTE], id="READONLY"),
+        pytest.param(
+            [["CONFIG", "SET", "replica-serve-stale-data", "no"], DEMOTE], id="MASTERDOWN"
+        ),
+        # Redis' own remedy against two masters at once: the one who is cut off takes no writes.
+        pytest.param([["CONFIG", "SET", "min-replicas-to-write", "1"]], id="NOREPLICAS"),
+    ],
+)
+async def test_a_publisher_leaves_a_redis_that_is_no_master_any_more(
+    road: FaultProxy,
+    own_redis: RedisServer,
+    other_redis: RedisServer,
+    publish: Publish,
+    isolates: list[list[str]],
+) -> None:
+    """Nothing ends its connection; where Redis said anything but READONLY, it stayed for ever."""
+    assert await publish()
+    for command in isolates:
+        ask(own_redis, *command)
+    road.target = other_redis.socket
+    assert not await publish()
+    await eventually(publish)
+
+
+async def test_a_replica_is_not_stormed_with_connections(
+    road: FaultProxy, own_redis: RedisServer, publish: Publish
+) -> None:
+    """The name leads there until DNS has changed; each refusal made a connection, 565 a second."""
+    ask(own_redis, *DEMOTE)
+    clock = asyncio.get_running_loop().time
+    start, before = clock(), road.accepted
+    for _ in range(200):
+        assert not await publish()
+    assert road.accepted - before <= 2 + (clock() - start) / FRESH_SECONDS
