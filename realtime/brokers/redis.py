@@ -118,6 +118,9 @@ class RedisBroker:
             if connection is not None:
                 abort(connection)
             raise unavailable(error) from error
+        if self._line is not None:
+            # Or it might lead to another Redis than this one, for as long as that one lives.
+            self._line.retire()
         return RedisSubscription(connection, self._commands)
 
     async def aclose(self) -> None:

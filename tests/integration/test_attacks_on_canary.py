@@ -10,14 +10,18 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from typing import Any
 
 import pytest
+from django.test import override_settings
 
+from realtime import wiring
 from realtime.brokers.commands import FRESH_SECONDS
 from realtime.brokers.redis import RedisBroker
 from realtime.brokers.redis_sync import SyncRedisBroker
 from realtime.errors import BrokerUnavailable
 from realtime.publication import Publication
+from realtime.wiring import Node
 from tests.support.eventually import eventually
 from tests.support.fault_proxy import FaultProxy
+from tests.support.member import Member
 from tests.support.redis_server import RedisServer
 
 DEMOTE = ["REPLICAOF", "127.0.0.1", "1"]
@@ -41,6 +45,17 @@ async def road(own_redis: RedisServer) -> AsyncIterator[FaultProxy]:
 @pytest.fixture
 def url(road: FaultProxy) -> str:
     return f"redis://127.0.0.1:{road.port}"
+
+
+@pytest.fixture
+async def away(url: str) -> AsyncIterator[Node]:
+    """A node at the end of the road, whose hub is live."""
+    with override_settings(REALTIME_REDIS_URL=url):
+        node = wiring.node()
+        node.hub.start()
+        await eventually(lambda: node.hub.live)
+        yield node
+        await wiring.aclose()
 
 
 @pytest.fixture(params=["async", "sync"])
@@ -67,6 +82,28 @@ async def publish(url: str, request: pytest.FixtureRequest) -> AsyncIterator[Pub
 def ask(server: RedisServer, *command: str) -> Any:
     with server.client() as client:
         return client.execute_command(*command)
+
+
+async def test_listener_and_publisher_go_to_the_same_redis_when_the_name_leads_elsewhere(
+    away: Node, road: FaultProxy, own_redis: RedisServer, other_redis: RedisServer
+) -> None:
+    """The old Redis lives on, so nothing ends the publisher's connection to it.
+
+    It was tried: the node listened to the new one, published and sent its canaries to the old one,
+    and went live and not live, again and again, for ever.
+    """
+    member = Member(away.hub)
+    await eventually(lambda: member.conversation)
+    member.say({"id": 1, "connect": {}}, {"id": 2, "subscribe": {"channel": "public:c"}})
+    await member.until(2)
+    road.target = other_redis.socket
+    own_redis.cut_subscribers()
+    await eventually(lambda: not away.hub.live)
+    await eventually(lambda: away.hub.live)
+    receipt = await away.publisher.publish(Publication.of("public:c", 1))
+    assert receipt.nodes == 1
+    await eventually(lambda: receipt.offset in member.offsets())
+    await member.leave()
 
 
 @pytest.mark.parametrize(
