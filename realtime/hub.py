@@ -118,7 +118,8 @@ class Hub:
             return
         loop = asyncio.get_running_loop()
         self.registry.want(self._node, Namespace(), self, _nothing)
-        self._busy_at = loop.time()
+        self._busy_at = self._not_live_at = loop.time()  # to rest was no outage
+        self._told.clear()
         self._owner = loop.create_task(self._own(), name="realtime hub")
         self._heartbeat.start()
 

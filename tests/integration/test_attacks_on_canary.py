@@ -6,6 +6,8 @@ One name leads to Redis, as DNS or a proxy gives it; a failover changes where ne
 from __future__ import annotations
 
 import asyncio
+import logging
+import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from typing import Any
 
@@ -143,3 +145,34 @@ async def test_a_replica_is_not_stormed_with_connections(
     for _ in range(200):
         assert not await publish()
     assert road.accepted - before <= 2 + (clock() - start) / FRESH_SECONDS
+
+
+async def test_a_hub_that_rested_does_not_call_its_rest_an_outage(
+    node: Node, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Without a lifespan it rests while nobody is here: it woke with "live after 86400.0 s"."""
+    caplog.set_level(logging.INFO, "realtime.hub")
+    clock = asyncio.get_running_loop().time
+    hub = node.running_hub()
+    hub.rest_after_seconds = 0
+    await eventually(lambda: not hub.is_started)
+    woken_at = clock()
+    node.running_hub()
+    await eventually(lambda: hub.live)
+    told = float(re.findall(r"live after ([0-9.]+) s", caplog.text)[-1])
+    assert told <= clock() - woken_at + 0.05  # as it is rounded
+
+
+async def test_a_hub_that_rested_tells_its_next_outage(
+    away: Node, road: FaultProxy, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It had told the reason before it was live for the first time, and so it told nothing."""
+    caplog.set_level(logging.INFO, "realtime.hub")
+    for _ in range(2):
+        caplog.clear()
+        await away.hub.stop()
+        await road.refuse()
+        away.hub.start()
+        await eventually(lambda: "not live: " in caplog.text)
+        await road.heal()
+        await eventually(lambda: away.hub.live)
