@@ -12,6 +12,7 @@ import logging
 import random
 import secrets
 import uuid
+from collections.abc import Sequence
 from contextvars import copy_context
 from typing import Any
 
@@ -26,6 +27,7 @@ from realtime.envelope import opened
 from realtime.errors import BrokerError, BrokerUnavailable, EnvelopeError
 from realtime.fanout import Fanout, Listener
 from realtime.flow import WINDOW_BYTES
+from realtime.gaps import Position
 from realtime.heartbeat import Heartbeat
 from realtime.namespaces import Namespace, Namespaces
 from realtime.protocols import WireProtocol, centrifugo
@@ -335,25 +337,29 @@ class Hub:
         names = list(self._to_settle)[:WISHES_LIMIT]
         for name in names:
             del self._to_settle[name]
-        try:
-            positions = await self._broker.positions(names)
-        except BrokerError as error:
-            if not self.live:  # Redis lets us in and still loads, or is full: now this is why
-                self._not_live(str(error))
-            self._to_settle.update(dict.fromkeys(names))
-            await asyncio.sleep(BACKOFF_SECONDS[0])
-            return
-        for name, position in zip(names, positions, strict=True):
+        error = None
+        for name, position in zip(names, await self._positions(names), strict=True):
             channel = self.registry.get(name)
+            if channel is None:
+                continue  # nobody wants it any more
+            if isinstance(position, BrokerError):
+                error = position
+                self._to_settle[name] = None
             # A name that is due again was left and confirmed anew meanwhile: this position is older
             # than that.
-            if (
-                channel is not None
-                and channel.state is State.SETTLING
-                and name not in self._to_settle
-            ):
+            elif channel.state is State.SETTLING and name not in self._to_settle:
                 self._settled(channel, channel.settled(position))
         self._look_whether_live()
+        if error is not None:
+            if not self.live:  # Redis lets us in and still loads, or is full: now this is why
+                self._not_live(str(error))
+            await asyncio.sleep(BACKOFF_SECONDS[0])
+
+    async def _positions(self, names: list[str]) -> Sequence[Position | BrokerError]:
+        try:
+            return await self._broker.positions(names)
+        except BrokerError as error:
+            return [error] * len(names)
 
     def _settled(self, channel: Channel[Listener], arrivals: list[Arrival]) -> None:
         for arrival in arrivals:

@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 
-from realtime.errors import RealtimeError
+from realtime.errors import BrokerError, RealtimeError
 from realtime.gaps import Position
 from realtime.publication import Publication, Receipt
 
@@ -92,11 +92,11 @@ class Broker(Protocol):
             OutcomeUnknown: Perhaps all published.
         """
 
-    async def positions(self, channels: Sequence[str]) -> list[Position]:
-        """Return where the channels stand, and renew their counters.
+    async def positions(self, channels: Sequence[str]) -> list[Position | BrokerError]:
+        """Return where the channels stand, or why that is not known now; renew their counters.
 
         Raises:
-            BrokerError: Not known now.
+            BrokerError: Not known now of any of them.
         """
 
     async def send_raw(self, channel: str, raw: bytes) -> int:

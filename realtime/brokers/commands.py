@@ -112,14 +112,10 @@ def receipt(reply: Any) -> Receipt | RealtimeError:
     return Receipt(epoch.decode(), int(offset), int(nodes), repeated=repeated == b"1")
 
 
-def position(reply: Any) -> Position:
-    """Read the answer of `read_position.lua`.
-
-    Raises:
-        BrokerUnavailable: It is an error.
-    """
+def position(reply: Any) -> Position | BrokerError:
+    """Read the answer of `read_position.lua`: where the channel stands, or why nobody knows now."""
     if isinstance(reply, exceptions.RedisError):
-        raise unavailable(reply)
+        return unavailable(reply)
     return Position(reply[0].decode(), int(reply[1]))
 
 

@@ -94,7 +94,7 @@ class RedisBroker:
             raise unavailable(executed)
         return [receipt(reply) for reply in executed]
 
-    async def positions(self, channels: Sequence[str]) -> list[Position]:
+    async def positions(self, channels: Sequence[str]) -> list[Position | BrokerError]:
         """See `realtime.brokers.Broker.positions`."""
         commands = [self._commands.read_position(channel) for channel in channels]
         return [position(reply) for reply in await self._run(READ_POSITION, commands)]

@@ -81,6 +81,11 @@ async def publish(url: str, request: pytest.FixtureRequest) -> AsyncIterator[Pub
     sync_broker.close()
 
 
+async def subscribed(member: Member) -> dict[str, Any]:
+    """Return the answer to the command with id 2."""
+    return await eventually(lambda: next((x for x in member.lines if x.get("id") == 2), None))
+
+
 def ask(server: RedisServer, *command: str) -> Any:
     with server.client() as client:
         return client.execute_command(*command)
@@ -97,10 +102,10 @@ async def test_listener_and_publisher_go_to_the_same_redis_when_the_name_leads_e
     member = Member(away.hub)
     await eventually(lambda: member.conversation)
     member.say({"id": 1, "connect": {}}, {"id": 2, "subscribe": {"channel": "public:c"}})
-    await member.until(2)
+    await subscribed(member)
     road.target = other_redis.socket
     own_redis.cut_subscribers()
-    await eventually(lambda: not away.hub.live)
+    await eventually(lambda: ask(other_redis, "PUBSUB", "CHANNELS"))
     await eventually(lambda: away.hub.live)
     receipt = await away.publisher.publish(Publication.of("public:c", 1))
     assert receipt.nodes == 1
@@ -176,3 +181,23 @@ async def test_a_hub_that_rested_tells_its_next_outage(
         await eventually(lambda: "not live: " in caplog.text)
         await road.heal()
         await eventually(lambda: away.hub.live)
+
+
+async def test_a_full_redis_keeps_nobody_from_a_channel_that_it_counts(
+    away: Node, own_redis: RedisServer
+) -> None:
+    """It takes no new counter, so who wants one waits; the others waited as long, behind him.
+
+    The name stayed to be read again, twenty times a second, when nobody wanted it any more.
+    """
+    await away.broker.publish(Publication.of("public:known", 1))
+    ask(own_redis, "CONFIG", "SET", "maxmemory", "1")
+    stranger, member = Member(away.hub), Member(away.hub)
+    for each, channel in ((stranger, "public:new"), (member, "public:known")):
+        await eventually(lambda each=each: each.conversation)
+        each.say({"id": 1, "connect": {}}, {"id": 2, "subscribe": {"channel": channel}})
+    assert (await subscribed(member)).get("subscribe", {}).get("offset") == 1
+    assert (await subscribed(stranger))["error"]["temporary"]
+    await eventually(lambda: "public:new" not in away.hub._to_settle)
+    for each in (stranger, member):
+        await each.leave()
