@@ -12,6 +12,7 @@ import hashlib
 import hmac
 import logging
 import secrets
+import threading
 import time
 from collections.abc import Callable, Generator, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -144,8 +145,9 @@ _HEADERS = {
     504: {"Retry-After": "1"},
 }
 _encode = msgspec.json.Encoder().encode
-_outage = Outage()
-"""Of all requests that this process could not serve, for its log."""
+_outages: dict[str, Outage] = {}
+"""By reason: of the requests that this process cannot serve at present, for its log."""
+_noting = threading.Lock()  # Django's sync view runs in threads
 
 
 def body_limit(api_method: str) -> int:
@@ -175,12 +177,22 @@ def respond(request: Request, access: Access, namespaces: Namespaces) -> Work:
         response = yield from method(_parsed(request), namespaces)
     except RealtimeError as error:
         return failure(error)
-    if (over := _outage.worked(time.monotonic())) is not None:
-        logger.info(
-            "requests work again: %d failed within %.1f s", over.failures, over.seconds,
-            extra={"failed": over.failures, "seconds": round(over.seconds, 1)},
-        )  # fmt: skip
+    if _outages:
+        _note_success()
     return response
+
+
+def _note_success() -> None:
+    with _noting:
+        now = time.monotonic()
+        for reason, outage in list(_outages.items()):
+            if (over := outage.worked(now)) is not None:
+                del _outages[reason]
+                logger.info(
+                    "no more %s: %d requests failed within %.1f s",
+                    *(reason, over.failures, over.seconds),
+                    extra={"reason": reason, "failed": over.failures},
+                )
 
 
 def failure(error: RealtimeError) -> Response:
@@ -188,7 +200,9 @@ def failure(error: RealtimeError) -> Response:
     status, _ = STATUSES[error.code]
     request_id = secrets.token_hex(8)
     if status >= 500:
-        level = logging.WARNING if _outage.failed(time.monotonic()) else logging.DEBUG
+        with _noting:
+            is_news = _outages.setdefault(error.code, Outage()).failed(time.monotonic())
+        level = logging.WARNING if is_news else logging.DEBUG
         # The details are for those who run the service; as ASCII, on one line (CWE-117).
         logger.log(
             level, "request %s failed: %s: %s", request_id, error.code, ascii(str(error)),

@@ -11,12 +11,15 @@ from __future__ import annotations
 SEND_EVERY_SECONDS = 0.25
 OVERDUE_SECONDS = 1.5  # together with the above less than the 2 s within which clients are told
 
+FLYING_LIMIT = 64
+"""Remembered; while a node is behind, none comes back, and none is missed for that."""
+
 
 class Canary:
     """The canaries of one subscription."""
 
     def __init__(self) -> None:
-        self._flying: dict[int, float] = {}  # number -> when it was sent; at most a few, in order
+        self._flying: dict[int, float] = {}  # number -> when it was sent; the oldest ones, in order
         self._next = 1
         self.lag_seconds = 0.0
         """How long the last one that came back was on its way."""
@@ -25,16 +28,17 @@ class Canary:
         """Return what to send. A sending that fails counts as sent."""
         number = self._next
         self._next += 1
-        self._flying[number] = now
+        if len(self._flying) < FLYING_LIMIT:  # the oldest one decides
+            self._flying[number] = now
         return b"%d" % number
 
     def back(self, payload: bytes, now: float) -> None:
         """One came back, and with it the news that all before it will not come any more."""
         number = int(payload) if payload.isdigit() and len(payload) < 16 else 0
-        sent = self._flying.get(number)
-        if sent is None:
+        if not 0 < number < self._next:
             return
-        self.lag_seconds = now - sent
+        if (sent := self._flying.get(number)) is not None:
+            self.lag_seconds = now - sent
         self._flying = {n: t for n, t in self._flying.items() if n > number}
 
     def is_overdue(self, now: float) -> bool:

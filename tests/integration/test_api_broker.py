@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 from django.test import override_settings
 
-from realtime import wiring
+from realtime import api, wiring
+from tests.support.eventually import eventually
 from tests.support.redis_server import RedisServer
 from tests.support.reply_proxy import ReplyProxy
 from tests.support.rims import RIMS, Answer, Rim, checked_error, refused
@@ -153,6 +154,26 @@ async def test_what_redis_says_stays_inside(
     [line] = [record for record in caplog.records if record.name == "realtime.api"]
     assert answer.json["request_id"] in line.getMessage()
     assert str(own_redis.socket) in line.getMessage()
+
+
+async def test_an_outage_is_two_lines_whatever_its_number_of_requests(
+    rim: Rim, own_redis: RedisServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    api._outages.clear()
+    caplog.set_level(logging.INFO, "realtime.api")
+    await asyncio.to_thread(own_redis.kill)
+    for _ in range(3):
+        retryable(await in_time(rim, "publish"), "broker_unavailable")
+    await asyncio.to_thread(own_redis.start)
+
+    async def is_over() -> bool:
+        assert (await rim.post("publish", {"channel": "a", "data": 1})).status == 200
+        return "no more" in caplog.text
+
+    await eventually(is_over)
+    lines = [record.getMessage() for record in caplog.records if record.name == "realtime.api"]
+    assert [line.split(" ")[0] for line in lines] == ["request", "no"]
+    assert "no more broker_unavailable: 3 requests failed within" in lines[1]
 
 
 async def test_an_item_that_was_wrong_before_is_not_hidden_by_one_that_went(

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from realtime.canary import OVERDUE_SECONDS, Canary
+from realtime.canary import FLYING_LIMIT, OVERDUE_SECONDS, Canary
 
 
 def test_one_that_comes_back_shows_how_long_it_took():
@@ -42,6 +42,17 @@ def test_an_earlier_one_does_not_come_back_for_a_later_one():
     canary.send(0.5)
     canary.back(first, 0.6)
     assert canary.is_overdue(0.51 + OVERDUE_SECONDS)
+
+
+def test_a_node_that_is_behind_for_an_hour_remembers_a_few():
+    canary = Canary()
+    *_, last = [canary.send(n / 4) for n in range(4 * 3600)]
+    assert len(canary._flying) == FLYING_LIMIT
+    assert canary.is_overdue(3600.0)
+    canary.back(last, 3600.0)
+    assert not canary.is_overdue(1e9)
+    canary.back(canary.send(3601.0), 3601.5)
+    assert canary.lag_seconds == 0.5
 
 
 def test_one_that_comes_back_twice_counts_once():
