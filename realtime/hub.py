@@ -43,8 +43,8 @@ RENEW_SECONDS = 60.0
 """How often the counters of subscribed channels are kept from expiring, at the soonest in 300 s."""
 NOTHING_COMES = "the broker delivers nothing"
 LISTEN_EVERY_SECONDS = 0.1
-QUIET_SECONDS = 0.05
-"""A socket that gives nothing for so long, while the loop runs, is empty."""
+QUIET_SECONDS = 0.3
+"""A socket that gives nothing for so long, while the loop runs, is empty; TCP repeats after 0.2."""
 BACKOFF_SECONDS = (0.05, 1.0)
 REASONS_TOLD = 8
 """Different reasons in the log, until the node is live again."""
@@ -383,9 +383,17 @@ class Hub:
         Beside `_sing`, which a frozen Redis holds up for the whole deadline of a command.
         """
         loop = asyncio.get_running_loop()
+        quiet, was_late = 0.0, False
         while True:
+            reads, asleep_at = subscription.reads, loop.time()
             await asyncio.sleep(LISTEN_EVERY_SECONDS)
-            if self._canary.is_overdue(loop.time()) and await self._is_quiet(subscription):
+            # A process that was stopped has not read what came meanwhile; it has, the next time.
+            was_late = not was_late and loop.time() - asleep_at > 2 * LISTEN_EVERY_SECONDS
+            if was_late or reads != subscription.reads or self.fanout.is_full:
+                quiet = 0.0
+            else:
+                quiet += LISTEN_EVERY_SECONDS
+            if quiet >= QUIET_SECONDS and self._canary.is_overdue(loop.time()):
                 raise BrokerUnavailable(self._silence)
 
     async def _sing_once(self) -> str:
@@ -400,11 +408,6 @@ class Hub:
         if is_listening and not heard_by:
             raise BrokerUnavailable("publications go to another Redis than the one we listen to")
         return NOTHING_COMES
-
-    async def _is_quiet(self, subscription: Subscription) -> bool:
-        reads = subscription.reads
-        await asyncio.sleep(QUIET_SECONDS)
-        return reads == subscription.reads and not self.fanout.is_full
 
     # ----------------------------------------------------------------- state
 
