@@ -146,8 +146,10 @@ class Hub:
         pause = min(seconds / max(1, len(leaving)), 1 / DRAIN_PER_SECOND)
         start = loop.time()
         for number, conversation in enumerate(leaving):
-            if (ahead := start + number * pause - loop.time()) > 0:
-                await asyncio.sleep(ahead)
+            ahead = start + number * pause - loop.time()
+            await asyncio.sleep(
+                max(ahead, pause / 2)
+            )  # whoever is late catches up, and not at once
             conversation.end(SHUTDOWN)
         for conversation in list(self._conversations):  # whose handshake was under way
             conversation.end(SHUTDOWN)

@@ -187,6 +187,13 @@ class Service:
             assert code == 0, f"it ended with {code}:\n{self.log}"
             self._process = None
 
+    def crash(self) -> None:
+        """Kill all of it, as a machine would that loses its power."""
+        worker = self.worker_pid
+        self._end(signal.SIGKILL)
+        with suppress(ProcessLookupError):
+            os.kill(worker, signal.SIGKILL)
+
     def kill_worker(self) -> None:
         """Kill the process that serves; its launcher starts another one."""
         os.kill(self.worker_pid, signal.SIGKILL)
