@@ -22,6 +22,7 @@ from realtime.namespaces import Namespaces
 
 # Django's own threshold (security.W009): shorter keys can be guessed from a signed value.
 SECRET_KEY_CHARACTERS = 50
+TOKEN_SECRET_BYTES = 32  # RFC 7518 §3.2: as long as the hash
 
 # More workers than this is a typing error, not a machine.
 WORKERS_AT_MOST = 256
@@ -64,6 +65,9 @@ class Environment:
     allowed_hosts: tuple[str, ...] = ()
     allowed_origins: tuple[str, ...] = ()
     api_key: str = field(default="", repr=False)  # "" only in DEBUG: nobody may publish over HTTP
+    token_secret: str = field(default="", repr=False)  # "" and no public key: no token is good
+    token_public_key: str = ""  # PEM
+    token_audience: str = ""
     demo_key: bool = False  # the pages carry the API key; only in DEBUG
     url: str = ""  # where the running service is, for `manage.py listen`
     redis_prefix: str = "rt"  # services that share a Redis must differ in it
@@ -94,6 +98,9 @@ def read_environment(environ: Mapping[str, str]) -> Environment:
         allowed_hosts=_allowed_hosts(environ, debug=debug),
         allowed_origins=_origins(environ),
         api_key=_api_key(environ, required=not debug),
+        token_secret=_token_secret(environ),
+        token_public_key=_token_public_key(environ),
+        token_audience=environ.get("NOTIFIER_TOKEN_AUDIENCE", "").strip(),
         demo_key=_demo_key(environ, debug=debug),
         url=environ.get("NOTIFIER_URL", "").strip(),
         redis_prefix=environ.get("NOTIFIER_REDIS_PREFIX", "").strip() or "rt",
@@ -183,6 +190,28 @@ def _api_key(environ: Mapping[str, str], *, required: bool) -> str:
     return key
 
 
+def _token_secret(environ: Mapping[str, str]) -> str:
+    secret = environ.get("NOTIFIER_TOKEN_SECRET", "")
+    if secret and len(secret.encode()) < TOKEN_SECRET_BYTES:
+        raise BadEnvironment(
+            "NOTIFIER_TOKEN_SECRET",
+            f"has {len(secret.encode())} bytes: it needs {TOKEN_SECRET_BYTES} or more, "
+            "or it can be guessed from one token.",
+        )
+    return secret
+
+
+def _token_public_key(environ: Mapping[str, str]) -> str:
+    text = environ.get("NOTIFIER_TOKEN_PUBLIC_KEY", "").strip()
+    if text.startswith("@"):
+        text = _file("NOTIFIER_TOKEN_PUBLIC_KEY", text[1:])
+    if text and "PUBLIC KEY" not in text:
+        raise BadEnvironment(
+            "NOTIFIER_TOKEN_PUBLIC_KEY", "must be a public key as PEM, or @path of its file."
+        )
+    return text
+
+
 def _demo_key(environ: Mapping[str, str], *, debug: bool) -> bool:
     demo = _flag(environ, "NOTIFIER_DEMO_KEY", default=False)
     if demo and not debug:
@@ -219,7 +248,7 @@ def _origins(environ: Mapping[str, str]) -> tuple[str, ...]:
 def _namespaces(environ: Mapping[str, str]) -> dict[str, Any]:
     text = environ.get("NOTIFIER_NAMESPACES", "").strip()
     if text.startswith("@"):
-        text = _file(text[1:])
+        text = _file("NOTIFIER_NAMESPACES", text[1:])
     try:
         namespaces = json.loads(text or "{}")
     except ValueError as error:
@@ -241,10 +270,8 @@ def _problem(error: ConfigurationError) -> str:
     return str(error).removeprefix("REALTIME_NAMESPACES").removeprefix(": ")
 
 
-def _file(path: str) -> str:
+def _file(variable: str, path: str) -> str:
     try:
         return Path(path).read_text(encoding="utf-8")
     except (OSError, ValueError) as error:
-        raise BadEnvironment(
-            "NOTIFIER_NAMESPACES", f"names a file that cannot be read: {error}."
-        ) from error
+        raise BadEnvironment(variable, f"names a file that cannot be read: {error}.") from error

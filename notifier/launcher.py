@@ -85,6 +85,12 @@ environment:
   REDIS_URL            redis://, rediss:// or unix://; without it, `run` starts a private Valkey
   SECRET_KEY           at least 50 characters outside DEBUG
   NOTIFIER_API_KEY     what publishers send as X-API-Key
+  NOTIFIER_TOKEN_SECRET
+                       of the tokens by which your site says who its clients are (HS256)
+  NOTIFIER_TOKEN_PUBLIC_KEY
+                       the same for RS256 and ES256: a PEM, or @path of its file
+  NOTIFIER_TOKEN_AUDIENCE
+                       what must be among a token's `aud`, if anything
   NOTIFIER_NAMESPACES  options of the channels: a JSON object, or @path of a file that holds one
   ALLOWED_HOSTS        the names browsers know this service by, with commas between
   ALLOWED_ORIGINS      origins of other sites whose pages may connect, with commas between
@@ -154,6 +160,7 @@ def invent(environ: Mapping[str, str]) -> dict[str, str]:
     proposals = {
         "SECRET_KEY": secrets.token_urlsafe(48),
         "NOTIFIER_API_KEY": secrets.token_urlsafe(24),
+        "NOTIFIER_TOKEN_SECRET": secrets.token_urlsafe(48),
         "DEBUG": debug,
         # The pages may publish only where nobody but this machine can read the key in them.
         "NOTIFIER_DEMO_KEY": debug,

@@ -25,12 +25,33 @@ class Close(NamedTuple):
 
 SHUTDOWN = Close(3001, "shutdown")
 SERVER_ERROR = Close(3004, "internal server error")
+EXPIRED = Close(3005, "connection expired")
 SLOW = Close(3008, "slow")
 NO_PONG = Close(3012, "no pong")
+INVALID_TOKEN = Close(3500, "invalid token")
 BAD_REQUEST = Close(3501, "bad request")
 STALE = Close(3502, "stale")
 
-CLOSES = (SHUTDOWN, SERVER_ERROR, SLOW, NO_PONG, BAD_REQUEST, STALE)
+CLOSES = (
+    SHUTDOWN,
+    SERVER_ERROR,
+    EXPIRED,
+    SLOW,
+    NO_PONG,
+    INVALID_TOKEN,
+    BAD_REQUEST,
+    STALE,
+)
+
+
+class SubscriptionEnd(NamedTuple):
+    """Why a subscription ends while the connection stays; from 2500 on clients subscribe again."""
+
+    code: int
+    reason: str
+
+
+SUBSCRIPTION_EXPIRED = SubscriptionEnd(2501, "expired")
 
 
 class Refusal(NamedTuple):
@@ -50,6 +71,7 @@ ALREADY_SUBSCRIBED = Refusal(105, "already subscribed")
 LIMIT_EXCEEDED = Refusal(106, "limit exceeded")
 BAD_COMMAND = Refusal(107, "bad request")
 NOT_AVAILABLE = Refusal(108, "not available")
+TOKEN_EXPIRED = Refusal(109, "token expired")
 
 REFUSALS = (
     NOT_LIVE,
@@ -61,4 +83,5 @@ REFUSALS = (
     LIMIT_EXCEEDED,
     BAD_COMMAND,
     NOT_AVAILABLE,
+    TOKEN_EXPIRED,
 )

@@ -17,6 +17,7 @@ from django.core.exceptions import ImproperlyConfigured
 
 from realtime.errors import ConfigurationError
 from realtime.namespaces import Namespaces
+from realtime.tokens import key_of
 
 PREFIX = "REALTIME_"
 
@@ -40,6 +41,14 @@ class Settings:
     """Until a publish is answered, whatever Redis does."""
     api_key: str = ""
     """The secret that HTTP publishers show as ``X-API-Key``; without one they are all refused."""
+    token_secret: str = ""
+    """Secret (HS256) of the tokens by which a site says who its clients are; 32 bytes or more."""
+    token_public_key: str = ""
+    """Public key (PEM) of tokens signed with RS256 or ES256; the algorithm is the key's."""
+    token_audience: str = ""
+    """What must be among a token's ``aud``; empty: anything."""
+    token_grace_seconds: int = 25
+    """What a client has to show another token when one has expired. Centrifugo 25."""
     url: str = ""
     """Where the service runs, for `manage.py listen`, such as ``https://notify.example.com``."""
     namespaces: Mapping[str, Mapping[str, object]] = field(default_factory=dict)
@@ -83,6 +92,7 @@ _RANGES: dict[str, tuple[float, float]] = {
     "outbox_bytes": (128 * 1024, 1024**3),
     "window_bytes": (64 * 1024, 1024**3),
     "ping_seconds": (1, 3600),
+    "token_grace_seconds": (0, 3600),
     "channels_per_connection": (1, 1_000_000),
 }
 
@@ -149,6 +159,16 @@ _TEXTS: dict[str, tuple[Callable[[str], Any], str]] = {
         re.compile(r"[!-~]*").fullmatch,
         "must be visible ASCII without spaces: it travels in a header",
     ),
+    "token_secret": (
+        # RFC 7518 §3.2: a key as long as the hash, or it can be guessed from one token.
+        lambda text: not text or len(text.encode()) >= 32,
+        "must have at least 32 bytes: python -c 'import secrets; print(secrets.token_urlsafe(48))'",
+    ),
+    "token_public_key": (
+        lambda text: not text or key_of(text) is not None,
+        "must be a public key as PEM, of RSA (2048 bits or more) or of the curve P-256",
+    ),
+    "token_audience": (lambda text: True, ""),
     "url": (_is_http_url, "must be an address such as https://notify.example.com"),
 }
 

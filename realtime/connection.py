@@ -2,12 +2,13 @@
 
 The machine of one connection: *new → connected*, until somebody does what an `End` says. It decides
 command by command, in the order in which they came, as if each had already been done;
-`Conversation` carries the decisions out in the same order. No socket, no clock. Clients are
-anonymous until identity is built, so the namespaces alone decide (docs/protocol.md#permissions).
+`Conversation` carries the decisions out in the same order. No socket, no clock of its own. Who may
+do what: docs/protocol.md#permissions.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -15,12 +16,16 @@ from realtime.codes import (
     ALREADY_SUBSCRIBED,
     BAD_COMMAND,
     BAD_REQUEST,
+    EXPIRED,
+    INVALID_TOKEN,
     LIMIT_EXCEEDED,
     PERMISSION_DENIED,
+    TOKEN_EXPIRED,
     Close,
     Refusal,
 )
-from realtime.errors import RequestError
+from realtime.errors import InvalidToken, RequestError, TokenExpired
+from realtime.identity import ANONYMOUS, Identity
 from realtime.namespaces import Namespace, Namespaces
 from realtime.protocols import (
     BadFrame,
@@ -29,11 +34,14 @@ from realtime.protocols import (
     Ping,
     Pong,
     Publish,
+    Refresh,
+    SubRefresh,
     Subscribe,
     Unsubscribe,
     WireProtocol,
 )
 from realtime.publication import Publication, decoded
+from realtime.tokens import Tokens
 
 CHANNELS_LIMIT = 128  # per connection; Centrifugo 128
 STRIKES = 3  # unreadable frames until the connection is closed; one may be a mistake
@@ -43,6 +51,8 @@ class Greet(NamedTuple):
     """The client has introduced itself: say this, and how things stand."""
 
     text: str
+    ttl_seconds: int | None
+    """After which its identity has to be shown anew."""
 
 
 class Reply(NamedTuple):
@@ -58,6 +68,16 @@ class Join:
     id: int
     channel: str
     namespace: Namespace
+    ttl_seconds: int | None = None
+    """After which the permission has to be shown anew."""
+
+
+class Renew(NamedTuple):
+    """A new token was good: say this; ``channel`` is of a subscription, empty of the connection."""
+
+    channel: str
+    text: str
+    ttl_seconds: int | None
 
 
 class Leave(NamedTuple):
@@ -81,7 +101,7 @@ class End(NamedTuple):
     close: Close
 
 
-Decision = Greet | Reply | Join | Leave | Say | End
+Decision = Greet | Reply | Join | Renew | Leave | Say | End
 
 
 class Connection:
@@ -91,9 +111,12 @@ class Connection:
         "_channels",
         "_channels_limit",
         "_greeting",
+        "_identity",
         "_namespaces",
         "_protocol",
         "_strikes",
+        "_tokens",
+        "_wall_seconds",
         "connected",
     )
 
@@ -105,6 +128,9 @@ class Connection:
         client: str,
         version: str,
         ping_seconds: int,
+        tokens: Tokens,
+        wall_seconds: Callable[[], float],
+        identity: Identity = ANONYMOUS,
         channels_limit: int = CHANNELS_LIMIT,
     ) -> None:
         """Start as new.
@@ -115,12 +141,18 @@ class Connection:
             client: The id that this connection is told it has.
             version: Of the server.
             ping_seconds: How often the client will hear a ping at the latest.
+            tokens: Say what the tokens that it shows are worth.
+            wall_seconds: Tells the seconds since 1970, in which tokens count.
+            identity: Whom the transport knows it to be; a token in its `Connect` says it anew.
             channels_limit: How many channels it may listen to.
         """
         self._protocol = protocol
         self._namespaces = namespaces
         self._channels_limit = channels_limit
         self._greeting = (client, version, ping_seconds)
+        self._tokens = tokens
+        self._wall_seconds = wall_seconds
+        self._identity = identity
         self._channels: dict[str, Join] = {}
         self._strikes = 0
         self.connected = False
@@ -142,6 +174,10 @@ class Connection:
                 return Leave(command.channel, self._protocol.done(command))
             case Publish():
                 return self._publish(command)
+            case Refresh():
+                return self._refresh(command)
+            case SubRefresh():
+                return self._sub_refresh(command)
             case Ping():
                 return Reply(self._protocol.done(command))
         return self._refuse(command.id, command.refusal)
@@ -153,6 +189,10 @@ class Connection:
             return End(BAD_REQUEST)
         return self._refuse(0, BAD_COMMAND._replace(message=f"bad request: {error.reason}"))
 
+    def left(self, channel: str) -> None:
+        """Forget a subscription that has ended without the client's wish."""
+        self._channels.pop(channel, None)
+
     def join_failed(self, join: Join) -> None:
         """Forget a join that could not be done."""
         if self._channels.get(join.channel) is join:
@@ -161,23 +201,75 @@ class Connection:
     def _connect(self, command: Connect) -> Decision:
         if self.connected:
             return End(BAD_REQUEST)
+        now = self._wall_seconds()
+        if command.token:
+            try:
+                self._identity = self._tokens.identity(command.token, now)
+            except TokenExpired:
+                return self._refuse(command.id, TOKEN_EXPIRED)
+            except InvalidToken:
+                return End(INVALID_TOKEN)
         self.connected = True
-        return Greet(self._protocol.connected(command.id, *self._greeting))
+        ttl = self._identity.ttl_seconds(now)
+        return Greet(self._protocol.connected(command.id, *self._greeting, ttl), ttl)
+
+    def _refresh(self, command: Refresh) -> Decision:
+        now = self._wall_seconds()
+        try:
+            identity = self._tokens.identity(command.token, now)
+        except TokenExpired:
+            return End(EXPIRED)
+        except InvalidToken:
+            return End(INVALID_TOKEN)
+        if identity.user != self._identity.user:
+            return End(INVALID_TOKEN)
+        self._identity = identity
+        ttl = identity.ttl_seconds(now)
+        client, version, _ = self._greeting
+        return Renew("", self._protocol.refreshed(command, client, version, ttl), ttl)
+
+    def _sub_refresh(self, command: SubRefresh) -> Decision:
+        if command.channel not in self._channels:
+            return self._refuse(command.id, PERMISSION_DENIED)
+        now = self._wall_seconds()
+        try:
+            grant = self._tokens.grant(command.token, now)
+        except TokenExpired:
+            return self._refuse(command.id, TOKEN_EXPIRED)
+        except InvalidToken:
+            return self._refuse(command.id, PERMISSION_DENIED)
+        if not self._namespaces.may_subscribe(command.channel, self._identity, grant):
+            return self._refuse(command.id, PERMISSION_DENIED)
+        ttl = grant.ttl_seconds(now)
+        client, version, _ = self._greeting
+        text = self._protocol.refreshed(command, client, version, ttl)
+        return Renew(command.channel, text, ttl)
 
     def _subscribe(self, command: Subscribe) -> Decision:
         if command.channel in self._channels:
             return self._refuse(command.id, ALREADY_SUBSCRIBED)
+        now, grant = self._wall_seconds(), None
+        if command.token:
+            try:
+                grant = self._tokens.grant(command.token, now)
+            except TokenExpired:
+                return self._refuse(command.id, TOKEN_EXPIRED)
+            except InvalidToken:
+                return self._refuse(command.id, PERMISSION_DENIED)
         namespace = self._namespaces.get(command.channel)
-        if namespace is None or not self._namespaces.may_subscribe(command.channel):
+        if namespace is None or not self._namespaces.may_subscribe(
+            command.channel, self._identity, grant
+        ):
             return self._refuse(command.id, PERMISSION_DENIED)
         if len(self._channels) >= self._channels_limit:
             return self._refuse(command.id, LIMIT_EXCEEDED)
-        join = self._channels[command.channel] = Join(command.id, command.channel, namespace)
+        ttl = None if grant is None else grant.ttl_seconds(now)
+        join = self._channels[command.channel] = Join(command.id, command.channel, namespace, ttl)
         return join
 
     def _publish(self, command: Publish) -> Decision:
         subscribed = command.channel in self._channels
-        if not self._namespaces.may_publish(command.channel, subscribed=subscribed):
+        if not self._namespaces.may_publish(command.channel, self._identity, subscribed=subscribed):
             return self._refuse(command.id, PERMISSION_DENIED)
         try:
             publication = Publication.of(command.channel, decoded(command.data))

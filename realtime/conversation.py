@@ -15,14 +15,16 @@ from typing import TYPE_CHECKING
 
 from realtime.codes import (
     BAD_COMMAND,
+    EXPIRED,
     NOT_LIVE,
     NOT_PUBLISHED,
     SERVER_ERROR,
+    SUBSCRIPTION_EXPIRED,
     UNKNOWN_OUTCOME,
     Close,
     Refusal,
 )
-from realtime.connection import Connection, Decision, End, Greet, Join, Leave, Reply, Say
+from realtime.connection import Connection, Decision, End, Greet, Join, Leave, Renew, Reply, Say
 from realtime.driver import Driver
 from realtime.errors import BrokerError, OutcomeUnknown, RequestError
 from realtime.fanout import Listener
@@ -50,6 +52,7 @@ class Conversation:
 
     __slots__ = (
         "_connection",
+        "_ends",
         "_hub",
         "_listeners",
         "_protocol",
@@ -77,6 +80,7 @@ class Conversation:
         self._listeners: dict[str, tuple[Channel[Listener], Listener]] = {}
         self._publishing: asyncio.Task[Refusal | None] | None = None
         self._room: asyncio.Future[None] | None = None
+        self._ends: dict[str, float] | None = None  # None: nothing expires
         self.driver = driver
 
     @property
@@ -181,11 +185,15 @@ class Conversation:
             case Leave():
                 self._leave(decision.channel)
                 self.driver.say(decision.text)
+            case Renew():
+                self.driver.say(decision.text)
+                self._renew(decision.channel, decision.ttl_seconds)
             case Reply():
                 self.driver.say(decision.text)
             case Greet():
                 self.driver.say(decision.text)
                 self.driver.say(self._hub.welcome(self))
+                self._renew("", decision.ttl_seconds)
             case End():
                 self.end(decision.close)
         return True
@@ -214,10 +222,11 @@ class Conversation:
         # One step, without an await: what waits goes to those who listen now, the reply names the
         # position that this leaves, and the first push after it is the next one.
         self._hub.fanout.seal(channel)
-        self.driver.say(self._protocol.subscribed(join.id, channel.position))
+        self.driver.say(self._protocol.subscribed(join.id, channel.position, join.ttl_seconds))
         listener = Listener(self.driver)
         channel.listeners[listener] = None
         self._listeners[join.channel] = (channel, listener)
+        self._renew(join.channel, join.ttl_seconds)
         self._unwant(join)
         return True
 
@@ -237,6 +246,7 @@ class Conversation:
         self._hub.release(channel)
 
     def _leave(self, name: str) -> None:
+        self._renew(name, None)
         channel, listener = self._listeners.pop(name, (None, None))
         if channel is None or listener is None:
             return
@@ -244,6 +254,29 @@ class Conversation:
         del channel.listeners[listener]
         self.driver.forget(name)
         self._hub.release(channel)
+
+    def _renew(self, name: str, ttl_seconds: int | None) -> None:
+        """Note when a permission ends: of a subscription, or with an empty name of all."""
+        if ttl_seconds is not None:
+            now = asyncio.get_running_loop().time()
+            self._ends = self._ends or {}
+            self._ends[name] = now + ttl_seconds + self._hub.grace_seconds
+            self._hub.look_after(self)
+        elif self._ends and name in self._ends:
+            del self._ends[name]
+
+    def expire(self, now: float) -> bool:
+        """End what was not renewed in time; return whether more can expire."""
+        for name, end in list((self._ends or {}).items()):
+            if now < end or self.ended:
+                continue
+            if not name:
+                self.end(EXPIRED)
+            elif name in self._listeners:
+                self._leave(name)
+                self._connection.left(name)
+                self.driver.say(self._protocol.unsubscribed(name, SUBSCRIPTION_EXPIRED))
+        return bool(self._ends) and not self.ended
 
     def _say(self, say: Say) -> bool:
         """Publish; one at a time, so that a client's publications keep their order."""

@@ -8,6 +8,10 @@
     * `InvalidData`: the data is not JSON that every client can read
     * `TooLarge`: more bytes or items than the limit
     * `Unauthorized`: who are you?
+
+      * `InvalidToken`: that is no token of ours
+      * `TokenExpired`: it was one; get another
+
     * `Forbidden`: not you; the same answer as for what does not exist
     * `LimitExceeded`: too many of something; come back later
     * `IdempotencyConflict`: the key was used for another publication
@@ -85,6 +89,18 @@ class Unauthorized(RequestError):
     """No valid credentials."""
 
     code = "unauthorized"
+
+
+class InvalidToken(Unauthorized):
+    """The token proves nothing; why, is for the log of the service."""
+
+    code = "invalid_token"
+
+
+class TokenExpired(Unauthorized):
+    """The token has proved something until now."""
+
+    code = "token_expired"
 
 
 class Forbidden(RequestError):

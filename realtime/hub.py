@@ -11,6 +11,7 @@ import asyncio
 import logging
 import random
 import secrets
+import time
 import uuid
 from collections.abc import Sequence
 from contextvars import copy_context
@@ -29,13 +30,16 @@ from realtime.fanout import Fanout, Listener
 from realtime.flow import WINDOW_BYTES
 from realtime.gaps import Position
 from realtime.heartbeat import Heartbeat
+from realtime.identity import ANONYMOUS, Identity
 from realtime.namespaces import Namespace, Namespaces
 from realtime.protocols import WireProtocol, centrifugo
 from realtime.registry import Arrival, Channel, Registry, State, UnexpectedConfirmation
+from realtime.tokens import Tokens
 
 logger = logging.getLogger(__name__)
 
 OUTBOX_BYTES = 1024 * 1024  # Centrifugo 1 MiB, Redis' own pub/sub limit 32 MiB
+GRACE_SECONDS = 25  # Centrifugo 25
 PING_SECONDS = 25  # Centrifugo 25, Engine.IO 25
 WISHES_LIMIT = 500
 """Channels in one SUBSCRIBE, and positions in one round trip."""
@@ -65,6 +69,8 @@ class Hub:
         window_bytes: int = WINDOW_BYTES,
         ping_seconds: int = PING_SECONDS,
         channels_limit: int = CHANNELS_LIMIT,
+        tokens: Tokens | None = None,
+        grace_seconds: int = GRACE_SECONDS,
     ) -> None:
         """Make a hub that does nothing yet.
 
@@ -76,6 +82,8 @@ class Hub:
             window_bytes: What may be on its way to one client.
             ping_seconds: How often a connection is pinged.
             channels_limit: How many channels one connection may listen to.
+            tokens: Say what clients' tokens are worth; without them, nothing.
+            grace_seconds: What a client has to show another token when one has expired.
         """
         self._broker = broker
         self._namespaces = namespaces
@@ -84,7 +92,9 @@ class Hub:
         self._window_bytes = window_bytes
         self._ping_seconds = ping_seconds
         self._channels_limit = channels_limit
+        self._tokens = tokens or Tokens({})
         self._conversations: dict[Conversation, tuple[int, Listener] | None] = {}
+        self._expiring: dict[Conversation, None] = {}
         self._everyone: Channel[Listener] = Channel("", Namespace())
         self._heartbeat = Heartbeat(ping_seconds, self._ticked)
         self._node = f"!{secrets.token_hex(8)}"  # no client can name this channel
@@ -102,6 +112,7 @@ class Hub:
         self._busy_at = 0.0
         self.dropped_envelopes = 0
         """Messages on the broker that were not ours."""
+        self.grace_seconds = grace_seconds
         self.publish = publish
         self.registry: Registry[Listener] = Registry()
         self.fanout = Fanout(self._protocol)
@@ -179,13 +190,20 @@ class Hub:
 
     # ----------------------------------------------------------- connections
 
-    def attach(self, send: Send, task: asyncio.Task[Any], wire: Wire | None = None) -> Conversation:
+    def attach(
+        self,
+        send: Send,
+        task: asyncio.Task[Any],
+        wire: Wire | None = None,
+        identity: Identity = ANONYMOUS,
+    ) -> Conversation:
         """Take over an accepted connection; from now on only the hub sends.
 
         Args:
             send: The ASGI send of the connection.
             task: The one that reads from it, which must be the current one.
             wire: The server's own way for ready frames, if it offers one.
+            identity: Whom the transport knows the client to be.
         """
         connection = Connection(
             self._protocol,
@@ -193,6 +211,9 @@ class Hub:
             client=str(uuid.uuid4()),
             version=__version__,
             ping_seconds=self._ping_seconds,
+            tokens=self._tokens,
+            wall_seconds=time.time,
+            identity=identity,
             channels_limit=self._channels_limit,
         )
         driver = Driver(
@@ -221,11 +242,16 @@ class Hub:
 
     def forget(self, conversation: Conversation) -> None:
         """A connection has ended."""
+        self._expiring.pop(conversation, None)
         bucket, listener = self._conversations.pop(conversation) or (None, None)
         self._heartbeat.forget(conversation.driver, bucket)
         if listener is not None:
             listener.active = False
             del self._everyone.listeners[listener]
+
+    def look_after(self, conversation: Conversation) -> None:
+        """Something of it expires: see to it."""
+        self._expiring[conversation] = None
 
     def wishes_changed(self) -> None:
         """The registry may have something for the broker."""
@@ -451,6 +477,9 @@ class Hub:
     def _ticked(self) -> None:
         now = asyncio.get_running_loop().time()
         self._look_whether_live()
+        for conversation in list(self._expiring):
+            if not conversation.expire(now):
+                self._expiring.pop(conversation, None)
         if now >= self._renew_at:
             self._renew_at = now + RENEW_SECONDS
             self._to_settle.update(

@@ -61,9 +61,13 @@ def namespace_of(channel: str) -> str:
     return head if colon else ""
 
 
-def is_user_limited(channel: str) -> bool:
-    """Tell whether the channel is for the users behind its ``#`` alone."""
-    return "#" in channel
+def users_of(channel: str) -> frozenset[str] | None:
+    """Return the users behind the ``#`` of a channel, for whom alone it is; None where it has none.
+
+    ``news#42`` is for user 42, ``talk#42,43`` for two (Centrifugo's user-limited channels).
+    """
+    _, boundary, users = channel.partition("#")
+    return frozenset(filter(None, users.split(","))) if boundary else None
 
 
 def _checked(field: str, value: object, rule: re.Pattern[str], limit: int, alphabet: str) -> str:

@@ -13,7 +13,8 @@ from enum import StrEnum
 from typing import Any
 
 from realtime.errors import ConfigurationError, InvalidName
-from realtime.names import is_namespace, is_user_limited, namespace_of
+from realtime.identity import ANONYMOUS, Grant, Identity
+from realtime.names import is_namespace, namespace_of, users_of
 
 
 class Overflow(StrEnum):
@@ -72,21 +73,37 @@ class Namespaces:
             raise InvalidName("channel", channel, f"there is no namespace {name!r}")
         return namespace
 
-    def may_subscribe(self, channel: str) -> bool:
-        """Tell whether an anonymous client may subscribe to the channel."""
-        namespace = self.get(channel)
-        if namespace is None or is_user_limited(channel):
-            return False
-        return namespace.allow_subscribe_for_client and namespace.allow_subscribe_for_anonymous
+    def may_subscribe(
+        self, channel: str, identity: Identity = ANONYMOUS, grant: Grant | None = None
+    ) -> bool:
+        """Tell whether a client may subscribe; the first of these that applies decides.
 
-    def may_publish(self, channel: str, *, subscribed: bool) -> bool:
-        """Tell whether an anonymous client may publish to the channel."""
+        1. The namespace is not configured: no.
+        2. The channel is for certain users (``#``): for them and nobody else.
+        3. The client has a grant: if it is for this channel and this user.
+        4. The options of the namespace.
+        """
+        namespace = self.get(channel)
+        if namespace is None:
+            return False
+        if (users := users_of(channel)) is not None:
+            return identity.user in users
+        if grant is not None:
+            return grant.channel == channel and grant.user == identity.user
+        return namespace.allow_subscribe_for_client and (
+            namespace.allow_subscribe_for_anonymous or not identity.is_anonymous
+        )
+
+    def may_publish(
+        self, channel: str, identity: Identity = ANONYMOUS, *, subscribed: bool
+    ) -> bool:
+        """Tell whether a client may publish to the channel."""
         namespace = self.get(channel)
         if namespace is None:
             return False
         if subscribed and namespace.allow_publish_for_subscriber:
             return True
-        return namespace.allow_publish_for_client and self.may_subscribe(channel)
+        return namespace.allow_publish_for_client and self.may_subscribe(channel, identity)
 
 
 BUILT_IN = {

@@ -21,6 +21,7 @@ from realtime.conf import PREFIX, ImproperSetting, Settings
 from realtime.hub import Hub
 from realtime.namespaces import Namespaces
 from realtime.publisher import Publisher, SyncPublisher
+from realtime.tokens import Tokens, key_of
 
 REST_SECONDS = 5.0  # a hub that no lifespan ends lasts so much longer than its last connection
 
@@ -35,6 +36,17 @@ def settings() -> Settings:
 def namespaces() -> Namespaces:
     """Return the namespaces of this process."""
     return Namespaces(settings().namespaces)
+
+
+@cache
+def tokens() -> Tokens:
+    """Return what clients' tokens are worth."""
+    keys: dict[str, Any] = {}
+    if settings().token_secret:
+        keys["HS256"] = settings().token_secret
+    if (public := key_of(settings().token_public_key)) is not None:
+        keys[public[0]] = public[1]
+    return Tokens(keys, audience=settings().token_audience)
 
 
 @cache
@@ -78,6 +90,8 @@ class Node:
             window_bytes=settings().window_bytes,
             ping_seconds=settings().ping_seconds,
             channels_limit=settings().channels_per_connection,
+            tokens=tokens(),
+            grace_seconds=settings().token_grace_seconds,
         )
 
     def running_hub(self) -> Hub:
@@ -146,7 +160,7 @@ def redis_url() -> str:
     return settings().redis_url
 
 
-_CACHED: tuple[Callable[..., Any], ...] = (settings, namespaces, access, sync_publisher)
+_CACHED: tuple[Callable[..., Any], ...] = (settings, namespaces, tokens, access, sync_publisher)
 
 
 def _forget(*, setting: str, **kwargs: object) -> None:

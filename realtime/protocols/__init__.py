@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
-from realtime.codes import Refusal
+from realtime.codes import Refusal, SubscriptionEnd
 from realtime.gaps import Gap, Position
 
 
@@ -18,6 +18,8 @@ class Connect(NamedTuple):
     """The client introduces itself; must come first."""
 
     id: int
+    token: str = ""
+    """Says who it is; empty is nobody, or whom the transport knows."""
 
 
 class Subscribe(NamedTuple):
@@ -25,6 +27,8 @@ class Subscribe(NamedTuple):
 
     id: int
     channel: str
+    token: str = ""
+    """Says that it may."""
 
 
 class Unsubscribe(NamedTuple):
@@ -40,6 +44,21 @@ class Publish(NamedTuple):
     id: int
     channel: str
     data: bytes
+
+
+class Refresh(NamedTuple):
+    """The client shows a new token before the one of its connection expires."""
+
+    id: int
+    token: str
+
+
+class SubRefresh(NamedTuple):
+    """The client shows a new token before the one of a subscription expires."""
+
+    id: int
+    channel: str
+    token: str
 
 
 class Ping(NamedTuple):
@@ -59,7 +78,7 @@ class Refused(NamedTuple):
     refusal: Refusal
 
 
-Command = Connect | Subscribe | Unsubscribe | Publish | Ping | Pong | Refused
+Command = Connect | Subscribe | Unsubscribe | Publish | Refresh | SubRefresh | Ping | Pong | Refused
 
 
 @dataclass(slots=True)
@@ -89,11 +108,23 @@ class WireProtocol(Protocol):
             BadFrame: Some of it is not a command.
         """
 
-    def connected(self, command_id: int, client: str, version: str, ping_seconds: int) -> str:
-        """Return the reply to `Connect`."""
+    def connected(
+        self,
+        command_id: int,
+        client: str,
+        version: str,
+        ping_seconds: int,
+        ttl_seconds: int | None,
+    ) -> str:
+        """Return the reply to `Connect`; ``ttl_seconds`` is when a `Refresh` is due, if ever."""
 
-    def subscribed(self, command_id: int, position: Position) -> str:
+    def subscribed(self, command_id: int, position: Position, ttl_seconds: int | None) -> str:
         """Return the reply to `Subscribe`: the next push of the channel is at ``position`` + 1."""
+
+    def refreshed(
+        self, command: Refresh | SubRefresh, client: str, version: str, ttl_seconds: int | None
+    ) -> str:
+        """Return the reply to a token that was good."""
 
     def done(self, command: Command) -> str:
         """Return the reply to a command that has no answer of its own."""
@@ -112,6 +143,9 @@ class WireProtocol(Protocol):
             body: What an opened envelope carries, see `realtime.envelope.Envelope`.
             first_of_epoch: Whether to name the epoch in it.
         """
+
+    def unsubscribed(self, channel: str, why: SubscriptionEnd) -> str:
+        """Return the push that ends a subscription."""
 
     def gap(self, channel: str, gap: Gap, reason: str) -> str:
         """Return the push that says what was missed."""

@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 
-from realtime.codes import BAD_COMMAND, METHOD_NOT_FOUND, NOT_AVAILABLE, Refusal
+from realtime.codes import BAD_COMMAND, METHOD_NOT_FOUND, NOT_AVAILABLE, Refusal, SubscriptionEnd
 from realtime.errors import InvalidName
 from realtime.gaps import Gap, Position
 from realtime.names import checked_channel
@@ -23,7 +23,9 @@ from realtime.protocols import (
     Ping,
     Pong,
     Publish,
+    Refresh,
     Refused,
+    SubRefresh,
     Subscribe,
     Unsubscribe,
 )
@@ -39,6 +41,11 @@ NO_ID = "a command is a JSON object with an id from 1 to 4294967295"
 
 class _OnChannel(msgspec.Struct):
     channel: str
+    token: str = ""
+
+
+class _Shown(msgspec.Struct):
+    token: str = ""
 
 
 class _Said(msgspec.Struct):
@@ -52,10 +59,12 @@ class _Anything(msgspec.Struct):
 
 class _Line(msgspec.Struct):
     id: int = 0
-    connect: _Anything | None = None
+    connect: _Shown | None = None
     subscribe: _OnChannel | None = None
     unsubscribe: _OnChannel | None = None
     publish: _Said | None = None
+    refresh: _Shown | None = None
+    sub_refresh: _OnChannel | None = None
     ping: _Anything | None = None
     history: _Anything | None = None
 
@@ -105,13 +114,18 @@ def _command(line: str) -> Command:
 
 def _known(line: _Line) -> Command | None:
     if line.subscribe is not None:
-        return Subscribe(line.id, checked_channel(line.subscribe.channel))
+        return Subscribe(line.id, checked_channel(line.subscribe.channel), line.subscribe.token)
     if line.publish is not None:
         return Publish(line.id, checked_channel(line.publish.channel), bytes(line.publish.data))
     if line.unsubscribe is not None:
         return Unsubscribe(line.id, checked_channel(line.unsubscribe.channel))
     if line.connect is not None:
-        return Connect(line.id)
+        return Connect(line.id, line.connect.token)
+    if line.refresh is not None:
+        return Refresh(line.id, line.refresh.token)
+    if line.sub_refresh is not None:
+        asked = line.sub_refresh
+        return SubRefresh(line.id, checked_channel(asked.channel), asked.token)
     if line.ping is not None:
         return Ping(line.id)
     if line.history is not None:
@@ -142,13 +156,29 @@ def _id_of(line: str) -> int:
     return command_id if type(command_id) is int else 0
 
 
-def connected(command_id: int, client: str, version: str, ping_seconds: int) -> str:
+def connected(
+    command_id: int, client: str, version: str, ping_seconds: int, ttl_seconds: int | None
+) -> str:
     """Return the reply to `Connect`; ``pong`` asks the client to answer our pings."""
     result = {"client": client, "version": version, "ping": ping_seconds, "pong": True}
-    return _text({"id": command_id, "connect": result})
+    return _text({"id": command_id, "connect": result | _expiry(ttl_seconds)})
 
 
-def subscribed(command_id: int, position: Position) -> str:
+def _expiry(ttl_seconds: int | None) -> dict[str, Any]:
+    return {} if ttl_seconds is None else {"expires": True, "ttl": ttl_seconds}
+
+
+def refreshed(
+    command: Refresh | SubRefresh, client: str, version: str, ttl_seconds: int | None
+) -> str:
+    """Return the reply to a token that was good."""
+    if isinstance(command, SubRefresh):
+        return _text({"id": command.id, "sub_refresh": _expiry(ttl_seconds)})
+    result = {"client": client, "version": version}
+    return _text({"id": command.id, "refresh": result | _expiry(ttl_seconds)})
+
+
+def subscribed(command_id: int, position: Position, ttl_seconds: int | None) -> str:
     """Return the reply to `Subscribe`.
 
     ``positioned`` without ``recoverable`` makes stock SDKs show the position and never ask for
@@ -160,7 +190,7 @@ def subscribed(command_id: int, position: Position) -> str:
         "epoch": position.epoch,
         "offset": position.offset,
     }
-    return _text({"id": command_id, "subscribe": result})
+    return _text({"id": command_id, "subscribe": result | _expiry(ttl_seconds)})
 
 
 _METHODS = {Unsubscribe: "unsubscribe", Publish: "publish", Ping: "ping"}
@@ -188,6 +218,12 @@ def publication(channel: str, position: Position, body: str, *, first_of_epoch: 
     epoch, offset = position
     told = f',"epoch":"{epoch}"' if first_of_epoch else ""
     return f'{{"push":{{"channel":"{channel}","pub":{{"offset":{offset}{told},{body[1:]}}}}}'
+
+
+def unsubscribed(channel: str, why: SubscriptionEnd) -> str:
+    """Return the push that ends a subscription; a code from 2500 on makes SDKs subscribe again."""
+    fields = {"code": why.code, "reason": why.reason}
+    return _text({"push": {"channel": channel, "unsubscribe": fields}})
 
 
 def gap(channel: str, gap: Gap, reason: str) -> str:

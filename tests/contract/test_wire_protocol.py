@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from realtime.codes import REFUSALS, Refusal
+from realtime.codes import REFUSALS, SUBSCRIPTION_EXPIRED, Refusal
 from realtime.gaps import Gap, Position
 from realtime.protocols import (
     BadFrame,
@@ -22,7 +22,9 @@ from realtime.protocols import (
     Ping,
     Pong,
     Publish,
+    Refresh,
     Refused,
+    SubRefresh,
     Subscribe,
     Unsubscribe,
     WireProtocol,
@@ -48,8 +50,15 @@ class CentrifugoClient:
         match command:
             case Pong():
                 return "{}"
-            case Connect() | Ping():
+            case Ping():
                 body = "{}"
+            case Connect() | Refresh():
+                body = json.dumps({"token": command.token} if command.token else {})
+            case SubRefresh():
+                named = {"channel": command.channel, "token": command.token}
+                return json.dumps({"id": command.id, "sub_refresh": named})
+            case Subscribe(token=str(token)) if token:
+                body = json.dumps({"channel": command.channel, "token": token})
             case Subscribe() | Unsubscribe():
                 body = json.dumps({"channel": command.channel})
             case Publish():
@@ -64,13 +73,14 @@ class CentrifugoClient:
             return {"ping": True}
         if "push" not in said:
             answer = {"answers": said.get("id")}
-            return (
-                answer | said.get("error", {}) | said.get("connect", {}) | said.get("subscribe", {})
-            )
+            for key in ("error", "connect", "subscribe", "refresh", "sub_refresh"):
+                answer |= said.get(key, {})
+            return answer
         push = said["push"]
-        return {"channel": push.get("channel")} | push.get(
-            "pub", push.get("gap", push.get("state", {}))
-        )
+        told: dict[str, Any] = {"channel": push.get("channel")}
+        for key in ("pub", "gap", "state", "unsubscribe"):
+            told |= push.get(key, {})
+        return told
 
 
 class Case(NamedTuple):
@@ -87,8 +97,10 @@ few = settings(max_examples=60, deadline=None, derandomize=True, database=None)
 ids = st.integers(1, 2**32 - 1)
 data = json_values().map(lambda value: msgspec.json.encode(value))
 COMMANDS = {
-    Connect: st.builds(Connect, ids),
-    Subscribe: st.builds(Subscribe, ids, channels()),
+    Connect: st.builds(Connect, ids, text()),
+    Subscribe: st.builds(Subscribe, ids, channels(), text()),
+    Refresh: st.builds(Refresh, ids, text()),
+    SubRefresh: st.builds(SubRefresh, ids, channels(), text()),
     Unsubscribe: st.builds(Unsubscribe, ids, channels()),
     Publish: st.builds(Publish, ids, channels(), data),
     Ping: st.builds(Ping, ids),
@@ -101,6 +113,7 @@ bodies = st.builds(
     st.just({}) | st.dictionaries(channels(), text(), min_size=1).map(lambda tags: {"tags": tags}),
 )
 numbers = st.integers(1, 2**53)
+ttls = st.none() | st.integers(1, 10**9)
 
 
 def test_every_command_has_a_case_here():
@@ -165,18 +178,39 @@ def test_a_ping_is_a_ping(case):
 
 @every_protocol
 @few
-@given(ids, text(), text(), st.integers(1, 3600))
-def test_the_reply_to_connect_says_who_and_how_often(case, number, client, version, seconds):
-    heard = case.client.read(one_line(case.protocol.connected(number, client, version, seconds)))
+@given(ids, text(), text(), st.integers(1, 3600), ttls)
+def test_the_reply_to_connect_says_who_and_how_often(case, number, client, version, seconds, ttl):
+    reply = case.protocol.connected(number, client, version, seconds, ttl)
+    heard = case.client.read(one_line(reply))
+    assert (heard.get("expires", False), heard.get("ttl")) == (ttl is not None, ttl)
     assert heard["answers"] == number
     assert (heard["client"], heard["version"], heard["ping"]) == (client, version, seconds)
 
 
 @every_protocol
 @few
-@given(ids, positions())
-def test_the_reply_to_subscribe_says_where_the_channel_stands(case, number, position):
-    heard = case.client.read(one_line(case.protocol.subscribed(number, position)))
+@given(ids, text(), channels(), ttls)
+def test_the_reply_to_a_new_token_says_how_long_it_holds(case, number, token, channel, ttl):
+    for command in (Refresh(number, token), SubRefresh(number, channel, token)):
+        heard = case.client.read(one_line(case.protocol.refreshed(command, "me", "1", ttl)))
+        assert heard["answers"] == number
+        assert (heard.get("expires", False), heard.get("ttl")) == (ttl is not None, ttl)
+
+
+@every_protocol
+@few
+@given(channels())
+def test_a_subscription_that_ends_says_why(case, channel):
+    heard = case.client.read(one_line(case.protocol.unsubscribed(channel, SUBSCRIPTION_EXPIRED)))
+    assert heard == {"channel": channel, "code": 2501, "reason": "expired"}
+
+
+@every_protocol
+@few
+@given(ids, positions(), ttls)
+def test_the_reply_to_subscribe_says_where_the_channel_stands(case, number, position, ttl):
+    heard = case.client.read(one_line(case.protocol.subscribed(number, position, ttl)))
+    assert (heard.get("expires", False), heard.get("ttl")) == (ttl is not None, ttl)
     assert heard["answers"] == number
     assert (heard["epoch"], heard["offset"]) == position
 

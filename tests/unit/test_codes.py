@@ -33,8 +33,10 @@ def test_each_close_code_means_one_thing():
     [
         ("SHUTDOWN", 3001, True),
         ("SERVER_ERROR", 3004, True),
+        ("EXPIRED", 3005, True),
         ("SLOW", 3008, True),
         ("NO_PONG", 3012, True),
+        ("INVALID_TOKEN", 3500, False),
         ("BAD_REQUEST", 3501, False),
         ("STALE", 3502, False),
     ],
@@ -56,6 +58,7 @@ def test_close_codes_are_centrifugos(name, code, comes_back):
         ("LIMIT_EXCEEDED", 106),
         ("BAD_COMMAND", 107),
         ("NOT_AVAILABLE", 108),
+        ("TOKEN_EXPIRED", 109),
     ],
 )
 def test_error_codes_are_centrifugos_and_the_brokers_are_worth_another_try(name, code):

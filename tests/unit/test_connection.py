@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 
+import jwt
 import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
-from realtime.codes import BAD_REQUEST, METHOD_NOT_FOUND, Refusal
+from realtime.codes import BAD_REQUEST, EXPIRED, INVALID_TOKEN, METHOD_NOT_FOUND, Close, Refusal
 from realtime.connection import (
     STRIKES,
     Connection,
@@ -17,6 +18,7 @@ from realtime.connection import (
     Greet,
     Join,
     Leave,
+    Renew,
     Reply,
     Say,
 )
@@ -27,11 +29,14 @@ from realtime.protocols import (
     Ping,
     Pong,
     Publish,
+    Refresh,
     Refused,
+    SubRefresh,
     Subscribe,
     Unsubscribe,
     centrifugo,
 )
+from realtime.tokens import Tokens
 
 NAMESPACES = Namespaces(
     {
@@ -44,6 +49,11 @@ NAMESPACES = Namespaces(
 )
 
 
+NOW = 1_800_000_000.0
+SECRET = "s" * 32
+TOKENS = Tokens({"HS256": SECRET})
+
+
 def new(channels_limit: int = 3) -> Connection:
     return Connection(
         centrifugo,
@@ -51,6 +61,8 @@ def new(channels_limit: int = 3) -> Connection:
         client="me",
         version="1.2.3",
         ping_seconds=25,
+        tokens=TOKENS,
+        wall_seconds=lambda: NOW,
         channels_limit=channels_limit,
     )
 
@@ -240,6 +252,102 @@ def test_who_begins_with_an_unreadable_frame_is_no_client():
 # ------------------------------------------------------------------ the machine
 
 CHANNELS = st.sampled_from(["public:a", "public:b", "chat:c", "open:d", "closed", "absent:e"])
+
+
+# ------------------------------------------------------------------ tokens
+
+
+def token(*, expires: float = NOW + 60, **claims: object) -> str:
+    return jwt.encode({"sub": "42", "exp": expires, **claims}, SECRET, "HS256")
+
+
+def known(expires: float = NOW + 60) -> Connection:
+    connection = new()
+    assert isinstance(connection.decide(Connect(1, token(expires=expires))), Greet)
+    return connection
+
+
+def test_a_token_says_who_connects_and_for_how_long():
+    greeting = new().decide(Connect(1, token(expires=NOW + 60)))
+    assert isinstance(greeting, Greet)
+    assert greeting.ttl_seconds == 60
+    assert json.loads(greeting.text)["connect"]["ttl"] == 60
+
+
+def test_who_shows_a_forged_token_does_not_come_back():
+    assert new().decide(Connect(1, "forged")) == End(INVALID_TOKEN)
+
+
+def test_who_shows_an_expired_token_may_connect_with_another_one():
+    connection = new()
+    assert code(connection.decide(Connect(1, token(expires=NOW - 60)))) == 109
+    assert isinstance(connection.decide(Connect(2, token())), Greet)
+
+
+def test_a_user_hears_what_is_for_him_and_nothing_that_is_for_others():
+    connection = known()
+    assert isinstance(connection.decide(Subscribe(2, "news#42")), Join)
+    assert code(connection.decide(Subscribe(3, "news#43"))) == 103
+
+
+def test_a_subscription_token_opens_one_channel_for_one_user():
+    connection = known()
+    join = connection.decide(Subscribe(2, "private", token(channel="private")))
+    assert isinstance(join, Join)
+    assert join.ttl_seconds == 60
+    for number, shown in enumerate(
+        [token(channel="other"), token(channel="closed", sub="43"), token(), "forged"], 3
+    ):
+        assert code(connection.decide(Subscribe(number, "closed", shown))) == 103
+    expired = token(channel="closed", expires=NOW - 60)
+    assert code(connection.decide(Subscribe(9, "closed", expired))) == 109
+
+
+def test_a_new_token_renews_the_connection_of_the_same_user():
+    renewed = known(NOW + 10).decide(Refresh(2, token(expires=NOW + 90)))
+    assert isinstance(renewed, Renew)
+    assert (renewed.channel, renewed.ttl_seconds) == ("", 90)
+    assert json.loads(renewed.text)["refresh"]["ttl"] == 90
+
+
+@pytest.mark.parametrize(
+    ("shown", "close"),
+    [
+        (token(sub="43"), INVALID_TOKEN),
+        ("forged", INVALID_TOKEN),
+        ("", INVALID_TOKEN),
+        (token(expires=NOW - 60), EXPIRED),
+    ],
+)
+def test_a_new_token_that_is_not_good_ends_it(shown: str, close: Close):
+    assert known().decide(Refresh(2, shown)) == End(close)
+
+
+def test_a_new_token_renews_a_subscription():
+    connection = known()
+    connection.decide(Subscribe(2, "private", token(channel="private")))
+    renewed = connection.decide(
+        SubRefresh(3, "private", token(channel="private", expires=NOW + 90))
+    )
+    assert isinstance(renewed, Renew)
+    assert (renewed.channel, renewed.ttl_seconds) == ("private", 90)
+
+
+def test_a_subscription_is_not_renewed_by_what_is_not_for_it():
+    connection = known()
+    assert code(connection.decide(SubRefresh(2, "private", token(channel="private")))) == 103
+    connection.decide(Subscribe(3, "private", token(channel="private")))
+    assert code(connection.decide(SubRefresh(4, "private", token(channel="other")))) == 103
+    assert code(connection.decide(SubRefresh(5, "private", "forged"))) == 103
+    expired = token(channel="private", expires=NOW - 60)
+    assert code(connection.decide(SubRefresh(6, "private", expired))) == 109
+
+
+def test_a_subscription_that_has_ended_can_be_made_again():
+    connection = known()
+    connection.decide(Subscribe(2, "news#42"))
+    connection.left("news#42")
+    assert isinstance(connection.decide(Subscribe(3, "news#42")), Join)
 
 
 class ConnectionMachine(RuleBasedStateMachine):

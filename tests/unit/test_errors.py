@@ -14,10 +14,12 @@ from realtime.errors import (
     IdempotencyConflict,
     InvalidData,
     InvalidName,
+    InvalidToken,
     LimitExceeded,
     OutcomeUnknown,
     RealtimeError,
     RequestError,
+    TokenExpired,
     TooLarge,
     Unauthorized,
 )
@@ -34,6 +36,8 @@ EXAMPLES = [
     OutcomeUnknown("silent"),
     EnvelopeError("not ours"),
     ConfigurationError("REALTIME_X", "is not a number"),
+    InvalidToken("no signature"),
+    TokenExpired(),
 ]
 
 

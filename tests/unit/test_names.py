@@ -14,8 +14,8 @@ from realtime.names import (
     checked_event,
     checked_idempotency_key,
     is_namespace,
-    is_user_limited,
     namespace_of,
+    users_of,
 )
 
 ALNUM = string.ascii_letters + string.digits
@@ -89,6 +89,7 @@ def test_a_namespace_has_small_letters_digits_and_two_signs(name):
 
 
 def test_a_channel_with_a_hash_is_for_users():
-    assert is_user_limited("news#42")
-    assert is_user_limited("#")
-    assert not is_user_limited("news")
+    assert users_of("news#42") == {"42"}
+    assert users_of("talk#42,43") == {"42", "43"}
+    assert users_of("#") == users_of("#,") == set()
+    assert users_of("news") is None

@@ -8,6 +8,7 @@ from types import MappingProxyType
 import pytest
 
 from realtime.errors import ConfigurationError, InvalidName
+from realtime.identity import ANONYMOUS, Grant, Identity
 from realtime.namespaces import BUILT_IN, Namespace, Namespaces, Overflow
 
 FLAGS = (
@@ -116,3 +117,41 @@ def test_only_true_and_false_are_flags(flag, value):
 def test_an_unknown_overflow_policy_is_a_mistake_that_names_the_known_ones(value):
     error = problem({"n": {"overflow": value}})
     assert error.problem == "overflow must be one of gap, latest, disconnect"
+
+
+MINE = Identity("42")
+
+
+@pytest.mark.parametrize(
+    ("channel", "identity", "grant", "allowed"),
+    [
+        ("absent:x", MINE, Grant("absent:x", "42", 1), False),
+        ("news#42", MINE, None, True),
+        ("news#42,43", MINE, None, True),
+        ("news#43", MINE, None, False),
+        ("news#43", MINE, Grant("news#43", "42", 1), False),
+        ("news#", ANONYMOUS, None, False),
+        ("public:news#", ANONYMOUS, None, False),
+        ("private", MINE, None, False),
+        ("private", MINE, Grant("private", "42", 1), True),
+        ("private", MINE, Grant("other", "42", 1), False),
+        ("private", MINE, Grant("private", "43", 1), False),
+        ("private", ANONYMOUS, Grant("private", "", 1), True),
+        ("private", ANONYMOUS, Grant("private", "42", 1), False),
+        ("public:news", MINE, Grant("other", "42", 1), False),
+        ("members:x", MINE, None, True),
+        ("members:x", ANONYMOUS, None, False),
+    ],
+)
+def test_the_first_rule_that_applies_decides(
+    channel: str, identity: Identity, grant: Grant | None, allowed: bool
+) -> None:
+    namespaces = Namespaces({"members": {"allow_subscribe_for_client": True}})
+    assert namespaces.may_subscribe(channel, identity, grant) is allowed
+
+
+def test_who_may_publish_is_asked_of_the_same_client() -> None:
+    options = {"allow_subscribe_for_client": True, "allow_publish_for_client": True}
+    namespaces = Namespaces({"members": options})
+    assert namespaces.may_publish("members:x", MINE, subscribed=False)
+    assert not namespaces.may_publish("members:x", ANONYMOUS, subscribed=False)

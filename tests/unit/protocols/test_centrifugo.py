@@ -18,6 +18,7 @@ from realtime.codes import (
     NOT_AVAILABLE,
     NOT_LIVE,
     PERMISSION_DENIED,
+    SUBSCRIPTION_EXPIRED,
 )
 from realtime.gaps import Gap, Position
 from realtime.protocols import (
@@ -26,7 +27,9 @@ from realtime.protocols import (
     Ping,
     Pong,
     Publish,
+    Refresh,
     Refused,
+    SubRefresh,
     Subscribe,
     Unsubscribe,
     centrifugo,
@@ -50,7 +53,7 @@ def bad(frame: str) -> BadFrame:
     [
         ("{}", Pong()),
         ('{"id":1,"connect":{}}', Connect(1)),
-        ('{"id":1,"connect":{"token":"t","name":"js","version":"5","flag":1}}', Connect(1)),
+        ('{"id":1,"connect":{"token":"t","name":"js","version":"5","flag":1}}', Connect(1, "t")),
         ('{"id":2,"subscribe":{"channel":"c"}}', Subscribe(2, "c")),
         ('{"id":2,"subscribe":{"channel":"c","flag":1,"recover":true}}', Subscribe(2, "c")),
         ('{"id":3,"unsubscribe":{"channel":"c"}}', Unsubscribe(3, "c")),
@@ -240,10 +243,22 @@ def test_the_ping_is_an_empty_object():
 
 
 def test_replies_look_like_this():
-    assert centrifugo.connected(1, "me", "0.1", 25) == (
+    assert centrifugo.connected(1, "me", "0.1", 25, None) == (
         '{"id":1,"connect":{"client":"me","version":"0.1","ping":25,"pong":true}}'
     )
-    assert centrifugo.subscribed(2, POSITION) == (
+    assert centrifugo.connected(1, "me", "0.1", 25, 60) == (
+        '{"id":1,"connect":{"client":"me","version":"0.1","ping":25,"pong":true,"expires":true,"ttl":60}}'
+    )
+    assert centrifugo.refreshed(Refresh(9, "t"), "me", "0.1", 60) == (
+        '{"id":9,"refresh":{"client":"me","version":"0.1","expires":true,"ttl":60}}'
+    )
+    assert centrifugo.refreshed(SubRefresh(9, "c", "t"), "me", "0.1", 60) == (
+        '{"id":9,"sub_refresh":{"expires":true,"ttl":60}}'
+    )
+    assert centrifugo.unsubscribed("c", SUBSCRIPTION_EXPIRED) == (
+        '{"push":{"channel":"c","unsubscribe":{"code":2501,"reason":"expired"}}}'
+    )
+    assert centrifugo.subscribed(2, POSITION, None) == (
         '{"id":2,"subscribe":{"positioned":true,"recoverable":false,'
         '"epoch":"0123456789abcdef","offset":42}}'
     )

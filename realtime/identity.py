@@ -1,0 +1,45 @@
+"""Who a client is, as far as this service knows."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+USER_LIMIT = 128  # characters of a user's id
+
+
+class Identity(NamedTuple):
+    """A client's user, and until when that is known."""
+
+    user: str = ""
+    """The id that the site gave; empty is nobody."""
+    expires_at: float | None = None
+    """Seconds since 1970 at which it has to be shown anew; None is never."""
+
+    @property
+    def is_anonymous(self) -> bool:
+        """Whether nobody said who this is."""
+        return not self.user
+
+    def ttl_seconds(self, now: float) -> int | None:
+        """Return for how long it is known; None is for ever."""
+        return None if self.expires_at is None else _whole(self.expires_at - now)
+
+
+ANONYMOUS = Identity()
+
+
+class Grant(NamedTuple):
+    """A permission to listen to one channel, for one user."""
+
+    channel: str
+    user: str
+    expires_at: float
+
+    def ttl_seconds(self, now: float) -> int:
+        """Return for how long it holds."""
+        return _whole(self.expires_at - now)
+
+
+def _whole(seconds: float) -> int:
+    """Return whole seconds, at least one: clients start a timer with it."""
+    return max(1, int(seconds))

@@ -1,0 +1,140 @@
+"""A token proves who somebody is, or nothing at all."""
+
+from __future__ import annotations
+
+import base64
+import json
+from typing import Any
+
+import jwt
+import pytest
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from hypothesis import given
+from hypothesis import strategies as st
+
+from realtime.errors import InvalidToken, TokenExpired
+from realtime.identity import USER_LIMIT, Grant, Identity
+from realtime.tokens import LEEWAY_SECONDS, TOKEN_CHARACTERS, Tokens
+
+SECRET = "s" * 64
+NOW = 1_800_000_000.0
+RSA_KEY = rsa.generate_private_key(65537, 2048)
+EC_KEY = ec.generate_private_key(ec.SECP256R1())
+TOKENS = Tokens({"HS256": SECRET, "RS256": RSA_KEY.public_key(), "ES256": EC_KEY.public_key()})
+PEM = RSA_KEY.public_key().public_bytes(
+    serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
+)
+
+
+def token(key: Any = SECRET, algorithm: str = "HS256", **claims: Any) -> str:
+    return jwt.encode({"sub": "42", "exp": NOW + 60, **claims}, key, algorithm)
+
+
+def unsigned(header: dict[str, Any], **claims: Any) -> str:
+    parts = [header, {"sub": "42", "exp": NOW + 60, **claims}]
+    text = [base64.urlsafe_b64encode(json.dumps(part).encode()).rstrip(b"=") for part in parts]
+    return b".".join([*text, b""]).decode()
+
+
+@pytest.mark.parametrize(
+    ("key", "algorithm"), [(SECRET, "HS256"), (RSA_KEY, "RS256"), (EC_KEY, "ES256")]
+)
+def test_a_token_says_who_and_until_when(key: Any, algorithm: str) -> None:
+    assert TOKENS.identity(token(key, algorithm), NOW) == Identity("42", NOW + 60)
+
+
+def test_a_subscription_token_grants_one_channel() -> None:
+    assert TOKENS.grant(token(channel="private:a"), NOW) == Grant("private:a", "42", NOW + 60)
+
+
+@pytest.mark.parametrize("channel", [None, "", "a b", 7, ["a"]])
+def test_a_subscription_token_names_a_channel(channel: Any) -> None:
+    with pytest.raises(InvalidToken):
+        TOKENS.grant(token(channel=channel), NOW)
+
+
+def test_what_has_expired_was_good_once() -> None:
+    shown = token(exp=NOW - LEEWAY_SECONDS - 1)
+    with pytest.raises(TokenExpired):
+        TOKENS.identity(shown, NOW)
+    TOKENS.identity(token(exp=NOW - LEEWAY_SECONDS + 1), NOW)
+
+
+def test_a_forged_token_is_not_called_expired() -> None:
+    """Or a stock SDK would ask its site for another one, again and again."""
+    with pytest.raises(InvalidToken):
+        TOKENS.identity(token("x" * 64, exp=1), NOW)
+
+
+FORGED = {
+    "another secret": token("x" * 64),
+    "no signature": unsigned({"alg": "none"}),
+    "no signature, None": unsigned({"alg": "None"}),
+    "no algorithm": unsigned({}),
+    "an algorithm that is a list": unsigned({"alg": ["HS256"]}),
+    "another algorithm": token(algorithm="HS384"),
+    "the public key as a secret": jwt.encode(
+        {"sub": "42", "exp": NOW + 60}, base64.b64encode(PEM), "HS256"
+    ),
+    "another key": token(rsa.generate_private_key(65537, 2048), "RS256"),
+    "another curve's key": token(ec.generate_private_key(ec.SECP256R1()), "ES256"),
+    "no expiry": jwt.encode({"sub": "42"}, SECRET, "HS256"),
+    "an expiry that is text": token(exp=str(NOW + 60)),
+    "an expiry that is true": token(exp=True),
+    "an expiry beyond all time": token(exp=1e300),
+    "not valid yet": token(nbf=NOW + LEEWAY_SECONDS + 1),
+    "a beginning that is text": token(nbf="now"),
+    "a user that is too long": token(sub="4" * (USER_LIMIT + 1)),
+    "too long": token(info="x" * TOKEN_CHARACTERS),
+    "nothing": "",
+    "dots": "..",
+    "not ASCII": "é.é.é",
+    "no object": jwt.encode({}, SECRET, "HS256").replace(".e30.", ".W10."),
+    "deep": ".".join(["e30", base64.urlsafe_b64encode(b"[" * 4000).decode(), ""]),
+}
+
+
+@pytest.mark.parametrize("forged", FORGED.values(), ids=FORGED.keys())
+def test_what_proves_nothing_is_refused(forged: str) -> None:
+    with pytest.raises(InvalidToken):
+        TOKENS.identity(forged, NOW)
+
+
+def test_without_a_key_every_token_is_refused() -> None:
+    with pytest.raises(InvalidToken):
+        Tokens({}).identity(token(), NOW)
+
+
+@pytest.mark.parametrize(
+    ("aud", "good"),
+    [("us", True), (["them", "us"], True), ("them", False), ([], False), (None, False), (7, False)],
+)
+def test_the_audience_is_ours_where_one_is_set(aud: Any, good: bool) -> None:
+    ours = Tokens({"HS256": SECRET}, audience="us")
+    shown = token(aud=aud) if aud is not None else token()
+    if good:
+        assert ours.identity(shown, NOW).user == "42"
+    else:
+        with pytest.raises(InvalidToken):
+            ours.identity(shown, NOW)
+    assert TOKENS.identity(shown, NOW).user == "42", "without one, nobody looks"
+
+
+@given(st.text(max_size=200))
+def test_whatever_is_shown_is_a_token_or_refused(shown: str) -> None:
+    with pytest.raises(InvalidToken):
+        TOKENS.identity(shown, NOW)
+
+
+@given(st.integers(0, 200), st.characters(codec="ascii"))
+def test_a_token_with_another_character_is_refused(at: int, character: str) -> None:
+    good = token()
+    at %= len(good)
+    changed = good[:at] + character + good[at + 1 :]
+    try:
+        identity = TOKENS.identity(changed, NOW)
+    except InvalidToken:
+        return
+    # The last character of a part in base64 has bits that mean nothing.
+    assert identity == Identity("42", NOW + 60)
