@@ -16,6 +16,8 @@ STATIC_URL = "/static/"
 
 REALTIME_REDIS_URL = os.environ.get("TEST_REDIS_URL", "")
 REALTIME_API_KEY = "test-key"
+REALTIME_TOKEN_SECRET = "a secret of the tests alone, long enough"
+REALTIME_TOKEN_GRACE_SECONDS = int(os.environ.get("TEST_TOKEN_GRACE_SECONDS", "25"))
 REALTIME_ALLOWED_ORIGINS = ["https://app.example.com"]
 REALTIME_NAMESPACES = {
     "latest": {
@@ -23,6 +25,7 @@ REALTIME_NAMESPACES = {
         "allow_subscribe_for_anonymous": True,
         "overflow": "latest",
     },
+    "members": {"allow_subscribe_for_client": True, "allow_publish_for_subscriber": True},
     "cut": {
         "allow_subscribe_for_client": True,
         "allow_subscribe_for_anonymous": True,

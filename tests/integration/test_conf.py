@@ -6,11 +6,24 @@ import math
 from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from django.test import override_settings
 
 from realtime import wiring
 from realtime.conf import Settings, setting_names
 from realtime.errors import ConfigurationError
+
+
+def pem(key: Any) -> str:
+    """Return the public half of a key."""
+    encoding = serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
+    return str(key.public_key().public_bytes(*encoding).decode())
+
+
+RSA_PEM, WEAK_PEM = (pem(rsa.generate_private_key(65537, bits)) for bits in (2048, 1024))
+EC_PEM, ED_PEM = pem(ec.generate_private_key(ec.SECP256R1())), pem(Ed25519PrivateKey.generate())
 
 GOOD: dict[str, Any] = {
     "redis": {"REDIS_URL": "redis://user:secret@localhost:6379/3"},
@@ -21,6 +34,10 @@ GOOD: dict[str, Any] = {
     "a prefix": {"REDIS_PREFIX": "shop-2.live:rt"},
     "whole seconds": {"PUBLISH_SECONDS": 2},
     "an API key": {"API_KEY": "k!~" * 40},
+    "a token secret": {"TOKEN_SECRET": "s" * 32},
+    "no token secret": {"TOKEN_SECRET": ""},
+    "a public key": {"TOKEN_PUBLIC_KEY": RSA_PEM, "TOKEN_AUDIENCE": "us"},
+    "a curve": {"TOKEN_PUBLIC_KEY": EC_PEM},
     "an address": {"URL": "https://notify.example.com"},
     "no address": {"URL": ""},
     "origins": {"ALLOWED_ORIGINS": ("https://a.example", "http://[::1]:3000")},
@@ -52,6 +69,10 @@ BAD: dict[str, tuple[str, Any]] = {
     "a glob in the prefix": ("REDIS_PREFIX", "rt*"),
     "a newline in the prefix": ("REDIS_PREFIX", "rt\n"),
     "an empty prefix": ("REDIS_PREFIX", ""),
+    "a short token secret": ("TOKEN_SECRET", "s" * 31),
+    "a key that is none": ("TOKEN_PUBLIC_KEY", "-----BEGIN PUBLIC KEY-----"),
+    "a key of a kind that is not known": ("TOKEN_PUBLIC_KEY", ED_PEM),
+    "a weak key": ("TOKEN_PUBLIC_KEY", WEAK_PEM),
     "no seconds": ("PUBLISH_SECONDS", 0),
     "NaN seconds": ("PUBLISH_SECONDS", math.nan),
     "endless seconds": ("PUBLISH_SECONDS", math.inf),

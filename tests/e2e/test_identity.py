@@ -1,0 +1,116 @@
+"""Who a client is decides what it hears: over a real server, in real time."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterator
+
+import pytest
+
+from tests.support.client import Client
+from tests.support.redis_server import RedisServer
+from tests.support.service import SERVERS, Service
+from tests.support.tokens import token
+
+Attach = Callable[..., Awaitable[Client]]
+
+
+@pytest.fixture(scope="module", params=SERVERS)
+def service(request: pytest.FixtureRequest, redis_server: RedisServer) -> Iterator[Service]:
+    service = Service(redis_server.url, request.param, TEST_TOKEN_GRACE_SECONDS="0").start()
+    yield service
+    service.stop()
+
+
+async def known(service: Service, attach: Attach, shown: str) -> Client:
+    client = await attach(service, connect=False)
+    reply = await client.ask(connect={"token": shown})
+    assert "connect" in reply
+    assert await client.push("state") == {"live": True}
+    return client
+
+
+async def test_a_user_hears_what_is_for_him_alone(service: Service, attach: Attach) -> None:
+    client = await known(service, attach, token("42"))
+    stranger = await known(service, attach, token("43"))
+    nobody = await attach(service)
+    await client.subscribe("public:orders#42")
+    for other in (stranger, nobody):
+        refused = await other.ask(subscribe={"channel": "public:orders#42"})
+        assert refused["error"] == {"code": 103, "message": "permission denied"}
+    await asyncio.to_thread(service.publish, "public:orders#42", "yours")
+    assert await client.data() == "yours"
+
+
+async def test_members_alone_listen_and_speak(service: Service, attach: Attach) -> None:
+    client, nobody = await known(service, attach, token()), await attach(service)
+    await client.subscribe("members:hall")
+    assert "publish" in await client.ask(publish={"channel": "members:hall", "data": "hi"})
+    assert await client.data() == "hi"
+    assert (await nobody.ask(subscribe={"channel": "members:hall"}))["error"]["code"] == 103
+
+
+async def test_a_subscription_token_opens_a_closed_channel(
+    service: Service, attach: Attach
+) -> None:
+    client = await known(service, attach, token("42"))
+    shown = token("42", channel="closed")
+    reply = await client.ask(subscribe={"channel": "closed", "token": shown})
+    assert reply["subscribe"]["expires"] is True
+    assert 0 < reply["subscribe"]["ttl"] <= 60
+    await asyncio.to_thread(service.publish, "closed", 1)
+    assert await client.data() == 1
+
+
+async def test_who_shows_no_new_token_is_closed_with_3005(service: Service, attach: Attach) -> None:
+    client = await known(service, attach, token(seconds=1))
+    assert (await client.closed(seconds=10))[0] == 3005
+
+
+async def test_who_shows_a_new_token_stays(service: Service, attach: Attach) -> None:
+    client = await known(service, attach, token(seconds=1))
+    leaver = await known(service, attach, token(seconds=1))
+    assert (await client.ask(refresh={"token": token()}))["refresh"]["expires"] is True
+    assert (await leaver.closed(seconds=10))[0] == 3005
+    assert "ping" in await client.ask(ping={})
+
+
+async def test_a_subscription_that_expires_ends_and_the_connection_stays(
+    service: Service, attach: Attach
+) -> None:
+    client = await known(service, attach, token())
+    for channel, seconds in (("brief", 1), ("renewed", 1), ("long", 60)):
+        shown = token(channel=channel, seconds=seconds)
+        assert "subscribe" in await client.ask(subscribe={"channel": channel, "token": shown})
+    renewal = {"channel": "renewed", "token": token(channel="renewed")}
+    assert "sub_refresh" in await client.ask(sub_refresh=renewal)
+    message = await client.next(seconds=10)
+    assert message == {
+        "push": {"channel": "brief", "unsubscribe": {"code": 2501, "reason": "expired"}}
+    }
+    receipt = await asyncio.to_thread(service.publish, "brief", 1)
+    assert receipt["nodes"] == 0
+    for channel in ("renewed", "long"):
+        await asyncio.to_thread(service.publish, channel, channel)
+        assert await client.data() == channel
+
+
+@pytest.mark.parametrize("shown", ["forged", token()[:-4] + "AAAA"])
+async def test_who_shows_a_forged_token_is_closed_with_3500(
+    service: Service, attach: Attach, shown: str
+) -> None:
+    client = await attach(service, connect=False)
+    await client.tell(connect={"token": shown})
+    assert (await client.closed())[0] == 3500
+
+
+async def test_who_shows_an_expired_token_is_told_so(service: Service, attach: Attach) -> None:
+    client = await attach(service, connect=False)
+    refused = await client.ask(connect={"token": token(seconds=-60)})
+    assert refused["error"] == {"code": 109, "message": "token expired"}
+    assert "connect" in await client.ask(connect={"token": token()})
+
+
+def test_no_token_is_ever_logged(service: Service) -> None:
+    """Runs after or before the others: what they showed begins like every token of these."""
+    assert token().split(".")[0] not in service.log
