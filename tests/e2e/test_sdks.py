@@ -17,6 +17,7 @@ import pytest
 from tests.support.eventually import eventually
 from tests.support.redis_server import RedisServer
 from tests.support.service import SERVERS, Service
+from tests.support.tokens import token
 
 SDK = Path(__file__).parent / "sdk"
 
@@ -178,6 +179,62 @@ async def test_centrifuge_js_goes_on_after_a_restart_of_redis(
     rest = (await asyncio.wait_for(node.stdout.read(), 20)).decode().splitlines()
     assert await node.wait() == 0
     assert [json.loads(line)["event"] for line in rest] == ["publication", "disconnected"]
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+async def test_centrifuge_python_shows_tokens_and_renews_them(service: Service) -> None:
+    """It is asked for another token before one expires, and nothing is interrupted by that."""
+    asked: list[str] = []
+
+    async def get_token(channel: str = "") -> str:
+        asked.append(channel)
+        return token(seconds=2, **({"channel": channel} if channel else {}))
+
+    recorder = Recorder()
+    client = centrifuge.Client(service.ws, events=recorder, get_token=get_token)
+    await client.connect()
+    closed = client.new_subscription("closed", events=Ear(recorder), get_token=get_token)
+    await closed.subscribe()
+    await eventually(lambda: recorder.of("subscribed"))
+    other = client.new_subscription("public:orders#43", events=Ear(recorder))
+    await other.subscribe()
+    await eventually(lambda: recorder.of("unsubscribed"))
+    assert recorder.of("unsubscribed")[0].code == 103
+    await eventually(lambda: asked.count("") >= 2 and asked.count("closed") >= 2, seconds=10)
+    await asyncio.to_thread(service.publish, "closed", "after")
+    await eventually(lambda: recorder.of("publication"))
+    assert len(recorder.of("connected")) == len(recorder.of("subscribed")) == 1
+    await client.disconnect()
+    await eventually(lambda: recorder.of("disconnected"))
+    del client, closed, other
+    gc.collect()
+
+
+@pytest.mark.node
+async def test_centrifuge_js_shows_tokens_and_renews_them(service: Service) -> None:
+    node = await asyncio.create_subprocess_exec(
+        *("node", "tokens.mjs", service.ws),
+        cwd=SDK,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    )
+    assert node.stdin is not None
+    assert node.stdout is not None
+    events: list[dict[str, Any]] = []
+    asked: list[str] = []
+    while asked.count("") < 2 or asked.count("closed") < 2:
+        events.append(json.loads(await asyncio.wait_for(node.stdout.readline(), 20)))
+        if events[-1]["event"] == "token":
+            asked.append(events[-1].get("channel", ""))
+            claims = {"channel": asked[-1]} if asked[-1] else {}
+            node.stdin.write(f"{token(seconds=2, **claims)}\n".encode())
+    await asyncio.to_thread(service.publish, "closed", "end")
+    rest = (await asyncio.wait_for(node.stdout.read(), 20)).decode().splitlines()
+    assert await node.wait() == 0
+    kinds = [event["event"] for event in [*events, *map(json.loads, rest)]]
+    assert kinds.count("connected") == kinds.count("subscribed") == 1
+    assert kinds[-2:] == ["publication", "disconnected"]
+    assert {"event": "refused", "code": 103} in events
 
 
 @pytest.fixture
