@@ -9,13 +9,17 @@ from typing import Any
 
 from channels.consumer import AsyncConsumer
 from django.conf import settings
+from django.db import Error as DatabaseError
 from django.http.request import split_domain_port, validate_host
 
 from realtime import wiring
+from realtime.auth import session_identity
 from realtime.codes import SERVER_ERROR
 from realtime.conversation import Conversation
 from realtime.driver import WIRE
-from realtime.origins import may_connect
+from realtime.errors import Forbidden
+from realtime.identity import ANONYMOUS, Identity
+from realtime.origins import is_own_page, may_connect
 
 logger = logging.getLogger(__name__)
 
@@ -29,21 +33,25 @@ class RealtimeConsumer(AsyncConsumer):  # type: ignore[misc]  # Channels has no 
     """One WebSocket connection.
 
     A Channels consumer without Channels' dispatch: that starts a task for every message and hops to
-    a thread and back to look after database connections, ~125 µs each (ADR-0003). Nothing here
-    touches a database.
+    a thread and back to look after database connections, ~125 µs each (ADR-0003). The database is
+    asked once, before accept, whose session it is.
     """
 
     async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
         """Serve the connection until either side ends it (ASGI 3)."""
         await receive()  # websocket.connect
-        if not _is_welcome(scope):
+        try:
+            identity = await _identity(scope)
+        except (Forbidden, DatabaseError) as error:
+            if isinstance(error, DatabaseError):
+                logger.error("cannot read whose session it is: %s", ascii(str(error))[:200])
             await send({"type": "websocket.close"})  # before accept: the server answers 403
             return
         await send({"type": "websocket.accept"})
         task = asyncio.current_task()
         assert task is not None  # noqa: S101 - ASGI apps run in tasks
         wire = scope.get("extensions", {}).get(WIRE)
-        conversation = wiring.node().running_hub().attach(send, task, wire)
+        conversation = wiring.node().running_hub().attach(send, task, wire, identity)
         try:
             await _listen(conversation, receive)
         except asyncio.CancelledError:
@@ -74,14 +82,22 @@ async def _listen(conversation: Conversation, receive: Receive) -> None:
             turn_began = loop.time()
 
 
-def _is_welcome(scope: MutableMapping[str, Any]) -> bool:
+async def _identity(scope: MutableMapping[str, Any]) -> Identity:
+    """Return whom the transport knows the client to be.
+
+    Raises:
+        Forbidden: Its page may not connect.
+        DatabaseError: Its session cannot be read.
+    """
     origins = [value.decode("latin-1") for name, value in scope["headers"] if name == b"origin"]
-    if may_connect(origins, _own_host(scope), wiring.settings().allowed_origins):
-        return True
-    logger.warning(
-        "refused a connection from a page of %s: see REALTIME_ALLOWED_ORIGINS", ascii(origins)[:200]
-    )
-    return False
+    host = _own_host(scope)
+    if not may_connect(origins, host, wiring.settings().allowed_origins):
+        logger.warning(
+            "refused a connection from a page of %s: see REALTIME_ALLOWED_ORIGINS",
+            ascii(origins)[:200],
+        )
+        raise Forbidden
+    return await session_identity(scope) if is_own_page(origins, host) else ANONYMOUS
 
 
 def _own_host(scope: MutableMapping[str, Any]) -> str | None:

@@ -31,13 +31,22 @@ def may_connect(origins: Sequence[str], host: str | None, allowed: Sequence[str]
     origin = _parsed(origins[0])
     if origin is None:
         return False
-    if host is not None and _is_same_host(origin, host):
-        return True
-    return any(
+    return is_own_page(origins, host) or any(
         _identity(origin) == _identity(other)
         for other in map(_parsed, allowed)
         if other is not None
     )
+
+
+def is_own_page(origins: Sequence[str], host: str | None) -> bool:
+    """Tell whether the page that connects is one of this service, whose cookies count.
+
+    Args:
+        origins: All ``Origin`` headers of the handshake.
+        host: As for `may_connect`.
+    """
+    origin = _parsed(origins[0]) if len(origins) == 1 else None
+    return origin is not None and host is not None and _is_same_host(origin, host)
 
 
 def _parsed(origin: str) -> SplitResult | None:

@@ -1,0 +1,22 @@
+"""The foreign host project with users: sessions in a database, which the app itself needs not."""
+
+from __future__ import annotations
+
+import os
+
+from tests.settings import *  # noqa: F403 - that is what it is
+from tests.settings import INSTALLED_APPS as WITHOUT_USERS
+
+INSTALLED_APPS = [
+    *WITHOUT_USERS,
+    "django.contrib.auth",
+    "django.contrib.contenttypes",
+    "django.contrib.sessions",
+]
+DATABASES = {
+    "default": {
+        "ENGINE": "django.db.backends.sqlite3",
+        "NAME": os.environ.get("TEST_DATABASE", ":memory:"),
+    }
+}
+DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
