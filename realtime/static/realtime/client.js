@@ -53,6 +53,8 @@
  * @property {number} refetchAfterMs wait so long before fetching what was missed: other browsers missed it too
  *
  * @typedef {object} Options
+ * @property {() => string | Promise<string>} [getToken] asked for a connection token before each connection is made and
+ *   before the token expires; "" is nobody. On the service's own pages the session does as well
  * @property {string} [url] default "/connection/websocket" on this origin; relative, http(s) and ws(s) are fine
  * @property {new (url: string) => WebSocket} [WebSocket] the constructor, where the platform has none
  * @property {() => number} [random] 0 ≤ x < 1, for the jitter
@@ -62,6 +64,8 @@
  * @property {number} [answerMs] how long a command may stay unanswered
  * @property {number} [latencyEveryMs] how often the round trip is measured while the page is visible
  * @property {number} [refetchWindowMs] `refetchAfterMs` is drawn from 0 to this
+ *
+ * @typedef {(asked: {channel: string}) => string | Promise<string>} GetChannelToken
  *
  * @typedef {object} Answer a reply to one command
  * @property {any} [result]
@@ -76,6 +80,8 @@
  * @typedef {object} Feed what the connection keeps of one subscription
  * @property {Subscription} face
  * @property {PositionTracker} tracker
+ * @property {GetChannelToken | undefined} getToken
+ * @property {object | null} fetching the token that is being fetched for it
  * @property {"subscribing" | "subscribed" | "unsubscribed"} state
  * @property {Command | null} asked the subscribe command that waits for its reply
  * @property {number} failures subscribes refused for now, one after the other
@@ -93,6 +99,7 @@ const OPTIONS = {
   refetchWindowMs: 10_000, // ten thousand browsers: a thousand fetches a second
 };
 
+const LONGEST_TIMER_MS = 2 ** 31 - 1; // longer ones fire at once
 const DEFAULT_PING_SECONDS = 25; // what Centrifugo sends; ours names it in the connect reply
 const STABLE_MS = 5_000; // a connection that lived so long starts the back-off anew
 const PROBE_MS = 5_000; // after waking up or a change of network the server has so long to say something
@@ -338,6 +345,9 @@ export class Connection extends EventTarget {
   #notLive = null;
   #outageAt = 0;
   #measuring = false;
+  /** @type {object | null} the attempt whose token is being fetched */
+  #fetching = null;
+  #refreshFailures = 0;
   #timers = new Timers();
   /** @type {Readonly<State>} */
   #state = Object.freeze({ state: "connecting", reason: "", retryInMs: null, latencyMs: null });
@@ -363,16 +373,18 @@ export class Connection extends EventTarget {
    * channel returns the same subscription.
    *
    * @param {string} channel
+   * @param {{getToken?: GetChannelToken}} [options] getToken is asked for a subscription token, before each subscribe
+   *   and before the token expires; for channels that are closed otherwise
    * @returns {Subscription}
    */
-  subscribe(channel) {
+  subscribe(channel, { getToken } = {}) {
     const existing = this.#feeds.get(channel);
     if (existing) return existing.face;
     if (this.#state.state === "closed") throw new RealtimeError("closed", "the connection is closed");
     if (this.#feeds.size >= MOST_SUBSCRIPTIONS) {
       throw new RealtimeError("too-many", `at most ${MOST_SUBSCRIPTIONS} subscriptions`);
     }
-    const feed = this.#newFeed(channel);
+    const feed = this.#newFeed(channel, getToken);
     this.#feeds.set(channel, feed);
     this.#ask(feed);
     return feed.face;
@@ -394,7 +406,7 @@ export class Connection extends EventTarget {
     if (bytes > COMMAND_BYTES) {
       throw new RealtimeError("too-large", `${bytes} bytes, the limit is ${COMMAND_BYTES}`);
     }
-    if (!this.#socket) throw new RealtimeError("not-connected", "not connected", { temporary: true });
+    if (!this.#socket && !this.#fetching) throw new RealtimeError("not-connected", "not connected", { temporary: true });
     if (this.#publishes >= MOST_PUBLISHES) {
       throw new RealtimeError("too-many", `${MOST_PUBLISHES} publishes wait already`, { temporary: true });
     }
@@ -419,24 +431,48 @@ export class Connection extends EventTarget {
   // --- the socket ---------------------------------------------------------------------------------------------------
 
   #open() {
+    this.#timers.set("connect", this.#options.answerMs, () => this.#lose("no-answer"));
+    const { getToken } = this.#options;
+    if (!getToken) return this.#dial("");
+    const fetching = (this.#fetching = {});
+    fetchToken(getToken).then(
+      (token) => {
+        if (this.#fetching === fetching) this.#dialSafely(token);
+      },
+      () => {
+        if (this.#fetching === fetching) this.#lose("no-token");
+      },
+    );
+  }
+
+  #dialSafely(/** @type {string} */ token) {
+    this.#fetching = null;
+    try {
+      this.#dial(token);
+    } catch (error) {
+      this.#lose(String(error));
+    }
+  }
+
+  #dial(/** @type {string} */ token) {
     const socket = new this.#options.WebSocket(this.#url);
     this.#socket = socket;
-    this.#timers.set("connect", this.#options.answerMs, () => this.#lose("no-answer"));
     // What a socket says after we have left it is of no interest.
     const current = (/** @type {(event: any) => void} */ then) => (/** @type {any} */ event) => {
       if (this.#socket === socket) then(event);
     };
-    socket.onopen = current(() => this.#greet());
+    socket.onopen = current(() => this.#greet(token));
     socket.onmessage = current((event) => this.#onFrame(event.data));
     socket.onclose = current((event) => this.#onClose(event.code, event.reason));
     socket.onerror = () => {}; // a close event follows and says more
   }
 
   /** Connect and all subscribes in one frame: one round trip until the first publication can come. */
-  #greet() {
+  #greet(/** @type {string} */ token) {
+    const shown = token ? `,"token":${JSON.stringify(token)}` : "";
     const waiting = this.#queue.splice(0);
     this.#send({
-      body: '"connect":{"name":"client.js"}',
+      body: `"connect":{"name":"client.js"${shown}}`,
       answered: (answer) => this.#onConnected(answer),
       lost: () => {},
       late: () => {}, // the timer "connect" runs since before the socket opened
@@ -457,9 +493,93 @@ export class Connection extends EventTarget {
     this.#pongs = result?.pong !== false;
     const seconds = result?.ping > 0 ? result.ping : DEFAULT_PING_SECONDS;
     this.#silenceMs = seconds * 1000 + this.#options.pingGraceMs;
+    this.#refreshIn(result);
     this.#watchSilence();
     this.#showServerState();
     this.#measure();
+  }
+
+  // --- tokens that expire -------------------------------------------------------------------------------------------
+
+  /** Show another token when this one expires; the server waits a little longer. */
+  #refreshIn(/** @type {{expires?: boolean, ttl?: number} | undefined} */ result) {
+    this.#refreshFailures = 0;
+    if (result?.expires) this.#timers.set("refresh", ttlMs(result), () => this.#refresh());
+  }
+
+  #refresh() {
+    const socket = this.#socket;
+    const { getToken } = this.#options;
+    if (!getToken) return; // then the server will close with 3005, and the session says who it is
+    fetchToken(getToken).then(
+      (token) => {
+        if (this.#socket === socket) this.#showToken(token);
+      },
+      () => {
+        if (this.#socket === socket) this.#refreshLater();
+      },
+    );
+  }
+
+  #showToken(/** @type {string} */ token) {
+    this.#send({
+      body: `"refresh":{"token":${JSON.stringify(token)}}`,
+      answered: ({ result, error }) => (error ? this.#refreshLater() : this.#refreshIn(result)),
+      lost: () => {},
+      late: () => this.#lose("no-answer"),
+    });
+  }
+
+  #refreshLater() {
+    const { retryFirstMs, retryMostMs, random } = this.#options;
+    const delay = backoffMs(this.#refreshFailures, retryFirstMs, retryMostMs, random());
+    this.#refreshFailures += 1;
+    this.#timers.set("refresh", delay, () => this.#refresh());
+  }
+
+  /**
+   * @param {Feed} feed
+   * @param {{expires?: boolean, ttl?: number} | undefined} result
+   */
+  #refreshFeedIn(feed, result) {
+    if (!result?.expires || !feed.getToken) return;
+    this.#timers.set(`refresh ${feed.face.channel}`, ttlMs(result), () => {
+      this.#withToken(feed, (token) => this.#showFeedToken(feed, token));
+    });
+  }
+
+  /**
+   * @param {Feed} feed
+   * @param {string} token
+   */
+  #showFeedToken(feed, token) {
+    if (feed.state !== "subscribed") return;
+    const channel = JSON.stringify(feed.face.channel);
+    this.#send({
+      body: `"sub_refresh":{"channel":${channel},"token":${JSON.stringify(token)}}`,
+      answered: ({ result }) => this.#refreshFeedIn(feed, result), // refused: the server will end it, and we ask anew
+      lost: () => {},
+      late: () => this.#lose("no-answer"),
+    });
+  }
+
+  /**
+   * Fetch a token for a subscription; what comes when it is no longer wanted is dropped.
+   *
+   * @param {Feed} feed
+   * @param {(token: string) => void} then
+   * @param {() => void} [otherwise]
+   */
+  #withToken(feed, then, otherwise = () => {}) {
+    const { getToken } = feed;
+    if (!getToken) return then("");
+    const fetching = (feed.fetching = {});
+    const current = (/** @type {(token: string) => void} */ next) => (/** @type {string} */ token) => {
+      if (feed.fetching !== fetching) return;
+      feed.fetching = null;
+      next(token);
+    };
+    fetchToken(() => getToken({ channel: feed.face.channel })).then(current(then), current(otherwise));
   }
 
   /**
@@ -521,6 +641,7 @@ export class Connection extends EventTarget {
   #leave(/** @type {number} */ code, /** @type {string} */ reason) {
     const socket = this.#socket;
     this.#socket = null;
+    this.#fetching = null;
     for (const feed of this.#feeds.values()) this.#interrupt(feed, this.#heardAt);
     const sent = [...this.#unanswered.values()];
     const unsent = this.#queue.splice(0);
@@ -666,8 +787,12 @@ export class Connection extends EventTarget {
 
   // --- subscriptions ------------------------------------------------------------------------------------------------
 
-  /** @returns {Feed} */
-  #newFeed(/** @type {string} */ channel) {
+  /**
+   * @param {string} channel
+   * @param {GetChannelToken | undefined} getToken
+   * @returns {Feed}
+   */
+  #newFeed(channel, getToken) {
     /** @type {Feed} */
     const feed = {
       face: new Subscription(channel, {
@@ -676,6 +801,8 @@ export class Connection extends EventTarget {
         unsubscribe: () => this.#unsubscribe(feed),
       }),
       tracker: new PositionTracker(),
+      getToken,
+      fetching: null,
       state: "subscribing",
       asked: null,
       failures: 0,
@@ -687,9 +814,22 @@ export class Connection extends EventTarget {
   /** Ask the server for the channel, if there is a server; otherwise `#greet` will. */
   #ask(/** @type {Feed} */ feed) {
     if (this.#socket?.readyState !== 1) return;
+    this.#withToken(
+      feed,
+      (token) => this.#askWith(feed, token),
+      () => this.#askLater(feed),
+    );
+  }
+
+  /**
+   * @param {Feed} feed
+   * @param {string} token
+   */
+  #askWith(feed, token) {
+    const shown = token ? `,"token":${JSON.stringify(token)}` : "";
     /** @type {Command} */
     const command = {
-      body: `"subscribe":{"channel":${JSON.stringify(feed.face.channel)}}`,
+      body: `"subscribe":{"channel":${JSON.stringify(feed.face.channel)}${shown}}`,
       answered: (answer) => {
         if (feed.asked === command) this.#onSubscribed(feed, answer);
       },
@@ -716,6 +856,7 @@ export class Connection extends EventTarget {
     tell(feed.face, "subscribed", { channel: feed.face.channel, ...position });
     this.#report(feed, missing);
     feed.completeAt = Date.now();
+    this.#refreshFeedIn(feed, result);
     this.#measure();
   }
 
@@ -812,7 +953,8 @@ export class Connection extends EventTarget {
   #interrupt(feed, completeAt) {
     if (feed.state === "subscribed") feed.completeAt = completeAt;
     feed.state = "subscribing";
-    feed.asked = null;
+    feed.asked = feed.fetching = null;
+    this.#timers.clear(`refresh ${feed.face.channel}`);
   }
 
   #unsubscribe(/** @type {Feed} */ feed) {
@@ -837,8 +979,9 @@ export class Connection extends EventTarget {
   #forget(/** @type {Feed} */ feed) {
     this.#feeds.delete(feed.face.channel);
     this.#timers.clear(`subscribe ${feed.face.channel}`);
+    this.#timers.clear(`refresh ${feed.face.channel}`);
     feed.state = "unsubscribed";
-    feed.asked = null;
+    feed.asked = feed.fetching = null;
   }
 
   // --- is anybody there? --------------------------------------------------------------------------------------------
@@ -989,6 +1132,16 @@ function asPosition(/** @type {unknown} */ result) {
 function asError(/** @type {unknown} */ value) {
   const { code, message, temporary } = asObject(value);
   return { code: asCount(code), message: asText(message ?? ""), temporary: temporary === true };
+}
+
+/** @returns {Promise<string>} */
+async function fetchToken(/** @type {() => string | Promise<string>} */ getToken) {
+  return asText(await getToken());
+}
+
+/** @returns {number} */
+function ttlMs(/** @type {{ttl?: number}} */ { ttl }) {
+  return Math.min(asCount(ttl ?? 0) * 1000, LONGEST_TIMER_MS);
 }
 
 /** The rule of the stock SDKs: worth another try. */
