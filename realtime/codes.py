@@ -65,6 +65,7 @@ class Refusal(NamedTuple):
 NOT_LIVE = Refusal(100, "the broker is away", temporary=True)
 NOT_PUBLISHED = Refusal(1001, "the broker is away: certainly not published", temporary=True)
 UNKNOWN_OUTCOME = Refusal(1002, "the broker did not answer: perhaps published", temporary=True)
+UNAUTHORIZED = Refusal(101, "unauthorized")
 PERMISSION_DENIED = Refusal(103, "permission denied")
 METHOD_NOT_FOUND = Refusal(104, "method not found")
 ALREADY_SUBSCRIBED = Refusal(105, "already subscribed")
@@ -77,6 +78,7 @@ REFUSALS = (
     NOT_LIVE,
     NOT_PUBLISHED,
     UNKNOWN_OUTCOME,
+    UNAUTHORIZED,
     PERMISSION_DENIED,
     METHOD_NOT_FOUND,
     ALREADY_SUBSCRIBED,

@@ -21,6 +21,7 @@ from realtime.codes import (
     LIMIT_EXCEEDED,
     PERMISSION_DENIED,
     TOKEN_EXPIRED,
+    UNAUTHORIZED,
     Close,
     Refusal,
 )
@@ -112,6 +113,7 @@ class Connection:
         "_channels_limit",
         "_greeting",
         "_identity",
+        "_is_refused",
         "_namespaces",
         "_protocol",
         "_strikes",
@@ -153,6 +155,7 @@ class Connection:
         self._tokens = tokens
         self._wall_seconds = wall_seconds
         self._identity = identity
+        self._is_refused = False  # for now: its token has expired
         self._channels: dict[str, Join] = {}
         self._strikes = 0
         self.connected = False
@@ -165,7 +168,8 @@ class Connection:
             case Connect():
                 return self._connect(command)
         if not self.connected:
-            return End(BAD_REQUEST)
+            # SDKs send their subscribes in the frame of a connect that may be refused for now.
+            return self._refuse(command.id, UNAUTHORIZED) if self._is_refused else End(BAD_REQUEST)
         match command:
             case Subscribe():
                 return self._subscribe(command)
@@ -206,6 +210,7 @@ class Connection:
             try:
                 self._identity = self._tokens.identity(command.token, now)
             except TokenExpired:
+                self._is_refused = True
                 return self._refuse(command.id, TOKEN_EXPIRED)
             except InvalidToken:
                 return End(INVALID_TOKEN)

@@ -52,6 +52,7 @@ def test_close_codes_are_centrifugos(name, code, comes_back):
         ("NOT_LIVE", 100),
         ("NOT_PUBLISHED", 1001),
         ("UNKNOWN_OUTCOME", 1002),
+        ("UNAUTHORIZED", 101),
         ("PERMISSION_DENIED", 103),
         ("METHOD_NOT_FOUND", 104),
         ("ALREADY_SUBSCRIBED", 105),

@@ -281,6 +281,7 @@ def test_who_shows_a_forged_token_does_not_come_back():
 def test_who_shows_an_expired_token_may_connect_with_another_one():
     connection = new()
     assert code(connection.decide(Connect(1, token(expires=NOW - 60)))) == 109
+    assert code(connection.decide(Subscribe(9, "public:news"))) == 101, "of the same frame"
     assert isinstance(connection.decide(Connect(2, token())), Greet)
 
 
