@@ -62,6 +62,7 @@ class Refusal(NamedTuple):
     temporary: bool = False
 
 
+INTERNAL_ERROR = Refusal(100, "internal error", temporary=True)
 NOT_LIVE = Refusal(100, "the broker is away", temporary=True)
 NOT_PUBLISHED = Refusal(1001, "the broker is away: certainly not published", temporary=True)
 UNKNOWN_OUTCOME = Refusal(1002, "the broker did not answer: perhaps published", temporary=True)
@@ -75,6 +76,7 @@ NOT_AVAILABLE = Refusal(108, "not available")
 TOKEN_EXPIRED = Refusal(109, "token expired")
 
 REFUSALS = (
+    INTERNAL_ERROR,
     NOT_LIVE,
     NOT_PUBLISHED,
     UNKNOWN_OUTCOME,

@@ -14,6 +14,7 @@ from urllib.parse import SplitResult, parse_qs, urlsplit
 
 from django.conf import settings as django_settings
 from django.core.exceptions import ImproperlyConfigured
+from django.utils.module_loading import import_string
 
 from realtime.errors import ConfigurationError
 from realtime.namespaces import Namespaces
@@ -49,6 +50,8 @@ class Settings:
     """What must be among a token's ``aud``; empty: anything."""
     token_grace_seconds: int = 25
     """What a client has to show another token when one has expired. Centrifugo 25."""
+    authorizer: str = ""
+    """Dotted path of your function ``(identity, channel, action) -> bool``, sync or async."""
     url: str = ""
     """Where the service runs, for `manage.py listen`, such as ``https://notify.example.com``."""
     namespaces: Mapping[str, Mapping[str, object]] = field(default_factory=dict)
@@ -132,6 +135,13 @@ def _is_http_url(text: str) -> bool:
     return parts.scheme in ("http", "https", "ws", "wss") and bool(parts.hostname)
 
 
+def _is_importable(text: str) -> bool:
+    try:
+        return not text or callable(import_string(text))
+    except ImportError:
+        return False
+
+
 def _parts(text: str) -> SplitResult | None:
     try:
         parts = urlsplit(text)
@@ -169,6 +179,7 @@ _TEXTS: dict[str, tuple[Callable[[str], Any], str]] = {
         "must be a public key as PEM, of RSA (2048 bits or more) or of the curve P-256",
     ),
     "token_audience": (lambda text: True, ""),
+    "authorizer": (_is_importable, "must be the dotted path of a function that can be imported"),
     "url": (_is_http_url, "must be an address such as https://notify.example.com"),
 }
 

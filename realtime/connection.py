@@ -71,6 +71,8 @@ class Join:
     namespace: Namespace
     ttl_seconds: int | None = None
     """After which the permission has to be shown anew."""
+    must_ask: bool = False
+    """Whether the host's authorizer decides."""
 
 
 class Renew(NamedTuple):
@@ -94,6 +96,8 @@ class Say:
 
     command: Publish
     publication: Publication
+    must_ask: bool = False
+    """Whether the host's authorizer decides."""
 
 
 class End(NamedTuple):
@@ -112,7 +116,7 @@ class Connection:
         "_channels",
         "_channels_limit",
         "_greeting",
-        "_identity",
+        "_has_authorizer",
         "_is_refused",
         "_namespaces",
         "_protocol",
@@ -120,6 +124,7 @@ class Connection:
         "_tokens",
         "_wall_seconds",
         "connected",
+        "identity",
     )
 
     def __init__(
@@ -133,6 +138,7 @@ class Connection:
         tokens: Tokens,
         wall_seconds: Callable[[], float],
         identity: Identity = ANONYMOUS,
+        has_authorizer: bool = False,
         channels_limit: int = CHANNELS_LIMIT,
     ) -> None:
         """Start as new.
@@ -146,6 +152,7 @@ class Connection:
             tokens: Say what the tokens that it shows are worth.
             wall_seconds: Tells the seconds since 1970, in which tokens count.
             identity: Whom the transport knows it to be; a token in its `Connect` says it anew.
+            has_authorizer: Whether there is somebody to ask where no rule of ours applies.
             channels_limit: How many channels it may listen to.
         """
         self._protocol = protocol
@@ -154,7 +161,8 @@ class Connection:
         self._greeting = (client, version, ping_seconds)
         self._tokens = tokens
         self._wall_seconds = wall_seconds
-        self._identity = identity
+        self.identity = identity
+        self._has_authorizer = has_authorizer
         self._is_refused = False  # for now: its token has expired
         self._channels: dict[str, Join] = {}
         self._strikes = 0
@@ -208,14 +216,14 @@ class Connection:
         now = self._wall_seconds()
         if command.token:
             try:
-                self._identity = self._tokens.identity(command.token, now)
+                self.identity = self._tokens.identity(command.token, now)
             except TokenExpired:
                 self._is_refused = True
                 return self._refuse(command.id, TOKEN_EXPIRED)
             except InvalidToken:
                 return End(INVALID_TOKEN)
         self.connected = True
-        ttl = self._identity.ttl_seconds(now)
+        ttl = self.identity.ttl_seconds(now)
         return Greet(self._protocol.connected(command.id, *self._greeting, ttl), ttl)
 
     def _refresh(self, command: Refresh) -> Decision:
@@ -226,9 +234,9 @@ class Connection:
             return End(EXPIRED)
         except InvalidToken:
             return End(INVALID_TOKEN)
-        if identity.user != self._identity.user:
+        if identity.user != self.identity.user:
             return End(INVALID_TOKEN)
-        self._identity = identity
+        self.identity = identity
         ttl = identity.ttl_seconds(now)
         client, version, _ = self._greeting
         return Renew("", self._protocol.refreshed(command, client, version, ttl), ttl)
@@ -243,7 +251,7 @@ class Connection:
             return self._refuse(command.id, TOKEN_EXPIRED)
         except InvalidToken:
             return self._refuse(command.id, PERMISSION_DENIED)
-        if not self._namespaces.may_subscribe(command.channel, self._identity, grant):
+        if not self._namespaces.may_subscribe(command.channel, self.identity, grant):
             return self._refuse(command.id, PERMISSION_DENIED)
         ttl = grant.ttl_seconds(now)
         client, version, _ = self._greeting
@@ -262,26 +270,34 @@ class Connection:
             except InvalidToken:
                 return self._refuse(command.id, PERMISSION_DENIED)
         namespace = self._namespaces.get(command.channel)
-        if namespace is None or not self._namespaces.may_subscribe(
-            command.channel, self._identity, grant
-        ):
+        allowed = self._namespaces.may_subscribe(command.channel, self.identity, grant)
+        if namespace is None or self._is_forbidden(allowed):
             return self._refuse(command.id, PERMISSION_DENIED)
         if len(self._channels) >= self._channels_limit:
             return self._refuse(command.id, LIMIT_EXCEEDED)
         ttl = None if grant is None else grant.ttl_seconds(now)
-        join = self._channels[command.channel] = Join(command.id, command.channel, namespace, ttl)
+        join = self._channels[command.channel] = Join(
+            command.id, command.channel, namespace, ttl, must_ask=allowed is None
+        )
         return join
+
+    def _is_forbidden(self, allowed: bool | None) -> bool:
+        """Tell whether the answer is no, without asking anybody."""
+        return allowed is False or (allowed is None and not self._has_authorizer)
 
     def _publish(self, command: Publish) -> Decision:
         subscribed = command.channel in self._channels
-        if not self._namespaces.may_publish(command.channel, self._identity, subscribed=subscribed):
+        allowed = self._namespaces.may_publish(
+            command.channel, self.identity, subscribed=subscribed
+        )
+        if self._is_forbidden(allowed):
             return self._refuse(command.id, PERMISSION_DENIED)
         try:
             publication = Publication.of(command.channel, decoded(command.data))
         except RequestError as error:
             return self._refuse(command.id, BAD_COMMAND._replace(message=str(error)))
         # The publication has the data now; while it waits, it should not be here twice.
-        return Say(command._replace(data=b""), publication)
+        return Say(command._replace(data=b""), publication, must_ask=allowed is None)
 
     def _refuse(self, command_id: int, refusal: Refusal) -> Reply:
         return Reply(self._protocol.refused(command_id, refusal))

@@ -16,8 +16,10 @@ from typing import TYPE_CHECKING
 from realtime.codes import (
     BAD_COMMAND,
     EXPIRED,
+    INTERNAL_ERROR,
     NOT_LIVE,
     NOT_PUBLISHED,
+    PERMISSION_DENIED,
     SERVER_ERROR,
     SUBSCRIPTION_EXPIRED,
     UNKNOWN_OUTCOME,
@@ -28,6 +30,7 @@ from realtime.connection import Connection, Decision, End, Greet, Join, Leave, R
 from realtime.driver import Driver
 from realtime.errors import BrokerError, OutcomeUnknown, RequestError
 from realtime.fanout import Listener
+from realtime.identity import Identity
 from realtime.protocols import BadFrame, Pong, WireProtocol
 from realtime.publication import Publication, Receipt
 from realtime.registry import Channel
@@ -41,16 +44,21 @@ WAITING_LIMIT = 256
 """Commands that wait to be answered; then the client is not read until some are."""
 WAITING_BYTES = 256 * 1024
 """Of what they publish; 256 publications of 64 KiB would be 16 MiB for each hostile client."""
+AUTHORIZE_SECONDS = 5.0
+"""How long the host may take to decide."""
 LIVE_SECONDS = 2.0
 """How long a subscribe waits for the broker; then it is refused as temporary: SDKs come again."""
 
 Publish = Callable[[Publication], Awaitable[Receipt]]
+Authorize = Callable[[Identity, str, str], Awaitable[bool]]
+"""Whether somebody may "subscribe" or "publish" on a channel."""
 
 
 class Conversation:
     """One connection on the hub's side, from accept to end."""
 
     __slots__ = (
+        "_asked",
         "_connection",
         "_ends",
         "_hub",
@@ -80,6 +88,7 @@ class Conversation:
         self._listeners: dict[str, tuple[Channel[Listener], Listener]] = {}
         self._publishing: asyncio.Task[Refusal | None] | None = None
         self._room: asyncio.Future[None] | None = None
+        self._asked: dict[Join, asyncio.Task[bool]] | None = None  # None: the host is asked nothing
         self._ends: dict[str, float] | None = None  # None: nothing expires
         self.driver = driver
 
@@ -114,6 +123,8 @@ class Conversation:
         self._todo = None
         if self._publishing is not None:
             self._publishing.cancel()
+        for task in (self._asked or {}).values():
+            task.cancel()
         for join in list(self._wanted):
             self._unwant(join)
         for name in list(self._listeners):
@@ -141,7 +152,10 @@ class Conversation:
     def _take(self, decision: Decision) -> None:
         """Do it at once if nothing waits before it and it need not wait itself."""
         if isinstance(decision, Join):
-            self._want(decision)
+            if decision.must_ask:
+                self._ask(decision)
+            else:
+                self._want(decision)
         if self._todo is None:
             if self._do(decision):
                 return
@@ -211,7 +225,39 @@ class Conversation:
             loop = asyncio.get_running_loop()
             self._timers[join] = loop.call_later(LIVE_SECONDS, self._give_up, join)
 
+    def _ask(self, join: Join) -> None:
+        """Let the host decide; all subscribes of a frame are asked about at once."""
+        task = asyncio.get_running_loop().create_task(self._is_allowed(join.channel, "subscribe"))
+        self._asked = self._asked or {}
+        self._asked[join] = task
+        task.add_done_callback(self._decided)
+
+    def _decided(self, task: asyncio.Task[bool]) -> None:
+        if not task.cancelled():
+            task.exception()  # or asyncio would complain when the client has gone meanwhile
+        self._advance()
+
+    async def _is_allowed(self, channel: str, action: str) -> bool:
+        async with asyncio.timeout(AUTHORIZE_SECONDS):
+            return bool(await self._hub.authorize(self._connection.identity, channel, action))
+
+    def _answer(self, join: Join, task: asyncio.Task[bool]) -> bool:
+        """Go on with a join as the host has decided."""
+        if not task.done():
+            return False
+        assert self._asked is not None  # noqa: S101 - the task is from there
+        del self._asked[join]
+        refusal = _refusal(task)
+        if refusal is None:
+            self._want(join)
+            return self._join(join)
+        self._connection.join_failed(join)
+        self.driver.say(self._protocol.refused(join.id, refusal))
+        return True
+
     def _join(self, join: Join) -> bool:
+        if self._asked and (task := self._asked.get(join)) is not None:
+            return self._answer(join, task)
         channel = self._wanted.get(join)
         if channel is None:
             self.driver.say(self._protocol.refused(join.id, NOT_LIVE))
@@ -270,6 +316,7 @@ class Conversation:
         for name, end in list((self._ends or {}).items()):
             if now < end or self.ended:
                 continue
+            self._renew(name, None)
             if not name:
                 self.end(EXPIRED)
             elif name in self._listeners:
@@ -281,9 +328,7 @@ class Conversation:
     def _say(self, say: Say) -> bool:
         """Publish; one at a time, so that a client's publications keep their order."""
         if self._publishing is None:
-            self._publishing = asyncio.get_running_loop().create_task(
-                self._published(say.publication)
-            )
+            self._publishing = asyncio.get_running_loop().create_task(self._published(say))
             self._publishing.add_done_callback(self._said)
             return False
         if not self._publishing.done():
@@ -296,9 +341,11 @@ class Conversation:
             self.driver.say(self._protocol.refused(say.command.id, refusal))
         return True
 
-    async def _published(self, publication: Publication) -> Refusal | None:
+    async def _published(self, say: Say) -> Refusal | None:
         try:
-            await self._hub.publish(publication)
+            if say.must_ask and (refusal := await self._forbids(say.publication.channel)):
+                return refusal
+            await self._hub.publish(say.publication)
         except OutcomeUnknown:
             return UNKNOWN_OUTCOME
         except BrokerError:
@@ -306,6 +353,15 @@ class Conversation:
         except RequestError as error:
             return BAD_COMMAND._replace(message=str(error))
         return None
+
+    async def _forbids(self, channel: str) -> Refusal | None:
+        """Let the host decide about a publish; return its no."""
+        task = asyncio.get_running_loop().create_task(self._is_allowed(channel, "publish"))
+        try:
+            await asyncio.wait({task})
+        finally:
+            task.cancel()
+        return _refusal(task)
 
     def _said(self, task: asyncio.Task[Refusal | None]) -> None:
         if task.cancelled():
@@ -315,6 +371,14 @@ class Conversation:
             self.end(SERVER_ERROR)
             return
         self._advance()
+
+
+def _refusal(task: asyncio.Task[bool]) -> Refusal | None:
+    """Return why not, when the host has decided or failed to."""
+    if (error := task.exception()) is None:
+        return None if task.result() else PERMISSION_DENIED
+    logger.error("the authorizer failed: the client is refused for now", exc_info=error)
+    return INTERNAL_ERROR
 
 
 def _bytes_of(decision: Decision) -> int:

@@ -22,7 +22,7 @@ from realtime.brokers import Broker, Message, Subscribed, Subscription
 from realtime.canary import SEND_EVERY_SECONDS, Canary
 from realtime.codes import SHUTDOWN
 from realtime.connection import CHANNELS_LIMIT, Connection
-from realtime.conversation import Conversation, Publish
+from realtime.conversation import Authorize, Conversation, Publish
 from realtime.driver import Driver, Send, Wire
 from realtime.envelope import opened
 from realtime.errors import BrokerError, BrokerUnavailable, EnvelopeError
@@ -71,6 +71,7 @@ class Hub:
         channels_limit: int = CHANNELS_LIMIT,
         tokens: Tokens | None = None,
         grace_seconds: int = GRACE_SECONDS,
+        authorize: Authorize | None = None,
     ) -> None:
         """Make a hub that does nothing yet.
 
@@ -84,6 +85,7 @@ class Hub:
             channels_limit: How many channels one connection may listen to.
             tokens: Say what clients' tokens are worth; without them, nothing.
             grace_seconds: What a client has to show another token when one has expired.
+            authorize: Asked where no rule of ours says yes or no.
         """
         self._broker = broker
         self._namespaces = namespaces
@@ -113,6 +115,8 @@ class Hub:
         self.dropped_envelopes = 0
         """Messages on the broker that were not ours."""
         self.grace_seconds = grace_seconds
+        self._has_authorizer = authorize is not None
+        self.authorize: Authorize = authorize or _nobody_may
         self.publish = publish
         self.registry: Registry[Listener] = Registry()
         self.fanout = Fanout(self._protocol)
@@ -214,6 +218,7 @@ class Hub:
             tokens=self._tokens,
             wall_seconds=time.time,
             identity=identity,
+            has_authorizer=self._has_authorizer,
             channels_limit=self._channels_limit,
         )
         driver = Driver(
@@ -496,6 +501,11 @@ def _backoff_seconds(failures: int) -> float:
     """Full jitter, so that the nodes of a service do not come back to Redis all at once."""
     shortest, longest = BACKOFF_SECONDS
     return random.uniform(0, min(longest, shortest * 2**failures))  # noqa: S311 - spreads load, hides nothing
+
+
+async def _nobody_may(identity: Identity, channel: str, action: str) -> bool:
+    """Stand in for the authorizer of a host that has none."""
+    return False
 
 
 def _nothing() -> None:

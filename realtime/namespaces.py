@@ -75,13 +75,16 @@ class Namespaces:
 
     def may_subscribe(
         self, channel: str, identity: Identity = ANONYMOUS, grant: Grant | None = None
-    ) -> bool:
+    ) -> bool | None:
         """Tell whether a client may subscribe; the first of these that applies decides.
 
         1. The namespace is not configured: no.
         2. The channel is for certain users (``#``): for them and nobody else.
         3. The client has a grant: if it is for this channel and this user.
-        4. The options of the namespace.
+        4. The options of the namespace allow it: yes.
+
+        Returns:
+            None where none of them applies: then the host's authorizer decides, or it is no.
         """
         namespace = self.get(channel)
         if namespace is None:
@@ -90,20 +93,22 @@ class Namespaces:
             return identity.user in users
         if grant is not None:
             return grant.channel == channel and grant.user == identity.user
-        return namespace.allow_subscribe_for_client and (
-            namespace.allow_subscribe_for_anonymous or not identity.is_anonymous
-        )
+        known = namespace.allow_subscribe_for_anonymous or not identity.is_anonymous
+        return True if namespace.allow_subscribe_for_client and known else None
 
     def may_publish(
         self, channel: str, identity: Identity = ANONYMOUS, *, subscribed: bool
-    ) -> bool:
-        """Tell whether a client may publish to the channel."""
+    ) -> bool | None:
+        """Tell whether a client may publish to the channel; None as for `may_subscribe`."""
         namespace = self.get(channel)
         if namespace is None:
             return False
         if subscribed and namespace.allow_publish_for_subscriber:
             return True
-        return namespace.allow_publish_for_client and self.may_subscribe(channel, identity)
+        may_subscribe = self.may_subscribe(channel, identity)
+        if may_subscribe is False:
+            return False
+        return True if may_subscribe and namespace.allow_publish_for_client else None
 
 
 BUILT_IN = {

@@ -9,15 +9,19 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from functools import cache, cached_property
+from inspect import iscoroutinefunction
 from typing import Any
 from weakref import WeakKeyDictionary
 
+from channels.db import database_sync_to_async
 from django.core.signals import setting_changed
+from django.utils.module_loading import import_string
 
 from realtime.api import Access
 from realtime.brokers.redis import RedisBroker
 from realtime.brokers.redis_sync import SyncRedisBroker
 from realtime.conf import PREFIX, ImproperSetting, Settings
+from realtime.conversation import Authorize
 from realtime.hub import Hub
 from realtime.namespaces import Namespaces
 from realtime.publisher import Publisher, SyncPublisher
@@ -47,6 +51,17 @@ def tokens() -> Tokens:
     if (public := key_of(settings().token_public_key)) is not None:
         keys[public[0]] = public[1]
     return Tokens(keys, audience=settings().token_audience)
+
+
+@cache
+def authorizer() -> Authorize | None:
+    """Return the host's function, made async; a sync one may use the database."""
+    if not settings().authorizer:
+        return None
+    function = import_string(settings().authorizer)
+    if iscoroutinefunction(function):
+        return function  # type: ignore[no-any-return]
+    return database_sync_to_async(function)  # type: ignore[no-any-return]
 
 
 @cache
@@ -92,6 +107,7 @@ class Node:
             channels_limit=settings().channels_per_connection,
             tokens=tokens(),
             grace_seconds=settings().token_grace_seconds,
+            authorize=authorizer(),
         )
 
     def running_hub(self) -> Hub:
@@ -160,7 +176,14 @@ def redis_url() -> str:
     return settings().redis_url
 
 
-_CACHED: tuple[Callable[..., Any], ...] = (settings, namespaces, tokens, access, sync_publisher)
+_CACHED: tuple[Callable[..., Any], ...] = (
+    settings,
+    namespaces,
+    tokens,
+    authorizer,
+    access,
+    sync_publisher,
+)
 
 
 def _forget(*, setting: str, **kwargs: object) -> None:

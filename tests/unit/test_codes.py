@@ -49,6 +49,7 @@ def test_close_codes_are_centrifugos(name, code, comes_back):
 @pytest.mark.parametrize(
     ("name", "code"),
     [
+        ("INTERNAL_ERROR", 100),
         ("NOT_LIVE", 100),
         ("NOT_PUBLISHED", 1001),
         ("UNKNOWN_OUTCOME", 1002),

@@ -1,0 +1,157 @@
+"""A host's own function decides where no rule of ours does: in order, in time, and alone."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+from django.test import override_settings
+
+from realtime import conversation, wiring
+from realtime.hub import Hub
+from realtime.identity import Identity
+from tests.support.eventually import eventually
+from tests.support.member import Member
+from tests.support.tokens import token
+
+HERE = "tests.integration.test_authorizer"
+asked: list[tuple[str, str, str]] = []
+gates: dict[str, asyncio.Event] = {}
+
+
+async def decide(identity: Identity, channel: str, action: str) -> bool:
+    """Say yes to members of a team on the channel that has its name."""
+    asked.append((identity.user, channel, action))
+    if channel in gates:
+        await gates[channel].wait()
+    if channel == "broken":
+        raise LookupError("the host has a bug")
+    return channel.startswith("team-") and not identity.is_anonymous
+
+
+def decide_slowly(identity: Identity, channel: str, action: str) -> bool:
+    """The same without async, as most hosts will write it."""
+    time.sleep(0.05)  # a query
+    return identity.user == "42"
+
+
+@pytest.fixture(params=["decide"])
+async def hub(request: pytest.FixtureRequest, wired: str) -> AsyncIterator[Hub]:
+    asked.clear()
+    gates.clear()
+    with override_settings(REALTIME_AUTHORIZER=f"{HERE}.{request.param}"):
+        hub = wiring.node().hub
+        hub.start()
+        await eventually(lambda: hub.live)
+        yield hub
+        await wiring.aclose()
+
+
+@pytest.fixture
+async def member(hub: Hub) -> AsyncIterator[Member]:
+    member = Member(hub)
+    await eventually(lambda: member.conversation)
+    member.say({"id": 1, "connect": {"token": token("42")}})
+    await member.until(2)
+    yield member
+    await member.leave()
+
+
+def answer(member: Member, number: int) -> dict[str, Any]:
+    [line] = [line for line in member.lines if line.get("id") == number]
+    return line
+
+
+async def answered(member: Member, number: int) -> dict[str, Any]:
+    await eventually(lambda: any(line.get("id") == number for line in member.lines))
+    return answer(member, number)
+
+
+async def test_the_host_says_who_may_subscribe(member: Member) -> None:
+    member.say({"id": 2, "subscribe": {"channel": "team-a"}})
+    assert "subscribe" in await answered(member, 2)
+    member.say({"id": 3, "subscribe": {"channel": "secret"}})
+    assert (await answered(member, 3))["error"]["code"] == 103
+    assert asked == [("42", "team-a", "subscribe"), ("42", "secret", "subscribe")]
+
+
+async def test_the_host_says_who_may_publish(member: Member) -> None:
+    member.say({"id": 2, "publish": {"channel": "team-a", "data": 1}})
+    assert "publish" in await answered(member, 2)
+    member.say({"id": 3, "publish": {"channel": "secret", "data": 1}})
+    assert (await answered(member, 3))["error"]["code"] == 103
+
+
+@pytest.mark.parametrize(
+    "channel", ["public:news", "public:news#42", "news#43", "absent:a", "public:news#43"]
+)
+async def test_the_host_is_not_asked_where_a_rule_decides(member: Member, channel: str) -> None:
+    member.say({"id": 2, "subscribe": {"channel": channel}})
+    await answered(member, 2)
+    assert asked == []
+
+
+async def test_all_channels_of_a_frame_are_asked_about_at_once_and_answered_in_order(
+    member: Member,
+) -> None:
+    gates.update({f"team-{n}": asyncio.Event() for n in range(3)})
+    subscribes = [{"id": n + 2, "subscribe": {"channel": f"team-{n}"}} for n in range(3)]
+    member.say(*subscribes, {"id": 9, "ping": {}})
+    await eventually(lambda: len(asked) == 3)
+    for n in (2, 1):
+        gates[f"team-{n}"].set()
+    assert len(member.lines) == 2, "the first one is still to be decided"
+    gates["team-0"].set()
+    await answered(member, 9)
+    assert [line["id"] for line in member.lines if "id" in line] == [1, 2, 3, 4, 9]
+
+
+async def test_a_host_that_fails_refuses_for_now_and_breaks_nothing(
+    member: Member, caplog: pytest.LogCaptureFixture
+) -> None:
+    member.say({"id": 2, "subscribe": {"channel": "broken"}})
+    member.say({"id": 3, "publish": {"channel": "broken", "data": 1}})
+    for number in (2, 3):
+        error = (await answered(member, number))["error"]
+        assert (error["code"], error["temporary"]) == (100, True)
+    member.say({"id": 4, "subscribe": {"channel": "team-a"}})
+    assert "subscribe" in await answered(member, 4)
+    assert "the host has a bug" in caplog.text
+
+
+async def test_a_host_that_does_not_decide_refuses_for_now(
+    member: Member, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(conversation, "AUTHORIZE_SECONDS", 0.05)
+    gates["team-a"] = asyncio.Event()
+    member.say({"id": 2, "subscribe": {"channel": "team-a"}})
+    assert (await answered(member, 2))["error"]["temporary"] is True
+    gates["team-a"].set()
+    member.say({"id": 3, "subscribe": {"channel": "team-a"}})
+    assert "subscribe" in await answered(member, 3)
+
+
+async def test_who_leaves_while_the_host_decides_leaves_nothing(hub: Hub, member: Member) -> None:
+    gates["team-a"] = asyncio.Event()
+    member.say({"id": 2, "subscribe": {"channel": "team-a"}})
+    await eventually(lambda: asked)
+    before = len(asyncio.all_tasks())
+    await member.leave()
+    await eventually(lambda: len(asyncio.all_tasks()) <= before - 2)  # its own, and the question
+    assert hub.registry.get("team-a") is None
+
+
+@pytest.mark.parametrize("hub", ["decide_slowly"], indirect=True)
+async def test_a_function_without_async_is_asked_in_a_thread(hub: Hub, member: Member) -> None:
+    loop = asyncio.get_running_loop()
+    began, turns = loop.time(), 0
+    member.say({"id": 2, "subscribe": {"channel": "anything"}})
+    while not any(line.get("id") == 2 for line in member.lines):
+        await asyncio.sleep(0.001)
+        turns += 1
+    assert "subscribe" in answer(member, 2)
+    assert loop.time() - began >= 0.05
+    assert turns > 5, "the loop went on meanwhile"
