@@ -493,7 +493,7 @@ export class Connection extends EventTarget {
     this.#pongs = result?.pong !== false;
     const seconds = result?.ping > 0 ? result.ping : DEFAULT_PING_SECONDS;
     this.#silenceMs = seconds * 1000 + this.#options.pingGraceMs;
-    this.#refreshIn(result);
+    this.#refreshAfter(result);
     this.#watchSilence();
     this.#showServerState();
     this.#measure();
@@ -502,7 +502,7 @@ export class Connection extends EventTarget {
   // --- tokens that expire -------------------------------------------------------------------------------------------
 
   /** Show another token when this one expires; the server waits a little longer. */
-  #refreshIn(/** @type {{expires?: boolean, ttl?: number} | undefined} */ result) {
+  #refreshAfter(/** @type {{expires?: boolean, ttl?: number} | undefined} */ result) {
     this.#refreshFailures = 0;
     if (result?.expires) this.#timers.set("refresh", ttlMs(result), () => this.#refresh());
   }
@@ -524,7 +524,7 @@ export class Connection extends EventTarget {
   #showToken(/** @type {string} */ token) {
     this.#send({
       body: `"refresh":{"token":${JSON.stringify(token)}}`,
-      answered: ({ result, error }) => (error ? this.#refreshLater() : this.#refreshIn(result)),
+      answered: ({ result, error }) => (error ? this.#refreshLater() : this.#refreshAfter(result)),
       lost: () => {},
       late: () => this.#lose("no-answer"),
     });
@@ -541,7 +541,7 @@ export class Connection extends EventTarget {
    * @param {Feed} feed
    * @param {{expires?: boolean, ttl?: number} | undefined} result
    */
-  #refreshFeedIn(feed, result) {
+  #refreshFeedAfter(feed, result) {
     if (!result?.expires || !feed.getToken) return;
     this.#timers.set(`refresh ${feed.face.channel}`, ttlMs(result), () => {
       this.#withToken(feed, (token) => this.#showFeedToken(feed, token));
@@ -557,7 +557,7 @@ export class Connection extends EventTarget {
     const channel = JSON.stringify(feed.face.channel);
     this.#send({
       body: `"sub_refresh":{"channel":${channel},"token":${JSON.stringify(token)}}`,
-      answered: ({ result }) => this.#refreshFeedIn(feed, result), // refused: the server will end it, and we ask anew
+      answered: ({ result }) => this.#refreshFeedAfter(feed, result), // refused: the server will end it, and we ask anew
       lost: () => {},
       late: () => this.#lose("no-answer"),
     });
@@ -856,7 +856,7 @@ export class Connection extends EventTarget {
     tell(feed.face, "subscribed", { channel: feed.face.channel, ...position });
     this.#report(feed, missing);
     feed.completeAt = Date.now();
-    this.#refreshFeedIn(feed, result);
+    this.#refreshFeedAfter(feed, result);
     this.#measure();
   }
 
