@@ -1,16 +1,22 @@
-"""Publishing from a host project's code: `publish`, `apublish`, `publish_on_commit`."""
+"""What a host project's code calls: publishing, and tokens for its pages."""
 
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Mapping
 from typing import Any
 
+import jwt
 from django.core.exceptions import SynchronousOnlyOperation
 from django.db import transaction
 
 from realtime import wiring
+from realtime.errors import ConfigurationError
+from realtime.names import checked_channel
 from realtime.publication import Publication, Receipt
+
+TOKEN_SECONDS = 600
 
 
 def publish(
@@ -100,6 +106,48 @@ def publish_on_commit(
     transaction.on_commit(
         lambda: wiring.sync_publisher().publish(publication), using=using, robust=True
     )
+
+
+def connection_token(user: Any, *, seconds: int = TOKEN_SECONDS) -> str:
+    """Return a token by which a client shows that it is this user's.
+
+    For pages of other hosts and for apps; on a page of the service's own host the session does it.
+
+    Args:
+        user: A user of Django, or the id of one as a string.
+        seconds: How long it holds; then the client has to fetch another one.
+
+    Raises:
+        ConfigurationError: REALTIME_TOKEN_SECRET is not set.
+    """
+    return _token({"sub": _id_of(user)}, seconds)
+
+
+def subscription_token(user: Any, channel: str, *, seconds: int = TOKEN_SECONDS) -> str:
+    """Return a token by which this user's client may listen to a channel that is closed otherwise.
+
+    Args:
+        user: A user of Django, or the id of one as a string; ``""`` for anonymous clients.
+        channel: Which.
+        seconds: How long it holds.
+
+    Raises:
+        InvalidName: That is no channel's name.
+        ConfigurationError: REALTIME_TOKEN_SECRET is not set.
+    """
+    return _token({"sub": _id_of(user), "channel": checked_channel(channel)}, seconds)
+
+
+def _token(claims: dict[str, str], seconds: int) -> str:
+    secret = wiring.settings().token_secret
+    if not secret:
+        raise ConfigurationError("REALTIME_TOKEN_SECRET", "is not set")
+    now = int(time.time())
+    return jwt.encode({**claims, "iat": now, "exp": now + seconds}, secret, "HS256")
+
+
+def _id_of(user: Any) -> str:
+    return user if isinstance(user, str) else str(user.pk or "")
 
 
 def _refuse_event_loop(sentence: str) -> None:
