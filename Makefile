@@ -24,6 +24,7 @@ test: $(DEV_READY) ## set everything up and run the tests
 	@status=0; \
 	$(PYTEST_DEBUG) || status=1; \
 	$(PYTEST_PLAIN) || status=1; \
+	$(PYTEST_FAULTS) || status=1; \
 	$(NODE_TESTS) || status=1; \
 	exit $$status
 
@@ -69,7 +70,9 @@ clean: ## remove all that was set up, built or cached here
 # PYTHONDEVMODE turns asyncio's debug mode on. Not for tests that start whole servers: the mode is
 # several times slower, and what breaks there on purpose has deadlines.
 PYTEST_DEBUG := PYTHONDEVMODE=1 $(BIN)/pytest -n auto --maxprocesses 4 --ignore=tests/e2e --ignore=tests/faults
-PYTEST_PLAIN := $(BIN)/pytest $(wildcard tests/e2e tests/faults)
+PYTEST_PLAIN := $(BIN)/pytest -n auto --maxprocesses 4 tests/e2e
+# One at a time: they put load on the machine, and what they wait for has deadlines.
+PYTEST_FAULTS := $(BIN)/pytest tests/faults
 
 # The modules that NOTIFIER_FAULTS=full makes bigger.
 UNDER_LOAD := under_load failover nodes tutorial
