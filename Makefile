@@ -24,11 +24,11 @@ test: $(DEV_READY) ## set everything up and run the tests
 	@status=0; \
 	$(PYTEST_DEBUG) || status=1; \
 	$(PYTEST_PLAIN) || status=1; \
-	$(PYTEST_FAULTS) || status=1; \
+	$(PYTEST_LOAD) || status=1; \
 	$(NODE_TESTS) || status=1; \
 	exit $$status
 
-test-faults: $(DEV_READY) ## the fault tests with 500 clients, up to 20 times each (takes half an hour)
+test-faults: $(DEV_READY) ## the fault tests with 500 clients, up to 20 times each (takes forty minutes)
 	NOTIFIER_FAULTS=full $(BIN)/pytest $(UNDER_LOAD:%=tests/faults/test_%.py)
 
 soak: $(DEV_READY) ## half an hour of load with a fault every ten seconds (SOAK_MINUTES=30)
@@ -70,12 +70,12 @@ clean: ## remove all that was set up, built or cached here
 # PYTHONDEVMODE turns asyncio's debug mode on. Not for tests that start whole servers: the mode is
 # several times slower, and what breaks there on purpose has deadlines.
 PYTEST_DEBUG := PYTHONDEVMODE=1 $(BIN)/pytest -n auto --maxprocesses 4 --ignore=tests/e2e --ignore=tests/faults
-PYTEST_PLAIN := $(BIN)/pytest -n auto --maxprocesses 4 tests/e2e
-# One at a time: they put load on the machine, and what they wait for has deadlines.
-PYTEST_FAULTS := $(BIN)/pytest tests/faults
-
 # The modules that NOTIFIER_FAULTS=full makes bigger.
 UNDER_LOAD := under_load failover nodes tutorial
+PYTEST_PLAIN := $(BIN)/pytest -n auto --maxprocesses 4 tests/e2e tests/faults \
+	$(UNDER_LOAD:%=--ignore=tests/faults/test_%.py)
+# One at a time: they put load on the machine, and what they wait for has deadlines.
+PYTEST_LOAD := $(BIN)/pytest $(UNDER_LOAD:%=tests/faults/test_%.py)
 
 NODE_TEST_FILES = $(wildcard tests/e2e/js/*.test.js tests/e2e/js/*.test.mjs)
 # Left out by name where there is no Node; under NOTIFIER_REQUIRE=node leaving out is failure.

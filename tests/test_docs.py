@@ -301,6 +301,27 @@ def test_every_test_that_is_named_exists():
     assert not missing
 
 
+def column(table: list[list[str]], at: int) -> int:
+    return sum(int(row[at].replace(",", "")) for row in table)
+
+
+def test_the_sums_in_the_readme_are_those_of_the_tables():
+    ours, tutorial = (
+        [row for row in rows(part) if row[0].strip("| ") != "" and row[1].isdigit()]
+        for part in section(page("semantics.md"), "## How it is proved").split("### The same load")
+    )
+    faults = [row for row in ours if not row[0].startswith("no fault")]
+    readme = (ROOT / "README.md").read_text()
+    for said in (
+        f"were broken {column(faults, 1):,} times",
+        f"{column(ours, 4):,} publications received",
+        f"{column(ours, 5):,} announced",
+        f"in {len(tutorial) - 1} kinds of fault",
+        f"lost {column(tutorial, 6):,} publications",
+    ):
+        assert said in readme, said
+
+
 # --- what an operator pastes ---
 
 

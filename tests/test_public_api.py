@@ -18,7 +18,8 @@ ROOT = Path(__file__).parent.parent
 
 
 def test_the_exported_names():
-    assert realtime.__all__ == ["__version__", "apublish", "publish", "publish_on_commit"]
+    publishing = ["apublish", "connection_token", "publish", "publish_on_commit"]
+    assert realtime.__all__ == ["__version__", *publishing, "subscription_token"]
 
 
 @pytest.mark.parametrize("name", realtime.__all__)
