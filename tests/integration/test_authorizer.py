@@ -144,6 +144,7 @@ async def test_who_leaves_while_the_host_decides_leaves_nothing(hub: Hub, member
     assert hub.registry.get("team-a") is None
 
 
+@pytest.mark.django_db(transaction=True)  # Channels looks after the thread's connections
 @pytest.mark.parametrize("hub", ["decide_slowly"], indirect=True)
 async def test_a_function_without_async_is_asked_in_a_thread(hub: Hub, member: Member) -> None:
     loop = asyncio.get_running_loop()
