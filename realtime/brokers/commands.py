@@ -131,11 +131,14 @@ def is_of_no_master(reply: Any) -> bool:
 
     Perhaps it was the master a moment ago. The connection would last, and the refusals with it.
     """
-    if isinstance(reply, list):
-        return any(map(is_of_no_master, reply))
-    if isinstance(reply, (exceptions.ReadOnlyError, exceptions.MasterDownError)):
-        return True
-    return isinstance(reply, exceptions.ResponseError) and str(reply).startswith("NOREPLICAS")
+    errors = reply if isinstance(reply, list) else (reply,)  # of EXEC: one level, a hundred answers
+    for error in errors:
+        if isinstance(error, exceptions.ResponseError) and (
+            isinstance(error, (exceptions.ReadOnlyError, exceptions.MasterDownError))
+            or str(error).startswith("NOREPLICAS")
+        ):
+            return True
+    return False
 
 
 def is_error_reply(error: Exception) -> bool:
