@@ -26,7 +26,7 @@ from realtime.codes import (
     Refusal,
 )
 from realtime.errors import InvalidToken, RequestError, TokenExpired
-from realtime.identity import ANONYMOUS, Identity
+from realtime.identity import ANONYMOUS, Grant, Identity
 from realtime.namespaces import Namespace, Namespaces
 from realtime.protocols import (
     BadFrame,
@@ -245,12 +245,9 @@ class Connection:
         if command.channel not in self._channels:
             return self._refuse(command.id, PERMISSION_DENIED)
         now = self._wall_seconds()
-        try:
-            grant = self._tokens.grant(command.token, now)
-        except TokenExpired:
-            return self._refuse(command.id, TOKEN_EXPIRED)
-        except InvalidToken:
-            return self._refuse(command.id, PERMISSION_DENIED)
+        grant = self._granted(command.token, now)
+        if isinstance(grant, Refusal):
+            return self._refuse(command.id, grant)
         if not self._namespaces.may_subscribe(command.channel, self.identity, grant):
             return self._refuse(command.id, PERMISSION_DENIED)
         ttl = grant.ttl_seconds(now)
@@ -261,14 +258,10 @@ class Connection:
     def _subscribe(self, command: Subscribe) -> Decision:
         if command.channel in self._channels:
             return self._refuse(command.id, ALREADY_SUBSCRIBED)
-        now, grant = self._wall_seconds(), None
-        if command.token:
-            try:
-                grant = self._tokens.grant(command.token, now)
-            except TokenExpired:
-                return self._refuse(command.id, TOKEN_EXPIRED)
-            except InvalidToken:
-                return self._refuse(command.id, PERMISSION_DENIED)
+        now = self._wall_seconds()
+        grant = self._granted(command.token, now) if command.token else None
+        if isinstance(grant, Refusal):
+            return self._refuse(command.id, grant)
         namespace = self._namespaces.get(command.channel)
         allowed = self._namespaces.may_subscribe(command.channel, self.identity, grant)
         if namespace is None or self._is_forbidden(allowed):
@@ -280,6 +273,15 @@ class Connection:
             command.id, command.channel, namespace, ttl, must_ask=allowed is None
         )
         return join
+
+    def _granted(self, token: str, now: float) -> Grant | Refusal:
+        """Return what a subscription token is worth."""
+        try:
+            return self._tokens.grant(token, now)
+        except TokenExpired:
+            return TOKEN_EXPIRED
+        except InvalidToken:
+            return PERMISSION_DENIED
 
     def _is_forbidden(self, allowed: bool | None) -> bool:
         """Tell whether the answer is no, without asking anybody."""

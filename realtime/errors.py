@@ -92,7 +92,7 @@ class Unauthorized(RequestError):
 
 
 class InvalidToken(Unauthorized):
-    """The token proves nothing; why, is for the log of the service."""
+    """The token proves nothing; the text says why, which a client is not told."""
 
     code = "invalid_token"
 

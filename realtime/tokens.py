@@ -24,7 +24,6 @@ TOKEN_CHARACTERS = 8 * 1024
 LEEWAY_SECONDS = 5.0
 """By which clocks may differ."""
 RSA_BITS = 2048  # RFC 7518 §3.3
-ALGORITHMS: Final = ("HS256", "RS256", "ES256")
 
 _NOT_BY_THEIR_CLOCK: Final[Any] = {
     # PyJWT would look at the clock; the audience is ours to check, since it is optional.
@@ -55,8 +54,7 @@ class Tokens:
         """Take the keys.
 
         Args:
-            keys: By algorithm, out of `ALGORITHMS`: a secret for HS256, a public key for the others
-                (as PyJWT takes it: PEM, or a key object).
+            keys: By algorithm: a secret for HS256, a public key (see `key_of`) for RS256 and ES256.
             audience: What must be among the token's ``aud``, if anything must.
         """
         self._keys = dict(keys)
@@ -70,6 +68,10 @@ class Tokens:
             InvalidToken: It never was, or is not yet.
         """
         claims, expires = self._claims(token, now)
+        if (
+            "channel" in claims
+        ):  # or whoever may listen to one channel could do all that its user may
+            raise InvalidToken("it is for a subscription (channel)")
         return Identity(_user(claims), expires)
 
     def grant(self, token: str, now: float) -> Grant:

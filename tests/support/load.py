@@ -24,6 +24,19 @@ STATE_SECONDS = 2.0  # within which a change of state must be pushed
 INSIST_EACH = 5  # every fifth publication has an idempotency key, and is repeated until it is out
 
 
+async def at_rate(per_second: int) -> AsyncIterator[int]:
+    """Yield so many numbers a second; who was held up for a second makes no avalanche after it."""
+    begin, done = time.monotonic(), 0
+    while True:
+        due = int((time.monotonic() - begin) * per_second)
+        if due - done > per_second:
+            done = due - per_second // 10
+        while done < due:
+            yield done
+            done += 1
+        await asyncio.sleep(0.01)
+
+
 class Load:
     """So many clients, so many publications a second, and the ledger of it."""
 
@@ -169,16 +182,9 @@ class Load:
 
     async def _publish(self) -> None:
         """Publish at the rate, whatever the answers are; when all publishers wait, so does this."""
-        begin, done = time.monotonic(), 0
-        while True:
-            due = int((time.monotonic() - begin) * self._per_second)
-            if due - done > self._per_second:  # nobody was free for a second: no avalanche after it
-                done = due - self._per_second // 10
-            while done < due:
-                publisher = await self._free.get()
-                done += 1
-                self._start(self._one(publisher, self._next_number()))
-            await asyncio.sleep(0.01)
+        async for _ in at_rate(self._per_second):
+            publisher = await self._free.get()
+            self._start(self._one(publisher, self._next_number()))
 
     async def _one(self, publisher: Publisher, number: int) -> None:
         channel = self.channels[number % len(self.channels)]

@@ -22,6 +22,7 @@ from channels_redis.pubsub import RedisPubSubChannelLayer
 from tests.support.eventually import eventually
 from tests.support.fault_proxy import FaultProxy
 from tests.support.lean_client import LeanClient
+from tests.support.load import at_rate
 from tests.support.redis_server import RedisServer
 from tests.support.scene import FULL, PAUSE_SECONDS, SIZE, Break, Scene
 from tests.support.service import Service
@@ -196,15 +197,8 @@ class TutorialLoad:
 
     async def _publish(self) -> None:
         """Publish at the rate, whatever becomes of it; when all views wait, so does this."""
-        begin, done = time.monotonic(), 0
-        while True:
-            due = int((time.monotonic() - begin) * self._per_second)
-            if due - done > self._per_second:  # nobody was free for a second: no avalanche after it
-                done = due - self._per_second // 10
-            while done < due:
-                await self._start_one(self.channels[done % len(self.channels)])
-                done += 1
-            await asyncio.sleep(0.01)
+        async for number in at_rate(self._per_second):
+            await self._start_one(self.channels[number % len(self.channels)])
 
     async def _one(self, channel: str, **fields: object) -> None:
         number = self._next_number()

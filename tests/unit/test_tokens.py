@@ -79,6 +79,7 @@ FORGED = {
     ),
     "another key": token(rsa.generate_private_key(65537, 2048), "RS256"),
     "another curve's key": token(ec.generate_private_key(ec.SECP256R1()), "ES256"),
+    "a subscription token": token(channel="public:a"),
     "no expiry": jwt.encode({"sub": "42"}, SECRET, "HS256"),
     "an expiry that is text": token(exp=str(NOW + 60)),
     "an expiry that is true": token(exp=True),
