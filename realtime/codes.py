@@ -31,6 +31,7 @@ NO_PONG = Close(3012, "no pong")
 INVALID_TOKEN = Close(3500, "invalid token")
 BAD_REQUEST = Close(3501, "bad request")
 STALE = Close(3502, "stale")
+FORCE_DISCONNECT = Close(3503, "force disconnect")
 
 CLOSES = (
     SHUTDOWN,
@@ -41,6 +42,7 @@ CLOSES = (
     INVALID_TOKEN,
     BAD_REQUEST,
     STALE,
+    FORCE_DISCONNECT,
 )
 
 

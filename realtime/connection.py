@@ -41,7 +41,7 @@ from realtime.protocols import (
     Unsubscribe,
     WireProtocol,
 )
-from realtime.publication import Publication, decoded
+from realtime.publication import Publication, client_info, decoded
 from realtime.tokens import Tokens
 
 CHANNELS_LIMIT = 128  # per connection; Centrifugo 128
@@ -295,11 +295,17 @@ class Connection:
         if self._is_forbidden(allowed):
             return self._refuse(command.id, PERMISSION_DENIED)
         try:
-            publication = Publication.of(command.channel, decoded(command.data))
+            publication = Publication.of(
+                command.channel, decoded(command.data), info=self._client_info()
+            )
         except RequestError as error:
             return self._refuse(command.id, BAD_COMMAND._replace(message=str(error)))
         # The publication has the data now; while it waits, it should not be here twice.
         return Say(command._replace(data=b""), publication, must_ask=allowed is None)
+
+    def _client_info(self) -> bytes:
+        client, _, _ = self._greeting
+        return client_info(self.identity.user, client, self.identity.info)
 
     def _refuse(self, command_id: int, refusal: Refusal) -> Reply:
         return Reply(self._protocol.refused(command_id, refusal))

@@ -29,12 +29,13 @@ class Envelope(NamedTuple):
 
     position: Position
     body: str
-    """What the publication says, still encoded: ``{"data":…,"tags":{…}}`` and no other field."""
+    """What it says, still encoded: ``{"data":…,"tags":{…},"info":{…}}`` and no other field."""
 
 
 class _Body(msgspec.Struct, forbid_unknown_fields=True):
     data: msgspec.Raw
     tags: dict[str, str] | None = None
+    info: dict[str, msgspec.Raw] | None = None
 
 
 _check = msgspec.json.Decoder(_Body).decode

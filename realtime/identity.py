@@ -14,6 +14,14 @@ class Identity(NamedTuple):
     """The id that the site gave; empty is nobody."""
     expires_at: float | None = None
     """Seconds since 1970 at which it has to be shown anew; None is never."""
+    info: str = ""
+    """What others are shown about it when it publishes, as compact JSON; empty is nothing."""
+    channels: tuple[str, ...] = ()
+    """Channels that it listens to by itself."""
+    session: str = ""
+    """Names the login that it came from, never its key; empty where there is none."""
+    stamp: str = ""
+    """Changes with the user's credentials (a password); empty where the site told none."""
 
     @property
     def is_anonymous(self) -> bool:

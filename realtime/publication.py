@@ -33,7 +33,7 @@ class Publication:
 
     channel: str
     body: bytes
-    """What the envelope carries: ``{"data":…,"tags":{…}}``, compact, without a newline."""
+    """What the envelope carries: ``{"data":…,"tags":{…},"info":{…}}``, compact, on one line."""
     idempotency_key: str | None = None
 
     @classmethod
@@ -45,6 +45,7 @@ class Publication:
         event: object = None,
         tags: object = None,
         idempotency_key: object = None,
+        info: bytes = b"",
     ) -> Publication:
         """Check everything and encode it.
 
@@ -55,6 +56,7 @@ class Publication:
             event: The event's name; delivered as the tag ``event``.
             tags: At most 16 names with string values.
             idempotency_key: The same key with the same content is published once in five minutes.
+            info: Who says it, if a client does: `client_info`, never what anybody sent.
 
         Raises:
             InvalidName: channel, event, a tag or the idempotency key breaks its rule.
@@ -62,7 +64,11 @@ class Publication:
             TooLarge: data or tags exceed their limits.
         """
         name = checked_channel(channel)
-        body = _Body(data=msgspec.Raw(_encoded(data)), tags=_all_tags(event, tags))
+        body = _Body(
+            data=msgspec.Raw(_encoded(data)),
+            tags=_all_tags(event, tags),
+            info=msgspec.Raw(info) if info else None,
+        )
         key = None if idempotency_key is None else checked_idempotency_key(idempotency_key)
         return cls(name, _encoder.encode(body), key)
 
@@ -83,6 +89,18 @@ class Receipt(NamedTuple):
     """Whether this is the answer to an earlier publish with the same idempotency key."""
 
 
+def client_info(user: str, client: str, info: str) -> bytes:
+    """Return who says something, as Centrifugo's ``ClientInfo``, in compact JSON.
+
+    Args:
+        user: Its user; empty is nobody.
+        client: The id of its connection.
+        info: What the site says about it, as compact JSON; empty is nothing.
+    """
+    said = _Info(user=user, client=client, conn_info=msgspec.Raw(info.encode()) if info else None)
+    return _encoder.encode(said)
+
+
 def decoded(raw: bytes) -> object:
     """Return the JSON value that somebody sent.
 
@@ -100,6 +118,13 @@ def decoded(raw: bytes) -> object:
 class _Body(msgspec.Struct, omit_defaults=True):
     data: msgspec.Raw
     tags: dict[str, str] | None = None
+    info: msgspec.Raw | None = None
+
+
+class _Info(msgspec.Struct, omit_defaults=True):
+    user: str
+    client: str
+    conn_info: msgspec.Raw | None = None
 
 
 def _plain(value: object) -> object:

@@ -205,7 +205,7 @@ def test_a_client_may_publish_where_everybody_may(connection):
     decision = connection.decide(Publish(2, "open:x", b'{ "n" : 1 }'))
     assert isinstance(decision, Say)
     assert decision.publication.channel == "open:x"
-    assert decision.publication.body == b'{"data":{"n":1}}'
+    assert decision.publication.body == (b'{"data":{"n":1},"info":{"user":"","client":"me"}}')
     assert decision.command.id == 2
 
 

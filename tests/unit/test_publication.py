@@ -16,7 +16,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from realtime.envelope import opened, sealed
 from realtime.errors import InvalidData, InvalidName, RequestError, TooLarge
+from realtime.gaps import Position
 from realtime.publication import (
     DATA_LIMIT,
     DEPTH_LIMIT,
@@ -24,6 +26,7 @@ from realtime.publication import (
     TAGS_LIMIT,
     Publication,
     Receipt,
+    client_info,
     decoded,
 )
 from tests.unit.strategies import anything_in_python, json_values
@@ -287,3 +290,14 @@ def test_decoded_raises_nothing_but_invalid_data(raw):
 def test_what_a_browser_could_not_parse_is_refused(raw):
     with pytest.raises(InvalidData):
         decoded(raw)
+
+
+def test_who_says_it_stands_beside_what_is_said() -> None:
+    info = client_info("42", "c1", '{"name":"Ada"}')
+    body = Publication.of("c", 1, info=info).body
+    assert body == b'{"data":1,"info":{"user":"42","client":"c1","conn_info":{"name":"Ada"}}}'
+    assert opened(sealed(Position("f" * 16, 1), body)).body == body.decode()
+
+
+def test_nobody_says_it_without_an_info() -> None:
+    assert client_info("", "c1", "") == b'{"user":"","client":"c1"}'

@@ -38,8 +38,14 @@
  * @property {any} data
  * @property {string | null} event the event's name, if the publisher gave one
  * @property {Readonly<Record<string, string>>} tags
+ * @property {Sender | null} sender the client that said it; null where your server did
  * @property {number | null} offset
  * @property {string | null} epoch
+ *
+ * @typedef {object} Sender who published from a page, in the server's words; nobody can say it of somebody else
+ * @property {string} user the user's id; "" is nobody
+ * @property {string} client the id of the connection
+ * @property {any} info what the site shows of the user, such as a name; null is nothing
  *
  * @typedef {object} Gap the `detail` of a `gap` event
  * @property {string} channel
@@ -895,6 +901,7 @@ export class Connection extends EventTarget {
       data: pub.data,
       event: typeof tags.event === "string" ? tags.event : null,
       tags,
+      sender: pub.info === undefined ? null : asSender(pub.info),
       offset: offset > 0 ? offset : null,
       epoch: offset > 0 ? (feed.tracker.position?.epoch ?? null) : null,
     });
@@ -1127,6 +1134,12 @@ function asText(/** @type {unknown} */ value) {
 function asPosition(/** @type {unknown} */ result) {
   const { positioned, epoch, offset } = asObject(result);
   return positioned ? { epoch: asText(epoch), offset: asCount(offset ?? 0) } : null;
+}
+
+/** @returns {Sender} */
+function asSender(/** @type {unknown} */ value) {
+  const { user, client, conn_info } = asObject(value);
+  return { user: asText(user ?? ""), client: asText(client ?? ""), info: conn_info ?? null };
 }
 
 function asError(/** @type {unknown} */ value) {
