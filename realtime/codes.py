@@ -28,6 +28,7 @@ SERVER_ERROR = Close(3004, "internal server error")
 EXPIRED = Close(3005, "connection expired")
 SLOW = Close(3008, "slow")
 NO_PONG = Close(3012, "no pong")
+TOO_MANY_REQUESTS = Close(3013, "too many requests")
 INVALID_TOKEN = Close(3500, "invalid token")
 BAD_REQUEST = Close(3501, "bad request")
 STALE = Close(3502, "stale")
@@ -39,6 +40,7 @@ CLOSES = (
     EXPIRED,
     SLOW,
     NO_PONG,
+    TOO_MANY_REQUESTS,
     INVALID_TOKEN,
     BAD_REQUEST,
     STALE,
@@ -76,6 +78,7 @@ LIMIT_EXCEEDED = Refusal(106, "limit exceeded")
 BAD_COMMAND = Refusal(107, "bad request")
 NOT_AVAILABLE = Refusal(108, "not available")
 TOKEN_EXPIRED = Refusal(109, "token expired")
+TOO_MANY_COMMANDS = Refusal(111, "too many requests", temporary=True)
 
 REFUSALS = (
     INTERNAL_ERROR,
@@ -90,4 +93,5 @@ REFUSALS = (
     BAD_COMMAND,
     NOT_AVAILABLE,
     TOKEN_EXPIRED,
+    TOO_MANY_COMMANDS,
 )

@@ -66,6 +66,16 @@ class Settings:
     """How often a connection is pinged. Centrifugo 25, Engine.IO 25; proxies cut at 60."""
     channels_per_connection: int = 128
     """How many channels one connection may listen to. Centrifugo 128."""
+    commands_per_second: int = 50
+    """Of one connection, in the long run. OWASP begins at 100 a minute, Centrifugo at no limit."""
+    commands_burst: int = 256
+    """Of one connection, at once; never less than two for each channel that it may listen to."""
+    publications_per_second: int = 10
+    """Of one connection, in the long run. Pusher 10."""
+    publications_burst: int = 50
+    """Of one connection, at once."""
+    connect_seconds: int = 5
+    """What a connection has to introduce itself. Centrifugo 10, NATS 2."""
 
     @classmethod
     def from_django(cls) -> Settings:
@@ -97,6 +107,11 @@ _RANGES: dict[str, tuple[float, float]] = {
     "ping_seconds": (1, 3600),
     "token_grace_seconds": (0, 3600),
     "channels_per_connection": (1, 1_000_000),
+    "commands_per_second": (1, 1_000_000),
+    "commands_burst": (1, 1_000_000),
+    "publications_per_second": (1, 1_000_000),
+    "publications_burst": (1, 1_000_000),
+    "connect_seconds": (1, 3600),
 }
 
 

@@ -44,7 +44,6 @@ from realtime.protocols import (
 from realtime.publication import Publication, client_info, decoded
 from realtime.tokens import Tokens
 
-CHANNELS_LIMIT = 128  # per connection; Centrifugo 128
 STRIKES = 3  # unreadable frames until the connection is closed; one may be a mistake
 
 
@@ -60,6 +59,8 @@ class Reply(NamedTuple):
     """Say this."""
 
     text: str
+    limit: str = ""
+    """The limit that was reached, if that is why."""
 
 
 @dataclass(slots=True, eq=False)
@@ -137,9 +138,9 @@ class Connection:
         ping_seconds: int,
         tokens: Tokens,
         wall_seconds: Callable[[], float],
+        channels_limit: int,
         identity: Identity = ANONYMOUS,
         has_authorizer: bool = False,
-        channels_limit: int = CHANNELS_LIMIT,
     ) -> None:
         """Start as new.
 
@@ -151,9 +152,9 @@ class Connection:
             ping_seconds: How often the client will hear a ping at the latest.
             tokens: Say what the tokens that it shows are worth.
             wall_seconds: Tells the seconds since 1970, in which tokens count.
+            channels_limit: How many channels it may listen to.
             identity: Whom the transport knows it to be; a token in its `Connect` says it anew.
             has_authorizer: Whether there is somebody to ask where no rule of ours applies.
-            channels_limit: How many channels it may listen to.
         """
         self._protocol = protocol
         self._namespaces = namespaces
@@ -267,7 +268,7 @@ class Connection:
         if namespace is None or self._is_forbidden(allowed):
             return self._refuse(command.id, PERMISSION_DENIED)
         if len(self._channels) >= self._channels_limit:
-            return self._refuse(command.id, LIMIT_EXCEEDED)
+            return self._refuse(command.id, LIMIT_EXCEEDED, "channels_per_connection")
         ttl = None if grant is None else grant.ttl_seconds(now)
         join = self._channels[command.channel] = Join(
             command.id, command.channel, namespace, ttl, must_ask=allowed is None
@@ -307,5 +308,5 @@ class Connection:
         client, _, _ = self._greeting
         return client_info(self.identity.user, client, self.identity.info)
 
-    def _refuse(self, command_id: int, refusal: Refusal) -> Reply:
-        return Reply(self._protocol.refused(command_id, refusal))
+    def _refuse(self, command_id: int, refusal: Refusal, limit: str = "") -> Reply:
+        return Reply(self._protocol.refused(command_id, refusal), limit)

@@ -31,7 +31,9 @@ from realtime.driver import Driver
 from realtime.errors import BrokerError, OutcomeUnknown, RequestError
 from realtime.fanout import Listener
 from realtime.identity import Identity
-from realtime.protocols import BadFrame, Pong, WireProtocol
+from realtime.limits import Throttle
+from realtime.protocols import BadFrame, Command, Pong, WireProtocol
+from realtime.protocols import Publish as PublishCommand
 from realtime.publication import Publication, Receipt
 from realtime.registry import Channel
 
@@ -66,6 +68,7 @@ class Conversation:
         "_protocol",
         "_publishing",
         "_room",
+        "_throttle",
         "_timers",
         "_todo",
         "_todo_bytes",
@@ -89,6 +92,7 @@ class Conversation:
         self._publishing: asyncio.Task[Refusal | None] | None = None
         self._room: asyncio.Future[None] | None = None
         self._asked: dict[Join, asyncio.Task[bool]] | None = None  # None: the host is asked nothing
+        self._throttle: Throttle | None = None  # None: it has not said anything yet
         self._ends: dict[str, float] | None = None  # None: nothing expires
         self.driver = driver
 
@@ -99,8 +103,8 @@ class Conversation:
 
     def receive(self, frame: str | None) -> None:
         """Take a frame from the client; None stands for one that is not text."""
-        if frame == self._protocol.PONG:  # nearly all that ten thousand idle connections ever say
-            self.driver.pong()
+        # An answer to a ping: nearly all that ten thousand idle connections ever say.
+        if frame == self._protocol.PONG and self.driver.pong():
             return
         with self.driver.corked():
             for decision in self._decisions(frame):
@@ -142,12 +146,31 @@ class Conversation:
         except BadFrame as error:
             commands, bad = list(error.good), error
         for command in commands:
-            if isinstance(command, Pong):
-                self.driver.pong()
-            elif decision := self._connection.decide(command):
-                yield decision
+            if isinstance(command, Pong) and self.driver.pong():
+                continue
+            why_not = self._throttled(command)
+            if why_not is None:
+                if decision := self._connection.decide(command):
+                    yield decision
+            elif isinstance(why_not, Close):
+                self.end(why_not)  # at once: what waits before it is part of the flood
+                return
+            elif not isinstance(command, Pong):
+                yield Reply(self._protocol.refused(command.id, why_not))
         if bad is not None:
             yield self._connection.bad_frame(bad)
+
+    def _throttled(self, command: Command) -> Refusal | Close | None:
+        """Return why a command is not even looked at, if it is one too many."""
+        if self._throttle is None:
+            self._throttle = Throttle(self._hub.limits.commands, self._hub.limits.publications)
+        now = asyncio.get_running_loop().time()
+        name, why_not = "commands", self._throttle.command(now)
+        if why_not is None and isinstance(command, PublishCommand):
+            name, why_not = "publications", self._throttle.publication(now)
+        if why_not is not None:
+            self._hub.reached.count(f"{name}_per_second")
+        return why_not
 
     def _take(self, decision: Decision) -> None:
         """Do it at once if nothing waits before it and it need not wait itself."""
@@ -204,6 +227,8 @@ class Conversation:
                 self._renew(decision.channel, decision.ttl_seconds)
             case Reply():
                 self.driver.say(decision.text)
+                if decision.limit:
+                    self._hub.reached.count(decision.limit)
             case Greet():
                 self.driver.say(decision.text)
                 self.driver.say(self._hub.welcome(self))

@@ -184,11 +184,12 @@ class Driver:
             self._watch(self)
             self._put(self._protocol.PING)
 
-    def pong(self) -> None:
-        """The client answered a ping."""
-        self.flow.ponged()
+    def pong(self) -> bool:
+        """The client answered a ping; return whether there was one to answer."""
+        was_owed = self.flow.ponged()
         if self._blocked and not self.ended:
             self._drain()
+        return was_owed
 
     @property
     def is_owed_an_answer(self) -> bool:

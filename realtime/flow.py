@@ -65,10 +65,12 @@ class Flow:
         self._pings.append(_PingSent(self.written, now))
         self.mark = self.written + self._step
 
-    def ponged(self) -> None:
-        """Record a pong; one that answers nothing is ignored, as some clients send them unasked."""
-        if self._pings:
-            self.acked = self._pings.pop(0).written
+    def ponged(self) -> bool:
+        """Record a pong; return whether it answers anything, as some clients send them unasked."""
+        if not self._pings:
+            return False
+        self.acked = self._pings.pop(0).written
+        return True
 
     def is_overdue(self, now: float) -> bool:
         """Tell whether the oldest unanswered ping has waited longer than `patience`."""

@@ -13,19 +13,29 @@ from realtime.codes import NO_PONG, STALE
 from realtime.driver import Driver
 
 TICK_SECONDS = 1.0
-STALE_SECONDS = 5.0  # from accept to `connect`; Centrifugo 10 s
 
 
 class Heartbeat:
     """The timer of a hub. Started and stopped by it."""
 
-    def __init__(self, ping_seconds: int, on_tick: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        ping_seconds: int,
+        connect_seconds: float,
+        *,
+        on_stale: Callable[[], None],
+        on_tick: Callable[[], None],
+    ) -> None:
         """Stand still until `start`.
 
         Args:
             ping_seconds: How often a connection is pinged.
+            connect_seconds: What a connection has to introduce itself.
+            on_stale: Called when one did not.
             on_tick: Called each second, after the connections were looked at.
         """
+        self._connect_seconds = connect_seconds
+        self._on_stale = on_stale
         self._loop = asyncio.get_running_loop()
         self._buckets: list[dict[Driver, None]] = [{} for _ in range(ping_seconds)]
         self._now_at = 0
@@ -48,7 +58,7 @@ class Heartbeat:
 
     def expect(self, driver: Driver) -> None:
         """A connection was accepted: it must introduce itself soon."""
-        self._newcomers[driver] = self._loop.time() + STALE_SECONDS
+        self._newcomers[driver] = self._loop.time() + self._connect_seconds
 
     def welcome(self, driver: Driver) -> int:
         """A connection introduced itself: ping it from now on; returns what `forget` needs."""
@@ -97,6 +107,7 @@ class Heartbeat:
             if now < deadline:
                 return  # they stand in the order in which they came
             driver.end(STALE)
+            self._on_stale()
 
     def _end_overdue(self, now: float) -> None:
         for driver in list(self._watched):

@@ -15,13 +15,14 @@ import time
 import uuid
 from collections.abc import Sequence
 from contextvars import copy_context
+from functools import partial
 from typing import Any
 
 from realtime import __version__
 from realtime.brokers import Broker, Message, Subscribed, Subscription
 from realtime.canary import SEND_EVERY_SECONDS, Canary
 from realtime.codes import SHUTDOWN
-from realtime.connection import CHANNELS_LIMIT, Connection
+from realtime.connection import Connection
 from realtime.conversation import Authorize, Conversation, Publish
 from realtime.driver import Driver, Send, Wire
 from realtime.envelope import opened
@@ -31,6 +32,7 @@ from realtime.flow import WINDOW_BYTES
 from realtime.gaps import Position
 from realtime.heartbeat import Heartbeat
 from realtime.identity import ANONYMOUS, Identity
+from realtime.limits import Limits, Reached
 from realtime.namespaces import Namespace, Namespaces
 from realtime.protocols import WireProtocol, centrifugo
 from realtime.registry import Arrival, Channel, Registry, State, UnexpectedConfirmation
@@ -65,10 +67,10 @@ class Hub:
         namespaces: Namespaces,
         publish: Publish,
         *,
+        limits: Limits,
         outbox_bytes: int = OUTBOX_BYTES,
         window_bytes: int = WINDOW_BYTES,
         ping_seconds: int = PING_SECONDS,
-        channels_limit: int = CHANNELS_LIMIT,
         tokens: Tokens | None = None,
         grace_seconds: int = GRACE_SECONDS,
         authorize: Authorize | None = None,
@@ -79,26 +81,33 @@ class Hub:
             broker: Where publications come from.
             namespaces: Say what clients may do.
             publish: Called for what clients publish.
+            limits: What clients may take.
             outbox_bytes: What may wait for one connection.
             window_bytes: What may be on its way to one client.
             ping_seconds: How often a connection is pinged.
-            channels_limit: How many channels one connection may listen to.
             tokens: Say what clients' tokens are worth; without them, nothing.
             grace_seconds: What a client has to show another token when one has expired.
             authorize: Asked where no rule of ours says yes or no.
         """
+        self.limits = limits
+        self.reached = Reached()
+        """How often which limit was reached."""
         self._broker = broker
         self._namespaces = namespaces
         self._protocol: WireProtocol = centrifugo
         self._outbox_bytes = outbox_bytes
         self._window_bytes = window_bytes
         self._ping_seconds = ping_seconds
-        self._channels_limit = channels_limit
         self._tokens = tokens or Tokens({})
         self._conversations: dict[Conversation, tuple[int, Listener] | None] = {}
         self._expiring: dict[Conversation, None] = {}
         self._everyone: Channel[Listener] = Channel("", Namespace())
-        self._heartbeat = Heartbeat(ping_seconds, self._ticked)
+        self._heartbeat = Heartbeat(
+            ping_seconds,
+            limits.connect_seconds,
+            on_stale=partial(self.reached.count, "connect_seconds"),
+            on_tick=self._ticked,
+        )
         self._node = f"!{secrets.token_hex(8)}"  # no client can name this channel
         self._owner: asyncio.Task[None] | None = None
         self._wishes = asyncio.Event()
@@ -219,7 +228,7 @@ class Hub:
             wall_seconds=time.time,
             identity=identity,
             has_authorizer=self._has_authorizer,
-            channels_limit=self._channels_limit,
+            channels_limit=self.limits.channels_per_connection,
         )
         driver = Driver(
             send,
@@ -482,6 +491,7 @@ class Hub:
     def _ticked(self) -> None:
         now = asyncio.get_running_loop().time()
         self._look_whether_live()
+        self._tell_limits(now)
         for conversation in list(self._expiring):
             if not conversation.expire(now):
                 self._expiring.pop(conversation, None)
@@ -495,6 +505,13 @@ class Hub:
             self._busy_at = now
         elif self.rest_after_seconds is not None and now - self._busy_at > self.rest_after_seconds:
             self._rest()
+
+    def _tell_limits(self, now: float) -> None:
+        for name, times in self.reached.news(now):
+            logger.warning(
+                "the limit %s was reached %d times", name, times,
+                extra={"limit": name, "reached": times},
+            )  # fmt: skip
 
 
 def _backoff_seconds(failures: int) -> float:

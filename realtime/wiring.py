@@ -23,6 +23,7 @@ from realtime.brokers.redis_sync import SyncRedisBroker
 from realtime.conf import PREFIX, ImproperSetting, Settings
 from realtime.conversation import Authorize
 from realtime.hub import Hub
+from realtime.limits import Limits, Rate
 from realtime.namespaces import Namespaces
 from realtime.publisher import Publisher, SyncPublisher
 from realtime.tokens import Tokens, key_of
@@ -65,6 +66,20 @@ def authorizer() -> Authorize | None:
 
 
 @cache
+def limits() -> Limits:
+    """Return what clients may take."""
+    given = settings()
+    # Who comes back subscribes to all its channels at once, and may have a token for each to renew.
+    commands_burst = max(given.commands_burst, 2 * given.channels_per_connection)
+    return Limits(
+        channels_per_connection=given.channels_per_connection,
+        commands=Rate(given.commands_per_second, commands_burst),
+        publications=Rate(given.publications_per_second, given.publications_burst),
+        connect_seconds=given.connect_seconds,
+    )
+
+
+@cache
 def access() -> Access:
     """Return who may use the HTTP API."""
     return Access(settings().api_key)
@@ -101,10 +116,10 @@ class Node:
             self.broker,
             namespaces(),
             self.publisher.publish,
+            limits=limits(),
             outbox_bytes=settings().outbox_bytes,
             window_bytes=settings().window_bytes,
             ping_seconds=settings().ping_seconds,
-            channels_limit=settings().channels_per_connection,
             tokens=tokens(),
             grace_seconds=settings().token_grace_seconds,
             authorize=authorizer(),
@@ -181,6 +196,7 @@ _CACHED: tuple[Callable[..., Any], ...] = (
     namespaces,
     tokens,
     authorizer,
+    limits,
     access,
     sync_publisher,
 )

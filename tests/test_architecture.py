@@ -18,8 +18,8 @@ ROOT = Path(__file__).parent.parent
 RULES = {
     "errors", "codes", "names", "namespaces", "publication", "envelope", "gaps", "outbox", "flow",
     "frames",
-    "identity", "tokens", "control", "registry", "connection", "canary", "origins", "outage",
-    "tracker", "protocols",
+    "identity", "tokens", "control", "limits", "registry", "connection", "canary", "origins",
+    "outage", "tracker", "protocols",
 }  # fmt: skip
 PUBLISHING = {"publisher"}
 DELIVERING = {"hub", "conversation", "driver", "fanout", "heartbeat"}

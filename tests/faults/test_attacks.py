@@ -10,13 +10,14 @@ from pathlib import Path
 import pytest
 
 from notifier.server import DRAIN_SECONDS, GRACEFUL_SECONDS, LINGER_SECONDS
-from realtime.heartbeat import STALE_SECONDS
+from realtime.conf import Settings
 from tests.e2e.test_launcher import Launched
 from tests.support.client import Client
 from tests.support.redis_server import RedisServer
 from tests.support.service import Service
 
 pytestmark = pytest.mark.faults
+SETTINGS = Settings()
 
 Serve = Callable[..., Service]
 Attach = Callable[..., Awaitable[Client]]
@@ -34,7 +35,7 @@ async def test_who_introduced_himself_while_the_node_was_stopped_is_not_sent_awa
     service.freeze()
     for client in clients:
         await client.tell(connect={})
-    await asyncio.sleep(STALE_SECONDS + 1)  # no condition to wait for: the time is the attack
+    await asyncio.sleep(SETTINGS.connect_seconds + 1)  # the time is the attack
     service.thaw()
     for client in clients:
         assert "connect" in await client.next()

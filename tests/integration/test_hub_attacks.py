@@ -28,6 +28,7 @@ from tests.support.redis_server import RedisServer
 def wired(own_redis: RedisServer, settings: Any) -> str:
     """Attacks break what they use, so each has a Valkey of its own."""
     settings.REALTIME_REDIS_URL = own_redis.url
+    settings.REALTIME_COMMANDS_BURST = settings.REALTIME_PUBLICATIONS_BURST = 10_000
     return "rt"
 
 

@@ -142,7 +142,8 @@ async def test_a_client_that_publishes_while_redis_is_frozen_is_not_read_without
     serve: Callable[..., Service],
     attach: Callable[..., Awaitable[Client]],
 ) -> None:
-    service = serve(own_redis.url, "framed")
+    many = {f"TEST_{name}_BURST": str(2 * COUNT) for name in ("COMMANDS", "PUBLICATIONS")}
+    service = serve(own_redis.url, "framed", **many)
     client = await attach(service)
     await client.subscribe("chat:room")
     before = service.resident_bytes

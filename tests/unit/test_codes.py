@@ -36,6 +36,7 @@ def test_each_close_code_means_one_thing():
         ("EXPIRED", 3005, True),
         ("SLOW", 3008, True),
         ("NO_PONG", 3012, True),
+        ("TOO_MANY_REQUESTS", 3013, True),
         ("INVALID_TOKEN", 3500, False),
         ("BAD_REQUEST", 3501, False),
         ("STALE", 3502, False),
@@ -61,8 +62,9 @@ def test_close_codes_are_centrifugos(name, code, comes_back):
         ("BAD_COMMAND", 107),
         ("NOT_AVAILABLE", 108),
         ("TOKEN_EXPIRED", 109),
+        ("TOO_MANY_COMMANDS", 111),
     ],
 )
 def test_error_codes_are_centrifugos_and_the_brokers_are_worth_another_try(name, code):
     refusal = getattr(codes, name)
-    assert (refusal.code, refusal.temporary) == (code, code in (100, 1001, 1002))
+    assert (refusal.code, refusal.temporary) == (code, code in (100, 111, 1001, 1002))

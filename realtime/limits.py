@@ -1,0 +1,116 @@
+"""How much of each thing is allowed, and a count of how often that was not enough.
+
+Says when something is too much and never what follows from it. No clock here: time is an argument,
+in seconds of a monotonic clock. What a publication may hold stands in `realtime.publication`.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from realtime.codes import TOO_MANY_COMMANDS, TOO_MANY_REQUESTS, Close, Refusal
+
+TELL_SECONDS = 60.0
+"""Between two lines in the log about the same limit, however often it is reached."""
+
+
+class Rate(NamedTuple):
+    """So many in a second in the long run, and so many at once."""
+
+    per_second: float
+    burst: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """What the clients of a node may take. Defaults and precedents stand in `realtime.conf`."""
+
+    channels_per_connection: int
+    commands: Rate
+    """Of one connection."""
+    publications: Rate
+    """Of one connection."""
+    connect_seconds: float
+    """From accept to `connect`."""
+
+
+class Bucket:
+    """A token bucket: over any t seconds it lets at most burst + per_second · t pass.
+
+    It counts what it has spent since it was last full, so nothing is summed up that is not a whole
+    number: a thousand years of single tokens leave no rounding behind.
+    """
+
+    __slots__ = ("_full_at", "_rate", "_spent")
+
+    def __init__(self, rate: Rate) -> None:
+        """Begin full."""
+        self._rate = rate
+        self._full_at = 0.0
+        self._spent = 0
+
+    def take(self, now: float) -> bool:
+        """Take a token; False if there is none."""
+        came = (now - self._full_at) * self._rate.per_second
+        if self._spent <= came:
+            self._full_at, self._spent = now, 1
+            return True
+        if self._spent + 1 > self._rate.burst + came:
+            return False
+        self._spent += 1
+        return True
+
+
+class Throttle:
+    """How fast one client may talk."""
+
+    __slots__ = ("_commands", "_publications", "_rate", "_refusals")
+
+    def __init__(self, commands: Rate, publications: Rate) -> None:
+        self._commands = Bucket(commands)
+        self._refusals = Bucket(commands)
+        self._rate = publications
+        self._publications: Bucket | None = None  # most clients only listen
+
+    def command(self, now: float) -> Refusal | Close | None:
+        """Count a command; return why it is not done, if it is one too many.
+
+        Whoever is refused as often as he would have been served is no client that was busy for a
+        moment: his connection is closed.
+        """
+        if self._commands.take(now):
+            return None
+        return TOO_MANY_COMMANDS if self._refusals.take(now) else TOO_MANY_REQUESTS
+
+    def publication(self, now: float) -> Refusal | None:
+        """Count a publication; return why it is not published, if it is one too many."""
+        if self._publications is None:
+            self._publications = Bucket(self._rate)
+        return None if self._publications.take(now) else TOO_MANY_COMMANDS
+
+
+class Reached:
+    """Counts how often each limit was reached, and tells of it now and then."""
+
+    def __init__(self) -> None:
+        self.counts: Counter[str] = Counter()
+        """By name of the limit, from the start of the process."""
+        self._told: dict[str, tuple[int, float]] = {}
+
+    def count(self, name: str, times: int = 1) -> None:
+        """A limit was reached; a name is a word of ours, never a client's."""
+        self.counts[name] += times
+
+    def news(self, now: float) -> Iterator[tuple[str, int]]:
+        """Yield the limits that were reached since they were last told of, and how often.
+
+        Each at most once a minute, and the last time never goes untold.
+        """
+        for name, count in self.counts.items():
+            told, at = self._told.get(name, (0, now - TELL_SECONDS))
+            if count > told and now - at >= TELL_SECONDS:
+                self._told[name] = (count, now)
+                yield name, count - told

@@ -1,0 +1,98 @@
+"""How much of each thing is allowed: the law of the bucket, the patience with a flood, the news."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from realtime.codes import TOO_MANY_COMMANDS, TOO_MANY_REQUESTS
+from realtime.limits import TELL_SECONDS, Bucket, Rate, Reached, Throttle
+
+RATES = st.builds(Rate, st.integers(1, 1000), st.integers(1, 300))
+GAPS = st.lists(st.one_of(st.just(0.0), st.floats(0, 30)), min_size=1, max_size=300)
+
+
+def passed(rate: Rate, moments: list[float]) -> list[float]:
+    bucket = Bucket(rate)
+    return [now for now in moments if bucket.take(now)]
+
+
+def moments(start: float, gaps: list[float]) -> list[float]:
+    found = [start]
+    for gap in gaps:
+        found.append(found[-1] + gap)
+    return found
+
+
+@given(RATES, st.floats(0, 1e6), GAPS)
+def test_over_any_window_at_most_burst_and_rate_pass(rate: Rate, start: float, gaps: list[float]):
+    """In exact arithmetic, but for what a double cannot hold of the clock itself."""
+    out = passed(rate, moments(start, gaps))
+    for first in range(len(out)):
+        for last in range(first, len(out)):
+            window = Fraction(out[last]) - Fraction(out[first])
+            assert last - first + 1 <= rate.burst + window * int(rate.per_second) + Fraction(1, 10)
+
+
+@given(RATES, st.floats(0, 1e6), GAPS)
+def test_nothing_is_refused_that_an_exact_bucket_would_let_pass(rate, start, gaps):
+    level, at, bucket = Fraction(rate.burst), Fraction(start), Bucket(rate)
+    for now in moments(start, gaps):
+        came = (Fraction(now) - at) * int(rate.per_second)
+        level, at = min(Fraction(rate.burst), level + came), Fraction(now)
+        took = bucket.take(now)
+        if abs(level - 1) > Fraction(1, 1000):  # else it is rounding that decides
+            assert took == (level >= 1)
+        level -= took
+
+
+def test_a_day_of_single_tokens_leaves_no_rounding_behind():
+    """Ten a second for a day, beside one that is never given back: a running sum would be off."""
+    bucket = Bucket(Rate(10, 2))
+    assert all(bucket.take(0.0) for _ in range(2))
+    assert all(bucket.take(0.05 + number / 10) for number in range(1, 864_000))
+    assert not bucket.take(86_399.95)
+
+
+def test_a_bucket_is_full_again_after_a_rest():
+    bucket = Bucket(Rate(10, 20))
+    assert [bucket.take(5.0) for _ in range(21)] == [True] * 20 + [False]
+    assert [bucket.take(6.0) for _ in range(11)] == [True] * 10 + [False]
+    assert [bucket.take(60.0) for _ in range(21)] == [True] * 20 + [False]
+
+
+def test_a_command_too_many_is_refused_and_as_many_again_are_a_flood():
+    throttle = Throttle(Rate(1, 3), Rate(1, 1))
+    said = [throttle.command(0.0) for _ in range(7)]
+    assert said == [None] * 3 + [TOO_MANY_COMMANDS] * 3 + [TOO_MANY_REQUESTS]
+
+
+def test_a_client_that_is_a_little_too_fast_for_ever_is_never_a_flood():
+    """Twice the rate: half of it is done, half of it refused, and nobody is closed."""
+    throttle = Throttle(Rate(10, 5), Rate(1, 1))
+    said = [throttle.command(number / 20) for number in range(2000)]
+    assert TOO_MANY_REQUESTS not in said
+    assert said[-100:].count(None) == pytest.approx(50, abs=1)
+
+
+def test_publications_have_a_bucket_of_their_own():
+    throttle = Throttle(Rate(1, 5), Rate(1, 2))
+    assert [throttle.publication(0.0) for _ in range(3)] == [None, None, TOO_MANY_COMMANDS]
+    assert throttle.command(0.0) is None
+
+
+def test_a_limit_is_news_once_a_minute_with_all_that_came_meanwhile():
+    reached = Reached()
+    assert not list(reached.news(0.0))
+    reached.count("commands", 3)
+    assert list(reached.news(1.0)) == [("commands", 3)]
+    reached.count("commands", 1000)
+    reached.count("connections")
+    assert list(reached.news(2.0)) == [("connections", 1)]
+    assert not list(reached.news(TELL_SECONDS))
+    assert list(reached.news(TELL_SECONDS + 1)) == [("commands", 1000)], "never untold"
+    assert not list(reached.news(10 * TELL_SECONDS))
+    assert reached.counts == {"commands": 1003, "connections": 1}
