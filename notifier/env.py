@@ -18,6 +18,7 @@ from urllib.parse import urlsplit
 from django.core.exceptions import ImproperlyConfigured
 
 from realtime.errors import ConfigurationError
+from realtime.jwks import keys_of_set
 from realtime.namespaces import Namespaces
 
 # Django's own threshold (security.W009): shorter keys can be guessed from a signed value.
@@ -67,6 +68,7 @@ class Environment:
     api_key: str = field(default="", repr=False)  # "" only in DEBUG: nobody may publish over HTTP
     token_secret: str = field(default="", repr=False)  # "" and no public key: no token is good
     token_public_key: str = ""  # PEM
+    token_jwks: str = ""  # JSON, or @path: the app reads that again when it changes
     token_audience: str = ""
     demo_key: bool = False  # the pages carry the API key; only in DEBUG
     url: str = ""  # where the running service is, for `manage.py listen`
@@ -100,6 +102,7 @@ def read_environment(environ: Mapping[str, str]) -> Environment:
         api_key=_api_key(environ, required=not debug),
         token_secret=_token_secret(environ),
         token_public_key=_token_public_key(environ),
+        token_jwks=_token_jwks(environ),
         token_audience=environ.get("NOTIFIER_TOKEN_AUDIENCE", "").strip(),
         demo_key=_demo_key(environ, debug=debug),
         url=environ.get("NOTIFIER_URL", "").strip(),
@@ -209,6 +212,17 @@ def _token_public_key(environ: Mapping[str, str]) -> str:
         raise BadEnvironment(
             "NOTIFIER_TOKEN_PUBLIC_KEY", "must be a public key as PEM, or @path of its file."
         )
+    return text
+
+
+def _token_jwks(environ: Mapping[str, str]) -> str:
+    text = environ.get("NOTIFIER_TOKEN_JWKS", "").strip()
+    content = _file("NOTIFIER_TOKEN_JWKS", text[1:]) if text.startswith("@") else text
+    try:
+        if text:
+            keys_of_set(content)
+    except ConfigurationError as error:
+        raise BadEnvironment("NOTIFIER_TOKEN_JWKS", f"is wrong: {error.problem}.") from error
     return text
 
 

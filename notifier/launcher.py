@@ -89,6 +89,7 @@ environment:
                        of the tokens by which your site says who its clients are (HS256)
   NOTIFIER_TOKEN_PUBLIC_KEY
                        the same for RS256 and ES256: a public key, or @path of its file
+  NOTIFIER_TOKEN_JWKS  several public keys, as a JWKS; or @path of a file, which may change
   NOTIFIER_TOKEN_AUDIENCE
                        what must be among a token's `aud`, if anything
   NOTIFIER_NAMESPACES  options of the channels: a JSON object, or @path of a file that holds one

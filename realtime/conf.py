@@ -17,6 +17,8 @@ from django.core.exceptions import ImproperlyConfigured
 from django.utils.module_loading import import_string
 
 from realtime.errors import ConfigurationError
+from realtime.jwks import keys_of_set
+from realtime.jwks_file import JwksFile
 from realtime.namespaces import Namespaces
 from realtime.tokens import key_of
 
@@ -46,6 +48,8 @@ class Settings:
     """Secret (HS256) of the tokens by which a site says who its clients are; 32 bytes or more."""
     token_public_key: str = ""
     """Public key (PEM) of tokens signed with RS256 or ES256; the algorithm is the key's."""
+    token_jwks: str | Mapping[str, Any] = ""
+    """Public keys as a JWKS: JSON text, a mapping, or ``@path`` of a file, read when it changes."""
     token_audience: str = ""
     """What must be among a token's ``aud``; empty: anything."""
     token_grace_seconds: int = 25
@@ -122,6 +126,8 @@ def _checked(name: str, value: Any) -> Any:
         return _origins(name, value)
     if name == "namespaces":
         return _namespaces(name, value)
+    if name == "token_jwks":
+        return _jwks(name, value)
     if not isinstance(value, str):
         raise _wrong(name, f"must be a string, not {type(value).__name__}")
     rule, problem = _TEXTS[name]
@@ -235,6 +241,20 @@ def _namespaces(name: str, value: Any) -> Mapping[str, Mapping[str, object]]:
     except ConfigurationError as error:
         raise ImproperSetting(error.setting, error.problem) from error
     return value
+
+
+def _jwks(name: str, value: Any) -> str | Mapping[str, Any]:
+    if not isinstance(value, str | Mapping):
+        raise _wrong(name, "must be JSON text, @path of a file, or a mapping")
+    given: str | Mapping[str, Any] = value
+    try:
+        if isinstance(given, str) and given.startswith("@"):
+            JwksFile(given[1:])
+        elif given:
+            keys_of_set(given)
+    except ConfigurationError as error:
+        raise ImproperSetting(error.setting, error.problem) from error
+    return given
 
 
 def _wrong(name: str, problem: str) -> ImproperSetting:

@@ -92,9 +92,19 @@ class Unauthorized(RequestError):
 
 
 class InvalidToken(Unauthorized):
-    """The token proves nothing; the text says why, which a client is not told."""
+    """The token proves nothing; the text says why, which a client is not told.
+
+    Attributes:
+        reason: One of few sentences.
+        about: What the token said there, escaped and short; of what nobody has vouched for.
+    """
 
     code = "invalid_token"
+
+    def __init__(self, reason: str, said: object = None) -> None:
+        self.reason = reason
+        self.about = "" if said is None else _shortened(said)
+        super().__init__(f"{reason}: {self.about}" if self.about else reason)
 
 
 class TokenExpired(Unauthorized):

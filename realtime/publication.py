@@ -65,7 +65,7 @@ class Publication:
         """
         name = checked_channel(channel)
         body = _Body(
-            data=msgspec.Raw(_encoded(data)),
+            data=msgspec.Raw(encoded(data)),
             tags=_all_tags(event, tags),
             info=msgspec.Raw(info) if info else None,
         )
@@ -115,6 +115,29 @@ def decoded(raw: bytes) -> object:
         raise InvalidData(f"nested deeper than {DEPTH_LIMIT} levels") from error
 
 
+def encoded(value: object, field: str = "data", limit: int = DATA_LIMIT) -> bytes:
+    """Return a value as compact JSON that everybody can read, on one line.
+
+    Raises:
+        InvalidData: It cannot be JSON, or is nested too deeply.
+        TooLarge: It has more bytes than the limit.
+    """
+    try:
+        text = _encoder.encode(value)
+        if len(text) > limit:
+            raise TooLarge(field, len(text), limit)
+        _refuse_what_json_hides(value, text)
+    except RecursionError as error:
+        raise InvalidData(f"nested deeper than {DEPTH_LIMIT} levels", field=field) from error
+    except UnicodeEncodeError as error:
+        raise InvalidData(
+            "a string has a lone surrogate, which is not Unicode text", field=field
+        ) from error
+    except (TypeError, ValueError, OverflowError, msgspec.DecodeError) as error:
+        raise InvalidData(str(error), field=field) from error
+    return text
+
+
 class _Body(msgspec.Struct, omit_defaults=True):
     data: msgspec.Raw
     tags: dict[str, str] | None = None
@@ -144,21 +167,6 @@ _encoder = msgspec.json.Encoder(enc_hook=_plain)
 _scan = msgspec.json.Decoder(msgspec.Raw).decode
 
 
-def _encoded(data: object) -> bytes:
-    try:
-        encoded = _encoder.encode(data)
-        if len(encoded) > DATA_LIMIT:
-            raise TooLarge("data", len(encoded), DATA_LIMIT)
-        _refuse_what_json_hides(data, encoded)
-    except RecursionError as error:
-        raise InvalidData(f"nested deeper than {DEPTH_LIMIT} levels") from error
-    except UnicodeEncodeError as error:
-        raise InvalidData("a string has a lone surrogate, which is not Unicode text") from error
-    except (TypeError, ValueError, OverflowError, msgspec.DecodeError) as error:
-        raise InvalidData(str(error)) from error
-    return encoded
-
-
 def _refuse_what_json_hides(data: object, encoded: bytes) -> None:
     """Walk the data, but only where its bytes show that there may be something to find.
 
@@ -169,13 +177,13 @@ def _refuse_what_json_hides(data: object, encoded: bytes) -> None:
     if deep or b"null" in encoded:
         _walk(msgspec.to_builtins(data, enc_hook=_plain), DEPTH_LIMIT)
     if b"\n" in encoded:
-        raise InvalidData("msgspec.Raw must be one line")
+        raise ValueError("msgspec.Raw must be one line")
     _scan(encoded.decode())
 
 
 def _walk(value: object, levels: int) -> None:
     if isinstance(value, float) and not math.isfinite(value):
-        raise InvalidData("NaN and infinity are not JSON (RFC 8259 §6)")
+        raise ValueError("NaN and infinity are not JSON (RFC 8259 §6)")
     if isinstance(value, dict):
         children = list(value.values())
     elif isinstance(value, list | tuple):
@@ -183,7 +191,7 @@ def _walk(value: object, levels: int) -> None:
     else:
         return
     if levels == 0:
-        raise InvalidData(f"nested deeper than {DEPTH_LIMIT} levels")
+        raise ValueError(f"nested deeper than {DEPTH_LIMIT} levels")
     for child in children:
         _walk(child, levels - 1)
 

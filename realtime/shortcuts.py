@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jwt
@@ -12,9 +13,10 @@ from django.core.exceptions import SynchronousOnlyOperation
 from django.db import transaction
 
 from realtime import wiring
-from realtime.errors import ConfigurationError
+from realtime.errors import ConfigurationError, TooLarge
 from realtime.names import checked_channel
 from realtime.publication import Publication, Receipt
+from realtime.tokens import TOKEN_CHARACTERS, checked_channels, encoded_info
 
 TOKEN_SECONDS = 600
 
@@ -108,7 +110,13 @@ def publish_on_commit(
     )
 
 
-def connection_token(user: Any, *, seconds: int = TOKEN_SECONDS) -> str:
+def connection_token(
+    user: Any,
+    *,
+    seconds: int = TOKEN_SECONDS,
+    info: Any = None,
+    channels: Sequence[str] = (),
+) -> str:
     """Return a token by which a client shows that it is this user's.
 
     For pages of other hosts and for apps; on a page of the service's own host the session does it.
@@ -116,11 +124,22 @@ def connection_token(user: Any, *, seconds: int = TOKEN_SECONDS) -> str:
     Args:
         user: A user of Django, or the id of one as a string.
         seconds: How long it holds; then the client has to fetch another one.
+        info: Any JSON value that others are shown when this client publishes, at most 4 KiB: a
+            name, a picture's address. Never what they must not know.
+        channels: At most 32 channels that it listens to by itself, whatever else it may.
 
     Raises:
+        InvalidName: One of them is no channel's name, or there are too many.
+        InvalidData: info cannot be JSON.
+        TooLarge: info has more than 4 KiB, or the whole token more than 8.
         ConfigurationError: REALTIME_TOKEN_SECRET is not set.
     """
-    return _token({"sub": _id_of(user)}, seconds)
+    claims: dict[str, Any] = {"sub": _id_of(user)}
+    if text := encoded_info(info):
+        claims["info"] = json.loads(text)
+    if names := checked_channels(channels):
+        claims["channels"] = names
+    return _token(claims, seconds)
 
 
 def subscription_token(user: Any, channel: str, *, seconds: int = TOKEN_SECONDS) -> str:
@@ -138,12 +157,15 @@ def subscription_token(user: Any, channel: str, *, seconds: int = TOKEN_SECONDS)
     return _token({"sub": _id_of(user), "channel": checked_channel(channel)}, seconds)
 
 
-def _token(claims: dict[str, str], seconds: int) -> str:
+def _token(claims: dict[str, Any], seconds: int) -> str:
     secret = wiring.settings().token_secret
     if not secret:
         raise ConfigurationError("REALTIME_TOKEN_SECRET", "is not set")
     now = int(time.time())
-    return jwt.encode({**claims, "iat": now, "exp": now + seconds}, secret, "HS256")
+    token = jwt.encode({**claims, "iat": now, "exp": now + seconds}, secret, "HS256")
+    if len(token) > TOKEN_CHARACTERS:
+        raise TooLarge("the token", len(token), TOKEN_CHARACTERS, unit="characters")
+    return token
 
 
 def _id_of(user: Any) -> str:

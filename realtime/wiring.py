@@ -7,7 +7,7 @@ publisher and one hub. What belongs to threads is made once per process.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import cache, cached_property
 from inspect import iscoroutinefunction
 from typing import Any
@@ -17,16 +17,19 @@ from channels.db import database_sync_to_async
 from django.core.signals import setting_changed
 from django.utils.module_loading import import_string
 
+from realtime import refusals
 from realtime.api import Access
 from realtime.brokers.redis import RedisBroker
 from realtime.brokers.redis_sync import SyncRedisBroker
 from realtime.conf import PREFIX, ImproperSetting, Settings
 from realtime.conversation import Authorize
 from realtime.hub import Hub
+from realtime.jwks import keys_of_set
+from realtime.jwks_file import JwksFile
 from realtime.limits import Limits, Rate
 from realtime.namespaces import Namespaces
 from realtime.publisher import Publisher, SyncPublisher
-from realtime.tokens import Tokens, key_of
+from realtime.tokens import Key, Tokens, key_of
 
 REST_SECONDS = 5.0  # a hub that no lifespan ends lasts so much longer than its last connection
 
@@ -51,7 +54,19 @@ def tokens() -> Tokens:
         keys["HS256"] = settings().token_secret
     if (public := key_of(settings().token_public_key)) is not None:
         keys[public[0]] = public[1]
-    return Tokens(keys, audience=settings().token_audience)
+    return Tokens(
+        keys,
+        key_named=_key_named(settings().token_jwks),
+        audience=settings().token_audience,
+        refused=refusals.told,
+    )
+
+
+def _key_named(jwks: str | Mapping[str, Any]) -> Callable[[str], Key | None] | None:
+    """Return what finds a token's key by its id."""
+    if isinstance(jwks, str) and jwks.startswith("@"):
+        return JwksFile(jwks[1:]).key
+    return keys_of_set(jwks).get if jwks else None
 
 
 @cache

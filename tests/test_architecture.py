@@ -17,8 +17,8 @@ ROOT = Path(__file__).parent.parent
 
 RULES = {
     "errors", "codes", "names", "namespaces", "publication", "envelope", "gaps", "outbox", "flow",
-    "frames",
-    "identity", "tokens", "control", "limits", "registry", "connection", "canary", "origins",
+    "frames", "tally", "limits",
+    "identity", "tokens", "jwks", "control", "registry", "connection", "canary", "origins",
     "outage", "tracker", "protocols",
 }  # fmt: skip
 PUBLISHING = {"publisher"}
@@ -35,6 +35,7 @@ LIBRARIES_OF_RULES = {"msgspec", "jwt", "cryptography"}
 PUBLIC_TO_SERVICES = {
     "realtime.endpoint",
     "realtime.errors",
+    "realtime.jwks",
     "realtime.namespaces",
     "realtime.routing",
     "realtime.urls",

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
 
 import pytest
+from websockets import ConnectionClosed
 
 from tests.support.client import Client
+from tests.support.eventually import eventually
 from tests.support.redis_server import RedisServer
-from tests.support.service import SERVERS, Service
-from tests.support.tokens import token
+from tests.support.service import DEPLOYED, SERVERS, Service
+from tests.support.tokens import Provider, token
 
 Attach = Callable[..., Awaitable[Client]]
 
@@ -114,3 +118,25 @@ async def test_who_shows_an_expired_token_is_told_so(service: Service, attach: A
 def test_no_token_is_ever_logged(service: Service) -> None:
     """Runs after or before the others: what they showed begins like every token of these."""
     assert token().split(".")[0] not in service.log
+
+
+async def test_keys_in_a_file_change_while_the_service_runs(
+    serve: Callable[..., Service], redis_server: RedisServer, attach: Attach, tmp_path: Path
+) -> None:
+    provider = Provider(tmp_path / "jwks.json", "old")
+    service = serve(redis_server.url, DEPLOYED, NOTIFIER_TOKEN_JWKS=f"@{provider.file}")
+
+    async def is_let_in(key: str) -> bool:
+        client = await attach(service, connect=False)
+        await client.tell(connect={"token": provider.token(key)})
+        with suppress(ConnectionClosed):
+            return "connect" in await client.next()
+        return False
+
+    assert await is_let_in("old")
+    assert not await is_let_in("new")
+    provider.publish("new")
+    await eventually(lambda: is_let_in("new"))
+    assert not await is_let_in("old")
+    assert "the token keys were read again: 1 of them" in service.log
+    assert service.log.count("refused a token: no key of ours has its id (kid): 'new'") == 1

@@ -1,10 +1,14 @@
-"""Tokens as a site makes them."""
+"""Tokens as a site makes them, or an identity provider."""
 
 from __future__ import annotations
 
+import json
 import time
+from pathlib import Path
 
 import jwt
+from cryptography.hazmat.primitives.asymmetric import ec
+from jwt.algorithms import ECAlgorithm
 
 from tests.settings import REALTIME_TOKEN_SECRET
 
@@ -13,3 +17,27 @@ def token(user: str = "42", *, seconds: float = 60, **claims: object) -> str:
     """Return a token that holds for so many seconds."""
     claims = {"sub": user, "exp": time.time() + seconds, **claims}
     return jwt.encode(claims, REALTIME_TOKEN_SECRET, "HS256")
+
+
+class Provider:
+    """Makes tokens with keys of its own, and publishes some of them in a file."""
+
+    def __init__(self, file: Path, *published: str) -> None:
+        self.file = file
+        self._keys = {name: ec.generate_private_key(ec.SECP256R1()) for name in ("old", "new")}
+        self.publish(*published)
+
+    def publish(self, *names: str) -> None:
+        """Replace the file by one with these keys, as a job does that fetches them."""
+        keys = [
+            {**ECAlgorithm.to_jwk(self._keys[name].public_key(), as_dict=True), "kid": name}
+            for name in names
+        ]
+        aside = self.file.with_suffix(".new")
+        aside.write_text(json.dumps({"keys": keys}))
+        aside.rename(self.file)
+
+    def token(self, name: str) -> str:
+        """Return a token of user 42 by the key of that name."""
+        claims = {"sub": "42", "exp": time.time() + 60}
+        return jwt.encode(claims, self._keys[name], "ES256", headers={"kid": name})

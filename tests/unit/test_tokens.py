@@ -15,7 +15,14 @@ from hypothesis import strategies as st
 
 from realtime.errors import InvalidToken, TokenExpired
 from realtime.identity import USER_LIMIT, Grant, Identity
-from realtime.tokens import LEEWAY_SECONDS, TOKEN_CHARACTERS, Tokens
+from realtime.tokens import (
+    CHANNELS_LIMIT,
+    INFO_BYTES,
+    LEEWAY_SECONDS,
+    MARK_LIMIT,
+    TOKEN_CHARACTERS,
+    Tokens,
+)
 
 SECRET = "s" * 64
 NOW = 1_800_000_000.0
@@ -67,6 +74,36 @@ def test_a_forged_token_is_not_called_expired() -> None:
         TOKENS.identity(token("x" * 64, exp=1), NOW)
 
 
+@pytest.mark.parametrize(
+    ("info", "text"),
+    [
+        ({"name": "Zoë", "n": [1, None]}, '{"name":"Zoë","n":[1,null]}'),
+        ("me", '"me"'),
+        (0, "0"),
+        (False, "false"),
+        (None, ""),
+        ("x" * (INFO_BYTES - 2), f'"{"x" * (INFO_BYTES - 2)}"'),
+    ],
+)
+def test_what_others_are_shown_comes_as_compact_json(info: Any, text: str) -> None:
+    assert TOKENS.identity(token(info=info), NOW).info == text
+
+
+def test_a_token_names_channels_a_login_and_a_stamp() -> None:
+    shown = token(channels=["a", "b:c", "a"], session="s" * MARK_LIMIT, stamp="t" * MARK_LIMIT)
+    identity = TOKENS.identity(shown, NOW)
+    assert identity.channels == ("a", "b:c")
+    assert (identity.session, identity.stamp) == ("s" * MARK_LIMIT, "t" * MARK_LIMIT)
+    plain = TOKENS.identity(token(channels=None, session=None), NOW)
+    assert (plain.channels, plain.session, plain.stamp) == ((), "", "")
+
+
+@pytest.mark.parametrize("iat", [NOW + 1e6, 1e300, "then", None])
+def test_when_it_was_made_does_not_matter(iat: Any) -> None:
+    """RFC 7519 §4.1.6 has no rule for it; what is not good yet says so by nbf."""
+    assert TOKENS.identity(token(iat=iat), NOW).user == "42"
+
+
 FORGED = {
     "another secret": token("x" * 64),
     "no signature": unsigned({"alg": "none"}),
@@ -87,6 +124,23 @@ FORGED = {
     "not valid yet": token(nbf=NOW + LEEWAY_SECONDS + 1),
     "a beginning that is text": token(nbf="now"),
     "a user that is too long": token(sub="4" * (USER_LIMIT + 1)),
+    "a long info": token(info="x" * (INFO_BYTES - 1)),
+    "an info that is not JSON": token(info=float("nan")),
+    "an info that is no text": token(info="\ud800"),
+    "a deep info": token(info=json.loads("[" * 40 + "]" * 40)),
+    "channels that are text": token(channels="a"),
+    "channels that are none": token(channels=["a", "a b"]),
+    "a channel that is a number": token(channels=[7]),
+    "channels without end": token(channels=[f"c{n}" for n in range(CHANNELS_LIMIT + 1)]),
+    "channels that are false": token(channels=False),
+    "a session that is a number": token(session=7),
+    "a long session": token(session="s" * (MARK_LIMIT + 1)),
+    "a stamp that is a list": token(stamp=["a"]),
+    "a long stamp": token(stamp="s" * (MARK_LIMIT + 1)),
+    "a header that must be understood": jwt.encode(
+        {"sub": "42", "exp": NOW + 60}, SECRET, "HS256", headers={"crit": ["x"], "x": 1}
+    ),
+    "an id that is no text": unsigned({"alg": "HS256", "kid": ["a"]}),
     "too long": token(info="x" * TOKEN_CHARACTERS),
     "nothing": "",
     "dots": "..",

@@ -1,0 +1,120 @@
+"""Keys in a file change while the node runs; what was refused is told once."""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from django.test import override_settings
+
+from realtime import connection_token, jwks_file, subscription_token, wiring
+from realtime.errors import ConfigurationError, InvalidToken
+from realtime.jwks_file import JwksFile
+from tests.support.eventually import eventually_sync
+from tests.support.tokens import Provider
+
+
+def good(provider: Provider, name: str) -> bool:
+    try:
+        return wiring.tokens().identity(provider.token(name), time.time()).user == "42"
+    except InvalidToken:
+        return False
+
+
+@pytest.fixture
+def provider(tmp_path: Path) -> Provider:
+    return Provider(tmp_path / "jwks.json", "old")
+
+
+def test_a_file_that_changes_is_read_again(
+    provider: Provider, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "realtime.jwks_file")
+    with override_settings(REALTIME_TOKEN_JWKS=f"@{provider.file}"):
+        assert good(provider, "old")
+        assert not good(provider, "new")
+        provider.publish("new")
+        eventually_sync(lambda: good(provider, "new"))
+        assert not good(provider, "old"), "a key that was taken out is worth nothing"
+    assert [record.getMessage() for record in caplog.records] == [
+        "the token keys were read again: 1 of them"
+    ]
+
+
+@pytest.mark.parametrize("broken", ["{", '{"keys": []}', None])
+def test_a_broken_file_keeps_the_old_keys_and_is_told_once(
+    provider: Provider, caplog: pytest.LogCaptureFixture, broken: str | None
+) -> None:
+    with override_settings(REALTIME_TOKEN_JWKS=f"@{provider.file}"):
+        assert good(provider, "old")
+        provider.file.unlink() if broken is None else provider.file.write_text(broken)
+        eventually_sync(lambda: good(provider, "old") and bool(caplog.records))
+        looked_at = wiring.tokens()._key_named.__self__._look_at  # type: ignore[union-attr]
+        eventually_sync(lambda: time.monotonic() > looked_at)
+        assert good(provider, "old")
+        [line] = [r.getMessage() for r in caplog.records if r.name == "realtime.jwks_file"]
+        assert line.startswith("the token keys stay as they were: REALTIME_TOKEN_JWKS: ")
+        provider.publish("old", "new")
+        eventually_sync(lambda: good(provider, "new"))
+
+
+def test_a_file_is_looked_at_once_a_second_whatever_is_shown(
+    provider: Provider, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks: list[Any] = []
+    keys = JwksFile(str(provider.file))
+    real = os.stat
+    monkeypatch.setattr(jwks_file.os, "stat", lambda path: looks.append(path) or real(path))
+    began = time.monotonic()
+    while time.monotonic() < began + 1.2:
+        assert keys.key("unknown") is None
+    assert len(looks) == 1
+
+
+def test_a_file_that_is_not_there_is_a_setting_that_cannot_work(tmp_path: Path) -> None:
+    with (
+        override_settings(REALTIME_TOKEN_JWKS=f"@{tmp_path / 'none.json'}"),
+        pytest.raises(ConfigurationError, match=r"cannot be read: No such file"),
+    ):
+        wiring.tokens()
+
+
+# --- the log ---
+
+
+def test_why_a_token_was_refused_is_told_once_and_never_the_token(
+    provider: Provider, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from realtime import refusals
+    from realtime.tally import Tally
+
+    monkeypatch.setattr(refusals, "_tally", Tally())
+    shown = [
+        connection_token("42")[:-6] + "AAAAAA",
+        connection_token("42", channels=["a"]).replace(".", "!", 1),
+        provider.token("old"),
+    ]
+    for _ in range(20):
+        for each in shown:
+            with pytest.raises(InvalidToken):
+                wiring.tokens().identity(each, time.time())
+    lines = [record.getMessage() for record in caplog.records]
+    assert lines == [
+        "refused a token: its signature is not by our key (1 so far)",
+        "refused a token: it cannot be read: 'DecodeError' (1 so far)",
+        "refused a token: there is no key for its algorithm (alg): 'ES256' (1 so far)",
+    ]
+    assert not any(part in line for line in lines for each in shown for part in each.split("."))
+
+
+def test_a_user_in_the_log_is_escaped_and_short() -> None:
+    evil = subscription_token("4\n2026 CRITICAL \x1b[31m" + "x" * 90, "closed")
+    with pytest.raises(InvalidToken, match=r"2026 CRITICAL") as caught:
+        wiring.tokens().identity(evil, time.time())
+    assert "\n" not in str(caught.value)
+    assert "\x1b" not in str(caught.value)
+    assert len(str(caught.value)) < 200
