@@ -69,10 +69,11 @@ clean: ## remove all that was set up, built or cached here
 
 # PYTHONDEVMODE turns asyncio's debug mode on. Not for tests that start whole servers: the mode is
 # several times slower, and what breaks there on purpose has deadlines.
-PYTEST_DEBUG := PYTHONDEVMODE=1 $(BIN)/pytest -n auto --maxprocesses 4 --ignore=tests/e2e --ignore=tests/faults
+PYTEST_DEBUG := PYTHONDEVMODE=1 $(BIN)/pytest -n auto --maxprocesses 4 --ignore=tests/e2e --ignore=tests/faults \
+	--ignore=tests/threats
 # The modules that NOTIFIER_FAULTS=full makes bigger.
 UNDER_LOAD := under_load failover nodes tutorial
-PYTEST_PLAIN := $(BIN)/pytest -n auto --maxprocesses 4 tests/e2e tests/faults \
+PYTEST_PLAIN := $(BIN)/pytest -n auto --maxprocesses 4 tests/e2e tests/faults tests/threats \
 	$(UNDER_LOAD:%=--ignore=tests/faults/test_%.py)
 # One at a time: they put load on the machine, and what they wait for has deadlines.
 PYTEST_LOAD := $(BIN)/pytest $(UNDER_LOAD:%=tests/faults/test_%.py)

@@ -65,17 +65,40 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
         if user is not None:
             user.lost()
 
+    def data_received(self, data: bytes) -> None:
+        """Take bytes from the client.
+
+        Where the handshake is none (too many headers, a line too long) the stock class neither
+        answers nor hangs up: the connection stayed for ever, and failed at the next byte.
+        """
+        super().data_received(data)
+        if self.conn.handshake_exc is not None and not self.handshake_initiated:
+            self.transport.write(b"".join(self.conn.data_to_send()))
+            self.handshake_complete = self.close_sent = True
+            self.transport.close()
+
     def send_receive_event_to_app(self) -> None:
         """Hand a message to the app; stop reading when a second one waits.
 
         The stock class stops for each and starts again when the app has taken it: two system calls,
-        half of the 33 µs that a pong cost. What may wait is one read of the socket more.
+        half of the 33 µs that a pong cost. What may wait is one read of the socket more. And it
+        writes a traceback for each text that is not UTF-8.
         """
-        was_paused, self.read_paused = self.read_paused, True  # so that it does not
-        super().send_receive_event_to_app()
-        self.read_paused = was_paused
+        data = self.frames[0] if len(self.frames) == 1 else b"".join(self.frames)
+        self.frames = []
         # After our own close nobody takes them; the client's answer to it must still be read.
-        if not was_paused and not self.close_sent and self.queue.qsize() > 1:
+        if self.close_sent:
+            return
+        if self.curr_msg_data_type == "bytes":
+            self.queue.put_nowait({"type": "websocket.receive", "bytes": data})
+        else:
+            try:
+                self.queue.put_nowait({"type": "websocket.receive", "text": data.decode()})
+            except UnicodeDecodeError:
+                self.conn.send_close(1007)
+                self.handle_parser_exception()
+                return
+        if not self.read_paused and self.queue.qsize() > 1:
             self.read_paused = True
             self.transport.pause_reading()
 

@@ -56,7 +56,8 @@ def _parsed(origin: str) -> SplitResult | None:
         _ = parts.port
     except ValueError:
         return None
-    plain = not (parts.path or parts.query or parts.fragment or "@" in parts.netloc)
+    # `urlsplit` drops tabs and line breaks, and an empty path, query or fragment leaves no trace.
+    plain = origin.lower() == f"{parts.scheme}://{parts.netloc}".lower() and "@" not in origin
     return parts if parts.scheme in _PORTS and parts.hostname and plain else None
 
 

@@ -17,7 +17,7 @@ from tests.support.client import Client
 from tests.support.redis_server import RedisServer
 from tests.support.service import Service
 
-KEPT = {"NOTIFIER_REQUIRE", "NOTIFIER_FAULTS"}  # of the tests themselves
+KEPT = {"NOTIFIER_REQUIRE", "NOTIFIER_FAULTS", "NOTIFIER_THREATS"}  # of the tests themselves
 for name in list(os.environ):
     if name.startswith(("REALTIME_", "NOTIFIER_")) and name not in KEPT:
         del os.environ[name]  # the tests' settings are the tests' own

@@ -1,0 +1,84 @@
+"""The service as it is deployed, to be attacked; it must look well afterwards."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support.load import Load
+from tests.support.redis_server import RedisServer
+from tests.support.service import DEPLOYED, Service
+
+FULL = os.environ.get("NOTIFIER_THREATS") == "full"
+ORIGIN = "https://app.example.com"
+TOKEN_SECRET = "the secret of the tokens that the threat suite makes, a long one"
+Watched = Callable[[Service], AbstractAsyncContextManager[Load]]
+
+
+class Target(Service):
+    """A service with a Redis of its own."""
+
+    def __init__(self, redis: RedisServer, **env: str) -> None:
+        given = {"ALLOWED_ORIGINS": ORIGIN, "NOTIFIER_TOKEN_SECRET": TOKEN_SECRET, "HTTPS": "0"}
+        super().__init__(redis.url, DEPLOYED, **(given | env))
+        self.redis = redis
+
+    def looks_well(self) -> None:
+        """Check that nothing was raised in it, no worker died, and no secret was written down."""
+        log = self.log
+        for sign in (
+            "Traceback",
+            "Exception",
+            "never awaited",
+            "never retrieved",
+            "a worker ended",
+        ):
+            assert sign not in log, log[-5000:]
+        for secret in ("test-key", TOKEN_SECRET, "s" * 50):
+            assert secret not in log, "a secret is in the log"
+
+
+def worker_bytes(target: Target) -> int:
+    """Return the memory that the serving process really has; only Linux tells (`needs_proc`)."""
+    pages = Path(f"/proc/{target.worker_pid}/statm").read_text().split()[1]
+    return int(pages) * os.sysconf("SC_PAGE_SIZE")
+
+
+@pytest.fixture(scope="module")
+def target() -> Iterator[Target]:
+    """One service for the attacks of a module."""
+    redis = RedisServer().start()
+    target = Target(redis)
+    try:
+        target.start()
+        worker = target.worker_pid
+        yield target
+        target.looks_well()
+        assert target.worker_pid == worker
+        assert target.is_live()
+    finally:
+        target.stop()
+        redis.stop()
+
+
+@pytest.fixture
+def watched() -> Watched:
+    """Healthy clients and publishers beside an attack, who must lose nothing."""
+
+    @asynccontextmanager
+    async def watch(service: Service, **size: Any) -> AsyncIterator[Load]:
+        size = {"clients": 6, "per_second": 30, "channels": 2, "publishers": 8} | size
+        async with Load([service], posted_to=[service], **size) as load:
+            yield load
+            await load.balance()
+            verdict = load.verdict()
+            assert not verdict, "\n".join(verdict[:20])
+            assert not any(each.ended for each in load.listeners), "a witness was disconnected"
+            assert load.ledger.summary().received
+
+    return watch

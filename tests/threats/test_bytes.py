@@ -1,0 +1,392 @@
+"""Bytes that are a burden or a trick: bombs, oversize, smuggled requests, forged lines."""
+
+from __future__ import annotations
+
+import asyncio
+import gzip
+import json
+from collections.abc import Awaitable, Callable
+
+import httpx
+import pytest
+
+from realtime.connection import STRIKES
+from realtime.protocols.centrifugo import FRAME_BYTES
+from tests.support.client import Client
+from tests.support.eventually import eventually, eventually_sync
+from tests.support.raw import (
+    BINARY,
+    CLOSE,
+    NO_CLOSE_FRAME,
+    PING,
+    TEXT,
+    Raw,
+    asked,
+    frame,
+    handshake,
+    request,
+    status_of,
+)
+from tests.support.service import KEY, needs_proc
+from tests.threats.conftest import Target, Watched, worker_bytes
+
+Attach = Callable[..., Awaitable[Client]]
+JSON = {**KEY, "Content-Type": "application/json"}
+
+# --- 10: JSON bombs ---
+
+BOMBS = {
+    "NaN": b"NaN",
+    "-Infinity": b"-Infinity",
+    "1e999": b"1e999",
+    "a number of 60000 digits": b"9" * 60_000,
+    "an exponent of 50000 digits": b"1e" + b"9" * 50_000,
+    "30000 arrays": b"[" * 30_000 + b"]" * 30_000,
+    "70000 open arrays": b"[" * 70_000,
+    "8000 objects": b'{"a":' * 8000 + b"1" + b"}" * 8000,
+    "1000 objects and no end": b'{"a":' * 1000,
+    "a lone surrogate": rb'"\ud800"',
+    "a lone surrogate as a key": rb'{"\udc00":1}',
+    "a raw line break": b'"\n"',
+    "an octal": b"017",
+    "a hexadecimal": b"0xff",
+    "a comment": b"1/**/",
+    "a trailing comma": b"[1,]",
+    "single quotes": b"'a'",
+    "a cut string": b'"abc',
+    "a cut escape": rb'"\u12',
+    "a bare word": b"undefined",
+}
+
+
+@pytest.mark.parametrize("bomb", BOMBS.values(), ids=BOMBS)
+async def test_a_json_bomb_is_posted(target: Target, bomb: bytes) -> None:
+    async with httpx.AsyncClient(base_url=target.http, headers=JSON) as http:
+        for body in (b'{"channel":"public:news","data":%s}', b'{"channel":%s,"data":1}', b"%s"):
+            answer = await http.post("/api/publish", content=body % bomb)
+            assert answer.status_code in {400, 413}, answer.text
+            assert answer.json()["error"]["reason"] in {
+                *("invalid_json", "invalid_data", "invalid_channel", "too_large")
+            }
+
+
+@pytest.mark.parametrize("bomb", BOMBS.values(), ids=BOMBS)
+async def test_a_json_bomb_comes_in_a_frame(target: Target, attach: Attach, bomb: bytes) -> None:
+    """Refused by its id where one can be read; the connection stays for two mistakes."""
+    client = await attach(target)
+    await client.subscribe("chat:bombs")
+    said = bomb.decode()
+    await client.send('{"id":77,"publish":{"channel":"chat:bombs","data":' + said + "}}")
+    answer = await client.next()
+    assert answer["error"]["code"] == 107, answer
+    assert "ping" in await client.ask(ping={})
+    for _ in range(STRIKES):
+        await client.send("x" + said)
+    assert (await client.closed())[0] == 3501
+
+
+# --- 11: sizes ---
+
+GREAT = {
+    "an exabyte": 2**62,
+    "more than there is": 2**63 - 1,
+    "negative": 2**63,
+    "16 MiB": 16 * 1024 * 1024,
+    "a byte more than the transport takes": 128 * 1024 + 1,
+}
+
+
+@needs_proc
+@pytest.mark.parametrize("size", GREAT.values(), ids=GREAT)
+def test_a_frame_announces_an_exabyte(target: Target, size: int) -> None:
+    """What a header says is not reserved; the frame is refused when its header is read."""
+    before = worker_bytes(target)
+    peers = [Raw(target.port).upgraded() for _ in range(20)]
+    for peer in peers:
+        peer.send(frame(TEXT, b"x" * 100, size=size))
+        assert peer.closed() in {1002, 1009, NO_CLOSE_FRAME}
+        peer.socket.close()
+    assert worker_bytes(target) - before < 4 * 1024 * 1024
+
+
+@pytest.mark.parametrize("pieces", [1, 2, 100])
+async def test_a_message_is_larger_than_it_may_be(target: Target, pieces: int) -> None:
+    """Ours is 80 KiB, whole or in fragments; the third ends the connection."""
+    message = b'{"id":1,"ping":{}}'.ljust(FRAME_BYTES + 1)
+    size = len(message) // pieces + 1
+    parts = [message[at : at + size] for at in range(0, len(message), size)]
+    with Raw(target.port).upgraded() as peer:
+        peer.send(frame(TEXT, b'{"id":1,"connect":{}}'))
+        for _ in range(3):
+            peer.send(
+                *(
+                    frame(TEXT if n == 0 else 0, part, fin=n == len(parts) - 1)
+                    for n, part in enumerate(parts)
+                )
+            )
+        assert await asyncio.to_thread(peer.closed) == 3501
+
+
+@needs_proc
+async def test_a_message_grows_without_end(target: Target) -> None:
+    """A fragment of 60 KiB, and no last one: the transport counts the message, not the frame."""
+    before = worker_bytes(target)
+    with Raw(target.port).upgraded() as peer:
+        peer.send(frame(TEXT, b"x" * 60_000, fin=False))
+        peer.send(*[frame(0, b"x" * 60_000, fin=False)] * 100)
+        assert await asyncio.to_thread(peer.closed) in {1009, NO_CLOSE_FRAME}
+    assert worker_bytes(target) - before < 4 * 1024 * 1024
+
+
+HEAD = (
+    b"POST /api/publish HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n"
+    b"X-API-Key: test-key\r\nContent-Type: application/json\r\n"
+)
+
+
+@needs_proc
+def test_a_body_is_larger_than_it_may_be(target: Target) -> None:
+    """Announced or not, it is refused when that is clear, and not read to its end."""
+    before = worker_bytes(target)
+    chunk = b"10000\r\n" + b" " * 65_536 + b"\r\n"
+    for parts in (
+        [HEAD + b"Content-Length: %d\r\n\r\n" % 2**40],
+        [HEAD + b"Content-Length: 81921\r\n\r\n", b" " * 81_921],
+        [HEAD + b"Transfer-Encoding: chunked\r\n\r\n", *[chunk] * 64],
+        [HEAD + b"Transfer-Encoding: chunked\r\n\r\n", b"fffffffffffff\r\n" + b" " * 200_000],
+    ):
+        answer = asked(target.port, *parts)
+        assert status_of(answer) in {400, 413}, answer
+    assert worker_bytes(target) - before < 4 * 1024 * 1024
+
+
+@needs_proc
+def test_a_request_has_headers_without_end(target: Target) -> None:
+    before = worker_bytes(target)
+    for parts in (
+        [b"GET /livez HTTP/1.1\r\nX: " + b"x" * 500_000],
+        [b"GET /" + b"x" * 500_000 + b" HTTP/1.1\r\n\r\n"],
+        [b"GET /livez HTTP/1.1\r\n", *[b"X-%d: %s\r\n" % (n, b"x" * 1000) for n in range(2000)]],
+    ):
+        with Raw(target.port) as peer:
+            peer.send(*parts, b"\r\n\r\n" + b"x" * 100)
+            assert status_of(peer.head()) < 500
+    assert worker_bytes(target) - before < 8 * 1024 * 1024
+
+
+# --- 12: compression ---
+
+
+@pytest.mark.parametrize(
+    "offer",
+    [
+        "permessage-deflate",
+        "permessage-deflate; client_max_window_bits; server_no_context_takeover",
+        "x-webkit-deflate-frame, permessage-bzip2",
+        "permessage-deflate" + ", permessage-deflate" * 300,  # more is no handshake, see below
+    ],
+    ids=["deflate", "deflate with options", "others", "300 times"],
+)
+def test_a_compression_bomb_is_offered(target: Target, offer: str) -> None:
+    """The offer is not taken; a frame that says it is compressed all the same ends it."""
+    with Raw(target.port) as peer:
+        head = peer.send(handshake(f"Sec-WebSocket-Extensions: {offer}")).head()
+        assert status_of(head) == 101
+        assert b"extensions" not in head.lower()
+        peer.send(frame(TEXT, b"\xaa" * 100, rsv=4))
+        assert peer.closed() in {1002, NO_CLOSE_FRAME}
+
+
+@pytest.mark.parametrize("coding", ["gzip", "deflate", "br", "zstd", "gzip, gzip", "x-gzip"])
+def test_a_compression_bomb_is_posted(target: Target, coding: str) -> None:
+    bomb = gzip.compress(b" " * 50_000_000)
+    given = {**JSON, "Content-Encoding": coding}
+    answer = httpx.post(f"{target.http}/api/publish", content=bomb, headers=given)
+    assert answer.status_code == 415, answer.text
+
+
+# --- 16: small things without number ---
+
+
+async def test_a_message_of_fragments_of_one_byte(target: Target, watched: Watched) -> None:
+    text = b'{"id":1,"connect":{}}'
+    async with watched(target):
+        for _ in range(5):
+            with Raw(target.port).upgraded() as peer:
+                flood = [frame(TEXT, text[:1], fin=False)]
+                flood += [frame(0, b" ", fin=False)] * 20_000
+                await asyncio.to_thread(peer.send, b"".join(flood))
+                await asyncio.to_thread(peer.send, frame(0, text[1:]), frame(CLOSE, b"\x03\xe8"))
+                await asyncio.to_thread(peer.rest)
+
+
+async def test_pings_without_number(target: Target, watched: Watched) -> None:
+    async with watched(target):
+        flood = b"".join([frame(PING, b"x" * 125)] * 20_000)
+        for _ in range(3):
+            with Raw(target.port, seconds=10).upgraded() as peer:
+                peer.send(frame(TEXT, b'{"id":1,"connect":{}}'))
+                reader = asyncio.create_task(asyncio.to_thread(peer.rest))
+                await asyncio.to_thread(peer.send, flood, frame(CLOSE, b"\x03\xe8"))
+                await reader
+
+
+# --- 20: forged lines of the log ---
+
+FORGED = '\r\n{"level": "error", "message": "FORGED"}\r\n\x1b[31m\u2028\x85'
+
+
+async def test_a_name_forges_a_line_of_the_log(target: Target, attach: Attach) -> None:
+    """Every line is one JSON object, whatever was in channels, headers, paths and origins."""
+    lines = len(target.log.splitlines())
+    quoted = "".join(f"%{byte:02x}" for byte in FORGED.encode())
+    client = await attach(target)
+    await client.ask(subscribe={"channel": FORGED})
+    await client.ask(publish={"channel": FORGED, "data": FORGED})
+    await asyncio.to_thread(target.post, "publish", {"channel": FORGED, "data": FORGED})
+    await asyncio.to_thread(target.post, "publish", {FORGED: FORGED})
+    agent = "User-Agent: " + FORGED.translate({13: 11, 10: 12, 0x2028: 32, 0x85: 32})
+    origin = "Origin: https://evil.example/\x1b[31m\x0b" + '{"level":"error","message":"FORGED"}'
+    for attempt in (
+        request("GET", f"/{quoted}", agent),
+        request("GET", f"/chat/{quoted}/", agent),
+        request("POST", f"/api/{quoted}", agent),
+        request("GET", "/", "Host: evil.example\x1b[31m", agent),
+        handshake(origin, agent),
+        handshake(f"Origin: https://evil.example{quoted}"),
+        handshake(path=f"/{quoted}"),
+    ):
+        await asyncio.to_thread(asked, target.port, attempt)
+    await eventually(lambda: len(target.log.splitlines()) > lines)
+    for line in target.log.splitlines():
+        if line == f"The notifier is live on {target.http}":
+            continue  # the launcher, to a person
+        said = json.loads(line)
+        assert said["message"] != "FORGED"
+        assert len(line) < 2000
+        assert line.isascii()
+        assert "\x1b" not in said["message"]
+
+
+# --- 22: smuggling ---
+
+TRICKS = {
+    "CL.TE": b"Content-Length: 4\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+    "TE.CL": b"Transfer-Encoding: chunked\r\nContent-Length: 4\r\n\r\n5c\r\n\r\n0\r\n\r\n",
+    "TE.TE": b"Transfer-Encoding: chunked\r\nTransfer-Encoding: x\r\n\r\n0\r\n\r\n",
+    "TE, identity last": b"Transfer-Encoding: chunked, identity\r\n\r\n0\r\n\r\n",
+    "TE in capitals and CL": b"TRANSFER-ENCODING: CHUNKED\r\nContent-Length: 3\r\n\r\n0\r\n\r\n",
+    "TE with a tab": b"Transfer-Encoding:\tchunked\r\nContent-Length: 3\r\n\r\n0\r\n\r\n",
+    "TE with a vertical tab": b"Transfer-Encoding: \x0bchunked\r\nContent-Length: 0\r\n\r\n",
+    "TE with a space before its colon": b"Transfer-Encoding : chunked\r\n\r\n0\r\n\r\n",
+    "TE in quotes": b'Transfer-Encoding: "chunked"\r\nContent-Length: 0\r\n\r\n',
+    "two lengths": b"Content-Length: 2\r\nContent-Length: 60\r\n\r\n{}",
+    "two equal lengths": b"Content-Length: 2\r\nContent-Length: 2\r\n\r\n{}",
+    "a list of lengths": b"Content-Length: 2, 60\r\n\r\n{}",
+    "a negative length": b"Content-Length: -1\r\n\r\n",
+    "a length with a plus": b"Content-Length: +2\r\n\r\n{}",
+    "a length in hexadecimal": b"Content-Length: 0x2\r\n\r\n{}",
+    "a length with an underscore": b"Content-Length: 1_0\r\n\r\n{}",
+    "a length beyond 64 bits": b"Content-Length: 18446744073709551618\r\n\r\n{}",
+    "no length": b"Content-Length: \r\n\r\n{}",
+    "a length in other digits": "Content-Length: \u0662\r\n\r\n{}".encode(),
+    "a folded header": b"X-A: a\r\n Content-Length: 60\r\nContent-Length: 2\r\n\r\n{}",
+    "a folded length": b"Content-Length:\r\n 2\r\n\r\n{}",
+    "a vertical tab": b"X-A: a\x0bContent-Length: 60\r\nContent-Length: 2\r\n\r\n{}",
+    "a form feed": b"X-A: a\x0cContent-Length: 60\r\nContent-Length: 2\r\n\r\n{}",
+    "a next line": b"X-A: a\x85Content-Length: 60\r\nContent-Length: 2\r\n\r\n{}",
+    "a NUL": b"X-A: a\x00b\r\nContent-Length: 2\r\n\r\n{}",
+    "a NUL in a name": b"X-\x00A: b\r\nContent-Length: 2\r\n\r\n{}",
+    "a bare CR": b"X-A: a\rContent-Length: 60\r\nContent-Length: 2\r\n\r\n{}",
+    "a bare LF": b"X-A: a\nContent-Length: 2\n\n{}",
+    "no colon": b"Content-Length 60\r\nContent-Length: 2\r\n\r\n{}",
+    "no name": b": 60\r\nContent-Length: 2\r\n\r\n{}",
+    "a bad chunk": b"Transfer-Encoding: chunked\r\n\r\nzz\r\n{}\r\n0\r\n\r\n",
+    "a negative chunk": b"Transfer-Encoding: chunked\r\n\r\n-2\r\n{}\r\n0\r\n\r\n",
+    "a chunk beyond 64 bits": b"Transfer-Encoding: chunked\r\n\r\n10000000000000002\r\n{}\r\n",
+    "a chunk without its end": b"Transfer-Encoding: chunked\r\n\r\n2\r\n{}0\r\n\r\n",
+    "a long extension": b"Transfer-Encoding: chunked\r\n\r\n2;" + b"x" * 100_000 + b"\r\n{}\r\n",
+    "a trailer": b"Transfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\nX-API-Key: k\r\n\r\n",
+    "an upgrade of HTTP/2": b"Upgrade: h2c\r\nHTTP2-Settings: AA\r\nContent-Length: 2\r\n\r\n{}",
+}
+SECOND = b"GET /livez HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
+
+
+@pytest.mark.parametrize("rest", TRICKS.values(), ids=TRICKS)
+def test_a_request_hides_in_another(target: Target, rest: bytes) -> None:
+    """Whatever is made of it: one answer in the four hundreds, and the connection ends."""
+    answer = asked(target.port, HEAD + rest + SECOND, seconds=15)
+    assert answer == b"" or 400 <= status_of(answer) < 500, answer
+    assert b'"alive"' not in answer
+    assert answer.count(b"HTTP/1.1 ") <= 1
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"GET /livez HTTP/9.9",
+        b"GET /livez HTTP/2.0",
+        b"GET  /livez HTTP/1.1",
+        b"GET /livez",
+        b"GET http://evil.example/livez HTTP/1.1",
+        b"CONNECT evil.example:443 HTTP/1.1",
+        b"PRI * HTTP/2.0\r\n\r\nSM",
+        b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
+        b"GET /livez HTTP/1.1\x0bX",
+        b"G\x00T /livez HTTP/1.1",
+        b"GET /liv\x00ez HTTP/1.1",
+        b"get /livez HTTP/1.1",
+        b"*1\r\n$4\r\nPING",
+        b"EHLO evil.example",
+    ],
+)
+def test_a_request_is_none(target: Target, line: bytes) -> None:
+    answer = asked(target.port, line + b"\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n")
+    assert status_of(answer) < 500, answer
+    eventually_sync(target.is_live)
+
+
+HANDSHAKES = {
+    "a line of 10 KB": [f"X-A: {'a' * 10_000}"],
+    "200 headers": [f"X-{n}: a" for n in range(200)],
+    "a query of 10 KB": [],
+    "a name that is none": ["X(A): a"],
+    "an empty name": [": a"],
+    "another version": ["Sec-WebSocket-Version: 8"],
+    "a key that is none": ["Sec-WebSocket-Key: a"],
+    "a body": ["Content-Length: 2"],
+    "a chunked body": ["Transfer-Encoding: chunked"],
+}
+
+
+@pytest.mark.parametrize("kind", HANDSHAKES)
+def test_a_handshake_is_none_and_holds_its_connection(target: Target, kind: str) -> None:
+    """uvicorn neither answered nor hung up where a line was too long or headers were too many.
+
+    Each such connection stayed open for ever, before anybody had said who he was; at its next byte
+    a traceback was in the log.
+    """
+    path = "/connection/websocket"
+    if kind == "a query of 10 KB":
+        path += "?" + "a" * 10_000
+    with Raw(target.port) as peer:
+        answer = peer.send(handshake(*HANDSHAKES[kind], path=path)).rest()
+        peer.send(b"more")
+        assert answer == b"" or 400 <= status_of(answer) < 500, answer
+
+
+@pytest.mark.parametrize(
+    "text",
+    [b"\xff", b"\xc0\xaf", b"\xed\xa0\x80", b"\xf4\x90\x80\x80", b"{}\xe2\x82"],
+)
+def test_a_text_frame_is_no_text(target: Target, text: bytes) -> None:
+    """uvicorn wrote a traceback for each of them."""
+    with Raw(target.port).upgraded() as peer:
+        assert peer.send(frame(TEXT, text)).closed() == 1007
+
+
+@pytest.mark.parametrize("size", [2, 126, 60_000])
+def test_a_binary_frame_says_what_only_text_may(target: Target, size: int) -> None:
+    with Raw(target.port).upgraded() as peer:
+        peer.send(frame(BINARY, b'{"id":1,"connect":{}}'.ljust(size)))
+        assert peer.closed() == 3501

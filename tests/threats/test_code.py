@@ -1,0 +1,106 @@
+"""What the code does not do, since it would be a door: looked for in every file."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+PYTHON = sorted(path for name in ("realtime", "notifier") for path in (ROOT / name).rglob("*.py"))
+LUA = sorted((ROOT / "realtime").rglob("*.lua"))
+PAGES = sorted(
+    path
+    for folder in ("static", "templates", "realtime/static", "realtime/templates", "notifier")
+    for path in (ROOT / folder).rglob("*")
+    if path.suffix in {".js", ".mjs", ".html", ".svg", ".css"}
+)
+
+MARKUP = re.compile(
+    r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|createContextualFragment|DOMParser"
+    r"|srcdoc|\beval\s*\(|new Function"
+    r"|setTimeout\(\s*[\"'`]|setInterval\(\s*[\"'`]|javascript:(?=\S)"
+    r"|\bon[a-z]+\s*=\s*[\"']|<script(?![^>]*\bsrc=)(?![^>]*application/json)|\|\s*safe\b"
+    r"|autoescape off|mark_safe|<base\b|style\s*=\s*[\"']|<style",
+    re.I,
+)
+
+
+def name(path: Path) -> str:
+    return str(path.relative_to(ROOT))
+
+
+@pytest.mark.parametrize("path", PAGES, ids=name)
+def test_data_becomes_markup_or_code_in_a_page(path: Path) -> None:
+    found = [
+        f"{number}: {line.strip()}"
+        for number, line in enumerate(path.read_text().splitlines(), 1)
+        if MARKUP.search(line) and not (path.suffix == ".svg" and "style" in line)
+    ]
+    assert not found
+
+
+def test_the_search_for_markup_finds_it() -> None:
+    for bad in (
+        "a.innerHTML = b",
+        '<a onclick="x()">',
+        "<script>x()</script>",
+        "{{ a|safe }}",
+        "setTimeout('x()', 1)",
+        "new Function(x)",
+        '<b style="x">',
+    ):
+        assert MARKUP.search(bad), bad
+    for good in ('<script type="module" src="x.js">', "node.textContent = text", "on = 5"):
+        assert not MARKUP.search(good), good
+
+
+UNPICKLING = {
+    *("pickle", "cPickle", "marshal", "shelve", "dill", "cloudpickle", "yaml", "jsonpickle"),
+    *("xml", "lxml", "joblib", "code", "codeop"),
+}
+EXECUTING = {"eval", "exec", "compile", "__import__"}
+
+
+def imported(tree: ast.Module) -> Iterator[str]:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name.partition(".")[0] for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield (node.module or "").partition(".")[0]
+
+
+@pytest.mark.parametrize("path", PYTHON, ids=name)
+def test_what_comes_from_redis_or_a_client_is_unpickled_or_executed(path: Path) -> None:
+    tree = ast.parse(path.read_text())
+    assert not set(imported(tree)) & UNPICKLING
+    called = {
+        node.func.id
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)
+    }
+    assert not called & EXECUTING
+
+
+@pytest.mark.parametrize("path", LUA, ids=name)
+def test_a_script_in_redis_executes_what_it_is_given(path: Path) -> None:
+    assert not re.search(
+        r"\bloadstring|\bload\s*\(|\bdofile|cmsgpack|struct\.unpack", path.read_text()
+    )
+
+
+CLOCKS = {
+    "realtime/hub.py",  # passes it on, too
+    "realtime/wiring.py",  # passes it on as the clock of tokens
+    "realtime/shortcuts.py",  # makes tokens
+}
+
+
+@pytest.mark.parametrize("path", PYTHON, ids=name)
+def test_somebody_sets_the_clock_and_timers_go_wrong(path: Path) -> None:
+    """The wall clock is for tokens alone; every deadline is of the monotonic one."""
+    wall = re.findall(r"time\.time\b|datetime\.now|utcnow|time_ns\b", path.read_text())
+    assert not wall or name(path) in CLOCKS

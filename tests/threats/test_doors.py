@@ -1,0 +1,47 @@
+"""What is not built cannot be attacked: these doors are walls, until somebody builds them."""
+
+from __future__ import annotations
+
+import httpx
+import pytest
+
+from tests.support.raw import asked, request, status_of
+from tests.threats.conftest import Target
+
+SSE = [
+    "/connection/sse",
+    "/connection/uni_sse",
+    "/connection/http_stream",
+    "/connection/eventsource",
+]
+
+
+@pytest.mark.parametrize("path", SSE)
+def test_an_event_stream_is_asked_for_where_none_is_served(target: Target, path: str) -> None:
+    answer = asked(
+        target.port, request("GET", f"{path}?channel=public:news", "Accept: text/event-stream")
+    )
+    assert status_of(answer) == 404, answer
+    assert b"text/event-stream" not in answer
+
+
+@pytest.mark.parametrize("name", ["a\r\ndata: forged", "a\nid: 1", "a\x00", "a: b", "message\r"])
+def test_an_event_name_forges_a_field_of_an_event_stream(target: Target, name: str) -> None:
+    """There is no stream yet; a name that could break one is refused when it is published."""
+    answer = target.post("publish", {"channel": "public:news", "data": 1, "event": name})
+    assert (answer.status_code, answer.json()["error"]["reason"]) == (400, "invalid_event")
+
+
+def test_a_publication_fills_a_fallback_queue_that_nobody_empties(target: Target) -> None:
+    for fallback in ("mail", "rt:{0}:pos:public:news", "", 1, ["mail"], {"queue": "mail"}):
+        answer = target.post(
+            "publish", {"channel": "public:nobody", "data": 1, "fallback": fallback}
+        )
+        assert (answer.status_code, answer.json()["error"]["reason"]) == (400, "invalid_fallback")
+    with target.redis.client() as redis:
+        assert not [key for key in redis.keys("*") if redis.type(key) == b"list"]
+
+
+def test_a_stranger_reads_the_metrics(target: Target) -> None:
+    for path in ("/metrics", "/metrics/", "/api/metrics", "/stats"):
+        assert httpx.get(target.http + path, follow_redirects=True).status_code in {401, 404, 405}
