@@ -32,6 +32,15 @@ DEFAULT_HOST = "127.0.0.1"
 ANY_ORIGIN = "*"
 LOOPBACK_HOSTS = ("localhost", "127.0.0.1", "[::1]")
 
+SECRETS = (
+    "SECRET_KEY",
+    "SECRET_KEY_FALLBACKS",
+    "NOTIFIER_API_KEY",
+    "NOTIFIER_TOKEN_SECRET",
+    "REDIS_URL",
+)
+"""Each may come as the file that NAME_FILE names instead: systemd credentials, Docker secrets."""
+
 _YES = frozenset({"1", "true", "yes", "on"})
 _NO = frozenset({"0", "false", "no", "off", ""})
 _REDIS_SCHEMES = frozenset({"redis", "rediss", "unix"})
@@ -60,6 +69,7 @@ class Environment:
     workers: int = 1
     redis_url: str = field(default="", repr=False)  # may carry a password; "" only in DEBUG
     secret_key: str = field(repr=False)
+    secret_key_fallbacks: tuple[str, ...] = field(default=(), repr=False)
     debug: bool = False
     https: bool = True  # a proxy in front of us ends TLS
     hsts_seconds: int = 3600
@@ -82,6 +92,7 @@ def read_environment(environ: Mapping[str, str]) -> Environment:
     Raises:
         BadEnvironment: the first variable that breaks a rule, with what to do about it.
     """
+    environ = with_files(environ)
     debug = _flag(environ, "DEBUG", default=False)
     host = environ.get("HOST", "").strip() or DEFAULT_HOST
     if debug and not is_loopback(host):
@@ -94,6 +105,7 @@ def read_environment(environ: Mapping[str, str]) -> Environment:
         workers=_integer(environ, "WEB_CONCURRENCY", default=1, least=1, most=WORKERS_AT_MOST),
         redis_url=_redis_url(environ, required=not debug),
         secret_key=_secret_key(environ, strict=not debug),
+        secret_key_fallbacks=_fallbacks(environ, strict=not debug),
         debug=debug,
         https=_flag(environ, "HTTPS", default=not debug),
         hsts_seconds=_integer(environ, "HSTS_SECONDS", default=3600, least=0, most=63_072_000),
@@ -109,6 +121,28 @@ def read_environment(environ: Mapping[str, str]) -> Environment:
         redis_prefix=environ.get("NOTIFIER_REDIS_PREFIX", "").strip() or "rt",
         namespaces=_namespaces(environ),
     )
+
+
+def with_files(environ: Mapping[str, str]) -> Mapping[str, str]:
+    """Return the environment with the secrets that are in files read into it.
+
+    Raises:
+        BadEnvironment: A file cannot be read or is empty, or a secret is given twice.
+    """
+    files = {name: f"{name}_FILE" for name in SECRETS if environ.get(f"{name}_FILE")}
+    if not files:
+        return environ
+    rest = {name: value for name, value in environ.items() if name not in files.values()}
+    return {**rest, **{name: _secret_of(environ, name, file) for name, file in files.items()}}
+
+
+def _secret_of(environ: Mapping[str, str], name: str, variable: str) -> str:
+    if environ.get(name):
+        raise BadEnvironment(variable, f"is set, and {name} as well: unset one of the two.")
+    secret = _file(variable, environ[variable]).rstrip("\r\n")
+    if not secret:
+        raise BadEnvironment(variable, "names a file that is empty.")
+    return secret
 
 
 def is_loopback(host: str) -> bool:
@@ -178,6 +212,17 @@ def _secret_key(environ: Mapping[str, str], *, strict: bool) -> str:
             f"has {len(key)} characters: outside DEBUG it needs {SECRET_KEY_CHARACTERS} or more.",
         )
     return key
+
+
+def _fallbacks(environ: Mapping[str, str], *, strict: bool) -> tuple[str, ...]:
+    keys = tuple(environ.get("SECRET_KEY_FALLBACKS", "").replace(",", " ").split())
+    if strict and any(len(key) < SECRET_KEY_CHARACTERS for key in keys):
+        raise BadEnvironment(
+            "SECRET_KEY_FALLBACKS",
+            f"has a key of less than {SECRET_KEY_CHARACTERS} characters; they are parted by spaces "
+            "or commas.",
+        )
+    return keys
 
 
 def _api_key(environ: Mapping[str, str], *, required: bool) -> str:

@@ -27,6 +27,7 @@ from notifier.env import (
     Environment,
     debug_by_default,
     read_environment,
+    with_files,
 )
 from notifier.fleet import Ended, Fleet, supervise, watch
 from notifier.server import LINGER_SECONDS, listening_socket
@@ -84,6 +85,8 @@ environment:
   WEB_CONCURRENCY      how many worker processes (1)
   REDIS_URL            redis://, rediss:// or unix://; without it, `run` starts a private Valkey
   SECRET_KEY           at least 50 characters outside DEBUG
+  SECRET_KEY_FALLBACKS
+                       earlier ones that still count, while you change it
   NOTIFIER_API_KEY     what publishers send as X-API-Key
   NOTIFIER_TOKEN_SECRET
                        of the tokens by which your site says who its clients are (HS256)
@@ -99,6 +102,8 @@ environment:
   HTTPS                1 (for `serve`) or 0 (for `run`): does a proxy in front end TLS?
   HSTS_SECONDS         how long browsers insist on HTTPS (3600)
   FORWARDED_ALLOW_IPS  the proxy whose X-Forwarded-* are believed (127.0.0.1)
+
+Of each that is secret, the value may stand in a file that …_FILE names: REDIS_URL_FILE=/run/redis.
 """
 
 
@@ -156,7 +161,12 @@ def run(environ: Mapping[str, str], *, stop_with_parent: bool = False) -> None:
 
 
 def invent(environ: Mapping[str, str]) -> dict[str, str]:
-    """Fill in what ``make run`` may make up: everything but the address of Redis."""
+    """Fill in what ``make run`` may make up: everything but the address of Redis.
+
+    Raises:
+        BadEnvironment: a secret's file cannot be used.
+    """
+    environ = with_files(environ)
     debug = "1" if debug_by_default(environ) else ""
     proposals = {
         "SECRET_KEY": secrets.token_urlsafe(48),

@@ -22,6 +22,9 @@ _VARIABLES = {
 }
 
 
+_SAID_OTHERWISE = ("SECRET_KEY", "SECRET_KEY_FILE", "REDIS_URL", "REDIS_URL_FILE", "DEBUG")
+
+
 def default_path() -> Path:
     """Where the file stands: in the checkout, or where NOTIFIER_RUN_DIR says (the tests do)."""
     directory = (
@@ -68,7 +71,7 @@ def adopt(environ: MutableMapping[str, str], path: Path) -> None:
     Without a running service the command still gets what Django needs to print its help: DEBUG and
     a key that signs nothing anybody will ever check.
     """
-    if environ.get("SECRET_KEY") or environ.get("REDIS_URL") or environ.get("DEBUG"):
+    if any(environ.get(name) for name in _SAID_OTHERWISE):
         return
     facts = read(path) or {"secret_key": "signs-nothing-" + os.urandom(24).hex()}
     environ["DEBUG"] = "1"

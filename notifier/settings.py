@@ -13,6 +13,7 @@ ENVIRONMENT = read_environment(os.environ)
 BASE_DIR = Path(__file__).resolve().parent.parent
 
 SECRET_KEY = ENVIRONMENT.secret_key
+SECRET_KEY_FALLBACKS = list(ENVIRONMENT.secret_key_fallbacks)
 DEBUG = ENVIRONMENT.debug
 ALLOWED_HOSTS = list(ENVIRONMENT.allowed_hosts)
 CSRF_TRUSTED_ORIGINS = [origin for origin in ENVIRONMENT.allowed_origins if origin != ANY_ORIGIN]
@@ -70,7 +71,7 @@ CHANNEL_LAYERS = (
     {
         "default": {
             "BACKEND": "channels_redis.pubsub.RedisPubSubChannelLayer",
-            "CONFIG": {"hosts": [ENVIRONMENT.redis_url]},
+            "CONFIG": {"hosts": [ENVIRONMENT.redis_url], "serializer_format": "json"},
         }
     }
     if ENVIRONMENT.redis_url

@@ -13,4 +13,4 @@ class RealtimeConfig(AppConfig):
 
     def ready(self) -> None:
         """Register the system checks."""
-        from realtime import checks  # noqa: F401 - registers by being imported
+        from realtime import checks, dangers  # noqa: F401 - they register by being imported

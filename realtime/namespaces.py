@@ -7,7 +7,7 @@ refused like anything forbidden.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
 from enum import StrEnum
 from typing import Any
@@ -60,6 +60,10 @@ class Namespaces:
     def get(self, channel: str) -> Namespace | None:
         """Return the namespace of the channel, or None where it is not configured."""
         return self._by_name.get(namespace_of(channel))
+
+    def items(self) -> Iterable[tuple[str, Namespace]]:
+        """Return all namespaces by name."""
+        return self._by_name.items()
 
     def for_publishing(self, channel: str) -> Namespace:
         """Return the namespace of a channel that a trusted publisher names.

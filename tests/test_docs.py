@@ -17,7 +17,7 @@ import pytest
 import redis
 from django.core.management import get_commands
 
-from notifier.env import read_environment
+from notifier.env import SECRETS, read_environment
 from notifier.launcher import _HELP, welcome
 from realtime import __version__, api, codes, health
 from realtime.brokers.redis import RedisBroker
@@ -87,7 +87,13 @@ def test_every_option_of_a_namespace_is_told_with_its_default():
 
 def test_every_variable_of_the_environment_is_told():
     table = rows(section(page("settings.md"), "## The service: its environment"))
-    assert {code(row[0]) for row in table} == variables() | READ_ELSEWHERE
+    files = {f"{name}_FILE" for name in SECRETS}
+    assert {code(row[0]) for row in table} | files == variables() | READ_ELSEWHERE
+
+
+def test_every_secret_that_may_stand_in_a_file_is_told():
+    told = section(page("deploy.md"), "## Secrets")
+    assert set(re.findall(r"`([A-Z_]+)`", told)) - {"_FILE"} == set(SECRETS)
 
 
 def test_the_help_of_the_launcher_names_only_variables_that_are_told():

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import os
 import re
+import secrets
+import shlex
 import shutil
 import subprocess
 import sys
@@ -165,14 +167,35 @@ def manage(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str
     )  # fmt: skip
 
 
+def documented() -> dict[str, str]:
+    """Return the environment that docs/deploy.md tells operators to set; … is a secret."""
+    text = (CHECKOUT / "docs/deploy.md").read_text()
+    [block] = re.findall(r"^It needs .*?^```\n(.*?)^```$", text, re.M | re.S)
+    lines = [shlex.split(line, comments=True)[0].partition("=") for line in block.splitlines()]
+    return {name: secrets.token_urlsafe(48) if value == "…" else value for name, _, value in lines}
+
+
+def deployment_check(**variables: str) -> subprocess.CompletedProcess[str]:
+    return manage("check", "--deploy", "--fail-level", "WARNING", **documented() | variables)
+
+
 def test_the_deployment_check_has_no_warning_and_silences_none():
-    checked = manage(
-        "check", "--deploy", "--fail-level", "WARNING",
-        SECRET_KEY="kJ3f-" * 5 + "Zr8_q" * 5 + "wW2y", NOTIFIER_API_KEY="key",
-        REDIS_URL="redis://127.0.0.1:6379/0", ALLOWED_HOSTS="notifier.example",
-    )  # fmt: skip
+    checked = deployment_check()
     assert checked.returncode == 0, checked.stderr
     assert "no issues (0 silenced)" in checked.stdout
+
+
+def test_the_deployment_check_says_what_is_dangerous():
+    """So the test above is one that can fail."""
+    checked = deployment_check(
+        NOTIFIER_NAMESPACES="{}", NOTIFIER_API_KEY="key", REDIS_URL="redis://redis.example"
+    )
+    assert checked.returncode == 1
+    assert set(re.findall(r"realtime\.\w+", checked.stderr)) == {
+        "realtime.W002",
+        "realtime.W003",
+        "realtime.W005",
+    }
 
 
 def test_without_any_environment_a_command_prints_its_help(tmp_path):

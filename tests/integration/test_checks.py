@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
+import re
+from base64 import urlsafe_b64encode
+from pathlib import Path
+from random import Random
+from secrets import token_urlsafe
 from typing import Any
+from uuid import UUID
 
 import pytest
 from django.core import checks
 from django.core.management import call_command
 from django.core.management.base import SystemCheckError
 from django.test import override_settings
+from hypothesis import given
+from hypothesis import strategies as st
+
+from realtime.dangers import is_weak
+
+DOCS = Path(__file__).resolve().parents[2] / "docs"
 
 
 def messages() -> list[Any]:
@@ -53,3 +65,121 @@ def test_the_check_command_runs_them() -> None:
         pytest.raises(SystemCheckError, match="unknown option 'colour'"),
     ):
         call_command("check")
+
+
+# --- check --deploy ---
+
+GOOD = {"REALTIME_API_KEY": token_urlsafe(24), "REALTIME_TOKEN_SECRET": token_urlsafe(48)}
+OPEN = {"allow_subscribe_for_client": True, "allow_subscribe_for_anonymous": True}
+CLOSED: dict[str, Any] = {"chat": {}}
+
+
+def dangers(**settings: Any) -> list[tuple[str, str]]:
+    """Return ids and texts of what a deployment with these settings is told."""
+    deployed = {**GOOD, "REALTIME_NAMESPACES": CLOSED, "REALTIME_REDIS_URL": "", **settings}
+    with override_settings(**deployed):
+        found = checks.run_checks(tags=["realtime"], include_deployment_checks=True)
+    assert all(message.level == checks.WARNING and message.hint for message in found)
+    return [(message.id, message.msg) for message in found]
+
+
+def test_a_deployment_that_was_thought_about_is_told_nothing() -> None:
+    assert dangers() == []
+
+
+def test_without_deploy_nobody_is_told_of_dangers() -> None:
+    with override_settings(REALTIME_API_KEY="key", REALTIME_NAMESPACES={}):
+        assert messages() == []
+
+
+@pytest.mark.parametrize(
+    ("namespaces", "names"),
+    [
+        ({}, ["chat"]),
+        ({**CLOSED, "a": {**OPEN, "allow_publish_for_client": True}}, ["a"]),
+        ({**CLOSED, "a": {**OPEN, "allow_publish_for_subscriber": True}}, ["a"]),
+        ({**CLOSED, "a": OPEN}, []),
+        ({**CLOSED, "a": {"allow_publish_for_client": True}}, []),
+        (
+            {
+                "chat": {"allow_subscribe_for_client": True, "allow_publish_for_client": True},
+                "b": {"allow_subscribe_for_anonymous": True, "allow_publish_for_client": True},
+            },
+            [],
+        ),
+    ],
+)
+def test_a_namespace_that_is_open_to_the_world(namespaces: Any, names: list[str]) -> None:
+    found = dangers(REALTIME_NAMESPACES=namespaces)
+    assert [number for number, _ in found] == ["realtime.W002"] * len(names)
+    assert all(repr(name) in text for name, (_, text) in zip(names, found, strict=True))
+
+
+WEAK = [
+    "key",
+    "x" * 64,
+    "0123456789" * 7,
+    "correct horse staple",
+    "SeCreT-aXJjqpGkEULW0mPHU6lGT3Fkhg7fcEvf4T",
+]
+
+
+@pytest.mark.parametrize("secret", WEAK)
+def test_a_secret_that_can_be_guessed(secret: str) -> None:
+    assert is_weak(secret)
+    if " " not in secret:
+        [(number, text)] = dangers(REALTIME_API_KEY=secret)
+        assert number == "realtime.W003"
+        assert "REALTIME_API_KEY" in text
+        assert secret not in text
+
+
+@given(st.integers(), st.sampled_from(["hex", "urlsafe", "uuid"]))
+def test_what_chance_made_is_never_called_weak(seed: int, kind: str) -> None:
+    made = Random(seed).randbytes(24)
+    text = {
+        "hex": made.hex(),
+        "urlsafe": urlsafe_b64encode(made).decode(),
+        "uuid": str(UUID(bytes=made[:16], version=4)),
+    }[kind]
+    assert not is_weak(text)
+
+
+def test_one_secret_for_two_things() -> None:
+    one = token_urlsafe(48)
+    [(number, text)] = dangers(REALTIME_API_KEY=one, REALTIME_TOKEN_SECRET=one)
+    assert (number, "API_KEY" in text, "TOKEN_SECRET" in text) == ("realtime.W004", True, True)
+    with override_settings(SECRET_KEY=one):
+        [(number, text)] = dangers(REALTIME_TOKEN_SECRET=one)
+    assert (number, "SECRET_KEY and" in text) == ("realtime.W004", True)
+
+
+@pytest.mark.parametrize(
+    ("url", "ids"),
+    [
+        ("redis://redis.example:6379/0", ["realtime.W005"]),
+        ("rediss://redis.example:6379/0", ["realtime.W005"]),
+        ("redis://:pw@redis.example", []),
+        ("redis://redis.example?password=pw", []),
+        ("redis://localhost", []),
+        ("redis://127.0.0.9", []),
+        ("redis://[::1]:6379", []),
+        ("redis://[fd00::1]:6379", ["realtime.W005"]),
+        ("unix:///run/redis.sock", []),
+        ("rediss://:pw@redis.example?ssl_ca_certs=/ca.pem", []),
+        ("rediss://:pw@redis.example?ssl_cert_reqs=none", ["realtime.W006"]),
+        ("rediss://:pw@redis.example?ssl_cert_reqs=required", []),
+        ("rediss://:pw@redis.example?ssl_check_hostname=False", ["realtime.W006"]),
+        ("rediss://127.0.0.1?ssl_cert_reqs=optional", ["realtime.W006"]),
+    ],
+)
+def test_a_redis_that_others_can_reach(url: str, ids: list[str]) -> None:
+    found = dangers(REALTIME_REDIS_URL=url)
+    assert [number for number, _ in found] == ids
+    assert not any("pw" in text for _, text in found)
+
+
+def test_every_check_is_told_in_the_documents() -> None:
+    told = set(re.findall(r"^\| `(realtime\.\w+)`", (DOCS / "settings.md").read_text(), re.M))
+    code = "".join(path.read_text() for path in (DOCS.parent / "realtime").glob("*.py"))
+    assert told == set(re.findall(r'id="(realtime\.\w+)"', code))

@@ -7,11 +7,13 @@ import json
 import pytest
 
 from notifier.env import (
+    SECRETS,
     BadEnvironment,
     Environment,
     debug_by_default,
     is_loopback,
     read_environment,
+    with_files,
 )
 
 PRODUCTION = {
@@ -145,3 +147,69 @@ def test_a_namespace_that_cannot_work_is_told_in_one_sentence():
         BadEnvironment, match=r"NOTIFIER_NAMESPACES is wrong: \['orders'\]: unknown"
     ):
         read_environment(PRODUCTION | {"NOTIFIER_NAMESPACES": '{"orders": {"presence": true}}'})
+
+
+# --- secrets from files ---
+
+
+@pytest.fixture
+def secret(tmp_path):
+    def write(text: str) -> str:
+        file = tmp_path / "secret"
+        file.write_text(text)
+        return str(file)
+
+    return write
+
+
+@pytest.mark.parametrize("ending", ["", "\n", "\r\n"])
+@pytest.mark.parametrize(
+    ("name", "value", "field"),
+    [
+        ("SECRET_KEY", "f" * 50, "secret_key"),
+        ("NOTIFIER_API_KEY", "from a file", "api_key"),
+        ("NOTIFIER_TOKEN_SECRET", "t" * 32, "token_secret"),
+        ("REDIS_URL", "redis://:pw@redis/1", "redis_url"),
+    ],
+)
+def test_each_secret_may_stand_in_a_file(secret, name, value, field, ending):
+    environ = {key: other for key, other in PRODUCTION.items() if key != name}
+    environ[f"{name}_FILE"] = secret(value + ending)
+    assert getattr(read_environment(environ), field) == value
+    assert name in SECRETS
+
+
+def test_a_secret_that_is_given_twice_is_refused(secret):
+    error = refusal(PRODUCTION | {"SECRET_KEY_FILE": secret("g" * 50)})
+    assert error.variable == "SECRET_KEY_FILE"
+    assert "unset one" in str(error)
+    assert "g" * 50 not in str(error)
+
+
+@pytest.mark.parametrize("path", ["/does/not/exist", "/", "/dev/null"])
+def test_a_file_without_a_secret_is_named_by_its_variable(path):
+    without = {name: value for name, value in PRODUCTION.items() if name != "REDIS_URL"}
+    assert refusal(without | {"REDIS_URL_FILE": path}).variable == "REDIS_URL_FILE"
+
+
+def test_what_is_read_from_a_file_keeps_the_rules(secret):
+    without = {name: value for name, value in PRODUCTION.items() if name != "SECRET_KEY"}
+    error = refusal(without | {"SECRET_KEY_FILE": secret("short")})
+    assert error.variable == "SECRET_KEY"
+
+
+def test_with_files_read_nothing_is_read_again(secret):
+    once = with_files({"SECRET_KEY_FILE": secret("k" * 50), "PORT": "1"})
+    assert once == {"SECRET_KEY": "k" * 50, "PORT": "1"}
+    assert with_files(once) is once
+
+
+def test_earlier_secret_keys_still_count():
+    keys = ("a" * 50, "b" * 50)
+    for given in (f"{keys[0]}, {keys[1]}", f"{keys[0]}\n{keys[1]}\n"):
+        env = read_environment(PRODUCTION | {"SECRET_KEY_FALLBACKS": given})
+        assert env.secret_key_fallbacks == keys
+        assert keys[0] not in repr(env)
+    assert (
+        refusal(PRODUCTION | {"SECRET_KEY_FALLBACKS": "short"}).variable == "SECRET_KEY_FALLBACKS"
+    )

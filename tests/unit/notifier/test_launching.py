@@ -31,6 +31,14 @@ def test_what_is_set_is_kept_and_what_is_set_to_nothing_is_invented():
     assert environ["SECRET_KEY"]
 
 
+def test_a_secret_in_a_file_is_not_invented(tmp_path):
+    file = tmp_path / "key"
+    file.write_text("from a file\n")
+    environ = launcher.invent({"NOTIFIER_API_KEY_FILE": str(file)})
+    assert environ["NOTIFIER_API_KEY"] == "from a file"
+    assert read_environment(environ).api_key == "from a file"
+
+
 def test_run_for_the_outside_invents_a_service_that_starts_without_debug():
     environ = launcher.invent({"HOST": "0.0.0.0"}) | {"REDIS_URL": "unix:///later"}
     env = read_environment(environ)

@@ -1,0 +1,140 @@
+"""System checks of ``manage.py check --deploy``: what works, and should not be like this in public.
+
+Each says one thing that somebody outside could use, and what to do about it; docs/settings.md has
+them all.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import math
+from collections.abc import Callable, Iterator
+from itertools import combinations
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+from django.conf import settings as django_settings
+from django.core import checks
+
+from realtime.conf import Settings
+from realtime.errors import ConfigurationError
+from realtime.namespaces import Namespaces
+
+GUESS_BITS = 96
+"""Chance has 128 bits in 32 hex digits or 22 characters; what people think of has 30 to 80."""
+_WORDS = ("secret", "password", "passwort", "changeme", "change-me", "example", "insecure")
+_ADVICE = "python -c 'import secrets; print(secrets.token_urlsafe(48))' makes a good one."
+
+Messages = Iterator[checks.CheckMessage]
+
+
+@checks.register("realtime", "security", deploy=True)
+def check_dangers(**kwargs: Any) -> list[checks.CheckMessage]:
+    """Report what is dangerous on a network; settings that cannot work are `checks`' matter."""
+    try:
+        given = Settings.from_django()
+    except ConfigurationError:
+        return []
+    return [message for check in _CHECKS for message in check(given)]
+
+
+def _open_namespaces(given: Settings) -> Messages:
+    for name, namespace in Namespaces(given.namespaces).items():
+        publishes = namespace.allow_publish_for_client or namespace.allow_publish_for_subscriber
+        anybody = namespace.allow_subscribe_for_client and namespace.allow_subscribe_for_anonymous
+        if publishes and anybody:
+            yield checks.Warning(
+                f"Anybody may publish in the namespace {name!r}, without being known.",
+                hint="Take allow_subscribe_for_anonymous away from it, or configure it without "
+                f"options, which closes it: {{{name!r}: {{}}}}. (chat is built in, for the demo.)",
+                id="realtime.W002",
+            )
+
+
+def _weak_secrets(given: Settings) -> Messages:
+    for name, secret in _secrets(given):
+        if secret and is_weak(secret):
+            yield checks.Warning(
+                f"{name} can be guessed: it is short, repeats itself or has a word in it.",
+                hint=_ADVICE,
+                id="realtime.W003",
+            )
+
+
+def _shared_secrets(given: Settings) -> Messages:
+    own = ("SECRET_KEY", django_settings.SECRET_KEY)
+    for (name, one), (other, two) in combinations([own, *_secrets(given)], 2):
+        if one and one == two:
+            yield checks.Warning(
+                f"{name} and {other} are the same: whoever is told the one may do the other, too.",
+                hint=_ADVICE,
+                id="realtime.W004",
+            )
+
+
+def _open_redis(given: Settings) -> Messages:
+    url = urlsplit(given.redis_url)
+    if url.scheme not in ("redis", "rediss") or _is_here(url.hostname):
+        return
+    if not url.password and "password" not in parse_qs(url.query):
+        yield checks.Warning(
+            "REALTIME_REDIS_URL leads to another machine, and has no password.",
+            hint="Whoever can write to Redis can speak to every browser: give it a user of its own "
+            "(docs/deploy.md#redis), and rediss:// where others share the network.",
+            id="realtime.W005",
+        )
+
+
+def _unchecked_redis(given: Settings) -> Messages:
+    url = urlsplit(given.redis_url)
+    options = {name: values[-1].lower() for name, values in parse_qs(url.query).items()}
+    if url.scheme == "rediss" and (
+        options.get("ssl_cert_reqs", "required") != "required"
+        or options.get("ssl_check_hostname", "true") in ("false", "0", "no", "n", "f")
+    ):
+        yield checks.Warning(
+            "REALTIME_REDIS_URL encrypts, and does not look to whom: anybody between can read it.",
+            hint="Leave ssl_cert_reqs and ssl_check_hostname out; name a CA of your own by "
+            "ssl_ca_certs=/path.",
+            id="realtime.W006",
+        )
+
+
+_CHECKS: tuple[Callable[[Settings], Messages], ...] = (
+    _open_namespaces,
+    _weak_secrets,
+    _shared_secrets,
+    _open_redis,
+    _unchecked_redis,
+)
+
+
+def is_weak(secret: str) -> bool:
+    """Tell whether a secret looks like one that somebody thought of, and not like chance."""
+    said = secret.lower()
+    return (
+        len(secret) * math.log2(len(set(secret))) < GUESS_BITS
+        or any(word in said for word in _WORDS)
+        or _repeats(secret)
+    )
+
+
+def _repeats(text: str) -> bool:
+    """Tell whether it is one piece again and again (then it stands in itself, moved)."""
+    return text in (text + text)[1:-1]
+
+
+def _secrets(given: Settings) -> list[tuple[str, str]]:
+    return [
+        ("REALTIME_API_KEY", given.api_key),
+        ("REALTIME_TOKEN_SECRET", given.token_secret),
+    ]
+
+
+def _is_here(host: str | None) -> bool:
+    if host is None or host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
