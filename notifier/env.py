@@ -19,6 +19,7 @@ from django.core.exceptions import ImproperlyConfigured
 
 from realtime.errors import ConfigurationError
 from realtime.jwks import keys_of_set
+from realtime.keys import keys_of
 from realtime.namespaces import Namespaces
 
 # Django's own threshold (security.W009): shorter keys can be guessed from a signed value.
@@ -75,7 +76,8 @@ class Environment:
     hsts_seconds: int = 3600
     allowed_hosts: tuple[str, ...] = ()
     allowed_origins: tuple[str, ...] = ()
-    api_key: str = field(default="", repr=False)  # "" only in DEBUG: nobody may publish over HTTP
+    api_key: str = field(default="", repr=False)  # neither only in DEBUG: nobody may publish
+    api_keys: str | tuple[Any, ...] = ()  # "@path" of their file; it is read again when it changes
     token_secret: str = field(default="", repr=False)  # "" and no public key: no token is good
     token_public_key: str = ""  # PEM
     token_jwks: str = ""  # JSON, or @path: the app reads that again when it changes
@@ -94,6 +96,7 @@ def read_environment(environ: Mapping[str, str]) -> Environment:
     """
     environ = with_files(environ)
     debug = _flag(environ, "DEBUG", default=False)
+    api_keys = _api_keys(environ)
     host = environ.get("HOST", "").strip() or DEFAULT_HOST
     if debug and not is_loopback(host):
         raise BadEnvironment(
@@ -111,7 +114,8 @@ def read_environment(environ: Mapping[str, str]) -> Environment:
         hsts_seconds=_integer(environ, "HSTS_SECONDS", default=3600, least=0, most=63_072_000),
         allowed_hosts=_allowed_hosts(environ, debug=debug),
         allowed_origins=_origins(environ),
-        api_key=_api_key(environ, required=not debug),
+        api_key=_api_key(environ, required=not debug and not api_keys),
+        api_keys=api_keys,
         token_secret=_token_secret(environ),
         token_public_key=_token_public_key(environ),
         token_jwks=_token_jwks(environ),
@@ -229,13 +233,30 @@ def _api_key(environ: Mapping[str, str], *, required: bool) -> str:
     key = environ.get("NOTIFIER_API_KEY", "")
     if required and not key:
         raise BadEnvironment(
-            "NOTIFIER_API_KEY", "is missing: set the key that publishers send as X-API-Key."
+            "NOTIFIER_API_KEY",
+            "is missing: set the key that publishers send as X-API-Key, or NOTIFIER_API_KEYS.",
         )
     if not (key.isascii() and key.isprintable()) or key != key.strip():
         raise BadEnvironment(
             "NOTIFIER_API_KEY", "must be printable ASCII without spaces around: it is a header."
         )
     return key
+
+
+def _api_keys(environ: Mapping[str, str]) -> str | tuple[Any, ...]:
+    """Return the keys, or ``@path`` of the file that was found to hold some."""
+    text = environ.get("NOTIFIER_API_KEYS", "").strip()
+    if not text:
+        return ()
+    from_file = text.startswith("@")
+    try:
+        keys_of(
+            _file("NOTIFIER_API_KEYS", text[1:]) if from_file else text,
+            and_one=environ.get("NOTIFIER_API_KEY", ""),
+        )
+    except ConfigurationError as error:
+        raise BadEnvironment("NOTIFIER_API_KEYS", f"is wrong: {error.problem}.") from error
+    return text if from_file else tuple(json.loads(text))
 
 
 def _token_secret(environ: Mapping[str, str]) -> str:

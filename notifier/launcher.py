@@ -87,7 +87,8 @@ environment:
   SECRET_KEY           at least 50 characters outside DEBUG
   SECRET_KEY_FALLBACKS
                        earlier ones that still count, while you change it
-  NOTIFIER_API_KEY     what publishers send as X-API-Key
+  NOTIFIER_API_KEY     what publishers send as X-API-Key: one key that may do everything
+  NOTIFIER_API_KEYS    one for each publisher, as JSON; or @path of a file, which may change
   NOTIFIER_TOKEN_SECRET
                        of the tokens by which your site says who its clients are (HS256)
   NOTIFIER_TOKEN_PUBLIC_KEY

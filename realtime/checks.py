@@ -10,6 +10,7 @@ from django.core import checks
 
 from realtime.conf import PREFIX, Settings, setting_names
 from realtime.errors import ConfigurationError
+from realtime.keyring import Keyring
 
 
 @checks.register("realtime")
@@ -17,7 +18,8 @@ def check_settings(**kwargs: Any) -> list[checks.CheckMessage]:
     """Report settings that cannot work, and names that nobody reads."""
     messages: list[checks.CheckMessage] = []
     try:
-        Settings.from_django()
+        given = Settings.from_django()
+        Keyring(given.api_keys, and_one=given.api_key)  # and the file that they may be in
     except ConfigurationError as error:
         messages.append(checks.Error(str(error), id="realtime.E001"))
     messages.extend(map(_unknown, sorted(_given() - set(setting_names()))))

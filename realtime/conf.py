@@ -19,6 +19,8 @@ from django.utils.module_loading import import_string
 from realtime.errors import ConfigurationError
 from realtime.jwks import keys_of_set
 from realtime.jwks_file import JwksFile
+from realtime.keyring import path_of
+from realtime.keys import keys_of
 from realtime.namespaces import Namespaces
 from realtime.tokens import key_of
 
@@ -44,6 +46,8 @@ class Settings:
     """Until a publish is answered, whatever Redis does."""
     api_key: str = ""
     """The secret that HTTP publishers show as ``X-API-Key``; without one they are all refused."""
+    api_keys: str | tuple[Any, ...] = ()
+    """Keys for one publisher each, as a list, as JSON, or ``@`` and the path of a file with it."""
     token_secret: str = ""
     """Secret (HS256) of the tokens by which a site says who its clients are; 32 bytes or more."""
     token_public_key: str = ""
@@ -128,6 +132,8 @@ def _checked(name: str, value: Any) -> Any:
         return _namespaces(name, value)
     if name == "token_jwks":
         return _jwks(name, value)
+    if name == "api_keys":
+        return _api_keys(value)
     if not isinstance(value, str):
         raise _wrong(name, f"must be a string, not {type(value).__name__}")
     rule, problem = _TEXTS[name]
@@ -255,6 +261,16 @@ def _jwks(name: str, value: Any) -> str | Mapping[str, Any]:
     except ConfigurationError as error:
         raise ImproperSetting(error.setting, error.problem) from error
     return given
+
+
+def _api_keys(value: Any) -> Any:
+    if path_of(value) is not None:
+        return value  # the file is the keyring's: whoever publishes not over HTTP needs none
+    try:
+        keys_of(value)
+    except ConfigurationError as error:
+        raise ImproperSetting(error.setting, error.problem) from error
+    return value
 
 
 def _wrong(name: str, problem: str) -> ImproperSetting:

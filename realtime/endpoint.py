@@ -7,22 +7,14 @@ not ours goes on to the app behind.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, MutableMapping, Sequence
+from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
 from realtime import health, wiring
-from realtime.api import (
-    Outcomes,
-    Request,
-    RequestTimeout,
-    Response,
-    body_limit,
-    failure,
-    refusal,
-    respond,
-)
+from realtime.api import Admitted, Publish, Take, admitted, respond
+from realtime.api.answers import Response, failure
+from realtime.api.head import Request, RequestTimeout, body_limit
 from realtime.errors import RealtimeError, RequestError, TooLarge
-from realtime.publication import Publication
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -62,12 +54,9 @@ class HttpEndpoint:
     async def _api(self, scope: Scope, receive: Receive) -> Response:
         request = _head(scope)
         try:
-            refused = refusal(request, wiring.access())
-            if refused is not None:
-                return refused
-            limit = body_limit(request.api_method)
-            body = await _body(receive, limit, self._body_seconds)
-            return await _respond(request._replace(body=body))
+            welcome = admitted(request, wiring.keyring().admit)
+            body = await _body(receive, body_limit(request.api_method), self._body_seconds)
+            return await _respond(welcome, body)
         except RealtimeError as error:
             return failure(error)
 
@@ -88,24 +77,26 @@ def _head(scope: Scope) -> Request:
     )
 
 
-async def _respond(request: Request) -> Response:
+async def _respond(request: Admitted, body: bytes) -> Response:
     """Drive `realtime.api.respond` with the publisher of the running loop."""
-    work = respond(request, wiring.access(), wiring.namespaces())
+    work = respond(request, body, wiring.namespaces())
     try:
-        publications = next(work)
+        task = next(work)
         while True:
-            publications = work.send(await _publish(publications))
+            task = work.send(await _done(task))
     except StopIteration as done:
         response: Response = done.value
         return response
 
 
-async def _publish(publications: Sequence[Publication]) -> Outcomes:
+async def _done(task: Publish | Take) -> Any:
     try:
         publisher = wiring.node().publisher
-        if len(publications) == 1:
-            return [await publisher.publish(publications[0])]
-        return await publisher.publish_many(publications)
+        if isinstance(task, Take):
+            return await publisher.take(*task)
+        if len(task.publications) == 1:
+            return [await publisher.publish(task.publications[0])]
+        return await publisher.publish_many(task.publications)
     except RequestError as error:
         return [error]  # of that one publication, be it a batch's or a broadcast's
     except RealtimeError as error:

@@ -125,10 +125,10 @@ class LimitExceeded(RequestError):
     code = "rate_limited"
     temporary = True
 
-    def __init__(self, what: str, limit: int, retry_seconds: float | None = None) -> None:
+    def __init__(self, what: str, limit: float, retry_seconds: float | None = None) -> None:
         self.limit = limit
         self.retry_seconds = retry_seconds
-        super().__init__(f"{what}: the limit is {limit}")
+        super().__init__(f"{what}: the limit is {limit:g}")
 
 
 class IdempotencyConflict(RequestError):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from realtime import wiring
-from realtime.api import Response
+from realtime.api.answers import Response
 from realtime.errors import ConfigurationError
 
 _encode = msgspec.json.Encoder().encode

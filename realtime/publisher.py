@@ -47,6 +47,10 @@ class Publisher:
             self._namespaces.for_publishing(publication.channel)
         return await self._broker.publish_many(publications)
 
+    async def take(self, name: str, rate: float, count: int) -> float:
+        """See `realtime.brokers.Broker.take`."""
+        return await self._broker.take(name, rate, count)
+
 
 class SyncPublisher:
     """`Publisher` for threads."""
@@ -65,3 +69,7 @@ class SyncPublisher:
         for publication in publications:
             self._namespaces.for_publishing(publication.channel)
         return self._broker.publish_many(publications)
+
+    def take(self, name: str, rate: float, count: int) -> float:
+        """See `realtime.brokers.Broker.take`."""
+        return self._broker.take(name, rate, count)

@@ -5,24 +5,16 @@ The publishing view is synchronous: it works under WSGI and ASGI alike, on the s
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from typing import Any
 
 from django.http import HttpRequest, HttpResponse, UnreadablePostError
 from django.views.decorators.csrf import csrf_exempt
 
 from realtime import health, wiring
-from realtime.api import (
-    Outcomes,
-    Request,
-    RequestTimeout,
-    Response,
-    body_limit,
-    failure,
-    refusal,
-    respond,
-)
+from realtime.api import Admitted, Publish, Take, admitted, respond
+from realtime.api.answers import Response, failure
+from realtime.api.head import Request, RequestTimeout, body_limit
 from realtime.errors import RealtimeError, RequestError
-from realtime.publication import Publication
 
 
 @csrf_exempt  # authenticated by a header that no other site's page can send, never by a cookie
@@ -30,10 +22,8 @@ def api(request: HttpRequest, method: str) -> HttpResponse:
     """Answer one request to the API."""
     head = _head(request, method)
     try:
-        refused = refusal(head, wiring.access())
-        if refused is not None:
-            return _http(refused)
-        return _http(_respond(head._replace(body=_body(request, body_limit(method)))))
+        welcome = admitted(head, wiring.keyring().admit)
+        return _http(_respond(welcome, _body(request, body_limit(method))))
     except RealtimeError as error:
         return _http(failure(error))
 
@@ -57,16 +47,30 @@ def _body(request: HttpRequest, limit: int) -> bytes:
         raise RequestTimeout("the client went away") from error
 
 
-def _respond(request: Request) -> Response:
+def _respond(request: Admitted, body: bytes) -> Response:
     """Drive `realtime.api.respond` with the publisher for threads."""
-    work = respond(request, wiring.access(), wiring.namespaces())
+    work = respond(request, body, wiring.namespaces())
     try:
-        publications = next(work)
+        task = next(work)
         while True:
-            publications = work.send(_publish(publications))
+            task = work.send(_done(task))
     except StopIteration as done:
         response: Response = done.value
         return response
+
+
+def _done(task: Publish | Take) -> Any:
+    try:
+        publisher = wiring.sync_publisher()
+        if isinstance(task, Take):
+            return publisher.take(*task)
+        if len(task.publications) == 1:
+            return [publisher.publish(task.publications[0])]
+        return publisher.publish_many(task.publications)
+    except RequestError as error:
+        return [error]  # of that one publication, be it a batch's or a broadcast's
+    except RealtimeError as error:
+        return error
 
 
 def livez(request: HttpRequest) -> HttpResponse:
@@ -83,18 +87,6 @@ async def readyz(request: HttpRequest) -> HttpResponse:
             )
         )
     return _http(health.readyz())
-
-
-def _publish(publications: Sequence[Publication]) -> Outcomes:
-    try:
-        publisher = wiring.sync_publisher()
-        if len(publications) == 1:
-            return [publisher.publish(publications[0])]
-        return publisher.publish_many(publications)
-    except RequestError as error:
-        return [error]  # of that one publication, be it a batch's or a broadcast's
-    except RealtimeError as error:
-        return error
 
 
 def _http(response: Response) -> HttpResponse:

@@ -18,7 +18,6 @@ from django.core.signals import setting_changed
 from django.utils.module_loading import import_string
 
 from realtime import refusals
-from realtime.api import Access
 from realtime.brokers.redis import RedisBroker
 from realtime.brokers.redis_sync import SyncRedisBroker
 from realtime.conf import PREFIX, ImproperSetting, Settings
@@ -26,6 +25,7 @@ from realtime.conversation import Authorize
 from realtime.hub import Hub
 from realtime.jwks import keys_of_set
 from realtime.jwks_file import JwksFile
+from realtime.keyring import Keyring
 from realtime.limits import Limits, Rate
 from realtime.namespaces import Namespaces
 from realtime.publisher import Publisher, SyncPublisher
@@ -95,9 +95,13 @@ def limits() -> Limits:
 
 
 @cache
-def access() -> Access:
-    """Return who may use the HTTP API."""
-    return Access(settings().api_key)
+def keyring() -> Keyring:
+    """Return who may use the HTTP API.
+
+    Raises:
+        ConfigurationError: The keys cannot be used.
+    """
+    return Keyring(settings().api_keys, and_one=settings().api_key)
 
 
 @cache
@@ -212,7 +216,7 @@ _CACHED: tuple[Callable[..., Any], ...] = (
     tokens,
     authorizer,
     limits,
-    access,
+    keyring,
     sync_publisher,
 )
 

@@ -19,7 +19,7 @@ RULES = {
     "errors", "codes", "names", "namespaces", "publication", "envelope", "gaps", "outbox", "flow",
     "frames", "tally", "limits",
     "identity", "tokens", "jwks", "control", "registry", "connection", "canary", "origins",
-    "outage", "tracker", "protocols",
+    "outage", "tracker", "protocols", "keys",
 }  # fmt: skip
 PUBLISHING = {"publisher"}
 DELIVERING = {"hub", "conversation", "driver", "fanout", "heartbeat"}
@@ -36,6 +36,7 @@ PUBLIC_TO_SERVICES = {
     "realtime.endpoint",
     "realtime.errors",
     "realtime.jwks",
+    "realtime.keys",
     "realtime.namespaces",
     "realtime.routing",
     "realtime.urls",

@@ -345,6 +345,7 @@ async def test_the_users_of_redis_may_do_what_they_must_and_nothing_else(
     again, second = await broker.publish_many([twice, once])
     assert again.repeated
     assert second.offset == 2
+    assert await broker.take("shop", 1, 1) == 0
     if user == "notifier":
         assert [p.offset for p in await broker.positions(["public:a", "b"])] == [2, 1]
         await broker.send_raw("!node", b"1")

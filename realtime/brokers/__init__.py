@@ -99,6 +99,22 @@ class Broker(Protocol):
             BrokerError: Not known now of any of them.
         """
 
+    async def take(self, name: str, rate: float, count: int) -> float:
+        """Take so many publications out of what a name may publish, on all nodes together.
+
+        Args:
+            name: Whose rate it is.
+            rate: Publications a second. What was not used is kept for a second at most.
+            count: How many; all or none. More than are ever kept are taken when all are there, and
+                the next ones wait for that.
+
+        Returns:
+            0.0 where they are taken; otherwise the seconds until it is worth asking again.
+
+        Raises:
+            BrokerError: Nobody knows; they are perhaps taken.
+        """
+
     async def send_raw(self, channel: str, raw: bytes) -> int:
         """Send bytes as they are, without a position, on the publisher's path.
 

@@ -61,6 +61,7 @@ class Script:
 PUBLISH = Script("position.lua", "publish.lua")
 READ_POSITION = Script("position.lua", "read_position.lua")
 CANARY = Script("canary.lua")
+TAKE = Script("take.lua")
 
 
 class Commands:
@@ -87,6 +88,10 @@ class Commands:
         """Return the command that reads where a channel stands."""
         key = f"{self._keys}pos:{channel}"
         return ("EVALSHA", READ_POSITION.digest, 1, key, secrets.token_hex(8))
+
+    def take(self, name: str, rate: float, count: int) -> Args:
+        """Return the command that asks whether so many publications are within a rate."""
+        return ("EVALSHA", TAKE.digest, 1, f"{self._keys}rate:{name}", repr(rate), count)
 
     def canary(self, channel: str, raw: bytes) -> Args:
         """Return the command that sends something to a node's own channel."""
@@ -117,6 +122,17 @@ def position(reply: Any) -> Position | BrokerError:
     if isinstance(reply, exceptions.RedisError):
         return unavailable(reply)
     return Position(reply[0].decode(), int(reply[1]))
+
+
+def wait(reply: Any) -> float:
+    """Read the answer of `take.lua`: seconds until it is worth asking again, 0.0 for yes.
+
+    Raises:
+        BrokerUnavailable: Nobody knows.
+    """
+    if isinstance(reply, exceptions.RedisError):
+        raise unavailable(reply)
+    return float(reply)
 
 
 def lacks_script(reply: Any) -> bool:

@@ -22,6 +22,7 @@ from realtime.brokers.commands import (
     CANARY,
     PUBLISH,
     READ_POSITION,
+    TAKE,
     Args,
     Commands,
     Script,
@@ -32,6 +33,7 @@ from realtime.brokers.commands import (
     receipt,
     transaction,
     unavailable,
+    wait,
 )
 from realtime.brokers.line import Line, Parser, abort, parser_of, writer_of
 from realtime.errors import BrokerError, RealtimeError
@@ -98,6 +100,11 @@ class RedisBroker:
         """See `realtime.brokers.Broker.positions`."""
         commands = [self._commands.read_position(channel) for channel in channels]
         return [position(reply) for reply in await self._run(READ_POSITION, commands)]
+
+    async def take(self, name: str, rate: float, count: int) -> float:
+        """See `realtime.brokers.Broker.take`."""
+        [reply] = await self._run(TAKE, [self._commands.take(name, rate, count)])
+        return wait(reply)
 
     async def send_raw(self, channel: str, raw: bytes) -> int:
         """See `realtime.brokers.Broker.send_raw`."""

@@ -19,8 +19,10 @@ from redis.retry import Retry
 from realtime.brokers.commands import (
     FRESH_SECONDS,
     PUBLISH,
+    TAKE,
     Args,
     Commands,
+    Script,
     is_error_reply,
     is_of_no_master,
     lacks_script,
@@ -28,6 +30,7 @@ from realtime.brokers.commands import (
     transaction,
     unavailable,
     unknown,
+    wait,
 )
 from realtime.brokers.redis import DEADLINE_SECONDS
 from realtime.errors import RealtimeError
@@ -63,7 +66,7 @@ class SyncRedisBroker:
 
     def publish(self, publication: Publication) -> Receipt:
         """See `realtime.brokers.Broker.publish`."""
-        [reply] = self._run([self._commands.publish(publication)])
+        [reply] = self._run(PUBLISH, [self._commands.publish(publication)])
         answer = receipt(reply)
         if isinstance(answer, RealtimeError):
             raise answer
@@ -74,20 +77,25 @@ class SyncRedisBroker:
         commands = transaction(
             [self._commands.publish(publication) for publication in publications]
         )
-        *_, executed = self._run(commands)
+        *_, executed = self._run(PUBLISH, commands)
         if isinstance(executed, exceptions.RedisError):
             raise unavailable(executed)
         return [receipt(reply) for reply in executed]
+
+    def take(self, name: str, rate: float, count: int) -> float:
+        """See `realtime.brokers.Broker.take`."""
+        [reply] = self._run(TAKE, [self._commands.take(name, rate, count)])
+        return wait(reply)
 
     def close(self) -> None:
         """Close all connections."""
         self._pool.disconnect()
 
-    def _run(self, commands: Sequence[Args]) -> list[Any]:
+    def _run(self, script: Script, commands: Sequence[Args]) -> list[Any]:
         deadline = time.monotonic() + self._deadline_seconds
         replies = self._exchange(commands, deadline)
         if any(map(lacks_script, replies)):
-            replies = self._exchange([PUBLISH.load, *commands], deadline)
+            replies = self._exchange([script.load, *commands], deadline)
             del replies[0]
         return replies
 

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from realtime import api, names, publication
+from realtime.api import answers, head, items
 from realtime.brokers.commands import IDEMPOTENCY_SECONDS
 from realtime.endpoint import BODY_SECONDS
 from tests.support.redis_server import RedisServer
@@ -59,17 +60,17 @@ def test_the_examples_print_what_the_page_shows(
 
 def test_the_table_of_reasons_is_the_code_s() -> None:
     rows = re.findall(r"^\| `(\w+)` \| (\d+) \| (\d+) \|", PAGE, re.MULTILINE)
-    assert {reason: (int(status), int(code)) for reason, status, code in rows} == api.STATUSES
-    assert [reason for reason, *_ in rows] == list(api.STATUSES)
+    assert {reason: (int(status), int(code)) for reason, status, code in rows} == answers.STATUSES
+    assert [reason for reason, *_ in rows] == list(answers.STATUSES)
 
 
 @pytest.mark.parametrize(
     "said",
     [
-        f"at most {api.PUBLISH_BYTES // 1024} KiB for `publish`",
-        f"up to {api.MANY_ITEMS} channels",
-        f"Up to {api.MANY_ITEMS} commands",
-        f"up to {api.MANY_ITEMS} publications",
+        f"at most {head.PUBLISH_BYTES // 1024} KiB for `publish`",
+        f"up to {items.MANY_ITEMS} channels",
+        f"Up to {items.MANY_ITEMS} commands",
+        f"up to {items.MANY_ITEMS} publications",
         f"at most {publication.DATA_LIMIT // 1024} KiB",
         f"at most {publication.DEPTH_LIMIT} levels deep",
         f"beyond {publication.DEPTH_LIMIT} levels",
@@ -88,7 +89,7 @@ def test_the_limits_are_the_code_s(said: str) -> None:
 
 def test_five_minutes_are_the_code_s() -> None:
     assert IDEMPOTENCY_SECONDS == 5 * 60
-    assert api.MANY_BYTES == 1024 * 1024
+    assert head.MANY_BYTES == 1024 * 1024
 
 
 def test_every_method_has_its_section() -> None:

@@ -13,7 +13,7 @@ import pytest
 from django.test import override_settings
 
 from realtime import errors
-from realtime.api import STATUSES
+from realtime.api.answers import STATUSES
 from realtime.listening import ListeningError
 from realtime.names import checked_channel, checked_event, checked_idempotency_key
 from tests.support.redis_server import RedisServer

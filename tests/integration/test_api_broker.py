@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 from django.test import override_settings
 
-from realtime import api, wiring
+from realtime import wiring
+from realtime.api import answers
 from tests.support.eventually import eventually
 from tests.support.redis_server import RedisServer
 from tests.support.reply_proxy import ReplyProxy
@@ -146,12 +147,12 @@ async def test_what_redis_says_stays_inside(
     rim: Rim, own_redis: RedisServer, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Hosts, ports and paths are for those who run the service, with the id that the caller got."""
-    caplog.set_level(logging.DEBUG, "realtime.api")  # a warning only where it is the first
+    caplog.set_level(logging.DEBUG, "realtime.api.answers")  # a warning only where it is the first
     await asyncio.to_thread(own_redis.kill)
     answer = await in_time(rim, "publish")
     assert "valkey" not in answer.raw.decode()
     assert str(own_redis.folder) not in answer.raw.decode()
-    [line] = [record for record in caplog.records if record.name == "realtime.api"]
+    [line] = [record for record in caplog.records if record.name == "realtime.api.answers"]
     assert answer.json["request_id"] in line.getMessage()
     assert str(own_redis.socket) in line.getMessage()
 
@@ -159,8 +160,8 @@ async def test_what_redis_says_stays_inside(
 async def test_an_outage_is_two_lines_whatever_its_number_of_requests(
     rim: Rim, own_redis: RedisServer, caplog: pytest.LogCaptureFixture
 ) -> None:
-    api._outages.clear()
-    caplog.set_level(logging.INFO, "realtime.api")
+    answers._outages.clear()
+    caplog.set_level(logging.INFO, "realtime.api.answers")
     await asyncio.to_thread(own_redis.kill)
     for _ in range(3):
         retryable(await in_time(rim, "publish"), "broker_unavailable")
@@ -171,7 +172,9 @@ async def test_an_outage_is_two_lines_whatever_its_number_of_requests(
         return "no more" in caplog.text
 
     await eventually(is_over)
-    lines = [record.getMessage() for record in caplog.records if record.name == "realtime.api"]
+    lines = [
+        record.getMessage() for record in caplog.records if record.name == "realtime.api.answers"
+    ]
     assert [line.split(" ")[0] for line in lines] == ["request", "no"]
     assert "no more broker_unavailable: 3 requests failed within" in lines[1]
 

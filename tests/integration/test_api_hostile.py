@@ -6,6 +6,7 @@ uvicorn and Daphne, with either rim.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import secrets
@@ -20,8 +21,11 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from realtime import wiring
-from realtime.api import MANY_BYTES, PUBLISH_BYTES, STATUSES, Access, Request, Response, respond
-from realtime.errors import BrokerUnavailable, IdempotencyConflict, OutcomeUnknown
+from realtime.api import Take, admitted, respond
+from realtime.api.answers import STATUSES, Response, failure
+from realtime.api.head import MANY_BYTES, PUBLISH_BYTES, Request
+from realtime.errors import BrokerUnavailable, IdempotencyConflict, OutcomeUnknown, RequestError
+from realtime.keyring import Keyring
 from realtime.namespaces import Namespaces
 from realtime.publication import Receipt
 from tests.support.eventually import eventually_sync
@@ -313,7 +317,7 @@ async def test_a_wrong_setting_is_503_and_in_the_log(
     rim: Rim, wrong: dict[str, Any], caplog: pytest.LogCaptureFixture
 ) -> None:
     """A wrong setting came out of the rim as an exception: 500, and a traceback."""
-    caplog.set_level(logging.DEBUG, "realtime.api")  # a warning only where it is the first
+    caplog.set_level(logging.DEBUG, "realtime.api.answers")  # a warning only where it is the first
     with override_settings(**wrong):
         error = refused(await rim.post("publish", publish()), "configuration")
         await wiring.aclose()
@@ -363,13 +367,29 @@ _outcomes = st.sampled_from(
 _namespaces = Namespaces({})
 
 
-def driven(request: Request, outcomes: Any) -> Response:
+_keyring = Keyring(
+    [
+        {
+            "name": "limited",
+            "sha256": hashlib.sha256(b"l").hexdigest(),
+            "channels": ["public:*", "a"],
+            "methods": ["publish", "batch"],
+            "rate": 1,
+        }
+    ],
+    and_one="k",
+)
+
+
+def driven(request: Request, body: bytes, outcomes: Any, wait: Any = None) -> Response:
     """Do a request with a broker that answers what it likes."""
-    work = respond(request, Access("k"), _namespaces)
     try:
-        publications = next(work)
+        work = respond(admitted(request, _keyring.admit), body, _namespaces)
+        task = next(work)
         while True:
-            publications = work.send(outcomes(publications))
+            task = work.send(wait() if isinstance(task, Take) else outcomes(task.publications))
+    except RequestError as error:
+        return failure(error)
     except StopIteration as done:
         response: Response = done.value
         return response
@@ -380,17 +400,21 @@ def driven(request: Request, outcomes: Any) -> Response:
     method=st.sampled_from(["publish", "broadcast", "batch"]),
     body=_bodies,
     key=st.one_of(st.none(), st.text(max_size=5)),
+    secret=st.sampled_from("kl"),
     data=st.data(),
 )
 def test_whatever_comes_is_answered_and_nothing_is_raised(
-    method: str, body: bytes, key: str | None, data: st.DataObject
+    method: str, body: bytes, key: str | None, secret: str, data: st.DataObject
 ) -> None:
     def outcomes(publications: Any) -> Any:
         all_of_them = data.draw(st.sampled_from([None, None, OutcomeUnknown()]))
         return all_of_them or [data.draw(_outcomes) for _ in publications]
 
-    request = Request("POST", method, body, "", "application/json", "", "k", key)
-    response = driven(request, outcomes)
+    def wait() -> Any:
+        return data.draw(st.sampled_from([0.0, 0.0, 1e-6, 1e5, OutcomeUnknown()]))
+
+    request = Request("POST", method, "", "application/json", "", secret, key)
+    response = driven(request, body, outcomes, wait)
     answer = json.loads(response.body)
     if response.status == 200:
         assert set(answer) <= {"result", "replies"}
@@ -399,12 +423,12 @@ def test_whatever_comes_is_answered_and_nothing_is_raised(
 
 
 @settings(max_examples=300, derandomize=True, deadline=None)
-@given(st.builds(Request, *[st.text(max_size=9)] * 2, st.binary(max_size=9), *[st.text()] * 5))
-@example(Request("POST", "publish", b"{}", "\u0660", "application/json", "", "\ud800", "\ud800"))
-@example(Request("POST", "publish", b"{}", "9" * 5000, "application/json", "", "k"))
-@example(Request("POST", "publish", b"{}", "²", "application/json", "", "k"))
+@given(st.builds(Request, *[st.text(max_size=9)] * 2, *[st.text()] * 5))
+@example(Request("POST", "publish", "\u0660", "application/json", "", "\ud800", "\ud800"))
+@example(Request("POST", "publish", "9" * 5000, "application/json", "", "k"))
+@example(Request("POST", "publish", "²", "application/json", "", "k"))
 def test_whatever_the_headers_are_nothing_is_raised(request: Request) -> None:
-    response = driven(request, lambda publications: OutcomeUnknown())
+    response = driven(request, b"{}", lambda publications: OutcomeUnknown())
     reason = json.loads(response.body)["error"]["reason"]
     assert response.status == STATUSES[reason][0]
 

@@ -39,6 +39,15 @@ def test_a_setting_that_cannot_work_is_an_error() -> None:
     assert "REALTIME_PING_SECONDS" in message.msg
 
 
+def test_a_file_of_api_keys_that_cannot_be_used_is_an_error(tmp_path: Path) -> None:
+    path = tmp_path / "keys.json"
+    path.write_text('[{"name": "shop"}]')
+    with override_settings(REALTIME_API_KEYS=f"@{path}"):
+        [message] = messages()
+    assert (message.id, message.level) == ("realtime.E001", checks.ERROR)
+    assert "REALTIME_API_KEYS: key 1 (shop): sha256 must be" in message.msg
+
+
 @pytest.mark.parametrize(
     ("name", "hint"),
     [

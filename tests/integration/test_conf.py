@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from typing import Any
 
@@ -14,6 +15,7 @@ from django.test import override_settings
 from realtime import wiring
 from realtime.conf import Settings, setting_names
 from realtime.errors import ConfigurationError
+from tests.support.keys import entry
 
 
 def pem(key: Any) -> str:
@@ -34,6 +36,9 @@ GOOD: dict[str, Any] = {
     "a prefix": {"REDIS_PREFIX": "shop-2.live:rt"},
     "whole seconds": {"PUBLISH_SECONDS": 2},
     "an API key": {"API_KEY": "k!~" * 40},
+    "API keys": {"API_KEYS": [entry("shop", channels=["orders:*"], rate=2.5)]},
+    "API keys as JSON": {"API_KEYS": json.dumps([entry("shop")])},
+    "API keys in a file, which the keyring reads": {"API_KEYS": "@/no/such/file"},
     "a token secret": {"TOKEN_SECRET": "s" * 32},
     "no token secret": {"TOKEN_SECRET": ""},
     "a public key": {"TOKEN_PUBLIC_KEY": RSA_PEM, "TOKEN_AUDIENCE": "us"},
@@ -91,6 +96,10 @@ BAD: dict[str, tuple[str, Any]] = {
     "a key with a newline": ("API_KEY", "key\n"),
     "a key with a space": ("API_KEY", " key"),
     "a key of None": ("API_KEY", None),
+    "API keys that are none": ("API_KEYS", "keys"),
+    "one API key": ("API_KEYS", entry("shop")),
+    "an API key without a digest": ("API_KEYS", [{"name": "shop"}]),
+    "an API key of None": ("API_KEYS", None),
     "an address without a scheme": ("URL", "localhost:8000"),
     "one origin": ("ALLOWED_ORIGINS", "https://a.example"),
     "an origin with a path": ("ALLOWED_ORIGINS", ["https://a.example/"]),

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from django.test import override_settings
 
-from realtime import connection_token, jwks_file, subscription_token, wiring
+from realtime import connection_token, subscription_token, watched, wiring
 from realtime.errors import ConfigurationError, InvalidToken
 from realtime.jwks_file import JwksFile
 from tests.support.eventually import eventually_sync
@@ -33,16 +33,15 @@ def provider(tmp_path: Path) -> Provider:
 def test_a_file_that_changes_is_read_again(
     provider: Provider, caplog: pytest.LogCaptureFixture
 ) -> None:
-    caplog.set_level(logging.INFO, "realtime.jwks_file")
+    caplog.set_level(logging.INFO, "realtime.watched")
     with override_settings(REALTIME_TOKEN_JWKS=f"@{provider.file}"):
         assert good(provider, "old")
         assert not good(provider, "new")
         provider.publish("new")
         eventually_sync(lambda: good(provider, "new"))
         assert not good(provider, "old"), "a key that was taken out is worth nothing"
-    assert [record.getMessage() for record in caplog.records] == [
-        "the token keys were read again: 1 of them"
-    ]
+    lines = [r.getMessage() for r in caplog.records if r.name == "realtime.watched"]
+    assert lines == ["the token keys were read again: 1 of them"]
 
 
 @pytest.mark.parametrize("broken", ["{", '{"keys": []}', None])
@@ -53,10 +52,10 @@ def test_a_broken_file_keeps_the_old_keys_and_is_told_once(
         assert good(provider, "old")
         provider.file.unlink() if broken is None else provider.file.write_text(broken)
         eventually_sync(lambda: good(provider, "old") and bool(caplog.records))
-        looked_at = wiring.tokens()._key_named.__self__._look_at  # type: ignore[union-attr]
+        looked_at = wiring.tokens()._key_named.__self__._file._look_at  # type: ignore[union-attr]
         eventually_sync(lambda: time.monotonic() > looked_at)
         assert good(provider, "old")
-        [line] = [r.getMessage() for r in caplog.records if r.name == "realtime.jwks_file"]
+        [line] = [r.getMessage() for r in caplog.records if r.name == "realtime.watched"]
         assert line.startswith("the token keys stay as they were: REALTIME_TOKEN_JWKS: ")
         provider.publish("old", "new")
         eventually_sync(lambda: good(provider, "new"))
@@ -68,7 +67,7 @@ def test_a_file_is_looked_at_once_a_second_whatever_is_shown(
     looks: list[Any] = []
     keys = JwksFile(str(provider.file))
     real = os.stat
-    monkeypatch.setattr(jwks_file.os, "stat", lambda path: looks.append(path) or real(path))
+    monkeypatch.setattr(watched.os, "stat", lambda path: looks.append(path) or real(path))
     began = time.monotonic()
     while time.monotonic() < began + 1.2:
         assert keys.key("unknown") is None

@@ -10,7 +10,7 @@ import httpx
 import msgspec
 from django.test import Client
 
-from realtime.api import STATUSES
+from realtime.api.answers import STATUSES
 from realtime.endpoint import HttpEndpoint
 
 RIMS = ("view under ASGI", "view under WSGI", "endpoint")

@@ -10,7 +10,7 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
 from realtime import wiring
-from realtime.api import result
+from realtime.api.answers import result
 from realtime.errors import BrokerUnavailable, InvalidData, OutcomeUnknown, RealtimeError, TooLarge
 from realtime.publication import Publication, Receipt, decoded
 

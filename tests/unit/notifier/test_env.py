@@ -15,6 +15,7 @@ from notifier.env import (
     read_environment,
     with_files,
 )
+from tests.support.keys import entry, secret_of
 
 PRODUCTION = {
     "SECRET_KEY": "s" * 50,
@@ -99,6 +100,10 @@ def test_debug_is_no_default_where_somebody_has_said_otherwise():
         ("NOTIFIER_API_KEY", "two\nlines"),
         ("NOTIFIER_API_KEY", " key"),
         ("NOTIFIER_API_KEY", "schlüssel"),
+        ("NOTIFIER_API_KEYS", "{"),
+        ("NOTIFIER_API_KEYS", "{}"),
+        ("NOTIFIER_API_KEYS", "@/does/not/exist.json"),
+        ("NOTIFIER_API_KEYS", "@/"),
         ("NOTIFIER_DEMO_KEY", "1"),
         ("ALLOWED_ORIGINS", "example.org"),
         ("ALLOWED_ORIGINS", "https://example.org/"),
@@ -140,6 +145,35 @@ def test_namespaces_come_as_json_or_from_a_file(tmp_path):
     for value in (json.dumps(namespaces), f"@{file}"):
         env = read_environment(PRODUCTION | {"NOTIFIER_NAMESPACES": value})
         assert env.namespaces == namespaces
+
+
+def test_api_keys_come_as_json_or_stay_in_their_file(tmp_path):
+    keys = [entry("shop", channels=["orders:*"])]
+    without = {name: value for name, value in PRODUCTION.items() if name != "NOTIFIER_API_KEY"}
+    file = tmp_path / "keys.json"
+    file.write_text(json.dumps(keys))
+    env = read_environment(without | {"NOTIFIER_API_KEYS": json.dumps(keys)})
+    assert (env.api_key, env.api_keys) == ("", tuple(keys))
+    env = read_environment(without | {"NOTIFIER_API_KEYS": f"@{file}"})
+    assert env.api_keys == f"@{file}", "the app looks whether it has changed"
+
+
+@pytest.mark.parametrize("from_file", [True, False])
+def test_an_api_key_that_cannot_work_is_told_without_its_secret(tmp_path, from_file):
+    text = json.dumps([entry("shop"), {"name": "till", "sha256": secret_of("till")}])
+    file = tmp_path / "keys.json"
+    file.write_text(text)
+    error = refusal(PRODUCTION | {"NOTIFIER_API_KEYS": f"@{file}" if from_file else text})
+    said = "NOTIFIER_API_KEYS is wrong: key 2 (till): sha256 must be the SHA-256 of the secret"
+    assert str(error).startswith(said)
+    assert secret_of("till") not in str(error)
+    assert entry("shop")["sha256"] not in str(error)
+
+
+def test_the_one_key_and_the_others_must_differ():
+    keys = json.dumps([entry("shop")])
+    error = refusal(PRODUCTION | {"NOTIFIER_API_KEY": secret_of("shop"), "NOTIFIER_API_KEYS": keys})
+    assert "another key has the same secret" in str(error)
 
 
 def test_a_namespace_that_cannot_work_is_told_in_one_sentence():

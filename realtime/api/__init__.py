@@ -1,0 +1,191 @@
+"""The HTTP API as one rule: bytes and credentials in, status and bytes out.
+
+It touches neither sockets nor Redis: it yields what is to be done and is sent what became of it, so
+that a sync and an async rim can drive the same rule. Methods and fields are Centrifugo's
+(centrifugal.dev/docs/server/server_api), statuses are real ones: docs/http-api.md.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Generator, Sequence
+from typing import Any, NamedTuple
+
+from realtime.api.answers import Response, error_body, failure, item_body, result, success
+from realtime.api.head import MethodNotAllowed, MethodNotFound, Request, check_body, fields_of
+from realtime.api.items import Command, Item, Rules, batch_commands, broadcast_items, publication
+from realtime.errors import (
+    BrokerError,
+    BrokerUnavailable,
+    Forbidden,
+    LimitExceeded,
+    OutcomeUnknown,
+    RealtimeError,
+)
+from realtime.keys import Key
+from realtime.namespaces import Namespaces
+from realtime.publication import Publication, Receipt
+from realtime.tally import Tally
+
+logger = logging.getLogger(__name__)
+
+
+class Publish(NamedTuple):
+    """Publish these, and send an outcome for each, or one error for all."""
+
+    publications: Sequence[Publication]
+
+
+class Take(NamedTuple):
+    """See `realtime.brokers.Broker.take`; send what it returns, or its error."""
+
+    name: str
+    rate: float
+    number: int
+
+
+Outcome = Receipt | RealtimeError
+Work = Generator[Publish | Take, Any, Response]
+Method = Callable[[dict[str, Any], Rules], Work]
+Access = Callable[[str], Key]
+"""From what X-API-Key says to what its sender may do; raises `Unauthorized`."""
+
+
+class Admitted(NamedTuple):
+    """A request whose body is worth reading."""
+
+    request: Request
+    method: Method
+    key: Key
+
+
+_uses, _refusals = Tally(), Tally()
+_noting = threading.Lock()  # Django's sync view runs in threads
+
+
+def admitted(request: Request, access: Access) -> Admitted:
+    """Look at the head of a request, before its body is read.
+
+    Otherwise whoever has no key could make us hold a megabyte for each of his connections.
+
+    Raises:
+        RequestError: It is refused, whatever the body is.
+    """
+    method = _METHODS.get(request.api_method)
+    if method is None:
+        raise MethodNotFound(f"the methods are {', '.join(_METHODS)}")
+    if request.http_method != "POST":
+        raise MethodNotAllowed("send a POST")
+    key = access(request.api_key)
+    _note_use(key)
+    if not key.may_use(request.api_method):
+        raise Forbidden
+    check_body(request)
+    return Admitted(request, method, key)
+
+
+def respond(admitted: Admitted, body: bytes, namespaces: Namespaces) -> Work:
+    """Do a request: yield what is to be done, take what became of it, return the response.
+
+    Raises nothing.
+    """
+    request, method, key = admitted
+    try:
+        check_body(request, body)
+        return (yield from method(fields_of(request, body), Rules(key, namespaces)))
+    except LimitExceeded as error:
+        _note_limit(key)
+        return failure(error)
+    except RealtimeError as error:
+        return failure(error)
+
+
+def _note_use(key: Key) -> None:
+    with _noting:
+        count = _uses.add(key.name, time.monotonic())
+    if count:
+        logger.info("key %s: %d requests so far", key.name, count)
+
+
+def _note_limit(key: Key) -> None:
+    with _noting:
+        count = _refusals.add(key.name, time.monotonic())
+    if count:
+        logger.warning(
+            "key %s is over its rate of %g a second: %d requests refused so far",
+            *(key.name, key.rate, count),
+        )
+
+
+def _publish(fields: dict[str, Any], rules: Rules) -> Work:
+    [outcome] = yield from _published([publication(fields, rules)], rules.key)
+    if isinstance(outcome, RealtimeError):
+        raise outcome
+    return success({"result": result(outcome)})
+
+
+def _broadcast(fields: dict[str, Any], rules: Rules) -> Work:
+    outcomes = yield from _published(broadcast_items(fields, rules), rules.key)
+    return success({"result": {"responses": [item_body(outcome) for outcome in outcomes]}})
+
+
+def _batch(fields: dict[str, Any], rules: Rules) -> Work:
+    """Do many commands in one round trip to Redis; each has its own reply."""
+    commands = batch_commands(fields, rules)
+    items = [item for command in commands if isinstance(command, Command) for item in command.items]
+    outcomes = iter((yield from _published(items, rules.key)))
+    replies = []
+    for command in commands:
+        if isinstance(command, Command):
+            replies.append(_reply(command, [next(outcomes) for _ in command.items]))
+        else:
+            replies.append(error_body(command))
+    return success({"replies": replies})
+
+
+_METHODS: dict[str, Method] = {"publish": _publish, "broadcast": _broadcast, "batch": _batch}
+
+
+def _reply(command: Command, outcomes: list[Outcome]) -> dict[str, Any]:
+    if command.method == "broadcast":
+        return {"broadcast": {"responses": [item_body(outcome) for outcome in outcomes]}}
+    [outcome] = outcomes
+    if isinstance(outcome, RealtimeError):
+        return error_body(outcome)
+    return {"publish": result(outcome)}
+
+
+def _published(items: Sequence[Item], key: Key) -> Generator[Publish | Take, Any, list[Outcome]]:
+    """Publish those items that can be, and return what became of each of all."""
+    publications = [item for item in items if isinstance(item, Publication)]
+    if not publications:
+        return [item for item in items if isinstance(item, RealtimeError)]
+    if key.rate is not None:
+        _within_rate((yield Take(key.name, key.rate, len(publications))), key.rate)
+    outcomes = iter(_each((yield Publish(publications))))
+    return [next(outcomes) if isinstance(item, Publication) else item for item in items]
+
+
+def _within_rate(answer: float | RealtimeError, rate: float) -> None:
+    """Go on only within the rate.
+
+    Raises:
+        LimitExceeded: It is used up.
+        BrokerUnavailable: Nobody knows; nothing was published.
+    """
+    if isinstance(answer, OutcomeUnknown):
+        raise BrokerUnavailable(str(answer))  # unknown is only what was taken
+    if isinstance(answer, RealtimeError):
+        raise answer
+    if answer > 0:
+        raise LimitExceeded("publications a second with this key", rate, answer)
+
+
+def _each(outcomes: list[Outcome] | RealtimeError) -> list[Outcome]:
+    if isinstance(outcomes, RealtimeError):
+        raise outcomes
+    if isinstance(outcomes[0], BrokerError) and all(isinstance(o, BrokerError) for o in outcomes):
+        raise outcomes[0]  # the broker refused each of them: a 200 would hide it
+    return outcomes

@@ -1,0 +1,137 @@
+"""What the HTTP API answers: statuses, bodies and what of it stands in the log.
+
+Bodies and codes: docs/http-api.md.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import secrets
+import threading
+import time
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import msgspec
+
+from realtime.errors import BrokerError, ConfigurationError, LimitExceeded, RealtimeError
+from realtime.outage import Outage
+from realtime.publication import Receipt
+
+logger = logging.getLogger(__name__)
+
+
+class Response(NamedTuple):
+    """What a rim answers; always JSON."""
+
+    status: int
+    body: bytes
+    headers: Mapping[str, str]
+
+
+STATUSES: dict[str, tuple[int, int]] = {
+    "bad_request": (400, 107),
+    "invalid_json": (400, 107),
+    "invalid_data": (400, 107),
+    "invalid_channel": (400, 107),
+    "invalid_event": (400, 107),
+    "invalid_tags": (400, 107),
+    "invalid_idempotency_key": (400, 107),
+    "invalid_fallback": (400, 107),
+    "unauthorized": (401, 101),
+    "forbidden": (403, 103),
+    "method_not_found": (404, 104),
+    "method_not_allowed": (405, 107),
+    "request_timeout": (408, 107),
+    "idempotency_conflict": (409, 1000),
+    "too_large": (413, 107),
+    "unsupported_media_type": (415, 107),
+    "rate_limited": (429, 111),
+    "broker_unavailable": (503, 1001),
+    "configuration": (503, 1003),
+    "outcome_unknown": (504, 1002),
+}
+"""Reason -> HTTP status and the number in the body: Centrifugo's if it has one, ours from 1000."""
+
+_HEADERS = {
+    401: {"WWW-Authenticate": 'ApiKey realm="X-API-Key"'},
+    405: {"Allow": "POST"},
+    429: {"Retry-After": "1"},
+    503: {"Retry-After": "1"},
+    504: {"Retry-After": "1"},
+}
+_encode = msgspec.json.Encoder().encode
+_outages: dict[str, Outage] = {}
+"""By reason: of the requests that this process cannot serve at present, for its log."""
+_noting = threading.Lock()  # Django's sync view runs in threads
+
+
+def success(body: dict[str, Any]) -> Response:
+    """Return the response to a request that was carried out."""
+    if _outages:
+        _note_success()
+    return _response(200, body)
+
+
+def failure(error: RealtimeError) -> Response:
+    """Return the response that tells an error."""
+    status, _ = STATUSES[error.code]
+    request_id = secrets.token_hex(8)
+    if status >= 500:
+        with _noting:
+            is_news = _outages.setdefault(error.code, Outage()).failed(time.monotonic())
+        level = logging.WARNING if is_news else logging.DEBUG
+        # The details are for those who run the service; as ASCII, on one line (CWE-117).
+        logger.log(
+            level, "request %s failed: %s: %s", request_id, error.code, ascii(str(error)),
+            extra={"request_id": request_id, "reason": error.code},
+        )  # fmt: skip
+    response = _response(status, {**error_body(error), "request_id": request_id})
+    if isinstance(error, LimitExceeded) and error.retry_seconds is not None:
+        seconds = max(1, math.ceil(error.retry_seconds))
+        return response._replace(headers={"Retry-After": str(seconds)})
+    return response
+
+
+def _note_success() -> None:
+    with _noting:
+        now = time.monotonic()
+        for reason, outage in list(_outages.items()):
+            if (over := outage.worked(now)) is not None:
+                del _outages[reason]
+                logger.info(
+                    "no more %s: %d requests failed within %.1f s",
+                    *(reason, over.failures, over.seconds),
+                    extra={"reason": reason, "failed": over.failures},
+                )
+
+
+def item_body(outcome: Receipt | RealtimeError) -> dict[str, Any]:
+    """Return what is answered for one of several: ``{"result":{…}}`` or ``{"error":{…}}``."""
+    if isinstance(outcome, RealtimeError):
+        return error_body(outcome)
+    return {"result": result(outcome)}
+
+
+def result(receipt: Receipt) -> dict[str, Any]:
+    """Return a receipt as it is answered: ``{"offset":1,"epoch":"…","nodes":2,"queued":false}``."""
+    fields = {"offset": receipt.offset, "epoch": receipt.epoch, "nodes": receipt.nodes}
+    repeated = {"repeated": True} if receipt.repeated else {}
+    return {**fields, "queued": False, **repeated}
+
+
+def error_body(error: RealtimeError) -> dict[str, Any]:
+    """Return an error as it is answered: ``{"error":{"code":…,"reason":"…","message":"…"}}``."""
+    _, number = STATUSES[error.code]
+    text = str(error)
+    if not text or isinstance(error, BrokerError):
+        text = (type(error).__doc__ or "").split("\n")[0]  # Redis' own words name hosts and paths
+    if isinstance(error, ConfigurationError):
+        text = "the service is not configured; its log says what is missing"
+    return {"error": {"code": number, "reason": error.code, "message": text}}
+
+
+def _response(status: int, body: dict[str, Any]) -> Response:
+    # The newline is for whoever reads it in a terminal.
+    return Response(status, _encode(body) + b"\n", _HEADERS.get(status, {}))

@@ -1,0 +1,164 @@
+"""From the fields of a request to publications, each with what its publisher may do.
+
+What is wrong with one of several is that one's error and does not touch the others.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from realtime.api.head import MethodNotFound
+from realtime.errors import (
+    Forbidden,
+    InvalidData,
+    InvalidName,
+    RealtimeError,
+    RequestError,
+    TooLarge,
+)
+from realtime.keys import Key
+from realtime.names import checked_channel
+from realtime.namespaces import Namespaces
+from realtime.publication import Publication
+
+MANY_ITEMS = 100
+
+Item = Publication | RealtimeError
+_KNOWN = {"channel", "data", "event", "tags", "idempotency_key", "fallback"}
+_IGNORED = {"skip_history", "delta"}  # Centrifugo's, about history, which we do not have
+
+
+class Rules(NamedTuple):
+    """What holds for one request."""
+
+    key: Key
+    namespaces: Namespaces
+
+    def admitted_channel(self, value: object) -> str:
+        """Return a channel that the key may name, before anybody asks whether there is one.
+
+        Raises:
+            InvalidName: That is no channel's name.
+            Forbidden: The key may not name it.
+        """
+        channel = checked_channel(value)
+        if not self.key.may_name(channel):
+            raise Forbidden
+        return channel
+
+
+class Command(NamedTuple):
+    """One command of a batch."""
+
+    method: str
+    items: list[Item]
+
+
+def publication(fields: dict[str, Any], rules: Rules) -> Publication:
+    """Read the fields of a `publish`.
+
+    Raises:
+        RequestError: They cannot be published, or not by this publisher.
+    """
+    refuse_unknown(fields, _KNOWN | _IGNORED)
+    if "channel" not in fields:
+        raise InvalidName("channel", None, "it is missing")
+    channel = rules.admitted_channel(fields["channel"])
+    if "data" not in fields:
+        raise InvalidData("is missing")
+    if fields.get("fallback") is not None:
+        raise InvalidName("fallback", fields["fallback"], "no fallback of this name is configured")
+    made = Publication.of(
+        channel,
+        fields["data"],
+        event=fields.get("event"),
+        tags=fields.get("tags"),
+        idempotency_key=fields.get("idempotency_key"),
+    )
+    rules.namespaces.for_publishing(channel)
+    return made
+
+
+def broadcast_items(fields: dict[str, Any], rules: Rules) -> list[Item]:
+    """Read the fields of a `broadcast`: a publication or an error for each channel.
+
+    Raises:
+        RequestError: What is wrong is wrong for all of them.
+    """
+    refuse_unknown(fields, (_KNOWN | _IGNORED | {"channels"}) - {"channel"})
+    channels = fields.get("channels")
+    if not isinstance(channels, list) or not channels:
+        raise InvalidData("must be a list of channels", field="channels")
+    if len(channels) > MANY_ITEMS:
+        raise TooLarge("the broadcast", len(channels), MANY_ITEMS, unit="channels")
+    rest = {name: value for name, value in fields.items() if name != "channels"}
+    items: list[Item] = []
+    for channel in channels:
+        try:
+            items.append(publication({**rest, "channel": channel}, rules))
+        except Forbidden as error:
+            items.append(error)
+        except InvalidName as error:
+            if error.field != "channel":
+                raise  # wrong for all of them
+            items.append(error)
+    return items
+
+
+def batch_commands(fields: dict[str, Any], rules: Rules) -> list[Command | RealtimeError]:
+    """Read the fields of a `batch`: a command or an error for each.
+
+    Raises:
+        RequestError: It is wrong as a whole.
+    """
+    key = fields.pop("idempotency_key", None)
+    if key is not None:
+        raise InvalidName("idempotency_key", key, "a batch has none; each publish in it may")
+    refuse_unknown(fields, {"commands", "parallel"})
+    commands = fields.get("commands")
+    if not isinstance(commands, list):
+        raise InvalidData("must be a list of commands", field="commands")
+    if len(commands) > MANY_ITEMS:
+        raise TooLarge("the batch", len(commands), MANY_ITEMS, unit="commands")
+    publications = sum(map(_size, commands))
+    if publications > MANY_ITEMS:
+        raise TooLarge("the batch", publications, MANY_ITEMS, unit="publications")
+    return [_command(command, rules) for command in commands]
+
+
+def refuse_unknown(fields: dict[str, Any], known: set[str]) -> None:
+    """A misspelt option that was ignored would be a promise that nobody keeps.
+
+    Raises:
+        InvalidData: One of the fields is not known.
+    """
+    for name in fields:
+        if name not in known:
+            raise InvalidData(f"unknown field {ascii(name)[:40]}", field="body")
+
+
+def _size(command: Any) -> int:
+    """Count the publications of a command before any is built: each may have 64 KiB."""
+    broadcast = command.get("broadcast") if isinstance(command, dict) else None
+    channels = broadcast.get("channels") if isinstance(broadcast, dict) else None
+    return len(channels) if isinstance(channels, list) else 1
+
+
+def _command(command: Any, rules: Rules) -> Command | RealtimeError:
+    try:
+        if not isinstance(command, dict) or len(command) != 1:
+            raise InvalidData("a command is an object with one method", field="commands")
+        [(method, fields)] = command.items()
+        if not isinstance(fields, dict):
+            raise InvalidData("the fields of a method are an object", field="commands")
+        if method not in ("publish", "broadcast"):
+            raise MethodNotFound(
+                f"a batch can hold publish and broadcast, not {ascii(method)[:40]}"
+            )
+        if not rules.key.may_use(method):
+            raise Forbidden
+        if method == "publish":
+            return Command(method, [publication(fields, rules)])
+        return Command(method, broadcast_items(fields, rules))
+    except RequestError as error:
+        return error

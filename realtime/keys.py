@@ -1,0 +1,234 @@
+"""Who may use the HTTP API, and for what: the rules of API keys.
+
+A key is known by the SHA-256 of its secret, so that nobody who reads the configuration can use it.
+That is enough for a secret of 256 random bits; a password would need a slow hash. What goes wrong
+here names the entry and the problem, never a value: somebody may have written a secret there.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import json
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+from realtime.errors import ConfigurationError
+from realtime.names import CHANNEL_LIMIT
+
+SETTING = "REALTIME_API_KEYS"
+METHODS = ("publish", "broadcast", "batch")
+PATTERNS_LIMIT = 100  # of one key; each publication is held against all of them
+RATES = (0.001, 1_000_000)
+ONE, REST = "*", "**"
+
+_NAME = re.compile(r"[A-Za-z0-9_\-.]{1,64}")
+_DIGEST = re.compile(r"[0-9a-f]{64}")
+_SEGMENT = re.compile(r"[A-Za-z0-9_\-=@,.;#]*")  # of a channel's name, see `realtime.names`
+_FIELDS = ("name", "sha256", "channels", "methods", "rate")
+_NOTHING = hashlib.sha256(b"").digest()
+
+Pattern = tuple[str, ...]
+"""The segments of a pattern: what stands between its colons."""
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """What one publisher may do. One that exists keeps the rules of `keys_of`."""
+
+    name: str
+    digest: bytes = field(repr=False)
+    """SHA-256 of the secret."""
+    channels: tuple[Pattern, ...] | None = None
+    """None is all."""
+    methods: frozenset[str] | None = None
+    """Of the HTTP API; None is all."""
+    rate: float | None = None
+    """Publications a second, over all nodes; None is any number."""
+
+    def may_use(self, method: str) -> bool:
+        """Tell whether the key is good for a method of the API."""
+        return self.methods is None or method in self.methods
+
+    def may_name(self, channel: str) -> bool:
+        """Tell whether the key is good for a channel."""
+        if self.channels is None:
+            return True
+        segments = channel.split(":")
+        return any(_covers(pattern, segments) for pattern in self.channels)
+
+
+class Keys:
+    """All keys of a service, found by their secrets."""
+
+    def __init__(self, keys: Iterable[Key] = ()) -> None:
+        self._by_digest = {key.digest: key for key in keys}
+
+    def __len__(self) -> int:
+        """Return how many there are."""
+        return len(self._by_digest)
+
+    def find(self, secret: str) -> Key | None:
+        """Return the key with this secret.
+
+        One that is wrong costs the same work as one that is right. Whoever measures how far a
+        digest was compared learns about a digest, and cannot go from there to a secret.
+        """
+        digest = digest_of(secret)
+        key = self._by_digest.get(digest, _NOBODY)
+        return key if hmac.compare_digest(digest, key.digest) else None
+
+
+_NOBODY = Key("", bytes(32))
+
+
+def digest_of(secret: str) -> bytes:
+    """Return what a key is known by."""
+    return hashlib.sha256(secret.encode("utf-8", "surrogatepass")).digest()
+
+
+def master_key(secret: str) -> Key:
+    """Return the key of a service that has one for everything (`REALTIME_API_KEY`)."""
+    return Key("default", digest_of(secret))
+
+
+def keys_of(entries: object, *, and_one: str = "") -> Keys:
+    """Read the configuration: a list of entries, or one as JSON text.
+
+    ``{"name": "shop", "sha256": "<hex>", "channels": ["orders:*"], "methods": ["publish"],
+    "rate": 100}``; only the first two are necessary.
+
+    Args:
+        entries: What was configured.
+        and_one: The secret of a key beside them that may do everything; empty is none.
+
+    Raises:
+        ConfigurationError: An entry breaks a rule, or two have the same name or secret.
+    """
+    if isinstance(entries, (str, bytes)):
+        entries = _from_json(entries)
+    if not isinstance(entries, (list, tuple)):
+        raise ConfigurationError(SETTING, "must be a list of keys")
+    keys = [master_key(and_one)] if and_one else []
+    names, digests = {key.name for key in keys}, {key.digest for key in keys}
+    for number, entry in enumerate(entries, 1):
+        key = _key(entry, f"key {number}")
+        if key.name in names:
+            raise ConfigurationError(SETTING, f"key {number} ({key.name}): the name is there twice")
+        if key.digest in digests:
+            raise ConfigurationError(
+                SETTING, f"key {number} ({key.name}): another key has the same secret"
+            )
+        names.add(key.name)
+        digests.add(key.digest)
+        keys.append(key)
+    return Keys(keys)
+
+
+def _from_json(text: str | bytes) -> object:
+    try:
+        return json.loads(text)
+    except RecursionError:
+        raise ConfigurationError(SETTING, "is nested too deep") from None
+    except UnicodeDecodeError:
+        raise ConfigurationError(SETTING, "is not UTF-8") from None
+    except ValueError as error:
+        # Only the place: some messages repeat what stands there.
+        where = f": line {error.lineno}" if isinstance(error, json.JSONDecodeError) else ""
+        raise ConfigurationError(SETTING, f"is not JSON{where}") from None
+
+
+def _key(entry: Any, where: str) -> Key:
+    if not isinstance(entry, dict):
+        raise ConfigurationError(SETTING, f"{where}: must be an object with name and sha256")
+    name = entry.get("name")
+    if not isinstance(name, str) or not _NAME.fullmatch(name):
+        raise ConfigurationError(
+            SETTING, f"{where}: name must be 1 to 64 characters out of A-Z a-z 0-9 _ - ."
+        )
+    where = f"{where} ({name})"
+    if not entry.keys() <= set(_FIELDS):
+        raise ConfigurationError(
+            SETTING, f"{where}: an unknown field; there are {', '.join(_FIELDS)}"
+        )
+    return Key(
+        name,
+        _digest(entry.get("sha256"), where),
+        _channels(entry.get("channels"), where),
+        _methods(entry.get("methods"), where),
+        _rate(entry.get("rate"), where),
+    )
+
+
+def _digest(value: object, where: str) -> bytes:
+    if not isinstance(value, str) or not _DIGEST.fullmatch(value.lower()):
+        raise ConfigurationError(
+            SETTING, f"{where}: sha256 must be the SHA-256 of the secret, as 64 hex digits"
+        )
+    digest = bytes.fromhex(value)
+    if digest == _NOTHING:  # or whoever shows no key at all would have this one
+        raise ConfigurationError(SETTING, f"{where}: sha256 is that of an empty secret")
+    return digest
+
+
+def _channels(value: object, where: str) -> tuple[Pattern, ...] | None:
+    if value is None:
+        return None
+    if not isinstance(value, (list, tuple)) or not value:
+        raise ConfigurationError(SETTING, f"{where}: channels must be a list of patterns")
+    if len(value) > PATTERNS_LIMIT:
+        raise ConfigurationError(SETTING, f"{where}: more than {PATTERNS_LIMIT} channels")
+    return tuple(_pattern(pattern, f"{where}: channel {n}") for n, pattern in enumerate(value, 1))
+
+
+def _pattern(value: object, where: str) -> Pattern:
+    if not isinstance(value, str) or not 1 <= len(value) <= CHANNEL_LIMIT:
+        raise ConfigurationError(SETTING, f"{where} must have 1 to {CHANNEL_LIMIT} characters")
+    segments = tuple(value.split(":"))
+    if REST in segments[:-1]:
+        raise ConfigurationError(SETTING, f"{where}: ** may only be the last part of a pattern")
+    for segment in segments:
+        if segment not in (ONE, REST) and not _SEGMENT.fullmatch(segment):
+            raise ConfigurationError(
+                SETTING,
+                f"{where}: the parts between : are names, or * for one part, or ** for the rest",
+            )
+    return segments
+
+
+def _covers(pattern: Pattern, segments: list[str]) -> bool:
+    """Tell whether a pattern stands for a channel; one look at each segment, however it is made."""
+    if pattern[-1] == REST:
+        pattern = pattern[:-1]
+        if len(segments) <= len(pattern):
+            return False
+    elif len(segments) != len(pattern):
+        return False
+    return all(part in (ONE, segment) for part, segment in zip(pattern, segments, strict=False))
+
+
+def _methods(value: object, where: str) -> frozenset[str] | None:
+    if value is None:
+        return None
+    if not isinstance(value, (list, tuple)) or not value or not all(m in METHODS for m in value):
+        raise ConfigurationError(
+            SETTING, f"{where}: methods must be a list out of {', '.join(METHODS)}"
+        )
+    if set(value) == {"batch"}:
+        raise ConfigurationError(
+            SETTING, f"{where}: in a batch it needs the methods of the commands, too"
+        )
+    return frozenset(value)
+
+
+def _rate(value: object, where: str) -> float | None:
+    if value is None:
+        return None
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if not number or not RATES[0] <= value <= RATES[1]:  # type: ignore[operator]
+        raise ConfigurationError(
+            SETTING, f"{where}: rate must be a number from {RATES[0]} to {RATES[1]:.0f}"
+        )
+    return float(value)  # type: ignore[arg-type]

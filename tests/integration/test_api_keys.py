@@ -1,0 +1,401 @@
+"""What one key may do, on each rim: methods, channels, a rate that all nodes share."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from django.test import override_settings
+
+from realtime import api, wiring
+from realtime.brokers.redis import RedisBroker
+from realtime.brokers.redis_sync import SyncRedisBroker
+from realtime.errors import ConfigurationError, Unauthorized
+from realtime.keyring import Keyring
+from realtime.tally import Tally
+from realtime.watched import FILE_BYTES
+from tests.support.eventually import eventually_sync
+from tests.support.keys import entry, secret_of
+from tests.support.redis_server import RedisServer
+from tests.support.rims import RIMS, Answer, Rim, checked_error, refused
+
+SHOP = entry("shop", channels=["orders:*", "public:news"], methods=["publish", "batch"])
+KEYS = [SHOP, entry("all"), entry("caster", channels=["public:*"], methods=["broadcast"])]
+
+
+@pytest.fixture(params=RIMS)
+def rim(request: pytest.FixtureRequest, node: Any) -> Iterator[Rim]:
+    with override_settings(
+        REALTIME_API_KEYS=KEYS, REALTIME_NAMESPACES={"orders": {}, "hidden": {}}
+    ):
+        yield Rim(request.param)
+
+
+@pytest.fixture
+def fresh_tallies(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(api, "_uses", Tally())
+    monkeypatch.setattr(api, "_refusals", Tally())
+
+
+async def post(rim: Rim, name: str, method: str, body: Any, **changed: Any) -> Answer:
+    return await rim.post(method, body, x_api_key=secret_of(name), **changed)
+
+
+def publish(channel: str, **fields: Any) -> dict[str, Any]:
+    return {"channel": channel, "data": 1} | fields
+
+
+# --- methods and channels ---
+
+
+async def test_each_key_is_good_for_what_it_says(rim: Rim) -> None:
+    assert (await post(rim, "shop", "publish", publish("orders:7"))).result["offset"] == 1
+    assert (await post(rim, "all", "publish", publish("hidden:x"))).result["offset"] == 1
+    assert (await rim.post("publish", publish("hidden:x"))).result["offset"] == 2, "the one key"
+    body = {"channels": ["public:news"], "data": 1}
+    assert (await post(rim, "caster", "broadcast", body)).status == 200
+    refused(await post(rim, "caste", "broadcast", body), "unauthorized")
+
+
+async def test_what_a_key_may_not_name_is_forbidden_whether_it_is_there_or_not(
+    rim: Rim, wired: str, redis_server: RedisServer
+) -> None:
+    answers = [
+        await post(rim, "shop", "publish", publish(channel, **fields))
+        for channel in ("hidden:x", "nowhere:x", "orders:7:lines", "orders", "public:new")
+        for fields in ({}, {"idempotency_key": "k"}, {"data": 1e300}, {"event": "not good"})
+    ]
+    answers.append(await post(rim, "shop", "broadcast", {"channels": ["orders:7"], "data": 1}))
+    for answer in answers:
+        refused(answer, "forbidden")
+        assert answer.raw.replace(answer.json["request_id"].encode(), b"") == answers[
+            0
+        ].raw.replace(answers[0].json["request_id"].encode(), b"")
+        heads = [dict(a.headers) for a in (answer, answers[0])]
+        assert heads[0] == heads[1]
+    assert redis_server.client().keys(f"{wired}:*") == []
+
+
+async def test_a_method_that_is_forbidden_is_refused_before_the_body_is_read(rim: Rim) -> None:
+    refused(await post(rim, "caster", "publish", b"no JSON"), "forbidden")
+
+
+async def test_a_broadcast_reaches_what_the_key_may_name_and_nothing_else(
+    rim: Rim, wired: str, redis_server: RedisServer
+) -> None:
+    channels = ["public:a", "hidden:x", "public:b", "nowhere:x", "not good"]
+    answer = await post(rim, "caster", "broadcast", {"channels": channels, "data": 1})
+    first, hidden, second, nowhere, illegal = answer.result["responses"]
+    assert first["result"]["offset"] == second["result"]["offset"] == 1
+    assert hidden == nowhere
+    checked_error(hidden, "forbidden")
+    checked_error(illegal, "invalid_channel")
+    known = {key.decode().split(":pos:")[1] for key in redis_server.client().keys(f"{wired}:*")}
+    assert known == {"public:a", "public:b"}
+
+
+async def test_a_batch_does_what_the_key_may_and_nothing_else(
+    rim: Rim, wired: str, redis_server: RedisServer
+) -> None:
+    commands: list[Any] = [
+        {"publish": publish("orders:1")},
+        {"publish": publish("hidden:x")},
+        {"broadcast": {"channels": ["orders:1"], "data": 1}},
+        {"publish": publish("nowhere:x")},
+        {"publish": publish("orders:1")},
+        {"publish": publish("orders:1", colour="red")},
+    ]
+    replies = (await post(rim, "shop", "batch", {"commands": commands})).json["replies"]
+    assert [replies[n]["publish"]["offset"] for n in (0, 4)] == [1, 2]
+    assert replies[1] == replies[2] == replies[3]
+    checked_error(replies[1], "forbidden")
+    checked_error(replies[5], "invalid_data")
+    [known] = redis_server.client().keys(f"{wired}:*")
+    assert known.endswith(b":pos:orders:1")
+
+
+async def test_a_batch_of_what_is_forbidden_reaches_nobody(
+    rim: Rim, wired: str, redis_server: RedisServer
+) -> None:
+    commands = [{"publish": publish("hidden:x")}] * 3
+    answer = await post(rim, "shop", "batch", {"commands": commands})
+    assert answer.status == 200
+    for reply in answer.json["replies"]:
+        checked_error(reply, "forbidden")
+    assert redis_server.client().keys(f"{wired}:*") == []
+
+
+# --- the rate ---
+
+
+@pytest.fixture
+def with_rate(rim: Rim, fresh_tallies: None) -> Iterator[Callable[[float], Any]]:
+    contexts = []
+
+    def limit(rate: float) -> None:
+        keys = [entry("slow", rate=rate), entry("other", rate=rate)]
+        contexts.append(override_settings(REALTIME_API_KEYS=keys))
+        contexts[-1].enable()
+
+    yield limit
+    for context in contexts:
+        context.disable()
+
+
+async def test_beyond_its_rate_a_key_is_told_when_to_come_back(
+    rim: Rim, with_rate: Any, wired: str, redis_server: RedisServer
+) -> None:
+    with_rate(0.1)
+    assert (await post(rim, "slow", "publish", publish("a"))).status == 200
+    answer = await post(rim, "slow", "publish", publish("a"))
+    refused(answer, "rate_limited")
+    assert 8 <= int(answer.headers["retry-after"]) <= 10
+    assert (await post(rim, "other", "publish", publish("a"))).result["offset"] == 2
+    assert (await rim.post("publish", publish("a"))).result["offset"] == 3, "without a rate"
+
+
+async def test_a_batch_counts_its_publications_and_is_refused_as_a_whole(
+    rim: Rim, with_rate: Any
+) -> None:
+    with_rate(5)
+    commands: list[Any] = [{"publish": publish("a")}, {"publish": publish("not good")}]
+    commands.append({"broadcast": {"channels": ["a", "b", "nowhere:x"], "data": 1}})
+    answer = await post(rim, "slow", "batch", {"commands": commands})  # takes three
+    assert answer.json["replies"][0]["publish"]["offset"] == 1
+    answer = await post(rim, "slow", "batch", {"commands": commands})
+    refused(answer, "rate_limited")
+    assert answer.headers["retry-after"] == "1"
+    assert (await rim.post("publish", publish("a"))).result["offset"] == 3
+
+
+async def test_what_was_wrong_anyway_takes_nothing(rim: Rim, with_rate: Any) -> None:
+    with_rate(0.1)
+    refused(await post(rim, "slow", "publish", publish("nowhere:a")), "invalid_channel")
+    assert (await post(rim, "slow", "publish", publish("a"))).status == 200
+
+
+async def test_a_batch_that_is_larger_than_the_rate_goes_and_is_owed(
+    rim: Rim, with_rate: Any
+) -> None:
+    with_rate(10)
+    channels = [f"c{n}" for n in range(100)]
+    assert (await post(rim, "slow", "broadcast", {"channels": channels, "data": 1})).status == 200
+    answer = await post(rim, "slow", "publish", publish("a"))
+    refused(answer, "rate_limited")
+    assert 8 <= int(answer.headers["retry-after"]) <= 10
+
+
+async def test_a_retry_counts_too(rim: Rim, with_rate: Any) -> None:
+    """It costs us as much as the first one; its outcome waits for it for five minutes."""
+    with_rate(2)
+    body = publish("a", idempotency_key="k")
+    assert "repeated" not in (await post(rim, "slow", "publish", body)).result
+    assert (await post(rim, "slow", "publish", body)).result["repeated"] is True
+    refused(await post(rim, "slow", "publish", publish("a"), idempotency_key="k"), "rate_limited")
+
+
+async def test_a_key_over_its_rate_is_one_line_a_minute(
+    rim: Rim, with_rate: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    with_rate(0.001)
+    for _ in range(5):
+        await post(rim, "slow", "publish", publish("a"))
+    lines = [record.getMessage() for record in caplog.records if record.name == "realtime.api"]
+    [line] = [line for line in lines if "rate" in line]
+    assert line.startswith("key slow is over its rate of 0.001 a second: 1 requests refused")
+    assert secret_of("slow") not in caplog.text
+
+
+async def test_all_nodes_share_a_rate(redis_server: RedisServer, wired: str) -> None:
+    """Two nodes in two loops' stead, and a process of threads: together no more than one."""
+    nodes = [RedisBroker(redis_server.url, prefix=wired) for _ in range(2)]
+    threads = SyncRedisBroker(redis_server.url, prefix=wired)
+    taken = [await nodes[n % 2].take("shop", 10, 1) == 0 for n in range(20)]
+    taken += [threads.take("shop", 10, 1) == 0 for _ in range(5)]
+    assert taken[:10] == [True] * 10
+    assert sum(taken) <= 11, "one more, where these few calls took a tenth of a second"
+    assert await nodes[0].take("other", 10, 1) == 0
+    for node in nodes:
+        await node.aclose()
+    threads.close()
+
+
+async def test_a_rate_recovers_as_it_says(redis_server: RedisServer, wired: str) -> None:
+    broker = RedisBroker(redis_server.url, prefix=wired)
+    loop = asyncio.get_running_loop()
+    began, taken = loop.time(), 0
+    while (now := loop.time()) < began + 0.5:
+        taken += await broker.take("shop", 100, 1) == 0
+    assert 100 <= taken <= 100 + 100 * (now - began) + 2
+    key = f"{wired}:{{0}}:rate:shop"
+    assert 0 < redis_server.client().pttl(key) <= 1100
+    await broker.aclose()
+
+
+async def test_a_clock_that_was_set_back_stops_nobody_for_long(
+    redis_server: RedisServer, wired: str
+) -> None:
+    broker = RedisBroker(redis_server.url, prefix=wired)
+    redis_server.client().set(f"{wired}:{{0}}:rate:shop", "99999999999")
+    assert 0 < await broker.take("shop", 10, 1) <= 10
+    await broker.aclose()
+
+
+@pytest.mark.parametrize("how", ["kill", "freeze"])
+async def test_a_rate_that_nobody_can_ask_is_503_and_nothing_is_published(
+    own_redis: RedisServer, rim: Rim, with_rate: Any, how: str
+) -> None:
+    """A frozen Redis answered 504, perhaps published, though only the rate had been asked."""
+    with_rate(5)
+    with override_settings(REALTIME_REDIS_URL=own_redis.url, REALTIME_PUBLISH_SECONDS=0.3):
+        await wiring.aclose()
+        assert (await post(rim, "slow", "publish", publish("a"))).status == 200
+        await asyncio.to_thread(getattr(own_redis, how))
+        answer = await post(rim, "slow", "publish", publish("a"))
+        refused(answer, "broker_unavailable")
+        assert answer.headers["retry-after"] == "1"
+        if how == "freeze":
+            own_redis.thaw()
+        await wiring.aclose()
+
+
+# --- the log ---
+
+
+async def test_who_used_a_key_is_one_line_a_minute(
+    rim: Rim, fresh_tallies: None, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    for _ in range(3):
+        await post(rim, "shop", "publish", publish("orders:1"))
+        await post(rim, "shop", "broadcast", {"channels": ["a"], "data": 1})
+        await post(rim, "nobody", "publish", publish("orders:1"))
+    lines = [record.getMessage() for record in caplog.records if record.name == "realtime.api"]
+    assert lines == ["key shop: 1 requests so far"]
+    assert secret_of("shop") not in caplog.text
+    assert SHOP["sha256"] not in caplog.text
+
+
+# --- a file ---
+
+
+@pytest.fixture
+def keys_file(tmp_path: Path) -> Path:
+    path = tmp_path / "keys.json"
+    write(path, entry("old"))
+    return path
+
+
+def write(path: Path, *entries: Any) -> None:
+    """Put another file in its place, as `createapikey` does it."""
+    draft = path.with_suffix(".draft")
+    draft.write_text(json.dumps(entries))
+    draft.replace(path)
+
+
+def knows(ring: Keyring, name: str) -> bool:
+    try:
+        return ring.admit(secret_of(name)).name == name
+    except Unauthorized:
+        return False
+
+
+def test_keys_come_and_go_without_a_restart(keys_file: Path) -> None:
+    ring = Keyring(f"@{keys_file}", and_one="one")
+    assert knows(ring, "old")
+    write(keys_file, entry("old"), entry("new"))
+    eventually_sync(lambda: knows(ring, "new"), seconds=2)
+    assert knows(ring, "old")
+    write(keys_file, entry("new"))
+    eventually_sync(lambda: not knows(ring, "old"), seconds=2)
+    assert knows(ring, "new")
+    assert ring.admit("one").name == "default"
+
+
+def test_a_file_that_is_written_in_place_is_seen_as_well(keys_file: Path) -> None:
+    ring = Keyring(f"@{keys_file}")
+    keys_file.write_text(json.dumps([entry("new")]))
+    eventually_sync(lambda: knows(ring, "new"), seconds=2)
+
+
+def broken(path: Path, how: str) -> None:
+    match how:
+        case "half a file":
+            path.write_text('[{"name": "old", "sha')
+        case "gone":
+            path.unlink()
+        case "a folder":
+            path.unlink()
+            path.mkdir()
+        case "a pipe":
+            path.unlink()
+            os.mkfifo(path)
+        case "too large":
+            path.write_text(" " * FILE_BYTES + "[]")
+        case "a secret for a digest":
+            path.write_text(json.dumps([entry("old") | {"sha256": secret_of("old")}]))
+
+
+@pytest.mark.parametrize(
+    "how", ["half a file", "gone", "a folder", "a pipe", "too large", "a secret for a digest"]
+)
+def test_a_broken_file_keeps_the_keys_and_is_said_once(
+    keys_file: Path, how: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("realtime.watched.LOOK_EVERY_SECONDS", 0.0)
+    caplog.set_level(logging.INFO, "realtime.watched")
+    ring = Keyring(f"@{keys_file}")
+    broken(keys_file, how)
+    eventually_sync(lambda: knows(ring, "old") and caplog.records)
+    for _ in range(5):
+        assert knows(ring, "old")
+    [line] = caplog.records
+    assert line.levelno == logging.ERROR
+    assert line.getMessage().startswith("the API keys stay as they were: REALTIME_API_KEYS: ")
+    assert secret_of("old") not in caplog.text
+    if keys_file.is_dir():
+        keys_file.rmdir()
+    write(keys_file, entry("new"))
+    eventually_sync(lambda: knows(ring, "new"))
+    assert caplog.records[-1].getMessage() == "the API keys were read again: 1 of them"
+    assert len(caplog.records) == 2
+
+
+@pytest.mark.parametrize("how", ["half a file", "gone", "a folder", "a pipe", "too large"])
+async def test_a_file_that_is_broken_at_the_start_is_503_and_in_the_log(
+    keys_file: Path, how: str, node: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    broken(keys_file, how)
+    with pytest.raises(ConfigurationError):
+        Keyring(f"@{keys_file}")
+    for kind in RIMS:
+        with override_settings(REALTIME_API_KEYS=f"@{keys_file}", REALTIME_API_KEY="test-key"):
+            refused(await Rim(kind).post("publish", publish("a")), "configuration")
+    assert "Traceback" not in caplog.text
+
+
+def test_keys_may_be_json_text_too() -> None:
+    assert knows(Keyring(json.dumps([entry("a")])), "a")
+
+
+def test_a_file_is_asked_for_no_more_than_once_a_second(
+    keys_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks: list[Any] = []
+    stat = os.stat
+
+    def counted(path: Any, *args: Any, **options: Any) -> os.stat_result:
+        looks.extend([path] if str(path) == str(keys_file) else [])
+        return stat(path, *args, **options)
+
+    ring = Keyring(f"@{keys_file}")
+    monkeypatch.setattr("realtime.watched.os.stat", counted)
+    for _ in range(1000):
+        knows(ring, "old")
+    assert len(looks) <= 1

@@ -1,0 +1,189 @@
+"""What a key is good for, and what is said of one that is configured wrongly."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Any
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from realtime import api
+from realtime.errors import ConfigurationError
+from realtime.keys import METHODS, PATTERNS_LIMIT, Key, keys_of
+
+SECRET = "a-secret-that-must-not-be-seen"
+DIGEST = hashlib.sha256(SECRET.encode()).hexdigest()
+
+
+def key(**fields: Any) -> Key:
+    found = keys_of([{"name": "shop", "sha256": DIGEST} | fields]).find(SECRET)
+    assert found is not None
+    return found
+
+
+def test_a_key_may_do_everything_by_default() -> None:
+    everything = key()
+    assert all(map(everything.may_use, METHODS))
+    assert everything.may_name("any:channel")
+    assert everything.rate is None
+
+
+def test_the_methods_are_those_of_the_api() -> None:
+    assert set(METHODS) == set(api._METHODS)
+
+
+def test_a_list_of_methods_is_all_there_are() -> None:
+    limited = key(methods=["publish"])
+    assert [method for method in METHODS if limited.may_use(method)] == ["publish"]
+
+
+@pytest.mark.parametrize(
+    ("pattern", "covered", "others"),
+    [
+        ("orders:*", ["orders:7", "orders:", "orders:7#42"], ["orders", "orders:7:lines", "a:7"]),
+        ("orders:**", ["orders:7", "orders:7:lines:1"], ["orders", "ordersx:7"]),
+        ("*:news", ["public:news", ":news"], ["news", "a:b:news", "public:news2"]),
+        ("*", ["news", "a.b"], ["public:news", ":"]),
+        ("**", ["news", "public:news", ":", "a:b:c"], []),
+        ("*:**", ["a:b", "a:b:c"], ["a"]),
+        ("public:news", ["public:news"], ["public:new", "public:news:", "Public:news"]),
+        ("a::b", ["a::b"], ["a:b", "a:x:b"]),
+        ("a.c", ["a.c"], ["abc"]),
+    ],
+)
+def test_patterns(pattern: str, covered: list[str], others: list[str]) -> None:
+    limited = key(channels=[pattern])
+    assert [name for name in covered + others if limited.may_name(name)] == covered
+
+
+_part = st.sampled_from(["a", "b", "ab", "a.", ""])
+_names = st.lists(_part, min_size=1, max_size=5).map(":".join)
+_patterns = st.builds(
+    lambda parts, rest: [*parts, *rest] or ["*"],
+    st.lists(st.one_of(_part, st.just("*")), max_size=4),
+    st.sampled_from([[], ["**"]]),
+).map(":".join)
+
+
+def says(pattern: list[str], segments: list[str]) -> bool:
+    """Tell what a pattern says, by its definition and as slowly as it likes."""
+    if pattern == ["**"]:
+        return len(segments) >= 1
+    if not pattern or not segments:
+        return pattern == segments
+    return pattern[0] in ("*", segments[0]) and says(pattern[1:], segments[1:])
+
+
+@given(st.lists(_patterns.filter(bool), min_size=1, max_size=3), _names)
+@example(["a:**"], "a")
+@example(["*"], "")
+def test_no_pattern_grants_more_or_less_than_it_says(patterns: list[str], name: str) -> None:
+    granted = any(says(pattern.split(":"), name.split(":")) for pattern in patterns)
+    assert key(channels=patterns).may_name(name) == granted
+
+
+def test_a_key_is_found_by_its_secret_alone() -> None:
+    keys = keys_of([{"name": "a", "sha256": DIGEST}, {"name": "b", "sha256": "0" * 64}])
+    assert len(keys) == 2
+    found = keys.find(SECRET)
+    assert found is not None
+    assert found.name == "a"
+    for wrong in ("", DIGEST, SECRET[:-1], SECRET + " ", "\ud800", "ü", "x" * 1_000_000):
+        assert keys.find(wrong) is None
+
+
+def test_one_key_beside_the_others_may_do_everything() -> None:
+    keys = keys_of([{"name": "a", "sha256": DIGEST, "methods": ["publish"]}], and_one="k")
+    master = keys.find("k")
+    assert master is not None
+    assert (master.name, master.methods, master.channels) == ("default", None, None)
+
+
+def test_json_text_is_the_same_as_a_list() -> None:
+    assert keys_of(json.dumps([{"name": "a", "sha256": DIGEST}])).find(SECRET) is not None
+
+
+def test_nobody_sees_a_digest_by_accident() -> None:
+    assert DIGEST not in repr(key())
+    assert str(bytes.fromhex(DIGEST)) not in repr(key())
+
+
+WRONG: dict[str, tuple[Any, str]] = {
+    "no list": ({"name": "a"}, "must be a list"),
+    "nothing": (None, "must be a list"),
+    "no JSON": (f'[{{"name": "{SECRET}"', "is not JSON: line 1"),
+    "deep JSON": ("[" * 100_000, "nested too deep"),
+    "not UTF-8": (b'["\xff"]', "is not UTF-8"),
+    "5000 digits": ("[" + "9" * 5000 + "]", "is not JSON"),
+    "a text": ([SECRET], "key 1: must be an object"),
+    "no name": ([{"sha256": DIGEST}], "key 1: name must be"),
+    "a name with a space": ([{"name": SECRET + " ", "sha256": DIGEST}], "key 1: name must be"),
+    "a long name": ([{"name": "n" * 65, "sha256": DIGEST}], "key 1: name must be"),
+    "an unknown field": ([{"name": "a", "sha256": DIGEST, SECRET: 1}], "key 1 (a): an unknown"),
+    "no digest": ([{"name": "a"}], "key 1 (a): sha256 must be"),
+    "the secret for a digest": ([{"name": "a", "sha256": SECRET}], "key 1 (a): sha256 must be"),
+    "a short digest": ([{"name": "a", "sha256": DIGEST[:-1]}], "key 1 (a): sha256 must be"),
+    "the digest of nothing": (
+        [{"name": "a", "sha256": hashlib.sha256(b"").hexdigest()}],
+        "key 1 (a): sha256 is that of an empty secret",
+    ),
+    "a name twice": (
+        [{"name": "a", "sha256": DIGEST}, {"name": "a", "sha256": "0" * 64}],
+        "key 2 (a): the name is there twice",
+    ),
+    "a secret twice": (
+        [{"name": "a", "sha256": DIGEST}, {"name": "b", "sha256": DIGEST.upper()}],
+        "key 2 (b): another key has the same secret",
+    ),
+}
+FIELDS: dict[str, tuple[Any, str]] = {
+    "no channels": ({"channels": []}, "channels must be a list"),
+    "one channel": ({"channels": "orders:*"}, "channels must be a list"),
+    "too many channels": ({"channels": ["a"] * (PATTERNS_LIMIT + 1)}, "more than 100 channels"),
+    "an empty pattern": ({"channels": ["a", ""]}, "channel 2 must have 1 to 255"),
+    "a number": ({"channels": [1]}, "channel 1 must have 1 to 255"),
+    "half a part": ({"channels": ["ord*"]}, "channel 1: the parts between : are"),
+    "three stars": ({"channels": ["a:***"]}, "channel 1: the parts between : are"),
+    "a space": ({"channels": ["a b"]}, "channel 1: the parts between : are"),
+    "a regular expression": ({"channels": ["(a+)+$"]}, "channel 1: the parts between : are"),
+    "the rest in the middle": ({"channels": ["**:a"]}, "** may only be the last"),
+    "no methods": ({"methods": []}, "methods must be a list out of publish"),
+    "a method that is none": ({"methods": ["publis"]}, "methods must be a list out of publish"),
+    "a list of lists": ({"methods": [["publish"]]}, "methods must be a list out of publish"),
+    "a batch of nothing": ({"methods": ["batch"]}, "it needs the methods of the commands"),
+    "no rate": ({"rate": 0}, "rate must be a number from 0.001"),
+    "a negative rate": ({"rate": -1}, "rate must be a number"),
+    "a rate of NaN": ({"rate": float("nan")}, "rate must be a number"),
+    "an endless rate": ({"rate": float("inf")}, "rate must be a number"),
+    "a huge rate": ({"rate": 10**400}, "rate must be a number"),
+    "a true rate": ({"rate": True}, "rate must be a number"),
+    "a rate in words": ({"rate": "100"}, "rate must be a number"),
+}
+
+
+@pytest.mark.parametrize(
+    ("entries", "problem"),
+    [
+        *WRONG.values(),
+        *(([{"name": "a", "sha256": DIGEST} | f], f"key 1 (a): {p}") for f, p in FIELDS.values()),
+    ],
+    ids=[*WRONG, *FIELDS],
+)
+def test_what_is_wrong_is_named_and_no_value_is(entries: Any, problem: str) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        keys_of(entries)
+    said = caught.value.problem.replace("key 1 (a): key 1 (a)", "key 1 (a)")
+    assert problem.split(": ", 1)[0] in said
+    assert problem.rsplit(": ", 1)[-1] in said
+    assert caught.value.setting == "REALTIME_API_KEYS"
+    assert SECRET not in str(caught.value)
+    assert DIGEST not in str(caught.value).lower()
+    assert str(caught.value).isprintable()
+
+
+def test_a_name_like_that_of_the_one_key_is_there_twice() -> None:
+    with pytest.raises(ConfigurationError, match=r"key 1 \(default\): the name is there twice"):
+        keys_of([{"name": "default", "sha256": DIGEST}], and_one="k")
