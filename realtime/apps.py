@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from django.apps import AppConfig
+from django.apps import AppConfig, apps
 
 
 class RealtimeConfig(AppConfig):
@@ -12,5 +12,10 @@ class RealtimeConfig(AppConfig):
     verbose_name = "Live notifications"
 
     def ready(self) -> None:
-        """Register the system checks."""
+        """Register the system checks, and listen to what ends a right."""
         from realtime import checks, dangers  # noqa: F401 - they register by being imported
+
+        if apps.is_installed("django.contrib.auth"):
+            from realtime import signals
+
+            signals.connect()

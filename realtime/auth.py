@@ -1,23 +1,46 @@
-"""Whom Django's session knows: the user of a page of this site.
+"""Whom Django's session knows: the user of a page of this site, and whether it still does.
 
-Looked up once, before the connection is accepted; a frame never touches the database. Cookies count
-for the site's own pages alone: a browser adds them to a handshake from any page (CWE-1385).
+Looked up once, before the connection is accepted, and again for all of a node now and then; a frame
+never touches the database. Cookies count for the site's own pages alone: a browser adds them to a
+handshake from any page (CWE-1385).
 """
 
 from __future__ import annotations
 
-from collections.abc import MutableMapping
+import hashlib
+import logging
+import time
+from collections.abc import Iterable, MutableMapping, Sequence
+from dataclasses import dataclass, field
+from importlib import import_module
 from typing import Any
 
 from channels.auth import AuthMiddlewareStack
+from channels.db import database_sync_to_async
 from django.apps import apps
 from django.conf import settings
+from django.core.exceptions import ValidationError
+from django.db import Error as DatabaseError
 from django.http import parse_cookie
+from django.utils import timezone
 
 from realtime.identity import ANONYMOUS, Identity
+from realtime.outage import Outage
+from realtime.users import Entitled
+
+logger = logging.getLogger(__name__)
 
 Scope = MutableMapping[str, Any]
 _APPS = ("django.contrib.auth", "django.contrib.sessions")
+_DIGEST_CHARACTERS = 32  # 128 bits
+_outage = Outage()  # of the database, for the log
+
+
+@dataclass(frozen=True, slots=True)
+class SessionProof:
+    """By what a session can be looked up again."""
+
+    key: str = field(repr=False)
 
 
 async def session_identity(scope: Scope) -> Identity:
@@ -29,12 +52,103 @@ async def session_identity(scope: Scope) -> Identity:
     Raises:
         django.db.Error: The session or the user cannot be read.
     """
-    user = scope.get("user")  # the host has Channels' AuthMiddleware around us
-    if user is None and _may_have_session(scope):
-        user = await _user(scope)
+    user, key = scope.get("user"), ""
+    if user is not None:  # the host has Channels' AuthMiddleware around us
+        key = getattr(scope.get("session"), "session_key", None) or ""
+    elif _may_have_session(scope):
+        user, key = await _user(scope)
     if user is None or not user.is_authenticated:
         return ANONYMOUS
-    return Identity(str(user.pk))
+    return Identity(
+        str(user.pk),
+        session=session_digest(key),
+        stamp=stamp_of(user),
+        proof=SessionProof(key) if key else None,
+    )
+
+
+def session_digest(key: str) -> str:
+    """Return what names a session without giving it away; empty for no session."""
+    return hashlib.sha256(key.encode()).hexdigest()[:_DIGEST_CHARACTERS] if key else ""
+
+
+def stamp_of(user: Any) -> str:
+    """Return what changes with the user's password (and SECRET_KEY), as Django's sessions do."""
+    return _stamp(user.get_session_auth_hash()) if hasattr(user, "get_session_auth_hash") else ""
+
+
+def entitled() -> Entitled | None:
+    """Return who tells which identities may still be here; None where there are no users."""
+    return _are_entitled if apps.is_installed("django.contrib.auth") else None
+
+
+async def _are_entitled(identities: Sequence[Identity]) -> list[bool]:
+    try:
+        answers: list[bool] = await database_sync_to_async(still_entitled)(identities)
+    except DatabaseError as error:
+        if _outage.failed(time.monotonic()):
+            logger.error("cannot look whether sessions are still good: %s", ascii(str(error))[:200])
+        return [True] * len(identities)  # to end them all would be worse than to wait
+    if (over := _outage.worked(time.monotonic())) is not None:
+        logger.info("sessions can be looked at again after %.1f s", over.seconds)
+    return answers
+
+
+def still_entitled(identities: Sequence[Identity]) -> list[bool]:
+    """Tell who of them may still be here: an active user, the same password, a living session.
+
+    Two queries at most, where sessions are in the database.
+    """
+    users = _users({identity.user for identity in identities})
+    keys = {identity.proof.key for identity in identities if identity.proof is not None}
+    living = _living(keys)
+    return [
+        (user := users.get(identity.user)) is not None
+        and user.is_active
+        and (not identity.stamp or identity.stamp in _stamps(user))
+        and (identity.proof is None or identity.proof.key in living)
+        for identity in identities
+    ]
+
+
+def _users(ids: Iterable[str]) -> dict[str, Any]:
+    from django.contrib.auth import get_user_model  # needs the app registry
+
+    model = get_user_model()
+    keys = []
+    for text in ids:
+        try:
+            keys.append(model._meta.pk.to_python(text))
+        except ValidationError:
+            continue  # no user of ours has such an id
+    return {str(pk): user for pk, user in model._default_manager.in_bulk(keys).items()}
+
+
+def _stamps(user: Any) -> set[str]:
+    """Return the stamps that are good for a user: of SECRET_KEY_FALLBACKS, too."""
+    if not hasattr(user, "get_session_auth_hash"):
+        return {""}
+    hashes = [user.get_session_auth_hash(), *user.get_session_auth_fallback_hash()]
+    return {_stamp(each) for each in hashes}
+
+
+def _stamp(auth_hash: str) -> str:
+    return hashlib.sha256(auth_hash.encode()).hexdigest()[:_DIGEST_CHARACTERS]
+
+
+def _living(keys: set[str]) -> set[str]:
+    """Return which sessions are there and have not expired."""
+    if not keys:
+        return set()
+    store = import_module(settings.SESSION_ENGINE).SessionStore
+    if hasattr(store, "get_model_class"):
+        sessions = store.get_model_class().objects.filter(
+            session_key__in=keys, expire_date__gt=timezone.now()
+        )
+        return set(sessions.values_list("session_key", flat=True))
+    if settings.SESSION_ENGINE == "django.contrib.sessions.backends.signed_cookies":
+        return keys  # only the browser has them: nobody can look
+    return {key for key in keys if store().exists(key)}
 
 
 def _may_have_session(scope: Scope) -> bool:
@@ -47,12 +161,12 @@ def _may_have_session(scope: Scope) -> bool:
     return settings.SESSION_COOKIE_NAME in parse_cookie(cookies)
 
 
-async def _user(scope: Scope) -> Any:
+async def _user(scope: Scope) -> tuple[Any, str]:
     """Ask Channels' middleware, which would otherwise wrap each send to save a session."""
     found: list[Any] = []
 
     async def look(scope: Scope, receive: Any, send: Any) -> None:
-        found.append(scope["user"])
+        found.extend((scope["user"], scope["session"].session_key or ""))
 
     await AuthMiddlewareStack(look)(dict(scope), None, None)
-    return found[0]
+    return found[0], found[1]

@@ -55,6 +55,7 @@ class SubscriptionEnd(NamedTuple):
     reason: str
 
 
+UNSUBSCRIBED = SubscriptionEnd(2000, "server unsubscribe")
 SUBSCRIPTION_EXPIRED = SubscriptionEnd(2501, "expired")
 
 

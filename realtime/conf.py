@@ -21,6 +21,7 @@ from realtime.jwks import keys_of_set
 from realtime.jwks_file import JwksFile
 from realtime.keyring import path_of
 from realtime.keys import keys_of
+from realtime.names import is_namespace
 from realtime.namespaces import Namespaces
 from realtime.tokens import key_of
 
@@ -60,6 +61,8 @@ class Settings:
     """What a client has to show another token when one has expired. Centrifugo 25."""
     authorizer: str = ""
     """Dotted path of your function ``(identity, channel, action) -> bool``, sync or async."""
+    personal_namespace: str = "user"
+    """Of the channel that each user listens to by itself, ``user:#42``; empty: none does."""
     url: str = ""
     """Where the service runs, for `manage.py listen`, such as ``https://notify.example.com``."""
     namespaces: Mapping[str, Mapping[str, object]] = field(default_factory=dict)
@@ -207,6 +210,7 @@ _TEXTS: dict[str, tuple[Callable[[str], Any], str]] = {
     ),
     "token_audience": (lambda text: True, ""),
     "authorizer": (_is_importable, "must be the dotted path of a function that can be imported"),
+    "personal_namespace": (is_namespace, "must be a name out of a-z 0-9 _ -"),
     "url": (_is_http_url, "must be an address such as https://notify.example.com"),
 }
 

@@ -8,7 +8,7 @@ do what: docs/protocol.md#permissions.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -53,6 +53,8 @@ class Greet(NamedTuple):
     text: str
     ttl_seconds: int | None
     """After which its identity has to be shown anew."""
+    joins: Sequence[Join] = ()
+    """What it listens to without asking."""
 
 
 class Reply(NamedTuple):
@@ -74,6 +76,8 @@ class Join:
     """After which the permission has to be shown anew."""
     must_ask: bool = False
     """Whether the host's authorizer decides."""
+    is_served: bool = False
+    """Whether the client did not ask for it: then it is told by a push, whenever it is done."""
 
 
 class Renew(NamedTuple):
@@ -202,6 +206,33 @@ class Connection:
             return End(BAD_REQUEST)
         return self._refuse(0, BAD_COMMAND._replace(message=f"bad request: {error.reason}"))
 
+    def serve(self, channel: str) -> Join | None:
+        """Return how the client comes to listen to a channel that it did not ask for.
+
+        None where it listens already, listens to too many, or there is no such namespace.
+        """
+        namespace = self._namespaces.get(channel)
+        is_full = len(self._channels) >= self._channels_limit
+        if namespace is None or is_full or channel in self._channels:
+            return None
+        join = self._channels[channel] = Join(0, channel, namespace, is_served=True)
+        return join
+
+    @property
+    def channels(self) -> list[str]:
+        """What it listens to, or will."""
+        return list(self._channels)
+
+    @property
+    def client(self) -> str:
+        """The id of this connection."""
+        return self._greeting[0]
+
+    def prolong(self, expire_at: float | None) -> int | None:
+        """Somebody else than the client says until when its identity is known; return for long."""
+        self.identity = self.identity._replace(expires_at=expire_at)
+        return self.identity.ttl_seconds(self._wall_seconds())
+
     def left(self, channel: str) -> None:
         """Forget a subscription that has ended without the client's wish."""
         self._channels.pop(channel, None)
@@ -225,7 +256,9 @@ class Connection:
                 return End(INVALID_TOKEN)
         self.connected = True
         ttl = self.identity.ttl_seconds(now)
-        return Greet(self._protocol.connected(command.id, *self._greeting, ttl), ttl)
+        served = filter(None, map(self.serve, self._namespaces.served(self.identity)))
+        text = self._protocol.connected(command.id, *self._greeting, ttl)
+        return Greet(text, ttl, tuple(served))
 
     def _refresh(self, command: Refresh) -> Decision:
         now = self._wall_seconds()
@@ -257,8 +290,13 @@ class Connection:
         return Renew(command.channel, text, ttl)
 
     def _subscribe(self, command: Subscribe) -> Decision:
-        if command.channel in self._channels:
-            return self._refuse(command.id, ALREADY_SUBSCRIBED)
+        if (known := self._channels.get(command.channel)) is not None:
+            if not known.is_served:
+                return self._refuse(command.id, ALREADY_SUBSCRIBED)
+            join = self._channels[command.channel] = Join(
+                command.id, command.channel, known.namespace
+            )
+            return join
         now = self._wall_seconds()
         grant = self._granted(command.token, now) if command.token else None
         if isinstance(grant, Refusal):
@@ -305,8 +343,7 @@ class Connection:
         return Say(command._replace(data=b""), publication, must_ask=allowed is None)
 
     def _client_info(self) -> bytes:
-        client, _, _ = self._greeting
-        return client_info(self.identity.user, client, self.identity.info)
+        return client_info(self.identity.user, self.client, self.identity.info)
 
     def _refuse(self, command_id: int, refusal: Refusal, limit: str = "") -> Reply:
         return Reply(self._protocol.refused(command_id, refusal), limit)

@@ -11,6 +11,7 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterator
+from functools import partial
 from typing import TYPE_CHECKING
 
 from realtime.codes import (
@@ -23,6 +24,7 @@ from realtime.codes import (
     SERVER_ERROR,
     SUBSCRIPTION_EXPIRED,
     UNKNOWN_OUTCOME,
+    UNSUBSCRIBED,
     Close,
     Refusal,
 )
@@ -73,6 +75,7 @@ class Conversation:
         "_todo",
         "_todo_bytes",
         "_wanted",
+        "began",
         "driver",
     )
 
@@ -95,6 +98,17 @@ class Conversation:
         self._throttle: Throttle | None = None  # None: it has not said anything yet
         self._ends: dict[str, float] | None = None  # None: nothing expires
         self.driver = driver
+        self.began = asyncio.get_running_loop().time()
+
+    @property
+    def identity(self) -> Identity:
+        """Who the client is."""
+        return self._connection.identity
+
+    @property
+    def client(self) -> str:
+        """The id of the connection."""
+        return self._connection.client
 
     @property
     def ended(self) -> bool:
@@ -233,9 +247,28 @@ class Conversation:
                 self.driver.say(decision.text)
                 self.driver.say(self._hub.welcome(self))
                 self._renew("", decision.ttl_seconds)
+                for join in decision.joins:
+                    self._serve(join)
             case End():
                 self.end(decision.close)
         return True
+
+    def _serve(self, join: Join) -> None:
+        """Let the client listen as soon as the broker does; nothing waits for it."""
+        wake = partial(self._served, join)
+        channel = self._hub.registry.want(join.channel, join.namespace, join, wake)
+        self._wanted[join] = channel
+        if channel.is_live:
+            self._served(join)
+        else:
+            self._hub.wishes_changed()
+
+    def _served(self, join: Join) -> None:
+        channel = self._wanted.get(join)
+        if channel is not None and channel.is_live:
+            self._hub.fanout.seal(channel)
+            self.driver.say(self._protocol.served(join.channel, channel.position))
+            self._listen(join, channel)
 
     def _want(self, join: Join) -> None:
         channel = self._hub.registry.want(join.channel, join.namespace, join, self._advance)
@@ -287,6 +320,10 @@ class Conversation:
         if channel is None:
             self.driver.say(self._protocol.refused(join.id, NOT_LIVE))
             return True
+        if join.channel in self._listeners:  # the server has subscribed it; it goes on from there
+            self._unwant(join)
+            self.driver.say(self._protocol.subscribed(join.id, None, join.ttl_seconds))
+            return True
         if not channel.is_live:
             self._be_patient(join)  # it was live when this was said, and broke before its turn
             return False
@@ -294,12 +331,23 @@ class Conversation:
         # position that this leaves, and the first push after it is the next one.
         self._hub.fanout.seal(channel)
         self.driver.say(self._protocol.subscribed(join.id, channel.position, join.ttl_seconds))
+        self._forget_served(join.channel)
+        self._listen(join, channel)
+        return True
+
+    def _listen(self, join: Join, channel: Channel[Listener]) -> None:
+        if self.ended:  # by what was just said, which was too much for a client that does not read
+            return
         listener = Listener(self.driver)
         channel.listeners[listener] = None
         self._listeners[join.channel] = (channel, listener)
         self._renew(join.channel, join.ttl_seconds)
         self._unwant(join)
-        return True
+
+    def _forget_served(self, name: str) -> None:
+        """Give up what the server wished and could not do yet."""
+        for join in [join for join in self._wanted if join.is_served and join.channel == name]:
+            self._unwant(join)
 
     def _give_up(self, join: Join) -> None:
         del self._timers[join]
@@ -318,6 +366,7 @@ class Conversation:
 
     def _leave(self, name: str) -> None:
         self._renew(name, None)
+        self._forget_served(name)
         channel, listener = self._listeners.pop(name, (None, None))
         if channel is None or listener is None:
             return
@@ -335,6 +384,37 @@ class Conversation:
             self._hub.look_after(self)
         elif self._ends and name in self._ends:
             del self._ends[name]
+
+    def serve(self, name: str) -> None:
+        """Let the client listen to a channel that it did not ask for."""
+        if not self.ended and (join := self._connection.serve(name)) is not None:
+            self._serve(join)
+
+    def unserve(self, name: str) -> None:
+        """End a subscription, or with an empty name all, also one that is only asked for yet."""
+        for channel in [name] if name else self._connection.channels:
+            self._give_up_asked(channel)
+            if self.ended or channel not in self._connection.channels:
+                continue
+            self._leave(channel)
+            self._connection.left(channel)
+            self.driver.say(self._protocol.unsubscribed(channel, UNSUBSCRIBED))
+
+    def _give_up_asked(self, name: str) -> None:
+        """Refuse for now what was asked for before: when it comes again, it is judged anew."""
+        for join in [join for join in self._asked or () if join.channel == name]:
+            assert self._asked is not None  # noqa: S101 - the join is from there
+            self._asked.pop(join).cancel()
+            self._connection.join_failed(join)
+        for join in [join for join in self._wanted if join.channel == name and not join.is_served]:
+            self._unwant(join)
+            self._connection.join_failed(join)
+        self._advance()
+
+    def prolong(self, expire_at: float | None) -> None:
+        """Its identity is known until then, seconds since 1970; None is for ever."""
+        if not self.ended:
+            self._renew("", self._connection.prolong(expire_at))
 
     def expire(self, now: float) -> bool:
         """End what was not renewed in time; return whether more can expire."""

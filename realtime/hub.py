@@ -19,7 +19,7 @@ from functools import partial
 from typing import Any
 
 from realtime import __version__
-from realtime.brokers import Broker, Message, Subscribed, Subscription
+from realtime.brokers import ALL_NODES, Broker, Message, Subscribed, Subscription
 from realtime.canary import SEND_EVERY_SECONDS, Canary
 from realtime.codes import SHUTDOWN
 from realtime.connection import Connection
@@ -37,6 +37,7 @@ from realtime.namespaces import Namespace, Namespaces
 from realtime.protocols import WireProtocol, centrifugo
 from realtime.registry import Arrival, Channel, Registry, State, UnexpectedConfirmation
 from realtime.tokens import Tokens
+from realtime.users import LOOK_SECONDS, Entitled, Users
 
 logger = logging.getLogger(__name__)
 
@@ -74,6 +75,7 @@ class Hub:
         tokens: Tokens | None = None,
         grace_seconds: int = GRACE_SECONDS,
         authorize: Authorize | None = None,
+        entitled: Entitled | None = None,
     ) -> None:
         """Make a hub that does nothing yet.
 
@@ -88,6 +90,7 @@ class Hub:
             tokens: Say what clients' tokens are worth; without them, nothing.
             grace_seconds: What a client has to show another token when one has expired.
             authorize: Asked where no rule of ours says yes or no.
+            entitled: Asked now and then who of the clients may still be here.
         """
         self.limits = limits
         self.reached = Reached()
@@ -110,6 +113,7 @@ class Hub:
         )
         self._node = f"!{secrets.token_hex(8)}"  # no client can name this channel
         self._owner: asyncio.Task[None] | None = None
+        self._watcher: asyncio.Task[None] | None = None
         self._wishes = asyncio.Event()
         self._to_settle: dict[str, None] = {}
         self._settle = asyncio.Event()
@@ -129,6 +133,8 @@ class Hub:
         self.publish = publish
         self.registry: Registry[Listener] = Registry()
         self.fanout = Fanout(self._protocol)
+        self.users = Users(broker, entitled)
+        """The connections by user."""
         self.live = False
         """Whether everything that is published reaches this node, as far as it can know."""
         self.reason: str | None = "starting"
@@ -144,19 +150,20 @@ class Hub:
             return
         loop = asyncio.get_running_loop()
         self.registry.want(self._node, Namespace(), self, _nothing)
+        self.registry.want(ALL_NODES, Namespace(), self, self.users.look_again)
         self._busy_at = self._not_live_at = loop.time()  # to rest was no outage
         self._told.clear()
         self._owner = loop.create_task(self._own(), name="realtime hub")
+        self._watch()
         self._heartbeat.start()
 
     async def stop(self) -> None:
         """Close all connections with 3001 and the subscription."""
         for conversation in list(self._conversations):
             conversation.end(SHUTDOWN)
-        owner = self._owner
+        tasks = [task for task in (self._owner, self._watcher) if task is not None]
         self._rest()
-        if owner is not None:
-            await asyncio.gather(owner, return_exceptions=True)
+        await asyncio.gather(*tasks, return_exceptions=True)
 
     async def drain(self, seconds: float) -> None:
         """Close all connections with 3001, spread over at most ``seconds``.
@@ -184,6 +191,9 @@ class Hub:
         if self._owner is not None:
             self._owner.cancel()
             self._owner = None
+        if self._watcher is not None:
+            self._watcher.cancel()
+            self._watcher = None
         self.live, self.reason = False, "stopped"
 
     @property
@@ -252,11 +262,13 @@ class Hub:
         self.fanout.seal(self._everyone)  # what was announced before is not news to this one
         self._everyone.listeners[listener] = None
         self._conversations[conversation] = (self._heartbeat.welcome(conversation.driver), listener)
+        self.users.add(conversation)
         return self._state_text()
 
     def forget(self, conversation: Conversation) -> None:
         """A connection has ended."""
         self._expiring.pop(conversation, None)
+        self.users.discard(conversation)
         bucket, listener = self._conversations.pop(conversation) or (None, None)
         self._heartbeat.forget(conversation.driver, bucket)
         if listener is not None:
@@ -276,6 +288,20 @@ class Hub:
         self.registry.release(channel)
         if self.registry.has_wishes:
             self._wishes.set()
+
+    def _watch(self) -> None:
+        self._watcher = asyncio.get_running_loop().create_task(self.users.watch())
+        self._watcher.add_done_callback(self._watched)
+
+    def _watched(self, watcher: asyncio.Task[None]) -> None:
+        """Watch again; only the site's own code can have failed here."""
+        if watcher is self._watcher and not watcher.cancelled():
+            logger.error("looking at the users failed", exc_info=watcher.exception())
+            asyncio.get_running_loop().call_later(LOOK_SECONDS, self._watch_again, watcher)
+
+    def _watch_again(self, watcher: asyncio.Task[None]) -> None:
+        if watcher is self._watcher:
+            self._watch()
 
     # ---------------------------------------------------------------- broker
 
@@ -339,6 +365,9 @@ class Hub:
     def _message(self, message: Message) -> None:
         if message.channel == self._node:
             self._canary.back(message.raw, asyncio.get_running_loop().time())
+            return
+        if message.channel == ALL_NODES:
+            self.users.hear(message.raw)
             return
         channel = self.registry.get(message.channel)
         if channel is None:

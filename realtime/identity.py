@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 USER_LIMIT = 128  # characters of a user's id
 
@@ -22,11 +22,18 @@ class Identity(NamedTuple):
     """Names the login that it came from, never its key; empty where there is none."""
     stamp: str = ""
     """Changes with the user's credentials (a password); empty where the site told none."""
+    proof: Any = None
+    """By what the site can look at its login again; opaque here, and never shown."""
 
     @property
     def is_anonymous(self) -> bool:
         """Whether nobody said who this is."""
         return not self.user
+
+    @property
+    def can_be_checked(self) -> bool:
+        """Whether the site can tell that it is still entitled."""
+        return bool(self.stamp) or self.proof is not None
 
     def ttl_seconds(self, now: float) -> int | None:
         """Return for how long it is known; None is for ever."""

@@ -70,6 +70,16 @@ def users_of(channel: str) -> frozenset[str] | None:
     return frozenset(filter(None, users.split(","))) if boundary else None
 
 
+def personal_channel(namespace: str, user: str) -> str | None:
+    """Return the channel of one user, ``user:#42``; None where its id cannot stand in a name."""
+    channel = f"{namespace}:#{user}" if namespace else f"#{user}"
+    try:
+        checked_channel(channel)
+    except InvalidName:
+        return None
+    return channel if users_of(channel) == frozenset({user}) else None
+
+
 def _checked(field: str, value: object, rule: re.Pattern[str], limit: int, alphabet: str) -> str:
     if isinstance(value, str) and len(value) <= limit and rule.fullmatch(value):
         return value

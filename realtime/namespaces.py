@@ -14,7 +14,7 @@ from typing import Any
 
 from realtime.errors import ConfigurationError, InvalidName
 from realtime.identity import ANONYMOUS, Grant, Identity
-from realtime.names import is_namespace, namespace_of, users_of
+from realtime.names import is_namespace, namespace_of, personal_channel, users_of
 
 
 class Overflow(StrEnum):
@@ -47,8 +47,14 @@ class Namespace:
 class Namespaces:
     """All namespaces of a node, and the permission rule over them."""
 
-    def __init__(self, configured: Mapping[str, Mapping[str, object]]) -> None:
-        """Read the configuration: a mapping from name to options, added to the built-in ones.
+    def __init__(
+        self, configured: Mapping[str, Mapping[str, object]], *, personal: str | None = None
+    ) -> None:
+        """Read the configuration.
+
+        Args:
+            configured: Options by name, added to the built-in ones.
+            personal: The namespace of the channels that users listen to by themselves, if they do.
 
         Raises:
             ConfigurationError: A name or option that does not exist, or a value of the wrong type.
@@ -56,6 +62,15 @@ class Namespaces:
         self._by_name = dict(BUILT_IN)
         for name, options in configured.items():
             self._by_name[name] = _namespace(name, options)
+        self._personal = personal
+
+    def served(self, identity: Identity) -> list[str]:
+        """Return the channels that a client listens to without asking: its own, and its token's."""
+        own = None
+        if self._personal is not None and not identity.is_anonymous:
+            own = personal_channel(self._personal, identity.user)
+        channels = ([] if own is None else [own]) + list(identity.channels)
+        return [channel for channel in dict.fromkeys(channels) if self.get(channel) is not None]
 
     def get(self, channel: str) -> Namespace | None:
         """Return the namespace of the channel, or None where it is not configured."""
@@ -123,8 +138,12 @@ BUILT_IN = {
         allow_subscribe_for_anonymous=True,
         allow_publish_for_subscriber=True,
     ),
+    "user": Namespace(),
 }
-"""`public`: anyone listens, the server publishes. `chat`: the demo. The default one is closed."""
+"""`public`: anyone listens, the server publishes. `chat`: the demo. `user`: one channel per user.
+
+The default one is closed.
+"""
 
 _FIELDS = {field.name: field for field in fields(Namespace)}
 

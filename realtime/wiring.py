@@ -13,14 +13,17 @@ from inspect import iscoroutinefunction
 from typing import Any
 from weakref import WeakKeyDictionary
 
+import msgspec
 from channels.db import database_sync_to_async
 from django.core.signals import setting_changed
 from django.utils.module_loading import import_string
 
 from realtime import refusals
+from realtime.auth import entitled
 from realtime.brokers.redis import RedisBroker
 from realtime.brokers.redis_sync import SyncRedisBroker
 from realtime.conf import PREFIX, ImproperSetting, Settings
+from realtime.control import Command, sealed
 from realtime.conversation import Authorize
 from realtime.hub import Hub
 from realtime.jwks import keys_of_set
@@ -31,6 +34,7 @@ from realtime.namespaces import Namespaces
 from realtime.publisher import Publisher, SyncPublisher
 from realtime.tokens import Key, Tokens, key_of
 
+encode = msgspec.json.Encoder().encode
 REST_SECONDS = 5.0  # a hub that no lifespan ends lasts so much longer than its last connection
 
 
@@ -43,7 +47,8 @@ def settings() -> Settings:
 @cache
 def namespaces() -> Namespaces:
     """Return the namespaces of this process."""
-    return Namespaces(settings().namespaces)
+    personal = settings().personal_namespace
+    return Namespaces(settings().namespaces, personal=personal or None)
 
 
 @cache
@@ -105,12 +110,32 @@ def keyring() -> Keyring:
 
 
 @cache
-def sync_publisher() -> SyncPublisher:
-    """Return the publisher for threads."""
-    broker = SyncRedisBroker(
+def sync_broker() -> SyncRedisBroker:
+    """Return the way to Redis for threads."""
+    return SyncRedisBroker(
         redis_url(), prefix=settings().redis_prefix, deadline_seconds=settings().publish_seconds
     )
-    return SyncPublisher(namespaces(), broker)
+
+
+@cache
+def sync_publisher() -> SyncPublisher:
+    """Return the publisher for threads."""
+    return SyncPublisher(namespaces(), sync_broker())
+
+
+async def tell_nodes(command: Command) -> None:
+    """Tell all nodes something about connections that any of them may have.
+
+    Raises:
+        BrokerUnavailable: Certainly not told.
+        OutcomeUnknown: Perhaps told.
+    """
+    await node().broker.tell(encode(sealed(command)))
+
+
+def tell_nodes_sync(command: Command) -> None:
+    """`tell_nodes` for threads."""
+    sync_broker().tell(encode(sealed(command)))
 
 
 class Node:
@@ -142,6 +167,7 @@ class Node:
             tokens=tokens(),
             grace_seconds=settings().token_grace_seconds,
             authorize=authorizer(),
+            entitled=entitled(),
         )
 
     def running_hub(self) -> Hub:
@@ -217,6 +243,7 @@ _CACHED: tuple[Callable[..., Any], ...] = (
     authorizer,
     limits,
     keyring,
+    sync_broker,
     sync_publisher,
 )
 

@@ -42,6 +42,36 @@ class Unsubscribed(NamedTuple):
 Event = Message | Subscribed | Unsubscribed
 
 
+ALL_NODES = "!nodes"
+"""The channel that every node hears; no client can name it."""
+
+
+class Moment(NamedTuple):
+    """When nodes were told something, by the broker's clock; moments never go back."""
+
+    milliseconds: int
+    """Since 1970."""
+    number: int
+    """In that millisecond."""
+
+
+class Told(NamedTuple):
+    """What all nodes were told."""
+
+    at: Moment
+    raw: bytes
+
+
+def moment_of(text: bytes) -> Moment:
+    """Return the moment that is written as ``1700000000000-0``.
+
+    Raises:
+        ValueError: It is not.
+    """
+    milliseconds, _, number = text.partition(b"-")
+    return Moment(int(milliseconds), int(number))
+
+
 class Subscription(Protocol):
     """One connection that hears from the broker; it never heals by itself, it breaks and raises.
 
@@ -123,6 +153,21 @@ class Broker(Protocol):
 
         Raises:
             BrokerError: They are perhaps not sent.
+        """
+
+    async def tell(self, raw: bytes) -> None:
+        """Tell all nodes something: each hears it on `ALL_NODES` as ``moment raw``, and may ask.
+
+        Raises:
+            BrokerUnavailable: Certainly not told.
+            OutcomeUnknown: Perhaps told.
+        """
+
+    async def told_since(self, moment: Moment) -> tuple[Moment, list[Told]]:
+        """Return what time it is, and what nodes were told after the moment, as far as it is kept.
+
+        Raises:
+            BrokerError: Not known now.
         """
 
     async def subscription(self) -> Subscription:

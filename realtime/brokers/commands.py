@@ -16,6 +16,7 @@ from typing import Any, Final
 
 from redis import exceptions
 
+from realtime.brokers import ALL_NODES, Moment, Told, moment_of
 from realtime.errors import (
     BrokerError,
     BrokerUnavailable,
@@ -27,6 +28,9 @@ from realtime.gaps import Position
 from realtime.publication import Publication, Receipt
 
 IDEMPOTENCY_SECONDS = 300
+TOLD_LIMIT = 10_000
+"""Commands to nodes that are kept, for nodes that did not hear them."""
+TOLD_SECONDS = 3600
 FRESH_SECONDS = 0.25
 """Another connection than one that is younger would lead to the same Redis, under any name."""
 OLDEST_REDIS = (7, 0)  # functions and ACL channels; Valkey 7.2 and later calls itself Redis 7.2
@@ -62,6 +66,7 @@ PUBLISH = Script("position.lua", "publish.lua")
 READ_POSITION = Script("position.lua", "read_position.lua")
 CANARY = Script("canary.lua")
 TAKE = Script("take.lua")
+TELL = Script("tell.lua")
 
 
 class Commands:
@@ -96,6 +101,17 @@ class Commands:
     def canary(self, channel: str, raw: bytes) -> Args:
         """Return the command that sends something to a node's own channel."""
         return ("EVALSHA", CANARY.digest, 0, self.channel_prefix + channel, raw)
+
+    def tell(self, raw: bytes) -> Args:
+        """Return the command that tells all nodes something."""
+        told_to = self.channel_prefix + ALL_NODES
+        key = f"{self._keys}told"
+        return ("EVALSHA", TELL.digest, 1, key, told_to, raw, TOLD_LIMIT, TOLD_SECONDS)
+
+    def told_since(self, moment: Moment) -> list[Args]:
+        """Return the commands that read what time it is and what nodes were told since."""
+        after = f"({moment.milliseconds}-{moment.number}"
+        return [("TIME",), ("XRANGE", f"{self._keys}told", after, "+", "COUNT", TOLD_LIMIT)]
 
     def redis_channels(self, channels: Sequence[str]) -> list[str]:
         """Return the names of the channels in Redis."""
@@ -133,6 +149,20 @@ def wait(reply: Any) -> float:
     if isinstance(reply, exceptions.RedisError):
         raise unavailable(reply)
     return float(reply)
+
+
+def told(replies: Sequence[Any]) -> tuple[Moment, list[Told]]:
+    """Read the answers to `Commands.told_since`.
+
+    Raises:
+        BrokerUnavailable: Redis refused.
+    """
+    for reply in replies:
+        if isinstance(reply, exceptions.RedisError):
+            raise unavailable(reply)
+    (seconds, microseconds), entries = replies
+    now = Moment(int(seconds) * 1000 + int(microseconds) // 1000, 0)
+    return now, [Told(moment_of(entry), fields[1]) for entry, fields in entries]
 
 
 def lacks_script(reply: Any) -> bool:

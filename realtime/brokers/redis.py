@@ -17,12 +17,13 @@ from redis.asyncio.connection import Connection, ConnectionPool
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
-from realtime.brokers import Event, Message, Subscribed, Unsubscribed
+from realtime.brokers import Event, Message, Moment, Subscribed, Told, Unsubscribed
 from realtime.brokers.commands import (
     CANARY,
     PUBLISH,
     READ_POSITION,
     TAKE,
+    TELL,
     Args,
     Commands,
     Script,
@@ -31,6 +32,7 @@ from realtime.brokers.commands import (
     lacks_script,
     position,
     receipt,
+    told,
     transaction,
     unavailable,
     wait,
@@ -112,6 +114,17 @@ class RedisBroker:
         if isinstance(reply, exceptions.RedisError):
             raise unavailable(reply)
         return int(reply)
+
+    async def tell(self, raw: bytes) -> None:
+        """See `realtime.brokers.Broker.tell`."""
+        [reply] = await self._run(TELL, [self._commands.tell(raw)])
+        if isinstance(reply, exceptions.RedisError):
+            raise unavailable(reply)
+
+    async def told_since(self, moment: Moment) -> tuple[Moment, list[Told]]:
+        """See `realtime.brokers.Broker.told_since`."""
+        deadline = asyncio.get_running_loop().time() + self._deadline_seconds
+        return told(await self._exchange(self._commands.told_since(moment), deadline))
 
     async def subscription(self) -> RedisSubscription:
         """See `realtime.brokers.Broker.subscription`."""

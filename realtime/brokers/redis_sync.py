@@ -20,6 +20,7 @@ from realtime.brokers.commands import (
     FRESH_SECONDS,
     PUBLISH,
     TAKE,
+    TELL,
     Args,
     Commands,
     Script,
@@ -86,6 +87,12 @@ class SyncRedisBroker:
         """See `realtime.brokers.Broker.take`."""
         [reply] = self._run(TAKE, [self._commands.take(name, rate, count)])
         return wait(reply)
+
+    def tell(self, raw: bytes) -> None:
+        """See `realtime.brokers.Broker.tell`."""
+        [reply] = self._run(TELL, [self._commands.tell(raw)])
+        if isinstance(reply, exceptions.RedisError):
+            raise unavailable(reply)
 
     def close(self) -> None:
         """Close all connections."""

@@ -118,8 +118,16 @@ class WireProtocol(Protocol):
     ) -> str:
         """Return the reply to `Connect`; ``ttl_seconds`` is when a `Refresh` is due, if ever."""
 
-    def subscribed(self, command_id: int, position: Position, ttl_seconds: int | None) -> str:
-        """Return the reply to `Subscribe`: the next push of the channel is at ``position`` + 1."""
+    def subscribed(
+        self, command_id: int, position: Position | None, ttl_seconds: int | None
+    ) -> str:
+        """Return the reply to `Subscribe`: the next push of the channel is at ``position`` + 1.
+
+        None where the client listens already and knows how far it is.
+        """
+
+    def served(self, channel: str, position: Position) -> str:
+        """Return the push that says: you listen to this now, the next push is at the next one."""
 
     def refreshed(
         self, command: Refresh | SubRefresh, client: str, version: str, ttl_seconds: int | None

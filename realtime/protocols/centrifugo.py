@@ -178,19 +178,28 @@ def refreshed(
     return _text({"id": command.id, "refresh": result | _expiry(ttl_seconds)})
 
 
-def subscribed(command_id: int, position: Position, ttl_seconds: int | None) -> str:
-    """Return the reply to `Subscribe`.
+def subscribed(command_id: int, position: Position | None, ttl_seconds: int | None) -> str:
+    """Return the reply to `Subscribe`."""
+    result = {} if position is None else _position(position)
+    return _text({"id": command_id, "subscribe": result | _expiry(ttl_seconds)})
 
-    ``positioned`` without ``recoverable`` makes stock SDKs show the position and never ask for
-    history.
+
+def served(channel: str, position: Position) -> str:
+    """Return the push that begins a subscription which the client did not ask for."""
+    return _text({"push": {"channel": channel, "subscribe": _position(position)}})
+
+
+def _position(position: Position) -> dict[str, Any]:
+    """Return a position as stock SDKs show it.
+
+    ``positioned`` without ``recoverable``: they never ask for history.
     """
-    result = {
+    return {
         "positioned": True,
         "recoverable": False,
         "epoch": position.epoch,
         "offset": position.offset,
     }
-    return _text({"id": command_id, "subscribe": result | _expiry(ttl_seconds)})
 
 
 _METHODS = {Unsubscribe: "unsubscribe", Publish: "publish", Ping: "ping"}

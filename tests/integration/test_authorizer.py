@@ -42,7 +42,9 @@ def decide_slowly(identity: Identity, channel: str, action: str) -> bool:
 async def hub(request: pytest.FixtureRequest, wired: str) -> AsyncIterator[Hub]:
     asked.clear()
     gates.clear()
-    with override_settings(REALTIME_AUTHORIZER=f"{HERE}.{request.param}"):
+    with override_settings(
+        REALTIME_AUTHORIZER=f"{HERE}.{request.param}", REALTIME_PERSONAL_NAMESPACE=""
+    ):
         hub = wiring.node().hub
         hub.start()
         await eventually(lambda: hub.live)

@@ -10,14 +10,17 @@ from typing import Any
 
 from realtime.conversation import Conversation
 from realtime.hub import Hub
+from realtime.identity import ANONYMOUS, Identity
 from tests.support.eventually import eventually
 
 
 class Member:
     """One connection whose server is this test: what the hub sends is in `lines`."""
 
-    def __init__(self, hub: Hub) -> None:
+    def __init__(self, hub: Hub, identity: Identity | None = None) -> None:
         self.lines: list[dict[str, Any]] = []
+        self.closed: tuple[int, str] | None = None
+        self._identity = identity or ANONYMOUS
         self._hub = hub
         self._task = asyncio.create_task(self._serve())
         self.conversation: Conversation | None = None
@@ -26,13 +29,20 @@ class Member:
     async def _serve(self) -> None:
         task = asyncio.current_task()
         assert task is not None
-        self.conversation = self._hub.attach(self._send, task)
+        self.conversation = self._hub.attach(self._send, task, identity=self._identity)
         try:
             await asyncio.Event().wait()
         finally:
             self.conversation.end(None)
 
+    @property
+    def ended(self) -> bool:
+        """Whether the hub has ended it."""
+        return self.conversation is not None and self.conversation.ended
+
     async def _send(self, message: dict[str, Any]) -> None:
+        if message["type"] == "websocket.close":
+            self.closed = (message["code"], message["reason"])
         for line in message.get("text", "").split("\n"):
             if line not in ("", "{}"):
                 self.lines.append(json.loads(line))

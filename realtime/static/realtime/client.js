@@ -87,6 +87,7 @@
  * @property {Subscription} face
  * @property {PositionTracker} tracker
  * @property {GetChannelToken | undefined} getToken
+ * @property {boolean} served the server began it, and does so again after a break
  * @property {object | null} fetching the token that is being fetched for it
  * @property {"subscribing" | "subscribed" | "unsubscribed"} state
  * @property {Command | null} asked the subscribe command that waits for its reply
@@ -326,7 +327,8 @@ export class Subscription extends EventTarget {
 }
 
 /**
- * One WebSocket, kept alive, and the subscriptions that share it. Event: `state` (detail: State).
+ * One WebSocket, kept alive, and the subscriptions that share it. Events: `state` (detail: State) and `subscription`
+ * (detail: `{subscription}`, one that the server began by itself: of the user's own channel, say).
  */
 export class Connection extends EventTarget {
   #options;
@@ -483,7 +485,7 @@ export class Connection extends EventTarget {
       lost: () => {},
       late: () => {}, // the timer "connect" runs since before the socket opened
     });
-    for (const feed of this.#feeds.values()) this.#ask(feed);
+    for (const feed of this.#feeds.values()) if (!feed.served) this.#ask(feed);
     this.#queue.push(...waiting);
     this.#flush();
   }
@@ -759,6 +761,7 @@ export class Connection extends EventTarget {
   #onPush(/** @type {Record<string, any>} */ push) {
     if (push.state !== undefined && push.channel === undefined) return this.#onState(asObject(push.state));
     if (push.disconnect !== undefined) return this.#onDisconnect(asObject(push.disconnect));
+    if (push.subscribe !== undefined) return this.#onServed(asText(push.channel), asObject(push.subscribe));
     const feed = this.#feeds.get(push.channel);
     if (feed?.state !== "subscribed") return; // on its way while we left
     if (push.pub !== undefined) this.#onPublication(feed, asObject(push.pub));
@@ -808,6 +811,7 @@ export class Connection extends EventTarget {
       }),
       tracker: new PositionTracker(),
       getToken,
+      served: false,
       fetching: null,
       state: "subscribing",
       asked: null,
@@ -855,15 +859,41 @@ export class Connection extends EventTarget {
   #onSubscribed(feed, { result, error }) {
     feed.asked = null;
     if (error) return this.#onRefused(feed, error);
+    // Subscribed by the server before we asked: then the reply has no position, and nothing is new.
+    if (feed.state !== "subscribed") this.#enter(feed, asPosition(result));
+    this.#refreshFeedAfter(feed, result);
+    this.#measure();
+  }
+
+  /**
+   * The server began a subscription by itself: of the user's own channel, say.
+   *
+   * @param {string} channel
+   * @param {Record<string, any>} result
+   */
+  #onServed(channel, result) {
     const position = asPosition(result);
+    let feed = this.#feeds.get(channel);
+    if (!feed) {
+      feed = this.#newFeed(channel, undefined);
+      feed.served = true;
+      this.#feeds.set(channel, feed);
+      tell(this, "subscription", { subscription: feed.face });
+    }
+    if (feed.state === "subscribing") this.#enter(feed, position);
+  }
+
+  /**
+   * @param {Feed} feed
+   * @param {Position | null} position
+   */
+  #enter(feed, position) {
     const missing = position ? feed.tracker.subscribed(position) : [];
     feed.failures = 0;
     feed.state = "subscribed";
     tell(feed.face, "subscribed", { channel: feed.face.channel, ...position });
     this.#report(feed, missing);
     feed.completeAt = Date.now();
-    this.#refreshFeedAfter(feed, result);
-    this.#measure();
   }
 
   /**
@@ -948,7 +978,7 @@ export class Connection extends EventTarget {
     const number = asCount(code);
     if (number < 2500) return this.#drop(feed, { code: number, reason: asText(reason ?? "") });
     this.#interrupt(feed, Date.now());
-    this.#askLater(feed);
+    if (!feed.served) this.#askLater(feed);
   }
 
   /**
