@@ -5,15 +5,17 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 import websockets
 
+from realtime.users import LOOK_SECONDS
 from tests.support.client import Client
 from tests.support.redis_server import RedisServer
 from tests.support.service import ROOT, SERVERS, Service
@@ -44,28 +46,57 @@ user.save()
 """
 
 
+ENDS = {
+    "logging out": """
+from importlib import import_module
+from django.conf import settings
+from django.contrib.auth import logout
+from django.http import HttpRequest
+request = HttpRequest()
+request.session = import_module(settings.SESSION_ENGINE).SessionStore(KEY)
+request.user = user
+logout(request)
+""",
+    "deleting the session": """
+from django.contrib.sessions.models import Session
+Session.objects.get(pk=KEY).delete()
+""",
+    "a new password": "user.set_password('another one'); user.save()",
+    "deactivating": "user.is_active = False; user.save(update_fields=['is_active'])",
+    "deleting the user": "user.delete()",
+    "deactivating behind Django's back": """
+get_user_model().objects.filter(pk=user.pk).update(is_active=False)
+""",
+    "deleting the session behind Django's back": """
+from django.contrib.sessions.models import Session
+Session.objects.filter(pk=KEY)._raw_delete("default")
+""",
+}
+"""What ends a login, and in which code."""
+
+
 class Site:
     """A project with users, and one of them logged in."""
 
-    def __init__(self, folder: Path, redis_url: str, server: str) -> None:
+    def __init__(self, template: Template, folder: Path, redis_url: str, server: str) -> None:
         self.database = folder / "site.sqlite3"
+        shutil.copy(template.database, self.database)
+        self.ada = template.ada
         self.env = {
             "DJANGO_SETTINGS_MODULE": "tests.session_settings",
             "TEST_DATABASE": str(self.database),
+            "TEST_REDIS_URL": redis_url,
         }
-        self.ada = json.loads(self.run(LOG_IN))
         self.service = Service(redis_url, server, **self.env).start()
 
     def run(self, code: str) -> str:
-        ran = subprocess.run(
-            [sys.executable, "-c", code],
-            cwd=ROOT,
-            env=os.environ | self.env,
-            capture_output=True,
-            text=True,
-            check=True,
-        )
-        return ran.stdout
+        return run(code, self.env)
+
+    def end(self, code: str) -> None:
+        """Run code with the ``user`` and the ``KEY`` of the session."""
+        start = "import django; django.setup()\nfrom django.contrib.auth import get_user_model\n"
+        names = f"user = get_user_model().objects.get()\nKEY = {self.ada['cookie']!r}\n"
+        self.run(start + names + code)
 
     def page(self, *, origin: str | None = None) -> dict[str, Any]:
         """Return what a browser adds to the handshake of a page."""
@@ -75,9 +106,34 @@ class Site:
         }
 
 
+def run(code: str, env: dict[str, str]) -> str:
+    """Run code in another process and return what it printed."""
+    command = [sys.executable, "-c", code]
+    ran = subprocess.run(
+        command, cwd=ROOT, env=os.environ | env, capture_output=True, text=True, check=True
+    )
+    return ran.stdout
+
+
+class Template(NamedTuple):
+    """A database to copy: migrating takes seconds."""
+
+    database: Path
+    ada: dict[str, str]
+
+
+@pytest.fixture(scope="session")
+def template(tmp_path_factory: pytest.TempPathFactory) -> Template:
+    database = tmp_path_factory.mktemp("site") / "template.sqlite3"
+    env = {"DJANGO_SETTINGS_MODULE": "tests.session_settings", "TEST_DATABASE": str(database)}
+    return Template(database, json.loads(run(LOG_IN, env)))
+
+
 @pytest.fixture
-def site(request: pytest.FixtureRequest, redis_server: RedisServer, tmp_path: Path) -> Any:
-    site = Site(tmp_path, redis_server.url, getattr(request, "param", "framed"))
+def site(
+    request: pytest.FixtureRequest, template: Template, redis_server: RedisServer, tmp_path: Path
+) -> Any:
+    site = Site(template, tmp_path, redis_server.url, getattr(request, "param", "framed"))
     yield site
     site.service.stop()
 
@@ -88,6 +144,7 @@ async def test_the_page_of_a_user_hears_what_is_for_him_and_no_other_page_does(
 ) -> None:
     channel = f"news#{site.ada['user']}"
     page = await attach(site.service, **site.page())
+    assert await page.push("subscribe"), "its own channel comes without asking"
     await page.subscribe(channel)
     strangers = {
         "no cookie": {"origin": site.service.http},
@@ -134,3 +191,40 @@ async def test_without_a_database_a_page_is_refused_and_may_come_back(
     assert "cannot read whose session it is" in site.service.log
     nobody = await attach(site.service)
     await nobody.subscribe("public:news")
+
+
+@pytest.mark.parametrize("end", [name for name in ENDS if "behind" not in name])
+async def test_what_ends_a_login_closes_its_connections_within_two_seconds(
+    site: Site, attach: Attach, end: str
+) -> None:
+    page = await attach(site.service, **site.page())
+    nobody = await attach(site.service)
+    closed = asyncio.create_task(page.closed(30))
+    await asyncio.to_thread(site.end, ENDS[end])
+    async with asyncio.timeout(2):  # from the end of the process, which is later than the commit
+        assert await closed == (3503, "force disconnect")
+    await nobody.subscribe("public:news")
+
+
+@pytest.mark.parametrize("end", [name for name in ENDS if "behind" in name])
+async def test_what_django_does_not_tell_is_found_at_the_next_look(
+    site: Site, attach: Attach, end: str
+) -> None:
+    page = await attach(site.service, **site.page())
+    await asyncio.to_thread(site.end, ENDS[end])
+    assert await page.closed(LOOK_SECONDS + 5) == (3503, "force disconnect")
+
+
+async def test_logging_out_in_one_browser_leaves_the_other_alone(
+    site: Site, attach: Attach
+) -> None:
+    other = json.loads(site.run(LOG_IN.replace('create_user("ada")', "get()")))
+    page = await attach(site.service, **site.page())
+    headers = {"additional_headers": {"Cookie": f"sessionid={other['cookie']}"}}
+    elsewhere = await attach(site.service, **{**site.page(), **headers})
+    closed = asyncio.create_task(page.closed(30))
+    await asyncio.to_thread(site.end, ENDS["logging out"])
+    assert (await closed)[0] == 3503
+    await elsewhere.subscribe("public:news")
+    receipt = await asyncio.to_thread(site.service.publish, f"user:#{site.ada['user']}", "still")
+    assert receipt["nodes"] == 1
