@@ -1,8 +1,8 @@
 """Live notifications for Django on Redis pub/sub: at most once, never silently lost.
 
-`publish`, `apublish`, `publish_on_commit`, `connection_token` and `subscription_token` are the
-whole public API of a host project's code; they are loaded when they are first used, since this
-package must be importable before Django is set up.
+`publish`, `apublish`, `publish_on_commit`, `personal_channel`, `connection_token` and
+`subscription_token` are the whole public API of a host project's code; they are loaded when they
+are first used, since this package must be importable before Django is set up.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from realtime.shortcuts import (
         apublish,
         connection_token,
+        personal_channel,
         publish,
         publish_on_commit,
         subscription_token,
@@ -23,6 +24,7 @@ __all__ = [
     "__version__",
     "apublish",
     "connection_token",
+    "personal_channel",
     "publish",
     "publish_on_commit",
     "subscription_token",

@@ -23,6 +23,7 @@ from django.core.exceptions import ValidationError
 from django.db import Error as DatabaseError
 from django.http import parse_cookie
 from django.utils import timezone
+from django.utils.crypto import salted_hmac
 
 from realtime.identity import ANONYMOUS, Identity
 from realtime.outage import Outage
@@ -33,6 +34,7 @@ logger = logging.getLogger(__name__)
 Scope = MutableMapping[str, Any]
 _APPS = ("django.contrib.auth", "django.contrib.sessions")
 _DIGEST_CHARACTERS = 32  # 128 bits
+_SITE_CHARACTERS = 8
 _outage = Outage()  # of the database, for the log
 
 
@@ -73,8 +75,11 @@ def session_digest(key: str) -> str:
 
 
 def stamp_of(user: Any) -> str:
-    """Return what changes with the user's password (and SECRET_KEY), as Django's sessions do."""
-    return _stamp(user.get_session_auth_hash()) if hasattr(user, "get_session_auth_hash") else ""
+    """Return what changes with the user's password, as Django's sessions do; empty if nothing can.
+
+    It names this site, by its SECRET_KEY: another one cannot tell whether it is still true.
+    """
+    return next(iter(_stamps(user)), "")
 
 
 def entitled() -> Entitled | None:
@@ -97,18 +102,35 @@ async def _are_entitled(identities: Sequence[Identity]) -> list[bool]:
 def still_entitled(identities: Sequence[Identity]) -> list[bool]:
     """Tell who of them may still be here: an active user, the same password, a living session.
 
-    Two queries at most, where sessions are in the database.
+    Two queries at most, where sessions are in the database. Who came by a token of another site is
+    not ours to judge.
     """
-    users = _users({identity.user for identity in identities})
-    keys = {identity.proof.key for identity in identities if identity.proof is not None}
-    living = _living(keys)
+    ours = [identity for identity in identities if _is_ours(identity)]
+    users = _users({identity.user for identity in ours})
+    living = _living({identity.proof.key for identity in ours if identity.proof is not None})
     return [
-        (user := users.get(identity.user)) is not None
+        not _is_ours(identity) or _is_entitled(identity, users.get(identity.user), living)
+        for identity in identities
+    ]
+
+
+def _is_ours(identity: Identity) -> bool:
+    return identity.proof is not None or identity.stamp.partition(".")[0] in _sites()
+
+
+def _is_entitled(identity: Identity, user: Any, living: set[str]) -> bool:
+    return (
+        user is not None
         and user.is_active
         and (not identity.stamp or identity.stamp in _stamps(user))
         and (identity.proof is None or identity.proof.key in living)
-        for identity in identities
-    ]
+    )
+
+
+def _sites() -> list[str]:
+    """Return what names this site in its stamps: by SECRET_KEY, and by those it had before."""
+    keys = [settings.SECRET_KEY, *settings.SECRET_KEY_FALLBACKS]
+    return [salted_hmac("realtime.site", "", key).hexdigest()[:_SITE_CHARACTERS] for key in keys]
 
 
 def _users(ids: Iterable[str]) -> dict[str, Any]:
@@ -124,16 +146,15 @@ def _users(ids: Iterable[str]) -> dict[str, Any]:
     return {str(pk): user for pk, user in model._default_manager.in_bulk(keys).items()}
 
 
-def _stamps(user: Any) -> set[str]:
-    """Return the stamps that are good for a user: of SECRET_KEY_FALLBACKS, too."""
+def _stamps(user: Any) -> list[str]:
+    """Return the stamps that are good for a user, the newest first (SECRET_KEY_FALLBACKS)."""
     if not hasattr(user, "get_session_auth_hash"):
-        return {""}
+        return []
     hashes = [user.get_session_auth_hash(), *user.get_session_auth_fallback_hash()]
-    return {_stamp(each) for each in hashes}
-
-
-def _stamp(auth_hash: str) -> str:
-    return hashlib.sha256(auth_hash.encode()).hexdigest()[:_DIGEST_CHARACTERS]
+    return [
+        f"{site}.{hashlib.sha256(each.encode()).hexdigest()[:_DIGEST_CHARACTERS]}"
+        for site, each in zip(_sites(), hashes, strict=True)
+    ]
 
 
 def _living(keys: set[str]) -> set[str]:

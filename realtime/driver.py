@@ -219,10 +219,20 @@ class Driver:
         if self._finisher is not None:
             self._finisher.cancel()
         elif close is not None:
-            self._start({"type": "websocket.close", "code": close.code, "reason": close.reason})
+            self._say_goodbye(close)
         self.on_end()
         if self._task is not asyncio.current_task():
             self._task.cancel()
+
+    def _say_goodbye(self, close: Close) -> None:
+        if self._wire is None and not close.reconnect:
+            # Daphne's close frames have no reason, and centrifuge-js takes a code without one for
+            # an accident, after which it comes back.
+            self._start({"type": "websocket.send", "text": self._protocol.disconnected(close)})
+        if self._finisher is not None:
+            self._finisher.cancel()
+        else:
+            self._start({"type": "websocket.close", "code": close.code, "reason": close.reason})
 
     def _store(self, entry: Entry) -> None:
         if self.ended:

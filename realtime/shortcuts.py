@@ -12,8 +12,9 @@ import jwt
 from django.core.exceptions import SynchronousOnlyOperation
 from django.db import transaction
 
-from realtime import wiring
-from realtime.errors import ConfigurationError, TooLarge
+from realtime import names, wiring
+from realtime.auth import session_digest, stamp_of
+from realtime.errors import ConfigurationError, InvalidName, TooLarge
 from realtime.names import checked_channel
 from realtime.publication import Publication, Receipt
 from realtime.tokens import TOKEN_CHARACTERS, checked_channels, encoded_info
@@ -116,6 +117,7 @@ def connection_token(
     seconds: int = TOKEN_SECONDS,
     info: Any = None,
     channels: Sequence[str] = (),
+    session: str = "",
 ) -> str:
     """Return a token by which a client shows that it is this user's.
 
@@ -127,6 +129,10 @@ def connection_token(
         info: Any JSON value that others are shown when this client publishes, at most 4 KiB: a
             name, a picture's address. Never what they must not know.
         channels: At most 32 channels that it listens to by itself, whatever else it may.
+        session: The key of the session that asks for it: when that ends, the connection does.
+
+    Of a user object it also remembers the password's hash of now: with another password, or when
+    the user is deactivated, the connection ends.
 
     Raises:
         InvalidName: One of them is no channel's name, or there are too many.
@@ -137,9 +143,32 @@ def connection_token(
     claims: dict[str, Any] = {"sub": _id_of(user)}
     if text := encoded_info(info):
         claims["info"] = json.loads(text)
-    if names := checked_channels(channels):
-        claims["channels"] = names
+    if served := checked_channels(channels):
+        claims["channels"] = served
+    if session:
+        claims["session"] = session_digest(session)
+    if not isinstance(user, str) and (stamp := stamp_of(user)):
+        claims["stamp"] = stamp
     return _token(claims, seconds)
+
+
+def personal_channel(user: Any) -> str:
+    """Return the channel that a user's clients listen to without asking: ``user:#42``.
+
+    Args:
+        user: A user of Django, or the id of one as a string.
+
+    Raises:
+        InvalidName: Its id has characters that no channel's name can have.
+        ConfigurationError: REALTIME_PERSONAL_NAMESPACE is empty.
+    """
+    namespace, user_id = wiring.settings().personal_namespace, _id_of(user)
+    if not namespace:
+        raise ConfigurationError("REALTIME_PERSONAL_NAMESPACE", "is empty: no user has a channel")
+    channel = names.personal_channel(namespace, user_id)
+    if channel is None:
+        raise InvalidName("channel", f"{namespace}:#{user_id}", "no such user can have one")
+    return channel
 
 
 def subscription_token(user: Any, channel: str, *, seconds: int = TOKEN_SECONDS) -> str:

@@ -18,8 +18,9 @@ ROOT = Path(__file__).parent.parent
 
 
 def test_the_exported_names():
-    publishing = ["apublish", "connection_token", "publish", "publish_on_commit"]
-    assert realtime.__all__ == ["__version__", *publishing, "subscription_token"]
+    publishing = ["publish", "publish_on_commit"]
+    who = ["connection_token", "personal_channel"]
+    assert realtime.__all__ == ["__version__", "apublish", *who, *publishing, "subscription_token"]
 
 
 @pytest.mark.parametrize("name", realtime.__all__)

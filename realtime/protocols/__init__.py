@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
-from realtime.codes import Refusal, SubscriptionEnd
+from realtime.codes import Close, Refusal, SubscriptionEnd
 from realtime.gaps import Gap, Position
 
 
@@ -151,6 +151,9 @@ class WireProtocol(Protocol):
             body: What an opened envelope carries, see `realtime.envelope.Envelope`.
             first_of_epoch: Whether to name the epoch in it.
         """
+
+    def disconnected(self, why: Close) -> str:
+        """Return the push that says why the connection ends, where the server would not."""
 
     def unsubscribed(self, channel: str, why: SubscriptionEnd) -> str:
         """Return the push that ends a subscription."""

@@ -12,7 +12,14 @@ from typing import Any
 
 import msgspec
 
-from realtime.codes import BAD_COMMAND, METHOD_NOT_FOUND, NOT_AVAILABLE, Refusal, SubscriptionEnd
+from realtime.codes import (
+    BAD_COMMAND,
+    METHOD_NOT_FOUND,
+    NOT_AVAILABLE,
+    Close,
+    Refusal,
+    SubscriptionEnd,
+)
 from realtime.errors import InvalidName
 from realtime.gaps import Gap, Position
 from realtime.names import checked_channel
@@ -227,6 +234,11 @@ def publication(channel: str, position: Position, body: str, *, first_of_epoch: 
     epoch, offset = position
     told = f',"epoch":"{epoch}"' if first_of_epoch else ""
     return f'{{"push":{{"channel":"{channel}","pub":{{"offset":{offset}{told},{body[1:]}}}}}'
+
+
+def disconnected(why: Close) -> str:
+    """Return the push that says why the connection ends; the close frame follows."""
+    return _text({"push": {"disconnect": {"code": why.code, "reason": why.reason}}})
 
 
 def unsubscribed(channel: str, why: SubscriptionEnd) -> str:

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from realtime.codes import REFUSALS, SUBSCRIPTION_EXPIRED, Refusal
+from realtime.codes import CLOSES, REFUSALS, SUBSCRIPTION_EXPIRED, Refusal
 from realtime.gaps import Gap, Position
 from realtime.protocols import (
     BadFrame,
@@ -78,7 +78,7 @@ class CentrifugoClient:
             return answer
         push = said["push"]
         told: dict[str, Any] = {"channel": push.get("channel")}
-        for key in ("pub", "gap", "state", "unsubscribe"):
+        for key in ("pub", "gap", "state", "subscribe", "unsubscribe", "disconnect"):
             told |= push.get(key, {})
         return told
 
@@ -206,6 +206,13 @@ def test_a_subscription_that_ends_says_why(case, channel):
 
 
 @every_protocol
+@pytest.mark.parametrize("close", CLOSES, ids=lambda close: close.reason)
+def test_a_connection_that_ends_says_why(case, close):
+    heard = case.client.read(one_line(case.protocol.disconnected(close)))
+    assert (heard["code"], heard["reason"]) == close
+
+
+@every_protocol
 @few
 @given(ids, positions(), ttls)
 def test_the_reply_to_subscribe_says_where_the_channel_stands(case, number, position, ttl):
@@ -213,6 +220,20 @@ def test_the_reply_to_subscribe_says_where_the_channel_stands(case, number, posi
     assert (heard.get("expires", False), heard.get("ttl")) == (ttl is not None, ttl)
     assert heard["answers"] == number
     assert (heard["epoch"], heard["offset"]) == position
+
+
+@every_protocol
+@few
+@given(channels(), positions())
+def test_a_served_subscription_says_where_the_channel_stands(case, channel, position):
+    heard = case.client.read(one_line(case.protocol.served(channel, position)))
+    assert (heard["channel"], heard["epoch"], heard["offset"]) == (channel, *position)
+
+
+@every_protocol
+def test_a_subscription_that_goes_on_is_answered_without_a_position(case):
+    heard = case.client.read(one_line(case.protocol.subscribed(7, None, None)))
+    assert heard == {"answers": 7}
 
 
 @every_protocol

@@ -31,6 +31,7 @@ async def known(service: Service, attach: Attach, shown: str) -> Client:
     reply = await client.ask(connect={"token": shown})
     assert "connect" in reply
     assert await client.push("state") == {"live": True}
+    await client.push("subscribe")  # to its own channel
     return client
 
 

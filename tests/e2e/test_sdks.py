@@ -14,6 +14,8 @@ import cent
 import centrifuge
 import pytest
 
+from realtime.brokers.redis_sync import SyncRedisBroker
+from realtime.control import Command, Disconnect, Unsubscribe, sealed
 from tests.support.eventually import eventually
 from tests.support.redis_server import RedisServer
 from tests.support.service import SERVERS, Service
@@ -45,6 +47,15 @@ class Recorder(
 
     async def on_disconnected(self, context: Any) -> None:
         self.events.append(("disconnected", context))
+
+    async def on_subscribed(self, context: Any) -> None:
+        self.events.append(("served", context))
+
+    async def on_unsubscribed(self, context: Any) -> None:
+        self.events.append(("served no more", context))
+
+    async def on_publication(self, context: Any) -> None:
+        self.events.append(("served publication", context))
 
 
 class Ear(centrifuge.SubscriptionEventHandler):  # type: ignore[misc]
@@ -239,6 +250,65 @@ async def test_centrifuge_js_shows_tokens_and_renews_them(service: Service) -> N
     assert kinds.count("connected") == kinds.count("subscribed") == 1
     assert kinds[-2:] == ["publication", "disconnected"]
     assert {"event": "refused", "code": 103} in events
+
+
+async def test_centrifuge_python_is_served_and_sent_away(
+    service: Service, redis_server: RedisServer
+) -> None:
+    recorder = Recorder()
+    claims = {"channels": ["closed"]}
+    client = centrifuge.Client(service.ws, events=recorder, token=token("ada", **claims))
+    await client.connect()
+    await eventually(lambda: len(recorder.of("served")) == 2)
+    assert [context.channel for context in recorder.of("served")] == ["user:#ada", "closed"]
+    await asyncio.to_thread(service.publish, "user:#ada", "for you")
+    await eventually(lambda: recorder.of("served publication"))
+    [heard] = recorder.of("served publication")
+    assert (heard.channel, heard.pub.data) == ("user:#ada", "for you")
+    await asyncio.to_thread(tell, redis_server, Unsubscribe("ada", "closed"))
+    await eventually(lambda: recorder.of("served no more"))
+    await asyncio.to_thread(tell, redis_server, Disconnect("ada"))
+    await eventually(lambda: recorder.of("disconnected"))
+    assert recorder.of("disconnected")[0].code == 3503
+    assert client.state == centrifuge.ClientState.DISCONNECTED
+    del client
+    gc.collect()
+
+
+@pytest.mark.node
+async def test_centrifuge_js_is_served_and_sent_away(
+    service: Service, redis_server: RedisServer
+) -> None:
+    shown = token("ada", channels=["closed"])
+    node = await asyncio.create_subprocess_exec(
+        "node", "served.mjs", service.ws, shown, cwd=SDK, stdout=subprocess.PIPE
+    )
+    assert node.stdout is not None
+
+    async def line() -> dict[str, Any]:
+        read: dict[str, Any] = json.loads(await asyncio.wait_for(node.stdout.readline(), 20))
+        return read
+
+    first, second = await line(), await line()
+    assert [first["channel"], second["channel"]] == ["user:#ada", "closed"]
+    receipt = await asyncio.to_thread(service.publish, "user:#ada", "for you")
+    heard = await line()
+    assert (heard["event"], heard["data"], heard["offset"]) == (
+        "publication",
+        "for you",
+        receipt["offset"],
+    )
+    await asyncio.to_thread(tell, redis_server, Unsubscribe("ada", "closed"))
+    assert await line() == {"event": "unsubscribed", "channel": "closed"}
+    await asyncio.to_thread(tell, redis_server, Disconnect("ada"))
+    assert await line() == {"event": "disconnected", "code": 3503, "reason": "force disconnect"}
+    assert await node.wait() == 0
+
+
+def tell(redis_server: RedisServer, command: Command) -> None:
+    broker = SyncRedisBroker(redis_server.url)
+    broker.tell(json.dumps(sealed(command)).encode())
+    broker.close()
 
 
 @pytest.fixture

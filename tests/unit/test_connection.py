@@ -22,6 +22,7 @@ from realtime.connection import (
     Reply,
     Say,
 )
+from realtime.identity import ANONYMOUS, Identity
 from realtime.namespaces import Namespaces
 from realtime.protocols import (
     BadFrame,
@@ -54,10 +55,15 @@ SECRET = "s" * 32
 TOKENS = Tokens({"HS256": SECRET})
 
 
-def new(channels_limit: int = 3) -> Connection:
+def new(
+    channels_limit: int = 3,
+    namespaces: Namespaces = NAMESPACES,
+    identity: Identity = ANONYMOUS,
+) -> Connection:
     return Connection(
         centrifugo,
-        NAMESPACES,
+        namespaces,
+        identity=identity,
         client="me",
         version="1.2.3",
         ping_seconds=25,
@@ -196,6 +202,40 @@ def test_a_join_that_failed_late_does_not_undo_a_newer_one(connection):
     connection.decide(Subscribe(4, "public:news"))
     connection.join_failed(first)
     assert code(connection.decide(Subscribe(5, "public:news"))) == 105
+
+
+# ---------------------------------------------------------------------- served
+
+
+def test_a_served_channel_counts_and_is_served_once(connection):
+    join = connection.serve("public:a")
+    assert (join.channel, join.is_served) == ("public:a", True)
+    assert connection.serve("public:a") is None
+    assert connection.serve("absent:a") is None
+    assert connection.serve("closed") is not None, "the server may, whatever the options say"
+    assert connection.serve("public:b") is not None
+    assert connection.serve("public:c") is None, "three is the limit here"
+    assert connection.channels == ["public:a", "closed", "public:b"]
+
+
+def test_a_client_may_take_over_a_served_channel_once(connection):
+    connection.serve("closed")
+    join = connection.decide(Subscribe(2, "closed"))
+    assert (join.id, join.is_served) == (2, False)
+    assert code(connection.decide(Subscribe(3, "closed"))) == 105
+
+
+def test_what_a_user_is_served_comes_with_the_greeting():
+    namespaces = Namespaces({}, personal="user")
+    greet = new(namespaces=namespaces, identity=Identity("42")).decide(Connect(1))
+    assert [(join.channel, join.is_served) for join in greet.joins] == [("user:#42", True)]
+    assert new(namespaces=namespaces).decide(Connect(1)).joins == ()
+
+
+def test_somebody_else_may_say_until_when_an_identity_is_known(connection):
+    assert connection.prolong(NOW + 60) == 60
+    assert connection.prolong(NOW - 60) == 1
+    assert connection.prolong(None) is None
 
 
 # ------------------------------------------------------------------ publishing

@@ -150,6 +150,19 @@ def test_the_first_rule_that_applies_decides(
     assert namespaces.may_subscribe(channel, identity, grant) is allowed
 
 
+def test_a_client_is_served_its_own_channel_and_those_of_its_token() -> None:
+    namespaces = Namespaces({}, personal="user")
+    assert namespaces.served(MINE) == ["user:#42"]
+    assert namespaces.served(Identity("42", channels=("a", "no:b", "user:#42"))) == [
+        "user:#42",
+        "a",
+    ]
+    assert namespaces.served(ANONYMOUS) == []
+    assert namespaces.served(Identity("a,b")) == []
+    assert Namespaces({}).served(MINE) == []
+    assert Namespaces({}, personal="absent").served(MINE) == []
+
+
 def test_who_may_publish_is_asked_of_the_same_client() -> None:
     options = {"allow_subscribe_for_client": True, "allow_publish_for_client": True}
     namespaces = Namespaces({"members": options})

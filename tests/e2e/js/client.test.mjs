@@ -97,9 +97,20 @@ describe("frames", () => {
       data: { title: "Hi" },
       event: "order.shipped",
       tags,
+      sender: null,
       offset: 5,
       epoch: "A",
     });
+  });
+
+  test("what another client says names it in the server's words", async (t) => {
+    const { peer, news } = await subscribed(t);
+    const info = { user: "42", client: "c7", conn_info: { name: "Ada" } };
+    peer.publish("public:news", { data: { name: "Ben" }, offset: 5, info });
+    const { sender } = await next(news, "publication");
+    assert.deepEqual(sender, { user: "42", client: "c7", info: { name: "Ada" } });
+    peer.publish("public:news", { data: 1, offset: 6, info: { user: "", client: "c8" } });
+    assert.deepEqual((await next(news, "publication")).sender, { user: "", client: "c8", info: null });
   });
 
   test("several messages in one frame arrive in order", async (t) => {
