@@ -172,14 +172,16 @@ def _living(keys: set[str]) -> set[str]:
     return {key for key in keys if store().exists(key)}
 
 
+def has_session(cookies: str) -> bool:
+    """Tell whether the header Cookie may name a session, so that it is worth a query."""
+    installed = all(map(apps.is_installed, _APPS))
+    return installed and settings.SESSION_COOKIE_NAME in parse_cookie(cookies)
+
+
 def _may_have_session(scope: Scope) -> bool:
-    """Tell whether it is worth a query."""
-    if not all(map(apps.is_installed, _APPS)):
-        return False
-    cookies = "; ".join(
-        value.decode("latin-1") for name, value in scope["headers"] if name == b"cookie"
+    return has_session(
+        "; ".join(value.decode("latin-1") for name, value in scope["headers"] if name == b"cookie")
     )
-    return settings.SESSION_COOKIE_NAME in parse_cookie(cookies)
 
 
 async def _user(scope: Scope) -> tuple[Any, str]:

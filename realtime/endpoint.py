@@ -14,6 +14,7 @@ from realtime import health, wiring
 from realtime.api import Admitted, Publish, Take, admitted, respond
 from realtime.api.answers import Response, failure
 from realtime.api.head import Request, RequestTimeout, body_limit
+from realtime.auth import has_session
 from realtime.errors import RealtimeError, RequestError, TooLarge
 
 Scope = MutableMapping[str, Any]
@@ -43,7 +44,11 @@ class HttpEndpoint:
         """Serve one request (ASGI 3)."""
         path: str = scope["path"]
         if path.startswith("/api/"):
-            await _send(send, await self._api(scope, receive))
+            headers = _headers(scope)
+            if b"x-api-key" not in headers and has_session(headers.get(b"cookie", "")):
+                await self._app(scope, receive, send)  # a page of the site: Django's view knows it
+            else:
+                await _send(send, await self._api(_head(scope, headers), receive))
         elif path == "/livez":
             await _send(send, health.livez())
         elif path == "/readyz":
@@ -51,8 +56,7 @@ class HttpEndpoint:
         else:
             await self._app(scope, receive, send)
 
-    async def _api(self, scope: Scope, receive: Receive) -> Response:
-        request = _head(scope)
+    async def _api(self, request: Request, receive: Receive) -> Response:
         try:
             welcome = admitted(request, wiring.keyring().admit)
             body = await _body(receive, body_limit(request.api_method), self._body_seconds)
@@ -61,11 +65,15 @@ class HttpEndpoint:
             return failure(error)
 
 
-def _head(scope: Scope) -> Request:
+def _headers(scope: Scope) -> dict[bytes, str]:
     headers: dict[bytes, str] = {}
     for name, value in scope["headers"]:
         text = value.decode("latin-1")
         headers[name] = f"{headers[name]},{text}" if name in headers else text
+    return headers
+
+
+def _head(scope: Scope, headers: dict[bytes, str]) -> Request:
     return Request(
         http_method=scope["method"],
         api_method=scope["path"].removeprefix("/api/"),

@@ -11,21 +11,29 @@ from django.http import HttpRequest, HttpResponse, UnreadablePostError
 from django.views.decorators.csrf import csrf_exempt
 
 from realtime import health, wiring
-from realtime.api import Admitted, Publish, Take, admitted, respond
+from realtime.api import Access, Admitted, Publish, Take, admitted, respond
 from realtime.api.answers import Response, failure
 from realtime.api.head import Request, RequestTimeout, body_limit
+from realtime.auth import has_session
 from realtime.errors import RealtimeError, RequestError
+from realtime.staff import key_of_session
 
 
-@csrf_exempt  # authenticated by a header that no other site's page can send, never by a cookie
+@csrf_exempt  # a key is in a header that no other site's page can send; `staff` checks the rest
 def api(request: HttpRequest, method: str) -> HttpResponse:
     """Answer one request to the API."""
     head = _head(request, method)
     try:
-        welcome = admitted(head, wiring.keyring().admit)
+        welcome = admitted(head, _access(request, head))
         return _http(_respond(welcome, _body(request, body_limit(method))))
     except RealtimeError as error:
         return _http(failure(error))
+
+
+def _access(request: HttpRequest, head: Request) -> Access:
+    if "X-API-Key" not in request.headers and has_session(request.headers.get("Cookie", "")):
+        return lambda _: key_of_session(request, head)
+    return wiring.keyring().admit
 
 
 def _head(request: HttpRequest, method: str) -> Request:

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from realtime.errors import BrokerError, ConfigurationError, LimitExceeded, RealtimeError
+from realtime.errors import ConfigurationError, LimitExceeded, RealtimeError
 from realtime.outage import Outage
 from realtime.publication import Receipt
 
@@ -41,6 +41,7 @@ STATUSES: dict[str, tuple[int, int]] = {
     "invalid_fallback": (400, 107),
     "unauthorized": (401, 101),
     "forbidden": (403, 103),
+    "csrf_failed": (403, 103),
     "method_not_found": (404, 104),
     "method_not_allowed": (405, 107),
     "request_timeout": (408, 107),
@@ -50,6 +51,7 @@ STATUSES: dict[str, tuple[int, int]] = {
     "rate_limited": (429, 111),
     "broker_unavailable": (503, 1001),
     "configuration": (503, 1003),
+    "session_unavailable": (503, 1004),
     "outcome_unknown": (504, 1002),
 }
 """Reason -> HTTP status and the number in the body: Centrifugo's if it has one, ours from 1000."""
@@ -123,10 +125,11 @@ def result(receipt: Receipt) -> dict[str, Any]:
 
 def error_body(error: RealtimeError) -> dict[str, Any]:
     """Return an error as it is answered: ``{"error":{"code":…,"reason":"…","message":"…"}}``."""
-    _, number = STATUSES[error.code]
+    status, number = STATUSES[error.code]
     text = str(error)
-    if not text or isinstance(error, BrokerError):
-        text = (type(error).__doc__ or "").split("\n")[0]  # Redis' own words name hosts and paths
+    if not text or status >= 500:
+        # What Redis or a database says names hosts and paths.
+        text = (type(error).__doc__ or "").split("\n")[0]
     if isinstance(error, ConfigurationError):
         text = "the service is not configured; its log says what is missing"
     return {"error": {"code": number, "reason": error.code, "message": text}}

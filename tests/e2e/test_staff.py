@@ -1,0 +1,218 @@
+"""A member of the staff publishes from a page of the site; nobody else does it by a cookie."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from realtime.api.answers import STATUSES
+from tests.support.redis_server import RedisServer
+from tests.support.service import KEY, ROOT, Service
+
+USERS = """
+import json
+import django
+django.setup()
+from django.contrib.auth import get_user_model
+from django.core.management import call_command
+from django.test import Client
+call_command("migrate", verbosity=0)
+cookies = {}
+for name, flags in {"ada": {"is_staff": True}, "bob": {}, "eve": {"is_staff": True}}.items():
+    user = get_user_model().objects.create_user(name, **flags)
+    client = Client()
+    client.force_login(user)
+    cookies[name] = client.cookies["sessionid"].value
+    if name == "eve":
+        user.is_active = False
+        user.save()
+print(json.dumps(cookies))
+"""
+TOKEN = "t" * 32
+KINDS = [
+    ("uvicorn", "tests.asgi:application"),
+    ("uvicorn", "tests.asgi_endpoint:application"),
+    ("daphne", "tests.asgi_endpoint:application"),
+]
+
+
+class Site:
+    """A project with users who are logged in."""
+
+    def __init__(self, folder: Path, redis_url: str, server: str, app: str) -> None:
+        self.database = folder / "site.sqlite3"
+        env = {
+            "DJANGO_SETTINGS_MODULE": "tests.session_settings",
+            "TEST_DATABASE": str(self.database),
+        }
+        made = subprocess.run(
+            [sys.executable, "-c", USERS],
+            cwd=ROOT,
+            env=os.environ | env,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        self.sessions: dict[str, str] = json.loads(made.stdout)
+        self.service = Service(redis_url, server, app=app, **env).start()
+        self._client = httpx.Client()
+
+    def stop(self) -> None:
+        self._client.close()
+        self.service.stop()
+
+    def post(
+        self, who: str, method: str = "publish", body: Any = None, **changed: str | bytes | None
+    ) -> httpx.Response:
+        """Send what a page of the site sends; a header of None is left out."""
+        cookie = f"theme=dark; sessionid={self.sessions.get(who, who)}; csrftoken={TOKEN}"
+        given: dict[str, str | bytes | None] = {
+            "Origin": self.service.http,
+            "Cookie": cookie,
+            "X-CSRFToken": TOKEN,
+            "Content-Type": "application/json",
+        }
+        given |= {name.replace("_", "-"): value for name, value in changed.items()}
+        content = body if isinstance(body, bytes) else json.dumps(body or PUBLISH).encode()
+        self._client.cookies.clear()
+        return self._client.post(
+            f"{self.service.http}/api/{method}",
+            content=content,
+            headers={name: value for name, value in given.items() if value is not None},
+        )
+
+
+PUBLISH = {"channel": "public:news", "data": 1}
+
+
+@pytest.fixture(scope="module", params=KINDS, ids=lambda kind: f"{kind[0]}, {kind[1][6:]}")
+def site(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    redis = RedisServer().start()
+    site = Site(tmp_path_factory.mktemp("site"), redis.url, *request.param)
+    try:
+        yield site
+        log = site.service.log
+    finally:
+        site.stop()
+        redis.stop()
+    # Django's own, of a host that it does not know, where the server shows what Django logs.
+    assert log.count("Traceback") == log.count("DisallowedHost: Invalid HTTP_HOST")
+    assert not any(cookie in log for cookie in site.sessions.values())
+
+
+def refused(response: httpx.Response, reason: str) -> None:
+    status, number = STATUSES[reason]
+    error = response.json()["error"]
+    assert (response.status_code, error["reason"], error["code"]) == (status, reason, number)
+
+
+@pytest.mark.parametrize(
+    ("method", "body"),
+    [
+        ("publish", PUBLISH),
+        ("broadcast", {"channels": ["public:news"], "data": 1}),
+        ("batch", {"commands": [{"publish": PUBLISH}]}),
+    ],
+)
+def test_a_member_of_the_staff_publishes_from_a_page(site: Site, method: str, body: Any) -> None:
+    response = site.post("ada", method, body)
+    assert response.status_code == 200, response.text
+    assert b'"offset":' in response.content
+    assert b'"error"' not in response.content
+
+
+PAGES_OF_OTHERS = {
+    "another site": "https://evil.example",
+    "another port": "http://127.0.0.1:1",
+    "an allowed origin of another host": "https://app.example.com",
+    "a sandbox": "null",
+    "no page": None,
+    "two": "http://127.0.0.1, http://127.0.0.1",
+}
+
+
+@pytest.mark.parametrize("origin", PAGES_OF_OTHERS.values(), ids=PAGES_OF_OTHERS)
+def test_a_cookie_counts_for_pages_of_the_site_alone(site: Site, origin: str | None) -> None:
+    refused(site.post("ada", Origin=origin), "unauthorized")
+
+
+def test_a_page_on_a_name_that_is_not_ours(site: Site) -> None:
+    """DNS rebinding: the browser holds the page for one of evil.example, and so do we."""
+    response = site.post("ada", Host="evil.example", Origin="http://evil.example")
+    assert response.status_code == 400
+
+
+WRONG_TOKENS: dict[str, Any] = {
+    "none": {"X_CSRFToken": None},
+    "another": {"X_CSRFToken": "u" * 32},
+    "an empty one": {"X_CSRFToken": ""},
+    "none in the cookie": {"Cookie": None},
+    "not ASCII": {"X_CSRFToken": b"\xfc" * 32},
+}
+
+
+@pytest.mark.parametrize("changed", WRONG_TOKENS.values(), ids=WRONG_TOKENS)
+def test_cross_site_request_forgery(site: Site, changed: dict[str, str | None]) -> None:
+    if "Cookie" in changed:
+        changed = {"Cookie": f"sessionid={site.sessions['ada']}"}
+    refused(site.post("ada", **changed), "csrf_failed")
+
+
+@pytest.mark.parametrize(
+    "content_type",
+    ["text/plain", "application/x-www-form-urlencoded", "multipart/form-data; boundary=x", None],
+)
+def test_a_form_is_no_request(site: Site, content_type: str | None) -> None:
+    body = f"csrfmiddlewaretoken={TOKEN}&channel=public:news&data=1".encode()
+    if content_type is not None and "boundary" in content_type:  # Twisted looks into it
+        body = b'--x\r\nContent-Disposition: form-data; name="data"\r\n\r\n1\r\n--x--\r\n'
+    refused(
+        site.post("ada", body=body, Content_Type=content_type, X_CSRFToken=None),
+        "unsupported_media_type",
+    )
+
+
+@pytest.mark.parametrize(
+    ("who", "reason"),
+    [("bob", "forbidden"), ("eve", "unauthorized"), ("forged", "unauthorized")],
+)
+def test_who_is_not_of_the_staff(site: Site, who: str, reason: str) -> None:
+    refused(site.post(who), reason)
+
+
+def test_a_key_beside_a_session_is_all_that_counts(site: Site) -> None:
+    wrong = site.post("ada", X_API_Key="wrong")
+    refused(wrong, "unauthorized")
+    refused(site.post("ada", X_API_Key=""), "unauthorized")
+    assert (
+        site.post("bob", **KEY, X_CSRFToken=None, Origin="https://evil.example").status_code == 200
+    )
+
+
+def test_what_is_wrong_with_a_request_is_said_as_to_everybody(site: Site) -> None:
+    refused(site.post("ada", body=b"["), "invalid_json")
+    refused(site.post("ada", body={"channel": "nowhere:a", "data": 1}), "invalid_channel")
+    refused(site.post("ada", "publis"), "method_not_found")
+    refused(site.post("ada", body=b" " * 100_000), "too_large")
+
+
+def test_a_database_that_is_away_is_503(tmp_path: Path, redis_server: RedisServer) -> None:
+    site = Site(tmp_path, redis_server.url, *KINDS[1])
+    try:
+        site.database.write_bytes(b"this is no database" * 1000)
+        response = site.post("ada")
+        refused(response, "session_unavailable")
+        assert response.headers["Retry-After"] == "1"
+        assert "database" not in response.json()["error"]["message"]
+        assert site.service.post("publish", PUBLISH).status_code == 200, "keys need none"
+        assert "Traceback" not in site.service.log
+    finally:
+        site.stop()
