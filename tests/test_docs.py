@@ -1,7 +1,8 @@
 """Where code and documents must agree, they are compared here.
 
 The HTTP API's page has a test of its own, which runs its examples (e2e/test_docs_http_api.py), and
-so has the page for hosts (e2e/test_wheel.py).
+so has the page for hosts (e2e/test_wheel.py). The users of Redis are tried in
+e2e/test_redis_access.py, the environment of a deployment in e2e/test_setup.py.
 """
 
 from __future__ import annotations
@@ -14,19 +15,15 @@ from dataclasses import fields
 from pathlib import Path
 
 import pytest
-import redis
 from django.core.management import get_commands
 
 from notifier.env import SECRETS, read_environment
 from notifier.launcher import _HELP, welcome
 from realtime import __version__, api, codes, health
-from realtime.brokers.redis import RedisBroker
 from realtime.conf import PREFIX, Settings, setting_names
 from realtime.namespaces import Namespace
 from realtime.protocols import BadFrame, centrifugo
-from realtime.publication import Publication
 from realtime.routing import websocket_urlpatterns
-from tests.support.redis_server import RedisServer
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
@@ -326,39 +323,3 @@ def test_the_sums_in_the_readme_are_those_of_the_tables():
         f"lost {column(tutorial, 6):,} publications",
     ):
         assert said in readme, said
-
-
-# --- what an operator pastes ---
-
-
-@pytest.mark.parametrize("user", ["notifier", "publisher"])
-async def test_the_users_of_redis_may_do_what_they_must_and_nothing_else(
-    user: str, own_redis: RedisServer
-):
-    [rules] = re.findall(rf"^user {user} (.*)$", page("deploy.md"), re.M)
-    with own_redis.client() as admin:
-        admin.execute_command("ACL", "SETUSER", user, *rules.split())
-    broker = RedisBroker(f"unix://{user}:SECRET@{own_redis.socket}")
-    once, twice = Publication.of("public:a", 1), Publication.of("b", 1, idempotency_key="key")
-    assert (await broker.publish(once)).offset == 1
-    assert not (await broker.publish(twice)).repeated
-    again, second = await broker.publish_many([twice, once])
-    assert again.repeated
-    assert second.offset == 2
-    assert await broker.take("shop", 1, 1) == 0
-    if user == "notifier":
-        assert [p.offset for p in await broker.positions(["public:a", "b"])] == [2, 1]
-        await broker.send_raw("!node", b"1")
-        subscription = await broker.subscription()
-        await subscription.send(["public:a"], [])
-        await subscription.read()
-        await subscription.send([], ["public:a"])
-        await subscription.read()
-        await subscription.aclose()
-    await broker.aclose()
-    with redis.Redis(
-        unix_socket_path=str(own_redis.socket), username=user, password="SECRET", protocol=2
-    ) as client:
-        for forbidden in ("FLUSHALL", "KEYS *", "GET other", "PUBLISH other x", "PSUBSCRIBE *"):
-            with pytest.raises(redis.exceptions.NoPermissionError):
-                client.execute_command(*forbidden.split())

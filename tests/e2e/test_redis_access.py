@@ -1,0 +1,215 @@
+"""The service at a Redis as docs/deploy.md sets it up: users that may do little, and TLS."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+from collections.abc import Awaitable, Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import redis
+
+from realtime.brokers.redis_sync import SyncRedisBroker
+from realtime.errors import BrokerUnavailable
+from realtime.publication import Publication
+from tests.support.client import Client
+from tests.support.eventually import eventually
+from tests.support.keys import entry, secret_of
+from tests.support.redis_server import RedisServer
+from tests.support.service import DEPLOYED, Service
+from tests.support.tls import Authority, TlsProxy
+
+Attach = Callable[..., Awaitable[Client]]
+Serve = Callable[..., Service]
+DEPLOY = (Path(__file__).resolve().parents[2] / "docs/deploy.md").read_text()
+USERS = {
+    name: rules
+    for name, rules in re.findall(r"^user (\w+) (.*)$", DEPLOY, re.M)
+    if name != "default"  # which is switched off there, and the test's own here
+}
+
+
+@pytest.fixture
+def guarded() -> Iterator[RedisServer]:
+    """A Valkey with the documented users. The default one is the test's own, for looking."""
+    server = RedisServer().start()
+    with server.client() as admin:
+        for user, rules in USERS.items():
+            admin.execute_command("ACL", "SETUSER", user, *rules.split())
+    yield server
+    server.stop()
+
+
+def as_user(server: RedisServer, user: str, password: str = "SECRET") -> str:
+    return f"unix://{user}:{password}@{server.socket}"
+
+
+def denied(server: RedisServer) -> list[Any]:
+    """Return what Redis has forbidden to anybody."""
+    with server.client() as admin:
+        return admin.execute_command("ACL", "LOG")  # type: ignore[no-any-return]
+
+
+async def test_a_node_needs_no_more_than_its_user_may(
+    guarded: RedisServer, serve: Serve, attach: Attach
+) -> None:
+    service = await asyncio.to_thread(
+        serve,
+        as_user(guarded, "notifier"),
+        DEPLOYED,
+        NOTIFIER_API_KEYS=json.dumps([entry("shop", rate=1000)]),
+    )
+    first, second = await attach(service), await attach(service)
+    await first.subscribe("chat:lobby")
+    assert "publish" in await first.ask(publish={"channel": "chat:lobby", "data": "mine"})
+    assert await first.data() == "mine"
+    for channel in ("public:a", "public:b"):
+        await second.subscribe(channel)
+    everything = [
+        ("publish", {"channel": "public:a", "data": 1, "idempotency_key": "key"}),
+        ("publish", {"channel": "public:a", "data": 1, "idempotency_key": "key"}),
+        ("broadcast", {"channels": ["public:a", "public:b"], "data": 2}),
+        ("batch", {"commands": [{"publish": {"channel": "public:a", "data": 3}}] * 2}),
+    ]
+    for method, body in everything:
+        response = await asyncio.to_thread(post_as_shop, service, method, body)
+        assert response.status_code == 200, response.text
+    with guarded.client() as admin:
+        admin.script_flush()
+    await asyncio.to_thread(service.publish, "public:b", "after the scripts were lost")
+    assert "unsubscribe" in await second.ask(unsubscribe={"channel": "public:a"})
+    await asyncio.to_thread(guarded.cut_subscribers)
+    await eventually(lambda: asyncio.to_thread(service.is_live))
+    await asyncio.to_thread(service.publish, "public:b", "after the break")
+    heard = [m["push"]["pub"]["data"] for m in await pushes(second) if "pub" in m["push"]]
+    assert heard[-1] == "after the break"
+    assert denied(guarded) == []
+
+
+def post_as_shop(service: Service, method: str, body: Any) -> httpx.Response:
+    """Publish with a key that has a rate, which the nodes count together."""
+    headers = {"X-API-Key": secret_of("shop")}
+    return httpx.post(f"{service.http}/api/{method}", json=body, headers=headers, timeout=5)
+
+
+async def pushes(client: Client) -> list[Any]:
+    """Return all that was pushed until the last publication of the test above."""
+    found: list[Any] = []
+    while not found or found[-1].get("push", {}).get("pub", {}).get("data") != "after the break":
+        found.append(await client.next())
+    return [message for message in found if "push" in message]
+
+
+def test_a_publisher_needs_no_more_than_its_user_may(guarded: RedisServer) -> None:
+    broker = SyncRedisBroker(as_user(guarded, "publisher"))
+    once, twice = Publication.of("public:a", 1), Publication.of("b", 1, idempotency_key="key")
+    assert broker.publish(once).offset == 1
+    assert not broker.publish(twice).repeated
+    again, second = broker.publish_many([twice, once])
+    assert (getattr(again, "repeated", None), getattr(second, "offset", None)) == (True, 2)
+    assert broker.take("shop", 1, 1) == 0
+    broker.close()
+    assert denied(guarded) == []
+
+
+FORBIDDEN = [
+    "FLUSHALL", "FLUSHDB", "KEYS *", "SCAN 0", "GET other", "SET other 1", "PUBLISH other x",
+    "SUBSCRIBE other", "PSUBSCRIBE *", "PSUBSCRIBE rt:*", "CONFIG GET *", "ACL LIST", "MONITOR",
+    "CLIENT LIST", "CLIENT KILL TYPE normal", "SHUTDOWN", "SAVE", "SLAVEOF NO ONE",
+    "DEL rt:{0}:x", "EVAL return 0", "FUNCTION LIST", "KEYS rt:*",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("user", USERS)
+def test_a_user_may_do_nothing_else(guarded: RedisServer, user: str) -> None:
+    with redis.Redis(
+        unix_socket_path=str(guarded.socket), username=user, password="SECRET", protocol=2
+    ) as client:
+        for forbidden in FORBIDDEN:
+            with pytest.raises(redis.exceptions.NoPermissionError):
+                client.execute_command(*forbidden.split())
+
+
+def test_a_publisher_cannot_listen(guarded: RedisServer) -> None:
+    with (
+        redis.Redis(
+            unix_socket_path=str(guarded.socket), username="publisher", password="SECRET"
+        ) as client,
+        pytest.raises(redis.exceptions.NoPermissionError),
+    ):
+        client.execute_command("SUBSCRIBE", "rt:{0}:c:public:a")
+
+
+async def test_a_wrong_password_is_told_and_not_shown(guarded: RedisServer, serve: Serve) -> None:
+    url = as_user(guarded, "notifier", "canary-wrong-password")
+    service = await asyncio.to_thread(serve, url, DEPLOYED, live=False)
+    await eventually(lambda: "not live: " in service.log)
+    assert "invalid username-password pair" in service.log
+    assert "canary-wrong-password" not in service.log
+    response = await asyncio.to_thread(service.post, "publish", {"channel": "public:a", "data": 1})
+    assert response.status_code == 503
+
+
+# --- TLS ---
+
+
+@pytest.fixture(scope="module")
+def ours(tmp_path_factory: pytest.TempPathFactory) -> Authority:
+    return Authority(tmp_path_factory.mktemp("tls"), "ours")
+
+
+@pytest.fixture(scope="module")
+def theirs(tmp_path_factory: pytest.TempPathFactory) -> Authority:
+    return Authority(tmp_path_factory.mktemp("tls"), "theirs")
+
+
+async def test_the_road_to_redis_is_encrypted_by_a_private_authority(
+    guarded: RedisServer, serve: Serve, attach: Attach, ours: Authority
+) -> None:
+    async with TlsProxy(guarded, ours.server()) as tls:
+        url = f"rediss://notifier:SECRET@127.0.0.1:{tls.port}?ssl_ca_certs={ours.file}"
+        service = await asyncio.to_thread(serve, url, DEPLOYED)
+        client = await attach(service)
+        await client.subscribe("public:a")
+        await asyncio.to_thread(service.publish, "public:a", "encrypted")
+        assert await client.data() == "encrypted"
+        broker = SyncRedisBroker(url.replace("notifier", "publisher"))
+        receipt = await asyncio.to_thread(broker.publish, Publication.of("public:a", "sync"))
+        assert receipt.nodes == 1
+        assert await client.data() == "sync"
+        broker.close()
+
+
+@pytest.mark.parametrize(
+    ("server", "said"),
+    [
+        ("theirs", "unable to get local issuer certificate|self-signed certificate"),
+        ("elsewhere", "IP address mismatch"),
+        ("ended", "certificate has expired"),
+    ],
+)
+async def test_a_redis_that_cannot_prove_who_it_is_gets_no_password(
+    guarded: RedisServer, serve: Serve, ours: Authority, theirs: Authority, server: str, said: str
+) -> None:
+    context = {
+        "theirs": theirs.server,
+        "elsewhere": lambda: ours.server(address="127.0.0.2"),
+        "ended": lambda: ours.server(ended=True),
+    }[server]()
+    async with TlsProxy(guarded, context) as tls:
+        url = f"rediss://notifier:SECRET@127.0.0.1:{tls.port}?ssl_ca_certs={ours.file}"
+        service = await asyncio.to_thread(serve, url, DEPLOYED, live=False)
+        await eventually(lambda: "not live: " in service.log)
+        [line] = [line for line in service.log.splitlines() if "not live: " in line]
+        assert re.search(said, line)
+        assert "SECRET" not in service.log
+        broker = SyncRedisBroker(url)
+        with pytest.raises(BrokerUnavailable, match=said):
+            await asyncio.to_thread(broker.publish, Publication.of("public:a", 1))
+        broker.close()
+    with guarded.client() as admin:
+        assert len(admin.client_list()) == 1, "nobody else has come as far as Valkey"
