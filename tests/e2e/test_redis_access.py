@@ -104,14 +104,16 @@ async def pushes(client: Client) -> list[Any]:
     return [message for message in found if "push" in message]
 
 
-def test_a_publisher_needs_no_more_than_its_user_may(guarded: RedisServer) -> None:
-    broker = SyncRedisBroker(as_user(guarded, "publisher"))
+@pytest.mark.parametrize("user", USERS)
+def test_a_publisher_needs_no_more_than_its_user_may(guarded: RedisServer, user: str) -> None:
+    broker = SyncRedisBroker(as_user(guarded, user))
     once, twice = Publication.of("public:a", 1), Publication.of("b", 1, idempotency_key="key")
     assert broker.publish(once).offset == 1
     assert not broker.publish(twice).repeated
     again, second = broker.publish_many([twice, once])
     assert (getattr(again, "repeated", None), getattr(second, "offset", None)) == (True, 2)
     assert broker.take("shop", 1, 1) == 0
+    broker.tell(b"{}")
     broker.close()
     assert denied(guarded) == []
 

@@ -79,18 +79,24 @@ class TlsProxy:
     def __init__(self, server: RedisServer, context: ssl.SSLContext) -> None:
         self._redis = str(server.socket)
         self._context = context
+        self._clients: set[asyncio.StreamWriter] = set()
 
     async def __aenter__(self) -> TlsProxy:
         # A refused handshake is what some tests want, and no news.
         asyncio.get_running_loop().set_exception_handler(lambda loop, context: None)
         self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0, ssl=self._context)
+        self._ended = asyncio.create_task(self._server.wait_closed())  # before close, or it is none
         self.port: int = self._server.sockets[0].getsockname()[1]
         return self
 
     async def __aexit__(self, *exc: object) -> None:
         self._server.close()
+        for writer in self._clients:
+            writer.transport.abort()  # a close would wait for the answer of the client
+        await asyncio.wait_for(self._ended, 5)  # handshakes that are under way, too
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._clients.add(writer)
         replies, redis = await asyncio.open_unix_connection(self._redis)
         try:
             async with asyncio.TaskGroup() as group:
@@ -99,6 +105,7 @@ class TlsProxy:
         finally:
             redis.close()
             writer.close()
+            self._clients.discard(writer)
 
 
 async def _pass(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
