@@ -330,3 +330,27 @@ async def test_a_site_that_fails_is_asked_again(
     hub.users.look_again()
     await eventually(lambda: ada.ended)
     assert "looking at the users failed" in caplog.text
+
+
+async def test_a_client_that_does_not_read_ends_while_it_is_served_and_harms_nobody(
+    node: Node, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its replies reach their bound in the very step in which it would begin to listen."""
+    member = Member(node.hub, Identity("slow"))
+    await eventually(lambda: member.conversation)
+    never = asyncio.Event()
+
+    async def stuck(message: dict[str, Any]) -> None:
+        await never.wait()
+
+    member.conversation.driver._send = stuck
+    member.say({"id": 1, "connect": {}}, {"id": 2, "subscribe": {"channel": "public:slow"}})
+    await eventually(lambda: member.conversation.driver._finisher is not None)
+    driver = member.conversation.driver
+    driver.say(" " * (64 * 1024 - 20))
+    node.hub.start()
+    await eventually(lambda: member.ended)
+    await eventually(lambda: node.hub.live)
+    assert node.hub.registry.get("user:#slow") is None
+    assert "failed" not in caplog.text
+    await member.leave()
