@@ -20,7 +20,6 @@ from typing import Any
 
 from realtime import __version__
 from realtime.brokers import ALL_NODES, Broker, Message, Subscribed, Subscription
-from realtime.canary import SEND_EVERY_SECONDS, Canary
 from realtime.codes import SHUTDOWN
 from realtime.connection import Connection
 from realtime.conversation import Authorize, Conversation, Publish
@@ -38,6 +37,7 @@ from realtime.protocols import WireProtocol, centrifugo
 from realtime.registry import Arrival, Channel, Registry, State, UnexpectedConfirmation
 from realtime.tokens import Tokens
 from realtime.users import LOOK_SECONDS, Entitled, Users
+from realtime.vigil import Vigil
 
 logger = logging.getLogger(__name__)
 
@@ -48,10 +48,6 @@ WISHES_LIMIT = 500
 """Channels in one SUBSCRIBE, and positions in one round trip."""
 RENEW_SECONDS = 60.0
 """How often the counters of subscribed channels are kept from expiring, at the soonest in 300 s."""
-NOTHING_COMES = "the broker delivers nothing"
-LISTEN_EVERY_SECONDS = 0.1
-QUIET_SECONDS = 0.3
-"""A socket that gives nothing for so long, while the loop runs, is empty; TCP repeats after 0.2."""
 BACKOFF_SECONDS = (0.05, 1.0)
 REASONS_TOLD = 8
 """Different reasons in the log, until the node is live again."""
@@ -118,8 +114,7 @@ class Hub:
         self._to_settle: dict[str, None] = {}
         self._settle = asyncio.Event()
         self._recovering: set[str] | None = None
-        self._canary = Canary()
-        self._silence = NOTHING_COMES  # what a canary that does not come back means
+        self._vigil = self._new_vigil()
         self._failures = 0  # since it was live: Redis may let us in and refuse each SUBSCRIBE
         self._not_live_at = asyncio.get_running_loop().time()
         self._told: set[str] = set()  # reasons that the log has named since
@@ -209,7 +204,7 @@ class Hub:
     @property
     def lag_seconds(self) -> float:
         """How long the way through the broker took last time."""
-        return self._canary.lag_seconds
+        return self._vigil.lag_seconds
 
     # ----------------------------------------------------------- connections
 
@@ -326,8 +321,7 @@ class Hub:
         Raises:
             BrokerUnavailable: It broke.
         """
-        self._canary = Canary()
-        self._silence = NOTHING_COMES
+        self._vigil = self._new_vigil()
         self._to_settle.clear()
         self._recovering = {channel.name for channel in self.registry}
         self._wishes.set()
@@ -336,8 +330,8 @@ class Hub:
                 group.create_task(self._read(subscription))
                 group.create_task(self._wish(subscription))
                 group.create_task(self._settle_all())
-                group.create_task(self._sing())
-                group.create_task(self._listen_for_canaries(subscription))
+                group.create_task(self._vigil.sing())
+                group.create_task(self._vigil.listen(subscription))
         except* (BrokerError, UnexpectedConfirmation) as broken:
             raise BrokerUnavailable(str(broken.exceptions[0])) from broken
         finally:
@@ -345,6 +339,14 @@ class Hub:
             self._recovering = None
             self.registry.lost()
             await subscription.aclose()
+
+    def _new_vigil(self) -> Vigil:
+        return Vigil(
+            self._broker,
+            self._node,
+            is_subscribed=lambda: self._has_recovered(self._node),
+            is_behind=lambda: self.fanout.is_full,
+        )
 
     async def _read(self, subscription: Subscription) -> None:
         while True:
@@ -364,7 +366,7 @@ class Hub:
 
     def _message(self, message: Message) -> None:
         if message.channel == self._node:
-            self._canary.back(message.raw, asyncio.get_running_loop().time())
+            self._vigil.back(message.raw)
             return
         if message.channel == ALL_NODES:
             self.users.hear(message.raw)
@@ -437,48 +439,6 @@ class Hub:
             self.fanout.add(channel, arrival)
         for wake in list(channel.waiting.values()):
             wake()
-
-    async def _sing(self) -> None:
-        """Send canaries; raise when nobody hears them although we listen.
-
-        After a failover the publisher's path may lead to the new master while we still listen to
-        the old one, who says nothing any more.
-        """
-        while True:
-            self._silence = await self._sing_once()
-            await asyncio.sleep(SEND_EVERY_SECONDS)
-
-    async def _listen_for_canaries(self, subscription: Subscription) -> None:
-        """Raise when one does not come back although the socket is empty.
-
-        Beside `_sing`, which a frozen Redis holds up for the whole deadline of a command.
-        """
-        loop = asyncio.get_running_loop()
-        quiet, was_late = 0.0, False
-        while True:
-            reads, asleep_at = subscription.reads, loop.time()
-            await asyncio.sleep(LISTEN_EVERY_SECONDS)
-            # A process that was stopped has not read what came meanwhile; it has, the next time.
-            was_late = not was_late and loop.time() - asleep_at > 2 * LISTEN_EVERY_SECONDS
-            if was_late or reads != subscription.reads or self.fanout.is_full:
-                quiet = 0.0
-            else:
-                quiet += LISTEN_EVERY_SECONDS
-            if quiet >= QUIET_SECONDS and self._canary.is_overdue(loop.time()):
-                raise BrokerUnavailable(self._silence)
-
-    async def _sing_once(self) -> str:
-        """Send a canary; return what it means if it does not come back."""
-        is_listening = self._has_recovered(self._node)
-        canary = self._canary.send(asyncio.get_running_loop().time())
-        try:
-            heard_by = await self._broker.send_raw(self._node, canary)
-        except BrokerError as error:
-            # Counts as sent: a publisher's path that is broken must show, too.
-            return str(error)
-        if is_listening and not heard_by:
-            raise BrokerUnavailable("publications go to another Redis than the one we listen to")
-        return NOTHING_COMES
 
     # ----------------------------------------------------------------- state
 

@@ -22,7 +22,7 @@ RULES = {
     "outage", "tracker", "protocols", "keys",
 }  # fmt: skip
 PUBLISHING = {"publisher"}
-DELIVERING = {"hub", "conversation", "driver", "fanout", "heartbeat", "users"}
+DELIVERING = {"hub", "conversation", "driver", "fanout", "heartbeat", "users", "vigil"}
 ENGINE = PUBLISHING | DELIVERING | {"brokers"}
 
 # Parts of the standard library that neither wait nor look at a clock, at chance or at the world.
