@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 
 from django.core.exceptions import ImproperlyConfigured
 
+from notifier.database import BadDatabaseUrl, database_settings
 from realtime.errors import ConfigurationError
 from realtime.jwks import keys_of_set
 from realtime.keys import keys_of
@@ -39,6 +40,7 @@ SECRETS = (
     "NOTIFIER_API_KEY",
     "NOTIFIER_TOKEN_SECRET",
     "REDIS_URL",
+    "DATABASE_URL",
 )
 """Each may come as the file that NAME_FILE names instead: systemd credentials, Docker secrets."""
 
@@ -71,6 +73,7 @@ class Environment:
     redis_url: str = field(default="", repr=False)  # may carry a password; "" only in DEBUG
     secret_key: str = field(repr=False)
     secret_key_fallbacks: tuple[str, ...] = field(default=(), repr=False)
+    database: dict[str, Any] = field(default_factory=dict, repr=False)  # may carry a password
     debug: bool = False
     https: bool = True  # a proxy in front of us ends TLS
     hsts_seconds: int = 3600
@@ -109,6 +112,7 @@ def read_environment(environ: Mapping[str, str]) -> Environment:
         redis_url=_redis_url(environ, required=not debug),
         secret_key=_secret_key(environ, strict=not debug),
         secret_key_fallbacks=_fallbacks(environ, strict=not debug),
+        database=_database(environ),
         debug=debug,
         https=_flag(environ, "HTTPS", default=not debug),
         hsts_seconds=_integer(environ, "HSTS_SECONDS", default=3600, least=0, most=63_072_000),
@@ -227,6 +231,13 @@ def _fallbacks(environ: Mapping[str, str], *, strict: bool) -> tuple[str, ...]:
             "or commas.",
         )
     return keys
+
+
+def _database(environ: Mapping[str, str]) -> dict[str, Any]:
+    try:
+        return database_settings(environ.get("DATABASE_URL", "").strip())
+    except BadDatabaseUrl as error:
+        raise BadEnvironment("DATABASE_URL", str(error)) from error
 
 
 def _api_key(environ: Mapping[str, str], *, required: bool) -> str:

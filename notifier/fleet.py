@@ -18,6 +18,7 @@ from collections.abc import Callable, Coroutine, Mapping, Sequence
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from notifier.preparation import Preparation
 from notifier.server import STOP_SECONDS
 
 logger = logging.getLogger("notifier.fleet")
@@ -162,15 +163,23 @@ async def supervise(
     url: str,
     *,
     announce: Callable[[], None],
+    preparation: Preparation,
     watches: Sequence[Coroutine[None, None, None]] = (),
 ) -> None:
     """Run the fleet until a signal comes or something fails.
+
+    Args:
+        fleet: The workers.
+        url: Where they answer.
+        announce: Called once, when they do and the preparation is done.
+        preparation: What has to be ready as well.
+        watches: Run meanwhile.
 
     Raises:
         Ended: something failed.
     """
     _on_stop_signals(fleet.stop)
-    live = _announce_when_live(fleet, url, announce)
+    live = _announce_when_live(fleet, url, announce, preparation)
     tasks = [asyncio.create_task(watch) for watch in (live, *watches)]
     try:
         await fleet.keep()
@@ -188,9 +197,16 @@ def _on_stop_signals(stop: Callable[[], None]) -> None:
             loop.add_signal_handler(number, stop)
 
 
-async def _announce_when_live(fleet: Fleet, url: str, announce: Callable[[], None]) -> None:
+async def _announce_when_live(
+    fleet: Fleet, url: str, announce: Callable[[], None], preparation: Preparation
+) -> None:
     try:
         async with asyncio.timeout(START_SECONDS):
+            while not preparation.done():
+                if failure := preparation.failure():
+                    fleet.fail(failure)
+                    return
+                await asyncio.sleep(0.05)
             while not await _is_live(url):  # noqa: ASYNC110 - the other side has no event of ours
                 await asyncio.sleep(0.05)
     except TimeoutError:

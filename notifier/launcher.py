@@ -19,7 +19,7 @@ import socket
 import sys
 from collections.abc import Mapping, Sequence
 
-from notifier import servicefile
+from notifier import kept, servicefile
 from notifier.embedded import EmbeddedValkey, NoEmbeddedValkey
 from notifier.env import (
     LOOPBACK_HOSTS,
@@ -30,6 +30,7 @@ from notifier.env import (
     with_files,
 )
 from notifier.fleet import Ended, Fleet, supervise, watch
+from notifier.preparation import Preparation
 from notifier.server import LINGER_SECONDS, listening_socket
 
 
@@ -84,6 +85,8 @@ environment:
   HOST, PORT           where to listen (127.0.0.1, 8000)
   WEB_CONCURRENCY      how many worker processes (1)
   REDIS_URL            redis://, rediss:// or unix://; without it, `run` starts a private Valkey
+  DATABASE_URL         users and sessions: postgres://user:password@host/name, or
+                       sqlite:////path (db.sqlite3 in the checkout; for `run` in .run/)
   SECRET_KEY           at least 50 characters outside DEBUG
   SECRET_KEY_FALLBACKS
                        earlier ones that still count, while you change it
@@ -121,8 +124,10 @@ def serve(environ: Mapping[str, str]) -> None:
         raise BadEnvironment("REDIS_URL", "is missing: only `make run` starts a Valkey itself.")
     listener = listen(env)
     url = address_of(listener)
-    fleet = Fleet(env.workers, listener, environ, linger=linger_seconds(env))
-    asyncio.run(supervise(fleet, url, announce=lambda: _say(f"The notifier is live on {url}")))
+    with Preparation(environ) as preparation:
+        fleet = Fleet(env.workers, listener, environ, linger=linger_seconds(env))
+        text = f"The notifier is live on {url}"
+        asyncio.run(supervise(fleet, url, announce=lambda: _say(text), preparation=preparation))
 
 
 def run(environ: Mapping[str, str], *, stop_with_parent: bool = False) -> None:
@@ -134,13 +139,20 @@ def run(environ: Mapping[str, str], *, stop_with_parent: bool = False) -> None:
         Ended: the service could not be kept running.
         NoEmbeddedValkey: neither REDIS_URL nor a private Valkey for this platform.
     """
-    environ = invent(environ)
+    path = servicefile.default_path()
+    found = kept.recall(path.parent)
+    environ = invent(environ, found.secret_key)
+    own_database = environ["DATABASE_URL"] == servicefile.database_url(path)
     # Judged before anything is started; Redis gets its place in it right after.
     env = read_environment({**environ, "REDIS_URL": environ.get("REDIS_URL") or "unix:///later"})
     listener = listen(env)
     url = address_of(listener)
-    path = servicefile.default_path()
+    kept.keep(path.parent, found)
     with contextlib.ExitStack() as stack:
+        # It asks nothing of Redis, whose place it only has to know.
+        options = ["--migrate", "--demo"] if own_database else ["--migrate"]
+        known = {**environ, "REDIS_URL": environ.get("REDIS_URL") or "unix:///later"}
+        preparation = stack.enter_context(Preparation(known, *options))
         embedded = None
         if not environ.get("REDIS_URL"):
             embedded = EmbeddedValkey(path)
@@ -150,7 +162,12 @@ def run(environ: Mapping[str, str], *, stop_with_parent: bool = False) -> None:
         servicefile.write(path, environ, pid=os.getpid())
         stack.callback(servicefile.remove, path, pid=os.getpid())
         fleet = Fleet(env.workers, listener, environ, linger=linger_seconds(env))
-        text = welcome(url, env.api_key, private_valkey=embedded is not None)
+        text = welcome(
+            url,
+            env.api_key,
+            private_valkey=embedded is not None,
+            passwords=found.passwords if own_database and env.debug else {},
+        )
         watches = []
         if embedded:
             lost = "the private Valkey is gone and could not be started again."
@@ -158,10 +175,14 @@ def run(environ: Mapping[str, str], *, stop_with_parent: bool = False) -> None:
         if stop_with_parent:
             parent = os.getppid()
             watches.append(watch(lambda: os.getppid() == parent, fleet.stop))
-        asyncio.run(supervise(fleet, url, announce=lambda: _say(text), watches=watches))
+        asyncio.run(
+            supervise(
+                fleet, url, announce=lambda: _say(text), preparation=preparation, watches=watches
+            )
+        )
 
 
-def invent(environ: Mapping[str, str]) -> dict[str, str]:
+def invent(environ: Mapping[str, str], secret_key: str) -> dict[str, str]:
     """Fill in what ``make run`` may make up: everything but the address of Redis.
 
     Raises:
@@ -170,7 +191,8 @@ def invent(environ: Mapping[str, str]) -> dict[str, str]:
     environ = with_files(environ)
     debug = "1" if debug_by_default(environ) else ""
     proposals = {
-        "SECRET_KEY": secrets.token_urlsafe(48),
+        "SECRET_KEY": secret_key,
+        "DATABASE_URL": servicefile.database_url(servicefile.default_path()),
         "NOTIFIER_API_KEY": secrets.token_urlsafe(24),
         "NOTIFIER_TOKEN_SECRET": secrets.token_urlsafe(48),
         "DEBUG": debug,
@@ -182,7 +204,7 @@ def invent(environ: Mapping[str, str]) -> dict[str, str]:
     return {**proposals, **{name: value for name, value in environ.items() if value}}
 
 
-def welcome(url: str, api_key: str, *, private_valkey: bool) -> str:
+def welcome(url: str, api_key: str, *, private_valkey: bool, passwords: Mapping[str, str]) -> str:
     """Return what a person sees when the service is live."""
     data = {"title": "Hello", "text": "It works", "level": "success"}
     body = json.dumps({"channel": "public:news", "data": data}, separators=(",", ":"))
@@ -191,12 +213,15 @@ def welcome(url: str, api_key: str, *, private_valkey: bool) -> str:
         ["curl", "-X", "POST", f"{url}/api/publish", "-H", f"X-API-Key: {api_key}",
          "-H", "Content-Type: application/json", "-d", body]
     )  # fmt: skip
+    users = "".join(
+        f"\n  Log in as      {name}, password {word}" for name, word in passwords.items()
+    )
     return f"""
 The notifier is live.
 
   Notifications  {url}/
   Chat           {url}/chat/
-  API key        {api_key}
+  API key        {api_key}{users}
   Redis          {redis}
 
 Open the first page, then post an event from another terminal:

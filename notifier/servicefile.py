@@ -11,6 +11,7 @@ import json
 import os
 from collections.abc import Mapping, MutableMapping
 from pathlib import Path
+from urllib.parse import quote
 
 # What a command needs to be a client of the running service: name in the file, variable.
 _VARIABLES = {
@@ -19,6 +20,7 @@ _VARIABLES = {
     "secret_key": "SECRET_KEY",
     "api_key": "NOTIFIER_API_KEY",
     "namespaces": "NOTIFIER_NAMESPACES",
+    "database_url": "DATABASE_URL",
 }
 
 
@@ -33,12 +35,27 @@ def default_path() -> Path:
     return Path(directory) / "service.json"
 
 
+def make_private(directory: Path) -> None:
+    """Make a directory that nobody else can look into; one that exists is left as it is."""
+    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+
+
+def database_beside(path: Path) -> Path:
+    """Where the users of ``make run`` stand; for commands as well."""
+    return path.with_name("db.sqlite3")
+
+
+def database_url(path: Path) -> str:
+    """Return the same as a value for DATABASE_URL."""
+    return f"sqlite:///{quote(str(database_beside(path)))}"
+
+
 def write(path: Path, environ: Mapping[str, str], *, pid: int) -> None:
     """Write the file so that no other user ever sees it and no reader sees half of it."""
     facts = {
         name: environ[variable] for name, variable in _VARIABLES.items() if variable in environ
     }
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    make_private(path.parent)
     draft = path.with_name(f".{path.name}.{pid}")
     descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     with open(descriptor, "w", encoding="utf-8") as file:
@@ -78,3 +95,4 @@ def adopt(environ: MutableMapping[str, str], path: Path) -> None:
     for name, variable in _VARIABLES.items():
         if name in facts and not environ.get(variable):
             environ[variable] = facts[name]
+    environ.setdefault("DATABASE_URL", database_url(path))

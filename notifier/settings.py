@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any
 
+from notifier import servicefile
+from notifier.database import file_of
 from notifier.env import ANY_ORIGIN, read_environment
+from notifier.kept import DEMO_USERS
 from notifier.logs import logging_settings, stderr_is_terminal
 
 ENVIRONMENT = read_environment(os.environ)
@@ -22,14 +24,19 @@ INSTALLED_APPS = [
     "daphne",  # first: it takes over `manage.py runserver`
     "realtime",
     "notifier",
+    "django.contrib.auth",
+    "django.contrib.contenttypes",  # auth needs it
+    "django.contrib.sessions",
     "django.contrib.staticfiles",
 ]
 MIDDLEWARE = [
     "django.middleware.security.SecurityMiddleware",
     "notifier.middleware.ContentSecurityPolicy",
     "notifier.middleware.StaticFiles",
+    "django.contrib.sessions.middleware.SessionMiddleware",
     "django.middleware.common.CommonMiddleware",
     "django.middleware.csrf.CsrfViewMiddleware",
+    "django.contrib.auth.middleware.AuthenticationMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
 ]
 ROOT_URLCONF = "notifier.urls"
@@ -39,10 +46,25 @@ TEMPLATES = [
         "BACKEND": "django.template.backends.django.DjangoTemplates",
         "DIRS": [BASE_DIR / "templates"],
         "APP_DIRS": True,
+        "OPTIONS": {
+            "context_processors": [
+                "django.template.context_processors.request",
+                "django.contrib.auth.context_processors.auth",
+            ]
+        },
     }
 ]
-# Nothing is stored: no session, no user, no table.
-DATABASES: dict[str, Any] = {}
+
+# --- users and their sessions; what is published is stored nowhere ---
+
+DATABASES = {"default": ENVIRONMENT.database}
+DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
+LOGIN_URL = "login"
+LOGIN_REDIRECT_URL = LOGOUT_REDIRECT_URL = "live"
+AUTH_PASSWORD_VALIDATORS = [
+    {"NAME": f"django.contrib.auth.password_validation.{name}"}
+    for name in ("MinimumLengthValidator", "CommonPasswordValidator", "NumericPasswordValidator")
+]
 USE_TZ = True
 TIME_ZONE = "UTC"  # also of the log; the pages show the time of the browser
 
@@ -64,6 +86,10 @@ REALTIME_NAMESPACES = ENVIRONMENT.namespaces
 
 # Only in DEBUG on this machine: the form on the first page can then post without asking for a key.
 NOTIFIER_DEMO_API_KEY = ENVIRONMENT.api_key if ENVIRONMENT.demo_key else ""
+_IS_OF_THE_DEMO = file_of(ENVIRONMENT.database) == servicefile.database_beside(
+    servicefile.default_path()
+)
+NOTIFIER_DEMO_USERS = DEMO_USERS if ENVIRONMENT.demo_key and _IS_OF_THE_DEMO else ()
 
 # For consumers of this project's own; `realtime` does not deliver over it (docs/architecture.md).
 # Not channels_redis' core layer: with redis-py 8 its idle consumers die after 5 s
@@ -94,7 +120,7 @@ SECURE_SSL_REDIRECT = ENVIRONMENT.https
 SECURE_HSTS_SECONDS = ENVIRONMENT.hsts_seconds if ENVIRONMENT.https else 0
 SECURE_HSTS_INCLUDE_SUBDOMAINS = ENVIRONMENT.https
 SECURE_HSTS_PRELOAD = ENVIRONMENT.https
-CSRF_COOKIE_SECURE = ENVIRONMENT.https
+CSRF_COOKIE_SECURE = SESSION_COOKIE_SECURE = ENVIRONMENT.https
 CSRF_COOKIE_HTTPONLY = True
 X_FRAME_OPTIONS = "DENY"
 # The name and form that Django 6.0 gave it; 5.2 has no such setting, our middleware reads it.

@@ -25,6 +25,8 @@ def live(request: HttpRequest) -> HttpResponse:
     return render(request, "notifier/live.html", context)
 
 
+# Never cached: it says who is logged in.
+@never_cache
 @require_safe
 def chat(request: HttpRequest, room: str = FIRST_ROOM) -> HttpResponse:
     """Show one chat room."""

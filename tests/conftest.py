@@ -14,6 +14,7 @@ import pytest
 from django.test import override_settings
 
 from tests.support.client import Client
+from tests.support.postgres_server import PostgresServer
 from tests.support.redis_server import RedisServer
 from tests.support.service import Service
 
@@ -21,15 +22,18 @@ KEPT = {"NOTIFIER_REQUIRE", "NOTIFIER_FAULTS", "NOTIFIER_THREATS"}  # of the tes
 for name in list(os.environ):
     if name.startswith(("REALTIME_", "NOTIFIER_")) and name not in KEPT:
         del os.environ[name]  # the tests' settings are the tests' own
+os.environ.pop("DATABASE_URL", None)  # likewise: nobody's own database
 
 
 SDK = Path(__file__).parent / "e2e" / "sdk" / "node_modules"
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 HAS_SDK = bool(shutil.which("node")) and SDK.is_dir()
+HAS_POSTGRES = PostgresServer.is_installed()
 HAS_FAKETIME = sys.platform == "linux" and bool(shutil.which("faketime"))
 MISSING = {
     "browser": None if CHROMIUM else "there is no Chromium on this machine",
     "node": None if HAS_SDK else "Node, or `npm ci` in tests/e2e/sdk, is missing",
+    "postgres": None if HAS_POSTGRES else "there is no PostgreSQL server on this machine",
     "faketime": None if HAS_FAKETIME else "there is no libfaketime to move clocks with",
 }
 
@@ -49,6 +53,24 @@ def redis_server() -> Iterator[RedisServer]:
     server = RedisServer().start()
     yield server
     server.stop()
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[PostgresServer]:
+    """One PostgreSQL for all tests that need one; each takes a database of its own in it."""
+    server = PostgresServer().start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture(
+    scope="module", params=["sqlite", pytest.param("postgres", marks=pytest.mark.postgres)]
+)
+def database_url(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A database without a table, for a module's tests, on each of the two that we know."""
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path_factory.mktemp('database')}/site.sqlite3"
+    return request.getfixturevalue("postgres_server").new_database()
 
 
 @pytest.fixture

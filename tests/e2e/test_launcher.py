@@ -22,12 +22,14 @@ import pytest
 
 from notifier.embedded import EmbeddedValkey
 from notifier.guardian import SOCKET_PATH_BYTES, answers, private_directory
+from tests.support.database import manage, migrated_url
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 # What a developer may have set for himself and no test wants.
 SETTINGS_OF_THE_SERVICE = {
     "ALLOWED_HOSTS",
     "ALLOWED_ORIGINS",
+    "DATABASE_URL",
     "DEBUG",
     "DJANGO_SETTINGS_MODULE",
     "HOST",
@@ -294,7 +296,7 @@ def test_serve_runs_several_workers_on_one_socket(launch, valkey):
     service = launch(
         sys.executable, "-m", "notifier", "serve",
         REDIS_URL=valkey.url, SECRET_KEY="s" * 50, NOTIFIER_API_KEY="key",
-        ALLOWED_HOSTS="127.0.0.1", WEB_CONCURRENCY="2",
+        ALLOWED_HOSTS="127.0.0.1", WEB_CONCURRENCY="2", DATABASE_URL=migrated_url(),
     )  # fmt: skip
     url = service.wait_until_live()
     assert len(service.workers()) == 2
@@ -303,6 +305,77 @@ def test_serve_runs_several_workers_on_one_socket(launch, valkey):
     service.stop()
     assert service.process.returncode == 0
     assert valkey.alive()
+
+
+SERVE = {
+    "SECRET_KEY": "s" * 50,
+    "NOTIFIER_API_KEY": "key",
+    "ALLOWED_HOSTS": "127.0.0.1",
+}
+
+
+def test_serve_without_tables_says_what_to_do_and_makes_no_file(launch, valkey, tmp_path):
+    url = f"sqlite:///{tmp_path}/new.sqlite3"
+    command = [sys.executable, "-m", "notifier", "serve"]
+    service = launch(*command, REDIS_URL=valkey.url, DATABASE_URL=url, **SERVE)
+    assert service.process.wait(30) == 1
+    [sentence] = service.err.read_text().splitlines()[-1:]
+    assert sentence.startswith("notifier: DATABASE_URL: tables of users and sessions are missing")
+    assert sentence.endswith("python manage.py migrate")
+    assert not (tmp_path / "new.sqlite3").exists()
+
+
+def demo_passwords(service: Launched) -> dict[str, str]:
+    return dict(re.findall(r"Log in as +(\w+), password (\w+)", service.text()))
+
+
+def log_in(url: str, name: str, password: str) -> int:
+    with httpx.Client(base_url=url, headers={"Origin": url}, timeout=10) as browser:
+        form = browser.get("/login/").text
+        token = re.search('name="csrfmiddlewaretoken" value="([^"]+)"', form)[1]
+        fields = {"csrfmiddlewaretoken": token, "username": name, "password": password}
+        return browser.post("/login/", data=fields).status_code
+
+
+def test_two_users_to_try_it_with_survive_a_restart(launch):
+    first = launch()
+    url = first.wait_until_live()
+    passwords = demo_passwords(first)
+    assert set(passwords) == {"ada", "ben"}
+    assert [log_in(url, *user) for user in passwords.items()] == [302, 302]
+    assert log_in(url, "ada", "another") == 200
+    database = first.run_directory / "db.sqlite3"
+    assert stat.S_IMODE(first.run_directory.stat().st_mode) == 0o700
+    assert stat.S_IMODE(database.stat().st_mode) == 0o600
+    key = first.service()["secret_key"]
+    first.stop()
+
+    again = launch()
+    url = again.wait_until_live()
+    assert demo_passwords(again) == passwords
+    assert log_in(url, "ada", passwords["ada"]) == 302
+    assert again.service()["secret_key"] == key, "whoever is logged in stays it"
+
+
+def test_where_others_can_look_there_are_no_users_to_try_it_with(launch):
+    launched = launch()
+    launched.wait_until_live()
+    passwords = demo_passwords(launched)
+    launched.stop()
+    public = launch(DEBUG="0")
+    url = public.wait_until_live()
+    assert demo_passwords(public) == {}
+    assert "make run" not in httpx.get(f"{url}/login/").text
+    assert [log_in(url, *user) for user in passwords.items()] == [200, 200]
+
+
+def test_a_database_of_ones_own_gets_tables_and_no_users(launch, tmp_path):
+    url = f"sqlite:///{tmp_path}/own.sqlite3"
+    service = launch(DATABASE_URL=url)
+    service.wait_until_live()
+    assert demo_passwords(service) == {}
+    code = "from django.contrib.auth.models import User; print(User.objects.count())"
+    assert manage(url, "shell", "--no-imports", "--command", code) == "0\n"
 
 
 def test_a_service_that_cannot_start_ends_and_leaves_the_reason(launch):

@@ -13,6 +13,7 @@ from notifier.server import DRAIN_SECONDS, GRACEFUL_SECONDS, LINGER_SECONDS
 from realtime.conf import Settings
 from tests.e2e.test_launcher import Launched
 from tests.support.client import Client
+from tests.support.database import migrated_url
 from tests.support.redis_server import RedisServer
 from tests.support.service import Service
 
@@ -50,6 +51,7 @@ def launched(folder: Path, redis: RedisServer, *command: str) -> Launched:
         SECRET_KEY="s" * 50,
         NOTIFIER_API_KEY="key",
         ALLOWED_HOSTS="127.0.0.1",
+        DATABASE_URL=migrated_url(),
     )
 
 

@@ -15,6 +15,7 @@ from typing import Any
 import httpx
 import pytest
 
+from tests.support.database import migrated_url
 from tests.support.eventually import eventually_sync
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -79,7 +80,7 @@ class Service:
                     "DJANGO_SETTINGS_MODULE": "tests.settings",
                     "TEST_REDIS_URL": self._redis_url,
                     "REDIS_URL": self._redis_url,
-                    **({"PORT": str(self.port), **DEPLOYMENT} if self.server == DEPLOYED else {}),
+                    **(self._deployment() if self.server == DEPLOYED else {}),
                     **self._env,
                 },
                 stdout=log,
@@ -90,6 +91,9 @@ class Service:
         except AssertionError:
             raise AssertionError(f"the service did not start:\n{self.log}") from None
         return self
+
+    def _deployment(self) -> dict[str, str]:
+        return {"PORT": str(self.port), "DATABASE_URL": migrated_url(), **DEPLOYMENT}
 
     def _command(self) -> list[str]:
         if self.server == DEPLOYED:

@@ -6,6 +6,7 @@ import json
 
 import pytest
 
+from notifier.database import database_settings
 from notifier.env import (
     SECRETS,
     BadEnvironment,
@@ -39,6 +40,7 @@ def test_production_needs_four_variables_and_defaults_the_rest():
         workers=1,
         redis_url="redis://127.0.0.1:6379/0",
         secret_key="s" * 50,
+        database=database_settings(""),
         debug=False,
         https=True,
         allowed_hosts=("notifier.example",),

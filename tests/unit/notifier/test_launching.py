@@ -11,11 +11,14 @@ import pytest
 from notifier import launcher
 from notifier.embedded import valkey_binary
 from notifier.env import read_environment
+from notifier.kept import Kept
 from notifier.server import UNACKNOWLEDGED_SECONDS, listening_socket
+
+KEY = Kept().secret_key
 
 
 def test_everything_but_redis_is_invented_anew_each_time():
-    first, second = launcher.invent({}), launcher.invent({})
+    first, second = launcher.invent({}, Kept().secret_key), launcher.invent({}, Kept().secret_key)
     for name in ("SECRET_KEY", "NOTIFIER_API_KEY"):
         assert first[name] != second[name]
     env = read_environment(first)
@@ -25,7 +28,7 @@ def test_everything_but_redis_is_invented_anew_each_time():
 
 
 def test_what_is_set_is_kept_and_what_is_set_to_nothing_is_invented():
-    environ = launcher.invent({"NOTIFIER_API_KEY": "mine", "SECRET_KEY": "", "HOME": "/home"})
+    environ = launcher.invent({"NOTIFIER_API_KEY": "mine", "SECRET_KEY": "", "HOME": "/home"}, KEY)
     assert environ["NOTIFIER_API_KEY"] == "mine"
     assert environ["HOME"] == "/home"
     assert environ["SECRET_KEY"]
@@ -34,13 +37,13 @@ def test_what_is_set_is_kept_and_what_is_set_to_nothing_is_invented():
 def test_a_secret_in_a_file_is_not_invented(tmp_path):
     file = tmp_path / "key"
     file.write_text("from a file\n")
-    environ = launcher.invent({"NOTIFIER_API_KEY_FILE": str(file)})
+    environ = launcher.invent({"NOTIFIER_API_KEY_FILE": str(file)}, KEY)
     assert environ["NOTIFIER_API_KEY"] == "from a file"
     assert read_environment(environ).api_key == "from a file"
 
 
 def test_run_for_the_outside_invents_a_service_that_starts_without_debug():
-    environ = launcher.invent({"HOST": "0.0.0.0"}) | {"REDIS_URL": "unix:///later"}
+    environ = launcher.invent({"HOST": "0.0.0.0"}, KEY) | {"REDIS_URL": "unix:///later"}
     env = read_environment(environ)
     assert not env.debug
     assert not env.demo_key
@@ -49,7 +52,9 @@ def test_run_for_the_outside_invents_a_service_that_starts_without_debug():
 
 
 def test_the_printed_curl_line_is_a_valid_publish_for_any_key():
-    text = launcher.welcome("http://127.0.0.1:8000", "it's a $KEY", private_valkey=True)
+    text = launcher.welcome(
+        "http://127.0.0.1:8000", "it's a $KEY", private_valkey=True, passwords={}
+    )
     line = next(line for line in text.splitlines() if "curl" in line)
     words = shlex.split(line)
     assert words[:4] == ["curl", "-X", "POST", "http://127.0.0.1:8000/api/publish"]
@@ -73,7 +78,7 @@ def test_a_port_in_use_is_one_sentence_that_says_what_to_do():
 
 
 def test_a_host_that_is_not_ours_is_one_sentence():
-    env = read_environment(launcher.invent({"HOST": "192.0.2.1"}) | {"REDIS_URL": "unix:///x"})
+    env = read_environment(launcher.invent({"HOST": "192.0.2.1"}, KEY) | {"REDIS_URL": "unix:///x"})
     with pytest.raises(launcher.CannotStart, match=r"cannot listen on 192\.0\.2\.1"):
         launcher.listen(env)
 

@@ -37,7 +37,8 @@ def test_a_command_finds_the_running_service(tmp_path):
     servicefile.write(path, SERVICE, pid=os.getpid())
     environ: dict[str, str] = {}
     servicefile.adopt(environ, path)
-    assert environ == {"DEBUG": "1"} | {k: v for k, v in SERVICE.items() if k != "HOME"}
+    known = {k: v for k, v in SERVICE.items() if k != "HOME"}
+    assert environ == known | {"DEBUG": "1", "DATABASE_URL": f"sqlite:///{tmp_path}/db.sqlite3"}
 
 
 def test_an_environment_that_names_a_service_is_left_alone(tmp_path):
@@ -52,7 +53,7 @@ def test_an_environment_that_names_a_service_is_left_alone(tmp_path):
 def test_without_a_service_a_command_gets_a_throw_away_key_and_no_redis(tmp_path):
     environ: dict[str, str] = {}
     servicefile.adopt(environ, tmp_path / "service.json")
-    assert environ.keys() == {"DEBUG", "SECRET_KEY"}
+    assert environ.keys() == {"DEBUG", "SECRET_KEY", "DATABASE_URL"}
 
 
 def test_the_file_of_a_launcher_that_was_killed_counts_for_nothing(tmp_path):

@@ -1,0 +1,38 @@
+"""The users of the service: what others are shown of them, and two to try it with.
+
+Users are Django's own; there is no page that makes them: `manage.py
+createsuperuser` does, or whatever the site has that shares the database.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from django.contrib.auth.models import User
+from django.db import transaction
+
+STAFF = "ada"
+
+
+def public_info(user: User) -> dict[str, str]:
+    """Return what others are shown of a user who says something (REALTIME_USER_INFO)."""
+    return {"name": user.get_username()}
+
+
+@transaction.atomic
+def set_demo_users(passwords: Mapping[str, str]) -> None:
+    """See to it that these users exist and have these passwords; one of them is staff.
+
+    A password is hashed only where it is another one: that takes a third of a second.
+    """
+    for name, password in passwords.items():
+        user, _ = User.objects.get_or_create(username=name)
+        if not user.check_password(password):
+            user.set_password(password)
+        user.is_staff, user.is_active = name == STAFF, True
+        user.save()
+
+
+def remove_demo_users(names: Mapping[str, str]) -> None:
+    """Remove them: on an address that others can reach there must be none."""
+    User.objects.filter(username__in=names).delete()

@@ -1,0 +1,62 @@
+"""The page to log in on: Django's own, with a limit to how often one may try."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from django.conf import settings
+from django.contrib.auth.forms import AuthenticationForm
+from django.contrib.auth.views import LoginView
+from django.http import HttpRequest, HttpResponse
+
+from notifier import login_limit
+
+logger = logging.getLogger("notifier.login")
+AWAY_SECONDS = 5
+
+
+class Login(LoginView):
+    """Log in with name and password; 429 for who tries too often, 503 while Redis is away."""
+
+    template_name = "notifier/login.html"
+
+    def get_context_data(self, **kwargs: Any) -> dict[str, Any]:
+        """Name the users of `make run`, where it has made them."""
+        return super().get_context_data(
+            demo_users=getattr(settings, "NOTIFIER_DEMO_USERS", ()), **kwargs
+        )
+
+    def post(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
+        """Check the password, unless there were too many attempts."""
+        address, name = _who(request)
+        try:
+            wait = login_limit.seconds_to_wait(address, name)
+        except login_limit.CannotCount:
+            logger.error("nobody can log in: Redis does not count the attempts")
+            return self._refuse(503, AWAY_SECONDS)
+        if wait:
+            logger.warning("too many attempts to log in from %s", address)
+            return self._refuse(429, wait)
+        return super().post(request, *args, **kwargs)
+
+    def form_valid(self, form: AuthenticationForm) -> HttpResponse:
+        """Log in."""
+        try:
+            login_limit.forget(*_who(self.request))
+        except login_limit.CannotCount:
+            logger.error("a successful log-in still counts as an attempt: Redis does not answer")
+        return super().form_valid(form)
+
+    def _refuse(self, status: int, seconds: int) -> HttpResponse:
+        form = self.form_class(self.request)  # nothing of what was typed
+        context = self.get_context_data(
+            form=form, refused=status, minutes=-(-seconds // 60), typed=_who(self.request)[1]
+        )
+        headers = {"Retry-After": str(seconds)}
+        return self.render_to_response(context, status=status, headers=headers)
+
+
+def _who(request: HttpRequest) -> tuple[str, str]:
+    # A proxy's X-Forwarded-For is uvicorn's business: it believes FORWARDED_ALLOW_IPS alone.
+    return request.META.get("REMOTE_ADDR", ""), request.POST.get("username", "")[:254]

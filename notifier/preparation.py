@@ -1,0 +1,54 @@
+"""The launcher's side of `notifier.prepare`: a process that looks after the database meanwhile.
+
+It runs while Valkey and the workers start, and takes less time than they do. The service is not
+announced before it has succeeded, and stops if it fails.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+WAIT_SECONDS = 5.0
+
+
+class Preparation:
+    """The process, as a context: it has ended when the context does."""
+
+    def __init__(self, environ: Mapping[str, str], *options: str) -> None:
+        # Its own session: Ctrl-C in the terminal is for the launcher, which ends this one, too.
+        self._process = subprocess.Popen(  # noqa: S603 - our own interpreter and module
+            [sys.executable, "-m", "notifier.prepare", *options],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            env=dict(environ),
+            cwd=Path(__file__).resolve().parent.parent,
+            start_new_session=True,
+            text=True,
+        )
+
+    def __enter__(self) -> Preparation:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._process.terminate()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(WAIT_SECONDS)
+        self._process.kill()
+        self._process.wait()
+        if self._process.stdout:
+            self._process.stdout.close()
+
+    def done(self) -> bool:
+        """Tell whether the database is ready."""
+        return self._process.poll() == 0
+
+    def failure(self) -> str:
+        """Return why it cannot be; empty while it may still become ready."""
+        if self._process.poll() in (None, 0):
+            return ""
+        said = self._process.stdout.read().strip() if self._process.stdout else ""
+        return said or "the database could not be prepared; the reason is above."

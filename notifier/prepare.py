@@ -1,0 +1,116 @@
+"""``python -m notifier.prepare``: is the database ready? A process beside the workers that start.
+
+The launcher starts it, so that what it needs (Django with all models, and a third of a second for
+each new password) is neither in the launcher nor in the way of the workers. What it prints is the
+reason why the service cannot start.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import sys
+
+import django
+from django.core.management import call_command
+from django.db import Error as DatabaseError
+from django.db import connection
+from django.db.migrations.executor import MigrationExecutor
+
+from notifier import kept, servicefile
+from notifier.database import file_of
+
+logger = logging.getLogger("notifier.prepare")
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Prepare or check the database that the settings name; 0 if the service may go on."""
+    parser = argparse.ArgumentParser(prog="notifier.prepare", description=__doc__)
+    parser.add_argument("--migrate", action="store_true", help="make what is missing")
+    parser.add_argument("--demo", action="store_true", help="it is the database of `make run`")
+    options = parser.parse_args(arguments)
+    os.environ.setdefault("DJANGO_SETTINGS_MODULE", "notifier.settings")
+    django.setup()
+    # One connection is enough; and a pool waits and logs where we want to know what is wrong.
+    connection.settings_dict["OPTIONS"].pop("pool", None)
+    try:
+        if options.migrate:
+            migrate(demo=options.demo)
+        else:
+            check()
+    except (DatabaseError, NotReady) as error:
+        # The first line names host and user, never the password.
+        print(f"DATABASE_URL: {str(error).splitlines()[0]}")
+        return 1
+    return 0
+
+
+class NotReady(Exception):
+    """The database cannot be used; the text says what to do."""
+
+
+def migrate(*, demo: bool) -> None:
+    """Bring the tables up to date; with ``demo``, the demo users too.
+
+    Raises:
+        DatabaseError: It cannot be reached or written.
+    """
+    _create_privately()
+    if _pending():
+        call_command("migrate", verbosity=0, interactive=False)
+    if demo:
+        _demo_users()
+
+
+def check() -> None:
+    """Look for the tables.
+
+    A database that is away stops nobody: all but the pages of users works without, and it may come
+    back before one is asked for.
+
+    Raises:
+        NotReady: Tables are missing.
+    """
+    path = file_of(connection.settings_dict)
+    if path is not None and not path.exists():  # to look into it would create it
+        raise NotReady(_MIGRATE)
+    try:
+        missing = _pending()
+    except DatabaseError as error:
+        logger.error("the database is away, so nobody is logged in: %s", str(error).splitlines()[0])
+        return
+    if missing:
+        raise NotReady(_MIGRATE)
+
+
+_MIGRATE = "tables of users and sessions are missing there; make them: python manage.py migrate"
+
+
+def _pending() -> bool:
+    executor = MigrationExecutor(connection)
+    return bool(executor.migration_plan(executor.loader.graph.leaf_nodes()))
+
+
+def _create_privately() -> None:
+    path = file_of(connection.settings_dict)
+    if path is None or path.exists():
+        return
+    servicefile.make_private(path.parent)
+    os.close(os.open(path, os.O_WRONLY | os.O_CREAT, 0o600))
+
+
+def _demo_users() -> None:
+    from django.conf import settings
+
+    from notifier.accounts import remove_demo_users, set_demo_users
+
+    passwords = kept.recall(servicefile.default_path().parent).passwords
+    if settings.DEBUG:
+        set_demo_users(passwords)
+    else:
+        remove_demo_users(passwords)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,163 @@
+"""Users of the service: the database they are in, and the way in and out."""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import httpx
+import pytest
+
+from notifier.login_limit import NAME_FROM_ADDRESS
+from tests.support.database import manage, migrate
+from tests.support.eventually import eventually_sync
+from tests.support.postgres_server import PostgresServer
+from tests.support.redis_server import RedisServer
+from tests.support.service import DEPLOYED, Service
+
+PASSWORD = "one that nobody guesses"
+MAKE_USER = (
+    "from django.core.management import call_command; call_command('migrate', verbosity=0);"
+    "from django.contrib.auth.models import User;"
+    f"User.objects.create_user('ada', password='{PASSWORD}')"
+)
+
+Serve = Callable[..., Service]
+
+
+@contextmanager
+def browsing(service: Service, address: str = "203.0.113.1") -> Iterator[Browser]:
+    browser = Browser(service, address)
+    with browser.http:
+        yield browser
+
+
+class Browser:
+    """Keeps cookies and sends the token of the form, as a browser does."""
+
+    def __init__(self, service: Service, address: str) -> None:
+        # The launcher believes a proxy on this machine.
+        headers = {"X-Forwarded-For": address, "Origin": service.http}
+        self.http = httpx.Client(base_url=service.http, headers=headers, timeout=10)
+
+    def token(self, path: str) -> str:
+        found = re.search('name="csrfmiddlewaretoken" value="([^"]+)"', self.http.get(path).text)
+        return found[1] if found else ""
+
+    def post(self, path: str, *, form: str, **fields: str) -> httpx.Response:
+        return self.http.post(path, data={"csrfmiddlewaretoken": self.token(form), **fields})
+
+    def log_in(self, name: str = "ada", password: str = PASSWORD, **fields: str) -> httpx.Response:
+        return self.post("/login/", form="/login/", username=name, password=password, **fields)
+
+    def is_logged_in(self) -> bool:
+        return 'id="account-name">ada<' in self.http.get("/").text
+
+
+@pytest.fixture(scope="module")
+def service(redis_server: RedisServer, database_url: str) -> Iterator[Service]:
+    manage(database_url, "shell", "--no-imports", "--command", MAKE_USER)
+    env = {"DATABASE_URL": database_url, "HTTPS": "0", "NOTIFIER_REDIS_PREFIX": "accounts"}
+    service = Service(redis_server.url, DEPLOYED, **env).start()
+    yield service
+    service.stop()
+
+
+_addresses = (f"192.0.2.{n}" for n in itertools.count(1))
+
+
+@pytest.fixture
+def browser(service: Service) -> Iterator[Browser]:
+    """One at an address of its own: attempts to log in are counted."""
+    with browsing(service, next(_addresses)) as browser:
+        yield browser
+    assert "Traceback" not in service.log
+
+
+def test_somebody_logs_in_and_out(browser: Browser) -> None:
+    assert 'id="log-in"' in browser.http.get("/").text
+    assert not browser.is_logged_in()
+    entered = browser.log_in(next="/chat/")
+    assert (entered.status_code, entered.headers["Location"]) == (302, "/chat/")
+    cookie = entered.headers["Set-Cookie"]
+    assert "sessionid=" in cookie
+    assert "HttpOnly" in cookie
+    assert "SameSite=Lax" in cookie
+    assert browser.is_logged_in()
+    assert browser.http.get("/logout/").status_code == 405
+    assert browser.is_logged_in()
+    assert browser.post("/logout/", form="/").headers["Location"] == "/"
+    assert not browser.is_logged_in()
+
+
+def test_nobody_is_logged_in_or_out_by_a_form_of_another_site(browser: Browser) -> None:
+    """Login CSRF: somebody would be on the attacker's account without knowing."""
+    refused = browser.http.post("/login/", data={"username": "ada", "password": PASSWORD})
+    assert refused.status_code == 403
+    assert "<style" not in refused.text
+    browser.log_in()
+    assert browser.http.post("/logout/").status_code == 403
+    assert browser.is_logged_in()
+
+
+def test_an_open_redirect_is_none(browser: Browser) -> None:
+    assert browser.log_in(next="https://evil.example/").headers["Location"] == "/"
+
+
+def test_a_wrong_name_and_a_wrong_password_look_the_same(browser: Browser) -> None:
+    answers = [browser.log_in("ada", "wrong"), browser.log_in("nobody", "wrong")]
+    assert [answer.status_code for answer in answers] == [200, 200]
+    one, other = (re.findall('role="alert">[^<]+', answer.text) for answer in answers)
+    assert one == other != []
+    assert "wrong" not in answers[0].text
+
+
+def test_passwords_cannot_be_tried_for_long(service: Service, browser: Browser) -> None:
+    for _ in range(NAME_FROM_ADDRESS):
+        assert browser.log_in(password="wrong").status_code == 200
+    refused = browser.log_in()
+    assert refused.status_code == 429
+    assert 0 < int(refused.headers["Retry-After"]) <= 900
+    assert "Too many attempts. Try again in 15 minutes." in refused.text
+    assert not browser.is_logged_in()
+    with browsing(service, "198.51.100.7") as elsewhere:
+        assert elsewhere.log_in().status_code == 302
+
+
+@pytest.mark.parametrize("name", ["", "a\0b", "<b>" * 100, "\ud7ff" * 2000])
+def test_a_strange_name_is_refused_and_breaks_nothing(browser: Browser, name: str) -> None:
+    answer = browser.log_in(name)
+    assert answer.status_code == 200
+    assert "<b><b>" not in answer.text
+
+
+@pytest.mark.postgres
+def test_while_postgres_is_away_the_service_starts_and_delivers(
+    redis_server: RedisServer, serve: Serve
+) -> None:
+    postgres = PostgresServer().start()
+    try:
+        url = migrate(postgres.new_database())
+        postgres.shut_down()
+        service = serve(redis_server.url, DEPLOYED, DATABASE_URL=url, HTTPS="0")
+        service.publish("public:news", 1)
+        assert httpx.get(service.http).status_code == 200
+        eventually_sync(lambda: "the database is away" in service.log)
+        postgres.start_again()
+        with browsing(service) as browser:
+            assert "Please enter a correct" in browser.log_in("nobody", "x").text
+    finally:
+        postgres.stop()
+
+
+def test_while_redis_is_away_nobody_logs_in(own_redis: RedisServer, serve: Serve) -> None:
+    """Without the counters, passwords could be guessed without end."""
+    service = serve(own_redis.url, DEPLOYED, HTTPS="0")
+    own_redis.kill()
+    with browsing(service) as browser:
+        refused = browser.log_in()
+    assert refused.status_code == 503
+    assert refused.headers["Retry-After"]
+    assert "Nobody can log in right now" in refused.text

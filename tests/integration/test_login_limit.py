@@ -1,0 +1,90 @@
+"""How often somebody may try to log in."""
+
+from __future__ import annotations
+
+import pytest
+from django.test import override_settings
+
+from notifier import login_limit
+from notifier.login_limit import ADDRESS, NAME, NAME_FROM_ADDRESS, WINDOW_SECONDS
+from tests.support.redis_server import RedisServer
+
+pytestmark = pytest.mark.usefixtures("wired")
+
+
+def attempts(count: int, *, address: str = "192.0.2.1", name: str = "ada") -> list[int]:
+    return [login_limit.seconds_to_wait(address, name) for _ in range(count)]
+
+
+def test_one_address_may_try_one_name_five_times():
+    assert attempts(NAME_FROM_ADDRESS) == [0] * NAME_FROM_ADDRESS
+    [wait] = attempts(1)
+    assert 0 < wait <= WINDOW_SECONDS
+    assert attempts(1, name="ben") == [0]
+    assert attempts(1, address="192.0.2.2") == [0]
+
+
+def test_upper_case_is_no_other_name():
+    attempts(NAME_FROM_ADDRESS)
+    assert attempts(1, name="ADA") != [0]
+
+
+def test_one_address_may_not_try_many_names():
+    assert [attempts(1, name=f"name {n}") for n in range(ADDRESS)] == [[0]] * ADDRESS
+    assert attempts(1, name="another") != [0]
+
+
+def test_many_addresses_may_not_try_one_name():
+    assert [attempts(1, address=f"192.0.2.{n}") for n in range(NAME)] == [[0]] * NAME
+    assert attempts(1, address="198.51.100.1") != [0]
+    assert attempts(1, address="198.51.100.1", name="ben") == [0]
+
+
+def test_one_attacker_alone_cannot_keep_the_owner_of_a_name_out():
+    attempts(NAME + 10)
+    assert attempts(1, address="198.51.100.1") == [0]
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "same"),
+    [
+        ("2001:db8:1:2::1", "2001:db8:1:2:ffff::9", True),
+        ("2001:db8:1:2::1", "2001:db8:1:3::1", False),
+        ("::ffff:192.0.2.1", "192.0.2.1", True),
+        ("", "192.0.2.1", False),
+    ],
+)
+def test_an_address_of_ipv6_is_its_network(one: str, other: str, same: bool):
+    attempts(NAME_FROM_ADDRESS, address=one)
+    assert (attempts(1, address=other) != [0]) is same
+
+
+def test_success_takes_the_attempts_back():
+    for _ in range(3 * ADDRESS):
+        assert attempts(1) == [0]
+        login_limit.forget("192.0.2.1", "ada")
+
+
+def test_all_that_is_counted_expires(redis_server: RedisServer, wired: str):
+    attempts(3)
+    login_limit.forget("192.0.2.1", "ada")
+    login_limit.forget("192.0.2.9", "of nobody")
+    with redis_server.client() as client:
+        keys = list(client.scan_iter(f"{wired}:login:*"))
+        assert keys
+        assert all(0 < client.ttl(key) <= WINDOW_SECONDS for key in keys)
+        assert not any(b"ada" in key for key in keys)
+
+
+@pytest.mark.parametrize("name", ["", "\udcff", "a\nb", "{x}", "n" * 300])
+def test_a_strange_name_is_a_name(name: str):
+    attempts(NAME_FROM_ADDRESS, name=name)
+    assert attempts(1, name=name) != [0]
+
+
+def test_without_redis_nobody_may_guess():
+    with (
+        override_settings(REALTIME_REDIS_URL="unix:///nowhere.sock"),
+        pytest.raises(login_limit.CannotCount),
+    ):
+        attempts(1)
