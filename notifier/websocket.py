@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
+from websockets.protocol import State
 
 EXTENSION = "realtime.wire"  # where realtime.driver looks for it
 
@@ -95,7 +96,8 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
             try:
                 self.queue.put_nowait({"type": "websocket.receive", "text": data.decode()})
             except UnicodeDecodeError:
-                self.conn.send_close(1007)
+                if self.conn.state is State.OPEN:  # else the client's own close came right behind
+                    self.conn.send_close(1007)
                 self.handle_parser_exception()
                 return
         if not self.read_paused and self.queue.qsize() > 1:

@@ -43,10 +43,37 @@ class Target(Service):
             assert secret not in log, "a secret is in the log"
 
 
-def worker_bytes(target: Target) -> int:
-    """Return the memory that the serving process really has; only Linux tells (`needs_proc`)."""
-    pages = Path(f"/proc/{target.worker_pid}/statm").read_text().split()[1]
+def resident_bytes(pid: int) -> int:
+    """Return the memory that a process really has; only Linux tells (`needs_proc`)."""
+    pages = Path(f"/proc/{pid}/statm").read_text().split()[1]
     return int(pages) * os.sysconf("SC_PAGE_SIZE")
+
+
+TABLES = {
+    "fuzz": "| what | sent | outcomes | memory, MiB | the witnesses received |",
+    "other": "| server | sent | outcomes | tracebacks | the witnesses received |",
+    "mix": "| | published | received | p50 ms | p99 ms | max ms | lost |",
+}
+_lines: dict[str, list[str]] = {name: [] for name in TABLES}
+Report = Callable[..., None]
+
+
+@pytest.fixture
+def report() -> Report:
+    """Write a line into one of the tables of docs/security.md, which are shown in the end."""
+
+    def write(table: str, *cells: object) -> None:
+        _lines[table].append("| " + " | ".join(str(cell) for cell in cells) + " |")
+
+    return write
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    for name, columns in TABLES.items():
+        if _lines[name]:
+            terminalreporter.section(f"threats: {name}")
+            for line in (columns, "|---" * (columns.count("|") - 1) + "|", *_lines[name]):
+                terminalreporter.write_line(line)
 
 
 @pytest.fixture(scope="module")
