@@ -51,6 +51,7 @@ def logging_settings(*, for_people: bool) -> dict[str, Any]:
                 "class": "logging.StreamHandler",
                 "formatter": "people" if for_people else "json",
             },
+            "nowhere": {"class": "logging.NullHandler"},  # without any, Python prints it itself
         },
         "root": {"handlers": ["stderr"], "level": "INFO"},
         "loggers": {
@@ -58,9 +59,12 @@ def logging_settings(*, for_people: bool) -> dict[str, Any]:
             "django": {"handlers": [], "level": "INFO", "propagate": True},
             "django.server": {"handlers": [], "level": "INFO", "propagate": True},
             # A request to a name that is not ours: scanners send them all day, each a traceback.
-            "django.security.DisallowedHost": {"handlers": [], "propagate": False},
-            # It reports each start and each end of a worker; the fleet does that where it matters.
-            "uvicorn": {"level": "WARNING"},
+            "django.security.DisallowedHost": {"handlers": ["nowhere"], "propagate": False},
+            # Each address that does not exist, each request that is none: who likes could fill the
+            # disk with them. Of uvicorn, the fleet reports the starts and ends that matter.
+            "django.request": {"level": "ERROR"},
+            "django.security.csrf": {"level": "ERROR"},
+            "uvicorn": {"level": "ERROR"},
         },
     }
 

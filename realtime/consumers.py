@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
@@ -20,10 +21,13 @@ from realtime.driver import WIRE
 from realtime.errors import Forbidden
 from realtime.identity import ANONYMOUS, Identity
 from realtime.origins import is_own_page, may_connect
+from realtime.tally import Tally
 
 logger = logging.getLogger(__name__)
 
 TURN_SECONDS = 0.002  # of the loop, for one client that has sent a great many frames
+_foreign = Tally()
+
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
@@ -92,12 +96,19 @@ async def _identity(scope: MutableMapping[str, Any]) -> Identity:
     origins = [value.decode("latin-1") for name, value in scope["headers"] if name == b"origin"]
     host = _own_host(scope)
     if not may_connect(origins, host, wiring.settings().allowed_origins):
-        logger.warning(
-            "refused a connection from a page of %s: see REALTIME_ALLOWED_ORIGINS",
-            ascii(origins)[:200],
-        )
+        _tell_of(origins)
         raise Forbidden
     return await session_identity(scope) if is_own_page(origins, host) else ANONYMOUS
+
+
+def _tell_of(origins: list[str]) -> None:
+    """Log a foreign page, once a minute: who likes could fill the disk with them."""
+    count = _foreign.add("origin", time.monotonic())
+    if count is not None:
+        logger.warning(
+            "refused a connection from a page of %s: see REALTIME_ALLOWED_ORIGINS (%d so far)",
+            *(ascii(origins)[:200], count),
+        )
 
 
 def _own_host(scope: MutableMapping[str, Any]) -> str | None:

@@ -22,7 +22,15 @@ SPECIAL = [
     *(b"\x00", b"\xff", b"\r\n", b"\n", b"\r", b"\x0b", b"\x0c", b"\x85", b"\x1c", b" ", b"\t"),
     *(b'"', b"\\", b"{", b"}", b"[", b"]", b",", b":", b"*", b"#", b"%00", b"NaN", b"1e999", b"-"),
     *(rb"\ud800", b"\xed\xa0\x80", b"\xc0\xaf", b"\xef\xbb\xbf", "\u2028\u202e".encode()),
-    *(b"9" * 400, b"[" * 400, b'{"a":' * 400, b"a" * 300, b"null", b"true", b"18446744073709551616"),
+    *(
+        b"9" * 400,
+        b"[" * 400,
+        b'{"a":' * 400,
+        b"a" * 300,
+        b"null",
+        b"true",
+        b"18446744073709551616",
+    ),
 ]
 
 
@@ -98,7 +106,9 @@ def bodies() -> st.SearchStrategy[tuple[str, bytes]]:
     """Return a strategy of methods and bodies, whole ones and damaged ones."""
     kept = st.sampled_from(list(corpus("bodies").values()))
     seeds = st.integers(0, 2**32)
-    damaged = st.builds(lambda case, seed: mutated(random.Random(seed), case), kept | _written, seeds)
+    damaged = st.builds(
+        lambda case, seed: mutated(random.Random(seed), case), kept | _written, seeds
+    )
     methods = st.sampled_from(["publish"] * 5 + ["broadcast", "batch"] * 3 + ["info"])
     return st.tuples(methods, _written | damaged | st.binary(max_size=200))
 
@@ -228,7 +238,16 @@ _PATHS = [
     *("http://evil.example/connection/websocket", "/connection/websocket?token=%ff", "/x y", "?"),
     *("/connection/%77ebsocket", "/connection/websocket%0d%0aX: y", "/../etc/passwd", "/livez"),
 ]
-_VERSIONS = ["HTTP/1.1", "HTTP/1.1", "HTTP/1.1", "HTTP/1.0", "HTTP/2.0", "HTTP/0.9", "", "HTTP/1.1 "]
+_VERSIONS = [
+    "HTTP/1.1",
+    "HTTP/1.1",
+    "HTTP/1.1",
+    "HTTP/1.0",
+    "HTTP/2.0",
+    "HTTP/0.9",
+    "",
+    "HTTP/1.1 ",
+]
 
 
 def handshakes(seed: int, count: int) -> Iterator[bytes]:

@@ -268,6 +268,34 @@ async def test_a_name_forges_a_line_of_the_log(target: Target, attach: Attach) -
         assert "\x1b" not in said["message"]
 
 
+async def test_somebody_fills_the_disk_through_the_log(target: Target) -> None:
+    """One line for each kind of thing, not one for each that a stranger sends."""
+    lines = len(target.log.splitlines())
+    attempts = (
+        handshake("Origin: https://evil.example"),
+        handshake("Sec-WebSocket-Version: 9"),
+        handshake(path="/nowhere"),
+        handshake("X-A: " + "a" * 10_000),
+        b"nonsense\r\n\r\n",
+        request("GET", "/nowhere"),
+        request("POST", "/"),
+        request("GET", "/", "Host: evil.example"),
+        request("POST", "/api/publish", body=b"{}"),
+        request("POST", "/api/nothing", "X-API-Key: test-key", body=b"{}"),
+        request("GET", "/", "Upgrade: h2c", "Connection: Upgrade"),
+    )
+    for _ in range(30):
+        for attempt in attempts:
+            await asyncio.to_thread(asked, target.port, attempt)
+        with Raw(target.port).upgraded() as peer:
+            peer.send(frame(TEXT, b"\xff"))
+            await asyncio.to_thread(peer.rest)
+        with Raw(target.port).upgraded() as peer:
+            peer.send(frame(TEXT, b'{"id":1,"connect":{"token":"a.b.c"}}'))
+            assert await asyncio.to_thread(peer.closed) == 3500
+    assert len(target.log.splitlines()) - lines <= 2 * len(attempts)
+
+
 # --- 22: smuggling ---
 
 TRICKS = {
