@@ -52,6 +52,7 @@ def resident_bytes(pid: int) -> int:
 TABLES = {
     "fuzz": "| what | sent | outcomes | memory, MiB | the witnesses received |",
     "other": "| server | sent | outcomes | tracebacks | the witnesses received |",
+    "attackers": "| done |",
     "mix": "| | published | received | p50 ms | p99 ms | max ms | lost |",
 }
 _lines: dict[str, list[str]] = {name: [] for name in TABLES}

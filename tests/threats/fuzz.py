@@ -72,8 +72,10 @@ _values: st.SearchStrategy[Any] = st.recursive(
     max_leaves=10,
 )
 _fields = st.sampled_from(
-    [*("channel", "channels", "data", "event", "tags", "idempotency_key", "fallback", "commands")]
-    + ["publish", "broadcast", "skip_history", "delta", "parallel", "b64data", "__class__"]
+    (
+        *("channel", "channels", "data", "event", "tags", "idempotency_key", "fallback"),
+        *("commands", "publish", "broadcast", "skip_history", "delta", "parallel", "b64data"),
+    )
 )
 _publishes = st.fixed_dictionaries(
     {"channel": _texts, "data": _values},

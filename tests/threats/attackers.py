@@ -1,0 +1,205 @@
+"""Those who attack all at once, in a process of their own: ``python -m tests.threats.attackers``.
+
+Each attacker goes on until its connection is cut, and comes again. They have addresses of their own
+(127.1.0.1 and so on; Linux has the whole net), so that a limit for an address hits them and not
+the witnesses. At the end of stdin they stop, and say as JSON what they have done.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import random
+import resource
+import sys
+from collections import Counter
+from collections.abc import Awaitable, Callable
+
+from tests.support.raw import CLOSE, PING, TEXT, frame, handshake
+
+Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
+Actor = Callable[[Streams, "Counter[str]"], Awaitable[None]]
+
+CONNECT = frame(TEXT, b'{"id":1,"connect":{}}')
+AGAIN_SECONDS = 0.5
+ADDRESSES = 200
+
+
+async def silent(streams: Streams, done: Counter[str]) -> None:
+    """Connect, and say nothing at all."""
+    done["silent sockets"] += 1
+    await streams[0].read()
+
+
+async def silent_upgraded(streams: Streams, done: Counter[str]) -> None:
+    """Become a WebSocket, and do not say who one is."""
+    await _upgrade(streams)
+    done["silent WebSockets"] += 1
+    await streams[0].read()
+
+
+async def slow_headers(streams: Streams, done: Counter[str]) -> None:
+    """Slowloris: a header a second."""
+    reader, writer = streams
+    writer.write(b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\n")
+    done["slow headers"] += 1
+    while not reader.at_eof():
+        writer.write(b"X-A: a\r\n")
+        await writer.drain()
+        await asyncio.sleep(1)
+
+
+async def slow_body(streams: Streams, done: Counter[str]) -> None:
+    """A byte of a body a second."""
+    reader, writer = streams
+    writer.write(b"POST / HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 1000000\r\n\r\n")
+    done["slow bodies"] += 1
+    while not reader.at_eof():
+        writer.write(b"a")
+        await writer.drain()
+        await asyncio.sleep(1)
+
+
+async def pinger(streams: Streams, done: Counter[str]) -> None:
+    """Pings as fast as they are read."""
+    await _upgrade(streams, CONNECT)
+    pings = frame(PING, b"x" * 125) * 100
+    async with _read_on(streams):
+        while True:
+            done["pings"] += 100
+            streams[1].write(pings)
+            await streams[1].drain()
+            await asyncio.sleep(0)
+
+
+async def subscriber(streams: Streams, done: Counter[str]) -> None:
+    """Subscribe to everything that comes to mind."""
+    await _upgrade(streams, CONNECT)
+    async with _read_on(streams):
+        while True:
+            lines = [
+                json.dumps({"id": n + 2, "subscribe": {"channel": f"chat:{random.getrandbits(40)}"}})
+                for n in range(100)
+            ]
+            done["subscribes"] += 100
+            streams[1].write(frame(TEXT, "\n".join(lines).encode()))
+            await streams[1].drain()
+            await asyncio.sleep(0)
+
+
+async def oversize(streams: Streams, done: Counter[str]) -> None:
+    """Frames that are too large, and frames that say they are."""
+    await _upgrade(streams, CONNECT)
+    done["oversize frames"] += 1
+    if random.random() < 0.5:
+        streams[1].write(frame(TEXT, b"x" * 100, size=2**62))
+    else:
+        streams[1].write(frame(TEXT, b"x" * 200_000))
+    await streams[0].read()
+
+
+async def guesser(streams: Streams, done: Counter[str]) -> None:
+    """Publish with keys that are wrong."""
+    reader, writer = streams
+    body = b'{"channel":"public:news","data":1}'
+    while True:
+        writer.write(
+            b"POST /api/publish HTTP/1.1\r\nHost: 127.0.0.1\r\nX-API-Key: %x\r\n"
+            b"Content-Type: application/json\r\nContent-Length: %d\r\n\r\n%b"
+            % (random.getrandbits(128), len(body), body)
+        )
+        done["wrong keys"] += 1
+        head = await reader.readuntil(b"\r\n\r\n")
+        length = int(head.lower().partition(b"content-length:")[2].split(b"\r\n")[0])
+        await reader.readexactly(length)
+
+
+async def forger(streams: Streams, done: Counter[str]) -> None:
+    """Show tokens that are none."""
+    token = ".".join(f"{random.getrandbits(400):x}" for _ in range(3))
+    said = json.dumps({"id": 1, "connect": {"token": token}}).encode()
+    await _upgrade(streams, frame(TEXT, said))
+    done["forged tokens"] += 1
+    await streams[0].read(1)
+    streams[1].write(frame(CLOSE, b"\x0d\xac"))
+    await streams[0].read()
+
+
+async def _upgrade(streams: Streams, *more: bytes) -> None:
+    reader, writer = streams
+    writer.write(handshake())
+    await reader.readuntil(b"\r\n\r\n")
+    writer.write(b"".join(more))
+
+
+@contextlib.asynccontextmanager
+async def _read_on(streams: Streams):  # type: ignore[no-untyped-def]
+    """Read what is answered and forget it, so that nobody can say that we are slow."""
+
+    async def read() -> None:
+        while await streams[0].read(65_536):
+            pass
+        streams[1].close()
+
+    task = asyncio.create_task(read())
+    try:
+        yield
+    finally:
+        task.cancel()
+
+
+ACTORS: dict[str, Actor] = {
+    actor.__name__: actor
+    for actor in (
+        *(silent, silent_upgraded, slow_headers, slow_body, pinger, subscriber, oversize, guesser),
+        forger,
+    )
+}
+
+
+async def _again_and_again(actor: Actor, port: int, address: str, done: Counter[str]) -> None:
+    while True:
+        try:
+            async with asyncio.timeout(20):
+                streams = await asyncio.open_connection(
+                    "127.0.0.1", port, local_addr=(address, 0)
+                )
+        except (OSError, TimeoutError):
+            done["refused"] += 1
+        else:
+            with contextlib.suppress(OSError, asyncio.IncompleteReadError, RuntimeError):
+                await actor(streams, done)
+            done["cut"] += 1
+            streams[1].transport.abort()
+        await asyncio.sleep(random.uniform(0, AGAIN_SECONDS))
+
+
+async def attack(port: int, sizes: dict[str, int]) -> Counter[str]:
+    """Attack with so many of each until stdin ends."""
+    done: Counter[str] = Counter()
+    tasks = [
+        asyncio.create_task(
+            _again_and_again(ACTORS[name], port, f"127.1.0.{1 + n % ADDRESSES}", done)
+        )
+        for name, count in sizes.items()
+        for n in range(count)
+    ]
+    await asyncio.to_thread(sys.stdin.read)
+    done["open at the end"] = len(os.listdir("/proc/self/fd"))
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+    return done
+
+
+def main() -> None:
+    """Arguments: the port, and as JSON how many of each."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    print(json.dumps(asyncio.run(attack(int(sys.argv[1]), json.loads(sys.argv[2])))))
+
+
+if __name__ == "__main__":
+    main()

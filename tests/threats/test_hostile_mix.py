@@ -1,0 +1,110 @@
+"""All attacks at once, beside two hundred clients that want nothing but what is published."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.support.eventually import eventually
+from tests.support.load import Load
+from tests.support.service import ROOT, needs_proc
+from tests.threats.conftest import FULL, Report, Target, Watched, resident_bytes
+
+SECONDS = 60.0 if FULL else 5.0
+SIZES = (
+    {
+        **{"silent": 2_500, "silent_upgraded": 2_500, "slow_headers": 500, "slow_body": 100},
+        **dict.fromkeys(("pinger", "subscriber", "oversize", "guesser", "forger"), 10),
+    }
+    if FULL
+    else {
+        **{"silent": 200, "silent_upgraded": 200, "slow_headers": 50, "slow_body": 20},
+        **dict.fromkeys(("pinger", "subscriber", "oversize", "guesser", "forger"), 2),
+    }
+)
+WITNESSES = (
+    {"clients": 200, "per_second": 50, "channels": 10}
+    if FULL
+    else {"clients": 40, "per_second": 30, "channels": 4}
+)
+MIB = 1024 * 1024
+MEMORY = 400 * MIB
+"""What six thousand connections may take; a leak would take more in a minute."""
+
+
+@asynccontextmanager
+async def attacked(port: int) -> AsyncIterator[dict[str, int]]:
+    """Let the attackers loose; what they have done is known at the end."""
+    done: dict[str, int] = {}
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "tests.threats.attackers", str(port), json.dumps(SIZES)),
+        cwd=ROOT,
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+    )
+    try:
+        yield done
+    finally:
+        said, _ = await asyncio.wait_for(process.communicate(b""), 60)
+    assert process.returncode == 0
+    done.update(json.loads(said))
+
+
+def delays(load: Load, since: float, until: float) -> list[float]:
+    """Return how long each delivery took of what was published in that time, in order of length."""
+    began: dict[int, float] = {}
+    for attempt in load.ledger.attempts:
+        if attempt.position is not None:
+            began.setdefault(attempt.number, attempt.began)
+    return sorted(
+        entry.at - began[entry.number]
+        for journal in load.ledger.journals
+        for entry in journal.entries
+        if hasattr(entry, "number") and since <= began.get(entry.number, 0.0) < until
+    )
+
+
+@needs_proc
+@pytest.mark.timeout(300)
+async def test_everybody_attacks_at_once(
+    target: Target, watched: Watched, report: Report
+) -> None:
+    clock = time.monotonic
+    before = sockets(target)
+    async with watched(target, **WITNESSES) as load:
+        calm_from = clock()
+        await load.run(SECONDS)
+        calm_until = clock()
+        async with attacked(target.port) as done:
+            await eventually(lambda: sockets(target) - before > SIZES["silent"], 30)
+            hostile_from = clock()
+            await load.run(SECONDS)
+            hostile_until = clock()
+            resident = resident_bytes(target.worker_pid)
+    for name, since, until in (
+        ("alone", calm_from, calm_until),
+        ("attacked", hostile_from, hostile_until),
+    ):
+        took = delays(load, since, until)
+        published = sum(since <= a.began < until for a in load.ledger.attempts if a.position)
+        p50, p99 = (1000 * took[int(len(took) * part)] for part in (0.5, 0.99))
+        cells = (f"{published:,}", f"{len(took):,}", f"{p50:.1f}", f"{p99:.1f}")
+        report("mix", name, *cells, f"{1000 * took[-1]:.0f}", 0)
+    report("attackers", ", ".join(f"{name}: {count:,}" for name, count in done.items()))
+    assert resident < MEMORY
+    target.looks_well()
+    for name in ("silent sockets", "silent WebSockets", "slow headers", "pings", "subscribes"):
+        assert done[name], f"nobody attacked with {name}"
+    await eventually(lambda: sockets(target) <= before + 2, 30)
+
+
+def sockets(target: Target) -> int:
+    """Return how many files the serving process has open."""
+    return len(list(Path(f"/proc/{target.worker_pid}/fd").iterdir()))
