@@ -4,7 +4,7 @@
 # installed, otherwise with venv and pip from hashed requirements. Nothing is set up twice.
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-faults soak check format bench plots lock clean
+.PHONY: help setup run test test-faults threats soak check format bench plots lock clean
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -30,6 +30,9 @@ test: $(DEV_READY) ## set everything up and run the tests
 
 test-faults: $(DEV_READY) ## the fault tests with 500 clients, up to 20 times each (takes forty minutes)
 	NOTIFIER_FAULTS=full $(BIN)/pytest $(UNDER_LOAD:%=tests/faults/test_%.py)
+
+threats: $(DEV_READY) ## every attack of docs/security.md, in full (takes ten minutes)
+	NOTIFIER_THREATS=full $(BIN)/pytest tests/threats
 
 soak: $(DEV_READY) ## half an hour of load with a fault every ten seconds (SOAK_MINUTES=30)
 	$(BIN)/pytest -s -p no:randomly tests/faults/soak.py
@@ -73,10 +76,13 @@ PYTEST_DEBUG := PYTHONDEVMODE=1 $(BIN)/pytest -n auto --maxprocesses 4 --ignore=
 	--ignore=tests/threats
 # The modules that NOTIFIER_FAULTS=full makes bigger.
 UNDER_LOAD := under_load failover nodes tutorial
+# Those that NOTIFIER_THREATS=full makes bigger.
+HOSTILE := tests/threats/test_fuzz.py tests/threats/test_hostile_mix.py
+ALONE := $(UNDER_LOAD:%=tests/faults/test_%.py) $(HOSTILE)
 PYTEST_PLAIN := $(BIN)/pytest -n auto --maxprocesses 4 tests/e2e tests/faults tests/threats \
-	$(UNDER_LOAD:%=--ignore=tests/faults/test_%.py)
+	$(ALONE:%=--ignore=%)
 # One at a time: they put load on the machine, and what they wait for has deadlines.
-PYTEST_LOAD := $(BIN)/pytest $(UNDER_LOAD:%=tests/faults/test_%.py)
+PYTEST_LOAD := $(BIN)/pytest $(ALONE)
 
 NODE_TEST_FILES = $(wildcard tests/e2e/js/*.test.js tests/e2e/js/*.test.mjs)
 # Left out by name where there is no Node; under NOTIFIER_REQUIRE=node leaving out is failure.

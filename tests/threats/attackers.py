@@ -80,7 +80,9 @@ async def subscriber(streams: Streams, done: Counter[str]) -> None:
     async with _read_on(streams):
         while True:
             lines = [
-                json.dumps({"id": n + 2, "subscribe": {"channel": f"chat:{random.getrandbits(40)}"}})
+                json.dumps(
+                    {"id": n + 2, "subscribe": {"channel": f"chat:{random.getrandbits(40)}"}}
+                )
                 for n in range(100)
             ]
             done["subscribes"] += 100
@@ -163,9 +165,7 @@ async def _again_and_again(actor: Actor, port: int, address: str, done: Counter[
     while True:
         try:
             async with asyncio.timeout(20):
-                streams = await asyncio.open_connection(
-                    "127.0.0.1", port, local_addr=(address, 0)
-                )
+                streams = await asyncio.open_connection("127.0.0.1", port, local_addr=(address, 0))
         except (OSError, TimeoutError):
             done["refused"] += 1
         else:

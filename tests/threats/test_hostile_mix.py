@@ -73,9 +73,7 @@ def delays(load: Load, since: float, until: float) -> list[float]:
 
 @needs_proc
 @pytest.mark.timeout(300)
-async def test_everybody_attacks_at_once(
-    target: Target, watched: Watched, report: Report
-) -> None:
+async def test_everybody_attacks_at_once(target: Target, watched: Watched, report: Report) -> None:
     clock = time.monotonic
     before = sockets(target)
     async with watched(target, **WITNESSES) as load:
