@@ -12,7 +12,9 @@ import logging
 import time
 from collections.abc import Iterable, MutableMapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from importlib import import_module
+from itertools import compress
 from typing import Any
 
 from channels.auth import AuthMiddlewareStack
@@ -105,17 +107,18 @@ def still_entitled(identities: Sequence[Identity]) -> list[bool]:
     Two queries at most, where sessions are in the database. Who came by a token of another site is
     not ours to judge.
     """
-    ours = [identity for identity in identities if _is_ours(identity)]
-    users = _users({identity.user for identity in ours})
-    living = _living({identity.proof.key for identity in ours if identity.proof is not None})
-    return [
-        not _is_ours(identity) or _is_entitled(identity, users.get(identity.user), living)
+    sites = _sites()
+    ours = [
+        identity.proof is not None or identity.stamp.partition(".")[0] in sites
         for identity in identities
     ]
-
-
-def _is_ours(identity: Identity) -> bool:
-    return identity.proof is not None or identity.stamp.partition(".")[0] in _sites()
+    checked = list(compress(identities, ours))
+    users = _users({identity.user for identity in checked})
+    living = _living({identity.proof.key for identity in checked if identity.proof is not None})
+    return [
+        not is_ours or _is_entitled(identity, users.get(identity.user), living)
+        for identity, is_ours in zip(identities, ours, strict=True)
+    ]
 
 
 def _is_entitled(identity: Identity, user: Any, living: set[str]) -> bool:
@@ -129,8 +132,12 @@ def _is_entitled(identity: Identity, user: Any, living: set[str]) -> bool:
 
 def _sites() -> list[str]:
     """Return what names this site in its stamps: by SECRET_KEY, and by those it had before."""
-    keys = [settings.SECRET_KEY, *settings.SECRET_KEY_FALLBACKS]
-    return [salted_hmac("realtime.site", "", key).hexdigest()[:_SITE_CHARACTERS] for key in keys]
+    return [_site(key) for key in (settings.SECRET_KEY, *settings.SECRET_KEY_FALLBACKS)]
+
+
+@lru_cache(maxsize=8)  # asked for each user of a node, every ten seconds
+def _site(secret_key: str) -> str:
+    return salted_hmac("realtime.site", "", secret_key).hexdigest()[:_SITE_CHARACTERS]
 
 
 def _users(ids: Iterable[str]) -> dict[str, Any]:

@@ -65,9 +65,12 @@ class Users:
 
     def add(self, conversation: Conversation) -> None:
         """A client has introduced itself."""
-        user = conversation.identity.user
-        if user:
-            self._conversations.setdefault(user, {})[conversation] = None
+        identity = conversation.identity
+        if identity.user:
+            self._conversations.setdefault(identity.user, {})[conversation] = None
+            # A session was looked up a moment ago; a token may be from before the password changed.
+            if identity.stamp and identity.proof is None:
+                self._suspect(identity.user)
 
     def discard(self, conversation: Conversation) -> None:
         """A connection has ended."""
@@ -116,6 +119,11 @@ class Users:
             except TimeoutError:
                 self._suspects = None
 
+    def _suspect(self, user: str) -> None:
+        if self._suspects is not None:
+            self._suspects[user] = None
+        self._due.set()
+
     def _obey(self, told: bytes, before: float | None = None) -> None:
         """Do what a command says to those connections that were here then."""
         try:
@@ -125,9 +133,7 @@ class Users:
         if command is None:
             logger.warning("passed over a command to all nodes that is none of ours")
         elif isinstance(command, Recheck):
-            if self._suspects is not None:
-                self._suspects[command.user] = None
-            self._due.set()
+            self._suspect(command.user)
         else:
             for conversation in list(self._conversations.get(command.user, ())):
                 if before is None or conversation.began < before:

@@ -228,3 +228,32 @@ async def test_logging_out_in_one_browser_leaves_the_other_alone(
     await elsewhere.subscribe("public:news")
     receipt = await asyncio.to_thread(site.service.publish, f"user:#{site.ada['user']}", "still")
     assert receipt["nodes"] == 1
+
+
+MAKE_TOKEN = """
+import django
+django.setup()
+from django.contrib.auth import get_user_model
+from realtime import connection_token
+print(connection_token(get_user_model().objects.get()), end="")
+"""
+
+
+async def test_a_new_password_ends_the_tokens_of_this_site_and_of_no_other(
+    site: Site, attach: Attach
+) -> None:
+    own = await asyncio.to_thread(site.run, MAKE_TOKEN)
+    foreign = token(site.ada["user"], stamp="ffffffff.of-another-secret-key")
+    clients = []
+    for shown in (own, foreign, token(site.ada["user"])):
+        client = await attach(site.service, connect=False)
+        assert "connect" in await client.ask(connect={"token": shown})
+        clients.append(client)
+    closed = asyncio.create_task(clients[0].closed(30))
+    await asyncio.to_thread(site.end, ENDS["a new password"])
+    assert await closed == (3503, "force disconnect")
+    for client in clients[1:]:
+        assert "ping" in await client.ask(ping={})
+    again = await attach(site.service, connect=False)
+    await again.ask(connect={"token": own})
+    assert await again.closed() == (3503, "force disconnect"), "it is looked at when it comes"
