@@ -1,8 +1,8 @@
 """Live notifications for Django on Redis pub/sub: at most once, never silently lost.
 
-`publish`, `apublish`, `publish_on_commit`, `personal_channel`, `connection_token` and
-`subscription_token` are the whole public API of a host project's code; they are loaded when they
-are first used, since this package must be importable before Django is set up.
+The names in `__all__` are the whole public API of a host project's code: publishing, tokens for its
+pages, and what it does to the connections of a user. They are loaded when they are first used,
+since this package must be importable before Django is set up.
 """
 
 from __future__ import annotations
@@ -10,6 +10,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from realtime.remote import (
+        adisconnect_user,
+        asubscribe_user,
+        aunsubscribe_user,
+        disconnect_user,
+        subscribe_user,
+        unsubscribe_user,
+    )
     from realtime.shortcuts import (
         apublish,
         connection_token,
@@ -22,18 +30,24 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 __all__ = [
     "__version__",
+    "adisconnect_user",
     "apublish",
+    "asubscribe_user",
+    "aunsubscribe_user",
     "connection_token",
+    "disconnect_user",
     "personal_channel",
     "publish",
     "publish_on_commit",
+    "subscribe_user",
     "subscription_token",
+    "unsubscribe_user",
 ]
 
 
 def __getattr__(name: str) -> Any:
     if name in __all__:
-        from realtime import shortcuts
+        from realtime import remote, shortcuts
 
-        return getattr(shortcuts, name)
+        return getattr(remote if name.endswith("_user") else shortcuts, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

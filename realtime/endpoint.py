@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
 from realtime import health, wiring
-from realtime.api import Admitted, Publish, Take, admitted, respond
+from realtime.api import Admitted, Take, Task, Tell, admitted, respond
 from realtime.api.answers import Response, failure
 from realtime.api.head import Request, RequestTimeout, body_limit
 from realtime.auth import has_session
@@ -97,8 +97,10 @@ async def _respond(request: Admitted, body: bytes) -> Response:
         return response
 
 
-async def _done(task: Publish | Take) -> Any:
+async def _done(task: Task) -> Any:
     try:
+        if isinstance(task, Tell):
+            return await wiring.tell_nodes(task.command)
         publisher = wiring.node().publisher
         if isinstance(task, Take):
             return await publisher.take(*task)

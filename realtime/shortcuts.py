@@ -49,7 +49,7 @@ def publish(
         OutcomeUnknown: Perhaps published; a retry with the same idempotency key is safe.
         SynchronousOnlyOperation: An event loop runs in this thread; await `apublish` there.
     """
-    _refuse_event_loop("publish() would block the event loop here: await apublish() instead")
+    refuse_event_loop("publish() would block the event loop here: await apublish() instead")
     publication = Publication.of(
         channel, data, event=event, tags=tags, idempotency_key=idempotency_key
     )
@@ -98,7 +98,7 @@ def publish_on_commit(
         RequestError: It cannot be published as it is.
         SynchronousOnlyOperation: An event loop runs in this thread, where no transaction can be.
     """
-    _refuse_event_loop(
+    refuse_event_loop(
         "publish_on_commit() belongs into the function with the transaction, which async code "
         "calls by sync_to_async()"
     )
@@ -140,7 +140,7 @@ def connection_token(
         TooLarge: info has more than 4 KiB, or the whole token more than 8.
         ConfigurationError: REALTIME_TOKEN_SECRET is not set.
     """
-    claims: dict[str, Any] = {"sub": _id_of(user)}
+    claims: dict[str, Any] = {"sub": id_of(user)}
     if text := encoded_info(info):
         claims["info"] = json.loads(text)
     if served := checked_channels(channels):
@@ -162,7 +162,7 @@ def personal_channel(user: Any) -> str:
         InvalidName: Its id has characters that no channel's name can have.
         ConfigurationError: REALTIME_PERSONAL_NAMESPACE is empty.
     """
-    namespace, user_id = wiring.settings().personal_namespace, _id_of(user)
+    namespace, user_id = wiring.settings().personal_namespace, id_of(user)
     if not namespace:
         raise ConfigurationError("REALTIME_PERSONAL_NAMESPACE", "is empty: no user has a channel")
     channel = names.personal_channel(namespace, user_id)
@@ -183,7 +183,7 @@ def subscription_token(user: Any, channel: str, *, seconds: int = TOKEN_SECONDS)
         InvalidName: That is no channel's name.
         ConfigurationError: REALTIME_TOKEN_SECRET is not set.
     """
-    return _token({"sub": _id_of(user), "channel": checked_channel(channel)}, seconds)
+    return _token({"sub": id_of(user), "channel": checked_channel(channel)}, seconds)
 
 
 def _token(claims: dict[str, Any], seconds: int) -> str:
@@ -197,11 +197,17 @@ def _token(claims: dict[str, Any], seconds: int) -> str:
     return token
 
 
-def _id_of(user: Any) -> str:
+def id_of(user: Any) -> str:
+    """Return the id of a user by which nodes know it; empty is nobody."""
     return user if isinstance(user, str) else str(user.pk or "")
 
 
-def _refuse_event_loop(sentence: str) -> None:
+def refuse_event_loop(sentence: str) -> None:
+    """Refuse to wait where that would stop everybody.
+
+    Raises:
+        SynchronousOnlyOperation: An event loop runs in this thread.
+    """
     try:
         asyncio.get_running_loop()
     except RuntimeError:

@@ -11,7 +11,7 @@ from django.http import HttpRequest, HttpResponse, UnreadablePostError
 from django.views.decorators.csrf import csrf_exempt
 
 from realtime import health, wiring
-from realtime.api import Access, Admitted, Publish, Take, admitted, respond
+from realtime.api import Access, Admitted, Take, Task, Tell, admitted, respond
 from realtime.api.answers import Response, failure
 from realtime.api.head import Request, RequestTimeout, body_limit
 from realtime.auth import has_session
@@ -67,8 +67,10 @@ def _respond(request: Admitted, body: bytes) -> Response:
         return response
 
 
-def _done(task: Publish | Take) -> Any:
+def _done(task: Task) -> Any:
     try:
+        if isinstance(task, Tell):
+            return wiring.tell_nodes_sync(task.command)
         publisher = wiring.sync_publisher()
         if isinstance(task, Take):
             return publisher.take(*task)

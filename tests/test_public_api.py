@@ -18,9 +18,11 @@ ROOT = Path(__file__).parent.parent
 
 
 def test_the_exported_names():
-    publishing = ["publish", "publish_on_commit"]
-    who = ["connection_token", "personal_channel"]
-    assert realtime.__all__ == ["__version__", "apublish", *who, *publishing, "subscription_token"]
+    publishing = ["apublish", "publish", "publish_on_commit"]
+    who = ["connection_token", "personal_channel", "subscription_token"]
+    users = [f"{verb}_user" for verb in ("disconnect", "subscribe", "unsubscribe")]
+    names = [*publishing, *who, *users, *(f"a{name}" for name in users)]
+    assert realtime.__all__ == ["__version__", *sorted(names)]
 
 
 @pytest.mark.parametrize("name", realtime.__all__)

@@ -13,7 +13,9 @@ import time
 from collections.abc import Callable, Generator, Sequence
 from typing import Any, NamedTuple
 
+from realtime import control
 from realtime.api.answers import Response, error_body, failure, item_body, result, success
+from realtime.api.control import READERS
 from realtime.api.head import MethodNotAllowed, MethodNotFound, Request, check_body, fields_of
 from realtime.api.items import Command, Item, Rules, batch_commands, broadcast_items, publication
 from realtime.errors import (
@@ -46,8 +48,16 @@ class Take(NamedTuple):
     number: int
 
 
+class Tell(NamedTuple):
+    """Tell all nodes; send None when they are told, or an error."""
+
+    command: control.Command
+
+
 Outcome = Receipt | RealtimeError
-Work = Generator[Publish | Take, Any, Response]
+Task = Publish | Take | Tell
+"""What a rim is asked to do."""
+Work = Generator[Task, Any, Response]
 Method = Callable[[dict[str, Any], Rules], Work]
 Access = Callable[[str], Key]
 """From what X-API-Key says to what its sender may do; raises `Unauthorized`."""
@@ -145,7 +155,24 @@ def _batch(fields: dict[str, Any], rules: Rules) -> Work:
     return success({"replies": replies})
 
 
-_METHODS: dict[str, Method] = {"publish": _publish, "broadcast": _broadcast, "batch": _batch}
+def _told(read: Callable[[dict[str, Any], Rules], control.Command]) -> Method:
+    """Return the method that tells all nodes what is read of its fields."""
+
+    def method(fields: dict[str, Any], rules: Rules) -> Work:
+        error = yield Tell(read(fields, rules))
+        if error is not None:
+            raise error
+        return success({"result": {}})
+
+    return method
+
+
+_METHODS: dict[str, Method] = {
+    "publish": _publish,
+    "broadcast": _broadcast,
+    "batch": _batch,
+    **{name: _told(read) for name, read in READERS.items()},
+}
 
 
 def _reply(command: Command, outcomes: list[Outcome]) -> dict[str, Any]:
@@ -157,7 +184,7 @@ def _reply(command: Command, outcomes: list[Outcome]) -> dict[str, Any]:
     return {"publish": result(outcome)}
 
 
-def _published(items: Sequence[Item], key: Key) -> Generator[Publish | Take, Any, list[Outcome]]:
+def _published(items: Sequence[Item], key: Key) -> Generator[Task, Any, list[Outcome]]:
     """Publish those items that can be, and return what became of each of all."""
     publications = [item for item in items if isinstance(item, Publication)]
     if not publications:

@@ -55,7 +55,7 @@ class InvalidJson(RequestError):
 
 def body_limit(api_method: str) -> int:
     """Return how many bytes of a body a rim must read at most: one more is too large."""
-    return PUBLISH_BYTES if api_method == "publish" else MANY_BYTES
+    return MANY_BYTES if api_method in ("broadcast", "batch") else PUBLISH_BYTES
 
 
 def check_body(request: Request, body: bytes = b"") -> None:

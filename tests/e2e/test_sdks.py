@@ -16,6 +16,7 @@ import pytest
 
 from realtime.brokers.redis_sync import SyncRedisBroker
 from realtime.control import Command, Disconnect, Unsubscribe, sealed
+from tests.support.client import Client
 from tests.support.eventually import eventually
 from tests.support.redis_server import RedisServer
 from tests.support.service import SERVERS, Service
@@ -335,6 +336,27 @@ def test_cent_broadcasts(publisher: cent.Client) -> None:
     answer = publisher.broadcast(cent.BroadcastRequest(channels=["public:a", "public:b"], data=1))
     assert [response.error for response in answer.responses] == [None, None]
     assert all(response.result.offset for response in answer.responses)
+
+
+async def test_cent_has_a_say_in_who_is_connected(service: Service, publisher: cent.Client) -> None:
+    client = await Client.open(service.ws, connect=False)
+    reply = await client.ask(connect={"token": token("cent")})
+    one = {"user": "cent", "client": reply["connect"]["client"]}
+    await client.push("state")
+    await client.push("subscribe")  # to its own channel
+    await asyncio.to_thread(
+        publisher.subscribe, cent.SubscribeRequest(user="cent", channel="closed")
+    )
+    await client.push("subscribe")
+    await asyncio.to_thread(publisher.unsubscribe, cent.UnsubscribeRequest(**one, channel="closed"))
+    await client.push("unsubscribe")
+    await asyncio.to_thread(publisher.refresh, cent.RefreshRequest(user="cent", expire_at=2**40))
+    await asyncio.to_thread(
+        publisher.disconnect,
+        cent.DisconnectRequest(**one, disconnect=cent.Disconnect(code=4000, reason="enough")),
+    )
+    code, reason = await client.closed()
+    assert (code, reason) == (4000, "" if service.server == "daphne" else "enough")
 
 
 def test_cent_batches(publisher: cent.Client) -> None:

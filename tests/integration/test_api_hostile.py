@@ -21,9 +21,10 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from realtime import wiring
-from realtime.api import Take, admitted, respond
+from realtime.api import _METHODS, Take, Tell, admitted, respond
 from realtime.api.answers import STATUSES, Response, failure
 from realtime.api.head import MANY_BYTES, PUBLISH_BYTES, Request
+from realtime.control import sealed
 from realtime.errors import BrokerUnavailable, IdempotencyConflict, OutcomeUnknown, RequestError
 from realtime.keyring import Keyring
 from realtime.namespaces import Namespaces
@@ -346,6 +347,16 @@ _publishes = st.fixed_dictionaries(
     {"channel": _texts, "data": _values},
     optional={"event": _texts, "tags": st.dictionaries(_texts, _texts), "idempotency_key": _texts},
 )
+_about_users = st.fixed_dictionaries(
+    {"user": _texts},
+    optional={
+        "client": _texts,
+        "channel": _texts,
+        "expired": st.one_of(st.none(), st.booleans()),
+        "expire_at": st.one_of(st.none(), st.integers()),
+        "disconnect": st.fixed_dictionaries({"code": st.integers(2990, 5010), "reason": _texts}),
+    },
+)
 _broadcasts = st.fixed_dictionaries({"channels": st.lists(_texts, max_size=4), "data": _values})
 _commands_of_a_batch = st.one_of(
     st.fixed_dictionaries({"publish": _publishes}),
@@ -358,6 +369,7 @@ _bodies = st.one_of(
         _values,
         _publishes,
         _broadcasts,
+        _about_users,
         st.fixed_dictionaries({"commands": st.lists(_commands_of_a_batch, max_size=4)}),
     ).map(lambda value: json.dumps(value).encode()),
 )
@@ -387,7 +399,11 @@ def driven(request: Request, body: bytes, outcomes: Any, wait: Any = None) -> Re
         work = respond(admitted(request, _keyring.admit), body, _namespaces)
         task = next(work)
         while True:
-            task = work.send(wait() if isinstance(task, Take) else outcomes(task.publications))
+            if isinstance(task, Tell):
+                sealed(task.command)
+                task = work.send(None)
+            else:
+                task = work.send(wait() if isinstance(task, Take) else outcomes(task.publications))
     except RequestError as error:
         return failure(error)
     except StopIteration as done:
@@ -397,7 +413,7 @@ def driven(request: Request, body: bytes, outcomes: Any, wait: Any = None) -> Re
 
 @settings(max_examples=400, derandomize=True, deadline=None)
 @given(
-    method=st.sampled_from(["publish", "broadcast", "batch"]),
+    method=st.sampled_from(sorted(_METHODS)),
     body=_bodies,
     key=st.one_of(st.none(), st.text(max_size=5)),
     secret=st.sampled_from("kl"),

@@ -1,0 +1,112 @@
+"""From the fields of a request to what nodes are told about a user's connections.
+
+Methods and fields are Centrifugo's; those of its fields that mean nothing here are unknown.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeGuard
+
+from realtime.api.items import Rules, refuse_unknown
+from realtime.codes import FORCE_DISCONNECT, Close
+from realtime.control import Command, Disconnect, Refresh, Subscribe, Unsubscribe
+from realtime.errors import InvalidData
+from realtime.identity import USER_LIMIT
+
+CLIENT_LIMIT = 64  # characters; ours are UUIDs
+CODES = range(3000, 5000)
+REASON_BYTES = 123  # RFC 6455 §5.5
+LATEST = 2**53  # seconds since 1970 that every JSON reader can read
+
+
+def disconnect(fields: dict[str, Any], rules: Rules) -> Disconnect:
+    """Read the fields of a `disconnect`.
+
+    Raises:
+        InvalidData: One of them is unknown or cannot be.
+    """
+    refuse_unknown(fields, {"user", "client", "disconnect"})
+    code, reason = _close(fields.get("disconnect"))
+    return Disconnect(_user(fields), _client(fields), code=code, reason=reason)
+
+
+def subscribe(fields: dict[str, Any], rules: Rules) -> Subscribe:
+    """Read the fields of a `subscribe`.
+
+    Raises:
+        InvalidData: One of them is unknown or cannot be.
+        InvalidName: That is no channel.
+        Forbidden: The key may not name it.
+    """
+    refuse_unknown(fields, {"user", "client", "channel"})
+    channel = rules.admitted_channel(fields.get("channel"))
+    user, client = _user(fields), _client(fields)
+    rules.namespaces.for_publishing(channel)
+    return Subscribe(user, channel, client)
+
+
+def unsubscribe(fields: dict[str, Any], rules: Rules) -> Unsubscribe:
+    """Read the fields of an `unsubscribe`; errors as for `subscribe`."""
+    refuse_unknown(fields, {"user", "client", "channel"})
+    channel = rules.admitted_channel(fields.get("channel"))
+    return Unsubscribe(_user(fields), channel, _client(fields))
+
+
+def refresh(fields: dict[str, Any], rules: Rules) -> Refresh:
+    """Read the fields of a `refresh`.
+
+    Raises:
+        InvalidData: One of them is unknown or cannot be.
+    """
+    refuse_unknown(fields, {"user", "client", "expired", "expire_at"})
+    expired, expire_at = fields.get("expired"), fields.get("expire_at")
+    if expired is not None and not isinstance(expired, bool):
+        raise InvalidData("must be true or false", field="expired")
+    if expire_at is not None and not _is_number(expire_at, range(LATEST)):
+        raise InvalidData("must be whole seconds since 1970", field="expire_at")
+    return Refresh(_user(fields), _client(fields), bool(expired), expire_at)
+
+
+READERS: dict[str, Callable[[dict[str, Any], Rules], Command]] = {
+    "disconnect": disconnect,
+    "subscribe": subscribe,
+    "unsubscribe": unsubscribe,
+    "refresh": refresh,
+}
+
+
+def _user(fields: dict[str, Any]) -> str:
+    user = fields.get("user")
+    if not isinstance(user, str) or not 1 <= len(user) <= USER_LIMIT:
+        raise InvalidData(f"must be the id of a user, 1 to {USER_LIMIT} characters", field="user")
+    return user
+
+
+def _client(fields: dict[str, Any]) -> str:
+    client = fields.get("client")
+    if client is None:
+        return ""
+    if not isinstance(client, str) or len(client) > CLIENT_LIMIT:
+        raise InvalidData("must be the id of a connection", field="client")
+    return client
+
+
+def _close(given: object) -> Close:
+    if given is None:
+        return FORCE_DISCONNECT
+    if not isinstance(given, dict) or not given.keys() <= {"code", "reason"}:
+        raise InvalidData("must be an object with code and reason", field="disconnect")
+    code, reason = given.get("code"), given.get("reason")
+    if not _is_number(code, CODES):
+        raise InvalidData(
+            f"code must be from {CODES[0]} to {CODES[-1]}; 3500 to 3999 and 4500 to 4999 are final",
+            field="disconnect",
+        )
+    if not isinstance(reason, str) or len(reason.encode()) > REASON_BYTES:
+        raise InvalidData(f"reason must have at most {REASON_BYTES} bytes", field="disconnect")
+    return Close(code, reason)
+
+
+def _is_number(value: object, numbers: range) -> TypeGuard[int]:
+    return isinstance(value, int) and not isinstance(value, bool) and value in numbers
