@@ -30,6 +30,25 @@ TOKEN_SECRET_BYTES = 32  # RFC 7518 §3.2: as long as the hash
 # More workers than this is a typing error, not a machine.
 WORKERS_AT_MOST = 256
 
+# The settings of the app that are whole numbers; a test compares.
+LIMITS = frozenset(
+    {
+        "channels_per_connection",
+        "commands_burst",
+        "commands_per_second",
+        "connect_seconds",
+        "connections",
+        "connections_per_address",
+        "connections_per_user",
+        "outbox_bytes",
+        "ping_seconds",
+        "publications_burst",
+        "publications_per_second",
+        "token_grace_seconds",
+        "window_bytes",
+    }
+)
+
 DEFAULT_HOST = "127.0.0.1"
 ANY_ORIGIN = "*"
 LOOPBACK_HOSTS = ("localhost", "127.0.0.1", "[::1]")
@@ -89,6 +108,7 @@ class Environment:
     url: str = ""  # where the running service is, for `manage.py listen`
     redis_prefix: str = "rt"  # services that share a Redis must differ in it
     namespaces: dict[str, Any] = field(default_factory=dict)
+    limits: dict[str, int] = field(default_factory=dict)  # by setting, without REALTIME_
 
 
 def read_environment(environ: Mapping[str, str]) -> Environment:
@@ -128,6 +148,7 @@ def read_environment(environ: Mapping[str, str]) -> Environment:
         url=environ.get("NOTIFIER_URL", "").strip(),
         redis_prefix=environ.get("NOTIFIER_REDIS_PREFIX", "").strip() or "rt",
         namespaces=_namespaces(environ),
+        limits=_limits(environ),
     )
 
 
@@ -337,23 +358,41 @@ def _origins(environ: Mapping[str, str]) -> tuple[str, ...]:
 
 
 def _namespaces(environ: Mapping[str, str]) -> dict[str, Any]:
-    text = environ.get("NOTIFIER_NAMESPACES", "").strip()
-    if text.startswith("@"):
-        text = _file("NOTIFIER_NAMESPACES", text[1:])
-    try:
-        namespaces = json.loads(text or "{}")
-    except ValueError as error:
-        raise BadEnvironment("NOTIFIER_NAMESPACES", f"is not JSON: {error}.") from error
-    if not isinstance(namespaces, dict):
-        raise BadEnvironment(
-            "NOTIFIER_NAMESPACES",
-            'must be a JSON object: {"orders": {"allow_subscribe_for_client": true}}.',
-        )
+    namespaces = _object(
+        environ, "NOTIFIER_NAMESPACES", '{"orders": {"allow_subscribe_for_client": true}}'
+    )
     try:
         Namespaces(namespaces)
     except ConfigurationError as error:
         raise BadEnvironment("NOTIFIER_NAMESPACES", f"is wrong: {_problem(error)}.") from error
     return namespaces
+
+
+def _limits(environ: Mapping[str, str]) -> dict[str, int]:
+    """Return the limits that differ from their defaults; whether in range, the app knows."""
+    limits = _object(environ, "NOTIFIER_LIMITS", '{"connections_per_address": 100}')
+    for name, value in limits.items():
+        if name not in LIMITS:
+            raise BadEnvironment(
+                "NOTIFIER_LIMITS", f"has {name!r}; there are {', '.join(sorted(LIMITS))}."
+            )
+        if type(value) is not int:
+            raise BadEnvironment("NOTIFIER_LIMITS", f"has {value!r} for {name}: write a number.")
+    return limits
+
+
+def _object(environ: Mapping[str, str], variable: str, example: str) -> dict[str, Any]:
+    """Return a variable that is a JSON object, or @path of one."""
+    text = environ.get(variable, "").strip()
+    if text.startswith("@"):
+        text = _file(variable, text[1:])
+    try:
+        found = json.loads(text or "{}")
+    except ValueError as error:
+        raise BadEnvironment(variable, f"is not JSON: {error}.") from error
+    if not isinstance(found, dict):
+        raise BadEnvironment(variable, f"must be a JSON object: {example}.")
+    return found
 
 
 def _problem(error: ConfigurationError) -> str:

@@ -100,6 +100,7 @@ environment:
   NOTIFIER_TOKEN_AUDIENCE
                        what must be among a token's `aud`, if anything
   NOTIFIER_NAMESPACES  options of the channels: a JSON object, or @path of a file that holds one
+  NOTIFIER_LIMITS      what clients may take: a JSON object of settings, or @path of one
   ALLOWED_HOSTS        the names browsers know this service by, with commas between
   ALLOWED_ORIGINS      origins of other sites whose pages may connect, with commas between
   DEBUG                1 or 0; `run` turns it on where only this machine can connect

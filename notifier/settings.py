@@ -81,6 +81,8 @@ REALTIME_TOKEN_AUDIENCE = ENVIRONMENT.token_audience
 REALTIME_URL = ENVIRONMENT.url
 REALTIME_ALLOWED_ORIGINS = list(ENVIRONMENT.allowed_origins)
 REALTIME_NAMESPACES = ENVIRONMENT.namespaces
+for _name, _limit in ENVIRONMENT.limits.items():
+    globals()[f"REALTIME_{_name.upper()}"] = _limit
 
 # --- the pages ---
 

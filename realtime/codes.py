@@ -33,6 +33,7 @@ INVALID_TOKEN = Close(3500, "invalid token")
 BAD_REQUEST = Close(3501, "bad request")
 STALE = Close(3502, "stale")
 FORCE_DISCONNECT = Close(3503, "force disconnect")
+CONNECTION_LIMIT = Close(3504, "connection limit")
 
 CLOSES = (
     SHUTDOWN,
@@ -45,6 +46,7 @@ CLOSES = (
     BAD_REQUEST,
     STALE,
     FORCE_DISCONNECT,
+    CONNECTION_LIMIT,
 )
 
 

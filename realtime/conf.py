@@ -75,6 +75,12 @@ class Settings:
     """Bytes that one client has not acknowledged; beyond it, publications wait in its outbox."""
     ping_seconds: int = 25
     """How often a connection is pinged. Centrifugo 25, Engine.IO 25; proxies cut at 60."""
+    connections: int = 50_000
+    """Of one node. Centrifugo advises at most 50,000 to 100,000, NATS has 65,536."""
+    connections_per_user: int = 0
+    """Of one user at one node; 0: no limit, as in Centrifugo."""
+    connections_per_address: int = 0
+    """Of one IPv4 address or IPv6 /64 at one node; 0: no limit, since an office may have one."""
     channels_per_connection: int = 128
     """How many channels one connection may listen to. Centrifugo 128."""
     commands_per_second: int = 50
@@ -117,6 +123,9 @@ _RANGES: dict[str, tuple[float, float]] = {
     "window_bytes": (64 * 1024, 1024**3),
     "ping_seconds": (1, 3600),
     "token_grace_seconds": (0, 3600),
+    "connections": (1, 1_000_000),
+    "connections_per_user": (0, 1_000_000),
+    "connections_per_address": (0, 1_000_000),
     "channels_per_connection": (1, 1_000_000),
     "commands_per_second": (1, 1_000_000),
     "commands_burst": (1, 1_000_000),

@@ -19,7 +19,9 @@ from realtime.codes import SERVER_ERROR
 from realtime.conversation import Conversation
 from realtime.driver import WIRE
 from realtime.errors import Forbidden
+from realtime.hub import Hub
 from realtime.identity import ANONYMOUS, Identity
+from realtime.limits import address_of
 from realtime.origins import is_own_page, may_connect
 from realtime.tally import Tally
 
@@ -28,6 +30,11 @@ logger = logging.getLogger(__name__)
 TURN_SECONDS = 0.002  # of the loop, for one client that has sent a great many frames
 _foreign = Tally()
 
+RETRY_SECONDS = b"5"
+TURNED_AWAY = {
+    "connections": (503, b"this node is full\n"),
+    "connections_per_address": (429, b"too many connections from your address\n"),
+}
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
@@ -44,6 +51,16 @@ class RealtimeConsumer(AsyncConsumer):  # type: ignore[misc]  # Channels has no 
     async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
         """Serve the connection until either side ends it (ASGI 3)."""
         await receive()  # websocket.connect
+        hub = wiring.node().running_hub()
+        with hub.place(address_of(scope.get("client"))) as limit:
+            if limit is None:
+                await self._serve(hub, scope, receive, send)
+            else:
+                await _turn_away(scope, send, *TURNED_AWAY[limit])
+
+    async def _serve(
+        self, hub: Hub, scope: MutableMapping[str, Any], receive: Receive, send: Send
+    ) -> None:
         try:
             identity = await _identity(scope)
         except (Forbidden, DatabaseError) as error:
@@ -55,7 +72,7 @@ class RealtimeConsumer(AsyncConsumer):  # type: ignore[misc]  # Channels has no 
         task = asyncio.current_task()
         assert task is not None  # noqa: S101 - ASGI apps run in tasks
         wire = scope.get("extensions", {}).get(WIRE)
-        conversation = wiring.node().running_hub().attach(send, task, wire, identity)
+        conversation = hub.attach(send, task, wire, identity)
         try:
             await _listen(conversation, receive)
         except asyncio.CancelledError:
@@ -69,6 +86,18 @@ class RealtimeConsumer(AsyncConsumer):  # type: ignore[misc]  # Channels has no 
             conversation.end(SERVER_ERROR)
         finally:
             conversation.end(None)
+
+
+async def _turn_away(
+    scope: MutableMapping[str, Any], send: Send, status: int, reason: bytes
+) -> None:
+    """Refuse the handshake; with 403 where the server cannot say more (Daphne)."""
+    if "websocket.http.response" not in scope.get("extensions", {}):
+        await send({"type": "websocket.close"})
+        return
+    headers = [(b"content-type", b"text/plain"), (b"retry-after", RETRY_SECONDS)]
+    await send({"type": "websocket.http.response.start", "status": status, "headers": headers})
+    await send({"type": "websocket.http.response.body", "body": reason})
 
 
 async def _listen(conversation: Conversation, receive: Receive) -> None:

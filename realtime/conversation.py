@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from realtime.codes import (
     BAD_COMMAND,
+    CONNECTION_LIMIT,
     EXPIRED,
     INTERNAL_ERROR,
     NOT_LIVE,
@@ -244,14 +245,21 @@ class Conversation:
                 if decision.limit:
                     self._hub.reached.count(decision.limit)
             case Greet():
-                self.driver.say(decision.text)
-                self.driver.say(self._hub.welcome(self))
-                self._renew("", decision.ttl_seconds)
-                for join in decision.joins:
-                    self._serve(join)
+                self._greet(decision)
             case End():
                 self.end(decision.close)
         return True
+
+    def _greet(self, greet: Greet) -> None:
+        if not self._hub.admits(self.identity.user):
+            self.end(CONNECTION_LIMIT)
+            return
+        state = self._hub.welcome(self)  # at once: what ends it now also counts it out
+        self.driver.say(greet.text)
+        self.driver.say(state)
+        self._renew("", greet.ttl_seconds)
+        for join in greet.joins:
+            self._serve(join)
 
     def _serve(self, join: Join) -> None:
         """Let the client listen as soon as the broker does; nothing waits for it."""

@@ -13,7 +13,8 @@ import random
 import secrets
 import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from contextvars import copy_context
 from functools import partial
 from typing import Any
@@ -31,7 +32,7 @@ from realtime.flow import WINDOW_BYTES
 from realtime.gaps import Position
 from realtime.heartbeat import Heartbeat
 from realtime.identity import ANONYMOUS, Identity
-from realtime.limits import Limits, Reached
+from realtime.limits import Crowd, Limits, Reached
 from realtime.namespaces import Namespace, Namespaces
 from realtime.protocols import WireProtocol, centrifugo
 from realtime.registry import Arrival, Channel, Registry, State, UnexpectedConfirmation
@@ -89,6 +90,8 @@ class Hub:
             entitled: Asked now and then who of the clients may still be here.
         """
         self.limits = limits
+        self.crowd = Crowd(limits)
+        """Who is connected, as far as that is limited."""
         self.reached = Reached()
         """How often which limit was reached."""
         self._broker = broker
@@ -250,6 +253,31 @@ class Hub:
         self._conversations[conversation] = None
         self._heartbeat.expect(driver)
         return conversation
+
+    @contextmanager
+    def place(self, address: str) -> Iterator[str | None]:
+        """Give a connection its place for as long as it is served, however that ends.
+
+        Yields:
+            The limit that leaves none for it, which it does not get to know; or None.
+        """
+        limit = self.crowd.enter(address)
+        if limit is not None:
+            self.reached.count(limit)
+            yield limit
+            return
+        try:
+            yield None
+        finally:
+            self.crowd.leave(address)
+
+    def admits(self, user: str) -> bool:
+        """Tell whether there is room for one more connection of this user."""
+        limit = self.limits.connections_per_user
+        if not limit or not user or self.users.count(user) < limit:
+            return True
+        self.reached.count("connections_per_user")
+        return False
 
     def welcome(self, conversation: Conversation) -> str:
         """A client has introduced itself: count it in, and return how this node stands."""

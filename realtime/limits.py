@@ -7,8 +7,9 @@ in seconds of a monotonic clock. What a publication may hold stands in `realtime
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from ipaddress import IPv6Address, ip_address
 from typing import NamedTuple
 
 from realtime.codes import TOO_MANY_COMMANDS, TOO_MANY_REQUESTS, Close, Refusal
@@ -28,6 +29,10 @@ class Rate(NamedTuple):
 class Limits:
     """What the clients of a node may take. Defaults and precedents stand in `realtime.conf`."""
 
+    connections: int
+    connections_per_user: int
+    """0: as many as there are; so below."""
+    connections_per_address: int
     channels_per_connection: int
     commands: Rate
     """Of one connection."""
@@ -35,6 +40,59 @@ class Limits:
     """Of one connection."""
     connect_seconds: float
     """From accept to `connect`."""
+
+
+class Crowd:
+    """Counts the connections of a node: all of them, and those of each address."""
+
+    def __init__(self, limits: Limits) -> None:
+        self._limits = limits
+        self.connections = 0
+        """From before accept to the end of the application."""
+        self._by_address: Counter[str] = Counter()
+
+    def enter(self, address: str) -> str | None:
+        """Count a connection in; return the name of the limit that forbids it, if one does."""
+        if self.connections >= self._limits.connections:
+            return "connections"
+        limit = self._limits.connections_per_address
+        if limit and address:  # the empty one is nobody's in particular
+            if self._by_address[address] >= limit:
+                return "connections_per_address"
+            self._by_address[address] += 1
+        self.connections += 1
+        return None
+
+    def leave(self, address: str) -> None:
+        """Count out a connection that was let in."""
+        self.connections -= 1
+        if address in self._by_address:
+            self._by_address[address] -= 1
+            if not self._by_address[address]:
+                del self._by_address[address]
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nobody is counted any more."""
+        return not (self.connections or self._by_address)
+
+
+def address_of(client: Sequence[object] | None) -> str:
+    """Return as whom an ASGI ``client`` is counted; empty where there is no address.
+
+    An IPv6 address by its first 64 bits: a household has at least so many, and may use them all
+    (RFC 6177). An IPv4 address behind ``::ffff:`` is that IPv4 address.
+    """
+    host = str(client[0]) if client else ""
+    try:
+        address = ip_address(host)
+    except ValueError:
+        return host[:64]  # a trusted proxy may call it by a name
+    if isinstance(address, IPv6Address):
+        if address.ipv4_mapped is None:
+            return f"{IPv6Address(int(address) >> 64 << 64)}/64"
+        address = address.ipv4_mapped
+    return str(address)
 
 
 class Bucket:

@@ -92,6 +92,9 @@ def limits() -> Limits:
     # Who comes back subscribes to all its channels at once, and may have a token for each to renew.
     commands_burst = max(given.commands_burst, 2 * given.channels_per_connection)
     return Limits(
+        connections=given.connections,
+        connections_per_user=given.connections_per_user,
+        connections_per_address=given.connections_per_address,
         channels_per_connection=given.channels_per_connection,
         commands=Rate(given.commands_per_second, commands_burst),
         publications=Rate(given.publications_per_second, given.publications_burst),

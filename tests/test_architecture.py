@@ -28,8 +28,8 @@ ENGINE = PUBLISHING | DELIVERING | {"brokers"}
 # Parts of the standard library that neither wait nor look at a clock, at chance or at the world.
 PURE = {
     "__future__", "abc", "bisect", "collections", "contextlib", "copy", "dataclasses", "enum",
-    "functools", "hashlib", "hmac", "itertools", "json", "math", "operator", "re", "string",
-    "types", "typing", "urllib.parse",
+    "functools", "hashlib", "hmac", "ipaddress", "itertools", "json", "math", "operator", "re",
+    "string", "types", "typing", "urllib.parse",
 }  # fmt: skip
 LIBRARIES_OF_RULES = {"msgspec", "jwt", "cryptography"}
 PUBLIC_TO_SERVICES = {

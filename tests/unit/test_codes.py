@@ -40,6 +40,7 @@ def test_each_close_code_means_one_thing():
         ("INVALID_TOKEN", 3500, False),
         ("BAD_REQUEST", 3501, False),
         ("STALE", 3502, False),
+        ("CONNECTION_LIMIT", 3504, False),
     ],
 )
 def test_close_codes_are_centrifugos(name, code, comes_back):

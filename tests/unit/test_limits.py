@@ -9,7 +9,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from realtime.codes import TOO_MANY_COMMANDS, TOO_MANY_REQUESTS
-from realtime.limits import TELL_SECONDS, Bucket, Rate, Reached, Throttle
+from realtime.limits import (
+    TELL_SECONDS,
+    Bucket,
+    Crowd,
+    Limits,
+    Rate,
+    Reached,
+    Throttle,
+    address_of,
+)
 
 RATES = st.builds(Rate, st.integers(1, 1000), st.integers(1, 300))
 GAPS = st.lists(st.one_of(st.just(0.0), st.floats(0, 30)), min_size=1, max_size=300)
@@ -96,3 +105,49 @@ def test_a_limit_is_news_once_a_minute_with_all_that_came_meanwhile():
     assert list(reached.news(TELL_SECONDS + 1)) == [("commands", 1000)], "never untold"
     assert not list(reached.news(10 * TELL_SECONDS))
     assert reached.counts == {"commands": 1003, "connections": 1}
+
+
+@pytest.mark.parametrize(
+    ("client", "counted"),
+    [
+        (("192.0.2.1", 40000), "192.0.2.1"),
+        (["192.0.2.1", 40000], "192.0.2.1"),
+        (("::ffff:192.0.2.1", 1), "192.0.2.1"),
+        (("2001:db8:0:1:2:3:4:5", 1), "2001:db8:0:1::/64"),
+        (("2001:DB8:0:1::", 1), "2001:db8:0:1::/64"),
+        (("fe80::1%eth0", 1), "fe80::/64"),
+        (None, ""),
+        (("", 0), ""),
+        (("unknown", 0), "unknown"),
+        (("x" * 1000, 0), "x" * 64),
+    ],
+)
+def test_an_address_is_counted_as_what_one_person_has(client, counted):
+    assert address_of(client) == counted
+
+
+NOBODY = {"channels_per_connection": 1, "commands": Rate(1, 1), "publications": Rate(1, 1)}
+
+
+@given(st.lists(st.tuples(st.sampled_from(["", "a", "b"]), st.booleans()), max_size=60))
+def test_the_crowd_never_grows_beyond_its_limits_and_forgets_everybody(steps):
+    limits = Limits(
+        connections=3,
+        connections_per_user=1,
+        connections_per_address=2,
+        connect_seconds=1,
+        **NOBODY,
+    )
+    crowd, inside = Crowd(limits), []
+    for address, comes in steps:
+        if not comes and inside:
+            crowd.leave(inside.pop(0))
+        elif comes:
+            full, many = len(inside) >= 3, bool(address) and inside.count(address) >= 2
+            expected = "connections" if full else "connections_per_address" if many else None
+            assert crowd.enter(address) == expected
+            inside += [address] if expected is None else []
+        assert crowd.connections == len(inside)
+    for address in inside:
+        crowd.leave(address)
+    assert crowd.is_empty

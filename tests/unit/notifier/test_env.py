@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from dataclasses import fields
 
 import pytest
 
 from notifier.database import database_settings
 from notifier.env import (
+    LIMITS,
     SECRETS,
     BadEnvironment,
     Environment,
@@ -16,6 +18,7 @@ from notifier.env import (
     read_environment,
     with_files,
 )
+from realtime.conf import Settings
 from tests.support.keys import entry, secret_of
 
 PRODUCTION = {
@@ -112,6 +115,11 @@ def test_debug_is_no_default_where_somebody_has_said_otherwise():
         ("ALLOWED_ORIGINS", "https://good.example,null"),
         ("NOTIFIER_NAMESPACES", "{"),
         ("NOTIFIER_NAMESPACES", "[]"),
+        ("NOTIFIER_LIMITS", "{"),
+        ("NOTIFIER_LIMITS", "[]"),
+        ("NOTIFIER_LIMITS", '{"connexions": 1}'),
+        ("NOTIFIER_LIMITS", '{"connections": "1"}'),
+        ("NOTIFIER_LIMITS", '{"connections": true}'),
         ("NOTIFIER_NAMESPACES", "@/does/not/exist.json"),
     ],
 )
@@ -249,3 +257,12 @@ def test_earlier_secret_keys_still_count():
     assert (
         refusal(PRODUCTION | {"SECRET_KEY_FALLBACKS": "short"}).variable == "SECRET_KEY_FALLBACKS"
     )
+
+
+def test_limits_are_the_whole_numbers_among_the_settings_of_the_app():
+    whole = {
+        field.name for field in fields(Settings) if type(getattr(Settings(), field.name)) is int
+    }
+    assert whole == LIMITS
+    env = read_environment(PRODUCTION | {"NOTIFIER_LIMITS": '{"connections_per_address": 7}'})
+    assert env.limits == {"connections_per_address": 7}

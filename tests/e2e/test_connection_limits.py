@@ -1,0 +1,256 @@
+"""How many may connect: to a node, from an address, as a user; and that nobody stays counted."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import random
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+import websockets
+
+from realtime.consumers import RealtimeConsumer
+from tests.support.client import Client
+from tests.support.eventually import eventually
+from tests.support.redis_server import RedisServer
+from tests.support.service import DEPLOYED, SERVERS, Service
+from tests.support.tokens import token
+
+Attach = Callable[..., Awaitable[Client]]
+Serve = Callable[..., Service]
+
+
+async def status_of(service: Service, **options: Any) -> tuple[int, str | None]:
+    """Connect and return with what it was refused, and after how long to come back."""
+    with pytest.raises(websockets.InvalidStatus) as caught:
+        await websockets.connect(service.ws, **options)
+    response = caught.value.response
+    return response.status_code, response.headers.get("Retry-After")
+
+
+def from_(address: str, **headers: str) -> dict[str, Any]:
+    return {"local_addr": (address, 0), "additional_headers": headers}
+
+
+@pytest.mark.parametrize("server", SERVERS)
+async def test_a_node_that_is_full_says_so_before_accept_and_takes_the_next_when_one_leaves(
+    server: str, serve: Serve, redis_server: RedisServer, attach: Attach
+) -> None:
+    service = serve(redis_server.url, server, TEST_CONNECTIONS="2")
+    first, second = await attach(service), await attach(service)
+    await second.subscribe("public:full")
+    for _ in range(3):
+        expected = (403, None) if server == "daphne" else (503, "5")  # Daphne can only say no
+        assert await status_of(service) == expected
+    service.publish("public:full", "still here")
+    assert await second.data() == "still here"
+    await first.close()
+    await eventually(lambda: '"connections":1' in _readyz(service))
+    assert await (await attach(service)).subscribe("public:full")
+    await eventually(lambda: "the limit connections was reached" in service.log)
+
+
+def _readyz(service: Service) -> str:
+    import httpx
+
+    return httpx.get(service.http + "/readyz", timeout=5).text
+
+
+@pytest.mark.parametrize("server", SERVERS)
+async def test_a_user_with_too_many_connections_is_closed_and_others_are_not(
+    server: str, serve: Serve, redis_server: RedisServer, attach: Attach
+) -> None:
+    service = serve(redis_server.url, server, TEST_CONNECTIONS_PER_USER="1")
+    ada = await attach(service, connect=False)
+    assert "connect" in await ada.ask(connect={"token": token("ada")})
+    second = await attach(service, connect=False)
+    await second.tell(connect={"token": token("ada")})
+    assert (await second.closed())[0] == 3504
+    for other in ({"token": token("bob")}, {}, {}):  # anonymous clients are nobody in particular
+        client = await attach(service, connect=False)
+        assert "connect" in await client.ask(connect=other)
+    await ada.close()
+    await eventually(lambda: "the limit connections_per_user was reached" in service.log)
+    again = await attach(service, connect=False)
+    assert "connect" in await again.ask(connect={"token": token("ada")})
+
+
+@pytest.mark.parametrize("server", SERVERS)
+async def test_an_address_with_too_many_connections_is_refused_and_others_are_not(
+    server: str, serve: Serve, redis_server: RedisServer, attach: Attach
+) -> None:
+    service = serve(redis_server.url, server, TEST_CONNECTIONS_PER_ADDRESS="2")
+    for _ in range(2):
+        await attach(service, **from_("127.0.0.2"))
+    refused = await status_of(service, **from_("127.0.0.2"))
+    assert refused == ((403, None) if server == "daphne" else (429, "5"))
+    await attach(service, **from_("127.0.0.3"))
+
+
+@pytest.fixture
+def deployed(serve: Serve, redis_server: RedisServer) -> Service:
+    """The service itself, one connection for each address; its proxies are .1 and .9."""
+    return serve(
+        redis_server.url,
+        DEPLOYED,
+        NOTIFIER_LIMITS='{"connections_per_address": 1}',
+        FORWARDED_ALLOW_IPS="127.0.0.1,127.0.0.9",
+    )
+
+
+async def test_a_client_that_claims_another_address_for_each_connection_is_not_believed(
+    deployed: Service, attach: Attach
+) -> None:
+    await attach(deployed, **from_("127.0.0.2", **{"X-Forwarded-For": "203.0.113.1"}))
+    for number in range(2, 5):
+        claimed = from_("127.0.0.2", **{"X-Forwarded-For": f"203.0.113.{number}"})
+        assert (await status_of(deployed, **claimed))[0] == 429
+
+
+async def test_a_trusted_proxy_is_believed_about_each_of_its_clients(
+    deployed: Service, attach: Attach
+) -> None:
+    for number in range(1, 4):
+        said = {"X-Forwarded-For": f"203.0.113.{number}"}
+        await attach(deployed, **from_("127.0.0.1", **said))
+        assert (await status_of(deployed, **from_("127.0.0.1", **said)))[0] == 429
+
+
+@pytest.mark.parametrize(
+    "chain",
+    [
+        "{spoofed}, 203.0.113.7",
+        "{spoofed}, 203.0.113.7, 127.0.0.9",  # through both proxies
+        "127.0.0.1, {spoofed}, 203.0.113.7",
+        "{spoofed},203.0.113.7:40000",
+    ],
+)
+async def test_what_a_client_wrote_into_the_header_before_the_proxy_did_counts_for_nothing(
+    deployed: Service, attach: Attach, chain: str
+) -> None:
+    said = [chain.format(spoofed=f"198.51.100.{number}") for number in range(3)]
+    await attach(deployed, **from_("127.0.0.1", **{"X-Forwarded-For": said[0]}))
+    for line in said[1:]:
+        assert (await status_of(deployed, **from_("127.0.0.1", **{"X-Forwarded-For": line})))[
+            0
+        ] == 429
+
+
+async def test_all_of_an_ipv6_network_is_one_address(deployed: Service, attach: Attach) -> None:
+    for network in ("2001:db8:0:1", "2001:db8:0:2"):
+        await attach(deployed, **from_("127.0.0.1", **{"X-Forwarded-For": f"{network}::1"}))
+        other = {"X-Forwarded-For": f"{network}:ffff::2"}
+        assert (await status_of(deployed, **from_("127.0.0.1", **other)))[0] == 429
+
+
+# --- nobody stays counted ---
+
+
+class Ending(Exception):
+    """The server gives up."""
+
+
+def _scope(address: int, *headers: tuple[bytes, bytes]) -> dict[str, Any]:
+    return {
+        "type": "websocket",
+        "path": "/connection/websocket",
+        "client": (f"10.0.{address // 250}.{address % 250}", 1),
+        "headers": [(b"host", b"testserver"), *headers],
+        "extensions": {"websocket.http.response": {}},
+    }
+
+
+async def _visit(shown: str, how: str, number: int, gone: asyncio.Event) -> None:
+    """Connect as a server would tell it, and end in one of the ways in which connections end."""
+    foreign = (b"origin", b"https://evil.example")
+    scope = _scope(number, *([foreign] if how == "foreign page" else []))
+    connect = {} if how == "stranger" else {"token": shown}
+    said = iter(
+        [
+            {"type": "websocket.connect"},
+            {"type": "websocket.receive", "text": json.dumps({"id": 1, "connect": connect})},
+        ]
+    )
+
+    async def receive() -> dict[str, Any]:
+        for message in said:
+            return message
+        await gone.wait()
+        return {"type": "websocket.disconnect", "code": 1006}
+
+    async def send(message: dict[str, Any]) -> None:
+        if how == "broken accept" or (how == "broken send" and "text" in message):
+            raise OSError("the client has gone")
+        if how == "a fault" and "text" in message:
+            raise Ending
+
+    task = asyncio.create_task(RealtimeConsumer()(scope, receive, send))
+    await gone.wait()
+    if how == "cancelled":
+        task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+
+
+WAYS, WEIGHTS = zip(
+    ("foreign page", 1),  # few, as each leaves a line in the log
+    ("a fault", 1),
+    ("broken accept", 20),
+    ("broken send", 20),
+    ("cancelled", 20),
+    ("stranger", 20),
+    ("leaves", 20),
+    strict=True,
+)
+
+
+async def test_ten_thousand_connections_that_end_in_every_way_leave_no_count_behind(
+    node: Any, settings: Any
+) -> None:
+    settings.REALTIME_CONNECTIONS = 6
+    settings.REALTIME_CONNECTIONS_PER_ADDRESS = 2
+    settings.REALTIME_CONNECTIONS_PER_USER = 3
+    ways, shown = random.Random(5), token("ada")
+    reached = node.hub.reached.counts
+    for _ in range(100):
+        full, gone = reached["connections"], asyncio.Event()
+        visits = [
+            asyncio.create_task(
+                _visit(shown, *ways.choices(WAYS, WEIGHTS), ways.randrange(10), gone)
+            )
+            for _ in range(100)
+        ]
+        await eventually(lambda full=full: reached["connections"] > full)
+        gone.set()
+        await asyncio.gather(*visits)
+    assert all(
+        reached[name] for name in ("connections", "connections_per_address", "connections_per_user")
+    ), reached
+    await eventually(lambda: node.hub.crowd.is_empty)
+    assert node.hub.connections == 0
+
+
+async def test_thousands_that_connect_and_vanish_leave_no_count_behind(
+    serve: Serve, redis_server: RedisServer, attach: Attach
+) -> None:
+    """Over sockets, in the middle of the handshake or right after it."""
+    service = serve(redis_server.url, "framed", TEST_CONNECTIONS="50")
+    request = (
+        b"GET /connection/websocket HTTP/1.1\r\nHost: 127.0.0.1\r\nUpgrade: websocket\r\n"
+        b"Connection: Upgrade\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n"
+        b"Sec-WebSocket-Version: 13\r\n\r\n"
+    )
+
+    async def vanish(number: int) -> None:
+        _, writer = await asyncio.open_connection("127.0.0.1", service.port)
+        writer.write(request[: len(request) - number % 2])  # every other one says all of it
+        await writer.drain()
+        writer.transport.abort()
+
+    for start in range(0, 2000, 40):
+        await asyncio.gather(*[vanish(start + number) for number in range(40)])
+    await eventually(lambda: '"connections":0' in _readyz(service))
+    clients = [await attach(service) for _ in range(50)]
+    assert (await status_of(service))[0] == 503
+    assert len(clients) == 50
