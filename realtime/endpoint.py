@@ -46,7 +46,7 @@ class HttpEndpoint:
         if path.startswith("/api/"):
             headers = _headers(scope)
             if b"x-api-key" not in headers and has_session(headers.get(b"cookie", "")):
-                await self._app(scope, receive, send)  # a page of the site: Django's view knows it
+                await self._hand_on(scope, receive, send)
             else:
                 await _send(send, await self._api(_head(scope, headers), receive))
         elif path == "/livez":
@@ -55,6 +55,20 @@ class HttpEndpoint:
             await _send(send, health.readyz())
         else:
             await self._app(scope, receive, send)
+
+    async def _hand_on(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Let Django's view answer, which knows whose session it is.
+
+        The body is read here, since Django would read it without a limit from anybody who says that
+        he has a session.
+        """
+        try:
+            limit = body_limit(scope["path"].removeprefix("/api/"))
+            body = await _body(receive, limit, self._body_seconds)
+        except RealtimeError as error:
+            await _send(send, failure(error))
+        else:
+            await self._app(scope, _once_more(body, receive), send)
 
     async def _api(self, request: Request, receive: Receive) -> Response:
         try:
@@ -130,6 +144,16 @@ async def _body(receive: Receive, limit: int, seconds: float) -> bytes:
                     return b"".join(parts)
     except TimeoutError:
         raise RequestTimeout(f"the body did not come within {seconds:g} s") from None
+
+
+def _once_more(body: bytes, receive: Receive) -> Receive:
+    """Return what gives a body that was read already, and then what comes after it."""
+    waiting: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
+
+    async def receive_again() -> Message:
+        return waiting.pop() if waiting else await receive()
+
+    return receive_again
 
 
 async def _send(send: Send, response: Response) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -15,7 +16,7 @@ import pytest
 
 from realtime.api.answers import STATUSES
 from tests.support.redis_server import RedisServer
-from tests.support.service import KEY, ROOT, Service
+from tests.support.service import DEPLOYED, DEPLOYMENT, KEY, ROOT, Service
 
 USERS = """
 import json
@@ -41,6 +42,7 @@ KINDS = [
     ("uvicorn", "tests.asgi:application"),
     ("uvicorn", "tests.asgi_endpoint:application"),
     ("daphne", "tests.asgi_endpoint:application"),
+    (DEPLOYED, "as it is"),
 ]
 
 
@@ -52,7 +54,11 @@ class Site:
         env = {
             "DJANGO_SETTINGS_MODULE": "tests.session_settings",
             "TEST_DATABASE": str(self.database),
+            "TEST_BODY_SECONDS": "2",
         }
+        if server == DEPLOYED:
+            database = {"DATABASE_URL": f"sqlite:///{self.database}", "REDIS_URL": redis_url}
+            env = {**DEPLOYMENT, **database, "HTTPS": "0"}
         made = subprocess.run(
             [sys.executable, "-c", USERS],
             cwd=ROOT,
@@ -93,7 +99,7 @@ class Site:
 PUBLISH = {"channel": "public:news", "data": 1}
 
 
-@pytest.fixture(scope="module", params=KINDS, ids=lambda kind: f"{kind[0]}, {kind[1][6:]}")
+@pytest.fixture(scope="module", params=KINDS, ids=lambda kind: ", ".join(kind))
 def site(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     redis = RedisServer().start()
     site = Site(tmp_path_factory.mktemp("site"), redis.url, *request.param)
@@ -202,6 +208,28 @@ def test_what_is_wrong_with_a_request_is_said_as_to_everybody(site: Site) -> Non
     refused(site.post("ada", body={"channel": "nowhere:a", "data": 1}), "invalid_channel")
     refused(site.post("ada", "publis"), "method_not_found")
     refused(site.post("ada", body=b" " * 100_000), "too_large")
+
+
+@pytest.mark.parametrize("site", [KINDS[1]], indirect=True)
+@pytest.mark.parametrize(
+    ("head", "body", "reason"),
+    [
+        (b"Content-Length: 100", b'{"channel":', "request_timeout"),
+        (b"Transfer-Encoding: chunked", b"20000\r\n" + b" " * 0x20000, "too_large"),
+    ],
+)
+def test_a_forged_session_makes_nobody_read_for_ever(
+    site: Site, head: bytes, body: bytes, reason: str
+) -> None:
+    """Django reads any body to its end before a view is asked, as slowly as it comes."""
+    with socket.create_connection(("127.0.0.1", site.service.port), timeout=15) as peer:
+        peer.sendall(b"POST /api/publish HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n")
+        peer.sendall(b"Cookie: sessionid=forged\r\n" + head + b"\r\n\r\n" + body)
+        answer = b""
+        while part := peer.recv(65_536):
+            answer += part
+    assert answer.startswith(b"HTTP/1.1 %d " % STATUSES[reason][0]), answer
+    assert reason.encode() in answer
 
 
 def test_a_database_that_is_away_is_503(tmp_path: Path, redis_server: RedisServer) -> None:
