@@ -80,6 +80,7 @@ REALTIME_TOKEN_JWKS = ENVIRONMENT.token_jwks
 REALTIME_TOKEN_AUDIENCE = ENVIRONMENT.token_audience
 REALTIME_URL = ENVIRONMENT.url
 REALTIME_ALLOWED_ORIGINS = list(ENVIRONMENT.allowed_origins)
+REALTIME_USER_INFO = "notifier.accounts.public_info"
 REALTIME_NAMESPACES = ENVIRONMENT.namespaces
 for _name, _limit in ENVIRONMENT.limits.items():
     globals()[f"REALTIME_{_name.upper()}"] = _limit

@@ -8,6 +8,8 @@ from django.shortcuts import render
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_safe
 
+from realtime import personal_channel
+
 LIVE_CHANNEL = "public:news"
 FIRST_ROOM = "lobby"
 
@@ -19,6 +21,7 @@ def live(request: HttpRequest) -> HttpResponse:
     """Show what is published on one public channel, and a form that publishes there."""
     context = {
         "channel": LIVE_CHANNEL,
+        "own_channel": personal_channel(request.user) if request.user.is_authenticated else "",
         "demo_api_key": getattr(settings, "NOTIFIER_DEMO_API_KEY", ""),
         "api_key_hint": "the value of NOTIFIER_API_KEY",
     }

@@ -27,6 +27,7 @@ from django.http import parse_cookie
 from django.utils import timezone
 from django.utils.crypto import salted_hmac
 
+from realtime.description import Describe, info_of
 from realtime.identity import ANONYMOUS, Identity
 from realtime.outage import Outage
 from realtime.users import Entitled
@@ -47,11 +48,12 @@ class SessionProof:
     key: str = field(repr=False)
 
 
-async def session_identity(scope: Scope) -> Identity:
+async def session_identity(scope: Scope, describe: Describe | None = None) -> Identity:
     """Return the user who is logged in on the page that connects.
 
     Args:
         scope: Of a handshake that came from a page of our own.
+        describe: Tells what others are shown of the user.
 
     Raises:
         django.db.Error: The session or the user cannot be read.
@@ -65,6 +67,7 @@ async def session_identity(scope: Scope) -> Identity:
         return ANONYMOUS
     return Identity(
         str(user.pk),
+        info=await info_of(user, describe),
         session=session_digest(key),
         stamp=stamp_of(user),
         proof=SessionProof(key) if key else None,

@@ -61,10 +61,14 @@ class Settings:
     """What a client has to show another token when one has expired. Centrifugo 25."""
     authorizer: str = ""
     """Dotted path of your function ``(identity, channel, action) -> bool``, sync or async."""
+    user_info: str = ""
+    """Dotted path of your function ``(user) -> JSON value``: what others are shown of a user."""
     personal_namespace: str = "user"
     """Of the channel that each user listens to by itself, ``user:#42``; empty: none does."""
     url: str = ""
     """Where the service runs, for `manage.py listen`, such as ``https://notify.example.com``."""
+    public_url: str = ""
+    """Where pages find the service, if not on their own host: ``https://notify.example.com``."""
     namespaces: Mapping[str, Mapping[str, object]] = field(default_factory=dict)
     """Options by namespace, added to the built-in ones; the default namespace is ``""``."""
     allowed_origins: tuple[str, ...] = ()
@@ -219,6 +223,8 @@ _TEXTS: dict[str, tuple[Callable[[str], Any], str]] = {
     ),
     "token_audience": (lambda text: True, ""),
     "authorizer": (_is_importable, "must be the dotted path of a function that can be imported"),
+    "user_info": (_is_importable, "must be the dotted path of a function that can be imported"),
+    "public_url": (_is_http_url, "must be an address such as https://notify.example.com"),
     "personal_namespace": (is_namespace, "must be a name out of a-z 0-9 _ -"),
     "url": (_is_http_url, "must be an address such as https://notify.example.com"),
 }

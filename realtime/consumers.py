@@ -127,7 +127,9 @@ async def _identity(scope: MutableMapping[str, Any]) -> Identity:
     if not may_connect(origins, host, wiring.settings().allowed_origins):
         _tell_of(origins)
         raise Forbidden
-    return await session_identity(scope) if is_own_page(origins, host) else ANONYMOUS
+    if not is_own_page(origins, host):
+        return ANONYMOUS
+    return await session_identity(scope, wiring.user_info())
 
 
 def _tell_of(origins: list[str]) -> None:

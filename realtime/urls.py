@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from django.urls import path
 
-from realtime import views
+from realtime import pages, views
 
 app_name = "realtime"
 urlpatterns = [
     path("api/<str:method>", views.api, name="api"),
+    path("connection/token", pages.token, name="token"),
     path("livez", views.livez, name="livez"),
     path("readyz", views.readyz, name="readyz"),
 ]

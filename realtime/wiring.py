@@ -25,6 +25,7 @@ from realtime.brokers.redis_sync import SyncRedisBroker
 from realtime.conf import PREFIX, ImproperSetting, Settings
 from realtime.control import Command, sealed
 from realtime.conversation import Authorize
+from realtime.description import Describe
 from realtime.hub import Hub
 from realtime.jwks import keys_of_set
 from realtime.jwks_file import JwksFile
@@ -77,12 +78,20 @@ def _key_named(jwks: str | Mapping[str, Any]) -> Callable[[str], Key | None] | N
 @cache
 def authorizer() -> Authorize | None:
     """Return the host's function, made async; a sync one may use the database."""
-    if not settings().authorizer:
+    return _made_async(settings().authorizer)  # type: ignore[no-any-return]
+
+
+@cache
+def user_info() -> Describe | None:
+    """Return what tells others about a user, made async; a sync one may use the database."""
+    return _made_async(settings().user_info)  # type: ignore[no-any-return]
+
+
+def _made_async(path: str) -> Any:
+    if not path:
         return None
-    function = import_string(settings().authorizer)
-    if iscoroutinefunction(function):
-        return function  # type: ignore[no-any-return]
-    return database_sync_to_async(function)  # type: ignore[no-any-return]
+    function = import_string(path)
+    return function if iscoroutinefunction(function) else database_sync_to_async(function)
 
 
 @cache
@@ -244,6 +253,7 @@ _CACHED: tuple[Callable[..., Any], ...] = (
     namespaces,
     tokens,
     authorizer,
+    user_info,
     limits,
     keyring,
     sync_broker,

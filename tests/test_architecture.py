@@ -38,6 +38,7 @@ PUBLIC_TO_SERVICES = {
     "realtime.jwks",
     "realtime.keys",
     "realtime.namespaces",
+    "realtime.personal_channel",
     "realtime.routing",
     "realtime.urls",
     "realtime.wiring.drain",

@@ -5,7 +5,7 @@ import { showConnection } from "./connection.js";
 import { Unseen, byId, copies, gapLine, icon, longText, make, memory, shortClock } from "./page.js";
 
 const LISTED = 500;
-const MESSAGE_BYTES = 60_000; // the server takes 64 KiB of data, name and id included
+const MESSAGE_BYTES = 60_000; // the server takes 64 KiB of data, the id included
 const NAME_LENGTH = 100; // characters as people count them
 const TOGETHER_MS = 5 * 60_000; // messages of one author within that time stand together
 const RETURN_MS = 5_000; // a message that was published comes back within that time, or was missed
@@ -14,33 +14,7 @@ const HUES = 8;
 const { room, chatUrl } = byId("main").dataset;
 const channel = byId("main").dataset.channel || `chat:${room}`;
 
-// --- you ----------------------------------------------------------------------------------------------------------------
-
-const ADJECTIVES = ["Quiet", "Amber", "Brave", "Gentle", "Merry", "Nimble", "Sunny", "Clever", "Mellow", "Lucky"];
-const ANIMALS = ["Otter", "Heron", "Fox", "Badger", "Wren", "Lynx", "Marten", "Swift", "Hare", "Owl"];
-
-function friendlyName() {
-  const pick = (/** @type {string[]} */ words) => words[Math.floor(Math.random() * words.length)];
-  return `${pick(ADJECTIVES)} ${pick(ANIMALS)}`;
-}
-
-/** Cut a name where a person would: 👩‍👩‍👧 is one character. */
-function shortName(/** @type {string} */ name) {
-  const characters = "Segmenter" in Intl ? [...new Intl.Segmenter().segment(name.slice(0, 4_000))].map((s) => s.segment) : [...name];
-  return characters.slice(0, NAME_LENGTH).join("").replace(/\s+/g, " ").trim();
-}
-
-let name = shortName(memory.get("name") ?? "") || friendlyName();
-memory.set("name", name);
-byId("name").value = name;
-byId("name").addEventListener("change", () => {
-  name = shortName(byId("name").value) || name;
-  byId("name").value = name;
-  memory.set("name", name);
-});
-byId("name").addEventListener("keydown", (/** @type {KeyboardEvent} */ event) => {
-  if (event.key === "Enter" && !event.isComposing) byId("name").blur();
-});
+const { userName } = byId("main").dataset;
 
 // --- rooms --------------------------------------------------------------------------------------------------------------
 
@@ -72,34 +46,70 @@ const scroll = byId("scroll");
 let atEnd = true;
 let newer = 0;
 
-/** @typedef {{name: string, text: string, id: string}} Said */
+/**
+ * Who says something, by the server's word: whatever name the message itself claims is not looked at.
+ *
+ * @typedef {object} Author
+ * @property {"user" | "guest" | "server"} kind
+ * @property {string} name
+ * @property {string} key the same for all that the author says
+ */
+
+/** @returns {Author} */
+function authorOf(/** @type {import("../../realtime/static/realtime/client.js").Sender | null} */ sender) {
+  if (sender === null) return { kind: "server", name: "This site", key: "server" };
+  if (sender.user === "") return guest(sender.client);
+  const shown = typeof sender.info?.name === "string" ? shortName(sender.info.name) : "";
+  return { kind: "user", name: shown || `user ${sender.user}`, key: `user ${sender.user}` };
+}
+
+/** @returns {Author} */
+function guest(/** @type {string} */ client) {
+  return { kind: "guest", name: client ? `guest ${client.slice(0, 4)}` : "guest", key: `guest ${client}` };
+}
+
+/** @returns {Author} you, before the server has said it */
+function you() {
+  return userName ? { kind: "user", name: userName, key: "you" } : guest(live.client);
+}
+
+/** Cut a name where a person would: 👩‍👩‍👧 is one character. */
+function shortName(/** @type {string} */ name) {
+  const characters = "Segmenter" in Intl ? [...new Intl.Segmenter().segment(name.slice(0, 4_000))].map((s) => s.segment) : [...name];
+  return characters.slice(0, NAME_LENGTH).join("").replace(/\s+/g, " ").trim();
+}
+
+/** @typedef {{text: string, id: string}} Said */
 
 /** Anybody may publish anything here; what is not of our form is shown as JSON. */
 function readMessage(/** @type {any} */ data) {
-  const isMessage = typeof data?.name === "string" && typeof data.text === "string";
-  if (!isMessage) return { name: "Somebody", text: JSON.stringify(data, null, 2), id: "" };
-  return { name: shortName(data.name) || "Somebody", text: data.text, id: typeof data.id === "string" ? data.id.slice(0, 64) : "" };
+  if (typeof data?.text !== "string") return { text: JSON.stringify(data, null, 2), id: "" };
+  return { text: data.text, id: typeof data.id === "string" ? data.id.slice(0, 64) : "" };
 }
 
 /**
  * @param {Said} said
+ * @param {Author} author
  * @param {{own: boolean, status: string | null}} how
  */
-function messageEntry(said, { own, status }) {
+function messageEntry(said, { kind, name, key }, { own, status }) {
   const at = new Date();
-  const author = make("span", { className: "message-author", title: said.name }, said.name);
+  const shown = make("span", { className: "message-author", title: name }, name);
   const time = make("time", { dateTime: at.toISOString(), title: at.toLocaleString() }, shortClock(at));
-  const avatar = make("span", { className: `avatar hue-${hue(said.name)}` }, initial(said.name));
+  const avatar = make("span", { className: `avatar avatar-${kind} hue-${hue(key)}` }, AVATARS[kind] ? icon(AVATARS[kind]) : initial(name));
   avatar.setAttribute("aria-hidden", "true");
   const entry = make(
     "li",
-    { className: "message", data: { id: said.id, own: own ? "true" : "false", status, author: said.name, at: String(at.getTime()) } },
-    make("div", { className: "message-head" }, avatar, author, time),
+    { className: "message", data: { id: said.id, own: own ? "true" : "false", status, kind, author: own ? "you" : key, at: String(at.getTime()) } },
+    make("div", { className: "message-head" }, avatar, shown, time),
     make("div", { className: "bubble" }, ...longText(said.text, { className: "message-text" })),
   );
   if (own) entry.append(make("p", { className: "message-status" }));
   return entry;
 }
+
+/** @type {Record<string, string>} */
+const AVATARS = { guest: "user", server: "mark" };
 
 function initial(/** @type {string} */ text) {
   const [first] = "Segmenter" in Intl ? [...new Intl.Segmenter().segment(text.slice(0, 40))].map((s) => s.segment) : [...text];
@@ -161,6 +171,11 @@ new ResizeObserver(() => {
 
 const live = connect();
 showConnection(live);
+if (!userName) {
+  live.addEventListener("state", () => {
+    byId("you").textContent = live.client ? guest(live.client).name : "a guest";
+  });
+}
 const talk = live.subscribe(channel);
 talk.addEventListener("subscribed", () => {
   byId("main").dataset.listening = ""; // from now on nothing is missed without a word
@@ -173,7 +188,7 @@ talk.addEventListener("publication", (/** @type {any} */ { detail }) => {
   const said = readMessage(detail.data);
   const mine = underway.get(said.id);
   if (mine) return comeBack(mine);
-  append(messageEntry(said, { own: false, status: null }));
+  append(messageEntry(said, authorOf(detail.sender), { own: false, status: null }));
   follow();
   unseen.add();
 });
@@ -200,8 +215,8 @@ function say() {
   const tooLong = new TextEncoder().encode(words).length > MESSAGE_BYTES;
   byId("composer-error").textContent = tooLong ? "That is too long for one message. Send it in parts." : "";
   if (words === "" || tooLong) return;
-  const said = { name, text: words, id: randomId() };
-  const entry = messageEntry(said, { own: true, status: "sending" });
+  const said = { text: words, id: randomId() };
+  const entry = messageEntry(said, you(), { own: true, status: "sending" });
   underway.set(said.id, entry);
   if (underway.size > LISTED) underway.delete(/** @type {string} */ (underway.keys().next().value));
   append(entry);

@@ -6,8 +6,8 @@ import { BackgroundNotifications, List, Toasts, readNotification } from "./notif
 import { Unseen, byId } from "./page.js";
 import { postForm } from "./post.js";
 
-const { channel, apiKey, publishUrl } = byId("main").dataset;
-const arrived = postForm({ channel, apiKey, publishUrl });
+const { channel, ownChannel, staff, apiKey, publishUrl } = byId("main").dataset;
+const arrived = postForm({ channel, ownChannel, apiKey, publishUrl, byStaff: Boolean(staff) });
 const list = new List();
 const toasts = new Toasts();
 const background = new BackgroundNotifications();
@@ -15,10 +15,10 @@ const unseen = new Unseen();
 
 const live = connect();
 showConnection(live);
-const news = live.subscribe(channel);
-news.addEventListener("subscribed", () => {
-  byId("main").dataset.listening = ""; // from now on nothing is missed without a word
-});
+// The public channel is asked for. The user's own one is not: the server begins it by itself, for whom the session knows.
+const awaited = new Set([channel, ...(ownChannel ? [ownChannel] : [])]);
+const news = listen(live.subscribe(channel));
+live.addEventListener("subscription", (/** @type {any} */ { detail }) => listen(detail.subscription));
 
 // The empty list shows the curl line; once it is gone, the form has room for its own where the screen is wide.
 const opensCurl = matchMedia("(min-width: 60rem) and (min-height: 50rem)").matches;
@@ -27,16 +27,24 @@ const openCurl = () => {
 };
 if (opensCurl) news.addEventListener("publication", openCurl, { once: true });
 
-news.addEventListener("publication", (/** @type {any} */ { detail }) => {
-  arrived(detail);
-  const notice = readNotification(detail);
-  list.addNotification(notice);
-  toasts.show(notice);
-  background.show(notice, unseen.add());
-});
-
-news.addEventListener("gap", (/** @type {any} */ { detail }) => list.addGap(detail));
-
 news.addEventListener("error", (/** @type {any} */ { detail }) => {
   byId("empty").textContent = `The server does not let this page listen to ${channel}: ${detail.message}.`;
 });
+
+/** @returns {any} */
+function listen(/** @type {any} */ subscription) {
+  subscription.addEventListener("subscribed", () => {
+    if (subscription.channel === ownChannel) byId("own-heading").hidden = false;
+    awaited.delete(subscription.channel);
+    if (awaited.size === 0) byId("main").dataset.listening = ""; // from now on nothing is missed without a word
+  });
+  subscription.addEventListener("publication", (/** @type {any} */ { detail }) => {
+    arrived(detail);
+    const notice = readNotification(detail);
+    list.addNotification(notice);
+    toasts.show(notice);
+    background.show(notice, unseen.add());
+  });
+  subscription.addEventListener("gap", (/** @type {any} */ { detail }) => list.addGap(detail));
+  return subscription;
+}

@@ -16,7 +16,7 @@ const LEVELS = { info: "Info", success: "Success", warning: "Warning", error: "E
  * @param {import("../../realtime/static/realtime/client.js").Publication} publication
  */
 export function readNotification({ channel, data, event, offset, epoch }) {
-  const common = { channel, event, offset, epoch, at: new Date() };
+  const common = { channel, event, offset, epoch, at: new Date(), own: channel === byId("main").dataset.ownChannel };
   if (!isNotification(data)) return { ...common, level: "data", title: titleOf(data, event), text: "", json: pretty(data) };
   const { title, text = "", level, ...rest } = data;
   const json = Object.keys(rest).length > 0 ? pretty(rest) : "";
@@ -85,13 +85,14 @@ export class List {
 }
 
 function listEntry(/** @type {Notice} */ notice) {
-  const { level, event, offset, epoch } = notice;
-  return make("li", { className: "notification card", data: { level, event, offset, epoch } }, ...body(notice));
+  const { level, event, offset, epoch, channel } = notice;
+  return make("li", { className: "notification card", data: { level, event, offset, epoch, channel } }, ...body(notice));
 }
 
 /** The same in the list and in a toast. */
-function body(/** @type {Notice} */ { level, title, text, json, event, channel, offset, at }) {
+function body(/** @type {Notice} */ { level, title, text, json, event, channel, offset, at, own }) {
   const meta = make("p", { className: "notification-meta" }, make("span", { className: "level-word" }, LEVELS[level] ?? "JSON"));
+  if (own) meta.append(make("span", { className: "own-word" }, icon("lock"), "Only you"));
   if (event && event !== title) meta.append(make("span", { className: "mono event-name" }, event));
   meta.append(make("span", { className: "mono channel-name" }, offset === null ? channel : `${channel} · ${offset}`));
   const content = [

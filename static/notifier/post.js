@@ -6,7 +6,14 @@ const SEEN = 100; // arrivals that are remembered, to tell how long an event too
 
 const FIELDS = "input, textarea";
 
-/** @typedef {{channel: string, publishUrl: string, apiKey: string}} Target */
+/**
+ * @typedef {object} Target
+ * @property {string} channel where everybody listens
+ * @property {string} ownChannel where the user listens; "" for nobody
+ * @property {string} publishUrl
+ * @property {string} apiKey
+ * @property {boolean} byStaff the user may publish by the session
+ */
 
 /** What the server's refusals mean for the person at the form. */
 const ADVICE = /** @type {Record<number, string>} */ ({
@@ -18,6 +25,13 @@ const ADVICE = /** @type {Record<number, string>} */ ({
   504: "Nobody knows whether it was published: the broker did not answer. Look at the list before you post it again.",
 });
 
+/** The same where no key is shown, but the session. */
+const ADVICE_FOR_STAFF = /** @type {Record<number, string>} */ ({
+  ...ADVICE,
+  401: "You are not logged in any more. Log in again.",
+  403: "You may not publish, or this page is too old. Load it again.",
+});
+
 /** Connect the form; the returned function wants to know of every publication that arrives. */
 export function postForm(/** @type {Target} */ target) {
   const form = byId("post-form");
@@ -26,6 +40,7 @@ export function postForm(/** @type {Target} */ target) {
   const shownCurl = () => curl(target, command(form, target));
   const refresh = () => {
     byId("curl").textContent = shownCurl();
+    byId("post-submit").textContent = `Post to ${chosen(form, target)}`;
   };
   form.addEventListener("input", refresh);
   form.addEventListener("submit", (/** @type {SubmitEvent} */ event) => {
@@ -33,8 +48,13 @@ export function postForm(/** @type {Target} */ target) {
     post(form, target, arrivals, fold);
   });
   copies(byId("copy-curl"), shownCurl);
-  byId("empty-curl").textContent = shownCurl();
+  const shownCommand = command(form, target);
+  byId("empty-curl").textContent = curl(target, shownCommand);
   copies(byId("copy-empty-curl"), () => byId("empty-curl").textContent);
+  if (target.ownChannel) {
+    byId("own-curl").textContent = curl(target, { ...shownCommand, channel: target.ownChannel });
+    copies(byId("copy-own-curl"), () => byId("own-curl").textContent);
+  }
   byId("post-submit").disabled = false;
   refresh();
   return (/** @type {any} */ publication) => {
@@ -45,11 +65,16 @@ export function postForm(/** @type {Target} */ target) {
 }
 
 /** The body of the request. */
-function command(/** @type {HTMLFormElement} */ form, /** @type {Target} */ { channel }) {
+function command(/** @type {HTMLFormElement} */ form, /** @type {Target} */ target) {
   const fields = new FormData(form);
+  const channel = chosen(form, target);
   const event = String(fields.get("event")).trim();
   const data = { title: fields.get("title"), text: fields.get("text"), level: fields.get("level") };
   return event ? { channel, event, data } : { channel, data };
+}
+
+function chosen(/** @type {HTMLFormElement} */ form, /** @type {Target} */ { channel }) {
+  return String(new FormData(form).get("channel") ?? channel);
 }
 
 /** A line for a POSIX shell. The key is shown only if the server's own page brought it (`make run`). */
@@ -74,19 +99,19 @@ function quoted(/** @type {string} */ text) {
  * @param {Fold} fold
  */
 async function post(form, target, arrivals, fold) {
-  const key = target.apiKey || byId("api-key").value.trim();
+  const key = target.byStaff ? "" : target.apiKey || byId("api-key").value.trim();
   say("", "");
-  if (!key) return askForKey("Enter the API key first.");
+  if (!key && !target.byStaff) return askForKey("Enter the API key first.");
   byId("post-submit").disabled = true;
   const started = performance.now();
   try {
     const response = await fetch(target.publishUrl, {
       method: "POST",
-      headers: { "X-API-Key": key, "Content-Type": "application/json" },
+      headers: { ...(key ? { "X-API-Key": key } : csrf()), "Content-Type": "application/json" },
       body: JSON.stringify(command(form, target)),
-      credentials: "omit",
+      credentials: key ? "omit" : "same-origin",
     });
-    await tell(response, started, arrivals, fold);
+    await tell(response, started, arrivals, fold, key ? ADVICE : ADVICE_FOR_STAFF);
   } catch {
     say("", "The server did not answer, so nobody knows whether it was published. Look at the list before you post it again.");
   } finally {
@@ -94,17 +119,24 @@ async function post(form, target, arrivals, fold) {
   }
 }
 
+/** What shows that this page, and no other, sends the session's cookie. */
+function csrf() {
+  const field = /** @type {HTMLInputElement | null} */ (document.querySelector("[name=csrfmiddlewaretoken]"));
+  return { "X-CSRFToken": field?.value ?? "" };
+}
+
 /**
  * @param {Response} response
  * @param {number} started
  * @param {Arrivals} arrivals
  * @param {Fold} fold
+ * @param {Record<number, string>} advice
  */
-async function tell(response, started, arrivals, fold) {
+async function tell(response, started, arrivals, fold, advice) {
   const body = await response.json().catch(() => ({}));
-  if (response.status === 401) return askForKey(ADVICE[401]);
+  if (response.status === 401 && advice === ADVICE) return askForKey(advice[401]);
   if (!response.ok) {
-    return say("", ADVICE[response.status] ?? `It was not published: ${body.error?.message ?? `status ${response.status}`}`);
+    return say("", advice[response.status] ?? `It was not published: ${body.error?.message ?? `status ${response.status}`}`);
   }
   const { offset, epoch, nodes } = body.result;
   const where = `number ${offset}, ${nodes === 1 ? "one node listens" : `${nodes} nodes listen`}`;

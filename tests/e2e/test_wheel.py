@@ -35,6 +35,7 @@ FILES = (
     "realtime/brokers/read_position.lua",
     "realtime/py.typed",
     "realtime/management/commands/__init__.py",
+    "realtime/templatetags/realtime.py",
 )
 
 

@@ -60,8 +60,10 @@
  *
  * @typedef {object} Options
  * @property {() => string | Promise<string>} [getToken] asked for a connection token before each connection is made and
- *   before the token expires; "" is nobody. On the service's own pages the session does as well
- * @property {string} [url] default "/connection/websocket" on this origin; relative, http(s) and ws(s) are fine
+ *   before the token expires; "" is nobody. On the service's own pages the session does as well, and on others the
+ *   template tag
+ * @property {string} [url] default what the template tag `{% realtime %}` wrote into the page, otherwise
+ *   "/connection/websocket" on this origin; relative, http(s) and ws(s) are fine
  * @property {new (url: string) => WebSocket} [WebSocket] the constructor, where the platform has none
  * @property {() => number} [random] 0 ≤ x < 1, for the jitter
  * @property {number} [retryFirstMs] reconnect number n waits random(0, min(retryMostMs, retryFirstMs · 2ⁿ))
@@ -351,6 +353,7 @@ export class Connection extends EventTarget {
   #pongs = true;
   /** @type {string | null} why the server is not live */
   #notLive = null;
+  #client = "";
   #outageAt = 0;
   #measuring = false;
   /** @type {object | null} the attempt whose token is being fetched */
@@ -363,7 +366,10 @@ export class Connection extends EventTarget {
   /** @param {Options} [options] */
   constructor(options = {}) {
     super();
-    this.#options = { ...OPTIONS, WebSocket: globalThis.WebSocket, ...options };
+    // Whoever names a server himself shows it no token of the page's.
+    const page = options.url === undefined ? pageOptions() : {};
+    this.#options = { ...OPTIONS, WebSocket: globalThis.WebSocket, ...page, ...options };
+    if (options.url === undefined) this.#options.url = page.url ?? OPTIONS.url;
     this.#url = socketUrl(this.#options.url);
     this.#open();
     globalThis.addEventListener?.("online", this.#onOnline);
@@ -374,6 +380,11 @@ export class Connection extends EventTarget {
   /** The newest state; each change is also a `state` event. */
   get state() {
     return this.#state;
+  }
+
+  /** The id by which others see this connection (`sender.client`); another one after each break, "" without one. */
+  get client() {
+    return this.#client;
   }
 
   /**
@@ -498,6 +509,7 @@ export class Connection extends EventTarget {
     }
     this.#timers.clear("connect");
     this.#connectedAt = performance.now();
+    this.#client = asText(result?.client ?? "");
     this.#pongs = result?.pong !== false;
     const seconds = result?.ping > 0 ? result.ping : DEFAULT_PING_SECONDS;
     this.#silenceMs = seconds * 1000 + this.#options.pingGraceMs;
@@ -657,6 +669,7 @@ export class Connection extends EventTarget {
     this.#timers.clearAll();
     this.#connectedAt = 0;
     this.#notLive = null;
+    this.#client = "";
     this.#measuring = false;
     for (const command of sent) command.lost(true);
     for (const command of unsent) command.lost(false);
@@ -1103,6 +1116,27 @@ export class Connection extends EventTarget {
  */
 export function connect(options) {
   return new Connection(options);
+}
+
+/**
+ * What the template tag `{% realtime %}` wrote into this page.
+ *
+ * @returns {{url?: string, getToken?: () => Promise<string>}}
+ */
+function pageOptions() {
+  // Only a script can say it: markup that somebody smuggled into the page is not asked where tokens go.
+  const element = globalThis.document?.querySelector('script#realtime-config[type="application/json"]');
+  if (!element) return {};
+  const { url, tokenUrl } = asObject(JSON.parse(element.textContent ?? ""));
+  return tokenUrl ? { url, getToken: () => pageToken(tokenUrl) } : { url };
+}
+
+/** @returns {Promise<string>} a token for the user of this page; "" when nobody is logged in any more */
+async function pageToken(/** @type {string} */ tokenUrl) {
+  const answer = await fetch(tokenUrl, { headers: { Accept: "application/json" }, mode: "same-origin", cache: "no-store" });
+  if (answer.status === 403) return "";
+  if (!answer.ok) throw new Error(`no token: status ${answer.status}`);
+  return (await answer.json()).token;
 }
 
 /** Timers by name, so that none is started twice and none is left behind. */
