@@ -125,6 +125,11 @@ SECURE_HSTS_INCLUDE_SUBDOMAINS = ENVIRONMENT.https
 SECURE_HSTS_PRELOAD = ENVIRONMENT.https
 CSRF_COOKIE_SECURE = SESSION_COOKIE_SECURE = ENVIRONMENT.https
 CSRF_COOKIE_HTTPONLY = True
+CSRF_COOKIE_SAMESITE = SESSION_COOKIE_SAMESITE = "Lax"
+if ENVIRONMENT.https:
+    # A neighbour under the same domain, or plain HTTP, cannot set these (RFC 6265bis §4.1.3.2).
+    CSRF_COOKIE_NAME = "__Host-csrftoken"
+    SESSION_COOKIE_NAME = "__Host-sessionid"
 X_FRAME_OPTIONS = "DENY"
 # The name and form that Django 6.0 gave it; 5.2 has no such setting, our middleware reads it.
 SECURE_CSP = {
@@ -138,6 +143,9 @@ SECURE_CSP = {
     "form-action": ["'self'"],
     "base-uri": ["'none'"],
     "frame-ancestors": ["'none'"],
+    # No script may turn text into markup or code, not even by a mistake of ours.
+    "require-trusted-types-for": ["'script'"],
+    "trusted-types": ["'none'"],
 }
 
 LOGGING = logging_settings(for_people=stderr_is_terminal())

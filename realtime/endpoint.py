@@ -12,7 +12,7 @@ from typing import Any
 
 from realtime import health, wiring
 from realtime.api import Admitted, Take, Task, Tell, admitted, respond
-from realtime.api.answers import Response, failure
+from realtime.api.answers import HEADERS, Response, failure
 from realtime.api.head import Request, RequestTimeout, body_limit
 from realtime.auth import has_session
 from realtime.errors import RealtimeError, RequestError, TooLarge
@@ -26,11 +26,7 @@ App = Callable[[Scope, Receive, Send], Awaitable[None]]
 BODY_SECONDS = (
     10.0  # until a body must be here; nginx's client_body_timeout is 60 between two reads
 )
-BASE = [
-    (b"content-type", b"application/json"),
-    (b"cache-control", b"no-store"),
-    (b"x-content-type-options", b"nosniff"),
-]
+BASE = [(name.lower().encode(), value.encode()) for name, value in HEADERS.items()]
 
 
 class HttpEndpoint:

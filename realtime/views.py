@@ -12,7 +12,7 @@ from django.views.decorators.csrf import csrf_exempt
 
 from realtime import health, wiring
 from realtime.api import Access, Admitted, Take, Task, Tell, admitted, respond
-from realtime.api.answers import Response, failure
+from realtime.api.answers import HEADERS, Response, failure
 from realtime.api.head import Request, RequestTimeout, body_limit
 from realtime.auth import has_session
 from realtime.errors import RealtimeError, RequestError
@@ -101,11 +101,8 @@ async def readyz(request: HttpRequest) -> HttpResponse:
 
 def _http(response: Response) -> HttpResponse:
     headers = {
+        **HEADERS,
         **response.headers,
         "Content-Length": str(len(response.body)),  # hosts without CommonMiddleware send chunks
-        "Cache-Control": "no-store",
-        "X-Content-Type-Options": "nosniff",
     }
-    return HttpResponse(
-        response.body, status=response.status, content_type="application/json", headers=headers
-    )
+    return HttpResponse(response.body, status=response.status, headers=headers)

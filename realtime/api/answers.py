@@ -30,6 +30,16 @@ class Response(NamedTuple):
     headers: Mapping[str, str]
 
 
+HEADERS = {
+    "Content-Type": "application/json",
+    "Cache-Control": "no-store",
+    # If a browser is led here: it is data, no page, and nothing for pages of other sites.
+    "X-Content-Type-Options": "nosniff",
+    "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
+    "Cross-Origin-Resource-Policy": "same-origin",
+}
+"""Of every answer; `Response.headers` has what the one has beside them."""
+
 STATUSES: dict[str, tuple[int, int]] = {
     "bad_request": (400, 107),
     "invalid_json": (400, 107),
