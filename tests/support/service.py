@@ -47,6 +47,13 @@ needs_proc = pytest.mark.skipif(
 )
 
 
+def _is_worker(command: Path) -> bool:
+    try:
+        return b"notifier.server" in command.read_bytes()
+    except OSError:  # it has ended
+        return False
+
+
 class Service:
     """One server process; `log` is all that it has printed."""
 
@@ -152,8 +159,10 @@ class Service:
         """The process that serves: the only worker of the launcher, or this one (`needs_proc`)."""
         if self.server != DEPLOYED:
             return self.pid
-        [child] = Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text().split()
-        return int(child)
+        children = Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text().split()
+        # Beside it there may be the one that prepares the database, for a moment.
+        [worker] = [pid for pid in children if _is_worker(Path(f"/proc/{pid}/cmdline"))]
+        return int(worker)
 
     @property
     def resident_bytes(self) -> int:
