@@ -27,7 +27,8 @@ from tests.support.raw import (
     request,
     status_of,
 )
-from tests.support.service import KEY, needs_proc
+from tests.support.redis_server import RedisServer
+from tests.support.service import DEPLOYED, KEY, Service, needs_proc
 from tests.threats.conftest import Target, Watched, resident_bytes
 
 Attach = Callable[..., Awaitable[Client]]
@@ -236,8 +237,11 @@ async def test_pings_without_number(target: Target, watched: Watched) -> None:
 FORGED = '\r\n{"level": "error", "message": "FORGED"}\r\n\x1b[31m\u2028\x85'
 
 
-async def test_a_name_forges_a_line_of_the_log(target: Target, attach: Attach) -> None:
+async def test_a_name_forges_a_line_of_the_log(
+    redis_server: RedisServer, serve: Callable[..., Service], attach: Attach
+) -> None:
     """Every line is one JSON object, whatever was in channels, headers, paths and origins."""
+    target = await asyncio.to_thread(serve, redis_server.url, DEPLOYED)
     lines = len(target.log.splitlines())
     quoted = "".join(f"%{byte:02x}" for byte in FORGED.encode())
     client = await attach(target)

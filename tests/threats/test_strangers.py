@@ -172,7 +172,7 @@ def test_a_form_on_another_site_publishes(target: Target, kind: str, key: dict[s
         answer = httpx.post(
             f"{target.http}/api/publish", content=json.dumps(BODIES["publish"]), headers=given | key
         )
-    assert answer.status_code == (415 if key else 401)
+    assert answer.status_code in {401, 403, 415}
     assert not [command for command in told if "stolen" in command]
 
 
