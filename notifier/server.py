@@ -22,6 +22,8 @@ from typing import Any
 
 import uvicorn
 
+from notifier.counting import Config
+from notifier.http import HttpProtocol
 from notifier.websocket import WebSocketProtocol
 
 logger = logging.getLogger("notifier.server")
@@ -142,12 +144,14 @@ class Server(uvicorn.Server):
             logger.warning("draining took longer than %.0f s; the rest is cut off", DRAIN_SECONDS)
 
 
-def server_config(app: Any) -> uvicorn.Config:
-    """Return how uvicorn serves ``app``."""
-    return uvicorn.Config(
+def server_config(app: Any, reached: Callable[[str], None]) -> uvicorn.Config:
+    """Return how uvicorn serves ``app``; ``reached`` is told the names of limits."""
+    return Config(
         app,
+        reached=reached,
         interface="asgi3",
         lifespan="on",
+        http=HttpProtocol,
         # Ours also takes ready frames; the other two of uvicorn's are deprecated or slower.
         ws=WebSocketProtocol,
         ws_max_size=WEBSOCKET_FRAME_BYTES,
@@ -260,11 +264,11 @@ def main(arguments: list[str] | None = None) -> int:
 
     # Imported here: they need Django's settings, the launcher and its tests need the rest.
     from notifier.asgi import application
-    from realtime.wiring import drain
+    from realtime.wiring import drain, limit_reached
 
     notice = LeavingNotice(application)
     server = Server(
-        server_config(notice),
+        server_config(notice, limit_reached),
         stand_down=notice.leave,
         drain=drain,
         linger_seconds=options.linger,

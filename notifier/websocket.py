@@ -2,7 +2,8 @@
 
 A frame for a thousand connections is made once, by the hub, and written a thousand times: what
 uvicorn would do for each of them (an ASGI message, a frame object, its serialisation) costs more
-than the system call (ADR-0014). The back-pressure is uvicorn's own.
+than the system call (ADR-0014). The back-pressure is uvicorn's own, and reaches the parser: what
+the app has not taken is not parsed. What never passes the app is counted here.
 """
 
 from __future__ import annotations
@@ -10,10 +11,23 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Protocol
 
+from uvicorn._types import ASGIReceiveEvent
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from websockets.protocol import State
 
+from notifier.counting import counted
+from realtime.limits import Bucket, Rate
+
 EXTENSION = "realtime.wire"  # where realtime.driver looks for it
+
+SLICE_BYTES = 4096
+"""Parsed at once. asyncio reads up to 256 KiB: 40,000 frames, which took a third of a second."""
+CONTROL_FRAMES = Rate(50, 100)
+"""Pings and pongs of RFC 6455, which our clients do not need and browsers cannot even send."""
+FRAGMENTS_LIMIT = 64
+"""Of one message (ws had no limit: CVE-2026-48779); 80 KiB in pieces of 4 KiB are 20."""
+FLOOD = (3013, "too many requests")
+TOO_MANY_FRAGMENTS = (1009, "too many fragments")
 
 
 class WireUser(Protocol):
@@ -31,6 +45,9 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
 
     user: WireUser | None = None
     """Who writes ready frames; none before the app has accepted, and where it is another app."""
+
+    _rest = b""  # read, but not parsed: the app has not taken yet what came before
+    _control: Bucket | None = None  # hardly anybody sends control frames
 
     def handle_connect(self, event: Any) -> None:
         """Let a handshake begin; the app's task has not run yet when this returns."""
@@ -53,6 +70,7 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The client has gone."""
+        self._rest = b""
         super().connection_lost(exc)
         self._lose()
 
@@ -67,7 +85,31 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
             user.lost()
 
     def data_received(self, data: bytes) -> None:
-        """Take bytes from the client.
+        """Take bytes from the client, in slices, as far as the app takes what is in them."""
+        if not self._rest and len(data) <= SLICE_BYTES:
+            self._parse(data)
+        else:
+            self._rest += data
+            self._parse_rest()
+
+    def _parse_rest(self) -> None:
+        if self.close_sent and len(self._rest) > SLICE_BYTES:
+            # The client's answer to our close stands behind all that; nobody is heard out so long.
+            self._rest = b""
+            self.transport.close()
+        while self._rest and not self.read_paused and not self.transport.is_closing():
+            data, self._rest = self._rest[:SLICE_BYTES], self._rest[SLICE_BYTES:]
+            self._parse(data)
+
+    async def receive(self) -> ASGIReceiveEvent:
+        """Hand an event to the app, and go on with what was read."""
+        event = await super().receive()
+        if self._rest and not self.read_paused:
+            self._parse_rest()
+        return event
+
+    def _parse(self, data: bytes) -> None:
+        """Parse and handle some bytes.
 
         Where the handshake is none (too many headers, a line too long) the stock class neither
         answers nor hangs up: the connection stayed for ever, and failed at the next byte.
@@ -87,6 +129,42 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
         await super().send(message)
         if message["type"] == "websocket.http.response.body":
             self.handshake_complete = True
+
+    def handle_ping(self) -> None:
+        """Answer a ping, if there are not too many."""
+        if self._may_control():
+            super().handle_ping()
+
+    def handle_pong(self, event: Any) -> None:
+        """Take a pong; one that nobody asked for costs as much as a ping."""
+        if self._may_control():
+            super().handle_pong(event)
+
+    def handle_cont(self, event: Any) -> None:
+        """Take one more piece of a message; an empty one costs as much as a full one."""
+        if len(self.frames) < FRAGMENTS_LIMIT:
+            super().handle_cont(event)
+        else:
+            self._flood("websocket_fragments", *TOO_MANY_FRAGMENTS)
+
+    def _may_control(self) -> bool:
+        if self._control is None:
+            self._control = Bucket(CONTROL_FRAMES)
+        if self._control.take(self.loop.time()):
+            return True
+        self._flood("websocket_control_frames", *FLOOD)
+        return False
+
+    def _flood(self, limit: str, code: int, reason: str) -> None:
+        """End the connection, once."""
+        if self.close_sent or self.transport.is_closing():
+            return
+        counted(self.config, limit)
+        if not self.handshake_complete:
+            self.transport.abort()
+            return
+        self.conn.send_close(code, reason)
+        self.handle_parser_exception()
 
     def send_receive_event_to_app(self) -> None:
         """Hand a message to the app; stop reading when a second one waits.

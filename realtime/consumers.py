@@ -19,6 +19,7 @@ from realtime.codes import SERVER_ERROR
 from realtime.conversation import Conversation
 from realtime.driver import WIRE
 from realtime.errors import Forbidden
+from realtime.heads import flaw_of
 from realtime.hub import Hub
 from realtime.identity import ANONYMOUS, Identity
 from realtime.limits import address_of
@@ -51,6 +52,11 @@ class RealtimeConsumer(AsyncConsumer):  # type: ignore[misc]  # Channels has no 
     async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
         """Serve the connection until either side ends it (ASGI 3)."""
         await receive()  # websocket.connect
+        if (flaw := flaw_of(scope["headers"])) is not None:
+            if flaw.limit:
+                wiring.limit_reached(flaw.limit)
+            await _turn_away(scope, send, flaw.status, flaw.reason.encode() + b"\n")
+            return
         hub = wiring.node().running_hub()
         with hub.place(address_of(scope.get("client"))) as limit:
             if limit is None:
@@ -95,7 +101,9 @@ async def _turn_away(
     if "websocket.http.response" not in scope.get("extensions", {}):
         await send({"type": "websocket.close"})
         return
-    headers = [(b"content-type", b"text/plain"), (b"retry-after", RETRY_SECONDS)]
+    headers = [(b"content-type", b"text/plain")]
+    if status in (429, 503):
+        headers.append((b"retry-after", RETRY_SECONDS))
     await send({"type": "websocket.http.response.start", "status": status, "headers": headers})
     await send({"type": "websocket.http.response.body", "body": reason})
 

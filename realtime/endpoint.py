@@ -16,6 +16,7 @@ from realtime.api.answers import HEADERS, Response, failure
 from realtime.api.head import Request, RequestTimeout, body_limit
 from realtime.auth import has_session
 from realtime.errors import RealtimeError, RequestError, TooLarge
+from realtime.heads import Flaw, flaw_of
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -39,7 +40,9 @@ class HttpEndpoint:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request (ASGI 3)."""
         path: str = scope["path"]
-        if path.startswith("/api/"):
+        if scope["type"] == "http" and (flaw := flaw_of(scope["headers"])) is not None:
+            await _send(send, _flawed(flaw))
+        elif path.startswith("/api/"):
             headers = _headers(scope)
             if b"x-api-key" not in headers and has_session(headers.get(b"cookie", "")):
                 await self._hand_on(scope, receive, send)
@@ -81,6 +84,12 @@ def _headers(scope: Scope) -> dict[bytes, str]:
         text = value.decode("latin-1")
         headers[name] = f"{headers[name]},{text}" if name in headers else text
     return headers
+
+
+def _flawed(flaw: Flaw) -> Response:
+    if flaw.limit:
+        wiring.limit_reached(flaw.limit)
+    return Response(flaw.status, f'{{"error":"{flaw.reason}"}}\n'.encode(), {"Connection": "close"})
 
 
 def _head(scope: Scope, headers: dict[bytes, str]) -> Request:

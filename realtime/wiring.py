@@ -228,6 +228,11 @@ async def aclose() -> None:
         await ending.aclose()
 
 
+def limit_reached(name: str) -> None:
+    """Count, in the running event loop, that a limit of the server was reached."""
+    node().hub.reached.count(name)
+
+
 async def drain(seconds: float) -> None:
     """Take leave of all connections of the running event loop, spread over up to ``seconds``."""
     ending = _nodes.get(asyncio.get_running_loop())

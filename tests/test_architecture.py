@@ -17,7 +17,7 @@ ROOT = Path(__file__).parent.parent
 
 RULES = {
     "errors", "codes", "names", "namespaces", "publication", "envelope", "gaps", "outbox", "flow",
-    "frames", "tally", "limits",
+    "frames", "tally", "heads", "limits",
     "identity", "tokens", "jwks", "control", "registry", "connection", "canary", "origins",
     "outage", "tracker", "protocols", "keys",
 }  # fmt: skip
@@ -35,6 +35,7 @@ LIBRARIES_OF_RULES = {"msgspec", "jwt", "cryptography"}
 PUBLIC_TO_SERVICES = {
     "realtime.endpoint",
     "realtime.errors",
+    "realtime.limits",
     "realtime.jwks",
     "realtime.keys",
     "realtime.namespaces",
@@ -42,6 +43,7 @@ PUBLIC_TO_SERVICES = {
     "realtime.routing",
     "realtime.urls",
     "realtime.wiring.drain",
+    "realtime.wiring.limit_reached",
 }
 
 RING_0 = (

@@ -47,7 +47,7 @@ def test_the_three_ways_to_publish_take_the_same(name):
         ("realtime.routing", ["lifespan", "websocket_urlpatterns"]),
         ("realtime.urls", ["urlpatterns"]),
         ("realtime.endpoint", ["HttpEndpoint"]),
-        ("realtime.wiring", ["drain"]),
+        ("realtime.wiring", ["drain", "limit_reached"]),
     ],
 )
 def test_what_hosts_and_services_mount(module, names):

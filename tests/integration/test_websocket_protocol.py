@@ -11,7 +11,7 @@ import websockets
 from uvicorn.config import Config
 from uvicorn.server import ServerState
 
-from notifier.websocket import WebSocketProtocol
+from notifier.websocket import SLICE_BYTES, WebSocketProtocol
 from tests.support.client import Client
 from tests.support.eventually import eventually
 from tests.support.redis_server import RedisServer
@@ -75,7 +75,7 @@ async def test_what_the_app_does_not_take_is_not_read(host: Host, address: tuple
         [protocol] = host.protocols
         await eventually(lambda: client.transport.get_write_buffer_size() > READ_BYTES // 8)
         assert protocol.read_paused
-        assert 1 < protocol.queue.qsize() <= 2 + READ_BYTES // len(words[0])
+        assert 1 < protocol.queue.qsize() <= 2 + SLICE_BYTES // len(words[0])
         assert not saying.done()
         host.taking.set()
         await asyncio.wait_for(saying, 20)

@@ -56,7 +56,7 @@ async def running(linger_seconds: float) -> AsyncIterator[Leaving]:
     listener = listening_socket("127.0.0.1", 0)
     leaving.address = listener.getsockname()
     leaving.server = Server(
-        server_config(app),
+        server_config(app, lambda name: None),
         stand_down=leaving.standing_down.set,
         drain=leaving.drain,
         linger_seconds=linger_seconds,
@@ -127,7 +127,7 @@ async def test_without_its_launcher_it_does_not_linger():
 
 
 def test_the_transport_takes_larger_frames_than_the_protocol_so_that_ours_speaks_first():
-    config = server_config(app)
+    config = server_config(app, lambda name: None)
     assert config.ws_max_size == 128 * 1024
     assert config.ws_ping_interval is None
     assert not config.ws_per_message_deflate
@@ -136,7 +136,9 @@ def test_the_transport_takes_larger_frames_than_the_protocol_so_that_ours_speaks
 def test_a_second_signal_ends_it_at_once(monkeypatch):
     codes: list[int] = []
     monkeypatch.setattr("notifier.server.os._exit", codes.append)
-    server = Server(server_config(app), stand_down=lambda: None, drain=asyncio.sleep)
+    server = Server(
+        server_config(app, lambda name: None), stand_down=lambda: None, drain=asyncio.sleep
+    )
     server.handle_exit(signal.SIGTERM, None)
     assert codes == []
     server.handle_exit(signal.SIGTERM, None)

@@ -1,0 +1,37 @@
+"""What no head of a request may be, whoever reads it afterwards.
+
+Servers disagree about headers that come twice: one takes the first, another the last, a third joins
+them. A proxy that checks one and an app that obeys the other are a way in (RFC 9112 §11).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+HEADERS_LIMIT = 100
+"""As in nginx and Apache."""
+SINGLE = {
+    b"host", b"origin", b"authorization", b"cookie", b"x-api-key", b"content-length",
+}  # fmt: skip
+"""Who speaks, where from, to whom, and how much. Cookie: RFC 6265 §5.4, one header."""
+
+
+class Flaw(NamedTuple):
+    """Why a request is not looked at any further."""
+
+    status: int
+    reason: str
+    limit: str = ""
+    """The limit that was reached, if that is why."""
+
+
+def flaw_of(headers: Iterable[tuple[bytes, bytes]]) -> Flaw | None:
+    """Return what is wrong with the headers of an ASGI scope, whose names are in lower case."""
+    names = [name for name, _ in headers]
+    if len(names) > HEADERS_LIMIT:
+        return Flaw(431, f"more than {HEADERS_LIMIT} headers", "request_headers")
+    if len(set(names)) == len(names):
+        return None
+    twice = sorted(name.decode() for name in SINGLE if names.count(name) > 1)
+    return Flaw(400, f"more than one {', '.join(twice)}") if twice else None

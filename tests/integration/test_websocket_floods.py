@@ -1,0 +1,111 @@
+"""Floods below the protocol, which no application ever sees: they are counted, and ended."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from notifier.websocket import CONTROL_FRAMES, FRAGMENTS_LIMIT
+from tests.support.eventually import eventually_sync
+from tests.support.raw import Raw, frame, handshake, status_of
+from tests.support.redis_server import RedisServer
+from tests.support.service import DEPLOYED, Service
+
+CONT, TEXT, PING, PONG = 0, 1, 9, 10
+CONNECT = b'{"id":1,"connect":{}}'
+
+
+@pytest.fixture(scope="module")
+def service(redis_server: RedisServer) -> Iterator[Service]:
+    service = Service(redis_server.url, DEPLOYED, NOTIFIER_LIMITS='{"ping_seconds": 3600}').start()
+    yield service
+    log = service.log
+    service.stop()
+    assert "Traceback" not in log, log
+
+
+@pytest.fixture
+def peer(service: Service) -> Iterator[Raw]:
+    with Raw(service.port).upgraded() as peer:
+        peer.send(frame(TEXT, CONNECT))
+        assert b'"connect"' in next(peer.frames()).payload
+        yield peer
+
+
+def is_told(service: Service, limit: str) -> None:
+    eventually_sync(lambda: f"the limit {limit} was reached" in service.log)
+
+
+@pytest.mark.parametrize("opcode", [PING, PONG], ids=["pings", "pongs"])
+def test_control_frames_without_number_end_the_connection(
+    service: Service, peer: Raw, opcode: int
+) -> None:
+    peer.send(frame(opcode, b"x") * 5000)
+    answers = list(peer.frames())
+    assert answers[-1].close_code == 3013
+    assert len(answers) <= CONTROL_FRAMES.burst + 700, "no more than one slice is answered"
+    is_told(service, "websocket_control_frames")
+
+
+def test_a_few_control_frames_harm_nobody(peer: Raw) -> None:
+    peer.send(frame(PING, b"x") * 50 + frame(TEXT, b'{"id":2,"ping":{}}'))
+    frames = peer.frames()
+    assert [next(frames).opcode for _ in range(50)] == [PONG] * 50
+    assert next(frames).payload == b'{"id":2,"ping":{}}'
+
+
+@pytest.mark.parametrize("piece", [b"", b" "], ids=["empty", "of one byte"])
+def test_a_message_of_fragments_without_number_ends_the_connection(
+    service: Service, peer: Raw, piece: bytes
+) -> None:
+    """An empty one cost a place in a list that had no end, and never counted as a byte."""
+    peer.send(frame(TEXT, b"{", fin=False) + frame(CONT, piece, fin=False) * 10_000)
+    assert peer.closed() == 1009
+    is_told(service, "websocket_fragments")
+
+
+def test_a_message_of_as_many_fragments_as_may_be_is_read(peer: Raw) -> None:
+    pieces = [b'{"id":2,"ping":{}', *[b" "] * (FRAGMENTS_LIMIT - 2), b"}"]
+    last = len(pieces) - 1
+    for number, piece in enumerate(pieces):
+        peer.send(frame(CONT if number else TEXT, piece, fin=number == last))
+    assert next(peer.frames()).payload == b'{"id":2,"ping":{}}'
+
+
+def test_a_flood_of_tiny_frames_is_ended_by_the_app_that_counts_them(peer: Raw) -> None:
+    peer.send(frame(TEXT, b"{}") * 50_000)
+    assert peer.closed() == 3013
+
+
+def test_control_frames_before_the_handshake_is_over_harm_nobody(service: Service) -> None:
+    for _ in range(5):
+        with Raw(service.port).send(handshake() + frame(PING) * 20_000) as peer:
+            assert status_of(peer.head()) == 101
+    with Raw(service.port).upgraded() as peer:
+        peer.send(frame(TEXT, CONNECT))
+        assert b'"connect"' in next(peer.frames()).payload
+
+
+def test_headers_that_decide_may_not_come_twice(service: Service) -> None:
+    for line in ("Host: b", "Cookie: a=b\r\nCookie: c=d", "Authorization: a\r\nAuthorization: b"):
+        with Raw(service.port).send(handshake(*line.split("\r\n"))) as peer:
+            assert status_of(peer.head()) == 400
+        both = f"GET /livez HTTP/1.1\r\nHost: a\r\n{line}\r\n\r\n".encode()
+        with Raw(service.port).send(both) as peer:
+            assert status_of(peer.head()) == 400
+
+
+def test_a_handshake_has_a_number_of_headers(service: Service) -> None:
+    with Raw(service.port).send(handshake(*["X-A: b"] * 100)) as peer:
+        assert status_of(peer.head()) == 431
+    is_told(service, "request_headers")
+
+
+def test_who_says_nothing_to_the_service_is_let_go(service: Service) -> None:
+    """The real deadline, on the real server; what else it does, test_http_protocol knows."""
+    with Raw(service.port, seconds=15) as silent, Raw(service.port, seconds=15) as half:
+        half.send(b"GET / HTTP/1.1\r\nHost: a\r\n")
+        assert silent.rest() == b""
+        assert status_of(half.rest()) == 408
+    is_told(service, "request_head_seconds")
