@@ -33,6 +33,7 @@ WORKERS_AT_MOST = 256
 # The settings of the app that are whole numbers; a test compares.
 LIMITS = frozenset(
     {
+        "channel_characters",
         "channels_per_connection",
         "commands_burst",
         "commands_per_second",
@@ -40,10 +41,13 @@ LIMITS = frozenset(
         "connections",
         "connections_per_address",
         "connections_per_user",
+        "data_bytes",
+        "data_depth",
         "outbox_bytes",
         "ping_seconds",
         "publications_burst",
         "publications_per_second",
+        "tags",
         "token_grace_seconds",
         "window_bytes",
     }

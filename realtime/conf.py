@@ -21,8 +21,9 @@ from realtime.jwks import keys_of_set
 from realtime.jwks_file import JwksFile
 from realtime.keyring import path_of
 from realtime.keys import keys_of
-from realtime.names import is_namespace
+from realtime.names import CHANNEL_LIMIT, is_namespace
 from realtime.namespaces import Namespaces
+from realtime.publication import DATA_LIMIT, DEPTH_LIMIT, TAGS_LIMIT
 from realtime.tokens import key_of
 
 PREFIX = "REALTIME_"
@@ -95,6 +96,14 @@ class Settings:
     """Of one connection, in the long run. Pusher 10."""
     publications_burst: int = 50
     """Of one connection, at once."""
+    channel_characters: int = CHANNEL_LIMIT
+    """Of a channel's name. Centrifugo 255, Pusher 164."""
+    data_bytes: int = DATA_LIMIT
+    """Of a publication's data as compact JSON. Centrifugo 64 KiB, Pusher 10 KB."""
+    data_depth: int = DEPTH_LIMIT
+    """How deep a publication's data may be nested; what people send has 4 or 5."""
+    tags: int = TAGS_LIMIT
+    """Of one publication."""
     connect_seconds: int = 5
     """What a connection has to introduce itself. Centrifugo 10, NATS 2."""
 
@@ -136,6 +145,10 @@ _RANGES: dict[str, tuple[float, float]] = {
     "publications_per_second": (1, 1_000_000),
     "publications_burst": (1, 1_000_000),
     "connect_seconds": (1, 3600),
+    "channel_characters": (16, CHANNEL_LIMIT),
+    "data_bytes": (1024, DATA_LIMIT),
+    "data_depth": (1, DEPTH_LIMIT),
+    "tags": (0, TAGS_LIMIT),
 }
 
 

@@ -335,7 +335,10 @@ class Connection:
             return self._refuse(command.id, PERMISSION_DENIED)
         try:
             publication = Publication.of(
-                command.channel, decoded(command.data), info=self._client_info()
+                command.channel,
+                decoded(command.data),
+                info=self._client_info(),
+                sizes=self._namespaces.sizes,
             )
         except RequestError as error:
             return self._refuse(command.id, BAD_COMMAND._replace(message=str(error)))

@@ -14,7 +14,8 @@ from typing import Any
 
 from realtime.errors import ConfigurationError, InvalidName
 from realtime.identity import ANONYMOUS, Grant, Identity
-from realtime.names import is_namespace, namespace_of, personal_channel, users_of
+from realtime.names import CHANNEL_LIMIT, is_namespace, namespace_of, personal_channel, users_of
+from realtime.publication import LARGEST, Sizes
 
 
 class Overflow(StrEnum):
@@ -48,13 +49,20 @@ class Namespaces:
     """All namespaces of a node, and the permission rule over them."""
 
     def __init__(
-        self, configured: Mapping[str, Mapping[str, object]], *, personal: str | None = None
+        self,
+        configured: Mapping[str, Mapping[str, object]],
+        *,
+        personal: str | None = None,
+        channel_characters: int = CHANNEL_LIMIT,
+        sizes: Sizes = LARGEST,
     ) -> None:
         """Read the configuration.
 
         Args:
             configured: Options by name, added to the built-in ones.
             personal: The namespace of the channels that users listen to by themselves, if they do.
+            channel_characters: A channel whose name is longer is in no namespace.
+            sizes: What a publication may hold, wherever it is published.
 
         Raises:
             ConfigurationError: A name or option that does not exist, or a value of the wrong type.
@@ -63,6 +71,8 @@ class Namespaces:
         for name, options in configured.items():
             self._by_name[name] = _namespace(name, options)
         self._personal = personal
+        self._channel_characters = channel_characters
+        self.sizes = sizes
 
     def served(self, identity: Identity) -> list[str]:
         """Return the channels that a client listens to without asking: its own, and its token's."""
@@ -74,6 +84,8 @@ class Namespaces:
 
     def get(self, channel: str) -> Namespace | None:
         """Return the namespace of the channel, or None where it is not configured."""
+        if len(channel) > self._channel_characters:
+            return None
         return self._by_name.get(namespace_of(channel))
 
     def items(self) -> Iterable[tuple[str, Namespace]]:
@@ -87,6 +99,8 @@ class Namespaces:
             InvalidName: The namespace is not configured.
         """
         namespace = self.get(channel)
+        if len(channel) > self._channel_characters:
+            raise InvalidName("channel", channel, f"at most {self._channel_characters} characters")
         if namespace is None:
             name = namespace_of(channel)
             raise InvalidName("channel", channel, f"there is no namespace {name!r}")

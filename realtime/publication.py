@@ -27,6 +27,17 @@ TAG_VALUE_LIMIT = 256  # characters
 EVENT_TAG = "event"
 
 
+class Sizes(NamedTuple):
+    """What one publication may hold. A site may allow less, never more."""
+
+    data_bytes: int = DATA_LIMIT
+    depth: int = DEPTH_LIMIT
+    tags: int = TAGS_LIMIT
+
+
+LARGEST = Sizes()
+
+
 @dataclass(frozen=True, slots=True)
 class Publication:
     """One valid publication; make it with `Publication.of`."""
@@ -46,6 +57,7 @@ class Publication:
         tags: object = None,
         idempotency_key: object = None,
         info: bytes = b"",
+        sizes: Sizes = LARGEST,
     ) -> Publication:
         """Check everything and encode it.
 
@@ -54,9 +66,10 @@ class Publication:
             data: Any JSON value as Python objects; dates, UUIDs and Decimals are written as
                 strings.
             event: The event's name; delivered as the tag ``event``.
-            tags: At most 16 names with string values.
+            tags: Names with string values.
             idempotency_key: The same key with the same content is published once in five minutes.
             info: Who says it, if a client does: `client_info`, never what anybody sent.
+            sizes: What it may hold.
 
         Raises:
             InvalidName: channel, event, a tag or the idempotency key breaks its rule.
@@ -65,8 +78,8 @@ class Publication:
         """
         name = checked_channel(channel)
         body = _Body(
-            data=msgspec.Raw(encoded(data)),
-            tags=_all_tags(event, tags),
+            data=msgspec.Raw(encoded(data, limit=sizes.data_bytes, depth=sizes.depth)),
+            tags=_all_tags(event, tags, sizes.tags),
             info=msgspec.Raw(info) if info else None,
         )
         key = None if idempotency_key is None else checked_idempotency_key(idempotency_key)
@@ -115,7 +128,9 @@ def decoded(raw: bytes) -> object:
         raise InvalidData(f"nested deeper than {DEPTH_LIMIT} levels") from error
 
 
-def encoded(value: object, field: str = "data", limit: int = DATA_LIMIT) -> bytes:
+def encoded(
+    value: object, field: str = "data", limit: int = DATA_LIMIT, depth: int = DEPTH_LIMIT
+) -> bytes:
     """Return a value as compact JSON that everybody can read, on one line.
 
     Raises:
@@ -126,9 +141,9 @@ def encoded(value: object, field: str = "data", limit: int = DATA_LIMIT) -> byte
         text = _encoder.encode(value)
         if len(text) > limit:
             raise TooLarge(field, len(text), limit)
-        _refuse_what_json_hides(value, text)
+        _refuse_what_json_hides(value, text, depth)
     except RecursionError as error:
-        raise InvalidData(f"nested deeper than {DEPTH_LIMIT} levels", field=field) from error
+        raise InvalidData(f"nested deeper than {depth} levels", field=field) from error
     except UnicodeEncodeError as error:
         raise InvalidData(
             "a string has a lone surrogate, which is not Unicode text", field=field
@@ -167,21 +182,21 @@ _encoder = msgspec.json.Encoder(enc_hook=_plain)
 _scan = msgspec.json.Decoder(msgspec.Raw).decode
 
 
-def _refuse_what_json_hides(data: object, encoded: bytes) -> None:
+def _refuse_what_json_hides(data: object, encoded: bytes, depth: int) -> None:
     """Walk the data, but only where its bytes show that there may be something to find.
 
     msgspec writes NaN as ``null``, and brackets are counted inside strings too; both only cost a
     needless walk. What it copies unread, `msgspec.Raw`, shows when the bytes are scanned.
     """
-    deep = encoded.count(b"[") + encoded.count(b"{") > DEPTH_LIMIT
+    deep = encoded.count(b"[") + encoded.count(b"{") > depth
     if deep or b"null" in encoded:
-        _walk(msgspec.to_builtins(data, enc_hook=_plain), DEPTH_LIMIT)
+        _walk(msgspec.to_builtins(data, enc_hook=_plain), depth, depth)
     if b"\n" in encoded:
         raise ValueError("msgspec.Raw must be one line")
     _scan(encoded.decode())
 
 
-def _walk(value: object, levels: int) -> None:
+def _walk(value: object, levels: int, depth: int) -> None:
     if isinstance(value, float) and not math.isfinite(value):
         raise ValueError("NaN and infinity are not JSON (RFC 8259 §6)")
     if isinstance(value, dict):
@@ -191,13 +206,13 @@ def _walk(value: object, levels: int) -> None:
     else:
         return
     if levels == 0:
-        raise ValueError(f"nested deeper than {DEPTH_LIMIT} levels")
+        raise ValueError(f"nested deeper than {depth} levels")
     for child in children:
-        _walk(child, levels - 1)
+        _walk(child, levels - 1, depth)
 
 
-def _all_tags(event: object, tags: object) -> dict[str, str] | None:
-    checked = {} if tags is None else _checked_tags(tags)
+def _all_tags(event: object, tags: object, limit: int) -> dict[str, str] | None:
+    checked = {} if tags is None else _checked_tags(tags, limit)
     if event is not None:
         if checked.get(EVENT_TAG, event) != event:
             raise InvalidName("tags", tags, "its `event` is another one than `event`")
@@ -205,11 +220,11 @@ def _all_tags(event: object, tags: object) -> dict[str, str] | None:
     return checked or None
 
 
-def _checked_tags(tags: object) -> dict[str, str]:
+def _checked_tags(tags: object, limit: int) -> dict[str, str]:
     if not isinstance(tags, Mapping):
         raise InvalidName("tags", tags, "an object of names and strings is meant")
-    if len(tags) > TAGS_LIMIT:
-        raise TooLarge("tags", len(tags), TAGS_LIMIT, unit="entries")
+    if len(tags) > limit:
+        raise TooLarge("tags", len(tags), limit, unit="entries")
     checked = {_tag_name(name): _tag_value(name, value) for name, value in tags.items()}
     if EVENT_TAG in checked:  # the same thing, and it must be as safe (an SSE field, CWE-93)
         checked_event(checked[EVENT_TAG])

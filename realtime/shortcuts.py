@@ -50,9 +50,7 @@ def publish(
         SynchronousOnlyOperation: An event loop runs in this thread; await `apublish` there.
     """
     refuse_event_loop("publish() would block the event loop here: await apublish() instead")
-    publication = Publication.of(
-        channel, data, event=event, tags=tags, idempotency_key=idempotency_key
-    )
+    publication = _checked(channel, data, event, tags, idempotency_key)
     return wiring.sync_publisher().publish(publication)
 
 
@@ -65,9 +63,7 @@ async def apublish(
     idempotency_key: str | None = None,
 ) -> Receipt:
     """Publish from async code; everything else as `publish`."""
-    publication = Publication.of(
-        channel, data, event=event, tags=tags, idempotency_key=idempotency_key
-    )
+    publication = _checked(channel, data, event, tags, idempotency_key)
     return await wiring.node().publisher.publish(publication)
 
 
@@ -102,12 +98,27 @@ def publish_on_commit(
         "publish_on_commit() belongs into the function with the transaction, which async code "
         "calls by sync_to_async()"
     )
-    publication = Publication.of(
-        channel, data, event=event, tags=tags, idempotency_key=idempotency_key
-    )
+    publication = _checked(channel, data, event, tags, idempotency_key)
     wiring.namespaces().for_publishing(publication.channel)
     transaction.on_commit(
         lambda: wiring.sync_publisher().publish(publication), using=using, robust=True
+    )
+
+
+def _checked(
+    channel: str,
+    data: Any,
+    event: str | None,
+    tags: Mapping[str, str] | None,
+    idempotency_key: str | None,
+) -> Publication:
+    return Publication.of(
+        channel,
+        data,
+        event=event,
+        tags=tags,
+        idempotency_key=idempotency_key,
+        sizes=wiring.namespaces().sizes,
     )
 
 

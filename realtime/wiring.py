@@ -32,6 +32,7 @@ from realtime.jwks_file import JwksFile
 from realtime.keyring import Keyring
 from realtime.limits import Limits, Rate
 from realtime.namespaces import Namespaces
+from realtime.publication import Sizes
 from realtime.publisher import Publisher, SyncPublisher
 from realtime.tokens import Key, Tokens, key_of
 
@@ -48,8 +49,13 @@ def settings() -> Settings:
 @cache
 def namespaces() -> Namespaces:
     """Return the namespaces of this process."""
-    personal = settings().personal_namespace
-    return Namespaces(settings().namespaces, personal=personal or None)
+    given = settings()
+    return Namespaces(
+        given.namespaces,
+        personal=given.personal_namespace or None,
+        channel_characters=given.channel_characters,
+        sizes=Sizes(given.data_bytes, given.data_depth, given.tags),
+    )
 
 
 @cache

@@ -74,6 +74,7 @@ def publication(fields: dict[str, Any], rules: Rules) -> Publication:
         event=fields.get("event"),
         tags=fields.get("tags"),
         idempotency_key=fields.get("idempotency_key"),
+        sizes=rules.namespaces.sizes,
     )
     rules.namespaces.for_publishing(channel)
     return made

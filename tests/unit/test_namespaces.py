@@ -168,3 +168,14 @@ def test_who_may_publish_is_asked_of_the_same_client() -> None:
     namespaces = Namespaces({"members": options})
     assert namespaces.may_publish("members:x", MINE, subscribed=False)
     assert not namespaces.may_publish("members:x", ANONYMOUS, subscribed=False)
+
+
+def test_a_channel_with_a_longer_name_than_the_site_allows_does_not_exist():
+    namespaces = Namespaces({}, channel_characters=16)
+    fits, long = "public:" + "x" * 9, "public:" + "x" * 10
+    assert namespaces.may_subscribe(fits)
+    assert namespaces.may_subscribe(long) is False
+    assert namespaces.may_publish(long, subscribed=True) is False
+    assert namespaces.for_publishing(fits)
+    with pytest.raises(InvalidName, match="at most 16 characters"):
+        namespaces.for_publishing(long)

@@ -26,6 +26,7 @@ from realtime.publication import (
     TAGS_LIMIT,
     Publication,
     Receipt,
+    Sizes,
     client_info,
     decoded,
 )
@@ -301,3 +302,27 @@ def test_who_says_it_stands_beside_what_is_said() -> None:
 
 def test_nobody_says_it_without_an_info() -> None:
     assert client_info("", "c1", "") == b'{"user":"","client":"c1"}'
+
+
+SMALL = Sizes(data_bytes=10, depth=2, tags=1)
+
+
+@pytest.mark.parametrize(
+    ("data", "tags"),
+    [("x" * 8, None), ([[1]], None), ("null", None), (1, {"a": "b"})],
+)
+def test_a_site_may_allow_less_and_what_fits_is_published(data, tags):
+    assert Publication.of("c", data, tags=tags, sizes=SMALL) == Publication.of("c", data, tags=tags)
+
+
+@pytest.mark.parametrize(
+    ("data", "tags", "error"),
+    [
+        ("x" * 9, None, TooLarge),
+        ([[[1]]], None, InvalidData),
+        (1, {"a": "b", "c": "d"}, TooLarge),
+    ],
+)
+def test_a_site_may_allow_less_and_what_does_not_fit_is_refused(data, tags, error):
+    with pytest.raises(error, match=r"the limit is|deeper than 2 levels"):
+        Publication.of("c", data, tags=tags, sizes=SMALL)

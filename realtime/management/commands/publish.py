@@ -67,6 +67,7 @@ class Command(BaseCommand):
             event=options["event"],
             tags=_tags(options["tags"]),
             idempotency_key=options["idempotency_key"],
+            sizes=wiring.namespaces().sizes,
         )
         return wiring.sync_publisher().publish(publication)
 
