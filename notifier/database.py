@@ -25,7 +25,14 @@ SQLITE_OPTIONS = {
 }
 # Django under ASGI keeps no connection for the next request: without a pool, each client that
 # returns after a restart would open one, and PostgreSQL allows 100 of them.
-POOL = {"min_size": 1, "max_size": 8, "timeout": 3}
+POOL = {
+    "min_size": 1,
+    "max_size": 8,
+    "timeout": 3,
+    # After so many seconds it gives up and tries anew when somebody asks; the default, 5 minutes,
+    # ends in pauses of minutes in which a PostgreSQL that is back is not noticed.
+    "reconnect_timeout": 3,
+}
 CONNECT_SECONDS = 5
 
 _SCHEMES = ("sqlite", "postgres", "postgresql")
@@ -72,4 +79,5 @@ def _postgres(found: dict[str, Any]) -> dict[str, Any]:
     if not found["NAME"]:
         raise BadDatabaseUrl("names no database: postgres://user:password@host:5432/name.")
     options = {"connect_timeout": CONNECT_SECONDS, **found.get("OPTIONS", {}), "pool": POOL}
-    return {**found, "OPTIONS": options}
+    # Asked with each connection that the pool hands out: PostgreSQL may have been restarted.
+    return {**found, "OPTIONS": options, "CONN_HEALTH_CHECKS": True}

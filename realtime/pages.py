@@ -12,6 +12,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from asgiref.sync import async_to_sync
+from django.contrib.auth.decorators import login_not_required
 from django.core.exceptions import ImproperlyConfigured
 from django.db import Error as DatabaseError
 from django.http import HttpRequest, HttpResponse, JsonResponse
@@ -73,6 +74,7 @@ def _token_url() -> str:
         ) from error
 
 
+@login_not_required  # the middleware would answer with a log-in form
 @require_GET
 def token(request: HttpRequest) -> HttpResponse:
     """Answer with a connection token for the user of the session: ``{"token", "expires_in"}``.

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from django.contrib.auth.decorators import login_not_required
 from django.http import HttpRequest, HttpResponse, UnreadablePostError
 from django.views.decorators.csrf import csrf_exempt
 
@@ -19,6 +20,7 @@ from realtime.errors import RealtimeError, RequestError
 from realtime.staff import key_of_session
 
 
+@login_not_required
 @csrf_exempt  # a key is in a header that no other site's page can send; `staff` checks the rest
 def api(request: HttpRequest, method: str) -> HttpResponse:
     """Answer one request to the API."""
@@ -83,11 +85,13 @@ def _done(task: Task) -> Any:
         return error
 
 
+@login_not_required
 def livez(request: HttpRequest) -> HttpResponse:
     """Tell that this process lives."""
     return _http(health.livez())
 
 
+@login_not_required
 async def readyz(request: HttpRequest) -> HttpResponse:
     """Tell whether this process hears the broker."""
     if not hasattr(request, "scope"):

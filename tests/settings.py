@@ -17,7 +17,10 @@ STATIC_URL = "/static/"
 REALTIME_REDIS_URL = os.environ.get("TEST_REDIS_URL", "")
 REALTIME_API_KEY = "test-key"
 REALTIME_TOKEN_SECRET = "a secret of the tests alone, long enough"
-REALTIME_ALLOWED_ORIGINS = ["https://app.example.com"]
+REALTIME_ALLOWED_ORIGINS = [
+    "https://app.example.com",
+    *os.environ.get("TEST_ALLOWED_ORIGINS", "").split(),
+]
 REALTIME_NAMESPACES = {
     "latest": {
         "allow_subscribe_for_client": True,

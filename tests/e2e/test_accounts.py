@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import re
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager, suppress
+from functools import partial
+from typing import Any
 
 import httpx
 import pytest
+import websockets
 
 from notifier.login_limit import NAME_FROM_ADDRESS
+from tests.support.client import Client
 from tests.support.database import manage, migrate
-from tests.support.eventually import eventually_sync
+from tests.support.eventually import eventually, eventually_sync
 from tests.support.postgres_server import PostgresServer
 from tests.support.redis_server import RedisServer
 from tests.support.service import DEPLOYED, Service
@@ -24,6 +29,7 @@ MAKE_USER = (
     f"User.objects.create_user('ada', password='{PASSWORD}')"
 )
 
+Attach = Callable[..., Awaitable[Client]]
 Serve = Callable[..., Service]
 
 
@@ -131,6 +137,62 @@ def test_a_strange_name_is_refused_and_breaks_nothing(browser: Browser, name: st
     answer = browser.log_in(name)
     assert answer.status_code == 200
     assert "<b><b>" not in answer.text
+
+
+async def test_the_session_of_the_page_hears_what_is_for_it_until_somebody_logs_out(
+    service: Service, browser: Browser, attach: Attach
+) -> None:
+    await asyncio.to_thread(browser.log_in)
+    page = await attach(service, connect=False, **handshake(service, browser))
+    assert "connect" in await page.ask(connect={})
+    assert await page.push("state") == {"live": True}
+    served = await page.push("subscribe")
+    assert served["positioned"] is True
+    await asyncio.to_thread(browser.post, "/logout/", form="/")
+    assert (await page.closed(seconds=5))[0] == 3503
+
+
+def handshake(service: Service, browser: Browser) -> dict[str, Any]:
+    """Return what a browser adds to the handshake of its page."""
+    cookie = f"sessionid={browser.http.cookies['sessionid']}"
+    return {"origin": service.http, "additional_headers": {"Cookie": cookie}}
+
+
+@pytest.mark.postgres
+async def test_when_postgres_goes_away_who_is_connected_stays_and_sessions_may_come_back(
+    redis_server: RedisServer, serve: Serve, attach: Attach
+) -> None:
+    postgres = await asyncio.to_thread(PostgresServer().start)
+    try:
+        url = postgres.new_database()
+        await asyncio.to_thread(manage, url, "shell", "--no-imports", "--command", MAKE_USER)
+        env = {"DATABASE_URL": url, "HTTPS": "0", "NOTIFIER_REDIS_PREFIX": "away"}
+        service = await asyncio.to_thread(partial(serve, redis_server.url, DEPLOYED, **env))
+        with browsing(service) as browser:
+            assert (await asyncio.to_thread(browser.log_in)).status_code == 302
+            page = handshake(service, browser)
+        stays = await attach(service, **page)
+        assert (await stays.push("subscribe"))["offset"] == 0  # the user's own channel
+        await stays.subscribe("public:news")
+        await asyncio.to_thread(postgres.shut_down)
+        with pytest.raises(websockets.InvalidStatus) as refused:
+            await attach(service, **page)
+        assert refused.value.response.status_code == 403
+        nobody = await attach(service)
+        await nobody.subscribe("public:news")
+        await asyncio.to_thread(service.publish, "public:news", "still here")
+        assert [await client.data() for client in (stays, nobody)] == ["still here"] * 2
+        await asyncio.to_thread(postgres.start_again)
+
+        async def comes_back() -> Client | None:
+            with suppress(websockets.InvalidStatus):
+                return await attach(service, **page)
+
+        back = await eventually(comes_back)
+        assert (await back.push("subscribe"))["offset"] == 0
+        assert "Traceback" not in service.log
+    finally:
+        await asyncio.to_thread(postgres.stop)
 
 
 @pytest.mark.postgres

@@ -122,13 +122,6 @@ class Template(NamedTuple):
     ada: dict[str, str]
 
 
-@pytest.fixture(scope="session")
-def template(tmp_path_factory: pytest.TempPathFactory) -> Template:
-    database = tmp_path_factory.mktemp("site") / "template.sqlite3"
-    env = {"DJANGO_SETTINGS_MODULE": "tests.session_settings", "TEST_DATABASE": str(database)}
-    return Template(database, json.loads(run(LOG_IN, env)))
-
-
 @pytest.fixture
 def site(
     request: pytest.FixtureRequest, template: Template, redis_server: RedisServer, tmp_path: Path

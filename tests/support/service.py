@@ -63,6 +63,7 @@ class Service:
         server: str = "uvicorn",
         *,
         app: str = "tests.asgi:application",
+        port: int = 0,
         **env: str,
     ) -> None:
         self.server = server
@@ -73,7 +74,7 @@ class Service:
             os.path.join(os.environ.get("TMPDIR", "/tmp"), f"service-{os.getpid()}-{id(self)}.log")
         )
         self._process: subprocess.Popen[bytes] | None = None
-        self.port = free_port()
+        self.port = port or free_port()
         self.http = f"http://127.0.0.1:{self.port}"
         self.ws = f"ws://127.0.0.1:{self.port}/connection/websocket"
 
