@@ -18,12 +18,14 @@ from realtime.auth import session_identity
 from realtime.codes import SERVER_ERROR
 from realtime.conversation import Conversation
 from realtime.driver import WIRE
-from realtime.errors import Forbidden
+from realtime.errors import Forbidden, InvalidToken
 from realtime.heads import flaw_of
 from realtime.hub import Hub
 from realtime.identity import ANONYMOUS, Identity
 from realtime.limits import address_of
 from realtime.origins import is_own_page, may_connect
+from realtime.query import has_secret
+from realtime.refusals import told
 from realtime.tally import Tally
 
 logger = logging.getLogger(__name__)
@@ -32,6 +34,7 @@ TURN_SECONDS = 0.002  # of the loop, for one client that has sent a great many f
 _foreign = Tally()
 
 RETRY_SECONDS = b"5"
+TOKEN_IN_URL = b"token_in_url: it belongs into the connect command\n"
 TURNED_AWAY = {
     "connections": (503, b"this node is full\n"),
     "connections_per_address": (429, b"too many connections from your address\n"),
@@ -56,6 +59,10 @@ class RealtimeConsumer(AsyncConsumer):  # type: ignore[misc]  # Channels has no 
             if flaw.limit:
                 wiring.limit_reached(flaw.limit)
             await _turn_away(scope, send, flaw.status, flaw.reason.encode() + b"\n")
+            return
+        if has_secret(scope.get("query_string", b"").decode("latin-1")):
+            told(InvalidToken("it was in the URL, which others log"))
+            await _turn_away(scope, send, 400, TOKEN_IN_URL)
             return
         hub = wiring.node().running_hub()
         with hub.place(address_of(scope.get("client"))) as limit:

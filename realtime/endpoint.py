@@ -101,6 +101,7 @@ def _head(scope: Scope, headers: dict[bytes, str]) -> Request:
         content_encoding=headers.get(b"content-encoding", ""),
         api_key=headers.get(b"x-api-key", ""),
         idempotency_key=headers.get(b"idempotency-key"),
+        query=scope["query_string"].decode("latin-1"),
     )
 
 

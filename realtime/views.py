@@ -47,6 +47,7 @@ def _head(request: HttpRequest, method: str) -> Request:
         content_encoding=request.headers.get("Content-Encoding", ""),
         api_key=request.headers.get("X-API-Key", ""),
         idempotency_key=request.headers.get("Idempotency-Key"),
+        query=request.META.get("QUERY_STRING", ""),
     )
 
 

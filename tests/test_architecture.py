@@ -17,7 +17,7 @@ ROOT = Path(__file__).parent.parent
 
 RULES = {
     "errors", "codes", "names", "namespaces", "publication", "envelope", "gaps", "outbox", "flow",
-    "frames", "tally", "heads", "limits",
+    "frames", "tally", "heads", "limits", "query",
     "identity", "tokens", "jwks", "control", "registry", "connection", "canary", "origins",
     "outage", "tracker", "protocols", "keys",
 }  # fmt: skip

@@ -16,7 +16,14 @@ from typing import Any, NamedTuple
 from realtime import control
 from realtime.api.answers import Response, error_body, failure, item_body, result, success
 from realtime.api.control import READERS
-from realtime.api.head import MethodNotAllowed, MethodNotFound, Request, check_body, fields_of
+from realtime.api.head import (
+    MethodNotAllowed,
+    MethodNotFound,
+    Request,
+    TokenInUrl,
+    check_body,
+    fields_of,
+)
 from realtime.api.items import Command, Item, Rules, batch_commands, broadcast_items, publication
 from realtime.errors import (
     BrokerError,
@@ -29,6 +36,7 @@ from realtime.errors import (
 from realtime.keys import Key
 from realtime.namespaces import Namespaces
 from realtime.publication import Publication, Receipt
+from realtime.query import has_secret
 from realtime.tally import Tally
 
 logger = logging.getLogger(__name__)
@@ -83,6 +91,8 @@ def admitted(request: Request, access: Access) -> Admitted:
     Raises:
         RequestError: It is refused, whatever the body is.
     """
+    if has_secret(request.query):
+        raise TokenInUrl("a secret in the URL is logged on its way: make another, send a header")
     method = _METHODS.get(request.api_method)
     if method is None:
         raise MethodNotFound(f"the methods are {', '.join(_METHODS)}")

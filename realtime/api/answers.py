@@ -49,6 +49,7 @@ STATUSES: dict[str, tuple[int, int]] = {
     "invalid_tags": (400, 107),
     "invalid_idempotency_key": (400, 107),
     "invalid_fallback": (400, 107),
+    "token_in_url": (400, 107),
     "unauthorized": (401, 101),
     "forbidden": (403, 103),
     "csrf_failed": (403, 103),

@@ -21,6 +21,13 @@ class Request(NamedTuple):
     content_encoding: str = ""
     api_key: str = ""
     idempotency_key: str | None = None
+    query: str = ""
+
+
+class TokenInUrl(RequestError):
+    """A secret stands where everybody writes it down."""
+
+    code = "token_in_url"
 
 
 class MethodNotFound(RequestError):

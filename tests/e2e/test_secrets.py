@@ -23,7 +23,7 @@ from jwt.algorithms import ECAlgorithm
 from websockets import ConnectionClosed, InvalidStatus
 
 from tests.support.client import Client
-from tests.support.database import manage
+from tests.support.database import manage, migrated_url
 from tests.support.eventually import eventually
 from tests.support.redis_server import RedisServer
 from tests.support.service import DEPLOYED, Service, needs_proc
@@ -154,7 +154,7 @@ async def test_no_secret_is_ever_said(
     await said.ask(
         "POST", "/api/publish", 401, json=body, headers={"Authorization": f"apikey {key}"}
     )
-    await said.ask("POST", f"/api/publish?api_key={key}", None, json=body)
+    await said.ask("POST", f"/api/publish?api_key={key}", 400, json=body)
     await said.ask("POST", "/api/publish", 400, content=f'{{"a": "{key}', headers=good | _JSON)
     await said.ask("POST", "/api/publish", 400, json={"api_key": key, "data": 1}, headers=good)
     await said.ask("GET", f"/{key}", 404)
@@ -170,11 +170,12 @@ async def test_no_secret_is_ever_said(
     for token in (expired, forged, elsewhere, fine[:-5], subscription, f"{fine}\n{key}"):
         await said.shown(attach, token)
     await said.shown(attach, fine, then=other)
-    try:
-        await (await Client.open(f"{service.ws}?token={fine}")).close()
-    except InvalidStatus as refused:
-        said.texts.append(str(refused.response.body))
-    await said.ask("POST", f"/api/publish?token={fine}", None, json=body)
+    with pytest.raises(InvalidStatus) as refused:
+        await Client.open(f"{service.ws}?token={fine}")
+    assert refused.value.response.status_code == 400
+    assert (refused.value.response.body or b"").startswith(b"token_in_url")
+    said.texts.append(str(refused.value.response.body))
+    await said.ask("POST", f"/api/publish?token={fine}", 400, json=body)
 
     await asyncio.to_thread(service.kill_worker)
     await eventually(lambda: asyncio.to_thread(service.is_live), seconds=20)
@@ -282,6 +283,7 @@ def test_a_wrong_setting_is_named_and_not_shown(
         "SECRET_KEY": secrets.token_urlsafe(48),
         "NOTIFIER_API_KEY": secrets.token_urlsafe(24),
         "REDIS_URL": "redis://127.0.0.1:1/0",
+        "DATABASE_URL": migrated_url(),
         "ALLOWED_HOSTS": "127.0.0.1",
     }
     wrong = mistake(marks)

@@ -5,6 +5,7 @@ The Makefile runs in a directory of its own, with a PATH that holds only what a 
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import secrets
@@ -207,3 +208,21 @@ def test_a_missing_variable_is_a_sentence_and_no_traceback():
     refused = manage("check", DEBUG="0")
     assert refused.returncode == 1
     assert re.fullmatch(r"manage\.py: [A-Z_]+ is missing: .*\n", refused.stderr)
+
+
+def test_what_the_service_keeps_is_json_and_never_pickled():
+    """Whoever can write to Redis or to a cookie would otherwise run code here (CWE-502)."""
+    code = (
+        "import json; from django.conf import settings as s;"
+        "print(json.dumps([s.CHANNEL_LAYERS['default']['CONFIG']['serializer_format'],"
+        " s.SESSION_SERIALIZER, [c['BACKEND'] for c in s.CACHES.values()],"
+        " [name for name in dir(s) if name.startswith('CELERY')]]))"
+    )
+    shown = manage("shell", "--no-imports", "--command", code, **documented())
+    assert shown.returncode == 0, shown.stderr
+    assert json.loads(shown.stdout) == [
+        "json",
+        "django.contrib.sessions.serializers.JSONSerializer",
+        ["django.core.cache.backends.locmem.LocMemCache"],  # pickles, inside its own process
+        [],
+    ]
