@@ -30,7 +30,7 @@ from notifier.env import (
     with_files,
 )
 from notifier.fleet import Ended, Fleet, supervise, watch
-from notifier.preparation import Preparation
+from notifier.preparation import NO_REDIS_YET, Preparation
 from notifier.server import LINGER_SECONDS, listening_socket
 
 
@@ -145,14 +145,14 @@ def run(environ: Mapping[str, str], *, stop_with_parent: bool = False) -> None:
     environ = invent(environ, found.secret_key)
     own_database = environ["DATABASE_URL"] == servicefile.database_url(path)
     # Judged before anything is started; Redis gets its place in it right after.
-    env = read_environment({**environ, "REDIS_URL": environ.get("REDIS_URL") or "unix:///later"})
+    env = read_environment({**environ, "REDIS_URL": environ.get("REDIS_URL") or NO_REDIS_YET})
     listener = listen(env)
     url = address_of(listener)
     kept.keep(path.parent, found)
     with contextlib.ExitStack() as stack:
         # It asks nothing of Redis, whose place it only has to know.
         options = ["--migrate", "--demo"] if own_database else ["--migrate"]
-        known = {**environ, "REDIS_URL": environ.get("REDIS_URL") or "unix:///later"}
+        known = {**environ, "REDIS_URL": environ.get("REDIS_URL") or NO_REDIS_YET}
         preparation = stack.enter_context(Preparation(known, *options))
         embedded = None
         if not environ.get("REDIS_URL"):

@@ -13,6 +13,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 WAIT_SECONDS = 5.0
+NO_REDIS_YET = "unix:///later"
+"""What it is told of a Redis that is not there yet: it has nothing to say to one."""
 
 
 class Preparation:

@@ -13,6 +13,7 @@ import os
 import sys
 
 import django
+from django.conf import settings
 from django.core.management import call_command
 from django.db import Error as DatabaseError
 from django.db import connection
@@ -20,6 +21,7 @@ from django.db.migrations.executor import MigrationExecutor
 
 from notifier import kept, servicefile
 from notifier.database import file_of
+from notifier.preparation import NO_REDIS_YET
 
 logger = logging.getLogger("notifier.prepare")
 
@@ -32,6 +34,8 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "notifier.settings")
     django.setup()
+    if settings.REALTIME_REDIS_URL == NO_REDIS_YET:
+        settings.REALTIME_REDIS_URL = ""  # no node is there to be told of a new password
     # One connection is enough; and a pool waits and logs where we want to know what is wrong.
     connection.settings_dict["OPTIONS"].pop("pool", None)
     try:
@@ -101,8 +105,6 @@ def _create_privately() -> None:
 
 
 def _demo_users() -> None:
-    from django.conf import settings
-
     from notifier.accounts import remove_demo_users, set_demo_users
 
     passwords = kept.recall(servicefile.default_path().parent).passwords

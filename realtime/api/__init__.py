@@ -126,7 +126,7 @@ def _note_use(key: Key) -> None:
     with _noting:
         count = _uses.add(key.name, time.monotonic())
     if count:
-        logger.info("key %s: %d requests so far", key.name, count)
+        logger.info("key %s: requests so far: %d", key.name, count)
 
 
 def _note_limit(key: Key) -> None:

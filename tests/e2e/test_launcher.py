@@ -342,6 +342,7 @@ def test_two_users_to_try_it_with_survive_a_restart(launch):
     url = first.wait_until_live()
     passwords = demo_passwords(first)
     assert set(passwords) == {"ada", "ben"}
+    assert "could not tell" not in first.err.read_text(), "no node is there to be told yet"
     assert [log_in(url, *user) for user in passwords.items()] == [302, 302]
     assert log_in(url, "ada", "another") == 200
     database = first.run_directory / "db.sqlite3"

@@ -277,7 +277,7 @@ async def test_who_used_a_key_is_one_line_a_minute(
         await post(rim, "shop", "broadcast", {"channels": ["a"], "data": 1})
         await post(rim, "nobody", "publish", publish("orders:1"))
     lines = [record.getMessage() for record in caplog.records if record.name == "realtime.api"]
-    assert lines == ["key shop: 1 requests so far"]
+    assert lines == ["key shop: requests so far: 1"]
     assert secret_of("shop") not in caplog.text
     assert SHOP["sha256"] not in caplog.text
 
