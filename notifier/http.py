@@ -45,7 +45,8 @@ class HttpProtocol(HttpToolsProtocol):
     _step = 0  # counts what `_waiting` was, since one read may hold several requests
     _watched = -1
     _deadline: asyncio.TimerHandle | None = None
-    _head_bytes = 0
+    _head_bytes = 0  # of a head that did not come in one read
+    _read_bytes = 0
     _problem = HTTPStatus.BAD_REQUEST
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -64,6 +65,7 @@ class HttpProtocol(HttpToolsProtocol):
         self._unset_keepalive_if_required()
         if self._waiting is None:
             self._await(Waiting.HEAD)  # a line break before a request is a beginning of one, too
+        self._read_bytes = len(data)
         if self._waiting is Waiting.HEAD:
             self._head_bytes += len(data)
         try:
@@ -88,21 +90,20 @@ class HttpProtocol(HttpToolsProtocol):
             1  # and what comes later; a head that comes in one read is looked at whole
         )
 
-    def on_header(self, name: bytes, value: bytes) -> None:
-        """One header; an exception here ends the parser."""
-        super().on_header(name, value)
+    def on_headers_complete(self) -> None:
+        """A head is here; an exception ends the parser."""
         if len(self.headers) > HEADERS_LIMIT:
             self._give_up(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, "request_headers")
-
-    def on_headers_complete(self) -> None:
-        """A head is here."""
-        size = len(self.url) + sum(len(name) + len(value) for name, value in self.headers)
-        if size > HEAD_BYTES:
+        # Most requests need not be counted: all that was read is less.
+        if self._head_bytes + self._read_bytes > HEAD_BYTES and self._size() > HEAD_BYTES:
             self._give_up(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, "request_head_bytes")
         if len(self.pipeline) >= PIPELINE_LIMIT:
             self._give_up(HTTPStatus.BAD_REQUEST, "requests_ahead")
         super().on_headers_complete()
         self._await(Waiting.BODY)
+
+    def _size(self) -> int:
+        return len(self.url) + sum(len(name) + len(value) for name, value in self.headers)
 
     def on_message_complete(self) -> None:
         """A request is here."""

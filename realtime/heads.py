@@ -31,7 +31,7 @@ def flaw_of(headers: Iterable[tuple[bytes, bytes]]) -> Flaw | None:
     names = [name for name, _ in headers]
     if len(names) > HEADERS_LIMIT:
         return Flaw(431, f"more than {HEADERS_LIMIT} headers", "request_headers")
-    if len(set(names)) == len(names):
+    if len(set(names)) == len(names):  # nearly always
         return None
     twice = sorted(name.decode() for name in SINGLE if names.count(name) > 1)
     return Flaw(400, f"more than one {', '.join(twice)}") if twice else None
