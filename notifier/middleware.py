@@ -1,16 +1,21 @@
-"""The two middlewares of the service: a policy for its pages, and its static files."""
+"""The middlewares of the service: a policy for its pages, its static files, and a database away."""
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Mapping
 
 from django.conf import settings
+from django.db import InterfaceError, OperationalError
 from django.http import HttpRequest, HttpResponse
 from django.http.response import HttpResponseBase
+from django.template.loader import render_to_string
 from django.utils.deprecation import MiddlewareMixin
 from whitenoise.middleware import WhiteNoiseMiddleware
 from whitenoise.responders import StaticFile
 
+logger = logging.getLogger("notifier.pages")
+AWAY_SECONDS = 5
 POLICY_HEADER = "Content-Security-Policy"
 # Django's pages for the developer bring their style inline; Django 6.0 exempts the same two.
 _DEBUG_PAGES = frozenset({404, 500})
@@ -40,6 +45,19 @@ class ContentSecurityPolicy(MiddlewareMixin):
 def policy(directives: Mapping[str, Iterable[str]]) -> str:
     """Return the value of the header: ``default-src 'none'; script-src 'self'``."""
     return "; ".join(f"{name} {' '.join(sources)}" for name, sources in directives.items())
+
+
+class DatabaseAway(MiddlewareMixin):
+    """Answer 503 where the user of a page cannot be read; a fault of the moment is no 500."""
+
+    def process_exception(self, request: HttpRequest, exception: Exception) -> HttpResponse | None:
+        """Say it, if that is what happened."""
+        if not isinstance(exception, OperationalError | InterfaceError):
+            return None
+        logger.error("a page cannot be shown: %s", ascii(str(exception))[:200])
+        # Without the request: to ask who its user is would fail again.
+        page = render_to_string("503.html")
+        return HttpResponse(page, status=503, headers={"Retry-After": str(AWAY_SECONDS)})
 
 
 class StaticFiles(WhiteNoiseMiddleware):  # type: ignore[misc]  # WhiteNoise has no types
