@@ -16,13 +16,16 @@ from django.conf import settings as django_settings
 from django.core.exceptions import ImproperlyConfigured
 from django.utils.module_loading import import_string
 
+from realtime.api.head import MANY_BYTES, PUBLISH_BYTES
 from realtime.errors import ConfigurationError
+from realtime.heads import HEADERS_LIMIT
 from realtime.jwks import keys_of_set
 from realtime.jwks_file import JwksFile
 from realtime.keyring import path_of
 from realtime.keys import keys_of
 from realtime.names import CHANNEL_LIMIT, is_namespace
 from realtime.namespaces import Namespaces
+from realtime.protocols.centrifugo import FRAME_BYTES
 from realtime.publication import DATA_LIMIT, DEPTH_LIMIT, TAGS_LIMIT
 from realtime.tokens import key_of
 
@@ -98,6 +101,14 @@ class Settings:
     """Of one connection, at once."""
     channel_characters: int = CHANNEL_LIMIT
     """Of a channel's name. Centrifugo 255, Pusher 164."""
+    headers: int = HEADERS_LIMIT
+    """Of one request or handshake. nginx and Apache 100."""
+    frame_bytes: int = FRAME_BYTES
+    """Of one frame from a client. Centrifugo 64 KiB; an SDK's first has all its subscribes."""
+    body_bytes: int = PUBLISH_BYTES
+    """Of a request to the HTTP API with one publication: its data, tags and names."""
+    batch_bytes: int = MANY_BYTES
+    """Of a `broadcast` or `batch`. Nginx 1 MiB (client_max_body_size)."""
     data_bytes: int = DATA_LIMIT
     """Of a publication's data as compact JSON. Centrifugo 64 KiB, Pusher 10 KB."""
     data_depth: int = DEPTH_LIMIT
@@ -146,6 +157,10 @@ _RANGES: dict[str, tuple[float, float]] = {
     "publications_burst": (1, 1_000_000),
     "connect_seconds": (1, 3600),
     "channel_characters": (16, CHANNEL_LIMIT),
+    "headers": (16, HEADERS_LIMIT),
+    "frame_bytes": (1024, FRAME_BYTES),
+    "body_bytes": (1024, PUBLISH_BYTES),
+    "batch_bytes": (1024, 8 * MANY_BYTES),
     "data_bytes": (1024, DATA_LIMIT),
     "data_depth": (1, DEPTH_LIMIT),
     "tags": (0, TAGS_LIMIT),

@@ -157,9 +157,11 @@ class Conversation:
         try:
             if frame is None:
                 raise BadFrame("frames are text")
-            commands = self._protocol.read(frame)
+            commands = self._protocol.read(frame, self._hub.limits.frame_bytes)
         except BadFrame as error:
             commands, bad = list(error.good), error
+            if error.limit:
+                self._hub.reached.count(error.limit)
         for command in commands:
             if isinstance(command, Pong) and self.driver.pong():
                 continue

@@ -10,10 +10,12 @@ import asyncio
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
+import msgspec
+
 from realtime import health, wiring
 from realtime.api import Admitted, Take, Task, Tell, admitted, respond
 from realtime.api.answers import HEADERS, Response, failure
-from realtime.api.head import Request, RequestTimeout, body_limit
+from realtime.api.head import Request, RequestTimeout
 from realtime.auth import has_session
 from realtime.errors import RealtimeError, RequestError, TooLarge
 from realtime.heads import Flaw, flaw_of
@@ -40,7 +42,10 @@ class HttpEndpoint:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request (ASGI 3)."""
         path: str = scope["path"]
-        if scope["type"] == "http" and (flaw := flaw_of(scope["headers"])) is not None:
+        if (
+            scope["type"] == "http"
+            and (flaw := flaw_of(scope["headers"], wiring.settings().headers)) is not None
+        ):
             await _send(send, _flawed(flaw))
         elif path.startswith("/api/"):
             headers = _headers(scope)
@@ -62,7 +67,7 @@ class HttpEndpoint:
         he has a session.
         """
         try:
-            limit = body_limit(scope["path"].removeprefix("/api/"))
+            limit = wiring.body_bytes(scope["path"].removeprefix("/api/"))
             body = await _body(receive, limit, self._body_seconds)
         except RealtimeError as error:
             await _send(send, failure(error))
@@ -72,7 +77,8 @@ class HttpEndpoint:
     async def _api(self, request: Request, receive: Receive) -> Response:
         try:
             welcome = admitted(request, wiring.keyring().admit)
-            body = await _body(receive, body_limit(request.api_method), self._body_seconds)
+            limit = wiring.body_bytes(request.api_method)
+            body = await _body(receive, limit, self._body_seconds)
             return await _respond(welcome, body)
         except RealtimeError as error:
             return failure(error)
@@ -89,19 +95,24 @@ def _headers(scope: Scope) -> dict[bytes, str]:
 def _flawed(flaw: Flaw) -> Response:
     if flaw.limit:
         wiring.limit_reached(flaw.limit)
-    return Response(flaw.status, f'{{"error":"{flaw.reason}"}}\n'.encode(), {"Connection": "close"})
+    # As the API tells it: whoever publishes reads this, too.
+    error = {"code": 107, "reason": "bad_request", "message": flaw.reason}
+    body = msgspec.json.encode({"error": error}) + b"\n"
+    return Response(flaw.status, body, {"Connection": "close"})
 
 
 def _head(scope: Scope, headers: dict[bytes, str]) -> Request:
+    api_method = scope["path"].removeprefix("/api/")
     return Request(
         http_method=scope["method"],
-        api_method=scope["path"].removeprefix("/api/"),
+        api_method=api_method,
         content_length=headers.get(b"content-length", ""),
         content_type=headers.get(b"content-type", ""),
         content_encoding=headers.get(b"content-encoding", ""),
         api_key=headers.get(b"x-api-key", ""),
         idempotency_key=headers.get(b"idempotency-key"),
         query=scope["query_string"].decode("latin-1"),
+        body_bytes=wiring.body_bytes(api_method),
     )
 
 

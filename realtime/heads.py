@@ -26,11 +26,11 @@ class Flaw(NamedTuple):
     """The limit that was reached, if that is why."""
 
 
-def flaw_of(headers: Iterable[tuple[bytes, bytes]]) -> Flaw | None:
+def flaw_of(headers: Iterable[tuple[bytes, bytes]], most: int = HEADERS_LIMIT) -> Flaw | None:
     """Return what is wrong with the headers of an ASGI scope, whose names are in lower case."""
     names = [name for name, _ in headers]
-    if len(names) > HEADERS_LIMIT:
-        return Flaw(431, f"more than {HEADERS_LIMIT} headers", "request_headers")
+    if len(names) > most:
+        return Flaw(431, f"more than {most} headers", "request_headers")
     if len(set(names)) == len(names):  # nearly always
         return None
     twice = sorted(name.decode() for name in SINGLE if names.count(name) > 1)

@@ -40,6 +40,8 @@ class Limits:
     """Of one connection."""
     connect_seconds: float
     """From accept to `connect`."""
+    frame_bytes: int = 80 * 1024
+    """Of one frame from a client."""
 
 
 class Crowd:

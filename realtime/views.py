@@ -14,7 +14,7 @@ from django.views.decorators.csrf import csrf_exempt
 from realtime import health, wiring
 from realtime.api import Access, Admitted, Take, Task, Tell, admitted, respond
 from realtime.api.answers import HEADERS, Response, failure
-from realtime.api.head import Request, RequestTimeout, body_limit
+from realtime.api.head import Request, RequestTimeout
 from realtime.auth import has_session
 from realtime.errors import RealtimeError, RequestError
 from realtime.staff import key_of_session
@@ -27,7 +27,7 @@ def api(request: HttpRequest, method: str) -> HttpResponse:
     head = _head(request, method)
     try:
         welcome = admitted(head, _access(request, head))
-        return _http(_respond(welcome, _body(request, body_limit(method))))
+        return _http(_respond(welcome, _body(request, wiring.body_bytes(method))))
     except RealtimeError as error:
         return _http(failure(error))
 
@@ -48,6 +48,7 @@ def _head(request: HttpRequest, method: str) -> Request:
         api_key=request.headers.get("X-API-Key", ""),
         idempotency_key=request.headers.get("Idempotency-Key"),
         query=request.META.get("QUERY_STRING", ""),
+        body_bytes=wiring.body_bytes(method),
     )
 
 

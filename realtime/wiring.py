@@ -19,6 +19,7 @@ from django.core.signals import setting_changed
 from django.utils.module_loading import import_string
 
 from realtime import refusals
+from realtime.api.head import body_limit
 from realtime.auth import entitled
 from realtime.brokers.redis import RedisBroker
 from realtime.brokers.redis_sync import SyncRedisBroker
@@ -114,7 +115,13 @@ def limits() -> Limits:
         commands=Rate(given.commands_per_second, commands_burst),
         publications=Rate(given.publications_per_second, given.publications_burst),
         connect_seconds=given.connect_seconds,
+        frame_bytes=given.frame_bytes,
     )
+
+
+def body_bytes(api_method: str) -> int:
+    """Return how large the body of a request to the HTTP API may be."""
+    return body_limit(api_method, settings().body_bytes, settings().batch_bytes)
 
 
 @cache

@@ -22,6 +22,8 @@ class Request(NamedTuple):
     api_key: str = ""
     idempotency_key: str | None = None
     query: str = ""
+    body_bytes: int | None = None
+    """What the site allows; None is `body_limit`."""
 
 
 class TokenInUrl(RequestError):
@@ -60,9 +62,15 @@ class InvalidJson(RequestError):
     code = "invalid_json"
 
 
-def body_limit(api_method: str) -> int:
-    """Return how many bytes of a body a rim must read at most: one more is too large."""
-    return MANY_BYTES if api_method in ("broadcast", "batch") else PUBLISH_BYTES
+def body_limit(api_method: str, one: int = PUBLISH_BYTES, many: int = MANY_BYTES) -> int:
+    """Return how many bytes of a body a rim must read at most: one more is too large.
+
+    Args:
+        api_method: Whose body.
+        one: What the site allows for one publication.
+        many: What it allows for several.
+    """
+    return many if api_method in ("broadcast", "batch") else one
 
 
 def check_body(request: Request, body: bytes = b"") -> None:
@@ -76,7 +84,7 @@ def check_body(request: Request, body: bytes = b"") -> None:
         raise UnsupportedMediaType("the body must not be compressed")
     if request.content_type.partition(";")[0].strip().lower() != "application/json":
         raise UnsupportedMediaType("the header Content-Type must be application/json")
-    limit = body_limit(request.api_method)
+    limit = request.body_bytes or body_limit(request.api_method)
     size = max(len(body), _announced(request.content_length))
     if size > limit:
         raise TooLarge("the body", size, limit)

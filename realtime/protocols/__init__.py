@@ -87,6 +87,8 @@ class BadFrame(Exception):
 
     reason: str
     good: tuple[Command, ...] = ()
+    limit: str = ""
+    """The limit that was reached, if that is why."""
 
 
 class WireProtocol(Protocol):
@@ -101,8 +103,8 @@ class WireProtocol(Protocol):
     PONG: str
     """A frame that is nothing but the answer to a ping; `read` knows it among other lines, too."""
 
-    def read(self, frame: str) -> list[Command]:
-        """Return the commands of a frame, in order.
+    def read(self, frame: str, frame_bytes: int = ...) -> list[Command]:
+        """Return the commands of a frame of at most so many bytes, in order.
 
         Raises:
             BadFrame: Some of it is not a command.

@@ -82,19 +82,20 @@ _read_any = msgspec.json.Decoder(dict[str, Any]).decode
 _write = msgspec.json.Encoder().encode
 
 
-def read(frame: str) -> list[Command]:
-    """Return the commands of a frame, in order.
+def read(frame: str, frame_bytes: int = FRAME_BYTES) -> list[Command]:
+    """Return the commands of a frame of at most so many bytes, in order.
 
     Raises:
         BadFrame: Some of it is not a command; it carries the good ones before.
     """
     # A character has at most four bytes: hardly any frame need be counted.
-    if len(frame) > FRAME_BYTES // 4 and len(frame.encode(errors="replace")) > FRAME_BYTES:
-        raise BadFrame(f"a frame of more than {FRAME_BYTES // 1024} KiB")
+    if len(frame) > frame_bytes // 4 and len(frame.encode(errors="replace")) > frame_bytes:
+        raise BadFrame(f"a frame of more than {frame_bytes} bytes", limit="frame_bytes")
     commands: list[Command] = []
     for line in filter(None, frame.split("\n")):
         if len(commands) == COMMANDS_LIMIT:
-            raise BadFrame(f"more than {COMMANDS_LIMIT} commands in one frame", tuple(commands))
+            reason = f"more than {COMMANDS_LIMIT} commands in one frame"
+            raise BadFrame(reason, tuple(commands), "commands_per_frame")
         try:
             commands.append(_command(line))
         except BadFrame as error:

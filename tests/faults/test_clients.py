@@ -32,7 +32,13 @@ from tests.support.service import SERVERS, Service, needs_proc
 pytestmark = pytest.mark.faults
 
 WINDOW_BYTES = 96 * 1024
-LIMITS = {"TEST_WINDOW_BYTES": str(WINDOW_BYTES), "TEST_OUTBOX_BYTES": str(128 * 1024)}
+LIMITS = {
+    "TEST_WINDOW_BYTES": str(WINDOW_BYTES),
+    "TEST_OUTBOX_BYTES": str(128 * 1024),
+    # Who speaks without a pause is sent away for that by default, long before anything piles up.
+    "TEST_COMMANDS_PER_SECOND": "1000000",
+    "TEST_COMMANDS_BURST": "1000000",
+}
 DATA = "x" * 16 * 1024
 PACE_SECONDS = 0.02  # nearly 800 KiB/s for each channel: in a pong deadline more than SLACK_BYTES
 QUIET_SECONDS = 0.25

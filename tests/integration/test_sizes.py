@@ -8,9 +8,15 @@ import pytest
 
 from realtime import apublish
 from realtime.errors import InvalidName, TooLarge
-from tests.support.rims import RIMS, Rim, refused
+from tests.support.rims import RIMS, Rim, headers, refused
 
-SMALL = {"DATA_BYTES": 1024, "DATA_DEPTH": 2, "TAGS": 1, "CHANNEL_CHARACTERS": 16}
+SMALL = {
+    "DATA_BYTES": 1024,
+    "DATA_DEPTH": 2,
+    "TAGS": 1,
+    "CHANNEL_CHARACTERS": 16,
+    "FRAME_BYTES": 4096,
+}
 
 
 @pytest.fixture(autouse=True)
@@ -51,3 +57,37 @@ async def test_from_python(node: Any) -> None:
     with pytest.raises(InvalidName):
         await apublish("a" * 17, 1)
     await apublish("a", "x" * 1022)
+
+
+async def test_headers_are_counted(settings: Any, node: Any) -> None:
+    settings.REALTIME_HEADERS = 16
+    rim, body = Rim("endpoint"), {"channel": "a", "data": 1}
+    assert (await rim.post("publish", body)).status == 200
+    many = [*headers(), *((f"X-{number}", "1") for number in range(16))]
+    answer = await rim.send("POST", "/api/publish", b"{}", many)
+    assert answer.status == 431
+    assert answer.json["error"]["message"] == "more than 16 headers"
+
+
+@pytest.mark.parametrize("kind", RIMS)
+async def test_whole_bodies_have_their_own_limits(kind: str, settings: Any, node: Any) -> None:
+    settings.REALTIME_BODY_BYTES = 1024
+    settings.REALTIME_BATCH_BYTES = 2048
+    rim = Rim(kind)
+    tags = {"a": "x" * 256}
+    one = {"channel": "a", "data": "x" * 700, "tags": tags}
+    refused(await rim.post("publish", {**one, "event": "e" * 64}), "too_large")
+    assert (await rim.post("publish", {**one, "tags": {}})).status == 200
+    several = {"commands": [{"publish": one}]}
+    assert (await rim.post("batch", several)).status == 200
+    refused(await rim.post("batch", {"commands": several["commands"] * 3}), "too_large")
+
+
+async def test_frames_of_a_client_have_a_limit_that_is_counted(hub: Any, join: Any) -> None:
+    member = await join()
+    member.say({"id": 2, "ping": {"x": "y" * 4000}})
+    member.say({"id": 3, "ping": {"x": "y" * 4096}})
+    lines = await member.until(4)
+    assert {"id": 2, "ping": {}} in lines
+    assert "a frame of more than 4096 bytes" in lines[-1]["error"]["message"]
+    assert hub.reached.counts["frame_bytes"] == 1
