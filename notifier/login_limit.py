@@ -53,7 +53,7 @@ def forget(address: str, name: str) -> None:
     keys = _Keys(address, name)
     try:
         with _redis().pipeline(transaction=False) as pipe:
-            pipe.delete(keys.name_from_address)
+            pipe.set(keys.name_from_address, 0, ex=WINDOW_SECONDS)
             # They may have expired since; a counter that starts at -1 would never end.
             for key in (keys.address, keys.name):
                 pipe.decr(key)

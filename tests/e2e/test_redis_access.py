@@ -13,6 +13,7 @@ import httpx
 import pytest
 import redis
 
+from notifier import login_limit
 from realtime.brokers.redis_sync import SyncRedisBroker
 from realtime.errors import BrokerUnavailable
 from realtime.publication import Publication
@@ -115,6 +116,16 @@ def test_a_publisher_needs_no_more_than_its_user_may(guarded: RedisServer, user:
     assert broker.take("shop", 1, 1) == 0
     broker.tell(b"{}")
     broker.close()
+    assert denied(guarded) == []
+
+
+def test_the_login_counts_its_attempts_with_no_more(guarded: RedisServer, settings: Any) -> None:
+    settings.REALTIME_REDIS_URL = as_user(guarded, "notifier")
+    for _ in range(login_limit.NAME_FROM_ADDRESS):
+        assert login_limit.seconds_to_wait("192.0.2.1", "ada") == 0
+    assert login_limit.seconds_to_wait("192.0.2.1", "ada") > 0
+    login_limit.forget("192.0.2.1", "ada")
+    assert login_limit.seconds_to_wait("192.0.2.1", "ada") == 0
     assert denied(guarded) == []
 
 
