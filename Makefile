@@ -31,7 +31,7 @@ test: $(DEV_READY) ## set everything up and run the tests
 test-faults: $(DEV_READY) ## the fault tests with 500 clients, up to 20 times each (takes forty minutes)
 	NOTIFIER_FAULTS=full $(BIN)/pytest $(UNDER_LOAD:%=tests/faults/test_%.py)
 
-threats: $(DEV_READY) ## every attack of docs/security.md, in full (takes ten minutes)
+threats: $(DEV_READY) ## every attack of docs/security.md, in full (takes four minutes)
 	NOTIFIER_THREATS=full $(BIN)/pytest tests/threats
 
 soak: $(DEV_READY) ## half an hour of load with a fault every ten seconds (SOAK_MINUTES=30)

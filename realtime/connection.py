@@ -27,6 +27,7 @@ from realtime.codes import (
 )
 from realtime.errors import InvalidToken, RequestError, TokenExpired
 from realtime.identity import ANONYMOUS, Grant, Identity
+from realtime.names import users_of
 from realtime.namespaces import Namespace, Namespaces
 from realtime.protocols import (
     BadFrame,
@@ -44,6 +45,7 @@ from realtime.protocols import (
 from realtime.publication import Publication, client_info, decoded
 from realtime.tokens import Tokens
 
+NO_NAMESPACE = Namespace()
 STRIKES = 3  # unreadable frames until the connection is closed; one may be a mistake
 
 
@@ -76,6 +78,8 @@ class Join:
     """After which the permission has to be shown anew."""
     must_ask: bool = False
     """Whether the host's authorizer decides."""
+    is_void: bool = False
+    """Whether it is refused whatever the host says: there is no such namespace."""
     is_served: bool = False
     """Whether the client did not ask for it: then it is told by a push, whenever it is done."""
 
@@ -103,6 +107,8 @@ class Say:
     publication: Publication
     must_ask: bool = False
     """Whether the host's authorizer decides."""
+    is_void: bool = False
+    """Whether it is refused whatever the host says: there is no such namespace."""
 
 
 class End(NamedTuple):
@@ -303,13 +309,16 @@ class Connection:
             return self._refuse(command.id, grant)
         namespace = self._namespaces.get(command.channel)
         allowed = self._namespaces.may_subscribe(command.channel, self.identity, grant)
+        is_void = grant is None and self._asks_in_vain(command.channel)
+        if is_void:
+            namespace, allowed = NO_NAMESPACE, None
         if namespace is None or self._is_forbidden(allowed):
             return self._refuse(command.id, PERMISSION_DENIED)
         if len(self._channels) >= self._channels_limit:
             return self._refuse(command.id, LIMIT_EXCEEDED, "channels_per_connection")
         ttl = None if grant is None else grant.ttl_seconds(now)
         join = self._channels[command.channel] = Join(
-            command.id, command.channel, namespace, ttl, must_ask=allowed is None
+            command.id, command.channel, namespace, ttl, must_ask=allowed is None, is_void=is_void
         )
         return join
 
@@ -326,12 +335,22 @@ class Connection:
         """Tell whether the answer is no, without asking anybody."""
         return allowed is False or (allowed is None and not self._has_authorizer)
 
+    def _asks_in_vain(self, channel: str) -> bool:
+        """Tell whether the host is asked although nothing can come of it.
+
+        Where it would be asked about a channel that exists, it is asked about one that does not, or
+        the time of the refusal would tell which namespaces there are.
+        """
+        unknown = self._namespaces.get(channel) is None and users_of(channel) is None
+        return self._has_authorizer and unknown
+
     def _publish(self, command: Publish) -> Decision:
         subscribed = command.channel in self._channels
         allowed = self._namespaces.may_publish(
             command.channel, self.identity, subscribed=subscribed
         )
-        if self._is_forbidden(allowed):
+        is_void = self._asks_in_vain(command.channel)
+        if self._is_forbidden(None if is_void else allowed):
             return self._refuse(command.id, PERMISSION_DENIED)
         try:
             publication = Publication.of(
@@ -343,7 +362,8 @@ class Connection:
         except RequestError as error:
             return self._refuse(command.id, BAD_COMMAND._replace(message=str(error)))
         # The publication has the data now; while it waits, it should not be here twice.
-        return Say(command._replace(data=b""), publication, must_ask=allowed is None)
+        said = command._replace(data=b"")
+        return Say(said, publication, must_ask=is_void or allowed is None, is_void=is_void)
 
     def _client_info(self) -> bytes:
         return client_info(self.identity.user, self.client, self.identity.info)

@@ -316,6 +316,8 @@ class Conversation:
         assert self._asked is not None  # noqa: S101 - the task is from there
         del self._asked[join]
         refusal = _refusal(task)
+        if refusal is None and join.is_void:
+            refusal = PERMISSION_DENIED
         if refusal is None:
             self._want(join)
             return self._join(join)
@@ -460,6 +462,8 @@ class Conversation:
         try:
             if say.must_ask and (refusal := await self._forbids(say.publication.channel)):
                 return refusal
+            if say.is_void:
+                return PERMISSION_DENIED
             await self._hub.publish(say.publication)
         except OutcomeUnknown:
             return UNKNOWN_OUTCOME

@@ -120,14 +120,16 @@ class Namespaces:
             None where none of them applies: then the host's authorizer decides, or it is no.
         """
         namespace = self.get(channel)
-        if namespace is None:
-            return False
+        # What does not exist is looked at like what is closed: the time tells nothing, either.
+        exists, options = namespace is not None, namespace or _CLOSED
         if (users := users_of(channel)) is not None:
-            return identity.user in users
+            return exists and identity.user in users
         if grant is not None:
-            return grant.channel == channel and grant.user == identity.user
-        known = namespace.allow_subscribe_for_anonymous or not identity.is_anonymous
-        return True if namespace.allow_subscribe_for_client and known else None
+            return exists and grant.channel == channel and grant.user == identity.user
+        known = options.allow_subscribe_for_anonymous or not identity.is_anonymous
+        if options.allow_subscribe_for_client and known:
+            return True
+        return None if exists else False
 
     def may_publish(
         self, channel: str, identity: Identity = ANONYMOUS, *, subscribed: bool
@@ -144,6 +146,7 @@ class Namespaces:
         return True if may_subscribe and namespace.allow_publish_for_client else None
 
 
+_CLOSED = Namespace()
 BUILT_IN = {
     "": Namespace(),
     "public": Namespace(allow_subscribe_for_client=True, allow_subscribe_for_anonymous=True),

@@ -88,12 +88,27 @@ async def test_the_host_says_who_may_publish(member: Member) -> None:
 
 
 @pytest.mark.parametrize(
-    "channel", ["public:news", "public:news#42", "news#43", "absent:a", "public:news#43"]
+    "channel", ["public:news", "public:news#42", "news#43", "absent:a#43", "public:news#43"]
 )
 async def test_the_host_is_not_asked_where_a_rule_decides(member: Member, channel: str) -> None:
     member.say({"id": 2, "subscribe": {"channel": channel}})
     await answered(member, 2)
     assert asked == []
+
+
+@pytest.mark.parametrize("kind", ["subscribe", "publish"])
+async def test_the_time_of_a_refusal_does_not_tell_which_namespaces_there_are(
+    member: Member, kind: str
+) -> None:
+    """The host is asked about what does not exist, too, and its answer counts for nothing."""
+    data = {"data": 1} if kind == "publish" else {}
+    for number, channel in enumerate(("secret", "absent:a", "team-x:a"), 2):
+        member.say({"id": number, kind: {"channel": channel, **data}})
+    refusals = [(await answered(member, number))["error"] for number in (2, 3, 4)]
+    assert refusals == [{"code": 103, "message": "permission denied"}] * 3
+    assert asked == [("42", channel, kind) for channel in ("secret", "absent:a", "team-x:a")]
+    member.say({"id": 5, kind: {"channel": "team-x:a", **data}})
+    assert (await answered(member, 5))["error"]["code"] == 103, "it may be asked for again"
 
 
 async def test_all_channels_of_a_frame_are_asked_about_at_once_and_answered_in_order(
