@@ -55,7 +55,7 @@ class RealtimeConsumer(AsyncConsumer):  # type: ignore[misc]  # Channels has no 
     async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
         """Serve the connection until either side ends it (ASGI 3)."""
         await receive()  # websocket.connect
-        if (flaw := flaw_of(scope["headers"], wiring.settings().headers)) is not None:
+        if (flaw := flaw_of(scope["headers"], wiring.headers_limit())) is not None:
             if flaw.limit:
                 wiring.limit_reached(flaw.limit)
             await _turn_away(scope, send, flaw.status, flaw.reason.encode() + b"\n")

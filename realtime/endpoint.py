@@ -44,7 +44,7 @@ class HttpEndpoint:
         path: str = scope["path"]
         if (
             scope["type"] == "http"
-            and (flaw := flaw_of(scope["headers"], wiring.settings().headers)) is not None
+            and (flaw := flaw_of(scope["headers"], wiring.headers_limit())) is not None
         ):
             await _send(send, _flawed(flaw))
         elif path.startswith("/api/"):

@@ -27,6 +27,7 @@ from realtime.conf import PREFIX, ImproperSetting, Settings
 from realtime.control import Command, sealed
 from realtime.conversation import Authorize
 from realtime.description import Describe
+from realtime.errors import ConfigurationError
 from realtime.hub import Hub
 from realtime.jwks import keys_of_set
 from realtime.jwks_file import JwksFile
@@ -121,7 +122,21 @@ def limits() -> Limits:
 
 def body_bytes(api_method: str) -> int:
     """Return how large the body of a request to the HTTP API may be."""
-    return body_limit(api_method, settings().body_bytes, settings().batch_bytes)
+    given = _settings_or_defaults()
+    return body_limit(api_method, given.body_bytes, given.batch_bytes)
+
+
+def headers_limit() -> int:
+    """Return how many headers a request or a handshake may have."""
+    return _settings_or_defaults().headers
+
+
+def _settings_or_defaults() -> Settings:
+    """Return what is asked before a request is looked at; settings that are wrong fail there."""
+    try:
+        return settings()
+    except ConfigurationError:
+        return Settings()
 
 
 @cache
