@@ -235,7 +235,7 @@ class Connection:
         return self._greeting[0]
 
     def prolong(self, expire_at: float | None) -> int | None:
-        """Somebody else than the client says until when its identity is known; return for long."""
+        """Somebody else than the client says until when its identity is known; return the ttl."""
         self.identity = self.identity._replace(expires_at=expire_at)
         return self.identity.ttl_seconds(self._wall_seconds())
 

@@ -26,6 +26,7 @@ from realtime.control import (
 )
 from realtime.errors import BrokerError
 from realtime.identity import Identity
+from realtime.tally import Tally
 
 if TYPE_CHECKING:
     from realtime.conversation import Conversation
@@ -60,6 +61,7 @@ class Users:
         self._conversations: dict[str, dict[Conversation, None]] = {}
         self._suspects: dict[str, None] | None = None  # None: everybody
         self._due = asyncio.Event()
+        self._nonsense = Tally()
         self._until: Moment | None = None  # everything up to it was done
         self._heard: dict[Moment, None] = {}  # since
 
@@ -106,12 +108,13 @@ class Users:
         loop = asyncio.get_running_loop()
         next_look = loop.time()
         while True:
-            if (suspects := self._suspects) is None or loop.time() >= next_look:
+            # First of all: whoever asks for a look from now on wants another one than this.
+            suspects, self._suspects = self._suspects, {}
+            self._due.clear()
+            if suspects is None or loop.time() >= next_look:
                 next_look = loop.time() + self._look_seconds
                 suspects = None
                 await self._catch_up()
-            self._suspects = {}
-            self._due.clear()
             await self._check(suspects)
             try:
                 async with asyncio.timeout_at(next_look):
@@ -131,7 +134,11 @@ class Users:
         except (msgspec.MsgspecError, UnicodeError, RecursionError):
             command = None
         if command is None:
-            logger.warning("passed over a command to all nodes that is none of ours")
+            count = self._nonsense.add("control", asyncio.get_running_loop().time())
+            if count is not None:
+                logger.warning(
+                    "passed over a command to nodes that is none of ours (%d so far)", count
+                )
         elif isinstance(command, Recheck):
             self._suspect(command.user)
         else:

@@ -8,9 +8,11 @@ from typing import Any
 import pytest
 
 from realtime.hub import Hub
+from realtime.identity import Identity
 from realtime.wiring import Node
 from tests.support.eventually import eventually
 from tests.support.member import Member
+from tests.support.tokens import token
 
 
 @pytest.fixture
@@ -32,6 +34,24 @@ async def join(hub: Hub) -> AsyncIterator[Any]:
         if channel is not None:
             member.say({"id": 2, "subscribe": {"channel": channel}})
             await member.until(3)
+        return member
+
+    yield open_member
+    for member in members:
+        await member.leave()
+
+
+@pytest.fixture
+async def join_user(hub: Hub) -> AsyncIterator[Any]:
+    """Gives connections of users, once they listen to their own channel."""
+    members: list[Member] = []
+
+    async def open_member(user: str = "42", identity: Identity | None = None) -> Member:
+        member = Member(hub, identity)
+        members.append(member)
+        await eventually(lambda: member.conversation)
+        member.say({"id": 1, "connect": {"token": token(user)} if identity is None else {}})
+        await eventually(lambda: member.pushes("subscribe"))
         return member
 
     yield open_member

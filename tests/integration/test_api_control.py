@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
@@ -14,13 +14,11 @@ from django.test import override_settings
 
 import realtime
 from realtime import apublish, errors, wiring
-from realtime.hub import Hub
 from tests.support.eventually import eventually
 from tests.support.keys import entry, secret_of
 from tests.support.member import Member
 from tests.support.redis_server import RedisServer
 from tests.support.rims import RIMS, Rim, refused
-from tests.support.tokens import token
 
 Join = Callable[..., Awaitable[Member]]
 
@@ -31,25 +29,8 @@ def rim(request: pytest.FixtureRequest, node: Any) -> Rim:
 
 
 @pytest.fixture
-async def join(hub: Hub) -> AsyncIterator[Join]:
-    members: list[Member] = []
-
-    async def open_member(user: str = "42") -> Member:
-        member = Member(hub)
-        members.append(member)
-        await eventually(lambda: member.conversation)
-        member.say({"id": 1, "connect": {"token": token(user)}})
-        await eventually(lambda: pushes(member, "subscribe"))  # to its own channel
-        return member
-
-    yield open_member
-    for member in members:
-        await member.leave()
-
-
-def pushes(member: Member, kind: str) -> list[dict[str, Any]]:
-    found = [line["push"] for line in member.lines if kind in line.get("push", {})]
-    return [{"channel": push.get("channel"), **push[kind]} for push in found]
+def join(join_user: Join) -> Join:
+    return join_user
 
 
 def client_of(member: Member) -> str:
@@ -85,11 +66,11 @@ async def test_one_connection_is_disconnected_with_a_code_of_the_caller(
 async def test_a_user_is_subscribed_and_unsubscribed(rim: Rim, join: Join) -> None:
     member = await join("ada")
     await done(rim, "subscribe", user="ada", channel="closed")
-    await eventually(lambda: len(pushes(member, "subscribe")) == 2)
+    await eventually(lambda: len(member.pushes("subscribe")) == 2)
     await apublish("closed", "for you")
-    await eventually(lambda: pushes(member, "pub"))
+    await eventually(lambda: member.pushes("pub"))
     await done(rim, "unsubscribe", user="ada", channel="closed")
-    [gone] = await eventually(lambda: pushes(member, "unsubscribe"))
+    [gone] = await eventually(lambda: member.pushes("unsubscribe"))
     assert gone["channel"] == "closed"
     assert not member.ended
 
@@ -213,9 +194,9 @@ def do(request: pytest.FixtureRequest) -> Callable[..., Awaitable[None]]:
 async def test_a_host_does_the_same_in_python(join: Join, do: Any) -> None:
     member, other = await join("ada"), await join("ada")
     await do("subscribe_user", "ada", "closed", client=client_of(member))
-    await eventually(lambda: len(pushes(member, "subscribe")) == 2)
+    await eventually(lambda: len(member.pushes("subscribe")) == 2)
     await do("unsubscribe_user", "ada", "closed")
-    await eventually(lambda: pushes(member, "unsubscribe"))
+    await eventually(lambda: member.pushes("unsubscribe"))
     await do("disconnect_user", "ada", client=client_of(other), code=4000, reason="because")
     await eventually(lambda: other.ended)
     assert other.closed == (4000, "because")

@@ -56,6 +56,11 @@ class Member:
         await eventually(lambda: len(self.lines) >= count)
         return self.lines
 
+    def pushes(self, kind: str) -> list[dict[str, Any]]:
+        """Return the pushes of a kind (pub, subscribe, …), each with its channel."""
+        found = [line["push"] for line in self.lines if kind in line.get("push", {})]
+        return [{"channel": push.get("channel"), **push[kind]} for push in found]
+
     def offsets(self) -> list[int]:
         return [
             line["push"]["pub"]["offset"] for line in self.lines if "pub" in line.get("push", {})
