@@ -47,6 +47,7 @@ LIMITS = frozenset(
         "batch_bytes",
         "data_bytes",
         "data_depth",
+        "fallback_items",
         "outbox_bytes",
         "ping_seconds",
         "publications_burst",

@@ -1,8 +1,8 @@
 """Live notifications for Django on Redis pub/sub: at most once, never silently lost.
 
 The names in `__all__` are the whole public API of a host project's code: publishing, tokens for its
-pages, and what it does to the connections of a user. They are loaded when they are first used,
-since this package must be importable before Django is set up.
+pages, what it does to the connections of a user, and handlers of what nobody hears. They are loaded
+when they are first used, since this package must be importable before Django is set up.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from realtime.fallbacks import fallback
     from realtime.remote import (
         adisconnect_user,
         asubscribe_user,
@@ -36,6 +37,7 @@ __all__ = [
     "aunsubscribe_user",
     "connection_token",
     "disconnect_user",
+    "fallback",
     "personal_channel",
     "publish",
     "publish_on_commit",
@@ -47,7 +49,8 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     if name in __all__:
-        from realtime import remote, shortcuts
+        from realtime import fallbacks, remote, shortcuts
 
-        return getattr(remote if name.endswith("_user") else shortcuts, name)
+        home = fallbacks if name == "fallback" else remote if name.endswith("_user") else shortcuts
+        return getattr(home, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

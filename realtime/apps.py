@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from django.apps import AppConfig, apps
+from django.utils.module_loading import autodiscover_modules
 
 
 class RealtimeConfig(AppConfig):
@@ -12,10 +13,11 @@ class RealtimeConfig(AppConfig):
     verbose_name = "Live notifications"
 
     def ready(self) -> None:
-        """Register the system checks, and listen to what ends a right."""
+        """Register the system checks and fallbacks, and listen to what ends a right."""
         from realtime import checks, dangers  # noqa: F401 - they register by being imported
 
         if apps.is_installed("django.contrib.auth"):
             from realtime import signals
 
             signals.connect()
+        autodiscover_modules("fallbacks")

@@ -17,6 +17,7 @@ from django.core.exceptions import ImproperlyConfigured
 from django.utils.module_loading import import_string
 
 from realtime.api.head import MANY_BYTES, PUBLISH_BYTES
+from realtime.brokers.queue_commands import QUEUE_ITEMS
 from realtime.errors import ConfigurationError
 from realtime.heads import HEADERS_LIMIT
 from realtime.jwks import keys_of_set
@@ -115,6 +116,8 @@ class Settings:
     """How deep a publication's data may be nested; what people send has 4 or 5."""
     tags: int = TAGS_LIMIT
     """Of one publication."""
+    fallback_items: int = QUEUE_ITEMS
+    """What may be queued for fallbacks; beyond it, what nobody hears is refused (503)."""
     connect_seconds: int = 5
     """What a connection has to introduce itself. Centrifugo 10, NATS 2."""
 
@@ -164,6 +167,7 @@ _RANGES: dict[str, tuple[float, float]] = {
     "data_bytes": (1024, DATA_LIMIT),
     "data_depth": (1, DEPTH_LIMIT),
     "tags": (0, TAGS_LIMIT),
+    "fallback_items": (1, 10_000_000),
 }
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 
 from realtime import health, wiring
-from realtime.api import Admitted, Take, Task, Tell, admitted, respond
+from realtime.api import Admitted, Look, Take, Task, Tell, admitted, respond
 from realtime.api.answers import HEADERS, Response, failure
 from realtime.api.head import Request, RequestTimeout
 from realtime.auth import has_session
@@ -132,6 +132,8 @@ async def _done(task: Task) -> Any:
     try:
         if isinstance(task, Tell):
             return await wiring.tell_nodes(task.command)
+        if isinstance(task, Look):
+            return await wiring.node().broker.queue_stats()
         publisher = wiring.node().publisher
         if isinstance(task, Take):
             return await publisher.take(*task)

@@ -20,7 +20,9 @@
 
     * `BrokerUnavailable`: certainly not published
     * `OutcomeUnknown`: perhaps published; a retry with the same idempotency key is safe
+    * `QueueFull`: nobody was there and its fallback's queue is full; not published
 
+  * `GiveUp`: a fallback's handler says that to try again is of no use
   * `EnvelopeError`: bytes on the broker that are not ours: counted, dropped, never fatal
   * `ConfigurationError`: a setting that cannot work; names it
 
@@ -154,6 +156,18 @@ class OutcomeUnknown(BrokerError):
     """The broker did not answer; the publication may or may not be out."""
 
     code = "outcome_unknown"
+
+
+class QueueFull(BrokerError):
+    """Nobody listens, and the queue for fallbacks is full; nothing was published or queued."""
+
+    code = "queue_full"
+
+
+class GiveUp(RealtimeError):
+    """Raised by a fallback's handler: no attempt can succeed, so that the operator is to look."""
+
+    code = "given_up"
 
 
 class EnvelopeError(RealtimeError):

@@ -19,7 +19,10 @@ from realtime.errors import ConfigurationError
 from realtime.names import CHANNEL_LIMIT
 
 SETTING = "REALTIME_API_KEYS"
-METHODS = ("publish", "broadcast", "batch", "disconnect", "subscribe", "unsubscribe", "refresh")
+METHODS = (
+    *("publish", "broadcast", "batch"),
+    *("disconnect", "subscribe", "unsubscribe", "refresh", "info"),
+)
 PATTERNS_LIMIT = 100  # of one key; each publication is held against all of them
 RATES = (0.001, 1_000_000)
 ONE, REST = "*", "**"

@@ -14,6 +14,7 @@ from realtime.errors import InvalidName
 
 CHANNEL_LIMIT = 255  # characters; Centrifugo 255, Pusher 164-200
 EVENT_LIMIT = 64
+FALLBACK_LIMIT = 64
 KEY_LIMIT = 64  # idempotency keys: a UUID has 36, a SHA-256 in hex 64
 
 _CHANNEL = re.compile(r"[A-Za-z0-9_\-=@,.;:#]+")
@@ -48,6 +49,15 @@ def checked_idempotency_key(value: object) -> str:
         InvalidName: It is not a string of 1 to 64 visible ASCII characters.
     """
     return _checked("idempotency_key", value, _KEY, KEY_LIMIT, "visible ASCII")
+
+
+def checked_fallback(value: object) -> str:
+    """Return ``value`` as the legal name of a fallback.
+
+    Raises:
+        InvalidName: It is not a string of 1 to 64 characters out of ``A-Z a-z 0-9 _ - . :``.
+    """
+    return _checked("fallback", value, _EVENT, FALLBACK_LIMIT, "A-Z a-z 0-9 _ - . :")
 
 
 def is_namespace(name: str) -> bool:

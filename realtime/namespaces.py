@@ -7,15 +7,22 @@ refused like anything forbidden.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, fields
+from collections.abc import Container, Iterable, Mapping
+from dataclasses import dataclass, fields, replace
 from enum import StrEnum
 from typing import Any
 
 from realtime.errors import ConfigurationError, InvalidName
 from realtime.identity import ANONYMOUS, Grant, Identity
-from realtime.names import CHANNEL_LIMIT, is_namespace, namespace_of, personal_channel, users_of
-from realtime.publication import LARGEST, Sizes
+from realtime.names import (
+    CHANNEL_LIMIT,
+    checked_fallback,
+    is_namespace,
+    namespace_of,
+    personal_channel,
+    users_of,
+)
+from realtime.publication import LARGEST, Fallback, Publication, Sizes, When
 
 
 class Overflow(StrEnum):
@@ -43,6 +50,10 @@ class Namespace:
     """Whoever is subscribed to the channel may publish to it."""
     overflow: Overflow = Overflow.GAP
     """What a slow connection loses: `gap`, `latest` or `disconnect`."""
+    fallback: str = ""
+    """Who gets what nobody hears, where a publication names no other; empty is nobody."""
+    fallback_when: When = When.NOBODY
+    """`nobody`: a publication is live or queued; `always`: it is both."""
 
 
 class Namespaces:
@@ -55,6 +66,7 @@ class Namespaces:
         personal: str | None = None,
         channel_characters: int = CHANNEL_LIMIT,
         sizes: Sizes = LARGEST,
+        fallbacks: Container[str] = (),
     ) -> None:
         """Read the configuration.
 
@@ -63,6 +75,7 @@ class Namespaces:
             personal: The namespace of the channels that users listen to by themselves, if they do.
             channel_characters: A channel whose name is longer is in no namespace.
             sizes: What a publication may hold, wherever it is published.
+            fallbacks: The names of those that there are.
 
         Raises:
             ConfigurationError: A name or option that does not exist, or a value of the wrong type.
@@ -73,6 +86,7 @@ class Namespaces:
         self._personal = personal
         self._channel_characters = channel_characters
         self.sizes = sizes
+        self._fallbacks = fallbacks
 
     def served(self, identity: Identity) -> list[str]:
         """Return the channels that a client listens to without asking: its own, and its token's."""
@@ -105,6 +119,28 @@ class Namespaces:
             name = namespace_of(channel)
             raise InvalidName("channel", channel, f"there is no namespace {name!r}")
         return namespace
+
+    def admitted(self, publication: Publication) -> Publication:
+        """Return a publication as it is published: with its namespace's fallback, if it names none.
+
+        Raises:
+            InvalidName: Its namespace is not configured, or there is no such fallback.
+        """
+        namespace = self.for_publishing(publication.channel)
+        given = publication.fallback
+        if given is None and not namespace.fallback:
+            return publication
+        given = given or Fallback(None)
+        name = given.name or namespace.fallback
+        if not name or name not in self._fallbacks:
+            rule = (
+                "there is no fallback of this name"
+                if name
+                else "none is named, nor has its namespace one"
+            )
+            raise InvalidName("fallback", name or None, rule)
+        fallback = Fallback(name, given.when or namespace.fallback_when, given.options)
+        return publication if fallback == given else replace(publication, fallback=fallback)
 
     def may_subscribe(
         self, channel: str, identity: Identity = ANONYMOUS, grant: Grant | None = None
@@ -163,6 +199,7 @@ The default one is closed.
 """
 
 _FIELDS = {field.name: field for field in fields(Namespace)}
+_CHOICES: dict[str, type[StrEnum]] = {"overflow": Overflow, "fallback_when": When}
 
 
 def _namespace(name: object, options: object) -> Namespace:
@@ -177,14 +214,23 @@ def _namespace(name: object, options: object) -> Namespace:
     return Namespace(**checked)
 
 
-def _option(name: str, key: str, value: object) -> bool | Overflow:
+def _option(name: str, key: str, value: object) -> bool | str:
     where = f"REALTIME_NAMESPACES[{name!r}]"
     if key not in _FIELDS:
         raise ConfigurationError(where, f"unknown option {key!r}; known: {', '.join(_FIELDS)}")
-    if key == "overflow":
-        if value not in list(Overflow):
-            raise ConfigurationError(where, f"overflow must be one of {', '.join(Overflow)}")
-        return Overflow(str(value))
+    if key in _CHOICES:
+        if value not in list(_CHOICES[key]):
+            raise ConfigurationError(where, f"{key} must be one of {', '.join(_CHOICES[key])}")
+        return _CHOICES[key](str(value))
+    if key == "fallback":
+        return _fallback(where, value)
     if not isinstance(value, bool):
         raise ConfigurationError(where, f"{key} must be true or false, not {value!r}")
     return value
+
+
+def _fallback(where: str, value: object) -> str:
+    try:
+        return "" if value == "" else checked_fallback(value)
+    except InvalidName as error:
+        raise ConfigurationError(where, f"fallback must be a name: {error.rule}") from error

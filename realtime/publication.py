@@ -11,12 +11,18 @@ import hashlib
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import NamedTuple
 
 import msgspec
 
 from realtime.errors import InvalidData, InvalidName, TooLarge
-from realtime.names import checked_channel, checked_event, checked_idempotency_key
+from realtime.names import (
+    checked_channel,
+    checked_event,
+    checked_fallback,
+    checked_idempotency_key,
+)
 
 DATA_LIMIT = 64 * 1024  # bytes of compact JSON; Centrifugo 64 KiB, Pusher 10 KB
 DEPTH_LIMIT = (
@@ -25,6 +31,7 @@ DEPTH_LIMIT = (
 TAGS_LIMIT = 16
 TAG_VALUE_LIMIT = 256  # characters
 EVENT_TAG = "event"
+OPTIONS_LIMIT = 4 * 1024  # bytes of compact JSON; an address, a subject, a name of a template
 
 
 class Sizes(NamedTuple):
@@ -38,6 +45,26 @@ class Sizes(NamedTuple):
 LARGEST = Sizes()
 
 
+class When(StrEnum):
+    """When a fallback gets a publication."""
+
+    NOBODY = "nobody"
+    """Where no node listens to its channel: it is live or queued."""
+    ALWAYS = "always"
+    """It is live and queued."""
+
+
+class Fallback(NamedTuple):
+    """Where a publication goes when nobody is there."""
+
+    name: str | None
+    """Of a fallback; None is the one of the namespace."""
+    when: When | None = None
+    """None is as the namespace says."""
+    options: bytes = b""
+    """A JSON object for its handler, such as an address; it is delivered to nobody else."""
+
+
 @dataclass(frozen=True, slots=True)
 class Publication:
     """One valid publication; make it with `Publication.of`."""
@@ -46,6 +73,7 @@ class Publication:
     body: bytes
     """What the envelope carries: ``{"data":…,"tags":{…},"info":{…}}``, compact, on one line."""
     idempotency_key: str | None = None
+    fallback: Fallback | None = None
 
     @classmethod
     def of(
@@ -57,6 +85,9 @@ class Publication:
         tags: object = None,
         idempotency_key: object = None,
         info: bytes = b"",
+        fallback: object = None,
+        fallback_when: object = None,
+        fallback_options: object = None,
         sizes: Sizes = LARGEST,
     ) -> Publication:
         """Check everything and encode it.
@@ -69,12 +100,15 @@ class Publication:
             tags: Names with string values.
             idempotency_key: The same key with the same content is published once in five minutes.
             info: Who says it, if a client does: `client_info`, never what anybody sent.
+            fallback: Who gets it when nobody is there; None is whom the namespace names, if any.
+            fallback_when: ``nobody`` or ``always``; None is as the namespace says.
+            fallback_options: A mapping for the fallback alone.
             sizes: What it may hold.
 
         Raises:
-            InvalidName: channel, event, a tag or the idempotency key breaks its rule.
-            InvalidData: data or tags cannot be JSON.
-            TooLarge: data or tags exceed their limits.
+            InvalidName: channel, event, a tag, the idempotency key or the fallback breaks its rule.
+            InvalidData: data, tags or options cannot be JSON.
+            TooLarge: data, tags or options exceed their limits.
         """
         name = checked_channel(channel)
         body = _Body(
@@ -83,12 +117,16 @@ class Publication:
             info=msgspec.Raw(info) if info else None,
         )
         key = None if idempotency_key is None else checked_idempotency_key(idempotency_key)
-        return cls(name, _encoder.encode(body), key)
+        queued = _fallback(fallback, fallback_when, fallback_options)
+        return cls(name, _encoder.encode(body), key, queued)
 
     @property
     def fingerprint(self) -> str:
-        """What makes a retry the same publication: SHA-256 over all that is delivered, in hex."""
-        return hashlib.sha256(self.body).hexdigest()
+        """What makes a retry the same publication: SHA-256 over all that it says, in hex."""
+        digest = hashlib.sha256(self.body)
+        if self.fallback is not None:
+            digest.update(repr(tuple(self.fallback)).encode())  # the body has no raw newline
+        return digest.hexdigest()
 
 
 class Receipt(NamedTuple):
@@ -100,6 +138,8 @@ class Receipt(NamedTuple):
     """How many nodes were subscribed to the channel when it was published; not deliveries."""
     repeated: bool = False
     """Whether this is the answer to an earlier publish with the same idempotency key."""
+    queued: bool = False
+    """Whether its fallback has it."""
 
 
 def client_info(user: str, client: str, info: str) -> bytes:
@@ -209,6 +249,24 @@ def _walk(value: object, levels: int, depth: int) -> None:
         raise ValueError(f"nested deeper than {depth} levels")
     for child in children:
         _walk(child, levels - 1, depth)
+
+
+def _fallback(name: object, when: object, options: object) -> Fallback | None:
+    if name is None and when is None and options is None:
+        return None
+    if when is not None and when not in list(When):
+        raise InvalidName("fallback", when, f"fallback_when is one of {', '.join(When)}")
+    return Fallback(
+        None if name is None else checked_fallback(name),
+        None if when is None else When(str(when)),
+        b"" if options is None else _options(options),
+    )
+
+
+def _options(options: object) -> bytes:
+    if not isinstance(options, Mapping):
+        raise InvalidData("an object is meant", field="fallback_options")
+    return encoded(options, "fallback_options", OPTIONS_LIMIT)
 
 
 def _all_tags(event: object, tags: object, limit: int) -> dict[str, str] | None:

@@ -25,13 +25,13 @@ class Publisher:
         """Publish.
 
         Raises:
-            InvalidName: The channel's namespace is not configured.
+            InvalidName: The channel's namespace or the fallback is not configured.
             IdempotencyConflict: The key belongs to another publication.
+            QueueFull: Nobody is there, and there is no room for it; certainly not published.
             BrokerUnavailable: Certainly not published.
             OutcomeUnknown: Perhaps published.
         """
-        self._namespaces.for_publishing(publication.channel)
-        return await self._broker.publish(publication)
+        return await self._broker.publish(self._namespaces.admitted(publication))
 
     async def publish_many(
         self, publications: Sequence[Publication]
@@ -39,13 +39,12 @@ class Publisher:
         """Publish many in one round trip; a receipt or an error for each, in order.
 
         Raises:
-            InvalidName: A channel's namespace is not configured; nothing was published.
+            InvalidName: A channel's namespace or a fallback is not configured; nothing was
+                published.
             BrokerUnavailable: Certainly nothing published.
             OutcomeUnknown: Perhaps all published.
         """
-        for publication in publications:
-            self._namespaces.for_publishing(publication.channel)
-        return await self._broker.publish_many(publications)
+        return await self._broker.publish_many(list(map(self._namespaces.admitted, publications)))
 
     async def take(self, name: str, rate: float, count: int) -> float:
         """See `realtime.brokers.Broker.take`."""
@@ -61,14 +60,11 @@ class SyncPublisher:
 
     def publish(self, publication: Publication) -> Receipt:
         """See `Publisher.publish`."""
-        self._namespaces.for_publishing(publication.channel)
-        return self._broker.publish(publication)
+        return self._broker.publish(self._namespaces.admitted(publication))
 
     def publish_many(self, publications: Sequence[Publication]) -> list[Receipt | RealtimeError]:
         """See `Publisher.publish_many`."""
-        for publication in publications:
-            self._namespaces.for_publishing(publication.channel)
-        return self._broker.publish_many(publications)
+        return self._broker.publish_many(list(map(self._namespaces.admitted, publications)))
 
     def take(self, name: str, rate: float, count: int) -> float:
         """See `realtime.brokers.Broker.take`."""

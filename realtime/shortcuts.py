@@ -29,6 +29,9 @@ def publish(
     event: str | None = None,
     tags: Mapping[str, str] | None = None,
     idempotency_key: str | None = None,
+    fallback: str | None = None,
+    fallback_when: str | None = None,
+    fallback_options: Mapping[str, Any] | None = None,
 ) -> Receipt:
     """Publish from ordinary, synchronous code: a view, a task, a command.
 
@@ -38,19 +41,35 @@ def publish(
         event: The name of what happened, such as ``order.shipped``; delivered as the tag ``event``.
         tags: Up to 16 names with string values, delivered beside the data.
         idempotency_key: The same key on the channel publishes once in five minutes.
+        fallback: The name of a fallback: its handler gets it, later, if no node listens there now.
+            None is the one of the namespace, if it has one.
+        fallback_when: ``nobody`` (unless the namespace says otherwise), or ``always``: the fallback
+            gets it whoever listens.
+        fallback_options: A mapping for the fallback alone, at most 4 KiB as JSON; listeners do not
+            get it. Of the built-in ``email``: ``to``, ``subject``.
 
     Returns:
-        Its position, and how many nodes listened. 0 nodes: nobody was there, and nobody will get it
-        later.
+        Its position, how many nodes listened, and whether its fallback has it. 0 nodes and not
+        queued: nobody was there, and nobody will get it later.
 
     Raises:
         RequestError: It cannot be published as it is; see `realtime.errors`.
+        QueueFull: Nobody listens, and the queue for fallbacks is full; certainly not published.
         BrokerUnavailable: Certainly not published.
         OutcomeUnknown: Perhaps published; a retry with the same idempotency key is safe.
         SynchronousOnlyOperation: An event loop runs in this thread; await `apublish` there.
     """
     refuse_event_loop("publish() would block the event loop here: await apublish() instead")
-    publication = _checked(channel, data, event, tags, idempotency_key)
+    publication = _checked(
+        channel,
+        data,
+        event=event,
+        tags=tags,
+        idempotency_key=idempotency_key,
+        fallback=fallback,
+        fallback_when=fallback_when,
+        fallback_options=fallback_options,
+    )
     return wiring.sync_publisher().publish(publication)
 
 
@@ -61,9 +80,21 @@ async def apublish(
     event: str | None = None,
     tags: Mapping[str, str] | None = None,
     idempotency_key: str | None = None,
+    fallback: str | None = None,
+    fallback_when: str | None = None,
+    fallback_options: Mapping[str, Any] | None = None,
 ) -> Receipt:
     """Publish from async code; everything else as `publish`."""
-    publication = _checked(channel, data, event, tags, idempotency_key)
+    publication = _checked(
+        channel,
+        data,
+        event=event,
+        tags=tags,
+        idempotency_key=idempotency_key,
+        fallback=fallback,
+        fallback_when=fallback_when,
+        fallback_options=fallback_options,
+    )
     return await wiring.node().publisher.publish(publication)
 
 
@@ -74,6 +105,9 @@ def publish_on_commit(
     event: str | None = None,
     tags: Mapping[str, str] | None = None,
     idempotency_key: str | None = None,
+    fallback: str | None = None,
+    fallback_when: str | None = None,
+    fallback_options: Mapping[str, Any] | None = None,
     using: str | None = None,
 ) -> None:
     """Publish when the transaction commits, never if it rolls back; at once outside of one.
@@ -83,11 +117,14 @@ def publish_on_commit(
     the data is saved already.
 
     Args:
-        channel: As for `publish`, like the next four.
+        channel: As for `publish`, like all the others before `using`.
         data: ditto.
         event: ditto.
         tags: ditto.
         idempotency_key: ditto.
+        fallback: ditto.
+        fallback_when: ditto.
+        fallback_options: ditto.
         using: The database whose transaction it is.
 
     Raises:
@@ -98,28 +135,24 @@ def publish_on_commit(
         "publish_on_commit() belongs into the function with the transaction, which async code "
         "calls by sync_to_async()"
     )
-    publication = _checked(channel, data, event, tags, idempotency_key)
-    wiring.namespaces().for_publishing(publication.channel)
-    transaction.on_commit(
-        lambda: wiring.sync_publisher().publish(publication), using=using, robust=True
-    )
-
-
-def _checked(
-    channel: str,
-    data: Any,
-    event: str | None,
-    tags: Mapping[str, str] | None,
-    idempotency_key: str | None,
-) -> Publication:
-    return Publication.of(
+    publication = _checked(
         channel,
         data,
         event=event,
         tags=tags,
         idempotency_key=idempotency_key,
-        sizes=wiring.namespaces().sizes,
+        fallback=fallback,
+        fallback_when=fallback_when,
+        fallback_options=fallback_options,
     )
+    transaction.on_commit(
+        lambda: wiring.sync_publisher().publish(publication), using=using, robust=True
+    )
+
+
+def _checked(channel: str, data: Any, **options: Any) -> Publication:
+    namespaces = wiring.namespaces()
+    return namespaces.admitted(Publication.of(channel, data, **options, sizes=namespaces.sizes))
 
 
 def connection_token(

@@ -12,7 +12,7 @@ from django.http import HttpRequest, HttpResponse, UnreadablePostError
 from django.views.decorators.csrf import csrf_exempt
 
 from realtime import health, wiring
-from realtime.api import Access, Admitted, Take, Task, Tell, admitted, respond
+from realtime.api import Access, Admitted, Look, Take, Task, Tell, admitted, respond
 from realtime.api.answers import HEADERS, Response, failure
 from realtime.api.head import Request, RequestTimeout
 from realtime.auth import has_session
@@ -75,6 +75,8 @@ def _done(task: Task) -> Any:
     try:
         if isinstance(task, Tell):
             return wiring.tell_nodes_sync(task.command)
+        if isinstance(task, Look):
+            return wiring.sync_broker().queue_stats()
         publisher = wiring.sync_publisher()
         if isinstance(task, Take):
             return publisher.take(*task)

@@ -22,12 +22,14 @@ from realtime import refusals
 from realtime.api.head import body_limit
 from realtime.auth import entitled
 from realtime.brokers.redis import RedisBroker
+from realtime.brokers.redis_queue import RedisQueue
 from realtime.brokers.redis_sync import SyncRedisBroker
 from realtime.conf import PREFIX, ImproperSetting, Settings
 from realtime.control import Command, sealed
 from realtime.conversation import Authorize
 from realtime.description import Describe
 from realtime.errors import ConfigurationError
+from realtime.fallbacks import registered
 from realtime.hub import Hub
 from realtime.jwks import keys_of_set
 from realtime.jwks_file import JwksFile
@@ -36,6 +38,7 @@ from realtime.limits import Limits, Rate
 from realtime.namespaces import Namespaces
 from realtime.publication import Sizes
 from realtime.publisher import Publisher, SyncPublisher
+from realtime.queued import Queued
 from realtime.tokens import Key, Tokens, key_of
 
 encode = msgspec.json.Encoder().encode
@@ -57,6 +60,7 @@ def namespaces() -> Namespaces:
         personal=given.personal_namespace or None,
         channel_characters=given.channel_characters,
         sizes=Sizes(given.data_bytes, given.data_depth, given.tags),
+        fallbacks=fallbacks(),
     )
 
 
@@ -152,15 +156,33 @@ def keyring() -> Keyring:
 @cache
 def sync_broker() -> SyncRedisBroker:
     """Return the way to Redis for threads."""
-    return SyncRedisBroker(
-        redis_url(), prefix=settings().redis_prefix, deadline_seconds=settings().publish_seconds
-    )
+    return SyncRedisBroker(redis_url(), **_broker_options())
 
 
 @cache
 def sync_publisher() -> SyncPublisher:
     """Return the publisher for threads."""
     return SyncPublisher(namespaces(), sync_broker())
+
+
+@cache
+def fallbacks() -> Mapping[str, Callable[[Queued], Any]]:
+    """Return the handlers by name; those that are registered later too."""
+    return registered
+
+
+def queue() -> RedisQueue:
+    """Return the queue for fallbacks, for the running event loop; whoever asks closes it."""
+    return RedisQueue(redis_url(), prefix=settings().redis_prefix)
+
+
+def _broker_options() -> dict[str, Any]:
+    given = settings()
+    return {
+        "prefix": given.redis_prefix,
+        "deadline_seconds": given.publish_seconds,
+        "queue_items": given.fallback_items,
+    }
 
 
 async def tell_nodes(command: Command) -> None:
@@ -184,9 +206,7 @@ class Node:
     @cached_property
     def broker(self) -> RedisBroker:
         """The way to Redis, shared by publisher and hub."""
-        return RedisBroker(
-            redis_url(), prefix=settings().redis_prefix, deadline_seconds=settings().publish_seconds
-        )
+        return RedisBroker(redis_url(), **_broker_options())
 
     @cached_property
     def publisher(self) -> Publisher:

@@ -7,7 +7,7 @@ import os
 SECRET_KEY = "only for tests"
 DEBUG = False
 ALLOWED_HOSTS = ["testserver", "localhost", "127.0.0.1"]
-INSTALLED_APPS = ["daphne", "realtime", "django.contrib.staticfiles"]
+INSTALLED_APPS = ["daphne", "realtime", "django.contrib.staticfiles", "tests.shop"]
 ROOT_URLCONF = "tests.urls"
 ASGI_APPLICATION = "tests.asgi.application"
 DATABASES = {"default": {"ENGINE": "django.db.backends.sqlite3", "NAME": ":memory:"}}
@@ -15,6 +15,7 @@ USE_TZ = True
 STATIC_URL = "/static/"
 
 REALTIME_REDIS_URL = os.environ.get("TEST_REDIS_URL", "")
+REALTIME_REDIS_PREFIX = os.environ.get("TEST_REDIS_PREFIX", "rt")
 REALTIME_API_KEY = "test-key"
 REALTIME_TOKEN_SECRET = "a secret of the tests alone, long enough"
 REALTIME_ALLOWED_ORIGINS = [

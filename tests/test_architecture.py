@@ -19,11 +19,12 @@ RULES = {
     "errors", "codes", "names", "namespaces", "publication", "envelope", "gaps", "outbox", "flow",
     "frames", "tally", "heads", "limits", "query",
     "identity", "tokens", "jwks", "control", "registry", "connection", "canary", "origins",
-    "outage", "tracker", "protocols", "keys",
+    "outage", "tracker", "protocols", "keys", "queued",
 }  # fmt: skip
 PUBLISHING = {"publisher"}
 DELIVERING = {"hub", "conversation", "driver", "fanout", "heartbeat", "users", "vigil"}
-ENGINE = PUBLISHING | DELIVERING | {"brokers"}
+QUEUEING = {"worker", "threads"}
+ENGINE = PUBLISHING | DELIVERING | QUEUEING | {"brokers"}
 
 # Parts of the standard library that neither wait nor look at a clock, at chance or at the world.
 PURE = {

@@ -21,7 +21,7 @@ def test_the_exported_names():
     publishing = ["apublish", "publish", "publish_on_commit"]
     who = ["connection_token", "personal_channel", "subscription_token"]
     users = [f"{verb}_user" for verb in ("disconnect", "subscribe", "unsubscribe")]
-    names = [*publishing, *who, *users, *(f"a{name}" for name in users)]
+    names = [*publishing, "fallback", *who, *users, *(f"a{name}" for name in users)]
     assert realtime.__all__ == ["__version__", *sorted(names)]
 
 

@@ -14,7 +14,15 @@ from collections.abc import Callable, Generator, Sequence
 from typing import Any, NamedTuple
 
 from realtime import control
-from realtime.api.answers import Response, error_body, failure, item_body, result, success
+from realtime.api.answers import (
+    Response,
+    error_body,
+    failure,
+    item_body,
+    queue_body,
+    result,
+    success,
+)
 from realtime.api.control import READERS
 from realtime.api.head import (
     MethodNotAllowed,
@@ -24,7 +32,15 @@ from realtime.api.head import (
     check_body,
     fields_of,
 )
-from realtime.api.items import Command, Item, Rules, batch_commands, broadcast_items, publication
+from realtime.api.items import (
+    Command,
+    Item,
+    Rules,
+    batch_commands,
+    broadcast_items,
+    publication,
+    refuse_unknown,
+)
 from realtime.errors import (
     BrokerError,
     BrokerUnavailable,
@@ -62,8 +78,12 @@ class Tell(NamedTuple):
     command: control.Command
 
 
+class Look(NamedTuple):
+    """See `realtime.brokers.Broker.queue_stats`; send what it returns, or its error."""
+
+
 Outcome = Receipt | RealtimeError
-Task = Publish | Take | Tell
+Task = Publish | Take | Tell | Look
 """What a rim is asked to do."""
 Work = Generator[Task, Any, Response]
 Method = Callable[[dict[str, Any], Rules], Work]
@@ -165,6 +185,14 @@ def _batch(fields: dict[str, Any], rules: Rules) -> Work:
     return success({"replies": replies})
 
 
+def _info(fields: dict[str, Any], rules: Rules) -> Work:
+    refuse_unknown(fields, set())
+    stats = yield Look()
+    if isinstance(stats, RealtimeError):
+        raise stats
+    return success({"result": {"fallback": queue_body(stats)}})
+
+
 def _told(read: Callable[[dict[str, Any], Rules], control.Command]) -> Method:
     """Return the method that tells all nodes what is read of its fields."""
 
@@ -181,6 +209,7 @@ _METHODS: dict[str, Method] = {
     "publish": _publish,
     "broadcast": _broadcast,
     "batch": _batch,
+    "info": _info,
     **{name: _told(read) for name, read in READERS.items()},
 }
 

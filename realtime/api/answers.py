@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
+from realtime.brokers import Stats
 from realtime.errors import ConfigurationError, LimitExceeded, RealtimeError
 from realtime.outage import Outage
 from realtime.publication import Receipt
@@ -61,6 +62,7 @@ STATUSES: dict[str, tuple[int, int]] = {
     "unsupported_media_type": (415, 107),
     "rate_limited": (429, 111),
     "broker_unavailable": (503, 1001),
+    "queue_full": (503, 1005),
     "configuration": (503, 1003),
     "session_unavailable": (503, 1004),
     "outcome_unknown": (504, 1002),
@@ -131,7 +133,12 @@ def result(receipt: Receipt) -> dict[str, Any]:
     """Return a receipt as it is answered: ``{"offset":1,"epoch":"…","nodes":2,"queued":false}``."""
     fields = {"offset": receipt.offset, "epoch": receipt.epoch, "nodes": receipt.nodes}
     repeated = {"repeated": True} if receipt.repeated else {}
-    return {**fields, "queued": False, **repeated}
+    return {**fields, "queued": receipt.queued, **repeated}
+
+
+def queue_body(stats: Stats) -> dict[str, Any]:
+    """Return how the queue for fallbacks stands, as it is answered; see docs/http-api.md."""
+    return {**stats._asdict(), "oldest_seconds": round(stats.oldest_seconds, 1)}
 
 
 def error_body(error: RealtimeError) -> dict[str, Any]:

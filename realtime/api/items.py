@@ -24,7 +24,11 @@ from realtime.publication import Publication
 MANY_ITEMS = 100
 
 Item = Publication | RealtimeError
-_KNOWN = {"channel", "data", "event", "tags", "idempotency_key", "fallback"}
+_OPTIONAL = (
+    *("event", "tags", "idempotency_key"),
+    *("fallback", "fallback_when", "fallback_options"),
+)
+_KNOWN = {"channel", "data", *_OPTIONAL}
 _IGNORED = {"skip_history", "delta"}  # Centrifugo's, about history, which we do not have
 
 
@@ -66,18 +70,9 @@ def publication(fields: dict[str, Any], rules: Rules) -> Publication:
     channel = rules.admitted_channel(fields["channel"])
     if "data" not in fields:
         raise InvalidData("is missing")
-    if fields.get("fallback") is not None:
-        raise InvalidName("fallback", fields["fallback"], "no fallback of this name is configured")
-    made = Publication.of(
-        channel,
-        fields["data"],
-        event=fields.get("event"),
-        tags=fields.get("tags"),
-        idempotency_key=fields.get("idempotency_key"),
-        sizes=rules.namespaces.sizes,
-    )
-    rules.namespaces.for_publishing(channel)
-    return made
+    given = {name: fields[name] for name in _OPTIONAL if name in fields}
+    made = Publication.of(channel, fields["data"], **given, sizes=rules.namespaces.sizes)
+    return rules.namespaces.admitted(made)
 
 
 def broadcast_items(fields: dict[str, Any], rules: Rules) -> list[Item]:

@@ -72,6 +72,28 @@ def moment_of(text: bytes) -> Moment:
     return Moment(int(milliseconds), int(number))
 
 
+class Stats(NamedTuple):
+    """How the queue stands."""
+
+    waiting: int
+    in_hand: int
+    """Being handled at this moment."""
+    later: int
+    """Failed, and will be tried again."""
+    dead: int
+    hands: int
+    """How many publications the workers can handle at once; 0: there is no worker."""
+    oldest_seconds: float
+    """For how long the next one has been queued; 0.0 where none waits."""
+    handled: int
+    """Since the queue was first used, like the ones below."""
+    retried: int
+    taken_over: int
+    """From workers that ended in the middle of an attempt."""
+    given_up: int
+    """How many have been dead."""
+
+
 class Subscription(Protocol):
     """One connection that hears from the broker; it never heals by itself, it breaks and raises.
 
@@ -165,6 +187,13 @@ class Broker(Protocol):
 
     async def told_since(self, moment: Moment) -> tuple[Moment, list[Told]]:
         """Return what time it is, and what nodes were told after the moment, as far as it is kept.
+
+        Raises:
+            BrokerError: Not known now.
+        """
+
+    async def queue_stats(self) -> Stats:
+        """Return how the queue for fallbacks stands.
 
         Raises:
             BrokerError: Not known now.

@@ -7,25 +7,27 @@ services that share a Redis must differ in ``prefix``.
 
 from __future__ import annotations
 
-import hashlib
 import re
 import secrets
 from collections.abc import Sequence
-from importlib.resources import files
 from typing import Any, Final
 
 from redis import exceptions
 
-from realtime.brokers import ALL_NODES, Moment, Told, moment_of
+from realtime.brokers import ALL_NODES, Moment, Stats, Told, moment_of
+from realtime.brokers.queue_commands import QUEUE_ITEMS, QueueCommands, stats
+from realtime.brokers.script import Args, Script
 from realtime.errors import (
     BrokerError,
     BrokerUnavailable,
     IdempotencyConflict,
     OutcomeUnknown,
+    QueueFull,
     RealtimeError,
 )
 from realtime.gaps import Position
-from realtime.publication import Publication, Receipt
+from realtime.publication import Publication, Receipt, When
+from realtime.queued import head_of
 
 IDEMPOTENCY_SECONDS = 300
 TOLD_LIMIT = 10_000
@@ -35,8 +37,6 @@ FRESH_SECONDS = 0.25
 """Another connection than one that is younger would lead to the same Redis, under any name."""
 OLDEST_REDIS = (7, 0)  # functions and ACL channels; Valkey 7.2 and later calls itself Redis 7.2
 
-Args = tuple[str | bytes | int, ...]
-
 # Error *replies* among the classes that redis-py derives from ConnectionError. The reply says that
 # nothing was done; the class alone would say that the connection broke.
 REPLY_ERRORS: Final = (
@@ -45,21 +45,6 @@ REPLY_ERRORS: Final = (
     exceptions.AuthenticationError,
     exceptions.AuthorizationError,
 )
-
-
-class Script:
-    """A Lua script, called by its digest."""
-
-    def __init__(self, *names: str) -> None:
-        """Join the files; the first ones are what several scripts share."""
-        folder = files("realtime.brokers")
-        self.text = "\n".join(folder.joinpath(name).read_text() for name in names)
-        self.digest = hashlib.sha1(self.text.encode(), usedforsecurity=False).hexdigest()
-
-    @property
-    def load(self) -> Args:
-        """The command that makes Redis know the script."""
-        return ("SCRIPT", "LOAD", self.text)
 
 
 PUBLISH = Script("position.lua", "publish.lua")
@@ -72,8 +57,10 @@ TELL = Script("tell.lua")
 class Commands:
     """Builds commands and reads replies for one prefix."""
 
-    def __init__(self, prefix: str) -> None:
+    def __init__(self, prefix: str, *, queue_items: int = QUEUE_ITEMS) -> None:
         self._keys = f"{prefix}:{{0}}:"
+        self._queue_items = queue_items
+        self.queue = QueueCommands(prefix)
         self.channel_prefix = f"{self._keys}ch:"
 
     def publish(self, publication: Publication) -> Args:
@@ -81,12 +68,20 @@ class Commands:
         channel, key = publication.channel, publication.idempotency_key
         position = f"{self._keys}pos:{channel}"
         # A space parts channel and key: neither can hold one, so no two pairs meet in one name.
-        keys = (position,) if key is None else (position, f"{self._keys}once:{channel} {key}")
+        keys = [position] if key is None else [position, f"{self._keys}once:{channel} {key}"]
         fingerprint = "" if key is None else publication.fingerprint
+        queued: Args = ()
+        if publication.fallback is not None:
+            waiting, later, dead, *_ = self.queue.keys
+            keys += waiting, later, dead
+            always = "1" if publication.fallback.when is When.ALWAYS else "0"
+            queued = (head_of(publication), always, self._queue_items)
+        call: Args = ("EVALSHA", PUBLISH.digest, len(keys), *keys)
         return (
-            *("EVALSHA", PUBLISH.digest, len(keys), *keys),
+            *call,
             *(secrets.token_hex(8), self.channel_prefix + channel),
             *(publication.body, fingerprint, IDEMPOTENCY_SECONDS),
+            *queued,
         )
 
     def read_position(self, channel: str) -> Args:
@@ -128,9 +123,11 @@ def receipt(reply: Any) -> Receipt | RealtimeError:
     if isinstance(reply, exceptions.RedisError):
         return unavailable(reply)
     if len(reply) == 1:
-        return IdempotencyConflict()
-    epoch, offset, nodes, repeated = reply
-    return Receipt(epoch.decode(), int(offset), int(nodes), repeated=repeated == b"1")
+        return QueueFull() if reply[0] == b"full" else IdempotencyConflict()
+    epoch, offset, nodes, repeated, queued = reply
+    return Receipt(
+        epoch.decode(), int(offset), int(nodes), repeated=repeated == b"1", queued=queued == b"1"
+    )
 
 
 def position(reply: Any) -> Position | BrokerError:
@@ -149,6 +146,18 @@ def wait(reply: Any) -> float:
     if isinstance(reply, exceptions.RedisError):
         raise unavailable(reply)
     return float(reply)
+
+
+def queue_stats(reply: Any) -> Stats:
+    """Read how the queue stands.
+
+    Raises:
+        BrokerUnavailable: Redis refused.
+    """
+    try:
+        return stats(reply)
+    except exceptions.RedisError as error:
+        raise unavailable(error) from error
 
 
 def told(replies: Sequence[Any]) -> tuple[Moment, list[Told]]:

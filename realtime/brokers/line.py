@@ -21,7 +21,8 @@ from redis import exceptions
 from redis._parsers.hiredis import NOT_ENOUGH_DATA
 from redis.asyncio.connection import Connection, DefaultParser
 
-from realtime.brokers.commands import FRESH_SECONDS, Args, unavailable, unknown
+from realtime.brokers.commands import FRESH_SECONDS, unavailable, unknown
+from realtime.brokers.script import Args
 
 LOOK_SECONDS = 0.05
 """How late a passed deadline may be noticed."""

@@ -1,30 +1,52 @@
--- Stamp a publication and send it, as one step. Follows position.lua.
+-- Stamp a publication and send it, as one step; queue it for its fallback where nobody is there. Follows position.lua.
 --
--- KEYS[2]  answer to the idempotency key, or '' (then nothing is looked up or stored)
+-- KEYS[2]     answer to the idempotency key, if ARGV[4] is not ''
+-- the last 3  with a fallback: what waits (list), what is tried again later (sorted set), what is dead (list)
 -- ARGV[2]  Redis channel
 -- ARGV[3]  body: the JSON that follows the envelope's head
--- ARGV[4]  fingerprint of the body
+-- ARGV[4]  fingerprint of the body; '' without an idempotency key: then nothing is looked up or stored
 -- ARGV[5]  seconds that the answer is kept
+-- ARGV[6]  with a fallback: what the queued entry says beside its position and body, as the middle of a JSON object
+-- ARGV[7]  '1': it is queued whoever is there
+-- ARGV[8]  how many entries there may be, waiting, later and dead
 --
--- Returns {epoch, offset, nodes, repeated} or {'conflict'}. The order matters: the first write stands before PUBLISH,
--- so that a Redis which refuses writes (full, replica, bad disk) refuses the whole publication.
-if KEYS[2] then
-    local stored = redis.call('GET', KEYS[2])
+-- Returns {epoch, offset, nodes, repeated, queued}, {'conflict'} or {'full'}. The order matters: the first write stands
+-- before PUBLISH, so that a Redis which refuses writes (full, replica, bad disk) refuses the whole publication; and the
+-- lists are looked at before that, so that a key which is no list (somebody else's) is no half publication either.
+local once = ARGV[4] ~= '' and KEYS[2]
+if once then
+    local stored = redis.call('GET', once)
     if stored then
-        local fingerprint, epoch, offset, nodes = string.match(stored, '^(%S+) (%S+) (%S+) (%S+)$')
+        local fingerprint, epoch, offset, nodes, queued = string.match(stored, '^(%S+) (%S+) (%S+) (%S+) (%S+)$')
         if fingerprint ~= ARGV[4] then
             return {'conflict'}
         end
-        return {epoch, offset, nodes, '1'}
+        return {epoch, offset, nodes, '1', queued}
     end
 end
 
 local nodes = string.format('%d', redis.call('PUBSUB', 'NUMSUB', ARGV[2])[2])
+local queued = '0'
+if ARGV[6] and (nodes == '0' or ARGV[7] == '1') then
+    queued = '1'
+    local waiting, later, dead = KEYS[#KEYS - 2], KEYS[#KEYS - 1], KEYS[#KEYS]
+    if redis.call('LLEN', waiting) + redis.call('ZCARD', later) + redis.call('LLEN', dead) >= tonumber(ARGV[8]) then
+        return {'full'}
+    end
+end
 local epoch = living(KEYS[1], ARGV[1])
 local offset = string.format('%.0f', redis.call('HINCRBY', KEYS[1], 'offset', 1))
 keep(KEYS[1], offset)
 redis.call('PUBLISH', ARGV[2], '1 ' .. epoch .. ' ' .. offset .. ' ' .. ARGV[3])
-if KEYS[2] then
-    redis.call('SET', KEYS[2], ARGV[4] .. ' ' .. epoch .. ' ' .. offset .. ' ' .. nodes, 'EX', ARGV[5])
+if queued == '1' then
+    -- Failed attempts, and one JSON object. Numbers are joined as text: cjson would round those in the data.
+    local time = redis.call('TIME')
+    local at = string.format('%.0f', time[1] * 1000 + math.floor(time[2] / 1000))
+    local head = '{"epoch":"' .. epoch .. '","offset":' .. offset .. ',"at":' .. at .. ',' .. ARGV[6] .. ','
+    redis.call('RPUSH', KEYS[#KEYS - 2], '0 ' .. head .. string.sub(ARGV[3], 2))
 end
-return {epoch, offset, nodes, '0'}
+if once then
+    local answer = table.concat({ARGV[4], epoch, offset, nodes, queued}, ' ')
+    redis.call('SET', once, answer, 'EX', ARGV[5])
+end
+return {epoch, offset, nodes, '0', queued}

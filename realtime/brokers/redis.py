@@ -1,9 +1,7 @@
 """Redis as the broker, for an event loop.
 
-Publishing has three outcomes, and the *stage* decides which, never the class of the exception:
-until a ready connection is in hand, certainly not published; from the first byte of the command on,
-only a reply tells. redis-py retries ten times by default, and one lost reply is then eleven copies,
-so it must not retry at all (ADR-0007).
+Publishing has three outcomes, and the *stage* decides which, never the class of the exception: see
+`realtime.brokers.road`. Where redis-py retried by itself, one lost reply was eleven copies.
 """
 
 from __future__ import annotations
@@ -13,31 +11,29 @@ from collections.abc import Sequence
 from typing import Any
 
 from redis import exceptions
-from redis.asyncio.connection import Connection, ConnectionPool
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
+from redis.asyncio.connection import Connection
 
-from realtime.brokers import Event, Message, Moment, Subscribed, Told, Unsubscribed
+from realtime.brokers import Event, Message, Moment, Stats, Subscribed, Told, Unsubscribed
 from realtime.brokers.commands import (
     CANARY,
     PUBLISH,
     READ_POSITION,
     TAKE,
     TELL,
-    Args,
     Commands,
-    Script,
     checked_version,
-    is_of_no_master,
-    lacks_script,
     position,
+    queue_stats,
     receipt,
     told,
     transaction,
     unavailable,
     wait,
 )
-from realtime.brokers.line import Line, Parser, abort, parser_of, writer_of
+from realtime.brokers.line import abort, parser_of, writer_of
+from realtime.brokers.queue_commands import QUEUE_ITEMS, STATS
+from realtime.brokers.road import Road
+from realtime.brokers.script import Args, Script
 from realtime.errors import BrokerError, RealtimeError
 from realtime.gaps import Position
 from realtime.publication import Publication, Receipt
@@ -49,7 +45,12 @@ class RedisBroker:
     """A `realtime.brokers.Broker`; make it inside the loop that uses it."""
 
     def __init__(
-        self, url: str, *, prefix: str = "rt", deadline_seconds: float = DEADLINE_SECONDS
+        self,
+        url: str,
+        *,
+        prefix: str = "rt",
+        deadline_seconds: float = DEADLINE_SECONDS,
+        queue_items: int = QUEUE_ITEMS,
     ) -> None:
         """Connect lazily.
 
@@ -57,26 +58,11 @@ class RedisBroker:
             url: ``redis://``, ``rediss://`` or ``unix://``, as redis-py reads it.
             prefix: Starts every key and Redis channel.
             deadline_seconds: For one publish, over all its stages.
+            queue_items: How many may be queued for fallbacks.
         """
-        self._commands = Commands(prefix)
+        self._commands = Commands(prefix, queue_items=queue_items)
         self._deadline_seconds = deadline_seconds
-        # Only to read the URL and to make connections; none of them goes back into it.
-        self._pool = ConnectionPool.from_url(url)
-        # After the URL: no option in it (`decode_responses`, `socket_timeout`) may undo these.
-        self._pool.connection_kwargs.update(
-            parser_class=Parser,
-            decode_responses=False,
-            retry=Retry(NoBackoff(), 0),
-            # Ours is the deadline. One of redis-py's would cost a task per command, and a shorter
-            # one for connecting would fail a burst of first publishes on a busy machine.
-            socket_timeout=None,
-            socket_connect_timeout=None,
-            protocol=2,
-        )
-        self._line: Line | None = None
-        self._lines: set[Line] = set()  # one that let a deadline pass still answers what it can
-        self._connecting = asyncio.Lock()
-        self._is_closed = False
+        self._road = Road(url)
 
     async def publish(self, publication: Publication) -> Receipt:
         """See `realtime.brokers.Broker.publish`."""
@@ -123,75 +109,36 @@ class RedisBroker:
 
     async def told_since(self, moment: Moment) -> tuple[Moment, list[Told]]:
         """See `realtime.brokers.Broker.told_since`."""
-        deadline = asyncio.get_running_loop().time() + self._deadline_seconds
-        return told(await self._exchange(self._commands.told_since(moment), deadline))
+        commands = self._commands.told_since(moment)
+        return told(await self._road.exchange(commands, self._deadline_seconds))
 
     async def subscription(self) -> RedisSubscription:
         """See `realtime.brokers.Broker.subscription`."""
         connection = None
         try:
             async with asyncio.timeout(self._deadline_seconds):
-                connection = await self._connected()
+                connection = await self._road.connected()
                 await connection.send_command("INFO", "server")
                 checked_version(await connection.read_response())
         except (exceptions.RedisError, OSError, TimeoutError, BrokerError) as error:
             if connection is not None:
                 abort(connection)
             raise unavailable(error) from error
-        if self._line is not None:
-            # Or it might lead to another Redis than this one, for as long as that one lives.
-            self._line.retire()
+        # Or it might lead to another Redis than this one, for as long as that one lives.
+        self._road.retire()
         return RedisSubscription(connection, self._commands)
+
+    async def queue_stats(self) -> Stats:
+        """See `realtime.brokers.Broker.queue_stats`."""
+        [reply] = await self._run(STATS, [self._commands.queue.stats()])
+        return queue_stats(reply)
 
     async def aclose(self) -> None:
         """Close all connections, and open no more."""
-        self._is_closed = True
-        await asyncio.gather(*[line.aclose() for line in self._lines])
+        await self._road.aclose()
 
     async def _run(self, script: Script, commands: Sequence[Args]) -> list[Any]:
-        """Return a reply or an error reply for each command; load the script if Redis lacks it."""
-        deadline = asyncio.get_running_loop().time() + self._deadline_seconds
-        replies = await self._exchange(commands, deadline)
-        if any(map(lacks_script, replies)):
-            # Every command names the same script, so none of them was done.
-            replies = await self._exchange([script.load, *commands], deadline)
-            del replies[0]
-        return replies
-
-    async def _exchange(self, commands: Sequence[Args], deadline: float) -> list[Any]:
-        line = self._line
-        if line is None or not line.is_open:
-            line = await self._new_line(deadline)
-        replies = await line.exchange(commands, deadline)
-        if any(map(is_of_no_master, replies)) and not line.is_fresh:
-            line.retire()  # the name may lead to the new master by now
-        return replies
-
-    async def _new_line(self, deadline: float) -> Line:
-        """Connect, once for all who need it; each of them waits until its own deadline.
-
-        Raises:
-            BrokerUnavailable: It cannot be had in time.
-        """
-        try:
-            async with asyncio.timeout_at(deadline), self._connecting:
-                if self._line is None or not self._line.is_open:
-                    self._line = Line(await self._connected(), self._lines.discard)
-                    self._lines.add(self._line)
-                return self._line
-        except (exceptions.RedisError, OSError, TimeoutError) as error:
-            raise unavailable(error) from error
-
-    async def _connected(self) -> Connection:
-        connection: Connection = self._pool.make_connection()  # type: ignore[no-untyped-call]
-        try:
-            await connection.connect()  # type: ignore[no-untyped-call]
-            if self._is_closed:  # meanwhile: nobody would ever close this one
-                raise exceptions.ConnectionError("the broker was closed")
-        except BaseException:
-            abort(connection)
-            raise
-        return connection
+        return await self._road.run(script, commands, self._deadline_seconds)
 
 
 class RedisSubscription:

@@ -16,24 +16,26 @@ from redis.backoff import NoBackoff
 from redis.connection import BlockingConnectionPool, Connection
 from redis.retry import Retry
 
+from realtime.brokers import Stats
 from realtime.brokers.commands import (
     FRESH_SECONDS,
     PUBLISH,
     TAKE,
     TELL,
-    Args,
     Commands,
-    Script,
     is_error_reply,
     is_of_no_master,
     lacks_script,
+    queue_stats,
     receipt,
     transaction,
     unavailable,
     unknown,
     wait,
 )
+from realtime.brokers.queue_commands import QUEUE_ITEMS, STATS
 from realtime.brokers.redis import DEADLINE_SECONDS
+from realtime.brokers.script import Args, Script
 from realtime.errors import RealtimeError
 from realtime.publication import Publication, Receipt
 
@@ -45,10 +47,15 @@ class SyncRedisBroker:
     """The publishing half of `realtime.brokers.Broker`, without async."""
 
     def __init__(
-        self, url: str, *, prefix: str = "rt", deadline_seconds: float = DEADLINE_SECONDS
+        self,
+        url: str,
+        *,
+        prefix: str = "rt",
+        deadline_seconds: float = DEADLINE_SECONDS,
+        queue_items: int = QUEUE_ITEMS,
     ) -> None:
         """Connect lazily; arguments as for `realtime.brokers.redis.RedisBroker`."""
-        self._commands = Commands(prefix)
+        self._commands = Commands(prefix, queue_items=queue_items)
         self._deadline_seconds = deadline_seconds
         self._pool = BlockingConnectionPool.from_url(
             url,
@@ -93,6 +100,11 @@ class SyncRedisBroker:
         [reply] = self._run(TELL, [self._commands.tell(raw)])
         if isinstance(reply, exceptions.RedisError):
             raise unavailable(reply)
+
+    def queue_stats(self) -> Stats:
+        """See `realtime.brokers.Broker.queue_stats`."""
+        [reply] = self._run(STATS, [self._commands.queue.stats()])
+        return queue_stats(reply)
 
     def close(self) -> None:
         """Close all connections."""

@@ -99,7 +99,7 @@ def publication(data: Any = 0, channel: str = "a", **options: Any) -> Publicatio
 def echo(broker: RedisBroker, word: str, seconds: float = 5.0) -> asyncio.Task[list[Any]]:
     """Ask for a word, and for no more than this word."""
     deadline = asyncio.get_running_loop().time() + seconds
-    return asyncio.create_task(broker._exchange([("ECHO", word)], deadline))
+    return asyncio.create_task(broker._road._exchange([("ECHO", word)], deadline))
 
 
 async def outcomes(tasks: list[asyncio.Task[Any]]) -> list[Any]:
@@ -148,7 +148,7 @@ async def test_everybody_gets_his_own_answer_whatever_the_others_get(
         tasks += [asyncio.create_task(broker.publish_many(batch)), echo(broker, channel)]
         if n == 10:
             deadline = asyncio.get_running_loop().time() + 5
-            flush = broker._exchange([("SCRIPT", "FLUSH")], deadline)
+            flush = broker._road._exchange([("SCRIPT", "FLUSH")], deadline)
             tasks += [asyncio.create_task(flush)]
     answers = await outcomes(tasks)
     assert answers.pop(11 * 6) == [b"OK"]
@@ -403,7 +403,7 @@ async def test_an_answer_before_garbage_is_the_callers(make: Any, relay: Relay) 
     relay.change(lambda reply: reply + b"garbage\r\n")
     assert (await broker.publish(publication())).offset == 2
     relay.heal()
-    await eventually(lambda: not broker._line.is_open)
+    await eventually(lambda: not broker._road._line.is_open)
     assert (await broker.publish(publication())).offset == 3
 
 
@@ -412,7 +412,7 @@ async def test_what_redis_says_unasked_is_nobodys_answer(make: Any, relay: Relay
     [_] = await echo(broker, "first")
     for n in range(5):
         relay.say(b"+unasked\r\n")
-        await eventually(lambda: not broker._line.is_open)
+        await eventually(lambda: not broker._road._line.is_open)
         assert await echo(broker, f"{n}") == [b"%d" % n]
 
 
@@ -471,7 +471,7 @@ async def test_closing_a_line_before_it_has_begun_answers_and_closes(
 ) -> None:
     """A task that is cancelled before its first step never comes to its `finally`."""
     task = echo(broker, "word")
-    while broker._line is None:
+    while broker._road._line is None:
         await turns(1)
     await broker.aclose()
     with pytest.raises((BrokerUnavailable, OutcomeUnknown)):
@@ -485,7 +485,7 @@ async def test_a_broker_that_was_closed_while_it_connected_keeps_no_connection(
     broker = make()
     own_redis.freeze()
     task = echo(broker, "word")
-    await eventually(lambda: broker._connecting.locked())
+    await eventually(lambda: broker._road._connecting.locked())
     await broker.aclose()
     own_redis.thaw()
     with pytest.raises(BrokerUnavailable):

@@ -11,12 +11,14 @@ from realtime.errors import (
     ConfigurationError,
     EnvelopeError,
     Forbidden,
+    GiveUp,
     IdempotencyConflict,
     InvalidData,
     InvalidName,
     InvalidToken,
     LimitExceeded,
     OutcomeUnknown,
+    QueueFull,
     RealtimeError,
     RequestError,
     TokenExpired,
@@ -38,6 +40,8 @@ EXAMPLES = [
     ConfigurationError("REALTIME_X", "is not a number"),
     InvalidToken("no signature"),
     TokenExpired(),
+    QueueFull(),
+    GiveUp("no such mailbox"),
 ]
 
 
@@ -67,7 +71,7 @@ def test_the_tree_in_the_docstring_names_every_error(error):
 
 def test_what_may_work_later_says_so():
     temporary = {type(error) for error in EXAMPLES if error.temporary}
-    assert temporary == {LimitExceeded, BrokerUnavailable, OutcomeUnknown}
+    assert temporary == {LimitExceeded, BrokerUnavailable, OutcomeUnknown, QueueFull}
 
 
 @pytest.mark.parametrize(

@@ -22,6 +22,7 @@ from realtime.gaps import Position
 from realtime.publication import (
     DATA_LIMIT,
     DEPTH_LIMIT,
+    OPTIONS_LIMIT,
     TAG_VALUE_LIMIT,
     TAGS_LIMIT,
     Publication,
@@ -270,8 +271,41 @@ def test_the_fingerprint_is_of_all_that_is_delivered_and_of_nothing_else():
     assert len(first) == 64
 
 
+def test_who_is_to_have_it_belongs_to_the_fingerprint():
+    ways = [
+        {},
+        {"fallback": "email"},
+        {"fallback": "sms"},
+        {"fallback": "email", "fallback_when": "always"},
+        {"fallback": "email", "fallback_options": {"to": "ada@example.com"}},
+        {"fallback_options": {"to": "ada@example.com"}},
+    ]
+    assert len({Publication.of("c", 1, **way).fingerprint for way in ways}) == len(ways)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "code"),
+    [
+        ({"fallback": ""}, "invalid_fallback"),
+        ({"fallback": "a b"}, "invalid_fallback"),
+        ({"fallback": "a" * 65}, "invalid_fallback"),
+        ({"fallback": 1}, "invalid_fallback"),
+        ({"fallback": ["email"]}, "invalid_fallback"),
+        ({"fallback_when": "sometimes"}, "invalid_fallback"),
+        ({"fallback_when": ["always"]}, "invalid_fallback"),
+        ({"fallback_options": []}, "invalid_data"),
+        ({"fallback_options": {"a": math.nan}}, "invalid_data"),
+        ({"fallback_options": {"a": "b" * OPTIONS_LIMIT}}, "too_large"),
+    ],
+)
+def test_a_fallback_that_cannot_be_is_refused(wrong, code):
+    with pytest.raises(RequestError) as caught:
+        Publication.of("c", 1, **wrong)
+    assert caught.value.code == code
+
+
 def test_a_receipt_is_new_unless_it_says_otherwise():
-    assert Receipt("e", 1, 2) == ("e", 1, 2, False)
+    assert Receipt("e", 1, 2) == ("e", 1, 2, False, False)
 
 
 @given(json_values())

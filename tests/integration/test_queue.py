@@ -1,0 +1,161 @@
+"""Live or queued, never neither and never both: decided in the script that publishes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+import redis
+
+from realtime.brokers.queue_commands import QueueKeys
+from realtime.brokers.redis import RedisBroker
+from realtime.brokers.redis_sync import SyncRedisBroker
+from realtime.errors import IdempotencyConflict, QueueFull, RealtimeError
+from realtime.publication import Publication, Receipt
+from realtime.queued import opened
+from tests.support.redis_server import RedisServer
+
+
+@pytest.fixture
+async def broker(redis_server: RedisServer, wired: str) -> AsyncIterator[RedisBroker]:
+    made = RedisBroker(redis_server.url, prefix=wired, queue_items=3)
+    yield made
+    await made.aclose()
+
+
+@pytest.fixture
+def client(redis_server: RedisServer) -> AsyncIterator[redis.Redis]:
+    with redis_server.client() as made:
+        yield made
+
+
+def waiting(client: redis.Redis, prefix: str) -> list[bytes]:
+    return client.lrange(f"{prefix}:{{0}}:fallback:waiting", 0, -1)
+
+
+def named(data: Any = 1, channel: str = "c", **options: Any) -> Publication:
+    return Publication.of(channel, data, **{"fallback": "f", **options})
+
+
+async def listen(broker: RedisBroker, channel: str = "c") -> Any:
+    subscription = await broker.subscription()
+    await subscription.send([channel], [])
+    await subscription.read()
+    return subscription
+
+
+async def test_nobody_is_there_and_it_is_queued(broker, client, wired) -> None:
+    receipt = await broker.publish(named({"n": 12345678901234567890.5e-3, "text": "ü\n"}))
+    assert receipt == Receipt(receipt.epoch, 1, 0, repeated=False, queued=True)
+    [raw] = waiting(client, wired)
+    entry = opened(raw)
+    assert entry.id == f"{receipt.epoch}-1"
+    assert entry.for_handler().data == {"n": 12345678901234567890.5e-3, "text": "ü\n"}
+    seconds, _ = client.time()
+    assert abs(entry.published_at - seconds) < 5
+
+
+async def test_somebody_is_there_and_it_is_not(broker, client, wired) -> None:
+    subscription = await listen(broker)
+    receipt = await broker.publish(named())
+    assert (receipt.nodes, receipt.queued) == (1, False)
+    assert not waiting(client, wired)
+    await subscription.aclose()
+
+
+async def test_always_means_both(broker, client, wired) -> None:
+    subscription = await listen(broker)
+    receipt = await broker.publish(named(fallback_when="always"))
+    assert (receipt.nodes, receipt.queued) == (1, True)
+    assert len(waiting(client, wired)) == 1
+    assert len(await subscription.read()) == 1
+    await subscription.aclose()
+
+
+async def test_without_a_fallback_nothing_is_queued(broker, client, wired) -> None:
+    receipt = await broker.publish(Publication.of("c", 1))
+    assert (receipt.nodes, receipt.queued) == (0, False)
+    assert not waiting(client, wired)
+
+
+async def test_a_full_queue_refuses_and_does_nothing(broker, client, wired) -> None:
+    keys = QueueKeys(*[f"{wired}:{{0}}:fallback:{name}" for name in QueueKeys._fields])
+    await broker.publish(named())
+    client.zadd(keys.later, {b"later": 1})
+    client.rpush(keys.dead, b"dead")
+    with pytest.raises(QueueFull):
+        await broker.publish(named(idempotency_key="k"))
+    [position] = await broker.positions(["c"])
+    assert position.offset == 1, "half of it was done"
+    assert len(waiting(client, wired)) == 1
+    subscription = await listen(broker)
+    assert not (await broker.publish(named())).queued, "who is there needs no room"
+    with pytest.raises(QueueFull):
+        await broker.publish(named(fallback_when="always"))
+    await subscription.aclose()
+    client.delete(keys.dead)
+    assert (await broker.publish(named(idempotency_key="k"))).queued, "the key was not used up"
+
+
+async def test_a_repeated_publish_is_queued_once(broker, client, wired) -> None:
+    first = await broker.publish(named(idempotency_key="k"))
+    again = await broker.publish(named(idempotency_key="k"))
+    assert again == first._replace(repeated=True)
+    assert len(waiting(client, wired)) == 1
+    with pytest.raises(IdempotencyConflict):
+        await broker.publish(named(idempotency_key="k", fallback="other"))
+
+
+async def test_in_a_batch_each_is_decided_by_itself(broker, client, wired) -> None:
+    subscription = await listen(broker, "heard")
+    outcomes = await broker.publish_many(
+        [
+            named(1, "heard"),
+            named(2, "a"),
+            Publication.of("b", 3),
+            named(4, "b"),
+            named(5),
+            named(6),
+        ]
+    )
+    said = ["full" if isinstance(o, RealtimeError) else o.queued for o in outcomes]
+    assert said == [False, True, False, True, True, "full"]
+    assert [opened(raw).for_handler().data for raw in waiting(client, wired)] == [2, 4, 5]
+    await subscription.aclose()
+
+
+async def test_a_key_that_is_no_list_is_no_half_publication(broker, client, wired) -> None:
+    client.set(f"{wired}:{{0}}:fallback:waiting", "not ours")
+    with pytest.raises(RealtimeError):
+        await broker.publish(named())
+    [position] = await broker.positions(["c"])
+    assert position.offset == 0
+
+
+def test_threads_get_the_same(redis_server: RedisServer, wired: str, client: redis.Redis) -> None:
+    broker = SyncRedisBroker(redis_server.url, prefix=wired, queue_items=1)
+    assert broker.publish(named()).queued
+    with pytest.raises(QueueFull):
+        broker.publish(named())
+    assert broker.queue_stats().waiting == 1
+    broker.close()
+
+
+async def test_people_can_read_it_with_redis_cli(broker, client, wired) -> None:
+    await broker.publish(
+        named({"a": 1}, "user:#42", fallback="email", fallback_options={"to": "ada@example.com"})
+    )
+    count, _, text = waiting(client, wired)[0].partition(b" ")
+    assert count == b"0"
+    said = json.loads(text)
+    assert said.pop("epoch")
+    assert said.pop("at")
+    assert said == {
+        "offset": 1,
+        "channel": "user:#42",
+        "fallback": "email",
+        "options": {"to": "ada@example.com"},
+        "data": {"a": 1},
+    }

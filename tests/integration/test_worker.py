@@ -1,0 +1,433 @@
+"""The worker on a real Redis: at least once, whatever ends in the middle."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import pytest
+import redis
+
+from realtime import worker as worker_module
+from realtime.brokers.queue_commands import QueueKeys
+from realtime.brokers.redis import RedisBroker
+from realtime.brokers.redis_queue import RedisQueue
+from realtime.errors import GiveUp
+from realtime.publication import Publication
+from realtime.queued import Queued, opened
+from realtime.threads import Threads
+from tests.support.eventually import eventually
+from tests.support.redis_server import RedisServer
+from tests.support.working import Got, working
+
+Publish = Callable[..., Any]
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pauses in which a test would only wait."""
+    monkeypatch.setattr(worker_module, "LOOK_SECONDS", 0.05)
+    monkeypatch.setattr(worker_module, "WAIT_SECONDS", 0.1)
+    monkeypatch.setattr(worker_module, "CANCEL_SECONDS", 0.1)
+    monkeypatch.setattr("realtime.queued.FIRST_SECONDS", 0.1)
+
+
+@pytest.fixture
+def keys(wired: str) -> QueueKeys:
+    return QueueKeys(*[f"{wired}:{{0}}:fallback:{name}" for name in QueueKeys._fields])
+
+
+@pytest.fixture
+def client(redis_server: RedisServer) -> AsyncIterator[redis.Redis]:
+    with redis_server.client() as made:
+        yield made
+
+
+@pytest.fixture
+async def queue(redis_server: RedisServer, wired: str) -> AsyncIterator[RedisQueue]:
+    made = RedisQueue(redis_server.url, prefix=wired)
+    yield made
+    await made.aclose()
+
+
+@pytest.fixture
+async def publish(redis_server: RedisServer, wired: str) -> AsyncIterator[Publish]:
+    broker = RedisBroker(redis_server.url, prefix=wired)
+
+    async def publish_one(data: Any, fallback: str = "f", **options: Any) -> str:
+        receipt = await broker.publish(Publication.of("c", data, fallback=fallback, **options))
+        assert receipt.queued
+        return f"{receipt.epoch}-{receipt.offset}"
+
+    yield publish_one
+    await broker.aclose()
+
+
+async def taken_by(queue: RedisQueue, name: str) -> bytes:
+    """Take the next entry as a worker of another process does."""
+    hand = queue.hand(name)
+    raw = await hand.take(1)
+    assert raw is not None
+    await hand.aclose()
+    return raw
+
+
+async def is_empty(queue: RedisQueue) -> bool:
+    stats = await queue.stats()
+    return not any((stats.waiting, stats.in_hand, stats.later))
+
+
+async def test_what_nobody_hears_is_handled_once(queue, publish) -> None:
+    ids = [await publish({"n": n}) for n in range(20)]
+    got = Got()
+    async with working(queue, {"f": got}):
+        await eventually(lambda: len(got) == 20)
+        ids.append(await publish({"n": 20}))  # while it waits
+        await eventually(lambda: len(got) == 21)
+        await eventually(lambda: is_empty(queue))
+    assert [queued.id for queued in sorted(got, key=lambda q: q.data["n"])] == ids
+    stats = await queue.stats()
+    assert (stats.handled, stats.retried, stats.given_up) == (21, 0, 0)
+    assert stats.hands == 0, "a worker that left still counts"
+
+
+async def test_a_script_that_redis_forgot_is_loaded_again(queue, publish, client) -> None:
+    got = Got()
+    async with working(queue, {"f": got}):
+        await publish(1)
+        await eventually(lambda: got.data == [1])
+        client.script_flush()
+        await publish(2)
+        await eventually(lambda: got.data == [1, 2])
+
+
+async def test_what_fails_is_tried_again_and_gets_the_same_id(queue, publish) -> None:
+    seen: list[Queued] = []
+
+    async def fails_twice(queued: Queued) -> None:
+        seen.append(queued)
+        if queued.attempt < 3:
+            raise ValueError("not now")
+
+    ours = await publish({"a": 1})
+    async with working(queue, {"f": fails_twice}):
+        await eventually(lambda: len(seen) == 3)
+        await eventually(lambda: is_empty(queue))
+    assert [queued.attempt for queued in seen] == [1, 2, 3]
+    assert {queued.id for queued in seen} == {ours}
+    stats = await queue.stats()
+    assert (stats.handled, stats.retried, stats.dead) == (1, 2, 0)
+
+
+async def test_what_fails_always_is_dead_with_its_reason_and_stops_nobody(queue, publish) -> None:
+    got = Got()
+
+    async def poison(queued: Queued) -> None:
+        raise ValueError("a line\nand another")
+
+    for n in range(5):
+        await publish(n, "poison")
+        await publish(n)
+    async with working(queue, {"f": got, "poison": poison}, attempts=2):
+        await eventually(lambda: len(got) == 5)
+        await eventually(lambda: _has_dead(queue, 5))
+    dead = [opened(raw) async for raw in queue.entries("dead")]
+    assert {entry.reason for entry in dead} == {"ValueError: a line and another"}
+    assert {entry.failures for entry in dead} == {2}
+
+
+async def _has_dead(queue: RedisQueue, count: int) -> bool:
+    return (await queue.stats()).dead == count
+
+
+async def test_giving_up_is_final(queue, publish) -> None:
+    async def refuse(queued: Queued) -> None:
+        raise GiveUp("no such mailbox")
+
+    await publish(1)
+    async with working(queue, {"f": refuse}, attempts=100):
+        await eventually(lambda: _has_dead(queue, 1))
+    [raw] = [raw async for raw in queue.entries("dead")]
+    assert (opened(raw).reason, opened(raw).failures) == ("no such mailbox", 1)
+
+
+async def test_a_fallback_that_this_worker_lacks_is_tried_again(queue, publish) -> None:
+    handlers: dict[str, Any] = {}
+    await publish(1, "of-the-next-release")
+    async with working(queue, handlers, attempts=100):
+        await eventually(lambda: _has_retried(queue))
+        handlers["of-the-next-release"] = got = Got()
+        await eventually(lambda: got.data == [1])
+
+
+async def _has_retried(queue: RedisQueue) -> bool:
+    return (await queue.stats()).retried > 0
+
+
+@pytest.mark.parametrize("raw", [b"", b"garbage", b"0 {}", b"\xff\xfe", b"0 " + b"[" * 70_000])
+async def test_what_cannot_be_read_is_dead_and_stops_nobody(
+    queue, publish, client, keys, raw
+) -> None:
+    client.rpush(keys.waiting, raw)
+    await publish(1)
+    got = Got()
+    async with working(queue, {"f": got}):
+        await eventually(lambda: got.data == [1])
+        await eventually(lambda: _has_dead(queue, 1))
+    assert client.lrange(keys.dead, 0, -1) == [raw]
+
+
+async def test_a_handler_that_hangs_is_broken_off(queue, publish) -> None:
+    was_cancelled = asyncio.Event()
+
+    async def hang(queued: Queued) -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            was_cancelled.set()
+
+    await publish(1)
+    async with working(queue, {"f": hang}, handler_seconds=0.1, attempts=1):
+        await eventually(lambda: _has_dead(queue, 1))
+    assert was_cancelled.is_set()
+    [raw] = [raw async for raw in queue.entries("dead")]
+    assert opened(raw).reason == "it took longer than 0.1 s"
+
+
+async def test_threads_that_hang_end_the_worker_when_they_are_as_many_as_its_hands(
+    queue, publish, caplog
+) -> None:
+    let_go = threading.Event()
+    threads = Threads()
+    others = Got()
+
+    async def hang(queued: Queued) -> None:
+        await threads.run(let_go.wait)
+
+    await publish(1, "hang")
+    await publish(2)
+    try:
+        async with working(
+            queue, {"hang": hang, "f": others}, threads=threads, handler_seconds=0.1
+        ) as worker:
+            await eventually(lambda: worker.left == 1)
+            await publish(3)
+            await eventually(lambda: sorted(others.data) == [2, 3])
+            await publish(4, "hang")
+            await eventually(lambda: "as many handlers hang as there are hands" in caplog.text)
+    finally:
+        let_go.set()
+    await eventually(lambda: threads.left == 0)
+    assert (await queue.stats()).later >= 1
+
+
+async def test_a_worker_that_leaves_ends_what_it_has_in_hand(queue, publish) -> None:
+    began, go_on, ended = asyncio.Event(), asyncio.Event(), []
+
+    async def slow(queued: Queued) -> None:
+        began.set()
+        await go_on.wait()
+        ended.append(queued.data)
+
+    await publish(1)
+    await publish(2)
+    async with working(queue, {"f": slow}, hands=1) as worker:
+        await began.wait()
+        worker.stop()
+        go_on.set()
+    assert ended == [1]
+    stats = await queue.stats()
+    assert (stats.waiting, stats.in_hand, stats.handled) == (1, 0, 1)
+
+
+async def test_a_worker_that_is_hurried_puts_back_what_it_has_in_hand(queue, publish) -> None:
+    began = asyncio.Event()
+
+    async def hang(queued: Queued) -> None:
+        began.set()
+        await asyncio.Event().wait()
+
+    await publish(1)
+    async with working(queue, {"f": hang}) as worker:
+        await began.wait()
+        worker.stop()
+        worker.stop()
+    [raw] = [raw async for raw in queue.entries("waiting")]
+    assert opened(raw).failures == 0
+
+
+async def test_what_a_dead_worker_had_in_hand_is_taken_over_when_its_lease_ends(
+    queue, publish, client, keys, caplog
+) -> None:
+    ours = await publish(1)
+    await queue.hold(["ghost"], 0.3)
+    await taken_by(queue, "ghost")
+    got = Got()
+    async with working(queue, {"f": got}):
+        await eventually(lambda: got)
+    assert [(queued.id, queued.attempt) for queued in got] == [(ours, 2)]
+    assert "took over from workers that ended: 1" in caplog.text
+    assert (await queue.stats()).taken_over == 1
+
+
+async def test_nothing_is_taken_over_while_its_lease_lasts(queue, publish) -> None:
+    began = asyncio.Event()
+    finished = []
+
+    async def slow(queued: Queued) -> None:
+        began.set()
+        await asyncio.sleep(1.0)  # longer than its lease, which is renewed
+        finished.append(queued.id)
+
+    ours = await publish(1)
+    async with working(queue, {"f": slow}, lease_seconds=0.4):
+        await began.wait()
+        async with working(queue, {"f": slow}, lease_seconds=0.4):
+            await eventually(lambda: finished)
+    assert finished == [ours]
+    assert (await queue.stats()).taken_over == 0
+
+
+async def test_what_kills_its_workers_is_dead_in_the_end(queue, publish, client, keys) -> None:
+    ours = await publish({"n": 12345678901234567890})
+    for n in range(3):
+        await queue.hold([f"ghost-{n}"], 0.001)
+        await taken_by(queue, f"ghost-{n}")
+
+        async def is_over() -> bool:
+            return (await queue.tend(3, "it kills")).taken_over == 1
+
+        await eventually(is_over)
+    [raw] = [raw async for raw in queue.entries("dead")]
+    entry = opened(raw)
+    assert (entry.id, entry.failures, entry.reason) == (ours, 3, "it kills")
+    assert entry.for_handler().data == {"n": 12345678901234567890}
+    assert entry.failed_at > entry.published_at - 1
+
+
+async def test_what_reaches_a_hand_after_its_lease_is_found(queue, publish) -> None:
+    """Redis may carry out late what a worker had asked that is gone."""
+    await queue.hold(["ghost"], 0.001)
+    got = Got()
+    async with working(queue, {"f": got}):
+        await publish(1)
+        await eventually(lambda: got.data == [1])  # the ghost was looked at, and is empty
+    await publish(2)
+    await taken_by(queue, "ghost")
+    async with working(queue, {"f": got}):
+        await eventually(lambda: got.data == [1, 2])
+
+
+async def _is_tended(queue: RedisQueue) -> bool:
+    return (await queue.stats()).hands > 0
+
+
+async def test_an_attempt_that_was_taken_over_meanwhile_does_no_harm(queue, publish) -> None:
+    await publish(1)
+    hand = queue.hand("frozen")
+    await queue.hold(["frozen"], 0.001)
+    raw = await hand.take(1)
+    assert raw is not None
+
+    async def is_over() -> bool:
+        return (await queue.tend(3, "gone")).taken_over == 1
+
+    await eventually(is_over)
+    for settled in (
+        await hand.handled(raw),
+        await hand.retried(raw, raw, 1),
+        await hand.dead(raw, raw),
+    ):
+        assert settled == (False, None)
+    stats = await queue.stats()
+    assert (stats.waiting, stats.later, stats.dead, stats.handled) == (1, 0, 0, 0)
+    await hand.aclose()
+
+
+async def test_a_reply_that_was_lost_is_found_in_the_hand(queue, publish, client, wired) -> None:
+    """What BLMOVE put there when nobody heard its answer: the same as two of them."""
+    got = Got()
+    async with working(queue, {"f": got}, hands=1):
+        await eventually(lambda: _is_tended(queue))
+        [name] = client.zrange(f"{wired}:{{0}}:fallback:hands", 0, -1)
+        other = queue.hand(name.decode())
+        await publish(1)
+        await other.take(0.5)
+        await eventually(lambda: got.data == [1])
+        await other.aclose()
+        await eventually(lambda: is_empty(queue))
+
+
+async def test_work_goes_on_when_redis_comes_back(
+    own_redis: RedisServer, wired: str, caplog
+) -> None:
+    caplog.set_level(logging.INFO)
+    queue = RedisQueue(own_redis.url, prefix=wired, seconds=0.5)
+    broker = RedisBroker(own_redis.url, prefix=wired)
+    got = Got()
+    async with working(queue, {"f": got}):
+        await broker.publish(Publication.of("c", 1, fallback="f"))
+        await eventually(lambda: got.data == [1])
+        own_redis.kill()
+        await eventually(lambda: "no fallbacks are handled" in caplog.text)
+        own_redis.start()
+        await broker.publish(Publication.of("c", 2, fallback="f"))
+        await eventually(lambda: got.data == [1, 2])
+        await eventually(lambda: "fallbacks are handled again" in caplog.text)
+    assert caplog.text.count("no fallbacks are handled") == 1
+    assert "Redis writes no append-only file" in caplog.text
+    await queue.aclose()
+    await broker.aclose()
+
+
+async def test_several_workers_share_the_work(queue, publish) -> None:
+    got = [Got(), Got(), Got()]
+    for n in range(60):
+        await publish(n)
+
+    def slowly(one: Got) -> Any:
+        async def handle(queued: Queued) -> None:
+            await asyncio.sleep(0.005)
+            await one(queued)
+
+        return handle
+
+    async with (
+        working(queue, {"f": slowly(got[0])}),
+        working(queue, {"f": slowly(got[1])}),
+        working(queue, {"f": slowly(got[2])}),
+    ):
+        await eventually(lambda: sum(map(len, got)) == 60)
+    assert sorted(data for one in got for data in one.data) == list(range(60))
+    assert all(got), "one of them had nothing to do"
+
+
+async def test_a_failing_fallback_is_told_once_and_that_it_works_again(
+    queue, publish, caplog
+) -> None:
+    caplog.set_level(logging.INFO)
+    fails = True
+
+    async def handle(queued: Queued) -> None:
+        if fails:
+            raise ConnectionRefusedError("the mail server is away")
+
+    for n in range(10):
+        await publish(n)
+    async with working(queue, {"f": handle}, attempts=1000):
+        await eventually(lambda: _has_retried(queue))
+        await eventually(lambda: "the fallback f failed" in caplog.text)
+        fails = False
+        await eventually(lambda: is_empty(queue))
+
+        # Good and bad may take turns for a moment: it says so when that is over.
+        async def is_told() -> bool:
+            await publish("more")
+            return "the fallback f works again" in caplog.text
+
+        await eventually(is_told)
+    assert caplog.text.count("the fallback f failed") == 1
+    assert "the mail server is away" in caplog.text

@@ -1,0 +1,131 @@
+"""What is queued: written once, read by Lua, by workers and by people."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from realtime.errors import EnvelopeError
+from realtime.publication import Publication, client_info
+from realtime.queued import (
+    FIRST_SECONDS,
+    LONGEST_SECONDS,
+    REASON_LIMIT,
+    head_of,
+    opened,
+    retry_seconds,
+    unreadable,
+)
+from tests.unit.strategies import json_values
+
+NUMBER = 12345678901234567890  # which Lua's cjson would round
+
+
+def queued(publication: Publication, *, failures: int = 0, at: int = 1_700_000_000_123) -> bytes:
+    """As `publish.lua` writes it."""
+    head = b'{"epoch":"00ff","offset":7,"at":%d,' % at + head_of(publication) + b","
+    return b"%d " % failures + head + publication.body[1:]
+
+
+def test_a_handler_gets_what_was_published():
+    publication = Publication.of(
+        "user:#42",
+        {"n": NUMBER},
+        event="order.shipped",
+        tags={"shop": "7"},
+        info=client_info("42", "c-1", '{"name":"Ada"}'),
+        fallback="email",
+        fallback_options={"to": "ada@example.com"},
+    )
+    given_to = opened(queued(publication)).for_handler()
+    assert given_to.id == "00ff-7"
+    assert (given_to.fallback, given_to.channel) == ("email", "user:#42")
+    assert given_to.data == {"n": NUMBER}
+    assert given_to.event == "order.shipped"
+    assert given_to.tags == {"shop": "7", "event": "order.shipped"}
+    assert given_to.options == {"to": "ada@example.com"}
+    assert given_to.info == {"user": "42", "client": "c-1", "conn_info": {"name": "Ada"}}
+    assert given_to.published_at == 1_700_000_000.123
+    assert given_to.attempt == 1
+
+
+def test_what_was_not_said_is_empty():
+    given_to = opened(queued(Publication.of("c", None, fallback="f"))).for_handler()
+    assert (given_to.data, given_to.event, given_to.info) == (None, None, None)
+    assert (given_to.tags, given_to.options) == ({}, {})
+
+
+@given(data=json_values(), failures=st.integers(0, 30), reason=st.text(max_size=2000))
+def test_an_entry_that_failed_is_the_same_but_for_its_failures(data, failures, reason):
+    raw = queued(Publication.of("c", data, fallback="f", tags={"a": "b"}), failures=failures)
+    first = opened(raw)
+    second = opened(first.failed(reason, 1_700_000_001.5))
+    assert second.failures == failures + 1
+    assert second.failed_at == 1_700_000_001.5
+    assert second.for_handler().attempt == failures + 2
+    assert second.for_handler().data == first.for_handler().data == json.loads(json.dumps(data))
+    assert second.id == first.id
+    assert len(second.reason) <= 6 * REASON_LIMIT + 1
+    assert second.reason.isprintable()
+    assert b"\n" not in second.failed("again", 2)
+    assert opened(second.anew()) == opened(
+        queued(Publication.of("c", data, fallback="f", tags={"a": "b"}))
+    )
+
+
+def test_of_two_reasons_the_last_one_counts():
+    """As `queue_tend.lua` adds one to an entry that has one."""
+    raw = opened(queued(Publication.of("c", 1, fallback="f"))).failed("first", 1)
+    entry = opened(raw[:-1] + b',"reason":"second","failed_at":2000}')
+    assert (entry.reason, entry.failed_at) == ("second", 2.0)
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        b"",
+        b"0",
+        b"0 ",
+        b"{}",
+        b"0 {}",
+        b"-1 {}",
+        b"0 []",
+        b"0 null",
+        b"1e3 {}",
+        b"0 " + b"[" * 100_000,
+        b"\xff {}",
+        b'9999999999 {"epoch":"e","offset":1,"at":1,"channel":"c","fallback":"f","data":1}',
+        b'0 {"epoch":"e","offset":"1","at":1,"channel":"c","fallback":"f","data":1}',
+        b'0 {"epoch":"e","offset":1,"at":1,"channel":"c","fallback":"f"}',
+        b'0 {"epoch":"e","offset":1,"at":1,"channel":"c","fallback":"\xff","data":1}',
+        b'0 {"epoch":"e","offset":1,"at":1,"channel":"c","fallback":"f","data":1} {}',
+    ],
+)
+def test_what_is_no_entry_is_refused(raw):
+    with pytest.raises(EnvelopeError):
+        opened(raw)
+    assert unreadable(raw).isprintable()
+    assert len(unreadable(raw)) < 300
+
+
+@given(st.binary(max_size=200))
+def test_anything_is_an_entry_or_refused(raw):
+    try:
+        entry = opened(raw)
+    except EnvelopeError:
+        return
+    entry.for_handler()
+
+
+@given(failures=st.integers(1, 10_000), chance=st.floats(0, 1))
+def test_each_pause_is_between_half_and_whole_of_twice_the_last_one(failures, chance):
+    whole = min(LONGEST_SECONDS, FIRST_SECONDS * 2 ** (min(failures, 64) - 1))
+    assert whole / 2 <= retry_seconds(failures, chance) <= whole
+
+
+def test_fifteen_attempts_take_hours_and_not_weeks():
+    hours = sum(retry_seconds(failures, 1.0) for failures in range(1, 15)) / 3600
+    assert 3 < hours < 8
