@@ -16,6 +16,7 @@ import socket
 import sys
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 from urllib.parse import urlsplit
 
 from notifier.preparation import Preparation
@@ -39,22 +40,39 @@ class Ended(Exception):
     """The service ended although nobody asked it to; the text says why."""
 
 
+class Companion(NamedTuple):
+    """A process beside the workers: a module and its arguments, as for ``python -m``."""
+
+    name: str
+    """For the log."""
+    module: str
+    arguments: tuple[str, ...] = ()
+
+
 class Fleet:
     """The workers: as many as asked for, started again when they die, stopped together.
 
-    One task per worker owns its process from the start to the end.
+    Companions too, which start when the service has answered. One task per process owns it from the
+    start to the end.
     """
 
     def __init__(
-        self, workers: int, listener: socket.socket, environ: Mapping[str, str], *, linger: float
+        self,
+        workers: int,
+        listener: socket.socket,
+        environ: Mapping[str, str],
+        *,
+        linger: float,
+        companions: Sequence[Companion] = (),
     ) -> None:
         self._workers = workers
+        self._companions = companions
         self._listener = listener
         self._environ = {**environ, "PYTHONPATH": _python_path(environ)}
         self._linger = linger
         self._processes: set[asyncio.subprocess.Process] = set()
         self._stopping = asyncio.Event()
-        self._answered = False
+        self._answered = asyncio.Event()
         self._failure = ""
         # Workers hold the first end; nobody but us has the second, so it closes when we are gone.
         self._lifeline, self._held = os.pipe()
@@ -66,7 +84,10 @@ class Fleet:
             Ended: `fail` was called; its reason is the text.
         """
         try:
-            await asyncio.gather(*(self._keep_one() for _ in range(self._workers)))
+            await asyncio.gather(
+                *(self._keep_one("a worker", self._worker()) for _ in range(self._workers)),
+                *(self._keep_companion(companion) for companion in self._companions),
+            )
         finally:
             os.close(self._held)
             os.close(self._lifeline)
@@ -75,7 +96,7 @@ class Fleet:
 
     def answered(self) -> None:
         """Note that the service has answered once: from now on a dead worker is replaced."""
-        self._answered = True
+        self._answered.set()
 
     def stop(self) -> None:
         """Let the workers drain and leave; called again, make them leave at once."""
@@ -95,21 +116,31 @@ class Fleet:
         for process in self._processes:
             _terminate(process)
 
-    async def _keep_one(self) -> None:
+    async def _keep_companion(self, companion: Companion) -> None:
+        """Keep it running once the service has answered, which it must not slow down."""
+        waits = [asyncio.create_task(event.wait()) for event in (self._answered, self._stopping)]
+        await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+        for wait in waits:
+            wait.cancel()
+        lifeline = ("--lifeline", str(self._lifeline))
+        command = ("notifier.companion", *lifeline, companion.module, *companion.arguments)
+        await self._keep_one(f"the {companion.name}", command)
+
+    async def _keep_one(self, name: str, command: Sequence[str]) -> None:
         loop = asyncio.get_running_loop()
         least, most = RESTART_SECONDS
         pause = least
         while not self._stopping.is_set():
             started = loop.time()
-            code = await self._run_one()
+            code = await self._run_one(command)
             if self._stopping.is_set():
                 return
-            if not self._answered:
-                self.fail(f"a worker ended with code {code} while starting; see above.")
+            if not self._answered.is_set():
+                self.fail(f"{name} ended with code {code} while starting; see above.")
                 return
             if loop.time() - started > HEALTHY_SECONDS:
                 pause = least
-            logger.error("a worker ended with code %s; the next starts in %.1f s", code, pause)
+            logger.error("%s ended with code %s; the next starts in %.1f s", name, code, pause)
             await self._pause(pause)
             pause = min(2 * pause, most)
 
@@ -117,8 +148,8 @@ class Fleet:
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._stopping.wait(), seconds)
 
-    async def _run_one(self) -> int:
-        process = await self._spawn()
+    async def _run_one(self, command: Sequence[str]) -> int:
+        process = await self._spawn(command)
         self._processes.add(process)
         exited = asyncio.create_task(process.wait())
         stopping = asyncio.create_task(self._stopping.wait())
@@ -130,27 +161,41 @@ class Fleet:
         finally:
             stopping.cancel()
             self._processes.discard(process)
+            if process.returncode is not None and process.returncode < 0:
+                _end_rest(process.pid)
 
-    async def _spawn(self) -> asyncio.subprocess.Process:
+    def _worker(self) -> Sequence[str]:
+        return (
+            "notifier.server",
+            *("--fd", str(self._listener.fileno())),
+            *("--lifeline", str(self._lifeline)),
+            *("--linger", str(self._linger)),
+        )
+
+    async def _spawn(self, command: Sequence[str]) -> asyncio.subprocess.Process:
         # A session of its own: Ctrl-C in the terminal is for the launcher, which passes it on once.
+        sockets = (self._listener.fileno(),) if "--fd" in command else ()
         return await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "notifier.server",
-            "--fd", str(self._listener.fileno()),
-            "--lifeline", str(self._lifeline),
-            "--linger", str(self._linger),
+            *(sys.executable, "-m", *command),
             stdin=asyncio.subprocess.DEVNULL,
             env=self._environ,
-            pass_fds=(self._listener.fileno(), self._lifeline),
+            pass_fds=(*sockets, self._lifeline),
             start_new_session=True,
-        )  # fmt: skip
+        )
 
 
 async def _end(process: asyncio.subprocess.Process, exited: asyncio.Task[int]) -> None:
     _terminate(process)
     _, late = await asyncio.wait({exited}, timeout=STOP_SECONDS)
     if late:
-        logger.error("worker %d did not stop in %.0f s and is killed", process.pid, STOP_SECONDS)
+        logger.error("process %d did not stop in %.0f s and is killed", process.pid, STOP_SECONDS)
         process.kill()
+
+
+def _end_rest(leader: int) -> None:
+    """End what a process that was killed has left behind, in the session that was its own."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(leader, signal.SIGKILL)
 
 
 def _terminate(process: asyncio.subprocess.Process) -> None:

@@ -50,8 +50,10 @@ class Valkey:
             "--unixsocket", str(self.socket_path),
             "--unixsocketperm", "700",
             "--dir", str(directory),
-            "--save", "",           # nothing here is worth a disk: the service stores nothing
-            "--appendonly", "no",
+            "--save", "",
+            # For the queue of fallbacks, when Valkey dies: it is started again at the same place.
+            "--appendonly", "yes",
+            "--appendfsync", "everysec",
             "--daemonize", "no",
             "--loglevel", "warning",
             "--logfile", str(self.log_path),

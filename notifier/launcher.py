@@ -29,9 +29,12 @@ from notifier.env import (
     read_environment,
     with_files,
 )
-from notifier.fleet import Ended, Fleet, supervise, watch
+from notifier.fleet import Companion, Ended, Fleet, supervise, watch
 from notifier.preparation import NO_REDIS_YET, Preparation
 from notifier.server import LINGER_SECONDS, listening_socket
+
+COMPANIONS = (Companion("fallback worker", "manage", ("runfallback",)),)
+"""Of `make run`. In production each is a line of the Procfile, and somebody else's process."""
 
 
 class CannotStart(Exception):
@@ -162,7 +165,13 @@ def run(environ: Mapping[str, str], *, stop_with_parent: bool = False) -> None:
         environ["NOTIFIER_URL"] = url
         servicefile.write(path, environ, pid=os.getpid())
         stack.callback(servicefile.remove, path, pid=os.getpid())
-        fleet = Fleet(env.workers, listener, environ, linger=linger_seconds(env))
+        fleet = Fleet(
+            env.workers,
+            listener,
+            environ,
+            linger=linger_seconds(env),
+            companions=COMPANIONS,
+        )
         text = welcome(
             url,
             env.api_key,

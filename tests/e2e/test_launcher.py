@@ -22,6 +22,7 @@ import pytest
 
 from notifier.embedded import EmbeddedValkey
 from notifier.guardian import SOCKET_PATH_BYTES, answers, private_directory
+from notifier.launcher import COMPANIONS
 from tests.support.database import manage, migrated_url
 
 CHECKOUT = Path(__file__).resolve().parents[2]
@@ -89,6 +90,10 @@ def command_line(pid: int) -> str:
     return ""
 
 
+READY = {"manage": "handling fallbacks: "}
+"""What a companion says when it works, by its module."""
+
+
 class Launched:
     """One ``python -m notifier …`` with its output in files."""
 
@@ -121,6 +126,11 @@ class Launched:
         return {
             pid for pid in descendants(self.process.pid) if "notifier.server" in command_line(pid)
         }
+
+    def wait_for_companions(self) -> None:
+        """Wait until all of them work: one that only just starts does not watch its lifeline."""
+        for companion in COMPANIONS:
+            eventually(lambda ready=READY[companion.module]: ready in self.err.read_text())
 
     def pid_of(self, name: str) -> int:
         (pid,) = (pid for pid in descendants(self.process.pid) if name in command_line(pid))
@@ -218,8 +228,9 @@ def test_nothing_is_left_however_it_ends(launched, ending):
     url = launched.wait_until_live()
     service_file = launched.run_directory / "service.json"
     valkey_directory = Path(launched.service()["redis_url"].removeprefix("unix://")).parent
+    launched.wait_for_companions()
     processes = descendants(launched.process.pid)
-    assert len(processes) == 3  # a worker, the guardian, Valkey
+    assert len(processes) == 3 + len(COMPANIONS)  # a worker, the guardian, Valkey
     assert stat.S_IMODE(service_file.stat().st_mode) == 0o600
 
     launched.process.send_signal(ending)
@@ -238,6 +249,7 @@ def test_it_goes_with_make_when_make_is_killed(launch):
     shell = f"{sys.executable} -m notifier run --stop-with-parent; exit 0"
     service = launch("sh", "-c", shell)
     service.wait_until_live()
+    service.wait_for_companions()
     processes = descendants(service.process.pid)
     service.process.kill()
     service.process.wait()
@@ -251,6 +263,17 @@ def test_a_worker_that_dies_is_replaced(launched):
     os.kill(before, signal.SIGKILL)
     eventually(lambda: launched.workers() - {before})
     assert get(f"{url}/livez") == 200
+
+
+@needs_proc
+def test_a_companion_that_dies_is_replaced(launched):
+    launched.wait_until_live()
+    launched.wait_for_companions()
+    before = launched.pid_of("runfallback")
+    os.kill(before, signal.SIGKILL)
+    eventually(lambda: "the fallback worker ended with code -9" in launched.err.read_text())
+    eventually(lambda: launched.err.read_text().count(READY["manage"]) == 2)
+    assert launched.pid_of("runfallback") != before
 
 
 @needs_proc
