@@ -33,6 +33,7 @@ def set_demo_users(passwords: Mapping[str, str]) -> None:
         salt = hashlib.sha256(f"salt of {name}: {password}".encode()).hexdigest()[:32]
         if f"${salt}$" not in user.password:
             user.password = make_password(password, salt)
+        user.email = user.email or f"{name}@example.com"  # nobody's (RFC 2606): mails are printed
         user.is_staff, user.is_active = name == STAFF, True
         user.save()
 

@@ -18,7 +18,9 @@ from urllib.parse import urlsplit
 from django.core.exceptions import ImproperlyConfigured
 
 from notifier.database import BadDatabaseUrl, database_settings
+from notifier.mail import BadEmailUrl, email_settings
 from realtime.errors import ConfigurationError
+from realtime.handlers import configured
 from realtime.jwks import keys_of_set
 from realtime.keys import keys_of
 from realtime.namespaces import Namespaces
@@ -69,6 +71,7 @@ SECRETS = (
     "NOTIFIER_TOKEN_SECRET",
     "REDIS_URL",
     "DATABASE_URL",
+    "EMAIL_URL",
 )
 """Each may come as the file that NAME_FILE names instead: systemd credentials, Docker secrets."""
 
@@ -117,6 +120,8 @@ class Environment:
     url: str = ""  # where the running service is, for `manage.py listen`
     redis_prefix: str = "rt"  # services that share a Redis must differ in it
     namespaces: dict[str, Any] = field(default_factory=dict)
+    fallbacks: dict[str, Any] = field(default_factory=dict, repr=False)  # may carry secrets
+    email: dict[str, Any] = field(default_factory=dict, repr=False)  # Django's settings, ditto
     limits: dict[str, int] = field(default_factory=dict)  # by setting, without REALTIME_
 
 
@@ -157,6 +162,8 @@ def read_environment(environ: Mapping[str, str]) -> Environment:
         url=environ.get("NOTIFIER_URL", "").strip(),
         redis_prefix=environ.get("NOTIFIER_REDIS_PREFIX", "").strip() or "rt",
         namespaces=_namespaces(environ),
+        fallbacks=_fallbacks_of_publications(environ),
+        email=_email(environ, debug=debug),
         limits=_limits(environ),
     )
 
@@ -375,6 +382,27 @@ def _namespaces(environ: Mapping[str, str]) -> dict[str, Any]:
     except ConfigurationError as error:
         raise BadEnvironment("NOTIFIER_NAMESPACES", f"is wrong: {_problem(error)}.") from error
     return namespaces
+
+
+def _fallbacks_of_publications(environ: Mapping[str, str]) -> dict[str, Any]:
+    example = '{"orders": {"use": "webhook", "url": "https://example.com/x", "secret": "…"}}'
+    fallbacks = _object(environ, "NOTIFIER_FALLBACKS", example)
+    try:
+        configured(fallbacks)
+    except ConfigurationError as error:
+        problem = str(error).removeprefix("REALTIME_FALLBACKS").removeprefix(": ")
+        raise BadEnvironment("NOTIFIER_FALLBACKS", f"is wrong: {problem}.") from error
+    return fallbacks
+
+
+def _email(environ: Mapping[str, str], *, debug: bool) -> dict[str, Any]:
+    try:
+        settings = email_settings(environ.get("EMAIL_URL", "").strip(), debug=debug)
+    except BadEmailUrl as error:
+        raise BadEnvironment("EMAIL_URL", str(error)) from error
+    if sender := environ.get("EMAIL_FROM", "").strip():
+        settings["DEFAULT_FROM_EMAIL"] = sender
+    return settings
 
 
 def _limits(environ: Mapping[str, str]) -> dict[str, int]:

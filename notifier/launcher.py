@@ -103,6 +103,9 @@ environment:
   NOTIFIER_TOKEN_AUDIENCE
                        what must be among a token's `aud`, if anything
   NOTIFIER_NAMESPACES  options of the channels: a JSON object, or @path of a file that holds one
+  NOTIFIER_FALLBACKS   who gets what nobody hears: a JSON object, or @path of one
+  EMAIL_URL            the mail server of the fallback `email`: smtp+tls://user:password@host:587
+  EMAIL_FROM           from whom its mails are
   NOTIFIER_LIMITS      what clients may take: a JSON object of settings, or @path of one
   ALLOWED_HOSTS        the names browsers know this service by, with commas between
   ALLOWED_ORIGINS      origins of other sites whose pages may connect, with commas between

@@ -73,6 +73,11 @@ AUTH_PASSWORD_VALIDATORS = [
 USE_TZ = True
 TIME_ZONE = "UTC"  # also of the log; the pages show the time of the browser
 
+# --- the mail server of the fallback `email` ---
+
+for _name, _value in ENVIRONMENT.email.items():
+    globals()[_name] = _value
+
 # --- the app `realtime` ---
 
 REALTIME_REDIS_URL = ENVIRONMENT.redis_url
@@ -87,6 +92,7 @@ REALTIME_URL = ENVIRONMENT.url
 REALTIME_ALLOWED_ORIGINS = list(ENVIRONMENT.allowed_origins)
 REALTIME_USER_INFO = "notifier.accounts.public_info"
 REALTIME_NAMESPACES = ENVIRONMENT.namespaces
+REALTIME_FALLBACKS = ENVIRONMENT.fallbacks
 for _name, _limit in ENVIRONMENT.limits.items():
     globals()[f"REALTIME_{_name.upper()}"] = _limit
 

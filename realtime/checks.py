@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+from collections.abc import Iterator
 from typing import Any
 
 from django.conf import settings
@@ -10,7 +11,10 @@ from django.core import checks
 
 from realtime.conf import PREFIX, Settings, setting_names
 from realtime.errors import ConfigurationError
+from realtime.fallbacks import registered
+from realtime.handlers import BUILT_IN
 from realtime.keyring import Keyring
+from realtime.namespaces import Namespaces
 
 
 @checks.register("realtime")
@@ -22,8 +26,23 @@ def check_settings(**kwargs: Any) -> list[checks.CheckMessage]:
         Keyring(given.api_keys, and_one=given.api_key)  # and the file that they may be in
     except ConfigurationError as error:
         messages.append(checks.Error(str(error), id="realtime.E001"))
+    else:
+        messages.extend(_absent_fallbacks(given))
     messages.extend(map(_unknown, sorted(_given() - set(setting_names()))))
     return messages
+
+
+def _absent_fallbacks(given: Settings) -> Iterator[checks.CheckMessage]:
+    known = {*registered, *given.fallbacks, *BUILT_IN}
+    for name, namespace in Namespaces(given.namespaces).items():
+        if namespace.fallback and namespace.fallback not in known:
+            yield checks.Error(
+                f"The namespace {name!r} names the fallback {namespace.fallback!r}, and there is "
+                "none of this name: nothing can be published in it.",
+                hint=f"There are {', '.join(sorted(known))}; register it with @fallback in the "
+                "fallbacks.py of an app, or describe it in REALTIME_FALLBACKS.",
+                id="realtime.E002",
+            )
 
 
 def _given() -> set[str]:

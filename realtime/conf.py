@@ -19,6 +19,7 @@ from django.utils.module_loading import import_string
 from realtime.api.head import MANY_BYTES, PUBLISH_BYTES
 from realtime.brokers.queue_commands import QUEUE_ITEMS
 from realtime.errors import ConfigurationError
+from realtime.handlers import configured
 from realtime.heads import HEADERS_LIMIT
 from realtime.jwks import keys_of_set
 from realtime.jwks_file import JwksFile
@@ -116,6 +117,8 @@ class Settings:
     """How deep a publication's data may be nested; what people send has 4 or 5."""
     tags: int = TAGS_LIMIT
     """Of one publication."""
+    fallbacks: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """Fallbacks by name: ``{"use": "webhook", …}``; those that an app registers need none."""
     fallback_items: int = QUEUE_ITEMS
     """What may be queued for fallbacks; beyond it, what nobody hears is refused (503)."""
     connect_seconds: int = 5
@@ -178,6 +181,8 @@ def _checked(name: str, value: Any) -> Any:
         return _origins(name, value)
     if name == "namespaces":
         return _namespaces(name, value)
+    if name == "fallbacks":
+        return _fallbacks(value)
     if name == "token_jwks":
         return _jwks(name, value)
     if name == "api_keys":
@@ -298,6 +303,14 @@ def _namespaces(name: str, value: Any) -> Mapping[str, Mapping[str, object]]:
     except ConfigurationError as error:
         raise ImproperSetting(error.setting, error.problem) from error
     return value
+
+
+def _fallbacks(value: Any) -> Mapping[str, Mapping[str, Any]]:
+    try:
+        configured(value)
+    except ConfigurationError as error:
+        raise ImproperSetting(error.setting, error.problem) from error
+    return value  # type: ignore[no-any-return]
 
 
 def _jwks(name: str, value: Any) -> str | Mapping[str, Any]:

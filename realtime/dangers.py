@@ -100,12 +100,24 @@ def _unchecked_redis(given: Settings) -> Messages:
         )
 
 
+def _open_webhooks(given: Settings) -> Messages:
+    for name, options in given.fallbacks.items():
+        url = urlsplit(str(options.get("url", "")))
+        if url.scheme == "http" and not _is_here(url.hostname):
+            yield checks.Warning(
+                f"The fallback {name!r} posts in the clear: anybody between can read it.",
+                hint="Give it an https:// address.",
+                id="realtime.W007",
+            )
+
+
 _CHECKS: tuple[Callable[[Settings], Messages], ...] = (
     _open_namespaces,
     _weak_secrets,
     _shared_secrets,
     _open_redis,
     _unchecked_redis,
+    _open_webhooks,
 )
 
 

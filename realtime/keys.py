@@ -15,8 +15,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-from realtime.errors import ConfigurationError
-from realtime.names import CHANNEL_LIMIT
+from realtime.errors import ConfigurationError, InvalidName
+from realtime.names import CHANNEL_LIMIT, checked_fallback
 
 SETTING = "REALTIME_API_KEYS"
 METHODS = (
@@ -30,7 +30,7 @@ ONE, REST = "*", "**"
 _NAME = re.compile(r"[A-Za-z0-9_\-.]{1,64}")
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 _SEGMENT = re.compile(r"[A-Za-z0-9_\-=@,.;#]*")  # of a channel's name, see `realtime.names`
-_FIELDS = ("name", "sha256", "channels", "methods", "rate")
+_FIELDS = ("name", "sha256", "channels", "methods", "rate", "fallbacks")
 _NOTHING = hashlib.sha256(b"").digest()
 
 Pattern = tuple[str, ...]
@@ -50,10 +50,16 @@ class Key:
     """Of the HTTP API; None is all."""
     rate: float | None = None
     """Publications a second, over all nodes; None is any number."""
+    fallbacks: frozenset[str] | None = None
+    """Which it may name; None is all. What a namespace names by itself is for all its keys."""
 
     def may_use(self, method: str) -> bool:
         """Tell whether the key is good for a method of the API."""
         return self.methods is None or method in self.methods
+
+    def may_fall_back(self, fallback: str) -> bool:
+        """Tell whether the key may name a fallback, and say something to it."""
+        return self.fallbacks is None or fallback in self.fallbacks
 
     def may_name(self, channel: str) -> bool:
         """Tell whether the key is good for a channel."""
@@ -162,6 +168,7 @@ def _key(entry: Any, where: str) -> Key:
         _channels(entry.get("channels"), where),
         _methods(entry.get("methods"), where),
         _rate(entry.get("rate"), where),
+        _fallbacks(entry.get("fallbacks"), where),
     )
 
 
@@ -235,3 +242,16 @@ def _rate(value: object, where: str) -> float | None:
             SETTING, f"{where}: rate must be a number from {RATES[0]} to {RATES[1]:.0f}"
         )
     return float(value)  # type: ignore[arg-type]
+
+
+def _fallbacks(value: object, where: str) -> frozenset[str] | None:
+    if value is None:
+        return None
+    try:
+        if not isinstance(value, (list, tuple)) or len(value) > PATTERNS_LIMIT:
+            raise InvalidName("fallbacks", value, "a list")
+        return frozenset(map(checked_fallback, value))
+    except InvalidName as error:
+        raise ConfigurationError(
+            SETTING, f"{where}: fallbacks must be a list of up to {PATTERNS_LIMIT} names"
+        ) from error

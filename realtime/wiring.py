@@ -7,6 +7,7 @@ publisher and one hub. What belongs to threads is made once per process.
 from __future__ import annotations
 
 import asyncio
+from collections import ChainMap
 from collections.abc import Callable, Mapping
 from functools import cache, cached_property
 from inspect import iscoroutinefunction
@@ -30,6 +31,7 @@ from realtime.conversation import Authorize
 from realtime.description import Describe
 from realtime.errors import ConfigurationError
 from realtime.fallbacks import registered
+from realtime.handlers import BUILT_IN, configured
 from realtime.hub import Hub
 from realtime.jwks import keys_of_set
 from realtime.jwks_file import JwksFile
@@ -168,7 +170,7 @@ def sync_publisher() -> SyncPublisher:
 @cache
 def fallbacks() -> Mapping[str, Callable[[Queued], Any]]:
     """Return the handlers by name; those that are registered later too."""
-    return registered
+    return ChainMap(configured(settings().fallbacks), registered, dict(BUILT_IN))
 
 
 def queue() -> RedisQueue:
@@ -308,6 +310,7 @@ _CACHED: tuple[Callable[..., Any], ...] = (
     authorizer,
     user_info,
     limits,
+    fallbacks,
     keyring,
     sync_broker,
     sync_publisher,

@@ -36,6 +36,7 @@ LIBRARIES_OF_RULES = {"msgspec", "jwt", "cryptography"}
 PUBLIC_TO_SERVICES = {
     "realtime.endpoint",
     "realtime.errors",
+    "realtime.handlers.configured",
     "realtime.limits",
     "realtime.jwks",
     "realtime.keys",

@@ -72,7 +72,13 @@ def publication(fields: dict[str, Any], rules: Rules) -> Publication:
         raise InvalidData("is missing")
     given = {name: fields[name] for name in _OPTIONAL if name in fields}
     made = Publication.of(channel, fields["data"], **given, sizes=rules.namespaces.sizes)
-    return rules.namespaces.admitted(made)
+    named = made.fallback and made.fallback.name
+    if named and not rules.key.may_fall_back(named):  # whether there is one or not
+        raise Forbidden
+    ready = rules.namespaces.admitted(made)
+    if made.fallback and ready.fallback and not rules.key.may_fall_back(ready.fallback.name or ""):
+        raise Forbidden  # an option for the namespace's own: an address, say
+    return ready
 
 
 def broadcast_items(fields: dict[str, Any], rules: Rules) -> list[Item]:

@@ -83,7 +83,9 @@ _publishes = st.fixed_dictionaries(
         "event": _texts,
         "tags": st.dictionaries(_texts, _texts | _values, max_size=3),
         "idempotency_key": _texts,
-        "fallback": _values,
+        "fallback": st.sampled_from(["log", "email"]) | _values,
+        "fallback_when": st.sampled_from(["nobody", "always"]) | _values,
+        "fallback_options": _values,
     },
 )
 _broadcasts = st.fixed_dictionaries(

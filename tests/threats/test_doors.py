@@ -32,16 +32,6 @@ def test_an_event_name_forges_a_field_of_an_event_stream(target: Target, name: s
     assert (answer.status_code, answer.json()["error"]["reason"]) == (400, "invalid_event")
 
 
-def test_a_publication_fills_a_fallback_queue_that_nobody_empties(target: Target) -> None:
-    for fallback in ("mail", "rt:{0}:pos:public:news", "", 1, ["mail"], {"queue": "mail"}):
-        answer = target.post(
-            "publish", {"channel": "public:nobody", "data": 1, "fallback": fallback}
-        )
-        assert (answer.status_code, answer.json()["error"]["reason"]) == (400, "invalid_fallback")
-    with target.redis.client() as redis:
-        assert not [key for key in redis.keys("*") if redis.type(key) == b"list"]
-
-
 def test_a_stranger_reads_the_metrics(target: Target) -> None:
     for path in ("/metrics", "/metrics/", "/api/metrics", "/stats"):
         assert httpx.get(target.http + path, follow_redirects=True).status_code in {401, 404, 405}

@@ -53,6 +53,12 @@ class Command(BaseCommand):
             help=f"out of {', '.join(METHODS)}; default: all",
         )
         parser.add_argument(
+            "--fallbacks",
+            nargs="*",
+            metavar="NAME",
+            help="which fallbacks it may name; none: `--fallbacks` alone; default: all",
+        )
+        parser.add_argument(
             "--rate", type=_number, metavar="N", help="publications a second, over all nodes"
         )
         parser.add_argument(
@@ -86,7 +92,7 @@ def _number(text: str) -> float:
 
 def _entry(secret: str, options: dict[str, Any]) -> dict[str, Any]:
     entry = {"name": options["name"], "sha256": digest_of(secret).hex()}
-    chosen = {name: options[name] for name in ("channels", "methods", "rate")}
+    chosen = {name: options[name] for name in ("channels", "methods", "rate", "fallbacks")}
     return entry | {name: value for name, value in chosen.items() if value is not None}
 
 

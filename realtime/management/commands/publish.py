@@ -12,7 +12,7 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 from realtime import wiring
 from realtime.api.answers import result
 from realtime.errors import BrokerUnavailable, InvalidData, OutcomeUnknown, RealtimeError, TooLarge
-from realtime.publication import Publication, Receipt, decoded
+from realtime.publication import Publication, Receipt, When, decoded
 
 STDIN_BYTES = 1024 * 1024  # white space may be much; what counts is the data, encoded compactly
 NOT_PUBLISHED = 1
@@ -48,6 +48,21 @@ class Command(BaseCommand):
             help="the same key with the same content is published once in five minutes",
         )
 
+        parser.add_argument(
+            "--fallback", metavar="NAME", help="who gets it if nobody listens, for example email"
+        )
+        parser.add_argument(
+            "--fallback-when", choices=list(When), help="always: whoever listens; default: nobody"
+        )
+        parser.add_argument(
+            "--fallback-option",
+            action="append",
+            default=[],
+            dest="fallback_options",
+            metavar="NAME=VALUE",
+            help="for the fallback alone, for example to=ada@example.com; may be repeated",
+        )
+
     def handle(self, *args: Any, **options: Any) -> None:
         try:
             receipt = self._publish(options)
@@ -65,8 +80,11 @@ class Command(BaseCommand):
             options["channel"],
             decoded(_json(options["json"])),
             event=options["event"],
-            tags=_tags(options["tags"]),
+            tags=_pairs(options["tags"], "--tag"),
             idempotency_key=options["idempotency_key"],
+            fallback=options["fallback"],
+            fallback_when=options["fallback_when"],
+            fallback_options=_pairs(options["fallback_options"], "--fallback-option"),
             sizes=wiring.namespaces().sizes,
         )
         return wiring.sync_publisher().publish(publication)
@@ -78,6 +96,12 @@ class Command(BaseCommand):
         said = "had been published" if receipt.repeated else "published"
         nodes = "1 node listens" if receipt.nodes == 1 else f"{receipt.nodes} nodes listen"
         there = nodes if receipt.nodes else "nobody listens, and nobody will get it later"
+        if receipt.queued:
+            there = (
+                f"{nodes}, and its fallback has it"
+                if receipt.nodes
+                else "nobody listens: its fallback has it"
+            )
         self.stdout.write(f"{said} on {channel} at {receipt.offset} ({receipt.epoch}): {there}")
 
 
@@ -90,11 +114,11 @@ def _json(argument: str) -> bytes:
     return data
 
 
-def _tags(pairs: list[str]) -> dict[str, str] | None:
-    tags = {}
+def _pairs(pairs: list[str], field: str) -> dict[str, str] | None:
+    found = {}
     for pair in pairs:
         name, equals, value = pair.partition("=")
         if not equals:
-            raise InvalidData(f"{ascii(pair)[:40]} is not NAME=VALUE", field="--tag")
-        tags[name] = value
-    return tags or None
+            raise InvalidData(f"{ascii(pair)[:40]} is not NAME=VALUE", field=field)
+        found[name] = value
+    return found or None

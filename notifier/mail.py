@@ -1,0 +1,64 @@
+"""What EMAIL_URL means: the mail server of the fallback `email`, as Django's settings.
+
+Without one, mails are printed where a person sees them (DEBUG), or meant for a mail server on this
+machine, as Django does by itself. Pure: opens nothing.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+TIMEOUT_SECONDS = 20
+_PORTS = {"smtp": 25, "smtp+tls": 587, "smtps": 465}
+_BACKENDS = "django.core.mail.backends."
+
+
+class BadEmailUrl(ValueError):
+    """The text is the rest of a sentence, without the value: it may carry a password."""
+
+
+def email_settings(url: str, *, debug: bool) -> dict[str, Any]:
+    """Return Django's settings about mail.
+
+    Args:
+        url: ``smtp://``, ``smtp+tls://`` (STARTTLS) or ``smtps://``, each with
+            ``user:password@host:port``; ``console:`` prints mails, ``file:///path`` writes each to
+            a file. Empty is the default.
+        debug: Whether a person looks at what is printed.
+
+    Raises:
+        BadEmailUrl: It cannot be used.
+    """
+    if not url:
+        return {"EMAIL_BACKEND": f"{_BACKENDS}console.EmailBackend"} if debug else {}
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError as error:
+        raise BadEmailUrl(_MEANT) from error
+    if parts.scheme == "console":
+        return {"EMAIL_BACKEND": f"{_BACKENDS}console.EmailBackend"}
+    if parts.scheme == "file" and parts.path:
+        return {
+            "EMAIL_BACKEND": f"{_BACKENDS}filebased.EmailBackend",
+            "EMAIL_FILE_PATH": unquote(parts.path),
+        }
+    if parts.scheme not in _PORTS or not parts.hostname:
+        raise BadEmailUrl(_MEANT)
+    return {
+        "EMAIL_BACKEND": f"{_BACKENDS}smtp.EmailBackend",
+        "EMAIL_HOST": parts.hostname,
+        "EMAIL_PORT": port or _PORTS[parts.scheme],
+        "EMAIL_HOST_USER": unquote(parts.username or ""),
+        "EMAIL_HOST_PASSWORD": unquote(parts.password or ""),
+        "EMAIL_USE_TLS": parts.scheme == "smtp+tls",
+        "EMAIL_USE_SSL": parts.scheme == "smtps",
+        "EMAIL_TIMEOUT": TIMEOUT_SECONDS,
+    }
+
+
+_MEANT = (
+    "cannot be read: smtp+tls://user:password@host:587 is meant (or smtp://, smtps://, console:, "
+    "file:///path), and what is special in a URL is written as %40."
+)

@@ -1,0 +1,221 @@
+"""The fallback `webhook`, against a real server: signed, bounded in time, and never led astray."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import hmac
+import json
+import time
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from realtime.errors import ConfigurationError, GiveUp
+from realtime.handlers.webhook import NotTaken, Webhook, is_public, webhook_of
+from realtime.queued import Queued
+from tests.support.receivers import Hooks, answering, hook_server
+from tests.support.tls import Authority
+
+SECRET = "a secret of the tests, long enough"
+NEW = "whsec_" + base64.b64encode(b"another secret, 24 bytes or more").decode()
+QUEUED = Queued(
+    "00ff-7",
+    "hook",
+    "orders:7",
+    {"n": 1, "text": "ü"},
+    tags={"event": "order.shipped"},
+    options={"to": "nobody's business"},
+    published_at=1_700_000_000.5,
+)
+
+
+@pytest.fixture
+def hooks() -> Iterator[Hooks]:
+    with hook_server() as server:
+        yield server
+
+
+def webhook(hooks: Hooks, **options: Any) -> Webhook:
+    given = {"url": f"http://127.0.0.1:{hooks.port}/hook?a=b", "secret": SECRET}
+    return webhook_of({**given, "allow_private": True, "seconds": 2, **options})
+
+
+def test_a_receiver_can_check_who_it_is_from(hooks: Hooks) -> None:
+    """As the specification of Standard Webhooks says, word by word."""
+    webhook(hooks, secret=[NEW, SECRET])(QUEUED)
+    [post] = hooks.got
+    assert post.path == "/hook?a=b"
+    assert post.headers["host"] == f"127.0.0.1:{hooks.port}"
+    assert post.headers["content-type"] == "application/json"
+    assert json.loads(post.body) == {
+        "type": "order.shipped",
+        "timestamp": "2023-11-14T22:13:20.500000Z",
+        "id": "00ff-7",
+        "channel": "orders:7",
+        "data": {"n": 1, "text": "ü"},
+        "tags": {"event": "order.shipped"},
+    }
+    identity, timestamp = post.headers["webhook-id"], post.headers["webhook-timestamp"]
+    assert identity == QUEUED.id
+    assert abs(int(timestamp) - time.time()) < 60
+    signed = f"{identity}.{timestamp}.".encode() + post.body
+    new, old = post.headers["webhook-signature"].split()
+    for signature, secret in (
+        (new, base64.b64decode(NEW.removeprefix("whsec_"))),
+        (old, SECRET.encode()),
+    ):
+        expected = base64.b64encode(hmac.new(secret, signed, hashlib.sha256).digest()).decode()
+        assert signature == f"v1,{expected}"
+
+
+@pytest.mark.parametrize("status", [400, 401, 404, 408, 409, 425, 429, 500, 503])
+def test_what_is_not_taken_is_tried_again(hooks: Hooks, status: int) -> None:
+    hooks.answer = answering(status)
+    with pytest.raises(NotTaken, match=f"answered {status}"):
+        webhook(hooks)(QUEUED)
+
+
+def test_a_receiver_that_is_gone_is_not_asked_again(hooks: Hooks) -> None:
+    hooks.answer = answering(410)
+    with pytest.raises(GiveUp, match="gone for good"):
+        webhook(hooks)(QUEUED)
+
+
+@pytest.mark.parametrize("status", [301, 302, 307, 308])
+def test_redirects_are_not_followed(hooks: Hooks, status: int) -> None:
+    hooks.answer = answering(status, Location="http://169.254.169.254/latest/meta-data")
+    with pytest.raises(NotTaken, match=r"169.254.169.254/latest/meta-data: redirects are not"):
+        webhook(hooks)(QUEUED)
+    assert len(hooks.got) == 1
+
+
+def drip_head(handler: BaseHTTPRequestHandler) -> None:
+    handler.wfile.write(b"HTTP/1.1 200 OK\r\nX: ")
+    for _ in range(1000):
+        handler.wfile.write(b"x")
+        handler.wfile.flush()
+        time.sleep(0.02)  # this is what it does: it is no waiting for something
+
+
+def test_one_that_answers_a_byte_at_a_time_has_no_more_time_than_others(hooks: Hooks) -> None:
+    hooks.answer = drip_head
+    started = time.monotonic()
+    with pytest.raises(NotTaken, match=r"no answer within 0.3 s"):
+        webhook(hooks, seconds=0.3)(QUEUED)
+    assert time.monotonic() - started < 2
+
+
+def test_one_that_never_answers_has_no_more_time_than_others(hooks: Hooks) -> None:
+    hooks.answer = lambda handler: hooks.let_go.wait()
+    with pytest.raises(NotTaken, match=r"no answer within 0.2 s"):
+        webhook(hooks, seconds=0.2)(QUEUED)
+
+
+def endless(handler: BaseHTTPRequestHandler) -> None:
+    handler.send_response(200)
+    handler.end_headers()
+    while True:
+        handler.wfile.write(b"x" * 65_536)
+
+
+def test_what_it_answers_is_not_read(hooks: Hooks) -> None:
+    hooks.answer = endless
+    webhook(hooks)(QUEUED)
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [b"", b"nonsense\r\n\r\n", b"HTTP/1.1 abc\r\n\r\n", b"HTTP/1.1 200 OK\r\n" + b"a: b\r\n" * 200],
+)
+def test_what_is_no_answer_is_told(hooks: Hooks, raw: bytes) -> None:
+    hooks.answer = lambda handler: handler.wfile.write(raw)
+    with pytest.raises(NotTaken, match="no answer: "):
+        webhook(hooks)(QUEUED)
+
+
+@pytest.mark.parametrize(
+    "host", ["127.0.0.1", "localhost", "[::1]", "[::ffff:127.0.0.1]", "0.0.0.0"]
+)
+def test_an_address_of_our_own_network_is_refused(hooks: Hooks, host: str) -> None:
+    with pytest.raises(NotTaken, match=r"private network|no answer: "):
+        webhook(hooks, url=f"http://{host}:{hooks.port}/", allow_private=False)(QUEUED)
+    assert not hooks.got
+
+
+@pytest.mark.parametrize(
+    ("address", "public"),
+    [
+        ("93.184.216.34", True),
+        ("2606:2800:220:1:248:1893:25c8:1946", True),
+        ("64:ff9b::5db8:d822", True),  # 93.184.216.34 behind NAT64
+        ("64:ff9b::7f00:1", False),  # 127.0.0.1 behind NAT64
+        ("2002:7f00:1::", False),  # 127.0.0.1 behind 6to4
+        ("::ffff:10.0.0.1", False),
+        ("fe80::1%eth0", False),
+        *((text, False) for text in ("10.1.2.3", "172.16.0.1", "192.168.1.1", "169.254.169.254")),
+        *((text, False) for text in ("100.64.0.1", "0.0.0.0", "224.0.0.1", "::", "::1", "fd00::1")),
+        *((text, False) for text in ("255.255.255.255", "ff02::1", "192.0.2.1")),
+    ],
+)
+def test_which_addresses_are_public(address: str, public: bool) -> None:
+    assert is_public(address) is public
+
+
+def test_nobody_there_is_told() -> None:
+    with pytest.raises(NotTaken, match="no answer: ConnectionRefusedError"):
+        webhook_of({"url": "http://127.0.0.1:1/", "secret": SECRET, "allow_private": True})(QUEUED)
+    with pytest.raises(NotTaken, match="no answer: gaierror"):
+        webhook_of({"url": "http://nobody.invalid/", "secret": SECRET})(QUEUED)
+
+
+def test_who_cannot_prove_who_he_is_gets_nothing(tmp_path: Path) -> None:
+    with hook_server(Authority(tmp_path, "theirs").server()) as hooks:
+        with pytest.raises(NotTaken, match="CERTIFICATE_VERIFY_FAILED"):
+            webhook(hooks, url=f"https://127.0.0.1:{hooks.port}/")(QUEUED)
+        assert not hooks.got
+
+
+def test_who_can_prove_it_gets_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    authority = Authority(tmp_path, "ours")
+    monkeypatch.setenv("SSL_CERT_FILE", str(authority.file))
+    with hook_server(authority.server()) as hooks:
+        webhook(hooks, url=f"https://127.0.0.1:{hooks.port}/")(QUEUED)
+        assert len(hooks.got) == 1
+
+
+@pytest.mark.parametrize(
+    ("options", "problem"),
+    [
+        ({}, "url must be"),
+        ({"url": "ftp://example.com", "secret": SECRET}, "url must be"),
+        ({"url": "https://", "secret": SECRET}, "url must be"),
+        ({"url": "https://user:password@example.com", "secret": SECRET}, "url must be"),
+        ({"url": "https://example.com:x", "secret": SECRET}, "url must be"),
+        ({"url": "https://example.com"}, "secret must be"),
+        ({"url": "https://example.com", "secret": "short"}, "secret must have 24 to 64"),
+        ({"url": "https://example.com", "secret": "whsec_!"}, "secret must have 24 to 64"),
+        ({"url": "https://example.com", "secret": [SECRET] * 5}, "a list of up to 4"),
+        ({"url": "https://example.com", "secret": SECRET, "secret_file": "x"}, "either"),
+        ({"url": "https://example.com", "secret_file": "/nowhere"}, "cannot be read"),
+        ({"url": "https://example.com", "secret": SECRET, "seconds": 0}, "seconds must"),
+        ({"url": "https://example.com", "secret": SECRET, "allow_private": 1}, "true or false"),
+        ({"url": "https://example.com", "secret": SECRET, "method": "GET"}, "has no option"),
+    ],
+)
+def test_what_cannot_be_is_said_and_no_secret_shown(options: Any, problem: str) -> None:
+    with pytest.raises(ConfigurationError, match=problem) as caught:
+        webhook_of(options)
+    assert SECRET not in str(caught.value)
+    assert "short" not in str(caught.value)
+
+
+def test_the_secret_may_stand_in_a_file(tmp_path: Path, hooks: Hooks) -> None:
+    path = tmp_path / "secret"
+    path.write_text(f"{NEW}\n{SECRET}\n")
+    hook = webhook_of({"url": "https://example.com", "secret_file": str(path)})
+    assert len(hook.secrets) == 2
+    assert SECRET not in repr(hook)
