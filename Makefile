@@ -75,7 +75,7 @@ clean: ## remove all that was set up, built or cached here
 PYTEST_DEBUG := PYTHONDEVMODE=1 $(BIN)/pytest -n auto --maxprocesses 4 --ignore=tests/e2e --ignore=tests/faults \
 	--ignore=tests/threats
 # The modules that NOTIFIER_FAULTS=full makes bigger.
-UNDER_LOAD := under_load failover nodes tutorial fallback
+UNDER_LOAD := under_load failover nodes tutorial fallback celery
 # Those that NOTIFIER_THREATS=full makes bigger.
 HOSTILE := tests/threats/test_fuzz.py tests/threats/test_hostile_mix.py
 ALONE := $(UNDER_LOAD:%=tests/faults/test_%.py) $(HOSTILE)

@@ -33,7 +33,14 @@ from notifier.fleet import Companion, Ended, Fleet, supervise, watch
 from notifier.preparation import NO_REDIS_YET, Preparation
 from notifier.server import LINGER_SECONDS, listening_socket
 
-COMPANIONS = (Companion("fallback worker", "manage", ("runfallback",)),)
+JOB_OPTIONS = (
+    *("--concurrency", "2", "--loglevel", "WARNING"),
+    *("--without-gossip", "--without-mingle"),  # with other workers, whom nobody here asks
+)
+COMPANIONS = (
+    Companion("fallback worker", "manage", ("runfallback",)),
+    Companion("job worker", "celery", ("-q", "-A", "notifier.celery", "worker", *JOB_OPTIONS)),
+)
 """Of `make run`. In production each is a line of the Procfile, and somebody else's process."""
 
 
@@ -234,6 +241,7 @@ The notifier is live.
 
   Notifications  {url}/
   Chat           {url}/chat/
+  Jobs           {url}/jobs/
   API key        {api_key}{users}
   Redis          {redis}
 

@@ -91,7 +91,14 @@ REALTIME_TOKEN_AUDIENCE = ENVIRONMENT.token_audience
 REALTIME_URL = ENVIRONMENT.url
 REALTIME_ALLOWED_ORIGINS = list(ENVIRONMENT.allowed_origins)
 REALTIME_USER_INFO = "notifier.accounts.public_info"
-REALTIME_NAMESPACES = ENVIRONMENT.namespaces
+REALTIME_NAMESPACES = {
+    # Of the page /jobs/: for those who may see that.
+    "jobs": {
+        "allow_subscribe_for_client": True,
+        "allow_subscribe_for_anonymous": ENVIRONMENT.demo_key,
+    },
+    **ENVIRONMENT.namespaces,
+}
 REALTIME_FALLBACKS = ENVIRONMENT.fallbacks
 for _name, _limit in ENVIRONMENT.limits.items():
     globals()[f"REALTIME_{_name.upper()}"] = _limit
@@ -118,6 +125,11 @@ CHANNEL_LAYERS = (
     if ENVIRONMENT.redis_url
     else {}
 )
+
+# --- background jobs ---
+
+# Only in DEBUG on this machine: anybody may start one of the jobs of the demo.
+NOTIFIER_JOBS_FOR_ALL = ENVIRONMENT.demo_key
 
 # --- static files: served by the service itself, without `collectstatic` ---
 

@@ -5,13 +5,17 @@ from __future__ import annotations
 from django.contrib.auth.views import LogoutView
 from django.urls import include, path, re_path
 
-from notifier import views
+from notifier import job_views, views
 from notifier.login import Login
 
 urlpatterns = [
     path("", views.live, name="live"),
     path("chat/", views.chat, name="chat"),
     re_path(r"^chat/(?P<room>[a-z0-9-]{1,32})/$", views.chat, name="chat-room"),
+    path("jobs/", job_views.jobs, name="jobs"),
+    path("jobs/state", job_views.state, name="jobs-state"),
+    path("jobs/start", job_views.start, name="jobs-start"),
+    path("jobs/<uuid:job>/cancel", job_views.cancel, name="cancel"),
     path("login/", Login.as_view(), name="login"),
     path("logout/", LogoutView.as_view(), name="logout"),
     path("", include("realtime.urls")),

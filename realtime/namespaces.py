@@ -192,8 +192,11 @@ BUILT_IN = {
         allow_publish_for_subscriber=True,
     ),
     "user": Namespace(),
+    "job": Namespace(allow_subscribe_for_client=True, allow_subscribe_for_anonymous=True),
 }
 """`public`: anyone listens, the server publishes. `chat`: the demo. `user`: one channel per user.
+
+`job`: one channel per background task, for whoever knows its id, which nobody can guess.
 
 The default one is closed.
 """

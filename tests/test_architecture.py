@@ -34,6 +34,7 @@ PURE = {
 }  # fmt: skip
 LIBRARIES_OF_RULES = {"msgspec", "jwt", "cryptography"}
 PUBLIC_TO_SERVICES = {
+    "realtime.contrib.celery",
     "realtime.endpoint",
     "realtime.errors",
     "realtime.handlers.configured",

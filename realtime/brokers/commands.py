@@ -108,6 +108,10 @@ class Commands:
         after = f"({moment.milliseconds}-{moment.number}"
         return [("TIME",), ("XRANGE", f"{self._keys}told", after, "+", "COUNT", TOLD_LIMIT)]
 
+    def beside(self, kind: str, name: str) -> str:
+        """Return the name of a key for something that belongs to no channel."""
+        return f"{self._keys}{kind}{name}"
+
     def redis_channels(self, channels: Sequence[str]) -> list[str]:
         """Return the names of the channels in Redis."""
         return [self.channel_prefix + channel for channel in channels]

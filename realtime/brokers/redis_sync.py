@@ -106,6 +106,23 @@ class SyncRedisBroker:
         [reply] = self._run(STATS, [self._commands.queue.stats()])
         return queue_stats(reply)
 
+    def ask(self, commands: Sequence[Args]) -> list[Any]:
+        """Return the replies to plain commands, about keys that are named by `beside`.
+
+        Raises:
+            BrokerUnavailable: Redis is away, or refuses one of them.
+            OutcomeUnknown: Perhaps done.
+        """
+        replies = self._exchange(commands, time.monotonic() + self._deadline_seconds)
+        for reply in replies:
+            if isinstance(reply, exceptions.RedisError):
+                raise unavailable(reply)
+        return replies
+
+    def beside(self, kind: str, name: str) -> str:
+        """Return the name of a key for something that belongs to no channel."""
+        return self._commands.beside(kind, name)
+
     def close(self) -> None:
         """Close all connections."""
         self._pool.disconnect()

@@ -90,7 +90,7 @@ def command_line(pid: int) -> str:
     return ""
 
 
-READY = {"manage": "handling fallbacks: "}
+READY = {"manage": "handling fallbacks: ", "celery": " ready."}
 """What a companion says when it works, by its module."""
 
 
@@ -230,7 +230,8 @@ def test_nothing_is_left_however_it_ends(launched, ending):
     valkey_directory = Path(launched.service()["redis_url"].removeprefix("unix://")).parent
     launched.wait_for_companions()
     processes = descendants(launched.process.pid)
-    assert len(processes) == 3 + len(COMPANIONS)  # a worker, the guardian, Valkey
+    # A worker, the guardian, Valkey, the companions, and the pool of the one that runs jobs.
+    assert len(processes) == 3 + len(COMPANIONS) + 2
     assert stat.S_IMODE(service_file.stat().st_mode) == 0o600
 
     launched.process.send_signal(ending)

@@ -17,11 +17,13 @@ from notifier import login_limit
 from realtime.brokers.queue_commands import PLACES
 from realtime.brokers.redis_queue import RedisQueue
 from realtime.brokers.redis_sync import SyncRedisBroker
+from realtime.contrib.celery import cancel_task, task_states
 from realtime.errors import BrokerUnavailable, GiveUp
 from realtime.publication import Publication
 from realtime.queued import Queued
+from tests.support.celery_worker import CeleryWorker
 from tests.support.client import Client
-from tests.support.eventually import eventually
+from tests.support.eventually import eventually, eventually_sync
 from tests.support.keys import entry, secret_of
 from tests.support.redis_server import RedisServer
 from tests.support.service import DEPLOYED, Service
@@ -158,6 +160,33 @@ async def test_a_worker_needs_no_more_than_its_user_may(guarded: RedisServer) ->
     assert denied(guarded) == []
 
 
+def test_jobs_need_no_more_than_their_user_may(
+    guarded: RedisServer, settings: Any, tmp_path: Path
+) -> None:
+    settings.REALTIME_REDIS_URL = as_user(guarded, "notifier")
+    from tests.shop import celery
+
+    celery.use_redis_of_settings(600)
+    worker = CeleryWorker(tmp_path / "log", TEST_REDIS_URL=as_user(guarded, "jobs"))
+    try:
+        worker.wait_until_ready()
+        good = celery.count.apply_async((3,), ignore_result=True).id
+        bad = celery.fail.apply_async(("bad",), ignore_result=True).id
+        again = celery.try_again.apply_async(ignore_result=True).id
+        endless = celery.endless.apply_async(ignore_result=True).id
+        cancel_task(endless)
+        words = ["succeeded", "failed", "succeeded", "cancelled"]
+
+        def have_ended() -> bool:
+            states = task_states([good, bad, again, endless])
+            return [state and state["state"] for state in states] == words
+
+        eventually_sync(have_ended, seconds=20)
+    finally:
+        worker.kill()
+    assert denied(guarded) == []
+
+
 def test_the_login_counts_its_attempts_with_no_more(guarded: RedisServer, settings: Any) -> None:
     settings.REALTIME_REDIS_URL = as_user(guarded, "notifier")
     for _ in range(login_limit.NAME_FROM_ADDRESS):
@@ -178,7 +207,10 @@ FORBIDDEN = [
 
 @pytest.mark.parametrize("user", USERS)
 def test_a_user_may_do_nothing_else(guarded: RedisServer, user: str) -> None:
-    allowed = {"CONFIG GET *"} if user == "worker" else set()  # it says what Redis does not keep
+    allowed = {
+        "worker": {"CONFIG GET *"},  # it says what Redis does not keep
+        "jobs": {"DEL rt:{0}:x", "PSUBSCRIBE rt:*"},  # Celery deletes and hears what is its own
+    }.get(user, set())
     with redis.Redis(
         unix_socket_path=str(guarded.socket), username=user, password="SECRET", protocol=2
     ) as client:

@@ -33,6 +33,8 @@ FILES = (
     "realtime/brokers/position.lua",
     "realtime/brokers/publish.lua",
     "realtime/brokers/read_position.lua",
+    "realtime/brokers/queue_tend.lua",
+    "realtime/templates/realtime/fallback.txt",
     "realtime/py.typed",
     "realtime/management/commands/__init__.py",
     "realtime/templatetags/realtime.py",

@@ -154,7 +154,7 @@ def test_a_template_of_ones_own(server: MailServer, tmp_path: Path) -> None:
         ({"a": {"use": "pager"}}, "one of email, webhook, log"),
         ({"a": {"use": ["log"]}}, "one of email, webhook, log"),
         ({"a": {"use": "log", "level": 1}}, "log: has no option 'level'"),
-        ({"a": {"use": "email", "templat": "x"}}, "email: has no option 'templat'"),
+        ({"a": {"use": "email", "tmpl": "x"}}, "email: has no option 'tmpl'"),
         ({"a": {"use": "email", "template": 1}}, "template must be a string"),
     ],
 )

@@ -1,0 +1,131 @@
+"""The page of background jobs: what they are, where they stand, starting and cancelling one."""
+
+from __future__ import annotations
+
+import uuid
+from datetime import timedelta
+
+from django.conf import settings
+from django.contrib.auth.models import User
+from django.contrib.auth.views import redirect_to_login
+from django.db import transaction
+from django.http import HttpRequest, HttpResponse, JsonResponse
+from django.shortcuts import render
+from django.utils import timezone
+from django.views.decorators.cache import never_cache
+from django.views.decorators.http import require_POST, require_safe
+from kombu.exceptions import OperationalError
+
+from notifier.jobs import CHANNEL, ROWS, import_payments
+from notifier.models import Job
+from realtime.contrib.celery import ENDS, cancel_task, task_states
+from realtime.errors import BrokerError
+
+SHOWN = 20
+UNFINISHED_LIMIT = 3
+"""Of one user; of all who have not logged in together."""
+KEPT = timedelta(days=1)
+KEPT_LIMIT = 200
+NOT_STARTED = "It was not started: Redis is away. Try again when the page is live."
+
+
+@never_cache
+@require_safe
+def jobs(request: HttpRequest) -> HttpResponse:
+    """Show the page, to those who may start jobs."""
+    if not _may_use(request):
+        return redirect_to_login(request.get_full_path())
+    return render(request, "notifier/jobs.html", {"channel": CHANNEL, "rows": ROWS})
+
+
+@never_cache
+@require_safe
+def state(request: HttpRequest) -> HttpResponse:
+    """Tell where the newest jobs stand: ``{"jobs": [{"id", "owner", "mine", "at", "state"}]}``."""
+    if not _may_use(request):
+        return _refused(403, "Log in to see the jobs.")
+    found = list(Job.objects.select_related("owner")[:SHOWN])
+    try:
+        states = task_states([str(job.pk) for job in found])
+    except BrokerError:
+        return _refused(503, "Redis is away: nobody knows how far the jobs are.")
+    return JsonResponse(
+        {
+            "jobs": [
+                {
+                    "id": str(job.pk),
+                    "owner": job.owner.get_username() if job.owner else "",
+                    "mine": _may_cancel(request, job),
+                    "at": job.created_at.timestamp(),
+                    "state": found_state,
+                }
+                for job, found_state in zip(found, states, strict=True)
+            ]
+        }
+    )
+
+
+@require_POST
+def start(request: HttpRequest) -> HttpResponse:
+    """Start an import: ``{"id": …}``. With ``broken`` in the form one of its rows is wrong."""
+    if not _may_use(request):
+        return _refused(403, "Log in to start a job.")
+    owner = request.user if isinstance(request.user, User) else None
+    _prune()
+    try:
+        if _unfinished(owner) >= UNFINISHED_LIMIT:
+            return _refused(409, f"{UNFINISHED_LIMIT} of your jobs are not finished. Wait for one.")
+    except BrokerError:
+        return _refused(503, NOT_STARTED)
+    job = Job.objects.create(id=uuid.uuid4(), owner=owner, is_broken="broken" in request.POST)
+    try:
+        import_payments.apply_async(task_id=str(job.pk))
+    except OperationalError:
+        job.delete()
+        return _refused(503, NOT_STARTED)
+    return JsonResponse({"id": str(job.pk)}, status=201)
+
+
+@require_POST
+def cancel(request: HttpRequest, job: uuid.UUID) -> HttpResponse:
+    """Cancel a job."""
+    known = Job.objects.filter(pk=job).select_related("owner").first()
+    if known is None or not _may_use(request) or not _may_cancel(request, known):
+        return _refused(403, "It is not yours.")
+    try:
+        cancel_task(str(job))
+    except BrokerError:
+        return _refused(503, "Redis is away: it was perhaps not cancelled. Try again.")
+    return JsonResponse({})
+
+
+def _may_use(request: HttpRequest) -> bool:
+    return request.user.is_authenticated or bool(getattr(settings, "NOTIFIER_JOBS_FOR_ALL", False))
+
+
+def _may_cancel(request: HttpRequest, job: Job) -> bool:
+    if isinstance(request.user, User):
+        return job.owner_id in (request.user.pk, None) or request.user.is_staff
+    return job.owner_id is None
+
+
+def _unfinished(owner: User | None) -> int:
+    """Count the jobs of somebody that have not ended.
+
+    Raises:
+        BrokerError: Nobody knows.
+    """
+    ids = [str(pk) for pk in Job.objects.filter(owner=owner).values_list("pk", flat=True)]
+    return sum(state is not None and state["state"] not in ENDS for state in task_states(ids))
+
+
+@transaction.atomic
+def _prune() -> None:
+    """Forget what is old, and what is too much."""
+    Job.objects.filter(created_at__lt=timezone.now() - KEPT).delete()
+    newest = Job.objects.values_list("pk", flat=True)[: KEPT_LIMIT - 1]
+    Job.objects.exclude(pk__in=list(newest)).delete()
+
+
+def _refused(status: int, message: str) -> HttpResponse:
+    return JsonResponse({"error": {"message": message}}, status=status)

@@ -1,0 +1,54 @@
+"""What the jobs of the demo have: who started them, and the rows that they import."""
+
+from __future__ import annotations
+
+import uuid
+from typing import ClassVar
+
+from django.contrib.auth.models import User
+from django.db import models
+
+
+class Job(models.Model):
+    """One import. How far it is, Redis knows; this is only who started what."""
+
+    id = models.UUIDField(primary_key=True)
+    """Of the task, too."""
+    owner = models.ForeignKey(User, models.SET_NULL, null=True)
+    """None: somebody on this machine who has not logged in (DEBUG)."""
+    is_broken = models.BooleanField()
+    """Whether there is a row in its file that cannot be read."""
+    created_at = models.DateTimeField(auto_now_add=True, db_index=True)
+
+    objects: ClassVar[models.Manager[Job]] = models.Manager()
+    owner_id: int | None
+
+    class Meta:
+        """The newest first."""
+
+        ordering = ("-created_at",)
+
+    def __str__(self) -> str:
+        """Return its id, as the log says it."""
+        return str(self.pk)
+
+
+class Payment(models.Model):
+    """One row that was imported."""
+
+    job = models.ForeignKey(Job, models.CASCADE)
+    number = models.PositiveIntegerField()
+    name = models.CharField(max_length=80)
+    amount = models.DecimalField(max_digits=10, decimal_places=2)
+
+    objects: ClassVar[models.Manager[Payment]] = models.Manager()
+    job_id: uuid.UUID
+
+    class Meta:
+        """A row is imported once, however often its job begins."""
+
+        constraints = (models.UniqueConstraint(fields=("job", "number"), name="one_row_each"),)
+
+    def __str__(self) -> str:
+        """Return which row it was."""
+        return f"{self.number} of {self.job_id}"

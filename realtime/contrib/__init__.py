@@ -1,0 +1,1 @@
+"""What joins the app to other packages; each module needs its own."""

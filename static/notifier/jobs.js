@@ -1,0 +1,199 @@
+/**
+ * The page of background jobs. Progress arrives live, and is not replayed: so the state is fetched at the beginning, after
+ * each gap and after each reconnect, and what is newer counts.
+ */
+
+import { connect } from "../realtime/client.js";
+import { showConnection } from "./connection.js";
+import { byId, icon, make, relativeTime } from "./page.js";
+
+const { channel, stateUrl, startUrl } = byId("main").dataset;
+const SHOWN = 20;
+
+/**
+ * @typedef {object} State where a job stands, as the worker said it last
+ * @property {string} task
+ * @property {string} state
+ * @property {number} at seconds since 1970
+ * @property {number} [done]
+ * @property {number} [total]
+ * @property {string} [message]
+ * @property {number} [run] how often it has begun, if that is more than once
+ */
+
+/** @type {Record<string, {word: string, level: string, icon: string}>} */
+const STATES = {
+  waiting: { word: "Waiting for a worker", level: "", icon: "info" },
+  started: { word: "Running", level: "info", icon: "info" },
+  progress: { word: "Running", level: "info", icon: "info" },
+  retried: { word: "Failed, and will be tried again", level: "warning", icon: "warning" },
+  succeeded: { word: "Done", level: "success", icon: "success" },
+  failed: { word: "Failed", level: "error", icon: "error" },
+  cancelled: { word: "Cancelled", level: "warning", icon: "close" },
+};
+const UNKNOWN = { word: "Nothing is known of it any more", level: "", icon: "info" };
+const ENDS = new Set(["succeeded", "failed", "cancelled"]);
+
+/** One job in the list. */
+class Row {
+  /** @type {State | null} */
+  #state = null;
+  #isAsked = false;
+  #word = make("p", { className: "job-word" });
+  #bar = make("progress", { className: "job-bar", max: 1 });
+  #message = make("p", { className: "job-message wraps" });
+  #figure = make("p", { className: "job-figure" });
+  #cancel = make("button", { type: "button", className: "button button-quiet" }, "Cancel");
+
+  /** @param {{id: string, owner: string, mine: boolean, at: number, state: State | null}} job */
+  constructor({ id, owner, mine, at, state }) {
+    this.id = id;
+    this.#cancel.hidden = true;
+    this.#cancel.addEventListener("click", () => this.#askToCancel());
+    const who = owner ? `${owner}, ` : "";
+    this.element = make(
+      "li",
+      { className: "card job", data: { job: id } },
+      make("div", { className: "job-head" }, this.#word, make("p", { className: "help" }, who, relativeTime(new Date(at * 1000)))),
+      this.#bar,
+      make("div", { className: "job-foot" }, this.#message, this.#figure, mine ? this.#cancel : ""),
+    );
+    this.#bar.setAttribute("aria-label", "Progress of the job");
+    this.#draw();
+    if (state) this.show(state);
+  }
+
+  /** Show a state, if it is not older than the one that is shown. */
+  show(/** @type {State} */ state) {
+    if (this.#state && state.at < this.#state.at) return;
+    const isNews = ENDS.has(state.state) && this.#state && !ENDS.has(this.#state.state);
+    this.#state = state;
+    if (state.state === "started") this.#isAsked = false;
+    this.#draw();
+    if (isNews) byId("ends").textContent = `${STATES[state.state].word}. ${state.message ?? ""}`;
+  }
+
+  #draw() {
+    const state = this.#state;
+    const { word, level, icon: shape } = state ? (STATES[state.state] ?? UNKNOWN) : UNKNOWN;
+    const isRunning = Boolean(state && !ENDS.has(state.state) && STATES[state.state]);
+    const { done, total, message = "", run } = state ?? {};
+    this.element.dataset.state = state?.state ?? "unknown";
+    this.element.dataset.level = level;
+    const again = isRunning && run ? `, for the ${run}. time since its worker was lost` : "";
+    this.#word.replaceChildren(icon(shape), `${this.#isAsked && isRunning ? "Being cancelled" : word}${again}`);
+    this.#bar.hidden = !isRunning;
+    if (done !== undefined && total) this.#bar.value = Math.min(1, done / total);
+    else this.#bar.removeAttribute("value"); // running, and nobody knows how far
+    if (state?.state === "waiting") this.#bar.value = 0;
+    this.#figure.textContent = isRunning && done !== undefined && total ? `${Math.floor((100 * done) / total)} %` : "";
+    this.#message.textContent = message;
+    this.#cancel.hidden = !isRunning;
+    this.#cancel.disabled = this.#isAsked;
+  }
+
+  async #askToCancel() {
+    this.#isAsked = true;
+    this.#draw();
+    const error = await post(`${new URL(`${this.id}/cancel`, location.href)}`);
+    if (!error) return;
+    this.#isAsked = false;
+    this.#draw();
+    byId("list-error").textContent = error;
+  }
+}
+
+/** @type {Map<string, Row>} */
+const rows = new Map();
+let fetching = false;
+let again = false;
+
+/** Ask where all jobs stand. What comes live meanwhile is newer, and stays. */
+async function fetchStates() {
+  if (fetching) {
+    again = true; // something was missed after this one was asked
+    return;
+  }
+  fetching = true;
+  try {
+    const response = await fetch(stateUrl, { headers: { Accept: "application/json" } });
+    const body = await response.json();
+    byId("list-error").textContent = response.ok ? "" : body.error.message;
+    if (response.ok) list(body.jobs);
+  } catch {
+    byId("list-error").textContent = "The server did not answer: this list may be old. It is asked again when the page is live.";
+  }
+  fetching = false;
+  if (again) {
+    again = false;
+    fetchStates();
+  }
+}
+
+function list(/** @type {any[]} */ jobs) {
+  const wanted = new Set(jobs.map(({ id }) => id));
+  for (const [id, row] of rows) {
+    if (wanted.has(id)) continue;
+    row.element.remove();
+    rows.delete(id);
+  }
+  for (const job of jobs.toReversed()) {
+    const row = rows.get(job.id);
+    if (row) {
+      if (job.state) row.show(job.state);
+      continue;
+    }
+    const made = new Row(job);
+    rows.set(job.id, made);
+    byId("jobs").prepend(made.element);
+  }
+  for (const id of [...rows.keys()].slice(0, Math.max(0, rows.size - SHOWN))) {
+    rows.get(id)?.element.remove();
+    rows.delete(id);
+  }
+  byId("empty").hidden = rows.size > 0;
+}
+
+/** @returns {Promise<string>} what is wrong, in words; "" if nothing is */
+async function post(/** @type {string} */ url, fields = {}) {
+  const token = /** @type {HTMLInputElement} */ (document.querySelector("[name=csrfmiddlewaretoken]")).value;
+  try {
+    const response = await fetch(url, {
+      method: "POST",
+      headers: { "X-CSRFToken": token },
+      body: new URLSearchParams(fields),
+    });
+    if (response.ok) return "";
+    const body = await response.json().catch(() => ({}));
+    return body.error?.message ?? "It was refused: this page is too old. Load it again.";
+  } catch {
+    return "The server did not answer, so nobody knows what became of it. Look at the list before you try again.";
+  }
+}
+
+byId("start-form").addEventListener("submit", async (/** @type {SubmitEvent} */ event) => {
+  event.preventDefault();
+  const broken = event.submitter?.id === "start-broken";
+  for (const id of ["start", "start-broken"]) byId(id).disabled = true;
+  byId("start-error").textContent = await post(startUrl, broken ? { broken: "1" } : {});
+  for (const id of ["start", "start-broken"]) byId(id).disabled = false;
+  fetchStates();
+});
+
+const live = connect();
+showConnection(live);
+const jobs = live.subscribe(channel);
+jobs.addEventListener("subscribed", async () => {
+  await fetchStates(); // after the subscription has begun: between the two nothing is missed
+  byId("main").dataset.listening = "";
+});
+jobs.addEventListener("gap", () => fetchStates());
+jobs.addEventListener("publication", (/** @type {any} */ { detail }) => {
+  const row = rows.get(detail.data.task);
+  if (row) row.show(detail.data);
+  else if (detail.data.state === "waiting") fetchStates(); // somebody has started one
+});
+jobs.addEventListener("error", (/** @type {any} */ { detail }) => {
+  byId("list-error").textContent = `The server does not let this page listen: ${detail.message}.`;
+});
+for (const id of ["start", "start-broken"]) byId(id).disabled = false;

@@ -1,0 +1,216 @@
+"""Live progress of real tasks, in a real Celery worker, on a real Valkey."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from realtime.contrib.celery import cancel_task, kombu_url, task_states
+from tests.support.celery_worker import CeleryWorker
+from tests.support.eventually import eventually_sync
+from tests.support.overheard_channel import Heard
+from tests.support.redis_server import RedisServer
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(scope="module")
+def redis() -> Iterator[RedisServer]:
+    server = RedisServer().start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture(scope="module")
+def worker(redis: RedisServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[CeleryWorker]:
+    log = tmp_path_factory.mktemp("celery") / "log"
+    running = CeleryWorker(log, TEST_REDIS_URL=redis.url)
+    running.wait_until_ready()
+    yield running
+    running.stop()
+
+
+@pytest.fixture
+def tasks(worker: CeleryWorker, redis: RedisServer, settings: Any) -> Any:
+    """The host's tasks, as its web process knows them."""
+    settings.REALTIME_REDIS_URL = redis.url
+    settings.REALTIME_REDIS_PREFIX = "rt"
+    from tests.shop import celery
+
+    celery.use_redis_of_settings(600)
+    return celery
+
+
+@pytest.fixture
+def heard(redis: RedisServer) -> Iterator[Heard]:
+    with Heard(redis) as listening:
+        yield listening
+
+
+def ended(task_id: str) -> dict[str, Any]:
+    """Return the last state of a task, when it has ended."""
+
+    def end() -> Any:
+        [state] = task_states([task_id])
+        return state if state and state["state"] in ("succeeded", "failed", "cancelled") else None
+
+    return eventually_sync(end, seconds=20)
+
+
+def test_a_task_tells_how_far_it_is(tasks: Any, heard: Heard) -> None:
+    task_id = tasks.count.start(20, 0.05)
+    assert ended(task_id)["message"] == "counted to 20"
+    states = heard.until(f"job:{task_id}", "succeeded")
+    words = [state["state"] for state in states]
+    assert words[:2] == ["waiting", "started"]
+    assert set(words[2:-1]) == {"progress"}
+    done = [state["done"] for state in states[2:-1]]
+    assert done == sorted(set(done))
+    assert {state["total"] for state in states[2:-1]} == {20}
+    assert states[2]["message"] == f"step {done[0]}"
+    assert [state["at"] for state in states] == sorted(state["at"] for state in states)
+    assert {state["task"] for state in states} == {task_id}
+    assert task_states([task_id, "unknown"]) == [states[-1], None]
+
+
+def test_a_fast_loop_floods_nobody_and_its_end_gets_through(tasks: Any, heard: Heard) -> None:
+    started = time.monotonic()
+    task_id = tasks.count.start(20_000)
+    ended(task_id)
+    seconds = time.monotonic() - started
+    states = heard.until(f"job:{task_id}", "succeeded")
+    assert len(states) <= 3 + seconds / 0.2 + 1
+    assert states[-1]["state"] == "succeeded"
+
+
+def test_the_newest_progress_gets_through_although_nothing_follows(
+    tasks: Any, tmp_path: Path
+) -> None:
+    go_on = tmp_path / "go on"
+    task_id = tasks.pause.start(str(go_on))
+    eventually_sync(lambda: (task_states([task_id])[0] or {}).get("done") == 2)
+    go_on.touch()
+    assert ended(task_id)["state"] == "succeeded"
+
+
+def test_of_a_user_it_goes_to_the_user(tasks: Any, heard: Heard) -> None:
+    task_id = tasks.count.start(3, live_user="42")
+    states = heard.until("user:#42", "succeeded")
+    assert {state["task"] for state in states} == {task_id}
+    assert states[0]["state"] == "waiting"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("row 7: 'abc' is no amount", "row 7: 'abc' is no amount"),
+        ("", "ValueError: see the log of the worker, task "),
+    ],
+)
+def test_a_failure_says_to_people_what_is_meant_for_them(
+    tasks: Any, heard: Heard, text: str, message: str
+) -> None:
+    task_id = tasks.fail.start(text)
+    state = ended(task_id)
+    assert state["state"] == "failed"
+    assert state["message"] == (message if text else message + task_id)
+    assert heard.until(f"job:{task_id}", "failed")[-1] == state
+
+
+def test_what_is_tried_again_says_so(tasks: Any, heard: Heard) -> None:
+    task_id = tasks.try_again.start()
+    assert ended(task_id)["message"] == "in the end"
+    words = [state["state"] for state in heard.until(f"job:{task_id}", "succeeded")]
+    assert words == ["waiting", *["started", "retried"] * 2, "started", "succeeded"]
+
+
+def test_a_running_task_can_be_cancelled(tasks: Any, heard: Heard) -> None:
+    task_id = tasks.endless.start()
+    heard.until(f"job:{task_id}", "progress")
+    cancel_task(task_id)
+    assert ended(task_id)["state"] == "cancelled"
+    assert tasks.app.AsyncResult(task_id).state == "REVOKED"
+
+
+def test_a_waiting_task_can_be_cancelled(tasks: Any, heard: Heard) -> None:
+    task_id = "cancelled-before"
+    cancel_task(task_id)
+    tasks.endless.apply_async(task_id=task_id)
+    assert ended(task_id)["state"] == "cancelled"
+    words = [state["state"] for state in heard.until(f"job:{task_id}", "cancelled")]
+    assert words == ["waiting", "cancelled"]
+
+
+def test_a_task_whose_pool_process_dies_again_and_again_fails(tasks: Any) -> None:
+    state = ended(tasks.die.start())
+    assert state["state"] == "failed"
+    assert state["message"] == "it began 5 times, and its worker died each time"
+
+
+def test_a_task_that_cannot_be_stopped_is_killed_and_its_end_told(tasks: Any, heard: Heard) -> None:
+    task_id = tasks.hang.start()
+    state = ended(task_id)
+    assert state["state"] == "failed"
+    assert state["message"].startswith("TimeLimitExceeded")
+    assert heard.until(f"job:{task_id}", "failed")
+
+
+def test_that_nobody_can_be_told_fails_no_task(tasks: Any, worker: CeleryWorker) -> None:
+    assert ended(tasks.unheard.start())["message"] == "done all the same"
+    assert "the states of tests.shop.celery.unheard cannot be published" in worker.log
+
+
+def test_a_message_that_comes_twice_is_done_once(tasks: Any, heard: Heard) -> None:
+    task_id = tasks.count.start(1)
+    ended(task_id)
+    tasks.app.send_task(tasks.count.name, [1], task_id=task_id)
+    marker = tasks.count.start(1)
+    ended(marker)
+    words = [state["state"] for state in heard.until(f"job:{marker}", "succeeded", task_id)]
+    assert words.count("succeeded") == 1
+    assert words.count("started") == 1
+
+
+def test_a_task_called_like_a_function_is_one() -> None:
+    from tests.shop import celery
+
+    assert celery.count(3) == "counted to 3"
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs"),
+    [
+        ("redis://h:1/2", "redis://h:1/2"),
+        ("rediss://u:p@h/0?ssl_ca_certs=/a", "rediss://u:p@h/0?ssl_ca_certs=/a"),
+        ("unix:///run/valkey.sock", "redis+socket:///run/valkey.sock?virtual_host=0"),
+        ("unix://u:p@/run/v.sock?db=3", "redis+socket://u:p@/run/v.sock?virtual_host=3"),
+    ],
+)
+def test_the_address_of_redis_is_said_as_celery_reads_it(ours: str, theirs: str) -> None:
+    assert kombu_url(ours) == theirs
+
+
+def test_without_celery_all_else_works() -> None:
+    """The extra is one: nothing imports it but its own module."""
+    code = (
+        "import sys; sys.modules['celery'] = sys.modules['kombu'] = None\n"
+        "import django; django.setup()\n"
+        "import realtime.consumers, realtime.views, realtime.endpoint, realtime.worker\n"
+        "from realtime import fallback, publish\n"
+        "from django.core.management import call_command; call_command('check')\n"
+    )
+    ran = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=ROOT,
+        env={**os.environ, "DJANGO_SETTINGS_MODULE": "tests.settings"},
+        capture_output=True,
+        text=True,
+    )
+    assert ran.returncode == 0, ran.stderr

@@ -1,0 +1,194 @@
+"""The pages of docs/howto, to the letter: one project with the files of all of them."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support.celery_worker import CeleryWorker
+from tests.support.overheard_channel import Heard
+from tests.support.redis_server import RedisServer
+from tests.support.service import ROOT, Service
+
+HOWTO = ROOT / "docs" / "howto"
+PAGES = ("view", "model-signal", "celery", "management-command")
+SETTINGS = """
+import os
+INSTALLED_APPS += ["realtime", "orders"]
+REALTIME_REDIS_URL = os.environ["REDIS_URL"]
+REALTIME_API_KEY = "test-key"
+REALTIME_NAMESPACES = {"orders": {"allow_subscribe_for_client": True}}
+ALLOWED_HOSTS = ["testserver"]
+"""
+URLS = """
+from django.urls import path
+from orders import views
+urlpatterns = [path("ship/<int:number>/", views.ship)]
+"""
+USER = "from django.contrib.auth.models import User; ada = User.objects.create(username='ada');"
+
+
+class Project:
+    """Made by `startproject`, with the files of the pages in it."""
+
+    def __init__(self, folder: Path, redis: RedisServer) -> None:
+        self.folder = folder
+        self.env = {
+            name: value
+            for name, value in os.environ.items()
+            if not name.startswith(("DJANGO_", "REALTIME_", "NOTIFIER_", "PYTHONDEVMODE"))
+        } | {"PYTHONPATH": f"{folder}:{ROOT}", "REDIS_URL": redis.url}
+
+    def run(self, *arguments: str) -> str:
+        return self.shell([sys.executable, *arguments])
+
+    def shell(self, command: list[str]) -> str:
+        done = subprocess.run(
+            command, cwd=self.folder, env=self.env, capture_output=True, text=True, timeout=60
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    def python(self, code: str) -> str:
+        return self.run("manage.py", "shell", "--no-imports", "-v", "0", "-c", USER + code)
+
+
+@pytest.fixture(scope="module")
+def redis() -> Iterator[RedisServer]:
+    server = RedisServer().start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture(scope="module")
+def made(redis: RedisServer, tmp_path_factory: pytest.TempPathFactory) -> Project:
+    project = Project(tmp_path_factory.mktemp("howto"), redis)
+    project.run("-m", "django", "startproject", "mysite", ".")
+    project.run("manage.py", "startapp", "orders")
+    with (project.folder / "mysite/settings.py").open("a") as file:
+        file.write(SETTINGS)
+    (project.folder / "mysite/urls.py").write_text(URLS)
+    for page in PAGES:
+        files = re.findall(r"^`([\w./]+)`:\n\n```python\n(.*?)^```$", text_of(page), re.M | re.S)
+        assert files
+        for name, text in files:
+            path = project.folder / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text)
+    project.run("manage.py", "makemigrations", "orders")
+    return project
+
+
+@pytest.fixture
+def project(made: Project, tmp_path: Path) -> Project:
+    """The project, with an empty database."""
+    (made.folder / "db.sqlite3").unlink(missing_ok=True)
+    made.run("manage.py", "migrate")
+    return made
+
+
+@pytest.fixture
+def heard(redis: RedisServer) -> Iterator[Heard]:
+    with Heard(redis) as listening:
+        yield listening
+
+
+def text_of(page: str) -> str:
+    return (HOWTO / f"{page}.md").read_text()
+
+
+def lines_of(page: str) -> str:
+    """Return the shell lines of a page."""
+    [lines] = re.findall(r"^```sh\n(.*?)^```$", text_of(page), re.M | re.S)
+    return lines.strip()
+
+
+def test_every_page_is_in_the_list() -> None:
+    listed = set(re.findall(r"\(([\w-]+)\.md\)", text_of("README")))
+    assert listed == {path.stem for path in HOWTO.glob("*.md")} - {"README"}
+
+
+def test_from_a_view(project: Project, heard: Heard) -> None:
+    code = (
+        "from orders.models import Order; order = Order.objects.create(user=ada);"
+        "from django.test import Client; print(Client().post(f'/ship/{order.pk}/').json())"
+    )
+    assert "{'nodes': 0, 'mailed': True}" in project.python(code)
+    assert {"title": "Shipped", "text": "Order 1 is on its way."} in heard.data_on("user:#1")
+
+
+def test_from_the_signal_of_a_model(project: Project, heard: Heard) -> None:
+    code = """
+from django.db import transaction
+from orders.models import Order
+order = Order.objects.create(user=ada)
+try:
+    with transaction.atomic():
+        order.state = "lost"
+        order.save()
+        raise KeyError
+except KeyError:
+    order.state = "shipped"
+    order.save()
+"""
+    project.python(code)
+    states = [data["state"] for data in heard.data_on("user:#1")]
+    assert states == ["new", "shipped"]
+
+
+def test_from_a_celery_task(
+    project: Project, heard: Heard, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    env = {**project.env, "DJANGO_SETTINGS_MODULE": "mysite.settings"}
+    worker = CeleryWorker(tmp_path / "log", app="mysite", cwd=project.folder, **env)
+    try:
+        worker.wait_until_ready()
+        code = (
+            "from orders.models import Order; [Order.objects.create(user=ada) for _ in range(3)];"
+            "from orders.tasks import ship_all; ship_all.start(live_user=ada)"
+        )
+        project.python(code)
+        states = heard.until("user:#1", "succeeded", seconds=20)
+    finally:
+        worker.kill()
+    words = [data["state"] for data in states if "task" in data]
+    assert words[:2] == ["waiting", "started"]
+    assert states[-1]["message"] == "3 orders shipped."
+
+
+def test_from_a_management_command(project: Project, heard: Heard) -> None:
+    project.python("from orders.models import Order; Order.objects.create(user=ada)")
+    assert "1 shipped, 0 nodes listened" in project.run("manage.py", "ship_new")
+    line = lines_of("management-command").replace("python", sys.executable, 1)
+    project.shell(["sh", "-c", line])
+    assert heard.data_on("orders:all") == [{"shipped": 1}, {"shipped": 3}]
+
+
+def test_from_cron(project: Project, heard: Heard) -> None:
+    """The line as cron hands it to the shell: without the time, and with its percent signs."""
+    line = lines_of("cron").split("&&", 1)[1].replace(r"\%", "%")
+    line = line.replace(".venv/bin/python", sys.executable)
+    first, again = [json.loads(project.shell(["sh", "-c", line])) for _ in range(2)]
+    assert again == first | {"repeated": True}
+    assert heard.data_on("orders:all") == [{"text": "Good morning"}]
+
+
+def test_from_any_other_language(redis: RedisServer, serve: Any, heard: Heard) -> None:
+    namespaces = '{"orders": {}}'
+    service: Service = serve(redis.url, "deployed", NOTIFIER_NAMESPACES=namespaces)
+    env = {**os.environ, "URL": service.http, "KEY": "test-key"}
+    for _ in range(2):
+        done = subprocess.run(
+            ["sh", "-c", lines_of("any-language")], env=env, capture_output=True, text=True
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert json.loads(done.stdout)["result"]["offset"] >= 1
+    assert heard.data_on("orders:all") == [{"number": 7}]

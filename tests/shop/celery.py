@@ -1,0 +1,101 @@
+"""The host project's Celery."""
+
+from __future__ import annotations
+
+import os
+import time
+
+import django
+
+os.environ.setdefault("DJANGO_SETTINGS_MODULE", "tests.settings")
+django.setup()
+
+from realtime.contrib.celery import JobFailed, LiveTask, celery_app, redis_settings  # noqa: E402
+
+app = celery_app("shop", task_seconds=float(os.environ.get("TEST_TASK_SECONDS", "600")))
+
+
+def use_redis_of_settings(task_seconds: float) -> None:
+    """Send to the Redis that a test has put into Django's settings."""
+    app.conf.update(redis_settings(task_seconds))
+    app._pool = None  # of connections to another one
+
+
+@app.task(base=LiveTask, bind=True)
+def count(self: LiveTask, total: int, seconds: float = 0.0) -> str:
+    for done in range(1, total + 1):
+        self.progress(done, total, f"step {done}")
+        if seconds:
+            time.sleep(seconds)
+    return f"counted to {total}"
+
+
+@app.task(base=LiveTask, bind=True)
+def pause(self: LiveTask, path: str) -> None:
+    """Tell something newer at once, and then nothing until somebody says so."""
+    self.progress(1, 3)
+    self.progress(2, 3)
+    while not os.path.exists(path):
+        time.sleep(0.02)
+
+
+@app.task(base=LiveTask, bind=True)
+def fail(self: LiveTask, text: str) -> None:
+    if text:
+        raise JobFailed(text)
+    raise ValueError("a secret of the database")
+
+
+@app.task(base=LiveTask, bind=True, max_retries=2)
+def try_again(self: LiveTask) -> str:
+    if self.request.retries < 2:
+        raise self.retry(countdown=0, exc=ConnectionError("away"))
+    return "in the end"
+
+
+@app.task(base=LiveTask, bind=True)
+def die(self: LiveTask) -> None:
+    os._exit(9)
+
+
+@app.task(base=LiveTask, bind=True)
+def endless(self: LiveTask) -> None:
+    while True:
+        self.progress(0)
+        time.sleep(0.01)
+
+
+@app.task(base=LiveTask, bind=True, soft_time_limit=1, time_limit=2)
+def hang(self: LiveTask) -> None:
+    while True:
+        try:
+            time.sleep(60)
+        except Exception:  # noqa: BLE001 - it is that bad
+            continue
+
+
+class InPublic(LiveTask):
+    abstract = True
+
+    def live_channel(self, task_id: str, user: str) -> str:
+        return "public:jobs"
+
+
+@app.task(base=InPublic, bind=True)
+def count_in_public(self: LiveTask, total: int, seconds: float) -> None:
+    for done in range(1, total + 1):
+        self.progress(done, total)
+        time.sleep(seconds)
+
+
+class Nowhere(LiveTask):
+    abstract = True
+
+    def live_channel(self, task_id: str, user: str) -> str:
+        return "no-such-namespace:a"
+
+
+@app.task(base=Nowhere, bind=True)
+def unheard(self: LiveTask) -> str:
+    self.progress(1, 2)
+    return "done all the same"

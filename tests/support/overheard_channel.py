@@ -1,0 +1,71 @@
+"""What is published, heard on Redis itself: every publication of every channel, in order."""
+
+from __future__ import annotations
+
+import json
+import time
+from types import TracebackType
+from typing import Any
+
+from tests.support.redis_server import RedisServer
+
+
+class Heard:
+    """Listens from the beginning of the `with` on."""
+
+    def __init__(self, server: RedisServer, prefix: str = "rt") -> None:
+        self._client = server.client()
+        self._pubsub = self._client.pubsub()
+        self._strip = len(f"{prefix}:{{0}}:ch:")
+        self._pattern = f"{prefix}:{{0}}:ch:*"
+        self.publications: list[tuple[str, Any]] = []
+
+    def __enter__(self) -> Heard:
+        self._pubsub.psubscribe(self._pattern)
+        self._pubsub.get_message(timeout=5)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._pubsub.close()
+        self._client.close()
+
+    def data_on(self, channel: str) -> list[Any]:
+        """Return the data that has been published on a channel by now."""
+        while self._take(seconds=0.2):
+            pass
+        return [data for name, data in self.publications if name == channel]
+
+    def until(self, channel: str, state: str, *more: str, seconds: float = 10) -> list[Any]:
+        """Return the data on a channel, up to a task's state; with ``more`` tasks, theirs."""
+        deadline = time.monotonic() + seconds
+        wanted = {channel, *(f"job:{task_id}" for task_id in more)}
+        while not self._has(channel, state):
+            assert time.monotonic() < deadline, f"no {state} on {channel}: {self.publications}"
+            self._take(seconds=0.5)
+        return [
+            data
+            for name, data in self.publications
+            if name in ((more and wanted - {channel}) or wanted)
+        ]
+
+    def _take(self, seconds: float) -> bool:
+        message = self._pubsub.get_message(timeout=seconds)
+        if message is None:
+            return False
+        if message["type"] == "pmessage":
+            name = message["channel"][self._strip :].decode()
+            if not name.startswith("!"):  # what nodes tell each other
+                _, _, _, body = message["data"].split(b" ", 3)
+                self.publications.append((name, json.loads(body)["data"]))
+        return True
+
+    def _has(self, channel: str, state: str) -> bool:
+        return any(
+            name == channel and isinstance(data, dict) and data.get("state") == state
+            for name, data in self.publications
+        )
