@@ -25,7 +25,7 @@ SHOWN = 20
 UNFINISHED_LIMIT = 3
 """Of one user; of all who have not logged in together."""
 KEPT = timedelta(days=1)
-KEPT_LIMIT = 200
+KEPT_LIMIT = 50
 NOT_STARTED = "It was not started: Redis is away. Try again when the page is live."
 
 

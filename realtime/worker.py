@@ -249,7 +249,8 @@ class Worker:
         written = entry.failed(failure.reason, time.time())
         failures = entry.failures + 1
         if failure.is_final or failures >= self._options.attempts:
-            self._gave_up(entry.fallback, f"{entry.id} after attempt {failures}: {failure.reason}")
+            what = f"{ascii(entry.id)[1:-1][:40]} after attempt {failures}: {failure.reason}"
+            self._gave_up(entry.fallback, what)
             return await self._insist(lambda: hand.dead(raw, written))
         seconds = retry_seconds(failures, random.random())  # noqa: S311 - nothing is secret here
         self._failed(entry, failure, seconds)
@@ -272,7 +273,7 @@ class Worker:
         """Let the handler have it; return why that failed, if it did."""
         handler = self._handlers.get(entry.fallback)
         if handler is None:  # perhaps another worker has it, or this one after the next deployment
-            return Failure(f"there is no fallback {entry.fallback!r} in this worker")
+            return Failure(f"there is no fallback {ascii(entry.fallback)[:80]} in this worker")
         task = asyncio.create_task(_call(handler, entry.for_handler()))
         abandoned = asyncio.create_task(self._abandoning.wait())
         seconds = self._options.handler_seconds
@@ -298,31 +299,37 @@ class Worker:
         return Failure(f"it took longer than {seconds:g} s")
 
     def _failed(self, entry: Entry, failure: Failure, seconds: float) -> None:
-        outage = self._failing.setdefault(entry.fallback, Outage())
+        name = self._known(entry.fallback)
+        outage = self._failing.setdefault(name, Outage())
         is_news = outage.failed(time.monotonic())
         level = logging.WARNING if is_news else logging.DEBUG
         logger.log(
             level,
             "the fallback %s failed: %s; tried again in %.0f s",
-            *(entry.fallback, failure.reason, seconds),
+            *(name, failure.reason, seconds),
             exc_info=failure.error if is_news else None,
             extra={"id": entry.id, "attempt": entry.failures + 1},
         )
 
     def _worked(self, entry: Entry) -> None:
-        outage = self._failing.get(entry.fallback)
+        outage = self._failing.get(self._known(entry.fallback))
         if outage is not None and (over := outage.worked(time.monotonic())) is not None:
             logger.info(
                 "the fallback %s works again after %d failed attempts within %.0f s",
                 *(entry.fallback, over.failures, over.seconds),
             )
 
+    def _known(self, fallback: str) -> str:
+        """Return a name of ours, or one word for all others: anybody may have written them."""
+        return fallback if fallback in self._handlers else "(unknown)"
+
     def _gave_up(self, fallback: str, what: str) -> None:
-        count = self._dead.add(fallback, time.monotonic())
+        name = self._known(fallback)
+        count = self._dead.add(name, time.monotonic())
         if count is not None:
             logger.error(
                 "gave up on %s (fallback %s, %d so far): see manage.py fallback list",
-                *(what, fallback or "unknown", count),
+                *(what, name, count),
             )
 
     def _redis_failed(self, error: BrokerError) -> None:

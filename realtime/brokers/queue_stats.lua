@@ -10,6 +10,6 @@ for _, hand in ipairs(redis.call('ZRANGE', HANDS, 0, -1)) do
 end
 return {
     redis.call('LLEN', WAITING), held, redis.call('ZCARD', LATER), redis.call('LLEN', DEAD),
-    redis.call('ZCOUNT', HANDS, milliseconds(time), '+inf'), milliseconds(time),
+    redis.call('ZCOUNT', HANDS, '(' .. milliseconds(time), '+inf'), milliseconds(time),
     redis.call('LINDEX', WAITING, 0), redis.call('HMGET', COUNTS, 'handled', 'retried', 'taken_over', 'dead'),
 }

@@ -53,6 +53,8 @@ class Records:
                 ("HSET", self._key(task_id), "state", _encode(state), "call", _encode(call)),
                 ("EXPIRE", self._key(task_id), KEPT_SECONDS + int(delay)),
                 ("ZADD", self._open, _now(delay), task_id),
+                # Where nobody sweeps: what was last heard of so long ago has no record any more.
+                ("ZREMRANGEBYSCORE", self._open, "-inf", _now(-KEPT_SECONDS)),
             ]
         )
 

@@ -15,7 +15,10 @@ from realtime.brokers.redis_sync import SyncRedisBroker
 from realtime.errors import IdempotencyConflict, QueueFull, RealtimeError
 from realtime.publication import Publication, Receipt
 from realtime.queued import opened
+from tests.support.eventually import eventually
+from tests.support.member import Member
 from tests.support.redis_server import RedisServer
+from tests.support.tokens import token
 
 
 @pytest.fixture
@@ -159,3 +162,28 @@ async def test_people_can_read_it_with_redis_cli(broker, client, wired) -> None:
         "options": {"to": "ada@example.com"},
         "data": {"a": 1},
     }
+
+
+async def test_what_a_client_says_where_nobody_listens_is_queued_with_who_said_it(
+    node: Any, client: redis.Redis, wired: str, settings: Any
+) -> None:
+    """By the fallback of the namespace; a client names none."""
+    settings.REALTIME_NAMESPACES = {
+        "box": {
+            "allow_subscribe_for_client": True,
+            "allow_publish_for_client": True,
+            "fallback": "ledger",
+        }
+    }
+    node.hub.start()
+    await eventually(lambda: node.hub.live)
+    member = Member(node.hub)
+    await eventually(lambda: member.conversation)
+    member.say({"id": 1, "connect": {"token": token("42")}})
+    member.say({"id": 2, "publish": {"channel": "box:in", "data": "help"}})
+    await eventually(lambda: waiting(client, wired))
+    queued = opened(waiting(client, wired)[0]).for_handler()
+    assert (queued.fallback, queued.channel, queued.data) == ("ledger", "box:in", "help")
+    assert queued.info is not None
+    assert queued.info["user"] == "42"
+    await member.leave()

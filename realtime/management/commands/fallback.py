@@ -18,7 +18,7 @@ from realtime.brokers import Stats
 from realtime.brokers.queue_commands import PLACES
 from realtime.brokers.redis_queue import RedisQueue
 from realtime.errors import BrokerError, ConfigurationError, EnvelopeError
-from realtime.queued import Entry, opened, unreadable
+from realtime.queued import REASON_LIMIT, Entry, opened, unreadable
 
 BROKER_UNAVAILABLE = 3
 LIST_LIMIT = 100
@@ -183,12 +183,19 @@ def _line(facts: dict[str, Any]) -> str:
     if facts["id"] is None:
         return f"{facts['starts']}  {facts['reason']}"
     age = _age(time.time() - facts["published_at"])
-    text = f"{facts['id']}  {facts['fallback']}  {facts['channel']}  {age} ago"
+    text = "  ".join(map(_shown, (facts["id"], facts["fallback"], facts["channel"])))
+    text += f"  {age} ago"
     if facts["attempts"]:
-        text += f"  {facts['attempts']} attempts: {facts['reason'] or 'its worker ended'}"
+        reason = _shown(facts["reason"] or "its worker ended")
+        text += f"  {facts['attempts']} attempts: {reason}"
     if "data" in facts:
         text += "\n    " + ascii(msgspec.json.encode(facts["data"]).decode())[1:-1]
     return text
+
+
+def _shown(text: str) -> str:
+    """Return what somebody has written into Redis, as a terminal may be given it (CWE-150)."""
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)[:REASON_LIMIT]
 
 
 def _age(seconds: float) -> str:
