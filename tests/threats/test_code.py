@@ -98,6 +98,12 @@ CLOCKS = {
     "realtime/hub.py",  # passes it on, too
     "realtime/wiring.py",  # passes it on as the clock of tokens
     "realtime/shortcuts.py",  # makes tokens
+    "realtime/worker.py",  # says to people when something failed
+    "realtime/management/commands/fallback.py",  # and how long ago that was
+    "realtime/handlers/webhook.py",  # signs when it was sent
+    "realtime/contrib/celery.py",  # says when something was said, and waits until a date
+    "realtime/contrib/records.py",  # when machines heard of a task; they share no other clock
+    "notifier/job_views.py",  # a job's age is a date in the database
 }
 
 
