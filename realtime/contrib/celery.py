@@ -7,30 +7,30 @@ a day. See docs/jobs.md. Needs ``pip install 'django-realtime-notifier[celery]'`
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
-from urllib.parse import parse_qs, urlsplit
 
-from celery import Celery, Task, current_app, signals
+from celery import Celery, Task
 from celery.exceptions import Ignore
 from celery.utils.log import get_task_logger
-from django.conf import settings
-from django.core.exceptions import ImproperlyConfigured
-from kombu.exceptions import OperationalError
 from kombu.utils.uuid import uuid
-from redis import RedisError
 
 from realtime import wiring
-from realtime.contrib.pace import PACE_SECONDS, Pace
-from realtime.contrib.records import KEPT_SECONDS, Records, State
+from realtime.contrib import sweep
+from realtime.contrib.celery_settings import kombu_url, redis_settings, task_settings
+from realtime.contrib.pace import PACE_SECONDS
+from realtime.contrib.records import State, records, told_nothing
+from realtime.contrib.reporter import Cancelled, Reporter
 from realtime.errors import BrokerError, RealtimeError
 from realtime.names import personal_channel
 from realtime.outage import Outage
 from realtime.shortcuts import id_of, publish
 
+__all__ = ["Cancelled", "JobFailed", "LiveTask", "cancel_task", "celery_app", "kombu_url"]
+__all__ += ["ENDS", "redis_settings", "task_states"]
 logger = get_task_logger(__name__)
 
 TASK_SECONDS = 600
@@ -39,17 +39,11 @@ ENDS = frozenset({"succeeded", "failed", "cancelled"})
 STARTS_LIMIT = 5
 """A task that began so often without an end kills its workers, and is begun no more."""
 END_ATTEMPTS = 5
-REST_SECONDS = 5.0
-"""Without progress, after it could not be told: a task shall not wait for a Redis that is away."""
 MESSAGE_LIMIT = 500  # characters
 
 
 class JobFailed(Exception):
     """Raise it in a task to say to people why it failed, and what they can do."""
-
-
-class Cancelled(BaseException):
-    """Somebody has cancelled the task. No `Exception`: a task's own handlers let it through."""
 
 
 def celery_app(name: str, *, task_seconds: float = TASK_SECONDS, **options: Any) -> Celery:
@@ -64,76 +58,8 @@ def celery_app(name: str, *, task_seconds: float = TASK_SECONDS, **options: Any)
     app = Celery(name)
     app.conf.update(options)
     # When it is first used: importing it must not need an address of Redis.
-    app.add_defaults(lambda: {**redis_settings(task_seconds), **_task_settings(task_seconds)})
+    app.add_defaults(lambda: {**redis_settings(task_seconds), **task_settings(task_seconds)})
     return app
-
-
-def _task_settings(task_seconds: float) -> dict[str, Any]:
-    return {
-        # Only what anybody can read: whoever can write to Redis shall not execute code here.
-        "accept_content": ["json"],
-        "task_serializer": "json",
-        "result_serializer": "json",
-        # A message is gone when its task has ended, not when it began; a killed pool process
-        # (out of memory, -9) gives it back at once.
-        "task_acks_late": True,
-        "task_reject_on_worker_lost": True,
-        "worker_prefetch_multiplier": 1,
-        "task_soft_time_limit": task_seconds,
-        "task_time_limit": task_seconds + _grace(task_seconds),
-        "task_track_started": True,
-        "result_expires": KEPT_SECONDS,
-        "broker_connection_retry_on_startup": True,
-        "worker_cancel_long_running_tasks_on_connection_loss": True,
-        "worker_hijack_root_logger": False,
-        "worker_redirect_stdouts": False,
-    }
-
-
-def redis_settings(task_seconds: float) -> dict[str, Any]:
-    """Return what Celery has to know of our Redis."""
-    # Only these two: Celery asks before Django's apps are loaded, and others may name models.
-    url = getattr(settings, "REALTIME_REDIS_URL", "")
-    if not url:
-        raise ImproperlyConfigured("REALTIME_REDIS_URL is not set: start `make run`, or set it")
-    url = kombu_url(url)
-    prefix = f"{getattr(settings, 'REALTIME_REDIS_PREFIX', 'rt')}:celery:"
-    visibility = task_seconds + 2 * _grace(task_seconds)
-    return {
-        "broker_url": url,
-        "result_backend": url,
-        "broker_transport_options": {
-            "global_keyprefix": prefix,
-            "visibility_timeout": visibility,
-            # Looked for as often as that is worth, and by others soon if the one who looks dies.
-            "unacked_restore_interval": max(1, min(10, int(visibility / 4))),
-            "unacked_restore_throttle": 1,
-            "unacked_mutex_expire": 10,
-            "socket_connect_timeout": 5,
-            "socket_keepalive": True,
-            "health_check_interval": 10,
-        },
-        "result_backend_transport_options": {
-            "global_keyprefix": prefix,
-            "retry_policy": {"timeout": 5.0},
-        },
-        "redis_socket_connect_timeout": 5,
-        "redis_socket_timeout": 10,
-    }
-
-
-def kombu_url(url: str) -> str:
-    """Return the address of a Redis as Celery reads it: ``unix://…`` is ``redis+socket://…``."""
-    parts = urlsplit(url)
-    if parts.scheme != "unix":
-        return url
-    database = parse_qs(parts.query).get("db", ["0"])[-1]
-    user = f"{parts.username or ''}:{parts.password}@" if parts.password else ""
-    return f"redis+socket://{user}{parts.path}?virtual_host={database}"
-
-
-def _grace(task_seconds: float) -> float:
-    return max(1.0, min(30.0, task_seconds / 10))
 
 
 class LiveTask(Task):  # type: ignore[misc]
@@ -217,12 +143,12 @@ class LiveTask(Task):  # type: ignore[misc]
         user = _user_of(options.get("headers"))
         call = {"args": list(args or ()), "kwargs": kwargs or {}, "task": self.name}
         call |= {"headers": {"live_user": user}} if user else {}
-        state = self._state(task_id, user, "waiting")
+        state = self._state(task_id, "waiting")
         try:
             delay = _seconds_until(options.get("countdown"), options.get("eta"))
             records().sent(task_id, state, call, delay)
         except BrokerError as error:
-            _told_nothing(error)
+            told_nothing(error)
         else:
             self._publish(state, user)
         return super().apply_async(args, kwargs, task_id=task_id, **options)
@@ -242,7 +168,10 @@ class LiveTask(Task):  # type: ignore[misc]
                 raise Cancelled
             if begun is not None and begun.starts - request.retries > STARTS_LIMIT:
                 raise JobFailed(f"it began {STARTS_LIMIT} times, and its worker died each time")
-            reporter = _Reporter(self, task_id, _user_of(request), begun.starts if begun else 1)
+            run = {"run": begun.starts} if begun and begun.starts > 1 else {}
+            # With the user, not the request: a timer's thread has none.
+            tell = partial(self._tell, task_id, _user_of(request), run)
+            reporter = Reporter(tell, self.live_seconds)
             _reporters[task_id] = reporter
             try:
                 reporter.say("started")
@@ -260,7 +189,7 @@ class LiveTask(Task):  # type: ignore[misc]
         try:
             return records().begins(task_id)
         except BrokerError as error:
-            _told_nothing(error)
+            told_nothing(error)
             return None
 
     def on_success(self, retval: Any, task_id: str, args: Any, kwargs: Any) -> None:
@@ -282,18 +211,31 @@ class LiveTask(Task):  # type: ignore[misc]
         if request.id and not request.called_directly and (most is None or request.retries < most):
             message = _short(str(exc)) if isinstance(exc, JobFailed) else type(exc).__name__
             user = _user_of(request)
-            state = self._state(request.id, user, "retried", message=message if exc else "")
+            state = self._state(request.id, "retried", message=message if exc else "")
             delay = options.get("countdown", self.default_retry_delay)
             try:
                 records().goes_on(request.id, state, _seconds_until(delay, options.get("eta")))
                 self._publish(state, user)
             except BrokerError as error:
-                _told_nothing(error)
+                told_nothing(error)
         return super().retry(args, kwargs, exc, **options)
 
     # --- what is said ---
 
-    def _state(self, task_id: str, user: str, word: str, **more: Any) -> State:
+    def _tell(
+        self, task_id: str, user: str, run: dict[str, Any], word: str, more: dict[str, Any]
+    ) -> bool:
+        """Tell a state; return whether somebody has cancelled the task.
+
+        Raises:
+            BrokerError: It is perhaps not told.
+        """
+        state = self._state(task_id, word, **run, **more)
+        is_cancelled = records().goes_on(task_id, state)
+        self._publish(state, user)
+        return is_cancelled
+
+    def _state(self, task_id: str, word: str, **more: Any) -> State:
         return {
             "task": task_id,
             "name": self.name,
@@ -306,7 +248,7 @@ class LiveTask(Task):  # type: ignore[misc]
         """Say the last word, and say it again where Redis does not hear it at once."""
         name = self.name.rpartition(".")[2].replace("_", " ")
         state = self._state(
-            task_id, user, word, message=message, title=f"{name}: {word}", text=message or word
+            task_id, word, message=message, title=f"{name}: {word}", text=message or word
         )
         self.live_ended(state)
         for attempt in range(1, END_ATTEMPTS + 1):
@@ -314,7 +256,7 @@ class LiveTask(Task):  # type: ignore[misc]
                 records().ended(task_id, state)
                 self._publish_end(state, user)
             except BrokerError as error:
-                _told_nothing(error)
+                told_nothing(error)
                 time.sleep(0.2 * 2**attempt if attempt < END_ATTEMPTS else 0)
             else:
                 return
@@ -325,7 +267,7 @@ class LiveTask(Task):  # type: ignore[misc]
             records().ended(state["task"], state)
             self._publish_end(state, _user_of(self.request))
         except BrokerError as error:
-            _told_nothing(error)
+            told_nothing(error)
 
     def _publish_end(self, state: State, user: str) -> None:
         key = f"{state['task']}-{state['state']}"
@@ -352,78 +294,9 @@ class LiveTask(Task):  # type: ignore[misc]
                 logger.error("the states of %s cannot be published: %s", self.name, error)
 
 
-class _Reporter:
-    """What one run of a task says about itself: at its pace, the newest always."""
-
-    def __init__(self, task: LiveTask, task_id: str, user: str, starts: int) -> None:
-        self._task = task
-        self._task_id = task_id
-        self._user = user
-        self._starts = starts
-        self._pace = Pace(task.live_seconds)
-        self._lock = threading.Lock()
-        self._timer: threading.Timer | None = None
-        self._newest: dict[str, Any] | None = None
-        self._is_cancelled = False
-        self._is_closed = False
-
-    def say(self, word: str, **more: Any) -> None:
-        with self._lock:
-            self._tell(word, more)
-
-    def report(self, **more: Any) -> None:
-        """Tell progress now, or a little later if something newer does not come before.
-
-        Raises:
-            Cancelled: Somebody has cancelled the task.
-        """
-        with self._lock:
-            self._newest = more
-            wait = self._pace.wait(time.monotonic())
-            if wait == 0.0:
-                self._tell("progress", more)
-            elif wait is not None:
-                self._timer = threading.Timer(wait, self._tell_late)
-                self._timer.daemon = True
-                self._timer.start()
-        if self._is_cancelled:
-            raise Cancelled
-
-    def close(self) -> None:
-        """Say no more: what comes now is the end."""
-        with self._lock:
-            self._is_closed = True
-            if self._timer is not None:
-                self._timer.cancel()
-
-    def _tell_late(self) -> None:
-        with self._lock:
-            self._timer = None
-            if not self._is_closed and self._newest is not None:
-                self._tell("progress", self._newest)
-
-    def _tell(self, word: str, more: dict[str, Any]) -> None:
-        self._newest = None
-        run = {"run": self._starts} if self._starts > 1 else {}
-        state = self._task._state(self._task_id, self._user, word, **run, **more)
-        pause = 0.0
-        try:
-            self._is_cancelled = records().goes_on(self._task_id, state) or self._is_cancelled
-            self._task._publish(state, self._user)
-        except BrokerError as error:
-            _told_nothing(error)
-            pause = REST_SECONDS
-        self._pace.told(time.monotonic(), pause=pause)
-
-
-_reporters: dict[str, _Reporter] = {}
-_outage = Outage()
+_reporters: dict[str, Reporter] = {}
 _unpublished = Outage()
-
-
-def records() -> Records:
-    """Return what is known of all tasks."""
-    return Records(wiring.sync_broker())
+sweep.watch_workers()
 
 
 def task_states(task_ids: Sequence[str]) -> list[State | None]:
@@ -443,75 +316,6 @@ def cancel_task(task_id: str) -> None:
         OutcomeUnknown: Perhaps; doing it again is safe.
     """
     records().cancel(task_id)
-
-
-# --- tasks whose message was lost ---
-
-
-class Sweep:
-    """Sends tasks again of which nothing is heard, in the process of a worker.
-
-    Celery takes a message off the list in Redis and then writes down that it has it: a worker that
-    is killed in between loses it for ever. Nobody waits behind such a task, so it is looked for
-    when no message waits in the queue.
-    """
-
-    def __init__(self, app: Celery) -> None:
-        options = app.conf.broker_transport_options
-        self._app = app
-        self._silence = float(options.get("visibility_timeout", 3600)) * 1.5
-        self._ending = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="realtime sweep", daemon=True)
-        self._thread.start()
-
-    def stop(self) -> None:
-        """End, and wait for that."""
-        self._ending.set()
-        self._thread.join(5)
-
-    def _run(self) -> None:
-        while not self._ending.wait(max(1.0, min(30.0, self._silence / 10))):
-            try:
-                self._sweep()
-            except (BrokerError, OperationalError, RedisError, OSError) as error:
-                _told_nothing(error)
-
-    def _sweep(self) -> None:
-        silent = list(records().silent(self._silence))
-        if not silent or self._waiting():
-            return
-        for task_id, call in silent:
-            logger.warning("task %s is sent again: nothing was heard of it", task_id)
-            self._app.send_task(
-                call["task"],
-                call["args"],
-                call["kwargs"],
-                task_id=task_id,
-                headers=call.get("headers"),
-            )
-            records().heard_of(task_id)
-
-    def _waiting(self) -> int:
-        with self._app.connection_for_read() as connection:
-            queue = self._app.conf.task_default_queue
-            # Not `passive`: kombu then asks for a key without the prefix, and finds none.
-            return int(connection.default_channel.queue_declare(queue).message_count)
-
-
-_sweeps: list[Sweep] = []
-
-
-@signals.worker_ready.connect  # type: ignore[untyped-decorator]
-def _start_sweep(sender: Any = None, **kwargs: Any) -> None:
-    app = sender.app if sender is not None else current_app
-    if urlsplit(app.conf.broker_url or "").scheme.startswith("redis"):
-        _sweeps.append(Sweep(app))
-
-
-@signals.worker_shutting_down.connect  # type: ignore[untyped-decorator]
-def _stop_sweep(**kwargs: Any) -> None:
-    while _sweeps:
-        _sweeps.pop().stop()
 
 
 def _user_of(request: Any) -> str:
@@ -534,8 +338,3 @@ def _seconds_until(countdown: float | None, eta: datetime | None) -> float:
 def _short(text: Any) -> str:
     text = str(text)
     return text if len(text) <= MESSAGE_LIMIT else f"{text[:MESSAGE_LIMIT]}…"
-
-
-def _told_nothing(error: Exception) -> None:
-    if _outage.failed(time.monotonic()):
-        logger.warning("progress cannot be told: %s", error)

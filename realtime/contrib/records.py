@@ -6,15 +6,20 @@ here. And a task whose message was lost is found here, since nothing was heard o
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 import msgspec
 
+from realtime import wiring
 from realtime.brokers.redis_sync import SyncRedisBroker
 from realtime.errors import InvalidData
+from realtime.outage import Outage
 from realtime.publication import decoded
+
+logger = logging.getLogger(__name__)
 
 KEPT_SECONDS = 86_400
 """After the last word of a task. Celery keeps results for a day, too."""
@@ -133,6 +138,20 @@ class Records:
 
     def _key(self, task_id: str) -> str:
         return self._broker.beside("job:", task_id)
+
+
+_outage = Outage()
+
+
+def records() -> Records:
+    """Return what is known of all tasks."""
+    return Records(wiring.sync_broker())
+
+
+def told_nothing(error: Exception) -> None:
+    """Note that something could not be told or asked; the log says so once, until it can."""
+    if _outage.failed(time.monotonic()):
+        logger.warning("progress cannot be told: %s", error)
 
 
 def _now(delay: float = 0.0) -> str:
