@@ -75,7 +75,7 @@ class RealtimeConsumer(AsyncConsumer):  # type: ignore[misc]  # Channels has no 
         self, hub: Hub, scope: MutableMapping[str, Any], receive: Receive, send: Send
     ) -> None:
         try:
-            identity = await _identity(scope)
+            identity = await identity_of(scope)
         except (Forbidden, DatabaseError) as error:
             if isinstance(error, DatabaseError):
                 logger.error("cannot read whose session it is: %s", ascii(str(error))[:200])
@@ -130,8 +130,13 @@ async def _listen(conversation: Conversation, receive: Receive) -> None:
             turn_began = loop.time()
 
 
-async def _identity(scope: MutableMapping[str, Any]) -> Identity:
+async def identity_of(scope: MutableMapping[str, Any], *, without_origin: bool = False) -> Identity:
     """Return whom the transport knows the client to be.
+
+    Args:
+        scope: Of the request.
+        without_origin: Whether a session counts where the browser names no Origin, as it does not
+            for a page's own GET. Only where no page of another site can read the answer.
 
     Raises:
         Forbidden: Its page may not connect.
@@ -142,7 +147,8 @@ async def _identity(scope: MutableMapping[str, Any]) -> Identity:
     if not may_connect(origins, host, wiring.settings().allowed_origins):
         _tell_of(origins)
         raise Forbidden
-    if not is_own_page(origins, host):
+    is_own = is_own_page(origins, host) or (without_origin and not origins and host is not None)
+    if not is_own:
         return ANONYMOUS
     return await session_identity(scope, wiring.user_info())
 

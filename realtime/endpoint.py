@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, MutableMapping
+from functools import partial
 from typing import Any
 
 import msgspec
 
-from realtime import health, wiring
+from realtime import health, sse, wiring
 from realtime.api import Admitted, Look, Take, Task, Tell, admitted, respond
 from realtime.api.answers import HEADERS, Response, failure
 from realtime.api.head import Request, RequestTimeout
@@ -33,7 +34,7 @@ BASE = [(name.lower().encode(), value.encode()) for name, value in HEADERS.items
 
 
 class HttpEndpoint:
-    """Answers ``/api/<method>``, ``/livez`` and ``/readyz``; passes the rest on."""
+    """Answers the API, event streams, ``/livez`` and ``/readyz``; passes the rest on."""
 
     def __init__(self, app: App, *, body_seconds: float = BODY_SECONDS) -> None:
         self._app = app
@@ -53,6 +54,12 @@ class HttpEndpoint:
                 await self._hand_on(scope, receive, send)
             else:
                 await _send(send, await self._api(_head(scope, headers), receive))
+        elif path in sse.PATHS:
+            limit = wiring.body_bytes("publish")
+            read = partial(_body, receive, limit, self._body_seconds)
+            refusal = await sse.serve(scope, receive, send, read)
+            if refusal is not None:
+                await _send(send, refusal)
         elif path == "/livez":
             await _send(send, health.livez())
         elif path == "/readyz":

@@ -19,7 +19,7 @@ RULES = {
     "errors", "codes", "names", "namespaces", "publication", "envelope", "gaps", "outbox", "flow",
     "frames", "tally", "heads", "limits", "query",
     "identity", "tokens", "jwks", "control", "registry", "connection", "canary", "origins",
-    "outage", "tracker", "protocols", "keys", "queued",
+    "outage", "tracker", "protocols", "keys", "queued", "events",
 }  # fmt: skip
 PUBLISHING = {"publisher"}
 DELIVERING = {"hub", "conversation", "driver", "fanout", "heartbeat", "users", "vigil"}

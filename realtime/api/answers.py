@@ -65,6 +65,8 @@ STATUSES: dict[str, tuple[int, int]] = {
     "queue_full": (503, 1005),
     "configuration": (503, 1003),
     "session_unavailable": (503, 1004),
+    "not_live": (503, 100),
+    "node_full": (503, 1006),
     "outcome_unknown": (504, 1002),
 }
 """Reason -> HTTP status and the number in the body: Centrifugo's if it has one, ours from 1000."""

@@ -1,0 +1,152 @@
+"""What clients hear, as an event stream (WHATWG HTML §9.2) for a plain `EventSource`.
+
+From the lines of the wire protocol to events, and where a stream stands as text: the id of its last
+event, by which a client that comes back says what it has. No socket and no clock.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+import msgspec
+
+from realtime.errors import InvalidName
+from realtime.gaps import Gap, GapDetector, Position
+from realtime.names import checked_channel
+from realtime.publication import EVENT_TAG
+
+HEARTBEAT = b":\n\n"
+"""A comment: it keeps proxies from closing what is quiet, and no page sees it."""
+OWN = "realtime."
+"""How the names of events begin that are ours and no publication's."""
+LAST_ID_LIMIT = 16 * 1024  # characters; of 128 channels with names of a hundred
+MEMORY = 64
+"""Lines that are remembered as events: all connections of a channel get the same ones."""
+
+_WRAPPING = '{"push":'
+_POSITION = re.compile(r"([0-9a-f]{1,64})/(\d{1,19})/(.+)")
+_decode = msgspec.json.Decoder(dict[str, Any]).decode
+_encode = msgspec.json.Encoder().encode
+
+
+class Event(NamedTuple):
+    """One event, but for its id."""
+
+    text: str
+    """Its lines, without the blank one at the end."""
+    channel: str = ""
+    position: Position | None = None
+    """Where the channel stands after it; an empty epoch is the one that it was in."""
+    ends: bool = False
+    """Whether the channel is heard no more."""
+
+
+def event_of(line: str) -> Event | None:
+    """Return the event of a push; None where it is none."""
+    return _event_of(line)
+
+
+@lru_cache(MEMORY)
+def _event_of(line: str) -> Event | None:
+    push = _decode(line).get("push")
+    if not isinstance(push, dict):
+        return None
+    channel = push.get("channel", "")
+    if (said := push.get("pub")) is not None:
+        position = Position(said.get("epoch", ""), said["offset"])
+        name = (said.get("tags") or {}).get(EVENT_TAG, "")
+        return Event(_written(name, said["data"]), channel, position)
+    if (missed := push.get("gap")) is not None:
+        last = missed["to"]
+        after = None if last is None else Position(missed["epoch"], last)
+        return Event(_written(f"{OWN}gap", {"channel": channel, **missed}), channel, after)
+    if (begun := push.get("subscribe")) is not None:
+        position = Position(begun["epoch"], begun["offset"])
+        return Event(_written(f"{OWN}subscribed", {"channel": channel}), channel, position)
+    if (over := push.get("unsubscribe")) is not None:
+        return Event(
+            _written(f"{OWN}unsubscribed", {"channel": channel, **over}), channel, ends=True
+        )
+    for word in ("state", "disconnect"):
+        if (told := push.get(word)) is not None:
+            return Event(_written(f"{OWN}{word}", told))
+    return None
+
+
+def _written(name: str, data: object) -> str:
+    """Return the lines of an event: a string as it is (HTML, say), anything else as JSON."""
+    text = data if isinstance(data, str) else _encode(data).decode()
+    # All three ends of a line that a parser knows; what follows one would be another field.
+    lines = [f"data: {part}" for part in re.split("\r\n|\r|\n", text)]
+    return "\n".join([f"event: {name}", *lines] if name else lines)
+
+
+def pushed(line: str) -> str:
+    """Return what Centrifugo sends where nobody answers: a push without its wrapping, or ``{}``."""
+    return line[len(_WRAPPING) : -1] if line.startswith(_WRAPPING) else line
+
+
+def raw_event(text: str) -> str:
+    """Return an event without a name; its text is one line of JSON."""
+    return f"data: {text}\n\n"
+
+
+class Places:
+    """Where the channels of one stream stand."""
+
+    def __init__(self) -> None:
+        self._places: dict[str, Position] = {}
+
+    def begin(self, channel: str, position: Position) -> None:
+        """The stream hears a channel from here on."""
+        self._places[channel] = position
+
+    def written(self, event: Event) -> str:
+        """Return an event as it is sent, with the id that says where the stream stands after it."""
+        if event.ends:
+            self._places.pop(event.channel, None)
+        elif event.position is not None:
+            epoch = event.position.epoch or self._epoch_of(event.channel)
+            self._places[event.channel] = Position(epoch, event.position.offset)
+        return f"id: {self.id}\n{event.text}\n\n" if event.channel else f"{event.text}\n\n"
+
+    @property
+    def id(self) -> str:
+        """Where it stands, as the id of an event: ``epoch/offset/channel`` with ``&`` between."""
+        return "&".join(
+            f"{epoch}/{offset}/{channel}" for channel, (epoch, offset) in self._places.items()
+        )
+
+    def _epoch_of(self, channel: str) -> str:
+        known = self._places.get(channel)
+        return known.epoch if known is not None else ""
+
+
+def places_of(last_id: str) -> dict[str, Position]:
+    """Return what a client says that it has, by its `Last-Event-ID`; what cannot be is left out."""
+    found = {}
+    for part in last_id[:LAST_ID_LIMIT].split("&"):
+        if (match := _POSITION.fullmatch(part)) is None:
+            continue
+        try:
+            found[checked_channel(match[3])] = Position(match[1], int(match[2]))
+        except InvalidName:
+            continue
+    return found
+
+
+def missed(had: Mapping[str, Position], now: Mapping[str, Position]) -> Iterable[Event]:
+    """Yield the gaps between what a client had, and where its channels stand now."""
+    for channel, position in now.items():
+        if channel not in had:
+            continue
+        for gap in GapDetector(had[channel]).resume(position):
+            yield _gap_event(channel, gap)
+
+
+def _gap_event(channel: str, gap: Gap) -> Event:
+    fields = {"channel": channel, "epoch": gap.epoch, "from": gap.first, "to": gap.last}
+    return Event(_written(f"{OWN}gap", {**fields, "reason": "reconnect"}), channel)

@@ -1,0 +1,258 @@
+"""The ASGI rim of event streams: ``/connection/sse`` and Centrifugo's ``/connection/uni_sse``.
+
+The first is for a plain `EventSource`, and so for HTMX; the second for clients of Centrifugo that
+only listen. A stream is a client of the hub like any other: it says what an SDK would say (connect,
+subscribe …), and turns what it hears into events. It is acknowledged for the browser, which cannot,
+when the server has taken the bytes; so on uvicorn a reader that stops is bounded by TCP.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any
+
+import msgspec
+from django.db import Error as DatabaseError
+
+from realtime import wiring
+from realtime.api.answers import HEADERS, STATUSES, Response, error_body
+from realtime.codes import TOKEN_EXPIRED
+from realtime.consumers import identity_of
+from realtime.conversation import Conversation
+from realtime.errors import Forbidden, LimitExceeded, RealtimeError, Unauthorized
+from realtime.events import HEARTBEAT, Places, event_of, missed, places_of, pushed, raw_event
+from realtime.gaps import Position
+from realtime.hub import Hub
+from realtime.limits import address_of
+from realtime.protocols.centrifugo import PING, PONG
+from realtime.stream_request import PATHS, Asked, asked
+
+__all__ = ["PATHS", "serve"]
+logger = logging.getLogger(__name__)
+
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+
+RETRY_MS = (500, 3000)
+"""When a browser comes back after a break, drawn anew for each: or all would come at once."""
+STREAM_HEADERS = {
+    **HEADERS,
+    "Content-Type": "text/event-stream; charset=utf-8",
+    "X-Accel-Buffering": "no",  # nginx would keep events until it has 4 KiB of them
+}
+CONNECT_ID = 1
+FINAL_CODES = 3500
+_encode = msgspec.json.Encoder().encode
+_decode = msgspec.json.Decoder(dict[str, Any]).decode
+
+
+class NotLive(RealtimeError):
+    """The node does not hear the broker now; come again."""
+
+    code = "not_live"
+    temporary = True
+
+
+class NodeFull(RealtimeError):
+    """There is no room for one more connection at this node."""
+
+    code = "node_full"
+    temporary = True
+
+
+async def serve(
+    scope: MutableMapping[str, Any],
+    receive: Receive,
+    send: Send,
+    read_body: Callable[[], Awaitable[bytes]],
+) -> Response | None:
+    """Serve one stream until either side ends it; return the answer to one that is refused.
+
+    Args:
+        scope: Of the request.
+        receive: ASGI's, like the next one.
+        send: ditto.
+        read_body: Reads the body of a POST, within limits; raises `RequestError`.
+    """
+    try:
+        wanted = await asked(scope, read_body)
+    except RealtimeError as error:
+        return _refusal(error, STATUSES[error.code][0])
+    hub = wiring.node().running_hub()
+    with hub.place(address_of(scope.get("client"))) as limit:
+        if limit is not None:
+            return _turned_away(limit)
+        try:
+            identity = await identity_of(scope, without_origin=True)
+        except Forbidden as error:
+            return _refusal(error, 403)
+        except DatabaseError as error:
+            logger.error("cannot read whose session it is: %s", ascii(str(error))[:200])
+            return _refusal(NotLive(), 503)
+        return await _Stream(hub, wanted, send).serve(receive, identity)
+
+
+def _turned_away(limit: str) -> Response:
+    if limit == "connections":
+        return _refusal(NodeFull(), 503)
+    most = wiring.limits().connections_per_address
+    return _refusal(LimitExceeded("connections from your address", most), 429)
+
+
+def _refusal(error: RealtimeError, status: int) -> Response:
+    """Return an answer that ends the client's attempts, or with 429 and 503 lets it come again.
+
+    An `EventSource` gives up at each status but 200; a page that wants to come again makes another.
+    """
+    headers = {"Retry-After": "2"} if status in (429, 503) else {}
+    if status == 405:
+        headers["Allow"] = "GET, POST"
+    return Response(status, _encode(error_body(error)) + b"\n", headers)
+
+
+class _Stream:
+    """One stream: the client of a conversation, in the place of a browser."""
+
+    def __init__(self, hub: Hub, asked: Asked, send: Send) -> None:
+        self._hub = hub
+        self._asked = asked
+        self._http_send = send
+        self._places = Places()
+        self._begun: dict[str, Position] = {}
+        self._greeting: dict[str, Any] = {}
+        self._early: list[str] = []
+        self._awaited = {CONNECT_ID, *(CONNECT_ID + n for n, _ in enumerate(asked.channels, 1))}
+        self._ready = asyncio.get_running_loop().create_future()
+        self._is_open = False
+        self._conversation: Conversation | None = None
+
+    async def serve(self, receive: Receive, identity: Any) -> Response | None:
+        task = asyncio.current_task()
+        assert task is not None  # noqa: S101 - ASGI apps run in tasks
+        self._conversation = conversation = self._hub.attach(self._hear, task, None, identity)
+        try:
+            conversation.receive(self._commands())
+            refusal = await self._ready
+            if refusal is not None:
+                return refusal  # type: ignore[no-any-return]
+            await self._open()
+            while not conversation.ended and (await receive())["type"] != "http.disconnect":
+                pass
+        except asyncio.CancelledError:
+            if not conversation.ended:
+                raise
+            task.uncancel()  # by the hub, since this connection is over
+        finally:
+            conversation.end(None)
+        if not self._is_open:
+            return _refusal(NotLive(), 503)
+        await self._http_send({"type": "http.response.body", "body": b"", "more_body": False})
+        return None
+
+    def _commands(self) -> str:
+        """What an SDK says: connect, and subscribe to each channel, in one frame."""
+        token = {"token": self._asked.token} if self._asked.token else {}
+        lines: list[dict[str, Any]] = [{"id": CONNECT_ID, "connect": token}]
+        for number, channel in enumerate(self._asked.channels, CONNECT_ID + 1):
+            lines.append({"id": number, "subscribe": {"channel": channel}})
+        return "\n".join(_encode(line).decode() for line in lines)
+
+    async def _open(self) -> None:
+        """Begin the answer: where the stream stands, what was missed, and what has come by now."""
+        for channel, position in self._begun.items():
+            self._places.begin(channel, position)
+        origin = self._asked.origin
+        headers = {**STREAM_HEADERS}
+        if origin:
+            headers |= {"Access-Control-Allow-Origin": origin, "Vary": "Origin"}
+        await self._http_send(
+            {
+                "type": "http.response.start",
+                "status": 200,
+                "headers": [(k.lower().encode(), v.encode("latin-1")) for k, v in headers.items()],
+            }
+        )
+        retry = random.randint(*RETRY_MS)  # noqa: S311 - spreads load, hides nothing
+        if self._asked.is_raw:
+            parts = [f"retry: {retry}\n", raw_event(_encode({"connect": self._greeting}).decode())]
+        else:
+            parts = [f"retry: {retry}\nid: {self._places.id}\n\n"]
+            gaps = missed(places_of(self._asked.last_id), self._begun)
+            parts += [self._places.written(gap) for gap in gaps]
+        early, self._early = self._early, []
+        parts += self._events(early)
+        self._is_open = True
+        await self._write("".join(parts).encode())
+
+    async def _hear(self, message: Message) -> None:
+        """Take what the hub sends to its client."""
+        if message["type"] == "websocket.close":
+            if not self._ready.done():
+                is_final = int(message.get("code", 0)) >= FINAL_CODES
+                refused = _refusal(Unauthorized("the token is no good"), 401)
+                self._ready.set_result(refused if is_final else _refusal(NotLive(), 503))
+            return  # `serve` ends the answer
+        lines = message["text"].split("\n")
+        if not self._is_open:
+            for line in lines:
+                self._hear_early(line)
+            return
+        await self._write("".join(self._events(lines)).encode())
+        if PING in lines:
+            self._acknowledge()
+
+    def _hear_early(self, line: str) -> None:
+        if line == PING:
+            self._acknowledge()
+            return
+        said = _decode(line)
+        if "id" not in said:
+            self._early.append(line)
+            return
+        self._awaited.discard(said["id"])
+        if "error" in said and not self._ready.done():
+            self._ready.set_result(_refused(said["error"]))
+        if "connect" in said:
+            self._greeting = {**said["connect"], "subs": {}}
+        if "subscribe" in said:
+            channel = self._asked.channels[said["id"] - CONNECT_ID - 1]
+            begun = self._greeting["subs"][channel] = said["subscribe"]
+            if "epoch" in begun:  # it is not there where the server has begun it already
+                self._begun[channel] = Position(begun["epoch"], begun["offset"])
+        if not self._awaited and not self._ready.done():
+            self._ready.set_result(None)
+
+    def _events(self, lines: list[str]) -> list[str]:
+        if self._asked.is_raw:
+            return [raw_event(pushed(line)) for line in lines]
+        written = []
+        for line in lines:
+            if line == PING:
+                written.append(HEARTBEAT.decode())
+            elif (event := event_of(line)) is not None:
+                written.append(self._places.written(event))
+        return written
+
+    async def _write(self, body: bytes) -> None:
+        if body:
+            await self._http_send({"type": "http.response.body", "body": body, "more_body": True})
+
+    def _acknowledge(self) -> None:
+        """Answer a ping for the browser: the server has taken all that was written before it."""
+        conversation = self._conversation
+        if conversation is not None:
+            # Not now: the driver is in the middle of this very write.
+            asyncio.get_running_loop().call_soon(conversation.receive, PONG)
+
+
+def _refused(error: dict[str, Any]) -> Response:
+    """Return the answer where a command was refused: no channel is heard if one is forbidden."""
+    if error.get("temporary"):
+        return _refusal(NotLive(), 503)
+    if error["code"] == TOKEN_EXPIRED.code:
+        return _refusal(Unauthorized("the token has expired"), 401)
+    return _refusal(Forbidden(), 403)

@@ -1,0 +1,114 @@
+"""What a request for an event stream asks for."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, MutableMapping, Sequence
+from typing import Any, NamedTuple
+from urllib.parse import parse_qs
+
+import msgspec
+
+from realtime import wiring
+from realtime.api.head import MethodNotAllowed, TokenInUrl
+from realtime.errors import InvalidData, InvalidName
+from realtime.names import checked_channel
+from realtime.query import has_secret
+
+PATH, RAW_PATH = "/connection/sse", "/connection/uni_sse"
+PATHS = (PATH, RAW_PATH)
+IN_URL = "a token in the URL is logged on its way: POST it to /connection/uni_sse"
+
+Scope = MutableMapping[str, Any]
+
+
+class Asked(NamedTuple):
+    """What a request asks for."""
+
+    channels: list[str]
+    last_id: str
+    origin: str
+    token: str = ""
+    is_raw: bool = False
+    """Whether it wants the pushes of the wire protocol as they are."""
+
+
+class _Wanted(msgspec.Struct):
+    """A connect command of Centrifugo's; it may have more fields, which mean nothing here."""
+
+    token: str = ""
+    subs: dict[str, Any] = {}
+
+
+async def asked(scope: Scope, read_body: Callable[[], Awaitable[bytes]]) -> Asked:
+    """Read a request.
+
+    Args:
+        scope: ASGI's.
+        read_body: Reads the body of a POST, within limits; raises `RequestError`.
+
+    Raises:
+        RequestError: It cannot be had, whoever asks.
+    """
+    is_raw = scope["path"] == RAW_PATH
+    if scope["method"] not in (("GET", "POST") if is_raw else ("GET",)):
+        raise MethodNotAllowed("send a GET")
+    if has_secret(scope["query_string"].decode("latin-1")):
+        raise TokenInUrl(IN_URL)
+    return await _raw(scope, read_body) if is_raw else _plain(scope)
+
+
+def _plain(scope: Scope) -> Asked:
+    """Read the request.
+
+    Raises:
+        InvalidName: It names no channel, or one that cannot be.
+        InvalidData: It names too many.
+    """
+    channels = _channels(_query(scope).get("channel", []))
+    if not channels:
+        raise InvalidName("channel", None, "name it in the query: ?channel=public:news")
+    return Asked(channels, _header(scope, b"last-event-id"), _header(scope, b"origin"))
+
+
+async def _raw(scope: Scope, read_body: Callable[[], Awaitable[bytes]]) -> Asked:
+    """Read the request for an unidirectional stream of Centrifugo's.
+
+    Raises:
+        TokenInUrl: A token stands in its address.
+        InvalidData: That is no connect command.
+        InvalidName: It names a channel that cannot be.
+        RequestError: Its body does not come, or is too large.
+    """
+    in_url = scope["method"] == "GET"
+    text = (_query(scope).get("cf_connect") or ["{}"])[0] if in_url else await read_body()
+    try:
+        wanted = msgspec.json.decode(text or "{}", type=_Wanted)
+    except (msgspec.MsgspecError, UnicodeError, RecursionError) as error:
+        field = "cf_connect" if in_url else "body"
+        raise InvalidData(f"is no connect command: {error}"[:200], field=field) from error
+    if in_url and wanted.token:
+        raise TokenInUrl(IN_URL)
+    channels = _channels(list(wanted.subs))
+    return Asked(channels, "", _header(scope, b"origin"), wanted.token, is_raw=True)
+
+
+def _query(scope: Scope) -> dict[str, list[str]]:
+    try:
+        return parse_qs(scope["query_string"].decode("latin-1"), max_num_fields=1024)
+    except ValueError as error:
+        raise InvalidData("has too many fields", field="query") from error
+
+
+def _channels(names: Sequence[str]) -> list[str]:
+    channels = list(dict.fromkeys(map(checked_channel, names)))
+    most = wiring.limits().channels_per_connection
+    if len(channels) > most:
+        raise InvalidData(f"at most {most} channels", field="channel")
+    return channels
+
+
+def _header(scope: Scope, wanted: bytes) -> str:
+    for name, value in scope["headers"]:
+        if name == wanted:
+            return str(value.decode("latin-1"))
+    return ""

@@ -1,0 +1,367 @@
+"""`GET /connection/sse` over real servers: with httpx, and with a browser's own EventSource."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.conftest import CHROMIUM
+from tests.support.database import manage, migrate
+from tests.support.eventually import eventually
+from tests.support.losing import publish_while_cut
+from tests.support.pages import SERVICE, chromium
+from tests.support.redis_server import RedisServer
+from tests.support.service import DEPLOYED, Service
+from tests.support.tokens import token
+
+Serve = Callable[..., Service]
+ENDPOINT = "tests.asgi_endpoint:application"
+
+
+@pytest.fixture(scope="module", params=["uvicorn", "daphne", DEPLOYED])
+def service(redis_server: RedisServer, request: pytest.FixtureRequest) -> Iterator[Service]:
+    app = {} if request.param == DEPLOYED else {"app": ENDPOINT}
+    running = Service(redis_server.url, request.param, **app).start()
+    yield running
+    assert "Traceback" not in running.log
+    running.stop()
+
+
+class Stream:
+    """An open stream, event by event."""
+
+    def __init__(self, response: httpx.Response) -> None:
+        self.response = response
+        self._lines = response.aiter_lines()
+        self.retry = 0
+        self.comments = 0
+        self.last_id = ""
+
+    async def next(self, seconds: float = 5) -> tuple[str, Any, str]:
+        """Return name, data and id of the next event."""
+        async with asyncio.timeout(seconds):
+            return await self._next()
+
+    async def _next(self) -> tuple[str, Any, str]:
+        name, data = "message", []
+        async for line in self._lines:
+            field, _, value = line.partition(":")
+            value = value.removeprefix(" ")
+            if field == "event":
+                name = value
+            elif field == "data":
+                data.append(value)
+            elif field == "id":
+                self.last_id = value
+            elif field == "retry":
+                self.retry = int(value)
+            elif line and not field:
+                self.comments += 1
+            if not line and data:
+                return name, _read("\n".join(data)), self.last_id
+        raise EOFError
+
+    async def until(self, name: str) -> tuple[str, Any, str]:
+        while (event := await self.next())[0] != name:
+            pass
+        return event
+
+
+def _read(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
+
+
+@asynccontextmanager
+async def streaming(service: Service, *channels: str, **headers: str) -> AsyncIterator[Stream]:
+    query = [("channel", channel) for channel in channels]
+    async with (
+        httpx.AsyncClient(timeout=10) as client,
+        client.stream(
+            "GET", f"{service.http}/connection/sse", params=query, headers=headers
+        ) as got,
+    ):
+        yield Stream(got)
+
+
+async def publish(service: Service, channel: str, data: Any, **fields: Any) -> dict[str, Any]:
+    return await asyncio.to_thread(service.publish, channel, data, **fields)
+
+
+async def test_what_is_published_is_an_event(service: Service) -> None:
+    async with streaming(service, "public:a", "public:b") as stream:
+        headers = stream.response.headers
+        assert stream.response.status_code == 200
+        assert headers["content-type"] == "text/event-stream; charset=utf-8"
+        assert headers["cache-control"] == "no-store"
+        assert headers["x-accel-buffering"] == "no"
+        await stream.until("realtime.state")
+        assert 500 <= stream.retry <= 3000
+        first = await publish(service, "public:a", {"n": 1}, event="order.shipped")
+        assert first["nodes"] == 1
+        name, data, last_id = await stream.next()
+        assert (name, data) == ("order.shipped", {"n": 1})
+        assert f"{first['epoch']}/{first['offset']}/public:a" in last_id.split("&")
+        await publish(service, "public:b", "<b>html</b>\n<i>too</i>")
+        name, data, last_id = await stream.next()
+        assert (name, data) == ("message", "<b>html</b>\n<i>too</i>")
+        assert len(last_id.split("&")) == 2
+
+    async def nobody() -> bool:
+        return (await publish(service, "public:a", 1))["nodes"] == 0
+
+    await eventually(nobody)
+
+
+async def test_who_comes_back_is_told_exactly_what_was_missed(service: Service) -> None:
+    async with streaming(service, "public:c") as stream:
+        await stream.until("realtime.state")
+        await publish(service, "public:c", 1)
+        _, _, last_id = await stream.next()
+    for n in (2, 3, 4):
+        missed = await publish(service, "public:c", n)
+    async with streaming(service, "public:c", **{"Last-Event-ID": last_id}) as stream:
+        _, gap, now = await stream.until("realtime.gap")
+        assert gap["channel"] == "public:c"
+        assert (gap["epoch"], gap["to"]) == (missed["epoch"], missed["offset"])
+        assert gap["to"] - gap["from"] == 2
+        assert gap["reason"] == "reconnect"
+        await publish(service, "public:c", 5)
+        assert (await stream.until("message"))[1] == 5
+    async with streaming(service, "public:c", **{"Last-Event-ID": now}) as stream:
+        _, gap, _ = await stream.until("realtime.gap")
+        assert gap["from"] == gap["to"] == missed["offset"] + 1
+
+
+async def test_a_gap_in_the_middle_is_an_event(service: Service, redis_server: RedisServer) -> None:
+    async with streaming(service, "public:d") as stream:
+        await stream.until("realtime.state")
+        await asyncio.to_thread(publish_while_cut, redis_server, "public:d", 3)
+        _, gap, last_id = await stream.until("realtime.gap")
+        assert gap["to"] - gap["from"] == 2
+        assert last_id.split("/")[1] == str(gap["to"])
+
+
+@pytest.mark.parametrize(
+    ("query", "status", "reason"),
+    [
+        ("", 400, "invalid_channel"),
+        ("?channel=", 400, "invalid_channel"),
+        ("?channel=a%0Ab", 400, "invalid_channel"),
+        ("?channel=closed", 403, "forbidden"),
+        ("?channel=public:a&channel=closed", 403, "forbidden"),
+        ("?channel=nowhere:a", 403, "forbidden"),
+        ("?channel=user:%2342", 403, "forbidden"),
+        ("?" + "&".join(f"channel=public:{n}" for n in range(129)), 400, "invalid_data"),
+        ("?channel=public:a&token=x", 400, "token_in_url"),
+    ],
+)
+async def test_what_cannot_be_heard_is_refused(
+    service: Service, query: str, status: int, reason: str
+) -> None:
+    answer = await asyncio.to_thread(httpx.get, f"{service.http}/connection/sse{query}")
+    assert (answer.status_code, answer.json()["error"]["reason"]) == (status, reason)
+
+
+async def test_other_methods_and_pages_of_other_sites(service: Service) -> None:
+    url = f"{service.http}/connection/sse?channel=public:a"
+    assert (await asyncio.to_thread(httpx.post, url)).status_code == 405
+    foreign = {"Origin": "https://evil.example"}
+    answer = await asyncio.to_thread(lambda: httpx.get(url, headers=foreign))
+    assert answer.status_code == 403
+    assert "access-control-allow-origin" not in answer.headers
+
+
+async def test_a_page_that_may_connect_may_read(redis_server: RedisServer, serve: Serve) -> None:
+    service = await asyncio.to_thread(serve, redis_server.url, app=ENDPOINT)
+    origin = "https://app.example.com"
+    async with streaming(service, "public:a", Origin=origin) as stream:
+        assert stream.response.headers["access-control-allow-origin"] == origin
+        assert stream.response.headers["vary"] == "Origin"
+
+
+async def test_a_quiet_stream_is_kept_open(redis_server: RedisServer, serve: Serve) -> None:
+    service = await asyncio.to_thread(serve, redis_server.url, app=ENDPOINT, TEST_PING_SECONDS="1")
+    async with streaming(service, "public:q") as stream:
+        await stream.until("realtime.state")
+        waiting = asyncio.create_task(stream.next(seconds=30))
+        await eventually(lambda: stream.comments >= 3, seconds=10)
+        await publish(service, "public:q", "still here")
+        assert (await waiting)[1] == "still here"
+
+
+async def test_a_node_that_leaves_ends_its_streams(redis_server: RedisServer, serve: Serve) -> None:
+    service = await asyncio.to_thread(serve, redis_server.url, DEPLOYED)
+    async with streaming(service, "public:l") as stream:
+        await stream.until("realtime.state")
+        service.terminate()
+        with pytest.raises(EOFError):
+            await stream.until("never")
+    await asyncio.to_thread(service.wait, 15)
+    assert "Traceback" not in service.log
+    assert "without completing response" not in service.log
+
+
+async def test_a_reader_that_stops_costs_a_bounded_amount_and_is_told(
+    redis_server: RedisServer, serve: Serve
+) -> None:
+    service = await asyncio.to_thread(serve, redis_server.url, DEPLOYED)
+    reader, writer = await asyncio.open_connection("127.0.0.1", service.port, limit=2**16)
+    writer.write(b"GET /connection/sse?channel=public:s HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
+    assert b"200" in await reader.readline()
+    writer.transport.pause_reading()
+    for _ in range(150):
+        await publish(service, "public:s", "x" * 60_000)
+    writer.transport.resume_reading()
+    heard = b""
+    async with asyncio.timeout(20):
+        while b"realtime.gap" not in heard:
+            heard = heard[-100:] + await reader.read(2**16)
+    writer.close()
+
+
+@pytest.mark.browser
+async def test_a_browsers_own_event_source(redis_server: RedisServer, serve: Serve) -> None:
+    service = await asyncio.to_thread(serve, redis_server.url, **SERVICE)
+    async with chromium(str(CHROMIUM)) as browser:
+        page = await (await browser.new_context()).new_page()
+        await page.goto(f"{service.http}/chat/")
+        await page.evaluate(
+            """() => {
+                window.heard = [];
+                const source = new EventSource("/connection/sse?channel=public:es");
+                for (const name of ["message", "order.shipped", "realtime.gap"])
+                    source.addEventListener(name, (e) => heard.push([name, e.data, e.lastEventId]));
+                return new Promise((resolve) => source.addEventListener("open", resolve));
+            }"""
+        )
+        await publish(service, "public:es", {"n": 1}, event="order.shipped")
+        await page.wait_for_function("heard.length === 1")
+        await asyncio.to_thread(service.stop)
+        with redis_server.client() as client:
+            assert client.ping()
+        await asyncio.to_thread(service.start)
+
+        async def is_back() -> bool:
+            return (await publish(service, "public:es", "again"))["nodes"] == 1
+
+        await eventually(is_back, seconds=20)
+        await page.wait_for_function("heard.some(([name, data]) => data === 'again')")
+        heard = await page.evaluate("heard")
+    assert heard[0][:2] == ["order.shipped", '{"n":1}']
+    gaps = [json.loads(data) for name, data, _ in heard if name == "realtime.gap"]
+    offsets = [int(last_id.split("/")[1]) for name, _, last_id in heard if name == "message"]
+    missed = {n for gap in gaps for n in range(gap["from"], gap["to"] + 1)}
+    assert missed | set(offsets) | {int(heard[0][2].split("/")[1])} == set(
+        range(int(heard[0][2].split("/")[1]), max(offsets) + 1)
+    ), "received and announced together are everything"
+
+
+# --- Centrifugo's own, for clients that only listen ---
+
+
+@asynccontextmanager
+async def raw(service: Service, wanted: Any, *, post: bool = False) -> AsyncIterator[Stream]:
+    url, text = f"{service.http}/connection/uni_sse", json.dumps(wanted)
+    how = {"content": text} if post else {"params": {"cf_connect": text}}
+    async with (
+        httpx.AsyncClient(timeout=10) as client,
+        client.stream("POST" if post else "GET", url, **how) as got,
+    ):
+        yield Stream(got)
+
+
+async def pushed_to(stream: Stream, kind: str) -> Any:
+    """Return the next push of a kind; none of them has a name or an id."""
+    while True:
+        name, data, last_id = await stream.next()
+        assert (name, last_id) == ("message", "")
+        if kind in data:
+            return data
+
+
+@pytest.mark.parametrize("post", [False, True])
+async def test_a_unidirectional_client_hears_pushes(service: Service, post: bool) -> None:
+    async with raw(service, {"subs": {"public:u": {}}, "name": "js"}, post=post) as stream:
+        assert stream.response.headers["content-type"].startswith("text/event-stream")
+        first = (await stream.next())[1]["connect"]
+        assert first["client"]
+        assert first["subs"]["public:u"]["positioned"] is True
+        receipt = await publish(service, "public:u", {"n": 1}, event="e")
+        push = await pushed_to(stream, "pub")
+        assert push["channel"] == "public:u"
+        assert push["pub"]["data"] == {"n": 1}
+        assert push["pub"]["tags"] == {"event": "e"}
+        assert push["pub"]["offset"] == receipt["offset"]
+
+
+async def test_it_shows_its_token_in_the_body(redis_server: RedisServer, serve: Serve) -> None:
+    service = await asyncio.to_thread(serve, redis_server.url, app=ENDPOINT)
+    async with raw(service, {"token": token("42"), "subs": {"news#42": {}}}, post=True) as stream:
+        connect = (await stream.next())[1]["connect"]
+        assert connect["expires"] is True
+        assert list(connect["subs"]) == ["news#42"]
+        assert (await pushed_to(stream, "subscribe"))["channel"] == "user:#42"
+        await publish(service, "user:#42", "mine")
+        assert (await pushed_to(stream, "pub"))["pub"]["data"] == "mine"
+
+
+@pytest.mark.parametrize(
+    ("wanted", "post", "status", "reason"),
+    [
+        ({"token": "x", "subs": {}}, False, 400, "token_in_url"),
+        ({"token": "x", "subs": {}}, True, 401, "unauthorized"),
+        ({"subs": {"closed": {}}}, True, 403, "forbidden"),
+        ({"subs": {"a b": {}}}, True, 400, "invalid_channel"),
+        ({"subs": ["a"]}, True, 400, "invalid_data"),
+        ([], False, 400, "invalid_data"),
+        ({"subs": {"x" * 90_000: {}}}, True, 413, "too_large"),
+    ],
+)
+async def test_what_a_unidirectional_client_cannot_have(
+    service: Service, wanted: Any, post: bool, status: int, reason: str
+) -> None:
+    async with raw(service, wanted, post=post) as stream:
+        body = json.loads(await stream.response.aread())
+    assert (stream.response.status_code, body["error"]["reason"]) == (status, reason)
+
+
+# --- by the session of a page ---
+
+
+async def test_the_session_of_a_page_says_who_listens(
+    redis_server: RedisServer, serve: Serve, tmp_path: Path
+) -> None:
+    url = migrate(f"sqlite:///{tmp_path}/db.sqlite3")
+    user = "from django.contrib.auth.models import User; User.objects.create_user"
+    manage(url, "shell", "-c", f"{user}('ada', password='a password')")
+    service = await asyncio.to_thread(
+        serve, redis_server.url, DEPLOYED, DATABASE_URL=url, HTTPS="0"
+    )
+    async with httpx.AsyncClient(base_url=service.http, timeout=10) as client:
+        page = (await client.get("/login/")).text
+        [csrf] = re.findall(r'name="csrfmiddlewaretoken" value="(\w+)"', page)
+        fields = {"username": "ada", "password": "a password", "csrfmiddlewaretoken": csrf}
+        assert (await client.post("/login/", data=fields)).status_code == 302
+        own = {"channel": "news#1"}
+        async with client.stream("GET", "/connection/sse", params=own) as response:
+            stream = Stream(response)
+            assert (await stream.until("realtime.subscribed"))[1] == {"channel": "user:#1"}
+            await publish(service, "user:#1", "for ada")
+            assert (await stream.until("message"))[1] == "for ada"
+            await publish(service, "news#1", "too")
+            assert (await stream.until("message"))[1] == "too"
+        evil = {"Origin": "https://evil.example"}
+        assert (await client.get("/connection/sse", params=own, headers=evil)).status_code == 403
+        client.cookies.clear()
+        assert (await client.get("/connection/sse", params=own)).status_code == 403
