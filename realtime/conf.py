@@ -67,6 +67,8 @@ class Settings:
     """What a client has to show another token when one has expired. Centrifugo 25."""
     authorizer: str = ""
     """Dotted path of your function ``(identity, channel, action) -> bool``, sync or async."""
+    rpc: str = ""
+    """Dotted path of your function ``(identity, method, data) -> JSON value``, sync or async."""
     user_info: str = ""
     """Dotted path of your function ``(user) -> JSON value``: what others are shown of a user."""
     personal_namespace: str = "user"
@@ -260,6 +262,7 @@ _TEXTS: dict[str, tuple[Callable[[str], Any], str]] = {
     ),
     "token_audience": (lambda text: True, ""),
     "authorizer": (_is_importable, "must be the dotted path of a function that can be imported"),
+    "rpc": (_is_importable, "must be the dotted path of a function that can be imported"),
     "user_info": (_is_importable, "must be the dotted path of a function that can be imported"),
     "public_url": (_is_http_url, "must be an address such as https://notify.example.com"),
     "personal_namespace": (is_namespace, "must be a name out of a-z 0-9 _ -"),

@@ -19,6 +19,7 @@ from realtime.codes import (
     EXPIRED,
     INVALID_TOKEN,
     LIMIT_EXCEEDED,
+    METHOD_NOT_FOUND,
     PERMISSION_DENIED,
     TOKEN_EXPIRED,
     UNAUTHORIZED,
@@ -31,8 +32,10 @@ from realtime.names import users_of
 from realtime.namespaces import Namespace, Namespaces
 from realtime.protocols import (
     BadFrame,
+    Call,
     Command,
     Connect,
+    History,
     Ping,
     Pong,
     Publish,
@@ -111,13 +114,31 @@ class Say:
     """Whether it is refused whatever the host says: there is no such namespace."""
 
 
+class Where(NamedTuple):
+    """Reply with where a channel stands that the client listens to."""
+
+    id: int
+    channel: str
+
+
+@dataclass(slots=True, eq=False)
+class Ask:
+    """Let the host answer, then reply with that; without an id, with nothing."""
+
+    id: int
+    method: str
+    data: object
+    size: int
+    """Bytes of the data."""
+
+
 class End(NamedTuple):
     """Close the connection."""
 
     close: Close
 
 
-Decision = Greet | Reply | Join | Renew | Leave | Say | End
+Decision = Greet | Reply | Join | Renew | Leave | Say | Where | Ask | End
 
 
 class Connection:
@@ -128,6 +149,7 @@ class Connection:
         "_channels_limit",
         "_greeting",
         "_has_authorizer",
+        "_has_rpc",
         "_is_refused",
         "_namespaces",
         "_protocol",
@@ -151,6 +173,7 @@ class Connection:
         channels_limit: int,
         identity: Identity = ANONYMOUS,
         has_authorizer: bool = False,
+        has_rpc: bool = False,
     ) -> None:
         """Start as new.
 
@@ -165,6 +188,7 @@ class Connection:
             channels_limit: How many channels it may listen to.
             identity: Whom the transport knows it to be; a token in its `Connect` says it anew.
             has_authorizer: Whether there is somebody to ask where no rule of ours applies.
+            has_rpc: Whether the host answers what clients ask it.
         """
         self._protocol = protocol
         self._namespaces = namespaces
@@ -174,6 +198,7 @@ class Connection:
         self._wall_seconds = wall_seconds
         self.identity = identity
         self._has_authorizer = has_authorizer
+        self._has_rpc = has_rpc
         self._is_refused = False  # for now: its token has expired
         self._channels: dict[str, Join] = {}
         self._strikes = 0
@@ -201,6 +226,12 @@ class Connection:
                 return self._refresh(command)
             case SubRefresh():
                 return self._sub_refresh(command)
+            case History():
+                if command.channel not in self._channels:
+                    return self._refuse(command.id, PERMISSION_DENIED)
+                return Where(command.id, command.channel)
+            case Call():
+                return self._call(command)
             case Ping():
                 return Reply(self._protocol.done(command))
         return self._refuse(command.id, command.refusal)
@@ -364,6 +395,15 @@ class Connection:
         # The publication has the data now; while it waits, it should not be here twice.
         said = command._replace(data=b"")
         return Say(said, publication, must_ask=is_void or allowed is None, is_void=is_void)
+
+    def _call(self, command: Call) -> Decision | None:
+        if not self._has_rpc:
+            return self._refuse(command.id, METHOD_NOT_FOUND) if command.id else None
+        try:
+            data = decoded(command.data)
+        except RequestError as error:
+            return self._refuse(command.id, BAD_COMMAND._replace(message=str(error)))
+        return Ask(command.id, command.method, data, len(command.data))
 
     def _client_info(self) -> bytes:
         return client_info(self.identity.user, self.client, self.identity.info)

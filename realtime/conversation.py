@@ -12,7 +12,7 @@ import logging
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterator
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from realtime.codes import (
     BAD_COMMAND,
@@ -29,15 +29,27 @@ from realtime.codes import (
     Close,
     Refusal,
 )
-from realtime.connection import Connection, Decision, End, Greet, Join, Leave, Renew, Reply, Say
+from realtime.connection import (
+    Ask,
+    Connection,
+    Decision,
+    End,
+    Greet,
+    Join,
+    Leave,
+    Renew,
+    Reply,
+    Say,
+    Where,
+)
 from realtime.driver import Driver
-from realtime.errors import BrokerError, OutcomeUnknown, RequestError
+from realtime.errors import BrokerError, Forbidden, OutcomeUnknown, RequestError
 from realtime.fanout import Listener
 from realtime.identity import Identity
 from realtime.limits import Throttle
 from realtime.protocols import BadFrame, Command, Pong, WireProtocol
 from realtime.protocols import Publish as PublishCommand
-from realtime.publication import Publication, Receipt
+from realtime.publication import Publication, Receipt, encoded
 from realtime.registry import Channel
 
 if TYPE_CHECKING:
@@ -51,18 +63,23 @@ WAITING_BYTES = 256 * 1024
 """Of what they publish; 256 publications of 64 KiB would be 16 MiB for each hostile client."""
 AUTHORIZE_SECONDS = 5.0
 """How long the host may take to decide."""
+RPC_SECONDS = 10.0
+"""How long the host may take to answer."""
 LIVE_SECONDS = 2.0
 """How long a subscribe waits for the broker; then it is refused as temporary: SDKs come again."""
 
 Publish = Callable[[Publication], Awaitable[Receipt]]
 Authorize = Callable[[Identity, str, str], Awaitable[bool]]
 """Whether somebody may "subscribe" or "publish" on a channel."""
+Rpc = Callable[[Identity, str, object], Awaitable[object]]
+"""What the host answers to a method and its data, any JSON values."""
 
 
 class Conversation:
     """One connection on the hub's side, from accept to end."""
 
     __slots__ = (
+        "_answering",
         "_asked",
         "_connection",
         "_ends",
@@ -94,6 +111,7 @@ class Conversation:
         self._timers: dict[Join, asyncio.TimerHandle] = {}
         self._listeners: dict[str, tuple[Channel[Listener], Listener]] = {}
         self._publishing: asyncio.Task[Refusal | None] | None = None
+        self._answering: asyncio.Task[str] | None = None
         self._room: asyncio.Future[None] | None = None
         self._asked: dict[Join, asyncio.Task[bool]] | None = None  # None: the host is asked nothing
         self._throttle: Throttle | None = None  # None: it has not said anything yet
@@ -140,8 +158,9 @@ class Conversation:
     def release(self) -> None:
         """Give back all that this conversation holds; the driver calls it once, when it ends."""
         self._todo = None
-        if self._publishing is not None:
-            self._publishing.cancel()
+        for working in (self._publishing, self._answering):
+            if working is not None:
+                working.cancel()
         for task in (self._asked or {}).values():
             task.cancel()
         for join in list(self._wanted):
@@ -236,6 +255,10 @@ class Conversation:
                 return self._join(decision)
             case Say():
                 return self._say(decision)
+            case Ask():
+                return self._ask_host(decision)
+            case Where():
+                self._tell_where(decision)
             case Leave():
                 self._leave(decision.channel)
                 self.driver.say(decision.text)
@@ -300,7 +323,7 @@ class Conversation:
         self._asked[join] = task
         task.add_done_callback(self._decided)
 
-    def _decided(self, task: asyncio.Task[bool]) -> None:
+    def _decided(self, task: asyncio.Task[Any]) -> None:
         if not task.cancelled():
             task.exception()  # or asyncio would complain when the client has gone meanwhile
         self._advance()
@@ -482,6 +505,40 @@ class Conversation:
             task.cancel()
         return _refusal(task)
 
+    def _ask_host(self, ask: Ask) -> bool:
+        """Let the host answer; one at a time, like publishing."""
+        if self._answering is None:
+            self._answering = asyncio.get_running_loop().create_task(self._answered(ask))
+            self._answering.add_done_callback(self._decided)
+            return False
+        if not self._answering.done():
+            return False
+        task, self._answering = self._answering, None
+        if not ask.id:
+            _answer_of(task)  # nobody waits for it; what went wrong is told all the same
+            return True
+        answer = _answer_of(task)
+        if isinstance(answer, Refusal):
+            self.driver.say(self._protocol.refused(ask.id, answer))
+        else:
+            self.driver.say(self._protocol.answered(ask.id, answer))
+        return True
+
+    async def _answered(self, ask: Ask) -> str:
+        async with asyncio.timeout(RPC_SECONDS):
+            answer = await self._hub.rpc(self._connection.identity, ask.method, ask.data)
+        try:
+            return encoded(answer).decode()
+        except RequestError as error:
+            raise TypeError(f"it returned what cannot be sent: {error}") from error
+
+    def _tell_where(self, where: Where) -> None:
+        channel, _ = self._listeners.get(where.channel, (None, None))
+        if channel is None:  # it has been left, or could not be joined
+            self.driver.say(self._protocol.refused(where.id, PERMISSION_DENIED))
+            return
+        self.driver.say(self._protocol.stands(where.id, channel.position))
+
     def _said(self, task: asyncio.Task[Refusal | None]) -> None:
         if task.cancelled():
             return
@@ -500,5 +557,20 @@ def _refusal(task: asyncio.Task[bool]) -> Refusal | None:
     return INTERNAL_ERROR
 
 
+def _answer_of(task: asyncio.Task[str]) -> str | Refusal:
+    """Return what the host has answered, or why there is no answer."""
+    error = task.exception()
+    if error is None:
+        return task.result()
+    if isinstance(error, Forbidden):
+        return PERMISSION_DENIED
+    if isinstance(error, RequestError):
+        return BAD_COMMAND._replace(message=str(error))
+    logger.error("REALTIME_RPC failed: the client gets an error", exc_info=error)
+    return INTERNAL_ERROR
+
+
 def _bytes_of(decision: Decision) -> int:
+    if isinstance(decision, Ask):
+        return decision.size
     return len(decision.publication.body) if isinstance(decision, Say) else 0

@@ -23,7 +23,7 @@ from realtime import __version__
 from realtime.brokers import ALL_NODES, Broker, Message, Subscribed, Subscription
 from realtime.codes import SHUTDOWN
 from realtime.connection import Connection
-from realtime.conversation import Authorize, Conversation, Publish
+from realtime.conversation import Authorize, Conversation, Publish, Rpc
 from realtime.driver import Driver, Send, Wire
 from realtime.envelope import opened
 from realtime.errors import BrokerError, BrokerUnavailable, EnvelopeError
@@ -73,6 +73,7 @@ class Hub:
         grace_seconds: int = GRACE_SECONDS,
         authorize: Authorize | None = None,
         entitled: Entitled | None = None,
+        rpc: Rpc | None = None,
     ) -> None:
         """Make a hub that does nothing yet.
 
@@ -88,6 +89,7 @@ class Hub:
             grace_seconds: What a client has to show another token when one has expired.
             authorize: Asked where no rule of ours says yes or no.
             entitled: Asked now and then who of the clients may still be here.
+            rpc: Answers what clients ask the host.
         """
         self.limits = limits
         self.crowd = Crowd(limits)
@@ -128,6 +130,8 @@ class Hub:
         self.grace_seconds = grace_seconds
         self._has_authorizer = authorize is not None
         self.authorize: Authorize = authorize or _nobody_may
+        self._has_rpc = rpc is not None
+        self.rpc: Rpc = rpc or _no_answer
         self.publish = publish
         self.registry: Registry[Listener] = Registry()
         self.fanout = Fanout(self._protocol)
@@ -236,6 +240,7 @@ class Hub:
             wall_seconds=time.time,
             identity=identity,
             has_authorizer=self._has_authorizer,
+            has_rpc=self._has_rpc,
             channels_limit=self.limits.channels_per_connection,
         )
         driver = Driver(
@@ -540,6 +545,11 @@ def _backoff_seconds(failures: int) -> float:
 async def _nobody_may(identity: Identity, channel: str, action: str) -> bool:
     """Stand in for the authorizer of a host that has none."""
     return False
+
+
+async def _no_answer(identity: Identity, method: str, data: object) -> object:
+    """Stand in for a host that answers nothing."""
+    return None
 
 
 def _nothing() -> None:

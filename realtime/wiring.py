@@ -27,7 +27,7 @@ from realtime.brokers.redis_queue import RedisQueue
 from realtime.brokers.redis_sync import SyncRedisBroker
 from realtime.conf import PREFIX, ImproperSetting, Settings
 from realtime.control import Command, sealed
-from realtime.conversation import Authorize
+from realtime.conversation import Authorize, Rpc
 from realtime.description import Describe
 from realtime.errors import ConfigurationError
 from realtime.fallbacks import registered
@@ -96,16 +96,25 @@ def authorizer() -> Authorize | None:
 
 
 @cache
+def rpc() -> Rpc | None:
+    """Return what answers clients, made async; a sync one may use the database."""
+    # It may take long, and must not hold up other clients.
+    return _made_async(settings().rpc, in_one_thread=False)  # type: ignore[no-any-return]
+
+
+@cache
 def user_info() -> Describe | None:
     """Return what tells others about a user, made async; a sync one may use the database."""
     return _made_async(settings().user_info)  # type: ignore[no-any-return]
 
 
-def _made_async(path: str) -> Any:
+def _made_async(path: str, *, in_one_thread: bool = True) -> Any:
     if not path:
         return None
     function = import_string(path)
-    return function if iscoroutinefunction(function) else database_sync_to_async(function)
+    if iscoroutinefunction(function):
+        return function
+    return database_sync_to_async(function, thread_sensitive=in_one_thread)
 
 
 @cache
@@ -230,6 +239,7 @@ class Node:
             grace_seconds=settings().token_grace_seconds,
             authorize=authorizer(),
             entitled=entitled(),
+            rpc=rpc(),
         )
 
     def running_hub(self) -> Hub:
@@ -308,6 +318,7 @@ _CACHED: tuple[Callable[..., Any], ...] = (
     namespaces,
     tokens,
     authorizer,
+    rpc,
     user_info,
     limits,
     fallbacks,

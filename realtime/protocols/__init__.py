@@ -61,6 +61,24 @@ class SubRefresh(NamedTuple):
     token: str
 
 
+class History(NamedTuple):
+    """The client asks where a channel stands, and for no publications: there are none."""
+
+    id: int
+    channel: str
+
+
+class Call(NamedTuple):
+    """The client asks the host something; ``data`` is a JSON value, still encoded.
+
+    Without an id it only says it, and gets no answer.
+    """
+
+    id: int
+    method: str
+    data: bytes
+
+
 class Ping(NamedTuple):
     """The client asks for a sign of life."""
 
@@ -78,7 +96,19 @@ class Refused(NamedTuple):
     refusal: Refusal
 
 
-Command = Connect | Subscribe | Unsubscribe | Publish | Refresh | SubRefresh | Ping | Pong | Refused
+Command = (
+    Connect
+    | Subscribe
+    | Unsubscribe
+    | Publish
+    | Refresh
+    | SubRefresh
+    | History
+    | Call
+    | Ping
+    | Pong
+    | Refused
+)
 
 
 @dataclass(slots=True)
@@ -138,6 +168,12 @@ class WireProtocol(Protocol):
 
     def done(self, command: Command) -> str:
         """Return the reply to a command that has no answer of its own."""
+
+    def stands(self, command_id: int, position: Position) -> str:
+        """Return the reply to `History`."""
+
+    def answered(self, command_id: int, data: str) -> str:
+        """Return the reply to `Call`; ``data`` is compact JSON on one line."""
 
     def refused(self, command_id: int, refusal: Refusal) -> str:
         """Return the reply that says no."""

@@ -25,8 +25,10 @@ from realtime.gaps import Gap, Position
 from realtime.names import checked_channel
 from realtime.protocols import (
     BadFrame,
+    Call,
     Command,
     Connect,
+    History,
     Ping,
     Pong,
     Publish,
@@ -60,6 +62,17 @@ class _Said(msgspec.Struct):
     data: msgspec.Raw
 
 
+class _Asked(msgspec.Struct):
+    data: msgspec.Raw = msgspec.Raw(b"null")
+    method: str = ""
+
+
+class _Wanted(msgspec.Struct):
+    channel: str
+    limit: int = 0
+    since: Any = None
+
+
 class _Anything(msgspec.Struct):
     """Arguments that we do not need; SDKs send what newer servers know."""
 
@@ -73,7 +86,9 @@ class _Line(msgspec.Struct):
     refresh: _Shown | None = None
     sub_refresh: _OnChannel | None = None
     ping: _Anything | None = None
-    history: _Anything | None = None
+    history: _Wanted | None = None
+    rpc: _Asked | None = None
+    send: _Asked | None = None
 
 
 _ID_FIRST = re.compile(r'\{"id":([1-9][0-9]{0,9}),')
@@ -112,6 +127,8 @@ def _command(line: str) -> Command:
         parsed = _read_line(line)
     except (msgspec.MsgspecError, UnicodeError, RecursionError):
         return _wrong_arguments(line)
+    if parsed.send is not None and parsed.id == 0:
+        return Call(0, "", bytes(parsed.send.data))
     if not _is_id(parsed.id):
         raise BadFrame(NO_ID)
     try:
@@ -137,8 +154,17 @@ def _known(line: _Line) -> Command | None:
     if line.ping is not None:
         return Ping(line.id)
     if line.history is not None:
-        return Refused(line.id, NOT_AVAILABLE)
+        return _history(line.id, line.history)
+    if line.rpc is not None:
+        return Call(line.id, line.rpc.method, bytes(line.rpc.data))
     return None
+
+
+def _history(command_id: int, wanted: _Wanted) -> Command:
+    """Where a channel stands can be told; what was published is nowhere."""
+    if wanted.limit != 0 or wanted.since is not None:
+        return Refused(command_id, NOT_AVAILABLE)
+    return History(command_id, checked_channel(wanted.channel))
 
 
 def _wrong_arguments(line: str) -> Command:
@@ -216,6 +242,17 @@ _METHODS = {Unsubscribe: "unsubscribe", Publish: "publish", Ping: "ping"}
 def done(command: Command) -> str:
     """Return the empty reply to `Unsubscribe`, `Publish` or `Ping`."""
     return _text({"id": command[0], _METHODS[type(command)]: {}})  # type: ignore[misc]
+
+
+def stands(command_id: int, position: Position) -> str:
+    """Return the reply to `History`: an empty one, with the position."""
+    fields = {"offset": position.offset, "epoch": position.epoch}
+    return _text({"id": command_id, "history": fields})
+
+
+def answered(command_id: int, data: str) -> str:
+    """Return the reply to `Call`."""
+    return f'{{"id":{command_id},"rpc":{{"data":{data}}}}}'
 
 
 def refused(command_id: int, refusal: Refusal) -> str:

@@ -17,8 +17,10 @@ from realtime.codes import CLOSES, REFUSALS, SUBSCRIPTION_EXPIRED, Refusal
 from realtime.gaps import Gap, Position
 from realtime.protocols import (
     BadFrame,
+    Call,
     Command,
     Connect,
+    History,
     Ping,
     Pong,
     Publish,
@@ -59,7 +61,12 @@ class CentrifugoClient:
                 return json.dumps({"id": command.id, "sub_refresh": named})
             case Subscribe(token=str(token)) if token:
                 body = json.dumps({"channel": command.channel, "token": token})
-            case Subscribe() | Unsubscribe():
+            case Call(id=0):
+                return f'{{"send":{{"data":{command.data.decode()}}}}}'
+            case Call():
+                asked = f'{{"method":{json.dumps(command.method)},"data":{command.data.decode()}}}'
+                return f'{{"id":{command.id},"rpc":{asked}}}'
+            case History() | Subscribe() | Unsubscribe():
                 body = json.dumps({"channel": command.channel})
             case Publish():
                 body = f'{{"channel":{json.dumps(command.channel)},"data":{command.data.decode()}}}'
@@ -73,7 +80,15 @@ class CentrifugoClient:
             return {"ping": True}
         if "push" not in said:
             answer = {"answers": said.get("id")}
-            for key in ("error", "connect", "subscribe", "refresh", "sub_refresh"):
+            for key in (
+                "error",
+                "connect",
+                "subscribe",
+                "refresh",
+                "sub_refresh",
+                "history",
+                "rpc",
+            ):
                 answer |= said.get(key, {})
             return answer
         push = said["push"]
@@ -103,6 +118,8 @@ COMMANDS = {
     SubRefresh: st.builds(SubRefresh, ids, channels(), text()),
     Unsubscribe: st.builds(Unsubscribe, ids, channels()),
     Publish: st.builds(Publish, ids, channels(), data),
+    History: st.builds(History, ids, channels()),
+    Call: st.builds(Call, ids, text(), data) | st.builds(Call, st.just(0), st.just(""), data),
     Ping: st.builds(Ping, ids),
     Pong: st.just(Pong()),
 }
@@ -228,6 +245,22 @@ def test_the_reply_to_subscribe_says_where_the_channel_stands(case, number, posi
 def test_a_served_subscription_says_where_the_channel_stands(case, channel, position):
     heard = case.client.read(one_line(case.protocol.served(channel, position)))
     assert (heard["channel"], heard["epoch"], heard["offset"]) == (channel, *position)
+
+
+@every_protocol
+@few
+@given(ids, positions())
+def test_where_a_channel_stands_can_be_told(case, number, position):
+    heard = case.client.read(one_line(case.protocol.stands(number, position)))
+    assert heard == {"answers": number, "epoch": position.epoch, "offset": position.offset}
+
+
+@every_protocol
+@few
+@given(ids, data)
+def test_what_the_host_answers_arrives_whole(case, number, answer):
+    heard = case.client.read(one_line(case.protocol.answered(number, answer.decode())))
+    assert heard == {"answers": number, "data": json.loads(answer)}
 
 
 @every_protocol

@@ -200,6 +200,7 @@ def info_in_a_token() -> str:
     return wiring.tokens().identity(found, now=time.time()).info
 
 
+@pytest.mark.django_db(transaction=True)  # Channels looks after the thread's connections
 @pytest.mark.parametrize("function", ["by_name", "by_name_async"])
 def test_the_host_says_what_others_are_shown(function: str) -> None:
     with override_settings(REALTIME_USER_INFO=f"{HERE}.{function}"):

@@ -1,0 +1,107 @@
+"""What clients ask the host, and where a channel stands: over real servers, by plain frames."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from tests.support.redis_server import RedisServer
+from tests.support.service import DEPLOYED, Service
+from tests.support.tokens import token
+
+Attach = Callable[..., Any]
+
+
+@pytest.fixture(params=["uvicorn", "daphne"])
+def service(
+    redis_server: RedisServer, serve: Callable[..., Service], request: pytest.FixtureRequest
+) -> Service:
+    return serve(redis_server.url, request.param)
+
+
+async def test_the_host_answers_who_asks(service: Service, attach: Attach) -> None:
+    client = await attach(service, connect=False)
+    await client.ask(connect={"token": token("42")})
+    reply = await client.ask(rpc={"method": "who", "data": {"a": [1, "ü\n"]}})
+    assert reply["rpc"] == {"data": {"user": "42", "data": {"a": [1, "ü\n"]}}}
+    assert (await client.ask(rpc={"method": "nothing"}))["rpc"] == {"data": None}
+
+
+@pytest.mark.parametrize(
+    ("method", "code", "message"),
+    [
+        ("forbid", 103, "permission denied"),
+        ("wrong", 107, "data: that is not how it goes"),
+        ("raise", 100, "internal error"),
+        ("no-json", 100, "internal error"),
+    ],
+)
+async def test_what_the_host_does_not_answer_is_an_error(
+    service: Service, attach: Attach, method: str, code: int, message: str
+) -> None:
+    client = await attach(service)
+    error = (await client.ask(rpc={"method": method, "data": 1}))["error"]
+    assert (error["code"], error["message"]) == (code, message)
+    assert (await client.ask(rpc={"method": "who"}))["rpc"]["data"]["user"] == ""
+
+
+async def test_what_is_only_said_is_heard_and_not_answered(
+    service: Service, attach: Attach
+) -> None:
+    client = await attach(service)
+    await client.send(json.dumps({"send": {"data": {"n": 1}}}))
+    assert {"n": 1} in (await client.ask(rpc={"method": "said"}))["rpc"]["data"]
+
+
+async def test_answers_keep_their_order_and_hold_up_nobody_else(
+    service: Service, attach: Attach
+) -> None:
+    client, other = await attach(service), await attach(service)
+    commands = [
+        {"id": 91, "rpc": {"method": "hold"}},
+        {"id": 92, "rpc": {"method": "who"}},
+        {"id": 93, "ping": {}},
+    ]
+    await client.send("\n".join(map(json.dumps, commands)))
+    assert "rpc" in await other.ask(rpc={"method": "release"}), "it waits for what it ends"
+    ids: list[int] = []
+    while len(ids) < 3:
+        message = await client.next()
+        if "id" in message:
+            ids.append(message["id"])
+    assert ids == [91, 92, 93]
+
+
+async def test_who_goes_in_the_middle_leaves_nothing(service: Service, attach: Attach) -> None:
+    client = await attach(service)
+    await client.send(json.dumps({"id": 9, "rpc": {"method": "hold"}}))
+    await client.close()
+    other = await attach(service)
+    assert "rpc" in await other.ask(rpc={"method": "release"})
+    assert "Traceback" not in service.log
+
+
+async def test_without_a_host_that_answers_there_is_no_such_method(
+    redis_server: RedisServer, serve: Callable[..., Service], attach: Attach
+) -> None:
+    service = await asyncio.to_thread(serve, redis_server.url, DEPLOYED)
+    client = await attach(service)
+    await client.send(json.dumps({"send": {"data": 1}}))
+    assert (await client.ask(rpc={"method": "who"}))["error"]["code"] == 104
+
+
+async def test_where_a_channel_stands_is_for_those_who_listen(
+    service: Service, attach: Attach
+) -> None:
+    client = await attach(service)
+    assert (await client.ask(history={"channel": "public:h"}))["error"]["code"] == 103
+    await client.subscribe("public:h")
+    receipt = await asyncio.to_thread(service.publish, "public:h", 1)
+    assert await client.data() == 1
+    reply = await client.ask(history={"channel": "public:h", "limit": 0})
+    assert reply["history"] == {"offset": receipt["offset"], "epoch": receipt["epoch"]}
+    assert (await client.ask(history={"channel": "public:h", "limit": 1}))["error"]["code"] == 108
