@@ -381,7 +381,7 @@ DOORS = [
     *("/static/%2e%2e/notifier/env.py", "/static/..%2fnotifier/env.py", "/static/", "/static"),
     *("/api", "/api/", "/api/info", "/api/channels", "/api/publish", "/api/batch", "/api/x/y"),
     *("/api/../livez", "//api/publish", "/API/publish", "/api/publish/", "/graphql", "/openapi"),
-    *("/connection/websocket", "/connection/sse", "/connection/uni_sse", "/connection/emulation"),
+    *("/connection/websocket", "/connection/sse", "/connection/emulation"),
     *("/connection/http_stream", "/connection/sockjs", "/connection", "/monitor/", "/swagger"),
     *("/livez/", "/readyz/", "/health", "/__debug__/", "/silk/", "/media/", "/favicon.ico"),
     *("/chat/..%2f..%2fetc%2fpasswd/", "/chat/%00/", "/%ff", "/chat/LOBBY/", "/" + "a" * 4000),
