@@ -18,7 +18,10 @@ app = celery_app("shop", task_seconds=float(os.environ.get("TEST_TASK_SECONDS", 
 def use_redis_of_settings(task_seconds: float) -> None:
     """Send to the Redis that a test has put into Django's settings."""
     app.conf.update(redis_settings(task_seconds))
-    app._pool = None  # of connections to another one
+    # What it has of another one: connections, producers, and the place of its results.
+    app._after_fork()
+    app._backend_cache = None
+    vars(app._local).pop("backend", None)
 
 
 @app.task(base=LiveTask, bind=True)
