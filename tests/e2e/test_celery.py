@@ -179,7 +179,7 @@ def test_a_message_that_comes_twice_is_done_once(tasks: Any, heard: Heard) -> No
     assert words.count("started") == 1
 
 
-def test_a_task_called_like_a_function_is_one() -> None:
+def test_a_task_called_like_a_function_is_one(wired: str) -> None:
     from tests.shop import celery
 
     assert celery.count(3) == "counted to 3"
