@@ -60,7 +60,7 @@ def publish(
         SynchronousOnlyOperation: An event loop runs in this thread; await `apublish` there.
     """
     refuse_event_loop("publish() would block the event loop here: await apublish() instead")
-    publication = _checked(
+    publication = admitted(
         channel,
         data,
         event=event,
@@ -85,7 +85,7 @@ async def apublish(
     fallback_options: Mapping[str, Any] | None = None,
 ) -> Receipt:
     """Publish from async code; everything else as `publish`."""
-    publication = _checked(
+    publication = admitted(
         channel,
         data,
         event=event,
@@ -135,7 +135,7 @@ def publish_on_commit(
         "publish_on_commit() belongs into the function with the transaction, which async code "
         "calls by sync_to_async()"
     )
-    publication = _checked(
+    publication = admitted(
         channel,
         data,
         event=event,
@@ -150,7 +150,8 @@ def publish_on_commit(
     )
 
 
-def _checked(channel: str, data: Any, **options: Any) -> Publication:
+def admitted(channel: str, data: Any, **options: Any) -> Publication:
+    """Return a publication of what `publish` takes, or raise the `RequestError` that it raises."""
     namespaces = wiring.namespaces()
     return namespaces.admitted(Publication.of(channel, data, **options, sizes=namespaces.sizes))
 

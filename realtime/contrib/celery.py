@@ -16,6 +16,7 @@ from typing import Any
 from celery import Celery, Task
 from celery.exceptions import Ignore
 from celery.utils.log import get_task_logger
+from kombu.utils import json
 from kombu.utils.uuid import uuid
 
 from realtime import wiring
@@ -26,8 +27,8 @@ from realtime.contrib.records import State, records, told_nothing
 from realtime.contrib.reporter import Cancelled, Reporter
 from realtime.errors import BrokerError, RealtimeError
 from realtime.names import personal_channel
-from realtime.outage import Outage
-from realtime.shortcuts import id_of, publish
+from realtime.shortcuts import admitted, id_of
+from realtime.tally import Tally
 
 __all__ = ["Cancelled", "JobFailed", "LiveTask", "cancel_task", "celery_app", "kombu_url"]
 __all__ += ["ENDS", "redis_settings", "task_states"]
@@ -38,7 +39,8 @@ TASK_SECONDS = 600
 ENDS = frozenset({"succeeded", "failed", "cancelled"})
 STARTS_LIMIT = 5
 """A task that began so often without an end kills its workers, and is begun no more."""
-END_ATTEMPTS = 5
+END_PAUSES = (0.0, 0.4, 0.8, 1.6, 3.2)
+"""Seconds before each attempt to say the last word: nobody says it later."""
 MESSAGE_LIMIT = 500  # characters
 
 
@@ -124,9 +126,6 @@ class LiveTask(Task):  # type: ignore[misc]
         own = personal_channel(namespace, user) if user and namespace else None
         return own or f"job:{task_id}"
 
-    def live_ended(self, state: State) -> None:
-        """Do something more at its end, such as writing it down; to be overridden."""
-
     def live_end(self, state: State) -> dict[str, Any]:
         """Return more arguments for the `publish` of an end, such as options of the fallback."""
         return {"fallback": self.live_fallback} if self.live_fallback else {}
@@ -141,17 +140,21 @@ class LiveTask(Task):  # type: ignore[misc]
             return super().apply_async(args, kwargs, task_id=task_id, **options)
         task_id = task_id or uuid()
         user = _user_of(options.get("headers"))
-        call = {"args": list(args or ()), "kwargs": kwargs or {}, "task": self.name}
-        call |= {"headers": {"live_user": user}} if user else {}
         state = self._state(task_id, "waiting")
+        delay = _seconds_until(options.get("countdown"), options.get("eta"))
         try:
-            delay = _seconds_until(options.get("countdown"), options.get("eta"))
-            records().sent(task_id, state, call, delay)
+            records().sent(task_id, state, _call(self.name, args, kwargs, user), delay)
+            self._publish(state, user)
         except BrokerError as error:
             told_nothing(error)
-        else:
-            self._publish(state, user)
-        return super().apply_async(args, kwargs, task_id=task_id, **options)
+        is_sent = self.app.conf.task_always_eager  # such a one runs here, and tells its own end
+        try:
+            result = super().apply_async(args, kwargs, task_id=task_id, **options)
+            is_sent = True
+        finally:
+            if not is_sent:  # whoever was told that does not want it sent again later
+                self._end(task_id, user, "failed", "it could not be sent", pauses=(0.0,))
+        return result
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Run it, in a worker: with its beginning told, and its cancellation heeded."""
@@ -161,8 +164,9 @@ class LiveTask(Task):  # type: ignore[misc]
         task_id = request.id
         begun = self._begin(task_id)
         if begun is not None and begun.state is not None and begun.state.get("state") in ENDS:
-            self._say_again(begun.state)
-            raise Ignore  # it came twice
+            # It came twice, and its worker may have ended before it published the end.
+            self._say_end(begun.state, _user_of(request))
+            raise Ignore
         try:
             if begun is not None and begun.is_cancelled:
                 raise Cancelled
@@ -244,58 +248,51 @@ class LiveTask(Task):  # type: ignore[misc]
             **{name: value for name, value in more.items() if value not in (None, "")},
         }
 
-    def _end(self, task_id: str, user: str, word: str, message: str = "") -> None:
-        """Say the last word, and say it again where Redis does not hear it at once."""
+    def _end(
+        self,
+        task_id: str,
+        user: str,
+        word: str,
+        message: str = "",
+        pauses: Sequence[float] = END_PAUSES,
+    ) -> None:
         name = self.name.rpartition(".")[2].replace("_", " ")
         state = self._state(
             task_id, word, message=message, title=f"{name}: {word}", text=message or word
         )
-        self.live_ended(state)
-        for attempt in range(1, END_ATTEMPTS + 1):
+        self._say_end(state, user, pauses)
+
+    def _say_end(self, state: State, user: str, pauses: Sequence[float] = END_PAUSES) -> None:
+        """Say the last word, and say it again where Redis does not hear it at once."""
+        key = f"{state['task']}-{state['state']}"
+        for pause in pauses:
+            time.sleep(pause)
             try:
-                records().ended(task_id, state)
-                self._publish_end(state, user)
+                records().ended(state["task"], state)
+                self._publish(state, user, idempotency_key=key, **self.live_end(state))
             except BrokerError as error:
                 told_nothing(error)
-                time.sleep(0.2 * 2**attempt if attempt < END_ATTEMPTS else 0)
             else:
                 return
 
-    def _say_again(self, state: State) -> None:
-        """Its worker may have ended before it published the end."""
-        try:
-            records().ended(state["task"], state)
-            self._publish_end(state, _user_of(self.request))
-        except BrokerError as error:
-            told_nothing(error)
-
-    def _publish_end(self, state: State, user: str) -> None:
-        key = f"{state['task']}-{state['state']}"
-        self._publish(state, user, key=key, **self.live_end(state))
-
-    def _publish(self, state: State, user: str, key: str | None = None, **options: Any) -> None:
-        """Publish one state.
+    def _publish(self, state: State, user: str, **options: Any) -> None:
+        """Publish one state, even from an event loop: whoever starts a task waits for Redis there.
 
         Raises:
             BrokerError: It is perhaps not published.
         """
+        channel, event = self.live_channel(state["task"], user), f"job.{state['state']}"
         try:
-            publish(
-                self.live_channel(state["task"], user),
-                state,
-                event=f"job.{state['state']}",
-                idempotency_key=key,
-                **options,
-            )
+            wiring.sync_publisher().publish(admitted(channel, state, event=event, **options))
         except BrokerError:
             raise
-        except RealtimeError as error:  # a namespace or fallback that there is not: told once
-            if _unpublished.failed(time.monotonic()):
+        except RealtimeError as error:  # a namespace or fallback that there is not, say
+            if _unpublished.add(self.name, time.monotonic()) is not None:
                 logger.error("the states of %s cannot be published: %s", self.name, error)
 
 
 _reporters: dict[str, Reporter] = {}
-_unpublished = Outage()
+_unpublished = Tally()
 sweep.watch_workers()
 
 
@@ -316,6 +313,16 @@ def cancel_task(task_id: str) -> None:
         OutcomeUnknown: Perhaps; doing it again is safe.
     """
     records().cancel(task_id)
+
+
+def _call(name: str, args: Any, kwargs: Any, user: str) -> str:
+    """Return what sends a task again; empty where its arguments are no JSON, as Celery has it."""
+    headers = {"live_user": user} if user else {}
+    call = {"task": name, "args": list(args or ()), "kwargs": kwargs or {}, "headers": headers}
+    try:
+        return str(json.dumps(call))  # type: ignore[no-untyped-call]
+    except (TypeError, ValueError):
+        return ""
 
 
 def _user_of(request: Any) -> str:

@@ -15,6 +15,7 @@ import msgspec
 
 from realtime import wiring
 from realtime.brokers.redis_sync import SyncRedisBroker
+from realtime.brokers.script import Args
 from realtime.errors import InvalidData
 from realtime.outage import Outage
 from realtime.publication import decoded
@@ -44,18 +45,21 @@ class Records:
     def __init__(self, broker: SyncRedisBroker) -> None:
         self._broker = broker
 
-    def sent(self, task_id: str, state: State, call: dict[str, Any], delay: float = 0.0) -> None:
+    def sent(self, task_id: str, state: State, call: str, delay: float = 0.0) -> None:
         """A task is about to be sent, with the call by which it can be sent again.
+
+        Whatever was known of another one with its id is forgotten.
 
         Args:
             task_id: Which.
             state: What is known of it.
-            call: ``{"task": name, "args": […], "kwargs": {…}}``
+            call: Whatever `silent` is to yield; empty where it cannot be sent again.
             delay: Seconds before which nothing is to be heard of it.
         """
-        self._broker.ask(
+        fresh = ("call", call, "starts", 0, "cancel", "")
+        self._ask(
             [
-                ("HSET", self._key(task_id), "state", _encode(state), "call", _encode(call)),
+                ("HSET", self._key(task_id), "state", _encode(state), *fresh),
                 ("EXPIRE", self._key(task_id), KEPT_SECONDS + int(delay)),
                 ("ZADD", self._open, _now(delay), task_id),
                 # Where nobody sweeps: what was last heard of so long ago has no record any more.
@@ -65,7 +69,7 @@ class Records:
 
     def begins(self, task_id: str) -> Begun:
         """A worker begins a task; perhaps another one did before."""
-        starts, _, _, (state, cancelled) = self._broker.ask(
+        starts, _, _, (state, cancelled) = self._ask(
             [
                 ("HINCRBY", self._key(task_id), "starts", 1),
                 ("EXPIRE", self._key(task_id), KEPT_SECONDS),
@@ -73,11 +77,11 @@ class Records:
                 ("HMGET", self._key(task_id), "state", "cancel"),
             ]
         )
-        return Begun(starts, _state(state), cancelled is not None)
+        return Begun(starts, _state(state), bool(cancelled))
 
     def goes_on(self, task_id: str, state: State, delay: float = 0.0) -> bool:
         """A task has something to say; return whether somebody has cancelled it."""
-        *_, [cancelled] = self._broker.ask(
+        *_, [cancelled] = self._ask(
             [
                 ("HSET", self._key(task_id), "state", _encode(state)),
                 ("EXPIRE", self._key(task_id), KEPT_SECONDS + int(delay)),
@@ -85,11 +89,11 @@ class Records:
                 ("HMGET", self._key(task_id), "cancel"),
             ]
         )
-        return cancelled is not None
+        return bool(cancelled)
 
     def ended(self, task_id: str, state: State) -> None:
         """A task has ended, and this is its last state."""
-        self._broker.ask(
+        self._ask(
             [
                 ("HSET", self._key(task_id), "state", _encode(state)),
                 ("EXPIRE", self._key(task_id), KEPT_SECONDS),
@@ -99,7 +103,7 @@ class Records:
 
     def cancel(self, task_id: str) -> None:
         """Let a task know that it is to end; it looks when it tells its progress."""
-        self._broker.ask(
+        self._ask(
             [
                 ("HSET", self._key(task_id), "cancel", "1"),
                 ("EXPIRE", self._key(task_id), KEPT_SECONDS),
@@ -108,29 +112,40 @@ class Records:
 
     def is_cancelled(self, task_id: str) -> bool:
         """Tell whether somebody has cancelled a task."""
-        [[cancelled]] = self._broker.ask([("HMGET", self._key(task_id), "cancel")])
-        return cancelled is not None
+        [[cancelled]] = self._ask([("HMGET", self._key(task_id), "cancel")])
+        return bool(cancelled)
 
     def states(self, task_ids: Sequence[str]) -> list[State | None]:
         """Return the newest state of each task; None of those that nothing is known of any more."""
         asked = [("HMGET", self._key(task_id), "state") for task_id in task_ids]
-        return [_state(found) for [found] in self._broker.ask(asked)]
+        return [_state(found) for [found] in self._ask(asked)]
 
-    def silent(self, seconds: float) -> Iterable[tuple[str, State]]:
-        """Yield tasks of which nothing was heard for so long, with their calls; forget the rest."""
+    def silent(self, seconds: float) -> Iterable[tuple[str, str]]:
+        """Yield tasks of which nothing was heard for so long, with their calls."""
         until = f"{time.time() - seconds:.3f}"
-        [found] = self._broker.ask([("ZRANGEBYSCORE", self._open, "-inf", until, "LIMIT", 0, LOT)])
+        [found] = self._ask([("ZRANGEBYSCORE", self._open, "-inf", until, "LIMIT", 0, LOT)])
         for raw in found:
             task_id = raw.decode()
-            [[call]] = self._broker.ask([("HMGET", self._key(task_id), "call")])
-            if (known := _state(call)) is None:
-                self._broker.ask([("ZREM", self._open, task_id)])
-            else:
-                yield task_id, known
+            [[call]] = self._ask([("HMGET", self._key(task_id), "call")])
+            yield task_id, (call or b"").decode()
+
+    def forget(self, task_id: str) -> None:
+        """Yield a task as silent no more."""
+        self._ask([("ZREM", self._open, task_id)])
 
     def heard_of(self, task_id: str) -> None:
         """Begin the silence anew."""
-        self._broker.ask([("ZADD", self._open, _now(), task_id)])
+        self._ask([("ZADD", self._open, _now(), task_id)])
+
+    def _ask(self, commands: Sequence[Args]) -> list[Any]:
+        replies = self._broker.ask(commands)
+        if (over := _outage.worked(time.monotonic())) is not None:
+            logger.info(
+                "progress is told again: %d times it was not, within %.0f s",
+                over.failures,
+                over.seconds,
+            )
+        return replies
 
     @property
     def _open(self) -> str:

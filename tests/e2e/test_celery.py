@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import subprocess
 import sys
@@ -11,8 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from kombu.exceptions import EncodeError, OperationalError
 
 from realtime.contrib.celery import cancel_task, kombu_url, task_states
+from realtime.contrib.records import records
 from tests.support.celery_worker import CeleryWorker
 from tests.support.eventually import eventually_sync
 from tests.support.overheard_channel import Heard
@@ -140,13 +143,66 @@ def test_a_running_task_can_be_cancelled(tasks: Any, heard: Heard) -> None:
     assert tasks.app.AsyncResult(task_id).state == "REVOKED"
 
 
-def test_a_waiting_task_can_be_cancelled(tasks: Any, heard: Heard) -> None:
-    task_id = "cancelled-before"
+def test_a_waiting_task_can_be_cancelled(tasks: Any, heard: Heard, tmp_path: Path) -> None:
+    go_on = tmp_path / "go on"
+    before = [tasks.pause.start(str(go_on)) for _ in range(2)]  # as many as the worker has hands
+    for task_id in before:
+        heard.until(f"job:{task_id}", "progress")
+    task_id = tasks.endless.start()
     cancel_task(task_id)
-    tasks.endless.apply_async(task_id=task_id)
+    go_on.touch()
     assert ended(task_id)["state"] == "cancelled"
     words = [state["state"] for state in heard.until(f"job:{task_id}", "cancelled")]
     assert words == ["waiting", "cancelled"]
+
+
+def test_an_id_can_be_used_again(tasks: Any, heard: Heard) -> None:
+    task_id = "every-night"
+    tasks.endless.apply_async(task_id=task_id)
+    heard.until(f"job:{task_id}", "progress")
+    cancel_task(task_id)
+    assert ended(task_id)["state"] == "cancelled"
+    tasks.count.apply_async([1], task_id=task_id)
+    states = heard.until(f"job:{task_id}", "succeeded")
+    assert "run" not in states[-2]  # it is another task, which begins for the first time
+    assert ended(task_id)["message"] == "counted to 1"
+
+
+def test_what_cannot_be_sent_has_failed(tasks: Any, heard: Heard) -> None:
+    with pytest.raises(TypeError, match="total"):
+        tasks.count.apply_async(task_id="without-arguments")
+    with pytest.raises(EncodeError):
+        tasks.count.apply_async([object()], task_id="not-json")
+    for task_id in ("without-arguments", "not-json"):
+        [state] = task_states([task_id])
+        assert state is not None
+        assert (state["state"], state["message"]) == ("failed", "it could not be sent")
+        assert heard.until(f"job:{task_id}", "failed")[-1] == state
+        assert task_id not in dict(records().silent(-1))  # nobody sends it later
+
+
+async def test_an_event_loop_can_start_a_task(tasks: Any) -> None:
+    """As Celery lets it: who does that waits for Redis."""
+    task_id = tasks.count.start(1)
+    state = await asyncio.to_thread(ended, task_id)
+    assert state["state"] == "succeeded"
+
+
+def test_the_log_says_when_redis_is_away_and_when_it_is_back(
+    own_redis: RedisServer, settings: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    settings.REALTIME_REDIS_URL = own_redis.url
+    from tests.shop import celery
+
+    celery.use_redis_of_settings(600)
+    own_redis.kill()
+    caplog.set_level("INFO", "realtime.contrib.records")
+    for _ in range(3):
+        with pytest.raises(OperationalError):
+            celery.count.apply_async([1], retry=False, ignore_result=True)
+    assert caplog.text.count("progress cannot be told") == 1
+    own_redis.start()
+    eventually_sync(lambda: task_states(["x"]) and "progress is told again" in caplog.text)
 
 
 def test_a_task_whose_pool_process_dies_again_and_again_fails(tasks: Any) -> None:

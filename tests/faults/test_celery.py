@@ -10,6 +10,8 @@ import random
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,7 @@ from realtime.contrib.celery import task_states
 from tests.support.celery_worker import CeleryWorker
 from tests.support.client import Client
 from tests.support.eventually import eventually
+from tests.support.overheard_channel import Heard
 from tests.support.redis_server import RedisServer
 from tests.support.scene import FULL
 from tests.support.service import Service
@@ -61,6 +64,30 @@ def workers(own_redis: RedisServer, tmp_path: Path) -> Iterator[Workers]:
         made.start()
     yield made
     made.stop()
+
+
+def test_a_message_that_celery_lost_is_sent_again_as_it_was(
+    own_redis: RedisServer, tmp_path: Path, settings: Any
+) -> None:
+    settings.REALTIME_REDIS_URL, settings.REALTIME_REDIS_PREFIX = own_redis.url, "rt"
+    from tests.shop import celery
+
+    celery.use_redis_of_settings(TASK_SECONDS)
+    celery.name_types.start(datetime.now(UTC), Decimal(1), "text", live_user="7")
+    unreadable = celery.name_types.start()
+    with own_redis.client() as client:
+        assert client.delete("rt:celery:celery") == 1
+        client.hset(f"rt:{{0}}:job:{unreadable}", "call", "")
+    env = {"TEST_REDIS_URL": own_redis.url, "TEST_TASK_SECONDS": str(TASK_SECONDS)}
+    worker = CeleryWorker(tmp_path / "log", **env)
+    try:
+        with Heard(own_redis) as heard:
+            states = heard.until("user:#7", "succeeded", seconds=60)
+    finally:
+        worker.stop()
+    assert states[-1]["message"] == "datetime Decimal str"
+    assert worker.log.count("is sent again: nothing was heard of it") == 1
+    assert f"task {unreadable} cannot be sent again" in worker.log
 
 
 async def test_every_job_ends_and_every_page_shows_it(

@@ -62,6 +62,11 @@ def die(self: LiveTask) -> None:
 
 
 @app.task(base=LiveTask, bind=True)
+def name_types(self: LiveTask, *values: object) -> str:
+    return " ".join(type(value).__name__ for value in values)
+
+
+@app.task(base=LiveTask, bind=True)
 def endless(self: LiveTask) -> None:
     while True:
         self.progress(0)
