@@ -58,6 +58,8 @@ class SubscriptionEnd(NamedTuple):
 
 
 UNSUBSCRIBED = SubscriptionEnd(2000, "server unsubscribe")
+NOT_SUBSCRIBED = SubscriptionEnd(2001, "permission denied")
+"""Of a channel that a client named in its `connect`."""
 SUBSCRIPTION_EXPIRED = SubscriptionEnd(2501, "expired")
 
 
@@ -70,6 +72,7 @@ class Refusal(NamedTuple):
 
 
 INTERNAL_ERROR = Refusal(100, "internal error", temporary=True)
+BUSY = Refusal(100, "the connection is congested", temporary=True)
 NOT_LIVE = Refusal(100, "the broker is away", temporary=True)
 NOT_PUBLISHED = Refusal(1001, "the broker is away: certainly not published", temporary=True)
 UNKNOWN_OUTCOME = Refusal(1002, "the broker did not answer: perhaps published", temporary=True)
@@ -85,6 +88,7 @@ TOO_MANY_COMMANDS = Refusal(111, "too many requests", temporary=True)
 
 REFUSALS = (
     INTERNAL_ERROR,
+    BUSY,
     NOT_LIVE,
     NOT_PUBLISHED,
     UNKNOWN_OUTCOME,

@@ -20,16 +20,21 @@ from realtime.codes import (
     INVALID_TOKEN,
     LIMIT_EXCEEDED,
     METHOD_NOT_FOUND,
+    NOT_AVAILABLE,
+    NOT_SUBSCRIBED,
     PERMISSION_DENIED,
     TOKEN_EXPIRED,
     UNAUTHORIZED,
     Close,
     Refusal,
+    SubscriptionEnd,
 )
 from realtime.errors import InvalidToken, RequestError, TokenExpired
+from realtime.gaps import Position
 from realtime.identity import ANONYMOUS, Grant, Identity
 from realtime.names import users_of
 from realtime.namespaces import Namespace, Namespaces
+from realtime.presence import Member
 from realtime.protocols import (
     BadFrame,
     Call,
@@ -38,11 +43,14 @@ from realtime.protocols import (
     History,
     Ping,
     Pong,
+    Presence,
+    PresenceStats,
     Publish,
     Refresh,
     SubRefresh,
     Subscribe,
     Unsubscribe,
+    Wanted,
     WireProtocol,
 )
 from realtime.publication import Publication, client_info, decoded
@@ -60,6 +68,8 @@ class Greet(NamedTuple):
     """After which its identity has to be shown anew."""
     joins: Sequence[Join] = ()
     """What it listens to without asking."""
+    refused: Sequence[str] = ()
+    """Pushes that say what it does not listen to although it asked."""
 
 
 class Reply(NamedTuple):
@@ -84,7 +94,11 @@ class Join:
     is_void: bool = False
     """Whether it is refused whatever the host says: there is no such namespace."""
     is_served: bool = False
-    """Whether the client did not ask for it: then it is told by a push, whenever it is done."""
+    """Whether the client is told by a push, whenever it is done, since no reply waits for it."""
+    hears_joins: bool = False
+    """Whether it is told who comes and who goes."""
+    since: Position | None = None
+    """Where the client stands; it is told what it missed since."""
 
 
 class Renew(NamedTuple):
@@ -114,6 +128,14 @@ class Say:
     """Whether it is refused whatever the host says: there is no such namespace."""
 
 
+class Look(NamedTuple):
+    """Reply with who is on a channel that the client listens to."""
+
+    id: int
+    channel: str
+    only_count: bool
+
+
 class Where(NamedTuple):
     """Reply with where a channel stands that the client listens to."""
 
@@ -138,7 +160,7 @@ class End(NamedTuple):
     close: Close
 
 
-Decision = Greet | Reply | Join | Renew | Leave | Say | Where | Ask | End
+Decision = Greet | Reply | Join | Renew | Leave | Say | Look | Where | Ask | End
 
 
 class Connection:
@@ -230,6 +252,8 @@ class Connection:
                 if command.channel not in self._channels:
                     return self._refuse(command.id, PERMISSION_DENIED)
                 return Where(command.id, command.channel)
+            case Presence() | PresenceStats():
+                return self._look(command)
             case Call():
                 return self._call(command)
             case Ping():
@@ -252,7 +276,9 @@ class Connection:
         is_full = len(self._channels) >= self._channels_limit
         if namespace is None or is_full or channel in self._channels:
             return None
-        join = self._channels[channel] = Join(0, channel, namespace, is_served=True)
+        join = self._channels[channel] = Join(
+            0, channel, namespace, is_served=True, hears_joins=_hears_joins(namespace)
+        )
         return join
 
     @property
@@ -293,9 +319,28 @@ class Connection:
                 return End(INVALID_TOKEN)
         self.connected = True
         ttl = self.identity.ttl_seconds(now)
-        served = filter(None, map(self.serve, self._namespaces.served(self.identity)))
+        served = list(filter(None, map(self.serve, self._namespaces.served(self.identity))))
+        refused = []
+        for wanted in command.subs:
+            decision = self._wanted(wanted)
+            if isinstance(decision, Join):
+                served.append(decision)
+            elif decision is not None:
+                refused.append(self._protocol.unsubscribed(wanted.channel, decision))
         text = self._protocol.connected(command.id, *self._greeting, ttl)
-        return Greet(text, ttl, tuple(served))
+        return Greet(text, ttl, tuple(served), tuple(refused))
+
+    def _wanted(self, wanted: Wanted) -> Join | SubscriptionEnd | None:
+        """Judge a channel that a `Connect` names as a `Subscribe` is judged."""
+        if wanted.channel in self._channels:
+            self._channels[wanted.channel].since = wanted.position
+            return None  # it is served anyway
+        command = Subscribe(0, wanted.channel, wanted.token, wanted.join_leave, wanted.position)
+        decision = self._subscribe(command)
+        if not isinstance(decision, Join):
+            return NOT_SUBSCRIBED
+        decision.is_served = True
+        return decision
 
     def _refresh(self, command: Refresh) -> Decision:
         now = self._wall_seconds()
@@ -331,7 +376,11 @@ class Connection:
             if not known.is_served:
                 return self._refuse(command.id, ALREADY_SUBSCRIBED)
             join = self._channels[command.channel] = Join(
-                command.id, command.channel, known.namespace
+                command.id,
+                command.channel,
+                known.namespace,
+                hears_joins=_hears_joins(known.namespace, command),
+                since=command.position,
             )
             return join
         now = self._wall_seconds()
@@ -349,7 +398,14 @@ class Connection:
             return self._refuse(command.id, LIMIT_EXCEEDED, "channels_per_connection")
         ttl = None if grant is None else grant.ttl_seconds(now)
         join = self._channels[command.channel] = Join(
-            command.id, command.channel, namespace, ttl, must_ask=allowed is None, is_void=is_void
+            command.id,
+            command.channel,
+            namespace,
+            ttl,
+            must_ask=allowed is None,
+            is_void=is_void,
+            hears_joins=_hears_joins(namespace, command),
+            since=command.position,
         )
         return join
 
@@ -396,6 +452,14 @@ class Connection:
         said = command._replace(data=b"")
         return Say(said, publication, must_ask=is_void or allowed is None, is_void=is_void)
 
+    def _look(self, command: Presence | PresenceStats) -> Decision:
+        join = self._channels.get(command.channel)
+        if join is None or not join.namespace.allow_presence_for_subscriber:
+            return self._refuse(command.id, PERMISSION_DENIED)
+        if not join.namespace.presence:
+            return self._refuse(command.id, NOT_AVAILABLE)
+        return Look(command.id, command.channel, isinstance(command, PresenceStats))
+
     def _call(self, command: Call) -> Decision | None:
         if not self._has_rpc:
             return self._refuse(command.id, METHOD_NOT_FOUND) if command.id else None
@@ -405,8 +469,19 @@ class Connection:
             return self._refuse(command.id, BAD_COMMAND._replace(message=str(error)))
         return Ask(command.id, command.method, data, len(command.data))
 
+    @property
+    def member(self) -> Member:
+        """As whom it is on channels."""
+        return Member(self.client, self.identity.user, self._client_info().decode())
+
     def _client_info(self) -> bytes:
         return client_info(self.identity.user, self.client, self.identity.info)
 
     def _refuse(self, command_id: int, refusal: Refusal, limit: str = "") -> Reply:
         return Reply(self._protocol.refused(command_id, refusal), limit)
+
+
+def _hears_joins(namespace: Namespace, command: Subscribe | None = None) -> bool:
+    """Tell whether a subscription hears who comes and who goes."""
+    wished = command is not None and command.join_leave
+    return namespace.join_leave and (wished or namespace.force_push_join_leave)

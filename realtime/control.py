@@ -53,15 +53,25 @@ class Refresh(NamedTuple):
     """Seconds since 1970; None is for ever."""
 
 
+class Message(NamedTuple):
+    """Tell connections of a user something that is on no channel."""
+
+    user: str
+    data: str
+    """Compact JSON."""
+    client: str = ""
+
+
 class Recheck(NamedTuple):
     """Look whether the connections of a user are still entitled to be here."""
 
     user: str
 
 
-Command = Disconnect | Subscribe | Unsubscribe | Refresh | Recheck
+Command = Disconnect | Subscribe | Unsubscribe | Refresh | Message | Recheck
 _KINDS: Mapping[str, type[Command]] = {
-    kind.__name__.lower(): kind for kind in (Disconnect, Subscribe, Unsubscribe, Refresh, Recheck)
+    kind.__name__.lower(): kind
+    for kind in (Disconnect, Subscribe, Unsubscribe, Refresh, Message, Recheck)
 }
 
 

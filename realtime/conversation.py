@@ -10,17 +10,20 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from realtime.codes import (
     BAD_COMMAND,
+    BUSY,
     CONNECTION_LIMIT,
     EXPIRED,
     INTERNAL_ERROR,
+    LIMIT_EXCEEDED,
     NOT_LIVE,
     NOT_PUBLISHED,
+    NOT_SUBSCRIBED,
     PERMISSION_DENIED,
     SERVER_ERROR,
     SUBSCRIPTION_EXPIRED,
@@ -37,6 +40,7 @@ from realtime.connection import (
     Greet,
     Join,
     Leave,
+    Look,
     Renew,
     Reply,
     Say,
@@ -45,8 +49,10 @@ from realtime.connection import (
 from realtime.driver import Driver
 from realtime.errors import BrokerError, Forbidden, OutcomeUnknown, RequestError
 from realtime.fanout import Listener
+from realtime.gaps import Gap, GapDetector
 from realtime.identity import Identity
 from realtime.limits import Throttle
+from realtime.presence import TooManyMembers
 from realtime.protocols import BadFrame, Command, Pong, WireProtocol
 from realtime.protocols import Publish as PublishCommand
 from realtime.publication import Publication, Receipt, encoded
@@ -65,6 +71,12 @@ AUTHORIZE_SECONDS = 5.0
 """How long the host may take to decide."""
 RPC_SECONDS = 10.0
 """How long the host may take to answer."""
+RECONNECT = "reconnect"
+"""The reason of a gap between two connections of one client."""
+SMALL_BYTES = 4 * 1024
+"""Of a reply that may wait for a client that is behind."""
+ANSWER_BYTES = 512 * 1024
+"""Of a reply with all members of a channel; stock clients refuse frames over 1 MiB for good."""
 LIVE_SECONDS = 2.0
 """How long a subscribe waits for the broker; then it is refused as temporary: SDKs come again."""
 
@@ -111,7 +123,7 @@ class Conversation:
         self._timers: dict[Join, asyncio.TimerHandle] = {}
         self._listeners: dict[str, tuple[Channel[Listener], Listener]] = {}
         self._publishing: asyncio.Task[Refusal | None] | None = None
-        self._answering: asyncio.Task[str] | None = None
+        self._answering: asyncio.Task[str | Refusal] | None = None
         self._room: asyncio.Future[None] | None = None
         self._asked: dict[Join, asyncio.Task[bool]] | None = None  # None: the host is asked nothing
         self._throttle: Throttle | None = None  # None: it has not said anything yet
@@ -255,8 +267,8 @@ class Conversation:
                 return self._join(decision)
             case Say():
                 return self._say(decision)
-            case Ask():
-                return self._ask_host(decision)
+            case Ask() | Look():
+                return self._find_out(decision)
             case Where():
                 self._tell_where(decision)
             case Leave():
@@ -283,11 +295,16 @@ class Conversation:
         self.driver.say(greet.text)
         self.driver.say(state)
         self._renew("", greet.ttl_seconds)
+        for text in greet.refused:
+            self.driver.say(text)
         for join in greet.joins:
             self._serve(join)
 
     def _serve(self, join: Join) -> None:
         """Let the client listen as soon as the broker does; nothing waits for it."""
+        if join.must_ask:
+            self._ask(join)
+            return
         wake = partial(self._served, join)
         channel = self._hub.registry.want(join.channel, join.namespace, join, wake)
         self._wanted[join] = channel
@@ -301,6 +318,7 @@ class Conversation:
         if channel is not None and channel.is_live:
             self._hub.fanout.seal(channel)
             self.driver.say(self._protocol.served(join.channel, channel.position))
+            self._tell_missed(join, channel)
             self._listen(join, channel)
 
     def _want(self, join: Join) -> None:
@@ -321,7 +339,19 @@ class Conversation:
         task = asyncio.get_running_loop().create_task(self._is_allowed(join.channel, "subscribe"))
         self._asked = self._asked or {}
         self._asked[join] = task
-        task.add_done_callback(self._decided)
+        task.add_done_callback(partial(self._judged, join) if join.is_served else self._decided)
+
+    def _judged(self, join: Join, task: asyncio.Task[bool]) -> None:
+        """The host has decided about a channel that no reply waits for."""
+        if self.ended or task.cancelled() or self._asked is None:
+            return
+        self._asked.pop(join, None)
+        if _refusal(task) is None and not join.is_void:
+            join.must_ask = False
+            self._serve(join)
+        else:
+            self._connection.join_failed(join)
+            self.driver.say(self._protocol.unsubscribed(join.channel, NOT_SUBSCRIBED))
 
     def _decided(self, task: asyncio.Task[Any]) -> None:
         if not task.cancelled():
@@ -365,18 +395,32 @@ class Conversation:
         # One step, without an await: what waits goes to those who listen now, the reply names the
         # position that this leaves, and the first push after it is the next one.
         self._hub.fanout.seal(channel)
-        self.driver.say(self._protocol.subscribed(join.id, channel.position, join.ttl_seconds))
+        missed = self._missed(join, channel)
+        has_all = None if join.since is None else not missed
+        position, ttl = channel.position, join.ttl_seconds
+        self.driver.say(self._protocol.subscribed(join.id, position, ttl, has_all=has_all))
+        self._tell_missed(join, channel)
         self._forget_served(join.channel)
         self._listen(join, channel)
         return True
 
+    def _missed(self, join: Join, channel: Channel[Listener]) -> Sequence[Gap]:
+        """Return the gaps between where the client says that it stands, and the channel."""
+        return () if join.since is None else GapDetector(join.since).resume(channel.position)
+
+    def _tell_missed(self, join: Join, channel: Channel[Listener]) -> None:
+        for gap in self._missed(join, channel):
+            self.driver.say(self._protocol.gap(join.channel, gap, RECONNECT))
+
     def _listen(self, join: Join, channel: Channel[Listener]) -> None:
         if self.ended:  # by what was just said, which was too much for a client that does not read
             return
-        listener = Listener(self.driver)
+        listener = Listener(self.driver, hears_joins=join.hears_joins)
         channel.listeners[listener] = None
         self._listeners[join.channel] = (channel, listener)
         self._renew(join.channel, join.ttl_seconds)
+        if channel.namespace.counts_members:
+            self._hub.count_in(channel, self._connection.member)
         self._unwant(join)
 
     def _forget_served(self, name: str) -> None:
@@ -407,6 +451,8 @@ class Conversation:
             return
         listener.active = False
         del channel.listeners[listener]
+        if channel.namespace.counts_members:
+            self._hub.count_out(channel, self.client)
         self.driver.forget(name)
         self._hub.release(channel)
 
@@ -449,7 +495,14 @@ class Conversation:
     def prolong(self, expire_at: float | None) -> None:
         """Its identity is known until then, seconds since 1970; None is for ever."""
         if not self.ended:
-            self._renew("", self._connection.prolong(expire_at))
+            ttl = self._connection.prolong(expire_at)
+            self._renew("", ttl)
+            self.driver.say(self._protocol.prolonged(ttl))
+
+    def message(self, data: str) -> None:
+        """Tell the client something that is on no channel, as compact JSON."""
+        if not self.ended:
+            self.driver.say(self._protocol.message(data))
 
     def expire(self, now: float) -> bool:
         """End what was not renewed in time; return whether more can expire."""
@@ -505,32 +558,58 @@ class Conversation:
             task.cancel()
         return _refusal(task)
 
-    def _ask_host(self, ask: Ask) -> bool:
-        """Let the host answer; one at a time, like publishing."""
+    def _find_out(self, question: Ask | Look) -> bool:
+        """Let the host answer, or Redis; one question at a time, like publishing."""
         if self._answering is None:
-            self._answering = asyncio.get_running_loop().create_task(self._answered(ask))
+            answer = (
+                self._answer_to(question) if isinstance(question, Ask) else self._seen(question)
+            )
+            self._answering = asyncio.get_running_loop().create_task(answer)
             self._answering.add_done_callback(self._decided)
             return False
         if not self._answering.done():
             return False
         task, self._answering = self._answering, None
-        if not ask.id:
-            _answer_of(task)  # nobody waits for it; what went wrong is told all the same
-            return True
-        answer = _answer_of(task)
-        if isinstance(answer, Refusal):
-            self.driver.say(self._protocol.refused(ask.id, answer))
+        answer_text = _answer_of(task)
+        if not question.id:
+            return True  # nobody waits for it; what went wrong was told all the same
+        if isinstance(answer_text, Refusal):
+            self.driver.say(self._protocol.refused(question.id, answer_text))
         else:
-            self.driver.say(self._protocol.answered(ask.id, answer))
+            self.driver.say(answer_text)
         return True
 
-    async def _answered(self, ask: Ask) -> str:
+    async def _answer_to(self, ask: Ask) -> str | Refusal:
         async with asyncio.timeout(RPC_SECONDS):
             answer = await self._hub.rpc(self._connection.identity, ask.method, ask.data)
         try:
-            return encoded(answer).decode()
+            return self._protocol.answered(ask.id, encoded(answer).decode())
         except RequestError as error:
             raise TypeError(f"it returned what cannot be sent: {error}") from error
+
+    async def _seen(self, look: Look) -> str | Refusal:
+        """Find out who is on a channel, or why that cannot be told."""
+        if look.channel not in self._listeners:  # it has been left, or could not be joined
+            return PERMISSION_DENIED
+        if not self._hub.live:
+            return NOT_LIVE
+        try:
+            async with asyncio.timeout(LIVE_SECONDS):
+                text = await self._look(look)
+        except (BrokerError, TimeoutError):
+            return NOT_LIVE
+        except TooManyMembers as error:
+            return LIMIT_EXCEEDED._replace(message=str(error))
+        if len(text) > ANSWER_BYTES:
+            return LIMIT_EXCEEDED._replace(message="too many members: ask presence_stats")
+        # A reply is never dropped, and this one may be as large as all that may wait.
+        return BUSY if self.driver.is_congested and len(text) > SMALL_BYTES else text
+
+    async def _look(self, look: Look) -> str:
+        roster = self._hub.roster
+        if look.only_count:
+            return self._protocol.counted(look.id, await roster.headcount(look.channel))
+        return self._protocol.present(look.id, await roster.members(look.channel))
 
     def _tell_where(self, where: Where) -> None:
         channel, _ = self._listeners.get(where.channel, (None, None))
@@ -557,8 +636,8 @@ def _refusal(task: asyncio.Task[bool]) -> Refusal | None:
     return INTERNAL_ERROR
 
 
-def _answer_of(task: asyncio.Task[str]) -> str | Refusal:
-    """Return what the host has answered, or why there is no answer."""
+def _answer_of(task: asyncio.Task[str | Refusal]) -> str | Refusal:
+    """Return the reply, or why there is none."""
     error = task.exception()
     if error is None:
         return task.result()

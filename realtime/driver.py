@@ -158,9 +158,29 @@ class Driver:
         """The wire cannot write any more."""
         self.end(None)
 
+    def tell(self, text: str, size: int) -> bool:
+        """Write what is worth hearing only now; False where it would have to wait."""
+        if self._blocked:
+            return self.ended
+        self._write(text, size)
+        return True
+
     def say(self, text: str) -> None:
         """Write a reply, or another text that must not be dropped."""
-        self.push(Control(text, len(text.encode())))
+        size = len(text.encode())
+        if (
+            size > FRAME_BYTES // 2 and self._corked
+        ):  # a frame of its own, and nothing that piles up
+            self._let_go_of(text, size)
+        else:
+            self.push(Control(text, size))
+
+    def _let_go_of(self, text: str, size: int) -> None:
+        """Write a large text now where only the cork would hold it back."""
+        self._corked = False
+        self._drain()
+        self.push(Control(text, size))
+        self._corked = self._blocked = True
 
     @contextmanager
     def corked(self) -> Iterator[None]:
@@ -190,6 +210,11 @@ class Driver:
         if self._blocked and not self.ended:
             self._drain()
         return was_owed
+
+    @property
+    def is_congested(self) -> bool:
+        """Whether the client takes less than it is told."""
+        return self._finisher is not None or self.flow.congested
 
     @property
     def is_owed_an_answer(self) -> bool:

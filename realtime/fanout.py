@@ -14,6 +14,7 @@ import logging
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from realtime.codes import SERVER_ERROR
 from realtime.driver import FRAME_BYTES, Driver
@@ -36,11 +37,19 @@ BACKLOG_BYTES = 4 * 1024 * 1024
 class Listener:
     """One connection on one channel, from joining to leaving."""
 
-    __slots__ = ("active", "driver")
+    __slots__ = ("active", "driver", "hears_joins")
 
-    def __init__(self, driver: Driver) -> None:
+    def __init__(self, driver: Driver, *, hears_joins: bool = False) -> None:
         self.driver = driver
         self.active = True
+        self.hears_joins = hears_joins
+
+
+class News(NamedTuple):
+    """What is worth hearing only now, such as a join: who cannot take it at once hears less."""
+
+    text: str
+    size: int
 
 
 class _Batch:
@@ -50,7 +59,7 @@ class _Batch:
 
     def __init__(self, channel: Channel[Listener]) -> None:
         self._channel = channel
-        self._entries: list[Entry] = []
+        self._entries: list[Entry | News] = []
         self._texts: list[str] = []
         self._size = 0
         self._first: Position | None = None
@@ -69,12 +78,12 @@ class _Batch:
         self._size += size + 1
         self.bytes += size
 
-    def add(self, entry: Entry) -> None:
+    def add(self, entry: Entry | News) -> None:
         self._end_run()
         self._entries.append(entry)
         self.bytes += entry.size
 
-    def entries(self) -> Sequence[Entry]:
+    def entries(self) -> Sequence[Entry | News]:
         self._end_run()
         return self._entries
 
@@ -102,7 +111,7 @@ class _Batch:
 
 @dataclass(slots=True)
 class _Delivery:
-    entries: Sequence[Entry]
+    entries: Sequence[Entry | News]
     bytes: int
     listeners: Sequence[Listener]
     reached: int = 0
@@ -129,6 +138,7 @@ class Fanout:
         self._backlog = 0
         self._room: asyncio.Future[None] | None = None
         self._turn_due = False
+        self._behind: dict[Listener, Channel[Listener]] = {}
 
     def add(self, channel: Channel[Listener], arrival: Arrival) -> None:
         """Take an arrival for the channel's listeners: gaps first, then the publication."""
@@ -163,6 +173,25 @@ class Fanout:
         self._deliveries.setdefault(channel, deque()).append(said)
         self._backlog += control.size
         self._schedule()
+
+    def tell(self, channel: Channel[Listener], text: str) -> None:
+        """Say the same to all listeners that hear joins, in its place among the publications."""
+        if not channel.listeners:
+            return
+        batch = self._batch(channel)
+        news = News(text, len(text.encode()))
+        batch.add(news)
+        self._backlog += news.size
+
+    def take_behind(self) -> dict[Listener, Channel[Listener]]:
+        """Return who could not take what it was told, and where."""
+        behind, self._behind = self._behind, {}
+        return behind
+
+    def tell_one(self, listener: Listener, channel: Channel[Listener], text: str) -> None:
+        """Say it to one listener, or note again that it could not take it."""
+        if listener.active:
+            self._tell(listener, channel, News(text, len(text.encode())))
 
     def seal(self, channel: Channel[Listener]) -> None:
         """Give what waits to those who listen now; whoever joins later hears nothing of it."""
@@ -224,7 +253,7 @@ class Fanout:
     def _deliver_now(self, channel: Channel[Listener]) -> None:
         """Deliver to few without a queue: a node of many quiet channels does nothing else."""
         batch = self._batches.pop(channel)
-        _deliver(tuple(channel.listeners), batch.entries())
+        self._deliver(channel, tuple(channel.listeners), batch.entries())
         self._backlog -= batch.bytes
 
     def _deliver_chunk(self) -> int:
@@ -233,7 +262,7 @@ class Fanout:
         delivery = queue[0]
         end = delivery.reached + CHUNK_LISTENERS if delivery.may_begin else 0
         chunk = delivery.listeners[delivery.reached : end]
-        _deliver(chunk, delivery.entries)
+        self._deliver(channel, chunk, delivery.entries)
         delivery.reached += len(chunk)
         if delivery.is_done:
             self._backlog -= queue.popleft().bytes
@@ -242,18 +271,39 @@ class Fanout:
             self._deliveries[channel] = queue  # behind the other channels
         return max(1, len(chunk))
 
+    def _deliver(
+        self,
+        channel: Channel[Listener],
+        listeners: Sequence[Listener],
+        entries: Sequence[Entry | News],
+    ) -> None:
+        for entry in entries:
+            if isinstance(entry, News):
+                for listener in listeners:
+                    if listener.hears_joins and listener.active:
+                        self._tell(listener, channel, entry)
+            else:
+                _deliver(listeners, entry)
 
-def _deliver(listeners: Sequence[Listener], entries: Sequence[Entry]) -> None:
-    for entry in entries:
-        frame = entry.frame if isinstance(entry, Pushes) else b""
-        size = entry.size
-        for listener in listeners:
-            if listener.active:
-                try:
-                    if frame:
-                        listener.driver.push_frame(entry, frame, size)  # type: ignore[arg-type]
-                    else:
-                        listener.driver.push(entry)
-                except Exception:  # the hub's outermost loop: it may cost no neighbour anything
-                    logger.exception("a delivery failed; its connection ends")
-                    listener.driver.end(SERVER_ERROR)
+    def _tell(self, listener: Listener, channel: Channel[Listener], news: News) -> None:
+        try:
+            if not listener.driver.tell(news.text, news.size):
+                self._behind[listener] = channel
+        except Exception:  # as for publications
+            logger.exception("a delivery failed; its connection ends")
+            listener.driver.end(SERVER_ERROR)
+
+
+def _deliver(listeners: Sequence[Listener], entry: Entry) -> None:
+    frame = entry.frame if isinstance(entry, Pushes) else b""
+    size = entry.size
+    for listener in listeners:
+        if listener.active:
+            try:
+                if frame:
+                    listener.driver.push_frame(entry, frame, size)  # type: ignore[arg-type]
+                else:
+                    listener.driver.push(entry)
+            except Exception:  # the hub's outermost loop: it may cost no neighbour anything
+                logger.exception("a delivery failed; its connection ends")
+                listener.driver.end(SERVER_ERROR)

@@ -20,6 +20,7 @@ from functools import partial
 from typing import Any
 
 from realtime import __version__
+from realtime.attendance import Attendance
 from realtime.brokers import ALL_NODES, Broker, Message, Subscribed, Subscription
 from realtime.codes import SHUTDOWN
 from realtime.connection import Connection
@@ -34,8 +35,10 @@ from realtime.heartbeat import Heartbeat
 from realtime.identity import ANONYMOUS, Identity
 from realtime.limits import Crowd, Limits, Reached
 from realtime.namespaces import Namespace, Namespaces
+from realtime.presence import Member, is_about_members
 from realtime.protocols import WireProtocol, centrifugo
 from realtime.registry import Arrival, Channel, Registry, State, UnexpectedConfirmation
+from realtime.roster import Roster
 from realtime.tokens import Tokens
 from realtime.users import LOOK_SECONDS, Entitled, Users
 from realtime.vigil import Vigil
@@ -135,6 +138,9 @@ class Hub:
         self.publish = publish
         self.registry: Registry[Listener] = Registry()
         self.fanout = Fanout(self._protocol)
+        self._attendance = Attendance(broker)
+        self.roster = Roster(broker, self._attendance, self.registry, self.fanout, self._protocol)
+        """Who is on the channels of this node's connections."""
         self.users = Users(broker, entitled)
         """The connections by user."""
         self.live = False
@@ -166,6 +172,8 @@ class Hub:
         tasks = [task for task in (self._owner, self._watcher) if task is not None]
         self._rest()
         await asyncio.gather(*tasks, return_exceptions=True)
+        if tasks:
+            await self._attendance.aclose()
 
     async def drain(self, seconds: float) -> None:
         """Close all connections with 3001, spread over at most ``seconds``.
@@ -190,6 +198,7 @@ class Hub:
     def _rest(self) -> None:
         """Let the owner and the timer end; a new connection starts them again."""
         self._heartbeat.stop()
+        self.roster.stop()
         if self._owner is not None:
             self._owner.cancel()
             self._owner = None
@@ -303,6 +312,16 @@ class Hub:
             listener.active = False
             del self._everyone.listeners[listener]
 
+    def count_in(self, channel: Channel[Listener], member: Member) -> None:
+        """A connection is on a channel that counts its members."""
+        self.roster.changed(channel.name)
+        self._attendance.join(channel.name, member, is_told=channel.namespace.join_leave)
+
+    def count_out(self, channel: Channel[Listener], client: str) -> None:
+        """A connection is on such a channel no more."""
+        self.roster.changed(channel.name)
+        self._attendance.leave(channel.name, client)
+
     def look_after(self, conversation: Conversation) -> None:
         """Something of it expires: see to it."""
         self._expiring[conversation] = None
@@ -363,6 +382,8 @@ class Hub:
                 group.create_task(self._read(subscription))
                 group.create_task(self._wish(subscription))
                 group.create_task(self._settle_all())
+                group.create_task(self._attendance.keep())
+                group.create_task(self.roster.watch())
                 group.create_task(self._vigil.sing())
                 group.create_task(self._vigil.listen(subscription))
         except* (BrokerError, UnexpectedConfirmation) as broken:
@@ -410,10 +431,21 @@ class Hub:
         try:
             envelope = opened(message.raw)
         except EnvelopeError as error:
-            self._drop(message.channel, error)
+            if not self._is_about_members(channel, message.raw):
+                self._drop(message.channel, error)
             return
         if (arrival := channel.arrived(envelope)) is not None:
             self.fanout.add(channel, arrival)
+
+    def _is_about_members(self, channel: Channel[Listener], raw: bytes) -> bool:
+        """Tell whether this is no publication but about who is on the channel, and take it."""
+        if not is_about_members(raw):
+            return False
+        try:
+            self.roster.hear(channel, raw)
+        except EnvelopeError as error:
+            self._drop(channel.name, error)
+        return True
 
     def _drop(self, channel: str, error: EnvelopeError) -> None:
         self.dropped_envelopes += 1

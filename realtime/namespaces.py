@@ -48,12 +48,25 @@ class Namespace:
     """Whoever may subscribe may publish, subscribed or not."""
     allow_publish_for_subscriber: bool = False
     """Whoever is subscribed to the channel may publish to it."""
+    presence: bool = False
+    """Who is on a channel can be asked, by the server and where a subscriber may."""
+    join_leave: bool = False
+    """Subscribers that wish so are told who comes and who goes."""
+    force_push_join_leave: bool = False
+    """With `join_leave`: those that do not wish so, too."""
+    allow_presence_for_subscriber: bool = False
+    """With `presence`: whoever is subscribed to a channel may ask who is on it."""
     overflow: Overflow = Overflow.GAP
     """What a slow connection loses: `gap`, `latest` or `disconnect`."""
     fallback: str = ""
     """Who gets what nobody hears, where a publication names no other; empty is nobody."""
     fallback_when: When = When.NOBODY
     """`nobody`: a publication is live or queued; `always`: it is both."""
+
+    @property
+    def counts_members(self) -> bool:
+        """Whether who is on its channels is written down."""
+        return self.presence or self.join_leave
 
 
 class Namespaces:
@@ -190,6 +203,9 @@ BUILT_IN = {
         allow_subscribe_for_client=True,
         allow_subscribe_for_anonymous=True,
         allow_publish_for_subscriber=True,
+        presence=True,
+        join_leave=True,
+        allow_presence_for_subscriber=True,
     ),
     "user": Namespace(),
     "job": Namespace(allow_subscribe_for_client=True, allow_subscribe_for_anonymous=True),

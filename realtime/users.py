@@ -18,6 +18,7 @@ from realtime.codes import EXPIRED, FORCE_DISCONNECT, Close
 from realtime.control import (
     Command,
     Disconnect,
+    Message,
     Recheck,
     Refresh,
     Subscribe,
@@ -191,6 +192,8 @@ def _apply(command: Command, conversation: Conversation) -> None:
             conversation.serve(command.channel)
         case Unsubscribe():
             conversation.unserve(command.channel)
+        case Message():
+            conversation.message(command.data)
         case Refresh(expired=True):
             conversation.end(EXPIRED)
         case Refresh():

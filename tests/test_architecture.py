@@ -19,10 +19,11 @@ RULES = {
     "errors", "codes", "names", "namespaces", "publication", "envelope", "gaps", "outbox", "flow",
     "frames", "tally", "heads", "limits", "query",
     "identity", "tokens", "jwks", "control", "registry", "connection", "canary", "origins",
-    "outage", "tracker", "protocols", "keys", "queued", "events",
+    "outage", "tracker", "protocols", "keys", "queued", "events", "presence",
 }  # fmt: skip
 PUBLISHING = {"publisher"}
 DELIVERING = {"hub", "conversation", "driver", "fanout", "heartbeat", "users", "vigil"}
+DELIVERING |= {"attendance", "roster"}
 QUEUEING = {"worker", "threads"}
 ENGINE = PUBLISHING | DELIVERING | QUEUEING | {"brokers"}
 

@@ -17,6 +17,7 @@ from typing import NamedTuple, Protocol
 
 from realtime.errors import BrokerError, RealtimeError
 from realtime.gaps import Position
+from realtime.presence import Beat, Headcount, Roll
 from realtime.publication import Publication, Receipt
 
 
@@ -122,8 +123,42 @@ class Subscription(Protocol):
         """Close the connection."""
 
 
+class Presence(Protocol):
+    """Members of channels, written down by the nodes that have them.
+
+    Nodes are names of hex digits that they give themselves. All methods raise `BrokerError`: not
+    known, or perhaps done; doing it again is safe.
+    """
+
+    async def change(self, node: str, rolls: Sequence[Roll]) -> None:
+        """Write down who came and who went; the nodes of a channel are told on it, if they are."""
+
+    async def members(self, channel: str) -> dict[str, str]:
+        """Return who is on a channel: infos by client.
+
+        Raises:
+            TooManyMembers: There are more than can be named.
+        """
+
+    async def headcounts(self, channels: Sequence[str]) -> list[Headcount]:
+        """Return how many are on each channel."""
+
+    async def lease(self, node: str, *, is_new: bool) -> Beat:
+        """Say that a node lives, and learn which ones do not."""
+
+    async def sweep(self, node: str, *, is_leaving: bool = False) -> bool:
+        """Count out some members of a node that is gone, or goes; return whether there are more."""
+
+    async def keep(self, node: str, channels: Sequence[str]) -> list[str]:
+        """Keep the members of channels from being forgotten; return the channels that were."""
+
+
 class Broker(Protocol):
     """The async side; belongs to one event loop."""
+
+    @property
+    def presence(self) -> Presence:
+        """Who is on which channel."""
 
     async def publish(self, publication: Publication) -> Receipt:
         """Stamp and send one publication.

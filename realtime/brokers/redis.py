@@ -32,6 +32,7 @@ from realtime.brokers.commands import (
 )
 from realtime.brokers.line import abort, parser_of, writer_of
 from realtime.brokers.queue_commands import QUEUE_ITEMS, STATS
+from realtime.brokers.redis_presence import RedisPresence
 from realtime.brokers.road import Road
 from realtime.brokers.script import Args, Script
 from realtime.errors import BrokerError, RealtimeError
@@ -63,6 +64,8 @@ class RedisBroker:
         self._commands = Commands(prefix, queue_items=queue_items)
         self._deadline_seconds = deadline_seconds
         self._road = Road(url)
+        self.presence = RedisPresence(prefix, self._run, self._exchange)
+        """Members of channels."""
 
     async def publish(self, publication: Publication) -> Receipt:
         """See `realtime.brokers.Broker.publish`."""
@@ -136,6 +139,9 @@ class RedisBroker:
     async def aclose(self) -> None:
         """Close all connections, and open no more."""
         await self._road.aclose()
+
+    async def _exchange(self, commands: Sequence[Args]) -> list[Any]:
+        return await self._road.exchange(commands, self._deadline_seconds)
 
     async def _run(self, script: Script, commands: Sequence[Args]) -> list[Any]:
         return await self._road.run(script, commands, self._deadline_seconds)

@@ -12,6 +12,7 @@ from typing import NamedTuple, Protocol
 
 from realtime.codes import Close, Refusal, SubscriptionEnd
 from realtime.gaps import Gap, Position
+from realtime.presence import Headcount
 
 
 class Connect(NamedTuple):
@@ -20,6 +21,20 @@ class Connect(NamedTuple):
     id: int
     token: str = ""
     """Says who it is; empty is nobody, or whom the transport knows."""
+    subs: tuple[Wanted, ...] = ()
+    """Channels that it wants to listen to without a `Subscribe` for each."""
+
+
+class Wanted(NamedTuple):
+    """A channel that a `Connect` names."""
+
+    channel: str
+    token: str = ""
+    """Says that it may."""
+    join_leave: bool = False
+    """Whether the client wants to hear who comes and who goes."""
+    position: Position | None = None
+    """Where the client stands; it wants to know what it missed since."""
 
 
 class Subscribe(NamedTuple):
@@ -29,6 +44,10 @@ class Subscribe(NamedTuple):
     channel: str
     token: str = ""
     """Says that it may."""
+    join_leave: bool = False
+    """Whether it wants to hear who comes and who goes."""
+    position: Position | None = None
+    """Where it stands; it wants to know what it missed since."""
 
 
 class Unsubscribe(NamedTuple):
@@ -63,6 +82,20 @@ class SubRefresh(NamedTuple):
 
 class History(NamedTuple):
     """The client asks where a channel stands, and for no publications: there are none."""
+
+    id: int
+    channel: str
+
+
+class Presence(NamedTuple):
+    """The client asks who is on a channel."""
+
+    id: int
+    channel: str
+
+
+class PresenceStats(NamedTuple):
+    """The client asks how many are on a channel."""
 
     id: int
     channel: str
@@ -104,6 +137,8 @@ Command = (
     | Refresh
     | SubRefresh
     | History
+    | Presence
+    | PresenceStats
     | Call
     | Ping
     | Pong
@@ -151,11 +186,20 @@ class WireProtocol(Protocol):
         """Return the reply to `Connect`; ``ttl_seconds`` is when a `Refresh` is due, if ever."""
 
     def subscribed(
-        self, command_id: int, position: Position | None, ttl_seconds: int | None
+        self,
+        command_id: int,
+        position: Position | None,
+        ttl_seconds: int | None,
+        *,
+        has_all: bool | None = None,
     ) -> str:
         """Return the reply to `Subscribe`: the next push of the channel is at ``position`` + 1.
 
-        None where the client listens already and knows how far it is.
+        Args:
+            command_id: Of the command.
+            position: None where the client listens already and knows how far it is.
+            ttl_seconds: When a `SubRefresh` is due, if ever.
+            has_all: Whether the client, which said where it stands, has missed nothing.
         """
 
     def served(self, channel: str, position: Position) -> str:
@@ -171,6 +215,12 @@ class WireProtocol(Protocol):
 
     def stands(self, command_id: int, position: Position) -> str:
         """Return the reply to `History`."""
+
+    def present(self, command_id: int, members: str) -> str:
+        """Return the reply to `Presence`; ``members`` is a JSON object of infos by client."""
+
+    def counted(self, command_id: int, headcount: Headcount) -> str:
+        """Return the reply to `PresenceStats`."""
 
     def answered(self, command_id: int, data: str) -> str:
         """Return the reply to `Call`; ``data`` is compact JSON on one line."""
@@ -198,6 +248,24 @@ class WireProtocol(Protocol):
 
     def gap(self, channel: str, gap: Gap, reason: str) -> str:
         """Return the push that says what was missed."""
+
+    def joined(self, channel: str, info: str) -> str:
+        """Return the push that says who came; ``info`` is JSON, see `realtime.presence.Member`."""
+
+    def left(self, channel: str, info: str) -> str:
+        """Return the push that says who went."""
+
+    def headcount(self, channel: str, headcount: Headcount, untold: int | None) -> str:
+        """Return the push that says how many are there, after joins and leaves that were not told.
+
+        How many these were; None where nobody knows.
+        """
+
+    def message(self, data: str) -> str:
+        """Return the push of something that is for this client and on no channel; JSON."""
+
+    def prolonged(self, ttl_seconds: int | None) -> str:
+        """Return the push that says until when the connection is good now."""
 
     def state(self, *, live: bool, reason: str | None) -> str:
         """Return the push that says whether this node hears from the broker."""

@@ -1,7 +1,7 @@
 """Centrifugo's JSON protocol, as the stock SDKs speak it.
 
 Source: centrifugal.dev/docs/transports/client_protocol. Knows the bytes and nothing of what they
-lead to. Two pushes are ours, ignored by stock SDKs: ``gap`` and ``state``
+lead to. Three pushes are ours, ignored by stock SDKs: ``gap``, ``state`` and ``presence``
 (docs/protocol.md#extensions).
 """
 
@@ -23,6 +23,7 @@ from realtime.codes import (
 from realtime.errors import InvalidName
 from realtime.gaps import Gap, Position
 from realtime.names import checked_channel
+from realtime.presence import Headcount
 from realtime.protocols import (
     BadFrame,
     Call,
@@ -31,12 +32,15 @@ from realtime.protocols import (
     History,
     Ping,
     Pong,
+    Presence,
+    PresenceStats,
     Publish,
     Refresh,
     Refused,
     SubRefresh,
     Subscribe,
     Unsubscribe,
+    Wanted,
 )
 
 PING = PONG = "{}"
@@ -53,8 +57,21 @@ class _OnChannel(msgspec.Struct):
     token: str = ""
 
 
+class _Sub(msgspec.Struct):
+    token: str = ""
+    join_leave: bool = False
+    recover: bool = False
+    epoch: str = ""
+    offset: int = 0
+
+
+class _Subscribe(_Sub, kw_only=True):
+    channel: str
+
+
 class _Shown(msgspec.Struct):
     token: str = ""
+    subs: dict[str, _Sub] = {}
 
 
 class _Said(msgspec.Struct):
@@ -67,7 +84,7 @@ class _Asked(msgspec.Struct):
     method: str = ""
 
 
-class _Wanted(msgspec.Struct):
+class _History(msgspec.Struct):
     channel: str
     limit: int = 0
     since: Any = None
@@ -80,17 +97,20 @@ class _Anything(msgspec.Struct):
 class _Line(msgspec.Struct):
     id: int = 0
     connect: _Shown | None = None
-    subscribe: _OnChannel | None = None
+    subscribe: _Subscribe | None = None
     unsubscribe: _OnChannel | None = None
     publish: _Said | None = None
     refresh: _Shown | None = None
     sub_refresh: _OnChannel | None = None
     ping: _Anything | None = None
-    history: _Wanted | None = None
+    history: _History | None = None
+    presence: _OnChannel | None = None
+    presence_stats: _OnChannel | None = None
     rpc: _Asked | None = None
     send: _Asked | None = None
 
 
+_EPOCH = re.compile(r"[0-9a-f]{1,64}")
 _ID_FIRST = re.compile(r'\{"id":([1-9][0-9]{0,9}),')
 _read_line = msgspec.json.Decoder(_Line).decode
 _read_any = msgspec.json.Decoder(dict[str, Any]).decode
@@ -139,13 +159,15 @@ def _command(line: str) -> Command:
 
 def _known(line: _Line) -> Command | None:
     if line.subscribe is not None:
-        return Subscribe(line.id, checked_channel(line.subscribe.channel), line.subscribe.token)
+        sub = line.subscribe
+        channel = checked_channel(sub.channel)
+        return Subscribe(line.id, channel, sub.token, sub.join_leave, _place(sub))
     if line.publish is not None:
         return Publish(line.id, checked_channel(line.publish.channel), bytes(line.publish.data))
     if line.unsubscribe is not None:
         return Unsubscribe(line.id, checked_channel(line.unsubscribe.channel))
     if line.connect is not None:
-        return Connect(line.id, line.connect.token)
+        return Connect(line.id, line.connect.token, _subs(line.connect.subs))
     if line.refresh is not None:
         return Refresh(line.id, line.refresh.token)
     if line.sub_refresh is not None:
@@ -155,12 +177,28 @@ def _known(line: _Line) -> Command | None:
         return Ping(line.id)
     if line.history is not None:
         return _history(line.id, line.history)
+    if line.presence is not None:
+        return Presence(line.id, checked_channel(line.presence.channel))
+    if line.presence_stats is not None:
+        return PresenceStats(line.id, checked_channel(line.presence_stats.channel))
     if line.rpc is not None:
         return Call(line.id, line.rpc.method, bytes(line.rpc.data))
     return None
 
 
-def _history(command_id: int, wanted: _Wanted) -> Command:
+def _subs(subs: dict[str, _Sub]) -> tuple[Wanted, ...]:
+    return tuple(
+        Wanted(checked_channel(channel), sub.token, sub.join_leave, _place(sub))
+        for channel, sub in subs.items()
+    )
+
+
+def _place(sub: _Sub) -> Position | None:
+    good = sub.recover and _EPOCH.fullmatch(sub.epoch) and 0 <= sub.offset < 2**53
+    return Position(sub.epoch, sub.offset) if good else None
+
+
+def _history(command_id: int, wanted: _History) -> Command:
     """Where a channel stands can be told; what was published is nowhere."""
     if wanted.limit != 0 or wanted.since is not None:
         return Refused(command_id, NOT_AVAILABLE)
@@ -212,9 +250,17 @@ def refreshed(
     return _text({"id": command.id, "refresh": result | _expiry(ttl_seconds)})
 
 
-def subscribed(command_id: int, position: Position | None, ttl_seconds: int | None) -> str:
+def subscribed(
+    command_id: int,
+    position: Position | None,
+    ttl_seconds: int | None,
+    *,
+    has_all: bool | None = None,
+) -> str:
     """Return the reply to `Subscribe`."""
     result = {} if position is None else _position(position)
+    if has_all is not None:
+        result |= {"was_recovering": True, "recovered": has_all}
     return _text({"id": command_id, "subscribe": result | _expiry(ttl_seconds)})
 
 
@@ -248,6 +294,20 @@ def stands(command_id: int, position: Position) -> str:
     """Return the reply to `History`: an empty one, with the position."""
     fields = {"offset": position.offset, "epoch": position.epoch}
     return _text({"id": command_id, "history": fields})
+
+
+def present(command_id: int, members: str) -> str:
+    """Return the reply to `Presence`."""
+    return f'{{"id":{command_id},"presence":{{"presence":{members}}}}}'
+
+
+def counted(command_id: int, headcount: Headcount) -> str:
+    """Return the reply to `PresenceStats`."""
+    return _text({"id": command_id, "presence_stats": _numbers(headcount)})
+
+
+def _numbers(headcount: Headcount) -> dict[str, Any]:
+    return {"num_clients": headcount.clients, "num_users": headcount.users}
 
 
 def answered(command_id: int, data: str) -> str:
@@ -289,6 +349,32 @@ def gap(channel: str, gap: Gap, reason: str) -> str:
     """Return the push that says what was missed; ``to`` is null where the end cannot be known."""
     fields = {"epoch": gap.epoch, "from": gap.first, "to": gap.last, "reason": reason}
     return _text({"push": {"channel": channel, "gap": fields}})
+
+
+def joined(channel: str, info: str) -> str:
+    """Return the push that says who came."""
+    return f'{{"push":{{"channel":"{channel}","join":{{"info":{info}}}}}}}'
+
+
+def left(channel: str, info: str) -> str:
+    """Return the push that says who went."""
+    return f'{{"push":{{"channel":"{channel}","leave":{{"info":{info}}}}}}}'
+
+
+def headcount(channel: str, headcount: Headcount, untold: int | None) -> str:
+    """Return the push that says how many are there; stock SDKs ignore it."""
+    fields = {**_numbers(headcount), "untold": untold}
+    return _text({"push": {"channel": channel, "presence": fields}})
+
+
+def message(data: str) -> str:
+    """Return the push of something that is on no channel."""
+    return f'{{"push":{{"message":{{"data":{data}}}}}}}'
+
+
+def prolonged(ttl_seconds: int | None) -> str:
+    """Return the push that says until when the connection is good now."""
+    return _text({"push": {"refresh": _expiry(ttl_seconds)}})
 
 
 def state(*, live: bool, reason: str | None) -> str:

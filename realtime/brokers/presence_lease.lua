@@ -1,0 +1,14 @@
+-- A node lives. Follows presence.lua.
+--
+-- KEYS  nodes (sorted set, by when their leases end)
+-- ARGV  1 the node, 2 milliseconds, 3 whether it is new ('1'), 4 how many are returned at most
+--
+-- Returns {whether it is known, nodes whose lease has ended…}. One that is not new and not known has been counted out: its
+-- members are gone, and it has to begin anew under another name.
+local nodes, time = KEYS[1], now()
+if ARGV[3] == '0' and not redis.call('ZSCORE', nodes, ARGV[1]) then
+    return {'0'}
+end
+redis.call('ZADD', nodes, string.format('%.0f', time + ARGV[2]), ARGV[1])
+redis.call('EXPIRE', nodes, 86400)
+return {'1', unpack(redis.call('ZRANGEBYSCORE', nodes, '-inf', string.format('%.0f', time), 'LIMIT', 0, ARGV[4]))}

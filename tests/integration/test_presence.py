@@ -1,0 +1,365 @@
+"""Who is on a channel, with a real Redis: asked for, told, counted out."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+import redis
+
+from realtime.brokers.redis import RedisBroker
+from realtime.hub import Hub
+from realtime.identity import Identity
+from realtime.presence import MEMBERS_LIMIT, Member, Roll, TooManyMembers
+from realtime.wiring import Node
+from tests.support.eventually import eventually
+from tests.support.member import Member as Connection
+from tests.support.redis_server import RedisServer
+
+NAMESPACES = {
+    "seen": {
+        "allow_subscribe_for_client": True,
+        "allow_subscribe_for_anonymous": True,
+        "presence": True,
+        "join_leave": True,
+        "allow_presence_for_subscriber": True,
+    },
+    "forced": {
+        "allow_subscribe_for_client": True,
+        "allow_subscribe_for_anonymous": True,
+        "join_leave": True,
+        "force_push_join_leave": True,
+    },
+    "secret": {
+        "allow_subscribe_for_client": True,
+        "allow_subscribe_for_anonymous": True,
+        "presence": True,
+    },
+}
+
+
+@pytest.fixture(autouse=True)
+def namespaces(settings: Any, wired: str) -> None:
+    settings.REALTIME_NAMESPACES = NAMESPACES
+
+
+class Person(Connection):
+    """A connection that subscribes, asks and waits for answers."""
+
+    _id = 100
+
+    async def ask(self, **command: Any) -> Any:
+        self._id += 1
+        asked = self._id
+        self.say({"id": asked, **command})
+        await eventually(lambda: self.reply(asked) is not None)
+        return self.reply(asked)
+
+    def reply(self, asked: int) -> Any:
+        return next((line for line in self.lines if line.get("id") == asked), None)
+
+    async def subscribe(self, channel: str, *, join_leave: bool = True) -> None:
+        asked = {"channel": channel, "join_leave": join_leave}
+        assert "subscribe" in await self.ask(subscribe=asked)
+
+    async def presence(self, channel: str) -> dict[str, Any]:
+        reply = await self.ask(presence={"channel": channel})
+        found: dict[str, Any] = reply["presence"]["presence"]
+        return found
+
+    async def numbers(self, channel: str) -> tuple[int, int]:
+        stats = (await self.ask(presence_stats={"channel": channel}))["presence_stats"]
+        return stats["num_clients"], stats["num_users"]
+
+    def users(self, kind: str) -> list[str]:
+        return [push["info"]["user"] for push in self.pushes(kind)]
+
+
+@pytest.fixture
+async def come(hub: Hub) -> AsyncIterator[Any]:
+    people: list[Person] = []
+
+    async def open_person(user: str = "", at: Hub = hub) -> Person:
+        person = Person(at, Identity(user, info='{"name":"N"}' if user else ""))
+        people.append(person)
+        await eventually(lambda: person.conversation)
+        person.say({"id": 1, "connect": {}})
+        await eventually(lambda: person.lines)
+        return person
+
+    yield open_person
+    for person in people:
+        await person.leave()
+
+
+async def other_node(**options: Any) -> Node:
+    node = Node()
+    node.hub.start()
+    await eventually(lambda: node.hub.live)
+    return node
+
+
+async def test_a_subscriber_sees_who_is_there(come: Any) -> None:
+    ada, ben = await come("ada"), await come("ben")
+    await ada.subscribe("seen:room")
+    await ben.subscribe("seen:room")
+    found = await ada.presence("seen:room")
+    clients = {ada.conversation.client, ben.conversation.client}
+    assert found.keys() == clients
+    shown = found[ben.conversation.client]
+    assert shown == {
+        "user": "ben",
+        "client": ben.conversation.client,
+        "conn_info": {"name": "N"},
+    }
+    assert await ben.numbers("seen:room") == (2, 2)
+
+
+async def test_who_asks_at_once_sees_itself(come: Any) -> None:
+    """In one frame, as SDKs do when they come back."""
+    ada = await come("ada")
+    ada.say(
+        {"id": 2, "subscribe": {"channel": "seen:room"}},
+        {"id": 3, "presence": {"channel": "seen:room"}},
+        {"id": 4, "presence_stats": {"channel": "seen:room"}},
+    )
+    await eventually(lambda: ada.reply(4))
+    assert list(ada.reply(3)["presence"]["presence"]) == [ada.conversation.client]
+    assert ada.reply(4)["presence_stats"] == {"num_clients": 1, "num_users": 1}
+
+
+async def test_joins_and_leaves_are_told_to_those_who_wish(come: Any) -> None:
+    ada, ben, eve = await come("ada"), await come("ben"), await come("eve")
+    await ada.subscribe("seen:room")
+    await eve.subscribe("seen:room", join_leave=False)
+    await ben.subscribe("seen:room")
+    await eventually(lambda: ada.users("join") == ["ada", "eve", "ben"])
+    await ben.leave()
+    await eventually(lambda: ada.users("leave") == ["ben"])
+    assert ada.pushes("leave")[0]["info"]["client"] == ben.conversation.client
+    assert (eve.users("join"), eve.users("leave")) == ([], [])
+    assert list(await ada.presence("seen:room")) == [
+        ada.conversation.client,
+        eve.conversation.client,
+    ]
+
+
+async def test_a_namespace_can_tell_everybody(come: Any) -> None:
+    ada, ben = await come("ada"), await come("ben")
+    await ada.subscribe("forced:room", join_leave=False)
+    await ben.subscribe("forced:room", join_leave=False)
+    await eventually(lambda: ada.users("join") == ["ada", "ben"])
+
+
+async def test_several_tabs_are_one_user(come: Any) -> None:
+    tabs = [await come("ada") for _ in range(3)]
+    for tab in tabs:
+        await tab.subscribe("seen:room")
+    assert await tabs[0].numbers("seen:room") == (3, 1)
+    await tabs[1].leave()
+    assert await tabs[0].numbers("seen:room") == (2, 1)
+
+
+async def test_whoever_comes_and_goes_within_a_moment_was_never_there(come: Any) -> None:
+    ada, ben = await come("ada"), await come("ben")
+    await ada.subscribe("seen:room")
+    await eventually(lambda: ada.users("join") == ["ada"])
+    for _ in range(20):
+        await ben.subscribe("seen:room")
+        await ben.ask(unsubscribe={"channel": "seen:room"})
+    assert await ada.numbers("seen:room") == (1, 1)
+    await ben.subscribe("seen:room")
+    await eventually(lambda: len(ada.users("join")) == len(ada.users("leave")) + 2)
+
+
+@pytest.mark.parametrize("method", ["presence", "presence_stats"])
+async def test_only_who_may_asks(come: Any, method: str) -> None:
+    ada = await come("ada")
+    for channel in ("seen:room", "nowhere:room"):  # not subscribed; no such namespace
+        assert (await ada.ask(**{method: {"channel": channel}}))["error"]["code"] == 103
+    await ada.subscribe("secret:room")
+    assert (await ada.ask(**{method: {"channel": "secret:room"}}))["error"]["code"] == 103
+
+
+async def test_who_has_left_asks_in_vain(come: Any) -> None:
+    ada = await come("ada")
+    await ada.subscribe("seen:room")
+    ada.say(
+        {"id": 7, "unsubscribe": {"channel": "seen:room"}},
+        {"id": 8, "presence": {"channel": "seen:room"}},
+    )
+    await eventually(lambda: ada.reply(8))
+    assert ada.reply(8)["error"]["code"] == 103
+
+
+async def test_two_nodes_are_one_room(come: Any, hub: Hub) -> None:
+    second = await other_node()
+    try:
+        ada, ben = await come("ada"), await come("ben", second.hub)
+        await ada.subscribe("seen:room")
+        await ben.subscribe("seen:room")
+        await eventually(lambda: ada.users("join") == ["ada", "ben"])
+        assert len(await ada.presence("seen:room")) == 2
+        assert await ben.numbers("seen:room") == (2, 2)
+        await ben.leave()
+        await eventually(lambda: ada.users("leave") == ["ben"])
+    finally:
+        await second.aclose()
+
+
+async def test_a_node_that_stops_leaves_at_once(come: Any, hub: Hub) -> None:
+    second = await other_node()
+    ada, ben = await come("ada"), await come("ben", second.hub)
+    await ada.subscribe("seen:room")
+    await ben.subscribe("seen:room")
+    await eventually(lambda: ada.users("join") == ["ada", "ben"])
+    await second.aclose()
+    await eventually(lambda: ada.users("leave") == ["ben"], seconds=2)
+    assert await ada.numbers("seen:room") == (1, 1)
+
+
+async def test_a_node_that_is_frozen_is_counted_out_and_comes_back(
+    come: Any, node: Node, wired: str, redis_server: RedisServer
+) -> None:
+    ada, ben = await come("ada"), await come("ben")
+    await ada.subscribe("seen:room")
+    await ben.subscribe("seen:room")
+    await eventually(lambda: ada.users("join") == ["ada", "ben"])
+    with redis_server.client() as client:
+        [name] = client.zrange(f"{wired}:{{0}}:nodes", 0, -1)
+    # As another node does when the lease has ended; its own next beat finds out.
+    assert not await node.broker.presence.sweep(name.decode(), is_leaving=True)
+    await eventually(lambda: ada.users("leave") == ["ada", "ben"])
+    await eventually(lambda: ada.users("join") == ["ada", "ben"] * 2)
+    assert await ada.numbers("seen:room") == (2, 2)
+
+
+async def test_what_redis_forgot_is_written_down_again(
+    come: Any, node: Node, wired: str, redis_server: RedisServer
+) -> None:
+    ada = await come("ada")
+    await ada.subscribe("seen:room")
+    assert await ada.numbers("seen:room") == (1, 1)
+    with redis_server.client() as client:
+        client.delete(f"{wired}:{{0}}:here:seen:room", f"{wired}:{{0}}:users:seen:room")
+    node.hub._attendance._renew_at = 0.0
+    node.hub._attendance._wake.set()
+
+    async def is_back() -> bool:
+        return await ada.numbers("seen:room") == (1, 1)
+
+    await eventually(is_back)
+
+
+async def test_a_storm_is_told_as_a_count(come: Any, hub: Hub) -> None:
+    """300 come at once: 300 × 300 pushes would be 90,000."""
+    ada = await come("ada")
+    await ada.subscribe("seen:hall")
+    crowd = await asyncio.gather(*(come(f"user-{n}") for n in range(300)))
+    for person in crowd:
+        person.say({"id": 2, "subscribe": {"channel": "seen:hall", "join_leave": True}})
+    await eventually(lambda: all(person.reply(2) for person in crowd))
+    await eventually(lambda: counted(ada) == 301, seconds=10)
+    pushes = sum(len(person.pushes("join")) for person in [ada, *crowd])
+    assert pushes < 45_000
+    told = ada.pushes("presence")[-1]
+    assert (told["num_clients"], told["num_users"]) == (301, 301)
+    assert len(await ada.presence("seen:hall")) == 301
+
+
+def counted(person: Person) -> int:
+    """Return how many joins a person was told of, by name or as a count."""
+    return len(person.users("join")) + sum(p["untold"] or 0 for p in person.pushes("presence"))
+
+
+async def test_many_who_ask_are_one_question(
+    come: Any, wired: str, redis_server: RedisServer
+) -> None:
+    crowd = await asyncio.gather(*(come(f"user-{n}") for n in range(50)))
+    for person in crowd:
+        await person.subscribe("seen:hall")
+    await eventually(lambda: len(crowd[0].users("join")) == 50)
+    before = evals(redis_server)
+    answers = await asyncio.gather(*(person.presence("seen:hall") for person in crowd))
+    assert all(len(found) == 50 for found in answers)
+    assert evals(redis_server) - before < 25
+
+
+def evals(server: RedisServer) -> int:
+    with server.client() as client:
+        return int(client.info("commandstats")["cmdstat_evalsha"]["calls"])
+
+
+@pytest.fixture
+async def broker(redis_server: RedisServer) -> AsyncIterator[RedisBroker]:
+    made = RedisBroker(redis_server.url, prefix=f"test-{secrets.token_hex(4)}")
+    yield made
+    await made.aclose()
+
+
+def member(number: int) -> Member:
+    client, user = f"{number:08x}", f"user-{number}"
+    return Member(client, user, f'{{"user":"{user}","client":"{client}"}}')
+
+
+async def test_too_many_to_name_are_counted(broker: RedisBroker) -> None:
+    presence, number = broker.presence, 0
+    await presence.lease("aa", is_new=True)
+    while number <= MEMBERS_LIMIT:
+        some = {one.client: one for one in map(member, range(number, number + 500))}
+        await presence.change("aa", [Roll("hall", some, is_told=False, has_members=True)])
+        number += 500
+    [headcount] = await presence.headcounts(["hall"])
+    assert headcount == (number, number)
+    with pytest.raises(TooManyMembers):
+        await presence.members("hall")
+
+
+async def test_members_of_a_node_without_a_lease_are_nobody(broker: RedisBroker) -> None:
+    presence = broker.presence
+    for name, number in (("aa", 1), ("bb", 2)):
+        one = member(number)
+        await presence.lease(name, is_new=True)
+        await presence.change(name, [Roll("hall", {one.client: one}, True, True)])
+    assert await presence.sweep("bb") is False  # it lives
+    assert len(await presence.members("hall")) == 2
+    await presence._run(*_without_lease(broker, "bb"))
+    assert list(await presence.members("hall")) == [member(1).client]
+    assert await presence.headcounts(["hall"]) == [(1, 1)]
+    assert (await presence.lease("aa", is_new=False)).gone == ("bb",)
+    assert await presence.sweep("bb") is False
+    assert (await presence.lease("aa", is_new=False)).gone == ()
+    assert not (await presence.lease("bb", is_new=False)).is_known
+    assert await presence.headcounts(["hall"]) == [(1, 1)]
+
+
+def _without_lease(broker: RedisBroker, name: str) -> Any:
+    """Return what ends a lease, without waiting for it."""
+    from realtime.brokers.presence_commands import LEASE
+
+    nodes = broker.presence._commands._nodes
+    return LEASE, [("EVALSHA", LEASE.digest, 1, nodes, name, -1000, "1", 10)]
+
+
+async def test_what_somebody_else_wrote_is_passed_over(
+    come: Any, wired: str, redis_server: RedisServer
+) -> None:
+    ada = await come("ada")
+    await ada.subscribe("seen:room")
+    assert await ada.numbers("seen:room") == (1, 1)
+    here = f"{wired}:{{0}}:here:seen:room"
+    with redis_server.client() as client:
+        mine = client.hget(here, ada.conversation.client)
+        assert mine is not None
+        name = mine.split(b" ")[0]
+        for field, value in (("x\n", b" 0 {}"), ("abc", b' 1 a{"user":1}'), ("abd", b" 0 \xff")):
+            client.hset(here, field, name + value)
+        client.publish(f"{wired}:{{0}}:ch:seen:room", b"members {}")
+        client.publish(f"{wired}:{{0}}:ch:seen:room", b"members \xff")
+    await asyncio.to_thread(redis.Redis.ping, redis_server.client())
+    await ada.ask(unsubscribe={"channel": "seen:room"})
+    await ada.subscribe("seen:room")
+    assert list(await ada.presence("seen:room")) == [ada.conversation.client]

@@ -1,0 +1,113 @@
+"""Members of a channel: what travels about them, and how much of it is told one by one."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from realtime.errors import EnvelopeError
+from realtime.presence import (
+    CHANGES_BYTES,
+    PREFIX,
+    PUSHES_BURST,
+    PUSHES_PER_SECOND,
+    UNKNOWN,
+    Changes,
+    Crier,
+    Headcount,
+    listed,
+    opened,
+)
+
+ADA = '{"user":"ada","client":"1","conn_info":{"name":"Ada"}}'
+BEN = '{"user":"ben","client":"2"}'
+
+
+def told(**changed: object) -> bytes:
+    fields = {"num_clients": 1, "num_users": 1, "joined": [], "left": [], "untold": 0, **changed}
+    return PREFIX + json.dumps(fields, separators=(",", ":")).encode()
+
+
+def changes(joined: int, untold: int = 0) -> Changes:
+    return Changes((BEN,) * joined, (), untold, Headcount(joined, 1))
+
+
+def test_what_travels_is_taken_apart() -> None:
+    raw = told(joined=[json.loads(ADA)], left=[json.loads(BEN)], untold=3, num_clients=5)
+    assert opened(raw) == Changes((ADA,), (BEN,), 3, Headcount(5, 1))
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        PREFIX + b"{}",
+        PREFIX + b"\xff",
+        told(joined=[1]),
+        told(joined=[{"user": 1, "client": "1"}]),
+        told(joined=[{"client": "1", "user": "ada"}]),  # not as we write it
+        told(joined=[{"user": "ada", "client": "1", "more": 1}]),
+        told(extra=1),
+        PREFIX + b" " * (2 * CHANGES_BYTES),
+        told(joined=[{"user": "ada", "client": "1"}]).replace(b'"1"', b'"1"\n'),
+    ],
+)
+def test_what_is_not_ours_is_refused(raw: bytes) -> None:
+    with pytest.raises(EnvelopeError):
+        opened(raw)
+
+
+@given(st.binary(max_size=200) | st.text(max_size=100).map(str.encode))
+def test_garbage_is_refused_and_nothing_else(raw: bytes) -> None:
+    try:
+        opened(PREFIX + raw)
+    except EnvelopeError:
+        pass
+
+
+def test_members_are_listed_as_one_object() -> None:
+    assert json.loads(listed({"1": ADA, "2": BEN})) == {"1": json.loads(ADA), "2": json.loads(BEN)}
+    assert listed({}) == "{}"
+
+
+def test_few_are_told_one_by_one() -> None:
+    crier = Crier(0.0)
+    assert crier.may_tell(changes(1), 10, 0.0)
+    assert crier.untold == 0
+    assert crier.headcount == Headcount(1, 1)
+
+
+def test_a_message_without_names_is_a_count_for_later() -> None:
+    crier = Crier(0.0)
+    assert not crier.may_tell(changes(0, untold=60), 10, 0.0)
+    assert crier.untold == 60
+    crier.told()
+    assert crier.untold == 0
+
+
+@given(st.lists(st.tuples(st.integers(1, 50), st.integers(1, 3000), st.floats(0, 2)), max_size=60))
+def test_each_to_each_is_never_more_than_the_rate_allows(
+    storm: list[tuple[int, int, float]],
+) -> None:
+    """And what is not told one by one is counted, all of it."""
+    crier = Crier(0.0)
+    now = pushes = told_by_name = came = 0.0
+    for joins, listeners, pause in storm:
+        now += pause
+        came += joins
+        if crier.may_tell(changes(joins), listeners, now):
+            pushes += joins * listeners
+            told_by_name += joins
+    assert pushes <= PUSHES_BURST + now * PUSHES_PER_SECOND + 1e-6
+    assert told_by_name + crier.untold == came
+
+
+def test_after_a_break_nobody_knows_how_many() -> None:
+    crier = Crier(0.0)
+    crier.lost()
+    assert crier.untold == UNKNOWN
+    assert crier.headcount is None
+    assert crier.may_tell(changes(1, untold=2), 10, 0.0)
+    assert crier.untold == UNKNOWN
