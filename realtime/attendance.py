@@ -17,7 +17,7 @@ from typing import Never
 
 from realtime.brokers import Broker
 from realtime.errors import BrokerError
-from realtime.presence import BEAT_SECONDS, Member, Roll
+from realtime.membership import BEAT_SECONDS, Member, Roll
 
 PAUSE_SECONDS = 0.05
 """Between two writes: what happens meanwhile goes into one."""

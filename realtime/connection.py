@@ -23,6 +23,7 @@ from realtime.codes import (
     NOT_AVAILABLE,
     NOT_SUBSCRIBED,
     PERMISSION_DENIED,
+    SUBSCRIPTION_EXPIRED,
     TOKEN_EXPIRED,
     UNAUTHORIZED,
     Close,
@@ -32,9 +33,9 @@ from realtime.codes import (
 from realtime.errors import InvalidToken, RequestError, TokenExpired
 from realtime.gaps import Position
 from realtime.identity import ANONYMOUS, Grant, Identity
+from realtime.membership import Member
 from realtime.names import users_of
 from realtime.namespaces import Namespace, Namespaces
-from realtime.presence import Member
 from realtime.protocols import (
     BadFrame,
     Call,
@@ -336,11 +337,13 @@ class Connection:
             self._channels[wanted.channel].since = wanted.position
             return None  # it is served anyway
         command = Subscribe(0, wanted.channel, wanted.token, wanted.join_leave, wanted.position)
-        decision = self._subscribe(command)
-        if not isinstance(decision, Join):
-            return NOT_SUBSCRIBED
-        decision.is_served = True
-        return decision
+        judged = self._judged(command)
+        if isinstance(judged, Join):
+            judged.is_served = True
+            return judged
+        if judged is TOKEN_EXPIRED:
+            return SUBSCRIPTION_EXPIRED
+        return SubscriptionEnd(NOT_SUBSCRIBED.code, judged.message)
 
     def _refresh(self, command: Refresh) -> Decision:
         now = self._wall_seconds()
@@ -372,39 +375,48 @@ class Connection:
         return Renew(command.channel, text, ttl)
 
     def _subscribe(self, command: Subscribe) -> Decision:
+        judged = self._judged(command)
+        if isinstance(judged, Join):
+            return judged
+        limit = "channels_per_connection" if judged is LIMIT_EXCEEDED else ""
+        return self._refuse(command.id, judged, limit)
+
+    def _judged(self, command: Subscribe) -> Join | Refusal:
+        """Return how the client comes to listen to a channel, or why it does not."""
         if (known := self._channels.get(command.channel)) is not None:
-            if not known.is_served:
-                return self._refuse(command.id, ALREADY_SUBSCRIBED)
-            join = self._channels[command.channel] = Join(
-                command.id,
-                command.channel,
-                known.namespace,
-                hears_joins=_hears_joins(known.namespace, command),
-                since=command.position,
-            )
-            return join
+            return self._taken_over(known, command) if known.is_served else ALREADY_SUBSCRIBED
         now = self._wall_seconds()
         grant = self._granted(command.token, now) if command.token else None
         if isinstance(grant, Refusal):
-            return self._refuse(command.id, grant)
+            return grant
         namespace = self._namespaces.get(command.channel)
         allowed = self._namespaces.may_subscribe(command.channel, self.identity, grant)
         is_void = grant is None and self._asks_in_vain(command.channel)
         if is_void:
             namespace, allowed = NO_NAMESPACE, None
         if namespace is None or self._is_forbidden(allowed):
-            return self._refuse(command.id, PERMISSION_DENIED)
+            return PERMISSION_DENIED
         if len(self._channels) >= self._channels_limit:
-            return self._refuse(command.id, LIMIT_EXCEEDED, "channels_per_connection")
-        ttl = None if grant is None else grant.ttl_seconds(now)
+            return LIMIT_EXCEEDED
         join = self._channels[command.channel] = Join(
             command.id,
             command.channel,
             namespace,
-            ttl,
+            None if grant is None else grant.ttl_seconds(now),
             must_ask=allowed is None,
             is_void=is_void,
             hears_joins=_hears_joins(namespace, command),
+            since=command.position,
+        )
+        return join
+
+    def _taken_over(self, served: Join, command: Subscribe) -> Join:
+        """The client asks itself for what it is served."""
+        join = self._channels[command.channel] = Join(
+            command.id,
+            command.channel,
+            served.namespace,
+            hears_joins=_hears_joins(served.namespace, command),
             since=command.position,
         )
         return join

@@ -52,7 +52,7 @@ from realtime.fanout import Listener
 from realtime.gaps import Gap, GapDetector
 from realtime.identity import Identity
 from realtime.limits import Throttle
-from realtime.presence import TooManyMembers
+from realtime.membership import TooManyMembers
 from realtime.protocols import BadFrame, Command, Pong, WireProtocol
 from realtime.protocols import Publish as PublishCommand
 from realtime.publication import Publication, Receipt, encoded

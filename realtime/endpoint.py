@@ -14,10 +14,22 @@ from typing import Any
 import msgspec
 
 from realtime import health, sse, wiring
-from realtime.api import Admitted, Look, Take, Task, Tell, admitted, respond
+from realtime.api import (
+    Admitted,
+    Ask,
+    Count,
+    Look,
+    Members,
+    Take,
+    Task,
+    Tell,
+    admitted,
+    respond,
+)
 from realtime.api.answers import HEADERS, Response, failure
 from realtime.api.head import Request, RequestTimeout
 from realtime.auth import has_session
+from realtime.brokers.redis import RedisBroker
 from realtime.errors import RealtimeError, RequestError, TooLarge
 from realtime.heads import Flaw, flaw_of
 
@@ -139,8 +151,8 @@ async def _done(task: Task) -> Any:
     try:
         if isinstance(task, Tell):
             return await wiring.tell_nodes(task.command)
-        if isinstance(task, Look):
-            return await wiring.node().broker.queue_stats()
+        if isinstance(task, Look | Members | Count | Ask):
+            return await _seen(task, wiring.node().broker)
         publisher = wiring.node().publisher
         if isinstance(task, Take):
             return await publisher.take(*task)
@@ -151,6 +163,17 @@ async def _done(task: Task) -> Any:
         return [error]  # of that one publication, be it a batch's or a broadcast's
     except RealtimeError as error:
         return error
+
+
+async def _seen(task: Look | Members | Count | Ask, broker: RedisBroker) -> Any:
+    if isinstance(task, Members):
+        return await broker.presence.members(task.channel)
+    if isinstance(task, Count):
+        [found] = await broker.presence.headcounts([task.channel])
+        return found
+    if isinstance(task, Ask):
+        return await broker.survey(task.question)
+    return await broker.queue_stats()
 
 
 async def _body(receive: Receive, limit: int, seconds: float) -> bytes:

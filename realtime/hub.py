@@ -22,6 +22,7 @@ from typing import Any
 from realtime import __version__
 from realtime.attendance import Attendance
 from realtime.brokers import ALL_NODES, Broker, Message, Subscribed, Subscription
+from realtime.clerk import Clerk
 from realtime.codes import SHUTDOWN
 from realtime.connection import Connection
 from realtime.conversation import Authorize, Conversation, Publish, Rpc
@@ -34,8 +35,8 @@ from realtime.gaps import Position
 from realtime.heartbeat import Heartbeat
 from realtime.identity import ANONYMOUS, Identity
 from realtime.limits import Crowd, Limits, Reached
+from realtime.membership import Member, is_about_members
 from realtime.namespaces import Namespace, Namespaces
-from realtime.presence import Member, is_about_members
 from realtime.protocols import WireProtocol, centrifugo
 from realtime.registry import Arrival, Channel, Registry, State, UnexpectedConfirmation
 from realtime.roster import Roster
@@ -143,6 +144,12 @@ class Hub:
         """Who is on the channels of this node's connections."""
         self.users = Users(broker, entitled)
         """The connections by user."""
+        self._clerk = Clerk(
+            broker,
+            self._node[1:],
+            self.registry,
+            lambda: (self.connections, len(self.users)),
+        )
         self.live = False
         """Whether everything that is published reaches this node, as far as it can know."""
         self.reason: str | None = "starting"
@@ -199,6 +206,7 @@ class Hub:
         """Let the owner and the timer end; a new connection starts them again."""
         self._heartbeat.stop()
         self.roster.stop()
+        self._clerk.stop()
         if self._owner is not None:
             self._owner.cancel()
             self._owner = None
@@ -424,6 +432,7 @@ class Hub:
             return
         if message.channel == ALL_NODES:
             self.users.hear(message.raw)
+            self._clerk.hear(message.raw)
             return
         channel = self.registry.get(message.channel)
         if channel is None:

@@ -21,7 +21,8 @@ from realtime.names import CHANNEL_LIMIT, checked_fallback
 SETTING = "REALTIME_API_KEYS"
 METHODS = (
     *("publish", "broadcast", "batch"),
-    *("disconnect", "subscribe", "unsubscribe", "refresh", "info"),
+    *("disconnect", "subscribe", "unsubscribe", "refresh"),
+    *("info", "channels", "presence", "presence_stats"),
 )
 PATTERNS_LIMIT = 100  # of one key; each publication is held against all of them
 RATES = (0.001, 1_000_000)

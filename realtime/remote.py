@@ -11,8 +11,9 @@ from realtime import wiring
 from realtime.api.control import READERS
 from realtime.api.items import Rules
 from realtime.codes import FORCE_DISCONNECT
-from realtime.control import Command
+from realtime.control import Command, Message
 from realtime.keys import Key
+from realtime.publication import encoded
 from realtime.shortcuts import id_of, refuse_event_loop
 
 _HOST = Key("", b"")  # a host's own code may do everything
@@ -78,6 +79,30 @@ def unsubscribe_user(user: Any, channel: str, *, client: str = "") -> None:
 async def aunsubscribe_user(user: Any, channel: str, *, client: str = "") -> None:
     """Do it from async code; everything else as `unsubscribe_user`."""
     await wiring.tell_nodes(_command("unsubscribe", user, client, channel=channel))
+
+
+def message_user(user: Any, data: Any, *, client: str = "") -> None:
+    """Tell a user's connections something that is on no channel (SDKs: the event ``message``).
+
+    It holds for the connections that are here now, and counts nothing: who must be told what he
+    missed listens to a channel. Arguments and errors as for `disconnect_user`.
+
+    Raises:
+        InvalidData: data cannot be JSON.
+        TooLarge: data has more than 64 KiB.
+    """
+    _tell(_message(user, data, client))
+
+
+async def amessage_user(user: Any, data: Any, *, client: str = "") -> None:
+    """Do it from async code; everything else as `message_user`."""
+    await wiring.tell_nodes(_message(user, data, client))
+
+
+def _message(user: Any, data: Any, client: str) -> Command:
+    checked = _command("refresh", user, client)
+    text = encoded(data, limit=wiring.settings().data_bytes).decode()
+    return Message(checked.user, text, client)
 
 
 def _disconnect(user: Any, client: str, code: int, reason: str) -> Command:

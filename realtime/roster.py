@@ -15,7 +15,7 @@ from realtime.brokers import Broker
 from realtime.driver import FRAME_BYTES
 from realtime.errors import BrokerError
 from realtime.fanout import Fanout, Listener
-from realtime.presence import UNKNOWN, Changes, Crier, Headcount, listed, opened
+from realtime.membership import UNKNOWN, Changes, Crier, Headcount, listed, opened
 from realtime.protocols import WireProtocol
 from realtime.registry import Channel, Registry
 

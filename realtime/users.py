@@ -84,6 +84,10 @@ class Users:
             if not of_user:
                 del self._conversations[user]
 
+    def __len__(self) -> int:
+        """Return how many different users are here."""
+        return len(self._conversations)
+
     def count(self, user: str) -> int:
         """Return how many connections a user has at this node."""
         return len(self._conversations.get(user, ()))

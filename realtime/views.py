@@ -12,10 +12,23 @@ from django.http import HttpRequest, HttpResponse, UnreadablePostError
 from django.views.decorators.csrf import csrf_exempt
 
 from realtime import health, wiring
-from realtime.api import Access, Admitted, Look, Take, Task, Tell, admitted, respond
+from realtime.api import (
+    Access,
+    Admitted,
+    Ask,
+    Count,
+    Look,
+    Members,
+    Take,
+    Task,
+    Tell,
+    admitted,
+    respond,
+)
 from realtime.api.answers import HEADERS, Response, failure
 from realtime.api.head import Request, RequestTimeout
 from realtime.auth import has_session
+from realtime.brokers.redis_sync import SyncRedisBroker
 from realtime.errors import RealtimeError, RequestError
 from realtime.staff import key_of_session
 
@@ -75,8 +88,8 @@ def _done(task: Task) -> Any:
     try:
         if isinstance(task, Tell):
             return wiring.tell_nodes_sync(task.command)
-        if isinstance(task, Look):
-            return wiring.sync_broker().queue_stats()
+        if isinstance(task, Look | Members | Count | Ask):
+            return _seen(task, wiring.sync_broker())
         publisher = wiring.sync_publisher()
         if isinstance(task, Take):
             return publisher.take(*task)
@@ -87,6 +100,16 @@ def _done(task: Task) -> Any:
         return [error]  # of that one publication, be it a batch's or a broadcast's
     except RealtimeError as error:
         return error
+
+
+def _seen(task: Look | Members | Count | Ask, broker: SyncRedisBroker) -> Any:
+    if isinstance(task, Members):
+        return broker.members(task.channel)
+    if isinstance(task, Count):
+        return broker.headcount(task.channel)
+    if isinstance(task, Ask):
+        return broker.survey(task.question)
+    return broker.queue_stats()
 
 
 @login_not_required

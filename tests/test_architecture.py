@@ -19,11 +19,12 @@ RULES = {
     "errors", "codes", "names", "namespaces", "publication", "envelope", "gaps", "outbox", "flow",
     "frames", "tally", "heads", "limits", "query",
     "identity", "tokens", "jwks", "control", "registry", "connection", "canary", "origins",
-    "outage", "tracker", "protocols", "keys", "queued", "events", "presence",
+    "outage", "tracker", "protocols", "keys", "queued", "events", "membership",
+    "survey",
 }  # fmt: skip
 PUBLISHING = {"publisher"}
 DELIVERING = {"hub", "conversation", "driver", "fanout", "heartbeat", "users", "vigil"}
-DELIVERING |= {"attendance", "roster"}
+DELIVERING |= {"attendance", "clerk", "roster"}
 QUEUEING = {"worker", "threads"}
 ENGINE = PUBLISHING | DELIVERING | QUEUEING | {"brokers"}
 

@@ -8,10 +8,13 @@ that a sync and an async rim can drive the same rule. Methods and fields are Cen
 from __future__ import annotations
 
 import logging
+import secrets
 import threading
 import time
 from collections.abc import Callable, Generator, Sequence
 from typing import Any, NamedTuple
+
+import msgspec
 
 from realtime import control
 from realtime.api.answers import (
@@ -38,6 +41,7 @@ from realtime.api.items import (
     Rules,
     batch_commands,
     broadcast_items,
+    counted_channel,
     publication,
     refuse_unknown,
 )
@@ -53,6 +57,7 @@ from realtime.keys import Key
 from realtime.namespaces import Namespaces
 from realtime.publication import Publication, Receipt
 from realtime.query import has_secret
+from realtime.survey import Question, channels_of, checked_pattern, nodes_of
 from realtime.tally import Tally
 
 logger = logging.getLogger(__name__)
@@ -82,8 +87,26 @@ class Look(NamedTuple):
     """See `realtime.brokers.Broker.queue_stats`; send what it returns, or its error."""
 
 
+class Members(NamedTuple):
+    """See `realtime.brokers.Presence.members`; send what it returns, or its error."""
+
+    channel: str
+
+
+class Count(NamedTuple):
+    """See `realtime.brokers.Presence.headcounts`; send the one, or its error."""
+
+    channel: str
+
+
+class Ask(NamedTuple):
+    """See `realtime.brokers.Broker.survey`; send what it returns, or its error."""
+
+    question: Question
+
+
 Outcome = Receipt | RealtimeError
-Task = Publish | Take | Tell | Look
+Task = Publish | Take | Tell | Look | Members | Count | Ask
 """What a rim is asked to do."""
 Work = Generator[Task, Any, Response]
 Method = Callable[[dict[str, Any], Rules], Work]
@@ -187,10 +210,38 @@ def _batch(fields: dict[str, Any], rules: Rules) -> Work:
 
 def _info(fields: dict[str, Any], rules: Rules) -> Work:
     refuse_unknown(fields, set())
-    stats = yield Look()
-    if isinstance(stats, RealtimeError):
-        raise stats
-    return success({"result": {"fallback": queue_body(stats)}})
+    stats = yield from _known(Look())
+    survey = yield from _known(Ask(Question(secrets.token_hex(8), "info")))
+    nodes = {"nodes": nodes_of(survey.answers), "silent_nodes": survey.silent}
+    return success({"result": {**nodes, "fallback": queue_body(stats)}})
+
+
+def _channels(fields: dict[str, Any], rules: Rules) -> Work:
+    refuse_unknown(fields, {"pattern"})
+    pattern = checked_pattern(fields.get("pattern"))
+    survey = yield from _known(Ask(Question(secrets.token_hex(8), "channels", pattern)))
+    counts = channels_of(survey.answers, rules.key.may_name)
+    channels = {name: {"num_clients": count} for name, count in counts.items()}
+    return success({"result": {"channels": channels, "silent_nodes": survey.silent}})
+
+
+def _presence(fields: dict[str, Any], rules: Rules) -> Work:
+    infos = yield from _known(Members(counted_channel(fields, rules)))
+    members = {client: msgspec.Raw(info.encode()) for client, info in infos.items()}
+    return success({"result": {"presence": members}})
+
+
+def _presence_stats(fields: dict[str, Any], rules: Rules) -> Work:
+    headcount = yield from _known(Count(counted_channel(fields, rules)))
+    return success({"result": {"num_clients": headcount.clients, "num_users": headcount.users}})
+
+
+def _known(task: Task) -> Generator[Task, Any, Any]:
+    """Do something, and raise its error."""
+    found = yield task
+    if isinstance(found, RealtimeError):
+        raise found
+    return found
 
 
 def _told(read: Callable[[dict[str, Any], Rules], control.Command]) -> Method:
@@ -210,6 +261,9 @@ _METHODS: dict[str, Method] = {
     "broadcast": _broadcast,
     "batch": _batch,
     "info": _info,
+    "channels": _channels,
+    "presence": _presence,
+    "presence_stats": _presence_stats,
     **{name: _told(read) for name, read in READERS.items()},
 }
 

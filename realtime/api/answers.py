@@ -51,6 +51,8 @@ STATUSES: dict[str, tuple[int, int]] = {
     "invalid_idempotency_key": (400, 107),
     "invalid_fallback": (400, 107),
     "token_in_url": (400, 107),
+    "too_many_members": (400, 106),
+    "too_many_channels": (400, 106),
     "unauthorized": (401, 101),
     "forbidden": (403, 103),
     "csrf_failed": (403, 103),

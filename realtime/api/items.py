@@ -81,6 +81,21 @@ def publication(fields: dict[str, Any], rules: Rules) -> Publication:
     return ready
 
 
+def counted_channel(fields: dict[str, Any], rules: Rules) -> str:
+    """Read the fields of a `presence` or `presence_stats`: the channel.
+
+    Raises:
+        InvalidName: That is no channel.
+        InvalidData: Nobody writes down who is on it; an unknown field.
+        Forbidden: The key may not name it.
+    """
+    refuse_unknown(fields, {"channel"})
+    channel = rules.admitted_channel(fields.get("channel"))
+    if not rules.namespaces.for_publishing(channel).counts_members:
+        raise InvalidData("its namespace has neither presence nor join_leave", field="channel")
+    return channel
+
+
 def broadcast_items(fields: dict[str, Any], rules: Rules) -> list[Item]:
     """Read the fields of a `broadcast`: a publication or an error for each channel.
 

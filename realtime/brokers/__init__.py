@@ -17,8 +17,9 @@ from typing import NamedTuple, Protocol
 
 from realtime.errors import BrokerError, RealtimeError
 from realtime.gaps import Position
-from realtime.presence import Beat, Headcount, Roll
+from realtime.membership import Beat, Headcount, Roll
 from realtime.publication import Publication, Receipt
+from realtime.survey import Question
 
 
 class Message(NamedTuple):
@@ -93,6 +94,14 @@ class Stats(NamedTuple):
     """From workers that ended in the middle of an attempt."""
     given_up: int
     """How many have been dead."""
+
+
+class Survey(NamedTuple):
+    """What nodes answered."""
+
+    answers: list[bytes]
+    silent: int
+    """How many nodes heard the question and did not answer."""
 
 
 class Subscription(Protocol):
@@ -225,6 +234,20 @@ class Broker(Protocol):
 
         Raises:
             BrokerError: Not known now.
+        """
+
+    async def survey(self, question: Question) -> Survey:
+        """Ask all nodes, and wait for their answers, a second at most.
+
+        Raises:
+            BrokerError: They are perhaps not asked.
+        """
+
+    async def answer(self, question_id: str, answer: bytes) -> None:
+        """Answer a question, for this node.
+
+        Raises:
+            BrokerError: It is perhaps not answered.
         """
 
     async def queue_stats(self) -> Stats:

@@ -28,11 +28,18 @@ from realtime.errors import (
 from realtime.gaps import Position
 from realtime.publication import Publication, Receipt, When
 from realtime.queued import head_of
+from realtime.survey import Question, sealed
 
 IDEMPOTENCY_SECONDS = 300
 TOLD_LIMIT = 10_000
 """Commands to nodes that are kept, for nodes that did not hear them."""
 TOLD_SECONDS = 3600
+ANSWERS_SECONDS = 10
+"""How long answers of nodes are kept."""
+SURVEY_SECONDS = 1.0
+"""How long nodes may take to answer."""
+LOOK_SECONDS = 0.01
+"""Between two looks at their answers."""
 FRESH_SECONDS = 0.25
 """Another connection than one that is younger would lead to the same Redis, under any name."""
 OLDEST_REDIS = (7, 0)  # functions and ACL channels; Valkey 7.2 and later calls itself Redis 7.2
@@ -107,6 +114,19 @@ class Commands:
         """Return the commands that read what time it is and what nodes were told since."""
         after = f"({moment.milliseconds}-{moment.number}"
         return [("TIME",), ("XRANGE", f"{self._keys}told", after, "+", "COUNT", TOLD_LIMIT)]
+
+    def ask_nodes(self, question: Question) -> Args:
+        """Return the command that asks all nodes, and tells how many heard it."""
+        return self.canary(ALL_NODES, sealed(question))
+
+    def answers(self, question_id: str) -> Args:
+        """Return the command that reads what nodes have answered so far."""
+        return ("LRANGE", f"{self._keys}answers:{question_id}", 0, -1)
+
+    def answer(self, question_id: str, answer: bytes) -> list[Args]:
+        """Return the commands that answer."""
+        key = f"{self._keys}answers:{question_id}"
+        return [("RPUSH", key, answer), ("EXPIRE", key, ANSWERS_SECONDS)]
 
     def beside(self, kind: str, name: str) -> str:
         """Return the name of a key for something that belongs to no channel."""

@@ -16,7 +16,7 @@ from redis import exceptions
 
 from realtime.brokers.script import Args, Script
 from realtime.errors import BrokerUnavailable, EnvelopeError
-from realtime.presence import (
+from realtime.membership import (
     CHANGES_BYTES,
     CHANGES_LIMIT,
     LEASE_SECONDS,

@@ -13,11 +13,22 @@ from typing import Any
 from redis import exceptions
 from redis.asyncio.connection import Connection
 
-from realtime.brokers import Event, Message, Moment, Stats, Subscribed, Told, Unsubscribed
+from realtime.brokers import (
+    Event,
+    Message,
+    Moment,
+    Stats,
+    Subscribed,
+    Survey,
+    Told,
+    Unsubscribed,
+)
 from realtime.brokers.commands import (
     CANARY,
+    LOOK_SECONDS,
     PUBLISH,
     READ_POSITION,
+    SURVEY_SECONDS,
     TAKE,
     TELL,
     Commands,
@@ -31,6 +42,7 @@ from realtime.brokers.commands import (
     wait,
 )
 from realtime.brokers.line import abort, parser_of, writer_of
+from realtime.brokers.presence_commands import refuse_errors
 from realtime.brokers.queue_commands import QUEUE_ITEMS, STATS
 from realtime.brokers.redis_presence import RedisPresence
 from realtime.brokers.road import Road
@@ -38,6 +50,7 @@ from realtime.brokers.script import Args, Script
 from realtime.errors import BrokerError, RealtimeError
 from realtime.gaps import Position
 from realtime.publication import Publication, Receipt
+from realtime.survey import Question
 
 DEADLINE_SECONDS = 1.0
 
@@ -114,6 +127,22 @@ class RedisBroker:
         """See `realtime.brokers.Broker.told_since`."""
         commands = self._commands.told_since(moment)
         return told(await self._road.exchange(commands, self._deadline_seconds))
+
+    async def survey(self, question: Question) -> Survey:
+        """See `realtime.brokers.Broker.survey`."""
+        [asked] = await self._run(CANARY, [self._commands.ask_nodes(question)])
+        refuse_errors([asked])
+        until = asyncio.get_running_loop().time() + SURVEY_SECONDS
+        while True:
+            [answers] = await self._exchange([self._commands.answers(question.id)])
+            refuse_errors([answers])
+            if len(answers) >= int(asked) or asyncio.get_running_loop().time() > until:
+                return Survey(answers, max(0, int(asked) - len(answers)))
+            await asyncio.sleep(LOOK_SECONDS)
+
+    async def answer(self, question_id: str, answer: bytes) -> None:
+        """See `realtime.brokers.Broker.answer`."""
+        refuse_errors(await self._exchange(self._commands.answer(question_id, answer)))
 
     async def subscription(self) -> RedisSubscription:
         """See `realtime.brokers.Broker.subscription`."""

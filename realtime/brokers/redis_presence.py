@@ -18,7 +18,7 @@ from realtime.brokers.presence_commands import (
     refuse_errors,
 )
 from realtime.brokers.script import Args, Script
-from realtime.presence import Beat, Headcount, Roll
+from realtime.membership import Beat, Headcount, Roll
 
 Run = Callable[[Script, Sequence[Args]], Awaitable[list[Any]]]
 """Carries commands out; see `realtime.brokers.road.Road.run`."""

@@ -16,10 +16,13 @@ from redis.backoff import NoBackoff
 from redis.connection import BlockingConnectionPool, Connection
 from redis.retry import Retry
 
-from realtime.brokers import Stats
+from realtime.brokers import Stats, Survey
 from realtime.brokers.commands import (
+    CANARY,
     FRESH_SECONDS,
+    LOOK_SECONDS,
     PUBLISH,
+    SURVEY_SECONDS,
     TAKE,
     TELL,
     Commands,
@@ -33,11 +36,21 @@ from realtime.brokers.commands import (
     unknown,
     wait,
 )
+from realtime.brokers.presence_commands import (
+    COUNT,
+    READ,
+    PresenceCommands,
+    headcount,
+    members,
+    refuse_errors,
+)
 from realtime.brokers.queue_commands import QUEUE_ITEMS, STATS
 from realtime.brokers.redis import DEADLINE_SECONDS
 from realtime.brokers.script import Args, Script
 from realtime.errors import RealtimeError
+from realtime.membership import Headcount
 from realtime.publication import Publication, Receipt
+from realtime.survey import Question
 
 CONNECTIONS = 64
 """Of one process; a publish holds one for a round trip."""
@@ -56,6 +69,7 @@ class SyncRedisBroker:
     ) -> None:
         """Connect lazily; arguments as for `realtime.brokers.redis.RedisBroker`."""
         self._commands = Commands(prefix, queue_items=queue_items)
+        self._presence = PresenceCommands(prefix)
         self._deadline_seconds = deadline_seconds
         self._pool = BlockingConnectionPool.from_url(
             url,
@@ -100,6 +114,27 @@ class SyncRedisBroker:
         [reply] = self._run(TELL, [self._commands.tell(raw)])
         if isinstance(reply, exceptions.RedisError):
             raise unavailable(reply)
+
+    def members(self, channel: str) -> dict[str, str]:
+        """See `realtime.brokers.Presence.members`."""
+        [reply] = self._run(READ, [self._presence.read(channel)])
+        return members(reply)
+
+    def headcount(self, channel: str) -> Headcount:
+        """See `realtime.brokers.Presence.headcounts`."""
+        [reply] = self._run(COUNT, [self._presence.count(channel)])
+        return headcount(reply)
+
+    def survey(self, question: Question) -> Survey:
+        """See `realtime.brokers.Broker.survey`."""
+        [asked] = self._run(CANARY, [self._commands.ask_nodes(question)])
+        refuse_errors([asked])
+        until = time.monotonic() + SURVEY_SECONDS
+        while True:
+            [answers] = self.ask([self._commands.answers(question.id)])
+            if len(answers) >= int(asked) or time.monotonic() > until:
+                return Survey(answers, max(0, int(asked) - len(answers)))
+            time.sleep(LOOK_SECONDS)
 
     def queue_stats(self) -> Stats:
         """See `realtime.brokers.Broker.queue_stats`."""

@@ -12,7 +12,7 @@ from typing import NamedTuple, Protocol
 
 from realtime.codes import Close, Refusal, SubscriptionEnd
 from realtime.gaps import Gap, Position
-from realtime.presence import Headcount
+from realtime.membership import Headcount
 
 
 class Connect(NamedTuple):
@@ -250,7 +250,7 @@ class WireProtocol(Protocol):
         """Return the push that says what was missed."""
 
     def joined(self, channel: str, info: str) -> str:
-        """Return the push that says who came; ``info`` is JSON, see `realtime.presence.Member`."""
+        """Return the push that says who came; for ``info`` see `realtime.membership.Member`."""
 
     def left(self, channel: str, info: str) -> str:
         """Return the push that says who went."""

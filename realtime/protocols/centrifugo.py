@@ -22,8 +22,8 @@ from realtime.codes import (
 )
 from realtime.errors import InvalidName
 from realtime.gaps import Gap, Position
+from realtime.membership import Headcount
 from realtime.names import checked_channel
-from realtime.presence import Headcount
 from realtime.protocols import (
     BadFrame,
     Call,

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from realtime.codes import CLOSES, REFUSALS, SUBSCRIPTION_EXPIRED, Refusal
 from realtime.gaps import Gap, Position
+from realtime.membership import Headcount
 from realtime.protocols import (
     BadFrame,
     Call,
@@ -23,12 +24,15 @@ from realtime.protocols import (
     History,
     Ping,
     Pong,
+    Presence,
+    PresenceStats,
     Publish,
     Refresh,
     Refused,
     SubRefresh,
     Subscribe,
     Unsubscribe,
+    Wanted,
     WireProtocol,
     centrifugo,
 )
@@ -54,19 +58,25 @@ class CentrifugoClient:
                 return "{}"
             case Ping():
                 body = "{}"
-            case Connect() | Refresh():
-                body = json.dumps({"token": command.token} if command.token else {})
+            case Refresh():
+                body = json.dumps(_token(command))
             case SubRefresh():
                 named = {"channel": command.channel, "token": command.token}
                 return json.dumps({"id": command.id, "sub_refresh": named})
-            case Subscribe(token=str(token)) if token:
-                body = json.dumps({"channel": command.channel, "token": token})
+            case Connect():
+                body = json.dumps(
+                    {"subs": {w.channel: _wish(w) for w in command.subs}, **_token(command)}
+                )
+            case Subscribe():
+                body = json.dumps({"channel": command.channel, **_wish(command)})
+            case PresenceStats():
+                return f'{{"id":{command.id},"presence_stats":{{"channel":"{command.channel}"}}}}'
             case Call(id=0):
                 return f'{{"send":{{"data":{command.data.decode()}}}}}'
             case Call():
                 asked = f'{{"method":{json.dumps(command.method)},"data":{command.data.decode()}}}'
                 return f'{{"id":{command.id},"rpc":{asked}}}'
-            case History() | Subscribe() | Unsubscribe():
+            case History() | Presence() | Unsubscribe():
                 body = json.dumps({"channel": command.channel})
             case Publish():
                 body = f'{{"channel":{json.dumps(command.channel)},"data":{command.data.decode()}}}'
@@ -88,14 +98,32 @@ class CentrifugoClient:
                 "sub_refresh",
                 "history",
                 "rpc",
+                "presence",
+                "presence_stats",
             ):
                 answer |= said.get(key, {})
             return answer
         push = said["push"]
         told: dict[str, Any] = {"channel": push.get("channel")}
-        for key in ("pub", "gap", "state", "subscribe", "unsubscribe", "disconnect"):
+        for key in (
+            *("pub", "join", "leave", "presence", "gap", "state", "message"),
+            *("subscribe", "unsubscribe", "disconnect", "refresh"),
+        ):
             told |= push.get(key, {})
         return told
+
+
+def _token(command: Any) -> dict[str, Any]:
+    return {"token": command.token} if command.token else {}
+
+
+def _wish(wanted: Subscribe | Wanted) -> dict[str, Any]:
+    """Return what a client may say beside the channel that it wants."""
+    position = wanted.position
+    since = (
+        {"recover": True, "epoch": position.epoch, "offset": position.offset} if position else {}
+    )
+    return {**_token(wanted), **({"join_leave": True} if wanted.join_leave else {}), **since}
 
 
 class Case(NamedTuple):
@@ -111,9 +139,19 @@ few = settings(max_examples=60, deadline=None, derandomize=True, database=None)
 
 ids = st.integers(1, 2**32 - 1)
 data = json_values().map(lambda value: msgspec.json.encode(value))
+since = st.none() | positions().map(
+    lambda position: position._replace(offset=position.offset % 2**53)
+)
+wishes = st.lists(
+    st.builds(Wanted, channels(), text(), st.booleans(), since),
+    max_size=3,
+    unique_by=lambda wanted: wanted.channel,
+)
 COMMANDS = {
-    Connect: st.builds(Connect, ids, text()),
-    Subscribe: st.builds(Subscribe, ids, channels(), text()),
+    Connect: st.builds(Connect, ids, text(), wishes.map(tuple)),
+    Subscribe: st.builds(Subscribe, ids, channels(), text(), st.booleans(), since),
+    Presence: st.builds(Presence, ids, channels()),
+    PresenceStats: st.builds(PresenceStats, ids, channels()),
     Refresh: st.builds(Refresh, ids, text()),
     SubRefresh: st.builds(SubRefresh, ids, channels(), text()),
     Unsubscribe: st.builds(Unsubscribe, ids, channels()),
@@ -253,6 +291,49 @@ def test_a_served_subscription_says_where_the_channel_stands(case, channel, posi
 def test_where_a_channel_stands_can_be_told(case, number, position):
     heard = case.client.read(one_line(case.protocol.stands(number, position)))
     assert heard == {"answers": number, "epoch": position.epoch, "offset": position.offset}
+
+
+@every_protocol
+@few
+@given(ids, positions(), st.booleans())
+def test_who_says_where_it_stands_hears_whether_it_has_all(case, number, position, has_all):
+    reply = case.protocol.subscribed(number, position, None, has_all=has_all)
+    heard = case.client.read(one_line(reply))
+    assert (heard["was_recovering"], heard["recovered"]) == (True, has_all)
+
+
+INFO = '{"user":"ada","client":"1","conn_info":{"name":"Ada"}}'
+
+
+@every_protocol
+@few
+@given(ids, numbers, numbers)
+def test_who_is_here_can_be_told(case, number, clients, users):
+    heard = case.client.read(one_line(case.protocol.present(number, f'{{"1":{INFO}}}')))
+    assert heard == {"answers": number, "presence": {"1": json.loads(INFO)}}
+    heard = case.client.read(one_line(case.protocol.counted(number, Headcount(clients, users))))
+    assert heard == {"answers": number, "num_clients": clients, "num_users": users}
+
+
+@every_protocol
+@few
+@given(channels(), st.none() | st.integers(0, 2**53))
+def test_who_comes_and_goes_can_be_told(case, channel, untold):
+    for push in (case.protocol.joined(channel, INFO), case.protocol.left(channel, INFO)):
+        heard = case.client.read(one_line(push))
+        assert heard == {"channel": channel, "info": json.loads(INFO)}
+    heard = case.client.read(one_line(case.protocol.headcount(channel, Headcount(3, 2), untold)))
+    assert heard == {"channel": channel, "num_clients": 3, "num_users": 2, "untold": untold}
+
+
+@every_protocol
+@few
+@given(data, ttls)
+def test_what_is_on_no_channel_can_be_told(case, said, ttl):
+    heard = case.client.read(one_line(case.protocol.message(said.decode())))
+    assert heard == {"channel": None, "data": json.loads(said)}
+    heard = case.client.read(one_line(case.protocol.prolonged(ttl)))
+    assert (heard.get("expires", False), heard.get("ttl")) == (ttl is not None, ttl)
 
 
 @every_protocol

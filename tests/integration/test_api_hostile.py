@@ -21,12 +21,24 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from realtime import wiring
-from realtime.api import _METHODS, Take, Tell, admitted, respond
+from realtime.api import (
+    _METHODS,
+    Ask,
+    Count,
+    Look,
+    Members,
+    Take,
+    Tell,
+    admitted,
+    respond,
+)
 from realtime.api.answers import STATUSES, Response, failure
 from realtime.api.head import MANY_BYTES, PUBLISH_BYTES, Request
+from realtime.brokers import Stats, Survey
 from realtime.control import sealed
 from realtime.errors import BrokerUnavailable, IdempotencyConflict, OutcomeUnknown, RequestError
 from realtime.keyring import Keyring
+from realtime.membership import Headcount
 from realtime.namespaces import Namespaces
 from realtime.publication import Receipt
 from tests.support.eventually import eventually_sync
@@ -331,7 +343,7 @@ async def test_a_wrong_setting_is_503_and_in_the_log(
 
 _keys = st.sampled_from(
     ["channel", "channels", "data", "event", "tags", "idempotency_key", "fallback", "commands",
-     "publish", "broadcast", "skip_history"]
+     "publish", "broadcast", "skip_history", "pattern"]
 )  # fmt: skip
 _texts = st.one_of(
     st.sampled_from(["public:news", "a", "nobody:a", "", "k", "event"]), st.text(max_size=8)
@@ -393,6 +405,15 @@ _keyring = Keyring(
 )
 
 
+SEEN: dict[Any, Any] = {
+    Look: Stats(*[0] * 10),
+    Members: BrokerUnavailable("Redis"),
+    Count: Headcount(1, 1),
+    Ask: Survey([b"{", b'{"channels":{"a":1,"b":2}}', b"\xff"], 1),
+}
+"""What a broker answers to what a rim is asked to look at."""
+
+
 def driven(request: Request, body: bytes, outcomes: Any, wait: Any = None) -> Response:
     """Do a request with a broker that answers what it likes."""
     try:
@@ -402,6 +423,8 @@ def driven(request: Request, body: bytes, outcomes: Any, wait: Any = None) -> Re
             if isinstance(task, Tell):
                 sealed(task.command)
                 task = work.send(None)
+            elif type(task) in SEEN:
+                task = work.send(SEEN[type(task)])
             else:
                 task = work.send(wait() if isinstance(task, Take) else outcomes(task.publications))
     except RequestError as error:
@@ -473,8 +496,9 @@ def service(request: pytest.FixtureRequest) -> Iterator[Service]:
     try:
         service.start()
         yield service
-        # The node's own canary is on a channel that no publisher can name.
-        keys = [key for key in redis.client().keys("rt:*") if b":pos:!" not in key]
+        # The node's own: its canary is on a channel that no publisher can name, and it has a lease.
+        own = (b":pos:!", b":nodes")
+        keys = [key for key in redis.client().keys("rt:*") if not any(o in key for o in own)]
         assert keys == [], "something reached Redis"
         log = service.log
     finally:

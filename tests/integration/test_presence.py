@@ -13,7 +13,7 @@ import redis
 from realtime.brokers.redis import RedisBroker
 from realtime.hub import Hub
 from realtime.identity import Identity
-from realtime.presence import MEMBERS_LIMIT, Member, Roll, TooManyMembers
+from realtime.membership import MEMBERS_LIMIT, Member, Roll, TooManyMembers
 from realtime.wiring import Node
 from tests.support.eventually import eventually
 from tests.support.member import Member as Connection
@@ -355,7 +355,7 @@ async def test_what_somebody_else_wrote_is_passed_over(
         mine = client.hget(here, ada.conversation.client)
         assert mine is not None
         name = mine.split(b" ")[0]
-        for field, value in (("x\n", b" 0 {}"), ("abc", b' 1 a{"user":1}'), ("abd", b" 0 \xff")):
+        for field, value in (("x\n", b" 0 {}"), ("abc", b' 1 a{"user":1}'), ("abf", b" 0 \xff")):
             client.hset(here, field, name + value)
         client.publish(f"{wired}:{{0}}:ch:seen:room", b"members {}")
         client.publish(f"{wired}:{{0}}:ch:seen:room", b"members \xff")

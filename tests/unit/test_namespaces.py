@@ -27,7 +27,7 @@ def problem(configured: object) -> ConfigurationError:
 
 def test_a_new_namespace_forbids_everything_and_tells_the_slow_by_gaps():
     namespaces = Namespaces({"n": {}})
-    assert namespaces.get("n:x") == Namespace(False, False, False, False, Overflow.GAP)
+    assert namespaces.get("n:x") == Namespace(*[False] * 8, Overflow.GAP)
     assert not namespaces.may_subscribe("n:x")
     assert not namespaces.may_publish("n:x", subscribed=True)
 

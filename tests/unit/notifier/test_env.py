@@ -190,7 +190,7 @@ def test_a_namespace_that_cannot_work_is_told_in_one_sentence():
     with pytest.raises(
         BadEnvironment, match=r"NOTIFIER_NAMESPACES is wrong: \['orders'\]: unknown"
     ):
-        read_environment(PRODUCTION | {"NOTIFIER_NAMESPACES": '{"orders": {"presence": true}}'})
+        read_environment(PRODUCTION | {"NOTIFIER_NAMESPACES": '{"orders": {"history": true}}'})
 
 
 # --- secrets from files ---
