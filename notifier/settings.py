@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from dataclasses import asdict
 from pathlib import Path
 
 from notifier import servicefile
@@ -11,6 +12,7 @@ from notifier.database import file_of
 from notifier.env import ANY_ORIGIN, read_environment
 from notifier.kept import DEMO_USERS
 from notifier.logs import logging_settings, stderr_is_terminal
+from realtime.namespaces import BUILT_IN
 
 ENVIRONMENT = read_environment(os.environ)
 BASE_DIR = Path(__file__).resolve().parent.parent
@@ -91,12 +93,18 @@ REALTIME_TOKEN_AUDIENCE = ENVIRONMENT.token_audience
 REALTIME_URL = ENVIRONMENT.url
 REALTIME_ALLOWED_ORIGINS = list(ENVIRONMENT.allowed_origins)
 REALTIME_USER_INFO = "notifier.accounts.public_info"
+_CHAT = ENVIRONMENT.namespaces.get("chat", asdict(BUILT_IN["chat"]))
+_MAY_CHAT = {
+    name: may for name, may in _CHAT.items() if name.startswith(("allow_s", "allow_publish"))
+}
 REALTIME_NAMESPACES = {
     # Of the page /jobs/: for those who may see that.
     "jobs": {
         "allow_subscribe_for_client": True,
         "allow_subscribe_for_anonymous": ENVIRONMENT.demo_key,
     },
+    # Who is writing something: for those who may chat, and worth nothing a moment later.
+    "typing": {**_MAY_CHAT, "overflow": "latest"},
     **ENVIRONMENT.namespaces,
 }
 REALTIME_FALLBACKS = ENVIRONMENT.fallbacks

@@ -10,6 +10,9 @@ const NAME_LENGTH = 100; // characters as people count them
 const TOGETHER_MS = 5 * 60_000; // messages of one author within that time stand together
 const RETURN_MS = 5_000; // a message that was published comes back within that time, or was missed
 const HUES = 8;
+const TYPING_EVERY_MS = 3_000; // while somebody writes, the others are told so often
+const TYPING_MS = 4_500; // and believe it so long
+const SHOWN_PEOPLE = 30;
 
 const { room, chatUrl } = byId("main").dataset;
 const channel = byId("main").dataset.channel || `chat:${room}`;
@@ -176,7 +179,7 @@ if (!userName) {
     byId("you").textContent = live.client ? guest(live.client).name : "a guest";
   });
 }
-const talk = live.subscribe(channel);
+const talk = live.subscribe(channel, { presence: true });
 talk.addEventListener("subscribed", () => {
   byId("main").dataset.listening = ""; // from now on nothing is missed without a word
 });
@@ -186,6 +189,7 @@ const underway = new Map();
 
 talk.addEventListener("publication", (/** @type {any} */ { detail }) => {
   const said = readMessage(detail.data);
+  if (detail.sender) stopped(detail.sender);
   const mine = underway.get(said.id);
   if (mine) return comeBack(mine);
   append(messageEntry(said, authorOf(detail.sender), { own: false, status: null }));
@@ -201,6 +205,70 @@ talk.addEventListener("gap", (/** @type {any} */ { detail }) => {
 talk.addEventListener("error", (/** @type {any} */ { detail }) => {
   byId("empty").textContent = `The server does not let you into this room: ${detail.message}.`;
 });
+
+// --- who is here --------------------------------------------------------------------------------------------------------
+
+talk.addEventListener("presence", (/** @type {any} */ { detail }) => showPeople(detail));
+
+/** @param {{clients: number, complete: boolean}} presence */
+function showPeople({ clients, complete }) {
+  const people = complete ? talk.people : [];
+  const number = complete ? people.length : clients;
+  byId("here-count").textContent = number > 0 ? `${number.toLocaleString("en")} here` : "";
+  const ownFirst = [...people].sort((one, other) => Number(isMe(other)) - Number(isMe(one)));
+  byId("people").replaceChildren(...ownFirst.slice(0, SHOWN_PEOPLE).map(personEntry));
+  const hidden = number - Math.min(people.length, SHOWN_PEOPLE);
+  byId("people-more").textContent = hidden > 0 ? `${hidden.toLocaleString("en")} ${complete ? "more" : "connections"}` : "";
+}
+
+/** @param {import("../../realtime/static/realtime/client.js").Person} person */
+function personEntry(person) {
+  const { kind, name, key } = authorOf({ ...person, client: person.clients[0] });
+  const avatar = make("span", { className: `avatar avatar-${kind} hue-${hue(key)}` }, AVATARS[kind] ? icon(AVATARS[kind]) : initial(name));
+  avatar.setAttribute("aria-hidden", "true");
+  const tabs = person.clients.length > 1 ? ` (${person.clients.length} windows)` : "";
+  const words = make("span", { className: "person-name", title: name }, `${name}${isMe(person) ? ", you" : ""}${tabs}`);
+  return make("li", { className: "person", data: { kind } }, avatar, words);
+}
+
+function isMe(/** @type {{clients: string[]}} */ { clients }) {
+  return live.client !== "" && clients.includes(live.client);
+}
+
+// --- who is writing -----------------------------------------------------------------------------------------------------
+
+const typing = channel.startsWith("chat:") ? live.subscribe(channel.replace("chat:", "typing:")) : null;
+/** @type {Map<string, {name: string, timer: ReturnType<typeof setTimeout>}>} by author, oldest first */
+const writers = new Map();
+let toldTypingAt = -TYPING_EVERY_MS;
+
+typing?.addEventListener("publication", (/** @type {any} */ { detail }) => {
+  if (!detail.sender || detail.sender.client === live.client) return;
+  const { name, key } = authorOf(detail.sender);
+  clearTimeout(writers.get(key)?.timer);
+  if (writers.size >= SHOWN_PEOPLE && !writers.has(key)) return;
+  writers.set(key, { name, timer: setTimeout(() => stopped(detail.sender), TYPING_MS) });
+  showTyping();
+});
+
+function stopped(/** @type {import("../../realtime/static/realtime/client.js").Sender} */ sender) {
+  const { key } = authorOf(sender);
+  clearTimeout(writers.get(key)?.timer);
+  if (writers.delete(key)) showTyping();
+}
+
+function showTyping() {
+  const names = [...writers.values()].map(({ name }) => name);
+  const who = names.length > 2 ? `${names.length} people are` : names.length === 2 ? `${names.join(" and ")} are` : `${names[0]} is`;
+  byId("typing").textContent = names.length ? `${who} writing…` : "";
+}
+
+/** Tell the others that something is being written; whether they hear it does not matter. */
+function tellTyping() {
+  if (typing?.state !== "subscribed" || text.value.trim() === "" || performance.now() - toldTypingAt < TYPING_EVERY_MS) return;
+  toldTypingAt = performance.now();
+  typing.publish(null).catch(() => {});
+}
 
 // --- saying something ---------------------------------------------------------------------------------------------------
 
@@ -222,6 +290,7 @@ function say() {
   append(entry);
   send(said, entry);
   text.value = "";
+  toldTypingAt = -TYPING_EVERY_MS;
   fitComposer();
   follow({ always: true });
 }
@@ -304,7 +373,10 @@ text.addEventListener("keydown", (/** @type {KeyboardEvent} */ event) => {
   event.preventDefault();
   say();
 });
-text.addEventListener("input", fitComposer);
+text.addEventListener("input", () => {
+  fitComposer();
+  tellTyping();
+});
 byId("composer-send").disabled = false;
 
 // iOS lays the keyboard over the page instead of making it smaller.

@@ -91,6 +91,34 @@ async def test_chat_between_two_browsers(service: Service, visit: Open) -> None:
     assert await elsewhere.count(".message") == 0
 
 
+async def test_chat_shows_who_is_here_and_who_is_writing(service: Service, visit: Open) -> None:
+    ada = await visit(service, "/chat/here/")
+    await ada.sees("#here-count", "1 here")
+    bob = await visit(service, "/chat/here/")
+    for visitor in (ada, bob):
+        await visitor.sees("#here-count", "2 here")
+        await visitor.sees(".person-name", await bob.text_of("#you"))
+        await visitor.sees(".person-name", ", you")
+    await bob.page.locator("#composer-text").press_sequentially("Well")
+    await ada.sees("#typing", f"{await bob.text_of('#you')} is writing…")
+    assert await bob.text_of("#typing") == ""
+    await bob.page.press("#composer-text", "Enter")
+    await ada.sees(".message-text", "Well")
+    await eventually(lambda: empty(ada, "#typing"))
+    await bob.page.context.close()
+    await ada.sees("#here-count", "1 here")
+    await eventually(lambda: is_count(ada, ".person", 1))
+    assert await ada.count(".message") == 1, "to write is no message"
+
+
+async def empty(visitor: Visitor, selector: str) -> bool:
+    return await visitor.text_of(selector) == ""
+
+
+async def is_count(visitor: Visitor, selector: str, number: int) -> bool:
+    return await visitor.count(selector) == number
+
+
 async def test_a_cut_redis_connection_reconnects_nothing_and_shows_the_exact_number_missed(
     own_redis: RedisServer, serve: Serve, visit: Open
 ) -> None:

@@ -8,7 +8,7 @@
  *     news.addEventListener("gap", (e) => console.log("missed", e.detail.missed));
  *
  * One ES module, no dependency, no build step. It speaks Centrifugo's JSON protocol (centrifugal.dev,
- * client_protocol) with our two additions, the `gap` push and the `state` push (docs/protocol.md). It knows nothing of
+ * client_protocol) with our additions, the pushes `gap`, `state` and `presence` (docs/protocol.md). It knows nothing of
  * pages, and nothing that the server sends can make it throw: a frame it cannot read ends the connection, which is
  * then made again. How to use it: docs/client.md.
  *
@@ -46,6 +46,11 @@
  * @property {string} user the user's id; "" is nobody
  * @property {string} client the id of the connection
  * @property {any} info what the site shows of the user, such as a name; null is nothing
+ *
+ * @typedef {object} Person who is on a channel: a user with all of its connections, or one connection of nobody
+ * @property {string} user the user's id; "" is nobody
+ * @property {any} info what the site shows of the user, or null
+ * @property {string[]} clients the ids of the connections: several tabs are several
  *
  * @typedef {object} Gap the `detail` of a `gap` event
  * @property {string} channel
@@ -92,6 +97,7 @@
  * @property {boolean} served the server began it, and does so again after a break
  * @property {object | null} fetching the token that is being fetched for it
  * @property {"subscribing" | "subscribed" | "unsubscribed"} state
+ * @property {Roster | null} roster who is there, if somebody wants to know
  * @property {Command | null} asked the subscribe command that waits for its reply
  * @property {number} failures subscribes refused for now, one after the other
  * @property {number} completeAt when the channel was last known to be complete
@@ -116,7 +122,10 @@ const FIRST_LATENCY_MS = 1_000;
 const FRAME_BYTES = 65_536; // commands joined into one frame; the server refuses frames over 80 KiB
 const COMMAND_BYTES = 80_000; // one command alone; refused here, since the server would end the connection (1009)
 const MOST_SUBSCRIPTIONS = 1_000;
-const MOST_PUBLISHES = 256; // unanswered at one time
+const MOST_CALLS = 256; // publishes and questions that are unanswered at one time
+const TOO_MANY = 106; // the server's word for members that are too many to name
+const MOST_NAMED = 1_000; // members of a channel; who more are here is not asked again and again
+const MOST_NEWS = 10_000; // joins and leaves that come while we wait for a list
 const MOST_EPOCHS = 8; // remembered per channel; a new one starts when Redis restarts
 
 /**
@@ -287,8 +296,108 @@ export class PositionTracker {
 }
 
 /**
+ * Know who is on one channel. No clock, no socket.
+ *
+ * A list that was asked for and the joins and leaves around it travel on different roads: what came since it was asked
+ * for is applied again on top of it.
+ */
+export class Roster {
+  /** @type {Map<string, Sender>} by client */
+  #members = new Map();
+  /** @type {[boolean, Sender][] | null} joins and leaves since a list was asked for */
+  #since = null;
+  #counted = { clients: 0, users: 0 };
+  #complete = false;
+
+  /** A list is asked for. */
+  asked() {
+    this.#since = [];
+  }
+
+  /** The list that was asked for. */
+  listed(/** @type {Map<string, Sender>} */ members) {
+    this.#members = members;
+    this.#complete = true;
+    for (const [joined, member] of this.#since ?? []) this.#apply(joined, member);
+    this.#since = null;
+  }
+
+  /** Somebody came. */
+  joined(/** @type {Sender} */ member) {
+    this.#note(true, member);
+  }
+
+  /** Somebody went. */
+  left(/** @type {Sender} */ member) {
+    this.#note(false, member);
+  }
+
+  /**
+   * So many are there.
+   *
+   * @param {{clients: number, users: number}} count
+   * @param {boolean} same whether nobody came or went who was not told by name
+   */
+  counted(count, same) {
+    this.#counted = count;
+    if (!same) this.#complete = false;
+  }
+
+  /** The connection is gone: those who are known are perhaps not here any more. */
+  lost() {
+    this.#since = null;
+    this.#complete = false;
+  }
+
+  /** How many are there, and whether `people` are all of them. */
+  get presence() {
+    const complete = this.#complete;
+    const people = complete ? this.people : [];
+    const { clients, users } = complete ? { clients: this.#members.size, users: distinct(people) } : this.#counted;
+    return { clients, users, complete };
+  }
+
+  /** @returns {Person[]} as far as they are known; each user once, in the order in which they came */
+  get people() {
+    /** @type {Map<string, Person>} */
+    const people = new Map();
+    for (const [client, { user, info }] of this.#members) {
+      const key = user === "" ? `client ${client}` : `user ${user}`;
+      const known = people.get(key);
+      if (known) known.clients.push(client);
+      else people.set(key, { user, info, clients: [client] });
+    }
+    return [...people.values()];
+  }
+
+  /**
+   * @param {boolean} joined
+   * @param {Sender} member
+   */
+  #note(joined, member) {
+    if (this.#since && this.#since.length < MOST_NEWS) this.#since.push([joined, member]);
+    this.#apply(joined, member);
+  }
+
+  /**
+   * @param {boolean} joined
+   * @param {Sender} member
+   */
+  #apply(joined, member) {
+    if (joined) this.#members.set(member.client, member);
+    else this.#members.delete(member.client);
+  }
+}
+
+/** How the server counts users: all that have no identity are one. */
+function distinct(/** @type {Person[]} */ people) {
+  return new Set(people.map(({ user }) => user)).size;
+}
+
+/**
  * One channel. Events: `publication`, `gap`, `subscribed` (detail: the position), `unsubscribed` (detail: code, reason)
- * and `error` (detail: a RealtimeError; the subscription has ended).
+ * and `error` (detail: a RealtimeError; the subscription has ended). With the option `presence` also `join` and `leave`
+ * (detail: a Sender) and `presence` (detail: how many are there; `people` says who).
  */
 export class Subscription extends EventTarget {
   #link;
@@ -297,7 +406,8 @@ export class Subscription extends EventTarget {
    * Made by `Connection.subscribe`.
    *
    * @param {string} channel
-   * @param {{feed: () => Feed, publish: (data: any) => Promise<void>, unsubscribe: () => void}} link
+   * @param {{feed: () => Feed, ask: (method: string) => Promise<any>, publish: (data: any) => Promise<void>,
+   *   unsubscribe: () => void}} link
    */
   constructor(channel, link) {
     super();
@@ -323,14 +433,34 @@ export class Subscription extends EventTarget {
     return this.#link.publish(data);
   }
 
+  /** Who is there, as far as it is known; empty without the option `presence`. */
+  get people() {
+    return this.#link.feed().roster?.people ?? [];
+  }
+
+  /**
+   * Ask once who is there, where the server tells it.
+   *
+   * @returns {Promise<Map<string, Sender>>} by client; rejects with a RealtimeError
+   */
+  async presence() {
+    return asMembers(await this.#link.ask("presence"));
+  }
+
+  /** @returns {Promise<{clients: number, users: number}>} how many are there; rejects with a RealtimeError */
+  async presenceStats() {
+    return asHeadcount(await this.#link.ask("presence_stats"));
+  }
+
   unsubscribe() {
     this.#link.unsubscribe();
   }
 }
 
 /**
- * One WebSocket, kept alive, and the subscriptions that share it. Events: `state` (detail: State) and `subscription`
- * (detail: `{subscription}`, one that the server began by itself: of the user's own channel, say).
+ * One WebSocket, kept alive, and the subscriptions that share it. Events: `state` (detail: State), `subscription`
+ * (detail: `{subscription}`, one that the server began by itself: of the user's own channel, say) and `message` (detail:
+ * `{data}`, something for this page that is on no channel).
  */
 export class Connection extends EventTarget {
   #options;
@@ -344,7 +474,7 @@ export class Connection extends EventTarget {
   /** @type {Map<number, Command>} sent, not answered */
   #unanswered = new Map();
   #lastId = 0;
-  #publishes = 0;
+  #calls = 0;
   #attempt = 0;
   #connectedAt = 0; // 0: the server has not accepted this attempt yet
   #heardAt = 0; // by the calendar, for people
@@ -392,11 +522,11 @@ export class Connection extends EventTarget {
    * channel returns the same subscription.
    *
    * @param {string} channel
-   * @param {{getToken?: GetChannelToken}} [options] getToken is asked for a subscription token, before each subscribe
-   *   and before the token expires; for channels that are closed otherwise
+   * @param {{getToken?: GetChannelToken, presence?: boolean}} [options] getToken is asked for a subscription token, before
+   *   each subscribe and before the token expires; for channels that are closed otherwise. presence: know who is there
    * @returns {Subscription}
    */
-  subscribe(channel, { getToken } = {}) {
+  subscribe(channel, { getToken, presence = false } = {}) {
     const existing = this.#feeds.get(channel);
     if (existing) return existing.face;
     if (this.#state.state === "closed") throw new RealtimeError("closed", "the connection is closed");
@@ -404,6 +534,7 @@ export class Connection extends EventTarget {
       throw new RealtimeError("too-many", `at most ${MOST_SUBSCRIPTIONS} subscriptions`);
     }
     const feed = this.#newFeed(channel, getToken);
+    if (presence) feed.roster = new Roster();
     this.#feeds.set(channel, feed);
     this.#ask(feed);
     return feed.face;
@@ -418,22 +549,40 @@ export class Connection extends EventTarget {
    * @returns {Promise<void>} rejects with a RealtimeError; `outcome` "unknown": it may have been published
    */
   async publish(channel, data) {
-    const json = JSON.stringify(data);
-    if (json === undefined) throw new TypeError("data is not JSON");
-    const body = `"publish":{"channel":${JSON.stringify(channel)},"data":${json}}`;
+    await this.#call(`"publish":{"channel":${JSON.stringify(channel)},"data":${jsonOf(data)}}`);
+  }
+
+  /**
+   * Ask the server's own code something (`REALTIME_RPC`).
+   *
+   * @param {string} method
+   * @param {any} [data] anything JSON can say
+   * @returns {Promise<any>} its answer; rejects with a RealtimeError
+   */
+  async rpc(method, data = null) {
+    return (await this.#call(`"rpc":{"method":${JSON.stringify(method)},"data":${jsonOf(data)}}`)).data;
+  }
+
+  /**
+   * Send a command for somebody who waits for its answer.
+   *
+   * @param {string} body
+   * @returns {Promise<any>} the result; rejects with a RealtimeError
+   */
+  async #call(body) {
     const bytes = utf8Length(body);
     if (bytes > COMMAND_BYTES) {
       throw new RealtimeError("too-large", `${bytes} bytes, the limit is ${COMMAND_BYTES}`);
     }
     if (!this.#socket && !this.#fetching) throw new RealtimeError("not-connected", "not connected", { temporary: true });
-    if (this.#publishes >= MOST_PUBLISHES) {
-      throw new RealtimeError("too-many", `${MOST_PUBLISHES} publishes wait already`, { temporary: true });
+    if (this.#calls >= MOST_CALLS) {
+      throw new RealtimeError("too-many", `${MOST_CALLS} calls wait already`, { temporary: true });
     }
-    this.#publishes += 1;
+    this.#calls += 1;
     try {
-      await this.#outcome(body);
+      return await this.#outcome(body);
     } finally {
-      this.#publishes -= 1;
+      this.#calls -= 1;
     }
   }
 
@@ -714,14 +863,14 @@ export class Connection extends EventTarget {
     return `{"id":${id},${command.body}}`;
   }
 
-  /** @returns {Promise<void>} of a publish */
+  /** @returns {Promise<any>} what becomes of a command */
   #outcome(/** @type {string} */ body) {
     return new Promise((resolve, reject) => {
       const unknown = (/** @type {string} */ why) =>
         reject(new RealtimeError("unknown-outcome", `unknown outcome: ${why}`, { outcome: "unknown" }));
       this.#send({
         body,
-        answered: ({ error }) => (error ? reject(refusal(error)) : resolve()),
+        answered: ({ result, error }) => (error ? reject(refusal(error)) : resolve(result)),
         lost: (sent) => {
           if (sent) unknown("the connection broke before the answer");
           else reject(new RealtimeError("not-connected", "not connected", { temporary: true }));
@@ -774,13 +923,17 @@ export class Connection extends EventTarget {
   #onPush(/** @type {Record<string, any>} */ push) {
     if (push.state !== undefined && push.channel === undefined) return this.#onState(asObject(push.state));
     if (push.disconnect !== undefined) return this.#onDisconnect(asObject(push.disconnect));
+    if (push.message !== undefined) return tell(this, "message", { data: asObject(push.message).data });
     if (push.subscribe !== undefined) return this.#onServed(asText(push.channel), asObject(push.subscribe));
     const feed = this.#feeds.get(push.channel);
     if (feed?.state !== "subscribed") return; // on its way while we left
     if (push.pub !== undefined) this.#onPublication(feed, asObject(push.pub));
     else if (push.gap !== undefined) this.#onGap(feed, asObject(push.gap));
     else if (push.unsubscribe !== undefined) this.#onUnsubscribe(feed, asObject(push.unsubscribe));
-    // Anything else (join, leave, …) is of a newer server than this client.
+    else if (push.join !== undefined) this.#onMember(feed, "join", asObject(push.join));
+    else if (push.leave !== undefined) this.#onMember(feed, "leave", asObject(push.leave));
+    else if (push.presence !== undefined) this.#onHeadcount(feed, asObject(push.presence));
+    // Anything else is of a newer server than this client.
   }
 
   #onState(/** @type {Record<string, any>} */ { live, reason }) {
@@ -820,6 +973,7 @@ export class Connection extends EventTarget {
       face: new Subscription(channel, {
         feed: () => feed,
         publish: (data) => this.publish(channel, data),
+        ask: (method) => this.#call(`"${method}":{"channel":${JSON.stringify(channel)}}`),
         unsubscribe: () => this.#unsubscribe(feed),
       }),
       tracker: new PositionTracker(),
@@ -827,6 +981,7 @@ export class Connection extends EventTarget {
       served: false,
       fetching: null,
       state: "subscribing",
+      roster: null,
       asked: null,
       failures: 0,
       completeAt: Date.now(),
@@ -849,7 +1004,7 @@ export class Connection extends EventTarget {
    * @param {string} token
    */
   #askWith(feed, token) {
-    const shown = token ? `,"token":${JSON.stringify(token)}` : "";
+    const shown = (token ? `,"token":${JSON.stringify(token)}` : "") + (feed.roster ? `,"join_leave":true` : "");
     /** @type {Command} */
     const command = {
       body: `"subscribe":{"channel":${JSON.stringify(feed.face.channel)}${shown}}`,
@@ -907,6 +1062,80 @@ export class Connection extends EventTarget {
     tell(feed.face, "subscribed", { channel: feed.face.channel, ...position });
     this.#report(feed, missing);
     feed.completeAt = Date.now();
+    this.#askWho(feed);
+  }
+
+  // --- who is there -------------------------------------------------------------------------------------------------
+
+  #askWho(/** @type {Feed} */ feed) {
+    const { roster } = feed;
+    if (!roster || feed.state !== "subscribed") return;
+    roster.asked();
+    const channel = JSON.stringify(feed.face.channel);
+    this.#send({
+      body: `"presence":{"channel":${channel}}`,
+      answered: ({ result, error }) => {
+        if (feed.state !== "subscribed" || feed.roster !== roster) return;
+        if (error) return this.#onWhoRefused(feed, error);
+        roster.listed(asMembers(result));
+        this.#tellWho(feed);
+      },
+      lost: () => {},
+      late: () => this.#lose("no-answer"),
+    });
+  }
+
+  /**
+   * @param {Feed} feed
+   * @param {{code: number, temporary: boolean}} error
+   */
+  #onWhoRefused(feed, error) {
+    if (isTemporary(error)) return this.#askWhoLater(feed, this.#options.refetchWindowMs);
+    if (error.code !== TOO_MANY) return; // nobody is told who is there; joins and leaves come, perhaps
+    const counted = (/** @type {{clients: number, users: number}} */ count) => {
+      feed.roster?.counted(count, false);
+      this.#tellWho(feed);
+    };
+    feed.face.presenceStats().then(counted, () => {});
+  }
+
+  /**
+   * @param {Feed} feed
+   * @param {number} windowMs others ask as well: at a random moment within it
+   */
+  #askWhoLater(feed, windowMs) {
+    const delay = Math.floor(this.#options.random() * windowMs);
+    this.#timers.set(`who ${feed.face.channel}`, delay, () => this.#askWho(feed));
+  }
+
+  #tellWho(/** @type {Feed} */ feed) {
+    if (feed.roster) tell(feed.face, "presence", { channel: feed.face.channel, ...feed.roster.presence });
+  }
+
+  /**
+   * @param {Feed} feed
+   * @param {"join" | "leave"} what
+   * @param {Record<string, any>} push
+   */
+  #onMember(feed, what, push) {
+    const member = asSender(push.info);
+    if (what === "join") feed.roster?.joined(member);
+    else feed.roster?.left(member);
+    tell(feed.face, what, member);
+    this.#tellWho(feed);
+  }
+
+  /**
+   * @param {Feed} feed
+   * @param {Record<string, any>} push
+   */
+  #onHeadcount(feed, push) {
+    const count = asHeadcount(push);
+    const same = push.untold === 0;
+    feed.roster?.counted(count, same);
+    this.#tellWho(feed);
+    if (same || count.clients > MOST_NAMED) return;
+    this.#askWhoLater(feed, Math.min(this.#options.refetchWindowMs, 1_000 + 20 * count.clients));
   }
 
   /**
@@ -1004,7 +1233,9 @@ export class Connection extends EventTarget {
     if (feed.state === "subscribed") feed.completeAt = completeAt;
     feed.state = "subscribing";
     feed.asked = feed.fetching = null;
+    feed.roster?.lost();
     this.#timers.clear(`refresh ${feed.face.channel}`);
+    this.#timers.clear(`who ${feed.face.channel}`);
   }
 
   #unsubscribe(/** @type {Feed} */ feed) {
@@ -1030,6 +1261,7 @@ export class Connection extends EventTarget {
     this.#feeds.delete(feed.face.channel);
     this.#timers.clear(`subscribe ${feed.face.channel}`);
     this.#timers.clear(`refresh ${feed.face.channel}`);
+    this.#timers.clear(`who ${feed.face.channel}`);
     feed.state = "unsubscribed";
     feed.asked = feed.fetching = null;
   }
@@ -1200,6 +1432,17 @@ function asPosition(/** @type {unknown} */ result) {
   return positioned ? { epoch: asText(epoch), offset: asCount(offset ?? 0) } : null;
 }
 
+/** @returns {Map<string, Sender>} */
+function asMembers(/** @type {unknown} */ value) {
+  const listed = Object.entries(asObject(asObject(value).presence));
+  return new Map(listed.map(([client, info]) => [client, asSender(info)]));
+}
+
+function asHeadcount(/** @type {unknown} */ value) {
+  const { num_clients, num_users } = asObject(value);
+  return { clients: asCount(num_clients ?? 0), users: asCount(num_users ?? 0) };
+}
+
 /** @returns {Sender} */
 function asSender(/** @type {unknown} */ value) {
   const { user, client, conn_info } = asObject(value);
@@ -1255,6 +1498,13 @@ function socketUrl(/** @type {string} */ url) {
 function closeQuietly(socket, code, reason) {
   // At most 123 bytes of reason (RFC 6455 §5.5); ours are short, the server's words may not be ASCII.
   socket?.close(code, reason.replace(/[^ -~]/g, "?").slice(0, 120));
+}
+
+/** @returns {string} */
+function jsonOf(/** @type {any} */ data) {
+  const json = JSON.stringify(data);
+  if (json === undefined) throw new TypeError("data is not JSON");
+  return json;
 }
 
 const encoder = new TextEncoder();

@@ -1,0 +1,189 @@
+/** Who is there: what client.js knows of a channel's members, and when it asks again. */
+
+import assert from "node:assert/strict";
+import { describe, test } from "node:test";
+import { Roster } from "../../../realtime/static/realtime/client.js";
+import { next, start } from "./support.mjs";
+
+const ada = { user: "ada", client: "a1", info: { name: "Ada" } };
+const tab = { user: "ada", client: "a2", info: { name: "Ada" } };
+const guest = { user: "", client: "g1", info: null };
+const other = { user: "", client: "g2", info: null };
+
+function listed(...members) {
+  return new Map(members.map((member) => [member.client, member]));
+}
+
+describe("a roster", () => {
+  test("knows a user with two tabs as one person, and each guest as one", () => {
+    const roster = new Roster();
+    roster.asked();
+    roster.listed(listed(ada, guest, tab, other));
+    assert.deepEqual(roster.people.map(({ user, clients }) => [user, clients]), [
+      ["ada", ["a1", "a2"]],
+      ["", ["g1"]],
+      ["", ["g2"]],
+    ]);
+    assert.deepEqual(roster.presence, { clients: 4, users: 2, complete: true });
+    roster.left(tab);
+    assert.deepEqual(roster.presence, { clients: 3, users: 2, complete: true });
+  });
+
+  test("applies again what came while it waited for the list", () => {
+    const roster = new Roster();
+    roster.asked();
+    roster.joined(guest);
+    roster.left(ada);
+    roster.listed(listed(ada, tab)); // older than the leave
+    assert.deepEqual([...roster.people.flatMap(({ clients }) => clients)], ["a2", "g1"]);
+  });
+
+  test("is not complete when somebody came who was not named", () => {
+    const roster = new Roster();
+    roster.asked();
+    roster.listed(listed(ada));
+    roster.counted({ clients: 900, users: 900 }, false);
+    assert.deepEqual(roster.presence, { clients: 900, users: 900, complete: false });
+    roster.asked();
+    roster.listed(listed(ada, guest));
+    assert.deepEqual(roster.presence, { clients: 2, users: 2, complete: true });
+    roster.lost();
+    assert.equal(roster.presence.complete, false);
+  });
+
+  test("keeps no more news than it must", () => {
+    const roster = new Roster();
+    roster.asked();
+    for (let n = 0; n < 20_000; n += 1) roster.joined({ ...guest, client: `g${n}` });
+    roster.listed(listed());
+    assert.equal(roster.presence.clients, 10_000);
+  });
+});
+
+function shown({ user, client, info }) {
+  return { user, client, ...(info ? { conn_info: info } : {}) };
+}
+
+/** A connection that wants to know who is in the lobby, where the server says that these are. */
+async function watching(t, members, options = {}) {
+  const { server, open } = await start(t, options);
+  server.members = members;
+  server.asked = 0;
+  server.override = ({ id, presence }) => {
+    if (!presence) return null;
+    server.asked += 1;
+    return server.refusal
+      ? { id, error: server.refusal }
+      : { id, presence: { presence: Object.fromEntries(server.members.map((one) => [one.client, shown(one)])) } };
+  };
+  const live = open();
+  const lobby = live.subscribe("chat:lobby", { presence: true });
+  return { server, live, lobby, peer: await server.peers.take() };
+}
+
+describe("a subscription with presence", () => {
+  test("asks for joins and leaves, then who is there", async (t) => {
+    const { lobby, peer } = await watching(t, [ada, guest]);
+    const frame = await peer.frameWith("subscribe");
+    assert.equal(frame.find(({ subscribe }) => subscribe).subscribe.join_leave, true);
+    assert.deepEqual(await next(lobby, "presence"), { channel: "chat:lobby", clients: 2, users: 2, complete: true });
+    assert.deepEqual(lobby.people[0], { user: "ada", info: { name: "Ada" }, clients: ["a1"] });
+  });
+
+  test("hears who comes and who goes", async (t) => {
+    const { lobby, peer } = await watching(t, [ada]);
+    await next(lobby, "presence");
+    peer.send({ push: { channel: "chat:lobby", join: { info: shown(tab) } } });
+    assert.deepEqual(await next(lobby, "join"), tab);
+    assert.equal(lobby.people.length, 1);
+    peer.send({ push: { channel: "chat:lobby", leave: { info: shown(ada) } } });
+    assert.deepEqual(await next(lobby, "leave"), ada);
+    assert.deepEqual(lobby.people[0].clients, ["a2"]);
+  });
+
+  test("asks again when it was not told of everybody", async (t) => {
+    const { server, lobby, peer } = await watching(t, [ada]);
+    await next(lobby, "presence");
+    server.members = [ada, guest];
+    peer.send({ push: { channel: "chat:lobby", presence: { num_clients: 2, num_users: 2, untold: null } } });
+    assert.deepEqual(await next(lobby, "presence"), { channel: "chat:lobby", clients: 2, users: 2, complete: false });
+    assert.equal((await next(lobby, "presence")).complete, true);
+    assert.equal(server.asked, 2);
+  });
+
+  test("does not ask for the names of a crowd again and again", async (t) => {
+    const { server, lobby, peer } = await watching(t, [ada]);
+    await next(lobby, "presence");
+    peer.send({ push: { channel: "chat:lobby", presence: { num_clients: 5000, num_users: 4000, untold: 70 } } });
+    assert.equal((await next(lobby, "presence")).clients, 5000);
+    peer.send({ push: { channel: "chat:lobby", join: { info: shown(guest) } } });
+    await next(lobby, "join");
+    assert.equal(server.asked, 1);
+  });
+
+  test("knows at least how many there are, where they are too many to name", async (t) => {
+    const { server, open } = await start(t);
+    server.override = ({ id, presence, presence_stats }) => {
+      if (presence) return { id, error: { code: 106, message: "too many" } };
+      return presence_stats ? { id, presence_stats: { num_clients: 20_000, num_users: 12_000 } } : null;
+    };
+    const lobby = open().subscribe("chat:lobby", { presence: true });
+    const told = await next(lobby, "presence");
+    assert.deepEqual(told, { channel: "chat:lobby", clients: 20_000, users: 12_000, complete: false });
+  });
+
+  test("asks again after a break", async (t) => {
+    const { server, lobby, peer } = await watching(t, [ada, guest]);
+    await next(lobby, "presence");
+    server.members = [ada];
+    peer.socket.terminate();
+    assert.equal((await next(lobby, "presence")).clients, 1);
+    assert.equal(server.asked, 2);
+  });
+
+  test("goes on without names where the server does not tell them", async (t) => {
+    const { server, open } = await start(t);
+    server.override = ({ id, presence }) => (presence ? { id, error: { code: 103, message: "permission denied" } } : null);
+    const lobby = open().subscribe("chat:lobby", { presence: true });
+    const peer = await server.peers.take();
+    await next(lobby, "subscribed");
+    peer.send({ push: { channel: "chat:lobby", join: { info: shown(ada) } } });
+    assert.deepEqual(await next(lobby, "join"), ada);
+    assert.equal(lobby.state, "subscribed");
+  });
+});
+
+describe("a question", () => {
+  test("is answered once", async (t) => {
+    const { server, open } = await start(t);
+    server.override = ({ id, presence, presence_stats, rpc }) => {
+      if (presence) return { id, presence: { presence: { a1: shown(ada) } } };
+      if (presence_stats) return { id, presence_stats: { num_clients: 3, num_users: 2 } };
+      return rpc ? { id, rpc: { data: { asked: rpc } } } : null;
+    };
+    const live = open();
+    const lobby = live.subscribe("chat:lobby");
+    await next(lobby, "subscribed");
+    assert.deepEqual(await lobby.presence(), new Map([["a1", ada]]));
+    assert.deepEqual(await lobby.presenceStats(), { clients: 3, users: 2 });
+    assert.deepEqual(await live.rpc("sum", [1, 2]), { asked: { method: "sum", data: [1, 2] } });
+    assert.deepEqual(lobby.people, []);
+  });
+
+  test("that is refused says so", async (t) => {
+    const { server, open } = await start(t);
+    server.override = ({ id, presence }) => (presence ? { id, error: { code: 103, message: "permission denied" } } : null);
+    const lobby = open().subscribe("chat:lobby");
+    await next(lobby, "subscribed");
+    await assert.rejects(lobby.presence(), { code: 103, outcome: "not-done" });
+  });
+
+  test("a message for this page alone arrives", async (t) => {
+    const { server, open } = await start(t);
+    const live = open();
+    const peer = await server.peers.take();
+    await peer.frameWith("connect");
+    peer.send({ push: { message: { data: { text: "hi" } } } });
+    assert.deepEqual(await next(live, "message"), { data: { text: "hi" } });
+  });
+});
