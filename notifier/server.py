@@ -37,8 +37,8 @@ GRACEFUL_SECONDS = 3
 # The whole of the above and some slack; after it, the process ends whatever it is doing.
 STOP_SECONDS = LINGER_SECONDS + DRAIN_SECONDS + GRACEFUL_SECONDS + 4.0
 
-# Ours is 80 KiB and answers with a close code that says why; this one only ends the connection.
-WEBSOCKET_FRAME_BYTES = 128 * 1024
+# Ours (80 KiB) answers with a close code that says why; this one only ends the connection.
+WEBSOCKET_SLACK = 1.6
 # The only way to be rid of a reader that has stopped: `websocket.close` waits behind the data.
 # Longer than flow control's patience (10 s and 1 MiB at 16 KiB/s): the kernel cuts silently, and a
 # client that stops for half a minute shall be told what it missed.
@@ -144,8 +144,13 @@ class Server(uvicorn.Server):
             logger.warning("draining took longer than %.0f s; the rest is cut off", DRAIN_SECONDS)
 
 
-def server_config(app: Any, reached: Callable[[str], None]) -> uvicorn.Config:
-    """Return how uvicorn serves ``app``; ``reached`` is told the names of limits."""
+def server_config(
+    app: Any, reached: Callable[[str], None], frame_bytes: int = 80 * 1024
+) -> uvicorn.Config:
+    """Return how uvicorn serves ``app``, for frames of so many bytes at most.
+
+    ``reached`` is told the names of limits.
+    """
     return Config(
         app,
         reached=reached,
@@ -154,7 +159,7 @@ def server_config(app: Any, reached: Callable[[str], None]) -> uvicorn.Config:
         http=HttpProtocol,
         # Ours also takes ready frames; the other two of uvicorn's are deprecated or slower.
         ws=WebSocketProtocol,
-        ws_max_size=WEBSOCKET_FRAME_BYTES,
+        ws_max_size=int(frame_bytes * WEBSOCKET_SLACK),
         # One heartbeat, not two: ours is in the protocol, where clients and flow control use it.
         ws_ping_interval=None,
         # Compression costs 64 KiB a connection and must be paid for every client anew.
@@ -264,11 +269,11 @@ def main(arguments: list[str] | None = None) -> int:
 
     # Imported here: they need Django's settings, the launcher and its tests need the rest.
     from notifier.asgi import application
-    from realtime.wiring import drain, limit_reached
+    from realtime.wiring import drain, frame_bytes, limit_reached
 
     notice = LeavingNotice(application)
     server = Server(
-        server_config(notice, limit_reached),
+        server_config(notice, limit_reached, frame_bytes()),
         stand_down=notice.leave,
         drain=drain,
         linger_seconds=options.linger,

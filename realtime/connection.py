@@ -170,6 +170,7 @@ class Connection:
     __slots__ = (
         "_channels",
         "_channels_limit",
+        "_emulated_by",
         "_greeting",
         "_has_authorizer",
         "_has_rpc",
@@ -197,6 +198,7 @@ class Connection:
         identity: Identity = ANONYMOUS,
         has_authorizer: bool = False,
         has_rpc: bool = False,
+        emulated_by: tuple[str, str] | None = None,
     ) -> None:
         """Start as new.
 
@@ -212,7 +214,9 @@ class Connection:
             identity: Whom the transport knows it to be; a token in its `Connect` says it anew.
             has_authorizer: Whether there is somebody to ask where no rule of ours applies.
             has_rpc: Whether the host answers what clients ask it.
+            emulated_by: Session and node by which the client speaks beside its stream.
         """
+        self._emulated_by = emulated_by
         self._protocol = protocol
         self._namespaces = namespaces
         self._channels_limit = channels_limit
@@ -292,6 +296,11 @@ class Connection:
         """The id of this connection."""
         return self._greeting[0]
 
+    @property
+    def session(self) -> str:
+        """By which the client speaks beside its stream; empty where it speaks in it."""
+        return self._emulated_by[0] if self._emulated_by else ""
+
     def prolong(self, expire_at: float | None) -> int | None:
         """Somebody else than the client says until when its identity is known; return the ttl."""
         self.identity = self.identity._replace(expires_at=expire_at)
@@ -328,7 +337,7 @@ class Connection:
                 served.append(decision)
             elif decision is not None:
                 refused.append(self._protocol.unsubscribed(wanted.channel, decision))
-        text = self._protocol.connected(command.id, *self._greeting, ttl)
+        text = self._protocol.connected(command.id, *self._greeting, ttl, self._emulated_by)
         return Greet(text, ttl, tuple(served), tuple(refused))
 
     def _wanted(self, wanted: Wanted) -> Join | SubscriptionEnd | None:

@@ -130,6 +130,12 @@ async def _listen(conversation: Conversation, receive: Receive) -> None:
             turn_began = loop.time()
 
 
+def may_speak(scope: MutableMapping[str, Any]) -> bool:
+    """Tell whether the page that sends a request may connect, or no page sends it."""
+    origins = [value.decode("latin-1") for name, value in scope["headers"] if name == b"origin"]
+    return may_connect(origins, _own_host(scope), wiring.settings().allowed_origins)
+
+
 async def identity_of(scope: MutableMapping[str, Any], *, without_origin: bool = False) -> Identity:
     """Return whom the transport knows the client to be.
 

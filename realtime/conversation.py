@@ -142,6 +142,11 @@ class Conversation:
         return self._connection.client
 
     @property
+    def session(self) -> str:
+        """By which the client speaks, where that comes not with its stream; else empty."""
+        return self._connection.session
+
+    @property
     def ended(self) -> bool:
         """Whether nothing that the client says matters any more."""
         return self.driver.ended
@@ -159,7 +164,7 @@ class Conversation:
 
     async def room(self) -> None:
         """Wait until more may be read from the client."""
-        if self._is_full:
+        if self.is_full:
             self._room = asyncio.get_running_loop().create_future()
             await self._room
 
@@ -188,7 +193,8 @@ class Conversation:
         try:
             if frame is None:
                 raise BadFrame("frames are text")
-            commands = self._protocol.read(frame, self._hub.limits.frame_bytes)
+            limits = self._hub.limits
+            commands = self._protocol.read(frame, limits.frame_bytes, limits.frame_commands)
         except BadFrame as error:
             commands, bad = list(error.good), error
             if error.limit:
@@ -249,13 +255,14 @@ class Conversation:
             self._todo_bytes -= _bytes_of(self._todo.popleft())
 
     @property
-    def _is_full(self) -> bool:
+    def is_full(self) -> bool:
+        """Whether so much waits that nothing more should be read from the client."""
         return self._todo is not None and (
             len(self._todo) >= WAITING_LIMIT or self._todo_bytes >= WAITING_BYTES
         )
 
     def _make_room(self) -> None:
-        if self._room is not None and not self._is_full:
+        if self._room is not None and not self.is_full:
             if not self._room.done():  # cancelled with its reader, whom the server has given up
                 self._room.set_result(None)
             self._room = None

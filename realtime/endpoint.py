@@ -13,7 +13,7 @@ from typing import Any
 
 import msgspec
 
-from realtime import health, sse, wiring
+from realtime import emulation, health, sse, wiring
 from realtime.api import (
     Admitted,
     Ask,
@@ -42,7 +42,8 @@ App = Callable[[Scope, Receive, Send], Awaitable[None]]
 BODY_SECONDS = (
     10.0  # until a body must be here; nginx's client_body_timeout is 60 between two reads
 )
-BASE = [(name.lower().encode(), value.encode()) for name, value in HEADERS.items()]
+STREAMS = {*sse.PATHS, emulation.LINES_PATH, emulation.COMMANDS_PATH}
+BASE = {name.lower(): value for name, value in HEADERS.items()}
 
 
 class HttpEndpoint:
@@ -66,18 +67,23 @@ class HttpEndpoint:
                 await self._hand_on(scope, receive, send)
             else:
                 await _send(send, await self._api(_head(scope, headers), receive))
-        elif path in sse.PATHS:
-            limit = wiring.body_bytes("publish")
-            read = partial(_body, receive, limit, self._body_seconds)
-            refusal = await sse.serve(scope, receive, send, read)
-            if refusal is not None:
-                await _send(send, refusal)
+        elif path in STREAMS:
+            await self._stream(scope, receive, send)
         elif path == "/livez":
             await _send(send, health.livez())
         elif path == "/readyz":
             await _send(send, health.readyz())
         else:
             await self._app(scope, receive, send)
+
+    async def _stream(self, scope: Scope, receive: Receive, send: Send) -> None:
+        is_emulated = emulation.is_ours(scope)
+        limit = emulation.body_bytes() if is_emulated else wiring.body_bytes("publish")
+        read = partial(_body, receive, limit, self._body_seconds)
+        rim = emulation if is_emulated else sse
+        answer = await rim.serve(scope, receive, send, read)
+        if answer is not None:
+            await _send(send, answer)
 
     async def _hand_on(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Let Django's view answer, which knows whose session it is.
@@ -206,10 +212,9 @@ def _once_more(body: bytes, receive: Receive) -> Receive:
 
 
 async def _send(send: Send, response: Response) -> None:
-    headers = [
-        *BASE,
-        (b"content-length", str(len(response.body)).encode()),
-        *((name.lower().encode(), value.encode()) for name, value in response.headers.items()),
-    ]
-    await send({"type": "http.response.start", "status": response.status, "headers": headers})
+    headers = {**BASE, **{name.lower(): value for name, value in response.headers.items()}}
+    if response.status != 204:  # which has none (RFC 9110 §8.6)
+        headers["content-length"] = str(len(response.body))
+    pairs = [(name.encode(), value.encode("latin-1")) for name, value in headers.items()]
+    await send({"type": "http.response.start", "status": response.status, "headers": pairs})
     await send({"type": "http.response.body", "body": response.body})

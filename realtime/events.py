@@ -18,7 +18,7 @@ from realtime.gaps import Gap, GapDetector, Position
 from realtime.names import checked_channel
 from realtime.publication import EVENT_TAG
 
-HEARTBEAT = b":\n\n"
+HEARTBEAT = ":\n\n"
 """A comment: it keeps proxies from closing what is quiet, and no page sees it."""
 OWN = "realtime."
 """How the names of events begin that are ours and no publication's."""
@@ -44,13 +44,9 @@ class Event(NamedTuple):
     """Whether the channel is heard no more."""
 
 
+@lru_cache(MEMORY)
 def event_of(line: str) -> Event | None:
     """Return the event of a push; None where it is none."""
-    return _event_of(line)
-
-
-@lru_cache(MEMORY)
-def _event_of(line: str) -> Event | None:
     push = _decode(line).get("push")
     if not isinstance(push, dict):
         return None
@@ -70,7 +66,10 @@ def _event_of(line: str) -> Event | None:
         return Event(
             _written(f"{OWN}unsubscribed", {"channel": channel, **over}), channel, ends=True
         )
-    for word in ("state", "disconnect"):
+    for word in ("join", "leave", "presence"):
+        if (told := push.get(word)) is not None:
+            return Event(_written(f"{OWN}{word}", {"channel": channel, **told}), channel)
+    for word in ("state", "disconnect", "message", "refresh"):
         if (told := push.get(word)) is not None:
             return Event(_written(f"{OWN}{word}", told))
     return None

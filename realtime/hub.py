@@ -23,7 +23,7 @@ from realtime import __version__
 from realtime.attendance import Attendance
 from realtime.brokers import ALL_NODES, Broker, Message, Subscribed, Subscription
 from realtime.clerk import Clerk
-from realtime.codes import SHUTDOWN
+from realtime.codes import SHUTDOWN, TOO_MANY_REQUESTS
 from realtime.connection import Connection
 from realtime.conversation import Authorize, Conversation, Publish, Rpc
 from realtime.driver import Driver, Send, Wire
@@ -56,6 +56,8 @@ RENEW_SECONDS = 60.0
 BACKOFF_SECONDS = (0.05, 1.0)
 REASONS_TOLD = 8
 """Different reasons in the log, until the node is live again."""
+CARRIED = b"said "
+"""How what another node has got for a client of this one begins; a canary is a number."""
 DRAIN_PER_SECOND = 200
 """Connections closed in a second while a node drains; more only if the time would not do."""
 
@@ -109,6 +111,7 @@ class Hub:
         self._tokens = tokens or Tokens({})
         self._conversations: dict[Conversation, tuple[int, Listener] | None] = {}
         self._expiring: dict[Conversation, None] = {}
+        self._sessions: dict[str, Conversation] = {}
         self._everyone: Channel[Listener] = Channel("", Namespace())
         self._heartbeat = Heartbeat(
             ping_seconds,
@@ -146,7 +149,7 @@ class Hub:
         """The connections by user."""
         self._clerk = Clerk(
             broker,
-            self._node[1:],
+            self.uid,
             self.registry,
             lambda: (self.connections, len(self.users)),
         )
@@ -238,6 +241,8 @@ class Hub:
         task: asyncio.Task[Any],
         wire: Wire | None = None,
         identity: Identity = ANONYMOUS,
+        *,
+        session: str = "",
     ) -> Conversation:
         """Take over an accepted connection; from now on only the hub sends.
 
@@ -246,6 +251,7 @@ class Hub:
             task: The one that reads from it, which must be the current one.
             wire: The server's own way for ready frames, if it offers one.
             identity: Whom the transport knows the client to be.
+            session: By which the client says what it says, where that comes not with its stream.
         """
         connection = Connection(
             self._protocol,
@@ -259,6 +265,7 @@ class Hub:
             has_authorizer=self._has_authorizer,
             has_rpc=self._has_rpc,
             channels_limit=self.limits.channels_per_connection,
+            emulated_by=(session, self.uid) if session else None,
         )
         driver = Driver(
             send,
@@ -273,8 +280,26 @@ class Hub:
         conversation = Conversation(self, connection, self._protocol, driver)
         driver.on_end = conversation.release
         self._conversations[conversation] = None
+        if session:
+            self._sessions[session] = conversation
         self._heartbeat.expect(driver)
         return conversation
+
+    @property
+    def uid(self) -> str:
+        """The name of this node, as others know it."""
+        return self._node[1:]
+
+    def emulated(self, session: str, frame: str) -> None:
+        """Take what a client says beside its stream; nothing, where that has ended."""
+        conversation = self._sessions.get(session)
+        if conversation is None or conversation.ended:
+            return
+        if conversation.is_full:  # a request waits for nothing, so nothing holds this client up
+            self.reached.count("commands_waiting")
+            conversation.end(TOO_MANY_REQUESTS)
+        else:
+            conversation.receive(frame)
 
     @contextmanager
     def place(self, address: str) -> Iterator[str | None]:
@@ -313,6 +338,7 @@ class Hub:
     def forget(self, conversation: Conversation) -> None:
         """A connection has ended."""
         self._expiring.pop(conversation, None)
+        self._sessions.pop(conversation.session, None)
         self.users.discard(conversation)
         bucket, listener = self._conversations.pop(conversation) or (None, None)
         self._heartbeat.forget(conversation.driver, bucket)
@@ -428,7 +454,10 @@ class Hub:
 
     def _message(self, message: Message) -> None:
         if message.channel == self._node:
-            self._vigil.back(message.raw)
+            if message.raw.startswith(CARRIED):
+                self._carried(message.raw)
+            else:
+                self._vigil.back(message.raw)
             return
         if message.channel == ALL_NODES:
             self.users.hear(message.raw)
@@ -445,6 +474,11 @@ class Hub:
             return
         if (arrival := channel.arrived(envelope)) is not None:
             self.fanout.add(channel, arrival)
+
+    def _carried(self, raw: bytes) -> None:
+        """Another node has got what a client of this one says."""
+        session, _, frame = raw[len(CARRIED) :].partition(b" ")
+        self.emulated(session.decode("latin-1"), frame.decode(errors="replace"))
 
     def _is_about_members(self, channel: Channel[Listener], raw: bytes) -> bool:
         """Tell whether this is no publication but about who is on the channel, and take it."""
@@ -575,6 +609,11 @@ class Hub:
                 "the limit %s was reached %d times", name, times,
                 extra={"limit": name, "reached": times},
             )  # fmt: skip
+
+
+def carried(session: str, frame: str) -> bytes:
+    """Return what brings to a node what one of its clients says."""
+    return CARRIED + f"{session} {frame}".encode("utf-8", "replace")
 
 
 def _backoff_seconds(failures: int) -> float:

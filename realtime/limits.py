@@ -42,6 +42,8 @@ class Limits:
     """From accept to `connect`."""
     frame_bytes: int = 80 * 1024
     """Of one frame from a client."""
+    frame_commands: int = 1024
+    """In one frame; an SDK that comes back subscribes to all its channels in one."""
 
 
 class Crowd:

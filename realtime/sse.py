@@ -9,66 +9,47 @@ when the server has taken the bytes; so on uvicorn a reader that stops is bounde
 from __future__ import annotations
 
 import asyncio
-import logging
 import random
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import msgspec
-from django.db import Error as DatabaseError
 
 from realtime import wiring
-from realtime.api.answers import HEADERS, STATUSES, Response, error_body
-from realtime.codes import TOKEN_EXPIRED
-from realtime.consumers import identity_of
+from realtime.api.answers import STATUSES, Response
+from realtime.codes import CONNECTION_LIMIT, FORCE_DISCONNECT, INVALID_TOKEN, TOKEN_EXPIRED
 from realtime.conversation import Conversation
 from realtime.errors import Forbidden, LimitExceeded, RealtimeError, Unauthorized
 from realtime.events import HEARTBEAT, Places, event_of, missed, places_of, pushed, raw_event
 from realtime.gaps import Position
 from realtime.hub import Hub
-from realtime.limits import address_of
+from realtime.identity import Identity
 from realtime.protocols.centrifugo import PING, PONG
-from realtime.stream_request import PATHS, Asked, asked
+from realtime.stream_request import PATHS, RAW_PATH, Asked, asked
+from realtime.streams import (
+    EVENT_STREAM,
+    Message,
+    NotLive,
+    Receive,
+    Scope,
+    Send,
+    begin,
+    refusal,
+    until_end,
+    welcomed,
+)
 
 __all__ = ["PATHS", "serve"]
-logger = logging.getLogger(__name__)
-
-Message = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[Message]]
-Send = Callable[[Message], Awaitable[None]]
 
 RETRY_MS = (500, 3000)
 """When a browser comes back after a break, drawn anew for each: or all would come at once."""
-STREAM_HEADERS = {
-    **HEADERS,
-    "Content-Type": "text/event-stream; charset=utf-8",
-    "X-Accel-Buffering": "no",  # nginx would keep events until it has 4 KiB of them
-}
 CONNECT_ID = 1
-FINAL_CODES = 3500
 _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder(dict[str, Any]).decode
 
 
-class NotLive(RealtimeError):
-    """The node does not hear the broker now; come again."""
-
-    code = "not_live"
-    temporary = True
-
-
-class NodeFull(RealtimeError):
-    """There is no room for one more connection at this node."""
-
-    code = "node_full"
-    temporary = True
-
-
 async def serve(
-    scope: MutableMapping[str, Any],
-    receive: Receive,
-    send: Send,
-    read_body: Callable[[], Awaitable[bytes]],
+    scope: Scope, receive: Receive, send: Send, read_body: Callable[[], Awaitable[bytes]]
 ) -> Response | None:
     """Serve one stream until either side ends it; return the answer to one that is refused.
 
@@ -81,37 +62,13 @@ async def serve(
     try:
         wanted = await asked(scope, read_body)
     except RealtimeError as error:
-        return _refusal(error, STATUSES[error.code][0])
-    hub = wiring.node().running_hub()
-    with hub.place(address_of(scope.get("client"))) as limit:
-        if limit is not None:
-            return _turned_away(limit)
-        try:
-            identity = await identity_of(scope, without_origin=True)
-        except Forbidden as error:
-            return _refusal(error, 403)
-        except DatabaseError as error:
-            logger.error("cannot read whose session it is: %s", ascii(str(error))[:200])
-            return _refusal(NotLive(), 503)
+        allow = "GET, POST" if scope["path"] == RAW_PATH else "GET"
+        return refusal(error, STATUSES[error.code][0], allow=allow)
+
+    async def listen(hub: Hub, identity: Identity) -> Response | None:
         return await _Stream(hub, wanted, send).serve(receive, identity)
 
-
-def _turned_away(limit: str) -> Response:
-    if limit == "connections":
-        return _refusal(NodeFull(), 503)
-    most = wiring.limits().connections_per_address
-    return _refusal(LimitExceeded("connections from your address", most), 429)
-
-
-def _refusal(error: RealtimeError, status: int) -> Response:
-    """Return an answer that ends the client's attempts, or with 429 and 503 lets it come again.
-
-    An `EventSource` gives up at each status but 200; a page that wants to come again makes another.
-    """
-    headers = {"Retry-After": "2"} if status in (429, 503) else {}
-    if status == 405:
-        headers["Allow"] = "GET, POST"
-    return Response(status, _encode(error_body(error)) + b"\n", headers)
+    return await welcomed(scope, listen, without_origin=True)
 
 
 class _Stream:
@@ -125,33 +82,42 @@ class _Stream:
         self._begun: dict[str, Position] = {}
         self._greeting: dict[str, Any] = {}
         self._early: list[str] = []
+        self._owed = 0  # pings that came before the answer began
         self._awaited = {CONNECT_ID, *(CONNECT_ID + n for n, _ in enumerate(asked.channels, 1))}
-        self._ready = asyncio.get_running_loop().create_future()
+        self._ready: asyncio.Future[Response | None] = asyncio.get_running_loop().create_future()
         self._is_open = False
         self._conversation: Conversation | None = None
 
-    async def serve(self, receive: Receive, identity: Any) -> Response | None:
+    async def serve(self, receive: Receive, identity: Identity) -> Response | None:
         task = asyncio.current_task()
         assert task is not None  # noqa: S101 - ASGI apps run in tasks
         self._conversation = conversation = self._hub.attach(self._hear, task, None, identity)
         try:
             conversation.receive(self._commands())
-            refusal = await self._ready
-            if refusal is not None:
-                return refusal  # type: ignore[no-any-return]
-            await self._open()
-            while not conversation.ended and (await receive())["type"] != "http.disconnect":
-                pass
-        except asyncio.CancelledError:
-            if not conversation.ended:
-                raise
-            task.uncancel()  # by the hub, since this connection is over
+            if (refused := await self._opened()) is not None:
+                return refused
+            await until_end(conversation, receive)
         finally:
             conversation.end(None)
-        if not self._is_open:
-            return _refusal(NotLive(), 503)
         await self._http_send({"type": "http.response.body", "body": b"", "more_body": False})
         return None
+
+    async def _opened(self) -> Response | None:
+        """Begin the answer when all commands are answered; return the one to give instead."""
+        task = asyncio.current_task()
+        assert task is not None and self._conversation is not None  # noqa: S101, PT018 - see `serve`
+        try:
+            refused = await self._ready
+            if refused is None:
+                await self._open()
+            return refused
+        except asyncio.CancelledError:
+            if not self._conversation.ended:
+                raise
+            task.uncancel()  # by the hub, since this connection is over
+        if self._is_open:
+            return None
+        return self._ready.result() if self._ready.done() else refusal(NotLive(), 503)
 
     def _commands(self) -> str:
         """What an SDK says: connect, and subscribe to each channel, in one frame."""
@@ -165,17 +131,7 @@ class _Stream:
         """Begin the answer: where the stream stands, what was missed, and what has come by now."""
         for channel, position in self._begun.items():
             self._places.begin(channel, position)
-        origin = self._asked.origin
-        headers = {**STREAM_HEADERS}
-        if origin:
-            headers |= {"Access-Control-Allow-Origin": origin, "Vary": "Origin"}
-        await self._http_send(
-            {
-                "type": "http.response.start",
-                "status": 200,
-                "headers": [(k.lower().encode(), v.encode("latin-1")) for k, v in headers.items()],
-            }
-        )
+        await begin(self._http_send, EVENT_STREAM, self._asked.origin)
         retry = random.randint(*RETRY_MS)  # noqa: S311 - spreads load, hides nothing
         if self._asked.is_raw:
             parts = [f"retry: {retry}\n", raw_event(_encode({"connect": self._greeting}).decode())]
@@ -187,14 +143,14 @@ class _Stream:
         parts += self._events(early)
         self._is_open = True
         await self._write("".join(parts).encode())
+        for _ in range(self._owed):
+            self._acknowledge()
 
     async def _hear(self, message: Message) -> None:
         """Take what the hub sends to its client."""
         if message["type"] == "websocket.close":
             if not self._ready.done():
-                is_final = int(message.get("code", 0)) >= FINAL_CODES
-                refused = _refusal(Unauthorized("the token is no good"), 401)
-                self._ready.set_result(refused if is_final else _refusal(NotLive(), 503))
+                self._ready.set_result(_ended(int(message.get("code", 0))))
             return  # `serve` ends the answer
         lines = message["text"].split("\n")
         if not self._is_open:
@@ -207,7 +163,7 @@ class _Stream:
 
     def _hear_early(self, line: str) -> None:
         if line == PING:
-            self._acknowledge()
+            self._owed += 1  # until the browser is told anything, it has read nothing
             return
         said = _decode(line)
         if "id" not in said:
@@ -232,7 +188,7 @@ class _Stream:
         written = []
         for line in lines:
             if line == PING:
-                written.append(HEARTBEAT.decode())
+                written.append(HEARTBEAT)
             elif (event := event_of(line)) is not None:
                 written.append(self._places.written(event))
         return written
@@ -249,10 +205,22 @@ class _Stream:
             asyncio.get_running_loop().call_soon(conversation.receive, PONG)
 
 
+def _ended(code: int) -> Response:
+    """Return the answer where the hub has closed the connection before it began."""
+    if code == INVALID_TOKEN.code:
+        return refusal(Unauthorized("the token is no good"), 401)
+    if code == CONNECTION_LIMIT.code:
+        most = wiring.limits().connections_per_user
+        return refusal(LimitExceeded("connections of this user", most), 429)
+    if code == FORCE_DISCONNECT.code:
+        return refusal(Forbidden(), 403)
+    return refusal(NotLive(), 503)
+
+
 def _refused(error: dict[str, Any]) -> Response:
     """Return the answer where a command was refused: no channel is heard if one is forbidden."""
     if error.get("temporary"):
-        return _refusal(NotLive(), 503)
+        return refusal(NotLive(), 503)
     if error["code"] == TOKEN_EXPIRED.code:
-        return _refusal(Unauthorized("the token has expired"), 401)
-    return _refusal(Forbidden(), 403)
+        return refusal(Unauthorized("the token has expired"), 401)
+    return refusal(Forbidden(), 403)

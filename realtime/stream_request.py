@@ -13,6 +13,7 @@ from realtime.api.head import MethodNotAllowed, TokenInUrl
 from realtime.errors import InvalidData, InvalidName
 from realtime.names import checked_channel
 from realtime.query import has_secret
+from realtime.streams import header
 
 PATH, RAW_PATH = "/connection/sse", "/connection/uni_sse"
 PATHS = (PATH, RAW_PATH)
@@ -67,7 +68,7 @@ def _plain(scope: Scope) -> Asked:
     channels = _channels(_query(scope).get("channel", []))
     if not channels:
         raise InvalidName("channel", None, "name it in the query: ?channel=public:news")
-    return Asked(channels, _header(scope, b"last-event-id"), _header(scope, b"origin"))
+    return Asked(channels, header(scope, b"last-event-id"), header(scope, b"origin"))
 
 
 async def _raw(scope: Scope, read_body: Callable[[], Awaitable[bytes]]) -> Asked:
@@ -89,7 +90,7 @@ async def _raw(scope: Scope, read_body: Callable[[], Awaitable[bytes]]) -> Asked
     if in_url and wanted.token:
         raise TokenInUrl(IN_URL)
     channels = _channels(list(wanted.subs))
-    return Asked(channels, "", _header(scope, b"origin"), wanted.token, is_raw=True)
+    return Asked(channels, "", header(scope, b"origin"), wanted.token, is_raw=True)
 
 
 def _query(scope: Scope) -> dict[str, list[str]]:
@@ -105,10 +106,3 @@ def _channels(names: Sequence[str]) -> list[str]:
     if len(channels) > most:
         raise InvalidData(f"at most {most} channels", field="channel")
     return channels
-
-
-def _header(scope: Scope, wanted: bytes) -> str:
-    for name, value in scope["headers"]:
-        if name == wanted:
-            return str(value.decode("latin-1"))
-    return ""

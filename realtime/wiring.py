@@ -38,12 +38,16 @@ from realtime.jwks_file import JwksFile
 from realtime.keyring import Keyring
 from realtime.limits import Limits, Rate
 from realtime.namespaces import Namespaces
+from realtime.protocols.centrifugo import COMMANDS_LIMIT
 from realtime.publication import Sizes
 from realtime.publisher import Publisher, SyncPublisher
 from realtime.queued import Queued
 from realtime.tokens import Key, Tokens, key_of
 
 encode = msgspec.json.Encoder().encode
+USUAL_CHANNELS = 128
+"""Of a connection; where there may be more, a frame may be larger by as much."""
+FRAME_BYTES_AT_MOST = 1024 * 1024
 REST_SECONDS = 5.0  # a hub that no lifespan ends lasts so much longer than its last connection
 
 
@@ -122,16 +126,19 @@ def limits() -> Limits:
     """Return what clients may take."""
     given = settings()
     # Who comes back subscribes to all its channels at once, and may have a token for each to renew.
-    commands_burst = max(given.commands_burst, 2 * given.channels_per_connection)
+    channels = given.channels_per_connection
+    commands_burst = max(given.commands_burst, 2 * channels)
+    frame = given.frame_bytes * max(channels, USUAL_CHANNELS) // USUAL_CHANNELS
     return Limits(
         connections=given.connections,
         connections_per_user=given.connections_per_user,
         connections_per_address=given.connections_per_address,
-        channels_per_connection=given.channels_per_connection,
+        channels_per_connection=channels,
         commands=Rate(given.commands_per_second, commands_burst),
         publications=Rate(given.publications_per_second, given.publications_burst),
         connect_seconds=given.connect_seconds,
-        frame_bytes=given.frame_bytes,
+        frame_bytes=min(frame, FRAME_BYTES_AT_MOST),
+        frame_commands=max(COMMANDS_LIMIT, commands_burst),
     )
 
 
@@ -286,6 +293,11 @@ async def aclose() -> None:
     ending = _nodes.pop(asyncio.get_running_loop(), None)
     if ending is not None:
         await ending.aclose()
+
+
+def frame_bytes() -> int:
+    """Return how large a client's frame may be, so that a server can refuse what is far larger."""
+    return limits().frame_bytes
 
 
 def limit_reached(name: str) -> None:

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from django.test import override_settings
 
 from tests.support.client import Client
 from tests.support.postgres_server import PostgresServer
@@ -82,11 +81,15 @@ def own_redis() -> Iterator[RedisServer]:
 
 
 @pytest.fixture
-def wired(redis_server: RedisServer) -> Iterator[str]:
-    """The app's settings point to the real Valkey, under a prefix of its own, which is returned."""
-    prefix = f"test-{secrets.token_hex(4)}"
-    with override_settings(REALTIME_REDIS_URL=redis_server.url, REALTIME_REDIS_PREFIX=prefix):
-        yield prefix
+def wired(redis_server: RedisServer, settings: Any) -> str:
+    """The app's settings point to the real Valkey, under a prefix of its own, which is returned.
+
+    By pytest-django's fixture: an ``override_settings`` that ends before what a test has set with
+    that one would come back when it ends, and stay for all tests to come.
+    """
+    settings.REALTIME_REDIS_URL = redis_server.url
+    settings.REALTIME_REDIS_PREFIX = f"test-{secrets.token_hex(4)}"
+    return str(settings.REALTIME_REDIS_PREFIX)
 
 
 @pytest.fixture

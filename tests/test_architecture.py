@@ -48,6 +48,7 @@ PUBLIC_TO_SERVICES = {
     "realtime.routing",
     "realtime.urls",
     "realtime.wiring.drain",
+    "realtime.wiring.frame_bytes",
     "realtime.wiring.limit_reached",
 }
 

@@ -20,8 +20,10 @@ ROOT = Path(__file__).parent.parent
 def test_the_exported_names():
     publishing = ["apublish", "publish", "publish_on_commit"]
     who = ["connection_token", "personal_channel", "subscription_token"]
-    users = [f"{verb}_user" for verb in ("disconnect", "subscribe", "unsubscribe")]
-    names = [*publishing, "fallback", *who, *users, *(f"a{name}" for name in users)]
+    users = [f"{verb}_user" for verb in ("disconnect", "message", "subscribe", "unsubscribe")]
+    present = ["presence", "presence_stats"]
+    asynchronous = [f"a{name}" for name in [*users, *present]]
+    names = [*publishing, "fallback", *who, *users, *present, *asynchronous]
     assert realtime.__all__ == ["__version__", *sorted(names)]
 
 
@@ -47,7 +49,7 @@ def test_the_three_ways_to_publish_take_the_same(name):
         ("realtime.routing", ["lifespan", "websocket_urlpatterns"]),
         ("realtime.urls", ["urlpatterns"]),
         ("realtime.endpoint", ["HttpEndpoint"]),
-        ("realtime.wiring", ["drain", "limit_reached"]),
+        ("realtime.wiring", ["drain", "frame_bytes", "limit_reached"]),
     ],
 )
 def test_what_hosts_and_services_mount(module, names):
@@ -64,6 +66,7 @@ def test_the_exported_names_of_the_browser_client():
         "isTerminal",
         "backoffMs",
         "PositionTracker",
+        "Roster",
         "Subscription",
         "Connection",
         "connect",

@@ -57,6 +57,7 @@ STATUSES: dict[str, tuple[int, int]] = {
     "forbidden": (403, 103),
     "csrf_failed": (403, 103),
     "method_not_found": (404, 104),
+    "session_not_found": (404, 1007),
     "method_not_allowed": (405, 107),
     "request_timeout": (408, 107),
     "idempotency_conflict": (409, 1000),

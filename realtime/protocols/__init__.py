@@ -168,7 +168,7 @@ class WireProtocol(Protocol):
     PONG: str
     """A frame that is nothing but the answer to a ping; `read` knows it among other lines, too."""
 
-    def read(self, frame: str, frame_bytes: int = ...) -> list[Command]:
+    def read(self, frame: str, frame_bytes: int = ..., frame_commands: int = ...) -> list[Command]:
         """Return the commands of a frame of at most so many bytes, in order.
 
         Raises:
@@ -182,8 +182,18 @@ class WireProtocol(Protocol):
         version: str,
         ping_seconds: int,
         ttl_seconds: int | None,
+        emulated_by: tuple[str, str] | None = None,
     ) -> str:
-        """Return the reply to `Connect`; ``ttl_seconds`` is when a `Refresh` is due, if ever."""
+        """Return the reply to `Connect`.
+
+        Args:
+            command_id: Of the command.
+            client: The id of the connection.
+            version: Of the server.
+            ping_seconds: How often the client will hear a ping at the latest.
+            ttl_seconds: When a `Refresh` is due, if ever.
+            emulated_by: Session and node that the client names with what it says beside a stream.
+        """
 
     def subscribed(
         self,

@@ -47,7 +47,7 @@ PING = PONG = "{}"
 FRAME_BYTES = 80 * 1024
 """Of one frame from a client; the servers' own limit is 128 KiB, so that ours speaks first."""
 COMMANDS_LIMIT = 1024
-"""Commands in one frame; an SDK that comes back subscribes to all its channels in one."""
+"""Commands in one frame, as long as a connection may not have more channels than half of it."""
 
 NO_ID = "a command is a JSON object with an id from 1 to 4294967295"
 
@@ -117,8 +117,10 @@ _read_any = msgspec.json.Decoder(dict[str, Any]).decode
 _write = msgspec.json.Encoder().encode
 
 
-def read(frame: str, frame_bytes: int = FRAME_BYTES) -> list[Command]:
-    """Return the commands of a frame of at most so many bytes, in order.
+def read(
+    frame: str, frame_bytes: int = FRAME_BYTES, frame_commands: int = COMMANDS_LIMIT
+) -> list[Command]:
+    """Return the commands of a frame of at most so many bytes and commands, in order.
 
     Raises:
         BadFrame: Some of it is not a command; it carries the good ones before.
@@ -128,8 +130,8 @@ def read(frame: str, frame_bytes: int = FRAME_BYTES) -> list[Command]:
         raise BadFrame(f"a frame of more than {frame_bytes} bytes", limit="frame_bytes")
     commands: list[Command] = []
     for line in filter(None, frame.split("\n")):
-        if len(commands) == COMMANDS_LIMIT:
-            reason = f"more than {COMMANDS_LIMIT} commands in one frame"
+        if len(commands) == frame_commands:
+            reason = f"more than {frame_commands} commands in one frame"
             raise BadFrame(reason, tuple(commands), "commands_per_frame")
         try:
             commands.append(_command(line))
@@ -229,10 +231,17 @@ def _id_of(line: str) -> int:
 
 
 def connected(
-    command_id: int, client: str, version: str, ping_seconds: int, ttl_seconds: int | None
+    command_id: int,
+    client: str,
+    version: str,
+    ping_seconds: int,
+    ttl_seconds: int | None,
+    emulated_by: tuple[str, str] | None = None,
 ) -> str:
     """Return the reply to `Connect`; ``pong`` asks the client to answer our pings."""
     result = {"client": client, "version": version, "ping": ping_seconds, "pong": True}
+    if emulated_by is not None:
+        result["session"], result["node"] = emulated_by
     return _text({"id": command_id, "connect": result | _expiry(ttl_seconds)})
 
 

@@ -169,3 +169,15 @@ async def test_readyz_names_the_setting_that_is_wrong(settings):
     answer = health.readyz()
     assert answer.status == 503
     assert b"REALTIME_REDIS_URL" in answer.body
+
+
+def test_who_may_have_more_channels_may_subscribe_to_all_in_one_frame() -> None:
+    def frame(**given: int) -> tuple[int, int]:
+        with override_settings(**{f"REALTIME_{name.upper()}": n for name, n in given.items()}):
+            limits = wiring.limits()
+        return limits.frame_bytes, limits.frame_commands
+
+    assert frame() == frame(channels_per_connection=1) == (81_920, 1024)
+    assert frame(channels_per_connection=1280) == (819_200, 2560)
+    assert frame(channels_per_connection=1_000_000)[0] == 1024 * 1024
+    assert frame(frame_bytes=1024) == (1024, 1024)

@@ -165,6 +165,7 @@ def test_a_token_is_only_to_be_had_by_get(method: str) -> None:
 
 
 def test_without_a_secret_the_answer_names_the_setting(caplog: Any) -> None:
+    caplog.set_level(logging.DEBUG, "realtime.api.answers")  # a warning only where it is the first
     with override_settings(REALTIME_TOKEN_SECRET=""):
         answer = token(page(User()))
     assert answer.status_code == 503

@@ -1,0 +1,239 @@
+"""The ASGI rim for networks that break WebSockets: HTTP streaming and SSE, with emulation.
+
+What the node says comes in a stream: lines (``/connection/http_stream``) or events
+(``/connection/sse?cf_connect=…``). What the client says comes in requests of their own
+(``/emulation``), which any node may get: it hands them on to the node that has the stream, over the
+broker. Source: centrifugal.dev/docs/transports/http_stream and sse, and centrifuge-js 5.8, which
+speaks it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import secrets
+from collections.abc import Awaitable, Callable
+from urllib.parse import parse_qs
+
+import msgspec
+from django.utils.crypto import constant_time_compare, salted_hmac
+
+from realtime import wiring
+from realtime.api.answers import STATUSES, Response
+from realtime.api.head import MethodNotAllowed
+from realtime.codes import Close
+from realtime.consumers import may_speak
+from realtime.errors import (
+    BrokerError,
+    Forbidden,
+    InvalidData,
+    RealtimeError,
+    RequestError,
+    TooLarge,
+)
+from realtime.hub import Hub, carried
+from realtime.identity import Identity
+from realtime.protocols.centrifugo import disconnected
+from realtime.streams import (
+    EVENT_STREAM,
+    Message,
+    NotLive,
+    Receive,
+    Scope,
+    Send,
+    begin,
+    header,
+    may_read,
+    refusal,
+    until_end,
+    welcomed,
+)
+
+SSE_PATH, LINES_PATH, COMMANDS_PATH = "/connection/sse", "/connection/http_stream", "/emulation"
+FIRST_FRAME = "cf_connect"
+PREFLIGHT = {
+    "Access-Control-Allow-Methods": "POST",
+    "Access-Control-Allow-Headers": "Content-Type",
+    "Access-Control-Max-Age": "600",
+}
+_SALT = "realtime.emulation"
+_NODE = re.compile(r"[0-9a-f]{16}")
+
+ReadBody = Callable[[], Awaitable[bytes]]
+
+
+class SessionNotFound(RequestError):
+    """There is no such session: its node is gone; connect again."""
+
+    code = "session_not_found"
+
+
+class _Said(msgspec.Struct):
+    """What a client says beside its stream; other fields mean nothing here."""
+
+    session: str
+    node: str
+    data: str
+
+
+def is_ours(scope: Scope) -> bool:
+    """Tell whether a request is for this module."""
+    path = scope["path"]
+    return path in (LINES_PATH, COMMANDS_PATH) or (
+        path == SSE_PATH and FIRST_FRAME.encode() in scope["query_string"]
+    )
+
+
+def body_bytes() -> int:
+    """Return how large a body may be: a frame as a text within JSON, each byte of it escaped."""
+    return 2 * wiring.limits().frame_bytes + 1024
+
+
+async def serve(scope: Scope, receive: Receive, send: Send, read_body: ReadBody) -> Response | None:
+    """Serve a stream until either side ends it, or carry commands; return what else to answer.
+
+    Args:
+        scope: Of the request.
+        receive: ASGI's, like the next one.
+        send: ditto.
+        read_body: Reads the body, within limits; raises `RequestError`.
+    """
+    origin = header(scope, b"origin")
+    is_sse = scope["path"] == SSE_PATH
+    if not may_speak(scope):  # it may not read why, either
+        return refusal(Forbidden(), 403)
+    if scope["method"] == "OPTIONS" and not is_sse:
+        return Response(204, b"", {**may_read(origin), **PREFLIGHT})
+    try:
+        if scope["method"] != ("GET" if is_sse else "POST"):
+            raise MethodNotAllowed("send a GET" if is_sse else "send a POST")
+        if scope["path"] == COMMANDS_PATH:
+            await _carry(_said(await read_body()))
+            return Response(204, b"", may_read(origin))
+        frame = _first_frame(scope) if is_sse else _text(await read_body())
+        if not frame:
+            raise InvalidData("is empty: begin with a connect command", field="the first frame")
+    except RealtimeError as error:
+        return _answer(error, origin, "GET" if is_sse else "POST, OPTIONS")
+    stream = _Stream(frame, origin, send, is_sse=is_sse)
+
+    async def talk(hub: Hub, identity: Identity) -> None:
+        await stream.serve(hub, identity, receive)
+
+    return await welcomed(scope, talk, without_origin=is_sse)
+
+
+def _answer(error: RealtimeError, origin: str, allow: str) -> Response:
+    answer = refusal(error, STATUSES[error.code][0], allow=allow)
+    return answer._replace(headers={**answer.headers, **may_read(origin)})
+
+
+def _first_frame(scope: Scope) -> str:
+    """Return the commands in the query, the only place that an `EventSource` has for them.
+
+    A token may be among them, since the SDK puts it there: docs/event-stream.md tells what that
+    means.
+    """
+    try:
+        query = parse_qs(scope["query_string"].decode("latin-1"), max_num_fields=64)
+    except ValueError as error:
+        raise InvalidData("has too many fields", field="query") from error
+    return str(query.get(FIRST_FRAME, [""])[0])
+
+
+def _text(body: bytes) -> str:
+    try:
+        return body.decode()
+    except UnicodeDecodeError as error:
+        raise InvalidData("is not UTF-8", field="body") from error
+
+
+def _said(body: bytes) -> _Said:
+    try:
+        return msgspec.json.decode(body, type=_Said)
+    except (msgspec.MsgspecError, UnicodeError, RecursionError) as error:
+        text = f"must be an object with session, node and data: {error}"
+        raise InvalidData(text[:200], field="body") from error
+
+
+# ----------------------------------------------------------------------- what the client says
+
+
+def new_session(node: str) -> str:
+    """Return the secret by which a client speaks; without it nobody costs the broker anything."""
+    name = secrets.token_hex(16)
+    return name + _mark(node, name)
+
+
+def _mark(node: str, name: str) -> str:
+    return str(salted_hmac(_SALT, f"{node} {name}", algorithm="sha256").hexdigest())[:32]
+
+
+async def _carry(said: _Said) -> None:
+    """Bring commands to the node that has the stream.
+
+    A session that is gone from a node that is there is no error: its stream has ended.
+
+    Raises:
+        SessionNotFound: There is no such node, or the session is none of ours.
+        TooLarge: The commands are more than a frame may hold.
+        NotLive: The broker does not carry it now.
+    """
+    name, mark = said.session[:32], said.session[32:]
+    if not _NODE.fullmatch(said.node) or not constant_time_compare(mark, _mark(said.node, name)):
+        raise SessionNotFound
+    most = wiring.limits().frame_bytes
+    if (size := len(said.data.encode("utf-8", "replace"))) > most:
+        raise TooLarge("data", size, most)
+    node = wiring.node()
+    if node.hub.uid == said.node:
+        node.hub.emulated(said.session, said.data)
+        return
+    try:
+        heard_by = await node.broker.send_raw(f"!{said.node}", carried(said.session, said.data))
+    except BrokerError as error:
+        raise NotLive from error
+    if not heard_by:
+        raise SessionNotFound
+
+
+# ----------------------------------------------------------------------- what the node says
+
+
+class _Stream:
+    """One stream, until its end."""
+
+    def __init__(self, frame: str, origin: str, send: Send, *, is_sse: bool) -> None:
+        self._frame = frame
+        self._origin = origin
+        self._http_send = send
+        self._is_sse = is_sse
+
+    async def serve(self, hub: Hub, identity: Identity, receive: Receive) -> None:
+        """Talk until either side ends it."""
+        content_type = EVENT_STREAM if self._is_sse else "application/json"
+        await begin(self._http_send, content_type, self._origin)
+        task = asyncio.current_task()
+        assert task is not None  # noqa: S101 - ASGI apps run in tasks
+        session = new_session(hub.uid)
+        conversation = hub.attach(self._hear, task, None, identity, session=session)
+        try:
+            conversation.receive(self._frame)
+            await until_end(conversation, receive)
+        finally:
+            conversation.end(None)
+        await self._http_send({"type": "http.response.body", "body": b"", "more_body": False})
+
+    async def _hear(self, message: Message) -> None:
+        """Take what the hub sends to its client."""
+        if message["type"] == "websocket.close":
+            close = Close(int(message["code"]), str(message["reason"]))
+            if close.reconnect:  # of a final one the driver has told already
+                await self._write([disconnected(close)])
+            return
+        await self._write(message["text"].split("\n"))
+
+    async def _write(self, lines: list[str]) -> None:
+        before, after = ("data: ", "\n\n") if self._is_sse else ("", "\n")
+        body = "".join([f"{before}{line}{after}" for line in lines]).encode()
+        await self._http_send({"type": "http.response.body", "body": body, "more_body": True})

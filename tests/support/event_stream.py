@@ -1,0 +1,52 @@
+"""An event stream, parsed as WHATWG HTML §9.2.6 says."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+
+class Event(NamedTuple):
+    """What an `EventSource` dispatches."""
+
+    name: str
+    data: str
+    id: str
+
+
+class Parser:
+    """Takes a stream line by line, each without its end."""
+
+    def __init__(self) -> None:
+        self.retry = 0
+        self.comments = 0
+        self._last_id = ""
+        self._name = ""
+        self._data: list[str] = []
+
+    def feed(self, line: str) -> Event | None:
+        """Take a line; return the event that it completes."""
+        if not line:
+            event = Event(self._name or "message", "\n".join(self._data), self._last_id)
+            is_one = bool(self._data)
+            self._name, self._data = "", []
+            return event if is_one else None
+        field, _, value = line.partition(":")
+        value = value.removeprefix(" ")
+        if field == "event":
+            self._name = value
+        elif field == "data":
+            self._data.append(value)
+        elif field == "id" and "\0" not in value:
+            self._last_id = value
+        elif field == "retry" and value.isdecimal():
+            self.retry = int(value)
+        elif not field:
+            self.comments += 1
+        return None
+
+
+def parsed(stream: str) -> list[Event]:
+    """Return the events of a stream."""
+    parser = Parser()
+    lines = stream.replace("\r\n", "\n").replace("\r", "\n").split("\n")
+    return [event for line in lines if (event := parser.feed(line))]
