@@ -19,6 +19,7 @@ from django.core.exceptions import ImproperlyConfigured
 
 from notifier.database import BadDatabaseUrl, database_settings
 from notifier.mail import BadEmailUrl, email_settings
+from realtime.cloudevents import routes_of
 from realtime.errors import ConfigurationError
 from realtime.handlers import configured
 from realtime.jwks import keys_of_set
@@ -121,6 +122,7 @@ class Environment:
     redis_prefix: str = "rt"  # services that share a Redis must differ in it
     namespaces: dict[str, Any] = field(default_factory=dict)
     fallbacks: dict[str, Any] = field(default_factory=dict, repr=False)  # may carry secrets
+    cloudevents: tuple[dict[str, str], ...] = ()
     email: dict[str, Any] = field(default_factory=dict, repr=False)  # Django's settings, ditto
     limits: dict[str, int] = field(default_factory=dict)  # by setting, without REALTIME_
 
@@ -163,6 +165,7 @@ def read_environment(environ: Mapping[str, str]) -> Environment:
         redis_prefix=environ.get("NOTIFIER_REDIS_PREFIX", "").strip() or "rt",
         namespaces=_namespaces(environ),
         fallbacks=_fallbacks_of_publications(environ),
+        cloudevents=_cloudevents(environ),
         email=_email(environ, debug=debug),
         limits=_limits(environ),
     )
@@ -395,6 +398,18 @@ def _fallbacks_of_publications(environ: Mapping[str, str]) -> dict[str, Any]:
     return fallbacks
 
 
+def _cloudevents(environ: Mapping[str, str]) -> tuple[dict[str, str], ...]:
+    variable, example = "NOTIFIER_CLOUDEVENTS", '[{"type": "*", "channel": "orders:{subject}"}]'
+    rules = _json(environ, variable, "[]")
+    if not isinstance(rules, list):
+        raise BadEnvironment(variable, f"must be a JSON array of rules: {example}.")
+    try:
+        routes_of(rules)
+    except ConfigurationError as error:
+        raise BadEnvironment(variable, f"is wrong: {error.problem}.") from error
+    return tuple(rules)
+
+
 def _email(environ: Mapping[str, str], *, debug: bool) -> dict[str, Any]:
     try:
         settings = email_settings(environ.get("EMAIL_URL", "").strip(), debug=debug)
@@ -420,16 +435,21 @@ def _limits(environ: Mapping[str, str]) -> dict[str, int]:
 
 def _object(environ: Mapping[str, str], variable: str, example: str) -> dict[str, Any]:
     """Return a variable that is a JSON object, or @path of one."""
+    found = _json(environ, variable, "{}")
+    if not isinstance(found, dict):
+        raise BadEnvironment(variable, f"must be a JSON object: {example}.")
+    return found
+
+
+def _json(environ: Mapping[str, str], variable: str, default: str) -> Any:
+    """Return a variable that is JSON, or @path of a file that holds some."""
     text = environ.get(variable, "").strip()
     if text.startswith("@"):
         text = _file(variable, text[1:])
     try:
-        found = json.loads(text or "{}")
+        return json.loads(text or default)
     except ValueError as error:
         raise BadEnvironment(variable, f"is not JSON: {error}.") from error
-    if not isinstance(found, dict):
-        raise BadEnvironment(variable, f"must be a JSON object: {example}.")
-    return found
 
 
 def _problem(error: ConfigurationError) -> str:

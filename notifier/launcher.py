@@ -111,6 +111,7 @@ environment:
                        what must be among a token's `aud`, if anything
   NOTIFIER_NAMESPACES  options of the channels: a JSON object, or @path of a file that holds one
   NOTIFIER_FALLBACKS   who gets what nobody hears: a JSON object, or @path of one
+  NOTIFIER_CLOUDEVENTS on which channels CloudEvents are published: a JSON array, or @path of one
   EMAIL_URL            the mail server of the fallback `email`: smtp+tls://user:password@host:587
   EMAIL_FROM           from whom its mails are
   NOTIFIER_LIMITS      what clients may take: a JSON object of settings, or @path of one

@@ -108,6 +108,7 @@ REALTIME_NAMESPACES = {
     **ENVIRONMENT.namespaces,
 }
 REALTIME_FALLBACKS = ENVIRONMENT.fallbacks
+REALTIME_CLOUDEVENTS = ENVIRONMENT.cloudevents
 for _name, _limit in ENVIRONMENT.limits.items():
     globals()[f"REALTIME_{_name.upper()}"] = _limit
 

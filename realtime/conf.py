@@ -7,7 +7,7 @@ take the few numbers that they need.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any
 from urllib.parse import SplitResult, parse_qs, urlsplit
@@ -18,6 +18,7 @@ from django.utils.module_loading import import_string
 
 from realtime.api.head import MANY_BYTES, PUBLISH_BYTES
 from realtime.brokers.queue_commands import QUEUE_ITEMS
+from realtime.cloudevents import routes_of
 from realtime.errors import ConfigurationError
 from realtime.handlers import configured
 from realtime.heads import HEADERS_LIMIT
@@ -123,6 +124,8 @@ class Settings:
     """Fallbacks by name: ``{"use": "webhook", …}``; those that an app registers need none."""
     fallback_items: int = QUEUE_ITEMS
     """What may be queued for fallbacks; beyond it, what nobody hears is refused (503)."""
+    cloudevents: Sequence[Mapping[str, str]] = ()
+    """Rules for the channels of CloudEvents: ``{"type": "…", "channel": "orders:{subject}"}``."""
     connect_seconds: int = 5
     """What a connection has to introduce itself. Centrifugo 10, NATS 2."""
 
@@ -185,6 +188,8 @@ def _checked(name: str, value: Any) -> Any:
         return _namespaces(name, value)
     if name == "fallbacks":
         return _fallbacks(value)
+    if name == "cloudevents":
+        return _cloudevents(value)
     if name == "token_jwks":
         return _jwks(name, value)
     if name == "api_keys":
@@ -314,6 +319,14 @@ def _fallbacks(value: Any) -> Mapping[str, Mapping[str, Any]]:
     except ConfigurationError as error:
         raise ImproperSetting(error.setting, error.problem) from error
     return value  # type: ignore[no-any-return]
+
+
+def _cloudevents(value: Any) -> Any:
+    try:
+        routes_of(value)
+    except ConfigurationError as error:
+        raise ImproperSetting(error.setting, error.problem) from error
+    return value
 
 
 def _jwks(name: str, value: Any) -> str | Mapping[str, Any]:

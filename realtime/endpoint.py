@@ -27,7 +27,7 @@ from realtime.api import (
     respond,
 )
 from realtime.api.answers import HEADERS, Response, failure
-from realtime.api.head import Request, RequestTimeout
+from realtime.api.head import EVENTS, Request, RequestTimeout
 from realtime.auth import has_session
 from realtime.brokers.redis import RedisBroker
 from realtime.errors import RealtimeError, RequestError, TooLarge
@@ -138,12 +138,20 @@ def _head(scope: Scope, headers: dict[bytes, str]) -> Request:
         idempotency_key=headers.get(b"idempotency-key"),
         query=scope["query_string"].decode("latin-1"),
         body_bytes=wiring.body_bytes(api_method),
+        attributes=_attributes(headers) if api_method == EVENTS else None,
     )
+
+
+def _attributes(headers: dict[bytes, str]) -> dict[str, str]:
+    """Return those headers that are attributes of a CloudEvent."""
+    return {
+        name[3:].decode("latin-1"): text for name, text in headers.items() if name[:3] == b"ce-"
+    }
 
 
 async def _respond(request: Admitted, body: bytes) -> Response:
     """Drive `realtime.api.respond` with the publisher of the running loop."""
-    work = respond(request, body, wiring.namespaces())
+    work = respond(request, body, wiring.namespaces(), wiring.routes())
     try:
         task = next(work)
         while True:

@@ -20,7 +20,7 @@ from realtime.names import CHANNEL_LIMIT, checked_fallback
 
 SETTING = "REALTIME_API_KEYS"
 METHODS = (
-    *("publish", "broadcast", "batch"),
+    *("publish", "broadcast", "batch", "events"),
     *("disconnect", "subscribe", "unsubscribe", "refresh"),
     *("info", "channels", "presence", "presence_stats"),
 )

@@ -26,7 +26,7 @@ from realtime.api import (
     respond,
 )
 from realtime.api.answers import HEADERS, Response, failure
-from realtime.api.head import Request, RequestTimeout
+from realtime.api.head import EVENTS, Request, RequestTimeout
 from realtime.auth import has_session
 from realtime.brokers.redis_sync import SyncRedisBroker
 from realtime.errors import RealtimeError, RequestError
@@ -62,7 +62,14 @@ def _head(request: HttpRequest, method: str) -> Request:
         idempotency_key=request.headers.get("Idempotency-Key"),
         query=request.META.get("QUERY_STRING", ""),
         body_bytes=wiring.body_bytes(method),
+        attributes=_attributes(request) if method == EVENTS else None,
     )
+
+
+def _attributes(request: HttpRequest) -> dict[str, str]:
+    """Return those headers that are attributes of a CloudEvent."""
+    headers = ((name.lower(), text) for name, text in request.headers.items())
+    return {name[3:]: text for name, text in headers if name.startswith("ce-")}
 
 
 def _body(request: HttpRequest, limit: int) -> bytes:
@@ -74,7 +81,7 @@ def _body(request: HttpRequest, limit: int) -> bytes:
 
 def _respond(request: Admitted, body: bytes) -> Response:
     """Drive `realtime.api.respond` with the publisher for threads."""
-    work = respond(request, body, wiring.namespaces())
+    work = respond(request, body, wiring.namespaces(), wiring.routes())
     try:
         task = next(work)
         while True:

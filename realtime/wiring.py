@@ -25,6 +25,7 @@ from realtime.auth import entitled
 from realtime.brokers.redis import RedisBroker
 from realtime.brokers.redis_queue import RedisQueue
 from realtime.brokers.redis_sync import SyncRedisBroker
+from realtime.cloudevents import Routes, routes_of
 from realtime.conf import PREFIX, ImproperSetting, Settings
 from realtime.control import Command, sealed
 from realtime.conversation import Authorize, Rpc
@@ -68,6 +69,12 @@ def namespaces() -> Namespaces:
         sizes=Sizes(given.data_bytes, given.data_depth, given.tags),
         fallbacks=fallbacks(),
     )
+
+
+@cache
+def routes() -> Routes:
+    """Return on which channels CloudEvents are published that do not name one."""
+    return routes_of(settings().cloudevents)
 
 
 @cache
@@ -337,6 +344,7 @@ _CACHED: tuple[Callable[..., Any], ...] = (
     keyring,
     sync_broker,
     sync_publisher,
+    routes,
 )
 
 

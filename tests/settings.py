@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 
 SECRET_KEY = "only for tests"
@@ -36,6 +37,7 @@ REALTIME_NAMESPACES = {
         "overflow": "disconnect",
     },
 }
+REALTIME_CLOUDEVENTS = json.loads(os.environ.get("TEST_CLOUDEVENTS", "[]"))
 # TEST_PING_SECONDS=1 in the environment of a service is its REALTIME_PING_SECONDS.
 for _name, _value in os.environ.items():
     if _name.startswith("TEST_") and _value.isdecimal():

@@ -20,7 +20,7 @@ RULES = {
     "frames", "tally", "heads", "limits", "query",
     "identity", "tokens", "jwks", "control", "registry", "connection", "canary", "origins",
     "outage", "tracker", "protocols", "keys", "queued", "events", "membership",
-    "survey",
+    "survey", "cloudevents",
 }  # fmt: skip
 PUBLISHING = {"publisher"}
 DELIVERING = {"hub", "conversation", "driver", "fanout", "heartbeat", "users", "vigil"}
@@ -30,7 +30,8 @@ ENGINE = PUBLISHING | DELIVERING | QUEUEING | {"brokers"}
 
 # Parts of the standard library that neither wait nor look at a clock, at chance or at the world.
 PURE = {
-    "__future__", "abc", "bisect", "collections", "contextlib", "copy", "dataclasses", "enum",
+    "__future__", "abc", "base64", "binascii", "bisect", "collections", "contextlib", "copy",
+    "dataclasses", "datetime.date", "enum",
     "functools", "hashlib", "hmac", "ipaddress", "itertools", "json", "math", "operator", "re",
     "string", "types", "typing", "urllib.parse",
 }  # fmt: skip
@@ -38,6 +39,7 @@ LIBRARIES_OF_RULES = {"msgspec", "jwt", "cryptography"}
 PUBLIC_TO_SERVICES = {
     "realtime.contrib.celery",
     "realtime.endpoint",
+    "realtime.cloudevents",
     "realtime.errors",
     "realtime.handlers.configured",
     "realtime.limits",

@@ -27,7 +27,9 @@ from realtime.api.answers import (
     success,
 )
 from realtime.api.control import READERS
+from realtime.api.events import event_item, event_publication, events_of
 from realtime.api.head import (
+    EVENTS,
     MethodNotAllowed,
     MethodNotFound,
     Request,
@@ -45,6 +47,7 @@ from realtime.api.items import (
     publication,
     refuse_unknown,
 )
+from realtime.cloudevents import Routes
 from realtime.errors import (
     BrokerError,
     BrokerUnavailable,
@@ -122,6 +125,7 @@ class Admitted(NamedTuple):
     key: Key
 
 
+NO_ROUTES = Routes()
 _uses, _refusals = Tally(), Tally()
 _noting = threading.Lock()  # Django's sync view runs in threads
 
@@ -149,7 +153,9 @@ def admitted(request: Request, access: Access) -> Admitted:
     return Admitted(request, method, key)
 
 
-def respond(admitted: Admitted, body: bytes, namespaces: Namespaces) -> Work:
+def respond(
+    admitted: Admitted, body: bytes, namespaces: Namespaces, routes: Routes = NO_ROUTES
+) -> Work:
     """Do a request: yield what is to be done, take what became of it, return the response.
 
     Raises nothing.
@@ -157,7 +163,8 @@ def respond(admitted: Admitted, body: bytes, namespaces: Namespaces) -> Work:
     request, method, key = admitted
     try:
         check_body(request, body)
-        return (yield from method(fields_of(request, body), Rules(key, namespaces)))
+        read = events_of if request.api_method == EVENTS else fields_of
+        return (yield from method(read(request, body), Rules(key, namespaces, routes)))
     except LimitExceeded as error:
         _note_limit(key)
         return failure(error)
@@ -192,6 +199,18 @@ def _publish(fields: dict[str, Any], rules: Rules) -> Work:
 def _broadcast(fields: dict[str, Any], rules: Rules) -> Work:
     outcomes = yield from _published(broadcast_items(fields, rules), rules.key)
     return success({"result": {"responses": [item_body(outcome) for outcome in outcomes]}})
+
+
+def _events(events: Any, rules: Rules) -> Work:
+    """Publish a CloudEvent, or a batch of them; each of a batch has its own answer."""
+    if isinstance(events, list):
+        items = [event_item(event, rules) for event in events]
+        outcomes = yield from _published(items, rules.key)
+        return success({"result": {"responses": [item_body(outcome) for outcome in outcomes]}})
+    [outcome] = yield from _published([event_publication(events, rules)], rules.key)
+    if isinstance(outcome, RealtimeError):
+        raise outcome
+    return success({"result": result(outcome)})
 
 
 def _batch(fields: dict[str, Any], rules: Rules) -> Work:
@@ -260,6 +279,7 @@ _METHODS: dict[str, Method] = {
     "publish": _publish,
     "broadcast": _broadcast,
     "batch": _batch,
+    EVENTS: _events,
     "info": _info,
     "channels": _channels,
     "presence": _presence,

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from realtime.brokers import Stats
+from realtime.cloudevents import InvalidAttribute
 from realtime.errors import ConfigurationError, LimitExceeded, RealtimeError
 from realtime.outage import Outage
 from realtime.publication import Receipt
@@ -50,6 +51,7 @@ STATUSES: dict[str, tuple[int, int]] = {
     "invalid_tags": (400, 107),
     "invalid_idempotency_key": (400, 107),
     "invalid_fallback": (400, 107),
+    "invalid_attribute": (400, 107),
     "token_in_url": (400, 107),
     "too_many_members": (400, 106),
     "too_many_channels": (400, 106),
@@ -155,7 +157,10 @@ def error_body(error: RealtimeError) -> dict[str, Any]:
         text = (type(error).__doc__ or "").split("\n")[0]
     if isinstance(error, ConfigurationError):
         text = "the service is not configured; its log says what is missing"
-    return {"error": {"code": number, "reason": error.code, "message": text}}
+    said = {"code": number, "reason": error.code, "message": text}
+    if isinstance(error, InvalidAttribute):
+        said["attribute"] = error.attribute
+    return {"error": said}
 
 
 def _response(status: int, body: dict[str, Any]) -> Response:

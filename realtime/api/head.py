@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from enum import Enum
 from typing import Any, NamedTuple
 
 from realtime.errors import InvalidData, InvalidName, RequestError, TooLarge
 from realtime.publication import decoded
 
+EVENTS = "events"  # the method that takes CloudEvents
 PUBLISH_BYTES = 80 * 1024  # of a body: data 64 KiB and the rest
 MANY_BYTES = 1024 * 1024
 
@@ -24,6 +27,8 @@ class Request(NamedTuple):
     query: str = ""
     body_bytes: int | None = None
     """What the site allows; None is `body_limit`."""
+    attributes: Mapping[str, str] | None = None
+    """Of a CloudEvent: the headers ``ce-…`` by what follows; read for `EVENTS` alone."""
 
 
 class TokenInUrl(RequestError):
@@ -45,7 +50,7 @@ class MethodNotAllowed(RequestError):
 
 
 class UnsupportedMediaType(RequestError):
-    """The body must be application/json, not compressed."""
+    """The body must be application/json or a CloudEvent, not compressed."""
 
     code = "unsupported_media_type"
 
@@ -70,7 +75,7 @@ def body_limit(api_method: str, one: int = PUBLISH_BYTES, many: int = MANY_BYTES
         one: What the site allows for one publication.
         many: What it allows for several.
     """
-    return many if api_method in ("broadcast", "batch") else one
+    return many if api_method in ("broadcast", "batch", EVENTS) else one
 
 
 def check_body(request: Request, body: bytes = b"") -> None:
@@ -82,12 +87,45 @@ def check_body(request: Request, body: bytes = b"") -> None:
     """
     if request.content_encoding.strip().lower() not in ("", "identity"):
         raise UnsupportedMediaType("the body must not be compressed")
-    if request.content_type.partition(";")[0].strip().lower() != "application/json":
+    if request.api_method == EVENTS:
+        mode_of(request)
+    elif _media_type(request) != "application/json":
         raise UnsupportedMediaType("the header Content-Type must be application/json")
     limit = request.body_bytes or body_limit(request.api_method)
     size = max(len(body), _announced(request.content_length))
     if size > limit:
         raise TooLarge("the body", size, limit)
+
+
+class Mode(Enum):
+    """How an HTTP message carries CloudEvents (HTTP protocol binding §3)."""
+
+    STRUCTURED = "structured"
+    BINARY = "binary"
+    BATCH = "batch"
+
+
+def mode_of(request: Request) -> Mode:
+    """Return how a request carries CloudEvents.
+
+    Raises:
+        UnsupportedMediaType: It carries none that we can read.
+    """
+    media = _media_type(request)
+    if media == "application/cloudevents+json":
+        return Mode.STRUCTURED
+    if media == "application/cloudevents-batch+json":
+        return Mode.BATCH
+    if not media.startswith("application/cloudevents") and request.attributes:
+        return Mode.BINARY
+    raise UnsupportedMediaType(
+        "the header Content-Type must be application/cloudevents+json or "
+        "application/cloudevents-batch+json, or the attributes stand in headers such as ce-id"
+    )
+
+
+def _media_type(request: Request) -> str:
+    return request.content_type.partition(";")[0].strip().lower()
 
 
 def fields_of(request: Request, body: bytes) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from realtime.api.head import MethodNotFound
+from realtime.cloudevents import Routes
 from realtime.errors import (
     Forbidden,
     InvalidData,
@@ -37,6 +38,8 @@ class Rules(NamedTuple):
 
     key: Key
     namespaces: Namespaces
+    routes: Routes = Routes()
+    """On which channels events are published that do not name one."""
 
     def admitted_channel(self, value: object) -> str:
         """Return a channel that the key may name, before anybody asks whether there is one.

@@ -79,7 +79,8 @@ def refused(answer: Answer, reason: str) -> dict[str, Any]:
 def checked_error(body: dict[str, Any], reason: str, number: int | None = None) -> dict[str, Any]:
     """Check the shape of an error, of a whole answer or of one item, and return it."""
     error: dict[str, Any] = body["error"]
-    assert set(error) == {"code", "reason", "message"}
+    about = {"attribute"} if reason == "invalid_attribute" else set()
+    assert set(error) == {"code", "reason", "message"} | about
     assert error["reason"] == reason, error
     assert error["code"] == STATUSES[reason][1] == (number or STATUSES[reason][1])
     assert error["message"].replace("…", "").isascii()

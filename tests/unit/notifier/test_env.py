@@ -115,6 +115,8 @@ def test_debug_is_no_default_where_somebody_has_said_otherwise():
         ("ALLOWED_ORIGINS", "https://good.example,null"),
         ("NOTIFIER_NAMESPACES", "{"),
         ("NOTIFIER_NAMESPACES", "[]"),
+        ("NOTIFIER_CLOUDEVENTS", "{}"),
+        ("NOTIFIER_CLOUDEVENTS", '[{"type": "x"}]'),
         ("NOTIFIER_LIMITS", "{"),
         ("NOTIFIER_LIMITS", "[]"),
         ("NOTIFIER_LIMITS", '{"connexions": 1}'),
@@ -266,3 +268,10 @@ def test_limits_are_the_whole_numbers_among_the_settings_of_the_app():
     assert whole == LIMITS
     env = read_environment(PRODUCTION | {"NOTIFIER_LIMITS": '{"connections_per_address": 7}'})
     assert env.limits == {"connections_per_address": 7}
+
+
+def test_rules_for_events_come_as_json():
+    rules = [{"type": "a.*", "channel": "public:{subject}"}]
+    env = read_environment(PRODUCTION | {"NOTIFIER_CLOUDEVENTS": json.dumps(rules)})
+    assert env.cloudevents == tuple(rules)
+    assert read_environment(PRODUCTION).cloudevents == ()
