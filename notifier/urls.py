@@ -16,6 +16,7 @@ urlpatterns = [
     path("jobs/state", job_views.state, name="jobs-state"),
     path("jobs/start", job_views.start, name="jobs-start"),
     path("jobs/<uuid:job>/cancel", job_views.cancel, name="cancel"),
+    path("docs/", views.reference, name="reference"),
     path("login/", Login.as_view(), name="login"),
     path("logout/", LogoutView.as_view(), name="logout"),
     path("", include("realtime.urls")),

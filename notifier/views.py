@@ -1,4 +1,4 @@
-"""The pages: live notifications and a chat. All that is live in them comes over the WebSocket."""
+"""The pages: live notifications, a chat and the API. What is live comes over the WebSocket."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ from django.shortcuts import render
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_safe
 
+from notifier.reference import methods, streams
 from realtime import personal_channel
+from realtime.documents import description
 
 LIVE_CHANNEL = "public:news"
 FIRST_ROOM = "lobby"
@@ -26,6 +28,18 @@ def live(request: HttpRequest) -> HttpResponse:
         "api_key_hint": "the value of NOTIFIER_API_KEY",
     }
     return render(request, "notifier/live.html", context)
+
+
+@never_cache
+@require_safe
+def reference(request: HttpRequest) -> HttpResponse:
+    """Show what the HTTP API and the streams can do, from the service's own description."""
+    context = {
+        "groups": methods(description("openapi.json")),
+        "streams": streams(description("asyncapi.json")),
+        "demo_api_key": getattr(settings, "NOTIFIER_DEMO_API_KEY", ""),
+    }
+    return render(request, "notifier/reference.html", context)
 
 
 # Never cached: it says who is logged in.

@@ -23,6 +23,8 @@ from realtime.names import CHANNEL_LIMIT, checked_channel, checked_event, checke
 from realtime.publication import TAG_VALUE_LIMIT, decoded
 
 SETTING = "REALTIME_CLOUDEVENTS"
+STRUCTURED = "application/cloudevents+json"
+BATCH = "application/cloudevents-batch+json"
 VERSION = "1.0"
 NAME_LIMIT = 60  # of an attribute; spec §3 advises 20, and `ce-` stands before it in a tag
 RULES_LIMIT = 100  # each event is held against them
@@ -44,7 +46,7 @@ _INTEGERS = range(-(2**31), 2**31)
 
 Problem = Callable[[str], str | None]
 
-_REQUIRED = ("specversion", "id", "source", "type")
+REQUIRED = ("specversion", "id", "source", "type")
 _ROUTING = ("channel", "fallback", "fallbackwhen")
 _DATA = ("data", "data_base64")
 _TOLD = {*_ROUTING, "specversion", "type", "datacontenttype"}
@@ -235,7 +237,7 @@ def _checked(event: Mapping[str, Any]) -> dict[str, str]:
     Raises:
         InvalidAttribute: One is missing or breaks its rule.
     """
-    for name in _REQUIRED:
+    for name in REQUIRED:
         if name not in event:
             raise InvalidAttribute(name, "is missing")
     if event["specversion"] != VERSION:
@@ -336,6 +338,8 @@ _RULES: dict[str, Problem] = {
     "fallbackwhen": _any,
 }
 """What is wrong with the text of an attribute, if it is one of these: all of them are strings."""
+ATTRIBUTES = frozenset(_RULES)
+"""Those that have a meaning here; an event may have others."""
 
 _JSON, _TEXT, _BYTES = "json", "text", "bytes"
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import msgspec
 
-from realtime import emulation, health, sse, wiring
+from realtime import documents, emulation, health, sse, wiring
 from realtime.api import (
     Admitted,
     Ask,
@@ -61,6 +61,9 @@ class HttpEndpoint:
             and (flaw := flaw_of(scope["headers"], wiring.headers_limit())) is not None
         ):
             await _send(send, _flawed(flaw))
+        elif path in documents.PATHS:
+            wanted = _headers(scope).get(b"if-none-match", "")
+            await _send(send, documents.answer(scope["method"], path, wanted))
         elif path.startswith("/api/"):
             headers = _headers(scope)
             if b"x-api-key" not in headers and has_session(headers.get(b"cookie", "")):
@@ -69,10 +72,8 @@ class HttpEndpoint:
                 await _send(send, await self._api(_head(scope, headers), receive))
         elif path in STREAMS:
             await self._stream(scope, receive, send)
-        elif path == "/livez":
-            await _send(send, health.livez())
-        elif path == "/readyz":
-            await _send(send, health.readyz())
+        elif path[1:] in health.PATHS:
+            await _send(send, health.answer(path[1:], scope["method"]))
         else:
             await self._app(scope, receive, send)
 
@@ -221,7 +222,7 @@ def _once_more(body: bytes, receive: Receive) -> Receive:
 
 async def _send(send: Send, response: Response) -> None:
     headers = {**BASE, **{name.lower(): value for name, value in response.headers.items()}}
-    if response.status != 204:  # which has none (RFC 9110 §8.6)
+    if response.status not in (204, 304):  # which have none (RFC 9110 §8.6)
         headers["content-length"] = str(len(response.body))
     pairs = [(name.encode(), value.encode("latin-1")) for name, value in headers.items()]
     await send({"type": "http.response.start", "status": response.status, "headers": pairs})

@@ -5,11 +5,19 @@ from __future__ import annotations
 import msgspec
 
 from realtime import wiring
-from realtime.api.answers import Response
+from realtime.api.answers import Response, failure
+from realtime.api.head import MethodNotAllowed
 from realtime.errors import ConfigurationError
 
 _encode = msgspec.json.Encoder().encode
 PATHS = ("livez", "readyz")
+
+
+def answer(name: str, http_method: str) -> Response:
+    """Answer a probe: one of `PATHS`, without the slash."""
+    if http_method not in ("GET", "HEAD"):
+        return failure(MethodNotAllowed("send a GET"))._replace(headers={"Allow": "GET, HEAD"})
+    return livez() if name == "livez" else readyz()
 
 
 def livez() -> Response:

@@ -17,10 +17,10 @@ EVENT_LIMIT = 64
 FALLBACK_LIMIT = 64
 KEY_LIMIT = 64  # idempotency keys: a UUID has 36, a SHA-256 in hex 64
 
-_CHANNEL = re.compile(r"[A-Za-z0-9_\-=@,.;:#]+")
-_EVENT = re.compile(r"[A-Za-z0-9_\-.:]+")
+CHANNEL = re.compile(r"[A-Za-z0-9_\-=@,.;:#]+")
+EVENT = re.compile(r"[A-Za-z0-9_\-.:]+")
 _NAMESPACE = re.compile(r"[a-z0-9_\-]*")
-_KEY = re.compile(r"[!-~]+")
+KEY = re.compile(r"[!-~]+")
 
 
 def checked_channel(value: object) -> str:
@@ -30,7 +30,7 @@ def checked_channel(value: object) -> str:
         InvalidName: It is not a string of 1 to 255 characters out of ``A-Z a-z 0-9 _ - = @ , . ; :
             #``.
     """
-    return _checked("channel", value, _CHANNEL, CHANNEL_LIMIT, "A-Z a-z 0-9 _ - = @ , . ; : #")
+    return _checked("channel", value, CHANNEL, CHANNEL_LIMIT, "A-Z a-z 0-9 _ - = @ , . ; : #")
 
 
 def checked_event(value: object) -> str:
@@ -39,7 +39,7 @@ def checked_event(value: object) -> str:
     Raises:
         InvalidName: It is not a string of 1 to 64 characters out of ``A-Z a-z 0-9 _ - . :``.
     """
-    return _checked("event", value, _EVENT, EVENT_LIMIT, "A-Z a-z 0-9 _ - . :")
+    return _checked("event", value, EVENT, EVENT_LIMIT, "A-Z a-z 0-9 _ - . :")
 
 
 def checked_idempotency_key(value: object) -> str:
@@ -48,7 +48,7 @@ def checked_idempotency_key(value: object) -> str:
     Raises:
         InvalidName: It is not a string of 1 to 64 visible ASCII characters.
     """
-    return _checked("idempotency_key", value, _KEY, KEY_LIMIT, "visible ASCII")
+    return _checked("idempotency_key", value, KEY, KEY_LIMIT, "visible ASCII")
 
 
 def checked_fallback(value: object) -> str:
@@ -57,7 +57,7 @@ def checked_fallback(value: object) -> str:
     Raises:
         InvalidName: It is not a string of 1 to 64 characters out of ``A-Z a-z 0-9 _ - . :``.
     """
-    return _checked("fallback", value, _EVENT, FALLBACK_LIMIT, "A-Z a-z 0-9 _ - . :")
+    return _checked("fallback", value, EVENT, FALLBACK_LIMIT, "A-Z a-z 0-9 _ - . :")
 
 
 def is_namespace(name: str) -> bool:

@@ -11,7 +11,7 @@ from django.contrib.auth.decorators import login_not_required
 from django.http import HttpRequest, HttpResponse, UnreadablePostError
 from django.views.decorators.csrf import csrf_exempt
 
-from realtime import health, wiring
+from realtime import documents, health, wiring
 from realtime.api import (
     Access,
     Admitted,
@@ -120,12 +120,22 @@ def _seen(task: Look | Members | Count | Ask, broker: SyncRedisBroker) -> Any:
 
 
 @login_not_required
-def livez(request: HttpRequest) -> HttpResponse:
-    """Tell that this process lives."""
-    return _http(health.livez())
+@csrf_exempt  # nothing but GET is answered
+def document(request: HttpRequest) -> HttpResponse:
+    """Return what the service says of itself."""
+    wanted = request.headers.get("If-None-Match", "")
+    return _http(documents.answer(request.method or "", request.path, wanted))
 
 
 @login_not_required
+@csrf_exempt  # nothing but GET is answered
+def livez(request: HttpRequest) -> HttpResponse:
+    """Tell that this process lives."""
+    return _http(health.answer("livez", request.method or ""))
+
+
+@login_not_required
+@csrf_exempt  # ditto
 async def readyz(request: HttpRequest) -> HttpResponse:
     """Tell whether this process hears the broker."""
     if not hasattr(request, "scope"):
@@ -134,7 +144,7 @@ async def readyz(request: HttpRequest) -> HttpResponse:
                 503, b'{"status":"not live","reason":"no hub: this process runs under WSGI"}', {}
             )
         )
-    return _http(health.readyz())
+    return _http(health.answer("readyz", request.method or ""))
 
 
 def _http(response: Response) -> HttpResponse:

@@ -20,6 +20,7 @@ from django.core.signals import setting_changed
 from django.utils.module_loading import import_string
 
 from realtime import refusals
+from realtime.api.fields import Shape
 from realtime.api.head import body_limit
 from realtime.auth import entitled
 from realtime.brokers.redis import RedisBroker
@@ -147,6 +148,13 @@ def limits() -> Limits:
         frame_bytes=min(frame, FRAME_BYTES_AT_MOST),
         frame_commands=max(COMMANDS_LIMIT, commands_burst),
     )
+
+
+def shape() -> Shape:
+    """Return the limits of this site, as the documents tell them."""
+    given = _settings_or_defaults()
+    sizes = Sizes(given.data_bytes, given.data_depth, given.tags)
+    return Shape(given.channel_characters, sizes, given.body_bytes, given.batch_bytes)
 
 
 def body_bytes(api_method: str) -> int:

@@ -38,8 +38,9 @@ PURE = {
 LIBRARIES_OF_RULES = {"msgspec", "jwt", "cryptography"}
 PUBLIC_TO_SERVICES = {
     "realtime.contrib.celery",
-    "realtime.endpoint",
     "realtime.cloudevents",
+    "realtime.documents",
+    "realtime.endpoint",
     "realtime.errors",
     "realtime.handlers.configured",
     "realtime.limits",

@@ -28,6 +28,7 @@ from realtime.api.answers import (
 )
 from realtime.api.control import READERS
 from realtime.api.events import event_item, event_publication, events_of
+from realtime.api.fields import CHANNELS, INFO
 from realtime.api.head import (
     EVENTS,
     MethodNotAllowed,
@@ -45,7 +46,6 @@ from realtime.api.items import (
     broadcast_items,
     counted_channel,
     publication,
-    refuse_unknown,
 )
 from realtime.cloudevents import Routes
 from realtime.errors import (
@@ -228,7 +228,7 @@ def _batch(fields: dict[str, Any], rules: Rules) -> Work:
 
 
 def _info(fields: dict[str, Any], rules: Rules) -> Work:
-    refuse_unknown(fields, set())
+    INFO.refuse_unknown(fields)
     stats = yield from _known(Look())
     survey = yield from _known(Ask(Question(secrets.token_hex(8), "info")))
     nodes = {"nodes": nodes_of(survey.answers), "silent_nodes": survey.silent}
@@ -236,7 +236,7 @@ def _info(fields: dict[str, Any], rules: Rules) -> Work:
 
 
 def _channels(fields: dict[str, Any], rules: Rules) -> Work:
-    refuse_unknown(fields, {"pattern"})
+    CHANNELS.refuse_unknown(fields)
     pattern = checked_pattern(fields.get("pattern"))
     survey = yield from _known(Ask(Question(secrets.token_hex(8), "channels", pattern)))
     counts = channels_of(survey.answers, rules.key.may_name)

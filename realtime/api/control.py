@@ -8,16 +8,21 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, TypeGuard
 
-from realtime.api.items import Rules, refuse_unknown
+from realtime.api.fields import (
+    CLIENT_LIMIT,
+    CODES,
+    DISCONNECT,
+    LATEST,
+    REASON_BYTES,
+    REFRESH,
+    SUBSCRIBE,
+    UNSUBSCRIBE,
+)
+from realtime.api.items import Rules
 from realtime.codes import FORCE_DISCONNECT, Close
 from realtime.control import Command, Disconnect, Refresh, Subscribe, Unsubscribe
 from realtime.errors import InvalidData
 from realtime.identity import USER_LIMIT
-
-CLIENT_LIMIT = 64  # characters; ours are UUIDs
-CODES = range(3000, 5000)
-REASON_BYTES = 123  # RFC 6455 §5.5
-LATEST = 2**53  # seconds since 1970 that every JSON reader can read
 
 
 def disconnect(fields: dict[str, Any], rules: Rules) -> Disconnect:
@@ -26,7 +31,7 @@ def disconnect(fields: dict[str, Any], rules: Rules) -> Disconnect:
     Raises:
         InvalidData: One of them is unknown or cannot be.
     """
-    refuse_unknown(fields, {"user", "client", "disconnect"})
+    DISCONNECT.refuse_unknown(fields)
     code, reason = _close(fields.get("disconnect"))
     return Disconnect(_user(fields), _client(fields), code=code, reason=reason)
 
@@ -39,7 +44,7 @@ def subscribe(fields: dict[str, Any], rules: Rules) -> Subscribe:
         InvalidName: That is no channel.
         Forbidden: The key may not name it.
     """
-    refuse_unknown(fields, {"user", "client", "channel"})
+    SUBSCRIBE.refuse_unknown(fields)
     channel = rules.admitted_channel(fields.get("channel"))
     user, client = _user(fields), _client(fields)
     rules.namespaces.for_publishing(channel)
@@ -48,7 +53,7 @@ def subscribe(fields: dict[str, Any], rules: Rules) -> Subscribe:
 
 def unsubscribe(fields: dict[str, Any], rules: Rules) -> Unsubscribe:
     """Read the fields of an `unsubscribe`; errors as for `subscribe`."""
-    refuse_unknown(fields, {"user", "client", "channel"})
+    UNSUBSCRIBE.refuse_unknown(fields)
     channel = rules.admitted_channel(fields.get("channel"))
     return Unsubscribe(_user(fields), channel, _client(fields))
 
@@ -59,7 +64,7 @@ def refresh(fields: dict[str, Any], rules: Rules) -> Refresh:
     Raises:
         InvalidData: One of them is unknown or cannot be.
     """
-    refuse_unknown(fields, {"user", "client", "expired", "expire_at"})
+    REFRESH.refuse_unknown(fields)
     expired, expire_at = fields.get("expired"), fields.get("expire_at")
     if expired is not None and not isinstance(expired, bool):
         raise InvalidData("must be true or false", field="expired")

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from realtime.api.fields import MANY_ITEMS
 from realtime.api.head import InvalidJson, Mode, Request, mode_of
-from realtime.api.items import MANY_ITEMS, Item, Rules, publication
+from realtime.api.items import Item, Rules, publication
 from realtime.cloudevents import binary, fields_of, structured
 from realtime.errors import InvalidData, InvalidName, RequestError, TooLarge
 from realtime.publication import decoded

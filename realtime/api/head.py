@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from enum import Enum
 from typing import Any, NamedTuple
 
+from realtime.cloudevents import BATCH, STRUCTURED
 from realtime.errors import InvalidData, InvalidName, RequestError, TooLarge
 from realtime.publication import decoded
 
@@ -112,15 +113,15 @@ def mode_of(request: Request) -> Mode:
         UnsupportedMediaType: It carries none that we can read.
     """
     media = _media_type(request)
-    if media == "application/cloudevents+json":
+    if media == STRUCTURED:
         return Mode.STRUCTURED
-    if media == "application/cloudevents-batch+json":
+    if media == BATCH:
         return Mode.BATCH
     if not media.startswith("application/cloudevents") and request.attributes:
         return Mode.BINARY
     raise UnsupportedMediaType(
-        "the header Content-Type must be application/cloudevents+json or "
-        "application/cloudevents-batch+json, or the attributes stand in headers such as ce-id"
+        f"the header Content-Type must be {STRUCTURED} or {BATCH}, "
+        "or the attributes stand in headers such as ce-id"
     )
 
 

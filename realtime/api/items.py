@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+from realtime.api.fields import BATCH, BROADCAST, MANY_ITEMS, PRESENCE, PUBLISH
 from realtime.api.head import MethodNotFound
 from realtime.cloudevents import Routes
 from realtime.errors import (
@@ -22,15 +23,11 @@ from realtime.names import checked_channel
 from realtime.namespaces import Namespaces
 from realtime.publication import Publication
 
-MANY_ITEMS = 100
-
 Item = Publication | RealtimeError
 _OPTIONAL = (
     *("event", "tags", "idempotency_key"),
     *("fallback", "fallback_when", "fallback_options"),
 )
-_KNOWN = {"channel", "data", *_OPTIONAL}
-_IGNORED = {"skip_history", "delta"}  # Centrifugo's, about history, which we do not have
 
 
 class Rules(NamedTuple):
@@ -67,7 +64,7 @@ def publication(fields: dict[str, Any], rules: Rules) -> Publication:
     Raises:
         RequestError: They cannot be published, or not by this publisher.
     """
-    refuse_unknown(fields, _KNOWN | _IGNORED)
+    PUBLISH.refuse_unknown(fields)
     if "channel" not in fields:
         raise InvalidName("channel", None, "it is missing")
     channel = rules.admitted_channel(fields["channel"])
@@ -92,7 +89,7 @@ def counted_channel(fields: dict[str, Any], rules: Rules) -> str:
         InvalidData: Nobody writes down who is on it; an unknown field.
         Forbidden: The key may not name it.
     """
-    refuse_unknown(fields, {"channel"})
+    PRESENCE.refuse_unknown(fields)
     channel = rules.admitted_channel(fields.get("channel"))
     if not rules.namespaces.for_publishing(channel).counts_members:
         raise InvalidData("its namespace has neither presence nor join_leave", field="channel")
@@ -105,7 +102,7 @@ def broadcast_items(fields: dict[str, Any], rules: Rules) -> list[Item]:
     Raises:
         RequestError: What is wrong is wrong for all of them.
     """
-    refuse_unknown(fields, (_KNOWN | _IGNORED | {"channels"}) - {"channel"})
+    BROADCAST.refuse_unknown(fields)
     channels = fields.get("channels")
     if not isinstance(channels, list) or not channels:
         raise InvalidData("must be a list of channels", field="channels")
@@ -134,7 +131,7 @@ def batch_commands(fields: dict[str, Any], rules: Rules) -> list[Command | Realt
     key = fields.pop("idempotency_key", None)
     if key is not None:
         raise InvalidName("idempotency_key", key, "a batch has none; each publish in it may")
-    refuse_unknown(fields, {"commands", "parallel"})
+    BATCH.refuse_unknown(fields)
     commands = fields.get("commands")
     if not isinstance(commands, list):
         raise InvalidData("must be a list of commands", field="commands")
@@ -144,17 +141,6 @@ def batch_commands(fields: dict[str, Any], rules: Rules) -> list[Command | Realt
     if publications > MANY_ITEMS:
         raise TooLarge("the batch", publications, MANY_ITEMS, unit="publications")
     return [_command(command, rules) for command in commands]
-
-
-def refuse_unknown(fields: dict[str, Any], known: set[str]) -> None:
-    """A misspelt option that was ignored would be a promise that nobody keeps.
-
-    Raises:
-        InvalidData: One of the fields is not known.
-    """
-    for name in fields:
-        if name not in known:
-            raise InvalidData(f"unknown field {ascii(name)[:40]}", field="body")
 
 
 def _size(command: Any) -> int:

@@ -80,7 +80,7 @@ class _Said(msgspec.Struct):
 
 
 class _Asked(msgspec.Struct):
-    data: msgspec.Raw = msgspec.Raw(b"null")
+    data: msgspec.Raw = msgspec.field(default_factory=lambda: msgspec.Raw(b"null"))
     method: str = ""
 
 
@@ -94,7 +94,9 @@ class _Anything(msgspec.Struct):
     """Arguments that we do not need; SDKs send what newer servers know."""
 
 
-class _Line(msgspec.Struct):
+class Line(msgspec.Struct):
+    """What a client may say in a line: an id, and one of the commands."""
+
     id: int = 0
     connect: _Shown | None = None
     subscribe: _Subscribe | None = None
@@ -112,7 +114,7 @@ class _Line(msgspec.Struct):
 
 _EPOCH = re.compile(r"[0-9a-f]{1,64}")
 _ID_FIRST = re.compile(r'\{"id":([1-9][0-9]{0,9}),')
-_read_line = msgspec.json.Decoder(_Line).decode
+_read_line = msgspec.json.Decoder(Line).decode
 _read_any = msgspec.json.Decoder(dict[str, Any]).decode
 _write = msgspec.json.Encoder().encode
 
@@ -159,7 +161,7 @@ def _command(line: str) -> Command:
         return Refused(parsed.id, BAD_COMMAND)
 
 
-def _known(line: _Line) -> Command | None:
+def _known(line: Line) -> Command | None:
     if line.subscribe is not None:
         sub = line.subscribe
         channel = checked_channel(sub.channel)

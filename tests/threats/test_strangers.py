@@ -387,7 +387,16 @@ DOORS = [
     *("/chat/..%2f..%2fetc%2fpasswd/", "/chat/%00/", "/%ff", "/chat/LOBBY/", "/" + "a" * 4000),
 ]
 PREFLIGHTED = ["/connection/http_stream", "/emulation"]
-OPEN = ["/", "/chat/", "/chat/tea/", "/livez", "/readyz"]
+OPEN = [
+    "/docs/",
+    "/api/openapi.json",
+    "/api/asyncapi.json",
+    "/",
+    "/chat/",
+    "/chat/tea/",
+    "/livez",
+    "/readyz",
+]
 
 
 @pytest.mark.parametrize("verb", ["GET", "POST", "PUT", "DELETE", "HEAD", "OPTIONS", "TRACE", "X"])

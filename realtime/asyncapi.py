@@ -1,0 +1,258 @@
+"""The wire protocol and the event streams in the words of AsyncAPI 3.0.
+
+What clients say is made of the types that read it (`realtime.protocols.centrifugo`); what nodes say
+is declared here and held against what a running service says by tests/e2e/test_description.py.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from realtime import __version__
+from realtime.api.fields import Schema, Shape, channel_name
+from realtime.events import OWN
+from realtime.protocols import centrifugo
+
+ANY: Schema = {}
+_COUNT: Schema = {"type": "integer", "minimum": 0}
+_TEXT: Schema = {"type": "string"}
+_ID: Schema = {"type": "integer", "minimum": 1, "exclusiveMaximum": 2**32}
+_YES: Schema = {"const": True}
+
+
+def document(shape: Shape, root: str = "") -> dict[str, Any]:
+    """Return the description.
+
+    Args:
+        shape: The limits of this site.
+        root: What stands before ``/connection/`` in the addresses of this site.
+    """
+    commands, types = _commands(shape)
+    said = {**_replies(shape), **_pushes(shape)}
+    return {
+        "asyncapi": "3.0.0",
+        "info": {
+            "title": "Live notifications: WebSocket and event streams",
+            "version": __version__,
+            "description": "Centrifugo's JSON protocol, and three pushes beside it: `gap`, `state` "
+            "and `presence`. Frames are text: one or more of these objects, a line each. `{}` from "
+            "the node is a ping, `{}` from the client the pong.",
+            "license": {"name": "MIT"},
+        },
+        "defaultContentType": "application/json",
+        "channels": {
+            "websocket": {
+                "address": f"{root}/connection/websocket",
+                "title": "WebSocket",
+                "messages": {name: _message(name) for name in [*commands, *said, "ping", "pong"]},
+            },
+            "eventStream": {
+                "address": f"{root}/connection/sse",
+                "title": "Event stream (WHATWG HTML §9.2), for a browser's own EventSource",
+                "messages": {name: _message(name) for name in _EVENTS},
+            },
+            "unidirectional": {
+                "address": f"{root}/connection/uni_sse",
+                "title": "Event stream of pushes, as Centrifugo has it",
+                "messages": {"push": _message("push")},
+            },
+        },
+        "operations": {
+            "say": _operation("receive", "websocket", [*commands, "pong"], "What a client says."),
+            "hear": _operation("send", "websocket", [*said, "ping"], "What the node says."),
+            "listen": _operation("send", "eventStream", list(_EVENTS), "Events of channels."),
+            "listenRaw": _operation("send", "unidirectional", ["push"], "Pushes."),
+        },
+        "components": {
+            "messages": {
+                **{name: _described(name, schema) for name, schema in commands.items()},
+                **{name: _described(name, schema) for name, schema in said.items()},
+                **{name: {"name": name, "payload": _object({})} for name in ("ping", "pong")},
+                **{name: _event(name, about) for name, about in _EVENTS.items()},
+                "push": {"name": "push", "payload": {"type": "object"}},
+            },
+            "schemas": {**types, **_schemas(shape)},
+        },
+    }
+
+
+def _message(name: str) -> dict[str, str]:
+    return {"$ref": f"#/components/messages/{name}"}
+
+
+def _operation(action: str, channel: str, names: list[str], about: str) -> dict[str, Any]:
+    where = f"#/channels/{channel}"
+    return {
+        "action": action,
+        "channel": {"$ref": where},
+        "summary": about,
+        "messages": [{"$ref": f"{where}/messages/{name}"} for name in names],
+    }
+
+
+def _described(name: str, schema: Schema) -> dict[str, Any]:
+    return {"name": name, "payload": schema}
+
+
+# ---------------------------------------------------------------------------- what clients say
+
+
+def _commands(shape: Shape) -> tuple[dict[str, Schema], dict[str, Schema]]:
+    """Return a schema for each command, and those that they refer to."""
+    line = "#/components/schemas/{name}"
+    [_], types = msgspec.json.schema_components(
+        [centrifugo.Line], schema_hook=lambda _: {}, ref_template=line
+    )
+    types = {name.removeprefix("_"): _renamed(schema) for name, schema in types.items()}
+    commands = {}
+    for method, either in types.pop("Line")["properties"].items():
+        if method != "id":
+            [arguments] = [s for s in either["anyOf"] if s.get("type") != "null"]
+            is_answered = method != "send"
+            own: Schema = {"id": _ID} if is_answered else {}
+            command = _object({**own, method: arguments})
+            del command["additionalProperties"]  # SDKs send what newer servers know
+            commands[f"{method}Command"] = command
+    for schema in types.values():
+        if "channel" in schema["properties"]:
+            schema["properties"]["channel"] = channel_name(shape)
+    return commands, types
+
+
+def _renamed(schema: Any) -> Any:
+    """Return a schema without the underscores of our private names."""
+    if isinstance(schema, dict):
+        return {
+            name: value.replace("/_", "/") if name == "$ref" else _renamed(value)
+            for name, value in schema.items()
+            if name != "title"
+        }
+    return [_renamed(item) for item in schema] if isinstance(schema, list) else schema
+
+
+# ------------------------------------------------------------------------------ what nodes say
+
+
+def _object(required: Schema, optional: Schema | None = None) -> Schema:
+    return {
+        "type": "object",
+        "properties": {**required, **(optional or {})},
+        "required": list(required),
+        "additionalProperties": False,
+    }
+
+
+def _ref(name: str) -> Schema:
+    return {"$ref": f"#/components/schemas/{name}"}
+
+
+_EXPIRES: Schema = {"expires": _YES, "ttl": _COUNT}
+_NUMBERS: Schema = {"num_clients": _COUNT, "num_users": _COUNT}
+_BEGUN: Schema = {
+    "positioned": _YES,
+    "recoverable": {"const": False},
+    **{"epoch": _TEXT, "offset": _COUNT},
+}
+_ENDED: Schema = {"code": _COUNT, "reason": _TEXT}
+
+
+def _schemas(shape: Shape) -> dict[str, Schema]:
+    return {
+        "Channel": channel_name(shape),
+        "Info": _object({"user": _TEXT, "client": _TEXT}, {"conn_info": ANY}),
+        "Publication": _object(
+            {"offset": {"type": "integer", "minimum": 1}, "data": ANY},
+            {
+                "epoch": {**_TEXT, "description": "Of the first one of a new epoch."},
+                "tags": {"type": "object", "additionalProperties": _TEXT},
+                "info": _ref("Info"),
+            },
+        ),
+        "Gap": _object(
+            {
+                "epoch": _TEXT,
+                "from": {"type": "integer", "minimum": 1},
+                "to": {"type": ["integer", "null"], "description": "Null: nobody can know."},
+                "reason": {"enum": ["broker", "slow", "reconnect"]},
+            }
+        ),
+    }
+
+
+def _replies(shape: Shape) -> dict[str, Schema]:
+    position = _object(
+        {}, {**_BEGUN, **_EXPIRES, "was_recovering": _YES, "recovered": {"type": "boolean"}}
+    )
+    about = {"client": _TEXT, "version": _TEXT}
+    results: dict[str, Schema] = {
+        "connect": _object(
+            {**about, "ping": _COUNT, "pong": _YES},
+            {**_EXPIRES, "session": _TEXT, "node": _TEXT},
+        ),
+        "subscribe": position,
+        "unsubscribe": _object({}),
+        "publish": _object({}),
+        "refresh": _object(about, _EXPIRES),
+        "sub_refresh": _object({}, _EXPIRES),
+        "ping": _object({}),
+        "history": _object({"offset": _COUNT, "epoch": _TEXT}),
+        "presence": _object({"presence": {"type": "object", "additionalProperties": _ref("Info")}}),
+        "presence_stats": _object(_NUMBERS),
+        "rpc": _object({"data": ANY}),
+    }
+    replies = {f"{name}Reply": _object({"id": _ID, name: what}) for name, what in results.items()}
+    error = _object({"code": _COUNT, "message": _TEXT}, {"temporary": _YES})
+    return {**replies, "errorReply": _object({"error": error}, {"id": _ID})}
+
+
+def _pushes(shape: Shape) -> dict[str, Schema]:
+    someone = _object({"info": _ref("Info")})
+    untold: Schema = {"type": ["integer", "null"], "minimum": 0}
+    on_a_channel: dict[str, Schema] = {
+        "pub": _ref("Publication"),
+        "join": someone,
+        "leave": someone,
+        "presence": _object({**_NUMBERS, "untold": untold}),
+        "subscribe": _object(_BEGUN),
+        "unsubscribe": _object(_ENDED),
+        "gap": _ref("Gap"),
+    }
+    elsewhere: dict[str, Schema] = {
+        "message": _object({"data": ANY}),
+        "disconnect": _object(_ENDED),
+        "refresh": _object({}, _EXPIRES),
+        "state": _object({"live": {"type": "boolean"}}, {"reason": _TEXT}),
+    }
+    pushes = {
+        f"{name}Push": _object({"push": _object({"channel": _ref("Channel"), name: what})})
+        for name, what in on_a_channel.items()
+    }
+    return pushes | {
+        f"{name}Push": _object({"push": _object({name: what})}) for name, what in elsewhere.items()
+    }
+
+
+_EVENTS = {
+    "message": "A publication without an event's name; of another one, its own name.",
+    **{
+        OWN + name: about
+        for name, about in {
+            "gap": "What was missed, and never comes.",
+            "state": "Whether the node hears from Redis.",
+            "join": "Who came.",
+            "leave": "Who went.",
+            "presence": "How many are there, where joins and leaves were too many.",
+            "subscribed": "The node began a subscription.",
+            "unsubscribed": "The node ended one.",
+            "disconnect": "The stream ends, and need not be tried again.",
+        }.items()
+    },
+}
+"""Events of a stream by their names."""
+
+
+def _event(name: str, about: str) -> dict[str, Any]:
+    payload: Schema = ANY if name == "message" else {"type": "object"}
+    return {"name": name, "summary": about, "contentType": "text/event-stream", "payload": payload}

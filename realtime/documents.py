@@ -1,0 +1,71 @@
+"""Serves what the service says of itself: OpenAPI of its HTTP API, AsyncAPI of its streams.
+
+Anybody may read them: they hold what the documentation says, and the limits of this site.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+import msgspec
+
+from realtime import asyncapi, openapi, wiring
+from realtime.api.answers import Response, failure
+from realtime.api.fields import Shape
+from realtime.api.head import MethodNotAllowed
+
+DOCUMENTS: dict[str, Callable[[Shape, str], dict[str, Any]]] = {
+    "openapi.json": openapi.document,
+    "asyncapi.json": asyncapi.document,
+}
+PATHS = frozenset(f"/api/{name}" for name in DOCUMENTS)
+HEADERS = {
+    "Cache-Control": "public, max-age=300",
+    # Editors and code generators of other sites may read them, like any documentation.
+    "Access-Control-Allow-Origin": "*",
+    "Cross-Origin-Resource-Policy": "cross-origin",
+}
+_ROOTS = 8  # of one site; there is hardly ever more than one
+
+
+class _Text(NamedTuple):
+    body: bytes
+    etag: str
+
+
+def description(name: str, root: str = "") -> dict[str, Any]:
+    """Return one of the documents, such as ``openapi.json``.
+
+    Raises:
+        KeyError: There is no such document.
+    """
+    return DOCUMENTS[name](wiring.shape(), root)
+
+
+def answer(http_method: str, path: str, if_none_match: str) -> Response:
+    """Return the answer to a request for one of the documents.
+
+    Args:
+        http_method: Of the request.
+        path: Of the request; it ends with ``/api/`` and the name of a document.
+        if_none_match: The header, or nothing.
+    """
+    if http_method not in ("GET", "HEAD"):
+        response = failure(MethodNotAllowed("send a GET"))
+        return response._replace(headers={"Allow": "GET, HEAD"})
+    root, _, name = path.rpartition("/api/")
+    text = _text(name, root, wiring.shape())
+    headers = {**HEADERS, "ETag": text.etag}
+    if text.etag in if_none_match or if_none_match.strip() == "*":
+        return Response(304, b"", headers)
+    return Response(200, text.body, headers)
+
+
+@lru_cache(len(DOCUMENTS) * _ROOTS)
+def _text(name: str, root: str, shape: Shape) -> _Text:
+    document = DOCUMENTS[name](shape, root)
+    body = msgspec.json.format(msgspec.json.encode(document)) + b"\n"
+    return _Text(body, f'"{hashlib.sha256(body).hexdigest()[:16]}"')

@@ -1,0 +1,91 @@
+/** The forms by which a reader tries a method of the API. The key stays in the memory of this page. */
+
+import { byId, copies } from "./page.js";
+
+const main = byId("main");
+
+for (const form of /** @type {NodeListOf<HTMLFormElement>} */ (document.querySelectorAll("form.trial"))) {
+  const send = /** @type {HTMLButtonElement} */ (form.querySelector("[type=submit]"));
+  const copy = /** @type {HTMLButtonElement} */ (form.querySelector(".copy"));
+  form.addEventListener("submit", (event) => {
+    event.preventDefault();
+    attempt(form, send);
+  });
+  copies(copy, () => curl(form));
+  send.disabled = copy.disabled = false;
+}
+byId("main").toggleAttribute("data-ready", true);
+
+function apiKey() {
+  return main.dataset.apiKey || byId("api-key").value.trim();
+}
+
+function bodyOf(/** @type {HTMLFormElement} */ form) {
+  return String(new FormData(form).get("body"));
+}
+
+/** A line for a POSIX shell; a key that was typed in stays out of it. */
+function curl(/** @type {HTMLFormElement} */ form) {
+  const { url = "", type } = form.dataset;
+  const key = main.dataset.apiKey ? `'X-API-Key: ${main.dataset.apiKey}'` : '"X-API-Key: $NOTIFIER_API_KEY"';
+  const body = bodyOf(form).replaceAll("'", "'\\''");
+  return [`curl ${new URL(url, location.href)}`, `-H ${key}`, `-H 'Content-Type: ${type}'`, `-d '${body}'`].join(" \\\n  ");
+}
+
+/**
+ * @param {HTMLFormElement} form
+ * @param {HTMLButtonElement} button
+ */
+async function attempt(form, button) {
+  const key = apiKey();
+  if (!key && !main.dataset.staff) {
+    say(form, "Enter the API key first.", "");
+    byId("api-key").focus();
+    return;
+  }
+  button.disabled = true;
+  say(form, "Sending…", "");
+  const started = performance.now();
+  try {
+    const response = await fetch(form.dataset.url ?? "", {
+      method: "POST",
+      headers: { "Content-Type": form.dataset.type ?? "", ...(key ? { "X-API-Key": key } : csrf()) },
+      body: bodyOf(form),
+      credentials: key ? "omit" : "same-origin",
+    });
+    const text = await response.text();
+    const took = Math.max(1, Math.round(performance.now() - started));
+    say(form, `${response.status} ${response.statusText} after ${took}\u00a0ms`, pretty(text));
+  } catch {
+    say(form, "The server did not answer, so nobody knows what became of it.", "");
+  } finally {
+    button.disabled = false;
+  }
+}
+
+/** What shows that this page, and no other, sends the session's cookie. */
+function csrf() {
+  const field = /** @type {HTMLInputElement | null} */ (document.querySelector("[name=csrfmiddlewaretoken]"));
+  return { "X-CSRFToken": field?.value ?? "" };
+}
+
+function pretty(/** @type {string} */ text) {
+  try {
+    return JSON.stringify(JSON.parse(text), null, 2);
+  } catch {
+    return text;
+  }
+}
+
+/**
+ * @param {HTMLFormElement} form
+ * @param {string} status
+ * @param {string} answer
+ */
+function say(form, status, answer) {
+  const line = /** @type {HTMLElement} */ (form.querySelector(".trial-status"));
+  const code = /** @type {HTMLElement} */ (form.querySelector(".trial-answer"));
+  line.textContent = status;
+  code.textContent = answer;
+  /** @type {HTMLElement} */ (code.closest(".code")).hidden = !answer;
+}

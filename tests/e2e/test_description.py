@@ -1,0 +1,287 @@
+"""What the service says of itself is what it does: OpenAPI and AsyncAPI against a running one."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from jsonschema import Draft202012Validator, validate
+from openapi_spec_validator import validate as validate_openapi
+
+from realtime import keys
+from realtime.api import _METHODS
+from realtime.api.answers import STATUSES
+from realtime.asyncapi import document as asyncapi_document
+from realtime.openapi import METHODS
+from realtime.openapi import document as openapi_document
+from realtime.wiring import shape
+from tests.conftest import CHROMIUM, SDK
+from tests.support.losing import publish_while_cut
+from tests.support.pages import SERVICE, chromium
+from tests.support.redis_server import RedisServer
+from tests.support.service import ROOT, Service
+from tests.support.tokens import token
+
+Serve = Callable[..., Service]
+ENDPOINT = {"app": "tests.asgi_endpoint:application"}
+DOCUMENTS = ["openapi.json", "asyncapi.json"]
+
+
+@pytest.fixture(scope="module", params=["endpoint", "views"])
+def service(redis_server: RedisServer, request: pytest.FixtureRequest) -> Iterator[Service]:
+    running = Service(redis_server.url, **(ENDPOINT if request.param == "endpoint" else {})).start()
+    yield running
+    assert "Traceback" not in running.log
+    running.stop()
+
+
+# --- the documents ---
+
+
+def test_each_method_is_described() -> None:
+    assert set(METHODS) == set(_METHODS) == set(keys.METHODS)
+    for method in METHODS.values():
+        assert set(method.reasons) <= set(STATUSES)
+
+
+def test_they_are_what_they_say() -> None:
+    validate_openapi(openapi_document(shape()))
+
+
+@pytest.mark.node
+def test_the_streams_are_described_in_asyncapi() -> None:
+    rules = json.loads((SDK / "@asyncapi/specs/schemas/3.0.0.json").read_text())
+    validate(asyncapi_document(shape()), rules)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_the_examples_are_valid(name: str) -> None:
+    document = openapi_document(shape())
+    content = document["paths"][f"/api/{name}"]["post"]["requestBody"]["content"]
+    for media in content.values():
+        schema = _in(document, media["schema"])
+        for example in schema.get("examples", []):
+            _validator(document, schema).validate(example)
+        for field in schema.get("properties", {}).values():
+            for example in field.get("examples", []):
+                _validator(document, field).validate(example)
+
+
+def test_a_site_that_allows_less_says_so() -> None:
+    given = shape()
+    small = given._replace(channel_characters=20, sizes=given.sizes._replace(tags=2))
+    fields = openapi_document(small)["components"]["schemas"]["PublishRequest"]["properties"]
+    assert (fields["channel"]["maxLength"], fields["tags"]["maxProperties"]) == (20, 2)
+
+
+def _in(document: dict[str, Any], schema: dict[str, Any]) -> dict[str, Any]:
+    found: Any = document
+    for part in schema["$ref"].removeprefix("#/").split("/"):
+        found = found[part]
+    result: dict[str, Any] = found
+    return result
+
+
+def _validator(document: dict[str, Any], schema: dict[str, Any]) -> Draft202012Validator:
+    return Draft202012Validator({**schema, "components": document["components"]})
+
+
+# --- served ---
+
+
+@pytest.mark.parametrize("name", DOCUMENTS)
+def test_anybody_may_read_them(service: Service, name: str) -> None:
+    url = f"{service.http}/api/{name}"
+    answer = httpx.get(url)
+    assert answer.status_code == 200
+    assert answer.headers["content-type"] == "application/json"
+    assert answer.headers["access-control-allow-origin"] == "*"
+    assert answer.headers["cache-control"] == "public, max-age=300"
+    assert answer.json()["info"]["version"]
+    again = httpx.get(url, headers={"If-None-Match": answer.headers["etag"]})
+    assert (again.status_code, again.content) == (304, b"")
+    assert httpx.head(url).status_code == 200
+    refused = httpx.post(url, json={})
+    assert (refused.status_code, refused.headers["allow"]) == (405, "GET, HEAD")
+
+
+def test_the_service_does_what_its_description_says(service: Service) -> None:
+    """Schemathesis sends what the description allows, and what it does not, and looks."""
+    done = subprocess.run(
+        [
+            *(sys.executable, "-m", "schemathesis.cli"),
+            *("--config-file", str(Path(__file__).parent / "schemathesis.toml")),
+            *("run", f"{service.http}/api/openapi.json", "--no-color"),
+            *("--header", "X-API-Key: test-key"),
+        ],
+        capture_output=True,
+        text=True,
+        timeout=110,
+        cwd=ROOT,
+    )
+    assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
+    said = re.search(r"Test cases:\s+(\d+) generated, (\d+) passed", done.stdout)
+    assert said, done.stdout
+    assert int(said[1]) > 500
+
+
+# --- what is really said on a stream ---
+
+
+class Frames:
+    """Holds what is said against the messages of the AsyncAPI document."""
+
+    def __init__(self) -> None:
+        document = asyncapi_document(shape())
+        self.seen: set[str] = set()
+        self._validators = {
+            name: _validator(document, message["payload"])
+            for name, message in document["components"]["messages"].items()
+            if name.endswith(("Command", "Reply", "Push"))
+        }
+
+    @property
+    def names(self) -> set[str]:
+        return set(self._validators)
+
+    def check(self, line: str, *, said_by_client: bool = False) -> None:
+        """Check that a line is exactly one of the messages."""
+        if line == "{}":
+            return
+        kinds = ("Command",) if said_by_client else ("Reply", "Push")
+        value = json.loads(line)
+        found = [
+            name
+            for name, validator in self._validators.items()
+            if name.endswith(kinds) and validator.is_valid(value)
+        ]
+        assert len(found) == 1, (line, found)
+        self.seen.update(found)
+
+
+def test_the_examples_of_the_protocol_are_what_is_described() -> None:
+    """tests/contract holds these bytes against the service; here they meet the description."""
+    page = (ROOT / "docs" / "protocol.md").read_text()
+    frames = Frames()
+    for line in re.findall(r"^< (\{.*)$", page, re.MULTILINE):
+        frames.check(line)
+    for line in re.findall(r"^> (\{.*)$", page, re.MULTILINE):
+        frames.check(line, said_by_client=True)
+    rare = {"historyReply", "historyCommand", "rpcReply", "rpcCommand", "sendCommand"}
+    assert frames.names - frames.seen <= rare
+
+
+async def test_a_running_service_says_nothing_else(
+    own_redis: RedisServer, serve: Serve, attach: Callable[..., Any]
+) -> None:
+    service = await asyncio.to_thread(serve, own_redis.url, **ENDPOINT)
+    frames = Frames()
+    ada, ben = [await attach(service, connect=False) for _ in range(2)]
+    for client, name in ((ada, "ada"), (ben, "ben")):
+        frames.check(json.dumps(await client.ask(connect={"token": token(name)})))
+    for client in (ada, ben):
+        reply = await client.ask(subscribe={"channel": "chat:described", "join_leave": True})
+        frames.check(json.dumps(reply))
+    for command in (
+        {"publish": {"channel": "chat:described", "data": {"text": "hi"}}},
+        {"presence": {"channel": "chat:described"}},
+        {"presence_stats": {"channel": "chat:described"}},
+        {"history": {"channel": "chat:described"}},
+        {"history": {"channel": "chat:described", "limit": 1}},
+        {"refresh": {"token": token("ada")}},
+        {"ping": {}},
+        {"unknown": {}},
+        {"rpc": {"method": "x", "data": 1}},
+        {"unsubscribe": {"channel": "chat:described"}},
+    ):
+        frames.check(json.dumps(await ada.ask(**command)))
+    await asyncio.to_thread(publish_while_cut, own_redis, "chat:described", 2)
+    await asyncio.to_thread(service.publish, "chat:described", 1, event="e", tags={"a": "b"})
+    wanted = {"joinPush", "leavePush", "pubPush", "gapPush", "statePush", "subscribePush"}
+    async with asyncio.timeout(10):
+        while not wanted <= frames.seen:
+            frames.check(json.dumps(await ben.next()))
+    assert {"connectReply", "presenceReply", "refreshReply", "errorReply"} <= frames.seen
+
+
+# --- the page ---
+
+
+@pytest.fixture
+async def page(redis_server: RedisServer, serve: Serve) -> AsyncIterator[Any]:
+    service = await asyncio.to_thread(serve, redis_server.url, **SERVICE)
+    async with chromium(str(CHROMIUM)) as browser:
+        opened = await (
+            await browser.new_context(viewport={"width": 390, "height": 844})
+        ).new_page()
+        complaints: list[str] = []
+        opened.on("pageerror", lambda error: complaints.append(str(error)))
+        opened.on("console", lambda m: complaints.append(m.text) if m.type == "error" else None)
+        await opened.goto(f"{service.http}/docs/")
+        await opened.wait_for_selector("#main[data-ready]")
+        yield opened
+        # The browser itself writes a line for each answer that is an error; the tests provoke them.
+        assert [text for text in complaints if "status of 4" not in text] == []
+
+
+@pytest.mark.browser
+async def test_the_page_tells_and_tries_each_method(page: Any) -> None:
+    shown = await page.locator("form.trial").evaluate_all(
+        "forms => forms.map(f => f.dataset.method)"
+    )
+    assert set(shown) == set(METHODS)
+    for name in METHODS:
+        form = page.locator(f"#{name} form")
+        await form.locator("[type=submit]").click()
+        status = form.locator(".trial-status", has_text="after")
+        await status.wait_for()
+        assert (await status.inner_text()).startswith("200 OK"), name
+        assert "result" in await form.locator(".trial-answer").inner_text() or name == "batch"
+    width = await page.evaluate("document.documentElement.scrollWidth")
+    assert width == 390, "nothing to scroll sideways"
+
+
+@pytest.mark.browser
+async def test_the_page_shows_what_is_wrong(page: Any) -> None:
+    form = page.locator("#publish form")
+    await form.locator("textarea").fill('{"channel": "no channel", "data": 1}')
+    await form.locator("[type=submit]").click()
+    await form.locator(".trial-status", has_text="400").wait_for()
+    assert "invalid_channel" in await form.locator(".trial-answer").inner_text()
+
+
+@pytest.mark.browser
+async def test_a_key_that_is_typed_in_stays_out_of_the_curl_line(
+    redis_server: RedisServer, serve: Serve
+) -> None:
+    service = await asyncio.to_thread(
+        serve, redis_server.url, **{**SERVICE, "NOTIFIER_DEMO_KEY": "0"}
+    )
+    async with chromium(str(CHROMIUM)) as browser:
+        context = await browser.new_context(permissions=["clipboard-read", "clipboard-write"])
+        page = await context.new_page()
+        await page.goto(f"{service.http}/docs/")
+        await page.wait_for_selector("#main[data-ready]")
+        form = page.locator("#publish form")
+        await form.locator("[type=submit]").click()
+        await form.locator(".trial-status", has_text="Enter the API key first").wait_for()
+        await page.locator("#api-key").fill("test-key")
+        await form.locator("[type=submit]").click()
+        await form.locator(".trial-status", has_text="200 OK").wait_for()
+        await form.locator(".copy").click()
+        await form.locator(".copy-word", has_text="Copied").wait_for()
+        line = await page.evaluate("navigator.clipboard.readText()")
+        assert "$NOTIFIER_API_KEY" in line
+        assert "test-key" not in line
+        stored = await page.evaluate(
+            "JSON.stringify([localStorage, sessionStorage, document.cookie])"
+        )
+        assert "test-key" not in stored
