@@ -100,7 +100,7 @@ def cancel(request: HttpRequest, job: uuid.UUID) -> HttpResponse:
 
 
 def _may_use(request: HttpRequest) -> bool:
-    return request.user.is_authenticated or bool(getattr(settings, "NOTIFIER_JOBS_FOR_ALL", False))
+    return request.user.is_authenticated or bool(getattr(settings, "NOTIFIER_DEMO_FOR_ALL", False))
 
 
 def _may_cancel(request: HttpRequest, job: Job) -> bool:

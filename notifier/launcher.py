@@ -243,6 +243,8 @@ The notifier is live.
   Notifications  {url}/
   Chat           {url}/chat/
   Jobs           {url}/jobs/
+  HTMX           {url}/htmx/
+  The API        {url}/docs/
   API key        {api_key}{users}
   Redis          {redis}
 

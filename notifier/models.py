@@ -1,4 +1,4 @@
-"""What the jobs of the demo have: who started them, and the rows that they import."""
+"""What the demo keeps: the orders of a board, who started jobs, and the rows that they import."""
 
 from __future__ import annotations
 
@@ -52,3 +52,36 @@ class Payment(models.Model):
     def __str__(self) -> str:
         """Return which row it was."""
         return f"{self.number} of {self.job_id}"
+
+
+class Order(models.Model):
+    """One order on the board of the page that is made with HTMX."""
+
+    class State(models.TextChoices):
+        """How far it is."""
+
+        NEW = "new"
+        PACKED = "packed"
+        SHIPPED = "shipped"
+
+    what = models.CharField(max_length=80)
+    state = models.CharField(max_length=8, choices=State, default=State.NEW)
+    created_at = models.DateTimeField(auto_now_add=True, db_index=True)
+
+    objects: ClassVar[models.Manager[Order]] = models.Manager()
+
+    class Meta:
+        """The newest first."""
+
+        ordering = ("-pk",)
+
+    def __str__(self) -> str:
+        """Return what people call it."""
+        return f"order {self.pk}"
+
+    @property
+    def next_state(self) -> str | None:
+        """What comes after its state."""
+        states = list(self.State)
+        following = states.index(self.State(self.state)) + 1
+        return states[following].value if following < len(states) else None

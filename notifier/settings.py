@@ -30,6 +30,7 @@ INSTALLED_APPS = [
     *_RUNSERVER_APPS,
     "realtime",
     "notifier",
+    "django_htmx",  # its files and its template tag
     "django.contrib.auth",
     "django.contrib.contenttypes",  # auth needs it
     "django.contrib.sessions",
@@ -138,7 +139,7 @@ CHANNEL_LAYERS = (
 # --- background jobs ---
 
 # Only in DEBUG on this machine: anybody may start one of the jobs of the demo.
-NOTIFIER_JOBS_FOR_ALL = ENVIRONMENT.demo_key
+NOTIFIER_DEMO_FOR_ALL = ENVIRONMENT.demo_key
 
 # --- static files: served by the service itself, without `collectstatic` ---
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from django.contrib.auth.views import LogoutView
 from django.urls import include, path, re_path
 
-from notifier import job_views, views
+from notifier import job_views, order_views, views
 from notifier.login import Login
 
 urlpatterns = [
@@ -16,6 +16,11 @@ urlpatterns = [
     path("jobs/state", job_views.state, name="jobs-state"),
     path("jobs/start", job_views.start, name="jobs-start"),
     path("jobs/<uuid:job>/cancel", job_views.cancel, name="cancel"),
+    path("htmx/", order_views.page, name="htmx"),
+    path("htmx/orders", order_views.orders, name="htmx-orders"),
+    path("htmx/gap", order_views.gap, name="htmx-gap"),
+    path("htmx/create", order_views.create, name="htmx-create"),
+    path("htmx/<int:number>/next", order_views.advance, name="htmx-advance"),
     path("docs/", views.reference, name="reference"),
     path("login/", Login.as_view(), name="login"),
     path("logout/", LogoutView.as_view(), name="logout"),

@@ -8,8 +8,9 @@ shares REALTIME_TOKEN_SECRET with the service.
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import urlencode, urlsplit
 
 from asgiref.sync import async_to_sync
 from django.contrib.auth.decorators import login_not_required
@@ -28,6 +29,7 @@ from realtime.shortcuts import TOKEN_SECONDS, connection_token
 from realtime.staff import SessionUnavailable
 
 WEBSOCKET_PATH = "connection/websocket"
+STREAM_PATH = "connection/sse"
 _PRIVATE = {
     "Cache-Control": "no-store",
     "Vary": "Cookie",
@@ -51,6 +53,17 @@ def configuration(request: HttpRequest | None) -> dict[str, str]:
     if user is not None and user.is_authenticated:
         found["tokenUrl"] = _token_url()
     return found
+
+
+def stream_url(channels: Sequence[str]) -> str:
+    """Return the address of the event stream of some channels."""
+    query = urlencode([("channel", channel) for channel in channels])
+    public = wiring.settings().public_url
+    if not public:
+        return f"{get_script_prefix()}{STREAM_PATH}?{query}"
+    parts = urlsplit(public)
+    scheme = {"ws": "http", "wss": "https"}.get(parts.scheme, parts.scheme)
+    return f"{scheme}://{parts.netloc}/{STREAM_PATH}?{query}"
 
 
 def _websocket(public: str) -> str:

@@ -48,6 +48,7 @@ PUBLIC_TO_SERVICES = {
     "realtime.keys",
     "realtime.namespaces",
     "realtime.personal_channel",
+    "realtime.publish",
     "realtime.routing",
     "realtime.urls",
     "realtime.wiring.drain",

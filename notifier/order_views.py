@@ -1,0 +1,137 @@
+"""A board of orders, made with HTMX: views that render fragments, and one publish.
+
+Each change is saved, then published as a fragment. Whoever looks swaps it into the list of what has
+happened, and asks for the board anew, which is therefore always what the database says: a gap costs
+a line in that list and nothing else.
+"""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+from django.conf import settings
+from django.db import transaction
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import get_object_or_404, render
+from django.template.loader import render_to_string
+from django.utils import timezone
+from django.views.decorators.cache import never_cache
+from django.views.decorators.http import require_POST, require_safe
+
+from notifier.middleware import POLICY_HEADER, policy
+from notifier.models import Order
+from realtime import publish
+from realtime.errors import BrokerError
+
+CHANNEL = "public:orders"
+EVENT = "order"
+KEPT = 30
+NEW_A_MINUTE = 20
+"""Of everybody together; each of them is heard by everybody."""
+WHAT_LIMIT = 80
+NOBODY_TOLD = "It is saved, but nobody was told: Redis is away. Pages that come back show it."
+
+# HTMX makes markup of what the server sends, which trusted types forbid. It may run no code all the
+# same: script-src stays 'self', and the page's configuration turns off what HTMX would evaluate.
+_POLICY = {
+    name: sources
+    for name, sources in settings.SECURE_CSP.items()
+    if name not in ("require-trusted-types-for", "trusted-types")
+}
+
+
+@never_cache
+@require_safe
+def page(request: HttpRequest) -> HttpResponse:
+    """Show the board."""
+    context = {"channel": CHANNEL, **_board(request), **_form()}
+    answer = render(request, "notifier/htmx.html", context)
+    answer.headers[POLICY_HEADER] = policy(_POLICY)
+    return answer
+
+
+@never_cache
+@require_safe
+def orders(request: HttpRequest) -> HttpResponse:
+    """Return the orders as they are now, as a fragment."""
+    return render(request, "notifier/fragments/orders.html", _board(request))
+
+
+@never_cache
+@require_safe
+def gap(request: HttpRequest) -> HttpResponse:
+    """Return a line that says how much was missed, as a fragment."""
+    missed = request.GET.get("missed", "")
+    known = missed if missed.isdecimal() and len(missed) < 10 else ""
+    return render(request, "notifier/fragments/gap.html", {"missed": known, "at": timezone.now()})
+
+
+@require_POST
+def create(request: HttpRequest) -> HttpResponse:
+    """Take an order, and return the form as a fragment: empty, or with what is wrong."""
+    what = " ".join(request.POST.get("what", "").split())
+    if not _may_order(request):
+        return _refused(request, 403, "Log in to order something.", what)
+    if not 1 <= len(what) <= WHAT_LIMIT or not what.isprintable():
+        return _refused(request, 422, f"Say what, in 1 to {WHAT_LIMIT} characters.", what)
+    a_minute_ago = timezone.now() - timedelta(minutes=1)
+    if Order.objects.filter(created_at__gt=a_minute_ago).count() >= NEW_A_MINUTE:
+        return _refused(request, 429, "Too many orders at once. Wait a minute.", what)
+    order = _saved(what)
+    problem = _tell(request, order)
+    return render(request, "notifier/fragments/order_form.html", _form(problem=problem))
+
+
+@require_POST
+def advance(request: HttpRequest, number: int) -> HttpResponse:
+    """Move an order on, from the state that the page has shown."""
+    if not _may_order(request):
+        return _refused(request, 403, "Log in to change an order.")
+    order = get_object_or_404(Order, pk=number)
+    # Two people pressed the button: the second one is late, and nothing is left to do.
+    shown = Order.objects.filter(pk=number, state=request.POST.get("state", ""))
+    if order.next_state is None or not shown.update(state=order.next_state):
+        return HttpResponse(status=204)
+    order.refresh_from_db()
+    if problem := _tell(request, order):
+        return _refused(request, 503, problem)
+    return HttpResponse(status=204)
+
+
+@transaction.atomic
+def _saved(what: str) -> Order:
+    order = Order.objects.create(what=what)
+    newest = Order.objects.values_list("pk", flat=True)[:KEPT]
+    Order.objects.exclude(pk__in=list(newest)).delete()
+    return order
+
+
+def _tell(request: HttpRequest, order: Order) -> str:
+    """Publish a fragment that says what has happened; return what went wrong."""
+    who = request.user.get_username() if request.user.is_authenticated else "Somebody"
+    context = {"order": order, "who": who, "at": timezone.now()}
+    try:
+        publish(CHANNEL, render_to_string("notifier/fragments/happened.html", context), event=EVENT)
+    except BrokerError:
+        return NOBODY_TOLD
+    return ""
+
+
+def _refused(request: HttpRequest, status: int, problem: str, what: str = "") -> HttpResponse:
+    template, context = "notifier/fragments/order_form.html", _form(problem, what)
+    answer = render(request, template, context, status=status)
+    answer.headers["HX-Retarget"] = "#order-form"
+    answer.headers["HX-Reswap"] = "outerHTML"
+    return answer
+
+
+def _form(problem: str = "", what: str = "") -> dict[str, object]:
+    return {"problem": problem, "what": what[:WHAT_LIMIT], "limit": WHAT_LIMIT}
+
+
+def _board(request: HttpRequest) -> dict[str, object]:
+    return {"orders": Order.objects.all(), "may_order": _may_order(request)}
+
+
+def _may_order(request: HttpRequest) -> bool:
+    return request.user.is_authenticated or bool(getattr(settings, "NOTIFIER_DEMO_FOR_ALL", False))

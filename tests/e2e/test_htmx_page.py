@@ -1,0 +1,214 @@
+"""The board that is made with HTMX, in Chromium, and its views."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.conftest import CHROMIUM
+from tests.support.database import manage, migrate
+from tests.support.losing import publish_while_cut
+from tests.support.pages import SERVICE, Visitor, chromium
+from tests.support.redis_server import RedisServer
+from tests.support.service import Service
+
+Serve = Callable[..., Service]
+Browse = Callable[[Service], httpx.Client]
+USERS = """
+from django.contrib.auth.models import User
+User.objects.create_user('ada', password='a password')
+"""
+
+
+@pytest.fixture
+def database(tmp_path: Path) -> str:
+    return migrate(f"sqlite:///{tmp_path}/db.sqlite3")
+
+
+@pytest.fixture
+def service(own_redis: RedisServer, serve: Serve, database: str) -> Service:
+    return serve(own_redis.url, **{**SERVICE, "DATABASE_URL": database})
+
+
+@pytest.fixture
+async def visit() -> AsyncIterator[Callable[..., Any]]:
+    async with chromium(str(CHROMIUM)) as browser:
+        visitors: list[Visitor] = []
+
+        async def open_page(service: Service, **context: Any) -> Visitor:
+            visitors.append(await Visitor.open(browser, service, "/htmx/", **context))
+            return visitors[-1]
+
+        yield open_page
+        # What HTMX itself says of a stream that broke or a request without an answer.
+        noise = re.compile(
+            r"^\[object Event\]$|^htmx:(sendError|afterRequest|responseError|sseError)"
+        )
+        for visitor in visitors:
+            said = [text for text in visitor.complaints if not noise.match(text)]
+            assert [text for text in said if "status of" not in text] == []
+
+
+async def order(visitor: Visitor, what: str) -> None:
+    await visitor.page.locator("#what").fill(what)
+    await visitor.page.locator("#order-form button").click()
+
+
+@pytest.mark.browser
+async def test_two_windows_are_the_same_board(service: Service, visit: Any) -> None:
+    ada, ben = await visit(service), await visit(service, viewport={"width": 390, "height": 844})
+    await ada.sees(".empty", "The board is empty")
+    await order(ada, "A <b>red</b> & shiny bicycle")
+    for visitor in (ada, ben):
+        await visitor.sees(".order", "A <b>red</b> & shiny bicycle")
+        await visitor.sees("#happened li", "Somebody ordered no. 1")
+    assert await ada.page.locator("#what").input_value() == ""
+    await ben.page.locator("#next-1").click()
+    for visitor in (ada, ben):
+        await visitor.sees(".order[data-state=packed]")
+        await visitor.sees("#happened li:first-child", "packed")
+    await ada.page.locator("#next-1").click()
+    await ben.sees(".order[data-state=shipped]")
+    assert await ben.count(".order button") == 0
+    await order(ben, "x" * 80)
+    await ben.sees(".order", "x" * 80)
+    assert await ben.page.evaluate("document.documentElement.scrollWidth") == 390
+    assert await ben.count(".order b") == 0, "text is text"
+
+
+@pytest.mark.browser
+async def test_a_gap_is_told_and_the_board_is_as_it_should_be(
+    service: Service, own_redis: RedisServer, database: str, visit: Any
+) -> None:
+    ada = await visit(service)
+    code = "from notifier.models import Order; Order.objects.create(what='Saved, but not told')"
+    await asyncio.to_thread(manage, database, "shell", "-c", code)
+    await asyncio.to_thread(publish_while_cut, own_redis, "public:orders", 3)
+    await ada.sees("#happened .gap", "3 missed here; the board is as it should be")
+    await ada.sees(".order", "Saved, but not told")
+
+
+@pytest.mark.browser
+async def test_after_the_service_was_away_it_catches_up(
+    service: Service, database: str, visit: Any
+) -> None:
+    ada = await visit(service)
+    await asyncio.to_thread(service.kill)
+    await ada.sees("#connection[data-state=reconnecting]", "Reconnecting")
+    await order(ada, "lost?")
+    await ada.sees("#send-error", "did not answer")
+    code = "from notifier.models import Order; Order.objects.create(what='Meanwhile')"
+    await asyncio.to_thread(manage, database, "shell", "-c", code)
+    await asyncio.to_thread(service.start)
+    await ada.sees("#connection[data-state=live]", seconds=20)
+    await ada.sees(".order", "Meanwhile")
+
+
+@pytest.mark.browser
+async def test_without_redis_it_says_so_and_saves_all_the_same(
+    service: Service, own_redis: RedisServer, visit: Any
+) -> None:
+    ada = await visit(service)
+    await asyncio.to_thread(own_redis.kill)
+    await ada.sees("#connection[data-state=not-live]", "Not live: the broker is away")
+    await order(ada, "A bell")
+    await ada.sees("#order-problem", "It is saved, but nobody was told")
+    await asyncio.to_thread(own_redis.start)
+    await ada.sees("#connection[data-state=live]")
+    await order(ada, "Another bell")
+    await ada.sees(".order", "A bell")
+    await ada.sees(".order", "Another bell")
+
+
+@pytest.mark.browser
+async def test_it_is_used_by_the_keyboard(service: Service, visit: Any) -> None:
+    ada = await visit(service)
+    await ada.page.locator("#what").focus()
+    await ada.page.keyboard.type("By hand")
+    await ada.page.keyboard.press("Enter")
+    await ada.sees(".order", "By hand")
+    await ada.page.locator("#next-1").focus()
+    await ada.page.keyboard.press("Enter")
+    await ada.sees(".order[data-state=packed]")
+
+
+@pytest.fixture
+def client() -> Iterator[Callable[[Service], httpx.Client]]:
+    """Opens what a browser is without its eyes, with the token of the page."""
+    opened: list[httpx.Client] = []
+
+    def browse(service: Service) -> httpx.Client:
+        opened.append(httpx.Client(base_url=service.http, timeout=10))
+        page = opened[-1].get("/htmx/").text
+        [opened[-1].headers["X-CSRFToken"]] = re.findall(r'"X-CSRFToken": "(\w+)"', page)
+        return opened[-1]
+
+    yield browse
+    for http in opened:
+        http.close()
+
+
+def test_what_is_wrong_is_said_in_the_form(service: Service, client: Browse) -> None:
+    http = client(service)
+    for what in ("", "   ", "x" * 81, "a\x07b"):
+        answer = http.post("/htmx/create", data={"what": what})
+        assert answer.status_code == 422
+        assert answer.headers["hx-retarget"] == "#order-form"
+        assert "1 to 80 characters" in answer.text
+    assert http.post("/htmx/1/next", data={"state": "new"}).status_code == 404
+    assert http.get("/htmx/create").status_code == 405
+    del http.headers["X-CSRFToken"]
+    assert http.post("/htmx/create", data={"what": "forged"}).status_code == 403
+    assert "The board is empty" in http.get("/htmx/orders").text
+    assert "1 missed" in http.get("/htmx/gap?missed=1").text
+    assert "Some may be missing" in http.get("/htmx/gap?missed=<b>").text
+
+
+def test_orders_are_bounded_in_number_and_in_time(
+    service: Service, database: str, client: Browse
+) -> None:
+    http = client(service)
+    codes = [http.post("/htmx/create", data={"what": f"no. {n}"}).status_code for n in range(21)]
+    assert codes == [200] * 20 + [429]
+    code = (
+        "from notifier.models import Order; from django.utils import timezone;"
+        "Order.objects.update(created_at=timezone.now().replace(year=2025))"
+    )
+    manage(database, "shell", "-c", code)
+    for n in range(15):
+        assert http.post("/htmx/create", data={"what": f"more {n}"}).status_code == 200
+    page = http.get("/htmx/orders").text
+    assert page.count('class="card order"') == 30
+
+
+def test_the_second_of_two_who_press_the_button_does_nothing(
+    service: Service, client: Browse
+) -> None:
+    http = client(service)
+    http.post("/htmx/create", data={"what": "one"})
+    for _ in range(2):
+        assert http.post("/htmx/1/next", data={"state": "new"}).status_code == 204
+    assert 'data-state="packed"' in http.get("/htmx/orders").text
+
+
+def test_where_it_is_deployed_only_users_order(
+    own_redis: RedisServer, serve: Serve, database: str, client: Browse
+) -> None:
+    manage(database, "shell", "-c", USERS)
+    given = {**SERVICE, "DATABASE_URL": database, "NOTIFIER_DEMO_KEY": "0"}
+    http = client(serve(own_redis.url, **given))
+    answer = http.post("/htmx/create", data={"what": "a"})
+    assert (answer.status_code, "Log in" in answer.text) == (403, True)
+    page = http.get("/login/").text
+    [csrf] = re.findall(r'name="csrfmiddlewaretoken" value="(\w+)"', page)
+    fields = {"username": "ada", "password": "a password", "csrfmiddlewaretoken": csrf}
+    assert http.post("/login/", data=fields).status_code == 302
+    [http.headers["X-CSRFToken"]] = re.findall(r'"X-CSRFToken": "(\w+)"', http.get("/htmx/").text)
+    assert http.post("/htmx/create", data={"what": "a"}).status_code == 200
+    assert "no. 1" in http.get("/htmx/orders").text.lower()
