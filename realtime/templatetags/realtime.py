@@ -35,8 +35,8 @@ def realtime_client(context: template.Context, *channels: str) -> SafeString:
     """Make the page live without a line of JavaScript: it listens, and tells the document.
 
     What is published on the channels, and for the user of the page alone, is the DOM event
-    ``realtime:publication``; the others are ``realtime:gap`` and ``realtime:state``. See
-    docs/client.md.
+    ``realtime:publication``; the others are ``realtime:gap``, ``realtime:subscribed`` and
+    ``realtime:state`` (docs/howto/template-tag.md).
 
     Args:
         context: Of the template.
@@ -45,7 +45,7 @@ def realtime_client(context: template.Context, *channels: str) -> SafeString:
     Raises:
         InvalidName: One cannot be a channel.
     """
-    names = [checked_channel(str(channel)) for channel in channels]
+    names = [checked_channel(channel) for channel in channels]
     data = {**configuration(_request(context)), "channels": names}
     return format_html(
         '{}<script type="module" src="{}"{}></script>',
@@ -62,7 +62,7 @@ def realtime_stream(*channels: str) -> str:
     Raises:
         InvalidName: One cannot be a channel.
     """
-    return stream_url([checked_channel(str(channel)) for channel in channels])
+    return stream_url([checked_channel(channel) for channel in channels])
 
 
 def _request(context: template.Context) -> Any:
@@ -73,4 +73,4 @@ def _request(context: template.Context) -> Any:
 def _nonce(context: template.Context) -> SafeString:
     """Return the attribute for policies with 'strict-dynamic': Django 6.0's, or django-csp's."""
     nonce = context.get("csp_nonce") or getattr(_request(context), "csp_nonce", None)
-    return format_html(' nonce="{}"', nonce) if nonce else format_html("")
+    return format_html(' nonce="{}"', nonce) if nonce else SafeString()

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 
 import pytest
 
 from tests.e2e.test_sessions import LOG_IN, Template, run
+from tests.support.overheard_channel import Heard
+from tests.support.redis_server import RedisServer
 
 
 @pytest.fixture(scope="session")
@@ -14,3 +17,18 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Template:
     database = tmp_path_factory.mktemp("site") / "template.sqlite3"
     env = {"DJANGO_SETTINGS_MODULE": "tests.session_settings", "TEST_DATABASE": str(database)}
     return Template(database, json.loads(run(LOG_IN, env)))
+
+
+@pytest.fixture(scope="module")
+def redis() -> Iterator[RedisServer]:
+    """One Valkey for a module, on whose channels nothing of other tests is heard."""
+    server = RedisServer().start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def heard(redis: RedisServer) -> Iterator[Heard]:
+    """What is published there."""
+    with Heard(redis) as listening:
+        yield listening

@@ -25,13 +25,6 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(scope="module")
-def redis() -> Iterator[RedisServer]:
-    server = RedisServer().start()
-    yield server
-    server.stop()
-
-
-@pytest.fixture(scope="module")
 def worker(redis: RedisServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[CeleryWorker]:
     log = tmp_path_factory.mktemp("celery") / "log"
     running = CeleryWorker(log, TEST_REDIS_URL=redis.url)
@@ -49,12 +42,6 @@ def tasks(worker: CeleryWorker, redis: RedisServer, settings: Any) -> Any:
 
     celery.use_redis_of_settings(600)
     return celery
-
-
-@pytest.fixture
-def heard(redis: RedisServer) -> Iterator[Heard]:
-    with Heard(redis) as listening:
-        yield listening
 
 
 def ended(task_id: str, seconds: float = 20) -> dict[str, Any]:

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
+from playwright.async_api import Page
 
+from tests.conftest import CHROMIUM
 from tests.support.celery_worker import CeleryWorker
+from tests.support.host import Host, files_of
 from tests.support.overheard_channel import Heard
+from tests.support.pages import chromium
 from tests.support.redis_server import RedisServer
 from tests.support.service import ROOT, Service
 
@@ -36,69 +42,34 @@ urlpatterns = [path("ship/<int:number>/", views.ship)]
 USER = "from django.contrib.auth.models import User; ada = User.objects.create(username='ada');"
 
 
-class Project:
-    """Made by `startproject`, with the files of the pages in it."""
-
-    def __init__(self, folder: Path, redis: RedisServer) -> None:
-        self.folder = folder
-        self.env = {
-            name: value
-            for name, value in os.environ.items()
-            if not name.startswith(("DJANGO_", "REALTIME_", "NOTIFIER_", "PYTHONDEVMODE"))
-        } | {"PYTHONPATH": f"{folder}:{ROOT}", "REDIS_URL": redis.url}
-
-    def run(self, *arguments: str) -> str:
-        return self.shell([sys.executable, *arguments])
-
-    def shell(self, command: list[str]) -> str:
-        done = subprocess.run(
-            command, cwd=self.folder, env=self.env, capture_output=True, text=True, timeout=60
-        )
-        assert done.returncode == 0, done.stdout + done.stderr
-        return done.stdout
+class Project(Host):
+    """One with the files of the pages in it."""
 
     def python(self, code: str) -> str:
         return self.run("manage.py", "shell", "--no-imports", "-v", "0", "-c", USER + code)
 
 
 @pytest.fixture(scope="module")
-def redis() -> Iterator[RedisServer]:
-    server = RedisServer().start()
-    yield server
-    server.stop()
-
-
-@pytest.fixture(scope="module")
 def made(redis: RedisServer, tmp_path_factory: pytest.TempPathFactory) -> Project:
-    project = Project(tmp_path_factory.mktemp("howto"), redis)
-    project.run("-m", "django", "startproject", "mysite", ".")
-    project.run("manage.py", "startapp", "orders")
+    folder = tmp_path_factory.mktemp("howto")
+    project = Project(folder, f"{folder}:{ROOT}", redis.url)
     with (project.folder / "mysite/settings.py").open("a") as file:
         file.write(SETTINGS)
     (project.folder / "mysite/urls.py").write_text(URLS)
     for page in PAGES:
-        files = re.findall(r"^`([\w./]+)`:\n\n```python\n(.*?)^```$", text_of(page), re.M | re.S)
+        files = files_of(text_of(page))
         assert files
-        for name, text in files:
-            path = project.folder / name
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(text)
+        project.write(files)
     project.run("manage.py", "makemigrations", "orders")
     return project
 
 
 @pytest.fixture
-def project(made: Project, tmp_path: Path) -> Project:
+def project(made: Project) -> Project:
     """The project, with an empty database."""
     (made.folder / "db.sqlite3").unlink(missing_ok=True)
     made.run("manage.py", "migrate")
     return made
-
-
-@pytest.fixture
-def heard(redis: RedisServer) -> Iterator[Heard]:
-    with Heard(redis) as listening:
-        yield listening
 
 
 def text_of(page: str) -> str:
@@ -144,9 +115,7 @@ except KeyError:
     assert states == ["new", "shipped"]
 
 
-def test_from_a_celery_task(
-    project: Project, heard: Heard, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_from_a_celery_task(project: Project, heard: Heard, tmp_path: Path) -> None:
     env = {**project.env, "DJANGO_SETTINGS_MODULE": "mysite.settings"}
     worker = CeleryWorker(tmp_path / "log", app="mysite", cwd=project.folder, **env)
     try:
@@ -192,3 +161,57 @@ def test_from_any_other_language(redis: RedisServer, serve: Any, heard: Heard) -
         assert done.returncode == 0, done.stdout + done.stderr
         assert json.loads(done.stdout)["result"]["offset"] >= 1
     assert heard.data_on("orders:all") == [{"number": 7}]
+
+
+# --- pages that are live; each is a change to the project of django-host ---
+
+
+def live_project(redis: RedisServer, folder: Path, page: str) -> Host:
+    """Make the project of `django-host`, then do what a page says."""
+    host = Host(folder, f"{folder}:{ROOT}", redis.url)
+    host.write(files_of(text_of("django-host")))
+    host.write(files_of(text_of(page)))
+    host.run("manage.py", "makemigrations", "orders")
+    host.run("manage.py", "migrate")
+    return host
+
+
+RUNSERVER = ("manage.py", "runserver", "--noreload")
+
+
+@asynccontextmanager
+async def windows(url: str, until: str) -> AsyncIterator[list[Page]]:
+    """Open two windows, and wait until a DOM event says that each is live."""
+    async with chromium(str(CHROMIUM)) as browser:
+        opened = [await browser.new_page() for _ in range(2)]
+        for page in opened:
+            await page.add_init_script(
+                f"document.addEventListener('{until}', () => {{ window.isLive = true; }})"
+            )
+            await page.goto(url)
+            await page.wait_for_function("window.isLive")
+        yield opened
+
+
+@pytest.mark.browser
+async def test_a_live_page_by_one_tag(redis: RedisServer, tmp_path: Path) -> None:
+    host = await asyncio.to_thread(live_project, redis, tmp_path, "template-tag")
+    with host.served(tmp_path / "log", *RUNSERVER) as url:
+        async with windows(f"{url}/orders/", "realtime:subscribed") as (page, other):
+            await page.get_by_role("button").click()
+            await other.get_by_text("order.shipped: 1042").wait_for()
+
+
+@pytest.mark.browser
+async def test_with_htmx(redis: RedisServer, tmp_path: Path) -> None:
+    host = await asyncio.to_thread(live_project, redis, tmp_path, "htmx")
+    code = "from orders.models import Order; Order.objects.create(title='A <b>red</b> bicycle')"
+    await asyncio.to_thread(host.run, "manage.py", "shell", "--no-imports", "-v", "0", "-c", code)
+    with host.served(tmp_path / "log", *RUNSERVER) as url:
+        async with windows(f"{url}/orders/", "htmx:sseOpen") as opened:
+            for page in opened:
+                await page.get_by_text("A <b>red</b> bicycle: new").wait_for()
+            await opened[0].get_by_role("button", name="Ship it").click()
+            for page in opened:
+                await page.get_by_text("A <b>red</b> bicycle was shipped").wait_for()
+                await page.get_by_text("A <b>red</b> bicycle: shipped").wait_for()

@@ -7,7 +7,6 @@ and `realtime` comes from the wheel alone. The libraries are those of the tests'
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
 import subprocess
@@ -20,9 +19,9 @@ import httpx
 import pytest
 from websockets.asyncio.client import connect
 
-from tests.support.eventually import eventually_sync
+from tests.support.host import Host, files_of
 from tests.support.redis_server import RedisServer
-from tests.support.service import ROOT, free_port
+from tests.support.service import ROOT
 
 PAGE = ROOT / "docs" / "howto" / "django-host.md"
 NO_BACKEND = re.compile(r"failed to (resolve|fetch)|no matching distribution|connection", re.I)
@@ -30,6 +29,7 @@ NO_BACKEND = re.compile(r"failed to (resolve|fetch)|no matching distribution|con
 # Packages that were installed by a test of another kind must not hide a hole in the wheel.
 FILES = (
     "realtime/static/realtime/client.js",
+    "realtime/static/realtime/page.js",
     "realtime/brokers/position.lua",
     "realtime/brokers/publish.lua",
     "realtime/brokers/read_position.lua",
@@ -56,87 +56,31 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return built
 
 
-class Host:
-    """A project in a folder of its own, with nothing of the checkout on its path."""
-
-    def __init__(self, folder: Path, site: Path, redis_url: str) -> None:
-        self.folder = folder
-        self.env = {
-            name: value
-            for name, value in os.environ.items()
-            if not name.startswith(("DJANGO_", "REALTIME_", "NOTIFIER_", "PYTHONDEVMODE"))
-        } | {"PYTHONPATH": str(site), "REDIS_URL": redis_url}
-
-    def run(self, *arguments: str) -> str:
-        done = subprocess.run(
-            [sys.executable, *arguments],
-            cwd=self.folder, env=self.env, capture_output=True, text=True, timeout=60,
-        )  # fmt: skip
-        assert done.returncode == 0, done.stdout + done.stderr
-        return done.stdout + done.stderr
-
-
 @pytest.fixture(scope="module")
 def host(wheel: Path, redis_server: RedisServer, tmp_path_factory: pytest.TempPathFactory) -> Host:
     folder, site = tmp_path_factory.mktemp("host"), tmp_path_factory.mktemp("site")
     with zipfile.ZipFile(wheel) as archive:
         archive.extractall(site)
-    project = Host(folder, site, redis_server.url)
-    project.run("-m", "django", "startproject", "mysite", ".")
-    project.run("manage.py", "startapp", "orders")
-    for name, at_the_end, text in files_of_the_page():
-        path = folder / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("a" if at_the_end else "w") as file:
-            file.write(text)
+    project = Host(folder, str(site), redis_server.url)
+    project.write(files_of(PAGE.read_text()))
     return project
-
-
-def files_of_the_page() -> list[tuple[str, bool, str]]:
-    """Return name, whether it is appended, and text of each file that the page shows."""
-    found = re.findall(
-        r"^`([\w./]+)`(, at the end)?:\n\n```\w+\n(.*?)^```$", PAGE.read_text(), re.M | re.S
-    )
-    return [(name, bool(at_the_end), text) for name, at_the_end, text in found]
 
 
 @pytest.fixture(params=["runserver", "uvicorn"])
 def address(host: Host, request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
     """Serve the project as the page says."""
-    port = free_port()
     command = {
-        "runserver": ["manage.py", "runserver", "--noreload", f"127.0.0.1:{port}"],
-        "uvicorn": ["-m", *options_of_uvicorn(), "--port", str(port)],
+        "runserver": ["manage.py", "runserver", "--noreload"],
+        "uvicorn": ["-m", *options_of_uvicorn()],
     }[request.param]
-    log = tmp_path / "log"
-    with log.open("w") as output:
-        process = subprocess.Popen(
-            [sys.executable, *command], cwd=host.folder, env=host.env, stdout=output, stderr=output
-        )
-    url = f"http://127.0.0.1:{port}"
-    try:
-        try:
-            eventually_sync(lambda: answers(f"{url}/live/readyz"), seconds=20)
-        except AssertionError:
-            raise AssertionError(log.read_text()) from None
+    with host.served(tmp_path / "log", *command) as url:
         yield url
-        assert "Traceback" not in log.read_text()
-    finally:
-        process.terminate()
-        process.wait(timeout=30)
 
 
 def options_of_uvicorn() -> list[str]:
     found = re.search(r"^(uvicorn mysite.*?)^```", PAGE.read_text(), re.M | re.S)
     assert found is not None
     return found[1].replace("\\\n", " ").split()
-
-
-def answers(url: str) -> bool:
-    try:
-        return httpx.get(url, timeout=2).status_code == 200
-    except httpx.HTTPError:
-        return False
 
 
 def test_the_wheel_has_all_that_is_no_python_too(wheel: Path) -> None:
@@ -154,7 +98,7 @@ def test_the_wheel_has_nothing_of_the_service(wheel: Path) -> None:
 
 
 def test_the_page_shows_all_files_of_the_project(host: Host) -> None:
-    assert {name for name, _, _ in files_of_the_page()} == {
+    assert {file.name for file in files_of(PAGE.read_text())} == {
         "mysite/settings.py",
         "mysite/urls.py",
         "mysite/asgi.py",

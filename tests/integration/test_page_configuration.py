@@ -16,6 +16,7 @@ from django.test import RequestFactory, override_settings
 from django.urls import set_script_prefix
 
 from realtime import wiring
+from realtime.errors import InvalidName
 from realtime.pages import token
 
 HERE = "tests.integration.test_page_configuration"
@@ -43,16 +44,17 @@ def page(user: Any = None, path: str = "/") -> HttpRequest:
     return request
 
 
-def rendered(request: HttpRequest | None) -> str:
+def rendered(request: HttpRequest | None, tag: str = "{% realtime %}", **context: Any) -> str:
     engine = Engine(libraries={"realtime": "realtime.templatetags.realtime"})
-    template = engine.from_string("{% load realtime %}{% realtime %}")
-    return template.render(RequestContext(request) if request else Context())
+    template = engine.from_string("{% load realtime %}" + tag)
+    return template.render(RequestContext(request, context) if request else Context(context))
 
 
-def configured(request: HttpRequest | None) -> dict[str, str]:
-    found = re.search(
-        r'<script id="realtime-config" type="application/json">(.*?)</script>', rendered(request)
-    )
+def configured(
+    request: HttpRequest | None, tag: str = "{% realtime %}", **context: Any
+) -> dict[str, Any]:
+    text = rendered(request, tag, **context)
+    found = re.search(r'<script id="realtime-config" type="application/json">(.*?)</script>', text)
     assert found is not None
     return json.loads(found[1])
 
@@ -63,6 +65,44 @@ def configured(request: HttpRequest | None) -> dict[str, str]:
 @pytest.mark.parametrize("user", [None, Nobody(), User()])
 def test_on_the_service_s_own_host_the_session_is_enough(user: Any) -> None:
     assert configured(page(user)) == {"url": "/connection/websocket"}
+
+
+def test_the_client_is_told_which_channels() -> None:
+    tag = '{% realtime_client "public:news" channel %}'
+    told = configured(page(), tag, channel="orders:7#42")
+    assert told == {"url": "/connection/websocket", "channels": ["public:news", "orders:7#42"]}
+    assert configured(page(), "{% realtime_client %}")["channels"] == []
+    assert "nonce" not in rendered(page(), tag, channel="a")
+
+
+@pytest.mark.parametrize("by", ["Django 6", "django-csp"])
+def test_the_client_has_the_nonce_of_the_policy(by: str) -> None:
+    request, context = page(), {}
+    if by == "Django 6":
+        context["csp_nonce"] = 'n"1'
+    else:
+        request.csp_nonce = 'n"1'
+    text = rendered(request, "{% realtime_client %}", **context)
+    assert re.search(r'<script type="module" src="[^"]+" nonce="n&quot;1"></script>', text)
+
+
+@pytest.mark.parametrize("tag", ["realtime_client", "realtime_stream"])
+@pytest.mark.parametrize("channel", ["", "a b", "<script>", "x" * 256, None])
+def test_what_cannot_be_a_channel_is_an_error_of_the_page(tag: str, channel: Any) -> None:
+    with pytest.raises(InvalidName):
+        rendered(page(), f"{{% {tag} channel %}}", channel=channel)
+
+
+def test_a_stream_has_an_address() -> None:
+    tag = '{% realtime_stream "public:news" "news#42" %}'
+    assert rendered(page(), tag) == "/connection/sse?channel=public%3Anews&amp;channel=news%2342"
+    for public, expected in (
+        ("https://notify.example.com", "https://notify.example.com"),
+        ("wss://notify.example.com/connection/websocket", "https://notify.example.com"),
+    ):
+        with override_settings(REALTIME_PUBLIC_URL=public):
+            address = rendered(page(), '{% realtime_stream "a" %}')
+        assert address == f"{expected}/connection/sse?channel=a"
 
 
 def test_below_a_prefix_the_websocket_is_below_it_too() -> None:

@@ -15,7 +15,7 @@ export const live = connect();
 /** @param {import("./client.js").Subscription} subscription */
 function forward(subscription) {
   const { channel } = subscription;
-  for (const name of ["publication", "gap"]) {
+  for (const name of ["subscribed", "publication", "gap"]) {
     subscription.addEventListener(name, (/** @type {any} */ event) => tell(name, { channel, ...event.detail }));
   }
 }

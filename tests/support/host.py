@@ -1,0 +1,105 @@
+"""A foreign Django project in a folder of its own, made of what a page of the docs shows."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+import httpx
+
+from tests.support.eventually import eventually_sync
+from tests.support.service import free_port
+
+
+class File(NamedTuple):
+    """A file that a page shows."""
+
+    name: str
+    is_appended: bool
+    text: str
+
+
+def files_of(page: str) -> list[File]:
+    """Return the files that a page shows: a name, maybe ``, at the end``, and a block of code."""
+    found = re.findall(r"^`([\w./]+)`(, at the end)?:\n\n```\w+\n(.*?)^```$", page, re.M | re.S)
+    return [File(name, bool(at_the_end), text) for name, at_the_end, text in found]
+
+
+class Host:
+    """Made by `startproject`, as `mysite` with an app `orders`."""
+
+    def __init__(self, folder: Path, packages: str, redis_url: str) -> None:
+        """Make it.
+
+        Args:
+            folder: An empty one.
+            packages: Where `realtime` is, for PYTHONPATH.
+            redis_url: The Redis of its settings, as REDIS_URL.
+        """
+        self.folder = folder
+        self.env = {
+            name: value
+            for name, value in os.environ.items()
+            if not name.startswith(("DJANGO_", "REALTIME_", "NOTIFIER_", "PYTHONDEVMODE"))
+        } | {"PYTHONPATH": packages, "REDIS_URL": redis_url}
+        self.run("-m", "django", "startproject", "mysite", ".")
+        self.run("manage.py", "startapp", "orders")
+
+    def write(self, files: list[File]) -> None:
+        """Write what a page shows."""
+        for name, is_appended, text in files:
+            path = self.folder / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with path.open("a" if is_appended else "w") as file:
+                file.write(text)
+
+    def run(self, *arguments: str) -> str:
+        """Run Python there; return what it says, and what it says of errors."""
+        done = self._done([sys.executable, *arguments])
+        return done.stdout + done.stderr
+
+    def shell(self, command: list[str]) -> str:
+        """Run a command there; return what it says."""
+        return self._done(command).stdout
+
+    def _done(self, command: list[str]) -> subprocess.CompletedProcess[str]:
+        done = subprocess.run(
+            command, cwd=self.folder, env=self.env, capture_output=True, text=True, timeout=60
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done
+
+    @contextmanager
+    def served(self, log: Path, *command: str, probe: str = "/live/readyz") -> Iterator[str]:
+        """Serve it by a command, to which a port is added; yield the address."""
+        port = free_port()
+        url = f"http://127.0.0.1:{port}"
+        where = [f"127.0.0.1:{port}"] if "runserver" in command else ["--port", str(port)]
+        with log.open("w") as output:
+            process = subprocess.Popen(
+                [sys.executable, *command, *where],
+                cwd=self.folder, env=self.env, stdout=output, stderr=output,
+            )  # fmt: skip
+        try:
+            try:
+                eventually_sync(lambda: _answers(url + probe), seconds=20)
+            except AssertionError:
+                raise AssertionError(log.read_text()) from None
+            yield url
+            assert "Traceback" not in log.read_text()
+        finally:
+            process.terminate()
+            process.wait(timeout=30)
+
+
+def _answers(url: str) -> bool:
+    try:
+        return httpx.get(url, timeout=2).status_code == 200
+    except httpx.HTTPError:
+        return False
