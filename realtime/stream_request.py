@@ -11,6 +11,7 @@ import msgspec
 from realtime import wiring
 from realtime.api.head import MethodNotAllowed, TokenInUrl
 from realtime.errors import InvalidData, InvalidName
+from realtime.events import LAST_ID_LIMIT, PLACE_CHARACTERS
 from realtime.names import checked_channel
 from realtime.query import has_secret
 from realtime.streams import header
@@ -63,11 +64,14 @@ def _plain(scope: Scope) -> Asked:
 
     Raises:
         InvalidName: It names no channel, or one that cannot be.
-        InvalidData: It names too many.
+        InvalidData: It names too many, or names that are too long together.
     """
     channels = _channels(_query(scope).get("channel", []))
     if not channels:
         raise InvalidName("channel", None, "name it in the query: ?channel=public:news")
+    if sum(len(name) + PLACE_CHARACTERS for name in channels) > LAST_ID_LIMIT:
+        # Or nobody could be told what was missed: browsers would send an id that servers refuse.
+        raise InvalidData("so many, with such names, fit in no Last-Event-ID", field="channel")
     return Asked(channels, header(scope, b"last-event-id"), header(scope, b"origin"))
 
 

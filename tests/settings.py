@@ -30,6 +30,13 @@ REALTIME_NAMESPACES = {
         "allow_subscribe_for_anonymous": True,
         "overflow": "latest",
     },
+    "told": {
+        "allow_subscribe_for_client": True,
+        "allow_subscribe_for_anonymous": True,
+        "presence": True,
+        "join_leave": True,
+        "force_push_join_leave": True,
+    },
     "members": {"allow_subscribe_for_client": True, "allow_publish_for_subscriber": True},
     "cut": {
         "allow_subscribe_for_client": True,

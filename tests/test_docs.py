@@ -294,6 +294,19 @@ def test_every_decision_that_is_named_exists():
         assert path.name in page("adr/README.md")
 
 
+def test_the_table_of_clients_has_no_blank():
+    """A client × a feature is a test, or the reason why there is none."""
+    text = page("clients.md")
+    table = rows(text)
+    assert len(table) >= 19
+    for feature, *cells in table:
+        assert len(cells) == 6
+        for cell in cells:
+            assert "::" in cell or "`tests/" in cell or len(cell) > 10, (feature, cell)
+    for file, name in re.findall(r"`(tests/e2e/js/[\w.]+)::([^`]+)`", text):
+        assert f'test("{name}"' in (ROOT / file).read_text(), name
+
+
 def test_every_test_that_is_named_exists():
     named = {
         match

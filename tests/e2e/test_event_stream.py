@@ -249,6 +249,76 @@ async def test_a_browsers_own_event_source(redis_server: RedisServer, serve: Ser
     ), "received and announced together are everything"
 
 
+async def test_who_comes_and_goes_is_an_event_where_the_namespace_tells_all(
+    redis_server: RedisServer, serve: Serve, attach: Callable[..., Any]
+) -> None:
+    service = await asyncio.to_thread(serve, redis_server.url, app=ENDPOINT)
+    channel = f"told:{service.port}"
+    async with streaming(service, channel) as stream:
+        own = (await stream.until("realtime.join"))[1]
+        client = await attach(service)
+        await client.subscribe(channel)
+        joined = (await stream.until("realtime.join"))[1]
+        assert joined["channel"] == channel
+        assert joined["info"]["client"] != own["info"]["client"]
+        await client.close()
+        left = (await stream.until("realtime.leave"))[1]
+        assert left["info"]["client"] == joined["info"]["client"]
+
+
+async def test_what_ends_it_for_good_is_told(redis_server: RedisServer, serve: Serve) -> None:
+    """An EventSource comes back whatever happens, so the event says that it need not."""
+    service = await asyncio.to_thread(serve, redis_server.url, app=ENDPOINT)
+    wanted = {"token": token("ada"), "subs": {"public:end": {}}}
+    async with raw(service, wanted, post=True) as stream:
+        await pushed_to(stream, "subscribe")
+        await asyncio.to_thread(service.post, "disconnect", {"user": "ada"})
+        push = await pushed_to(stream, "disconnect")
+        assert push["disconnect"] == {"code": 3503, "reason": "force disconnect"}
+        with pytest.raises(EOFError):
+            await stream.next()
+
+
+async def test_streams_come_and_go_and_leave_nothing(
+    redis_server: RedisServer, serve: Serve
+) -> None:
+    prefix = {"TEST_REDIS_PREFIX": "stream-loops"}
+    service = await asyncio.to_thread(serve, redis_server.url, app=ENDPOINT, **prefix)
+    for n in range(50):
+        async with streaming(service, "public:loop", f"public:loop-{n}") as stream:
+            await stream.until("realtime.state")
+
+    def is_deserted() -> bool:
+        [node] = service.post("info", {}).json()["result"]["nodes"]
+        return (node["num_clients"], node["num_subs"], node["num_channels"]) == (0, 0, 0)
+
+    await eventually(lambda: asyncio.to_thread(is_deserted))
+    assert "Traceback" not in service.log
+
+
+async def test_a_stream_may_have_thousands_of_channels(
+    redis_server: RedisServer, serve: Serve
+) -> None:
+    """With the limit raised: as many as fit in Last-Event-ID, and three thousand in a body."""
+    limit = {"TEST_CHANNELS_PER_CONNECTION": "3000"}
+    service = await asyncio.to_thread(serve, redis_server.url, app=ENDPOINT, **limit)
+    names = [f"public:m{n}" for n in range(3000)]
+    async with streaming(service, *names[:480]) as stream:
+        await stream.until("realtime.state")
+        await publish(service, "public:m479", "last")
+        _, data, last_id = await stream.until("message")
+        assert (data, len(last_id.split("&"))) == ("last", 480)
+    await publish(service, "public:m479", "missed")
+    async with streaming(service, *names[:480], **{"Last-Event-ID": last_id}) as stream:
+        assert (await stream.until("realtime.gap"))[1]["channel"] == "public:m479"
+    async with streaming(service, *names[:600]) as stream:
+        assert stream.response.status_code == 400
+    async with raw(service, {"subs": {name: {} for name in names}}, post=True) as stream:
+        assert len((await stream.next())[1]["connect"]["subs"]) == 3000
+        await publish(service, "public:m2999", "last")
+        assert (await pushed_to(stream, "pub"))["pub"]["data"] == "last"
+
+
 # --- Centrifugo's own, for clients that only listen ---
 
 

@@ -25,6 +25,8 @@ pytestmark = pytest.mark.node
 SDK = Path(__file__).parent / "sdk"
 ENDPOINT = "tests.asgi_endpoint:application"
 TRANSPORTS = ("websocket", "http_stream", "sse")
+WORN = (*TRANSPORTS, "client.js")
+"""What is tried where it is worn: our own client, too."""
 Serve = Callable[..., Service]
 
 
@@ -60,6 +62,13 @@ class Script:
 
     async def ended(self) -> int:
         return await asyncio.wait_for(self._process.wait(), 10)
+
+
+def worn(what: str, client: str, service: Service, *how_often: str) -> tuple[str, ...]:
+    """Return the command of a script that wears a client."""
+    if client == "client.js":
+        return ("own.mjs", what, service.http, *how_often)
+    return ("loops.mjs", what, client, service.http, *how_often)
 
 
 @asynccontextmanager
@@ -126,12 +135,12 @@ async def test_all_of_it(service: Service, redis_server: RedisServer, transport:
     assert "error" not in said
 
 
-@pytest.mark.parametrize("transport", TRANSPORTS)
+@pytest.mark.parametrize("transport", WORN)
 async def test_it_survives_the_death_of_the_server(
     redis_server: RedisServer, serve: Serve, transport: str
 ) -> None:
     service = await asyncio.to_thread(serve, redis_server.url, app=ENDPOINT)
-    async with script("loops.mjs", "survive", transport, service.http) as survivor:
+    async with script(*worn("survive", transport, service)) as survivor:
         await survivor.until("subscribed")
         await asyncio.to_thread(service.kill)
         missed = await asyncio.to_thread(publish_elsewhere, redis_server, "public:survive")
@@ -151,14 +160,14 @@ def publish_elsewhere(server: RedisServer, channel: str) -> int:
     return receipt.offset
 
 
-@pytest.mark.parametrize("transport", TRANSPORTS)
+@pytest.mark.parametrize("transport", WORN)
 async def test_it_may_subscribe_to_thousands_of_channels(
     redis_server: RedisServer, serve: Serve, transport: str
 ) -> None:
     service = await asyncio.to_thread(
         serve, redis_server.url, app=ENDPOINT, TEST_CHANNELS_PER_CONNECTION="3000"
     )
-    async with script("loops.mjs", "many", transport, service.http, "3000") as many:
+    async with script(*worn("many", transport, service, "3000")) as many:
         assert (await many.until("subscribed"))["channels"] == 3000
         for number in (0, 1499, 2999):
             await asyncio.to_thread(service.publish, f"public:many-{number}", number)
@@ -166,7 +175,7 @@ async def test_it_may_subscribe_to_thousands_of_channels(
         assert await many.ended() == 0
 
 
-@pytest.mark.parametrize("transport", TRANSPORTS)
+@pytest.mark.parametrize("transport", WORN)
 @pytest.mark.parametrize("loop", ["subscribe-loop", "connect-loop"])
 async def test_it_goes_in_and_out_again_and_again(
     redis_server: RedisServer, serve: Serve, transport: str, loop: str
@@ -178,7 +187,7 @@ async def test_it_goes_in_and_out_again_and_again(
         TEST_COMMANDS_PER_SECOND="1000",
         TEST_REDIS_PREFIX=f"loop-{transport}-{loop}",
     )
-    async with script("loops.mjs", loop, transport, service.http, "50") as looping:
+    async with script(*worn(loop, transport, service, "50")) as looping:
         assert (await looping.until("done"))["rounds"] == 50
         await asyncio.to_thread(service.publish, "public:loop", "end")
         assert (await looping.until("publication"))["data"] == "end"

@@ -372,6 +372,31 @@ def test_cent_batches(publisher: cent.Client) -> None:
     assert broadcast.responses[0].result.offset == published.offset + 1
 
 
+async def test_cent_sees_who_is_there(service: Service, publisher: cent.Client) -> None:
+    channel = f"chat:cent-{service.port}"
+    client = await Client.open(service.ws, connect=False)
+    mine = (await client.ask(connect={"token": token("cent", info={"name": "C"})}))["connect"]
+    await client.subscribe(channel)
+    asked = cent.PresenceRequest(channel=channel)
+
+    async def members() -> Any:  # written down right after the reply
+        return (await asyncio.to_thread(publisher.presence, asked)).presence
+
+    found = await eventually(members)
+    assert {name: (m.user, m.conn_info) for name, m in found.items()} == {
+        mine["client"]: ("cent", {"name": "C"})
+    }
+    counted = cent.PresenceStatsRequest(channel=channel)
+    stats = await asyncio.to_thread(publisher.presence_stats, counted)
+    assert (stats.num_clients, stats.num_users) == (1, 1)
+    listed = cent.ChannelsRequest(pattern="chat:cent-*")
+    channels = (await asyncio.to_thread(publisher.channels, listed)).channels
+    assert channels[channel].num_clients == 1
+    nodes = (await asyncio.to_thread(publisher.info, cent.InfoRequest())).nodes
+    assert sum(node.num_clients for node in nodes) >= 1
+    await client.close()
+
+
 def test_cent_is_told_that_its_key_is_wrong(service: Service) -> None:
     client = cent.Client(f"{service.http}/api", "wrong")
     with pytest.raises(cent.CentUnauthorizedError):

@@ -8,8 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from realtime.codes import BAD_REQUEST
 from realtime.events import Places, event_of, missed, places_of
 from realtime.gaps import Gap, Position
+from realtime.membership import Headcount
 from realtime.protocols import centrifugo
 from realtime.publication import Publication
 from tests.support.event_stream import Event, parsed
@@ -121,3 +123,32 @@ def test_any_id_is_read_or_left_out(text):
 )
 def test_what_is_no_place_is_left_out(last_id):
     assert places_of(last_id) == {}
+
+
+@pytest.mark.parametrize(
+    ("line", "name", "data"),
+    [
+        (centrifugo.joined("c", '{"user":"7"}'), "join", {"channel": "c", "info": {"user": "7"}}),
+        (centrifugo.left("c", '{"user":"7"}'), "leave", {"channel": "c", "info": {"user": "7"}}),
+        (
+            centrifugo.headcount("c", Headcount(3, 2), 5),
+            "presence",
+            {"channel": "c", "num_clients": 3, "num_users": 2, "untold": 5},
+        ),
+        (centrifugo.message('{"n":1}'), "message", {"data": {"n": 1}}),
+        (centrifugo.prolonged(60), "refresh", {"expires": True, "ttl": 60}),
+        (
+            centrifugo.state(live=False, reason="broker"),
+            "state",
+            {"live": False, "reason": "broker"},
+        ),
+        (
+            centrifugo.disconnected(BAD_REQUEST),
+            "disconnect",
+            {"code": 3501, "reason": "bad request"},
+        ),
+    ],
+)
+def test_other_pushes_are_events_of_ours(line, name, data):
+    [event], _ = stream(line)
+    assert (event.name, json.loads(event.data)) == (f"realtime.{name}", data)
