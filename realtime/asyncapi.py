@@ -161,7 +161,7 @@ _ENDED: Schema = {"code": _COUNT, "reason": _TEXT}
 def _schemas(shape: Shape) -> dict[str, Schema]:
     return {
         "Channel": channel_name(shape),
-        "Info": _object({"user": _TEXT, "client": _TEXT}, {"conn_info": ANY}),
+        "Info": _object({"user": _TEXT, "client": _TEXT}, {"conn_info": ANY, "chan_info": ANY}),
         "Publication": _object(
             {"offset": {"type": "integer", "minimum": 1}, "data": ANY},
             {

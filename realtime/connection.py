@@ -100,6 +100,8 @@ class Join:
     """Whether it is told who comes and who goes."""
     since: Position | None = None
     """Where the client stands; it is told what it missed since."""
+    info: str = ""
+    """What others on the channel are shown of it, by the token that let it in."""
 
 
 class Renew(NamedTuple):
@@ -416,6 +418,7 @@ class Connection:
             is_void=is_void,
             hears_joins=_hears_joins(namespace, command),
             since=command.position,
+            info="" if grant is None else grant.info,
         )
         return join
 
@@ -464,7 +467,7 @@ class Connection:
             publication = Publication.of(
                 command.channel,
                 decoded(command.data),
-                info=self._client_info(),
+                info=self._client_info(command.channel),
                 sizes=self._namespaces.sizes,
             )
         except RequestError as error:
@@ -490,13 +493,15 @@ class Connection:
             return self._refuse(command.id, BAD_COMMAND._replace(message=str(error)))
         return Ask(command.id, command.method, data, len(command.data))
 
-    @property
-    def member(self) -> Member:
-        """As whom it is on channels."""
-        return Member(self.client, self.identity.user, self._client_info().decode())
+    def member_of(self, channel: str) -> Member:
+        """Return as whom it is on a channel."""
+        info = self._client_info(channel).decode()
+        return Member(self.client, self.identity.user, info)
 
-    def _client_info(self) -> bytes:
-        return client_info(self.identity.user, self.client, self.identity.info)
+    def _client_info(self, channel: str) -> bytes:
+        join = self._channels.get(channel)
+        told = "" if join is None else join.info
+        return client_info(self.identity.user, self.client, self.identity.info, told)
 
     def _refuse(self, command_id: int, refusal: Refusal, limit: str = "") -> Reply:
         return Reply(self._protocol.refused(command_id, refusal), limit)

@@ -427,7 +427,7 @@ class Conversation:
         self._listeners[join.channel] = (channel, listener)
         self._renew(join.channel, join.ttl_seconds)
         if channel.namespace.counts_members:
-            self._hub.count_in(channel, self._connection.member)
+            self._hub.count_in(channel, self._connection.member_of(channel.name))
         self._unwant(join)
 
     def _forget_served(self, name: str) -> None:

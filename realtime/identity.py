@@ -49,6 +49,8 @@ class Grant(NamedTuple):
     channel: str
     user: str
     expires_at: float
+    info: str = ""
+    """What others on the channel are shown of the user, as compact JSON; empty is nothing."""
 
     def ttl_seconds(self, now: float) -> int:
         """Return for how long it holds."""

@@ -361,7 +361,7 @@ def _answers(shape: Shape) -> dict[str, Schema]:
         },
         "Replies": _object({"replies": {"type": "array", "items": _reply(many)}}),
         "Nothing": _result(_object({})),
-        "Member": _object({"user": name, "client": name}, {"conn_info": {}}),
+        "Member": _object({"user": name, "client": name}, {"conn_info": {}, "chan_info": {}}),
         "Members": _result(
             _object({"presence": {"type": "object", "additionalProperties": _ref("Member")}})
         ),

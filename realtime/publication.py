@@ -142,16 +142,21 @@ class Receipt(NamedTuple):
     """Whether its fallback has it."""
 
 
-def client_info(user: str, client: str, info: str) -> bytes:
+def client_info(user: str, client: str, info: str, channel_info: str = "") -> bytes:
     """Return who says something, as Centrifugo's ``ClientInfo``, in compact JSON.
 
     Args:
         user: Its user; empty is nobody.
         client: The id of its connection.
         info: What the site says about it, as compact JSON; empty is nothing.
+        channel_info: What it says about it on this channel, ditto.
     """
-    said = _Info(user=user, client=client, conn_info=msgspec.Raw(info.encode()) if info else None)
+    said = _Info(user=user, client=client, conn_info=_raw(info), chan_info=_raw(channel_info))
     return _encoder.encode(said)
+
+
+def _raw(info: str) -> msgspec.Raw | None:
+    return msgspec.Raw(info.encode()) if info else None
 
 
 def decoded(raw: bytes) -> object:
@@ -203,6 +208,7 @@ class _Info(msgspec.Struct, omit_defaults=True):
     user: str
     client: str
     conn_info: msgspec.Raw | None = None
+    chan_info: msgspec.Raw | None = None
 
 
 def _plain(value: object) -> object:

@@ -216,19 +216,27 @@ def personal_channel(user: Any) -> str:
     return channel
 
 
-def subscription_token(user: Any, channel: str, *, seconds: int = TOKEN_SECONDS) -> str:
+def subscription_token(
+    user: Any, channel: str, *, seconds: int = TOKEN_SECONDS, info: Any = None
+) -> str:
     """Return a token by which this user's client may listen to a channel that is closed otherwise.
 
     Args:
         user: A user of Django, or the id of one as a string; ``""`` for anonymous clients.
         channel: Which.
         seconds: How long it holds.
+        info: What others on the channel are shown of the user: any JSON value of at most 4 KiB.
 
     Raises:
         InvalidName: That is no channel's name.
+        InvalidData: The info cannot be JSON.
+        TooLarge: The info, or the token, is too large.
         ConfigurationError: REALTIME_TOKEN_SECRET is not set.
     """
-    return _token({"sub": id_of(user), "channel": checked_channel(channel)}, seconds)
+    claims = {"sub": id_of(user), "channel": checked_channel(channel)}
+    if text := encoded_info(info):
+        claims["info"] = json.loads(text)
+    return _token(claims, seconds)
 
 
 def _token(claims: dict[str, Any], seconds: int) -> str:

@@ -104,7 +104,9 @@ class Tokens:
         return self._told(_identity, token, now)
 
     def grant(self, token: str, now: float) -> Grant:
-        """Return what this subscription token allows: claims ``sub``, ``channel`` and ``exp``.
+        """Return what this subscription token allows.
+
+        Claims ``sub``, ``channel`` and ``exp``, and if it is there ``info``.
 
         Raises:
             TokenExpired: It was good once.
@@ -208,7 +210,11 @@ def _grant(claims: dict[str, Any], expires: float) -> Grant:
         channel = checked_channel(claims.get("channel"))
     except InvalidName:
         raise InvalidToken("it names no channel", claims.get("sub")) from None
-    return Grant(channel, _user(claims), expires)
+    try:
+        info = encoded_info(claims.get("info"))
+    except RequestError as error:
+        raise InvalidToken("its info is not what it must be", str(error)) from None
+    return Grant(channel, _user(claims), expires, info)
 
 
 def _user(claims: Mapping[str, Any]) -> str:

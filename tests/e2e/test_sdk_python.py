@@ -105,9 +105,10 @@ async def test_who_is_there_and_who_comes_and_goes(service: Service, opened: Ope
     assert (await ada.until("join")).user == "ada"
     ben = opened(service, token=token("ben", info={"name": "Ben"}))
     await ben.client.connect()
-    await ben.listen(channel)
+    role = {"role": "guest"}
+    await ben.listen(channel, token=token("ben", channel=channel, info=role))
     joined = await ada.until("join", 2)
-    assert (joined.user, joined.conn_info) == ("ben", {"name": "Ben"})
+    assert (joined.user, joined.conn_info, joined.chan_info) == ("ben", {"name": "Ben"}, role)
     members = (await room.presence()).clients
     assert sorted(member.user for member in members.values()) == ["ada", "ben"]
     stats = await room.presence_stats()

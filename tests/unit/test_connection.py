@@ -344,6 +344,13 @@ def test_a_subscription_token_opens_one_channel_for_one_user():
     assert code(connection.decide(Subscribe(9, "closed", expired))) == 109
 
 
+def test_what_a_subscription_token_shows_is_shown_on_its_channel_alone():
+    connection = known()
+    connection.decide(Subscribe(2, "private", token(channel="private", info="guest")))
+    assert json.loads(connection.member_of("private").info)["chan_info"] == "guest"
+    assert "chan_info" not in connection.member_of("other").info
+
+
 def test_a_new_token_renews_the_connection_of_the_same_user():
     renewed = known(NOW + 10).decide(Refresh(2, token(expires=NOW + 90)))
     assert isinstance(renewed, Renew)

@@ -334,6 +334,11 @@ def test_who_says_it_stands_beside_what_is_said() -> None:
     assert opened(sealed(Position("f" * 16, 1), body)).body == body.decode()
 
 
+def test_what_is_shown_on_one_channel_is_beside_what_is_shown_on_all() -> None:
+    info = client_info("42", "c1", "1", '"guest"')
+    assert info == b'{"user":"42","client":"c1","conn_info":1,"chan_info":"guest"}'
+
+
 def test_nobody_says_it_without_an_info() -> None:
     assert client_info("", "c1", "") == b'{"user":"","client":"c1"}'
 

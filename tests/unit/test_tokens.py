@@ -55,6 +55,13 @@ def test_a_subscription_token_grants_one_channel() -> None:
     assert TOKENS.grant(token(channel="private:a"), NOW) == Grant("private:a", "42", NOW + 60)
 
 
+def test_a_subscription_token_says_what_others_there_are_shown() -> None:
+    shown = token(channel="a", info={"role": "guest"})
+    assert TOKENS.grant(shown, NOW).info == '{"role":"guest"}'
+    with pytest.raises(InvalidToken):
+        TOKENS.grant(token(channel="a", info="x" * 5000), NOW)
+
+
 @pytest.mark.parametrize("channel", [None, "", "a b", 7, ["a"]])
 def test_a_subscription_token_names_a_channel(channel: Any) -> None:
     with pytest.raises(InvalidToken):

@@ -46,6 +46,7 @@
  * @property {string} user the user's id; "" is nobody
  * @property {string} client the id of the connection
  * @property {any} info what the site shows of the user, such as a name; null is nothing
+ * @property {any} channelInfo what it shows of the user on this channel; null is nothing
  *
  * @typedef {object} Person who is on a channel: a user with all of its connections, or one connection of nobody
  * @property {string} user the user's id; "" is nobody
@@ -1445,8 +1446,9 @@ function asHeadcount(/** @type {unknown} */ value) {
 
 /** @returns {Sender} */
 function asSender(/** @type {unknown} */ value) {
-  const { user, client, conn_info } = asObject(value);
-  return { user: asText(user ?? ""), client: asText(client ?? ""), info: conn_info ?? null };
+  const { user, client, conn_info, chan_info } = asObject(value);
+  const info = conn_info ?? null;
+  return { user: asText(user ?? ""), client: asText(client ?? ""), info, channelInfo: chan_info ?? null };
 }
 
 function asError(/** @type {unknown} */ value) {

@@ -5,10 +5,10 @@ import { describe, test } from "node:test";
 import { Roster } from "../../../realtime/static/realtime/client.js";
 import { next, start } from "./support.mjs";
 
-const ada = { user: "ada", client: "a1", info: { name: "Ada" } };
-const tab = { user: "ada", client: "a2", info: { name: "Ada" } };
-const guest = { user: "", client: "g1", info: null };
-const other = { user: "", client: "g2", info: null };
+const ada = { user: "ada", client: "a1", info: { name: "Ada" }, channelInfo: null };
+const tab = { user: "ada", client: "a2", info: { name: "Ada" }, channelInfo: null };
+const guest = { user: "", client: "g1", info: null, channelInfo: null };
+const other = { user: "", client: "g2", info: null, channelInfo: null };
 
 function listed(...members) {
   return new Map(members.map((member) => [member.client, member]));
