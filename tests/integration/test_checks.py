@@ -53,7 +53,7 @@ def test_a_file_of_api_keys_that_cannot_be_used_is_an_error(tmp_path: Path) -> N
     [
         ("REALTIME_PING_SECOND", "Did you mean REALTIME_PING_SECONDS?"),
         ("REALTIME_REDIS", "Did you mean REALTIME_REDIS_URL?"),
-        ("REALTIME_MOONSHINE", None),
+        ("REALTIME_DISTANCE_TO_THE_MOON_IN_NAUTICAL_MILES", None),
     ],
 )
 def test_a_setting_that_nobody_reads_is_a_warning(name: str, hint: str | None) -> None:
