@@ -113,14 +113,14 @@ class Attendance:
         self._is_new = True
 
     async def _step(self) -> None:
-        now = asyncio.get_running_loop().time
+        loop = asyncio.get_running_loop()
         self._wake.clear()
-        if now() >= self._beat_at:
+        if loop.time() >= self._beat_at:
             has_more = await self._beat()
-            self._beat_at = now() + (PAUSE_SECONDS if has_more else BEAT_SECONDS)
-        if now() >= self._renew_at:
+            self._beat_at = loop.time() + (PAUSE_SECONDS if has_more else BEAT_SECONDS)
+        if loop.time() >= self._renew_at:
             await self._renew()
-            self._renew_at = now() + RENEW_SECONDS
+            self._renew_at = loop.time() + RENEW_SECONDS
         if self._dirty:
             await self._write()
             await asyncio.sleep(PAUSE_SECONDS)
