@@ -50,7 +50,7 @@ publication over the window; the rest for a busy machine."""
 GIVE_UP_SECONDS = 30.0
 STALL_SECONDS = PONG_SECONDS + 2.0  # who has nothing in flight is gone by then
 AFTER = 100  # publications after a stall
-SOON_SECONDS = 3.0  # far from any pong deadline
+SOON_SECONDS = 5.0  # far from any pong deadline
 ROUNDS = 60
 COMMANDS = 500
 """In one frame; their replies are 33 KiB."""

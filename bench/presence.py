@@ -1,0 +1,151 @@
+"""Who is on a channel, measured: a crowd that comes at once, and ghosts of a node that was killed.
+
+`python -m bench.presence`: each kind of channel in turn, so that the ratios are of one run.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import time
+import urllib.request
+from contextlib import closing
+from dataclasses import replace
+from typing import Any
+
+from bench import report
+from bench.crowd import OURS, Crowd
+from bench.redis import private_redis
+from bench.scenarios import Cost
+from bench.servers import API_KEY, OTHERS_CPU, Ours, Server
+
+KINDS = {
+    # The channel, and what a member says beside its name.
+    "no presence": ("public:crowd", ""),
+    "presence": ("chat:crowd", ""),
+    "presence, joins and leaves": ("chat:crowd", ',"join_leave":true'),
+}
+GHOSTS = 100
+
+
+def main() -> None:
+    """Measure, and print the medians."""
+    parser = argparse.ArgumentParser(prog="python -m bench.presence", description=__doc__)
+    parser.add_argument("--repeat", type=int, default=5, help="turns (5)")
+    parser.add_argument("--members", type=int, default=1000, help="of the channel (1000)")
+    options = parser.parse_args()
+    os.sched_setaffinity(0, {OTHERS_CPU})
+    rows: list[dict[str, Any]] = []
+    with private_redis() as redis_url:
+        for turn in range(options.repeat):
+            for kind in KINDS:
+                report.say(f"turn {turn + 1} of {options.repeat}: {kind}")
+                rows.append({"server": kind, **crowd(redis_url, kind, options.members)})
+        print(f"\n## {options.members} members who come at once\n")
+        print(report.table(report.medians(rows)))
+        print(f"\n{report.table(report.ratios(rows))}")
+        report.say("ghosts")
+        seconds = [ghosts(redis_url) for _ in range(2 * options.repeat)]
+    print(f"\n## {GHOSTS} ghosts of a node that was killed with -9\n")
+    names = ("gone after s, median", "least", "most", "runs")
+    middle = (statistics.median(seconds), min(seconds), max(seconds))
+    figures = [*(f"{value:.2f}" for value in middle), len(seconds)]
+    print(report.table([dict(zip(names, figures, strict=True))]))
+
+
+def crowd(redis_url: str, kind: str, count: int) -> dict[str, Any]:
+    """Let a crowd join a channel, then one more, then let all go."""
+    channel, wish = KINDS[kind]
+    hello = OURS.hello.replace('"{channel}"', '"{channel}"' + wish)
+    dialect = replace(OURS, hello=hello, marker=b'"join":{')
+    server = Ours(redis_url)
+    server.start()
+    try:
+        before = server.resident_bytes()
+        with closing(Crowd(server.port, dialect, lambda _: channel)) as members:
+            began = time.perf_counter()
+            with Cost(server) as cost:
+                members.invite(count)
+            row = {"joins/s": count / cost.seconds, "CPU µs/join": cost.cpu / count * 1e6}
+            if kind == "no presence":
+                members.read_for(3.0)
+                return row | {"KiB/connection": _kib(server, before, count)}
+            while stats(server, channel) != count:
+                members.read_for(0.01)
+            row["all counted after s"] = time.perf_counter() - began
+            members.read_for(3.0)
+            row["KiB/connection"] = _kib(server, before, count)
+            row["joins told to each"] = members.pushes / count
+            row |= _asked(server, channel)
+            if wish:
+                row["the next one told to all, ms"] = _one_more(members, count)
+        left = time.perf_counter()
+        while stats(server, channel) != 0:
+            time.sleep(0.01)
+        row["all gone after s"] = time.perf_counter() - left
+        return row
+    finally:
+        server.stop()
+
+
+def _kib(server: Server, before: int, count: int) -> float:
+    return (server.resident_bytes() - before) / count / 1024
+
+
+def _one_more(members: Crowd, count: int) -> float:
+    """Return the milliseconds until everybody has heard of one that comes."""
+    heard, began = members.pushes, time.perf_counter()
+    members.invite(1)
+    members.read_until(lambda: members.pushes >= heard + count)
+    return (time.perf_counter() - began) * 1000
+
+
+def _asked(server: Server, channel: str) -> dict[str, float]:
+    began = time.perf_counter()
+    answer = post(server, "presence", channel)
+    took = (time.perf_counter() - began) * 1000
+    return {"presence, ms": took, "presence, KiB": len(answer) / 1024}
+
+
+def ghosts(redis_url: str) -> float:
+    """Kill a node with -9; return the seconds until its members are on the channel no more."""
+    killed, other = Ours(redis_url), Ours(redis_url)
+    killed.start()
+    other.start()
+    try:
+        members = Crowd(killed.port, OURS, lambda _: "chat:ghosts")
+        members.invite(GHOSTS)
+        while stats(other, "chat:ghosts") != GHOSTS:
+            members.read_for(0.05)
+        killed.stop()  # kill -9
+        began = time.perf_counter()
+        while stats(other, "chat:ghosts"):
+            time.sleep(0.02)
+        took = time.perf_counter() - began
+        members.close()
+        return took
+    finally:
+        killed.stop()
+        other.stop()
+
+
+def stats(server: Server, channel: str) -> int:
+    """Return how many clients are on a channel."""
+    return int(json.loads(post(server, "presence_stats", channel))["result"]["num_clients"])
+
+
+def post(server: Server, method: str, channel: str) -> bytes:
+    """Return what the HTTP API answers."""
+    request = urllib.request.Request(
+        f"http://127.0.0.1:{server.port}/api/{method}",
+        json.dumps({"channel": channel}).encode(),
+        {"X-API-Key": API_KEY, "Content-Type": "application/json"},
+    )
+    with urllib.request.urlopen(request, timeout=10) as answer:
+        return bytes(answer.read())
+
+
+if __name__ == "__main__":
+    main()
