@@ -28,6 +28,7 @@ KINDS = {
     "presence, joins and leaves": ("chat:crowd", ',"join_leave":true'),
 }
 GHOSTS = 100
+A_SECOND = 100
 
 
 def main() -> None:
@@ -42,10 +43,17 @@ def main() -> None:
         for turn in range(options.repeat):
             for kind in KINDS:
                 report.say(f"turn {turn + 1} of {options.repeat}: {kind}")
-                rows.append({"server": kind, **crowd(redis_url, kind, options.members)})
+                row = crowd(redis_url, kind, options.members)
+                rows.append({"server": kind, "turn": turn, **row})
         print(f"\n## {options.members} members who come at once\n")
         print(report.table(report.medians(rows)))
-        print(f"\n{report.table(report.ratios(rows))}")
+        print(f"\n{report.table(report.ratios(rows))}\n")
+        with_names = [row for row in rows if row["server"] == list(KINDS)[-1]]
+        print(report.table(report.medians(with_names)))
+        report.say("one after the other")
+        slowly = [trickle(redis_url, options.members) for _ in range(options.repeat)]
+        print(f"\n## {A_SECOND} members a second\n")
+        print(report.table(report.medians([{"server": "notifier", **row} for row in slowly])))
         report.say("ghosts")
         seconds = [ghosts(redis_url) for _ in range(2 * options.repeat)]
     print(f"\n## {GHOSTS} ghosts of a node that was killed with -9\n")
@@ -59,7 +67,7 @@ def crowd(redis_url: str, kind: str, count: int) -> dict[str, Any]:
     """Let a crowd join a channel, then one more, then let all go."""
     channel, wish = KINDS[kind]
     hello = OURS.hello.replace('"{channel}"', '"{channel}"' + wish)
-    dialect = replace(OURS, hello=hello, marker=b'"join":{')
+    dialect = replace(OURS, hello=hello, marker=b'{"push":{"channel":"%b","' % channel.encode())
     server = Ours(redis_url)
     server.start()
     try:
@@ -77,7 +85,7 @@ def crowd(redis_url: str, kind: str, count: int) -> dict[str, Any]:
             row["all counted after s"] = time.perf_counter() - began
             members.read_for(3.0)
             row["KiB/connection"] = _kib(server, before, count)
-            row["joins told to each"] = members.pushes / count
+            row["pushes to each"] = members.pushes / count
             row |= _asked(server, channel)
             if wish:
                 row["the next one told to all, ms"] = _one_more(members, count)
@@ -107,6 +115,31 @@ def _asked(server: Server, channel: str) -> dict[str, float]:
     answer = post(server, "presence", channel)
     took = (time.perf_counter() - began) * 1000
     return {"presence, ms": took, "presence, KiB": len(answer) / 1024}
+
+
+def trickle(redis_url: str, count: int) -> dict[str, Any]:
+    """Let a crowd join one after the other, a hundred a second, each hearing of each."""
+    channel, wish = KINDS["presence, joins and leaves"]
+    hello = OURS.hello.replace('"{channel}"', '"{channel}"' + wish)
+    dialect = replace(OURS, hello=hello, marker=b'{"push":{"channel":"%b","' % channel.encode())
+    server = Ours(redis_url)
+    server.start()
+    try:
+        with closing(Crowd(server.port, dialect, lambda _: channel)) as members:
+            began = time.monotonic()
+            for number in range(count):
+                members.invite_later(number, began + number / A_SECOND)
+            with Cost(server) as cost:
+                members.read_until(lambda: members.joined == count)
+            members.read_for(2.0)
+            return {
+                "members": count,
+                "CPU % of a core": cost.cpu / cost.seconds * 100,
+                "pushes to each": members.pushes / count,
+                "one of each to each": (count + 1) / 2,
+            }
+    finally:
+        server.stop()
 
 
 def ghosts(redis_url: str) -> float:

@@ -104,6 +104,7 @@ class _Info(msgspec.Struct, forbid_unknown_fields=True):
     user: str
     client: str
     conn_info: msgspec.Raw = msgspec.Raw()
+    chan_info: msgspec.Raw = msgspec.Raw()
 
 
 _told = msgspec.json.Decoder(_Told).decode

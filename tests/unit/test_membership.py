@@ -23,7 +23,7 @@ from realtime.membership import (
     opened,
 )
 
-ADA = '{"user":"ada","client":"1","conn_info":{"name":"Ada"}}'
+ADA = '{"user":"ada","client":"1","conn_info":{"name":"Ada"},"chan_info":{"role":"guest"}}'
 BEN = '{"user":"ben","client":"2"}'
 
 
