@@ -180,11 +180,14 @@ def binary(headers: Mapping[str, str], content_type: str, body: bytes) -> dict[s
         body: The data.
 
     Raises:
-        InvalidAttribute: A header has no text in it.
+        InvalidAttribute: A header has no text in it, or is none of an attribute.
     """
     event: dict[str, Any] = {name: _unescaped(name, text) for name, text in headers.items()}
     if "datacontenttype" in event:
         raise InvalidAttribute("datacontenttype", "is the header Content-Type in binary mode")
+    for name in _DATA:
+        if name in event:
+            raise InvalidAttribute(name, "is the body in binary mode")
     if content_type:
         event["datacontenttype"] = content_type
     if body:

@@ -187,6 +187,18 @@ def test_orders_are_bounded_in_number_and_in_time(
     assert page.count('class="card order"') == 30
 
 
+def test_it_may_make_markup_and_run_no_code(service: Service) -> None:
+    """Trusted types forbid what HTMX is for; all else of the policy is that of the other pages."""
+    others, own = [
+        dict(part.split(" ", 1) for part in answer.headers["content-security-policy"].split("; "))
+        for answer in (httpx.get(service.http), httpx.get(f"{service.http}/htmx/"))
+    ]
+    for name in ("require-trusted-types-for", "trusted-types"):
+        del others[name]
+    assert own == others
+    assert own["script-src"] == "'self'"
+
+
 def test_the_second_of_two_who_press_the_button_does_nothing(
     service: Service, client: Browse
 ) -> None:

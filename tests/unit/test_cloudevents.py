@@ -215,6 +215,8 @@ def test_headers_are_percent_encoded(header, text):
     ("name", "header"),
     [
         ("subject", "%ff"),
+        ("data", "1"),
+        ("data_base64", "MQ=="),
         ("subject", "ü"),
         ("datacontenttype", "text/plain"),
         ("specversion", "1.0,1.0"),
