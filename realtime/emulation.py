@@ -129,16 +129,23 @@ def _answer(error: RealtimeError, origin: str, allow: str) -> Response:
 
 
 def _first_frame(scope: Scope) -> str:
-    """Return the commands in the query, the only place that an `EventSource` has for them.
+    """Return the connect command in the query, the only place that an `EventSource` has for one.
 
-    A token may be among them, since the SDK puts it there: docs/event-stream.md tells what that
-    means.
+    A token may be in it, since the SDK puts it there: docs/event-stream.md tells what that means.
+    Nothing may stand beside it: a link on another site can make a browser send this GET, with the
+    cookie of the session (SameSite=Lax), and it shall do nothing in the user's name.
+
+    Raises:
+        InvalidData: There is more than one command, or something that is no query.
     """
     try:
         query = parse_qs(scope["query_string"].decode("latin-1"), max_num_fields=64)
     except ValueError as error:
         raise InvalidData("has too many fields", field="query") from error
-    return str(query.get(FIRST_FRAME, [""])[0])
+    frame = str(query.get(FIRST_FRAME, [""])[0]).strip("\n")
+    if "\n" in frame:
+        raise InvalidData("must be a connect command and nothing else", field=FIRST_FRAME)
+    return frame
 
 
 def _text(body: bytes) -> str:

@@ -168,6 +168,29 @@ async def test_a_stream_that_begins_with_nothing_does_not_begin(service: Service
     assert reason(answer) == (400, "invalid_data")
 
 
+async def test_a_link_on_another_site_says_nothing_in_a_users_name(service: Service) -> None:
+    """A GET is sent with the session's cookie by whoever follows a link (SameSite=Lax)."""
+    connect, said = '{"id":1,"connect":{}}', '{"channel":"chat:link","data":"forged"}'
+    both = '{"id":2,"connect":{},"publish":' + said + "}"
+    frames = [
+        f'{connect}\n{{"id":2,"publish":{said}}}',
+        f'{{"id":2,"publish":{said}}}',
+        both,
+        f"{connect}\n{both}",
+        f"{connect}\r{both}",
+        f"{connect} {both}",
+    ]
+    before = (await asyncio.to_thread(service.publish, "chat:link", "before"))["offset"]
+    async with httpx.AsyncClient(base_url=service.http, timeout=10) as client:
+        for frame in frames:
+            url = "/connection/sse"
+            async with client.stream("GET", url, params={"cf_connect": frame}) as answer:
+                if answer.status_code == 200:  # it begins, says what is wrong, and ends
+                    assert "3501" in (await answer.aread()).decode(), frame
+    after = (await asyncio.to_thread(service.publish, "chat:link", "after"))["offset"]
+    assert after == before + 1
+
+
 async def test_too_much_is_refused(service: Service) -> None:
     async with streaming(service) as stream:
         frame = json.dumps({"id": 2, "ping": {"x": "y" * 81_920}})
