@@ -58,12 +58,27 @@ def document(shape: Shape, root: str = "") -> dict[str, Any]:
                 "title": "Event stream of pushes, as Centrifugo has it",
                 "messages": {"push": _message("push")},
             },
+            "httpStream": {
+                "address": f"{root}/connection/http_stream",
+                "title": "HTTP streaming, for networks that break WebSockets",
+                "messages": {name: _message(name) for name in ["connectCommand", *said, "ping"]},
+            },
+            "emulation": {
+                "address": f"{root}/emulation",
+                "title": "What a client of HTTP streaming says after its connect",
+                "messages": {"emulated": _message("emulated")},
+            },
         },
         "operations": {
             "say": _operation("receive", "websocket", [*commands, "pong"], "What a client says."),
             "hear": _operation("send", "websocket", [*said, "ping"], "What the node says."),
             "listen": _operation("send", "eventStream", list(_EVENTS), "Events of channels."),
             "listenRaw": _operation("send", "unidirectional", ["push"], "Pushes."),
+            "begin": _operation("receive", "httpStream", ["connectCommand"], "The body."),
+            "stream": _operation(
+                "send", "httpStream", [*said, "ping"], "The answer, line by line."
+            ),
+            "emulate": _operation("receive", "emulation", ["emulated"], "The body."),
         },
         "components": {
             "messages": {
@@ -72,6 +87,7 @@ def document(shape: Shape, root: str = "") -> dict[str, Any]:
                 **{name: {"name": name, "payload": _object({})} for name in ("ping", "pong")},
                 **{name: _event(name, about) for name, about in _EVENTS.items()},
                 "push": {"name": "push", "payload": {"type": "object"}},
+                "emulated": _described("emulated", _EMULATED),
             },
             "schemas": {**types, **_schemas(shape)},
         },
@@ -156,6 +172,12 @@ _BEGUN: Schema = {
     **{"epoch": _TEXT, "offset": _COUNT},
 }
 _ENDED: Schema = {"code": _COUNT, "reason": _TEXT}
+
+
+_EMULATED: Schema = {
+    **_object({"session": _TEXT, "node": _TEXT, "data": _TEXT}),
+    "description": "Session and node are those of the connect reply; data is a frame of commands.",
+}
 
 
 def _schemas(shape: Shape) -> dict[str, Schema]:
