@@ -28,7 +28,7 @@ from tests.support.redis_server import RedisServer
 from tests.support.relay import Relay
 
 BIG = "x" * 60_000
-LATE = 0.5  # seconds that a passed deadline may be noticed late, on a busy machine
+LATE = 2.0  # seconds that a loaded machine may take beside a deadline
 
 
 @pytest.fixture
