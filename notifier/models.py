@@ -8,6 +8,8 @@ from typing import ClassVar
 from django.contrib.auth.models import User
 from django.db import models
 
+WHAT_LIMIT = 80  # characters of what somebody orders
+
 
 class Job(models.Model):
     """One import. How far it is, Redis knows; this is only who started what."""
@@ -64,7 +66,7 @@ class Order(models.Model):
         PACKED = "packed"
         SHIPPED = "shipped"
 
-    what = models.CharField(max_length=80)
+    what = models.CharField(max_length=WHAT_LIMIT)
     state = models.CharField(max_length=8, choices=State, default=State.NEW)
     created_at = models.DateTimeField(auto_now_add=True, db_index=True)
 

@@ -19,7 +19,7 @@ from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_POST, require_safe
 
 from notifier.middleware import POLICY_HEADER, policy
-from notifier.models import Order
+from notifier.models import WHAT_LIMIT, Order
 from realtime import publish
 from realtime.errors import BrokerError
 
@@ -28,7 +28,6 @@ EVENT = "order"
 KEPT = 30
 NEW_A_MINUTE = 20
 """Of everybody together; each of them is heard by everybody."""
-WHAT_LIMIT = 80
 NOBODY_TOLD = "It is saved, but nobody was told: Redis is away. Pages that come back show it."
 
 # HTMX makes markup of what the server sends, which trusted types forbid. It may run no code all the

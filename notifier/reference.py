@@ -137,15 +137,17 @@ def kind(schema: dict[str, Any]) -> str:
     types = schema.get("type", "any JSON")
     name = types if isinstance(types, str) else next(t for t in types if t != "null")
     least, most = _range(schema)
-    if name == "string" and most is not None:
-        return f"string, {least}–{most} characters"
-    if name == "array" and most is not None:
-        return f"list, at most {most}"
-    if name == "object" and most is not None:
-        return f"object, at most {most}"
-    if name == "integer" and most is not None:
-        return f"integer, {least}–{most}"
+    if most is not None and name in _BOUNDED:
+        return _BOUNDED[name].format(least, most)
     return {"array": "list"}.get(name, name)
+
+
+_BOUNDED = {
+    "string": "string, {0}–{1} characters",
+    "array": "list, at most {1}",
+    "object": "object, at most {1}",
+    "integer": "integer, {0}–{1}",
+}
 
 
 def _range(schema: dict[str, Any]) -> tuple[int, int | None]:

@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 
 from realtime import __version__
-from realtime.api.fields import Schema, Shape, channel_name
+from realtime.api.fields import Schema, Shape, channel_name, record, ref
 from realtime.events import OWN
 from realtime.protocols import centrifugo
 
@@ -84,7 +84,7 @@ def document(shape: Shape, root: str = "") -> dict[str, Any]:
             "messages": {
                 **{name: _described(name, schema) for name, schema in commands.items()},
                 **{name: _described(name, schema) for name, schema in said.items()},
-                **{name: {"name": name, "payload": _object({})} for name in ("ping", "pong")},
+                **{name: {"name": name, "payload": record({})} for name in ("ping", "pong")},
                 **{name: _event(name, about) for name, about in _EVENTS.items()},
                 "push": {"name": "push", "payload": {"type": "object"}},
                 "emulated": _described("emulated", _EMULATED),
@@ -128,7 +128,7 @@ def _commands(shape: Shape) -> tuple[dict[str, Schema], dict[str, Schema]]:
             [arguments] = [s for s in either["anyOf"] if s.get("type") != "null"]
             is_answered = method != "send"
             own: Schema = {"id": _ID} if is_answered else {}
-            command = _object({**own, method: arguments})
+            command = record({**own, method: arguments})
             del command["additionalProperties"]  # SDKs send what newer servers know
             commands[f"{method}Command"] = command
     for schema in types.values():
@@ -151,19 +151,6 @@ def _renamed(schema: Any) -> Any:
 # ------------------------------------------------------------------------------ what nodes say
 
 
-def _object(required: Schema, optional: Schema | None = None) -> Schema:
-    return {
-        "type": "object",
-        "properties": {**required, **(optional or {})},
-        "required": list(required),
-        "additionalProperties": False,
-    }
-
-
-def _ref(name: str) -> Schema:
-    return {"$ref": f"#/components/schemas/{name}"}
-
-
 _EXPIRES: Schema = {"expires": _YES, "ttl": _COUNT}
 _NUMBERS: Schema = {"num_clients": _COUNT, "num_users": _COUNT}
 _BEGUN: Schema = {
@@ -175,7 +162,7 @@ _ENDED: Schema = {"code": _COUNT, "reason": _TEXT}
 
 
 _EMULATED: Schema = {
-    **_object({"session": _TEXT, "node": _TEXT, "data": _TEXT}),
+    **record({"session": _TEXT, "node": _TEXT, "data": _TEXT}),
     "description": "Session and node are those of the connect reply; data is a frame of commands.",
 }
 
@@ -183,16 +170,16 @@ _EMULATED: Schema = {
 def _schemas(shape: Shape) -> dict[str, Schema]:
     return {
         "Channel": channel_name(shape),
-        "Info": _object({"user": _TEXT, "client": _TEXT}, {"conn_info": ANY, "chan_info": ANY}),
-        "Publication": _object(
+        "Info": record({"user": _TEXT, "client": _TEXT}, {"conn_info": ANY, "chan_info": ANY}),
+        "Publication": record(
             {"offset": {"type": "integer", "minimum": 1}, "data": ANY},
             {
                 "epoch": {**_TEXT, "description": "Of the first one of a new epoch."},
                 "tags": {"type": "object", "additionalProperties": _TEXT},
-                "info": _ref("Info"),
+                "info": ref("Info"),
             },
         ),
-        "Gap": _object(
+        "Gap": record(
             {
                 "epoch": _TEXT,
                 "from": {"type": "integer", "minimum": 1},
@@ -204,55 +191,55 @@ def _schemas(shape: Shape) -> dict[str, Schema]:
 
 
 def _replies(shape: Shape) -> dict[str, Schema]:
-    position = _object(
+    position = record(
         {}, {**_BEGUN, **_EXPIRES, "was_recovering": _YES, "recovered": {"type": "boolean"}}
     )
     about = {"client": _TEXT, "version": _TEXT}
     results: dict[str, Schema] = {
-        "connect": _object(
+        "connect": record(
             {**about, "ping": _COUNT, "pong": _YES},
             {**_EXPIRES, "session": _TEXT, "node": _TEXT},
         ),
         "subscribe": position,
-        "unsubscribe": _object({}),
-        "publish": _object({}),
-        "refresh": _object(about, _EXPIRES),
-        "sub_refresh": _object({}, _EXPIRES),
-        "ping": _object({}),
-        "history": _object({"offset": _COUNT, "epoch": _TEXT}),
-        "presence": _object({"presence": {"type": "object", "additionalProperties": _ref("Info")}}),
-        "presence_stats": _object(_NUMBERS),
-        "rpc": _object({"data": ANY}),
+        "unsubscribe": record({}),
+        "publish": record({}),
+        "refresh": record(about, _EXPIRES),
+        "sub_refresh": record({}, _EXPIRES),
+        "ping": record({}),
+        "history": record({"offset": _COUNT, "epoch": _TEXT}),
+        "presence": record({"presence": {"type": "object", "additionalProperties": ref("Info")}}),
+        "presence_stats": record(_NUMBERS),
+        "rpc": record({"data": ANY}),
     }
-    replies = {f"{name}Reply": _object({"id": _ID, name: what}) for name, what in results.items()}
-    error = _object({"code": _COUNT, "message": _TEXT}, {"temporary": _YES})
-    return {**replies, "errorReply": _object({"error": error}, {"id": _ID})}
+    replies = {f"{name}Reply": record({"id": _ID, name: what}) for name, what in results.items()}
+    error = record({"code": _COUNT, "message": _TEXT}, {"temporary": _YES})
+    return {**replies, "errorReply": record({"error": error}, {"id": _ID})}
 
 
 def _pushes(shape: Shape) -> dict[str, Schema]:
-    someone = _object({"info": _ref("Info")})
+    someone = record({"info": ref("Info")})
     untold: Schema = {"type": ["integer", "null"], "minimum": 0}
     on_a_channel: dict[str, Schema] = {
-        "pub": _ref("Publication"),
+        "pub": ref("Publication"),
         "join": someone,
         "leave": someone,
-        "presence": _object({**_NUMBERS, "untold": untold}),
-        "subscribe": _object(_BEGUN),
-        "unsubscribe": _object(_ENDED),
-        "gap": _ref("Gap"),
+        "presence": record({**_NUMBERS, "untold": untold}),
+        "subscribe": record(_BEGUN),
+        "unsubscribe": record(_ENDED),
+        "gap": ref("Gap"),
     }
     elsewhere: dict[str, Schema] = {
-        "message": _object({"data": ANY}),
-        "disconnect": _object(_ENDED),
-        "refresh": _object({}, _EXPIRES),
-        "state": _object({"live": {"type": "boolean"}}, {"reason": _TEXT}),
+        "message": record({"data": ANY}),
+        "disconnect": record(_ENDED),
+        "refresh": record({}, _EXPIRES),
+        "state": record({"live": {"type": "boolean"}}, {"reason": _TEXT}),
     }
     pushes = {
-        f"{name}Push": _object({"push": _object({"channel": _ref("Channel"), name: what})})
+        f"{name}Push": record({"push": record({"channel": ref("Channel"), name: what})})
         for name, what in on_a_channel.items()
     }
     return pushes | {
-        f"{name}Push": _object({"push": _object({name: what})}) for name, what in elsewhere.items()
+        f"{name}Push": record({"push": record({name: what})}) for name, what in elsewhere.items()
     }
 
 

@@ -112,6 +112,9 @@ class Routes:
         raise InvalidAttribute("channel", "is missing, and no rule of the service names one")
 
 
+NO_ROUTES = Routes()
+
+
 def routes_of(given: object) -> Routes:
     """Read the configuration: a list of rules, of which the first that fits an event holds.
 
@@ -122,12 +125,11 @@ def routes_of(given: object) -> Routes:
     Raises:
         ConfigurationError: It cannot work; names the rule and the problem.
     """
-    if isinstance(given, str | Mapping) or not isinstance(given, Iterable):
+    if not isinstance(given, list | tuple):
         raise ConfigurationError(SETTING, "must be a list of rules")
-    rules = list(given)
-    if len(rules) > RULES_LIMIT:
-        raise ConfigurationError(SETTING, f"has {len(rules)} rules; the limit is {RULES_LIMIT}")
-    return Routes(_rule(number, rule) for number, rule in enumerate(rules, 1))
+    if len(given) > RULES_LIMIT:
+        raise ConfigurationError(SETTING, f"has {len(given)} rules; the limit is {RULES_LIMIT}")
+    return Routes(_rule(number, rule) for number, rule in enumerate(given, 1))
 
 
 def _rule(number: int, rule: object) -> _Rule:
@@ -255,7 +257,8 @@ def _checked(event: Mapping[str, Any]) -> dict[str, str]:
                 ascii(name)[1:41].rstrip("'"), f"is no attribute's name: {known}"
             )
         text = attributes[name] = _text(name, value)
-        if problem := _problem(name, text):
+        rule = _RULES.get(name)
+        if rule is not None and (problem := rule(text)) is not None:
             raise InvalidAttribute(name, problem)
     return attributes
 
@@ -276,11 +279,6 @@ def _text(name: str, value: object) -> str:
     if _NO_TEXT.search(value):
         raise InvalidAttribute(name, "has a control character or half of one (spec §3.1)")
     return value
-
-
-def _problem(name: str, text: str) -> str | None:
-    rule = _RULES.get(name)
-    return rule(text) if rule else None
 
 
 def _any(text: str) -> str | None:

@@ -13,9 +13,8 @@ from typing import Any, NamedTuple
 import msgspec
 
 from realtime import asyncapi, openapi, wiring
-from realtime.api.answers import Response, failure
+from realtime.api.answers import Response, only_get
 from realtime.api.fields import Shape
-from realtime.api.head import MethodNotAllowed
 
 DOCUMENTS: dict[str, Callable[[Shape, str], dict[str, Any]]] = {
     "openapi.json": openapi.document,
@@ -54,8 +53,7 @@ def answer(http_method: str, path: str, if_none_match: str) -> Response:
         if_none_match: The header, or nothing.
     """
     if http_method not in ("GET", "HEAD"):
-        response = failure(MethodNotAllowed("send a GET"))
-        return response._replace(headers={"Allow": "GET, HEAD"})
+        return only_get()
     root, _, name = path.rpartition("/api/")
     text = _text(name, root, wiring.shape())
     headers = {**HEADERS, "ETag": text.etag}

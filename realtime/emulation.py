@@ -13,7 +13,6 @@ import asyncio
 import re
 import secrets
 from collections.abc import Awaitable, Callable
-from urllib.parse import parse_qs
 
 import msgspec
 from django.utils.crypto import constant_time_compare, salted_hmac
@@ -34,6 +33,8 @@ from realtime.errors import (
 from realtime.hub import Hub, carried
 from realtime.identity import Identity
 from realtime.protocols.centrifugo import disconnected
+from realtime.stream_request import CONNECT, query_of
+from realtime.stream_request import PATH as SSE_PATH
 from realtime.streams import (
     EVENT_STREAM,
     Message,
@@ -49,8 +50,7 @@ from realtime.streams import (
     welcomed,
 )
 
-SSE_PATH, LINES_PATH, COMMANDS_PATH = "/connection/sse", "/connection/http_stream", "/emulation"
-FIRST_FRAME = "cf_connect"
+LINES_PATH, COMMANDS_PATH = "/connection/http_stream", "/emulation"
 PREFLIGHT = {
     "Access-Control-Allow-Methods": "POST",
     "Access-Control-Allow-Headers": "Content-Type",
@@ -58,6 +58,7 @@ PREFLIGHT = {
 }
 _SALT = "realtime.emulation"
 _NODE = re.compile(r"[0-9a-f]{16}")
+_HAS_CONNECT = re.compile(rf"(?:^|&){CONNECT}=".encode())
 
 ReadBody = Callable[[], Awaitable[bytes]]
 
@@ -80,7 +81,7 @@ def is_ours(scope: Scope) -> bool:
     """Tell whether a request is for this module."""
     path = scope["path"]
     return path in (LINES_PATH, COMMANDS_PATH) or (
-        path == SSE_PATH and FIRST_FRAME.encode() in scope["query_string"]
+        path == SSE_PATH and _HAS_CONNECT.search(scope["query_string"]) is not None
     )
 
 
@@ -138,13 +139,9 @@ def _first_frame(scope: Scope) -> str:
     Raises:
         InvalidData: There is more than one command, or something that is no query.
     """
-    try:
-        query = parse_qs(scope["query_string"].decode("latin-1"), max_num_fields=64)
-    except ValueError as error:
-        raise InvalidData("has too many fields", field="query") from error
-    frame = str(query.get(FIRST_FRAME, [""])[0]).strip("\n")
+    frame = query_of(scope).get(CONNECT, [""])[0].strip("\n")
     if "\n" in frame:
-        raise InvalidData("must be a connect command and nothing else", field=FIRST_FRAME)
+        raise InvalidData("must be a connect command and nothing else", field=CONNECT)
     return frame
 
 

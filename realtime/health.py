@@ -5,8 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from realtime import wiring
-from realtime.api.answers import Response, failure
-from realtime.api.head import MethodNotAllowed
+from realtime.api.answers import Response, only_get
 from realtime.errors import ConfigurationError
 
 _encode = msgspec.json.Encoder().encode
@@ -16,7 +15,7 @@ PATHS = ("livez", "readyz")
 def answer(name: str, http_method: str) -> Response:
     """Answer a probe: one of `PATHS`, without the slash."""
     if http_method not in ("GET", "HEAD"):
-        return failure(MethodNotAllowed("send a GET"))._replace(headers={"Allow": "GET, HEAD"})
+        return only_get()
     return livez() if name == "livez" else readyz()
 
 

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from realtime import __version__, cloudevents
 from realtime.api import fields
 from realtime.api.answers import STATUSES
-from realtime.api.fields import Fields, Schema, Shape, channel_name, text
+from realtime.api.fields import Fields, Schema, Shape, channel_name, record, ref, text
 from realtime.brokers import Stats
 from realtime.names import EVENT, EVENT_LIMIT, KEY, KEY_LIMIT
 from realtime.publication import TAG_VALUE_LIMIT
@@ -198,7 +198,7 @@ def _operation(name: str, errors: _Errors) -> dict[str, Any]:
         "tags": [method.group],
         "requestBody": {"required": True, "content": _content(name)},
         "responses": {
-            "200": {"description": "Done.", "content": {JSON: {"schema": _ref(method.result)}}},
+            "200": {"description": "Done.", "content": {JSON: {"schema": ref(method.result)}}},
             **errors.of((*_ANY, *method.reasons)),
         },
     }
@@ -212,10 +212,10 @@ def _operation(name: str, errors: _Errors) -> dict[str, Any]:
 
 def _content(name: str) -> dict[str, Any]:
     if METHODS[name].fields is not None:
-        return {JSON: {"schema": _ref(_request(name))}}
+        return {JSON: {"schema": ref(_request(name))}}
     return {
-        cloudevents.STRUCTURED: {"schema": _ref("CloudEvent")},
-        cloudevents.BATCH: {"schema": _ref("CloudEvents")},
+        cloudevents.STRUCTURED: {"schema": ref("CloudEvent")},
+        cloudevents.BATCH: {"schema": ref("CloudEvents")},
     }
 
 
@@ -283,7 +283,7 @@ def _error(status: int, reasons: list[str]) -> dict[str, Any]:
             JSON: {
                 "schema": {
                     "allOf": [
-                        _ref("Failed"),
+                        ref("Failed"),
                         {"properties": {"error": {"properties": {"reason": {"enum": reasons}}}}},
                     ]
                 }
@@ -316,21 +316,8 @@ _PROBES = {
 # --------------------------------------------------------------------------------------- answers
 
 
-def _ref(name: str) -> Schema:
-    return {"$ref": f"#/components/schemas/{name}"}
-
-
-def _object(required: Schema, optional: Schema | None = None) -> Schema:
-    return {
-        "type": "object",
-        "properties": {**required, **(optional or {})},
-        "required": list(required),
-        "additionalProperties": False,
-    }
-
-
 def _result(schema: Schema) -> Schema:
-    return _object({"result": schema})
+    return record({"result": schema})
 
 
 _EVENT = {
@@ -340,11 +327,11 @@ _EVENT = {
 
 
 def _answers(shape: Shape) -> dict[str, Schema]:
-    items = {"type": "array", "items": {"anyOf": [_result(_ref("Receipt")), _ref("Refused")]}}
-    many = _object({"responses": items})
+    items = {"type": "array", "items": {"anyOf": [_result(ref("Receipt")), ref("Refused")]}}
+    many = record({"responses": items})
     name: Schema = {"type": "string"}
     return {
-        "Receipt": _object(
+        "Receipt": record(
             {
                 "offset": {"type": "integer", "minimum": 1, "description": "Its number there."},
                 "epoch": {"type": "string", "description": "Of which count."},
@@ -353,52 +340,52 @@ def _answers(shape: Shape) -> dict[str, Schema]:
             },
             {"repeated": {"const": True, "description": "An earlier publish's answer."}},
         ),
-        "Published": _result(_ref("Receipt")),
+        "Published": _result(ref("Receipt")),
         "PublishedMany": _result(many),
         "PublishedEvents": {
-            "anyOf": [_ref("Published"), _ref("PublishedMany")],
+            "anyOf": [ref("Published"), ref("PublishedMany")],
             "description": "Of one event, or of a batch.",
         },
-        "Replies": _object({"replies": {"type": "array", "items": _reply(many)}}),
-        "Nothing": _result(_object({})),
-        "Member": _object({"user": name, "client": name}, {"conn_info": {}, "chan_info": {}}),
+        "Replies": record({"replies": {"type": "array", "items": _reply(many)}}),
+        "Nothing": _result(record({})),
+        "Member": record({"user": name, "client": name}, {"conn_info": {}, "chan_info": {}}),
         "Members": _result(
-            _object({"presence": {"type": "object", "additionalProperties": _ref("Member")}})
+            record({"presence": {"type": "object", "additionalProperties": ref("Member")}})
         ),
-        "Numbers": _result(_object({"num_clients": _COUNT, "num_users": _COUNT})),
+        "Numbers": _result(record({"num_clients": _COUNT, "num_users": _COUNT})),
         "Channels": _result(
-            _object(
+            record(
                 {
                     "channels": {
                         "type": "object",
                         "propertyNames": channel_name(shape),
-                        "additionalProperties": _object({"num_clients": _COUNT}),
+                        "additionalProperties": record({"num_clients": _COUNT}),
                     },
                     "silent_nodes": _COUNT,
                 }
             )
         ),
         "Info": _result(
-            _object(
+            record(
                 {
-                    "nodes": {"type": "array", "items": _ref("Node")},
+                    "nodes": {"type": "array", "items": ref("Node")},
                     "silent_nodes": _COUNT,
-                    "fallback": _object(
+                    "fallback": record(
                         {field: {"type": "number", "minimum": 0} for field in Stats._fields}
                     ),
                 }
             )
         ),
-        "Node": _object(
+        "Node": record(
             {
                 **{"uid": name, "name": name, "version": name},
                 **{f"num_{what}": _COUNT for what in ("clients", "users", "subs", "channels")},
                 "uptime": {**_COUNT, "description": "Seconds."},
             }
         ),
-        "Refused": _object({"error": _ref("Error")}),
-        "Failed": _object({"error": _ref("Error"), "request_id": name}),
-        "Error": _object(
+        "Refused": record({"error": ref("Error")}),
+        "Failed": record({"error": ref("Error"), "request_id": name}),
+        "Error": record(
             {
                 "code": {"type": "integer", "description": "Centrifugo's, or ours from 1000."},
                 "reason": {"enum": list(STATUSES), "description": "For programs."},
@@ -410,8 +397,8 @@ def _answers(shape: Shape) -> dict[str, Schema]:
 
 
 def _reply(many: Schema) -> Schema:
-    published = [_object({"publish": _ref("Receipt")}), _object({"broadcast": many})]
-    return {"anyOf": [*published, _ref("Refused")]}
+    published = [record({"publish": ref("Receipt")}), record({"broadcast": many})]
+    return {"anyOf": [*published, ref("Refused")]}
 
 
 def _cloudevent(shape: Shape) -> Schema:

@@ -18,6 +18,8 @@ from realtime.streams import header
 
 PATH, RAW_PATH = "/connection/sse", "/connection/uni_sse"
 PATHS = (PATH, RAW_PATH)
+CONNECT = "cf_connect"
+"""The parameter that has a connect command of Centrifugo's."""
 IN_URL = "a token in the URL is logged on its way: POST it to /connection/uni_sse"
 
 Scope = MutableMapping[str, Any]
@@ -66,7 +68,7 @@ def _plain(scope: Scope) -> Asked:
         InvalidName: It names no channel, or one that cannot be.
         InvalidData: It names too many, or names that are too long together.
     """
-    channels = _channels(_query(scope).get("channel", []))
+    channels = _channels(query_of(scope).get("channel", []))
     if not channels:
         raise InvalidName("channel", None, "name it in the query: ?channel=public:news")
     if sum(len(name) + PLACE_CHARACTERS for name in channels) > LAST_ID_LIMIT:
@@ -85,11 +87,11 @@ async def _raw(scope: Scope, read_body: Callable[[], Awaitable[bytes]]) -> Asked
         RequestError: Its body does not come, or is too large.
     """
     in_url = scope["method"] == "GET"
-    text = (_query(scope).get("cf_connect") or ["{}"])[0] if in_url else await read_body()
+    text = (query_of(scope).get(CONNECT) or ["{}"])[0] if in_url else await read_body()
     try:
         wanted = msgspec.json.decode(text or "{}", type=_Wanted)
     except (msgspec.MsgspecError, UnicodeError, RecursionError) as error:
-        field = "cf_connect" if in_url else "body"
+        field = CONNECT if in_url else "body"
         raise InvalidData(f"is no connect command: {error}"[:200], field=field) from error
     if in_url and wanted.token:
         raise TokenInUrl(IN_URL)
@@ -97,7 +99,12 @@ async def _raw(scope: Scope, read_body: Callable[[], Awaitable[bytes]]) -> Asked
     return Asked(channels, "", header(scope, b"origin"), wanted.token, is_raw=True)
 
 
-def _query(scope: Scope) -> dict[str, list[str]]:
+def query_of(scope: Scope) -> dict[str, list[str]]:
+    """Return the parameters of a request.
+
+    Raises:
+        InvalidData: They are too many.
+    """
     try:
         return parse_qs(scope["query_string"].decode("latin-1"), max_num_fields=1024)
     except ValueError as error:

@@ -47,7 +47,7 @@ from realtime.api.items import (
     counted_channel,
     publication,
 )
-from realtime.cloudevents import Routes
+from realtime.cloudevents import NO_ROUTES, Routes
 from realtime.errors import (
     BrokerError,
     BrokerUnavailable,
@@ -125,7 +125,6 @@ class Admitted(NamedTuple):
     key: Key
 
 
-NO_ROUTES = Routes()
 _uses, _refusals = Tally(), Tally()
 _noting = threading.Lock()  # Django's sync view runs in threads
 
@@ -190,27 +189,30 @@ def _note_limit(key: Key) -> None:
 
 
 def _publish(fields: dict[str, Any], rules: Rules) -> Work:
-    [outcome] = yield from _published([publication(fields, rules)], rules.key)
-    if isinstance(outcome, RealtimeError):
-        raise outcome
-    return success({"result": result(outcome)})
+    return (yield from _one(publication(fields, rules), rules.key))
 
 
 def _broadcast(fields: dict[str, Any], rules: Rules) -> Work:
-    outcomes = yield from _published(broadcast_items(fields, rules), rules.key)
-    return success({"result": {"responses": [item_body(outcome) for outcome in outcomes]}})
+    return (yield from _several(broadcast_items(fields, rules), rules.key))
 
 
 def _events(events: Any, rules: Rules) -> Work:
     """Publish a CloudEvent, or a batch of them; each of a batch has its own answer."""
     if isinstance(events, list):
-        items = [event_item(event, rules) for event in events]
-        outcomes = yield from _published(items, rules.key)
-        return success({"result": {"responses": [item_body(outcome) for outcome in outcomes]}})
-    [outcome] = yield from _published([event_publication(events, rules)], rules.key)
+        return (yield from _several([event_item(event, rules) for event in events], rules.key))
+    return (yield from _one(event_publication(events, rules), rules.key))
+
+
+def _one(item: Publication, key: Key) -> Work:
+    [outcome] = yield from _published([item], key)
     if isinstance(outcome, RealtimeError):
         raise outcome
     return success({"result": result(outcome)})
+
+
+def _several(items: Sequence[Item], key: Key) -> Work:
+    outcomes = yield from _published(items, key)
+    return success({"result": {"responses": [item_body(outcome) for outcome in outcomes]}})
 
 
 def _batch(fields: dict[str, Any], rules: Rules) -> Work:

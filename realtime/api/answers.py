@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
+from realtime.api.head import MethodNotAllowed
 from realtime.brokers import Stats
 from realtime.cloudevents import InvalidAttribute
 from realtime.errors import ConfigurationError, LimitExceeded, RealtimeError
@@ -114,6 +115,12 @@ def failure(error: RealtimeError) -> Response:
         seconds = max(1, math.ceil(error.retry_seconds))
         return response._replace(headers={"Retry-After": str(seconds)})
     return response
+
+
+def only_get() -> Response:
+    """Return the response to whoever would change what can only be read."""
+    response = failure(MethodNotAllowed("send a GET"))
+    return response._replace(headers={"Allow": "GET, HEAD"})
 
 
 def _note_success() -> None:

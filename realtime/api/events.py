@@ -9,7 +9,7 @@ from realtime.api.head import InvalidJson, Mode, Request, mode_of
 from realtime.api.items import Item, Rules, publication
 from realtime.cloudevents import binary, fields_of, structured
 from realtime.errors import InvalidData, InvalidName, RequestError, TooLarge
-from realtime.publication import decoded
+from realtime.publication import Publication, decoded
 
 
 def events_of(request: Request, body: bytes) -> Any:
@@ -48,7 +48,7 @@ def event_item(event: Any, rules: Rules) -> Item:
         return error
 
 
-def event_publication(event: dict[str, Any], rules: Rules) -> Item:
+def event_publication(event: dict[str, Any], rules: Rules) -> Publication:
     """Return what is published of an event.
 
     Raises:

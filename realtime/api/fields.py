@@ -94,6 +94,21 @@ def text(most: int, pattern: str = "", least: int = 1) -> Schema:
     return schema | ({"pattern": f"^{pattern}$"} if pattern else {})
 
 
+def record(required: Schema, optional: Schema | None = None) -> Schema:
+    """Return the schema of an object with these properties and no others."""
+    return {
+        "type": "object",
+        "properties": {**required, **(optional or {})},
+        "required": list(required),
+        "additionalProperties": False,
+    }
+
+
+def ref(name: str) -> Schema:
+    """Return what stands for a schema of the document."""
+    return {"$ref": f"#/components/schemas/{name}"}
+
+
 def channel_name(shape: Shape) -> Schema:
     """Return the schema of a channel's name."""
     return text(shape.channel_characters, CHANNEL.pattern)

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from realtime.api.fields import BATCH, BROADCAST, MANY_ITEMS, PRESENCE, PUBLISH
 from realtime.api.head import MethodNotFound
-from realtime.cloudevents import Routes
+from realtime.cloudevents import NO_ROUTES, Routes
 from realtime.errors import (
     Forbidden,
     InvalidData,
@@ -35,7 +35,7 @@ class Rules(NamedTuple):
 
     key: Key
     namespaces: Namespaces
-    routes: Routes = Routes()
+    routes: Routes = NO_ROUTES
     """On which channels events are published that do not name one."""
 
     def admitted_channel(self, value: object) -> str:

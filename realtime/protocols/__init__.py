@@ -169,7 +169,7 @@ class WireProtocol(Protocol):
     """A frame that is nothing but the answer to a ping; `read` knows it among other lines, too."""
 
     def read(self, frame: str, frame_bytes: int = ..., frame_commands: int = ...) -> list[Command]:
-        """Return the commands of a frame of at most so many bytes, in order.
+        """Return the commands of a frame of at most so many bytes and commands, in order.
 
         Raises:
             BadFrame: Some of it is not a command.

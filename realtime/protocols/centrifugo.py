@@ -45,7 +45,7 @@ from realtime.protocols import (
 
 PING = PONG = "{}"
 FRAME_BYTES = 80 * 1024
-"""Of one frame from a client; the servers' own limit is 128 KiB, so that ours speaks first."""
+"""Of one frame from a client; the servers' own limit is larger, so that ours speaks first."""
 COMMANDS_LIMIT = 1024
 """Commands in one frame, as long as a connection may not have more channels than half of it."""
 

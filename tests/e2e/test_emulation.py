@@ -191,6 +191,14 @@ async def test_a_link_on_another_site_says_nothing_in_a_users_name(service: Serv
     assert after == before + 1
 
 
+async def test_a_channel_may_be_called_like_the_parameter(service: Service) -> None:
+    async with httpx.AsyncClient(base_url=service.http, timeout=10) as client:
+        url = "/connection/sse?channel=public:cf_connect"
+        async with client.stream("GET", url) as answer:
+            assert answer.status_code == 200
+            assert (await anext(answer.aiter_lines())).startswith("retry:")
+
+
 async def test_too_much_is_refused(service: Service) -> None:
     async with streaming(service) as stream:
         frame = json.dumps({"id": 2, "ping": {"x": "y" * 81_920}})
