@@ -20,7 +20,7 @@ from urllib.parse import unquote_to_bytes
 
 from realtime.errors import ConfigurationError, InvalidData, InvalidName, RequestError
 from realtime.names import CHANNEL_LIMIT, checked_channel, checked_event, checked_fallback
-from realtime.publication import TAG_VALUE_LIMIT, decoded
+from realtime.publication import TAG_VALUE_LIMIT, TAGS_LIMIT, decoded
 
 SETTING = "REALTIME_CLOUDEVENTS"
 STRUCTURED = "application/cloudevents+json"
@@ -222,6 +222,9 @@ def fields_of(event: Mapping[str, Any], routes: Routes) -> dict[str, Any]:
         tags[TAG_PREFIX + "datacontenttype"] = attributes.get("datacontenttype", "")
     if kind is _BYTES:
         tags |= BASE64_TAG
+    if len(tags) > TAGS_LIMIT:
+        beyond = list(tags)[TAGS_LIMIT].removeprefix(TAG_PREFIX)
+        raise InvalidAttribute(beyond, f"is one too many: {TAGS_LIMIT} come along as tags")
     known = f"{attributes['source']}\n{attributes['id']}"  # neither has the end of a line
     fields: dict[str, Any] = {
         "channel": channel,

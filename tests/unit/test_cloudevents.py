@@ -128,6 +128,13 @@ def test_a_source_is_any_reference(source):
     assert fields(source=source)["tags"]["ce-source"] == source
 
 
+def test_so_many_attributes_come_along_and_no_more():
+    """The id and the source are two of sixteen."""
+    assert len(fields(**{f"x{n:02}": n for n in range(14)})["tags"]) == 16
+    name, says = problem(**{f"x{n:02}": n for n in range(15)})
+    assert (name, "16 come along" in says) == ("x14", True)
+
+
 def test_null_is_absent():
     assert "ce-subject" not in fields(subject=None)["tags"]
     assert fields(data=None)["data"] is None
