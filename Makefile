@@ -11,6 +11,8 @@ BIN := $(VENV)/bin
 # Stamps: made when the set-up is done, out of date when the lock changes.
 RUN_READY := $(VENV)/.ready-to-run
 DEV_READY := $(VENV)/.ready-to-develop
+SDK := tests/e2e/sdk
+SDK_READY := $(SDK)/node_modules/.ready
 
 # --- for people ---
 
@@ -20,7 +22,7 @@ help: ## print this
 run: $(RUN_READY) ## set everything up and serve on http://127.0.0.1:$PORT (8000)
 	@exec $(BIN)/python -m notifier run --stop-with-parent
 
-test: $(DEV_READY) ## set everything up and run the tests
+test: $(DEV_READY) $(SDK_READY) ## set everything up and run the tests
 	@status=0; \
 	$(PYTEST_DEBUG) || status=1; \
 	$(PYTEST_PLAIN) || status=1; \
@@ -57,7 +59,7 @@ plots: $(DEV_READY) ## (uv) draw the last `crowds` and `load` of the bench into 
 	UV_PROJECT_ENVIRONMENT=$(VENV) uv sync --locked --inexact --no-install-project --group plots
 	$(BIN)/python -m bench.plots
 
-setup: $(DEV_READY) ## set up for development, and no more
+setup: $(DEV_READY) $(SDK_READY) ## set up for development, and no more
 
 lock: ## (uv) lock the dependencies anew and export them for pip
 	uv lock
@@ -65,31 +67,32 @@ lock: ## (uv) lock the dependencies anew and export them for pip
 	$(EXPORT) --output-file requirements-dev.txt
 
 clean: ## remove all that was set up, built or cached here
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage htmlcov dist
+	rm -rf $(VENV) $(SDK)/node_modules .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage htmlcov dist
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # --- tests ---
 
 # PYTHONDEVMODE turns asyncio's debug mode on. Not for tests that start whole servers: the mode is
 # several times slower, and what breaks there on purpose has deadlines.
-PYTEST_DEBUG := PYTHONDEVMODE=1 $(BIN)/pytest -n auto --maxprocesses 4 --ignore=tests/e2e --ignore=tests/faults \
+PYTEST := $(BIN)/pytest --durations=10
+PYTEST_DEBUG := PYTHONDEVMODE=1 $(PYTEST) -n auto --maxprocesses 4 --ignore=tests/e2e --ignore=tests/faults \
 	--ignore=tests/threats
 # The modules that NOTIFIER_FAULTS=full makes bigger.
 UNDER_LOAD := under_load failover nodes tutorial fallback celery
 # Those that NOTIFIER_THREATS=full makes bigger.
 HOSTILE := tests/threats/test_fuzz.py tests/threats/test_hostile_mix.py
 ALONE := $(UNDER_LOAD:%=tests/faults/test_%.py) $(HOSTILE)
-PYTEST_PLAIN := $(BIN)/pytest -n auto --maxprocesses 4 tests/e2e tests/faults tests/threats \
+PYTEST_PLAIN := $(PYTEST) -n auto --maxprocesses 4 tests/e2e tests/faults tests/threats \
 	$(ALONE:%=--ignore=%)
 # One at a time: they put load on the machine, and what they wait for has deadlines.
-PYTEST_LOAD := $(BIN)/pytest $(ALONE)
+PYTEST_LOAD := $(PYTEST) $(ALONE)
 
 NODE_TEST_FILES = $(wildcard tests/e2e/js/*.test.js tests/e2e/js/*.test.mjs)
-# Left out by name where there is no Node; under NOTIFIER_REQUIRE=node leaving out is failure.
+# Left out by name without Node 18 and npm; under NOTIFIER_REQUIRE=node leaving out is failure.
 NODE_TESTS = if [ -z "$(NODE_TEST_FILES)" ]; then :; \
-	elif node --version >/dev/null 2>&1; then node --test $(NODE_TEST_FILES); \
+	elif [ -f $(SDK_READY) ]; then node --test $(NODE_TEST_FILES); \
 	else \
-		for file in $(NODE_TEST_FILES); do echo "left out: $$file (Node is not installed)"; done; \
+		for file in $(NODE_TEST_FILES); do echo "left out: $$file (it needs Node 18 and npm)"; done; \
 		case ",$$NOTIFIER_REQUIRE," in *,node,*) false;; esac; \
 	fi
 
@@ -111,6 +114,14 @@ $(DEV_READY): uv.lock requirements-dev.txt
 $(RUN_READY): uv.lock requirements.txt
 	@$(call install,--inexact --no-default-groups --group service,requirements.txt)
 	@touch $(RUN_READY)
+
+# Without Node 18 and npm this makes no stamp, and the tests that need it are left out by name.
+$(SDK_READY): $(wildcard $(SDK)/package-lock.json)
+	@if node -e 'process.exit(parseInt(process.versions.node) < 18)' >/dev/null 2>&1 \
+		&& npm --version >/dev/null 2>&1; then \
+		echo "Installing the npm packages of $(SDK)"; \
+		npm ci --prefix $(SDK) --no-audit --no-fund --loglevel=error && touch $@; \
+	fi
 
 # install(options of uv, requirements of pip)
 define install

@@ -24,14 +24,14 @@ for name in list(os.environ):
 os.environ.pop("DATABASE_URL", None)  # likewise: nobody's own database
 
 
-SDK = Path(__file__).parent / "e2e" / "sdk" / "node_modules"
+SDK = Path(__file__).parent / "e2e" / "sdk" / "node_modules" / ".ready"  # the Makefile's stamp
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
-HAS_SDK = bool(shutil.which("node")) and SDK.is_dir()
+HAS_SDK = bool(shutil.which("node")) and SDK.is_file()
 HAS_POSTGRES = PostgresServer.is_installed()
 HAS_FAKETIME = sys.platform == "linux" and bool(shutil.which("faketime"))
 MISSING = {
     "browser": None if CHROMIUM else "there is no Chromium on this machine",
-    "node": None if HAS_SDK else "Node, or `npm ci` in tests/e2e/sdk, is missing",
+    "node": None if HAS_SDK else "Node, or its packages (`make setup`), are missing",
     "postgres": None if HAS_POSTGRES else "there is no PostgreSQL server on this machine",
     "faketime": None if HAS_FAKETIME else "there is no libfaketime to move clocks with",
 }

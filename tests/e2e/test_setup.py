@@ -21,6 +21,7 @@ import pytest
 CHECKOUT = Path(__file__).resolve().parents[2]
 VERBS = {"run", "test", "check", "format", "bench"}
 
+NPM_LOCK = "tests/e2e/sdk/package-lock.json"
 # What a fake command does: it notes how it was called.
 NOTE = 'echo "$(basename "$0") $*" >> "$CALLS"\n'
 # A Python that has all it needs, and makes environments with a Python like itself in them.
@@ -42,8 +43,9 @@ class FreshClone:
     def __init__(self, directory: Path, commands: Mapping[str, str]) -> None:
         self.directory = directory / "clone"
         self.directory.mkdir()
-        for name in ("Makefile", "uv.lock", "requirements.txt", "requirements-dev.txt"):
-            shutil.copy(CHECKOUT / name, self.directory)
+        for name in ("Makefile", "uv.lock", "requirements.txt", "requirements-dev.txt", NPM_LOCK):
+            (self.directory / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(CHECKOUT / name, self.directory / name)
         self.bin = directory / "bin"
         self.bin.mkdir()
         for name in ("sh", "make", "touch", "mkdir", "cp", "basename", "awk"):
@@ -140,20 +142,48 @@ def test_a_python_without_venv_is_one_sentence(tmp_path):
     assert done.stderr.startswith("python3 has no venv module: install it (Debian")
 
 
-@pytest.mark.parametrize(("required", "code"), [("", 0), ("browser", 0), ("browser,node", 2)])
-def test_without_node_its_tests_are_left_out_by_name_unless_they_are_required(
-    tmp_path, required, code
-):
-    clone = FreshClone(tmp_path, {"uv": fake_uv()})
-    clone.make("setup")
+def with_a_test_of_node(tmp_path: Path, **commands: str) -> FreshClone:
+    """A clone whose Python tests all pass, and which has one test that Node runs."""
+    clone = FreshClone(tmp_path, {"uv": fake_uv(), **commands})
     pytest_command = clone.directory / ".venv/bin/pytest"
+    pytest_command.parent.mkdir(parents=True)
     pytest_command.write_text("#!/bin/sh\n")
     pytest_command.chmod(0o755)
     script = clone.directory / "tests/e2e/js/client.test.mjs"
     script.parent.mkdir(parents=True)
     script.touch()
-    done = clone.make("test", NOTIFIER_REQUIRE=required)
-    assert done.stdout == "left out: tests/e2e/js/client.test.mjs (Node is not installed)\n"
+    return clone
+
+
+FAKE_NPM = NOTE + '[ "$1" = --version ] || mkdir -p "$3/node_modules"\n'
+
+
+def test_make_test_installs_the_npm_packages_itself_and_only_once(tmp_path):
+    clone = with_a_test_of_node(tmp_path, node=NOTE, npm=FAKE_NPM)
+    done = clone.make("test", NOTIFIER_REQUIRE="node")
+    assert done.returncode == 0, done.stderr
+    assert "npm ci --prefix tests/e2e/sdk" in clone.calls()
+    assert "node --test tests/e2e/js/client.test.mjs" in clone.calls()
+
+    clone.calls_file.unlink()
+    assert clone.make("test").returncode == 0
+    assert clone.calls() == "node --test tests/e2e/js/client.test.mjs\n"
+
+
+def test_npm_packages_that_cannot_be_installed_are_a_failure(tmp_path):
+    """Nothing else would tell why the tests of Node are missing from the run."""
+    clone = with_a_test_of_node(tmp_path, node=NOTE, npm='[ "$1" = --version ]\n')
+    assert clone.make("test").returncode != 0
+
+
+@pytest.mark.parametrize(("required", "code"), [("", 0), ("browser", 0), ("browser,node", 2)])
+@pytest.mark.parametrize("commands", [{}, {"node": "exit 1\n", "npm": FAKE_NPM}, {"node": NOTE}])
+def test_without_node_its_tests_are_left_out_by_name_unless_they_are_required(
+    tmp_path, commands, required, code
+):
+    done = with_a_test_of_node(tmp_path, **commands).make("test", NOTIFIER_REQUIRE=required)
+    left_out = "left out: tests/e2e/js/client.test.mjs (it needs Node 18 and npm)"
+    assert done.stdout.splitlines()[-1] == left_out
     assert done.returncode == code
 
 
