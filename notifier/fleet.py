@@ -21,6 +21,7 @@ from urllib.parse import urlsplit
 
 from notifier.preparation import Preparation
 from notifier.server import STOP_SECONDS
+from realtime.management.stop_signals import heeded, notice
 
 logger = logging.getLogger("notifier.fleet")
 
@@ -236,10 +237,10 @@ async def supervise(
 
 def _on_stop_signals(stop: Callable[[], None]) -> None:
     loop = asyncio.get_running_loop()
-    for number in _STOP_SIGNALS:
-        # nohup asks to survive the terminal.
-        if number != signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN:
-            loop.add_signal_handler(number, stop)
+    if text := notice(_STOP_SIGNALS):
+        print(f"notifier: {text}", file=sys.stderr)
+    for number in heeded(_STOP_SIGNALS):
+        loop.add_signal_handler(number, stop)
 
 
 async def _announce_when_live(

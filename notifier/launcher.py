@@ -122,6 +122,11 @@ environment:
   HSTS_SECONDS         how long browsers insist on HTTPS (3600)
   FORWARDED_ALLOW_IPS  the proxy whose X-Forwarded-* are believed (127.0.0.1)
 
+signals:
+  SIGTERM, SIGINT (Ctrl-C) and SIGHUP stop it gracefully, a second one at once. Where it was
+  started with SIGINT or SIGHUP ignored (nohup, or in the background of a script), these stay
+  ignored, and it says so: SIGTERM stops it.
+
 Of each that is secret, the value may stand in a file that …_FILE names: REDIS_URL_FILE=/run/redis.
 """
 

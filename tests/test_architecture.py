@@ -44,6 +44,7 @@ PUBLIC_TO_SERVICES = {
     "realtime.errors",
     "realtime.handlers.configured",
     "realtime.limits",
+    "realtime.management.stop_signals",
     "realtime.jwks",
     "realtime.keys",
     "realtime.namespaces",

@@ -13,9 +13,9 @@ import stat
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import httpx
 import pytest
@@ -24,6 +24,7 @@ from notifier.embedded import EmbeddedValkey
 from notifier.guardian import SOCKET_PATH_BYTES, answers, private_directory
 from notifier.launcher import COMPANIONS
 from tests.support.database import manage, migrated_url
+from tests.support.dispositions import IGNORED, ORDINARY, dispositions
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 # What a developer may have set for himself and no test wants.
@@ -97,11 +98,17 @@ READY = {"manage": "handling fallbacks: ", "celery": " ready."}
 class Launched:
     """One ``python -m notifier …`` with its output in files."""
 
-    def __init__(self, directory: Path, *arguments: str, **variables: str) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        *arguments: str,
+        signals: Mapping[signal.Signals, Any] = ORDINARY,
+        **variables: str,
+    ) -> None:
         self.out, self.err = directory / "out.txt", directory / "err.txt"
         self.run_directory = directory / "run"
         settings = {"PORT": "0", "NOTIFIER_RUN_DIR": str(self.run_directory)} | variables
-        with self.out.open("w") as out, self.err.open("w") as err:
+        with self.out.open("w") as out, self.err.open("w") as err, dispositions(signals):
             self.process = subprocess.Popen(
                 arguments or [sys.executable, "-m", "notifier", "run"],
                 cwd=CHECKOUT, env=clean_environ(**settings), start_new_session=True,
@@ -155,7 +162,7 @@ class Launched:
 
 
 class Launch(Protocol):
-    def __call__(self, *arguments: str, **variables: str) -> Launched: ...
+    def __call__(self, *arguments: str, **options: Any) -> Launched: ...
 
 
 @pytest.fixture
@@ -163,8 +170,8 @@ def launch(tmp_path) -> Iterator[Launch]:
     """Start launchers that are stopped at the end of the test, whatever it did."""
     with contextlib.ExitStack() as stack:
 
-        def start(*arguments: str, **variables: str) -> Launched:
-            service = Launched(tmp_path, *arguments, **variables)
+        def start(*arguments: str, **options: Any) -> Launched:
+            service = Launched(tmp_path, *arguments, **options)
             stack.callback(service.stop)
             return service
 
@@ -243,6 +250,21 @@ def test_nothing_is_left_however_it_ends(launched, ending):
     assert not service_file.exists()
     assert refuses(url)
     assert "Traceback" not in launched.err.read_text()
+
+
+@needs_proc
+def test_a_signal_that_was_ignored_at_its_start_stays_ignored(launch):
+    """`nohup make run &` outlives the terminal, and says what stops it."""
+    service = launch(signals=IGNORED)
+    url = service.wait_until_live()
+    pid = service.process.pid
+    assert service.err.read_text().startswith("notifier: SIGINT and SIGHUP are ignored")
+    assert f"stop it with: kill {pid}\n" in service.err.read_text()
+    service.process.send_signal(signal.SIGHUP)
+    service.process.send_signal(signal.SIGINT)
+    assert get(f"{url}/livez") == 200
+    service.process.terminate()
+    assert service.process.wait(30) == 0
 
 
 @needs_proc

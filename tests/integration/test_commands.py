@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import secrets
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -18,6 +19,7 @@ from django.test import override_settings
 
 from realtime import publish
 from tests.support.command import ROOT, Command
+from tests.support.dispositions import IGNORED, dispositions
 from tests.support.eventually import eventually_sync
 from tests.support.redis_server import RedisServer
 from tests.support.service import Service, free_port
@@ -235,6 +237,19 @@ def test_listen_waits_for_a_service_that_is_not_there_yet(
     assert command.interrupt() == 0
 
 
+def test_listen_goes_on_where_sigint_was_ignored_at_its_start_and_says_so(
+    run: Run, service: Service, news: str
+) -> None:
+    command = run("listen", news, "--url", service.ws, signals=IGNORED)
+    assert command.said("SIGINT is ignored").endswith(f"kill {command.process.pid}")
+    command.said("live")
+    command.process.send_signal(signal.SIGINT)
+    service.publish(news, 1)
+    assert command.facts()["data"] == 1
+    command.process.terminate()
+    assert command.ended() == -signal.SIGTERM
+
+
 def test_listen_comes_back_after_a_restart_and_tells_what_it_missed(
     run: Run, mortal: Service, own_redis: RedisServer
 ) -> None:
@@ -304,10 +319,11 @@ def test_listen_ends_quietly_when_nobody_reads_on(run: Run, service: Service, ne
     """`manage.py listen … | head -1`."""
     listen = f"{sys.executable} -m django listen {news} --url {service.ws}"
     env = os.environ | {"DJANGO_SETTINGS_MODULE": "tests.settings"}
-    pipe = subprocess.Popen(
-        ["bash", "-c", f"set -o pipefail; {listen} | head -1"],
-        cwd=ROOT, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
+    with dispositions():
+        pipe = subprocess.Popen(
+            ["bash", "-c", f"set -o pipefail; {listen} | head -1"],
+            cwd=ROOT, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        )  # fmt: skip
     assert pipe.stderr is not None
     assert pipe.stderr.readline().startswith("live")
 

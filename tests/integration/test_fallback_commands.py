@@ -16,6 +16,7 @@ from django.test import override_settings
 
 from realtime import publish
 from tests.support.command import Command
+from tests.support.dispositions import IGNORED
 from tests.support.eventually import eventually_sync
 from tests.support.redis_server import RedisServer
 
@@ -79,6 +80,18 @@ def test_a_worker_hands_it_to_what_the_host_registered(run: Run, ledger: Path, n
     assert worker.ended() == 0
     assert sorted(ledger.read_text().splitlines()) == sorted(f"{one} 1" for one in ids)
     assert (stats()["handled"], stats()["hands"]) == (3, 0)
+
+
+def test_a_worker_goes_on_where_sigint_was_ignored_at_its_start_and_says_so(
+    run: Run, ledger: Path
+) -> None:
+    worker = run("runfallback", signals=IGNORED)
+    worker.said("SIGINT is ignored")
+    worker.process.send_signal(signal.SIGINT)
+    ours = queued()
+    eventually_sync(lambda: ledger.read_text() == f"{ours} 1\n")
+    worker.process.send_signal(signal.SIGTERM)
+    assert worker.ended() == 0
 
 
 def test_what_a_killed_worker_had_in_hand_is_done_by_another(run: Run, ledger: Path) -> None:

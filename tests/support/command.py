@@ -10,9 +10,12 @@ import signal
 import subprocess
 import sys
 import threading
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
+
+from tests.support.dispositions import ORDINARY, dispositions
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -20,18 +23,25 @@ ROOT = Path(__file__).resolve().parents[2]
 class Command:
     """One running command; `line` and `said` wait for what it prints."""
 
-    def __init__(self, *arguments: str, terminal: bool = False, **env: str) -> None:
+    def __init__(
+        self,
+        *arguments: str,
+        terminal: bool = False,
+        signals: Mapping[signal.Signals, Any] = ORDINARY,
+        **env: str,
+    ) -> None:
         self._lines: queue.Queue[str | None] = queue.Queue()
         self._errors: queue.Queue[str | None] = queue.Queue()
         ours, theirs = pty.openpty() if terminal else os.pipe()
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "django", *arguments],
-            cwd=ROOT,
-            env={**os.environ, "DJANGO_SETTINGS_MODULE": "tests.settings", **env},
-            stdin=subprocess.DEVNULL,
-            stdout=theirs,
-            stderr=subprocess.PIPE,
-        )
+        with dispositions(signals):
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "django", *arguments],
+                cwd=ROOT,
+                env={**os.environ, "DJANGO_SETTINGS_MODULE": "tests.settings", **env},
+                stdin=subprocess.DEVNULL,
+                stdout=theirs,
+                stderr=subprocess.PIPE,
+            )
         os.close(theirs)
         assert self.process.stderr is not None
         self._out = os.fdopen(ours, "rb", 0)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import signal
 import sys
 from typing import Any
 
@@ -22,6 +23,7 @@ from realtime.listening import (
     Published,
     Reconnecting,
 )
+from realtime.management.stop_signals import notice
 from realtime.publication import EVENT_TAG
 
 
@@ -42,6 +44,9 @@ class Command(BaseCommand):
         )
 
     def handle(self, *args: Any, **options: Any) -> None:
+        # Python raises KeyboardInterrupt unless SIGINT was ignored when it started.
+        if text := notice([signal.SIGINT]):
+            self.stderr.write(text, style_func=str)
         try:
             asyncio.run(self._listen(options))
         except KeyboardInterrupt:

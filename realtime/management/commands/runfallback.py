@@ -16,6 +16,7 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 from realtime import wiring
 from realtime.errors import ConfigurationError
 from realtime.fallbacks import handlers, threads
+from realtime.management.stop_signals import heeded, notice
 from realtime.worker import LEAST_LEASE_SECONDS, Worker, WorkerOptions
 
 logger = logging.getLogger(__name__)
@@ -23,6 +24,7 @@ logger = logging.getLogger(__name__)
 STUCK = 70
 """Exit code of a worker whose handlers hang (EX_SOFTWARE of sysexits.h); start another one."""
 DEFAULTS = WorkerOptions()
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class Command(BaseCommand):
@@ -33,7 +35,9 @@ class Command(BaseCommand):
         parser.formatter_class = RawDescriptionHelpFormatter
         parser.epilog = (
             "Several of them share the work. SIGTERM or Ctrl-C: it takes nothing more, ends what\n"
-            "it has in hand and leaves; once more: it puts that back and leaves at once.\n\n"
+            "it has in hand and leaves; once more: it puts that back and leaves at once.\n"
+            "Ctrl-C does nothing where SIGINT was ignored at its start, as in the background of a\n"
+            "script; it says so.\n\n"
             f"exit codes: 0 asked to leave; {STUCK} as many handlers hang as it has hands"
         )
         parser.add_argument(
@@ -85,8 +89,10 @@ async def _work(options: WorkerOptions) -> None:
         asked.append(number)
         worker.stop()
 
+    if text := notice(STOP_SIGNALS):
+        sys.stderr.write(f"{text}\n")
     loop = asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in heeded(STOP_SIGNALS):
         loop.add_signal_handler(number, leave, number)
     logger.info("handling fallbacks: %s; %d at a time", ", ".join(sorted(known)), options.hands)
     try:
