@@ -27,9 +27,10 @@ logger = logging.getLogger("notifier.fleet")
 
 # A cold start on a slow disk takes seconds; a service that needs a minute will not come.
 START_SECONDS = 60.0
-# Between two starts of a worker that keeps dying: doubled from the first to the second number.
+# Between two starts of a worker that keeps dying: doubled from the first to the second number. The
+# first replacement starts at once: until it serves, what connects to the node waits.
 RESTART_SECONDS = (0.5, 10.0)
-# A worker that lived this long was healthy: its next death starts from the first number again.
+# A worker that lived this long was healthy: when it dies, its replacement starts at once again.
 HEALTHY_SECONDS = 30.0
 LOOK_SECONDS = 0.5
 
@@ -130,7 +131,7 @@ class Fleet:
     async def _keep_one(self, name: str, command: Sequence[str]) -> None:
         loop = asyncio.get_running_loop()
         least, most = RESTART_SECONDS
-        pause = least
+        pause = 0.0
         while not self._stopping.is_set():
             started = loop.time()
             code = await self._run_one(command)
@@ -140,10 +141,10 @@ class Fleet:
                 self.fail(f"{name} ended with code {code} while starting; see above.")
                 return
             if loop.time() - started > HEALTHY_SECONDS:
-                pause = least
+                pause = 0.0
             logger.error("%s ended with code %s; the next starts in %.1f s", name, code, pause)
             await self._pause(pause)
-            pause = min(2 * pause, most)
+            pause = min(max(least, 2 * pause), most)
 
     async def _pause(self, seconds: float) -> None:
         with contextlib.suppress(TimeoutError):
@@ -236,9 +237,9 @@ async def supervise(
 
 
 def _on_stop_signals(stop: Callable[[], None]) -> None:
-    loop = asyncio.get_running_loop()
     if text := notice(_STOP_SIGNALS):
         print(f"notifier: {text}", file=sys.stderr)
+    loop = asyncio.get_running_loop()
     for number in heeded(_STOP_SIGNALS):
         loop.add_signal_handler(number, stop)
 
