@@ -26,6 +26,7 @@ from tests.faults.test_slow_clients import SLACK_BYTES, account
 from tests.support.client import Client
 from tests.support.eventually import eventually
 from tests.support.fault_proxy import FaultProxy
+from tests.support.machine import allowed, within
 from tests.support.redis_server import RedisServer
 from tests.support.service import SERVERS, Service, needs_proc
 
@@ -46,7 +47,7 @@ FULL_SECONDS = WINDOW_BYTES / SLOWEST_BYTES_PER_SECOND
 """What a full window adds to the pong deadline."""
 LATE_SECONDS = 6.0
 """Until the first ping without an answer 1 s, until the tick after the deadline 1 s, 1 s for the
-publication over the window; the rest for a busy machine."""
+publication over the window; the rest for what the test itself does."""
 GIVE_UP_SECONDS = 30.0
 STALL_SECONDS = PONG_SECONDS + 2.0  # who has nothing in flight is gone by then
 AFTER = 100  # publications after a stall
@@ -88,7 +89,9 @@ class Publisher:
     async def heard(self, channel: str, neighbour: Client) -> int:
         """Publish; the neighbour hears this next, and no gap or end. Returns the offset."""
         offset = (await self._broker.publish(Publication.of(channel, DATA))).offset
-        assert (await neighbour.push("pub", SOON_SECONDS))["offset"] == offset
+        # On a busy machine the node may say meanwhile that it is not live, which costs nothing.
+        push = await neighbour.push("pub", GIVE_UP_SECONDS, passing_over="state")
+        assert push["offset"] == offset
         return offset
 
 
@@ -125,7 +128,13 @@ async def has_connections(service: Service, count: int) -> bool:
 
 
 async def seconds_until_a_vanished_client_counts_no_more(
-    service: Service, publisher: Publisher, channel: str, data: str, pace_seconds: float
+    service: Service,
+    publisher: Publisher,
+    channel: str,
+    data: str,
+    pace_seconds: float,
+    *,
+    most_seconds: float,
 ) -> float:
     """Let a client vanish without FIN; publications go on, to it and to a neighbour."""
     beside = f"{channel}-beside"
@@ -142,7 +151,8 @@ async def seconds_until_a_vanished_client_counts_no_more(
             await publisher.heard(beside, neighbour)
             grown = service.resident_bytes - before
             assert grown < SLACK_BYTES, f"{grown / 2**20:.1f} MiB on {service.server}"
-            assert time.monotonic() < began + GIVE_UP_SECONDS, f"it counts on {service.server}"
+            took = time.monotonic() - began
+            assert took < allowed(most_seconds, began), f"it counts on {service.server}"
             await asyncio.sleep(pace_seconds)
         seconds = time.monotonic() - began
         for _ in range(10):
@@ -153,17 +163,19 @@ async def seconds_until_a_vanished_client_counts_no_more(
 async def vanishes(service: Service, publisher: Publisher) -> None:
     """What is on its way to it adds to its deadline; what waits for it stays within the outbox."""
     seconds = await seconds_until_a_vanished_client_counts_no_more(
-        service, publisher, f"public:vanished-{service.server}", DATA, PACE_SECONDS
+        *(service, publisher, f"public:vanished-{service.server}", DATA, PACE_SECONDS),
+        most_seconds=PONG_SECONDS + FULL_SECONDS + LATE_SECONDS,
     )
-    assert 0 < seconds - PONG_SECONDS - FULL_SECONDS < LATE_SECONDS
+    assert seconds > PONG_SECONDS + FULL_SECONDS
 
 
 async def is_half_open(service: Service, publisher: Publisher) -> None:
     """Next to nothing is said to a host that forgot us, and no RST comes: pings alone find out."""
     seconds = await seconds_until_a_vanished_client_counts_no_more(
-        service, publisher, f"public:half-open-{service.server}", "", QUIET_SECONDS
+        *(service, publisher, f"public:half-open-{service.server}", "", QUIET_SECONDS),
+        most_seconds=PONG_SECONDS + LATE_SECONDS,
     )
-    assert 0 < seconds - PONG_SECONDS < LATE_SECONDS
+    assert seconds > PONG_SECONDS
 
 
 async def stalls(service: Service, publisher: Publisher) -> None:
@@ -215,11 +227,15 @@ async def test_a_client_whose_host_forgot_it_ends_when_the_next_bytes_are_answer
     ):
         await neighbour.subscribe(beside)
         await client.subscribe(channel)
-        await eventually(lambda: has_connections(service, 2))  # those of other tests have left
+        # Those of other tests have left, also those that had to reach their pong deadline.
+        await eventually(lambda: has_connections(service, 2), GIVE_UP_SECONDS)
         road.behave(cut_after=1)
+        began = time.monotonic()
         if next_bytes == "a_publication":
             await publisher.nodes(channel)
-        await eventually(lambda: has_connections(service, 1), SOON_SECONDS)
+        await eventually(lambda: has_connections(service, 1), GIVE_UP_SECONDS)
+        took = time.monotonic() - began
+        assert took < allowed(PONG_SECONDS, began), "only the pong deadline ended it"
         assert await publisher.nodes(channel) == 0
         await publisher.heard(beside, neighbour)
 
@@ -315,5 +331,5 @@ async def test_a_client_that_sends_and_never_reads_is_ended_as_slow_and_harms_no
         await eventually(is_gone, SOON_SECONDS)
         speaking.cancel()
         await asyncio.wait([speaking])
-        async with asyncio.timeout(SOON_SECONDS):
+        async with within(SOON_SECONDS):
             assert await deaf.close_code() in (3008, 1006)

@@ -40,6 +40,7 @@ from realtime.errors import (
     TooLarge,
 )
 from tests.support.eventually import eventually
+from tests.support.machine import allowed
 from tests.support.redis_server import RedisServer
 from tests.support.reply_proxy import ReplyProxy
 
@@ -452,7 +453,7 @@ async def test_silence_is_an_unknown_outcome_in_a_second(
     started = time.monotonic()
     with pytest.raises(OutcomeUnknown):
         await through("a", "late")
-    assert 0.9 < time.monotonic() - started < 1.9
+    assert 0.9 < time.monotonic() - started < allowed(1.9, started)
     proxy.heal()
     assert (await through("b", "other")).offset == 1
     assert (await through("a", "next")).offset == 3
@@ -483,7 +484,7 @@ async def test_without_redis_it_is_certainly_not_published(publishing: Any) -> N
         pytest.raises(BrokerUnavailable),
     ):
         await publishing("a", 1)
-    assert time.monotonic() - started < 1.9
+    assert time.monotonic() - started < allowed(1.9, started)
 
 
 async def test_a_redis_that_was_restarted_is_found_again_at_once(

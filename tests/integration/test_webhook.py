@@ -17,6 +17,7 @@ import pytest
 from realtime.errors import ConfigurationError, GiveUp
 from realtime.handlers.webhook import NotTaken, Webhook, is_public, webhook_of
 from realtime.queued import Queued
+from tests.support.machine import allowed
 from tests.support.receivers import Hooks, answering, hook_server
 from tests.support.tls import Authority
 
@@ -106,7 +107,7 @@ def test_one_that_answers_a_byte_at_a_time_has_no_more_time_than_others(hooks: H
     started = time.monotonic()
     with pytest.raises(NotTaken, match=r"no answer within 0.3 s"):
         webhook(hooks, seconds=0.3)(QUEUED)
-    assert time.monotonic() - started < 2
+    assert time.monotonic() - started < allowed(2, started)
 
 
 def test_one_that_never_answers_has_no_more_time_than_others(hooks: Hooks) -> None:

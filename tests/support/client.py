@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 from collections import deque
 from typing import Any
 
 import websockets
 from websockets.asyncio.client import ClientConnection
+
+from tests.support.machine import within
 
 
 class Client:
@@ -66,7 +67,7 @@ class Client:
 
     async def next(self, seconds: float = 5.0) -> Any:
         """Return the next reply or push."""
-        async with asyncio.timeout(seconds):
+        async with within(seconds):
             while not self._waiting:
                 await self._read_frame()
         return self._waiting.popleft()
@@ -90,9 +91,16 @@ class Client:
             self._unanswered -= 1
             await self._socket.send("{}")
 
-    async def push(self, kind: str, seconds: float = 5.0) -> dict[str, Any]:
-        """Return the next message, which must be a push of this kind (pub, gap, state)."""
+    async def push(
+        self, kind: str, seconds: float = 5.0, *, passing_over: str = ""
+    ) -> dict[str, Any]:
+        """Return the next message, which must be a push of this kind (pub, gap, state).
+
+        Pushes of the kind ``passing_over`` may come before it.
+        """
         message = await self.next(seconds)
+        while passing_over and passing_over in message.get("push", {}):
+            message = await self.next(seconds)
         assert kind in message.get("push", {}), f"expected a push of {kind}, got {message}"
         push: dict[str, Any] = message["push"][kind]
         return push
@@ -103,7 +111,7 @@ class Client:
 
     async def closed(self, seconds: float = 5.0) -> tuple[int, str]:
         """Wait until the server closes, reading on, and return code and reason."""
-        async with asyncio.timeout(seconds):
+        async with within(seconds):
             try:
                 while True:
                     await self._read_frame()

@@ -14,6 +14,8 @@ from collections.abc import Callable
 from typing import cast
 from urllib.parse import urlsplit
 
+from tests.support.machine import within
+
 NO_CLOSE_FRAME = 1006
 HANDSHAKE_SECONDS = 5.0
 TEXT, CLOSE, PING, PONG = 1, 8, 9, 10
@@ -47,7 +49,7 @@ class LeanClient(asyncio.Protocol):
         """
         where = urlsplit(url)
         loop = asyncio.get_running_loop()
-        async with asyncio.timeout(HANDSHAKE_SECONDS):
+        async with within(HANDSHAKE_SECONDS):
             _, client = await loop.create_connection(
                 lambda: cls(where.path, take), where.hostname, where.port
             )

@@ -85,6 +85,7 @@ class Service:
                 cwd=ROOT,
                 env={
                     **os.environ,
+                    "PYTHONUNBUFFERED": "1",  # Daphne's access log is buffered in a file
                     "DJANGO_SETTINGS_MODULE": "tests.settings",
                     "TEST_REDIS_URL": self._redis_url,
                     "REDIS_URL": self._redis_url,
