@@ -46,7 +46,7 @@ class Browser:
     def __init__(self, service: Service, address: str) -> None:
         # The launcher believes a proxy on this machine.
         headers = {"X-Forwarded-For": address, "Origin": service.http}
-        self.http = httpx.Client(base_url=service.http, headers=headers, timeout=10)
+        self.http = httpx.Client(base_url=service.http, headers=headers, timeout=60)
 
     def token(self, path: str) -> str:
         found = re.search('name="csrfmiddlewaretoken" value="([^"]+)"', self.http.get(path).text)
@@ -179,7 +179,7 @@ async def test_when_postgres_goes_away_who_is_connected_stays_and_sessions_may_c
             await attach(service, **page)
         assert refused.value.response.status_code == 403
         with httpx.Client(headers=page["additional_headers"]) as http:
-            answer = await asyncio.to_thread(http.get, service.http, timeout=15)
+            answer = await asyncio.to_thread(http.get, service.http, timeout=60)
         assert answer.status_code == 503
         assert "The database with the users does not answer" in answer.text
         nobody = await attach(service)

@@ -28,7 +28,7 @@ def test_a_run_prints_tables_and_keeps_the_figures() -> None:
         cwd=CHECKOUT,
         capture_output=True,
         text=True,
-        timeout=100,
+        timeout=280,
     )
     assert done.returncode == 0, done.stderr
     assert "| notifier " in done.stdout

@@ -55,7 +55,7 @@ async def test_a_node_that_is_full_says_so_before_accept_and_takes_the_next_when
 def _readyz(service: Service) -> str:
     import httpx
 
-    return httpx.get(service.http + "/readyz", timeout=5).text
+    return httpx.get(service.http + "/readyz", timeout=60).text
 
 
 @pytest.mark.parametrize("server", SERVERS)

@@ -25,6 +25,7 @@ from realtime.openapi import document as openapi_document
 from realtime.wiring import shape
 from tests.conftest import CHROMIUM, SDK
 from tests.support.losing import publish_while_cut
+from tests.support.machine import within
 from tests.support.pages import SERVICE, chromium
 from tests.support.redis_server import RedisServer
 from tests.support.service import ROOT, Service
@@ -124,7 +125,7 @@ def test_the_service_does_what_its_description_says(service: Service, tmp_path: 
         ],
         capture_output=True,
         text=True,
-        timeout=110,
+        timeout=280,
         cwd=tmp_path,  # it leaves notes there
     )
     assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
@@ -206,7 +207,7 @@ async def test_a_running_service_says_nothing_else(
     await asyncio.to_thread(publish_while_cut, own_redis, "chat:described", 2)
     await asyncio.to_thread(service.publish, "chat:described", 1, event="e", tags={"a": "b"})
     wanted = {"joinPush", "leavePush", "pubPush", "gapPush", "statePush", "subscribePush"}
-    async with asyncio.timeout(10):
+    async with within(10):
         while not wanted <= frames.seen:
             frames.check(json.dumps(await ben.next()))
     assert {"connectReply", "presenceReply", "refreshReply", "errorReply"} <= frames.seen

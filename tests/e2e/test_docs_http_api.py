@@ -51,7 +51,7 @@ def test_the_examples_print_what_the_page_shows(
         line = line.replace("curl ", "curl --silent --show-error ")
         line = line.replace("python manage.py", f"{sys.executable} -m django")
         done = subprocess.run(
-            ["bash", "-c", line], env=env, cwd=ROOT, capture_output=True, text=True, timeout=30
+            ["bash", "-c", line], env=env, cwd=ROOT, capture_output=True, text=True, timeout=60
         )
         assert (done.returncode, done.stderr) == (0, ""), command
         assert steady(done.stdout) == steady(shown), command

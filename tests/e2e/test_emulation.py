@@ -14,6 +14,7 @@ import pytest
 from tests.conftest import CHROMIUM, SDK
 from tests.support.event_stream import Parser
 from tests.support.eventually import eventually
+from tests.support.machine import within
 from tests.support.pages import SERVICE, chromium
 from tests.support.redis_server import RedisServer
 from tests.support.service import Service
@@ -45,7 +46,7 @@ class Stream:
 
     async def next(self) -> dict[str, Any]:
         """Return the next line; EOFError at the end."""
-        async with asyncio.timeout(10):
+        async with within(10):
             async for line in self._lines:
                 if not self.is_sse:
                     return json.loads(line)
@@ -70,7 +71,7 @@ async def streaming(service: Service, *, sse: bool = False) -> AsyncIterator[Str
     path = "/connection/sse" if sse else "/connection/http_stream"
     how: Any = {"params": {"cf_connect": first}} if sse else {"content": first}
     async with (
-        httpx.AsyncClient(base_url=service.http, timeout=10) as client,
+        httpx.AsyncClient(base_url=service.http, timeout=60) as client,
         client.stream("GET" if sse else "POST", path, **how) as response,
     ):
         stream = Stream(client, response)
@@ -80,7 +81,7 @@ async def streaming(service: Service, *, sse: bool = False) -> AsyncIterator[Str
 
 
 async def post(service: Service, path: str, content: bytes, **headers: str) -> httpx.Response:
-    async with httpx.AsyncClient(base_url=service.http, timeout=10) as client:
+    async with httpx.AsyncClient(base_url=service.http, timeout=60) as client:
         return await client.post(path, content=content, headers=headers)
 
 
@@ -181,7 +182,7 @@ async def test_a_link_on_another_site_says_nothing_in_a_users_name(service: Serv
         f"{connect} {both}",
     ]
     before = (await asyncio.to_thread(service.publish, "chat:link", "before"))["offset"]
-    async with httpx.AsyncClient(base_url=service.http, timeout=10) as client:
+    async with httpx.AsyncClient(base_url=service.http, timeout=60) as client:
         for frame in frames:
             url = "/connection/sse"
             async with client.stream("GET", url, params={"cf_connect": frame}) as answer:
@@ -192,7 +193,7 @@ async def test_a_link_on_another_site_says_nothing_in_a_users_name(service: Serv
 
 
 async def test_a_channel_may_be_called_like_the_parameter(service: Service) -> None:
-    async with httpx.AsyncClient(base_url=service.http, timeout=10) as client:
+    async with httpx.AsyncClient(base_url=service.http, timeout=60) as client:
         url = "/connection/sse?channel=public:cf_connect"
         async with client.stream("GET", url) as answer:
             assert answer.status_code == 200

@@ -18,6 +18,7 @@ from tests.support.database import manage, migrate
 from tests.support.event_stream import Parser
 from tests.support.eventually import eventually
 from tests.support.losing import publish_while_cut
+from tests.support.machine import within
 from tests.support.pages import SERVICE, chromium
 from tests.support.redis_server import RedisServer
 from tests.support.service import DEPLOYED, Service
@@ -46,7 +47,7 @@ class Stream:
 
     async def next(self, seconds: float = 5) -> tuple[str, Any, str]:
         """Return name, data and id of the next event."""
-        async with asyncio.timeout(seconds):
+        async with within(seconds):
             async for line in self._lines:
                 if event := self.parser.feed(line):
                     return event.name, _read(event.data), event.id
@@ -69,7 +70,7 @@ def _read(text: str) -> Any:
 async def streaming(service: Service, *channels: str, **headers: str) -> AsyncIterator[Stream]:
     query = [("channel", channel) for channel in channels]
     async with (
-        httpx.AsyncClient(timeout=10) as client,
+        httpx.AsyncClient(timeout=60) as client,
         client.stream(
             "GET", f"{service.http}/connection/sse", params=query, headers=headers
         ) as got,
@@ -208,7 +209,7 @@ async def test_a_reader_that_stops_costs_a_bounded_amount_and_is_told(
         await publish(service, "public:s", "x" * 60_000)
     writer.transport.resume_reading()
     heard = b""
-    async with asyncio.timeout(20):
+    async with within(20):
         while b"realtime.gap" not in heard:
             heard = heard[-100:] + await reader.read(2**16)
     writer.close()
@@ -327,7 +328,7 @@ async def raw(service: Service, wanted: Any, *, post: bool = False) -> AsyncIter
     url, text = f"{service.http}/connection/uni_sse", json.dumps(wanted)
     how = {"content": text} if post else {"params": {"cf_connect": text}}
     async with (
-        httpx.AsyncClient(timeout=10) as client,
+        httpx.AsyncClient(timeout=60) as client,
         client.stream("POST" if post else "GET", url, **how) as got,
     ):
         yield Stream(got)
@@ -401,7 +402,7 @@ async def test_the_session_of_a_page_says_who_listens(
     service = await asyncio.to_thread(
         serve, redis_server.url, DEPLOYED, DATABASE_URL=url, HTTPS="0"
     )
-    async with httpx.AsyncClient(base_url=service.http, timeout=10) as client:
+    async with httpx.AsyncClient(base_url=service.http, timeout=60) as client:
         page = (await client.get("/login/")).text
         [csrf] = re.findall(r'name="csrfmiddlewaretoken" value="(\w+)"', page)
         fields = {"username": "ada", "password": "a password", "csrfmiddlewaretoken": csrf}

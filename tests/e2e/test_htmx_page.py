@@ -144,7 +144,7 @@ def client() -> Iterator[Callable[[Service], httpx.Client]]:
     opened: list[httpx.Client] = []
 
     def browse(service: Service) -> httpx.Client:
-        opened.append(httpx.Client(base_url=service.http, timeout=10))
+        opened.append(httpx.Client(base_url=service.http, timeout=60))
         page = opened[-1].get("/htmx/").text
         [opened[-1].headers["X-CSRFToken"]] = re.findall(r'"X-CSRFToken": "(\w+)"', page)
         return opened[-1]

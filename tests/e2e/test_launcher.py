@@ -184,7 +184,7 @@ def launched(launch) -> Launched:
 
 
 def get(url: str) -> int:
-    return httpx.get(url, timeout=10).status_code
+    return httpx.get(url, timeout=60).status_code
 
 
 def refuses(url: str) -> bool:
@@ -376,7 +376,7 @@ def demo_passwords(service: Launched) -> dict[str, str]:
 
 
 def log_in(url: str, name: str, password: str) -> int:
-    with httpx.Client(base_url=url, headers={"Origin": url}, timeout=10) as browser:
+    with httpx.Client(base_url=url, headers={"Origin": url}, timeout=60) as browser:
         form = browser.get("/login/").text
         token = re.search('name="csrfmiddlewaretoken" value="([^"]+)"', form)[1]
         fields = {"csrfmiddlewaretoken": token, "username": name, "password": password}

@@ -101,7 +101,7 @@ async def test_a_node_needs_no_more_than_its_user_may(
 def post_as_shop(service: Service, method: str, body: Any) -> httpx.Response:
     """Publish with a key that has a rate, which the nodes count together."""
     headers = {"X-API-Key": secret_of("shop")}
-    return httpx.post(f"{service.http}/api/{method}", json=body, headers=headers, timeout=5)
+    return httpx.post(f"{service.http}/api/{method}", json=body, headers=headers, timeout=60)
 
 
 async def pushes(client: Client) -> list[Any]:

@@ -47,7 +47,7 @@ class One(
     async def listen(self, channel: str, **options: Any) -> Any:
         sub = self.client.new_subscription(channel, events=self, **options)
         await sub.subscribe()
-        await sub.ready(timeout=10)
+        await sub.ready(timeout=60)
         return sub
 
     async def on_connected(self, context: Any) -> None:
@@ -144,7 +144,7 @@ async def test_it_may_subscribe_to_thousands_of_channels(
     service = await asyncio.to_thread(
         serve, redis_server.url, app=ENDPOINT, TEST_CHANNELS_PER_CONNECTION="3000"
     )
-    one = opened(service, timeout=20)
+    one = opened(service, timeout=60)
     channels = [f"public:python-many-{n}" for n in range(3000)]
     subs = [one.client.new_subscription(channel, events=one) for channel in channels]
     for sub in subs:
@@ -172,11 +172,11 @@ async def test_it_goes_in_and_out_again_and_again(
     for _ in range(50):
         await loop.unsubscribe()
         await loop.subscribe()
-        await loop.ready(timeout=10)
+        await loop.ready(timeout=60)
     for _ in range(50):
         await one.client.disconnect()
         await one.client.connect()
-        await loop.ready(timeout=10)
+        await loop.ready(timeout=60)
     await asyncio.to_thread(service.publish, "public:python-loop", "end")
     assert (await one.until("publication")).data == "end"
     assert len(one.of("publication")) == 1

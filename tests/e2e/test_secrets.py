@@ -83,7 +83,7 @@ class Said:
         self.texts: list[str] = []
 
     async def ask(self, method: str, path: str, status: int | None = None, **kwargs: Any) -> None:
-        async with httpx.AsyncClient(base_url=self._service.http, timeout=10) as client:
+        async with httpx.AsyncClient(base_url=self._service.http, timeout=60) as client:
             response = await client.request(method, path, **kwargs)
         self.texts.append(response.text + str(response.headers.get("location", "")))
         assert status in (None, response.status_code), (path, response.status_code, response.text)
@@ -291,7 +291,7 @@ def test_a_wrong_setting_is_named_and_not_shown(
         ran = subprocess.run(
             [sys.executable, *command],
             cwd=ROOT, env={"PATH": os.environ["PATH"], "PORT": "0", **environ, **wrong},
-            capture_output=True, text=True, timeout=30,
+            capture_output=True, text=True, timeout=60,
         )  # fmt: skip
         said = ran.stdout + ran.stderr
         assert ran.returncode != 0, said

@@ -17,6 +17,7 @@ import websockets
 
 from realtime.users import LOOK_SECONDS
 from tests.support.client import Client
+from tests.support.machine import within
 from tests.support.redis_server import RedisServer
 from tests.support.service import ROOT, SERVERS, Service
 from tests.support.tokens import token
@@ -194,7 +195,7 @@ async def test_what_ends_a_login_closes_its_connections_within_two_seconds(
     nobody = await attach(site.service)
     closed = asyncio.create_task(page.closed(30))
     await asyncio.to_thread(site.end, ENDS[end])
-    async with asyncio.timeout(2):  # from the end of the process, which is later than the commit
+    async with within(2):  # from the end of the process, which is later than the commit
         assert await closed == (3503, "force disconnect")
     await nobody.subscribe("public:news")
 

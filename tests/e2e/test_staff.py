@@ -222,7 +222,7 @@ def test_a_forged_session_makes_nobody_read_for_ever(
     site: Site, head: bytes, body: bytes, reason: str
 ) -> None:
     """Django reads any body to its end before a view is asked, as slowly as it comes."""
-    with socket.create_connection(("127.0.0.1", site.service.port), timeout=15) as peer:
+    with socket.create_connection(("127.0.0.1", site.service.port), timeout=60) as peer:
         peer.sendall(b"POST /api/publish HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n")
         peer.sendall(b"Cookie: sessionid=forged\r\n" + head + b"\r\n\r\n" + body)
         answer = b""

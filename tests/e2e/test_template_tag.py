@@ -67,7 +67,7 @@ class Look:
             self.complaints.append(message.text)
 
     async def shows(self, text: str) -> None:
-        await self.page.get_by_text(text, exact=True).first.wait_for(timeout=15_000)
+        await self.page.get_by_text(text, exact=True).first.wait_for(timeout=60_000)
 
     async def lines(self) -> list[str]:
         return await self.page.locator("p").all_inner_texts()

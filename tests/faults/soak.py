@@ -86,7 +86,7 @@ async def visited(scene: Scene, chance: random.Random) -> None:
 async def sample(node: Service, begin: float) -> Sample:
     """Count what the node holds at present."""
     async with httpx.AsyncClient() as http:
-        counts = (await http.get(f"{node.http}/count", timeout=10)).json()
+        counts = (await http.get(f"{node.http}/count", timeout=60)).json()
     files = await asyncio.to_thread(lambda: len(list(Path(f"/proc/{node.pid}/fd").iterdir())))
     minutes = round((time.monotonic() - begin) / 60, 1)
     return Sample(minutes, round(node.resident_bytes / 2**20, 1), files, **counts)

@@ -19,7 +19,7 @@ from tests.support.redis_server import RedisServer
 from tests.support.scene import FULL, Account, Scene, Serve, scene_of
 from tests.support.service import free_port
 
-pytestmark = [pytest.mark.faults, pytest.mark.timeout(900 if FULL else 120)]
+pytestmark = [pytest.mark.faults, pytest.mark.timeout(900 if FULL else 300)]
 
 AOF = ("--appendonly", "yes", "--appendfsync", "always", "--auto-aof-rewrite-percentage", "0")
 REPLICATION = ("--repl-diskless-sync-delay", "0")

@@ -44,7 +44,7 @@ from tests.support.scene import FULL, Account, Break, Scene, Serve
 from tests.support.service import free_port
 from tests.support.tutorial import Tally, broken
 
-pytestmark = [pytest.mark.faults, pytest.mark.timeout(900 if FULL else 120)]
+pytestmark = [pytest.mark.faults, pytest.mark.timeout(900 if FULL else 300)]
 
 RUNS = 5 if FULL else 1
 Fail = Callable[[Pair], Awaitable[None]]

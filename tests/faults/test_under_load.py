@@ -21,7 +21,7 @@ from tests.support.scene import (
     told_nothing,
 )
 
-pytestmark = [pytest.mark.faults, pytest.mark.timeout(900 if FULL else 120)]
+pytestmark = [pytest.mark.faults, pytest.mark.timeout(900 if FULL else 300)]
 
 BACKLOG_SECONDS = 3.0
 BACKLOG_BYTES = 16_000 if FULL else 4_000

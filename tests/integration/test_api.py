@@ -29,7 +29,7 @@ def heard(redis_server: RedisServer, prefix: str) -> Any:
     """Return a function that gives what was published on the test's channels since."""
     listener = redis_server.client().pubsub(ignore_subscribe_messages=False)
     listener.psubscribe(f"{prefix}:*")
-    assert listener.get_message(timeout=5)["type"] == "psubscribe"
+    assert listener.get_message(timeout=60)["type"] == "psubscribe"
 
     def messages() -> list[tuple[str, Any]]:
         got = []

@@ -110,7 +110,7 @@ async def test_redis_is_full(rim: Rim, own_redis: RedisServer, method: str) -> N
     """The first write of the script stands before PUBLISH: what Redis refuses, nobody hears."""
     heard = own_redis.client().pubsub()
     heard.psubscribe("own:*")
-    assert heard.get_message(timeout=5)
+    assert heard.get_message(timeout=60)
     assert (await in_time(rim, method)).status == 200
     while heard.get_message(timeout=0.1):
         pass

@@ -511,7 +511,7 @@ def service(request: pytest.FixtureRequest) -> Iterator[Service]:
 
 def raw(service: Service, request: bytes, *parts: bytes) -> bytes:
     """Send bytes on a socket and return all that comes back until the server closes."""
-    with socket.create_connection(("127.0.0.1", service.port), timeout=15) as peer:
+    with socket.create_connection(("127.0.0.1", service.port), timeout=60) as peer:
         try:
             peer.sendall(request)
             for part in parts:

@@ -58,11 +58,11 @@ def test_publish_prints_its_receipt_as_one_line(wired: str) -> None:
 def test_publish_takes_event_tags_and_key(wired: str, redis_server: RedisServer) -> None:
     heard = redis_server.client().pubsub()
     heard.psubscribe(f"{wired}:*")
-    heard.get_message(timeout=5)
+    heard.get_message(timeout=60)
     options = ["--event", "e", "--tag", "a=b=c", "--tag", "d=", "--idempotency-key", "k"]
     first = published("a", "[1]", *options)
     assert published("a", "[1]", *options) == first | {"repeated": True}
-    envelope = heard.get_message(timeout=5)["data"].split(b" ", 3)[3]
+    envelope = heard.get_message(timeout=60)["data"].split(b" ", 3)[3]
     assert json.loads(envelope) == {"data": [1], "tags": {"a": "b=c", "d": "", "event": "e"}}
     heard.close()
 

@@ -14,6 +14,7 @@ from notifier.counting import Config
 from notifier.http import HEAD_BYTES, HEADERS_LIMIT, PIPELINE_LIMIT, HttpProtocol, Waiting
 from notifier.websocket import WebSocketProtocol
 from tests.support.eventually import eventually
+from tests.support.machine import within
 
 GET = b"GET /a HTTP/1.1\r\nHost: h\r\n"
 POST = b"POST /a HTTP/1.1\r\nHost: h\r\nContent-Length: 10\r\n\r\n"
@@ -100,7 +101,7 @@ class Peer:
 
     async def rest(self, seconds: float = 5.0) -> bytes:
         """Everything until the other end closes."""
-        async with asyncio.timeout(seconds):
+        async with within(seconds):
             try:
                 return await self._reader.read()
             except ConnectionError:
@@ -109,7 +110,7 @@ class Peer:
                 self._writer.close()
 
     async def head(self) -> bytes:
-        async with asyncio.timeout(5):
+        async with within(5):
             return await self._reader.readuntil(b"ok\r\n0\r\n\r\n")
 
     def close(self) -> None:

@@ -64,7 +64,7 @@ def heard(own_redis: RedisServer) -> Any:
     """Gives how often each data was published so far."""
     listener = own_redis.client().pubsub()
     listener.psubscribe("t:*")
-    assert listener.get_message(timeout=5)["type"] == "psubscribe"
+    assert listener.get_message(timeout=60)["type"] == "psubscribe"
     count: Counter[str] = Counter()
 
     def so_far() -> Counter[str]:

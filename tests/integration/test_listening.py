@@ -26,6 +26,7 @@ from realtime.listening import (
     websocket_url,
 )
 from realtime.tracker import Missed
+from tests.support.machine import within
 
 EPOCH = "e" * 16
 Script = Callable[["Peer"], Awaitable[None]]
@@ -82,7 +83,7 @@ async def listening(*scripts: Script, **options: Any) -> AsyncIterator[asyncio.Q
 
 
 async def the_next(events: asyncio.Queue[Event], kind: type[Event]) -> Any:
-    async with asyncio.timeout(5):
+    async with within(5):
         event = await events.get()
     assert type(event) is kind, event
     return event
@@ -108,7 +109,7 @@ async def test_it_answers_a_ping_at_once() -> None:
         answered.set()
         await peer.socket.wait_closed()
 
-    async with listening(script), asyncio.timeout(5):
+    async with listening(script), within(5):
         await answered.wait()
 
 

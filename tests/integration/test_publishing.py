@@ -52,7 +52,7 @@ def heard(redis_server: RedisServer, wired: str) -> Iterator[Heard]:
     """Gives the data of all that was published so far under this test's prefix."""
     listener = redis_server.client().pubsub()
     listener.psubscribe(f"{wired}:*")
-    assert listener.get_message(timeout=5)["type"] == "psubscribe"
+    assert listener.get_message(timeout=60)["type"] == "psubscribe"
 
     def messages() -> list[Any]:
         got = []

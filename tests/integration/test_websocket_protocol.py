@@ -14,6 +14,7 @@ from uvicorn.server import ServerState
 from notifier.websocket import SLICE_BYTES, WebSocketProtocol
 from tests.support.client import Client
 from tests.support.eventually import eventually
+from tests.support.machine import within
 from tests.support.redis_server import RedisServer
 from tests.support.service import Service, needs_proc
 
@@ -126,7 +127,7 @@ async def test_a_connection_that_the_server_closes_still_hears_the_clients_goodb
     for _ in range(20):  # turns of the loop in which the server reads it, apart from what follows
         await asyncio.sleep(0)
     writer.write(frame(8, (3500).to_bytes(2)))
-    async with asyncio.timeout(2):
+    async with within(2):
         assert await reader.read() == b""
     writer.close()
     await writer.wait_closed()

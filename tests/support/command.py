@@ -52,14 +52,14 @@ class Command:
         for thread in self._threads:
             thread.start()
 
-    def line(self, seconds: float = 10) -> str | None:
+    def line(self, seconds: float = 60) -> str | None:
         """Return the next line of stdout, None at its end."""
         return self._lines.get(timeout=seconds)
 
     def facts(self) -> Any:
         return json.loads(self.line() or "null")
 
-    def said(self, start: str, seconds: float = 10) -> str:
+    def said(self, start: str, seconds: float = 60) -> str:
         """Return the next line of stderr that begins so; others before it are passed over."""
         while (line := self._errors.get(timeout=seconds)) is not None:
             if line.startswith(start):
@@ -68,16 +68,16 @@ class Command:
 
     def interrupt(self) -> int:
         self.process.send_signal(signal.SIGINT)
-        return self.process.wait(timeout=10)
+        return self.process.wait(timeout=60)
 
     def ended(self) -> int:
-        return self.process.wait(timeout=20)
+        return self.process.wait(timeout=60)
 
     def stop(self) -> None:
         self.process.kill()
-        self.process.wait(timeout=10)
+        self.process.wait(timeout=60)
         for thread in self._threads:
-            thread.join(timeout=5)
+            thread.join(timeout=60)
         self._out.close()
         assert self.process.stderr is not None
         self.process.stderr.close()

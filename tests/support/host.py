@@ -70,7 +70,7 @@ class Host:
 
     def _done(self, command: list[str]) -> subprocess.CompletedProcess[str]:
         done = subprocess.run(
-            command, cwd=self.folder, env=self.env, capture_output=True, text=True, timeout=60
+            command, cwd=self.folder, env=self.env, capture_output=True, text=True, timeout=200
         )
         assert done.returncode == 0, done.stdout + done.stderr
         return done
@@ -95,7 +95,7 @@ class Host:
             assert "Traceback" not in log.read_text()
         finally:
             process.terminate()
-            process.wait(timeout=30)
+            process.wait(timeout=60)
 
 
 def _answers(url: str) -> bool:

@@ -22,7 +22,7 @@ class Heard:
 
     def __enter__(self) -> Heard:
         self._pubsub.psubscribe(self._pattern)
-        self._pubsub.get_message(timeout=5)
+        self._pubsub.get_message(timeout=60)
         return self
 
     def __exit__(

@@ -31,6 +31,10 @@ async def chromium(path: str) -> AsyncIterator[Browser]:
             await browser.close()
 
 
+PATIENCE = 6
+"""Times what a page takes on a quiet machine: Chromium's waits know nothing of a busy one."""
+
+
 class Visitor:
     """Somebody with a browser of their own: no cookies or storage shared with others."""
 
@@ -62,7 +66,7 @@ class Visitor:
         locator = self.page.locator(selector)
         if text is not None:
             locator = locator.filter(has_text=text)
-        await locator.first.wait_for(state="visible", timeout=seconds * 1000)
+        await locator.first.wait_for(state="visible", timeout=PATIENCE * seconds * 1000)
 
     async def text_of(self, selector: str) -> str:
         return (await self.page.locator(selector).first.inner_text()).replace("\u00a0", " ")

@@ -93,7 +93,7 @@ def request(verb: str, path: str, *headers: str, body: bytes = b"") -> bytes:
 class Raw:
     """A socket to a server. Where the server hangs up, sending is no error and reading ends."""
 
-    def __init__(self, port: int, *, seconds: float = 5.0) -> None:
+    def __init__(self, port: int, *, seconds: float = 30.0) -> None:
         self.socket = socket.create_connection(("127.0.0.1", port), timeout=seconds)
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._unread = b""
@@ -174,7 +174,7 @@ def status_of(answer: bytes) -> int:
     return int(found[1]) if found else 0
 
 
-def asked(port: int, *parts: bytes, seconds: float = 5.0) -> bytes:
+def asked(port: int, *parts: bytes, seconds: float = 30.0) -> bytes:
     """Send bytes on a socket of their own; return all that comes until the server hangs up."""
     with Raw(port, seconds=seconds) as peer:
         return peer.send(*parts).rest()

@@ -95,6 +95,6 @@ class RedisServer:
 
     def _wait(self) -> None:
         if self._process is not None:
-            self._process.wait(timeout=10)
+            self._process.wait(timeout=60)
             self._process = None
             self.socket.unlink(missing_ok=True)

@@ -47,7 +47,7 @@ class ReplyProxy:
         for peer in self._sockets:
             _end(peer)
         for thread in self._threads:
-            thread.join(timeout=5)
+            thread.join(timeout=60)
         for peer in self._sockets:
             peer.close()
 

@@ -145,7 +145,7 @@ class Service:
         return result
 
     def post(self, method: str, body: Any) -> httpx.Response:
-        return httpx.post(f"{self.http}/api/{method}", json=body, headers=KEY, timeout=5)
+        return httpx.post(f"{self.http}/api/{method}", json=body, headers=KEY, timeout=60)
 
     @property
     def log(self) -> str:
@@ -216,5 +216,5 @@ class Service:
     def _end(self, number: signal.Signals) -> None:
         if self._process is not None:
             self._process.send_signal(number)
-            self._process.wait(timeout=30)
+            self._process.wait(timeout=60)
             self._process = None

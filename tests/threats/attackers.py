@@ -17,6 +17,7 @@ import sys
 from collections import Counter
 from collections.abc import Awaitable, Callable
 
+from tests.support.machine import within
 from tests.support.raw import CLOSE, PING, TEXT, frame, handshake
 
 Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
@@ -164,7 +165,7 @@ ACTORS: dict[str, Actor] = {
 async def _again_and_again(actor: Actor, port: int, address: str, done: Counter[str]) -> None:
     while True:
         try:
-            async with asyncio.timeout(20):
+            async with within(20):
                 streams = await asyncio.open_connection("127.0.0.1", port, local_addr=(address, 0))
         except (OSError, TimeoutError):
             done["refused"] += 1

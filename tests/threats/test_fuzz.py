@@ -38,7 +38,7 @@ Fuzz = Callable[[Service, int, int], "Counter[str]"]
 def bodies(service: Service, number: int, count: int) -> Counter[str]:
     """Post bodies on one connection, as Hypothesis makes them."""
     outcomes: Counter[str] = Counter()
-    link = http.client.HTTPConnection("127.0.0.1", service.port, timeout=5)
+    link = http.client.HTTPConnection("127.0.0.1", service.port, timeout=60)
     given_headers = {**KEY, "Content-Type": "application/json"}
 
     def post(method: str, body: bytes) -> None:

@@ -79,7 +79,7 @@ async def _use_them(service: Service, attach: Attach) -> list[str]:
     token = jwt.encode(
         {"sub": "1", "exp": time.time() + 60}, SECRETS["NOTIFIER_TOKEN_SECRET"], "HS256"
     )
-    async with httpx.AsyncClient(base_url=service.http, timeout=10) as http:
+    async with httpx.AsyncClient(base_url=service.http, timeout=60) as http:
         for key in (SECRETS["NOTIFIER_API_KEY"], OTHER_KEY, OTHER_KEY, OTHER_KEY + "x"):
             for channel in ("public:news", "closed", "a\r\nb"):
                 given = {"X-API-Key": key, "Authorization": f"Bearer {token}"}
