@@ -24,9 +24,9 @@ for name in list(os.environ):
 os.environ.pop("DATABASE_URL", None)  # likewise: nobody's own database
 
 
-SDK = Path(__file__).parent / "e2e" / "sdk" / "node_modules" / ".ready"  # the Makefile's stamp
+SDK = Path(__file__).parent / "e2e" / "sdk" / "node_modules"
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
-HAS_SDK = bool(shutil.which("node")) and SDK.is_file()
+HAS_SDK = bool(shutil.which("node")) and (SDK / ".ready").is_file()  # the Makefile's stamp
 HAS_POSTGRES = PostgresServer.is_installed()
 HAS_FAKETIME = sys.platform == "linux" and bool(shutil.which("faketime"))
 MISSING = {
