@@ -94,7 +94,9 @@ def test_every_secret_that_may_stand_in_a_file_is_told():
 
 
 def test_the_help_of_the_launcher_names_only_variables_that_are_told():
-    named = set(re.findall(r"[A-Z][A-Z_]+(?=, |  )", _HELP.partition("\n")[2]))
+    named = set(
+        re.findall(r"[A-Z][A-Z_]+(?=, |  )", _HELP.partition("\n")[2].partition("\nsignals:")[0])
+    )
     assert named > {"HOST", "PORT", "REDIS_URL"}
     assert named <= variables() | READ_ELSEWHERE
 
