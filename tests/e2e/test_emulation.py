@@ -15,7 +15,7 @@ from tests.conftest import CHROMIUM, SDK
 from tests.support.event_stream import Parser
 from tests.support.eventually import eventually
 from tests.support.machine import within
-from tests.support.pages import SERVICE, chromium
+from tests.support.pages import SERVICE, becomes_true, chromium
 from tests.support.redis_server import RedisServer
 from tests.support.service import Service
 
@@ -332,5 +332,5 @@ async def test_a_browser_falls_back(
         )
         assert connected == transport
         await asyncio.to_thread(service.publish, "public:fallback", {"n": 1})
-        await page.wait_for_function("heard.length === 1")
+        await becomes_true(page, "heard.length === 1")
         assert await page.evaluate("heard") == [{"n": 1}]

@@ -19,7 +19,7 @@ from tests.support.event_stream import Parser
 from tests.support.eventually import eventually
 from tests.support.losing import publish_while_cut
 from tests.support.machine import within
-from tests.support.pages import SERVICE, chromium
+from tests.support.pages import SERVICE, becomes_true, chromium
 from tests.support.redis_server import RedisServer
 from tests.support.service import DEPLOYED, Service
 from tests.support.tokens import token
@@ -231,7 +231,7 @@ async def test_a_browsers_own_event_source(redis_server: RedisServer, serve: Ser
             }"""
         )
         await publish(service, "public:es", {"n": 1}, event="order.shipped")
-        await page.wait_for_function("heard.length === 1")
+        await becomes_true(page, "heard.length === 1")
         await asyncio.to_thread(service.stop)
         await asyncio.to_thread(service.start)
 
@@ -239,7 +239,7 @@ async def test_a_browsers_own_event_source(redis_server: RedisServer, serve: Ser
             return (await publish(service, "public:es", "again"))["nodes"] == 1
 
         await eventually(is_back, seconds=20)
-        await page.wait_for_function("heard.some(([name, data]) => data === 'again')")
+        await becomes_true(page, "heard.some(([name, data]) => data === 'again')")
         heard = await page.evaluate("heard")
     assert heard[0][:2] == ["order.shipped", '{"n":1}']
     gaps = [json.loads(data) for name, data, _ in heard if name == "realtime.gap"]

@@ -20,7 +20,7 @@ from tests.conftest import CHROMIUM
 from tests.support.celery_worker import CeleryWorker
 from tests.support.host import Host, files_of
 from tests.support.overheard_channel import Heard
-from tests.support.pages import chromium
+from tests.support.pages import becomes_true, chromium
 from tests.support.redis_server import RedisServer
 from tests.support.service import ROOT, Service
 
@@ -189,7 +189,7 @@ async def windows(url: str, until: str) -> AsyncIterator[list[Page]]:
                 f"document.addEventListener('{until}', () => {{ window.isLive = true; }})"
             )
             await page.goto(url)
-            await page.wait_for_function("window.isLive")
+            await becomes_true(page, "window.isLive")
         yield opened
 
 

@@ -12,7 +12,7 @@ import pytest
 from tests.conftest import CHROMIUM
 from tests.support.eventually import eventually
 from tests.support.losing import publish_while_cut
-from tests.support.pages import SERVICE, Visitor, chromium
+from tests.support.pages import SERVICE, Visitor, becomes_true, chromium
 from tests.support.redis_server import RedisServer
 from tests.support.service import SERVERS, Service
 
@@ -69,8 +69,8 @@ async def test_the_form_posts_and_shows_the_same_as_curl(service: Service, visit
     answer, _ = await process.communicate()
     assert json.loads(answer)["result"]["nodes"] == 1
     await eventually(lambda: two.count("#notifications .notification"))
-    await two.page.wait_for_function(
-        "document.querySelectorAll('#notifications .notification').length === 2"
+    await becomes_true(
+        two.page, "document.querySelectorAll('#notifications .notification').length === 2"
     )
 
 
@@ -201,7 +201,7 @@ async def test_data_is_shown_and_never_becomes_markup(
     for data in ({"title": text, "text": text}, text, {text: [text]}):
         await asyncio.to_thread(service.publish, "public:news", data)
     await asyncio.to_thread(service.publish, "chat:xss", {"name": text, "text": text, "id": text})
-    await visitor.page.wait_for_function("document.querySelectorAll('.notification').length === 3")
+    await becomes_true(visitor.page, "document.querySelectorAll('.notification').length === 3")
     await chatter.sees(".message")
     for page in (visitor.page, chatter.page):
         found = "main img, main svg, main script, main b, .toasts img, .toasts svg, .toasts b"
@@ -266,8 +266,8 @@ async def test_on_a_desk_toasts_cover_neither_the_newest_nor_the_form(
         data = {"title": f"Number {n}", "text": "It left the warehouse and arrives on Friday."}
         await asyncio.to_thread(service.publish, "public:news", data)
     await visitor.sees(".toast-more")
-    await visitor.page.wait_for_function(
-        "document.querySelectorAll('#notifications .notification').length === 4"
+    await becomes_true(
+        visitor.page, "document.querySelectorAll('#notifications .notification').length === 4"
     )
     toasts = await visitor.page.locator(".toasts").bounding_box()
     for selector in (".notification >> nth=0", ".notification >> nth=1", "#post-submit"):

@@ -8,6 +8,7 @@ from typing import Any
 
 from playwright.async_api import Browser, ConsoleMessage, Page, async_playwright
 
+from tests.support.eventually import eventually
 from tests.support.service import Service
 
 SERVICE = {
@@ -33,6 +34,15 @@ async def chromium(path: str) -> AsyncIterator[Browser]:
 
 PATIENCE = 6
 """Times what a page takes on a quiet machine: Chromium's waits know nothing of a busy one."""
+
+
+async def becomes_true(page: Page, expression: str, *, seconds: float = 10) -> None:
+    """Wait until a JavaScript expression is true in the page.
+
+    Playwright's `wait_for_function` looks again from inside the page, where our policy forbids to
+    evaluate a string: it only ever saw what was true at its first look.
+    """
+    await eventually(lambda: page.evaluate(expression), PATIENCE * seconds)
 
 
 class Visitor:
