@@ -162,11 +162,12 @@ def test_without_redis_it_says_what_to_set() -> None:
 
 def test_the_operator_sees_what_waits(wired: str) -> None:
     ours = queued(5, "refuse", fallback_options={"to": "ada@example.com"}, tags={"a": "b"})
-    assert stats() == {
+    found = stats()
+    assert found.pop("oldest_seconds") >= 0.0
+    assert found == {
         **dict.fromkeys(("in_hand", "later", "dead", "hands", "handled"), 0),
         **dict.fromkeys(("retried", "taken_over", "given_up"), 0),
         "waiting": 1,
-        "oldest_seconds": stats()["oldest_seconds"],
     }
     [entry] = listed("--where", "waiting")
     assert entry == {
