@@ -24,7 +24,9 @@ from realtime.errors import ConfigurationError
 from realtime.handlers import configured
 from realtime.jwks import keys_of_set
 from realtime.keys import keys_of
+from realtime.names import is_personal_prefix
 from realtime.namespaces import Namespaces
+from realtime.tokens import EXPIRY, REQUIRED
 
 # Django's own threshold (security.W009): shorter keys can be guessed from a signed value.
 SECRET_KEY_CHARACTERS = 50
@@ -117,6 +119,8 @@ class Environment:
     token_public_key: str = ""  # PEM
     token_jwks: str = ""  # JSON, or @path: the app reads that again when it changes
     token_audience: str = ""
+    token_expiry: str = REQUIRED
+    personal_channel: str = "user:#"
     demo_key: bool = False  # the pages carry the API key; only in DEBUG
     url: str = ""  # where the running service is, for `manage.py listen`
     redis_prefix: str = "rt"  # services that share a Redis must differ in it
@@ -160,6 +164,8 @@ def read_environment(environ: Mapping[str, str]) -> Environment:
         token_public_key=_token_public_key(environ),
         token_jwks=_token_jwks(environ),
         token_audience=environ.get("NOTIFIER_TOKEN_AUDIENCE", "").strip(),
+        token_expiry=_token_expiry(environ),
+        personal_channel=_personal_channel(environ, _namespaces(environ)),
         demo_key=_demo_key(environ, debug=debug),
         url=environ.get("NOTIFIER_URL", "").strip(),
         redis_prefix=environ.get("NOTIFIER_REDIS_PREFIX", "").strip() or "rt",
@@ -340,6 +346,33 @@ def _token_jwks(environ: Mapping[str, str]) -> str:
             keys_of_set(content)
     except ConfigurationError as error:
         raise BadEnvironment("NOTIFIER_TOKEN_JWKS", f"is wrong: {error.problem}.") from error
+    return text
+
+
+def _token_expiry(environ: Mapping[str, str]) -> str:
+    text = environ.get("NOTIFIER_TOKEN_EXPIRY", "").strip() or REQUIRED
+    if text not in EXPIRY:
+        raise BadEnvironment(
+            "NOTIFIER_TOKEN_EXPIRY",
+            "must be required (tokens without exp are refused) or optional (they hold for ever).",
+        )
+    return text
+
+
+def _personal_channel(
+    environ: Mapping[str, str], namespaces: Mapping[str, Mapping[str, object]]
+) -> str:
+    text = environ.get("NOTIFIER_PERSONAL_CHANNEL", "user:#").strip()
+    if text and not is_personal_prefix(text):
+        raise BadEnvironment(
+            "NOTIFIER_PERSONAL_CHANNEL",
+            "must be the start of a channel that ends in #: user:# for user:#42, # for #42; or "
+            "empty for none.",
+        )
+    try:
+        Namespaces(namespaces, personal=text or None)
+    except ConfigurationError as error:
+        raise BadEnvironment("NOTIFIER_PERSONAL_CHANNEL", f"{error.problem}.") from error
     return text
 
 

@@ -109,6 +109,10 @@ environment:
   NOTIFIER_TOKEN_JWKS  several public keys, as a JWKS; or @path of a file, which may change
   NOTIFIER_TOKEN_AUDIENCE
                        what must be among a token's `aud`, if anything
+  NOTIFIER_TOKEN_EXPIRY
+                       required, or optional: tokens without `exp` hold for ever
+  NOTIFIER_PERSONAL_CHANNEL
+                       what stands before a user's id in their own channel (user:#)
   NOTIFIER_NAMESPACES  options of the channels: a JSON object, or @path of a file that holds one
   NOTIFIER_FALLBACKS   who gets what nobody hears: a JSON object, or @path of one
   NOTIFIER_CLOUDEVENTS on which channels CloudEvents are published: a JSON array, or @path of one

@@ -24,6 +24,7 @@ def check_settings(**kwargs: Any) -> list[checks.CheckMessage]:
     try:
         given = Settings.from_django()
         Keyring(given.api_keys, and_one=given.api_key)  # and the file that they may be in
+        Namespaces(given.namespaces, personal=given.personal_channel or None)
     except ConfigurationError as error:
         messages.append(checks.Error(str(error), id="realtime.E001"))
     else:

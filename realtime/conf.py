@@ -26,11 +26,11 @@ from realtime.jwks import keys_of_set
 from realtime.jwks_file import JwksFile
 from realtime.keyring import path_of
 from realtime.keys import keys_of
-from realtime.names import CHANNEL_LIMIT, is_namespace
+from realtime.names import CHANNEL_LIMIT, is_personal_prefix
 from realtime.namespaces import Namespaces
 from realtime.protocols.centrifugo import FRAME_BYTES
 from realtime.publication import DATA_LIMIT, DEPTH_LIMIT, TAGS_LIMIT
-from realtime.tokens import key_of
+from realtime.tokens import EXPIRY, REQUIRED, key_of
 
 PREFIX = "REALTIME_"
 
@@ -64,6 +64,8 @@ class Settings:
     """Public keys as a JWKS: JSON text, a mapping, or ``@path`` of a file, read when it changes."""
     token_audience: str = ""
     """What must be among a token's ``aud``; empty: anything."""
+    token_expiry: str = REQUIRED
+    """``required`` refuses tokens without ``exp``, ``optional`` lets them hold for ever."""
     token_grace_seconds: int = 25
     """What a client has to show another token when one has expired. Centrifugo 25."""
     authorizer: str = ""
@@ -72,8 +74,8 @@ class Settings:
     """Dotted path of your function ``(identity, method, data) -> JSON value``, sync or async."""
     user_info: str = ""
     """Dotted path of your function ``(user) -> JSON value``: what others are shown of a user."""
-    personal_namespace: str = "user"
-    """Of the channel that each user listens to by itself, ``user:#42``; empty: none does."""
+    personal_channel: str = "user:#"
+    """What stands before a user's id in the channel that they listen to by themselves; or empty."""
     url: str = ""
     """Where the service runs, for `manage.py listen`, such as ``https://notify.example.com``."""
     public_url: str = ""
@@ -266,11 +268,16 @@ _TEXTS: dict[str, tuple[Callable[[str], Any], str]] = {
         "must be a public key as PEM, of RSA (2048 bits or more) or of the curve P-256",
     ),
     "token_audience": (lambda text: True, ""),
+    "token_expiry": (EXPIRY.__contains__, f"must be {' or '.join(EXPIRY)}"),
     "authorizer": (_is_importable, "must be the dotted path of a function that can be imported"),
     "rpc": (_is_importable, "must be the dotted path of a function that can be imported"),
     "user_info": (_is_importable, "must be the dotted path of a function that can be imported"),
     "public_url": (_is_http_url, "must be an address such as https://notify.example.com"),
-    "personal_namespace": (is_namespace, "must be a name out of a-z 0-9 _ -"),
+    "personal_channel": (
+        lambda text: not text or is_personal_prefix(text),
+        'must be the start of a channel that ends in #, such as "user:#" for user:#42, "#" for '
+        "#42, or empty for none",
+    ),
     "url": (_is_http_url, "must be an address such as https://notify.example.com"),
 }
 

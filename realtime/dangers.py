@@ -19,6 +19,7 @@ from django.core import checks
 from realtime.conf import Settings
 from realtime.errors import ConfigurationError
 from realtime.namespaces import Namespaces
+from realtime.tokens import OPTIONAL
 
 GUESS_BITS = 96
 """Chance has 128 bits in 32 hex digits or 22 characters; what people think of has 30 to 80."""
@@ -111,6 +112,16 @@ def _open_webhooks(given: Settings) -> Messages:
             )
 
 
+def _endless_tokens(given: Settings) -> Messages:
+    if given.token_expiry == OPTIONAL:
+        yield checks.Warning(
+            "REALTIME_TOKEN_EXPIRY is optional: a token without exp holds for ever.",
+            hint="Let your site put exp into its tokens and require it, or change the key when a "
+            "token leaks: nothing else takes one back.",
+            id="realtime.W008",
+        )
+
+
 _CHECKS: tuple[Callable[[Settings], Messages], ...] = (
     _open_namespaces,
     _weak_secrets,
@@ -118,6 +129,7 @@ _CHECKS: tuple[Callable[[Settings], Messages], ...] = (
     _open_redis,
     _unchecked_redis,
     _open_webhooks,
+    _endless_tokens,
 )
 
 

@@ -37,7 +37,7 @@ class Identity(NamedTuple):
 
     def ttl_seconds(self, now: float) -> int | None:
         """Return for how long it is known; None is for ever."""
-        return None if self.expires_at is None else _whole(self.expires_at - now)
+        return _ttl_seconds(self.expires_at, now)
 
 
 ANONYMOUS = Identity()
@@ -48,15 +48,16 @@ class Grant(NamedTuple):
 
     channel: str
     user: str
-    expires_at: float
+    expires_at: float | None
+    """Seconds since 1970; None is never."""
     info: str = ""
     """What others on the channel are shown of the user, as compact JSON; empty is nothing."""
 
-    def ttl_seconds(self, now: float) -> int:
-        """Return for how long it holds."""
-        return _whole(self.expires_at - now)
+    def ttl_seconds(self, now: float) -> int | None:
+        """Return for how long it holds; None is for ever."""
+        return _ttl_seconds(self.expires_at, now)
 
 
-def _whole(seconds: float) -> int:
-    """Return whole seconds, at least one: clients start a timer with it."""
-    return max(1, int(seconds))
+def _ttl_seconds(expires_at: float | None, now: float) -> int | None:
+    """Return whole seconds, at least one: clients start a timer with them."""
+    return None if expires_at is None else max(1, int(expires_at - now))

@@ -80,14 +80,24 @@ def users_of(channel: str) -> frozenset[str] | None:
     return frozenset(filter(None, users.split(","))) if boundary else None
 
 
-def personal_channel(namespace: str, user: str) -> str | None:
-    """Return the channel of one user, ``user:#42``; None where its id cannot stand in a name."""
-    channel = f"{namespace}:#{user}" if namespace else f"#{user}"
+def personal_channel(prefix: str, user: str) -> str | None:
+    """Return the channel of one user; None where their id cannot stand in a name.
+
+    Args:
+        prefix: What stands before the id: ``user:#`` for ``user:#42``, ``#`` for ``#42``.
+        user: The id.
+    """
+    channel = f"{prefix}{user}"
     try:
         checked_channel(channel)
     except InvalidName:
         return None
     return channel if users_of(channel) == frozenset({user}) else None
+
+
+def is_personal_prefix(text: str) -> bool:
+    """Tell whether a user's id behind ``text`` makes a channel that is for this user alone."""
+    return text.endswith("#") and personal_channel(text, "42") is not None
 
 
 def _checked(field: str, value: object, rule: re.Pattern[str], limit: int, alphabet: str) -> str:

@@ -85,7 +85,8 @@ class Namespaces:
 
         Args:
             configured: Options by name, added to the built-in ones.
-            personal: The namespace of the channels that users listen to by themselves, if they do.
+            personal: What stands before a user's id in the name of the channel that they listen to
+                by themselves, such as ``user:#``; None where they have none.
             channel_characters: A channel whose name is longer is in no namespace.
             sizes: What a publication may hold, wherever it is published.
             fallbacks: The names of those that there are.
@@ -96,6 +97,11 @@ class Namespaces:
         self._by_name = dict(BUILT_IN)
         for name, options in configured.items():
             self._by_name[name] = _namespace(name, options)
+        if personal and namespace_of(personal) not in self._by_name:
+            raise ConfigurationError(
+                "REALTIME_PERSONAL_CHANNEL",
+                f"is in the namespace {namespace_of(personal)!r}, which is not configured",
+            )
         self._personal = personal
         self._channel_characters = channel_characters
         self.sizes = sizes

@@ -198,21 +198,21 @@ def connection_token(
 
 
 def personal_channel(user: Any) -> str:
-    """Return the channel that a user's clients listen to without asking: ``user:#42``.
+    """Return the channel that a user's clients listen to without asking, such as ``user:#42``.
 
     Args:
         user: A user of Django, or the id of one as a string.
 
     Raises:
         InvalidName: Its id has characters that no channel's name can have.
-        ConfigurationError: REALTIME_PERSONAL_NAMESPACE is empty.
+        ConfigurationError: REALTIME_PERSONAL_CHANNEL is empty.
     """
-    namespace, user_id = wiring.settings().personal_namespace, id_of(user)
-    if not namespace:
-        raise ConfigurationError("REALTIME_PERSONAL_NAMESPACE", "is empty: no user has a channel")
-    channel = names.personal_channel(namespace, user_id)
+    prefix, user_id = wiring.settings().personal_channel, id_of(user)
+    if not prefix:
+        raise ConfigurationError("REALTIME_PERSONAL_CHANNEL", "is empty: no user has a channel")
+    channel = names.personal_channel(prefix, user_id)
     if channel is None:
-        raise InvalidName("channel", f"{namespace}:#{user_id}", "no such user can have one")
+        raise InvalidName("channel", f"{prefix}{user_id}", "no such user can have one")
     return channel
 
 

@@ -6,12 +6,16 @@ algorithm, and a token is checked with the key that has its id (``kid``) or is f
 no key is ever used for another one (RFC 8725 §3.1). No clock here: time is an argument, in seconds
 since 1970.
 
-``iat`` is not looked at: RFC 7519 §4.1.6 lets it tell a token's age and no more. What is not to be
-used yet says so by ``nbf``.
+The library checks the signature alone (RFC 7515); the claims are judged here, so that a new release
+of it cannot refuse tokens that our documentation accepts (PyJWT 2.10 began to look at ``jti`` and
+``sub``). A claim that is null counts as absent, whichever it is. ``iat``, ``iss``, ``jti`` and the
+claims that we do not know are not looked at: RFC 7519 §4.1.6 lets ``iat`` tell a token's age and no
+more, and a token that must not be used yet says so by ``nbf``.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
 from typing import Any, Final, TypeVar
 
@@ -33,18 +37,13 @@ MARK_LIMIT = 64
 """Characters of ``session`` and ``stamp``: a SHA-256 in hex."""
 LEEWAY_SECONDS = 5.0
 """By which clocks may differ."""
+EXPIRY = REQUIRED, OPTIONAL = ("required", "optional")
+"""What may be asked of a token's ``exp``."""
 RSA_BITS = 2048  # RFC 7518 §3.3
 
 _Made = TypeVar("_Made", Identity, Grant)
 
-_NOT_BY_THEIR_CLOCK: Final[Any] = {
-    # PyJWT would look at the clock; the audience is ours to check, since it is optional.
-    "verify_exp": False,
-    "verify_nbf": False,
-    "verify_iat": False,
-    "verify_aud": False,
-}
-
+_SIGNATURE: Final = jwt.PyJWS()
 
 Key = tuple[str, Any]
 """The one algorithm that a key is for, and the key: a secret for HS256, else a public one."""
@@ -76,6 +75,7 @@ class Tokens:
         *,
         key_named: Callable[[str], Key | None] | None = None,
         audience: str = "",
+        must_expire: bool = True,
         refused: Callable[[InvalidToken], None] | None = None,
     ) -> None:
         """Take the keys.
@@ -84,18 +84,19 @@ class Tokens:
             keys: By algorithm: a secret for HS256, a public key (see `key_of`) for RS256 and ES256.
             key_named: Finds the key for a token that names one (``kid``); HS256 has no such keys.
             audience: What must be among the token's ``aud``, if anything must.
+            must_expire: Refuse tokens without ``exp``. Centrifugo accepts them, for ever.
             refused: Told about each token that is refused; one that has expired is not.
         """
         self._keys = dict(keys)
         self._key_named = key_named
         self._audience = audience
+        self._must_expire = must_expire
         self._refused = refused
 
     def identity(self, token: str, now: float) -> Identity:
         """Return who shows this connection token.
 
-        Claims ``sub`` and ``exp``, and if they are there ``info``, ``channels``, ``session`` and
-        ``stamp``.
+        By its claims ``sub``, ``exp``, ``info``, ``channels``, ``session`` and ``stamp``.
 
         Raises:
             TokenExpired: It was good once.
@@ -106,7 +107,7 @@ class Tokens:
     def grant(self, token: str, now: float) -> Grant:
         """Return what this subscription token allows.
 
-        Claims ``sub``, ``channel`` and ``exp``, and if it is there ``info``.
+        By its claims ``sub``, ``channel``, ``exp`` and ``info``.
 
         Raises:
             TokenExpired: It was good once.
@@ -115,7 +116,7 @@ class Tokens:
         return self._told(_grant, token, now)
 
     def _told(
-        self, made: Callable[[dict[str, Any], float], _Made], token: str, now: float
+        self, made: Callable[[dict[str, Any], float | None], _Made], token: str, now: float
     ) -> _Made:
         try:
             return made(*self._claims(token, now))
@@ -124,13 +125,14 @@ class Tokens:
                 self._refused(error)
             raise
 
-    def _claims(self, token: str, now: float) -> tuple[dict[str, Any], float]:
-        """Return what it says, and until when."""
+    def _claims(self, token: str, now: float) -> tuple[dict[str, Any], float | None]:
+        """Return its claims, and until when they hold; None is for ever."""
         claims = self._verified(token)
         expires, begins = _moment(claims.get("exp")), _moment(claims.get("nbf", now))
-        if expires is None:
-            raise InvalidToken("it says not when it expires (exp)")
-        if now > expires + LEEWAY_SECONDS:
+        if expires is None and ("exp" in claims or self._must_expire):
+            problem = "is not a number of seconds" if "exp" in claims else "is missing"
+            raise InvalidToken(f"its expiry (exp) {problem}", claims.get("sub"))
+        if expires is not None and now > expires + LEEWAY_SECONDS:
             raise TokenExpired
         if begins is None or now < begins - LEEWAY_SECONDS:
             raise InvalidToken("it is not valid yet (nbf)", claims.get("sub"))
@@ -143,11 +145,14 @@ class Tokens:
             raise InvalidToken(f"it has more than {TOKEN_CHARACTERS} characters")
         try:
             algorithm, key = self._key(jwt.get_unverified_header(token))
-            return jwt.decode(token, key, algorithms=[algorithm], options=_NOT_BY_THEIR_CLOCK)
+            claims = json.loads(_SIGNATURE.decode(token, key, algorithms=[algorithm]))
         except jwt.InvalidSignatureError:
             raise InvalidToken("its signature is not by our key") from None
         except (jwt.PyJWTError, ValueError, RecursionError) as error:
             raise InvalidToken("it cannot be read", type(error).__name__) from None
+        if not isinstance(claims, dict):
+            raise InvalidToken("its claims are not an object")
+        return {name: value for name, value in claims.items() if value is not None}
 
     def _key(self, header: Mapping[str, Any]) -> Key:
         """Return the key that the token is to be checked with, whatever it says of itself."""
@@ -187,7 +192,7 @@ def checked_channels(channels: object) -> tuple[str, ...]:
     return tuple(dict.fromkeys(map(checked_channel, channels)))
 
 
-def _identity(claims: dict[str, Any], expires: float) -> Identity:
+def _identity(claims: dict[str, Any], expires: float | None) -> Identity:
     user = _user(claims)
     if "channel" in claims:  # or whoever may listen to one channel could do all that its user may
         raise InvalidToken("it is for a subscription (channel)", user)
@@ -205,7 +210,7 @@ def _identity(claims: dict[str, Any], expires: float) -> Identity:
     )
 
 
-def _grant(claims: dict[str, Any], expires: float) -> Grant:
+def _grant(claims: dict[str, Any], expires: float | None) -> Grant:
     try:
         channel = checked_channel(claims.get("channel"))
     except InvalidName:

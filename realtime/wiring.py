@@ -44,7 +44,7 @@ from realtime.protocols.centrifugo import COMMANDS_LIMIT
 from realtime.publication import Sizes
 from realtime.publisher import Publisher, SyncPublisher
 from realtime.queued import Queued
-from realtime.tokens import Key, Tokens, key_of
+from realtime.tokens import REQUIRED, Key, Tokens, key_of
 
 encode = msgspec.json.Encoder().encode
 USUAL_CHANNELS = 128
@@ -65,7 +65,7 @@ def namespaces() -> Namespaces:
     given = settings()
     return Namespaces(
         given.namespaces,
-        personal=given.personal_namespace or None,
+        personal=given.personal_channel or None,
         channel_characters=given.channel_characters,
         sizes=Sizes(given.data_bytes, given.data_depth, given.tags),
         fallbacks=fallbacks(),
@@ -90,6 +90,7 @@ def tokens() -> Tokens:
         keys,
         key_named=_key_named(settings().token_jwks),
         audience=settings().token_audience,
+        must_expire=settings().token_expiry == REQUIRED,
         refused=refusals.told,
     )
 

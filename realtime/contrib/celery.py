@@ -122,8 +122,8 @@ class LiveTask(Task):  # type: ignore[misc]
             task_id: Its id.
             user: For whom it was started; empty is nobody.
         """
-        namespace = wiring.settings().personal_namespace
-        own = personal_channel(namespace, user) if user and namespace else None
+        prefix = wiring.settings().personal_channel
+        own = personal_channel(prefix, user) if user and prefix else None
         return own or f"job:{task_id}"
 
     def live_end(self, state: State) -> dict[str, Any]:

@@ -7,9 +7,11 @@ from collections.abc import Awaitable, Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
+import jwt
 import pytest
 from websockets import ConnectionClosed
 
+from tests.settings import REALTIME_TOKEN_SECRET as SECRET
 from tests.support.client import Client
 from tests.support.eventually import eventually
 from tests.support.redis_server import RedisServer
@@ -141,3 +143,25 @@ async def test_keys_in_a_file_change_while_the_service_runs(
     assert not await is_let_in("old")
     assert "the token keys were read again: 1 of them" in service.log
     assert service.log.count("refused a token: no key of ours has its id (kid): 'new'") == 1
+
+
+async def test_tokens_of_a_site_that_used_centrifugo_are_good_here(
+    redis_server: RedisServer, serve: Callable[..., Service], attach: Attach
+) -> None:
+    """No `exp`, a number as `jti`, and a personal channel `#42`: its SDKs have such in tests."""
+    service = await asyncio.to_thread(
+        serve,
+        redis_server.url,
+        DEPLOYED,
+        NOTIFIER_TOKEN_SECRET=SECRET,
+        NOTIFIER_TOKEN_EXPIRY="optional",
+        NOTIFIER_PERSONAL_CHANNEL="#",
+    )
+    shown = jwt.PyJWS().encode(b'{"sub":"42","jti":12345,"nbf":null}', SECRET, "HS256")
+    client = await attach(service, connect=False)
+    reply = await client.ask(connect={"token": shown})
+    assert "expires" not in reply["connect"]
+    assert await client.push("state") == {"live": True}
+    assert (await client.next())["push"]["channel"] == "#42"
+    await asyncio.to_thread(service.publish, "#42", "yours")
+    assert await client.data() == "yours"

@@ -43,7 +43,7 @@ async def hub(request: pytest.FixtureRequest, wired: str) -> AsyncIterator[Hub]:
     asked.clear()
     gates.clear()
     with override_settings(
-        REALTIME_AUTHORIZER=f"{HERE}.{request.param}", REALTIME_PERSONAL_NAMESPACE=""
+        REALTIME_AUTHORIZER=f"{HERE}.{request.param}", REALTIME_PERSONAL_CHANNEL=""
     ):
         hub = wiring.node().hub
         hub.start()

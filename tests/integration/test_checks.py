@@ -192,3 +192,8 @@ def test_every_check_is_told_in_the_documents() -> None:
     told = set(re.findall(r"^\| `(realtime\.\w+)`", (DOCS / "settings.md").read_text(), re.M))
     code = "".join(path.read_text() for path in (DOCS.parent / "realtime").glob("*.py"))
     assert told == set(re.findall(r'id="(realtime\.\w+)"', code))
+
+
+def test_tokens_that_hold_for_ever_are_accepted() -> None:
+    assert [number for number, _ in dangers(REALTIME_TOKEN_EXPIRY="optional")] == ["realtime.W008"]
+    assert dangers(REALTIME_TOKEN_EXPIRY="required") == []

@@ -226,7 +226,7 @@ def test_a_client_may_take_over_a_served_channel_once(connection):
 
 
 def test_what_a_user_is_served_comes_with_the_greeting():
-    namespaces = Namespaces({}, personal="user")
+    namespaces = Namespaces({}, personal="user:#")
     greet = new(namespaces=namespaces, identity=Identity("42")).decide(Connect(1))
     assert [(join.channel, join.is_served) for join in greet.joins] == [("user:#42", True)]
     assert new(namespaces=namespaces).decide(Connect(1)).joins == ()

@@ -98,15 +98,15 @@ def test_a_channel_with_a_hash_is_for_users():
 
 @given(st.text(max_size=12) | st.text("ab1:#,.@", max_size=6))
 def test_a_personal_channel_is_for_its_user_alone(user: str) -> None:
-    channel = personal_channel("user", user)
+    channel = personal_channel("user:#", user)
     if channel is not None:
         assert users_of(checked_channel(channel)) == {user}
         assert namespace_of(channel) == "user"
 
 
 def test_personal_channels_may_be_in_the_default_namespace() -> None:
-    assert personal_channel("", "42") == "#42"
-    assert personal_channel("user", "42") == "user:#42"
-    assert personal_channel("user", "") is None
-    assert personal_channel("user", "4,2") is None
-    assert personal_channel("user", "x" * 255) is None
+    assert personal_channel("#", "42") == "#42"
+    assert personal_channel("user:#", "42") == "user:#42"
+    assert personal_channel("user:#", "") is None
+    assert personal_channel("user:#", "4,2") is None
+    assert personal_channel("user:#", "x" * 255) is None

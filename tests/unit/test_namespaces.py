@@ -151,7 +151,7 @@ def test_the_first_rule_that_applies_decides(
 
 
 def test_a_client_is_served_its_own_channel_and_those_of_its_token() -> None:
-    namespaces = Namespaces({}, personal="user")
+    namespaces = Namespaces({}, personal="user:#")
     assert namespaces.served(MINE) == ["user:#42"]
     assert namespaces.served(Identity("42", channels=("a", "no:b", "user:#42"))) == [
         "user:#42",
@@ -160,7 +160,8 @@ def test_a_client_is_served_its_own_channel_and_those_of_its_token() -> None:
     assert namespaces.served(ANONYMOUS) == []
     assert namespaces.served(Identity("a,b")) == []
     assert Namespaces({}).served(MINE) == []
-    assert Namespaces({}, personal="absent").served(MINE) == []
+    with pytest.raises(ConfigurationError, match="'absent', which is not configured"):
+        Namespaces({}, personal="absent:#")
 
 
 def test_who_may_publish_is_asked_of_the_same_client() -> None:

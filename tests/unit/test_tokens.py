@@ -111,6 +111,78 @@ def test_when_it_was_made_does_not_matter(iat: Any) -> None:
     assert TOKENS.identity(token(iat=iat), NOW).user == "42"
 
 
+ODD = {"a number": 7, "text": "x", "true": True, "a list": ["x"], "an object": {"x": 1}}
+"""One value of each type of JSON but null."""
+TAKEN = {
+    # claim: the types of `ODD` that are taken
+    "sub": {"text"},
+    "exp": {"a number"},  # long ago, which is another answer
+    "nbf": {"a number"},
+    "aud": set(ODD),  # no audience is configured
+    "info": set(ODD),
+    "channels": {"a list"},
+    "channel": set(),  # of a subscription token alone
+    "session": {"text"},
+    "stamp": {"text"},
+    "iat": set(ODD),
+    "iss": set(ODD),
+    "jti": set(ODD),
+    # Centrifugo's that we do not know
+    "subs": set(ODD),
+    "meta": set(ODD),
+    "b64info": set(ODD),
+    "expire_at": set(ODD),
+}
+
+
+def signed(claims: dict[str, Any]) -> str:
+    """Sign what PyJWT would not: it checks the types of some claims."""
+    return jwt.PyJWS().encode(json.dumps(claims).encode(), SECRET, "HS256")
+
+
+@pytest.mark.parametrize("kind", ODD)
+@pytest.mark.parametrize("claim", TAKEN)
+def test_each_claim_is_judged_by_our_rule_and_not_by_the_librarys(claim: str, kind: str) -> None:
+    """PyJWT ≥ 2.10 refuses a `jti` or `sub` that is no text (jpadilla/pyjwt#1005, 2.10.0)."""
+    shown = signed({"sub": "42", "exp": NOW + 60, claim: ODD[kind]})
+    if kind in TAKEN[claim] and claim != "exp":
+        assert TOKENS.identity(shown, NOW).user == ("x" if claim == "sub" else "42")
+    else:
+        with pytest.raises(TokenExpired if kind in TAKEN[claim] else InvalidToken):
+            TOKENS.identity(shown, NOW)
+
+
+@pytest.mark.parametrize("claim", sorted(TAKEN.keys() - {"exp"}))
+def test_a_claim_that_is_null_is_as_absent(claim: str) -> None:
+    without = {"sub": "42", "exp": NOW + 60}
+    without.pop(claim, None)
+    assert TOKENS.identity(signed({**without, claim: None}), NOW) == TOKENS.identity(
+        signed(without), NOW
+    )
+
+
+ENDLESS = {"no expiry": signed({"sub": "42"}), "an expiry that is null": signed({"exp": None})}
+
+
+@pytest.mark.parametrize("shown", ENDLESS.values(), ids=ENDLESS)
+def test_a_token_without_an_expiry_holds_for_ever_where_that_is_allowed(shown: str) -> None:
+    """As in Centrifugo, whose SDKs have such tokens in their own tests."""
+    optional = Tokens({"HS256": SECRET}, must_expire=False)
+    identity = optional.identity(shown, NOW)
+    assert (identity.expires_at, identity.ttl_seconds(NOW)) == (None, None)
+    grant = optional.grant(signed({"channel": "a"}), NOW)
+    assert (grant.expires_at, grant.ttl_seconds(NOW)) == (None, None)
+    with pytest.raises(InvalidToken, match="exp"):
+        TOKENS.identity(shown, NOW)
+
+
+@pytest.mark.parametrize("exp", [True, str(NOW), [], 1e300])
+def test_an_expiry_that_is_none_is_not_taken_for_an_absent_one(exp: Any) -> None:
+    optional = Tokens({"HS256": SECRET}, must_expire=False)
+    with pytest.raises(InvalidToken, match="is not a number of seconds"):
+        optional.identity(signed({"sub": "42", "exp": exp}), NOW)
+
+
 FORGED = {
     "another secret": token("x" * 64),
     "no signature": unsigned({"alg": "none"}),

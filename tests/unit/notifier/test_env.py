@@ -275,3 +275,21 @@ def test_rules_for_events_come_as_json():
     env = read_environment(PRODUCTION | {"NOTIFIER_CLOUDEVENTS": json.dumps(rules)})
     assert env.cloudevents == tuple(rules)
     assert read_environment(PRODUCTION).cloudevents == ()
+
+
+@pytest.mark.parametrize("value", ["Optional", "never", "0"])
+def test_the_expiry_of_tokens_is_one_of_two_words(value):
+    assert read_environment(PRODUCTION | {"NOTIFIER_TOKEN_EXPIRY": "optional"}).token_expiry
+    assert refusal(PRODUCTION | {"NOTIFIER_TOKEN_EXPIRY": value}).variable == (
+        "NOTIFIER_TOKEN_EXPIRY"
+    )
+
+
+@pytest.mark.parametrize("value", ["user", "user:", "a b:#", "user:#4", "absent:#"])
+def test_a_personal_channel_that_can_be_nobodys_is_refused(value):
+    for good in ("#", "", "user:#", "public:#"):
+        environ = PRODUCTION | {"NOTIFIER_PERSONAL_CHANNEL": good}
+        assert read_environment(environ).personal_channel == good
+    assert refusal(PRODUCTION | {"NOTIFIER_PERSONAL_CHANNEL": value}).variable == (
+        "NOTIFIER_PERSONAL_CHANNEL"
+    )
