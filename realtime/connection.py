@@ -19,7 +19,6 @@ from realtime.codes import (
     EXPIRED,
     INVALID_TOKEN,
     LIMIT_EXCEEDED,
-    METHOD_NOT_FOUND,
     NOT_AVAILABLE,
     NOT_SUBSCRIBED,
     PERMISSION_DENIED,
@@ -486,7 +485,8 @@ class Connection:
 
     def _call(self, command: Call) -> Decision | None:
         if not self._has_rpc:
-            return self._refuse(command.id, METHOD_NOT_FOUND) if command.id else None
+            # 108 as in centrifuge (`handleRPC` without a handler); 104 is for unknown commands.
+            return self._refuse(command.id, NOT_AVAILABLE) if command.id else None
         try:
             data = decoded(command.data)
         except RequestError as error:

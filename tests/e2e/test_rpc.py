@@ -85,13 +85,13 @@ async def test_who_goes_in_the_middle_leaves_nothing(service: Service, attach: A
     assert "Traceback" not in service.log
 
 
-async def test_without_a_host_that_answers_there_is_no_such_method(
+async def test_without_a_host_that_answers_calls_are_not_available(
     redis_server: RedisServer, serve: Callable[..., Service], attach: Attach
 ) -> None:
     service = await asyncio.to_thread(serve, redis_server.url, DEPLOYED)
     client = await attach(service)
     await client.send(json.dumps({"send": {"data": 1}}))
-    assert (await client.ask(rpc={"method": "who"}))["error"]["code"] == 104
+    assert (await client.ask(rpc={"method": "who"}))["error"]["code"] == 108
 
 
 async def test_where_a_channel_stands_is_for_those_who_listen(
