@@ -43,10 +43,10 @@ def _open_namespaces(given: Settings) -> Messages:
     for name, namespace in Namespaces(given.namespaces).items():
         publishes = namespace.allow_publish_for_client or namespace.allow_publish_for_subscriber
         anybody = namespace.allow_subscribe_for_client and namespace.allow_subscribe_for_anonymous
-        if publishes and anybody:
+        if publishes and anybody and namespace.allow_publish_for_anonymous:
             yield checks.Warning(
                 f"Anybody may publish in the namespace {name!r}, without being known.",
-                hint="Take allow_subscribe_for_anonymous away from it, or configure it without "
+                hint="Take allow_publish_for_anonymous away from it, or configure it without "
                 f"options, which closes it: {{{name!r}: {{}}}}. (chat is built in, for the demo.)",
                 id="realtime.W002",
             )

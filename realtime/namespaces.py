@@ -45,17 +45,23 @@ class Namespace:
     allow_subscribe_for_anonymous: bool = False
     """With `allow_subscribe_for_client`: clients without an identity, too."""
     allow_publish_for_client: bool = False
-    """Whoever may subscribe may publish, subscribed or not."""
+    """Clients with an identity that may subscribe may publish, subscribed or not."""
     allow_publish_for_subscriber: bool = False
-    """Whoever is subscribed to the channel may publish to it."""
+    """Clients with an identity that are subscribed to the channel may publish to it."""
+    allow_publish_for_anonymous: bool = False
+    """With one of the two: clients without an identity, too."""
     presence: bool = False
-    """Who is on a channel can be asked, by the server and where a subscriber may."""
+    """Who is on a channel is recorded: the server can ask, and clients that are allowed to."""
     join_leave: bool = False
     """Subscribers that wish so are told who comes and who goes."""
     force_push_join_leave: bool = False
     """With `join_leave`: those that do not wish so, too."""
+    allow_presence_for_client: bool = False
+    """With `presence`: clients with an identity may ask who is on a channel, subscribed or not."""
     allow_presence_for_subscriber: bool = False
-    """With `presence`: whoever is subscribed to a channel may ask who is on it."""
+    """With `presence`: clients with an identity that are subscribed may ask who is on a channel."""
+    allow_presence_for_anonymous: bool = False
+    """With one of the two: clients without an identity, too."""
     overflow: Overflow = Overflow.GAP
     """What a slow connection loses: `gap`, `latest` or `disconnect`."""
     fallback: str = ""
@@ -193,12 +199,33 @@ class Namespaces:
         namespace = self.get(channel)
         if namespace is None:
             return False
-        if subscribed and namespace.allow_publish_for_subscriber:
+        is_eligible = namespace.allow_publish_for_anonymous or not identity.is_anonymous
+        if subscribed and is_eligible and namespace.allow_publish_for_subscriber:
             return True
         may_subscribe = self.may_subscribe(channel, identity)
         if may_subscribe is False:
             return False
-        return True if may_subscribe and namespace.allow_publish_for_client else None
+        return (
+            True if may_subscribe and is_eligible and namespace.allow_publish_for_client else None
+        )
+
+    def may_see_members(
+        self, channel: str, identity: Identity = ANONYMOUS, *, subscribed: bool
+    ) -> bool:
+        """Tell whether a client may ask who is on a channel, where that is recorded.
+
+        As in Centrifugo, `allow_presence_for_client` does not ask whether the client may subscribe;
+        but a channel for certain users (``#``) is for them alone here, too.
+        """
+        namespace = self.get(channel)
+        if namespace is None:
+            return False
+        if identity.is_anonymous and not namespace.allow_presence_for_anonymous:
+            return False
+        if subscribed and namespace.allow_presence_for_subscriber:
+            return True
+        users = users_of(channel)
+        return namespace.allow_presence_for_client and (users is None or identity.user in users)
 
 
 _CLOSED = Namespace()
@@ -209,9 +236,11 @@ BUILT_IN = {
         allow_subscribe_for_client=True,
         allow_subscribe_for_anonymous=True,
         allow_publish_for_subscriber=True,
+        allow_publish_for_anonymous=True,
         presence=True,
         join_leave=True,
         allow_presence_for_subscriber=True,
+        allow_presence_for_anonymous=True,
     ),
     "user": Namespace(),
     "job": Namespace(allow_subscribe_for_client=True, allow_subscribe_for_anonymous=True),

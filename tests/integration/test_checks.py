@@ -80,6 +80,7 @@ def test_the_check_command_runs_them() -> None:
 
 GOOD = {"REALTIME_API_KEY": token_urlsafe(24), "REALTIME_TOKEN_SECRET": token_urlsafe(48)}
 OPEN = {"allow_subscribe_for_client": True, "allow_subscribe_for_anonymous": True}
+ANONYMOUS = {"allow_publish_for_anonymous": True}
 CLOSED: dict[str, Any] = {"chat": {}}
 
 
@@ -105,9 +106,11 @@ def test_without_deploy_nobody_is_told_of_dangers() -> None:
     ("namespaces", "names"),
     [
         ({}, ["chat"]),
-        ({**CLOSED, "a": {**OPEN, "allow_publish_for_client": True}}, ["a"]),
-        ({**CLOSED, "a": {**OPEN, "allow_publish_for_subscriber": True}}, ["a"]),
-        ({**CLOSED, "a": OPEN}, []),
+        ({**CLOSED, "a": {**OPEN, **ANONYMOUS, "allow_publish_for_client": True}}, ["a"]),
+        ({**CLOSED, "a": {**OPEN, **ANONYMOUS, "allow_publish_for_subscriber": True}}, ["a"]),
+        ({**CLOSED, "a": {**OPEN, "allow_publish_for_client": True}}, []),
+        ({**CLOSED, "a": {**OPEN, "allow_publish_for_subscriber": True}}, []),
+        ({**CLOSED, "a": {**OPEN, **ANONYMOUS}}, []),
         ({**CLOSED, "a": {"allow_publish_for_client": True}}, []),
         (
             {

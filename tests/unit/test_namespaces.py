@@ -16,6 +16,7 @@ FLAGS = (
     "allow_subscribe_for_anonymous",
     "allow_publish_for_client",
     "allow_publish_for_subscriber",
+    "allow_publish_for_anonymous",
 )
 
 
@@ -27,22 +28,48 @@ def problem(configured: object) -> ConfigurationError:
 
 def test_a_new_namespace_forbids_everything_and_tells_the_slow_by_gaps():
     namespaces = Namespaces({"n": {}})
-    assert namespaces.get("n:x") == Namespace(*[False] * 8, Overflow.GAP)
+    assert namespaces.get("n:x") == Namespace(*[False] * 11, Overflow.GAP)
     assert not namespaces.may_subscribe("n:x")
     assert not namespaces.may_publish("n:x", subscribed=True)
 
 
-@pytest.mark.parametrize("values", [*product([False, True], repeat=4)])
-def test_the_permissions_are_this_table(values):
-    client, anonymous, publish_client, publish_subscriber = values
+@pytest.mark.parametrize("identity", [ANONYMOUS, Identity("42")], ids=["anonymous", "known"])
+@pytest.mark.parametrize("values", [*product([False, True], repeat=5)])
+def test_the_permissions_are_this_table(values, identity):
+    client, anonymous, publish_client, publish_subscriber, publish_anonymous = values
     namespaces = Namespaces({"n": dict(zip(FLAGS, values, strict=True))})
-    subscribes = client and anonymous
-    publishes = publish_client and subscribes
-    assert namespaces.may_subscribe("n:x") is (subscribes or None)
-    assert namespaces.may_publish("n:x", subscribed=False) is (publishes or None)
-    assert namespaces.may_publish("n:x", subscribed=True) is (
-        publish_subscriber or publishes or None
-    )
+    subscribes = client and (anonymous or not identity.is_anonymous)
+    is_eligible = publish_anonymous or not identity.is_anonymous
+    publishes = publish_client and subscribes and is_eligible
+    says = publish_subscriber and is_eligible
+    assert namespaces.may_subscribe("n:x", identity) is (subscribes or None)
+    assert namespaces.may_publish("n:x", identity, subscribed=False) is (publishes or None)
+    assert namespaces.may_publish("n:x", identity, subscribed=True) is (says or publishes or None)
+
+
+@pytest.mark.parametrize("identity", [ANONYMOUS, Identity("42")], ids=["anonymous", "known"])
+@pytest.mark.parametrize("values", [*product([False, True], repeat=3)])
+def test_who_may_ask_who_is_on_a_channel_is_this_table(values, identity):
+    """Centrifugo's rule: `hasAccessToPresence` in its internal/client/handler.go."""
+    client, subscriber, anonymous = values
+    options = {
+        "allow_presence_for_client": client,
+        "allow_presence_for_subscriber": subscriber,
+        "allow_presence_for_anonymous": anonymous,
+    }
+    namespaces = Namespaces({"n": options})
+    is_eligible = anonymous or not identity.is_anonymous
+    looks = namespaces.may_see_members("n:x", identity, subscribed=False)
+    assert looks is (client and is_eligible)
+    looks = namespaces.may_see_members("n:x", identity, subscribed=True)
+    assert looks is ((client or subscriber) and is_eligible)
+    assert not namespaces.may_see_members("absent:x", identity, subscribed=False)
+
+
+def test_members_of_a_channel_for_certain_users_are_shown_to_these_alone():
+    namespaces = Namespaces({"n": {"allow_presence_for_client": True}})
+    assert namespaces.may_see_members("n:x#42", MINE, subscribed=False)
+    assert not namespaces.may_see_members("n:x#43", MINE, subscribed=False)
 
 
 def test_what_is_not_configured_is_refused_like_what_is_forbidden():
