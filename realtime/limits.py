@@ -114,16 +114,20 @@ class Bucket:
         self._full_at = 0.0
         self._spent = 0
 
-    def take(self, now: float) -> bool:
-        """Take a token; False if there is none."""
+    def take(self, now: float, tokens: int = 1) -> bool:
+        """Take so many tokens; False, and none are taken, if there are fewer."""
         came = (now - self._full_at) * self._rate.per_second
         if self._spent <= came:
-            self._full_at, self._spent = now, 1
-            return True
-        if self._spent + 1 > self._rate.burst + came:
+            self._full_at, self._spent, came = now, 0, 0.0
+        if self._spent + tokens > self._rate.burst + came:
             return False
-        self._spent += 1
+        self._spent += tokens
         return True
+
+    def pay(self, now: float, tokens: int) -> None:
+        """Take tokens for what is done already; those that are missing are owed."""
+        if not self.take(now, tokens):
+            self._spent += tokens
 
 
 class Throttle:
@@ -137,15 +141,22 @@ class Throttle:
         self._rate = publications
         self._publications: Bucket | None = None  # most clients only listen
 
-    def command(self, now: float) -> Refusal | Close | None:
+    def command(self, now: float, cost: int = 1) -> Refusal | Close | None:
         """Count a command; return why it is not done, if it is one too many.
 
-        Whoever is refused as often as he would have been served is no client that was busy for a
-        moment: his connection is closed.
+        A client that keeps exceeding the limit is not just bursty: its connection is closed.
+
+        Args:
+            now: Seconds of a monotonic clock.
+            cost: How many commands' work it is.
         """
-        if self._commands.take(now):
+        if self._commands.take(now, cost):
             return None
-        return TOO_MANY_COMMANDS if self._refusals.take(now) else TOO_MANY_REQUESTS
+        return TOO_MANY_COMMANDS if self._refusals.take(now, cost) else TOO_MANY_REQUESTS
+
+    def pay(self, now: float, cost: int) -> None:
+        """Count work whose amount was not known before: later commands wait for it."""
+        self._commands.pay(now, cost)
 
     def publication(self, now: float) -> Refusal | None:
         """Count a publication; return why it is not published, if it is one too many."""

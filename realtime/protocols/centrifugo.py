@@ -124,6 +124,8 @@ def read(
 ) -> list[Command]:
     """Return the commands of a frame of at most so many bytes and commands, in order.
 
+    Each of the `subs` of a `Connect` counts as a command, since it costs as much.
+
     Raises:
         BadFrame: Some of it is not a command; it carries the good ones before.
     """
@@ -131,20 +133,30 @@ def read(
     if len(frame) > frame_bytes // 4 and len(frame.encode(errors="replace")) > frame_bytes:
         raise BadFrame(f"a frame of more than {frame_bytes} bytes", limit="frame_bytes")
     commands: list[Command] = []
+    room = frame_commands
     for line in filter(None, frame.split("\n")):
-        if len(commands) == frame_commands:
-            reason = f"more than {frame_commands} commands in one frame"
-            raise BadFrame(reason, tuple(commands), "commands_per_frame")
         try:
-            commands.append(_command(line))
+            command = _command(line, room - 1)
         except BadFrame as error:
             raise BadFrame(error.reason, tuple(commands)) from None
+        except _NoRoom:
+            reason = f"more than {frame_commands} commands in one frame"
+            raise BadFrame(reason, tuple(commands), "commands_per_frame") from None
+        room -= 1 + len(command.subs) if isinstance(command, Connect) else 1
+        commands.append(command)
     if not commands:
         raise BadFrame("an empty frame")
     return commands
 
 
-def _command(line: str) -> Command:
+class _NoRoom(Exception):
+    """There are more commands in the frame than may be."""
+
+
+def _command(line: str, room: int) -> Command:
+    """Read a command beside which so many more may stand in its frame."""
+    if room < 0:
+        raise _NoRoom
     if line == PONG:
         return Pong()
     try:
@@ -156,12 +168,12 @@ def _command(line: str) -> Command:
     if not _is_id(parsed.id):
         raise BadFrame(NO_ID)
     try:
-        return _known(parsed) or Refused(parsed.id, METHOD_NOT_FOUND)
+        return _known(parsed, room) or Refused(parsed.id, METHOD_NOT_FOUND)
     except InvalidName:
         return Refused(parsed.id, BAD_COMMAND)
 
 
-def _known(line: Line) -> Command | None:
+def _known(line: Line, room: int) -> Command | None:
     if line.subscribe is not None:
         sub = line.subscribe
         channel = checked_channel(sub.channel)
@@ -171,6 +183,8 @@ def _known(line: Line) -> Command | None:
     if line.unsubscribe is not None:
         return Unsubscribe(line.id, checked_channel(line.unsubscribe.channel))
     if line.connect is not None:
+        if len(line.connect.subs) > room:  # before each of thousands of names is looked at
+            raise _NoRoom
         return Connect(line.id, line.connect.token, _subs(line.connect.subs))
     if line.refresh is not None:
         return Refresh(line.id, line.refresh.token)

@@ -87,6 +87,43 @@ def test_a_client_that_is_a_little_too_fast_for_ever_is_never_a_flood():
     assert said[-100:].count(None) == pytest.approx(50, abs=1)
 
 
+def test_a_command_that_is_the_work_of_many_costs_as_much_or_nothing():
+    throttle = Throttle(Rate(1, 10), Rate(1, 1))
+    assert throttle.command(0.0, 6) is None
+    assert throttle.command(0.0, 6) is TOO_MANY_COMMANDS
+    assert throttle.command(0.0, 4) is None, "what was refused was not counted as done"
+    assert throttle.command(0.0, 6) is TOO_MANY_REQUESTS, "nor are its refusals free"
+
+
+def test_a_command_of_more_work_than_a_burst_is_never_done():
+    throttle = Throttle(Rate(100, 10), Rate(1, 1))
+    assert throttle.command(1e6, 11) is TOO_MANY_REQUESTS
+    assert throttle.command(1e6, 10) is None
+
+
+def test_work_whose_amount_is_known_afterwards_is_owed():
+    throttle = Throttle(Rate(1, 10), Rate(1, 1))
+    throttle.pay(0.0, 25)
+    assert [throttle.command(now) for now in (0.0, 14.0, 15.0)] == [TOO_MANY_COMMANDS] * 3
+    assert throttle.command(16.0) is None
+
+
+@given(RATES, st.floats(0, 1e6), st.lists(st.tuples(st.floats(0, 30), st.integers(1, 50))))
+def test_many_tokens_at_once_pass_like_single_ones(
+    rate: Rate, start: float, asked: list[tuple[float, int]]
+) -> None:
+    bucket = Bucket(rate)
+    level, at, now = Fraction(rate.burst), Fraction(start), start
+    for gap, tokens in asked:
+        now += gap
+        level = min(Fraction(rate.burst), level + (Fraction(now) - at) * int(rate.per_second))
+        at = Fraction(now)
+        took = bucket.take(now, tokens)
+        if abs(level - tokens) > Fraction(1, 1000):  # else it is rounding that decides
+            assert took == (level >= tokens)
+        level -= tokens * took
+
+
 def test_publications_have_a_bucket_of_their_own():
     throttle = Throttle(Rate(1, 5), Rate(1, 2))
     assert [throttle.publication(0.0) for _ in range(3)] == [None, None, TOO_MANY_COMMANDS]

@@ -198,6 +198,20 @@ def test_there_is_a_limit_of_commands():
     assert len(error.good) == COMMANDS_LIMIT
 
 
+def test_channels_that_a_connect_names_count_as_commands():
+    """9,000 of them in one frame took 192 ms and were answered by 737 KiB."""
+
+    def connect(number: int) -> str:
+        return json.dumps({"id": 1, "connect": {"subs": {f"c:{n}": {} for n in range(number)}}})
+
+    [command] = read(connect(COMMANDS_LIMIT - 1))
+    assert isinstance(command, Connect)
+    error = bad(connect(COMMANDS_LIMIT))
+    assert (error.limit, error.good) == ("commands_per_frame", ())
+    error = bad(connect(COMMANDS_LIMIT - 1) + '\n{"id":2,"ping":{}}')
+    assert (error.limit, error.good) == ("commands_per_frame", (command,))
+
+
 def test_empty_lines_count_for_nothing():
     """Beyond the limit of commands the rest was read as one line."""
     frame = "\n" * (2 * COMMANDS_LIMIT) + '{"id":1,"connect":{}}\n{"id":2,"ping":{}}'
