@@ -17,6 +17,10 @@ from realtime.errors import EnvelopeError, RequestError
 
 MEMBERS_LIMIT = 10_000
 """Members of one channel that are named at once: a megabyte and a half."""
+MEMBERS_BYTES = 16 * 1024 * 1024
+"""Of these, as read from the broker for the server's own questions."""
+ANSWER_BYTES = 512 * 1024
+"""The same for a client's question; stock clients refuse frames over 1 MiB for good."""
 CHANGES_LIMIT = 50
 """Joins and leaves of one channel that travel by name in one message; more are only counted."""
 CHANGES_BYTES = 512 * 1024

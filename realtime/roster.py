@@ -15,7 +15,7 @@ from realtime.brokers import Broker
 from realtime.driver import FRAME_BYTES
 from realtime.errors import BrokerError
 from realtime.fanout import Fanout, Listener
-from realtime.membership import UNKNOWN, Changes, Crier, Headcount, listed, opened
+from realtime.membership import ANSWER_BYTES, UNKNOWN, Changes, Crier, Headcount, listed, opened
 from realtime.protocols import WireProtocol
 from realtime.registry import Channel, Registry
 
@@ -63,7 +63,7 @@ class Roster:
         """Return who is on a channel, as a JSON object of infos by client.
 
         Raises:
-            TooManyMembers: There are more than can be named.
+            TooManyMembers: There are more than a reply can name.
             BrokerError: Nobody knows now.
         """
         answer = self._answers.get(channel)
@@ -134,7 +134,7 @@ class Roster:
 
     async def _read(self, channel: str) -> str:
         await self._attendance.settled(channel)
-        return listed(await self._presence.members(channel))
+        return listed(await self._presence.members(channel, ANSWER_BYTES))
 
     def _crier(self, channel: Channel[Listener], now: float) -> Crier:
         crier = self._criers.get(channel)

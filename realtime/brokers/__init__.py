@@ -142,11 +142,12 @@ class Presence(Protocol):
     async def change(self, node: str, rolls: Sequence[Roll]) -> None:
         """Write down who came and who went; the nodes of a channel are told on it, if they are."""
 
-    async def members(self, channel: str) -> dict[str, str]:
+    async def members(self, channel: str, most_bytes: int = ...) -> dict[str, str]:
         """Return who is on a channel: infos by client.
 
         Raises:
-            TooManyMembers: There are more than can be named.
+            TooManyMembers: There are more than can be named, or than so many bytes hold; then no
+                more than these were read.
         """
 
     async def headcounts(self, channels: Sequence[str]) -> list[Headcount]:

@@ -62,10 +62,10 @@ class PresenceCommands:
         members = [text for member in come for text in member]
         return ("EVALSHA", CHANGE.digest, 3, *keys, *fixed, *members, *gone)
 
-    def read(self, channel: str) -> Args:
-        """Return the command that reads who is on a channel."""
+    def read(self, channel: str, most_bytes: int) -> Args:
+        """Return the command that reads who is on a channel, in at most so many bytes."""
         here, _ = self._of(channel)
-        return ("EVALSHA", READ.digest, 2, here, self._nodes, MEMBERS_LIMIT)
+        return ("EVALSHA", READ.digest, 2, here, self._nodes, MEMBERS_LIMIT, most_bytes)
 
     def count(self, channel: str) -> Args:
         """Return the command that reads how many are on a channel."""
@@ -108,7 +108,7 @@ def members(reply: Any) -> dict[str, str]:
     """
     _refuse(reply)
     if isinstance(reply, int):
-        raise TooManyMembers(f"more than {MEMBERS_LIMIT} members: ask presence_stats")
+        raise TooManyMembers(f"{reply} members are too many to name: ask presence_stats")
     found: dict[str, str] = {}
     for client, info in zip(reply[::2], reply[1::2], strict=True):
         try:

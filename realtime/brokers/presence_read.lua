@@ -1,20 +1,32 @@
 -- Who is on a channel. Follows presence.lua.
 --
 -- KEYS  members, nodes
--- ARGV  1 how many are named at most
+-- ARGV  1 how many are named at most, 2 in how many bytes
 --
 -- Returns {client, info, …}, or the number where there are more. Those of a node that is gone are nobody, counted out or not.
-local here, is_living = KEYS[1], living(KEYS[2])
+-- Reads in portions and stops at the limit: HGETALL would copy ten thousand infos of 4 KiB, 40 MB, only to refuse them.
+local here, is_living, most = KEYS[1], living(KEYS[2]), tonumber(ARGV[2])
 local number = redis.call('HLEN', here)
 if number > tonumber(ARGV[1]) then
     return number
 end
-local entries, found = redis.call('HGETALL', here), {}
-for i = 1, #entries, 2 do
-    local node, _, info = parts(entries[i + 1])
-    if is_living(node) then
-        found[#found + 1] = entries[i]
-        found[#found + 1] = info
+local found, seen, bytes, cursor = {}, {}, 0, '0'
+repeat
+    local scanned = redis.call('HSCAN', here, cursor, 'COUNT', 100)
+    cursor = scanned[1]
+    local entries = scanned[2]
+    for i = 1, #entries, 2 do
+        local client = entries[i]
+        local node, _, info = parts(entries[i + 1])
+        if not seen[client] and is_living(node) then
+            seen[client] = true
+            bytes = bytes + #client + #info + 4
+            if bytes > most then
+                return number
+            end
+            found[#found + 1] = client
+            found[#found + 1] = info
+        end
     end
-end
+until cursor == '0'
 return found

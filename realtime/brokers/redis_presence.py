@@ -18,7 +18,7 @@ from realtime.brokers.presence_commands import (
     refuse_errors,
 )
 from realtime.brokers.script import Args, Script
-from realtime.membership import Beat, Headcount, Roll
+from realtime.membership import MEMBERS_BYTES, Beat, Headcount, Roll
 
 Run = Callable[[Script, Sequence[Args]], Awaitable[list[Any]]]
 """Carries commands out; see `realtime.brokers.road.Road.run`."""
@@ -41,13 +41,13 @@ class RedisPresence:
         """Write down who came and who went."""
         refuse_errors(await self._run(CHANGE, [self._commands.change(node, r) for r in rolls]))
 
-    async def members(self, channel: str) -> dict[str, str]:
+    async def members(self, channel: str, most_bytes: int = MEMBERS_BYTES) -> dict[str, str]:
         """Return who is on a channel: infos by client.
 
         Raises:
-            TooManyMembers: There are more than can be named.
+            TooManyMembers: There are more than can be named, or than so many bytes hold.
         """
-        [reply] = await self._run(READ, [self._commands.read(channel)])
+        [reply] = await self._run(READ, [self._commands.read(channel, most_bytes)])
         return members(reply)
 
     async def headcounts(self, channels: Sequence[str]) -> list[Headcount]:

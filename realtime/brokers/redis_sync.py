@@ -48,7 +48,7 @@ from realtime.brokers.queue_commands import QUEUE_ITEMS, STATS
 from realtime.brokers.redis import DEADLINE_SECONDS
 from realtime.brokers.script import Args, Script
 from realtime.errors import RealtimeError
-from realtime.membership import Headcount
+from realtime.membership import MEMBERS_BYTES, Headcount
 from realtime.publication import Publication, Receipt
 from realtime.survey import Question
 
@@ -117,7 +117,7 @@ class SyncRedisBroker:
 
     def members(self, channel: str) -> dict[str, str]:
         """See `realtime.brokers.Presence.members`."""
-        [reply] = self._run(READ, [self._presence.read(channel)])
+        [reply] = self._run(READ, [self._presence.read(channel, MEMBERS_BYTES)])
         return members(reply)
 
     def headcount(self, channel: str) -> Headcount:
