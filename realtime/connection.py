@@ -1,9 +1,9 @@
 """What one client may do next, and what follows from what it says.
 
-The machine of one connection: *new → connected*, until somebody does what an `End` says. It decides
-command by command, in the order in which they came, as if each had already been done;
-`Conversation` carries the decisions out in the same order. No socket, no clock of its own. Who may
-do what: docs/protocol.md#permissions.
+The machine of one connection: *new → connected*, until an `End` is carried out. It is asked about a
+command when that command's turn has come, and never before: a subscription counts from `joined` to
+`left`, so no permission rests on a step that is still under way (ADR-0022). No socket, no clock of
+its own. Who may do what: docs/protocol.md#permissions.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ from realtime.protocols import (
     WireProtocol,
 )
 from realtime.publication import Publication, client_info, decoded
-from realtime.tokens import Tokens
+from realtime.tokens import LEEWAY_SECONDS, Tokens
 
 NO_NAMESPACE = Namespace()
 STRIKES = 3  # unreadable frames until the connection is closed; one may be a mistake
@@ -76,19 +76,17 @@ class Reply(NamedTuple):
     """Say this."""
 
     text: str
-    limit: str = ""
-    """The limit that was reached, if that is why."""
 
 
 @dataclass(slots=True, eq=False)
 class Join:
-    """Listen to the channel, then reply with its position."""
+    """Listen to the channel, then reply with its position; it counts once it is `joined`."""
 
     id: int
     channel: str
     namespace: Namespace
-    ttl_seconds: int | None = None
-    """After which the permission has to be shown anew."""
+    grant: Grant | None = None
+    """What its token allows, if it came with one."""
     must_ask: bool = False
     """Whether the host's authorizer decides."""
     is_void: bool = False
@@ -99,8 +97,8 @@ class Join:
     """Whether it is told who comes and who goes."""
     since: Position | None = None
     """Where the client stands; it is told what it missed since."""
-    info: str = ""
-    """What others on the channel are shown of it, by the token that let it in."""
+    is_done: bool = False
+    """Whether the client listens. Until then it is only a reserved place, and permits nothing."""
 
 
 class Renew(NamedTuple):
@@ -152,8 +150,6 @@ class Ask:
     id: int
     method: str
     data: object
-    size: int
-    """Bytes of the data."""
 
 
 class End(NamedTuple):
@@ -228,23 +224,27 @@ class Connection:
         self._has_authorizer = has_authorizer
         self._has_rpc = has_rpc
         self._is_refused = False  # for now: its token has expired
-        self._channels: dict[str, Join] = {}
+        self._channels: dict[str, Join] = {}  # subscriptions, and reserved places of served ones
         self._strikes = 0
         self.connected = False
 
     def decide(self, command: Command) -> Decision | None:
-        """Return what is to be done about a command, or None where nothing is."""
+        """Return what is to be done about a command now, or None where nothing is.
+
+        Call it when the turn of the command has come: everything before it is done or refused.
+        """
         match command:
             case Pong():
                 return None
             case Connect():
                 return self._connect(command)
-        if not self.connected:
-            # SDKs send their subscribes in the frame of a connect that may be refused for now.
-            return self._refuse(command.id, UNAUTHORIZED) if self._is_refused else End(BAD_REQUEST)
+        if (premature := self._premature()) is not None:
+            return self._answered(command.id, premature)
         match command:
             case Subscribe():
-                return self._subscribe(command)
+                return self._answered(
+                    command.id, self.subscribe(command, self.grant_of(command.token))
+                )
             case Unsubscribe():
                 self._channels.pop(command.channel, None)
                 return Leave(command.channel, self._protocol.done(command))
@@ -255,7 +255,7 @@ class Connection:
             case SubRefresh():
                 return self._sub_refresh(command)
             case History():
-                if command.channel not in self._channels:
+                if not self._is_subscribed(command.channel):
                     return self._refuse(command.id, PERMISSION_DENIED)
                 return Where(command.id, command.channel)
             case Presence() | PresenceStats():
@@ -279,17 +279,95 @@ class Connection:
         None where it listens already, listens to too many, or there is no such namespace.
         """
         namespace = self._namespaces.get(channel)
-        is_full = len(self._channels) >= self._channels_limit
-        if namespace is None or is_full or channel in self._channels:
+        if namespace is None or channel in self._channels or not self.has_room():
             return None
         join = self._channels[channel] = Join(
             0, channel, namespace, is_served=True, hears_joins=_hears_joins(namespace)
         )
         return join
 
+    def subscribe(self, command: Subscribe, shown: Grant | Refusal | None) -> Join | Refusal | End:
+        """Return how the client may listen to a channel now, or why it may not; changes nothing.
+
+        Args:
+            command: What the client asks for.
+            shown: What its token was found to be by `grant_of`; whether it has expired is judged
+                here, as often as this is asked.
+        """
+        return self._premature() or self._judge(command, shown)
+
+    def _premature(self) -> Refusal | End | None:
+        """Return what follows from a command before `Connect` was granted; None after it."""
+        if self.connected:
+            return None
+        # SDKs send their subscribes in the frame of a connect that may be refused for now.
+        return UNAUTHORIZED if self._is_refused else End(BAD_REQUEST)
+
+    def _answered(self, command_id: int, judged: Join | Refusal | End) -> Decision:
+        return self._refuse(command_id, judged) if isinstance(judged, Refusal) else judged
+
+    def _judge(self, command: Subscribe, shown: Grant | Refusal | None) -> Join | Refusal:
+        known = self._channels.get(command.channel)
+        if known is not None and known.is_done and not known.is_served:
+            return ALREADY_SUBSCRIBED
+        if known is not None and self._is_granted(known):
+            return self._take_over(known, command)
+        if isinstance(shown, Refusal):
+            return shown
+        if shown is not None and self._has_expired(shown):
+            return TOKEN_EXPIRED
+        namespace = self._namespaces.get(command.channel)
+        allowed = self._namespaces.may_subscribe(command.channel, self.identity, shown)
+        is_void = shown is None and self._asks_in_vain(command.channel)
+        if is_void:
+            namespace, allowed = NO_NAMESPACE, None
+        if namespace is None or self._is_forbidden(allowed):
+            return PERMISSION_DENIED
+        if known is None and not self.has_room():
+            return LIMIT_EXCEEDED
+        return Join(
+            command.id,
+            command.channel,
+            namespace,
+            shown,
+            must_ask=allowed is None,
+            is_void=is_void,
+            hears_joins=_hears_joins(namespace, command),
+            since=command.position,
+        )
+
+    def grant_of(self, token: str) -> Grant | Refusal | None:
+        """Verify a subscription token and return what it allows; None where there is none."""
+        if not token or not self.connected:
+            return None
+        try:
+            return self._tokens.grant(token, self._wall_seconds())
+        except TokenExpired:
+            return TOKEN_EXPIRED
+        except InvalidToken:
+            return PERMISSION_DENIED
+
+    def joined(self, join: Join) -> int | None:
+        """Count a subscription from now on; return after how many seconds it expires, if it does.
+
+        The only way to a subscription: whatever needs one is refused until this was called.
+        """
+        self._channels[join.channel] = join
+        join.is_done = True
+        return None if join.grant is None else join.grant.ttl_seconds(self._wall_seconds())
+
+    def end_of(self, join: Join) -> SubscriptionEnd | None:
+        """Return why a served join that was allowed may not be done any more, if it may not."""
+        has_expired = join.grant is not None and self._has_expired(join.grant)
+        return SUBSCRIPTION_EXPIRED if has_expired else None
+
+    def has_room(self, coming: int = 0) -> bool:
+        """Tell whether the client may listen to one more channel, beside so many that may come."""
+        return len(self._channels) + coming < self._channels_limit
+
     @property
     def channels(self) -> list[str]:
-        """What it listens to, or will."""
+        """What it listens to, and what it will be served."""
         return list(self._channels)
 
     @property
@@ -347,9 +425,10 @@ class Connection:
             self._channels[wanted.channel].since = wanted.position
             return None  # it is served anyway
         command = Subscribe(0, wanted.channel, wanted.token, wanted.join_leave, wanted.position)
-        judged = self._judged(command)
+        judged = self._judge(command, self.grant_of(wanted.token))
         if isinstance(judged, Join):
             judged.is_served = True
+            self._channels[wanted.channel] = judged
             return judged
         if judged is TOKEN_EXPIRED:
             return SUBSCRIPTION_EXPIRED
@@ -371,75 +450,42 @@ class Connection:
         return Renew("", self._protocol.refreshed(command, client, version, ttl), ttl)
 
     def _sub_refresh(self, command: SubRefresh) -> Decision:
-        if command.channel not in self._channels:
+        join = self._channels.get(command.channel)
+        if join is None or not join.is_done:
             return self._refuse(command.id, PERMISSION_DENIED)
-        now = self._wall_seconds()
-        grant = self._granted(command.token, now)
+        grant = self.grant_of(command.token) or PERMISSION_DENIED
         if isinstance(grant, Refusal):
             return self._refuse(command.id, grant)
         if not self._namespaces.may_subscribe(command.channel, self.identity, grant):
             return self._refuse(command.id, PERMISSION_DENIED)
-        ttl = grant.ttl_seconds(now)
+        join.grant = grant._replace(info="" if join.grant is None else join.grant.info)
+        ttl = grant.ttl_seconds(self._wall_seconds())
         client, version, _ = self._greeting
         text = self._protocol.refreshed(command, client, version, ttl)
         return Renew(command.channel, text, ttl)
 
-    def _subscribe(self, command: Subscribe) -> Decision:
-        judged = self._judged(command)
-        if isinstance(judged, Join):
-            return judged
-        limit = "channels_per_connection" if judged is LIMIT_EXCEEDED else ""
-        return self._refuse(command.id, judged, limit)
-
-    def _judged(self, command: Subscribe) -> Join | Refusal:
-        """Return how the client comes to listen to a channel, or why it does not."""
-        if (known := self._channels.get(command.channel)) is not None:
-            return self._taken_over(known, command) if known.is_served else ALREADY_SUBSCRIBED
-        now = self._wall_seconds()
-        grant = self._granted(command.token, now) if command.token else None
-        if isinstance(grant, Refusal):
-            return grant
-        namespace = self._namespaces.get(command.channel)
-        allowed = self._namespaces.may_subscribe(command.channel, self.identity, grant)
-        is_void = grant is None and self._asks_in_vain(command.channel)
-        if is_void:
-            namespace, allowed = NO_NAMESPACE, None
-        if namespace is None or self._is_forbidden(allowed):
-            return PERMISSION_DENIED
-        if len(self._channels) >= self._channels_limit:
-            return LIMIT_EXCEEDED
-        join = self._channels[command.channel] = Join(
-            command.id,
-            command.channel,
-            namespace,
-            None if grant is None else grant.ttl_seconds(now),
-            must_ask=allowed is None,
-            is_void=is_void,
-            hears_joins=_hears_joins(namespace, command),
-            since=command.position,
-            info="" if grant is None else grant.info,
-        )
-        return join
-
-    def _taken_over(self, served: Join, command: Subscribe) -> Join:
-        """The client asks itself for what it is served."""
-        join = self._channels[command.channel] = Join(
+    def _take_over(self, served: Join, command: Subscribe) -> Join:
+        """The client asks itself for what it is served: with the same grant, and no longer."""
+        return Join(
             command.id,
             command.channel,
             served.namespace,
+            served.grant,
             hears_joins=_hears_joins(served.namespace, command),
             since=command.position,
         )
-        return join
 
-    def _granted(self, token: str, now: float) -> Grant | Refusal:
-        """Return what a subscription token is worth."""
-        try:
-            return self._tokens.grant(token, now)
-        except TokenExpired:
-            return TOKEN_EXPIRED
-        except InvalidToken:
-            return PERMISSION_DENIED
+    def _is_granted(self, served: Join) -> bool:
+        """Tell whether a served channel is permitted by now: the host may still have to decide."""
+        return served.is_done or not (served.must_ask or self.end_of(served))
+
+    def _is_subscribed(self, channel: str) -> bool:
+        """Tell whether the client listens to a channel now, and not only soon."""
+        join = self._channels.get(channel)
+        return join is not None and join.is_done
+
+    def _has_expired(self, grant: Grant) -> bool:
+        return self._wall_seconds() > grant.expires_at + LEEWAY_SECONDS
 
     def _is_forbidden(self, allowed: bool | None) -> bool:
         """Tell whether the answer is no, without asking anybody."""
@@ -455,9 +501,8 @@ class Connection:
         return self._has_authorizer and unknown
 
     def _publish(self, command: Publish) -> Decision:
-        subscribed = command.channel in self._channels
         allowed = self._namespaces.may_publish(
-            command.channel, self.identity, subscribed=subscribed
+            command.channel, self.identity, subscribed=self._is_subscribed(command.channel)
         )
         is_void = self._asks_in_vain(command.channel)
         if self._is_forbidden(None if is_void else allowed):
@@ -471,15 +516,16 @@ class Connection:
             )
         except RequestError as error:
             return self._refuse(command.id, BAD_COMMAND._replace(message=str(error)))
-        # The publication has the data now; while it waits, it should not be here twice.
-        said = command._replace(data=b"")
-        return Say(said, publication, must_ask=is_void or allowed is None, is_void=is_void)
+        return Say(command, publication, must_ask=is_void or allowed is None, is_void=is_void)
 
     def _look(self, command: Presence | PresenceStats) -> Decision:
-        join = self._channels.get(command.channel)
-        if join is None or not join.namespace.allow_presence_for_subscriber:
+        namespace = self._namespaces.get(command.channel)
+        may_look = self._namespaces.may_see_members(
+            command.channel, self.identity, subscribed=self._is_subscribed(command.channel)
+        )
+        if namespace is None or not may_look:
             return self._refuse(command.id, PERMISSION_DENIED)
-        if not join.namespace.presence:
+        if not namespace.presence:
             return self._refuse(command.id, NOT_AVAILABLE)
         return Look(command.id, command.channel, isinstance(command, PresenceStats))
 
@@ -491,7 +537,7 @@ class Connection:
             data = decoded(command.data)
         except RequestError as error:
             return self._refuse(command.id, BAD_COMMAND._replace(message=str(error)))
-        return Ask(command.id, command.method, data, len(command.data))
+        return Ask(command.id, command.method, data)
 
     def member_of(self, channel: str) -> Member:
         """Return as whom it is on a channel."""
@@ -500,11 +546,11 @@ class Connection:
 
     def _client_info(self, channel: str) -> bytes:
         join = self._channels.get(channel)
-        told = "" if join is None else join.info
+        told = "" if join is None or join.grant is None else join.grant.info
         return client_info(self.identity.user, self.client, self.identity.info, told)
 
-    def _refuse(self, command_id: int, refusal: Refusal, limit: str = "") -> Reply:
-        return Reply(self._protocol.refused(command_id, refusal), limit)
+    def _refuse(self, command_id: int, refusal: Refusal) -> Reply:
+        return Reply(self._protocol.refused(command_id, refusal))
 
 
 def _hears_joins(namespace: Namespace, command: Subscribe | None = None) -> bool:

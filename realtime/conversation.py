@@ -1,8 +1,10 @@
-"""What one client says, done and answered in the order in which it was said.
+"""Carries out what one client says, step by step, in the order in which it was said.
 
-Reading is not held up by doing: what must wait for Redis waits in a queue, the Redis part of all
-subscribes of a frame starts at once, and a pong counts when it is read. Only a client that lets too
-much pile up is not read for a while.
+Reading is not held up: what must wait for Redis or the host waits in a queue, whose head alone is
+carried out. A command is judged when it is carried out, so it rests on what was done before it and
+never on what was merely asked for (ADR-0022). Subscribes behind the head are only prepared: all of
+a frame are asked about, and read from Redis, at once. A pong counts when it is read. A client that
+lets too much pile up is not read for a while.
 """
 
 from __future__ import annotations
@@ -10,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -51,9 +53,20 @@ from realtime.errors import BrokerError, Forbidden, OutcomeUnknown, RequestError
 from realtime.fanout import Listener
 from realtime.gaps import Gap, GapDetector
 from realtime.identity import Identity
+from realtime.joining import Joining, why_not
 from realtime.limits import Throttle
-from realtime.membership import TooManyMembers
-from realtime.protocols import BadFrame, Command, Pong, WireProtocol
+from realtime.membership import ANSWER_BYTES, TooManyMembers
+from realtime.protocols import (
+    BadFrame,
+    Call,
+    Command,
+    Connect,
+    Pong,
+    Presence,
+    PresenceStats,
+    Subscribe,
+    WireProtocol,
+)
 from realtime.protocols import Publish as PublishCommand
 from realtime.publication import Publication, Receipt, encoded
 from realtime.registry import Channel
@@ -75,8 +88,8 @@ RECONNECT = "reconnect"
 """The reason of a gap between two connections of one client."""
 SMALL_BYTES = 4 * 1024
 """Of a reply that may wait for a client that is behind."""
-ANSWER_BYTES = 512 * 1024
-"""Of a reply with all members of a channel; stock clients refuse frames over 1 MiB for good."""
+BYTES_PER_COMMAND = 16 * 1024
+"""Of the members of a channel: so many cost as much as one more command."""
 LIVE_SECONDS = 2.0
 """How long a subscribe waits for the broker; then it is refused as temporary: SDKs come again."""
 
@@ -87,24 +100,27 @@ Rpc = Callable[[Identity, str, object], Awaitable[object]]
 """What the host answers to a method and its data, any JSON values."""
 
 
+_Step = Joining | Command | BadFrame | Reply
+"""What waits for its turn; a `Reply` is a command that was refused before it was looked at."""
+
+
 class Conversation:
     """One connection on the hub's side, from accept to end."""
 
     __slots__ = (
         "_answering",
-        "_asked",
         "_connection",
         "_ends",
         "_hub",
         "_listeners",
+        "_pending",
         "_protocol",
         "_publishing",
         "_room",
+        "_serving",
         "_throttle",
-        "_timers",
         "_todo",
         "_todo_bytes",
-        "_wanted",
         "began",
         "driver",
     )
@@ -115,17 +131,16 @@ class Conversation:
         self._hub = hub
         self._connection = connection
         self._protocol = protocol
-        self._todo: deque[Decision] | None = (
+        self._todo: deque[_Step] | None = (
             None  # None while nothing waits: most connections, most of the time
         )
         self._todo_bytes = 0
-        self._wanted: dict[Join, Channel[Listener]] = {}
-        self._timers: dict[Join, asyncio.TimerHandle] = {}
+        self._pending: dict[str, Joining] = {}  # subscribes in the queue, as far as prepared
+        self._serving: dict[str, Joining] = {}  # what is to be served and is not yet
         self._listeners: dict[str, tuple[Channel[Listener], Listener]] = {}
         self._publishing: asyncio.Task[Refusal | None] | None = None
         self._answering: asyncio.Task[str | Refusal] | None = None
         self._room: asyncio.Future[None] | None = None
-        self._asked: dict[Join, asyncio.Task[bool]] | None = None  # None: the host is asked nothing
         self._throttle: Throttle | None = None  # None: it has not said anything yet
         self._ends: dict[str, float] | None = None  # None: nothing expires
         self.driver = driver
@@ -157,8 +172,8 @@ class Conversation:
         if frame == self._protocol.PONG and self.driver.pong():
             return
         with self.driver.corked():
-            for decision in self._decisions(frame):
-                self._take(decision)
+            for step in self._steps(frame):
+                self._take(step)
                 if self.ended:
                     return
 
@@ -174,21 +189,21 @@ class Conversation:
 
     def release(self) -> None:
         """Give back all that this conversation holds; the driver calls it once, when it ends."""
-        self._todo = None
+        todo, self._todo = self._todo or (), None
         for working in (self._publishing, self._answering):
             if working is not None:
                 working.cancel()
-        for task in (self._asked or {}).values():
-            task.cancel()
-        for join in list(self._wanted):
-            self._unwant(join)
+        for joining in [*_joinings(todo), *self._serving.values()]:
+            self._drop(joining)
         for name in list(self._listeners):
             self._leave(name)
         self._make_room()
         self._hub.forget(self)
 
-    def _decisions(self, frame: str | None) -> Iterator[Decision]:
-        """Decide about each command of a frame, in order; pongs count at once."""
+    # ---------------------------------------------------------------- the queue
+
+    def _steps(self, frame: str | None) -> Iterator[_Step]:
+        """Yield what a frame asks for, in order, without judging it; pongs count at once."""
         bad = None
         try:
             if frame is None:
@@ -203,45 +218,44 @@ class Conversation:
             if isinstance(command, Pong) and self.driver.pong():
                 continue
             why_not = self._throttled(command)
-            if why_not is None:
-                if decision := self._connection.decide(command):
-                    yield decision
-            elif isinstance(why_not, Close):
+            if isinstance(why_not, Close):
                 self.end(why_not)  # at once: what waits before it is part of the flood
                 return
-            elif not isinstance(command, Pong):
-                yield Reply(self._protocol.refused(command.id, why_not))
+            if isinstance(command, Pong):
+                continue
+            yield command if why_not is None else self._refusal(command.id, why_not)
         if bad is not None:
-            yield self._connection.bad_frame(bad)
+            yield bad
 
     def _throttled(self, command: Command) -> Refusal | Close | None:
         """Return why a command is not even looked at, if it is one too many."""
         if self._throttle is None:
             self._throttle = Throttle(self._hub.limits.commands, self._hub.limits.publications)
         now = asyncio.get_running_loop().time()
-        name, why_not = "commands", self._throttle.command(now)
+        # Each of its `subs` is judged and answered like a subscribe, so it costs as much.
+        cost = 1 + len(command.subs) if isinstance(command, Connect) else 1
+        name, why_not = "commands", self._throttle.command(now, cost)
         if why_not is None and isinstance(command, PublishCommand):
             name, why_not = "publications", self._throttle.publication(now)
         if why_not is not None:
             self._hub.reached.count(f"{name}_per_second")
         return why_not
 
-    def _take(self, decision: Decision) -> None:
-        """Do it at once if nothing waits before it and it need not wait itself."""
-        if isinstance(decision, Join):
-            if decision.must_ask:
-                self._ask(decision)
-            else:
-                self._want(decision)
+    def _take(self, step: _Step) -> None:
+        """Carry a step out at once if nothing waits before it and it need not wait itself."""
+        if isinstance(step, Subscribe):
+            step = Joining(step.channel, step)
         if self._todo is None:
-            if self._do(decision):
+            if self._do(step):
                 return
             self._todo = deque()
-        self._todo.append(decision)
-        self._todo_bytes += _bytes_of(decision)
+        elif isinstance(step, Joining):
+            self._prepare(step)
+        self._todo.append(step)
+        self._todo_bytes += _bytes_of(step)
 
     def _advance(self) -> None:
-        """Something that was waited for has come: do and answer what can be done now, in order."""
+        """Something that was waited for has come: carry out what can be done now, in order."""
         if self.ended:
             return
         with self.driver.corked():
@@ -267,15 +281,31 @@ class Conversation:
                 self._room.set_result(None)
             self._room = None
 
-    def _do(self, decision: Decision) -> bool:
-        """Do it and answer; False says that it has to wait."""
+    def _do(self, step: _Step) -> bool:
+        """Carry out the step whose turn it is; False says that it has to wait."""
+        if isinstance(step, Joining):
+            return self._subscribe(step)
+        if self._publishing is not None:
+            return self._finish_publishing(step)  # type: ignore[arg-type]  # it is a Publish
+        if self._answering is not None:
+            return self._finish_answering(step)  # type: ignore[arg-type]  # it is a question
+        if isinstance(step, Reply):
+            return self._carry_out(step)
+        if isinstance(step, BadFrame):
+            return self._carry_out(self._connection.bad_frame(step))
+        decision = self._connection.decide(step)
+        return decision is None or self._carry_out(decision)
+
+    def _carry_out(self, decision: Decision) -> bool:
         match decision:
-            case Join():
-                return self._join(decision)
             case Say():
-                return self._say(decision)
+                self._publishing = asyncio.get_running_loop().create_task(self._publish(decision))
+                self._publishing.add_done_callback(self._said)
+                return False
             case Ask() | Look():
-                return self._find_out(decision)
+                self._answering = asyncio.get_running_loop().create_task(self._answer(decision))
+                self._answering.add_done_callback(self._decided)
+                return False
             case Where():
                 self._tell_where(decision)
             case Leave():
@@ -286,13 +316,14 @@ class Conversation:
                 self._renew(decision.channel, decision.ttl_seconds)
             case Reply():
                 self.driver.say(decision.text)
-                if decision.limit:
-                    self._hub.reached.count(decision.limit)
             case Greet():
                 self._greet(decision)
             case End():
                 self.end(decision.close)
         return True
+
+    def _refusal(self, command_id: int, refusal: Refusal) -> Reply:
+        return Reply(self._protocol.refused(command_id, refusal))
 
     def _greet(self, greet: Greet) -> None:
         if not self._hub.admits(self.identity.user):
@@ -307,58 +338,97 @@ class Conversation:
         for join in greet.joins:
             self._serve(join)
 
-    def _serve(self, join: Join) -> None:
-        """Let the client listen as soon as the broker does; nothing waits for it."""
+    # ------------------------------------------------------------ subscriptions
+
+    def _prepare(self, joining: Joining) -> None:
+        """Start what takes long about a subscribe that waits for its turn, if it may succeed."""
+        is_next = joining.name not in self._pending  # of those that name this channel
+        if is_next and self._connection.has_room(len(self._pending)):
+            judged = self._judge(joining)
+            if isinstance(judged, Join):
+                self._begin(joining, judged)
+
+    def _judge(self, joining: Joining) -> Join | Refusal | End:
+        command = joining.command
+        assert command is not None  # noqa: S101 - the client asked for it
+        if joining.shown is None:
+            joining.shown = self._connection.grant_of(command.token)
+        return self._connection.subscribe(command, joining.shown)
+
+    def _begin(self, joining: Joining, join: Join) -> None:
+        self._pending[joining.name] = joining
+        joining.join = join
         if join.must_ask:
-            self._ask(join)
-            return
-        wake = partial(self._served, join)
-        channel = self._hub.registry.want(join.channel, join.namespace, join, wake)
-        self._wanted[join] = channel
-        if channel.is_live:
-            self._served(join)
+            self._ask(joining)
         else:
-            self._hub.wishes_changed()
+            self._want(joining)
 
-    def _served(self, join: Join) -> None:
-        channel = self._wanted.get(join)
-        if channel is not None and channel.is_live:
-            self._hub.fanout.seal(channel)
-            self.driver.say(self._protocol.served(join.channel, channel.position))
-            self._tell_missed(join, channel)
-            self._listen(join, channel)
-
-    def _want(self, join: Join) -> None:
-        channel = self._hub.registry.want(join.channel, join.namespace, join, self._advance)
-        self._wanted[join] = channel
+    def _subscribe(self, joining: Joining) -> bool:
+        """Judge a subscribe whose turn it is, as often as it is looked at, and finish it."""
+        judged = self._judge(joining)
+        if isinstance(judged, End):
+            return self._carry_out(judged)
+        if isinstance(judged, Refusal):
+            return self._refuse(joining, judged)
+        if joining.is_given_up:
+            return self._refuse(joining, NOT_LIVE)
+        joining.join = judged
+        if judged.must_ask:
+            if joining.must_ask:
+                self._begin(joining, judged)
+            if not joining.is_answered:
+                return False
+            if (refusal := joining.why_not()) is not None:
+                return self._refuse(joining, refusal)
+        if joining.name in self._listeners:  # the server has subscribed it; it goes on from there
+            self._drop(joining)
+            ttl = self._connection.joined(judged)
+            self.driver.say(self._protocol.subscribed(judged.id, None, ttl))
+            return True
+        if joining.channel is None:
+            self._pending[joining.name] = joining
+            self._want(joining)
+        channel = joining.channel
+        assert channel is not None  # noqa: S101 - it is wanted
         if not channel.is_live:
-            self._hub.wishes_changed()
-            self._be_patient(join)
+            # Perhaps it was live when this was said, and broke since.
+            joining.be_patient(LIVE_SECONDS, self._run_out)
+            return False
+        # One step, without an await: what waits goes to those who listen now, the reply names the
+        # position that this leaves, and the first push after it is the next one.
+        self._hub.fanout.seal(channel)
+        gaps, ttl = _missed(judged, channel), self._connection.joined(judged)
+        has_all = None if judged.since is None else not gaps
+        text = self._protocol.subscribed(judged.id, channel.position, ttl, has_all=has_all)
+        self._listen(judged, channel, ttl, [text, *self._told(judged, gaps)])
+        self._drop(joining)
+        return True
 
-    def _be_patient(self, join: Join) -> None:
-        """Wait for the broker, but not for ever."""
-        if join not in self._timers:
-            loop = asyncio.get_running_loop()
-            self._timers[join] = loop.call_later(LIVE_SECONDS, self._give_up, join)
+    def _refuse(self, joining: Joining, refusal: Refusal) -> bool:
+        assert joining.command is not None  # noqa: S101 - or no reply waits for it
+        self._drop(joining)
+        self.driver.say(self._protocol.refused(joining.command.id, refusal))
+        if refusal is LIMIT_EXCEEDED:
+            self._hub.reached.count("channels_per_connection")
+        return True
 
-    def _ask(self, join: Join) -> None:
+    def _ask(self, joining: Joining) -> None:
         """Let the host decide; all subscribes of a frame are asked about at once."""
-        task = asyncio.get_running_loop().create_task(self._is_allowed(join.channel, "subscribe"))
-        self._asked = self._asked or {}
-        self._asked[join] = task
-        task.add_done_callback(partial(self._judged, join) if join.is_served else self._decided)
+        joining.ask(self._is_allowed(joining.name, "subscribe"), self._answered)
 
-    def _judged(self, join: Join, task: asyncio.Task[bool]) -> None:
-        """The host has decided about a channel that no reply waits for."""
-        if self.ended or task.cancelled() or self._asked is None:
+    def _answered(self, joining: Joining) -> None:
+        """The host has decided: prepare what it allows; it is judged in its turn."""
+        if self.ended:
             return
-        self._asked.pop(join, None)
-        if _refusal(task) is None and not join.is_void:
-            join.must_ask = False
-            self._serve(join)
+        if joining.channel is None and joining.is_allowed:
+            self._want(joining)
+        self._woken(joining)
+
+    def _woken(self, joining: Joining) -> None:
+        if joining.command is None:
+            self._finish_serving(joining)
         else:
-            self._connection.join_failed(join)
-            self.driver.say(self._protocol.unsubscribed(join.channel, NOT_SUBSCRIBED))
+            self._advance()
 
     def _decided(self, task: asyncio.Task[Any]) -> None:
         if not task.cancelled():
@@ -369,90 +439,96 @@ class Conversation:
         async with asyncio.timeout(AUTHORIZE_SECONDS):
             return bool(await self._hub.authorize(self._connection.identity, channel, action))
 
-    def _answer(self, join: Join, task: asyncio.Task[bool]) -> bool:
-        """Go on with a join as the host has decided."""
-        if not task.done():
-            return False
-        assert self._asked is not None  # noqa: S101 - the task is from there
-        del self._asked[join]
-        refusal = _refusal(task)
-        if refusal is None and join.is_void:
-            refusal = PERMISSION_DENIED
-        if refusal is None:
-            self._want(join)
-            return self._join(join)
-        self._connection.join_failed(join)
-        self.driver.say(self._protocol.refused(join.id, refusal))
-        return True
+    def _want(self, joining: Joining) -> None:
+        """Let the node listen to a channel that the client may listen to."""
+        assert joining.join is not None  # noqa: S101 - it was judged
+        joining.channel = self._hub.registry.want(
+            joining.name, joining.join.namespace, joining, partial(self._woken, joining)
+        )
+        if not joining.channel.is_live:
+            self._hub.wishes_changed()
+            if joining.command is not None:
+                joining.be_patient(LIVE_SECONDS, self._run_out)
 
-    def _join(self, join: Join) -> bool:
-        if self._asked and (task := self._asked.get(join)) is not None:
-            return self._answer(join, task)
-        channel = self._wanted.get(join)
-        if channel is None:
-            self.driver.say(self._protocol.refused(join.id, NOT_LIVE))
-            return True
-        if join.channel in self._listeners:  # the server has subscribed it; it goes on from there
-            self._unwant(join)
-            self.driver.say(self._protocol.subscribed(join.id, None, join.ttl_seconds))
-            return True
-        if not channel.is_live:
-            self._be_patient(join)  # it was live when this was said, and broke before its turn
-            return False
-        # One step, without an await: what waits goes to those who listen now, the reply names the
-        # position that this leaves, and the first push after it is the next one.
-        self._hub.fanout.seal(channel)
-        missed = self._missed(join, channel)
-        has_all = None if join.since is None else not missed
-        position, ttl = channel.position, join.ttl_seconds
-        self.driver.say(self._protocol.subscribed(join.id, position, ttl, has_all=has_all))
-        self._tell_missed(join, channel)
-        self._forget_served(join.channel)
-        self._listen(join, channel)
-        return True
+    def _run_out(self, joining: Joining) -> None:
+        self._give_up(joining)
+        self._advance()
 
-    def _missed(self, join: Join, channel: Channel[Listener]) -> Sequence[Gap]:
-        """Return the gaps between where the client says that it stands, and the channel."""
-        return () if join.since is None else GapDetector(join.since).resume(channel.position)
+    def _give_up(self, joining: Joining) -> None:
+        """Refuse it for now when its turn comes; when it is asked for again, it is judged anew."""
+        joining.is_given_up = True
+        self._drop(joining)
 
-    def _tell_missed(self, join: Join, channel: Channel[Listener]) -> None:
-        for gap in self._missed(join, channel):
-            self.driver.say(self._protocol.gap(join.channel, gap, RECONNECT))
+    def _drop(self, joining: Joining) -> None:
+        joining.drop(self._hub.release)
+        for under_way in (self._pending, self._serving):
+            if under_way.get(joining.name) is joining:
+                del under_way[joining.name]
 
-    def _listen(self, join: Join, channel: Channel[Listener]) -> None:
+    def _serve(self, join: Join) -> None:
+        """Let the client listen as soon as it may and the broker does; nothing waits for it."""
+        joining = self._serving[join.channel] = Joining(join.channel, join=join)
+        if join.must_ask:
+            self._ask(joining)
+        else:
+            self._want(joining)
+            self._finish_serving(joining)
+
+    def _finish_serving(self, joining: Joining) -> None:
+        """Judge what is to be served, as often as it is looked at, and serve it if it can be."""
+        join = joining.join
+        if self.ended or join is None or self._serving.get(joining.name) is not joining:
+            return
+        end = self._connection.end_of(join)
+        if join.must_ask and end is None:
+            if joining.must_ask:
+                self._ask(joining)
+            if not joining.is_answered:
+                return
+            end = None if joining.why_not() is None else NOT_SUBSCRIBED
+        channel = joining.channel
+        if end is not None:
+            self._drop(joining)
+            self._connection.join_failed(join)
+            self.driver.say(self._protocol.unsubscribed(join.channel, end))
+        elif channel is not None and channel.is_live:
+            self._hub.fanout.seal(channel)
+            gaps, ttl = _missed(join, channel), self._connection.joined(join)
+            text = self._protocol.served(join.channel, channel.position)
+            self._listen(join, channel, ttl, [text, *self._told(join, gaps)])
+            self._drop(joining)
+
+    def _told(self, join: Join, gaps: Sequence[Gap]) -> Iterator[str]:
+        return (self._protocol.gap(join.channel, gap, RECONNECT) for gap in gaps)
+
+    def _listen(
+        self,
+        join: Join,
+        channel: Channel[Listener],
+        ttl_seconds: int | None,
+        texts: Sequence[str],
+    ) -> None:
+        """Tell the client that it listens, and what it missed; then let it."""
+        for text in texts:
+            self.driver.say(text)
         if self.ended:  # by what was just said, which was too much for a client that does not read
             return
+        self._stop_serving(join.channel)
         listener = Listener(self.driver, hears_joins=join.hears_joins)
         channel.listeners[listener] = None
         self._listeners[join.channel] = (channel, listener)
-        self._renew(join.channel, join.ttl_seconds)
+        self._renew(join.channel, ttl_seconds)
         if channel.namespace.counts_members:
             self._hub.count_in(channel, self._connection.member_of(channel.name))
-        self._unwant(join)
 
-    def _forget_served(self, name: str) -> None:
+    def _stop_serving(self, name: str) -> None:
         """Give up what the server wished and could not do yet."""
-        for join in [join for join in self._wanted if join.is_served and join.channel == name]:
-            self._unwant(join)
-
-    def _give_up(self, join: Join) -> None:
-        del self._timers[join]
-        if self._wanted[join].is_live:
-            return  # the broker is here; what was said before is what takes so long
-        self._connection.join_failed(join)
-        self._unwant(join)
-        self._advance()
-
-    def _unwant(self, join: Join) -> None:
-        channel = self._wanted.pop(join)
-        if (timer := self._timers.pop(join, None)) is not None:
-            timer.cancel()
-        del channel.waiting[join]
-        self._hub.release(channel)
+        if (joining := self._serving.get(name)) is not None:
+            self._drop(joining)
 
     def _leave(self, name: str) -> None:
         self._renew(name, None)
-        self._forget_served(name)
+        self._stop_serving(name)
         channel, listener = self._listeners.pop(name, (None, None))
         if channel is None or listener is None:
             return
@@ -480,23 +556,15 @@ class Conversation:
 
     def unserve(self, name: str) -> None:
         """End a subscription, or with an empty name all, also one that is only asked for yet."""
+        for joining in _joinings(self._todo or ()):
+            if name in ("", joining.name):
+                self._give_up(joining)
         for channel in [name] if name else self._connection.channels:
-            self._give_up_asked(channel)
             if self.ended or channel not in self._connection.channels:
                 continue
             self._leave(channel)
             self._connection.left(channel)
             self.driver.say(self._protocol.unsubscribed(channel, UNSUBSCRIBED))
-
-    def _give_up_asked(self, name: str) -> None:
-        """Refuse for now what was asked for before: when it comes again, it is judged anew."""
-        for join in [join for join in self._asked or () if join.channel == name]:
-            assert self._asked is not None  # noqa: S101 - the join is from there
-            self._asked.pop(join).cancel()
-            self._connection.join_failed(join)
-        for join in [join for join in self._wanted if join.channel == name and not join.is_served]:
-            self._unwant(join)
-            self._connection.join_failed(join)
         self._advance()
 
     def prolong(self, expire_at: float | None) -> None:
@@ -525,23 +593,22 @@ class Conversation:
                 self.driver.say(self._protocol.unsubscribed(name, SUBSCRIPTION_EXPIRED))
         return bool(self._ends) and not self.ended
 
-    def _say(self, say: Say) -> bool:
-        """Publish; one at a time, so that a client's publications keep their order."""
-        if self._publishing is None:
-            self._publishing = asyncio.get_running_loop().create_task(self._published(say))
-            self._publishing.add_done_callback(self._said)
-            return False
+    # ------------------------------------------------- what takes long, one at a time
+
+    def _finish_publishing(self, command: PublishCommand) -> bool:
+        """Say what became of a publish; one at a time keeps a client's publications in order."""
+        assert self._publishing is not None  # noqa: S101 - the caller has looked
         if not self._publishing.done():
             return False
         refusal = self._publishing.result()
         self._publishing = None
         if refusal is None:
-            self.driver.say(self._protocol.done(say.command))
+            self.driver.say(self._protocol.done(command))
         else:
-            self.driver.say(self._protocol.refused(say.command.id, refusal))
+            self.driver.say(self._protocol.refused(command.id, refusal))
         return True
 
-    async def _published(self, say: Say) -> Refusal | None:
+    async def _publish(self, say: Say) -> Refusal | None:
         try:
             if say.must_ask and (refusal := await self._forbids(say.publication.channel)):
                 return refusal
@@ -563,21 +630,23 @@ class Conversation:
             await asyncio.wait({task})
         finally:
             task.cancel()
-        return _refusal(task)
+        return why_not(task)
 
-    def _find_out(self, question: Ask | Look) -> bool:
-        """Let the host answer, or Redis; one question at a time, like publishing."""
-        if self._answering is None:
-            answer = (
-                self._answer_to(question) if isinstance(question, Ask) else self._seen(question)
-            )
-            self._answering = asyncio.get_running_loop().create_task(answer)
-            self._answering.add_done_callback(self._decided)
-            return False
+    def _finish_answering(self, question: Call | Presence | PresenceStats) -> bool:
+        """Say what the host has answered, or Redis; one question at a time, like publishing."""
+        assert self._answering is not None  # noqa: S101 - the caller has looked
         if not self._answering.done():
             return False
         task, self._answering = self._answering, None
         answer_text = _answer_of(task)
+        if not isinstance(question, Call):
+            self._pay(answer_text)
+            judged = self._connection.decide(question)  # a subscription may have ended meanwhile
+            if isinstance(judged, Reply):
+                return self._carry_out(judged)
+            # A reply is never dropped, and this one may be as large as all that may wait.
+            if self.driver.is_congested and len(answer_text) > SMALL_BYTES:
+                answer_text = BUSY
         if not question.id:
             return True  # nobody waits for it; what went wrong was told all the same
         if isinstance(answer_text, Refusal):
@@ -586,7 +655,19 @@ class Conversation:
             self.driver.say(answer_text)
         return True
 
-    async def _answer_to(self, ask: Ask) -> str | Refusal:
+    def _pay(self, answer: str | Refusal) -> None:
+        """Count who is on a channel as work: how much it is, is known when it is read."""
+        size = len(answer)
+        if isinstance(answer, Refusal):
+            size = ANSWER_BYTES if answer.code == LIMIT_EXCEEDED.code else 0
+        if self._throttle is not None:
+            now = asyncio.get_running_loop().time()
+            self._throttle.pay(now, size // BYTES_PER_COMMAND)
+
+    async def _answer(self, question: Ask | Look) -> str | Refusal:
+        return await (self._call(question) if isinstance(question, Ask) else self._see(question))
+
+    async def _call(self, ask: Ask) -> str | Refusal:
         async with asyncio.timeout(RPC_SECONDS):
             answer = await self._hub.rpc(self._connection.identity, ask.method, ask.data)
         try:
@@ -594,23 +675,17 @@ class Conversation:
         except RequestError as error:
             raise TypeError(f"it returned what cannot be sent: {error}") from error
 
-    async def _seen(self, look: Look) -> str | Refusal:
+    async def _see(self, look: Look) -> str | Refusal:
         """Find out who is on a channel, or why that cannot be told."""
-        if look.channel not in self._listeners:  # it has been left, or could not be joined
-            return PERMISSION_DENIED
         if not self._hub.live:
             return NOT_LIVE
         try:
             async with asyncio.timeout(LIVE_SECONDS):
-                text = await self._look(look)
+                return await self._look(look)
         except (BrokerError, TimeoutError):
             return NOT_LIVE
         except TooManyMembers as error:
             return LIMIT_EXCEEDED._replace(message=str(error))
-        if len(text) > ANSWER_BYTES:
-            return LIMIT_EXCEEDED._replace(message="too many members: ask presence_stats")
-        # A reply is never dropped, and this one may be as large as all that may wait.
-        return BUSY if self.driver.is_congested and len(text) > SMALL_BYTES else text
 
     async def _look(self, look: Look) -> str:
         roster = self._hub.roster
@@ -619,10 +694,7 @@ class Conversation:
         return self._protocol.present(look.id, await roster.members(look.channel))
 
     def _tell_where(self, where: Where) -> None:
-        channel, _ = self._listeners.get(where.channel, (None, None))
-        if channel is None:  # it has been left, or could not be joined
-            self.driver.say(self._protocol.refused(where.id, PERMISSION_DENIED))
-            return
+        channel, _ = self._listeners[where.channel]
         self.driver.say(self._protocol.stands(where.id, channel.position))
 
     def _said(self, task: asyncio.Task[Refusal | None]) -> None:
@@ -633,14 +705,6 @@ class Conversation:
             self.end(SERVER_ERROR)
             return
         self._advance()
-
-
-def _refusal(task: asyncio.Task[bool]) -> Refusal | None:
-    """Return why not, when the host has decided or failed to."""
-    if (error := task.exception()) is None:
-        return None if task.result() else PERMISSION_DENIED
-    logger.error("the authorizer failed: the client is refused for now", exc_info=error)
-    return INTERNAL_ERROR
 
 
 def _answer_of(task: asyncio.Task[str | Refusal]) -> str | Refusal:
@@ -656,7 +720,18 @@ def _answer_of(task: asyncio.Task[str | Refusal]) -> str | Refusal:
     return INTERNAL_ERROR
 
 
-def _bytes_of(decision: Decision) -> int:
-    if isinstance(decision, Ask):
-        return decision.size
-    return len(decision.publication.body) if isinstance(decision, Say) else 0
+def _missed(join: Join, channel: Channel[Listener]) -> Sequence[Gap]:
+    """Return the gaps between where the client says that it stands, and the channel."""
+    return () if join.since is None else GapDetector(join.since).resume(channel.position)
+
+
+def _joinings(steps: Iterable[_Step]) -> list[Joining]:
+    return [step for step in steps if isinstance(step, Joining)]
+
+
+def _bytes_of(step: _Step) -> int:
+    """Return how much of a step waits that a client can make large."""
+    if isinstance(step, PublishCommand | Call):
+        return len(step.data)
+    command = step.command if isinstance(step, Joining) else None
+    return 0 if command is None else len(command.token)

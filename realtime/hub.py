@@ -13,7 +13,7 @@ import random
 import secrets
 import time
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import copy_context
 from functools import partial
@@ -80,6 +80,7 @@ class Hub:
         authorize: Authorize | None = None,
         entitled: Entitled | None = None,
         rpc: Rpc | None = None,
+        wall_seconds: Callable[[], float] = time.time,
     ) -> None:
         """Make a hub that does nothing yet.
 
@@ -96,6 +97,7 @@ class Hub:
             authorize: Asked where no rule of ours says yes or no.
             entitled: Asked now and then who of the clients may still be here.
             rpc: Answers what clients ask the host.
+            wall_seconds: Tells the seconds since 1970, in which tokens count.
         """
         self.limits = limits
         self.crowd = Crowd(limits)
@@ -139,6 +141,7 @@ class Hub:
         self.authorize: Authorize = authorize or _nobody_may
         self._has_rpc = rpc is not None
         self.rpc: Rpc = rpc or _no_answer
+        self._wall_seconds = wall_seconds
         self.publish = publish
         self.registry: Registry[Listener] = Registry()
         self.fanout = Fanout(self._protocol)
@@ -260,7 +263,7 @@ class Hub:
             version=__version__,
             ping_seconds=self._ping_seconds,
             tokens=self._tokens,
-            wall_seconds=time.time,
+            wall_seconds=self._wall_seconds,
             identity=identity,
             has_authorizer=self._has_authorizer,
             has_rpc=self._has_rpc,

@@ -24,7 +24,7 @@ RULES = {
 }  # fmt: skip
 PUBLISHING = {"publisher"}
 DELIVERING = {"hub", "conversation", "driver", "fanout", "heartbeat", "users", "vigil"}
-DELIVERING |= {"attendance", "clerk", "roster"}
+DELIVERING |= {"attendance", "clerk", "joining", "roster"}
 QUEUEING = {"worker", "threads"}
 ENGINE = PUBLISHING | DELIVERING | QUEUEING | {"brokers"}
 

@@ -13,7 +13,14 @@ import redis
 from realtime.brokers.redis import RedisBroker
 from realtime.hub import Hub
 from realtime.identity import Identity
-from realtime.membership import MEMBERS_LIMIT, Member, Roll, TooManyMembers
+from realtime.membership import (
+    ANSWER_BYTES,
+    MEMBERS_BYTES,
+    MEMBERS_LIMIT,
+    Member,
+    Roll,
+    TooManyMembers,
+)
 from realtime.wiring import Node
 from tests.support.eventually import eventually
 from tests.support.member import Member as Connection
@@ -26,6 +33,13 @@ NAMESPACES = {
         "presence": True,
         "join_leave": True,
         "allow_presence_for_subscriber": True,
+        "allow_presence_for_anonymous": True,
+    },
+    "known": {
+        "allow_subscribe_for_client": True,
+        "allow_subscribe_for_anonymous": True,
+        "presence": True,
+        "allow_presence_for_client": True,
     },
     "forced": {
         "allow_subscribe_for_client": True,
@@ -316,6 +330,62 @@ async def test_too_many_to_name_are_counted(broker: RedisBroker) -> None:
     assert headcount == (number, number)
     with pytest.raises(TooManyMembers):
         await presence.members("hall")
+
+
+def described(number: int) -> Member:
+    """A member with as much to say about it as a token may have (4 KiB)."""
+    client, user = f"{number:08x}", f"user-{number}"
+    info = f'{{"user":"{user}","client":"{client}","conn_info":"{"x" * 4000}"}}'
+    return Member(client, user, info)
+
+
+async def crowd(presence: Any, channel: str, number: int) -> None:
+    await presence.lease("aa", is_new=True)
+    for start in range(0, number, 50):
+        some = {one.client: one for one in map(described, range(start, start + 50))}
+        await presence.change("aa", [Roll(channel, some, is_told=False, has_members=True)])
+
+
+async def test_no_more_is_read_of_members_than_the_answer_may_hold(
+    broker: RedisBroker, redis_server: RedisServer
+) -> None:
+    """200 members with 4 KiB each were 785 KiB from Redis for each question, and then refused."""
+    await crowd(broker.presence, "hall", 200)
+    with redis_server.client() as client:
+        before = client.info("stats")["total_net_output_bytes"]
+        with pytest.raises(TooManyMembers, match="200 members"):
+            await broker.presence.members("hall", ANSWER_BYTES)
+        read = client.info("stats")["total_net_output_bytes"] - before
+    assert read < 64 * 1024, "what INFO itself says, and a number"
+    assert len(await broker.presence.members("hall", MEMBERS_BYTES)) == 200
+
+
+async def test_a_client_asks_again_and_again_for_a_long_list(
+    come: Any, node: Node, hub: Hub
+) -> None:
+    """It is work: 16 KiB of members cost as much as a command, and a flood is closed."""
+    ada = await come("ada")
+    await ada.subscribe("seen:hall")
+    await crowd(node.broker.presence, "seen:hall", 100)  # 400 KiB: 25 commands
+    said = []
+    for _ in range(20):
+        reply = await ada.ask(presence={"channel": "seen:hall"})
+        said.append(reply.get("error", {}).get("code", 0))
+        while ada.conversation.driver.pong():
+            continue  # it reads what it asks for
+    assert set(said[:8]) == {0}
+    assert 111 in said, "each is 26 commands, and 256 may be said at once"
+    assert hub.reached.counts["commands_per_second"] >= 1
+
+
+async def test_a_client_that_nobody_knows_asks_who_is_there(come: Any) -> None:
+    """`allow_presence_for_client` is for those with an identity, as in Centrifugo."""
+    stranger, ada = await come(), await come("ada")
+    for asked in ("presence", "presence_stats"):
+        await stranger.subscribe("known:room")
+        assert (await stranger.ask(**{asked: {"channel": "known:room"}}))["error"]["code"] == 103
+        assert asked in await ada.ask(**{asked: {"channel": "known:room"}}), "not subscribed"
+        await stranger.ask(unsubscribe={"channel": "known:room"})
 
 
 async def test_members_of_a_node_without_a_lease_are_nobody(broker: RedisBroker) -> None:

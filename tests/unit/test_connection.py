@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 
 import jwt
 import pytest
@@ -18,23 +19,30 @@ from realtime.connection import (
     Greet,
     Join,
     Leave,
+    Look,
     Renew,
     Reply,
     Say,
+    Where,
 )
 from realtime.identity import ANONYMOUS, Identity
 from realtime.namespaces import Namespaces
 from realtime.protocols import (
     BadFrame,
+    Call,
     Connect,
+    History,
     Ping,
     Pong,
+    Presence,
+    PresenceStats,
     Publish,
     Refresh,
     Refused,
     SubRefresh,
     Subscribe,
     Unsubscribe,
+    Wanted,
     centrifugo,
 )
 from realtime.tokens import Tokens
@@ -45,6 +53,7 @@ NAMESPACES = Namespaces(
             "allow_subscribe_for_client": True,
             "allow_subscribe_for_anonymous": True,
             "allow_publish_for_client": True,
+            "allow_publish_for_anonymous": True,
         }
     }
 )
@@ -59,6 +68,9 @@ def new(
     channels_limit: int = 3,
     namespaces: Namespaces = NAMESPACES,
     identity: Identity = ANONYMOUS,
+    *,
+    now: Callable[[], float] = lambda: NOW,
+    has_authorizer: bool = False,
 ) -> Connection:
     return Connection(
         centrifugo,
@@ -68,9 +80,18 @@ def new(
         version="1.2.3",
         ping_seconds=25,
         tokens=TOKENS,
-        wall_seconds=lambda: NOW,
+        wall_seconds=now,
         channels_limit=channels_limit,
+        has_authorizer=has_authorizer,
     )
+
+
+def joined(connection: Connection, *command: str) -> Join:
+    """Subscribe, as `Conversation` does once the broker listens."""
+    join = connection.decide(Subscribe(2, *command))
+    assert isinstance(join, Join)
+    connection.joined(join)
+    return join
 
 
 @pytest.fixture
@@ -123,6 +144,17 @@ def test_nothing_goes_before_connecting(command):
     assert not connection.connected
 
 
+def test_a_subscribe_is_judged_after_connecting_whoever_asks():
+    """`Conversation` does not ask `decide` about it, which would look after that."""
+    connection = new()
+    command = Subscribe(1, "public:news", "forged")
+    assert connection.grant_of(command.token) is None, "no work before connecting"
+    assert connection.subscribe(command, None) == End(BAD_REQUEST)
+    connection.decide(Connect(2, token(expires=NOW - 60)))
+    assert connection.subscribe(command, None).code == 101
+    assert not connection.connected
+
+
 def test_connecting_twice_ends_it(connection):
     assert connection.decide(Connect(2)) == End(BAD_REQUEST)
 
@@ -158,13 +190,13 @@ def test_what_is_closed_what_is_missing_and_what_is_anothers_look_the_same(conne
 
 
 def test_a_channel_is_joined_once(connection):
-    connection.decide(Subscribe(2, "public:news"))
+    joined(connection, "public:news")
     assert code(connection.decide(Subscribe(3, "public:news"))) == 105
 
 
 def test_there_is_a_limit_of_channels(connection):
     for number in range(3):
-        assert isinstance(connection.decide(Subscribe(2, f"public:{number}")), Join)
+        joined(connection, f"public:{number}")
     assert code(connection.decide(Subscribe(5, "public:3"))) == 106
 
 
@@ -175,7 +207,7 @@ def test_refused_channels_count_for_nothing(connection):
 
 
 def test_leaving_is_done_and_answered(connection):
-    connection.decide(Subscribe(2, "public:news"))
+    joined(connection, "public:news")
     decision = connection.decide(Unsubscribe(3, "public:news"))
     assert decision == Leave("public:news", '{"id":3,"unsubscribe":{}}')
 
@@ -186,20 +218,22 @@ def test_leaving_what_was_never_joined_is_answered_too(connection):
 
 
 def test_a_channel_that_was_left_can_be_joined_again(connection):
-    connection.decide(Subscribe(2, "public:news"))
+    joined(connection, "public:news")
     connection.decide(Unsubscribe(3, "public:news"))
     assert isinstance(connection.decide(Subscribe(4, "public:news")), Join)
 
 
-def test_a_join_that_failed_can_be_tried_again(connection):
-    connection.join_failed(connection.decide(Subscribe(2, "public:news")))
+def test_a_served_join_that_failed_can_be_asked_for(connection):
+    join = connection.serve("public:news")
+    connection.join_failed(join)
+    assert connection.channels == []
     assert isinstance(connection.decide(Subscribe(3, "public:news")), Join)
 
 
 def test_a_join_that_failed_late_does_not_undo_a_newer_one(connection):
-    first = connection.decide(Subscribe(2, "public:news"))
+    first = connection.serve("public:news")
     connection.decide(Unsubscribe(3, "public:news"))
-    connection.decide(Subscribe(4, "public:news"))
+    joined(connection, "public:news")
     connection.join_failed(first)
     assert code(connection.decide(Subscribe(5, "public:news"))) == 105
 
@@ -222,6 +256,7 @@ def test_a_client_may_take_over_a_served_channel_once(connection):
     connection.serve("closed")
     join = connection.decide(Subscribe(2, "closed"))
     assert (join.id, join.is_served) == (2, False)
+    connection.joined(join)
     assert code(connection.decide(Subscribe(3, "closed"))) == 105
 
 
@@ -251,7 +286,7 @@ def test_a_client_may_publish_where_everybody_may(connection):
 
 def test_a_subscriber_may_publish_where_subscribers_may(connection):
     assert code(connection.decide(Publish(2, "chat:lobby", b"1"))) == 103
-    connection.decide(Subscribe(3, "chat:lobby"))
+    joined(connection, "chat:lobby")
     assert isinstance(connection.decide(Publish(4, "chat:lobby", b"1")), Say)
     connection.decide(Unsubscribe(5, "chat:lobby"))
     assert code(connection.decide(Publish(6, "chat:lobby", b"1"))) == 103
@@ -272,6 +307,109 @@ def test_data_that_cannot_be_published_is_refused_and_says_why(connection, data)
     refusal = refused(connection.decide(Publish(2, "open:x", data)))
     assert refusal.code == 107
     assert refusal.message.startswith("data")
+
+
+# ---------------------------------------------------- what a step under way permits
+
+
+class Clock:
+    """A wall clock that a test moves."""
+
+    def __init__(self) -> None:
+        self.now = NOW
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        Publish(3, "chat:lobby", b"1"),
+        History(3, "chat:lobby"),
+        Presence(3, "chat:lobby"),
+        PresenceStats(3, "chat:lobby"),
+        SubRefresh(3, "chat:lobby", "a token"),
+    ],
+    ids=lambda command: type(command).__name__,
+)
+@pytest.mark.parametrize("way", ["asked for", "served", "named in connect"])
+def test_a_subscription_under_way_permits_nothing(command, way):
+    connection = new()
+    connection.decide(Connect(1, subs=(Wanted("chat:lobby"),) if way[0] == "n" else ()))
+    if way == "served":
+        connection.serve("chat:lobby")
+    elif way == "asked for":
+        assert isinstance(connection.decide(Subscribe(2, "chat:lobby")), Join)
+    assert code(connection.decide(command)) == 103
+
+
+def test_a_token_that_expires_while_a_subscribe_waits_opens_nothing():
+    clock = Clock()
+    connection = new(now=clock, identity=Identity("42"))
+    connection.decide(Connect(1))
+    command = Subscribe(2, "private", token(channel="private", expires=NOW + 10))
+    shown = connection.grant_of(command.token)
+    assert isinstance(connection.subscribe(command, shown), Join)
+    clock.now += 8
+    join = connection.subscribe(command, shown)
+    assert connection.joined(join) == 2, "what is left of it, not what was"
+    connection.left("private")
+    clock.now += 60
+    assert connection.subscribe(command, shown).code == 109
+
+
+def test_a_token_that_expires_while_the_broker_is_away_serves_nothing():
+    clock = Clock()
+    connection = new(now=clock, identity=Identity("42"))
+    wanted = Wanted("private", token(channel="private", expires=NOW + 10))
+    [join] = connection.decide(Connect(1, subs=(wanted,))).joins
+    assert connection.end_of(join) is None
+    clock.now += 60
+    assert connection.end_of(join).code == 2501
+    assert code(connection.decide(Subscribe(2, "private"))) == 103, "nor is it taken over"
+
+
+def test_who_takes_over_what_the_host_has_not_allowed_yet_is_judged_anew():
+    """`subs` in connect, and a subscribe to the same in its frame: the host was never asked."""
+    connection = new(has_authorizer=True, identity=Identity("42"))
+    greet = connection.decide(Connect(1, subs=(Wanted("secret"), Wanted("absent:secret"))))
+    assert [join.must_ask for join in greet.joins] == [True, True]
+    for channel, is_void in (("secret", False), ("absent:secret", True)):
+        join = connection.decide(Subscribe(2, channel))
+        assert (join.must_ask, join.is_void) == (True, is_void)
+
+
+def test_who_takes_over_what_a_token_opened_has_it_no_longer_than_that():
+    clock = Clock()
+    connection = new(now=clock, identity=Identity("42"))
+    wanted = Wanted("private", token(channel="private", info="guest"))
+    [served] = connection.decide(Connect(1, subs=(wanted,))).joins
+    before = connection.decide(Subscribe(2, "private"))
+    assert connection.joined(served) == 60
+    after = connection.decide(Subscribe(2, "private"))
+    assert connection.joined(before) == connection.joined(after) == 60
+    assert json.loads(connection.member_of("private").info)["chan_info"] == "guest"
+
+
+def test_a_place_that_is_kept_for_a_served_channel_counts():
+    connection = new(channels_limit=1)
+    connection.decide(Connect(1))
+    connection.serve("public:a")
+    assert code(connection.decide(Subscribe(2, "public:b"))) == 106
+    assert isinstance(connection.decide(Subscribe(3, "public:a")), Join)
+    assert not connection.has_room()
+
+
+# ------------------------------------------------------------------------- calls
+
+
+def test_a_call_that_nobody_answers_is_not_available():
+    """Centrifugo 5 and 6: `handleRPC` without a handler is ErrorNotAvailable (108), not 104."""
+    connection = new()
+    connection.decide(Connect(1))
+    assert code(connection.decide(Call(2, "m", b"1"))) == 108
+    assert connection.decide(Call(0, "", b"1")) is None
 
 
 # ------------------------------------------------------------------ bad frames
@@ -335,7 +473,7 @@ def test_a_subscription_token_opens_one_channel_for_one_user():
     connection = known()
     join = connection.decide(Subscribe(2, "private", token(channel="private")))
     assert isinstance(join, Join)
-    assert join.ttl_seconds == 60
+    assert connection.joined(join) == 60
     for number, shown in enumerate(
         [token(channel="other"), token(channel="closed", sub="43"), token(), "forged"], 3
     ):
@@ -346,7 +484,7 @@ def test_a_subscription_token_opens_one_channel_for_one_user():
 
 def test_what_a_subscription_token_shows_is_shown_on_its_channel_alone():
     connection = known()
-    connection.decide(Subscribe(2, "private", token(channel="private", info="guest")))
+    joined(connection, "private", token(channel="private", info="guest"))
     assert json.loads(connection.member_of("private").info)["chan_info"] == "guest"
     assert "chan_info" not in connection.member_of("other").info
 
@@ -373,7 +511,7 @@ def test_a_new_token_that_is_not_good_ends_it(shown: str, close: Close):
 
 def test_a_new_token_renews_a_subscription():
     connection = known()
-    connection.decide(Subscribe(2, "private", token(channel="private")))
+    joined(connection, "private", token(channel="private"))
     renewed = connection.decide(
         SubRefresh(3, "private", token(channel="private", expires=NOW + 90))
     )
@@ -384,7 +522,7 @@ def test_a_new_token_renews_a_subscription():
 def test_a_subscription_is_not_renewed_by_what_is_not_for_it():
     connection = known()
     assert code(connection.decide(SubRefresh(2, "private", token(channel="private")))) == 103
-    connection.decide(Subscribe(3, "private", token(channel="private")))
+    joined(connection, "private", token(channel="private"))
     assert code(connection.decide(SubRefresh(4, "private", token(channel="other")))) == 103
     assert code(connection.decide(SubRefresh(5, "private", "forged"))) == 103
     expired = token(channel="private", expires=NOW - 60)
@@ -393,7 +531,7 @@ def test_a_subscription_is_not_renewed_by_what_is_not_for_it():
 
 def test_a_subscription_that_has_ended_can_be_made_again():
     connection = known()
-    connection.decide(Subscribe(2, "news#42"))
+    joined(connection, "news#42")
     connection.left("news#42")
     assert isinstance(connection.decide(Subscribe(3, "news#42")), Join)
 
@@ -406,6 +544,7 @@ class ConnectionMachine(RuleBasedStateMachine):
         self.connection = new(channels_limit=2)
         self.connected = self.ended = False
         self.joined: dict[str, Join] = {}
+        self.under_way: list[Join] = []
         self.strikes = 0
         self.id = 0
 
@@ -425,7 +564,7 @@ class ConnectionMachine(RuleBasedStateMachine):
             self.ended = True
             return None
         assert decision is not None
-        if isinstance(decision, Join):
+        if isinstance(decision, Join | Where | Look):
             assert decision.id == self.id
         elif isinstance(decision, Say):
             assert decision.command.id == self.id
@@ -456,13 +595,36 @@ class ConnectionMachine(RuleBasedStateMachine):
             assert code(decision) == 106
         else:
             assert isinstance(decision, Join)
-            self.joined[channel] = decision
+            self.under_way.append(decision)
+
+    @precondition(lambda self: not self.ended and self.under_way)
+    @rule(data=st.data())
+    def a_join_is_done(self, data: st.DataObject) -> None:
+        """Only of those that are still allowed: `Conversation` judges once more before."""
+        join = self.under_way.pop(data.draw(st.integers(0, len(self.under_way) - 1)))
+        if join.channel not in self.joined and len(self.joined) < 2:
+            self.connection.joined(join)
+            self.joined[join.channel] = join
 
     @precondition(lambda self: not self.ended and self.joined)
     @rule(data=st.data())
-    def a_join_fails(self, data: st.DataObject) -> None:
+    def a_subscription_ends(self, data: st.DataObject) -> None:
         channel = data.draw(st.sampled_from(sorted(self.joined)))
-        self.connection.join_failed(self.joined.pop(channel))
+        del self.joined[channel]
+        self.connection.left(channel)
+
+    @precondition(lambda self: not self.ended)
+    @rule(channel=CHANNELS)
+    def it_asks_where_a_channel_stands(self, channel: str) -> None:
+        decision = self.decide(History(self.next_id(), channel))
+        assert isinstance(decision, Where) == (self.connected and channel in self.joined)
+
+    @precondition(lambda self: not self.ended)
+    @rule(channel=CHANNELS)
+    def it_asks_who_is_there(self, channel: str) -> None:
+        decision = self.decide(Presence(self.next_id(), channel))
+        may = channel == "chat:c" and channel in self.joined
+        assert isinstance(decision, Look) == (self.connected and may)
 
     @precondition(lambda self: not self.ended)
     @rule(channel=CHANNELS)

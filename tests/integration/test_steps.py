@@ -1,0 +1,630 @@
+"""What a client says at once is judged step by step: nothing rests on what is still under way."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import secrets
+import time
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import jwt
+import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
+
+from realtime import joining
+from realtime.brokers.redis import RedisBroker
+from realtime.errors import InvalidToken
+from realtime.hub import Hub
+from realtime.identity import Identity
+from realtime.limits import Limits, Rate
+from realtime.namespaces import Namespaces
+from realtime.publication import Publication, Receipt
+from realtime.publisher import Publisher
+from realtime.tokens import Tokens
+from tests.support.eventually import eventually
+from tests.support.member import Member
+from tests.support.redis_server import RedisServer
+
+SECRET = "s" * 32
+NAMESPACES = Namespaces(
+    {
+        "club": {
+            "allow_publish_for_subscriber": True,
+            "allow_publish_for_anonymous": True,
+            "presence": True,
+            "allow_presence_for_subscriber": True,
+            "allow_presence_for_anonymous": True,
+        },
+        "open": {
+            "allow_subscribe_for_client": True,
+            "allow_subscribe_for_anonymous": True,
+            "allow_publish_for_client": True,
+            "allow_publish_for_anonymous": True,
+        },
+    }
+)
+PLENTY = Rate(1_000_000, 1_000_000)
+LIMITS = Limits(
+    connections=100,
+    connections_per_user=0,
+    connections_per_address=0,
+    channels_per_connection=128,
+    commands=PLENTY,
+    publications=PLENTY,
+    connect_seconds=60,
+)
+AS_DEPLOYED = Rate(50, 256)
+
+
+class Host:
+    """The code of a site: it decides what it was told to, at once or when it is let."""
+
+    def __init__(self) -> None:
+        self.verdicts: dict[tuple[str, str], bool | None] = {}
+        """By channel and action; None is a failure, and what is not named is refused."""
+        self.asked: list[tuple[str, str]] = []
+        self.is_slow = False
+        self.waiting: list[asyncio.Future[None]] = []
+        self.published: list[object] = []
+
+    async def authorize(self, identity: Identity, channel: str, action: str) -> bool:
+        self.asked.append((channel, action))
+        await self._turn()
+        verdict = self.verdicts.get((channel, action), False)
+        if verdict is None:
+            raise LookupError("the host has a bug")
+        return verdict
+
+    async def rpc(self, identity: Identity, method: str, data: object) -> object:
+        self.asked.append((method, "rpc"))
+        await self._turn()
+        return data
+
+    async def _turn(self) -> None:
+        if self.is_slow:
+            self.waiting.append(asyncio.get_running_loop().create_future())
+            await self.waiting[-1]
+
+    def answer(self, number: int = 0) -> None:
+        """Let one question be answered."""
+        turn = self.waiting.pop(number)
+        if not turn.done():
+            turn.set_result(None)
+
+    def answer_all(self) -> None:
+        """Let all questions be answered, those to come as well."""
+        self.is_slow = False
+        while self.waiting:
+            self.answer()
+
+
+class Site:
+    """One hub with its host, and a wall clock that a test moves."""
+
+    def __init__(self, redis: RedisServer, limits: Limits = LIMITS) -> None:
+        self.host = Host()
+        self.refused_tokens: list[InvalidToken] = []
+        self.passed_seconds = 0.0
+        self.broker = RedisBroker(redis.url, prefix=f"test-{secrets.token_hex(4)}")
+        publisher = Publisher(NAMESPACES, self.broker)
+
+        async def publish(publication: Publication) -> Receipt:
+            self.host.published.append(json.loads(publication.body)["data"])
+            return await publisher.publish(publication)
+
+        self.hub = Hub(
+            self.broker,
+            NAMESPACES,
+            publish,
+            limits=limits,
+            tokens=Tokens({"HS256": SECRET}, refused=self.refused_tokens.append),
+            authorize=self.host.authorize,
+            rpc=self.host.rpc,
+            wall_seconds=self.now,
+        )
+
+    def now(self) -> float:
+        return time.time() + self.passed_seconds
+
+    def token(self, channel: str, seconds: float = 3600) -> str:
+        claims = {"sub": "", "channel": channel, "exp": self.now() + seconds}
+        return jwt.encode(claims, SECRET, "HS256")
+
+    async def start(self) -> None:
+        self.hub.start()
+        await eventually(lambda: self.hub.live)
+
+    async def stop(self) -> None:
+        await self.hub.stop()
+        await self.broker.aclose()
+
+    async def come(self, *commands: dict[str, Any]) -> Member:
+        """Open an anonymous connection that says this in its first frame."""
+        member = Member(self.hub)
+        await eventually(lambda: member.conversation)
+        member.say(*(commands or ({"id": 1, "connect": {}},)))
+        return member
+
+
+@pytest.fixture
+async def site(redis_server: RedisServer) -> AsyncIterator[Site]:
+    site = Site(redis_server)
+    await site.start()
+    yield site
+    await site.stop()
+
+
+def reply(member: Member, number: int) -> dict[str, Any] | None:
+    return next((line for line in member.lines if line.get("id") == number), None)
+
+
+async def answered(member: Member, number: int) -> Any:
+    return await eventually(lambda: reply(member, number))
+
+
+def code(line: dict[str, Any]) -> int:
+    """Return the code of an error; 0 where there is none."""
+    return int(line.get("error", {}).get("code", 0))
+
+
+# ------------------------------------------------------------------- attacks on permissions
+
+
+async def test_a_client_publishes_on_a_subscription_that_is_refused(site: Site) -> None:
+    """Both in one frame: the subscribe was 103, the publish `{}`, and members received it."""
+    site.host.verdicts["club:a", "subscribe"] = True
+    listener = await site.come(
+        {"id": 1, "connect": {}}, {"id": 2, "subscribe": {"channel": "club:a"}}
+    )
+    await answered(listener, 2)
+    site.host.verdicts["club:a", "subscribe"] = False
+    stranger = await site.come()
+    channel = {"channel": "club:a"}
+    stranger.say(
+        {"id": 2, "subscribe": channel},
+        {"id": 3, "publish": {**channel, "data": "spam"}},
+        {"id": 4, "presence": channel},
+        {"id": 5, "presence_stats": channel},
+        {"id": 6, "history": channel},
+        {"id": 7, "sub_refresh": {**channel, "token": site.token("club:a")}},
+        {"id": 8, "ping": {}},
+    )
+    await answered(stranger, 8)
+    replies = [line for line in stranger.lines if line.get("id", 0) > 1]
+    assert [(line["id"], code(line)) for line in replies] == [
+        *((number, 103) for number in range(2, 8)),
+        (8, 0),
+    ]
+    assert site.host.published == []
+    assert listener.pushes("pub") == []
+
+
+@pytest.mark.parametrize("kind", ["subscribe", "publish", "presence", "history", "unsubscribe"])
+async def test_a_client_begins_with_something_else_than_connect(site: Site, kind: str) -> None:
+    said = {"channel": "open:d", "data": 1} if kind == "publish" else {"channel": "open:d"}
+    stranger = await site.come({"id": 1, kind: said})
+    assert stranger.closed == (3501, "bad request")
+    assert site.host.asked == site.host.published == []
+    assert site.hub.registry.get("open:d") is None
+
+
+async def test_a_client_names_a_channel_in_connect_and_again_in_a_subscribe(site: Site) -> None:
+    """The second was taken for a takeover of the first, about which the host had not decided."""
+    site.host.is_slow = True
+    subs = {"club:a": {}, "closed": {}, "absent:e": {}}
+    stranger = await site.come(
+        {"id": 1, "connect": {"subs": subs}},
+        *({"id": n, "subscribe": {"channel": name}} for n, name in enumerate(subs, 2)),
+        {"id": 9, "publish": {"channel": "club:a", "data": 1}},
+    )
+    await eventually(lambda: len(site.host.waiting) == 6)
+    site.host.answer_all()
+    await answered(stranger, 9)
+    assert [code(await answered(stranger, n)) for n in (2, 3, 4, 9)] == [103] * 4
+    await eventually(lambda: len(stranger.pushes("unsubscribe")) == 3)
+    assert stranger.pushes("subscribe") == []
+    assert [channel.name for channel in site.hub.registry if channel.name in subs] == []
+
+
+async def test_a_client_keeps_by_a_takeover_what_its_token_opened_for_a_while(site: Site) -> None:
+    """The subscription that took over had no end."""
+    token = site.token("club:a", seconds=30)
+    client = await site.come(
+        {"id": 1, "connect": {"subs": {"club:a": {"token": token}}}},
+        {"id": 2, "subscribe": {"channel": "club:a"}},
+    )
+    assert (await answered(client, 2))["subscribe"]["expires"] is True
+    loop = asyncio.get_running_loop()
+    client.conversation.expire(loop.time() + 120)
+    assert [push["code"] for push in client.pushes("unsubscribe")] == [2501]
+
+
+async def test_a_client_leaves_a_channel_before_the_host_has_let_it_in(site: Site) -> None:
+    """The host's yes to what connect named came after the unsubscribe, and counted."""
+    site.host.verdicts["club:a", "subscribe"] = True
+    site.host.is_slow = True
+    client = await site.come({"id": 1, "connect": {"subs": {"club:a": {}}}})
+    await eventually(lambda: site.host.waiting)
+    client.say({"id": 2, "unsubscribe": {"channel": "club:a"}})
+    site.host.answer_all()
+    client.say({"id": 3, "rpc": {"method": "m", "data": 1}})
+    await answered(client, 3)
+    assert client.pushes("subscribe") == []
+    assert site.hub.registry.get("club:a") is None
+
+
+@pytest.mark.parametrize("ends", ["unsubscribed by the server", "expired"])
+async def test_a_client_publishes_by_a_subscription_that_ended_before_its_turn(
+    site: Site, ends: str
+) -> None:
+    token = site.token("club:a", seconds=10)
+    client = await site.come(
+        {"id": 1, "connect": {}}, {"id": 2, "subscribe": {"channel": "club:a", "token": token}}
+    )
+    await answered(client, 2)
+    site.host.is_slow = True
+    channel = {"channel": "club:a"}
+    client.say(
+        {"id": 3, "rpc": {"method": "slow", "data": 1}},
+        {"id": 4, "publish": {**channel, "data": "late"}},
+        {"id": 5, "presence": channel},
+        {"id": 6, "history": channel},
+    )
+    await eventually(lambda: site.host.waiting)
+    if ends == "expired":
+        client.conversation.expire(asyncio.get_running_loop().time() + 60)
+    else:
+        client.conversation.unserve("club:a")
+    site.host.answer_all()
+    assert [code(await answered(client, number)) for number in (3, 4, 5, 6)] == [0, 103, 103, 103]
+    assert site.host.published == []
+
+
+async def test_a_token_expires_while_its_subscribe_waits(site: Site) -> None:
+    client = await site.come()
+    site.host.is_slow = True
+    tokens = {seconds: site.token(f"club:{seconds}", seconds) for seconds in (10, 100)}
+    client.say(
+        {"id": 2, "rpc": {"method": "slow", "data": 1}},
+        *(
+            {"id": seconds, "subscribe": {"channel": f"club:{seconds}", "token": token}}
+            for seconds, token in tokens.items()
+        ),
+    )
+    await eventually(lambda: site.host.waiting)
+    site.passed_seconds = 60
+    site.host.answer_all()
+    assert code(await answered(client, 10)) == 109
+    assert (await answered(client, 100))["subscribe"]["ttl"] <= 40, "what is left of it"
+
+
+async def test_the_hosts_yes_is_too_old_when_it_is_used(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its no comes a moment later, while the subscribe waits for what was said before it."""
+    monkeypatch.setattr(joining, "YES_SECONDS", 0.05)
+    site.host.verdicts["club:a", "subscribe"] = True
+    client = await site.come()
+    site.host.is_slow = True
+    client.say({"id": 2, "rpc": {"method": "slow"}}, {"id": 3, "subscribe": {"channel": "club:a"}})
+    await eventually(lambda: len(site.host.waiting) == 2)
+    site.host.answer(1)
+    loop = asyncio.get_running_loop()
+    began = loop.time()
+    await eventually(lambda: loop.time() > began + 0.1)
+    site.host.verdicts["club:a", "subscribe"] = False
+    site.host.answer_all()
+    assert code(await answered(client, 3)) == 103
+    assert site.host.asked.count(("club:a", "subscribe")) == 2
+
+
+async def test_a_subscribe_that_the_server_ends_is_not_done_when_its_turn_comes(site: Site) -> None:
+    site.host.verdicts["club:a", "subscribe"] = True
+    client = await site.come()
+    site.host.is_slow = True
+    client.say(
+        {"id": 2, "rpc": {"method": "slow"}},
+        {"id": 3, "subscribe": {"channel": "club:a"}},
+        {"id": 4, "subscribe": {"channel": "club:a"}},
+        {"id": 5, "publish": {"channel": "club:a", "data": 1}},
+    )
+    await eventually(lambda: len(site.host.waiting) == 2)
+    client.conversation.unserve("")
+    site.host.answer_all()
+    assert [code(await answered(client, number)) for number in (3, 4, 5)] == [100, 100, 103]
+
+
+async def test_the_subscribes_of_a_frame_are_prepared_at_once_and_each_channel_once(
+    site: Site,
+) -> None:
+    site.host.is_slow = True
+    client = await site.come()
+    names = ["club:a", "club:b", "club:a", "club:c", "club:a"]
+    client.say(*({"id": n, "subscribe": {"channel": name}} for n, name in enumerate(names, 2)))
+    await eventually(lambda: len(site.host.asked) == 3)
+    site.host.answer_all()
+    await answered(client, 6)
+    replies = [line["id"] for line in client.lines if "id" in line]
+    assert replies == [1, 2, 3, 4, 5, 6]
+    assert site.host.asked.count(("club:a", "subscribe")) == 3, "as one by one: refused, so again"
+
+
+# ------------------------------------------------------------------------- attacks on work
+
+
+@pytest.fixture
+async def guarded(redis_server: RedisServer) -> AsyncIterator[Site]:
+    """A site with the limits of a deployment."""
+    site = Site(
+        redis_server,
+        Limits(
+            connections=100,
+            connections_per_user=0,
+            connections_per_address=0,
+            channels_per_connection=128,
+            commands=AS_DEPLOYED,
+            publications=AS_DEPLOYED,
+            connect_seconds=60,
+        ),
+    )
+    await site.start()
+    yield site
+    await site.stop()
+
+
+def subs(number: int, **each: str) -> dict[str, Any]:
+    return {"id": 1, "connect": {"subs": {f"c:{n}": each for n in range(number)}}}
+
+
+async def test_a_connect_names_thousands_of_channels(guarded: Site) -> None:
+    """9,000 of them took 192 ms of CPU, and were answered by 737 KiB."""
+    client = await guarded.come(subs(5000))
+    assert client.closed == (3501, "bad request")
+    assert [list(line["push"]) for line in client.lines] == [["disconnect"]]
+    assert guarded.hub.reached.counts["commands_per_frame"] == 1
+    assert guarded.host.asked == []
+
+
+async def test_a_connect_shows_five_hundred_tokens(guarded: Site) -> None:
+    """None of them is looked at: each channel that it names costs as much as a command."""
+    client = await guarded.come(subs(520, token="forged"))
+    assert client.closed == (3013, "too many requests")
+    assert guarded.refused_tokens == []
+    assert guarded.hub.reached.counts["commands_per_second"] == 1
+    client = await guarded.come(subs(128, token="forged"))
+    assert len(guarded.refused_tokens) == 128, "as many as a client may have are looked at"
+    assert not client.ended
+    client.say(*({"id": n, "ping": {}} for n in range(2, 132)))
+    assert [code(line) for line in client.lines if line.get("id", 0) > 1][-4:] == [0, 111, 111, 111]
+
+
+async def test_a_token_is_verified_once_however_long_its_subscribe_waits(site: Site) -> None:
+    client = await site.come()
+    site.host.is_slow = True
+    forged = {"channel": "club:a", "token": "forged"}
+    client.say({"id": 2, "rpc": {"method": "slow"}}, {"id": 3, "subscribe": forged})
+    await eventually(lambda: site.host.waiting)
+    site.host.answer_all()
+    assert code(await answered(client, 3)) == 103
+    assert len(site.refused_tokens) == 1
+
+
+# ----------------------------------------------------------------------------- the machine
+
+CHANNELS = st.sampled_from(["club:a", "club:b", "open:d", "closed", "absent:e"])
+VERDICTS = st.sampled_from([True, True, False, None])
+TOKENS = st.sampled_from(["", "", "long", "short", "forged", "another's"])
+SHORT_SECONDS, LONG_SECONDS, PASS_SECONDS = 20, 36_000, 120
+KINDS = st.sampled_from(
+    [
+        *("subscribe", "subscribe", "publish", "publish", "unsubscribe", "presence"),
+        *("presence_stats", "history", "sub_refresh", "rpc", "ping"),
+    ]
+)
+COMMANDS = st.lists(st.tuples(KINDS, CHANNELS, TOKENS), min_size=1, max_size=5)
+Say = Callable[[Member], None]
+
+
+class StepMachine(RuleBasedStateMachine):
+    """One client says everything at once, and another the same one by one.
+
+    The first speaks in frames, while the host answers late, in any order, refuses and fails, the
+    server subscribes and unsubscribes it, and tokens expire. The second says one command at a time
+    and waits for its answer. Whatever the first is granted, the second is granted, too.
+    """
+
+    redis: RedisServer
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.loop = asyncio.new_event_loop()
+        self.site = self.run(self._site())
+        self.script: list[Callable[[Member], Any]] = []
+        self.id = 0
+        self.may_differ = False  # time and the server act at another moment of the two
+
+    def run(self, awaitable: Any) -> Any:
+        return self.loop.run_until_complete(awaitable)
+
+    async def _site(self) -> Site:
+        site = Site(self.redis)
+        await site.start()
+        return site
+
+    @initialize(
+        verdicts=st.dictionaries(
+            st.tuples(CHANNELS, st.sampled_from(["subscribe", "publish"])), VERDICTS
+        ),
+        named=st.dictionaries(CHANNELS, TOKENS, max_size=3),
+        commands=st.one_of(st.just([]), COMMANDS),
+    )
+    def it_comes(
+        self,
+        verdicts: dict[tuple[str, str], bool | None],
+        named: dict[str, str],
+        commands: list[tuple[str, str, str]],
+    ) -> None:
+        self.host.verdicts = verdicts
+        self.host.is_slow = True
+        self.may_differ = bool(named)
+        subs = {channel: self.shown(token, channel) for channel, token in named.items()}
+        connect = {"id": self.next_id(), "connect": {"subs": subs}}
+        frame = [connect, *self.written(commands)]
+        self.client = self.run(self.site.come(*frame))
+        self.script.extend(self.said(command) for command in frame[1:])
+        self.connect = connect
+
+    @property
+    def host(self) -> Host:
+        return self.site.host
+
+    def next_id(self) -> int:
+        self.id += 1
+        return self.id
+
+    def shown(self, token: str, channel: str) -> dict[str, str]:
+        if token in ("", "forged"):
+            return {"token": token} if token else {}
+        of = "open:another" if token == "another's" else channel
+        return {"token": self.site.token(of, SHORT_SECONDS if token == "short" else LONG_SECONDS)}
+
+    def written(self, commands: list[tuple[str, str, str]]) -> list[dict[str, Any]]:
+        return [self.command(*each) for each in commands]
+
+    def command(self, kind: str, channel: str, token: str) -> dict[str, Any]:
+        number = self.next_id()
+        said: dict[str, Any] = {"channel": channel}
+        if kind in ("subscribe", "sub_refresh"):
+            said.update(self.shown(token, channel))
+        elif kind == "publish":
+            said["data"] = number
+        elif kind in ("rpc", "ping"):
+            said = {"method": "m", "data": number} if kind == "rpc" else {}
+        return {"id": number, kind: said}
+
+    def said(self, command: dict[str, Any]) -> Say:
+        return lambda member: member.say(command)
+
+    @rule(commands=COMMANDS)
+    def it_says(self, commands: list[tuple[str, str, str]]) -> None:
+        frame = self.written(commands)
+        self.script.extend(map(self.said, frame))
+        self.act(lambda member: member.say(*frame), self.client)
+
+    @precondition(lambda self: self.host.waiting)
+    @rule(data=st.data())
+    def the_host_answers(self, data: st.DataObject) -> None:
+        self.host.answer(data.draw(st.integers(0, len(self.host.waiting) - 1)))
+        self.run(self._settled(self.client, is_done=False))
+
+    @precondition(lambda self: self.client.conversation._todo is None)
+    @rule(channel=CHANNELS)
+    def the_server_subscribes_it(self, channel: str) -> None:
+        """Only while nothing waits: what the server grants early is not granted by a command."""
+        self.both(lambda member: member.conversation.serve(channel))
+
+    @rule(channel=st.one_of(CHANNELS, st.just("")))
+    def the_server_unsubscribes_it(self, channel: str) -> None:
+        self.both(lambda member: member.conversation.unserve(channel))
+
+    @rule()
+    def redis_answers(self) -> None:
+        for _ in range(3):  # a SUBSCRIBE, the position, and what follows
+            self.run(self.site.broker.positions(["open:d"]))
+
+    @rule()
+    def tokens_expire(self) -> None:
+        self.both(self._pass)
+
+    def _pass(self, member: Member) -> None:
+        self.site.passed_seconds += PASS_SECONDS
+        member.conversation.expire(self.loop.time() + self.site.passed_seconds)
+
+    def both(self, act: Say) -> None:
+        """Do it to the one now, and to the other at the same place among what it says."""
+        self.may_differ = True
+        self.script.append(act)
+        self.act(act, self.client)
+
+    def act(self, act: Say, member: Member) -> None:
+        async def inside() -> None:
+            act(member)
+            await asyncio.sleep(0)
+
+        self.run(inside())
+
+    async def _settled(self, member: Member, *, is_done: bool) -> None:
+        """Wait until the client waits for nothing but the host."""
+        talk = member.conversation
+        assert talk is not None
+
+        def is_quiet() -> bool:
+            if self.host.waiting and not is_done:
+                return True
+            return talk._todo is None and not talk._serving
+
+        await eventually(is_quiet)
+
+    def granted(self, member: Member) -> dict[int, int]:
+        return {line["id"]: code(line) for line in member.lines if "id" in line}
+
+    def teardown(self) -> None:
+        try:
+            if hasattr(self, "client"):
+                self.compare()
+        finally:
+            self.run(self.site.stop())
+            self.run(asyncio.sleep(0))
+            self.loop.close()
+
+    def compare(self) -> None:
+        self.host.answer_all()
+        self.run(self._settled(self.client, is_done=True))
+        at_once = self.granted(self.client)
+        heard_at_once = set(self.client.conversation._listeners)
+        published_at_once = set(self.host.published)
+        in_force = {n for n, join in self.client.conversation._connection._channels.items()}
+        assert heard_at_once == in_force, "ring 0 and ring 1 agree on what it listens to"
+        self.run(self.client.leave())
+
+        self.host.published.clear()
+        self.site.passed_seconds = 0
+        other = self.run(self.site.come(self.connect))
+        self.run(self._settled(other, is_done=True))
+        for act in self.script:
+            self.act(act, other)
+            self.run(self._settled(other, is_done=True))
+        one_by_one = self.granted(other)
+
+        assert at_once.keys() == one_by_one.keys() == set(range(1, self.id + 1))
+        assert list(at_once) == sorted(at_once), "answered in order"
+        more = {n for n, is_no in at_once.items() if not is_no and one_by_one[n]}
+        assert not more, f"granted only at once: {more}"
+        assert published_at_once <= set(self.host.published)
+        if not self.may_differ:
+            assert at_once == one_by_one
+            assert heard_at_once == set(other.conversation._listeners)
+        self.run(other.leave())
+
+
+def test_whatever_is_said_at_once_is_granted_one_by_one(redis_server: RedisServer) -> None:
+    StepMachine.redis = redis_server
+    run_state_machine_as_test(
+        StepMachine,
+        settings=settings(
+            max_examples=60,
+            stateful_step_count=12,
+            deadline=None,
+            suppress_health_check=list(HealthCheck),
+        ),
+    )
