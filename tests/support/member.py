@@ -17,10 +17,11 @@ from tests.support.eventually import eventually
 class Member:
     """One connection whose server is this test: what the hub sends is in `lines`."""
 
-    def __init__(self, hub: Hub, identity: Identity | None = None) -> None:
+    def __init__(self, hub: Hub, identity: Identity | None = None, session: str = "") -> None:
         self.lines: list[dict[str, Any]] = []
         self.closed: tuple[int, str] | None = None
         self._identity = identity or ANONYMOUS
+        self._session = session
         self._hub = hub
         self._task = asyncio.create_task(self._serve())
         self.conversation: Conversation | None = None
@@ -29,7 +30,9 @@ class Member:
     async def _serve(self) -> None:
         task = asyncio.current_task()
         assert task is not None
-        self.conversation = self._hub.attach(self._send, task, identity=self._identity)
+        self.conversation = self._hub.attach(
+            self._send, task, identity=self._identity, session=self._session
+        )
         try:
             await asyncio.Event().wait()
         finally:

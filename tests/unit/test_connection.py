@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from typing import Any
 
 import jwt
 import pytest
@@ -25,6 +26,7 @@ from realtime.connection import (
     Say,
     Where,
 )
+from realtime.gaps import Position
 from realtime.identity import ANONYMOUS, Identity
 from realtime.namespaces import Namespaces
 from realtime.protocols import (
@@ -70,7 +72,7 @@ def new(
     identity: Identity = ANONYMOUS,
     *,
     now: Callable[[], float] = lambda: NOW,
-    has_authorizer: bool = False,
+    **options: Any,
 ) -> Connection:
     return Connection(
         centrifugo,
@@ -82,7 +84,7 @@ def new(
         tokens=TOKENS,
         wall_seconds=now,
         channels_limit=channels_limit,
-        has_authorizer=has_authorizer,
+        **options,
     )
 
 
@@ -401,7 +403,58 @@ def test_a_place_that_is_kept_for_a_served_channel_counts():
     assert not connection.has_room()
 
 
+def test_what_connect_names_is_served_or_refused_like_a_subscribe():
+    connection = new(namespaces=Namespaces({}, personal="user"), identity=Identity("42"))
+    position = Position("e", 7)
+    old = token(channel="private", expires=NOW - 60)
+    wanted = (
+        Wanted("user:#42", position=position),
+        Wanted("public:news"),
+        Wanted("closed"),
+        Wanted("private", old),
+        *(Wanted(f"public:{number}") for number in range(2)),
+    )
+    greet = connection.decide(Connect(1, subs=wanted))
+    assert [join.channel for join in greet.joins] == ["user:#42", "public:news", "public:0"]
+    assert greet.joins[0].since == position
+    ends = [json.loads(text)["push"] for text in greet.refused]
+    assert [(end["channel"], end["unsubscribe"]["code"]) for end in ends] == [
+        ("closed", 2001),
+        ("private", 2501),
+        ("public:1", 2001),
+    ]
+
+
+def test_a_subscriber_asks_who_is_there_and_where_the_channel_stands(connection):
+    joined(connection, "chat:lobby")
+    assert connection.decide(Presence(3, "chat:lobby")) == Look(3, "chat:lobby", False)
+    assert connection.decide(PresenceStats(4, "chat:lobby")) == Look(4, "chat:lobby", True)
+    assert connection.decide(History(5, "chat:lobby")) == Where(5, "chat:lobby")
+
+
+def test_who_is_there_cannot_be_asked_where_nobody_writes_it_down():
+    namespaces = Namespaces({"n": {"allow_presence_for_client": True}})
+    connection = new(namespaces=namespaces, identity=Identity("42"))
+    connection.decide(Connect(1))
+    assert code(connection.decide(Presence(2, "n:x"))) == 108
+    assert code(connection.decide(PresenceStats(3, "absent:x"))) == 103
+
+
 # ------------------------------------------------------------------------- calls
+
+
+def test_a_call_is_the_hosts_to_answer():
+    connection = new(has_rpc=True)
+    connection.decide(Connect(1))
+    assert connection.decide(Call(2, "m", b'{"a":1}')).data == {"a": 1}
+    assert code(connection.decide(Call(3, "m", b"1e999"))) == 107
+
+
+def test_a_client_that_speaks_beside_its_stream_learns_how():
+    connection = new(emulated_by=("secret", "node"))
+    greeting = json.loads(connection.decide(Connect(1)).text)["connect"]
+    assert (greeting["session"], greeting["node"]) == (connection.session, "node")
+    assert new().session == ""
 
 
 def test_a_call_that_nobody_answers_is_not_available():

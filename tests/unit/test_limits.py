@@ -103,7 +103,8 @@ def test_a_command_of_more_work_than_a_burst_is_never_done():
 
 def test_work_whose_amount_is_known_afterwards_is_owed():
     throttle = Throttle(Rate(1, 10), Rate(1, 1))
-    throttle.pay(0.0, 25)
+    throttle.pay(0.0, 5)
+    throttle.pay(0.0, 20)
     assert [throttle.command(now) for now in (0.0, 14.0, 15.0)] == [TOO_MANY_COMMANDS] * 3
     assert throttle.command(16.0) is None
 
