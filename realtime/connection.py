@@ -485,7 +485,8 @@ class Connection:
         return join is not None and join.is_done
 
     def _has_expired(self, grant: Grant) -> bool:
-        return self._wall_seconds() > grant.expires_at + LEEWAY_SECONDS
+        expires_at = grant.expires_at
+        return expires_at is not None and self._wall_seconds() > expires_at + LEEWAY_SECONDS
 
     def _is_forbidden(self, allowed: bool | None) -> bool:
         """Tell whether the answer is no, without asking anybody."""
