@@ -13,6 +13,7 @@ os.environ.setdefault("DJANGO_SETTINGS_MODULE", "notifier.settings")
 # Before anything of `realtime` is imported: it fills the app registry.
 django_application = get_asgi_application()
 
+from notifier.bodies import BoundedBodies  # noqa: E402
 from notifier.refusal import refuse_websocket  # noqa: E402
 from realtime.endpoint import App, HttpEndpoint  # noqa: E402
 from realtime.routing import lifespan, websocket_urlpatterns  # noqa: E402
@@ -23,7 +24,7 @@ _otherwise = re_path(r"", refuse_websocket)  # type: ignore[arg-type]
 application = ProtocolTypeRouter(
     {
         # The API answers before Django: its views would allow a tenth of the requests (ADR-0009).
-        "http": HttpEndpoint(cast(App, django_application)),
+        "http": HttpEndpoint(cast(App, BoundedBodies(cast(App, django_application)))),
         "websocket": URLRouter([*websocket_urlpatterns, _otherwise]),
         "lifespan": lifespan,
     }

@@ -3,6 +3,9 @@
 Stock uvicorn waits for a request for ever, keeps any number of headers, and queues any number of
 requests that were sent ahead (measured: silent sockets were there after 75 s). A proxy in front has
 limits of its own; this is for the naked service, and for what gets past the proxy.
+
+An offer that is declined changes nothing (RFC 9110 §7.8, §10.1.1): a request that offers another
+protocol is answered as if it had not, with its body and with the request behind it.
 """
 
 from __future__ import annotations
@@ -10,12 +13,14 @@ from __future__ import annotations
 import asyncio
 from enum import Enum
 from http import HTTPStatus
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import httptools
+from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
-from notifier.counting import counted
+from notifier.counting import BODY_BYTES, Config, Door, counted
+from notifier.websocket import WebSocketProtocol
 
 HEAD_SECONDS = 10.0
 """For the whole head of a request, from the connection or its first byte; nginx 60, Apache 20."""
@@ -28,6 +33,17 @@ HEADERS_LIMIT = 100
 PIPELINE_LIMIT = 16
 """Requests sent ahead of their answers; browsers send none. One read of 256 KiB could hold 13,000
 of them, and each becomes a kilobyte."""
+LINGER_SECONDS = 2.0
+"""How long bytes of a refused request are still read, so that its sender can read the answer: to
+close a socket with unread bytes resets it (RFC 9112 §9.6). nginx 30 s in all."""
+LINGER_BYTES = 1024 * 1024
+OFFERS = {b"sec-websocket-protocol", b"sec-websocket-extensions"}
+"""Lists in a handshake that mean nothing when they are empty."""
+RETRY_SECONDS = 5
+TURNED_AWAY = {
+    "transport_connections": HTTPStatus.SERVICE_UNAVAILABLE,
+    "transport_connections_per_address": HTTPStatus.TOO_MANY_REQUESTS,
+}
 
 
 class Waiting(Enum):
@@ -35,6 +51,60 @@ class Waiting(Enum):
 
     HEAD = "request_head_seconds"
     BODY = "request_body_seconds"
+
+
+class CloseDelimitedCycle(RequestResponseCycle):
+    """Answers an HTTP/1.0 request: without chunks (RFC 9112 §6.1), and without 100 Continue.
+
+    A body without Content-Length ends with the connection, as that of an event stream does.
+    """
+
+    _is_open_ended = False
+
+    async def send(self, message: Any) -> None:
+        """Send what the app says; uvicorn would send chunks whatever the version is."""
+        if message["type"] == "http.response.start":
+            names = {name.lower() for name, _ in message.get("headers", ())}
+            if b"content-length" not in names:
+                self._is_open_ended = True
+                self.chunked_encoding = False
+        elif self._is_open_ended:
+            self.expected_content_length = len(message.get("body", b""))
+        await super().send(message)
+
+
+class ExpectingCycle(RequestResponseCycle):
+    """Answers a request with ``Expect: 100-continue``.
+
+    A client that is answered before it was told to continue need not send the body that it has
+    announced. Its next request would be taken for that body, so there is none (RFC 9110 §10.1.1).
+    """
+
+    async def send(self, message: Any) -> None:
+        """Send what the app says."""
+        if self.waiting_for_100_continue and self.more_body:
+            self.keep_alive = False
+        await super().send(message)
+
+
+class Lingering(asyncio.Protocol):
+    """The rest of a connection whose request was refused: what still comes is thrown away."""
+
+    def __init__(self, ended: HttpProtocol) -> None:
+        self._ended = ended
+        self._left = LINGER_BYTES
+        self._timer = ended.loop.call_later(LINGER_SECONDS, ended.transport.abort)
+
+    def data_received(self, data: bytes) -> None:
+        """Read, so that the client reads our answer; up to a bound."""
+        self._left -= len(data)
+        if self._left < 0:
+            self._ended.transport.abort()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The client has gone, or its time is up."""
+        self._timer.cancel()
+        self._ended.connection_lost(exc)
 
 
 class HttpProtocol(HttpToolsProtocol):
@@ -48,17 +118,35 @@ class HttpProtocol(HttpToolsProtocol):
     _head_bytes = 0  # of a head that did not come in one read
     _read_bytes = 0
     _problem = HTTPStatus.BAD_REQUEST
+    _body_bytes = 0
+    _body_limit = BODY_BYTES
+    _door: Door | None = None
+    """Where this connection is counted."""
+    _is_refused = False
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """A client is here; its first request must be, too, soon."""
         super().connection_made(transport)
-        self._watch()
+        if isinstance(self.config, Config):
+            self._body_limit = self.config.body_bytes
+            self._door = self.config.door
+        if self._door is None or (limit := self._door.enter(self.client)) is None:
+            self._watch()
+            return
+        self._is_refused = self._door.refuse()
+        if self._is_refused:
+            self._refuse(TURNED_AWAY[limit], limit)
+        else:
+            self._door = None
+            counted(self.config, limit)
+            transport.abort()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The client has gone."""
         self._await(None)
         self._watch()
         super().connection_lost(exc)
+        self._leave()
 
     def data_received(self, data: bytes) -> None:
         """Take bytes from the client; what is no request is answered without a line in the log."""
@@ -69,16 +157,79 @@ class HttpProtocol(HttpToolsProtocol):
         if self._waiting is Waiting.HEAD:
             self._head_bytes += len(data)
         try:
-            self.parser.feed_data(data)
+            while data:
+                data = self._parse(data)
             if self._waiting is Waiting.HEAD and self._head_bytes > HEAD_BYTES:
                 self._refuse(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, "request_head_bytes")
-        except httptools.HttpParserUpgrade:
-            self._await(None)
-            if self._should_upgrade():
-                self.handle_websocket_upgrade()
         except httptools.HttpParserError:
             self._refuse(self._problem, None)
         self._watch()
+
+    def _parse(self, data: bytes) -> bytes:
+        """Parse bytes; return those that must be parsed anew, without the offer before them."""
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserUpgrade as offer:
+            if self._is_websocket():
+                self._await(None)
+                self.handle_websocket_upgrade()
+            elif self.scope["method"] == "CONNECT":
+                self._refuse(HTTPStatus.NOT_IMPLEMENTED, None)  # what follows is no HTTP
+            else:
+                return self._declined(data[offer.args[0] :])
+        return b""
+
+    # ------------------------------------------------------------------ offers to upgrade
+
+    def _should_upgrade(self) -> bool:
+        """Tell the stock class, where the parser stopped at an offer, to leave that to `_parse`.
+
+        It would answer the request, but without its body: the parser of Node.js, llhttp, ends a
+        request with an offer behind its head, and takes what follows for the other protocol.
+        """
+        return True
+
+    def _is_websocket(self) -> bool:
+        """Tell whether the offer is one we take: RFC 6455 §4.1; none in HTTP/1.0, RFC 9110 §7.8."""
+        return (
+            self.ws_protocol_class is not None
+            and self.scope["method"] == "GET"
+            and self.scope["http_version"] == "1.1"
+            and any(
+                name == b"upgrade" and value.lower() == b"websocket" for name, value in self.headers
+            )
+        )
+
+    def _declined(self, rest: bytes) -> bytes:
+        """Begin the request anew, with a parser that knows nothing of the offer.
+
+        Every HTTP client of the JDK offers h2c unless told not to, `curl --http2` too.
+        """
+        version = self.scope["http_version"].encode()
+        head = [self.scope["method"].encode(), b" ", self.url, b" HTTP/", version, b"\r\n"]
+        for name, value in self.headers:
+            if name != b"upgrade":
+                head += (name, b": ", value, b"\r\n")
+        self.parser = httptools.HttpRequestParser(self)
+        self.parser.set_dangerous_leniencies(lenient_data_after_close=True)  # as the stock class
+        return b"".join((*head, b"\r\n", rest))
+
+    def handle_websocket_upgrade(self) -> None:
+        """Become a WebSocket, without offers that are empty: RFC 9110 §5.6.1.2.
+
+        A client with `websockets` 15 sends ``Sec-WebSocket-Protocol:`` where its user names none.
+        """
+        self.scope["headers"] = [
+            (name, value)
+            for name, value in self.headers
+            if name not in OFFERS or value.strip(b", \t")
+        ]
+        super().handle_websocket_upgrade()
+        protocol = self.transport.get_protocol()
+        if isinstance(protocol, WebSocketProtocol):
+            protocol.ended = self._leave  # still the same connection
+        else:
+            self._leave()
 
     # ------------------------------------------------------------- callbacks of the parser
 
@@ -100,10 +251,36 @@ class HttpProtocol(HttpToolsProtocol):
         if len(self.pipeline) >= PIPELINE_LIMIT:
             self._give_up(HTTPStatus.BAD_REQUEST, "requests_ahead")
         super().on_headers_complete()
+        if self.expect_100_continue or self.scope["http_version"] != "1.1":
+            self._answer_with_care()
+        self._body_bytes = 0
         self._await(Waiting.BODY)
+
+    def _answer_with_care(self) -> None:
+        cycle: RequestResponseCycle | None = self.cycle
+        if cycle is None or cycle.scope is not self.scope:
+            return  # the parser stopped at an offer
+        if self.scope["http_version"] == "1.1":
+            cycle.__class__ = ExpectingCycle
+            return
+        cycle.__class__ = CloseDelimitedCycle
+        cycle.keep_alive = cycle.waiting_for_100_continue = False
 
     def _size(self) -> int:
         return len(self.url) + sum(len(name) + len(value) for name, value in self.headers)
+
+    def on_body(self, body: bytes) -> None:
+        """Take a part of a body; the stock class has no limit, and asks the parser each time."""
+        self._body_bytes += len(body)
+        if self._body_bytes > self._body_limit:
+            self._give_up(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "request_body_bytes")
+        cycle = self.cycle
+        if cycle.response_complete:
+            return
+        cycle.body += body
+        if len(cycle.body) > HIGH_WATER_LIMIT:
+            self.flow.pause_reading()
+        cycle.message_event.set()
 
     def on_message_complete(self) -> None:
         """A request is here."""
@@ -127,6 +304,9 @@ class HttpProtocol(HttpToolsProtocol):
             self._deadline.cancel()
             self._deadline = None
         if self._waiting is not None and not self.transport.is_closing():
+            if self._waiting is Waiting.BODY and self._announced() > self._body_limit:
+                self._refuse(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "request_body_bytes")
+                return
             seconds = self.seconds[self._waiting]
             self._deadline = self.loop.call_later(seconds, self._overdue, self._waiting)
 
@@ -152,19 +332,64 @@ class HttpProtocol(HttpToolsProtocol):
         self._answer(status)
         self._await(None)
 
+    def _announced(self) -> int:
+        """Return the length of a body that did not come with its head; the parser has checked it.
+
+        The app's task has not run yet: both are of this turn of the loop.
+        """
+        for name, value in self.headers:
+            if name == b"content-length":
+                return int(value)
+        return 0
+
     def _answer(self, status: HTTPStatus) -> None:
         """Answer and end; only end where this would be taken for the answer to another request."""
-        if self._may_answer():
-            text = f"{status.phrase}\n"
-            self.transport.write(
-                f"HTTP/1.1 {status.value} {status.phrase}\r\ncontent-type: text/plain\r\n"
-                f"content-length: {len(text)}\r\nconnection: close\r\n\r\n{text}".encode()
-            )
-        self.transport.close()
+        may_answer = self._may_answer()
+        earlier: RequestResponseCycle | None = self.cycle
+        if earlier is not None:
+            earlier.disconnected = True  # whatever the app says now comes too late
+            earlier.message_event.set()
+        if not may_answer:
+            self.transport.close()
+            return
+        kind, text = "text/plain", f"{status.phrase}\n"
+        extra = ""
+        if status is HTTPStatus.REQUEST_ENTITY_TOO_LARGE:  # publishers read this, as the API's
+            most = f"the body has more than {self._body_limit} bytes"
+            kind = "application/json"
+            text = f'{{"error":{{"code":107,"reason":"too_large","message":"{most}"}}}}\n'
+        elif status in TURNED_AWAY.values():
+            extra = f"retry-after: {RETRY_SECONDS}\r\n"
+        self.transport.write(
+            f"HTTP/1.1 {status.value} {status.phrase}\r\ncontent-type: {kind}\r\n{extra}"
+            f"content-length: {len(text)}\r\nconnection: close\r\n\r\n{text}".encode()
+        )
+        self._linger()
+
+    def _linger(self) -> None:
+        """Close our half; the other when the client has had time to read why."""
+        if not self.transport.can_write_eof():
+            self.transport.close()
+            return
+        self.pipeline.clear()
+        self.flow.resume_reading()
+        self.transport.write_eof()
+        self.transport.set_protocol(Lingering(self))
+
+    def _leave(self) -> None:
+        """Count the connection out."""
+        door, self._door = self._door, None
+        if door is None:
+            return
+        if self._is_refused:
+            door.end_refusal()
+        else:
+            door.leave(self.client)
 
     def _may_answer(self) -> bool:
         earlier: RequestResponseCycle | None = self.cycle
-        if earlier is None or earlier.response_complete:
+        if earlier is None:
             return True
-        is_its_own = self._waiting is Waiting.BODY and not self.pipeline
-        return is_its_own and not earlier.response_started
+        if self._waiting is Waiting.BODY:  # of the request that came last
+            return not self.pipeline and not earlier.response_started
+        return bool(earlier.response_complete)

@@ -22,9 +22,10 @@ from typing import Any
 
 import uvicorn
 
-from notifier.counting import Config
+from notifier.counting import BODY_BYTES, Config
 from notifier.http import HttpProtocol
 from notifier.websocket import WebSocketProtocol
+from realtime.limits import Limits
 
 logger = logging.getLogger("notifier.server")
 
@@ -37,8 +38,9 @@ GRACEFUL_SECONDS = 3
 # The whole of the above and some slack; after it, the process ends whatever it is doing.
 STOP_SECONDS = LINGER_SECONDS + DRAIN_SECONDS + GRACEFUL_SECONDS + 4.0
 
-# Ours (80 KiB) answers with a close code that says why; this one only ends the connection.
-WEBSOCKET_SLACK = 1.6
+# Above our own limit of a frame, which is answered with a close code that says why; beyond both the
+# connection just ends.
+WEBSOCKET_SLACK_BYTES = 48 * 1024
 # The only way to be rid of a reader that has stopped: `websocket.close` waits behind the data.
 # Longer than flow control's patience (10 s and 1 MiB at 16 KiB/s): the kernel cuts silently, and a
 # client that stops for half a minute shall be told what it missed.
@@ -145,21 +147,28 @@ class Server(uvicorn.Server):
 
 
 def server_config(
-    app: Any, reached: Callable[[str], None], frame_bytes: int = 80 * 1024
+    app: Any, reached: Callable[[str], None], limits: Limits, body_bytes: int = BODY_BYTES
 ) -> uvicorn.Config:
-    """Return how uvicorn serves ``app``, for frames of so many bytes at most.
+    """Return how uvicorn serves ``app``.
 
-    ``reached`` is told the names of limits.
+    Args:
+        app: The ASGI application.
+        reached: Is told the names of limits that were reached.
+        limits: Of connections and frames.
+        body_bytes: Of a request, whatever its path.
     """
     return Config(
         app,
         reached=reached,
+        limits=limits,
+        body_bytes=body_bytes,
+        first_frame_bytes=limits.frame_bytes + WEBSOCKET_SLACK_BYTES,
         interface="asgi3",
         lifespan="on",
         http=HttpProtocol,
         # Ours also takes ready frames; the other two of uvicorn's are deprecated or slower.
         ws=WebSocketProtocol,
-        ws_max_size=int(frame_bytes * WEBSOCKET_SLACK),
+        ws_max_size=limits.escaped_frame_bytes + WEBSOCKET_SLACK_BYTES,
         # One heartbeat, not two: ours is in the protocol, where clients and flow control use it.
         ws_ping_interval=None,
         # Compression costs 64 KiB a connection and must be paid for every client anew.
@@ -269,11 +278,11 @@ def main(arguments: list[str] | None = None) -> int:
 
     # Imported here: they need Django's settings, the launcher and its tests need the rest.
     from notifier.asgi import application
-    from realtime.wiring import drain, frame_bytes, limit_reached
+    from realtime.wiring import drain, largest_body_bytes, limit_reached, limits
 
     notice = LeavingNotice(application)
     server = Server(
-        server_config(notice, limit_reached, frame_bytes()),
+        server_config(notice, limit_reached, limits(), largest_body_bytes()),
         stand_down=notice.leave,
         drain=drain,
         linger_seconds=options.linger,

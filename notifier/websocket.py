@@ -15,7 +15,7 @@ from uvicorn._types import ASGIReceiveEvent
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from websockets.protocol import State
 
-from notifier.counting import counted
+from notifier.counting import Config, counted
 from realtime.limits import Bucket, Rate
 
 EXTENSION = "realtime.wire"  # where realtime.driver looks for it
@@ -46,12 +46,17 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
     user: WireUser | None = None
     """Who writes ready frames; none before the app has accepted, and where it is another app."""
 
+    ended: Callable[[], None] | None = None
+    """Called when the connection has ended, by whoever counts it."""
+
     _rest = b""  # read, but not parsed: the app has not taken yet what came before
     _control: Bucket | None = None  # hardly anybody sends control frames
 
     def handle_connect(self, event: Any) -> None:
         """Let a handshake begin; the app's task has not run yet when this returns."""
         super().handle_connect(event)
+        if isinstance(self.config, Config) and self.config.first_frame_bytes is not None:
+            self.conn.max_message_size = self.config.first_frame_bytes
         if not self.handshake_complete:  # it was not refused
             self.scope["extensions"][EXTENSION] = self  # type: ignore[assignment]
 
@@ -61,6 +66,10 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
         if self.disconnected or self.close_sent:
             self.loop.call_soon(user.lost)
         return self.transport.write
+
+    def admit(self) -> None:
+        """The client has introduced itself: its messages may be larger now."""
+        self.conn.max_message_size = self.config.ws_max_size
 
     def pause_writing(self) -> None:
         """The transport holds as much as it should; called while it is written to."""
@@ -73,6 +82,8 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
         self._rest = b""
         super().connection_lost(exc)
         self._lose()
+        if self.ended is not None:
+            self.ended()
 
     def handle_parser_exception(self) -> None:
         """What the client sent is no WebSocket frame; the connection is being closed."""

@@ -209,7 +209,9 @@ class Conversation:
             if frame is None:
                 raise BadFrame("frames are text")
             limits = self._hub.limits
-            commands = self._protocol.read(frame, limits.frame_bytes, limits.frame_commands)
+            is_known = self._connection.connected
+            most = limits.escaped_frame_bytes if is_known else limits.frame_bytes
+            commands = self._protocol.read(frame, most, limits.frame_commands)
         except BadFrame as error:
             commands, bad = list(error.good), error
             if error.limit:
@@ -330,6 +332,7 @@ class Conversation:
             self.end(CONNECTION_LIMIT)
             return
         state = self._hub.welcome(self)  # at once: what ends it now also counts it out
+        self.driver.admit()
         self.driver.say(greet.text)
         self.driver.say(state)
         self._renew("", greet.ttl_seconds)

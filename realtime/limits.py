@@ -41,7 +41,9 @@ class Limits:
     connect_seconds: float
     """From accept to `connect`."""
     frame_bytes: int = 80 * 1024
-    """Of one frame from a client."""
+    """Of one frame from a client, before `connect` or beside a stream."""
+    escaped_frame_bytes: int = 480 * 1024
+    """Of one frame after `connect`: the same, each character escaped (`realtime.publication`)."""
     frame_commands: int = 1024
     """In one frame; an SDK that comes back subscribes to all its channels in one."""
 

@@ -24,6 +24,10 @@ from realtime.names import (
     checked_idempotency_key,
 )
 
+ESCAPED = 6
+"""Bytes at most in which a client may write one byte of what we keep: ``\\u0041`` is A (RFC 8259
+§7). Two bytes of UTF-8 take 6, four take 12 (a surrogate pair), a control character stays as it is.
+"""
 DATA_LIMIT = 64 * 1024  # bytes of compact JSON; Centrifugo 64 KiB, Pusher 10 KB
 DEPTH_LIMIT = (
     32  # nested arrays and objects; what people send has 4 or 5, a stack overflow needs hundreds

@@ -41,7 +41,7 @@ from realtime.keyring import Keyring
 from realtime.limits import Limits, Rate
 from realtime.namespaces import Namespaces
 from realtime.protocols.centrifugo import COMMANDS_LIMIT
-from realtime.publication import Sizes
+from realtime.publication import ESCAPED, Sizes
 from realtime.publisher import Publisher, SyncPublisher
 from realtime.queued import Queued
 from realtime.tokens import REQUIRED, Key, Tokens, key_of
@@ -147,6 +147,7 @@ def limits() -> Limits:
         publications=Rate(given.publications_per_second, given.publications_burst),
         connect_seconds=given.connect_seconds,
         frame_bytes=min(frame, FRAME_BYTES_AT_MOST),
+        escaped_frame_bytes=min(max(frame, ESCAPED * given.frame_bytes), FRAME_BYTES_AT_MOST),
         frame_commands=max(COMMANDS_LIMIT, commands_burst),
     )
 
@@ -311,9 +312,10 @@ async def aclose() -> None:
         await ending.aclose()
 
 
-def frame_bytes() -> int:
-    """Return how large a client's frame may be, so that a server can refuse what is far larger."""
-    return limits().frame_bytes
+def largest_body_bytes() -> int:
+    """Return how large the body of any request may be, so that a server can refuse what is more."""
+    given = settings()
+    return max(given.body_bytes, given.batch_bytes, 2 * limits().frame_bytes + 1024)
 
 
 def limit_reached(name: str) -> None:

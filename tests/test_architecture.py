@@ -56,8 +56,9 @@ PUBLIC_TO_SERVICES = {
     "realtime.tokens.REQUIRED",
     "realtime.urls",
     "realtime.wiring.drain",
-    "realtime.wiring.frame_bytes",
+    "realtime.wiring.largest_body_bytes",
     "realtime.wiring.limit_reached",
+    "realtime.wiring.limits",
 }
 
 RING_0 = (

@@ -49,7 +49,7 @@ def test_the_three_ways_to_publish_take_the_same(name):
         ("realtime.routing", ["lifespan", "websocket_urlpatterns"]),
         ("realtime.urls", ["urlpatterns"]),
         ("realtime.endpoint", ["HttpEndpoint"]),
-        ("realtime.wiring", ["drain", "frame_bytes", "limit_reached"]),
+        ("realtime.wiring", ["drain", "largest_body_bytes", "limit_reached", "limits"]),
     ],
 )
 def test_what_hosts_and_services_mount(module, names):

@@ -8,10 +8,11 @@ from typing import Any, NamedTuple
 
 from realtime.cloudevents import BATCH, STRUCTURED
 from realtime.errors import InvalidData, InvalidName, RequestError, TooLarge
-from realtime.publication import decoded
+from realtime.publication import ESCAPED, decoded
 
 EVENTS = "events"  # the method that takes CloudEvents
-PUBLISH_BYTES = 80 * 1024  # of a body: data 64 KiB and the rest
+PUBLISH_BYTES = ESCAPED * 80 * 1024
+"""Of a body: data of 64 KiB, tags, options and names, each character of them escaped."""
 MANY_BYTES = 1024 * 1024
 
 

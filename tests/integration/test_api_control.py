@@ -14,6 +14,7 @@ from django.test import override_settings
 
 import realtime
 from realtime import apublish, errors, wiring
+from realtime.api.head import PUBLISH_BYTES
 from tests.support.eventually import eventually
 from tests.support.keys import entry, secret_of
 from tests.support.member import Member
@@ -134,7 +135,7 @@ WRONG: dict[str, tuple[str, Any, str]] = {
     "half a second": ("refresh", {"user": "a", "expire_at": 1.5}, "invalid_data"),
     "the end of time": ("refresh", {"user": "a", "expire_at": 2**53}, "invalid_data"),
     "expired in words": ("refresh", {"user": "a", "expired": "no"}, "invalid_data"),
-    "a large body": ("refresh", {"user": "a" * 90_000}, "too_large"),
+    "a large body": ("refresh", {"user": "a" * PUBLISH_BYTES}, "too_large"),
 }
 
 

@@ -556,7 +556,7 @@ def test_a_body_that_is_announced_as_too_large(service: Service) -> None:
 
 def test_a_chunked_body_that_grows_too_large(service: Service) -> None:
     chunk = b" " * 16_384
-    chunks = [b"%x\r\n%s\r\n" % (len(chunk), chunk)] * 8
+    chunks = [b"%x\r\n%s\r\n" % (len(chunk), chunk)] * (PUBLISH_BYTES // len(chunk) + 1)
     told(
         raw(service, HEAD + b"Transfer-Encoding: chunked\r\n\r\n", *chunks, b"0\r\n\r\n"),
         "too_large",

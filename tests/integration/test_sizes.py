@@ -85,9 +85,9 @@ async def test_whole_bodies_have_their_own_limits(kind: str, settings: Any, node
 
 async def test_frames_of_a_client_have_a_limit_that_is_counted(hub: Any, join: Any) -> None:
     member = await join()
-    member.say({"id": 2, "ping": {"x": "y" * 4000}})
-    member.say({"id": 3, "ping": {"x": "y" * 4096}})
+    member.say({"id": 2, "ping": {"x": "y" * 24_500}})
+    member.say({"id": 3, "ping": {"x": "y" * 24_576}})
     lines = await member.until(4)
     assert {"id": 2, "ping": {}} in lines
-    assert "a frame of more than 4096 bytes" in lines[-1]["error"]["message"]
+    assert "a frame of more than 24576 bytes" in lines[-1]["error"]["message"]
     assert hub.reached.counts["frame_bytes"] == 1

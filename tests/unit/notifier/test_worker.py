@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 import pytest
 
 from notifier.server import LeavingNotice, Server, listening_socket, server_config
+from realtime.limits import Limits, Rate
 
 
 async def app(scope, receive, send):
@@ -50,13 +51,24 @@ class Leaving:
         return line
 
 
+LIMITS = Limits(
+    connections=100,
+    connections_per_user=0,
+    connections_per_address=0,
+    channels_per_connection=1,
+    commands=Rate(1, 1),
+    publications=Rate(1, 1),
+    connect_seconds=1,
+)
+
+
 @contextlib.asynccontextmanager
 async def running(linger_seconds: float) -> AsyncIterator[Leaving]:
     leaving = Leaving()
     listener = listening_socket("127.0.0.1", 0)
     leaving.address = listener.getsockname()
     leaving.server = Server(
-        server_config(app, lambda name: None),
+        server_config(app, lambda name: None, LIMITS),
         stand_down=leaving.standing_down.set,
         drain=leaving.drain,
         linger_seconds=linger_seconds,
@@ -127,8 +139,9 @@ async def test_without_its_launcher_it_does_not_linger():
 
 
 def test_the_transport_takes_larger_frames_than_the_protocol_so_that_ours_speaks_first():
-    config = server_config(app, lambda name: None)
-    assert config.ws_max_size == 128 * 1024
+    config = server_config(app, lambda name: None, LIMITS)
+    assert config.first_frame_bytes == 128 * 1024
+    assert config.ws_max_size == 528 * 1024
     assert config.ws_ping_interval is None
     assert not config.ws_per_message_deflate
 
@@ -137,7 +150,7 @@ def test_a_second_signal_ends_it_at_once(monkeypatch):
     codes: list[int] = []
     monkeypatch.setattr("notifier.server.os._exit", codes.append)
     server = Server(
-        server_config(app, lambda name: None), stand_down=lambda: None, drain=asyncio.sleep
+        server_config(app, lambda name: None, LIMITS), stand_down=lambda: None, drain=asyncio.sleep
     )
     server.handle_exit(signal.SIGTERM, None)
     assert codes == []

@@ -1,0 +1,78 @@
+"""A bound for the bodies that Django reads, before it has read them.
+
+Django reads a body to its end before any view is asked, keeps up to 2.5 MiB of it in memory and the
+rest on disk, and looks at its limits last. The pages of this service have only small forms.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any
+
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+App = Callable[[MutableMapping[str, Any], Receive, Send], Awaitable[None]]
+
+FORM_BYTES = 64 * 1024
+"""The largest form is one field of 32 KiB with everything escaped; nginx has 1 MiB for all."""
+REFUSED = b"the body is too large\n"
+
+
+class BoundedBodies:
+    """Django, whose requests have bodies of at most so many bytes, announced or not.
+
+    Not those to the API, which `HttpEndpoint` has read within its own limits.
+    """
+
+    def __init__(self, app: App, most: int = FORM_BYTES) -> None:
+        self._app = app
+        self._most = most
+
+    async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
+        """Serve one request (ASGI 3)."""
+        if scope["type"] != "http" or scope["path"].startswith("/api/"):
+            await self._app(scope, receive, send)
+        elif _announced(scope) > self._most:
+            await _refuse(send)
+        else:
+            body = _Body(receive, self._most)
+            await self._app(scope, body.receive, send)
+            if body.is_too_large:
+                await _refuse(send)
+
+
+class _Body:
+    """Counts a body, and ends the request where it is too large."""
+
+    def __init__(self, receive: Receive, most: int) -> None:
+        self._receive = receive
+        self._left = most
+        self.is_too_large = False
+
+    async def receive(self) -> Message:
+        """Return the next part; for Django the client has gone where that would be too much."""
+        message = await self._receive()
+        if message["type"] == "http.request":
+            self._left -= len(message.get("body", b""))
+            if self._left < 0:
+                self.is_too_large = True
+                return {"type": "http.disconnect"}
+        return message
+
+
+def _announced(scope: MutableMapping[str, Any]) -> int:
+    for name, value in scope["headers"]:
+        if name == b"content-length":
+            return int(value) if value.isdigit() else 0  # what else it may be, servers refuse
+    return 0
+
+
+async def _refuse(send: Send) -> None:
+    headers = [
+        (b"content-type", b"text/plain"),
+        (b"content-length", str(len(REFUSED)).encode()),
+        (b"connection", b"close"),
+    ]
+    await send({"type": "http.response.start", "status": 413, "headers": headers})
+    await send({"type": "http.response.body", "body": REFUSED})
