@@ -32,6 +32,7 @@ from realtime.auth import has_session
 from realtime.brokers.redis import RedisBroker
 from realtime.errors import RealtimeError, RequestError, TooLarge
 from realtime.heads import Flaw, flaw_of
+from realtime.staff import look_up_session
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -66,10 +67,11 @@ class HttpEndpoint:
             await _send(send, documents.answer(scope["method"], path, wanted))
         elif path.startswith("/api/"):
             headers = _headers(scope)
+            head = _head(scope, headers)
             if b"x-api-key" not in headers and has_session(headers.get(b"cookie", "")):
-                await self._hand_on(scope, receive, send)
+                await self._hand_on(scope, head, receive, send)
             else:
-                await _send(send, await self._api(_head(scope, headers), receive))
+                await _send(send, await self._api(head, receive))
         elif path in STREAMS:
             await self._stream(scope, receive, send)
         elif path[1:] in health.PATHS:
@@ -79,22 +81,22 @@ class HttpEndpoint:
 
     async def _stream(self, scope: Scope, receive: Receive, send: Send) -> None:
         is_emulated = emulation.is_ours(scope)
-        limit = emulation.body_bytes() if is_emulated else wiring.body_bytes("publish")
+        limit = emulation.body_bytes() if is_emulated else wiring.limits().frame_bytes
         read = partial(_body, receive, limit, self._body_seconds)
         rim = emulation if is_emulated else sse
         answer = await rim.serve(scope, receive, send, read)
         if answer is not None:
             await _send(send, answer)
 
-    async def _hand_on(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Let Django's view answer, which knows whose session it is.
+    async def _hand_on(self, scope: Scope, head: Request, receive: Receive, send: Send) -> None:
+        """Let Django's view answer, if the session is one that may publish.
 
-        The body is read here, since Django would read it without a limit from anybody who says that
-        he has a session.
+        Django would read the body of anybody who sends a cookie, before it looks at the session, to
+        its end. So the session is looked up first, and the body is read here, within its limit.
         """
         try:
-            limit = wiring.body_bytes(scope["path"].removeprefix("/api/"))
-            body = await _body(receive, limit, self._body_seconds)
+            await look_up_session(scope, head)
+            body = await _body(receive, head.body_bytes or 0, self._body_seconds)
         except RealtimeError as error:
             await _send(send, failure(error))
         else:

@@ -6,9 +6,13 @@ alone, and only with the CSRF token, which no other page can know; Django checks
 
 from __future__ import annotations
 
+from collections.abc import MutableMapping
+from io import BytesIO
 from typing import Any
 
+from channels.db import database_sync_to_async
 from django.core.exceptions import DisallowedHost
+from django.core.handlers.asgi import ASGIRequest
 from django.db import Error as DatabaseError
 from django.http import HttpRequest, HttpResponse, HttpResponseForbidden
 from django.middleware.csrf import CsrfViewMiddleware
@@ -32,6 +36,28 @@ class SessionUnavailable(RealtimeError):
 
     code = "session_unavailable"
     temporary = True
+
+
+async def look_up_session(scope: MutableMapping[str, Any], head: Request) -> None:
+    """Do what `key_of_session` does, before the body of an ASGI request is read.
+
+    Raises:
+        RealtimeError: As `key_of_session` does.
+    """
+    await database_sync_to_async(_look_up)(scope, head)
+
+
+def _look_up(scope: MutableMapping[str, Any], head: Request) -> None:
+    # Not every host has these two; `has_session` has said that this one does.
+    from django.contrib.auth.middleware import AuthenticationMiddleware
+    from django.contrib.sessions.middleware import SessionMiddleware
+
+    check_body(head)  # before the database is asked
+    request = ASGIRequest(scope, BytesIO())
+    # Django's own, whose attributes are only read when somebody asks.
+    SessionMiddleware(_nothing).process_request(request)
+    AuthenticationMiddleware(_nothing).process_request(request)
+    key_of_session(request, head)
 
 
 def key_of_session(request: HttpRequest, head: Request) -> Key:
