@@ -13,7 +13,9 @@ from typing import Any, Protocol
 
 from uvicorn._types import ASGIReceiveEvent
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
+from websockets.frames import Frame, Opcode
 from websockets.protocol import State
+from websockets.server import ServerProtocol
 
 from notifier.counting import Config, counted
 from realtime.limits import Bucket, Rate
@@ -26,6 +28,7 @@ CONTROL_FRAMES = Rate(50, 100)
 """Pings and pongs of RFC 6455, which our clients do not need and browsers cannot even send."""
 FRAGMENTS_LIMIT = 64
 """Of one message (ws had no limit: CVE-2026-48779); 80 KiB in pieces of 4 KiB are 20."""
+MESSAGES = {Opcode.TEXT, Opcode.BINARY, Opcode.CONT}
 FLOOD = (3013, "too many requests")
 TOO_MANY_FRAGMENTS = (1009, "too many fragments")
 
@@ -57,6 +60,7 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
         super().handle_connect(event)
         if isinstance(self.config, Config) and self.config.first_frame_bytes is not None:
             self.conn.max_message_size = self.config.first_frame_bytes
+            self.conn.recv_frame = self._take_first  # type: ignore[method-assign]
         if not self.handshake_complete:  # it was not refused
             self.scope["extensions"][EXTENSION] = self  # type: ignore[assignment]
 
@@ -67,9 +71,15 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
             self.loop.call_soon(user.lost)
         return self.transport.write
 
-    def admit(self) -> None:
-        """The client has introduced itself: its messages may be larger now."""
-        self.conn.max_message_size = self.config.ws_max_size
+    def _take_first(self, frame: Frame) -> None:
+        """Take a frame of the first message; behind it there may be larger ones, in the same read.
+
+        It introduces the client, or the app ends the connection.
+        """
+        ServerProtocol.recv_frame(self.conn, frame)
+        if frame.fin and frame.opcode in MESSAGES:
+            del self.conn.recv_frame
+            self.conn.max_message_size = self.config.ws_max_size
 
     def pause_writing(self) -> None:
         """The transport holds as much as it should; called while it is written to."""

@@ -111,9 +111,10 @@ class Settings:
     headers: int = HEADERS_LIMIT
     """Of one request or handshake. nginx and Apache 100."""
     frame_bytes: int = FRAME_BYTES
-    """Of one frame from a client. Centrifugo 64 KiB; an SDK's first has all its subscribes."""
+    """Of a client's first frame, with all its subscribes; six times as much of later ones, for
+    escapes. Centrifugo 64 KiB."""
     body_bytes: int = PUBLISH_BYTES
-    """Of a request to the HTTP API with one publication: its data, tags and names."""
+    """Of a request to the HTTP API with one publication: data, tags and names, all escaped."""
     batch_bytes: int = MANY_BYTES
     """Of a `broadcast` or `batch`. Nginx 1 MiB (client_max_body_size)."""
     data_bytes: int = DATA_LIMIT

@@ -332,7 +332,6 @@ class Conversation:
             self.end(CONNECTION_LIMIT)
             return
         state = self._hub.welcome(self)  # at once: what ends it now also counts it out
-        self.driver.admit()
         self.driver.say(greet.text)
         self.driver.say(state)
         self._renew("", greet.ttl_seconds)

@@ -56,9 +56,6 @@ class Wire(Protocol):
     async def drained(self) -> None:
         """Wait until more can be written."""
 
-    def admit(self) -> None:
-        """The client has introduced itself: from now on its frames may be larger."""
-
 
 class Driver:
     """The writing half of one connection.
@@ -129,11 +126,6 @@ class Driver:
         self.ended = False
         self.on_end: Callable[[], None] = _nothing
         """Called once, when the connection ends."""
-
-    def admit(self) -> None:
-        """The client has introduced itself; a server's own way may have waited for that."""
-        if self._wire is not None:
-            self._wire.admit()
 
     def push(self, entry: Entry) -> None:
         """Write an entry now, or let it wait in the outbox."""

@@ -325,9 +325,6 @@ class Socket:
     async def drained(self) -> None:
         await self.has_room.wait()
 
-    def admit(self) -> None:
-        pass
-
 
 async def not_this_way(message: Message) -> None:
     raise AssertionError(f"{message} should have gone over the wire")

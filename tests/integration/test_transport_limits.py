@@ -45,14 +45,15 @@ class Host:
         self.reached: Counter[str] = Counter()
         self.state = ServerState()
         self.taken: list[int] = []
+        self.messages: list[str] = []
         self.ended = asyncio.Event()
 
     async def app(self, scope: Any, receive: Any, send: Any) -> None:
         if scope["type"] == "websocket":
             await receive()
             await send({"type": "websocket.accept"})
-            while (await receive())["type"] == "websocket.receive":
-                pass
+            while (message := await receive())["type"] == "websocket.receive":
+                self.messages.append(message["text"])
             return
         if scope["path"] == "/deaf":
             await send({"type": "http.response.start", "status": 401, "headers": []})
@@ -331,3 +332,8 @@ async def test_a_client_that_has_not_introduced_itself_makes_nobody_hold_a_large
         with Raw(port) as peer:
             await asyncio.to_thread(peer.upgraded)
             assert await asyncio.to_thread(peer.send(*said).closed) == 1009
+    with Raw(port) as peer:  # one that has, even in the same packet
+        await asyncio.to_thread(peer.upgraded)
+        peer.send(frame(TEXT, b"x", fin=False) + frame(0, b"x") + frame(TEXT, b"x" * 5000))
+        await eventually(lambda: host.messages == ["xx", "x" * 5000])
+        assert await asyncio.to_thread(peer.send(frame(TEXT, b"x" * 5001)).closed) == 1009
