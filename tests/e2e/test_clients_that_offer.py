@@ -1,0 +1,96 @@
+"""The service as it is deployed, and clients that offer what it does not take, or are old."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import shutil
+import subprocess
+from collections.abc import Iterator
+
+import pytest
+
+from tests.support.raw import Raw, asked, handshake, status_of
+from tests.support.redis_server import RedisServer
+from tests.support.service import DEPLOYED, Service
+
+BODY = b'{"channel":"public:offers","data":"from Java"}'
+JAVA = (
+    # What java.net.http.HttpClient of Java 17 writes, head and body in a packet of their own.
+    b"POST /api/publish HTTP/1.1\r\nConnection: Upgrade, HTTP2-Settings\r\n"
+    b"Content-Length: %d\r\nHost: 127.0.0.1\r\n"
+    b"HTTP2-Settings: AAEAAEAAAAIAAAABAAMAAABkAAQBAAAAAAUAAEAA\r\nUpgrade: h2c\r\n"
+    b"User-Agent: Java-http-client/17.0.15\r\nContent-Type: application/json\r\n"
+    b"X-API-Key: test-key\r\n\r\n" % len(BODY)
+)
+
+
+@pytest.fixture(scope="module")
+def service() -> Iterator[Service]:
+    redis = RedisServer().start()
+    service = Service(redis.url, DEPLOYED, HTTPS="0")
+    try:
+        yield service.start()
+    finally:
+        service.stop()
+        redis.stop()
+
+
+def test_javas_http_client_publishes_and_uses_its_connection_again(service: Service) -> None:
+    """Issue 15, C13: the body was lost, and so was the next request. See Kludex/uvicorn#2722."""
+    with Raw(service.port) as peer:
+        for parts in ((JAVA, BODY), (JAVA + BODY,), (JAVA + BODY + JAVA[:40], JAVA[40:] + BODY)):
+            assert b"HTTP/1.1 200" in peer.send(*parts).head()  # behind the body before it
+    said = asked(service.port, (JAVA + BODY) * 2 + b"GET /livez HTTP/1.0\r\n\r\n")
+    assert said.count(b'"offset":') == 2
+    assert said.count(b"HTTP/1.1 200") == 3
+
+
+@pytest.mark.skipif(shutil.which("curl") is None, reason="this machine has no curl")
+def test_curl_that_offers_http_2_publishes(service: Service) -> None:
+    done = subprocess.run(
+        [
+            *("curl", "--silent", "--http2", "--max-time", "10", "--data", BODY.decode()),
+            *("-H", "X-API-Key: test-key", "-H", "Content-Type: application/json"),
+            *[f"{service.http}/api/publish"] * 2,
+        ],
+        capture_output=True,
+        check=True,
+    )
+    assert done.stdout.count(b'"offset":') == 2, done.stdout
+
+
+def test_a_handshake_without_a_subprotocol_but_with_its_header_is_accepted(
+    service: Service,
+) -> None:
+    """centrifuge-python with `websockets` 15 (issue 15, C13)."""
+    with Raw(service.port) as peer:
+        assert status_of(peer.send(handshake("Sec-WebSocket-Protocol:")).head()) == 101
+
+
+async def test_an_http_1_0_client_hears_an_event_stream_without_chunks(service: Service) -> None:
+    url = "/connection/sse?channel=public:offers"
+    said = b""
+    with Raw(service.port) as peer:
+        peer.send(f"GET {url} HTTP/1.0\r\nHost: 127.0.0.1\r\n\r\n".encode())
+        while b"retry:" not in said:
+            said += await asyncio.to_thread(peer.socket.recv, 4096)
+    head, _, body = said.partition(b"\r\n\r\n")
+    assert status_of(head) == 200
+    assert b"chunked" not in head.lower()
+    assert b"connection: close" in head.lower()
+    assert body.startswith(b"retry:"), "no size of a chunk stands before it"
+    old = asked(service.port, b"GET /login/ HTTP/1.0\r\nHost: 127.0.0.1\r\n\r\n")
+    assert b"chunked" not in old.lower()
+    assert old.rstrip().endswith(b"</html>")
+
+
+def test_an_http_1_0_client_publishes(service: Service) -> None:
+    """What `ab -p` sends."""
+    head = b"POST /api/publish HTTP/1.0\r\nContent-length: %d\r\nX-API-Key: test-key\r\n" % len(
+        BODY
+    )
+    rest = b"Content-type: application/json\r\nHost: 127.0.0.1\r\nConnection: Keep-Alive\r\n\r\n"
+    answer = asked(service.port, head + rest + BODY)
+    assert status_of(answer) == 200
+    assert "result" in json.loads(answer.partition(b"\r\n\r\n")[2])
