@@ -24,7 +24,7 @@ BODY_BYTES = 1024 * 1024
 """Of a request, whatever its path; what one path takes is less, or this."""
 
 
-class Door:
+class ConnectionLimiter:
     """Counts the TCP connections of a worker, whatever they speak: each once, until it ends.
 
     The hub counts WebSockets and streams by the address that a proxy names. This counts sockets, by
@@ -108,7 +108,7 @@ class Config(uvicorn.Config):
         super().__init__(app, **options)
         self.reached = reached
         proxies = self.forwarded_allow_ips if self.proxy_headers else []
-        self.door = None if limits is None else Door(limits, proxies)
+        self.limiter = None if limits is None else ConnectionLimiter(limits, proxies)
         self.body_bytes = body_bytes
         self.first_frame_bytes = first_frame_bytes
 

@@ -19,7 +19,7 @@ import httptools
 from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
-from notifier.counting import BODY_BYTES, Config, Door, counted
+from notifier.counting import BODY_BYTES, Config, ConnectionLimiter, counted
 from notifier.websocket import WebSocketProtocol
 
 HEAD_SECONDS = 10.0
@@ -120,7 +120,7 @@ class HttpProtocol(HttpToolsProtocol):
     _problem = HTTPStatus.BAD_REQUEST
     _body_bytes = 0
     _body_limit = BODY_BYTES
-    _door: Door | None = None
+    _limiter: ConnectionLimiter | None = None
     """Where this connection is counted."""
     _is_refused = False
 
@@ -129,15 +129,15 @@ class HttpProtocol(HttpToolsProtocol):
         super().connection_made(transport)
         if isinstance(self.config, Config):
             self._body_limit = self.config.body_bytes
-            self._door = self.config.door
-        if self._door is None or (limit := self._door.enter(self.client)) is None:
+            self._limiter = self.config.limiter
+        if self._limiter is None or (limit := self._limiter.enter(self.client)) is None:
             self._watch()
             return
-        self._is_refused = self._door.refuse()
+        self._is_refused = self._limiter.refuse()
         if self._is_refused:
             self._refuse(TURNED_AWAY[limit], limit)
         else:
-            self._door = None
+            self._limiter = None
             counted(self.config, limit)
             transport.abort()
 
@@ -190,9 +190,14 @@ class HttpProtocol(HttpToolsProtocol):
         return True
 
     def _is_websocket(self) -> bool:
-        """Tell whether the offer is one we take: RFC 6455 §4.1; none in HTTP/1.0, RFC 9110 §7.8."""
+        """Tell whether the offer is one we take: RFC 6455 §4.1; none in HTTP/1.0, RFC 9110 §7.8.
+
+        None while an earlier request waits for its answer, which would come behind the 101.
+        """
+        cycle: RequestResponseCycle | None = self.cycle
         return (
             self.ws_protocol_class is not None
+            and (cycle is None or cycle.response_complete)
             and self.scope["method"] == "GET"
             and self.scope["http_version"] == "1.1"
             and any(
@@ -350,7 +355,10 @@ class HttpProtocol(HttpToolsProtocol):
             earlier.disconnected = True  # whatever the app says now comes too late
             earlier.message_event.set()
         if not may_answer:
-            self.transport.close()
+            if earlier is not None and earlier.response_complete:
+                self._linger()  # that answer may not have been read yet
+            else:
+                self.transport.close()
             return
         kind, text = "text/plain", f"{status.phrase}\n"
         extra = ""
@@ -378,13 +386,13 @@ class HttpProtocol(HttpToolsProtocol):
 
     def _leave(self) -> None:
         """Count the connection out."""
-        door, self._door = self._door, None
-        if door is None:
+        limiter, self._limiter = self._limiter, None
+        if limiter is None:
             return
         if self._is_refused:
-            door.end_refusal()
+            limiter.end_refusal()
         else:
-            door.leave(self.client)
+            limiter.leave(self.client)
 
     def _may_answer(self) -> bool:
         earlier: RequestResponseCycle | None = self.cycle

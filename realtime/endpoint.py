@@ -24,6 +24,7 @@ from realtime.api import (
     Task,
     Tell,
     admitted,
+    method_of,
     respond,
 )
 from realtime.api.answers import HEADERS, Response, failure
@@ -95,6 +96,7 @@ class HttpEndpoint:
         its end. So the session is looked up first, and the body is read here, within its limit.
         """
         try:
+            method_of(head)
             await look_up_session(scope, head)
             body = await _body(receive, head.body_bytes or 0, self._body_seconds)
         except RealtimeError as error:

@@ -137,6 +137,23 @@ def admitted(request: Request, access: Access) -> Admitted:
     Raises:
         RequestError: It is refused, whatever the body is.
     """
+    method = method_of(request)
+    key = access(request.api_key)
+    _note_use(key)
+    if not key.may_use(request.api_method):
+        raise Forbidden
+    check_body(request)
+    return Admitted(request, method, key)
+
+
+def method_of(request: Request) -> Method:
+    """Return the method that a request asks for, whoever sends it.
+
+    Raises:
+        TokenInUrl: A secret stands in its address.
+        MethodNotFound: There is no such method.
+        MethodNotAllowed: It is no POST.
+    """
     if has_secret(request.query):
         raise TokenInUrl("a secret in the URL is logged on its way: make another, send a header")
     method = _METHODS.get(request.api_method)
@@ -144,12 +161,7 @@ def admitted(request: Request, access: Access) -> Admitted:
         raise MethodNotFound(f"the methods are {', '.join(_METHODS)}")
     if request.http_method != "POST":
         raise MethodNotAllowed("send a POST")
-    key = access(request.api_key)
-    _note_use(key)
-    if not key.may_use(request.api_method):
-        raise Forbidden
-    check_body(request)
-    return Admitted(request, method, key)
+    return method
 
 
 def respond(

@@ -208,6 +208,7 @@ def test_what_is_wrong_with_a_request_is_said_as_to_everybody(site: Site) -> Non
     refused(site.post("ada", body=b"["), "invalid_json")
     refused(site.post("ada", body={"channel": "nowhere:a", "data": 1}), "invalid_channel")
     refused(site.post("ada", "publis"), "method_not_found")
+    refused(site.post("forged", "publis"), "method_not_found")
     refused(site.post("ada", body=b" " * (PUBLISH_BYTES + 1)), "too_large")
 
 

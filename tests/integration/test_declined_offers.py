@@ -158,6 +158,16 @@ async def test_requests_with_offers_may_be_sent_ahead(port: int) -> None:
     assert said(await ask(port, (post + get) * 4 + LAST)) == expected
 
 
+async def test_an_answer_that_is_awaited_comes_before_a_websocket_or_there_is_none(
+    port: int,
+) -> None:
+    """The 101 would stand before the answer to the first request, and be taken for it."""
+    post = f"POST /a HTTP/1.1\r\nHost: h\r\n{BODY}"
+    both = post.encode() + handshake(path="/b")
+    answer = await asyncio.to_thread(asked, port, both + LAST.encode())
+    assert said(answer) == ["<POST /a abc>", "<GET /b >", "<GET /last >"]
+
+
 async def test_a_declined_offer_hides_no_second_length(port: int) -> None:
     """RFC 9112 §6.3: a body with two ends is none, with an offer before it or without."""
     head = f"POST /a HTTP/1.1\r\nHost: h\r\n{H2C}"

@@ -13,7 +13,7 @@ from uvicorn.server import ServerState
 
 from notifier import counting
 from notifier.bodies import BoundedBodies
-from notifier.counting import SPARE_CONNECTIONS, SPARE_PER_ADDRESS, Config, Door
+from notifier.counting import SPARE_CONNECTIONS, SPARE_PER_ADDRESS, Config, ConnectionLimiter
 from notifier.http import HttpProtocol
 from notifier.websocket import WebSocketProtocol
 from realtime.limits import Limits, Rate
@@ -23,6 +23,7 @@ from tests.support.raw import TEXT, Raw, frame, handshake, status_of
 BOUND = 1000
 HEAD = b"POST /a HTTP/1.1\r\nHost: h\r\n"
 CLOSING = HEAD + b"Connection: close\r\n"
+CLOSE = b"\r\nConnection: close\r\n\r\n"
 GET = b"GET /a HTTP/1.1\r\nHost: h\r\n\r\n"
 
 
@@ -108,7 +109,7 @@ async def serve(host: Host) -> AsyncIterator[Serve]:
     for connection in list(host.state.connections):
         connection.transport.abort()  # type: ignore[union-attr]
     await eventually(lambda: not host.state.connections and not host.state.tasks)
-    assert all(config.door is None or config.door.is_empty for config in configs)
+    assert all(config.limiter is None or config.limiter.is_empty for config in configs)
 
 
 async def ask(port: int, *parts: bytes) -> bytes:
@@ -222,9 +223,19 @@ async def test_a_refused_client_that_never_leaves_is_cut_off(
 async def test_what_goes_to_django_has_a_bound_of_its_own(
     host: Host, serve: Serve, parts: list[bytes]
 ) -> None:
+    parts = [parts[0].replace(b"Host: h", b"Host: h\r\nConnection: close"), *parts[1:]]
     answer = await ask(await serve(BoundedBodies(host.app, 500)), *parts)
     assert status_of(answer) == 413
     assert not host.taken
+
+
+async def test_what_comes_behind_a_refused_form_is_no_request(host: Host, serve: Serve) -> None:
+    """The connection may be used again, behind all of the body; its answers stay in order."""
+    port = await serve(BoundedBodies(host.app, 500))
+    said = HEAD + length(600) + (GET * 30)[:600] + GET.replace(b"\r\n\r\n", CLOSE)
+    answer = await ask(port, said)
+    assert answer.count(b"HTTP/1.1 ") == 2
+    assert answer.count(b"HTTP/1.1 413 ") == answer.count(b"HTTP/1.1 200 ") == 1
 
 
 async def test_what_goes_to_django_may_have_all_of_its_bound(host: Host, serve: Serve) -> None:
@@ -309,16 +320,16 @@ async def test_too_many_that_are_refused_are_only_closed(
 
 async def test_a_full_node_still_answers_publishers_and_probes() -> None:
     """As many WebSockets as there may be leave room for others."""
-    door = Door(limits(5, per_address=3), "127.0.0.1")
+    limiter = ConnectionLimiter(limits(5, per_address=3), "127.0.0.1")
     for number in range(5 + SPARE_CONNECTIONS):
-        assert door.enter((f"10.0.{number // 250}.{number % 250}", 1)) is None
-    assert door.enter(("10.9.9.9", 1)) == "transport_connections"
-    door = Door(limits(5, per_address=3), "127.0.0.1")
+        assert limiter.enter((f"10.0.{number // 250}.{number % 250}", 1)) is None
+    assert limiter.enter(("10.9.9.9", 1)) == "transport_connections"
+    limiter = ConnectionLimiter(limits(5, per_address=3), "127.0.0.1")
     for _ in range(3 + SPARE_PER_ADDRESS):
-        assert door.enter(("10.0.0.1", 1)) is None
-    assert door.enter(("10.0.0.1", 1)) == "transport_connections_per_address"
-    assert door.enter(("10.0.0.2", 1)) is None
-    assert door.enter(None) is None, "a Unix socket has no address"
+        assert limiter.enter(("10.0.0.1", 1)) is None
+    assert limiter.enter(("10.0.0.1", 1)) == "transport_connections_per_address"
+    assert limiter.enter(("10.0.0.2", 1)) is None
+    assert limiter.enter(None) is None, "a Unix socket has no address"
 
 
 # ------------------------------------------------------------------------- the first message
