@@ -11,9 +11,11 @@ from typing import Any
 import pytest
 import websockets
 
+from notifier.counting import SPARE_PER_ADDRESS
 from realtime.consumers import RealtimeConsumer
 from tests.support.client import Client
 from tests.support.eventually import eventually
+from tests.support.raw import Raw, handshake
 from tests.support.redis_server import RedisServer
 from tests.support.service import DEPLOYED, SERVERS, Service
 from tests.support.tokens import token
@@ -254,3 +256,38 @@ async def test_thousands_that_connect_and_vanish_leave_no_count_behind(
     clients = [await attach(service) for _ in range(50)]
     assert (await status_of(service))[0] == 503
     assert len(clients) == 50
+
+
+async def test_sockets_that_end_in_every_way_leave_no_count_behind(
+    serve: Serve, redis_server: RedisServer
+) -> None:
+    """At the transport, whatever they speak: by the loop and the server of a deployment."""
+    service = serve(
+        redis_server.url,
+        DEPLOYED,
+        NOTIFIER_LIMITS='{"connections_per_address": 1}',
+        FORWARDED_ALLOW_IPS="10.0.0.1",
+    )
+    most = 1 + SPARE_PER_ADDRESS
+    get = b"GET /livez HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
+    large = b"POST / HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 9999999\r\n\r\n"
+    spoken = (b"", b"GET", get, large, b"nonsense\r\n\r\n", handshake(), handshake(path="/nowhere"))
+
+    def visit_often() -> None:
+        for number in range(2 * most):
+            with Raw(service.port) as peer:
+                peer.send(said := spoken[number % len(spoken)])
+                if number % 2 and said.endswith(b"\r\n\r\n"):
+                    peer.head()
+
+    def statuses() -> list[int]:
+        peers = [Raw(service.port).send(get) for _ in range(most + 1)]
+        try:
+            return [int(peer.head()[9:12]) for peer in peers]
+        finally:
+            for peer in peers:
+                peer.socket.close()
+
+    await asyncio.to_thread(visit_often)
+    await eventually(lambda: sorted(statuses()) == [200] * most + [429], seconds=20)
+    await eventually(lambda: "the limit transport_connections_per_address" in service.log)
