@@ -6,6 +6,7 @@ rest on disk, and looks at its limits last. The pages of this service have only 
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
@@ -16,7 +17,10 @@ App = Callable[[MutableMapping[str, Any], Receive, Send], Awaitable[None]]
 
 FORM_BYTES = 64 * 1024
 """The forms of our pages have a few short fields. nginx takes 1 MiB by default, Django 2.5 MB."""
-REFUSED = b"the body is too large\n"
+REQUESTS_AT_ONCE = 512
+"""Of a worker, in Django. One whose client has hung up is still done, so connections bound nothing
+here."""
+REFUSED = {413: b"the body is too large\n", 503: b"too many requests at once\n"}
 
 
 class BoundedBodies:
@@ -28,18 +32,25 @@ class BoundedBodies:
     def __init__(self, app: App, most: int = FORM_BYTES) -> None:
         self._app = app
         self._most = most
+        self._running = 0
 
     async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
         """Serve one request (ASGI 3)."""
         if scope["type"] != "http" or scope["path"].startswith("/api/"):
             await self._app(scope, receive, send)
         elif _announced(scope) > self._most:
-            await _refuse(send)
+            await _refuse(send, 413)
+        elif self._running >= REQUESTS_AT_ONCE:
+            await _refuse(send, 503)
         else:
             body = _Body(receive, self._most)
-            await self._app(scope, body.receive, send)
+            self._running += 1
+            try:
+                await self._app(scope, body.receive, send)
+            finally:
+                self._running -= 1
             if body.is_too_large:
-                await _refuse(send)
+                await _refuse(send, 413)
 
 
 class _Body:
@@ -48,16 +59,24 @@ class _Body:
     def __init__(self, receive: Receive, most: int) -> None:
         self._receive = receive
         self._left = most
+        self._is_whole = False
         self.is_too_large = False
 
     async def receive(self) -> Message:
-        """Return the next part; for Django the client has gone where that would be too much."""
+        """Return the next part; for Django the client has gone where that would be too much.
+
+        Behind the body nothing comes. Django listens there for a client that hangs up, cancels the
+        view, and the log gets a traceback for each; our pages are done sooner than that.
+        """
+        if self._is_whole:
+            await asyncio.get_running_loop().create_future()
         message = await self._receive()
         if message["type"] == "http.request":
             self._left -= len(message.get("body", b""))
             if self._left < 0:
                 self.is_too_large = True
                 return {"type": "http.disconnect"}
+            self._is_whole = not message.get("more_body", False)
         return message
 
 
@@ -68,10 +87,12 @@ def _announced(scope: MutableMapping[str, Any]) -> int:
     return 0
 
 
-async def _refuse(send: Send) -> None:
+async def _refuse(send: Send, status: int) -> None:
+    body = REFUSED[status]
     headers = [
         (b"content-type", b"text/plain"),
-        (b"content-length", str(len(REFUSED)).encode()),
+        (b"content-length", str(len(body)).encode()),
+        *([(b"retry-after", b"5")] if status == 503 else []),
     ]  # The connection stays: the protocol class reads what still comes, within its own bound.
-    await send({"type": "http.response.start", "status": 413, "headers": headers})
-    await send({"type": "http.response.body", "body": REFUSED})
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": body})

@@ -229,6 +229,27 @@ async def test_what_goes_to_django_has_a_bound_of_its_own(
     assert not host.taken
 
 
+async def test_requests_in_django_have_a_number_whoever_has_hung_up(
+    host: Host, serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("notifier.bodies.REQUESTS_AT_ONCE", 3)
+    may_end = asyncio.Event()
+
+    async def slow(scope: Any, receive: Any, send: Any) -> None:
+        await receive()
+        await may_end.wait()
+        await host.app({**scope, "path": "/deaf"}, receive, send)
+
+    port = await serve(BoundedBodies(slow))
+    for number in range(3):
+        with Raw(port).send(GET):
+            await eventually(lambda number=number: len(host.state.tasks) == number + 1)
+    assert status_of(await ask(port, GET.replace(b"\r\n\r\n", CLOSE))) == 503
+    may_end.set()
+    await eventually(lambda: not host.state.tasks)
+    assert status_of(await ask(port, GET.replace(b"\r\n\r\n", CLOSE))) == 401
+
+
 async def test_what_comes_behind_a_refused_form_is_no_request(host: Host, serve: Serve) -> None:
     """The connection may be used again, behind all of the body; its answers stay in order."""
     port = await serve(BoundedBodies(host.app, 500))

@@ -257,6 +257,21 @@ def test_a_body_is_sent_where_none_is_wanted(target: Target, path: str) -> None:
     assert resident_bytes(target.worker_pid) - before < 4 * 1024 * 1024
 
 
+async def test_somebody_hangs_up_on_pages_and_fills_the_log(target: Target) -> None:
+    """Django cancels a request whose client has left, and asyncio logs a traceback for each."""
+
+    def hang_up() -> None:
+        for number in range(40):
+            with Raw(target.port) as peer:
+                path = PATHS[number % len(PATHS)]
+                peer.send(f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n".encode())
+
+    await asyncio.gather(*[asyncio.to_thread(hang_up) for _ in range(4)])
+    async with httpx.AsyncClient(base_url=target.http, timeout=30) as client:
+        assert (await client.get("/login/")).status_code == 200, "behind all of them"
+    target.looks_well()
+
+
 HELD = {
     "a page": ("/login/", b"", 65_536),
     "a page that is not there": ("/nowhere", b"", 65_536),
