@@ -174,7 +174,7 @@ class HttpProtocol(HttpToolsProtocol):
                 self._await(None)
                 self.handle_websocket_upgrade()
             elif self.scope["method"] == "CONNECT":
-                self._refuse(HTTPStatus.NOT_IMPLEMENTED, None)  # what follows is no HTTP
+                self._refuse(HTTPStatus.METHOD_NOT_ALLOWED, None)  # what follows is no HTTP
             else:
                 return self._declined(data[offer.args[0] :])
         return b""
@@ -366,6 +366,8 @@ class HttpProtocol(HttpToolsProtocol):
             most = f"the body has more than {self._body_limit} bytes"
             kind = "application/json"
             text = f'{{"error":{{"code":107,"reason":"too_large","message":"{most}"}}}}\n'
+        elif status is HTTPStatus.METHOD_NOT_ALLOWED:
+            extra = "allow: GET, HEAD, POST\r\n"  # RFC 9110 §15.5.6
         elif status in TURNED_AWAY.values():
             extra = f"retry-after: {RETRY_SECONDS}\r\n"
         self.transport.write(
