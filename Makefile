@@ -117,7 +117,7 @@ $(RUN_READY): uv.lock requirements.txt
 
 # Without Node 18 and npm this makes no stamp, and the tests that need it are left out by name.
 $(SDK_READY): $(wildcard $(SDK)/package-lock.json)
-	@if node -e 'process.exit(parseInt(process.versions.node) < 18)' >/dev/null 2>&1 \
+	@if node -e 'process.exit(parseInt(process.versions.node) < 18 ? 1 : 0)' >/dev/null 2>&1 \
 		&& npm --version >/dev/null 2>&1; then \
 		echo "Installing the npm packages of $(SDK)"; \
 		npm ci --prefix $(SDK) --no-audit --no-fund --loglevel=error && touch $@; \

@@ -170,6 +170,15 @@ def test_make_test_installs_the_npm_packages_itself_and_only_once(tmp_path):
     assert clone.calls() == "node --test tests/e2e/js/client.test.mjs\n"
 
 
+@pytest.mark.node
+def test_the_node_of_this_machine_counts_as_one(tmp_path):
+    """The question for its version once threw in Node 20, so it was taken for absent."""
+    real = f'exec {shutil.which("node")} "$@"\n'
+    clone = with_a_test_of_node(tmp_path, node=NOTE + real, npm=FAKE_NPM)
+    clone.make("setup")
+    assert "npm ci --prefix tests/e2e/sdk" in clone.calls()
+
+
 def test_npm_packages_that_cannot_be_installed_are_a_failure(tmp_path):
     """Nothing else would tell why the tests of Node are missing from the run."""
     clone = with_a_test_of_node(tmp_path, node=NOTE, npm='[ "$1" = --version ]\n')
