@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
 from channels.consumer import AsyncConsumer
-from django.conf import settings
 from django.db import Error as DatabaseError
-from django.http.request import split_domain_port, validate_host
 
 from realtime import wiring
 from realtime.auth import session_identity
+from realtime.callers import Caller, caller_of
 from realtime.codes import SERVER_ERROR
 from realtime.conversation import Conversation
 from realtime.driver import WIRE
@@ -23,15 +21,12 @@ from realtime.heads import flaw_of
 from realtime.hub import Hub
 from realtime.identity import ANONYMOUS, Identity
 from realtime.limits import address_of
-from realtime.origins import is_own_page, may_connect
 from realtime.query import has_secret
 from realtime.refusals import told
-from realtime.tally import Tally
 
 logger = logging.getLogger(__name__)
 
 TURN_SECONDS = 0.002  # of the loop, for one client that has sent a great many frames
-_foreign = Tally()
 
 RETRY_SECONDS = b"5"
 TOKEN_IN_URL = b"token_in_url: it belongs into the connect command\n"
@@ -75,7 +70,7 @@ class RealtimeConsumer(AsyncConsumer):  # type: ignore[misc]  # Channels has no 
         self, hub: Hub, scope: MutableMapping[str, Any], receive: Receive, send: Send
     ) -> None:
         try:
-            identity = await identity_of(scope)
+            identity = await identity_of(scope, caller_of(scope))
         except (Forbidden, DatabaseError) as error:
             if isinstance(error, DatabaseError):
                 logger.error("cannot read whose session it is: %s", ascii(str(error))[:200])
@@ -130,52 +125,12 @@ async def _listen(conversation: Conversation, receive: Receive) -> None:
             turn_began = loop.time()
 
 
-def may_speak(scope: MutableMapping[str, Any]) -> bool:
-    """Tell whether the page that sends a request may connect, or no page sends it."""
-    origins = [value.decode("latin-1") for name, value in scope["headers"] if name == b"origin"]
-    return may_connect(origins, _own_host(scope), wiring.settings().allowed_origins)
-
-
-async def identity_of(scope: MutableMapping[str, Any], *, without_origin: bool = False) -> Identity:
+async def identity_of(scope: MutableMapping[str, Any], caller: Caller) -> Identity:
     """Return whom the transport knows the client to be.
 
-    Args:
-        scope: Of the request.
-        without_origin: Whether a session counts where the browser names no Origin, as it does not
-            for a page's own GET. Only where no page of another site can read the answer.
-
     Raises:
-        Forbidden: Its page may not connect.
         DatabaseError: Its session cannot be read.
     """
-    origins = [value.decode("latin-1") for name, value in scope["headers"] if name == b"origin"]
-    host = _own_host(scope)
-    if not may_connect(origins, host, wiring.settings().allowed_origins):
-        _tell_of(origins)
-        raise Forbidden
-    is_own = is_own_page(origins, host) or (without_origin and not origins and host is not None)
-    if not is_own:
+    if not caller.is_own_page:
         return ANONYMOUS
     return await session_identity(scope, wiring.user_info())
-
-
-def _tell_of(origins: list[str]) -> None:
-    """Log a foreign page, once a minute: who likes could fill the disk with them."""
-    count = _foreign.add("origin", time.monotonic())
-    if count is not None:
-        logger.warning(
-            "refused a connection from a page of %s: see REALTIME_ALLOWED_ORIGINS (%d so far)",
-            *(ascii(origins)[:200], count),
-        )
-
-
-def _own_host(scope: MutableMapping[str, Any]) -> str | None:
-    """Return the Host header, if it is a name of ours by Django's ALLOWED_HOSTS."""
-    hosts = [value.decode("latin-1") for name, value in scope["headers"] if name == b"host"]
-    if len(hosts) != 1:
-        return None
-    allowed = settings.ALLOWED_HOSTS
-    if settings.DEBUG and not allowed:
-        allowed = [".localhost", "127.0.0.1", "[::1]"]  # as Django itself does
-    domain, _ = split_domain_port(hosts[0])
-    return hosts[0] if domain and validate_host(domain, allowed) else None

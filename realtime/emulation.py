@@ -20,8 +20,8 @@ from django.utils.crypto import constant_time_compare, salted_hmac
 from realtime import wiring
 from realtime.api.answers import STATUSES, Response
 from realtime.api.head import MethodNotAllowed
+from realtime.callers import caller_of
 from realtime.codes import Close
-from realtime.consumers import may_speak
 from realtime.errors import (
     BrokerError,
     Forbidden,
@@ -43,19 +43,14 @@ from realtime.streams import (
     Scope,
     Send,
     begin,
-    header,
-    may_read,
+    preflight,
+    readable,
     refusal,
     until_end,
     welcomed,
 )
 
 LINES_PATH, COMMANDS_PATH = "/connection/http_stream", "/emulation"
-PREFLIGHT = {
-    "Access-Control-Allow-Methods": "POST",
-    "Access-Control-Allow-Headers": "Content-Type",
-    "Access-Control-Max-Age": "600",
-}
 _SALT = "realtime.emulation"
 _NODE = re.compile(r"[0-9a-f]{16}")
 _HAS_CONNECT = re.compile(rf"(?:^|&){CONNECT}=".encode())
@@ -99,42 +94,40 @@ async def serve(scope: Scope, receive: Receive, send: Send, read_body: ReadBody)
         send: ditto.
         read_body: Reads the body, within limits; raises `RequestError`.
     """
-    origin = header(scope, b"origin")
-    is_sse = scope["path"] == SSE_PATH
-    if not may_speak(scope):  # it may not read why, either
-        return refusal(Forbidden(), 403)
-    if scope["method"] == "OPTIONS" and not is_sse:
-        return Response(204, b"", {**may_read(origin), **PREFLIGHT})
     try:
-        if scope["method"] != ("GET" if is_sse else "POST"):
-            raise MethodNotAllowed("send a GET" if is_sse else "send a POST")
+        caller = caller_of(scope)
+    except Forbidden as error:
+        return refusal(error, 403)  # its page may not read why
+    method = "GET" if scope["path"] == SSE_PATH else "POST"
+    if scope["method"] == "OPTIONS" and caller.cors:
+        return preflight(caller.cors, method)
+    try:
+        if scope["method"] != method:
+            raise MethodNotAllowed(f"send a {method}")
         if scope["path"] == COMMANDS_PATH:
             await _carry(_said(await read_body()))
-            return Response(204, b"", may_read(origin))
+            return Response(204, b"", caller.cors)
+        is_sse = scope["path"] == SSE_PATH
         frame = _first_frame(scope) if is_sse else _text(await read_body())
         if not frame:
             raise InvalidData("is empty: begin with a connect command", field="the first frame")
     except RealtimeError as error:
-        return _answer(error, origin, "GET" if is_sse else "POST, OPTIONS")
-    stream = _Stream(frame, origin, send, is_sse=is_sse)
+        answer = refusal(error, STATUSES[error.code][0], allow=f"{method}, OPTIONS")
+        return readable(answer, caller.cors)
+    stream = _Stream(frame, caller.cors, send, is_sse=is_sse)
 
     async def talk(hub: Hub, identity: Identity) -> None:
         await stream.serve(hub, identity, receive)
 
-    return await welcomed(scope, talk, without_origin=is_sse)
-
-
-def _answer(error: RealtimeError, origin: str, allow: str) -> Response:
-    answer = refusal(error, STATUSES[error.code][0], allow=allow)
-    return answer._replace(headers={**answer.headers, **may_read(origin)})
+    return readable(await welcomed(scope, caller, talk), caller.cors)
 
 
 def _first_frame(scope: Scope) -> str:
     """Return the connect command in the query, the only place that an `EventSource` has for one.
 
     A token may be in it, since the SDK puts it there: docs/event-stream.md tells what that means.
-    Nothing may stand beside it: a link on another site can make a browser send this GET, with the
-    cookie of the session (SameSite=Lax), and it shall do nothing in the user's name.
+    Nothing may stand beside it: browsers send this GET for links, too. `realtime.origins` refuses
+    those of other sites, and this keeps what is left from doing anything in the user's name.
 
     Raises:
         InvalidData: There is more than one command, or something that is no query.
@@ -207,16 +200,16 @@ async def _carry(said: _Said) -> None:
 class _Stream:
     """One stream, until its end."""
 
-    def __init__(self, frame: str, origin: str, send: Send, *, is_sse: bool) -> None:
+    def __init__(self, frame: str, cors: dict[str, str], send: Send, *, is_sse: bool) -> None:
         self._frame = frame
-        self._origin = origin
+        self._cors = cors
         self._http_send = send
         self._is_sse = is_sse
 
     async def serve(self, hub: Hub, identity: Identity, receive: Receive) -> None:
         """Talk until either side ends it."""
         content_type = EVENT_STREAM if self._is_sse else "application/json"
-        await begin(self._http_send, content_type, self._origin)
+        await begin(self._http_send, content_type, self._cors)
         task = asyncio.current_task()
         assert task is not None  # noqa: S101 - ASGI apps run in tasks
         session = new_session(hub.uid)

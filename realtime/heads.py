@@ -13,6 +13,7 @@ HEADERS_LIMIT = 100
 """As in nginx and Apache."""
 SINGLE = {
     b"host", b"origin", b"authorization", b"cookie", b"x-api-key", b"content-length",
+    b"sec-fetch-site", b"sec-fetch-mode", b"sec-fetch-dest",
 }  # fmt: skip
 """Who speaks, where from, to whom, and how much. Cookie: RFC 6265 §5.4, one header."""
 

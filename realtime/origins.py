@@ -1,71 +1,214 @@
-"""Whether a page may open a connection: the rule against cross-site WebSocket hijacking (CWE-1385).
+"""Which pages may connect, and whose session counts: the rule against cross-site requests.
 
-Browsers send the Origin of the page with every handshake (RFC 6455 §10.2) and no page can forge it.
-A client without one is not a browser: it is let in, and its cookies count for nothing.
+A browser adds the cookies of a site to requests that pages of other sites cause: WebSocket
+handshakes (cross-site WebSocket hijacking, CWE-1385), fetches, and with ``SameSite=Lax`` also links
+(CSRF, CWE-352). Two things tell where a request comes from, and no page can forge them: ``Origin``
+(RFC 6454 §7, RFC 6455 §10.2) and the fetch metadata headers ``Sec-Fetch-*`` (W3C Fetch Metadata).
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from urllib.parse import SplitResult, urlsplit
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from enum import Enum
+from typing import NamedTuple
 
+from realtime.errors import ConfigurationError
+
+ANY = "*"
+SETTING = "REALTIME_ALLOWED_ORIGINS"
 _PORTS = {"http": 80, "https": 443}
+_ORIGIN = re.compile(
+    r"(?P<scheme>[a-z][a-z0-9+.\-]*)://(?P<wildcard>\*\.)?"
+    r"(?P<host>\[[0-9a-f:.]+\]|[a-z0-9_~%.\-]+)(?::(?P<port>[0-9]{0,5}))?"
+)
+_OTHER_SITES = ("same-site", "cross-site")
+_BY_SCRIPT = ("cors", "same-origin", "websocket")  # not navigate (a link), not no-cors (an image)
+_INTO_SCRIPT = ("", "empty", "websocket")  # not document, image, script …
 
 
-def may_connect(origins: Sequence[str], host: str | None, allowed: Sequence[str]) -> bool:
-    """Tell whether a handshake may go on.
+class Origin(NamedTuple):
+    """Scheme, host and port; the port of http and https is never None."""
 
-    Args:
-        origins: All ``Origin`` headers of the handshake; more than one is an attack on parsers that
-            differ.
-        host: The ``Host`` header if it names this service, otherwise None: a page on a foreign name
-            that resolves to our address (DNS rebinding) must not pass as our own.
-        allowed: Origins of other pages that may connect; ``*`` for all.
-    """
-    if not origins:
-        return True
-    if len(origins) > 1:
-        return False
-    if "*" in allowed or origins[0] in allowed:
-        return True  # whatever its scheme: apps in a web view have one of their own, or "null"
-    origin = _parsed(origins[0])
-    if origin is None:
-        return False
-    return is_own_page(origins, host) or any(
-        _identity(origin) == _identity(other)
-        for other in map(_parsed, allowed)
-        if other is not None
-    )
+    scheme: str
+    host: str
+    port: int | None
 
 
-def is_own_page(origins: Sequence[str], host: str | None) -> bool:
-    """Tell whether the page that connects is one of this service, whose cookies count.
+class Pattern(NamedTuple):
+    """One entry of the setting: an origin, or all subdomains of its host."""
 
-    Args:
-        origins: All ``Origin`` headers of the handshake.
-        host: As for `may_connect`.
-    """
-    origin = _parsed(origins[0]) if len(origins) == 1 else None
-    return origin is not None and host is not None and _is_same_host(origin, host)
+    origin: Origin
+    is_wildcard: bool
+
+    def matches(self, other: Origin) -> bool:
+        """Tell whether an origin is meant by this entry."""
+        if not self.is_wildcard:
+            return other == self.origin
+        same = (other.scheme, other.port) == (self.origin.scheme, self.origin.port)
+        below = f".{self.origin.host}"
+        return same and other.host.endswith(below) and other.host != below
 
 
-def _parsed(origin: str) -> SplitResult | None:
-    """Return an origin's parts; None for ``null`` and whatever else is not an http(s) origin."""
-    try:
-        parts = urlsplit(origin)
-        _ = parts.port
-    except ValueError:
+def read_origin(text: str) -> Origin | None:
+    """Return the parts of an Origin header; None for ``null`` and what is no origin."""
+    pattern = _read(text)
+    return None if pattern is None or pattern.is_wildcard else pattern.origin
+
+
+def _read(text: str) -> Pattern | None:
+    found = _ORIGIN.fullmatch(text.lower())
+    if found is None:
         return None
-    # `urlsplit` drops tabs and line breaks, and an empty path, query or fragment leaves no trace.
-    plain = origin.lower() == f"{parts.scheme}://{parts.netloc}".lower() and "@" not in origin
-    return parts if parts.scheme in _PORTS and parts.hostname and plain else None
+    scheme, port = found["scheme"], int(found["port"] or 0) or _PORTS.get(found["scheme"])
+    if port is not None and port > 65535:
+        return None
+    return Pattern(Origin(scheme, found["host"], port), found["wildcard"] is not None)
 
 
-def _identity(origin: SplitResult) -> tuple[str, str | None, int]:
-    return (origin.scheme, origin.hostname, origin.port or _PORTS[origin.scheme])
+class AllowedOrigins:
+    """The origins that may connect beside our own: the one reader of ``ALLOWED_ORIGINS``."""
+
+    def __init__(self, given: Iterable[str], setting: str = SETTING) -> None:
+        """Read the setting.
+
+        Args:
+            given: Origins as browsers send them, ``https://*.example.com`` for all subdomains of a
+                host (but not the host itself), ``*`` for all.
+            setting: Its name, for errors.
+
+        Raises:
+            ConfigurationError: One of them can never match.
+        """
+        if isinstance(given, str | Mapping) or not isinstance(given, Iterable):
+            problem = "must be a list of origins such as https://app.example.com"
+            raise ConfigurationError(setting, problem)
+        texts = list(given)
+        self._any = ANY in texts
+        self._patterns = [_checked(setting, text) for text in texts if text != ANY]
+
+    def names(self, origin: Origin) -> bool:
+        """Tell whether an origin is in the list, other than by ``*``."""
+        return any(pattern.matches(origin) for pattern in self._patterns)
+
+    def allows(self, text: str) -> bool:
+        """Tell whether a page with this Origin header may connect."""
+        if self._any:
+            return True  # whatever its scheme: apps in a web view may even send "null"
+        origin = read_origin(text)
+        return origin is not None and self.names(origin)
 
 
-def _is_same_host(origin: SplitResult, host: str) -> bool:
-    """Compare host and port only: behind a proxy that ends TLS we do not see the page's scheme."""
-    own = _parsed(f"{origin.scheme}://{host}")
-    return own is not None and _identity(own) == _identity(origin)
+def _checked(setting: str, text: object) -> Pattern:
+    pattern = _read(text) if isinstance(text, str) else None
+    if pattern is None or pattern.origin.scheme in ("ws", "wss"):
+        raise ConfigurationError(
+            setting,
+            f"has {text!r}, which no page sends as its Origin: write scheme and host, with a port "
+            "if it is not the usual one and without a path (https://app.example.com, "
+            "https://*.example.com, capacitor://localhost)",
+        )
+    if pattern.is_wildcard and (pattern.origin.scheme not in _PORTS or _is_address(pattern.origin)):
+        raise ConfigurationError(
+            setting, f"has {text!r}: only names under http:// and https:// have subdomains"
+        )
+    return pattern
+
+
+def _is_address(origin: Origin) -> bool:
+    return origin.host.startswith("[") or origin.host.replace(".", "").isdigit()
+
+
+class Head(NamedTuple):
+    """What a request says about where it comes from."""
+
+    origins: Sequence[str]
+    """All Origin headers; more than one is an attack on parsers that differ."""
+    site: str = ""
+    """``Sec-Fetch-Site``; like the next ones empty if the browser sends none."""
+    mode: str = ""
+    """``Sec-Fetch-Mode``."""
+    destination: str = ""
+    """``Sec-Fetch-Dest``."""
+    purpose: str = ""
+    """``Sec-Purpose``, or its former name ``Purpose``: a prefetch."""
+
+
+class OwnSite(NamedTuple):
+    """The site that a request is for, as far as the server can know it."""
+
+    host: str | None
+    """The Host header if it names this service, otherwise None: a page on a foreign name that
+    resolves to our address (DNS rebinding) must not pass as our own."""
+    is_https: bool = False
+    """Whether the browser is known to speak HTTPS: to this server, or to a trusted proxy."""
+    sends_secure_cookies: bool = False
+    """Whether the session's cookie is for HTTPS alone."""
+
+    def is_page(self, origin: Origin) -> bool:
+        """Tell whether a page is one of this site.
+
+        Where only HTTP is seen, a proxy may end TLS without saying so: then a page by HTTPS is
+        ours, too. Nobody on the network can forge one.
+        """
+        schemes = ("https",) if self.is_https else ("https", "http")
+        return self._is_at(origin, schemes)
+
+    def counts_session(self, origin: Origin) -> bool:
+        """Tell whether a page of this site may use the session.
+
+        With secure cookies it may only by HTTPS: whoever is between the browser and the server can
+        forge a page by HTTP, but cannot see such a cookie. If a proxy says nothing about TLS, the
+        cookie's own promise tells that there is TLS. Without that promise the cookie can be read
+        from the network anyway.
+        """
+        schemes = ("https",) if self.is_https or self.sends_secure_cookies else ("https", "http")
+        return self._is_at(origin, schemes)
+
+    def _is_at(self, origin: Origin, schemes: Sequence[str]) -> bool:
+        if self.host is None or origin.scheme not in schemes:
+            return False
+        return read_origin(f"{origin.scheme}://{self.host}") == origin
+
+
+class Standing(Enum):
+    """What a request may be."""
+
+    REFUSED = "refused"
+    ANONYMOUS = "anonymous"
+    """It may connect; whose session the cookie is does not count."""
+    OWN = "own"
+    """A script of a page of this site sends it: the session counts."""
+
+
+def judge(head: Head, own: OwnSite, allowed: AllowedOrigins) -> Standing:
+    """Decide about a request that opens a stream or a connection, or speaks over one."""
+    if len(head.origins) > 1:
+        return Standing.REFUSED
+    origin = head.origins[0] if head.origins else None
+    if head.site in _OTHER_SITES:
+        return _of_another_site(origin, head.mode, allowed)
+    if origin is None:
+        # A client that says neither is no browser, or one that is too old to say it: a link that
+        # somebody else has made looks just the same. So does one that the user follows from a mail
+        # (Sec-Fetch-Site: none).
+        is_own = head.site == "same-origin" and own.host is not None
+        is_own = is_own and head.mode in _BY_SCRIPT and _is_for_script(head)
+        return Standing.OWN if is_own else Standing.ANONYMOUS
+    page = read_origin(origin)
+    if page is not None and own.is_page(page):
+        is_own = head.site in ("", "same-origin") and head.mode in ("", *_BY_SCRIPT)
+        is_own = is_own and _is_for_script(head) and own.counts_session(page)
+        return Standing.OWN if is_own else Standing.ANONYMOUS
+    return Standing.ANONYMOUS if allowed.allows(origin) else Standing.REFUSED
+
+
+def _of_another_site(origin: str | None, mode: str, allowed: AllowedOrigins) -> Standing:
+    """Judge what a page of another origin sends: a sibling under the same domain is one, too."""
+    if origin is None or mode not in ("", *_BY_SCRIPT) or not allowed.allows(origin):
+        return Standing.REFUSED
+    return Standing.ANONYMOUS
+
+
+def _is_for_script(head: Head) -> bool:
+    return head.destination in _INTO_SCRIPT and not head.purpose

@@ -22,9 +22,10 @@ from django.views.decorators.http import require_GET
 
 from realtime import wiring
 from realtime.api.answers import failure
+from realtime.callers import may_have_token
 from realtime.conf import ImproperSetting
 from realtime.description import info_of
-from realtime.errors import RealtimeError, Unauthorized
+from realtime.errors import Forbidden, RealtimeError, Unauthorized
 from realtime.shortcuts import TOKEN_SECONDS, connection_token
 from realtime.staff import SessionUnavailable
 
@@ -92,9 +93,12 @@ def _token_url() -> str:
 def token(request: HttpRequest) -> HttpResponse:
     """Answer with a connection token for the user of the session: ``{"token", "expires_in"}``.
 
-    403 where nobody is logged in: that is what tells the stock SDKs' `getToken` to stop.
+    403 where nobody is logged in: that is what tells the stock SDKs' `getToken` to stop. The same
+    where a page of another site asks, or of this host by plain HTTP.
     """
     try:
+        if not may_have_token(request):
+            raise Forbidden
         user = _user(request)
         made = connection_token(
             user,
@@ -102,7 +106,7 @@ def token(request: HttpRequest) -> HttpResponse:
             info=_info(user),
             session=getattr(getattr(request, "session", None), "session_key", None) or "",
         )
-    except Unauthorized as error:
+    except (Unauthorized, Forbidden) as error:
         return _refused(error, 403)
     except RealtimeError as error:
         return _refused(error)

@@ -17,6 +17,7 @@ import msgspec
 
 from realtime import wiring
 from realtime.api.answers import STATUSES, Response
+from realtime.callers import caller_of
 from realtime.codes import CONNECTION_LIMIT, FORCE_DISCONNECT, INVALID_TOKEN, TOKEN_EXPIRED
 from realtime.conversation import Conversation
 from realtime.errors import Forbidden, LimitExceeded, RealtimeError, Unauthorized
@@ -25,7 +26,7 @@ from realtime.gaps import Position
 from realtime.hub import Hub
 from realtime.identity import Identity
 from realtime.protocols.centrifugo import PING, PONG
-from realtime.stream_request import PATHS, RAW_PATH, Asked, asked
+from realtime.stream_request import METHODS, PATHS, Asked, asked
 from realtime.streams import (
     EVENT_STREAM,
     Message,
@@ -34,6 +35,8 @@ from realtime.streams import (
     Scope,
     Send,
     begin,
+    preflight,
+    readable,
     refusal,
     until_end,
     welcomed,
@@ -60,23 +63,31 @@ async def serve(
         read_body: Reads the body of a POST, within limits; raises `RequestError`.
     """
     try:
+        caller = caller_of(scope)
+    except Forbidden as error:
+        return refusal(error, 403)  # its page may not read why
+    methods = METHODS[scope["path"]]
+    if scope["method"] == "OPTIONS" and caller.cors:
+        return preflight(caller.cors, methods)
+    try:
         wanted = await asked(scope, read_body)
     except RealtimeError as error:
-        allow = "GET, POST" if scope["path"] == RAW_PATH else "GET"
-        return refusal(error, STATUSES[error.code][0], allow=allow)
+        answer = refusal(error, STATUSES[error.code][0], allow=f"{methods}, OPTIONS")
+        return readable(answer, caller.cors)
 
     async def listen(hub: Hub, identity: Identity) -> Response | None:
-        return await _Stream(hub, wanted, send).serve(receive, identity)
+        return await _Stream(hub, wanted, caller.cors, send).serve(receive, identity)
 
-    return await welcomed(scope, listen, without_origin=True)
+    return readable(await welcomed(scope, caller, listen), caller.cors)
 
 
 class _Stream:
     """One stream: the client of a conversation, in the place of a browser."""
 
-    def __init__(self, hub: Hub, asked: Asked, send: Send) -> None:
+    def __init__(self, hub: Hub, asked: Asked, cors: dict[str, str], send: Send) -> None:
         self._hub = hub
         self._asked = asked
+        self._cors = cors
         self._http_send = send
         self._places = Places()
         self._begun: dict[str, Position] = {}
@@ -131,7 +142,7 @@ class _Stream:
         """Begin the answer: where the stream stands, what was missed, and what has come by now."""
         for channel, position in self._begun.items():
             self._places.begin(channel, position)
-        await begin(self._http_send, EVENT_STREAM, self._asked.origin)
+        await begin(self._http_send, EVENT_STREAM, self._cors)
         retry = random.randint(*RETRY_MS)  # noqa: S311 - spreads load, hides nothing
         if self._asked.is_raw:
             parts = [f"retry: {retry}\n", raw_event(_encode({"connect": self._greeting}).decode())]

@@ -11,16 +11,15 @@ from io import BytesIO
 from typing import Any
 
 from channels.db import database_sync_to_async
-from django.core.exceptions import DisallowedHost
 from django.core.handlers.asgi import ASGIRequest
 from django.db import Error as DatabaseError
 from django.http import HttpRequest, HttpResponse, HttpResponseForbidden
 from django.middleware.csrf import CsrfViewMiddleware
 
 from realtime.api.head import Request, check_body
+from realtime.callers import is_own_page
 from realtime.errors import Forbidden, RealtimeError, RequestError, Unauthorized
 from realtime.keys import Key
-from realtime.origins import is_own_page
 
 METHODS = frozenset({"publish", "broadcast", "batch"})
 
@@ -87,18 +86,9 @@ def key_of_session(request: HttpRequest, head: Request) -> Key:
 def _user(request: HttpRequest) -> Any:
     """Return who is logged in on a page of ours, or None."""
     user = getattr(request, "user", None)  # where the host has Django's middleware
-    if user is None or not _is_own_page(request):
+    if user is None or not is_own_page(request):
         return None
     return user if user.is_authenticated else None
-
-
-def _is_own_page(request: HttpRequest) -> bool:
-    try:
-        host = request.get_host()
-    except DisallowedHost:
-        return False
-    origin = request.headers.get("Origin")
-    return origin is not None and is_own_page([origin], host)
 
 
 def _check_token(request: HttpRequest) -> None:

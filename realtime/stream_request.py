@@ -18,6 +18,7 @@ from realtime.streams import header
 
 PATH, RAW_PATH = "/connection/sse", "/connection/uni_sse"
 PATHS = (PATH, RAW_PATH)
+METHODS = {PATH: "GET", RAW_PATH: "GET, POST"}
 CONNECT = "cf_connect"
 """The parameter that has a connect command of Centrifugo's."""
 IN_URL = "a token in the URL is logged on its way: POST it to /connection/uni_sse"
@@ -30,7 +31,6 @@ class Asked(NamedTuple):
 
     channels: list[str]
     last_id: str
-    origin: str
     token: str = ""
     is_raw: bool = False
     """Whether it wants the pushes of the wire protocol as they are."""
@@ -54,7 +54,7 @@ async def asked(scope: Scope, read_body: Callable[[], Awaitable[bytes]]) -> Aske
         RequestError: It cannot be had, whoever asks.
     """
     is_raw = scope["path"] == RAW_PATH
-    if scope["method"] not in (("GET", "POST") if is_raw else ("GET",)):
+    if scope["method"] not in METHODS[scope["path"]].split(", "):
         raise MethodNotAllowed("send a GET")
     if has_secret(scope["query_string"].decode("latin-1")):
         raise TokenInUrl(IN_URL)
@@ -74,7 +74,7 @@ def _plain(scope: Scope) -> Asked:
     if sum(len(name) + PLACE_CHARACTERS for name in channels) > LAST_ID_LIMIT:
         # Or nobody could be told what was missed: browsers would send an id that servers refuse.
         raise InvalidData("so many, with such names, fit in no Last-Event-ID", field="channel")
-    return Asked(channels, header(scope, b"last-event-id"), header(scope, b"origin"))
+    return Asked(channels, header(scope, b"last-event-id"))
 
 
 async def _raw(scope: Scope, read_body: Callable[[], Awaitable[bytes]]) -> Asked:
@@ -96,7 +96,7 @@ async def _raw(scope: Scope, read_body: Callable[[], Awaitable[bytes]]) -> Asked
     if in_url and wanted.token:
         raise TokenInUrl(IN_URL)
     channels = _channels(list(wanted.subs))
-    return Asked(channels, "", header(scope, b"origin"), wanted.token, is_raw=True)
+    return Asked(channels, "", wanted.token, is_raw=True)
 
 
 def query_of(scope: Scope) -> dict[str, list[str]]:

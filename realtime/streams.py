@@ -12,9 +12,10 @@ from django.db import Error as DatabaseError
 
 from realtime import wiring
 from realtime.api.answers import HEADERS, Response, error_body
+from realtime.callers import Caller
 from realtime.consumers import identity_of
 from realtime.conversation import Conversation
-from realtime.errors import Forbidden, LimitExceeded, RealtimeError
+from realtime.errors import LimitExceeded, RealtimeError
 from realtime.hub import Hub
 from realtime.identity import Identity
 from realtime.limits import address_of
@@ -28,6 +29,12 @@ Send = Callable[[Message], Awaitable[None]]
 
 STREAM_HEADERS = {**HEADERS, "X-Accel-Buffering": "no"}  # nginx would keep what is under 4 KiB
 EVENT_STREAM = "text/event-stream; charset=utf-8"
+
+PAGE_HEADERS = (
+    "Cache-Control, Content-Type, Last-Event-ID, "
+    "HX-Boosted, HX-Current-URL, HX-Request, HX-Request-Type, HX-Source, HX-Target"
+)
+"""What scripts of pages send: `EventSource` and its replacements, and HTMX 4, which uses fetch."""
 
 _encode = msgspec.json.Encoder().encode
 
@@ -47,26 +54,21 @@ class NodeFull(RealtimeError):
 
 
 async def welcomed(
-    scope: Scope,
-    serve: Callable[[Hub, Identity], Awaitable[Response | None]],
-    *,
-    without_origin: bool,
+    scope: Scope, caller: Caller, serve: Callable[[Hub, Identity], Awaitable[Response | None]]
 ) -> Response | None:
     """Serve one more connection, or return the answer to a client that is not let in.
 
     Args:
         scope: Of the request.
+        caller: Who sends it.
         serve: Serves it until its end.
-        without_origin: See `realtime.consumers.identity_of`.
     """
     hub = wiring.node().running_hub()
     with hub.place(address_of(scope.get("client"))) as limit:
         if limit is not None:
             return _turned_away(limit)
         try:
-            identity = await identity_of(scope, without_origin=without_origin)
-        except Forbidden as error:
-            return refusal(error, 403)
+            identity = await identity_of(scope, caller)
         except DatabaseError as error:
             logger.error("cannot read whose session it is: %s", ascii(str(error))[:200])
             return refusal(NotLive(), 503)
@@ -104,20 +106,29 @@ async def until_end(conversation: Conversation, receive: Receive) -> None:
         task.uncancel()  # by the hub, since this connection is over
 
 
-async def begin(send: Send, content_type: str, origin: str) -> None:
-    """Begin the answer, for a page of a site that may read it where one asks."""
-    headers = {**STREAM_HEADERS, "Content-Type": content_type, **may_read(origin)}
+async def begin(send: Send, content_type: str, cors: dict[str, str]) -> None:
+    """Begin the answer, which the page of the caller may read where `Caller.cors` says so."""
+    headers = {**STREAM_HEADERS, "Content-Type": content_type, **cors}
     pairs = [(name.lower().encode(), value.encode("latin-1")) for name, value in headers.items()]
     await send({"type": "http.response.start", "status": 200, "headers": pairs})
 
 
-def may_read(origin: str) -> dict[str, str]:
-    """Return the headers that let the script of a page read an answer (Fetch, CORS protocol)."""
-    if not origin:
-        return {}
-    # A page's script gets the answer of another site only if that says so, too.
-    cors = {"Access-Control-Allow-Origin": origin, "Vary": "Origin"}
-    return {**cors, "Cross-Origin-Resource-Policy": "cross-origin"}
+def preflight(cors: dict[str, str], methods: str) -> Response:
+    """Answer a browser that asks whether a page may send a request (Fetch §3.3, CORS-preflight).
+
+    An `EventSource` that comes back has the header Last-Event-ID, which no page may send unasked.
+    """
+    asked = {
+        "Access-Control-Allow-Methods": methods,
+        "Access-Control-Allow-Headers": PAGE_HEADERS,
+        "Access-Control-Max-Age": "600",
+    }
+    return Response(204, b"", {**asked, **cors})
+
+
+def readable(answer: Response | None, cors: dict[str, str]) -> Response | None:
+    """Let the page of the caller read an answer, such as why it is refused."""
+    return answer and answer._replace(headers={**answer.headers, **cors})
 
 
 def header(scope: Scope, wanted: bytes) -> str:

@@ -40,6 +40,7 @@ from realtime.jwks_file import JwksFile
 from realtime.keyring import Keyring
 from realtime.limits import Limits, Rate
 from realtime.namespaces import Namespaces
+from realtime.origins import AllowedOrigins
 from realtime.protocols.centrifugo import COMMANDS_LIMIT
 from realtime.publication import ESCAPED, Sizes
 from realtime.publisher import Publisher, SyncPublisher
@@ -70,6 +71,12 @@ def namespaces() -> Namespaces:
         sizes=Sizes(given.data_bytes, given.data_depth, given.tags),
         fallbacks=fallbacks(),
     )
+
+
+@cache
+def allowed_origins() -> AllowedOrigins:
+    """Return which pages may connect beside our own."""
+    return AllowedOrigins(settings().allowed_origins)
 
 
 @cache
@@ -346,6 +353,7 @@ def redis_url() -> str:
 _CACHED: tuple[Callable[..., Any], ...] = (
     settings,
     namespaces,
+    allowed_origins,
     tokens,
     authorizer,
     rpc,

@@ -160,7 +160,7 @@ async def test_what_cannot_be_heard_is_refused(
 async def test_other_methods_and_pages_of_other_sites(service: Service) -> None:
     url = f"{service.http}/connection/sse?channel=public:a"
     posted = await asyncio.to_thread(httpx.post, url)
-    assert (posted.status_code, posted.headers["allow"]) == (405, "GET")
+    assert (posted.status_code, posted.headers["allow"]) == (405, "GET, OPTIONS")
     foreign = {"Origin": "https://evil.example"}
     answer = await asyncio.to_thread(lambda: httpx.get(url, headers=foreign))
     assert answer.status_code == 403
@@ -173,6 +173,32 @@ async def test_a_page_that_may_connect_may_read(redis_server: RedisServer, serve
     async with streaming(service, "public:a", Origin=origin) as stream:
         assert stream.response.headers["access-control-allow-origin"] == origin
         assert stream.response.headers["vary"] == "Origin"
+
+
+@pytest.mark.parametrize(
+    ("path", "methods"), [("/connection/sse", "GET"), ("/connection/uni_sse", "GET, POST")]
+)
+async def test_a_browser_asks_whether_a_page_may_come_back(
+    service: Service, path: str, methods: str
+) -> None:
+    """It was 405: the first connect of an allowed page worked, and each return failed."""
+    asks = {
+        "Access-Control-Request-Method": "GET",
+        "Access-Control-Request-Headers": "last-event-id",
+    }
+    origin = service.http.replace("http:", "https:")  # for `deployed`, which has secure cookies
+    own = {"Origin": origin}
+    evil = {"Origin": "https://evil.example"}
+    async with httpx.AsyncClient(base_url=service.http) as client:
+        yes = await client.options(path, headers=own | asks)
+        assert (yes.status_code, yes.content) == (204, b"")
+        assert yes.headers["access-control-allow-origin"] == origin
+        assert yes.headers["access-control-allow-methods"] == methods
+        assert "Last-Event-ID" in yes.headers["access-control-allow-headers"]
+        assert yes.headers["access-control-allow-credentials"] == "true"
+        no = await client.options(path, headers=evil | asks)
+        assert no.status_code == 403
+        assert not [name for name in no.headers if name.startswith("access-control")]
 
 
 async def test_a_quiet_stream_is_kept_open(redis_server: RedisServer, serve: Serve) -> None:
@@ -408,14 +434,21 @@ async def test_the_session_of_a_page_says_who_listens(
         fields = {"username": "ada", "password": "a password", "csrfmiddlewaretoken": csrf}
         assert (await client.post("/login/", data=fields)).status_code == 302
         own = {"channel": "news#1"}
-        async with client.stream("GET", "/connection/sse", params=own) as response:
+        script = {"Sec-Fetch-Site": "same-origin", "Sec-Fetch-Mode": "cors"}
+        async with client.stream("GET", "/connection/sse", params=own, headers=script) as response:
             stream = Stream(response)
             assert (await stream.until("realtime.subscribed"))[1] == {"channel": "user:#1"}
             await publish(service, "user:#1", "for ada")
             assert (await stream.until("message"))[1] == "for ada"
             await publish(service, "news#1", "too")
             assert (await stream.until("message"))[1] == "too"
-        evil = {"Origin": "https://evil.example"}
-        assert (await client.get("/connection/sse", params=own, headers=evil)).status_code == 403
+        for other in (
+            {"Origin": "https://evil.example"},
+            {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "navigate"},
+            {},  # a browser that is too old to say which page it was
+        ):
+            answer = await client.get("/connection/sse", params=own, headers=other)
+            assert answer.status_code == 403
         client.cookies.clear()
-        assert (await client.get("/connection/sse", params=own)).status_code == 403
+        answer = await client.get("/connection/sse", params=own, headers=script)
+        assert answer.status_code == 403

@@ -186,6 +186,20 @@ def test_nobody_gets_none_and_is_told_to_stop(user: Any) -> None:
     assert "WWW-Authenticate" not in answer
 
 
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"Origin": "https://evil.example"},
+        {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "navigate"},
+    ],
+)
+def test_a_page_of_another_site_asks_for_the_token_of_a_user(headers: dict[str, str]) -> None:
+    request = RequestFactory(headers=headers).get("/connection/token")
+    request.user = User()
+    answer = token(request)
+    assert (answer.status_code, body(answer)["error"]["reason"]) == (403, "forbidden")
+
+
 @pytest.mark.parametrize("user", [None, User()])
 def test_an_answer_is_kept_nowhere_and_read_by_no_other_site(user: Any) -> None:
     answer = token(page(user))

@@ -115,6 +115,17 @@ def test_a_page_on_a_foreign_name_for_our_address_opens_a_websocket(target: Targ
     assert status_of(answer) == 403, answer
 
 
+def test_a_page_by_plain_http_opens_a_websocket_of_a_site_that_has_https(target: Target) -> None:
+    """Somebody on the network forges the page; the handshake itself goes through the proxy."""
+    host = f"127.0.0.1:{target.port}"
+    by_proxy = "X-Forwarded-Proto: https"
+    answer = asked(target.port, handshake(f"Origin: http://{host}", by_proxy, host=host))
+    assert status_of(answer) == 403, answer
+    with Raw(target.port) as peer:
+        own = handshake(f"Origin: https://{host}", by_proxy, host=host)
+        assert status_of(peer.send(own).head()) == 101
+
+
 # --- 2, 18: publishing without a right ---
 
 BODIES = {

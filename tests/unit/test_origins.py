@@ -1,4 +1,4 @@
-"""Which pages may connect (CWE-1385)."""
+"""Which pages may connect, and whose session counts (CWE-1385, CWE-352)."""
 
 from __future__ import annotations
 
@@ -6,14 +6,24 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from realtime.origins import may_connect
+from realtime.errors import ConfigurationError
+from realtime.origins import AllowedOrigins, Head, Origin, OwnSite, Standing, judge, read_origin
 
 APP = "https://app.example.com"
+NOBODY = AllowedOrigins([])
+HTTP, HTTPS = OwnSite("a.example"), OwnSite("a.example", is_https=True)
+UNTOLD = OwnSite("a.example", sends_secure_cookies=True)
+"""A proxy ends TLS and does not say so; the cookie of the session is for HTTPS alone."""
+REFUSED, ANONYMOUS, OWN = Standing
 
 
-def test_a_client_without_an_origin_is_no_browser_and_may_connect():
-    assert may_connect([], "notifier.example", [])
-    assert may_connect([], None, [])
+def standing(origin, host, allowed=()):
+    return judge(Head([origin]), OwnSite(host), AllowedOrigins(allowed))
+
+
+def test_a_client_without_an_origin_is_anonymous():
+    assert judge(Head([]), HTTP, NOBODY) is ANONYMOUS
+    assert judge(Head([]), OwnSite(None), NOBODY) is ANONYMOUS
 
 
 @pytest.mark.parametrize(
@@ -28,8 +38,8 @@ def test_a_client_without_an_origin_is_no_browser_and_may_connect():
         ("http://[::1]:8000", "[::1]:8000"),
     ],
 )
-def test_our_own_pages_may_connect(origin, host):
-    assert may_connect([origin], host, [])
+def test_our_own_pages_have_their_session(origin, host):
+    assert standing(origin, host) is OWN
 
 
 @pytest.mark.parametrize(
@@ -42,49 +52,207 @@ def test_our_own_pages_may_connect(origin, host):
         ("https://evil-a.example", "a.example"),
         ("https://a.example@evil.example", "a.example"),
         ("https://a.example", "a.example@evil.example"),
+        ("https://a.example", "a.example:8443"),
+        ("https://*.example", "*.example"),
         ("https://a.example", ""),
         ("https://a.example", "a.example/"),
         ("https://a.example", "["),
         ("https://a.example", "a.example:port"),
     ],
 )
-def test_foreign_pages_may_not(origin, host):
-    assert not may_connect([origin], host, [])
+def test_foreign_pages_may_not_connect(origin, host):
+    assert standing(origin, host) is REFUSED
 
 
 def test_a_page_on_a_foreign_name_for_our_address_may_not():
     """DNS rebinding: the caller passes None for a host that is not ours."""
-    assert not may_connect(["https://rebound.example"], None, [])
+    assert standing("https://rebound.example", None) is REFUSED
+    same_origin = Head([], "same-origin", "cors", "empty")
+    assert judge(same_origin, OwnSite(None), NOBODY) is ANONYMOUS
+
+
+# --- the scheme of our own pages ---
+
+
+@pytest.mark.parametrize(
+    ("own", "by_https", "by_http"),
+    [(HTTPS, OWN, REFUSED), (UNTOLD, OWN, ANONYMOUS), (HTTP, OWN, OWN)],
+)
+def test_a_page_by_plain_http_has_no_session_where_there_is_https(own, by_https, by_http):
+    """Whoever is between browser and server can forge the page, but cannot read the cookie."""
+    assert judge(Head(["https://a.example"]), own, NOBODY) is by_https
+    assert judge(Head(["http://a.example"]), own, NOBODY) is by_http
+
+
+@pytest.mark.parametrize("own", [HTTP, HTTPS, UNTOLD])
+@pytest.mark.parametrize("site", ["cross-site", "same-site"])
+def test_a_page_of_another_scheme_is_of_another_site_where_the_browser_says_so(own, site):
+    """Even where the server knows nothing: no TLS seen, and cookies without Secure."""
+    assert judge(Head(["http://a.example"], site, "cors"), own, NOBODY) is REFUSED
+
+
+# --- fetch metadata ---
+
+
+@pytest.mark.parametrize("mode", ["cors", "same-origin", "websocket"])
+@pytest.mark.parametrize("origins", [[], ["https://a.example"]])
+def test_a_script_of_our_own_page_has_its_session(origins, mode):
+    head = Head(origins, "same-origin", mode, "websocket" if mode == "websocket" else "empty")
+    assert judge(head, HTTPS, NOBODY) is OWN
+
+
+@pytest.mark.parametrize("origins", [[], ["https://a.example"], ["https://evil.example"], ["null"]])
+@pytest.mark.parametrize("site", ["cross-site", "same-site"])
+@pytest.mark.parametrize(
+    ("mode", "destination", "purpose"),
+    [
+        ("navigate", "document", ""),
+        ("navigate", "document", "prefetch"),
+        ("navigate", "iframe", ""),
+        ("no-cors", "image", ""),
+        ("no-cors", "script", ""),
+        ("no-cors", "empty", ""),
+        ("no-cors", "empty", "prefetch"),
+        ("cors", "empty", ""),
+        ("cors", "image", ""),
+        ("", "", ""),
+    ],
+)
+def test_a_link_or_an_image_on_another_site_is_refused(origins, site, mode, destination, purpose):
+    head = Head(origins, site, mode, destination, purpose)
+    assert judge(head, HTTPS, NOBODY) is REFUSED
+    if mode in ("navigate", "no-cors"):
+        assert judge(head, HTTPS, AllowedOrigins(["*", "https://evil.example"])) is REFUSED
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        Head([], "none", "navigate", "document"),
+        Head([], "none", "cors", "empty"),
+        Head([], "same-origin", "navigate", "document"),
+        Head([], "same-origin", "no-cors", "image"),
+        Head([], "same-origin", "cors", "image"),
+        Head([], "same-origin", "no-cors", "empty"),
+        Head([], "same-origin", "cors", "empty", "prefetch"),
+        Head([], "same-origin"),
+        Head([], "same-origin,cross-site", "cors", "empty"),
+        Head([], "SAME-ORIGIN", "cors", "empty"),
+        Head(["https://a.example"], "none", "navigate", "document"),
+        Head(["https://a.example"], "same-origin", "navigate", "document"),
+        Head(["https://a.example"], "same-origin", "no-cors", "empty"),
+    ],
+)
+def test_what_no_script_of_ours_has_asked_for_is_anonymous(head):
+    """A link in a mail, an image in a chat message: users write these on our own pages, too."""
+    assert judge(head, HTTPS, NOBODY) is ANONYMOUS
+
+
+def test_a_page_that_is_allowed_is_anonymous_wherever_it_is():
+    for site in ("", "same-site", "cross-site"):
+        for mode in ("cors", "websocket"):
+            assert judge(Head([APP], site, mode), HTTPS, AllowedOrigins([APP])) is ANONYMOUS
+
+
+# --- the setting ---
 
 
 @pytest.mark.parametrize(
     "allowed", [[APP], ["https://b.example", APP + ":443"], ["HTTPS://APP.EXAMPLE.COM"]]
 )
 def test_pages_that_are_allowed_may_connect(allowed):
-    assert may_connect([APP], "a.example", allowed)
-    assert may_connect([APP], None, allowed)
+    assert standing(APP, "a.example", allowed) is ANONYMOUS
+    assert standing(APP, None, allowed) is ANONYMOUS
 
 
 @pytest.mark.parametrize("other", ["http://app.example.com", APP + ":444", "https://example.com"])
 def test_scheme_host_and_port_must_all_be_those_that_are_allowed(other):
-    assert not may_connect([other], "a.example", [APP])
-
-
-@pytest.mark.parametrize(
-    "allowed", ["nonsense", "null", "https://[", "https://app.example.com/path"]
-)
-def test_an_allowed_origin_that_is_none_allows_nobody(allowed):
-    assert not may_connect([APP], "a.example", [allowed])
+    assert standing(other, "a.example", [APP]) is REFUSED
 
 
 @pytest.mark.parametrize("origin", ["https://anybody.example", "capacitor://localhost", "null"])
 def test_a_star_allows_every_page_and_every_app(origin):
-    assert may_connect([origin], None, ["*"])
+    assert standing(origin, None, ["*"]) is ANONYMOUS
 
 
-def test_an_app_with_a_scheme_of_its_own_can_be_allowed():
-    assert may_connect(["capacitor://localhost"], None, [APP, "capacitor://localhost"])
-    assert not may_connect(["capacitor://localhost"], None, [APP])
+@pytest.mark.parametrize(
+    "app",
+    [
+        "capacitor://localhost",
+        "ionic://localhost",
+        "tauri://localhost",
+        "chrome-extension://ponmlkjihgfedcbaponmlkjihgfedcba",
+        "moz-extension://0f8fad5b-d9cb-469f-a165-70867728950e",
+    ],
+)
+def test_an_app_with_a_scheme_of_its_own_can_be_allowed(app):
+    assert standing(app, None, [APP, app]) is ANONYMOUS
+    assert standing(app, None, [APP]) is REFUSED
+
+
+@pytest.mark.parametrize(
+    ("origin", "may"),
+    [
+        ("https://a.example.com", True),
+        ("https://b.a.example.com", True),
+        ("https://A.EXAMPLE.com:443", True),
+        ("https://example.com", False),
+        ("https://.example.com", False),
+        ("https://evilexample.com", False),
+        ("https://a.example.com.evil.example", False),
+        ("http://a.example.com", False),
+        ("https://a.example.com:8443", False),
+        ("capacitor://a.example.com", False),
+        ("https://*.example.com", False),
+    ],
+)
+def test_a_wildcard_allows_subdomains_alone(origin, may):
+    expected = ANONYMOUS if may else REFUSED
+    assert standing(origin, "a.example", ["https://*.example.com"]) is expected
+
+
+def test_a_wildcard_may_have_a_port():
+    assert standing("http://a.localhost:3000", None, ["http://*.localhost:3000"]) is ANONYMOUS
+    assert standing("http://a.localhost:3001", None, ["http://*.localhost:3000"]) is REFUSED
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        "nonsense",
+        "null",
+        "https://[",
+        "https://app.example.com/",
+        "https://app.example.com/path",
+        "https://user@app.example.com",
+        "https://app.example.com:65536",
+        "wss://app.example.com",
+        "file://",
+        "https://*",
+        "https://*.*.example.com",
+        "https://a.*.example.com",
+        "*.example.com",
+        "https://app.*",
+        "capacitor://*.localhost",
+        "https://*.127.0.0.1",
+        "https://*.[::1]",
+        "https://bücher.example",
+        " https://app.example.com",
+        "https://app.example.com\n",
+        None,
+    ],
+)
+def test_an_entry_that_can_never_match_is_refused_by_the_name_of_the_setting(wrong):
+    with pytest.raises(ConfigurationError) as caught:
+        AllowedOrigins([APP, wrong])
+    assert caught.value.setting == "REALTIME_ALLOWED_ORIGINS"
+    assert repr(wrong) in caught.value.problem
+
+
+@pytest.mark.parametrize("given", [APP, None, {APP: True}])
+def test_the_setting_is_a_list(given):
+    with pytest.raises(ConfigurationError, match="must be a list"):
+        AllowedOrigins(given)
 
 
 @pytest.mark.parametrize(
@@ -106,6 +274,7 @@ def test_an_app_with_a_scheme_of_its_own_can_be_allowed():
         "https://a.example#",
         "https://a.exa\tmple",
         "\x01https://a.example",
+        "https://a.example\n",
         "https://u@a.example",
         "https://a.example:x",
         "https://a.example:65536",
@@ -115,12 +284,13 @@ def test_an_app_with_a_scheme_of_its_own_can_be_allowed():
 )
 @pytest.mark.parametrize("allowed", [[], [APP]])
 def test_what_is_no_origin_of_a_page_may_not_connect(origin, allowed):
-    assert not may_connect([origin], "a.example", allowed)
+    assert standing(origin, "a.example", allowed) is REFUSED
 
 
 @pytest.mark.parametrize("allowed", [[], [APP], ["*"]])
 def test_two_origins_are_an_attack(allowed):
-    assert not may_connect([APP, APP], "app.example.com", allowed)
+    head = Head([APP, APP], "same-origin", "cors", "empty")
+    assert judge(head, OwnSite("app.example.com"), AllowedOrigins(allowed)) is REFUSED
 
 
 def nearly_origins() -> st.SearchStrategy[str]:
@@ -128,6 +298,7 @@ def nearly_origins() -> st.SearchStrategy[str]:
         "http",
         "https",
         "://",
+        "*.",
         "a.example",
         ":",
         "443",
@@ -143,13 +314,46 @@ def nearly_origins() -> st.SearchStrategy[str]:
 
 
 @given(nearly_origins(), st.none() | nearly_origins(), nearly_origins())
-def test_no_header_makes_the_rule_fail(origin, host, allowed):
-    may_connect([origin], host, [allowed])
+def test_no_header_makes_the_rule_fail(origin, host, said):
+    judge(Head([origin], said, said, said, said), OwnSite(host), AllowedOrigins([APP]))
 
 
 @given(nearly_origins())
 def test_only_our_own_host_and_port_pass_as_our_own(origin):
-    if may_connect([origin], "a.example", []):
-        cleaned = origin.lower().translate(dict.fromkeys(map(ord, "\t\r\n")))
+    if standing(origin, "a.example") is not REFUSED:
         plain = {"http://a.example", "https://a.example"}
-        assert cleaned.strip() in plain | {o + ":" for o in plain} | {"https://a.example:443"}
+        ports = {"http://a.example:80", "https://a.example:443"}
+        assert origin.lower() in plain | {o + ":" for o in plain} | ports
+
+
+@given(nearly_origins())
+def test_what_the_setting_takes_is_what_a_page_may_send(text):
+    """One reader for both: no entry passes the check at the start and fails each handshake."""
+    try:
+        allowed = AllowedOrigins([text])
+    except ConfigurationError:
+        return
+    if text != "*" and "*." not in text:
+        assert allowed.allows(text)
+        assert isinstance(read_origin(text), Origin)
+
+
+heads = st.builds(
+    Head,
+    st.lists(st.sampled_from(["https://a.example", "http://a.example", APP, "null"]), max_size=2),
+    st.sampled_from(["", "none", "same-origin", "same-site", "cross-site", "odd"]),
+    st.sampled_from(["", "navigate", "no-cors", "cors", "same-origin", "websocket", "odd"]),
+    st.sampled_from(["", "empty", "document", "image", "websocket"]),
+    st.sampled_from(["", "prefetch"]),
+)
+
+
+@given(heads, st.sampled_from([HTTP, HTTPS, UNTOLD]), st.sampled_from([[], [APP], ["*"]]))
+def test_a_session_counts_only_with_our_origin_or_a_fetch_of_the_same_origin(head, own, allowed):
+    if judge(head, own, AllowedOrigins(allowed)) is OWN:
+        assert head.origins in ([], ["https://a.example"], ["http://a.example"])
+        assert head.origins or head.site == "same-origin"
+        assert head.site in ("", "same-origin")
+        assert head.mode not in ("navigate", "no-cors")
+        assert head.purpose == ""
+        assert own is HTTP or head.origins != ["http://a.example"]
