@@ -9,28 +9,26 @@ from __future__ import annotations
 
 import ipaddress
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 from django.core.exceptions import ImproperlyConfigured
 
 from notifier.database import BadDatabaseUrl, database_settings
 from notifier.mail import BadEmailUrl, email_settings
-from realtime.cloudevents import routes_of
+from realtime.conf import check_setting
 from realtime.errors import ConfigurationError
-from realtime.handlers import configured
-from realtime.jwks import keys_of_set
 from realtime.keys import keys_of
 from realtime.names import is_personal_prefix
 from realtime.namespaces import Namespaces
+from realtime.redis_url import read_redis_url
 from realtime.tokens import EXPIRY, REQUIRED
 
 # Django's own threshold (security.W009): shorter keys can be guessed from a signed value.
 SECRET_KEY_CHARACTERS = 50
-TOKEN_SECRET_BYTES = 32  # RFC 7518 §3.2: as long as the hash
 
 # More workers than this is a typing error, not a machine.
 WORKERS_AT_MOST = 256
@@ -64,7 +62,6 @@ LIMITS = frozenset(
 )
 
 DEFAULT_HOST = "127.0.0.1"
-ANY_ORIGIN = "*"
 LOOPBACK_HOSTS = ("localhost", "127.0.0.1", "[::1]")
 
 SECRETS = (
@@ -80,7 +77,6 @@ SECRETS = (
 
 _YES = frozenset({"1", "true", "yes", "on"})
 _NO = frozenset({"0", "false", "no", "off", ""})
-_REDIS_SCHEMES = frozenset({"redis", "rediss", "unix"})
 
 
 class BadEnvironment(ImproperlyConfigured):
@@ -163,12 +159,12 @@ def read_environment(environ: Mapping[str, str]) -> Environment:
         token_secret=_token_secret(environ),
         token_public_key=_token_public_key(environ),
         token_jwks=_token_jwks(environ),
-        token_audience=environ.get("NOTIFIER_TOKEN_AUDIENCE", "").strip(),
+        token_audience=_text(environ, "NOTIFIER_TOKEN_AUDIENCE", "token_audience"),
         token_expiry=_token_expiry(environ),
         personal_channel=_personal_channel(environ, _namespaces(environ)),
         demo_key=_demo_key(environ, debug=debug),
-        url=environ.get("NOTIFIER_URL", "").strip(),
-        redis_prefix=environ.get("NOTIFIER_REDIS_PREFIX", "").strip() or "rt",
+        url=_text(environ, "NOTIFIER_URL", "url"),
+        redis_prefix=_text(environ, "NOTIFIER_REDIS_PREFIX", "redis_prefix", default="rt"),
         namespaces=_namespaces(environ),
         fallbacks=_fallbacks_of_publications(environ),
         cloudevents=_cloudevents(environ),
@@ -248,10 +244,32 @@ def _redis_url(environ: Mapping[str, str], *, required: bool) -> str:
         if required:
             raise BadEnvironment("REDIS_URL", "is missing: set it, e.g. redis://127.0.0.1:6379/0.")
         return ""
-    if urlsplit(url).scheme not in _REDIS_SCHEMES:
-        # The value may carry a password, so it is not repeated.
-        raise BadEnvironment("REDIS_URL", "must start with redis://, rediss:// or unix://.")
+    _as_setting("REDIS_URL", "redis_url", url)
+    for option, path in read_redis_url(url).files.items():
+        if not os.access(path, os.R_OK):
+            raise BadEnvironment("REDIS_URL", f"names {path!r} by {option}, which cannot be read.")
     return url
+
+
+def _as_setting(variable: str, name: str, value: Any) -> Any:
+    """Let the app judge a value that becomes one of its settings: it has the only parser.
+
+    Raises:
+        BadEnvironment: It would stop each worker; in the words of the app, under our name.
+    """
+    try:
+        return check_setting(name, value)
+    except ConfigurationError as error:
+        problem = str(error).removeprefix(f"REALTIME_{name.upper()}").removeprefix(": ")
+        if problem.startswith(("must ", "has ", "is ", "names ")):
+            raise BadEnvironment(variable, f"{problem}.") from error
+        raise BadEnvironment(variable, f"is wrong: {problem}.") from error
+
+
+def _text(environ: Mapping[str, str], variable: str, name: str, *, default: str = "") -> str:
+    text = environ.get(variable, "").strip() or default
+    _as_setting(variable, name, text)
+    return text
 
 
 def _secret_key(environ: Mapping[str, str], *, strict: bool) -> str:
@@ -293,10 +311,7 @@ def _api_key(environ: Mapping[str, str], *, required: bool) -> str:
             "NOTIFIER_API_KEY",
             "is missing: set the key that publishers send as X-API-Key, or NOTIFIER_API_KEYS.",
         )
-    if not (key.isascii() and key.isprintable()) or key != key.strip():
-        raise BadEnvironment(
-            "NOTIFIER_API_KEY", "must be printable ASCII without spaces around: it is a header."
-        )
+    _as_setting("NOTIFIER_API_KEY", "api_key", key)
     return key
 
 
@@ -318,12 +333,7 @@ def _api_keys(environ: Mapping[str, str]) -> str | tuple[Any, ...]:
 
 def _token_secret(environ: Mapping[str, str]) -> str:
     secret = environ.get("NOTIFIER_TOKEN_SECRET", "")
-    if secret and len(secret.encode()) < TOKEN_SECRET_BYTES:
-        raise BadEnvironment(
-            "NOTIFIER_TOKEN_SECRET",
-            f"has {len(secret.encode())} bytes: it needs {TOKEN_SECRET_BYTES} or more, "
-            "or it can be guessed from one token.",
-        )
+    _as_setting("NOTIFIER_TOKEN_SECRET", "token_secret", secret)
     return secret
 
 
@@ -331,21 +341,15 @@ def _token_public_key(environ: Mapping[str, str]) -> str:
     text = environ.get("NOTIFIER_TOKEN_PUBLIC_KEY", "").strip()
     if text.startswith("@"):
         text = _file("NOTIFIER_TOKEN_PUBLIC_KEY", text[1:])
-    if text and "PUBLIC KEY" not in text:
-        raise BadEnvironment(
-            "NOTIFIER_TOKEN_PUBLIC_KEY", "must be a public key as PEM, or @path of its file."
-        )
+    _as_setting("NOTIFIER_TOKEN_PUBLIC_KEY", "token_public_key", text)
     return text
 
 
 def _token_jwks(environ: Mapping[str, str]) -> str:
     text = environ.get("NOTIFIER_TOKEN_JWKS", "").strip()
-    content = _file("NOTIFIER_TOKEN_JWKS", text[1:]) if text.startswith("@") else text
-    try:
-        if text:
-            keys_of_set(content)
-    except ConfigurationError as error:
-        raise BadEnvironment("NOTIFIER_TOKEN_JWKS", f"is wrong: {error.problem}.") from error
+    if text.startswith("@"):
+        _file("NOTIFIER_TOKEN_JWKS", text[1:])
+    _as_setting("NOTIFIER_TOKEN_JWKS", "token_jwks", text)
     return text
 
 
@@ -398,14 +402,7 @@ def _allowed_hosts(environ: Mapping[str, str], *, debug: bool) -> tuple[str, ...
 
 def _origins(environ: Mapping[str, str]) -> tuple[str, ...]:
     origins = _list(environ, "ALLOWED_ORIGINS")
-    for origin in origins:
-        if origin == ANY_ORIGIN:
-            continue
-        parts = urlsplit(origin)
-        if parts.scheme not in {"http", "https"} or origin != f"{parts.scheme}://{parts.netloc}":
-            raise BadEnvironment(
-                "ALLOWED_ORIGINS", f"has {origin!r}: write scheme and host, https://example.org."
-            )
+    _as_setting("ALLOWED_ORIGINS", "allowed_origins", origins)
     return origins
 
 
@@ -413,21 +410,14 @@ def _namespaces(environ: Mapping[str, str]) -> dict[str, Any]:
     namespaces = _object(
         environ, "NOTIFIER_NAMESPACES", '{"orders": {"allow_subscribe_for_client": true}}'
     )
-    try:
-        Namespaces(namespaces)
-    except ConfigurationError as error:
-        raise BadEnvironment("NOTIFIER_NAMESPACES", f"is wrong: {_problem(error)}.") from error
+    _as_setting("NOTIFIER_NAMESPACES", "namespaces", namespaces)
     return namespaces
 
 
 def _fallbacks_of_publications(environ: Mapping[str, str]) -> dict[str, Any]:
     example = '{"orders": {"use": "webhook", "url": "https://example.com/x", "secret": "…"}}'
     fallbacks = _object(environ, "NOTIFIER_FALLBACKS", example)
-    try:
-        configured(fallbacks)
-    except ConfigurationError as error:
-        problem = str(error).removeprefix("REALTIME_FALLBACKS").removeprefix(": ")
-        raise BadEnvironment("NOTIFIER_FALLBACKS", f"is wrong: {problem}.") from error
+    _as_setting("NOTIFIER_FALLBACKS", "fallbacks", fallbacks)
     return fallbacks
 
 
@@ -436,10 +426,7 @@ def _cloudevents(environ: Mapping[str, str]) -> tuple[dict[str, str], ...]:
     rules = _json(environ, variable, "[]")
     if not isinstance(rules, list):
         raise BadEnvironment(variable, f"must be a JSON array of rules: {example}.")
-    try:
-        routes_of(rules)
-    except ConfigurationError as error:
-        raise BadEnvironment(variable, f"is wrong: {error.problem}.") from error
+    _as_setting(variable, "cloudevents", rules)
     return tuple(rules)
 
 
@@ -454,15 +441,17 @@ def _email(environ: Mapping[str, str], *, debug: bool) -> dict[str, Any]:
 
 
 def _limits(environ: Mapping[str, str]) -> dict[str, int]:
-    """Return the limits that differ from their defaults; whether in range, the app knows."""
+    """Return the limits that differ from their defaults."""
     limits = _object(environ, "NOTIFIER_LIMITS", '{"connections_per_address": 100}')
     for name, value in limits.items():
         if name not in LIMITS:
             raise BadEnvironment(
                 "NOTIFIER_LIMITS", f"has {name!r}; there are {', '.join(sorted(LIMITS))}."
             )
-        if type(value) is not int:
-            raise BadEnvironment("NOTIFIER_LIMITS", f"has {value!r} for {name}: write a number.")
+        try:
+            check_setting(name, value)
+        except ConfigurationError as error:
+            raise BadEnvironment("NOTIFIER_LIMITS", f"has {name!r}: it {error.problem}.") from error
     return limits
 
 
@@ -483,11 +472,6 @@ def _json(environ: Mapping[str, str], variable: str, default: str) -> Any:
         return json.loads(text or default)
     except ValueError as error:
         raise BadEnvironment(variable, f"is not JSON: {error}.") from error
-
-
-def _problem(error: ConfigurationError) -> str:
-    """Say it without the name of the setting, which nobody has written here."""
-    return str(error).removeprefix("REALTIME_NAMESPACES").removeprefix(": ")
 
 
 def _file(variable: str, path: str) -> str:

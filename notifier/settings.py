@@ -9,7 +9,7 @@ from pathlib import Path
 
 from notifier import servicefile
 from notifier.database import file_of
-from notifier.env import ANY_ORIGIN, read_environment
+from notifier.env import read_environment
 from notifier.kept import DEMO_USERS
 from notifier.logs import logging_settings, stderr_is_terminal
 from realtime.namespaces import BUILT_IN
@@ -21,7 +21,12 @@ SECRET_KEY = ENVIRONMENT.secret_key
 SECRET_KEY_FALLBACKS = list(ENVIRONMENT.secret_key_fallbacks)
 DEBUG = ENVIRONMENT.debug
 ALLOWED_HOSTS = list(ENVIRONMENT.allowed_hosts)
-CSRF_TRUSTED_ORIGINS = [origin for origin in ENVIRONMENT.allowed_origins if origin != ANY_ORIGIN]
+# Django's own form check knows pages alone, not the origins of apps such as capacitor://localhost.
+CSRF_TRUSTED_ORIGINS = [
+    origin
+    for origin in ENVIRONMENT.allowed_origins
+    if origin.lower().startswith(("http://", "https://"))
+]
 
 # First, since it takes over `manage.py runserver`; and only there: it brings Twisted, a quarter of
 # the time that a worker would take to start.

@@ -7,10 +7,10 @@ take the few numbers that they need.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any
-from urllib.parse import SplitResult, parse_qs, urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from django.conf import settings as django_settings
 from django.core.exceptions import ImproperlyConfigured
@@ -28,8 +28,10 @@ from realtime.keyring import path_of
 from realtime.keys import keys_of
 from realtime.names import CHANNEL_LIMIT, is_personal_prefix
 from realtime.namespaces import Namespaces
+from realtime.origins import AllowedOrigins
 from realtime.protocols.centrifugo import FRAME_BYTES
 from realtime.publication import DATA_LIMIT, DEPTH_LIMIT, TAGS_LIMIT
+from realtime.redis_url import read_redis_url
 from realtime.tokens import EXPIRY, REQUIRED, key_of
 
 PREFIX = "REALTIME_"
@@ -150,6 +152,19 @@ class Settings:
         )
 
 
+def check_setting(name: str, value: Any) -> Any:
+    """Return a value as `Settings` has it: for a service that takes settings from elsewhere.
+
+    Args:
+        name: Of a field of `Settings`.
+        value: What a host would write into its Django settings.
+
+    Raises:
+        ConfigurationError: It cannot work; its ``problem`` names neither setting nor secret.
+    """
+    return _checked(name, value)
+
+
 def setting_names() -> list[str]:
     """Return the names of all settings, as a host writes them."""
     return [PREFIX + f.name.upper() for f in fields(Settings)]
@@ -186,7 +201,9 @@ def _checked(name: str, value: Any) -> Any:
     if name in _RANGES:
         return _number(name, value)
     if name == "allowed_origins":
-        return _origins(name, value)
+        return _origins(value)
+    if name == "redis_url":
+        return _redis_url(name, value)
     if name == "namespaces":
         return _namespaces(name, value)
     if name == "fallbacks":
@@ -203,19 +220,6 @@ def _checked(name: str, value: Any) -> Any:
     if not rule(value):
         raise _wrong(name, problem)  # without the value: two of them are or hold secrets
     return value
-
-
-def _is_redis_url(text: str) -> bool:
-    """Tell what redis-py can read and what leaves to us what is ours: retries, time, decoding."""
-    parts = _parts(text)
-    if parts is None:
-        return not text
-    if not all(name in _URL_OPTIONS or name.startswith("ssl_") for name in parse_qs(parts.query)):
-        return False
-    if parts.scheme == "unix":
-        return bool(parts.path)
-    database = parts.path.strip("/")
-    return parts.scheme in ("redis", "rediss") and (not database or database.isdecimal())
 
 
 def _is_http_url(text: str) -> bool:
@@ -241,14 +245,7 @@ def _parts(text: str) -> SplitResult | None:
     return parts if text else None
 
 
-_URL_OPTIONS = {"db", "username", "password", "client_name"}
-
 _TEXTS: dict[str, tuple[Callable[[str], Any], str]] = {
-    "redis_url": (
-        _is_redis_url,
-        "must be redis://host:port/number, rediss://… or unix:///path, with no other options than "
-        f"{', '.join(sorted(_URL_OPTIONS))} and ssl_…",
-    ),
     # No braces: they would move the hash tag. No glob: somebody looks for keys by it.
     "redis_prefix": (
         re.compile(r"[A-Za-z0-9_\-.:]{1,64}").fullmatch,
@@ -291,24 +288,23 @@ def _number(name: str, value: Any) -> float:
     return value
 
 
-def _origins(name: str, value: Any) -> tuple[str, ...]:
-    if isinstance(value, str) or not isinstance(value, Iterable):
-        raise _wrong(name, "must be a list of origins such as https://app.example.com")
-    origins = tuple(value)
-    for origin in origins:
-        if not isinstance(origin, str) or (origin != "*" and not _is_origin(origin)):
-            raise _wrong(
-                name, f"{origin!r} is not an origin: scheme://host or scheme://host:port, no path"
-            )
-    return origins
+def _origins(value: Any) -> tuple[str, ...]:
+    try:
+        AllowedOrigins(value)
+    except ConfigurationError as error:
+        raise ImproperSetting(error.setting, error.problem) from error
+    return tuple(value)
 
 
-def _is_origin(text: str) -> bool:
-    parts = _parts(text)
-    if parts is None or "*" in text or "@" in parts.netloc:
-        return False
-    plain = text == f"{parts.scheme}://{parts.netloc}"
-    return plain and parts.scheme in ("http", "https") and bool(parts.hostname)
+def _redis_url(name: str, value: Any) -> str:
+    if not isinstance(value, str):
+        raise _wrong(name, f"must be a string, not {type(value).__name__}")
+    try:
+        if value:
+            read_redis_url(value)
+    except ConfigurationError as error:
+        raise ImproperSetting(error.setting, error.problem) from None
+    return value
 
 
 def _namespaces(name: str, value: Any) -> Mapping[str, Mapping[str, object]]:

@@ -11,7 +11,7 @@ import math
 from collections.abc import Callable, Iterator
 from itertools import combinations
 from typing import Any
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import urlsplit
 
 from django.conf import settings as django_settings
 from django.core import checks
@@ -19,6 +19,7 @@ from django.core import checks
 from realtime.conf import Settings
 from realtime.errors import ConfigurationError
 from realtime.namespaces import Namespaces
+from realtime.redis_url import read_redis_url
 from realtime.tokens import OPTIONAL
 
 GUESS_BITS = 96
@@ -74,10 +75,10 @@ def _shared_secrets(given: Settings) -> Messages:
 
 
 def _open_redis(given: Settings) -> Messages:
-    url = urlsplit(given.redis_url)
-    if url.scheme not in ("redis", "rediss") or _is_here(url.hostname):
+    if not given.redis_url:
         return
-    if not url.password and "password" not in parse_qs(url.query):
+    url = read_redis_url(given.redis_url)
+    if url.scheme != "unix" and not _is_here(url.host) and not url.password:
         yield checks.Warning(
             "REALTIME_REDIS_URL leads to another machine, and has no password.",
             hint="Whoever can write to Redis can speak to every browser: give it a user of its own "
@@ -87,12 +88,10 @@ def _open_redis(given: Settings) -> Messages:
 
 
 def _unchecked_redis(given: Settings) -> Messages:
-    url = urlsplit(given.redis_url)
-    options = {name: values[-1].lower() for name, values in parse_qs(url.query).items()}
-    if url.scheme == "rediss" and (
-        options.get("ssl_cert_reqs", "required") != "required"
-        or options.get("ssl_check_hostname", "true") in ("false", "0", "no", "n", "f")
-    ):
+    if not given.redis_url:
+        return
+    url = read_redis_url(given.redis_url)
+    if url.scheme == "rediss" and not url.checks_server:
         yield checks.Warning(
             "REALTIME_REDIS_URL encrypts, and does not look to whom: anybody between can read it.",
             hint="Leave ssl_cert_reqs and ssl_check_hostname out; name a CA of your own by "

@@ -20,7 +20,7 @@ RULES = {
     "frames", "tally", "heads", "limits", "query",
     "identity", "tokens", "jwks", "control", "registry", "connection", "canary", "origins",
     "outage", "tracker", "protocols", "keys", "queued", "events", "membership",
-    "survey", "cloudevents",
+    "survey", "cloudevents", "redis_url",
 }  # fmt: skip
 PUBLISHING = {"publisher"}
 DELIVERING = {"hub", "conversation", "driver", "fanout", "heartbeat", "users", "vigil"}
@@ -38,7 +38,7 @@ PURE = {
 LIBRARIES_OF_RULES = {"msgspec", "jwt", "cryptography"}
 PUBLIC_TO_SERVICES = {
     "realtime.contrib.celery",
-    "realtime.cloudevents",
+    "realtime.conf.check_setting",
     "realtime.documents",
     "realtime.endpoint",
     "realtime.errors",
@@ -51,6 +51,7 @@ PUBLIC_TO_SERVICES = {
     "realtime.namespaces",
     "realtime.personal_channel",
     "realtime.publish",
+    "realtime.redis_url",
     "realtime.routing",
     "realtime.tokens.EXPIRY",
     "realtime.tokens.REQUIRED",

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from typing import Any
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import quote, urlencode
 
 from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
 
 from realtime.contrib.records import KEPT_SECONDS
+from realtime.redis_url import read_redis_url
 
 
 def task_settings(task_seconds: float) -> dict[str, Any]:
@@ -67,13 +68,25 @@ def redis_settings(task_seconds: float) -> dict[str, Any]:
 
 
 def kombu_url(url: str) -> str:
-    """Return the address of a Redis as Celery reads it: ``unix://…`` is ``redis+socket://…``."""
-    parts = urlsplit(url)
-    if parts.scheme != "unix":
-        return url
-    database = parse_qs(parts.query).get("db", ["0"])[-1]
-    user = f"{parts.username or ''}:{parts.password}@" if parts.password else ""
-    return f"redis+socket://{user}{parts.path}?virtual_host={database}"
+    """Return the address of a Redis as Celery reads it.
+
+    Celery's addresses are not redis-py's: ``unix://…`` is ``redis+socket://…``, the database is
+    never an option, and over TLS ``ssl_cert_reqs`` must be there (celery/backends/redis.py).
+
+    Raises:
+        ConfigurationError: It cannot be used.
+    """
+    parts = read_redis_url(url)
+    user = f"{quote(parts.username, safe='')}:{quote(parts.password, safe='')}@"
+    user = user if parts.username or parts.password else ""
+    if parts.scheme == "unix":
+        return f"redis+socket://{user}{parts.path}?virtual_host={parts.database}"
+    host = f"[{parts.host}]" if ":" in parts.host else parts.host
+    tls = {"ssl_cert_reqs": "required", **parts.tls} if parts.scheme == "rediss" else {}
+    if "ssl_check_hostname" in tls:  # kombu takes "no" and "0" for a yes
+        tls["ssl_check_hostname"] = str(parts.checks_hostname).lower()
+    query = f"?{urlencode(tls)}" if tls else ""
+    return f"{parts.scheme}://{user}{host}:{parts.port}/{parts.database}{query}"
 
 
 def _grace(task_seconds: float) -> float:

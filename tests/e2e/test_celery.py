@@ -232,7 +232,14 @@ def test_a_task_called_like_a_function_is_one(wired: str) -> None:
     ("ours", "theirs"),
     [
         ("redis://h:1/2", "redis://h:1/2"),
-        ("rediss://u:p@h/0?ssl_ca_certs=/a", "rediss://u:p@h/0?ssl_ca_certs=/a"),
+        ("redis://h?db=2&password=p%40", "redis://:p%40@h:6379/2"),
+        ("redis://[::1]:1/2", "redis://[::1]:1/2"),
+        ("rediss://h/0", "rediss://h:6379/0?ssl_cert_reqs=required"),
+        (
+            "rediss://u:p@h/0?ssl_ca_certs=/a&ssl_check_hostname=no",
+            "rediss://u:p@h:6379/0?ssl_cert_reqs=required&ssl_ca_certs=%2Fa"
+            "&ssl_check_hostname=false",
+        ),
         ("unix:///run/valkey.sock", "redis+socket:///run/valkey.sock?virtual_host=0"),
         ("unix://u:p@/run/v.sock?db=3", "redis+socket://u:p@/run/v.sock?virtual_host=3"),
     ],

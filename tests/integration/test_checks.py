@@ -183,6 +183,8 @@ def test_one_secret_for_two_things() -> None:
         ("rediss://:pw@redis.example?ssl_cert_reqs=required", []),
         ("rediss://:pw@redis.example?ssl_check_hostname=False", ["realtime.W006"]),
         ("rediss://127.0.0.1?ssl_cert_reqs=optional", ["realtime.W006"]),
+        ("rediss://127.0.0.1?ssl_check_hostname=No", ["realtime.W006"]),
+        ("unix:///run/redis.sock?db=1", []),
     ],
 )
 def test_a_redis_that_others_can_reach(url: str, ids: list[str]) -> None:

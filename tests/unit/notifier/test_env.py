@@ -18,7 +18,8 @@ from notifier.env import (
     read_environment,
     with_files,
 )
-from realtime.conf import Settings
+from realtime.conf import Settings, check_setting
+from realtime.errors import ConfigurationError
 from tests.support.keys import entry, secret_of
 
 PRODUCTION = {
@@ -102,6 +103,20 @@ def test_debug_is_no_default_where_somebody_has_said_otherwise():
         ("HTTPS", "2"),
         ("REDIS_URL", "localhost:6379"),
         ("REDIS_URL", "http://localhost:6379"),
+        ("REDIS_URL", "redis://:57#x@host"),
+        ("REDIS_URL", "redis://host?ssl_cert_reqs=none"),
+        ("REDIS_URL", "rediss://host?ssl_cert_reqs=CERT_NONE"),
+        ("REDIS_URL", "rediss://host?ssl_ca_cert=/ca.pem"),
+        ("REDIS_URL", "rediss://host?ssl_ca_certs=/does/not/exist.pem"),
+        ("REDIS_URL", "redis://host?protocol=3"),
+        ("NOTIFIER_REDIS_PREFIX", "rt*"),
+        ("NOTIFIER_URL", "localhost:8000"),
+        ("NOTIFIER_TOKEN_SECRET", "t" * 31),
+        ("NOTIFIER_TOKEN_PUBLIC_KEY", "-----BEGIN PUBLIC KEY-----"),
+        ("NOTIFIER_TOKEN_JWKS", "{}"),
+        ("NOTIFIER_TOKEN_JWKS", "@/does/not/exist.json"),
+        ("NOTIFIER_FALLBACKS", '{"orders": {"use": "pigeon"}}'),
+        ("NOTIFIER_API_KEY", "two words"),
         ("NOTIFIER_API_KEY", "two\nlines"),
         ("NOTIFIER_API_KEY", " key"),
         ("NOTIFIER_API_KEY", "schlüssel"),
@@ -113,6 +128,8 @@ def test_debug_is_no_default_where_somebody_has_said_otherwise():
         ("ALLOWED_ORIGINS", "example.org"),
         ("ALLOWED_ORIGINS", "https://example.org/"),
         ("ALLOWED_ORIGINS", "https://good.example,null"),
+        ("ALLOWED_ORIGINS", "https://*"),
+        ("ALLOWED_ORIGINS", "https://user@example.org"),
         ("NOTIFIER_NAMESPACES", "{"),
         ("NOTIFIER_NAMESPACES", "[]"),
         ("NOTIFIER_CLOUDEVENTS", "{}"),
@@ -122,6 +139,7 @@ def test_debug_is_no_default_where_somebody_has_said_otherwise():
         ("NOTIFIER_LIMITS", '{"connexions": 1}'),
         ("NOTIFIER_LIMITS", '{"connections": "1"}'),
         ("NOTIFIER_LIMITS", '{"connections": true}'),
+        ("NOTIFIER_LIMITS", '{"connections": 0}'),
         ("NOTIFIER_NAMESPACES", "@/does/not/exist.json"),
     ],
 )
@@ -129,6 +147,37 @@ def test_a_value_that_cannot_be_used_is_refused_by_name(name, value):
     error = refusal(PRODUCTION | {name: value})
     assert error.variable == name
     assert str(error).startswith(f"{name} ")
+
+
+@pytest.mark.parametrize(
+    ("variable", "name", "value"),
+    [
+        ("REDIS_URL", "redis_url", "redis://:57#x@host"),
+        ("REDIS_URL", "redis_url", "rediss://host?ssl_cert_reqs=CERT_NONE"),
+        ("ALLOWED_ORIGINS", "allowed_origins", "capacitor://localhost"),
+        ("ALLOWED_ORIGINS", "allowed_origins", "tauri://localhost"),
+        ("ALLOWED_ORIGINS", "allowed_origins", "chrome-extension://abcdefghijklmnop"),
+        ("ALLOWED_ORIGINS", "allowed_origins", "https://*.example.com"),
+        ("ALLOWED_ORIGINS", "allowed_origins", "https://example.com/"),
+        ("NOTIFIER_API_KEY", "api_key", "two words"),
+        ("NOTIFIER_REDIS_PREFIX", "redis_prefix", "a{b}"),
+        ("NOTIFIER_URL", "url", "localhost:8000"),
+        ("NOTIFIER_TOKEN_PUBLIC_KEY", "token_public_key", "PUBLIC KEY"),
+    ],
+)
+def test_what_the_environment_takes_the_app_takes(variable, name, value):
+    """One parser for both: no value starts the launcher and then ends each worker."""
+    given = [value] if name == "allowed_origins" else value
+    problem = problem_of(lambda: read_environment(PRODUCTION | {variable: value}))
+    assert problem.rstrip(".") == problem_of(lambda: check_setting(name, given))
+
+
+def problem_of(read):
+    try:
+        read()
+    except (BadEnvironment, ConfigurationError) as error:
+        return error.problem
+    return ""
 
 
 def test_a_password_in_a_bad_redis_url_is_not_repeated():
@@ -213,7 +262,7 @@ def secret(tmp_path):
     ("name", "value", "field"),
     [
         ("SECRET_KEY", "f" * 50, "secret_key"),
-        ("NOTIFIER_API_KEY", "from a file", "api_key"),
+        ("NOTIFIER_API_KEY", "from-a-file", "api_key"),
         ("NOTIFIER_TOKEN_SECRET", "t" * 32, "token_secret"),
         ("REDIS_URL", "redis://:pw@redis/1", "redis_url"),
     ],

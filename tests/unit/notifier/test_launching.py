@@ -36,10 +36,10 @@ def test_what_is_set_is_kept_and_what_is_set_to_nothing_is_invented():
 
 def test_a_secret_in_a_file_is_not_invented(tmp_path):
     file = tmp_path / "key"
-    file.write_text("from a file\n")
+    file.write_text("from-a-file\n")
     environ = launcher.invent({"NOTIFIER_API_KEY_FILE": str(file)}, KEY)
-    assert environ["NOTIFIER_API_KEY"] == "from a file"
-    assert read_environment(environ).api_key == "from a file"
+    assert environ["NOTIFIER_API_KEY"] == "from-a-file"
+    assert read_environment(environ).api_key == "from-a-file"
 
 
 def test_run_for_the_outside_invents_a_service_that_starts_without_debug():

@@ -1,0 +1,160 @@
+"""What an address of a Redis may be, and what it means: the one reader of ``REDIS_URL``.
+
+redis-py passes on whatever it finds in the query, and drops what follows a ``#``: a misspelt option
+is an exception when the first connection is made, and a password with a ``#`` another server. What
+is accepted here means the same to redis-py, and to Celery (`realtime.contrib.celery_settings`).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import NamedTuple
+from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
+
+from realtime.errors import ConfigurationError
+
+SETTING = "REALTIME_REDIS_URL"
+_MEANT = (
+    "must be redis://user:password@host:port/number, rediss://… or unix:///path; what is special "
+    "in a password is written as %40 (@), %23 (#), %2F (/) or %3F (?)"
+)
+_PLAIN = ("db", "username", "password", "client_name")
+_YES, _NO = ("true", "t", "yes", "y", "1"), ("false", "f", "no", "n", "0")
+_CERTIFICATES = ("required", "optional", "none")
+_TLS: Mapping[str, tuple[str, ...]] = {
+    "ssl_cert_reqs": _CERTIFICATES,
+    "ssl_check_hostname": (*_YES, *_NO),
+    "ssl_min_version": ("771", "772"),  # TLS 1.2 and 1.3, as `ssl.TLSVersion` numbers them
+    "ssl_ca_certs": (),
+    "ssl_ca_path": (),
+    "ssl_ca_data": (),
+    "ssl_certfile": (),
+    "ssl_keyfile": (),
+    "ssl_password": (),
+    "ssl_ciphers": (),
+}
+"""The options of TLS, each with its values; none for those that may be any text."""
+_FILES = ("ssl_ca_certs", "ssl_ca_path", "ssl_certfile", "ssl_keyfile")
+_OPTION_NAME = re.compile(r"[a-zA-Z_]{1,40}")
+_PRINTABLE = re.compile(r"[!-~]+")
+
+
+class RedisUrl(NamedTuple):
+    """The parts of an address."""
+
+    scheme: str
+    host: str
+    port: int
+    path: str
+    """Of a Unix socket."""
+    username: str
+    password: str
+    database: int
+    tls: Mapping[str, str]
+    """The options ``ssl_…`` as they were given."""
+
+    @property
+    def checks_hostname(self) -> bool:
+        """Whether the certificate must be for this host."""
+        return self.tls.get("ssl_check_hostname", "true").lower() in _YES
+
+    @property
+    def checks_server(self) -> bool:
+        """Whether TLS makes sure that it talks to the right server."""
+        return self.tls.get("ssl_cert_reqs", "required") == "required" and self.checks_hostname
+
+    @property
+    def files(self) -> Mapping[str, str]:
+        """The files and folders that it names, by option."""
+        return {name: self.tls[name] for name in _FILES if name in self.tls}
+
+
+def read_redis_url(text: str) -> RedisUrl:
+    """Return the parts of an address.
+
+    Raises:
+        ConfigurationError: It cannot be used; shows no value of it, since it may hold a password.
+    """
+    parts, port = _split(text)
+    if parts.scheme not in ("redis", "rediss", "unix") or parts.fragment:
+        raise _wrong(_MEANT)
+    if "@" in parts.query or (parts.scheme != "unix" and "@" in parts.path):
+        raise _wrong(_MEANT)  # the end of a password that has a / or a ?
+    options = _options(parts)
+    database = _database(parts, options)
+    if parts.scheme == "unix":
+        if not parts.path or parts.netloc.rpartition("@")[2]:
+            raise _wrong("must be unix:///path, with three slashes")
+    elif parts.netloc and not parts.hostname:
+        raise _wrong(_MEANT)
+    return RedisUrl(
+        parts.scheme,
+        unquote(parts.hostname or "localhost"),
+        port,
+        unquote(parts.path) if parts.scheme == "unix" else "",
+        unquote(parts.username or "") or options.get("username", ""),
+        unquote(parts.password or "") or options.get("password", ""),
+        database,
+        {name: value for name, value in options.items() if name in _TLS},
+    )
+
+
+def _split(text: str) -> tuple[SplitResult, int]:
+    if not _PRINTABLE.fullmatch(text):  # `urlsplit` would drop line breaks
+        raise _wrong(_MEANT)
+    try:
+        parts = urlsplit(text)
+        port = parts.port
+    except ValueError:
+        raise _wrong(_MEANT) from None  # the cause quotes the password
+    if port == 0:
+        raise _wrong("has the port 0: write 1 to 65535")
+    return parts, port or 6379
+
+
+def _options(parts: SplitResult) -> dict[str, str]:
+    options: dict[str, str] = {}
+    for name, value in parse_qsl(parts.query, keep_blank_values=True):
+        if name not in _PLAIN and name not in _TLS:
+            shown = repr(name) if _OPTION_NAME.fullmatch(name) else "with a strange name"
+            raise _wrong(
+                f"has an option {shown}: there are {', '.join(_PLAIN)} and, for rediss://, "
+                f"{', '.join(_TLS)}"
+            )
+        if name in options:
+            raise _wrong(f"has the option {name} twice")
+        if not value:
+            raise _wrong(f"has the option {name} without a value")
+        if name in _TLS and parts.scheme != "rediss":
+            raise _wrong(f"has the option {name}, which needs rediss:// (TLS)")
+        _check_value(name, value)
+        options[name] = value
+    for name, given in (("username", parts.username), ("password", parts.password)):
+        if given and name in options:
+            raise _wrong(f"has the {name} twice: before the host and as an option")
+    return options
+
+
+def _check_value(name: str, value: str) -> None:
+    known = _TLS.get(name, ())
+    # redis-py reads truth in any case, and the rest as it is written.
+    said = value.lower() if name == "ssl_check_hostname" else value
+    if known and said not in known:
+        raise _wrong(f"must have {' or '.join(known[:3])} for {name} (as in ?{name}={known[0]})")
+    if name == "client_name" and not _PRINTABLE.fullmatch(value):
+        raise _wrong("must have visible ASCII without spaces for client_name")  # CLIENT SETNAME
+
+
+def _database(parts: SplitResult, options: Mapping[str, str]) -> int:
+    in_path = "" if parts.scheme == "unix" else parts.path.strip("/")
+    if in_path and "db" in options:
+        raise _wrong("has the number of the database twice: as its path and as the option db")
+    number = in_path or options.get("db", "0")
+    if not (number.isascii() and number.isdecimal() and len(number) <= 9):
+        raise _wrong("must have the number of a database as its path, as in redis://host:6379/0")
+    return int(number)
+
+
+def _wrong(problem: str) -> ConfigurationError:
+    return ConfigurationError(SETTING, problem)

@@ -1,0 +1,161 @@
+"""What REDIS_URL may be, and that redis-py reads the same."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from redis.asyncio.connection import parse_url
+
+from realtime.errors import ConfigurationError
+from realtime.redis_url import read_redis_url
+
+
+def problem(url: str) -> str:
+    with pytest.raises(ConfigurationError) as caught:
+        read_redis_url(url)
+    assert caught.value.setting == "REALTIME_REDIS_URL"
+    assert caught.value.problem.isprintable()
+    return caught.value.problem
+
+
+@pytest.mark.parametrize(
+    ("url", "host", "port", "database"),
+    [
+        ("redis://localhost", "localhost", 6379, 0),
+        ("redis://user:secret@redis.example:6380/3", "redis.example", 6380, 3),
+        ("redis://redis.example?db=3&client_name=shop", "redis.example", 6379, 3),
+        ("redis:///2", "localhost", 6379, 2),
+        ("redis://[::1]:6379", "::1", 6379, 0),
+        ("rediss://h/1?ssl_cert_reqs=none", "h", 6379, 1),
+    ],
+)
+def test_an_address_has_parts(url, host, port, database):
+    found = read_redis_url(url)
+    assert (found.host, found.port, found.database) == (host, port, database)
+
+
+def test_a_unix_socket_has_a_path():
+    found = read_redis_url("unix://u:p@/run/valkey.sock?db=2")
+    assert (found.path, found.database, found.password) == ("/run/valkey.sock", 2, "p")
+
+
+@pytest.mark.parametrize(
+    "url", ["redis://u:p%40%23%2F%3F@h", "redis://h?username=u&password=p%40%23%2F%3F"]
+)
+def test_what_is_special_in_a_password_is_escaped(url):
+    found = read_redis_url(url)
+    assert (found.username, found.password, found.host) == ("u", "p@#/?", "h")
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "redis://:57#x@host",
+        "redis://user:57#x@host",
+        "redis://:57?x@host",
+        "redis://user:57?x=y@host",
+        "redis://:57/x@host",
+        "redis://user:57/0@host",
+        "redis://:57[x@host",
+        "redis://:hunter2#x@host:6379/0",
+        "redis://host#fragment",
+        "redis://:57",
+        "redis://:57@",
+    ],
+)
+def test_a_password_with_a_special_character_leads_to_no_other_server(url):
+    """`redis://:57#x@host` was read as port 57 of this machine, without a password."""
+    said = problem(url)
+    assert "%23" in said
+    assert "57" not in said
+    assert "hunter2" not in said
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "",
+        "localhost:6379",
+        "http://localhost",
+        "redis://localhost:port",
+        "redis://localhost:65536",
+        "redis://localhost:0",
+        "redis://localhost/news",
+        "redis://localhost/1/2",
+        "redis://localhost/-1",
+        "redis://localhost?db=x",
+        "redis://localhost/1?db=1",
+        "redis://[::1",
+        "unix://",
+        "unix://run/valkey.sock",
+        "redis://local\nhost",
+        " redis://localhost",
+        "redis://lócalhost",
+        "redis://u:p@h?password=q",
+        "redis://h?password=",
+        "redis://h?client_name=a%20b",
+    ],
+)
+def test_what_redis_py_would_read_otherwise_or_not_at_all_is_refused(url):
+    problem(url)
+
+
+@pytest.mark.parametrize(
+    ("url", "said"),
+    [
+        ("redis://h?ssl_cert_reqs=none", "ssl_cert_reqs, which needs rediss://"),
+        ("unix:///s?ssl_ca_certs=/a", "ssl_ca_certs, which needs rediss://"),
+        ("rediss://h?ssl_ca_cert=/a", "an option 'ssl_ca_cert': there are"),
+        ("redis://h?passwort=x", "an option 'passwort': there are"),
+        ("redis://h?decode_responses=true", "an option 'decode_responses'"),
+        ("redis://h?a-secret-!=x", "an option with a strange name"),
+        ("rediss://h?ssl_cert_reqs=CERT_NONE", "required or optional or none for ssl_cert_reqs"),
+        ("rediss://h?ssl_cert_reqs=None", "required or optional or none for ssl_cert_reqs"),
+        ("rediss://h?ssl_check_hostname=maybe", "for ssl_check_hostname"),
+        ("rediss://h?ssl_min_version=TLSv1_2", "771 or 772 for ssl_min_version"),
+        ("rediss://h?ssl_cert_reqs=none&ssl_cert_reqs=required", "ssl_cert_reqs twice"),
+        ("rediss://h?ssl_ca_certs=", "ssl_ca_certs without a value"),
+    ],
+)
+def test_an_option_that_cannot_work_is_named(url, said):
+    """Each was an exception in the first connection, or one that `check --deploy` misread."""
+    assert said in problem(url)
+
+
+def test_whether_tls_checks_the_server():
+    assert read_redis_url("rediss://h?ssl_check_hostname=Yes").checks_server
+    assert not read_redis_url("rediss://h?ssl_check_hostname=N").checks_server
+    assert not read_redis_url("rediss://h?ssl_cert_reqs=optional").checks_server
+    files = {"ssl_ca_certs": "/ca.pem", "ssl_keyfile": "/key.pem"}
+    url = "rediss://h?ssl_ca_certs=/ca.pem&ssl_keyfile=/key.pem&ssl_password=x"
+    assert read_redis_url(url).files == files
+
+
+PIECES = (
+    "redis", "rediss", "unix", "://", "/", ":", "@", "#", "?", "&", "=", "57", "0", "host", "u",
+    "%40", "db", "password", "ssl_cert_reqs", "none", "[", "]", "::1", ".", " ",
+)  # fmt: skip
+
+
+@given(
+    st.lists(st.sampled_from(PIECES), max_size=9)
+    .map("".join)
+    .flatmap(lambda rest: st.sampled_from(["redis://", "rediss://", "unix:///", ""]).map(
+        lambda scheme: scheme + rest
+    ))
+)  # fmt: skip
+def test_redis_py_reads_what_we_read(url):
+    try:
+        ours = read_redis_url(url)
+    except ConfigurationError:
+        return
+    theirs = dict(parse_url(url))
+    assert theirs.get("db", 0) == ours.database
+    assert theirs.get("username", "") == ours.username
+    assert theirs.get("password", "") == ours.password
+    if ours.scheme == "unix":
+        assert theirs["path"] == ours.path
+    else:
+        assert theirs.get("host", "localhost") == ours.host
+        assert theirs.get("port", 6379) == ours.port
