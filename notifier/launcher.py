@@ -166,6 +166,7 @@ def run(environ: Mapping[str, str], *, stop_with_parent: bool = False) -> None:
     path = servicefile.default_path()
     found = kept.recall(path.parent)
     environ = invent(environ, found.secret_key)
+    environ["REDIS_URL"] = environ.get("REDIS_URL", "").strip()  # as `read_environment` reads it
     own_database = environ["DATABASE_URL"] == servicefile.database_url(path)
     # Judged before anything is started; Redis gets its place in it right after.
     env = read_environment({**environ, "REDIS_URL": environ.get("REDIS_URL") or NO_REDIS_YET})
