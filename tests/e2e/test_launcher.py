@@ -426,10 +426,25 @@ def test_a_database_of_ones_own_gets_tables_and_no_users(launch, tmp_path):
 
 
 def test_a_service_that_cannot_start_ends_and_leaves_the_reason(launch):
-    service = launch(NOTIFIER_REDIS_PREFIX="no {braces}")
+    service = launch(DJANGO_SETTINGS_MODULE="tests.broken_settings")
     assert service.process.wait(60) == 1
-    assert "REALTIME_REDIS_PREFIX" in service.err.read_text()
+    assert "REALTIME_PING_SECONDS" in service.err.read_text()
     assert "ended with code" in service.err.read_text().splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [
+        ("NOTIFIER_REDIS_PREFIX", "no {braces}"),
+        ("NOTIFIER_LIMITS", '{"connections": 0}'),
+        ("REDIS_URL", "rediss://127.0.0.1?ssl_cert_reqs=CERT_NONE"),
+    ],
+)
+def test_a_value_that_no_worker_could_use_is_one_sentence_of_the_launcher(launch, variable, value):
+    service = launch(**{variable: value})
+    assert service.process.wait(60) != 0
+    [said] = service.err.read_text().splitlines()
+    assert said.startswith(f"notifier: {variable} ")
 
 
 def test_a_command_in_another_terminal_finds_the_service(launched):
