@@ -9,6 +9,7 @@ from django.contrib.auth.models import User
 from django.db import models
 
 WHAT_LIMIT = 80  # characters of what somebody orders
+WHO_LIMIT = 150  # characters of a user name, as in Django
 
 
 class Job(models.Model):
@@ -87,3 +88,23 @@ class Order(models.Model):
         states = list(self.State)
         following = states.index(self.State(self.state)) + 1
         return states[following].value if following < len(states) else None
+
+
+class OrderChange(models.Model):
+    """What has happened to an order: it was ordered, packed or shipped. It goes with its order."""
+
+    order = models.ForeignKey(Order, models.CASCADE)
+    state = models.CharField(max_length=8, choices=Order.State)
+    who = models.CharField(max_length=WHO_LIMIT)
+    at = models.DateTimeField(auto_now_add=True)
+
+    objects: ClassVar[models.Manager[OrderChange]] = models.Manager()
+
+    class Meta:
+        """The newest first."""
+
+        ordering = ("-pk",)
+
+    def __str__(self) -> str:
+        """Return which order became what."""
+        return f"{self.order} became {self.state}"

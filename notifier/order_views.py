@@ -1,8 +1,9 @@
 """A board of orders, made with HTMX: views that render fragments, and one publish.
 
-Each change is saved, then published as a fragment. Whoever looks swaps it into the list of what has
-happened, and asks for the board anew, which is therefore always what the database says: a gap costs
-a line in that list and nothing else.
+Each change is saved, then published as data: "order 7 was packed". A page that hears of it fetches
+the board and the list of changes, which the server renders from the database. No page ever swaps in
+what was published: a publication is written by whoever may publish on the channel, and markup acts
+without any script (a form that looks like ours, `hx-post`, `<meta http-equiv=refresh>`; CWE-79).
 """
 
 from __future__ import annotations
@@ -13,19 +14,20 @@ from django.conf import settings
 from django.db import transaction
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404, render
-from django.template.loader import render_to_string
 from django.utils import timezone
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_POST, require_safe
 
 from notifier.middleware import POLICY_HEADER, policy
-from notifier.models import WHAT_LIMIT, Order
+from notifier.models import WHAT_LIMIT, WHO_LIMIT, Order, OrderChange
 from realtime import publish
 from realtime.errors import BrokerError
 
 CHANNEL = "public:orders"
 EVENT = "order"
 KEPT = 30
+SHOWN = 50
+"""Changes that one request returns; the page shows no more lines (static/notifier/stream.js)."""
 NEW_A_MINUTE = 20
 """Of everybody together; each of them is heard by everybody."""
 NOBODY_TOLD = "It is saved, but nobody was told: Redis is away. Pages that come back show it."
@@ -43,7 +45,9 @@ _POLICY = {
 @require_safe
 def page(request: HttpRequest) -> HttpResponse:
     """Show the board."""
-    context = {"channel": CHANNEL, **_board(request), **_form()}
+    newest = OrderChange.objects.first()
+    context = {"channel": CHANNEL, "after": newest.pk if newest else 0}
+    context |= {**_board(request), **_form()}
     answer = render(request, "notifier/htmx.html", context)
     answer.headers[POLICY_HEADER] = policy(_POLICY)
     return answer
@@ -54,6 +58,19 @@ def page(request: HttpRequest) -> HttpResponse:
 def orders(request: HttpRequest) -> HttpResponse:
     """Return the orders as they are now, as a fragment."""
     return render(request, "notifier/fragments/orders.html", _board(request))
+
+
+@never_cache
+@require_safe
+def changes(request: HttpRequest) -> HttpResponse:
+    """Return the changes after the newest one that the page shows, as a fragment."""
+    after = request.GET.get("after", "")
+    if not (after.isdecimal() and len(after) < 19):  # 64 bits, as the primary key
+        return HttpResponse(status=400)
+    found = OrderChange.objects.filter(pk__gt=int(after)).select_related("order")[:SHOWN]
+    if not found:
+        return HttpResponse(status=204)
+    return render(request, "notifier/fragments/changes.html", {"changes": found})
 
 
 @never_cache
@@ -76,8 +93,8 @@ def create(request: HttpRequest) -> HttpResponse:
     a_minute_ago = timezone.now() - timedelta(minutes=1)
     if Order.objects.filter(created_at__gt=a_minute_ago).count() >= NEW_A_MINUTE:
         return _refused(request, 429, "Too many orders at once. Wait a minute.", what)
-    order = _saved(what)
-    problem = _tell(request, order)
+    order = _saved(what, _name_of(request))
+    problem = _tell(order)
     return render(request, "notifier/fragments/order_form.html", _form(problem=problem))
 
 
@@ -88,32 +105,44 @@ def advance(request: HttpRequest, number: int) -> HttpResponse:
         return _refused(request, 403, "Log in to change an order.")
     order = get_object_or_404(Order, pk=number)
     # Two people pressed the button: the second one is late, and nothing is left to do.
-    shown = Order.objects.filter(pk=number, state=request.POST.get("state", ""))
-    if order.next_state is None or not shown.update(state=order.next_state):
+    if not _advanced(order, request.POST.get("state", ""), _name_of(request)):
         return HttpResponse(status=204)
-    order.refresh_from_db()
-    if problem := _tell(request, order):
+    if problem := _tell(order):
         return _refused(request, 503, problem)
     return HttpResponse(status=204)
 
 
 @transaction.atomic
-def _saved(what: str) -> Order:
+def _advanced(order: Order, shown_state: str, who: str) -> bool:
+    following, shown = order.next_state, Order.objects.filter(pk=order.pk, state=shown_state)
+    if following is None or not shown.update(state=following):
+        return False
+    order.refresh_from_db()
+    OrderChange.objects.create(order=order, state=order.state, who=who)
+    return True
+
+
+@transaction.atomic
+def _saved(what: str, who: str) -> Order:
     order = Order.objects.create(what=what)
+    OrderChange.objects.create(order=order, state=order.state, who=who)
     newest = Order.objects.values_list("pk", flat=True)[:KEPT]
     Order.objects.exclude(pk__in=list(newest)).delete()
     return order
 
 
-def _tell(request: HttpRequest, order: Order) -> str:
-    """Publish a fragment that says what has happened; return what went wrong."""
-    who = request.user.get_username() if request.user.is_authenticated else "Somebody"
-    context = {"order": order, "who": who, "at": timezone.now()}
+def _tell(order: Order) -> str:
+    """Publish that an order has changed; return what went wrong."""
     try:
-        publish(CHANNEL, render_to_string("notifier/fragments/happened.html", context), event=EVENT)
+        publish(CHANNEL, {"order": order.pk, "state": order.state}, event=EVENT)
     except BrokerError:
         return NOBODY_TOLD
     return ""
+
+
+def _name_of(request: HttpRequest) -> str:
+    user = request.user
+    return user.get_username()[:WHO_LIMIT] if user.is_authenticated else "Somebody"
 
 
 def _refused(request: HttpRequest, status: int, problem: str, what: str = "") -> HttpResponse:

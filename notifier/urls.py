@@ -18,6 +18,7 @@ urlpatterns = [
     path("jobs/<uuid:job>/cancel", job_views.cancel, name="cancel"),
     path("htmx/", order_views.page, name="htmx"),
     path("htmx/orders", order_views.orders, name="htmx-orders"),
+    path("htmx/changes", order_views.changes, name="htmx-changes"),
     path("htmx/gap", order_views.gap, name="htmx-gap"),
     path("htmx/create", order_views.create, name="htmx-create"),
     path("htmx/<int:number>/next", order_views.advance, name="htmx-advance"),

@@ -22,6 +22,12 @@ HEARTBEAT = ":\n\n"
 """A comment: it keeps proxies from closing what is quiet, and no page sees it."""
 OWN = "realtime."
 """How the names of events begin that are ours and no publication's."""
+RENAMED = "publication."
+"""What stands before a publication's name that would be taken for something else: ours, or one of
+`OF_EVENT_SOURCE`."""
+OF_EVENT_SOURCE = frozenset({"open", "error"})
+"""Events that an `EventSource` fires itself (WHATWG HTML §9.2.2). A publication with such a name
+would call the handlers of the page that reconnect or give up."""
 LAST_ID_LIMIT = 24 * 1024
 """Characters. It comes back as a header, and servers take 32 KiB of those; 128 channels with names
 of a hundred make 18 KiB."""
@@ -58,7 +64,7 @@ def event_of(line: str) -> Event | None:
     if (said := push.get("pub")) is not None:
         position = Position(said.get("epoch", ""), said["offset"])
         name = (said.get("tags") or {}).get(EVENT_TAG, "")
-        return Event(_written(name, said["data"]), channel, position)
+        return Event(_written(name_on_stream(name), said["data"]), channel, position)
     if (missed := push.get("gap")) is not None:
         last = missed["to"]
         after = None if last is None else Position(missed["epoch"], last)
@@ -79,8 +85,14 @@ def event_of(line: str) -> Event | None:
     return None
 
 
+def name_on_stream(name: str) -> str:
+    """Return under which name a stream delivers a publication whose event is ``name``."""
+    is_taken = name in OF_EVENT_SOURCE or name.startswith(OWN)
+    return f"{RENAMED}{name}" if is_taken else name
+
+
 def _written(name: str, data: object) -> str:
-    """Return the lines of an event: a string as it is (HTML, say), anything else as JSON."""
+    """Return the lines of an event: a string as it is, anything else as JSON."""
     text = data if isinstance(data, str) else _encode(data).decode()
     # All three ends of a line that a parser knows; what follows one would be another field.
     lines = [f"data: {part}" for part in re.split("\r\n|\r|\n", text)]

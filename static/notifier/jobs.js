@@ -189,9 +189,9 @@ jobs.addEventListener("subscribed", async () => {
 });
 jobs.addEventListener("gap", () => fetchStates());
 jobs.addEventListener("publication", (/** @type {any} */ { detail }) => {
-  const row = rows.get(detail.data.task);
+  const row = rows.get(detail.data?.task); // anybody with a key may publish anything here
   if (row) row.show(detail.data);
-  else if (detail.data.state === "waiting") fetchStates(); // somebody has started one
+  else if (detail.data?.state === "waiting") fetchStates(); // somebody has started one
 });
 jobs.addEventListener("error", (/** @type {any} */ { detail }) => {
   byId("list-error").textContent = `The server does not let this page listen: ${detail.message}.`;

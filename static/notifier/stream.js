@@ -30,6 +30,10 @@ main.addEventListener("htmx:sseOpen", (/** @type {any} */ { detail: { source } }
 main.addEventListener("htmx:sseError", () => say("reconnecting", "Reconnecting…"));
 
 main.addEventListener("htmx:configRequest", (/** @type {any} */ { detail }) => {
+  if (detail.elt === byId("happened")) {
+    detail.parameters.after = /** @type {HTMLElement | null} */ (detail.elt.querySelector("[data-change]"))?.dataset.change ?? detail.elt.dataset.after;
+    return;
+  }
   const { type, detail: message } = detail.triggeringEvent ?? {};
   if (type !== "sse:realtime.gap") return;
   const { from, to } = JSON.parse(message.data);

@@ -211,7 +211,11 @@ async def test_with_htmx(redis: RedisServer, tmp_path: Path) -> None:
         async with windows(f"{url}/orders/", "htmx:sseOpen") as opened:
             for page in opened:
                 await page.get_by_text("A <b>red</b> bicycle: new").wait_for()
+            attack = json.dumps("<b class=evil hx-post='/orders/1/ship/' hx-trigger=load>x</b>")
+            publish = ("manage.py", "publish", "orders:all", attack, "--event", "order.shipped")
+            await asyncio.to_thread(host.run, *publish)
             await opened[0].get_by_role("button", name="Ship it").click()
             for page in opened:
                 await page.get_by_text("A <b>red</b> bicycle was shipped").wait_for()
                 await page.get_by_text("A <b>red</b> bicycle: shipped").wait_for()
+                assert await page.locator(".evil").count() == 0, "a publication is no markup"

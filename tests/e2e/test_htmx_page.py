@@ -95,6 +95,23 @@ async def test_a_gap_is_told_and_the_board_is_as_it_should_be(
 
 
 @pytest.mark.browser
+async def test_a_change_that_was_missed_is_in_the_list_all_the_same(
+    service: Service, own_redis: RedisServer, database: str, visit: Any
+) -> None:
+    ada = await visit(service)
+    await order(ada, "A bell")
+    await ada.sees("#happened li", "Somebody ordered no. 1: A bell")
+    code = (
+        "from notifier.models import Order, OrderChange; order = Order.objects.get();"
+        "OrderChange.objects.create(order=order, state='packed', who='ben')"
+    )
+    await asyncio.to_thread(manage, database, "shell", "-c", code)
+    await asyncio.to_thread(publish_while_cut, own_redis, "public:orders", 3)
+    await ada.sees("#happened .happened", "ben packed no. 1: A bell")
+    assert await ada.count("#happened .happened") == 2, "each change is one line"
+
+
+@pytest.mark.browser
 async def test_after_the_service_was_away_it_catches_up(
     service: Service, database: str, visit: Any
 ) -> None:
@@ -166,6 +183,10 @@ def test_what_is_wrong_is_said_in_the_form(service: Service, client: Browse) -> 
     del http.headers["X-CSRFToken"]
     assert http.post("/htmx/create", data={"what": "forged"}).status_code == 403
     assert "The board is empty" in http.get("/htmx/orders").text
+    assert http.get("/htmx/changes").status_code == 400
+    for after in ("-1", "1e3", "9" * 19, "<b>", "٣x"):
+        assert http.get("/htmx/changes", params={"after": after}).status_code == 400
+    assert http.get("/htmx/changes?after=0").status_code == 204
     assert "1 missed" in http.get("/htmx/gap?missed=1").text
     assert "Some may be missing" in http.get("/htmx/gap?missed=<b>").text
 

@@ -51,7 +51,7 @@ class Visitor:
     def __init__(self, page: Page, service: Service) -> None:
         self.page = page
         self.complaints: list[str] = []
-        self._service = service
+        self.service = service
         page.on("console", self._console)
         page.on("pageerror", lambda error: self.complaints.append(str(error)))
 

@@ -6,6 +6,7 @@ import asyncio
 import re
 from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -14,6 +15,7 @@ import pytest
 
 from tests.conftest import CHROMIUM
 from tests.support.client import Client
+from tests.support.database import manage, migrate
 from tests.support.pages import SERVICE, Visitor, chromium
 from tests.support.raw import asked, request, status_of
 from tests.support.redis_server import RedisServer
@@ -52,6 +54,43 @@ FOREIGN = (
     "[onerror], [onload], [ontoggle], [onfocus], [onbegin], body > script:not([src])"
 )
 
+# Markup that acts without any script: HTMX's attributes, navigation, forms, styles, addresses. An
+# element that a page makes of it has the class `evil`.
+ACTING = [
+    "<button class=evil hx-post='/logout/' hx-trigger='load'>x</button>",
+    "<b class=evil data-hx-post='/logout/' data-hx-trigger='load'>x</b>",
+    "<b class=evil hx-get='/htmx/gap?missed=666' hx-target='main' hx-trigger='load'>x</b>",
+    "<b class=evil hx-on:load='fetch(`/logout/`)' hx-on--after-swap='alert(1)'>x</b>",
+    "<b class=evil hx-ext=sse sse-connect='/connection/sse?channel=a:b' sse-swap=message>x</b>",
+    "<b class=evil hx-swap-oob='true' id=main>x</b>",
+    "<b class=evil hx-boost=true><a class=evil href='/logout/'>x</a></b>",
+    "<meta class=evil http-equiv=refresh content='0;url=/login/?next=/docs/'>",
+    "<form class=evil action=/logout/ method=post><input name=password autofocus>Log in</form>",
+    "<form class=evil action=/login/ method=post id=order-form><input name=username></form>",
+    "<input class=evil form=order-form name=what value=evil><button formaction=/logout/>x",
+    "<base class=evil href='//evil.example/'>",
+    "<a class=evil href='javascript:alert(1)' autofocus>x</a>",
+    "<style class=evil>main{display:none}</style><b class=evil style='position:fixed'>x</b>",
+    "<svg class=evil><a xlink:href='javascript:alert(1)'>x</a><use href='data:,x#a'/></svg>",
+    "<svg class=evil><set attributeName=href to=/logout/ /><foreignObject><form></form></svg>",
+    "<dialog class=evil open>Log in again</dialog><template hx-post=/logout/></template>",
+    "<iframe class=evil src=/logout/></iframe><object class=evil data=/logout/></object>",
+    "<link class=evil rel=prefetch href=/logout/><img class=evil src=/logout/>",
+]
+EVENTS = [
+    None,
+    "order",
+    "message",
+    "error",
+    "open",
+    "realtime.gap",
+    "realtime.state",
+    "htmx:sseOpen",
+]
+USERS = """
+from django.contrib.auth.models import User
+User.objects.create_user('ada', password='a password')
+"""
 Open = Callable[..., Any]
 
 
@@ -94,6 +133,75 @@ async def test_a_publication_is_a_script(
         assert await visitor.page.evaluate("window.violations") == []
         assert visitor.complaints == []
         assert dialogs == []
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("path", ["/htmx/", "/", "/chat/evil/", "/jobs/"])
+async def test_markup_in_a_publication_acts(
+    redis_server: RedisServer, serve: Callable[..., Service], tmp_path: Path, path: str
+) -> None:
+    """Issue 15, A3: HTMX swapped publications in, and `hx-post='/logout/'` acted."""
+    database = await asyncio.to_thread(migrate, f"sqlite:///{tmp_path}/db.sqlite3")
+    await asyncio.to_thread(manage, database, "shell", "-c", USERS)
+    service = await asyncio.to_thread(
+        serve, redis_server.url, **{**SERVICE, "DATABASE_URL": database}
+    )
+    async with chromium(str(CHROMIUM)) as browser:
+        page = await browser.new_page()
+        await page.goto(f"{service.http}/login/?next={path}")
+        await page.fill("[name=username]", "ada")
+        await page.fill("[name=password]", "a password")
+        await page.click("main [type=submit]")
+        visitor = Visitor(page, service)
+        await visitor.sees("#main[data-listening]")
+        forms = await page.locator("form").count()
+        asked: list[str] = []
+        page.on("request", lambda request: asked.append(f"{request.method} {request.url}"))
+        for channel in ("public:orders", "public:news", "chat:evil", "jobs:all"):
+            for number, markup in enumerate(ACTING):
+                event = EVENTS[number % len(EVENTS)]
+                for data in (markup, {"title": markup, "text": markup, "name": markup}, None):
+                    await asyncio.to_thread(service.publish, channel, data, event=event)
+        await SEEN_AFTERWARDS[path](visitor)
+        await page.evaluate("new Promise((done) => requestAnimationFrame(() => setTimeout(done)))")
+        assert page.url == service.http + path
+        assert await page.locator(".evil").count() == 0
+        assert await page.locator("form").count() == forms
+        assert await visitor.text_of("#account-button") == "ada"
+        harmless = re.compile(
+            r"(GET|POST) \S+/(htmx/(orders|changes|create)|jobs/state|static/[\w/]+\.svg)(\?\S*)?"
+        )
+        assert visitor.complaints == []
+        assert [one for one in asked if not harmless.fullmatch(one)] == []
+
+
+async def _order_something(visitor: Visitor) -> None:
+    await visitor.page.fill("#what", "the last word")
+    await visitor.page.click("#order-form button")
+    await visitor.sees(".happened", "the last word")
+
+
+async def _post_an_event(visitor: Visitor) -> None:
+    await asyncio.to_thread(visitor.service.publish, "public:news", {"title": "the last word"})
+    await visitor.sees(".notification-title", "the last word")
+
+
+async def _say_something(visitor: Visitor) -> None:
+    data = {"name": "ben", "text": "the last word"}
+    await asyncio.to_thread(visitor.service.publish, "chat:evil", data)
+    await visitor.sees(".message-text", "the last word")
+
+
+async def _start_a_job(visitor: Visitor) -> None:
+    await visitor.sees("#connection[data-state=live]")
+
+
+SEEN_AFTERWARDS = {
+    "/htmx/": _order_something,
+    "/": _post_an_event,
+    "/chat/evil/": _say_something,
+    "/jobs/": _start_a_job,
+}
 
 
 async def _speak_as_a_script(service: Service) -> None:

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from realtime.codes import BAD_REQUEST
-from realtime.events import Places, event_of, missed, places_of
+from realtime.events import Places, event_of, missed, name_on_stream, places_of
 from realtime.gaps import Gap, Position
 from realtime.membership import Headcount
 from realtime.protocols import centrifugo
@@ -39,15 +39,27 @@ def test_a_publication_is_an_event_of_its_name():
 
 
 def test_a_string_comes_as_it_is():
-    """So a server can send HTML for HTMX to swap in."""
     [event], _ = stream(push("<li>\n  one\r\n</li>"))
     assert event.data == "<li>\n  one\n</li>"
+
+
+@pytest.mark.parametrize("name", ["open", "error", "realtime.gap", "realtime.disconnect"])
+def test_a_publication_never_takes_the_name_of_what_is_not_a_publication(name):
+    """Issue 15, C19: `event="error"` called the handler by which a page notices a lost stream."""
+    [event], _ = stream(push({"n": 1}, event=name))
+    assert event == (f"publication.{name}", '{"n":1}', "e/1/c")
+
+
+@pytest.mark.parametrize("name", ["message", "Error", "errors", "opened", "realtime", "order"])
+def test_any_other_name_is_delivered_as_it_is(name):
+    [event], _ = stream(push(1, event=name))
+    assert event.name == name
 
 
 @given(json_values(), st.from_regex(r"\A[A-Za-z0-9_\-.:]{1,20}\Z"))
 def test_whatever_is_published_is_one_event_and_forges_no_other(data, name):
     events, _ = stream(push(data, event=name), push("next", 2))
-    assert [event.name for event in events] == [name, "message"]
+    assert [event.name for event in events] == [name_on_stream(name), "message"]
     if isinstance(data, str):
         assert events[0].data == data.replace("\r\n", "\n").replace("\r", "\n")
     else:
