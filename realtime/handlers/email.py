@@ -6,6 +6,7 @@ that its channel is for (``user:#42``), by the address in Django's user model.
 
 from __future__ import annotations
 
+import json
 import smtplib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ from django.core.mail.utils import DNS_NAME
 from django.core.validators import validate_email
 from django.template import Engine, TemplateDoesNotExist
 from django.template.loader import render_to_string
+from django.utils.functional import Promise
 
 from realtime.errors import ConfigurationError, GiveUp
 from realtime.names import users_of
@@ -54,10 +56,11 @@ class Email:
         """
         to = _recipients(queued)
         context = {"queued": queued, "data": queued.data, "channel": queued.channel}
+        context |= _texts(queued.data)
         mail = EmailMultiAlternatives(
             self._subject(queued),
             _text(self.template, context),
-            self.from_email or None,
+            str(self.from_email) or None,
             to,
             headers={
                 # The same at every attempt: what is sent twice can be recognized (RFC 5322 §3.6.4).
@@ -77,12 +80,11 @@ class Email:
     def _subject(self, queued: Queued) -> str:
         data = queued.data if isinstance(queued.data, dict) else {}
         for text in (queued.options.get("subject"), self.subject, data.get("title")):
-            if isinstance(text, str) and text.strip():
-                break
-        else:
-            text = queued.event or queued.channel
-        # One line: what follows a line's end would be another header (CWE-93).
-        return " ".join(text.split())[:SUBJECT_LIMIT]
+            # One line: what follows a line's end would be another header (CWE-93).
+            line = " ".join(str(text).split()) if isinstance(text, str | Promise) else ""
+            if line:
+                return line[:SUBJECT_LIMIT]
+        return (queued.event or queued.channel)[:SUBJECT_LIMIT]
 
 
 def email_of(options: Mapping[str, Any]) -> Email:
@@ -94,7 +96,7 @@ def email_of(options: Mapping[str, Any]) -> Email:
     for name, value in options.items():
         if name not in OPTIONS:
             raise ConfigurationError("email", f"has no option {ascii(name)[:40]}")
-        if not isinstance(value, str):
+        if not isinstance(value, str | Promise):  # settings may say `gettext_lazy("News")`
             raise ConfigurationError("email", f"{name} must be a string")
     return Email(**options)
 
@@ -107,6 +109,23 @@ def _text(template: str, context: dict[str, Any]) -> str:
             raise
         # A host whose templates are others' (Jinja), or which looks into no app for them.
         return Engine(app_dirs=True).render_to_string(f"{template}.txt", context)
+
+
+def _texts(data: object) -> dict[str, str]:
+    """Return what the built-in template shows, character for character as it was published.
+
+    Not by the template's own look-ups: ``data.title`` of a string is its method `str.title`, which
+    Django calls, and numbers are written in the form of the current locale.
+    """
+    if not isinstance(data, dict):
+        return {"title": "", "text": _text_of(data), "url": ""}
+    found = [data.get(name) for name in ("title", "text", "url")]
+    title, text, url = ("" if value is None else _text_of(value) for value in found)
+    return {"title": title, "text": text if text or title else _text_of(data), "url": url}
+
+
+def _text_of(value: object) -> str:
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
 def _connection() -> Any:

@@ -10,6 +10,8 @@ from typing import Any
 
 import pytest
 from django.test import override_settings
+from django.utils import translation
+from django.utils.translation import gettext_lazy
 
 from realtime.errors import ConfigurationError, GiveUp
 from realtime.handlers import configured
@@ -66,6 +68,37 @@ def test_the_subject_is_one_line(server: MailServer, data: Any, options: Any, su
     Email()(queued(data, **options))
     assert server.mails.got[0]["Subject"].strip() == subject  # a long one is folded
     assert server.mails.recipients == [["ada@example.com"]]
+
+
+@pytest.mark.parametrize(
+    ("data", "body"),
+    [
+        ("your order isn't late", "your order isn't late"),
+        ({"title": "macOS & iPhone", "text": "eBay's"}, "macOS & iPhone\n\neBay's"),
+        ({"title": 1234567, "text": None}, "1234567"),
+        (
+            {"text": 0.5, "url": "https://example.com/?a=1&b=2"},
+            "0.5\n\nhttps://example.com/?a=1&b=2",
+        ),
+        ({"name": "Zoë", "paid": True}, '{"name": "Zoë", "paid": true}'),
+        ([1.5, None], "[1.5, null]"),
+        (1234567, "1234567"),
+    ],
+)
+def test_what_was_published_is_in_the_mail_as_it_was(
+    server: MailServer, data: Any, body: str
+) -> None:
+    """Issue 15, C19: `{{ data.title }}` of a string called `str.title`: "Your Order Isn'T Late"."""
+    with override_settings(USE_THOUSAND_SEPARATOR=True), translation.override("de"):
+        Email()(queued(data))
+    assert server.mails.got[0].get_content().replace("\r\n", "\n").strip() == body
+
+
+def test_a_lazy_subject_of_the_settings_is_text(server: MailServer) -> None:
+    handlers = configured({"news": {"use": "email", "subject": gettext_lazy("Yes")}})
+    with translation.override("de"):
+        handlers["news"](queued())
+    assert server.mails.got[0]["Subject"] == "Ja"
 
 
 def test_several_may_get_it(server: MailServer) -> None:
