@@ -10,8 +10,10 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import singledispatch
 from typing import NamedTuple
 
 import msgspec
@@ -98,8 +100,8 @@ class Publication:
 
         Args:
             channel: Its name, see `realtime.names`.
-            data: Any JSON value as Python objects; dates, UUIDs and Decimals are written as
-                strings.
+            data: Any JSON value as Python objects; dates, UUIDs, Decimals and what is registered
+                with `plain` are written as strings.
             event: The event's name; delivered as the tag ``event``.
             tags: Names with string values.
             idempotency_key: The same key with the same content is published once in five minutes.
@@ -215,20 +217,25 @@ class _Info(msgspec.Struct, omit_defaults=True):
     chan_info: msgspec.Raw | None = None
 
 
-def _plain(value: object) -> object:
-    """Encode what msgspec leaves to us: subclasses, such as Django's SafeString, and mappings."""
-    if isinstance(value, str):
-        return str.__str__(value)
-    if isinstance(value, int):
-        return int(value)
-    if isinstance(value, float):
-        return float(value)
-    if isinstance(value, Mapping):
-        return dict(value)
+@singledispatch
+def plain(value: object) -> object:
+    """Return a value that msgspec can encode for one that it leaves to us.
+
+    Register a type to make values of it publishable: rings above know more of them than we do.
+
+    Raises:
+        TypeError: Nobody knows how.
+    """
     raise TypeError(f"{type(value).__name__} is not JSON")
 
 
-_encoder = msgspec.json.Encoder(enc_hook=_plain)
+plain.register(str, str.__str__)  # subclasses, such as Django's SafeString
+plain.register(int, int)
+plain.register(float, float)
+plain.register(Mapping, dict)
+
+
+_encoder = msgspec.json.Encoder(enc_hook=plain)
 _scan = msgspec.json.Decoder(msgspec.Raw).decode
 
 
@@ -240,7 +247,7 @@ def _refuse_what_json_hides(data: object, encoded: bytes, depth: int) -> None:
     """
     deep = encoded.count(b"[") + encoded.count(b"{") > depth
     if deep or b"null" in encoded:
-        _walk(msgspec.to_builtins(data, enc_hook=_plain), depth, depth)
+        _walk(msgspec.to_builtins(data, enc_hook=plain), depth, depth)
     if b"\n" in encoded:
         raise ValueError("msgspec.Raw must be one line")
     _scan(encoded.decode())
@@ -307,6 +314,9 @@ def _tag_name(name: object) -> str:
 
 
 def _tag_value(name: object, value: object) -> str:
+    if not isinstance(value, str):
+        with suppress(TypeError):
+            value = plain(value)
     if not isinstance(value, str) or len(value) > TAG_VALUE_LIMIT:
         raise InvalidName(
             "tags",

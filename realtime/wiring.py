@@ -17,6 +17,7 @@ from weakref import WeakKeyDictionary
 import msgspec
 from channels.db import database_sync_to_async
 from django.core.signals import setting_changed
+from django.utils.functional import Promise
 from django.utils.module_loading import import_string
 
 from realtime import refusals
@@ -42,7 +43,7 @@ from realtime.limits import Limits, Rate
 from realtime.namespaces import Namespaces
 from realtime.origins import AllowedOrigins
 from realtime.protocols.centrifugo import COMMANDS_LIMIT
-from realtime.publication import ESCAPED, Sizes
+from realtime.publication import ESCAPED, Sizes, plain
 from realtime.publisher import Publisher, SyncPublisher
 from realtime.queued import Queued
 from realtime.tokens import REQUIRED, Key, Tokens, key_of
@@ -375,3 +376,5 @@ def _forget(*, setting: str, **kwargs: object) -> None:
 
 
 setting_changed.connect(_forget)
+# `gettext_lazy`, `reverse_lazy`, `format_lazy`: Django's own JSON encoder writes them so, too.
+plain.register(Promise, str)

@@ -25,8 +25,12 @@ import pytest
 from asgiref.sync import async_to_sync, sync_to_async
 from django.core.exceptions import SynchronousOnlyOperation
 from django.db import connection, transaction
+from django.db.models import TextChoices
 from django.test import override_settings
+from django.utils import translation
 from django.utils.safestring import mark_safe
+from django.utils.text import format_lazy
+from django.utils.translation import gettext_lazy
 
 from realtime import apublish, publish, publish_on_commit, wiring
 from realtime.errors import (
@@ -243,6 +247,10 @@ class Count(int):
     pass
 
 
+class Size(TextChoices):
+    SMALL = "s", gettext_lazy("Small")
+
+
 GOOD: dict[str, tuple[Any, Any]] = {
     "None": (None, None),
     "a tuple": ((1, (2,)), [1, [2]]),
@@ -259,6 +267,13 @@ GOOD: dict[str, tuple[Any, Any]] = {
     "int keys": ({1: "a"}, {"1": "a"}),
     "UUID keys": ({uuid.UUID(int=1): 1}, {"00000000-0000-0000-0000-000000000001": 1}),
     "a safe string": ([mark_safe("<b>")], ["<b>"]),
+    "a lazy string": ({"a": gettext_lazy("Yes")}, {"a": "Yes"}),
+    "a lazy format": (format_lazy("{}!", gettext_lazy("Yes")), "Yes!"),
+    "a lazy string beside null": ([None, gettext_lazy("Yes")], [None, "Yes"]),
+    "a choice of a model": ([Size.SMALL, Size.SMALL.label], ["s", "Small"]),
+    "a time": (datetime.time(3, 4, 5), "03:04:05"),
+    "a timedelta": (datetime.timedelta(hours=1), "PT3600S"),
+    "a datetime without a zone": (datetime.datetime(2026, 1, 2, 3, 4), "2026-01-02T03:04:00"),
     "an int of a class": ([Count(5), True], [5, True]),
     "a float of a class": (Money(1.5), 1.5),
     "a read-only dict": (types.MappingProxyType({"a": 1}), {"a": 1}),
@@ -272,6 +287,14 @@ GOOD: dict[str, tuple[Any, Any]] = {
 def test_data_that_is_written_as_json(heard: Heard, data: Any, expected: Any) -> None:
     publish("a", data)
     assert heard() == [expected]
+
+
+def test_a_lazy_string_is_said_in_the_language_of_now(heard: Heard) -> None:
+    """Issue 15, C19: `gettext_lazy` in the data was no JSON."""
+    with translation.override("de"):
+        publish("a", gettext_lazy("Yes"), tags={"label": gettext_lazy("No")})
+    publish("a", gettext_lazy("Yes"))
+    assert heard() == ["Ja", "Yes"]
 
 
 def circle() -> list[Any]:
