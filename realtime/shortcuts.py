@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -37,7 +38,8 @@ def publish(
 
     Args:
         channel: Who listens there gets it, in any browser at any node.
-        data: Any JSON value, at most 64 KiB encoded.
+        data: Any JSON value, at most 64 KiB encoded. Dates, times, UUIDs, Decimals and lazy strings
+            (``gettext_lazy``) are written as strings, the last in the language that is active now.
         event: The name of what happened, such as ``order.shipped``; delivered as the tag ``event``.
         tags: Up to 16 names with string values, delivered beside the data.
         idempotency_key: The same key on the channel publishes once in five minutes.
@@ -129,6 +131,8 @@ def publish_on_commit(
 
     Raises:
         RequestError: It cannot be published as it is.
+        TransactionManagementError: The connection is in manual transaction management, where Django
+            cannot tell when it commits: call `publish` after your own ``commit()``.
         SynchronousOnlyOperation: An event loop runs in this thread, where no transaction can be.
     """
     refuse_event_loop(
@@ -252,11 +256,15 @@ def _token(claims: dict[str, Any], seconds: int) -> str:
 
 def id_of(user: Any) -> str:
     """Return the id of a user by which nodes know it; empty is nobody."""
-    return user if isinstance(user, str) else str(user.pk or "")
+    if isinstance(user, str):
+        return user
+    return "" if user.pk is None else str(user.pk)  # 0 is a user
 
 
 def refuse_event_loop(sentence: str) -> None:
-    """Refuse to wait where that would stop everybody.
+    """Refuse to wait where that would stop everybody, by the rule of Django's ORM.
+
+    ``DJANGO_ALLOW_ASYNC_UNSAFE`` allows it, for notebooks and the like.
 
     Raises:
         SynchronousOnlyOperation: An event loop runs in this thread.
@@ -265,4 +273,5 @@ def refuse_event_loop(sentence: str) -> None:
         asyncio.get_running_loop()
     except RuntimeError:
         return
-    raise SynchronousOnlyOperation(sentence)
+    if not os.environ.get("DJANGO_ALLOW_ASYNC_UNSAFE"):
+        raise SynchronousOnlyOperation(sentence)

@@ -8,18 +8,20 @@ a day. See docs/jobs.md. Needs ``pip install 'django-realtime-notifier[celery]'`
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any
 
 from celery import Celery, Task
-from celery.exceptions import Ignore
+from celery.exceptions import Ignore, SoftTimeLimitExceeded
 from celery.utils.log import get_task_logger
 from kombu.utils import json
 from kombu.utils.uuid import uuid
 
 from realtime import wiring
+from realtime.containment import contain_errors
 from realtime.contrib import sweep
 from realtime.contrib.celery_settings import kombu_url, redis_settings, task_settings
 from realtime.contrib.pace import PACE_SECONDS
@@ -42,6 +44,7 @@ STARTS_LIMIT = 5
 END_PAUSES = (0.0, 0.4, 0.8, 1.6, 3.2)
 """Seconds before each attempt to say the last word: nobody says it later."""
 MESSAGE_LIMIT = 500  # characters
+_TELLING = ("telling the state of a task", "whoever watches the task is told less")
 
 
 class JobFailed(Exception):
@@ -109,11 +112,9 @@ class LiveTask(Task):  # type: ignore[misc]
         Raises:
             Cancelled: Somebody has.
         """
-        try:
+        with _never_failing_the_task():
             if records().is_cancelled(self.request.id):
                 raise Cancelled
-        except BrokerError:
-            return
 
     def live_channel(self, task_id: str, user: str) -> str:
         """Return where the states of a task go; to be overridden.
@@ -140,13 +141,11 @@ class LiveTask(Task):  # type: ignore[misc]
             return super().apply_async(args, kwargs, task_id=task_id, **options)
         task_id = task_id or uuid()
         user = _user_of(options.get("headers"))
-        state = self._state(task_id, "waiting")
-        delay = _seconds_until(options.get("countdown"), options.get("eta"))
-        try:
+        with _never_failing_the_task():
+            state = self._state(task_id, "waiting")
+            delay = _seconds_until(options.get("countdown"), options.get("eta"))
             records().sent(task_id, state, _call(self.name, args, kwargs, user), delay)
             self._publish(state, user)
-        except BrokerError as error:
-            told_nothing(error)
         is_sent = self.app.conf.task_always_eager  # such a one runs here, and tells its own end
         try:
             result = super().apply_async(args, kwargs, task_id=task_id, **options)
@@ -190,11 +189,10 @@ class LiveTask(Task):  # type: ignore[misc]
             raise Ignore from None
 
     def _begin(self, task_id: str) -> Any:
-        try:
-            return records().begins(task_id)
-        except BrokerError as error:
-            told_nothing(error)
-            return None
+        begun = None
+        with _never_failing_the_task():
+            begun = records().begins(task_id)
+        return begun
 
     def on_success(self, retval: Any, task_id: str, args: Any, kwargs: Any) -> None:
         """Tell its end."""
@@ -214,14 +212,11 @@ class LiveTask(Task):  # type: ignore[misc]
         request, most = self.request, options.get("max_retries", self.max_retries)
         if request.id and not request.called_directly and (most is None or request.retries < most):
             message = _short(str(exc)) if isinstance(exc, JobFailed) else type(exc).__name__
-            user = _user_of(request)
-            state = self._state(request.id, "retried", message=message if exc else "")
-            delay = options.get("countdown", self.default_retry_delay)
-            try:
+            with _never_failing_the_task():
+                state = self._state(request.id, "retried", message=message if exc else "")
+                delay = options.get("countdown", self.default_retry_delay)
                 records().goes_on(request.id, state, _seconds_until(delay, options.get("eta")))
-                self._publish(state, user)
-            except BrokerError as error:
-                told_nothing(error)
+                self._publish(state, _user_of(request))
         return super().retry(args, kwargs, exc, **options)
 
     # --- what is said ---
@@ -234,9 +229,11 @@ class LiveTask(Task):  # type: ignore[misc]
         Raises:
             BrokerError: It is perhaps not told.
         """
-        state = self._state(task_id, word, **run, **more)
-        is_cancelled = records().goes_on(task_id, state)
-        self._publish(state, user)
+        is_cancelled = False
+        with _never_failing_the_task(but=(BrokerError,)):
+            state = self._state(task_id, word, **run, **more)
+            is_cancelled = records().goes_on(task_id, state)
+            self._publish(state, user)
         return is_cancelled
 
     def _state(self, task_id: str, word: str, **more: Any) -> State:
@@ -268,8 +265,9 @@ class LiveTask(Task):  # type: ignore[misc]
         for pause in pauses:
             time.sleep(pause)
             try:
-                records().ended(state["task"], state)
-                self._publish(state, user, idempotency_key=key, **self.live_end(state))
+                with _never_failing_the_task(but=(BrokerError,)):
+                    records().ended(state["task"], state)
+                    self._publish(state, user, idempotency_key=key, **self.live_end(state))
             except BrokerError as error:
                 told_nothing(error)
             else:
@@ -313,6 +311,23 @@ def cancel_task(task_id: str) -> None:
         OutcomeUnknown: Perhaps; doing it again is safe.
     """
     records().cancel(task_id)
+
+
+@contextmanager
+def _never_failing_the_task(*, but: tuple[type[Exception], ...] = ()) -> Iterator[None]:
+    """Log what goes wrong with telling, and go on: sending and running the task is the host's.
+
+    Args:
+        but: What is raised all the same, for a caller that has an answer.
+    """
+    try:
+        # Celery raises its soft time limit from a signal handler, wherever the task just is.
+        with contain_errors(*_TELLING, but=(SoftTimeLimitExceeded, BrokerError)):
+            yield
+    except but:
+        raise
+    except BrokerError as error:
+        told_nothing(error)
 
 
 def _call(name: str, args: Any, kwargs: Any, user: str) -> str:
