@@ -1,4 +1,8 @@
-"""How often somebody may try to log in: three counters in Redis, shared by all workers and nodes.
+"""How often somebody may try to log in: counters in Redis, shared by all workers and nodes.
+
+An attempt counts for its address, for the name and for the account that Django finds by it; one
+account with many spellings (``"ada "``, ``ADA``, full-width letters) has one counter. A name
+without an account is counted in the same way: no answer and no time tells whether there is one.
 
 Attempts count before the password is looked at, so that many at the same time gain nothing. They
 are forgotten when one succeeds, and after a quarter of an hour: Redis holds no more than was tried
@@ -9,6 +13,8 @@ from __future__ import annotations
 
 import hashlib
 import ipaddress
+import unicodedata
+from collections.abc import Callable
 from functools import cache
 
 import redis
@@ -24,6 +30,7 @@ ADDRESS = 30
 # Many addresses with one name. High: whoever fills it keeps its owner out as well.
 NAME = 100
 
+NOBODY = ""
 REDIS_SECONDS = 1.0
 
 
@@ -31,31 +38,46 @@ class CannotCount(Exception):
     """Redis does not answer, so nobody may guess passwords meanwhile."""
 
 
-def seconds_to_wait(address: str, name: str) -> int:
+def seconds_to_wait(
+    address: str, name: str, find_account: Callable[[], str] = lambda: NOBODY
+) -> int:
     """Count an attempt; 0 if it may go on, otherwise how long to wait.
+
+    Args:
+        address: Of the client.
+        name: As Django will look it up.
+        find_account: Returns the id of the account that it will find; `NOBODY` for none. Not called
+            where the address or the name alone is too much already: floods cost no query.
 
     Raises:
         CannotCount: Redis does not answer.
     """
-    keys = _Keys(address, name)
-    waits = [_count(keys.name_from_address, NAME_FROM_ADDRESS), _count(keys.address, ADDRESS)]
-    # What was refused for its address counts no more for the name: one attacker alone could
-    # otherwise keep its owner out.
-    return max(waits) or _count(keys.name, NAME)
+    source, who = _source(address), _Who(name)
+    waits = [_count(source, NAME_FROM_ADDRESS, who.name), _count(source, ADDRESS)]
+    if wait := max(waits):
+        # What was refused for its address counts no more for the name: one attacker alone could
+        # otherwise keep its owner out.
+        return wait
+    account = who.account(find_account())
+    if wait := _count(source, NAME_FROM_ADDRESS, account):
+        return wait
+    return max(_count("", NAME, who.name), _count("", NAME, account))
 
 
-def forget(address: str, name: str) -> None:
+def forget(address: str, name: str, account: str = NOBODY) -> None:
     """Take an attempt back that succeeded.
 
     Raises:
         CannotCount: Redis does not answer.
     """
-    keys = _Keys(address, name)
+    source, who = _source(address), _Who(name)
+    names = (who.name, who.account(account))
     try:
         with _redis().pipeline(transaction=False) as pipe:
-            pipe.set(keys.name_from_address, 0, ex=WINDOW_SECONDS)
+            for each in names:
+                pipe.set(_key(source, each), 0, ex=WINDOW_SECONDS)
             # They may have expired since; a counter that starts at -1 would never end.
-            for key in (keys.address, keys.name):
+            for key in (_key(source), *(_key("", each) for each in names)):
                 pipe.decr(key)
                 pipe.expire(key, WINDOW_SECONDS, nx=True)
             pipe.execute()
@@ -63,16 +85,27 @@ def forget(address: str, name: str) -> None:
         raise CannotCount from error
 
 
-class _Keys:
-    def __init__(self, address: str, name: str) -> None:
-        prefix = f"{getattr(settings, 'REALTIME_REDIS_PREFIX', 'rt')}:login"
-        source, account = _source(address), _digest(name.casefold())
-        self.name_from_address = f"{prefix}:{source}:{account}"
-        self.address = f"{prefix}:{source}"
-        self.name = f"{prefix}::{account}"
+class _Who:
+    """Whose password is tried: digests of the name, and of the account behind it."""
+
+    def __init__(self, name: str) -> None:
+        # Caseless as Unicode has it (§3.13, D146): what folds to the same text is the same name.
+        folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", name).casefold())
+        self._folded = folded.strip()
+        self.name = _digest(self._folded)
+
+    def account(self, found: str) -> str:
+        # No name has a NUL, so none has the digest of an account.
+        return _digest(f"\0{found}" if found else f"\0nobody\0{self._folded}")
 
 
-def _count(key: str, limit: int) -> int:
+def _key(*parts: str) -> str:
+    prefix = f"{getattr(settings, 'REALTIME_REDIS_PREFIX', 'rt')}:login"
+    return ":".join((prefix, *parts))
+
+
+def _count(source: str, limit: int, *who: str) -> int:
+    key = _key(source, *who)
     try:
         with _redis().pipeline(transaction=False) as pipe:
             pipe.incr(key)

@@ -132,6 +132,56 @@ def test_passwords_cannot_be_tried_for_long(service: Service, browser: Browser) 
         assert elsewhere.log_in().status_code == 302
 
 
+SPELLINGS = [
+    "ada",
+    "ada ",
+    "\u3000ada\u00a0",
+    "ADA",
+    "ａda",
+    "𝐚da",
+    "a\u1d48a",
+    "ⓐⓓⓐ",
+    " " * 300 + "ada",
+]
+"""Django strips a name and normalizes it (NFKC): all but ``ADA`` are the account ``ada``."""
+
+
+def test_one_account_has_one_counter_under_all_its_names(browser: Browser) -> None:
+    """Issue 15, A4: `"ada "`, `ａda` and `𝐚da` were one account and a counter each."""
+    codes = [browser.log_in(name, "wrong").status_code for name in SPELLINGS]
+    assert codes == [200] * NAME_FROM_ADDRESS + [429] * (len(SPELLINGS) - NAME_FROM_ADDRESS)
+
+
+def test_another_spelling_logs_in_and_takes_its_attempts_back(browser: Browser) -> None:
+    for _ in range(3):
+        for _ in range(NAME_FROM_ADDRESS - 1):
+            assert browser.log_in("ada ", "wrong").status_code == 200
+        assert browser.log_in("𝐚da").status_code == 302
+        browser.post("/logout/", form="/")
+
+
+def test_the_limit_tells_nobody_whether_there_is_such_an_account(service: Service) -> None:
+    said = []
+    for name, address in (("ada", "198.51.100.21"), ("eve", "198.51.100.22")):
+        with browsing(service, address) as browser:
+            answers = [
+                browser.log_in(spelling, "wrong")
+                for spelling in (
+                    name,
+                    f"{name} ",
+                    name.upper(),
+                    f" {name}",
+                    name,
+                    name,
+                    f"{name}\t",
+                )
+            ]
+        # But for the name that was typed and the token of the form.
+        texts = [re.sub(r'value="[^"]*"', "", answer.text) for answer in answers]
+        said.append([(a.status_code, len(text)) for a, text in zip(answers, texts, strict=True)])
+    assert said[0] == said[1]
+
+
 @pytest.mark.parametrize("name", ["", "a\0b", "<b>" * 100, "\ud7ff" * 2000])
 def test_a_strange_name_is_refused_and_breaks_nothing(browser: Browser, name: str) -> None:
     answer = browser.log_in(name)

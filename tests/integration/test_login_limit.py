@@ -29,6 +29,52 @@ def test_upper_case_is_no_other_name():
     assert attempts(1, name="ADA") != [0]
 
 
+@pytest.mark.parametrize("name", ["ada ", "\u2003ada", "ａda", "𝐚da", "ⓐⓓⓐ", "ａＤＡ", "a\u1d48a"])
+def test_another_spelling_is_no_other_name(name: str):
+    attempts(NAME_FROM_ADDRESS)
+    assert attempts(1, name=name) != [0]
+
+
+def test_an_account_has_one_counter_whatever_its_names():
+    """A database that compares without case or accents finds one by more names."""
+    names = [f"ada by name {n}" for n in range(NAME_FROM_ADDRESS)]
+    for name in names:
+        assert login_limit.seconds_to_wait("192.0.2.1", name, lambda: "7") == 0
+    assert login_limit.seconds_to_wait("192.0.2.1", "another", lambda: "7") > 0
+    assert login_limit.seconds_to_wait("192.0.2.1", "of somebody else", lambda: "8") == 0
+
+
+def test_many_addresses_may_not_try_one_account_by_many_names():
+    for n in range(NAME):
+        assert login_limit.seconds_to_wait(f"192.0.2.{n}", f"name {n}", lambda: "7") == 0
+    assert login_limit.seconds_to_wait("198.51.100.1", "another", lambda: "7") > 0
+
+
+def test_success_takes_the_attempts_for_the_account_back():
+    for n in range(3 * ADDRESS):
+        assert login_limit.seconds_to_wait("192.0.2.1", f"name {n}", lambda: "7") == 0
+        login_limit.forget("192.0.2.1", f"name {n}", "7")
+
+
+def test_a_flood_that_is_refused_asks_for_no_account():
+    def find() -> str:
+        raise AssertionError("refused already")
+
+    attempts(NAME_FROM_ADDRESS)
+    assert login_limit.seconds_to_wait("192.0.2.1", "ada", find) > 0
+
+
+def test_nobody_is_counted_as_somebody_is(redis_server: RedisServer, wired: str):
+    """What Redis is asked, and so the time that it takes, does not tell whether there is one."""
+    with redis_server.client() as client:
+        counters = []
+        for name, account in (("ada", "7"), ("eve", login_limit.NOBODY)):
+            before = set(client.scan_iter(f"{wired}:login:*"))
+            login_limit.seconds_to_wait(f"192.0.2.{len(before)}", name, lambda a=account: a)
+            counters.append(len(set(client.scan_iter(f"{wired}:login:*")) - before))
+    assert counters == [5, 5]
+
+
 def test_one_address_may_not_try_many_names():
     assert [attempts(1, name=f"name {n}") for n in range(ADDRESS)] == [[0]] * ADDRESS
     assert attempts(1, name="another") != [0]
