@@ -27,7 +27,7 @@ def last(scenario: str) -> dict[str, Any]:
     found = sorted(report.RESULTS.glob(f"{scenario}-2*.json"))
     if not found:
         raise SystemExit(f"there is no result yet: python -m bench {scenario}")
-    result: dict[str, Any] = json.loads(found[-1].read_text())
+    result: dict[str, Any] = json.loads(found[-1].read_text(encoding="utf-8"))
     return result
 
 

@@ -46,14 +46,14 @@ def machine() -> dict[str, Any]:
 
 
 def _cpu_model() -> str:
-    for line in Path("/proc/cpuinfo").read_text().splitlines():
+    for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
         if line.startswith("model name"):
             return line.partition(":")[2].strip()
     return platform.machine()
 
 
 def _git(*command: str) -> str:
-    done = subprocess.run(["git", *command], capture_output=True, text=True, check=False)
+    done = subprocess.run(["git", *command], capture_output=True, encoding="utf-8", check=False)
     return done.stdout.strip()
 
 
@@ -62,7 +62,7 @@ def save(name: str, rows: Sequence[Row], missing: Sequence[str]) -> Path:
     RESULTS.mkdir(exist_ok=True)
     path = RESULTS / f"{name}-{time.strftime('%Y%m%d-%H%M%S')}.json"
     result = {"scenario": name, "machine": machine(), "missing": missing, "rows": rows}
-    path.write_text(json.dumps(result, indent=1))
+    path.write_text(json.dumps(result, indent=1), encoding="utf-8")
     return path
 
 

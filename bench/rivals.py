@@ -131,10 +131,10 @@ class Nchan(Rival):
 
     def command(self) -> list[str]:
         self._folder = Path(tempfile.mkdtemp(prefix="bench-nchan-"))
-        settings = (PEERS / "nchan" / "nginx.conf").read_text()
+        settings = (PEERS / "nchan" / "nginx.conf").read_text(encoding="utf-8")
         for name, value in {"@PORT@": self.port, "@MODULE@": _nchan_module()}.items():
             settings = settings.replace(name, str(value))
-        (self._folder / "nginx.conf").write_text(settings)
+        (self._folder / "nginx.conf").write_text(settings, encoding="utf-8")
         return [_nginx(), "-p", f"{self._folder}/", "-c", "nginx.conf", "-e", "stderr"]
 
     def start(self) -> None:
@@ -147,7 +147,10 @@ class Nchan(Rival):
         assert self._process is not None
         master = self._process.pid
         return [
-            int(pid) for pid in Path(f"/proc/{master}/task/{master}/children").read_text().split()
+            int(pid)
+            for pid in Path(f"/proc/{master}/task/{master}/children")
+            .read_text(encoding="utf-8")
+            .split()
         ]
 
     def send(self, channels: Sequence[str], data: str) -> None:
@@ -370,7 +373,9 @@ def _nchan_module() -> Path | None:
     """Return the module's file, from the folder that nginx was built to look in."""
     if not _nginx():
         return None
-    built = subprocess.run([_nginx(), "-V"], capture_output=True, text=True, check=True).stderr
+    built = subprocess.run(
+        [_nginx(), "-V"], capture_output=True, encoding="utf-8", check=True
+    ).stderr
     folder = re.search(r"--modules-path=(\S+)", built)
     module = Path(folder[1]) / "ngx_nchan_module.so" if folder else None
     return module if module is not None and module.exists() else None

@@ -371,7 +371,7 @@ def python(server: Server, scale: float) -> Row:
     """`publish()` and `apublish()` of a Django process, nobody listening: what its caller pays."""
     count = int(20_000 * scale)
     command = [sys.executable, "-m", "bench.publishing", server.redis_url, str(count)]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    done = subprocess.run(command, capture_output=True, encoding="utf-8", check=True)
     row: Row = json.loads(done.stdout)
     return row
 

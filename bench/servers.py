@@ -116,12 +116,14 @@ class Server:
 
     def cpu_seconds(self) -> tuple[float, float]:
         """Return what the process has used so far: in user mode, in the kernel."""
-        fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
+        fields = (
+            Path(f"/proc/{self.pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
+        )
         return int(fields[11]) / TICK, int(fields[12]) / TICK
 
     def resident_bytes(self) -> int:
         """Return the resident memory of the process."""
-        pages = int(Path(f"/proc/{self.pid}/statm").read_text().split()[1])
+        pages = int(Path(f"/proc/{self.pid}/statm").read_text(encoding="utf-8").split()[1])
         return pages * os.sysconf("SC_PAGE_SIZE")
 
 

@@ -50,7 +50,8 @@ class EmbeddedValkey:
             stdout=subprocess.PIPE,
             cwd=Path(__file__).resolve().parent.parent,
             start_new_session=True,
-            text=True,
+            encoding="utf-8",
+            errors="surrogateescape",
         )
         self.pid = self._guardian.pid
         self.url = self._read_url()

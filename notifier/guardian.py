@@ -12,6 +12,7 @@ milliseconds and has nothing that could fail in it.
 from __future__ import annotations
 
 import argparse
+import os
 import select
 import shutil
 import signal
@@ -94,7 +95,9 @@ class Valkey:
 
     def _last_words(self) -> str:
         try:
-            return self.log_path.read_text(errors="replace").strip().splitlines()[-1]
+            return (
+                self.log_path.read_text(encoding="utf-8", errors="replace").strip().splitlines()[-1]
+            )
         except (OSError, IndexError):
             return "it said nothing"
 
@@ -156,7 +159,8 @@ def main(arguments: list[str] | None = None) -> int:
     valkey = Valkey(options.binary, directory)
     try:
         valkey.start()
-        print(f"unix://{valkey.socket_path}", flush=True)
+        # UTF-8 in any locale, as the launcher reads it: a temporary directory may have any name.
+        os.write(sys.stdout.fileno(), os.fsencode(f"unix://{valkey.socket_path}\n"))
         guard(valkey)
     except RuntimeError as error:
         print(error, file=sys.stderr)

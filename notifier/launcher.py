@@ -11,6 +11,7 @@ import argparse
 import asyncio
 import contextlib
 import errno
+import io
 import json
 import os
 import secrets
@@ -50,6 +51,9 @@ class CannotStart(Exception):
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Start the service as the command line says, and return its exit code when it has ended."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # in an ASCII locale "é" becomes \\xe9, no error
+            stream.reconfigure(errors="backslashreplace")
     options = _parser().parse_args(arguments)
     try:
         if options.command == "serve":

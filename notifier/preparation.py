@@ -29,7 +29,8 @@ class Preparation:
             env=dict(environ),
             cwd=Path(__file__).resolve().parent.parent,
             start_new_session=True,
-            text=True,
+            encoding="utf-8",
+            errors="replace",
         )
 
     def __enter__(self) -> Preparation:

@@ -45,7 +45,9 @@ def main(arguments: list[str] | None = None) -> int:
             check()
     except (DatabaseError, NotReady) as error:
         # The first line names host and user, never the password.
-        print(f"DATABASE_URL: {str(error).splitlines()[0]}")
+        reason = f"DATABASE_URL: {str(error).splitlines()[0]}\n"
+        # UTF-8 in any locale, as the launcher reads it: PostgreSQL speaks the language of its own.
+        sys.stdout.buffer.write(reason.encode("utf-8", "backslashreplace"))
         return 1
     return 0
 

@@ -166,6 +166,56 @@ def test_a_rule_never_waits(module):
     assert not found, f"{module}: {RING_0}"
 
 
+def texts_of_the_locale(source: str) -> list[str]:
+    """Return the calls that read or write text in whatever encoding the locale has (PEP 597).
+
+    Ruff's PLW1514 finds them where it knows the type; this finds them by their names, and the pipes
+    of subprocesses too.
+    """
+    found = []
+    for node in ast.walk(ast.parse(source)):
+        if not isinstance(node, ast.Call):
+            continue
+        name = ast.unparse(node.func)
+        given = {keyword.arg for keyword in node.keywords}
+        is_binary = any(
+            isinstance(each, ast.Constant) and isinstance(each.value, str) and "b" in each.value
+            for each in [*node.args, *(word.value for word in node.keywords if word.arg == "mode")]
+        )
+        opens = name in {"open", "os.fdopen"} and not is_binary
+        texts = name.endswith((".read_text", ".write_text", "TextIOWrapper", "FileHandler"))
+        is_process = name.endswith(("Popen", "run", "check_output"))
+        pipes = is_process and {"text", "universal_newlines"} & given
+        if (opens or texts or pipes) and "encoding" not in given:
+            found.append(f"{node.lineno}: {name}")
+    return found
+
+
+SHIPPED = [*MODULES.values(), ROOT / "manage.py", *sorted((ROOT / "bench").rglob("*.py"))]
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: str(path.relative_to(ROOT)))
+def test_text_has_an_encoding_of_its_own(path):
+    """Issue 15, C19: in an ASCII locale the import died at the Lua scripts."""
+    assert not texts_of_the_locale(path.read_text(encoding="utf-8"))
+
+
+@pytest.mark.parametrize(
+    "source",
+    ["open(p)", "open(p, 'w')", "p.read_text()", "f(n).write_text(t)", "Popen(c, text=True)"],
+)
+def test_text_of_the_locale_is_found(source):
+    assert texts_of_the_locale(source)
+
+
+@pytest.mark.parametrize(
+    "source",
+    ["open(p, 'rb')", "open(p, mode='rb')", "p.read_text(encoding='utf-8')", "os.open(p, 0)"],
+)
+def test_text_with_an_encoding_and_bytes_are_left_alone(source):
+    assert not texts_of_the_locale(source)
+
+
 @pytest.mark.parametrize(
     ("module", "source", "rule"),
     [

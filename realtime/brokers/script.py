@@ -14,7 +14,7 @@ class Script:
     def __init__(self, *names: str) -> None:
         """Join the files; the first ones are what several scripts share."""
         folder = files("realtime.brokers")
-        self.text = "\n".join(folder.joinpath(name).read_text() for name in names)
+        self.text = "\n".join(folder.joinpath(name).read_text(encoding="utf-8") for name in names)
         self.digest = hashlib.sha1(self.text.encode(), usedforsecurity=False).hexdigest()
 
     @property

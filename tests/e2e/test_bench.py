@@ -34,7 +34,7 @@ def test_a_run_prints_tables_and_keeps_the_figures() -> None:
     assert "| notifier " in done.stdout
     assert "| notifier / … |" in done.stdout
     path = Path(done.stdout.rpartition("All runs: ")[2].strip())
-    result = json.loads(path.read_text())
+    result = json.loads(path.read_text(encoding="utf-8"))
     path.unlink()
     assert [row["server"] for row in result["rows"]] == ["notifier", "floor"] * 2
     assert all(row["deliveries/s"] > 0 for row in result["rows"])

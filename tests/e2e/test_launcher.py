@@ -205,6 +205,23 @@ def test_what_it_prints_is_true(launched):
     assert launched.service()["api_key"] in launched.text()
 
 
+def test_it_starts_and_serves_in_an_ascii_locale(launch, tmp_path):
+    """Issue 15, C19: the Lua scripts were read in the locale's encoding, and the import failed."""
+    directory = tmp_path / "Zoë"
+    directory.mkdir()
+    ascii_locale = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    service = launch(TMPDIR=str(directory), **ascii_locale)
+    url = service.wait_until_live()
+    key = {"X-API-Key": service.service()["api_key"]}
+    body = {"channel": "public:news", "data": "Zoë", "tags": {"who": "Zoë"}}
+    assert httpx.post(f"{url}/api/publish", json=body, headers=key).status_code == 200
+    for path in ("/", "/htmx/", "/docs/", "/login/", "/api/openapi.json"):
+        assert get(f"{url}{path}") == 200
+    service.wait_for_companions()
+    service.stop()
+    assert "Traceback" not in service.err.read_text()
+
+
 def test_a_websocket_to_an_address_of_nobody_is_refused_without_a_traceback(launched):
     url = launched.wait_until_live()
     key = {"Sec-WebSocket-Version": "13", "Sec-WebSocket-Key": "dGhlIHNhbXBsZSBub25jZQ=="}

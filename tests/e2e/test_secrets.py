@@ -104,8 +104,10 @@ class Said:
 
 def command_lines(pid: int) -> str:
     """Return the titles and arguments of a process and of all that it has started."""
-    texts = [Path(f"/proc/{pid}/{name}").read_text() for name in ("cmdline", "comm")]
-    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    texts = [
+        Path(f"/proc/{pid}/{name}").read_text(encoding="utf-8") for name in ("cmdline", "comm")
+    ]
+    children = Path(f"/proc/{pid}/task/{pid}/children").read_text(encoding="utf-8").split()
     return " ".join([*texts, *(command_lines(int(child)) for child in children)])
 
 

@@ -137,7 +137,7 @@ class Listener:
 
 def written(ledger: Path) -> list[str]:
     """Return the ids that handlers got, in the order of their beginning."""
-    lines = ledger.read_text().splitlines()
+    lines = ledger.read_text(encoding="utf-8").splitlines()
     return [line.split()[0] for line in lines]
 
 

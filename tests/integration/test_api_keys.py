@@ -320,14 +320,14 @@ def test_keys_come_and_go_without_a_restart(keys_file: Path) -> None:
 
 def test_a_file_that_is_written_in_place_is_seen_as_well(keys_file: Path) -> None:
     ring = Keyring(f"@{keys_file}")
-    keys_file.write_text(json.dumps([entry("new")]))
+    keys_file.write_text(json.dumps([entry("new")]), encoding="utf-8")
     eventually_sync(lambda: knows(ring, "new"), seconds=2)
 
 
 def broken(path: Path, how: str) -> None:
     match how:
         case "half a file":
-            path.write_text('[{"name": "old", "sha')
+            path.write_text('[{"name": "old", "sha', encoding="utf-8")
         case "gone":
             path.unlink()
         case "a folder":
@@ -337,9 +337,11 @@ def broken(path: Path, how: str) -> None:
             path.unlink()
             os.mkfifo(path)
         case "too large":
-            path.write_text(" " * FILE_BYTES + "[]")
+            path.write_text(" " * FILE_BYTES + "[]", encoding="utf-8")
         case "a secret for a digest":
-            path.write_text(json.dumps([entry("old") | {"sha256": secret_of("old")}]))
+            path.write_text(
+                json.dumps([entry("old") | {"sha256": secret_of("old")}]), encoding="utf-8"
+            )
 
 
 @pytest.mark.parametrize(

@@ -137,6 +137,17 @@ def test_publish_speaks_to_people_on_a_terminal(run: Run, redis_server: RedisSer
     assert command.ended() == 0
 
 
+ASCII = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+"""A locale whose encoding is ASCII, as cron and thin containers have it (issue 15, C19)."""
+
+
+def test_publish_takes_any_text_in_an_ascii_locale(run: Run, redis_server: RedisServer) -> None:
+    given = ("public:pty", '{"t": "Zoë"}', "--tag", "who=Zoë")
+    command = run("publish", *given, TEST_REDIS_URL=redis_server.url, **ASCII)
+    assert command.facts()["offset"]
+    assert command.ended() == 0
+
+
 # --- listen ---
 
 
@@ -189,6 +200,15 @@ def test_listen_prints_what_people_read_on_a_terminal(
     service.publish(news, {"t": "ü\x1b[31m\u009b\u202e"}, event="order.shipped")
     line = command.line()
     assert line == rf'{news} 1  order.shipped  {{"t": "ü\u001b[31m\x9b\u202e"}}'
+
+
+def test_listen_escapes_what_an_ascii_locale_cannot_show(
+    run: Run, service: Service, news: str
+) -> None:
+    command = run("listen", news, "--url", service.http, terminal=True, **ASCII)
+    command.said("live")
+    service.publish(news, "Zoë\u20ac")
+    assert command.line() == rf'{news} 1  "Zo\xeb\u20ac"'
 
 
 def test_listen_takes_the_address_from_the_environment(

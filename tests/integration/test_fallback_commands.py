@@ -75,10 +75,12 @@ def stats() -> dict[str, Any]:
 def test_a_worker_hands_it_to_what_the_host_registered(run: Run, ledger: Path, name: str) -> None:
     ids = [queued(n, name) for n in range(3)]
     worker = run("runfallback")
-    eventually_sync(lambda: len(ledger.read_text().splitlines()) == 3)
+    eventually_sync(lambda: len(ledger.read_text(encoding="utf-8").splitlines()) == 3)
     worker.process.send_signal(signal.SIGTERM)
     assert worker.ended() == 0
-    assert sorted(ledger.read_text().splitlines()) == sorted(f"{one} 1" for one in ids)
+    assert sorted(ledger.read_text(encoding="utf-8").splitlines()) == sorted(
+        f"{one} 1" for one in ids
+    )
     assert (stats()["handled"], stats()["hands"]) == (3, 0)
 
 
@@ -97,10 +99,10 @@ def test_a_worker_goes_on_where_sigint_was_ignored_at_its_start_and_says_so(
 def test_what_a_killed_worker_had_in_hand_is_done_by_another(run: Run, ledger: Path) -> None:
     ours = queued(fallback="hang")
     first = run("runfallback", "--lease", "3")
-    eventually_sync(lambda: ledger.read_text() == f"{ours} 1\n")
+    eventually_sync(lambda: ledger.read_text(encoding="utf-8") == f"{ours} 1\n")
     first.process.kill()
     run("runfallback", "--lease", "3")
-    eventually_sync(lambda: ledger.read_text() == f"{ours} 1\n{ours} 2\n")
+    eventually_sync(lambda: ledger.read_text(encoding="utf-8") == f"{ours} 1\n{ours} 2\n")
 
 
 def test_what_kills_its_workers_ends_among_the_dead(run: Run, wired: str) -> None:

@@ -48,7 +48,7 @@ class CeleryWorker:
     def kill_pool(self) -> None:
         """Kill the processes that run tasks, and not the one that hands them out."""
         children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children")
-        for pid in children.read_text().split():
+        for pid in children.read_text(encoding="utf-8").split():
             os.kill(int(pid), signal.SIGKILL)
 
     def stop(self) -> None:

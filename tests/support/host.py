@@ -81,7 +81,7 @@ class Host:
         port = free_port()
         url = f"http://127.0.0.1:{port}"
         where = [f"127.0.0.1:{port}"] if "runserver" in command else ["--port", str(port)]
-        with log.open("w") as output:
+        with log.open("w", encoding="utf-8") as output:
             process = subprocess.Popen(
                 [sys.executable, *command, *where],
                 cwd=self.folder, env=self.env, stdout=output, stderr=output,
@@ -90,9 +90,9 @@ class Host:
             try:
                 eventually_sync(lambda: _answers(url + probe), seconds=20)
             except AssertionError:
-                raise AssertionError(log.read_text()) from None
+                raise AssertionError(log.read_text(encoding="utf-8")) from None
             yield url
-            assert "Traceback" not in log.read_text()
+            assert "Traceback" not in log.read_text(encoding="utf-8")
         finally:
             process.terminate()
             process.wait(timeout=60)

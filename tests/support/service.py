@@ -161,7 +161,9 @@ class Service:
         """The process that serves: the only worker of the launcher, or this one (`needs_proc`)."""
         if self.server != DEPLOYED:
             return self.pid
-        children = Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text().split()
+        children = (
+            Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text(encoding="utf-8").split()
+        )
         # Beside it there may be the one that prepares the database, for a moment.
         [worker] = [pid for pid in children if _is_worker(Path(f"/proc/{pid}/cmdline"))]
         return int(worker)
@@ -169,7 +171,7 @@ class Service:
     @property
     def resident_bytes(self) -> int:
         """Memory that the process really has; only Linux tells (`needs_proc`)."""
-        pages = Path(f"/proc/{self.pid}/statm").read_text().split()[1]
+        pages = Path(f"/proc/{self.pid}/statm").read_text(encoding="utf-8").split()[1]
         return int(pages) * os.sysconf("SC_PAGE_SIZE")
 
     def stop(self) -> None:

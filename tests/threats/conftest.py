@@ -45,7 +45,7 @@ class Target(Service):
 
 def resident_bytes(pid: int) -> int:
     """Return the memory that a process really has; only Linux tells (`needs_proc`)."""
-    pages = Path(f"/proc/{pid}/statm").read_text().split()[1]
+    pages = Path(f"/proc/{pid}/statm").read_text(encoding="utf-8").split()[1]
     return int(pages) * os.sysconf("SC_PAGE_SIZE")
 
 

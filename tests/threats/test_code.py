@@ -37,7 +37,7 @@ def name(path: Path) -> str:
 def test_data_becomes_markup_or_code_in_a_page(path: Path) -> None:
     found = [
         f"{number}: {line.strip()}"
-        for number, line in enumerate(path.read_text().splitlines(), 1)
+        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1)
         if MARKUP.search(line) and not (path.suffix == ".svg" and "style" in line)
     ]
     assert not found
@@ -75,7 +75,7 @@ def imported(tree: ast.Module) -> Iterator[str]:
 
 @pytest.mark.parametrize("path", PYTHON, ids=name)
 def test_what_comes_from_redis_or_a_client_is_unpickled_or_executed(path: Path) -> None:
-    tree = ast.parse(path.read_text())
+    tree = ast.parse(path.read_text(encoding="utf-8"))
     assert not set(imported(tree)) & UNPICKLING
     called = {
         node.func.id
@@ -88,7 +88,8 @@ def test_what_comes_from_redis_or_a_client_is_unpickled_or_executed(path: Path) 
 @pytest.mark.parametrize("path", LUA, ids=name)
 def test_a_script_in_redis_executes_what_it_is_given(path: Path) -> None:
     assert not re.search(
-        r"\bloadstring|\bload\s*\(|\bdofile|cmsgpack|struct\.unpack", path.read_text()
+        r"\bloadstring|\bload\s*\(|\bdofile|cmsgpack|struct\.unpack",
+        path.read_text(encoding="utf-8"),
     )
 
 
@@ -111,5 +112,5 @@ CLOCKS = {
 @pytest.mark.parametrize("path", PYTHON, ids=name)
 def test_somebody_sets_the_clock_and_timers_go_wrong(path: Path) -> None:
     """The wall clock is for tokens alone; every deadline is of the monotonic one."""
-    wall = re.findall(r"\btime\.time(?:_ns)?\b|\bnow\(|utcnow", path.read_text())
+    wall = re.findall(r"\btime\.time(?:_ns)?\b|\bnow\(|utcnow", path.read_text(encoding="utf-8"))
     assert not wall or name(path) in CLOCKS

@@ -70,7 +70,7 @@ def command_lines(service: Service) -> str:
     if not Path("/proc/self/cmdline").exists():
         return ""
     pids = (service.pid, service.worker_pid)
-    return " ".join(Path(f"/proc/{pid}/cmdline").read_text() for pid in pids)
+    return " ".join(Path(f"/proc/{pid}/cmdline").read_text(encoding="utf-8") for pid in pids)
 
 
 async def _use_them(service: Service, attach: Attach) -> list[str]:

@@ -82,7 +82,7 @@ class Command(BaseCommand):
         async for raw, entry in _chosen(queue, options):
             if count == options["limit"]:
                 if self.stdout.isatty():
-                    self.stdout.write("… and more (--limit)")
+                    self.stdout.write("... and more (--limit)")
                 break
             count += 1
             facts = _facts(raw, entry, with_data=options["data"])

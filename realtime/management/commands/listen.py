@@ -67,7 +67,7 @@ class Command(BaseCommand):
         match event:
             case Published() | GapFound():
                 line = _human(event) if self._for_people else json.dumps(_facts(event))
-                self.stdout.write(line)
+                self.stdout.write(_encodable(line, self.stdout.encoding))
                 self.stdout.flush()
             case _:
                 self.stderr.write(_state(event), style_func=str)
@@ -112,3 +112,9 @@ def _human(event: Published | GapFound) -> str:
 def _printable(text: str) -> str:
     """Escape what could steer a terminal: anybody may have published it (CWE-150)."""
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+
+
+def _encodable(text: str, encoding: str | None) -> str:
+    """Escape what the terminal cannot show: in an ASCII locale that is every letter beyond."""
+    encoding = encoding or "utf-8"
+    return text.encode(encoding, "backslashreplace").decode(encoding)

@@ -114,10 +114,15 @@ def _json(argument: str) -> bytes:
     return data
 
 
+def _decoded(argument: str) -> str:
+    """Return an argument as UTF-8, whatever the locale made of its bytes (PEP 383)."""
+    return argument.encode("utf-8", "surrogateescape").decode("utf-8", "surrogateescape")
+
+
 def _pairs(pairs: list[str], field: str) -> dict[str, str] | None:
     found = {}
     for pair in pairs:
-        name, equals, value = pair.partition("=")
+        name, equals, value = _decoded(pair).partition("=")
         if not equals:
             raise InvalidData(f"{ascii(pair)[:40]} is not NAME=VALUE", field=field)
         found[name] = value
