@@ -91,7 +91,7 @@ def test_a_worker_goes_on_where_sigint_was_ignored_at_its_start_and_says_so(
     worker.said("SIGINT is ignored")
     worker.process.send_signal(signal.SIGINT)
     ours = queued()
-    eventually_sync(lambda: ledger.read_text() == f"{ours} 1\n")
+    eventually_sync(lambda: ledger.read_text(encoding="utf-8") == f"{ours} 1\n")
     worker.process.send_signal(signal.SIGTERM)
     assert worker.ended() == 0
 
