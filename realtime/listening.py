@@ -105,7 +105,7 @@ class Listener:
         channels: list[str],
         tell: Callable[[Event], None],
         *,
-        jitter: Callable[[], float] = random.random,  # noqa: S311 - spreads reconnects, no secret
+        jitter: Callable[[], float] = random.random,
     ) -> None:
         """Prepare.
 
