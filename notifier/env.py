@@ -50,6 +50,7 @@ LIMITS = frozenset(
         "batch_bytes",
         "data_bytes",
         "data_depth",
+        "fallback_bytes",
         "fallback_items",
         "outbox_bytes",
         "ping_seconds",

@@ -17,7 +17,7 @@ from django.core.exceptions import ImproperlyConfigured
 from django.utils.module_loading import import_string
 
 from realtime.api.head import MANY_BYTES, PUBLISH_BYTES
-from realtime.brokers.queue_commands import QUEUE_ITEMS
+from realtime.brokers.queue_commands import QUEUE_BYTES, QUEUE_ITEMS
 from realtime.cloudevents import routes_of
 from realtime.errors import ConfigurationError
 from realtime.handlers import configured
@@ -129,6 +129,8 @@ class Settings:
     """Fallbacks by name: ``{"use": "webhook", …}``; those that an app registers need none."""
     fallback_items: int = QUEUE_ITEMS
     """What may be queued for fallbacks; beyond it, what nobody hears is refused (503)."""
+    fallback_bytes: int = QUEUE_BYTES
+    """Of all that is queued for fallbacks; beyond it, what nobody hears is refused (503)."""
     cloudevents: Sequence[Mapping[str, str]] = ()
     """Rules for the channels of CloudEvents: ``{"type": "…", "channel": "orders:{subject}"}``."""
     connect_seconds: int = 5
@@ -194,6 +196,7 @@ _RANGES: dict[str, tuple[float, float]] = {
     "data_depth": (1, DEPTH_LIMIT),
     "tags": (0, TAGS_LIMIT),
     "fallback_items": (1, 10_000_000),
+    "fallback_bytes": (128 * 1024, 64 * 1024**3),
 }
 
 

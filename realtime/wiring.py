@@ -225,6 +225,7 @@ def _broker_options() -> dict[str, Any]:
         "prefix": given.redis_prefix,
         "deadline_seconds": given.publish_seconds,
         "queue_items": given.fallback_items,
+        "queue_bytes": given.fallback_bytes,
     }
 
 

@@ -94,6 +94,8 @@ class Stats(NamedTuple):
     """From workers that ended in the middle of an attempt."""
     given_up: int
     """How many have been dead."""
+    bytes: int
+    """Of all that is queued, in hands too."""
 
 
 class Survey(NamedTuple):

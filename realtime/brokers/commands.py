@@ -15,7 +15,7 @@ from typing import Any, Final
 from redis import exceptions
 
 from realtime.brokers import ALL_NODES, Moment, Stats, Told, moment_of
-from realtime.brokers.queue_commands import QUEUE_ITEMS, QueueCommands, stats
+from realtime.brokers.queue_commands import QUEUE_BYTES, QUEUE_ITEMS, QueueCommands, stats
 from realtime.brokers.script import Args, Script
 from realtime.errors import (
     BrokerError,
@@ -64,9 +64,13 @@ TELL = Script("tell.lua")
 class Commands:
     """Builds commands and reads replies for one prefix."""
 
-    def __init__(self, prefix: str, *, queue_items: int = QUEUE_ITEMS) -> None:
+    def __init__(
+        self, prefix: str, *, queue_items: int = QUEUE_ITEMS, queue_bytes: int = QUEUE_BYTES
+    ) -> None:
         self._keys = f"{prefix}:{{0}}:"
+        self._base = f"{self._keys}base"
         self._queue_items = queue_items
+        self._queue_bytes = queue_bytes
         self.queue = QueueCommands(prefix)
         self.channel_prefix = f"{self._keys}ch:"
 
@@ -75,14 +79,16 @@ class Commands:
         channel, key = publication.channel, publication.idempotency_key
         position = f"{self._keys}pos:{channel}"
         # A space parts channel and key: neither can hold one, so no two pairs meet in one name.
-        keys = [position] if key is None else [position, f"{self._keys}once:{channel} {key}"]
+        keys = [position, self._base]
+        if key is not None:
+            keys.append(f"{self._keys}once:{channel} {key}")
         fingerprint = "" if key is None else publication.fingerprint
         queued: Args = ()
         if publication.fallback is not None:
-            waiting, later, dead, *_ = self.queue.keys
-            keys += waiting, later, dead
+            queue = self.queue.keys
+            keys += queue.waiting, queue.later, queue.dead, queue.counts
             always = "1" if publication.fallback.when is When.ALWAYS else "0"
-            queued = (head_of(publication), always, self._queue_items)
+            queued = (head_of(publication), always, self._queue_items, self._queue_bytes)
         call: Args = ("EVALSHA", PUBLISH.digest, len(keys), *keys)
         return (
             *call,
@@ -94,7 +100,7 @@ class Commands:
     def read_position(self, channel: str) -> Args:
         """Return the command that reads where a channel stands."""
         key = f"{self._keys}pos:{channel}"
-        return ("EVALSHA", READ_POSITION.digest, 1, key, secrets.token_hex(8))
+        return ("EVALSHA", READ_POSITION.digest, 2, key, self._base, secrets.token_hex(8))
 
     def take(self, name: str, rate: float, count: int) -> Args:
         """Return the command that asks whether so many publications are within a rate."""

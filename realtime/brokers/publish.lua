@@ -1,7 +1,7 @@
 -- Stamp a publication and send it, as one step; queue it for its fallback where nobody is there. Follows position.lua.
 --
--- KEYS[2]     answer to the idempotency key, if ARGV[4] is not ''
--- the last 3  with a fallback: what waits (list), what is tried again later (sorted set), what is dead (list)
+-- KEYS[3]     answer to the idempotency key, if ARGV[4] is not ''
+-- the last 4  with a fallback: what waits (list), what is tried again later (sorted set), what is dead (list), counts (hash)
 -- ARGV[2]  Redis channel
 -- ARGV[3]  body: the JSON that follows the envelope's head
 -- ARGV[4]  fingerprint of the body; '' without an idempotency key: then nothing is looked up or stored
@@ -9,11 +9,14 @@
 -- ARGV[6]  with a fallback: what the queued entry says beside its position and body, as the middle of a JSON object
 -- ARGV[7]  '1': it is queued whoever is there
 -- ARGV[8]  how many entries there may be, waiting, later and dead
+-- ARGV[9]  how many bytes these may have, together with what is in hands
 --
 -- Returns {epoch, offset, nodes, repeated, queued}, {'conflict'} or {'full'}. The order matters: the first write stands
 -- before PUBLISH, so that a Redis which refuses writes (full, replica, bad disk) refuses the whole publication; and the
 -- lists are looked at before that, so that a key which is no list (somebody else's) is no half publication either.
-local once = ARGV[4] ~= '' and KEYS[2]
+local HEAD_BYTES = 96 -- of an entry: attempts, epoch, offset, time and their names, at most
+
+local once = ARGV[4] ~= '' and KEYS[3]
 if once then
     local stored = redis.call('GET', once)
     if stored then
@@ -29,13 +32,28 @@ local nodes = string.format('%d', redis.call('PUBSUB', 'NUMSUB', ARGV[2])[2])
 local queued = '0'
 if ARGV[6] and (nodes == '0' or ARGV[7] == '1') then
     queued = '1'
-    local waiting, later, dead = KEYS[#KEYS - 2], KEYS[#KEYS - 1], KEYS[#KEYS]
+    local waiting, later, dead, counts = KEYS[#KEYS - 3], KEYS[#KEYS - 2], KEYS[#KEYS - 1], KEYS[#KEYS]
     if redis.call('LLEN', waiting) + redis.call('ZCARD', later) + redis.call('LLEN', dead) >= tonumber(ARGV[8]) then
         return {'full'}
     end
+    local bytes = redis.call('HGET', counts, 'bytes')
+    if not bytes then
+        -- The queue of an earlier version, or the counts were lost: begin with what Redis estimates.
+        bytes = 0
+        for i = #KEYS - 3, #KEYS - 1 do
+            bytes = bytes + (redis.call('MEMORY', 'USAGE', KEYS[i]) or 0)
+        end
+        redis.call('HSET', counts, 'bytes', string.format('%.0f', bytes))
+    end
+    if bytes + #ARGV[3] + #ARGV[6] + HEAD_BYTES > tonumber(ARGV[9]) then
+        return {'full'}
+    end
 end
-local epoch = living(KEYS[1], ARGV[1])
+local epoch = living(KEYS[1], KEYS[2], ARGV[1], true)
 local offset = string.format('%.0f', redis.call('HINCRBY', KEYS[1], 'offset', 1))
+if offset == '1' then
+    redis.call('HSET', KEYS[2], mark(KEYS[1]), '')
+end
 keep(KEYS[1], offset)
 redis.call('PUBLISH', ARGV[2], '1 ' .. epoch .. ' ' .. offset .. ' ' .. ARGV[3])
 if queued == '1' then
@@ -43,7 +61,9 @@ if queued == '1' then
     local time = redis.call('TIME')
     local at = string.format('%.0f', time[1] * 1000 + math.floor(time[2] / 1000))
     local head = '{"epoch":"' .. epoch .. '","offset":' .. offset .. ',"at":' .. at .. ',' .. ARGV[6] .. ','
-    redis.call('RPUSH', KEYS[#KEYS - 2], '0 ' .. head .. string.sub(ARGV[3], 2))
+    local entry = '0 ' .. head .. string.sub(ARGV[3], 2)
+    redis.call('RPUSH', KEYS[#KEYS - 3], entry)
+    redis.call('HINCRBY', KEYS[#KEYS], 'bytes', #entry)
 end
 if once then
     local answer = table.concat({ARGV[4], epoch, offset, nodes, queued}, ' ')

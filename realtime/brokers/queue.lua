@@ -15,6 +15,12 @@ local function milliseconds(number)
     return string.format('%.0f', number)
 end
 
+-- All that is queued, in hands too, has so many bytes more or less. Only scripts change what an entry says, or let it go;
+-- BLMOVE carries entries and changes nothing.
+local function grow(bytes)
+    redis.call('HINCRBY', COUNTS, 'bytes', bytes)
+end
+
 local function count(what)
     redis.call('HINCRBY', COUNTS, what, 1)
 end

@@ -20,6 +20,8 @@ from realtime.queued import opened
 
 QUEUE_ITEMS = 100_000
 """What may be queued, waiting, later and dead; each has at most 64 KiB and a little."""
+QUEUE_BYTES = 256 * 1024 * 1024
+"""Of all these together, and of what is in hands: 100,000 of 64 KiB each would be 6.4 GiB."""
 LOT = 100
 """Entries that one look moves at most, so that Redis is busy with it for a millisecond at most."""
 KNOWN_SECONDS = 3600
@@ -125,10 +127,11 @@ def stats(reply: Any) -> Stats:
         raise reply
     waiting, in_hand, later, dead, hands, now, oldest, counts = reply
     age = 0.0 if oldest is None else max(0.0, int(now) / 1000 - _published_at(oldest))
-    handled, retried, taken_over, given_up = [int(count or 0) for count in counts]
+    handled, retried, taken_over, given_up, size = [int(count or 0) for count in counts]
     return Stats(
         *(waiting, in_hand, later, dead, hands),
         *(age, handled, retried, taken_over, given_up),
+        bytes=size,
     )
 
 

@@ -7,7 +7,10 @@
 -- Returns whether it was there.
 local key = KEYS[tonumber(ARGV[1])]
 local found = key == LATER and redis.call('ZREM', key, ARGV[2]) or key ~= LATER and redis.call('LREM', key, 1, ARGV[2])
-if found == 1 and ARGV[3] ~= '' then
-    redis.call('RPUSH', WAITING, ARGV[3])
+if found == 1 then
+    grow(#ARGV[3] - #ARGV[2])
+    if ARGV[3] ~= '' then
+        redis.call('RPUSH', WAITING, ARGV[3])
+    end
 end
 return found

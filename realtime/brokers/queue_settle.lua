@@ -14,6 +14,7 @@ if mine == 1 then
     elseif ARGV[2] == 'dead' then
         redis.call('RPUSH', DEAD, ARGV[3])
     end
+    grow((ARGV[2] == 'handled' and 0 or #ARGV[3]) - #ARGV[1])
     count(ARGV[2])
 end
 return {string.format('%d', mine), redis.call('LINDEX', KEYS[6], 0)}

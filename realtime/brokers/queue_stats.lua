@@ -11,5 +11,5 @@ end
 return {
     redis.call('LLEN', WAITING), held, redis.call('ZCARD', LATER), redis.call('LLEN', DEAD),
     redis.call('ZCOUNT', HANDS, '(' .. milliseconds(time), '+inf'), milliseconds(time),
-    redis.call('LINDEX', WAITING, 0), redis.call('HMGET', COUNTS, 'handled', 'retried', 'taken_over', 'dead'),
+    redis.call('LINDEX', WAITING, 0), redis.call('HMGET', COUNTS, 'handled', 'retried', 'taken_over', 'dead', 'bytes'),
 }

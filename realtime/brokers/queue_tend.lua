@@ -28,11 +28,15 @@ for i = 1, #ended, 2 do
         local failures, said = string.match(entry, '^(%d+) ({.*})$')
         failures = tonumber(failures or 0) + 1
         if said and failures < tonumber(ARGV[2]) then
-            redis.call('LPUSH', WAITING, string.format('%d ', failures) .. said)
+            local again = string.format('%d ', failures) .. said
+            redis.call('LPUSH', WAITING, again)
+            grow(#again - #entry)
         elseif said then
             -- Of two reasons in an object the last one counts.
             local last = ',"reason":' .. ARGV[3] .. ',"failed_at":' .. milliseconds(time) .. '}'
-            redis.call('RPUSH', DEAD, string.format('%d ', failures) .. string.sub(said, 1, -2) .. last)
+            local buried = string.format('%d ', failures) .. string.sub(said, 1, -2) .. last
+            redis.call('RPUSH', DEAD, buried)
+            grow(#buried - #entry)
             count('dead')
             dead = dead + 1
         else
@@ -47,5 +51,14 @@ for i = 1, #ended, 2 do
     if over < lot and tonumber(ended[i + 1]) < time - ARGV[5] then
         redis.call('ZREM', HANDS, ended[i])
     end
+end
+
+-- Whatever an operator has deleted, or Redis evicted: an empty queue has no bytes.
+local left = redis.call('LLEN', WAITING) + redis.call('ZCARD', LATER) + redis.call('LLEN', DEAD)
+for _, hand in ipairs(redis.call('ZRANGE', HANDS, 0, -1)) do
+    left = left == 0 and redis.call('LLEN', ARGV[1] .. hand) or left
+end
+if left == 0 then
+    redis.call('HSET', COUNTS, 'bytes', 0)
 end
 return {#due, over, dead}

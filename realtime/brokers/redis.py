@@ -43,7 +43,7 @@ from realtime.brokers.commands import (
 )
 from realtime.brokers.line import abort, parser_of, writer_of
 from realtime.brokers.presence_commands import refuse_errors
-from realtime.brokers.queue_commands import QUEUE_ITEMS, STATS
+from realtime.brokers.queue_commands import QUEUE_BYTES, QUEUE_ITEMS, STATS
 from realtime.brokers.redis_presence import RedisPresence
 from realtime.brokers.road import Road
 from realtime.brokers.script import Args, Script
@@ -65,6 +65,7 @@ class RedisBroker:
         prefix: str = "rt",
         deadline_seconds: float = DEADLINE_SECONDS,
         queue_items: int = QUEUE_ITEMS,
+        queue_bytes: int = QUEUE_BYTES,
     ) -> None:
         """Connect lazily.
 
@@ -73,8 +74,9 @@ class RedisBroker:
             prefix: Starts every key and Redis channel.
             deadline_seconds: For one publish, over all its stages.
             queue_items: How many may be queued for fallbacks.
+            queue_bytes: How many bytes these may have.
         """
-        self._commands = Commands(prefix, queue_items=queue_items)
+        self._commands = Commands(prefix, queue_items=queue_items, queue_bytes=queue_bytes)
         self._deadline_seconds = deadline_seconds
         self._road = Road(url)
         self.presence = RedisPresence(prefix, self._run, self._exchange)

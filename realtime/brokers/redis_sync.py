@@ -44,7 +44,7 @@ from realtime.brokers.presence_commands import (
     members,
     refuse_errors,
 )
-from realtime.brokers.queue_commands import QUEUE_ITEMS, STATS
+from realtime.brokers.queue_commands import QUEUE_BYTES, QUEUE_ITEMS, STATS
 from realtime.brokers.redis import DEADLINE_SECONDS
 from realtime.brokers.script import Args, Script
 from realtime.errors import RealtimeError
@@ -66,9 +66,10 @@ class SyncRedisBroker:
         prefix: str = "rt",
         deadline_seconds: float = DEADLINE_SECONDS,
         queue_items: int = QUEUE_ITEMS,
+        queue_bytes: int = QUEUE_BYTES,
     ) -> None:
         """Connect lazily; arguments as for `realtime.brokers.redis.RedisBroker`."""
-        self._commands = Commands(prefix, queue_items=queue_items)
+        self._commands = Commands(prefix, queue_items=queue_items, queue_bytes=queue_bytes)
         self._presence = PresenceCommands(prefix)
         self._deadline_seconds = deadline_seconds
         self._pool = BlockingConnectionPool.from_url(

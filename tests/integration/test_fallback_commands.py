@@ -166,6 +166,7 @@ def test_the_operator_sees_what_waits(wired: str) -> None:
     ours = queued(5, "refuse", fallback_options={"to": "ada@example.com"}, tags={"a": "b"})
     found = stats()
     assert found.pop("oldest_seconds") >= 0.0
+    assert found.pop("bytes") > 0
     assert found == {
         **dict.fromkeys(("in_hand", "later", "dead", "hands", "handled"), 0),
         **dict.fromkeys(("retried", "taken_over", "given_up"), 0),

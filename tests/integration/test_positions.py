@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import redis
 
+from realtime.brokers.commands import READ_POSITION, Commands
 from realtime.brokers.redis_sync import SyncRedisBroker
 from realtime.gaps import Position
 from realtime.publication import Publication
@@ -18,6 +19,8 @@ from tests.support.service import free_port
 
 DAY_SECONDS = 86400
 READ_SECONDS = 300
+CLOSING_SECONDS = 300
+BASE_CHANNELS = 100_000
 
 
 @pytest.fixture
@@ -48,29 +51,71 @@ async def test_reading_renews_a_counter_that_was_used(
     assert direct.ttl(counter) == 2 * DAY_SECONDS
 
 
+async def test_whoever_only_subscribes_makes_no_key(
+    node: Node, direct: redis.Redis, counter: str
+) -> None:
+    """One client made 3,144 keys a second (ADR-0026)."""
+    positions = await node.broker.positions(["c"] * 10)
+    assert set(positions) == {Position(positions[0].epoch, 0)}
+    assert not direct.exists(counter)
+
+
+async def test_the_first_publication_goes_on_with_what_subscribers_were_told(
+    node: Node, direct: redis.Redis, counter: str
+) -> None:
+    [before] = await node.broker.positions(["c"])
+    receipt = await node.broker.publish(Publication.of("c", 1))
+    assert Position(receipt.epoch, receipt.offset) == Position(before.epoch, 1)
+
+
 @pytest.mark.parametrize("reads", [1, 2, 10])
-async def test_whoever_only_subscribes_buys_five_minutes_of_one_counter_with_each_read(
+async def test_while_the_base_closes_a_read_buys_five_minutes_of_one_counter(
     node: Node, direct: redis.Redis, counter: str, reads: int
 ) -> None:
     """Memory: subscribing a thousand times a second keeps no more than 300,000 alive for long."""
-    await node.broker.positions(["c"] * reads)
+    [before] = await node.broker.positions(["c"])
+    direct.hincrby(base_of(counter), "born", -DAY_SECONDS)
+    assert await node.broker.positions(["c"] * reads) == [before] * reads
     assert direct.ttl(counter) == reads * READ_SECONDS
 
 
 async def test_a_counter_without_publications_lives_no_longer_than_any_other(
     node: Node, direct: redis.Redis, counter: str
 ) -> None:
+    await node.broker.positions(["c"])
+    direct.hincrby(base_of(counter), "born", -DAY_SECONDS)
     await node.broker.positions(["c"] * 1000)
     assert direct.ttl(counter) == 2 * DAY_SECONDS
 
 
-async def test_a_counter_that_lost_its_expiry_gets_one(
+async def test_who_listened_before_the_base_was_replaced_keeps_the_epoch(
+    node: Node, direct: redis.Redis, counter: str
+) -> None:
+    [before] = await node.broker.positions(["c"])
+    direct.hincrby(base_of(counter), "born", -DAY_SECONDS)
+    await node.broker.positions(["c"])  # as each node does once a minute
+    direct.hincrby(base_of(counter), "closing", -CLOSING_SECONDS)
+    [other] = await node.broker.positions(["d"])
+    assert other.epoch != before.epoch
+    receipt = await node.broker.publish(Publication.of("c", 1))
+    assert Position(receipt.epoch, receipt.offset) == Position(before.epoch, 1)
+
+
+async def test_the_base_is_replaced_when_it_remembers_too_many_channels(
     node: Node, direct: redis.Redis, counter: str
 ) -> None:
     await node.broker.positions(["c"])
-    direct.persist(counter)
+    direct.hset(base_of(counter), mapping={f"{n:016x}": "" for n in range(BASE_CHANNELS)})
     await node.broker.positions(["c"])
-    assert direct.ttl(counter) == READ_SECONDS
+    assert direct.exists(counter), "it does not close"
+    direct.hincrby(base_of(counter), "closing", -CLOSING_SECONDS)
+    await node.broker.positions(["d"])
+    assert direct.hlen(base_of(counter)) < 10
+
+
+def base_of(counter: str) -> str:
+    """Return the key of the base that belongs to a counter's."""
+    return counter.removesuffix("pos:c") + "base"
 
 
 class Pair:
@@ -85,6 +130,19 @@ class Pair:
     def publish(self, at: int) -> Position:
         receipt = self._publishers[at].publish(Publication.of("c", 1))
         return Position(receipt.epoch, receipt.offset)
+
+    def read(self, at: int) -> Position:
+        """Return where a channel stands that was never published."""
+        with self.servers[at].client() as client:
+            client.script_load(READ_POSITION.text)
+            epoch, offset = client.execute_command(*Commands("rt").read_position("quiet"))
+        return Position(epoch, int(offset))
+
+    def try_read(self, at: int) -> Position | None:
+        try:
+            return self.read(at)
+        except redis.RedisError:  # it is loading
+            return None
 
     def ask(self, at: int, *command: str) -> Any:
         with self.servers[at].client() as client:
@@ -151,6 +209,35 @@ def test_no_offset_is_handed_out_twice_after_failover_and_failback(
     again = pair.publish(0)
     assert again not in handed_out
     assert again.epoch not in {position.epoch for position in handed_out}
+
+
+@pytest.mark.parametrize("is_restart", [True, False])
+def test_a_promotion_or_a_restart_ends_the_base_epoch(pair: Pair, is_restart: bool) -> None:
+    """A listener at offset 0 without a key sees that publications may be missing."""
+    before = pair.read(0)
+    if is_restart:
+        pair.servers[0].shut_down()  # with all that it knows on disk
+        pair.servers[0].start()
+    else:
+        pair.follow(1, 0)
+        pair.ask(1, "REPLICAOF", "NO", "ONE")
+    after = eventually_sync(lambda: pair.try_read(0 if is_restart else 1))
+    assert after.offset == before.offset == 0
+    assert after.epoch != before.epoch
+
+
+def test_a_replica_refuses_to_read_a_position(pair: Pair) -> None:
+    """It would know the base of its master, and not what was published a moment ago."""
+    pair.read(0)
+    pair.follow(1, 0)
+    with pytest.raises(redis.ReadOnlyError):
+        pair.read(1)
+
+
+def test_the_first_replica_ends_no_base_epoch(pair: Pair) -> None:
+    before = pair.read(0)
+    pair.follow(1, 0)
+    assert pair.read(0) == before
 
 
 def replication_id(pair: Pair, at: int) -> str:

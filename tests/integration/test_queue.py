@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import json
+import secrets
 from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
 import redis
+from hypothesis import HealthCheck, given
+from hypothesis import settings as h_settings
+from hypothesis import strategies as st
 
-from realtime.brokers.queue_commands import QueueKeys
+from realtime.brokers.commands import PUBLISH, Commands
+from realtime.brokers.queue_commands import HOLD, LEAVE, MOVE, SETTLE, TEND, QueueKeys
 from realtime.brokers.redis import RedisBroker
 from realtime.brokers.redis_sync import SyncRedisBroker
+from realtime.brokers.script import Args, Script
 from realtime.errors import IdempotencyConflict, QueueFull, RealtimeError
 from realtime.publication import Publication, Receipt
 from realtime.queued import opened
@@ -100,6 +106,91 @@ async def test_a_full_queue_refuses_and_does_nothing(broker, client, wired) -> N
     await subscription.aclose()
     client.delete(keys.dead)
     assert (await broker.publish(named(idempotency_key="k"))).queued, "the key was not used up"
+
+
+async def test_the_queue_is_full_in_bytes_before_it_is_in_items(
+    redis_server: RedisServer, client: redis.Redis, wired: str
+) -> None:
+    """100,000 publications of 64 KiB would be 6.4 GiB."""
+    broker = RedisBroker(redis_server.url, prefix=wired, queue_bytes=128 * 1024)
+    subscription = await listen(broker, "heard")
+    assert (await broker.publish(named("x" * 60_000))).queued
+    assert (await broker.publish(named("x" * 60_000))).queued
+    with pytest.raises(QueueFull):
+        await broker.publish(named("x" * 60_000, idempotency_key="k"))
+    assert (await broker.publish(named(1))).queued, "what fits is taken"
+    assert not (await broker.publish(named("x" * 60_000, "heard"))).queued
+    stats = await broker.queue_stats()
+    assert stats.bytes == sum(map(len, waiting(client, wired))) <= 128 * 1024
+    await subscription.aclose()
+    await broker.aclose()
+
+
+async def test_a_queue_without_a_count_of_its_bytes_is_estimated(
+    redis_server: RedisServer, client: redis.Redis, wired: str
+) -> None:
+    """It was filled by an earlier version, or the counts were deleted."""
+    broker = RedisBroker(redis_server.url, prefix=wired, queue_bytes=128 * 1024)
+    for _ in range(2):
+        await broker.publish(named("x" * 60_000))
+    client.delete(f"{wired}:{{0}}:fallback:counts")
+    with pytest.raises(QueueFull):
+        await broker.publish(named("x" * 60_000))
+    assert (await broker.queue_stats()).bytes > 100_000
+    await broker.aclose()
+
+
+class Moves:
+    """What becomes of entries, in any order; the count must say what is there."""
+
+    def __init__(self, client: redis.Redis, prefix: str) -> None:
+        self.client, self.commands = client, Commands(prefix)
+        self.queue = self.commands.queue
+        self.list = f"{prefix}:{{0}}:fallback:hand:h"
+
+    def run(self, script: Script, command: Args) -> Any:
+        self.client.script_load(script.text)
+        return self.client.execute_command(*command)
+
+    def do(self, move: str) -> None:
+        held = self.client.lindex(self.list, 0)
+        if move == "publish":
+            self.run(PUBLISH, self.commands.publish(named("x" * secrets.randbelow(99))))
+        elif move == "take":
+            self.client.lmove(self.queue.keys.waiting, self.list, "LEFT", "RIGHT")
+            self.run(HOLD, self.queue.hold(("h",), -1.0))
+        elif move == "tend":
+            self.run(TEND, self.queue.tend(2, "why"))
+        elif move == "leave":
+            self.run(LEAVE, self.queue.leave(("h",)))
+        elif move in ("handled", "retried", "dead") and held:
+            written = opened(held).failed("why", 1.0) if move != "handled" else b""
+            self.run(SETTLE, self.queue.settle("h", held, move, written))
+        elif move in ("purge", "again"):
+            for raw in self.client.lrange(self.queue.keys.dead, 0, 0):
+                self.run(MOVE, self.queue.move("dead", raw, raw if move == "again" else b""))
+
+    @property
+    def there(self) -> int:
+        keys = self.queue.keys
+        lists = [self.client.lrange(key, 0, -1) for key in (keys.waiting, keys.dead, self.list)]
+        later = self.client.zrange(keys.later, 0, -1)
+        return sum(len(raw) for entries in (*lists, later) for raw in entries)
+
+
+MOVES = ["publish", "take", "tend", "leave", "handled", "retried", "dead", "purge", "again"]
+
+
+@given(st.lists(st.sampled_from([*MOVES, "publish", "take"]), max_size=40))
+@h_settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_the_count_of_bytes_is_that_of_the_entries(
+    client: redis.Redis, redis_server: RedisServer, moves: list[str]
+) -> None:
+    queue = Moves(client, f"moves-{secrets.token_hex(6)}")
+    for move in moves:
+        queue.do(move)
+        counted = client.hget(queue.queue.keys.counts, "bytes")
+        assert int(counted or 0) == queue.there, move
 
 
 async def test_a_repeated_publish_is_queued_once(broker, client, wired) -> None:

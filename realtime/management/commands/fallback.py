@@ -131,6 +131,7 @@ class Command(BaseCommand):
             f"in hand   {stats.in_hand} ({workers})\n"
             f"later     {stats.later}\n"
             f"dead      {stats.dead}\n"
+            f"bytes     {stats.bytes}\n"
             f"so far    {stats.handled} handled, {stats.retried} retried, "
             f"{stats.taken_over} taken over, {stats.given_up} given up"
         )

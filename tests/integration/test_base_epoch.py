@@ -1,0 +1,203 @@
+"""The laws of positions without a key, on a real Redis, whatever becomes of its keys (ADR-0026)."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Iterator
+
+import pytest
+import redis
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from realtime.brokers.commands import PUBLISH, READ_POSITION, Commands
+from realtime.gaps import GapDetector, Position
+from realtime.publication import Publication
+from tests.support.redis_server import RedisServer
+from tests.support.service import free_port
+
+CHANNELS = ("a", "b", "c")
+DAY_SECONDS = 86400
+CLOSING_SECONDS = 300
+
+channels = st.sampled_from(CHANNELS)
+lawful = st.one_of(
+    st.tuples(st.sampled_from(["publish", "listen", "leave"]), channels),
+    st.just(("day", "")),  # a day passes, and after it the time for which the base closes
+)
+faults = st.one_of(
+    st.tuples(st.sampled_from(["delete", "expire", "miss"]), channels),
+    st.tuples(st.sampled_from(["forget base", "flush"]), st.just("")),
+)
+
+
+@pytest.fixture(scope="module")
+def direct() -> Iterator[redis.Redis]:
+    server = RedisServer(port=free_port()).start()
+    with server.client() as client:
+        for script in (PUBLISH, READ_POSITION):
+            client.script_load(script.text)
+        yield client
+    server.stop()
+
+
+class Service:
+    """One node that listens, a publisher, and what a reader of both can tell."""
+
+    def __init__(self, client: redis.Redis) -> None:
+        self.client = client
+        self.prefix = secrets.token_hex(6)
+        self.commands = Commands(self.prefix)
+        self.handed_out: set[tuple[str, Position]] = set()
+        self.listening: dict[str, GapDetector] = {}
+        self.unheard: dict[str, set[Position]] = {name: set() for name in CHANNELS}
+        """Published while the node listened, and neither received nor in a gap."""
+        self.gaps = 0
+
+    def read(self, channel: str) -> Position:
+        epoch, offset = self.client.execute_command(*self.commands.read_position(channel))
+        return Position(epoch, int(offset))
+
+    def do(self, action: str, channel: str) -> None:
+        getattr(self, "do_" + action.replace(" ", "_"))(channel)
+
+    def do_listen(self, channel: str) -> None:
+        if channel not in self.listening:
+            self.listening[channel] = GapDetector(self.read(channel))
+
+    def do_leave(self, channel: str) -> None:
+        self.listening.pop(channel, None)
+        self.unheard[channel].clear()
+
+    def published(self, channel: str) -> Position:
+        command = self.commands.publish(Publication.of(channel, 1))
+        epoch, offset, *_ = self.client.execute_command(*command)
+        position = Position(epoch, int(offset))
+        assert (channel, position) not in self.handed_out, "handed out twice"
+        self.handed_out.add((channel, position))
+        return position
+
+    def do_publish(self, channel: str) -> None:
+        position = self.published(channel)
+        if (detector := self.listening.get(channel)) is not None:
+            gaps = detector.observe(position)
+            assert gaps is not None, "taken for one that is known"
+            self.note(channel, gaps)
+
+    def do_miss(self, channel: str) -> None:
+        """The connection of the node breaks, a publication is missed, the node reads again."""
+        position = self.published(channel)
+        if channel in self.listening:
+            self.unheard[channel].add(position)
+
+    def note(self, channel: str, gaps: tuple) -> None:
+        self.gaps += len(gaps)
+        for gap in gaps:
+            self.unheard[channel] -= {
+                position
+                for position in self.unheard[channel]
+                # An open end covers what followed, in whatever epochs nobody heard of.
+                if gap.last is None
+                or (gap.epoch == position.epoch and gap.first <= position.offset <= gap.last)
+            }
+
+    def do_delete(self, channel: str) -> None:
+        self.client.delete(f"{self.prefix}:{{0}}:pos:{channel}")
+
+    def do_expire(self, channel: str) -> None:
+        self.client.pexpire(f"{self.prefix}:{{0}}:pos:{channel}", 0)
+
+    def do_forget_base(self, _: str) -> None:
+        self.client.delete(f"{self.prefix}:{{0}}:base")
+
+    def do_flush(self, _: str) -> None:
+        self.client.flushall()
+
+    def do_day(self, _: str) -> None:
+        base = f"{self.prefix}:{{0}}:base"
+        if not self.client.exists(base):
+            return
+        self.client.hincrby(base, "born", -DAY_SECONDS)
+        for channel in self.listening:  # as nodes do once a minute
+            self.read(channel)
+        self.read("nobody")  # anybody's
+        if self.client.hexists(base, "closing"):
+            self.client.hincrby(base, "closing", -CLOSING_SECONDS)
+
+    def settle(self) -> None:
+        """The node reads all positions after a break, as `Channel.settled` does."""
+        for channel, detector in self.listening.items():
+            self.note(channel, detector.resume(self.read(channel)))
+
+
+RUNS = settings(
+    max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+
+
+@given(st.lists(lawful, max_size=30))
+@RUNS
+def test_there_is_no_gap_without_a_fault(direct: redis.Redis, actions: list) -> None:
+    service = Service(direct)
+    for action in actions:
+        service.do(*action)
+    service.settle()
+    assert service.gaps == 0
+
+
+@given(st.lists(st.one_of(lawful, faults), max_size=30))
+@RUNS
+def test_no_offset_is_handed_out_twice_and_no_loss_is_silent(
+    direct: redis.Redis, actions: list
+) -> None:
+    """Keys may expire, be evicted or deleted at any time, the base among them."""
+    service = Service(direct)
+    for action in actions:
+        service.do(*action)
+    service.settle()
+    assert not any(service.unheard.values()), "lost in silence"
+
+
+def test_what_was_missed_before_a_counter_was_deleted_is_announced(direct: redis.Redis) -> None:
+    """The node stood at offset 0 without a key; the publication and the counter are gone."""
+    service = Service(direct)
+    for action in ("listen", "miss", "delete"):
+        service.do(action, "a")
+    service.settle()
+    assert service.gaps
+    assert not service.unheard["a"]
+
+
+def test_an_evicting_redis_hands_out_no_offset_twice() -> None:
+    """`volatile-lru` takes counters, which expire, and never the base, which does not."""
+    server = RedisServer(
+        "--maxmemory", "4mb", "--maxmemory-policy", "volatile-lru", port=free_port()
+    ).start()
+    try:
+        with server.client() as client:
+            for script in (PUBLISH, READ_POSITION):
+                client.script_load(script.text)
+            service = Service(client)
+            for number in range(25_000):
+                service.published(f"c{number % 15_000}")
+            assert client.info("stats")["evicted_keys"] > 0
+    finally:
+        server.stop()
+
+
+def test_a_stranger_who_subscribes_fills_no_redis() -> None:
+    """With 6 MiB of room, two senders made 122 of 124 publishes 503."""
+    server = RedisServer(port=free_port()).start()
+    try:
+        with server.client() as client:
+            for script in (PUBLISH, READ_POSITION):
+                client.script_load(script.text)
+            service = Service(client)
+            service.read("first")
+            client.config_set("maxmemory", client.info("memory")["used_memory"] + 6 * 1024**2)
+            for number in range(10_000):
+                service.read(f"stranger:{number}")
+            assert client.dbsize() == 1
+            service.published("news")
+    finally:
+        server.stop()
