@@ -56,6 +56,7 @@ LIMITS = frozenset(
         "ping_seconds",
         "publications_burst",
         "publications_per_second",
+        "subscriptions_per_address",
         "tags",
         "token_grace_seconds",
         "window_bytes",

@@ -98,6 +98,8 @@ class Settings:
     """Of one user at one node; 0: no limit, as in Centrifugo."""
     connections_per_address: int = 0
     """Of one IPv4 address or IPv6 /64 at one node; 0: no limit, since an office may have one."""
+    subscriptions_per_address: int = 0
+    """New ones a second, of one address at one node, however often it reconnects; 0: no limit."""
     channels_per_connection: int = 128
     """How many channels one connection may listen to. Centrifugo 128."""
     commands_per_second: int = 50
@@ -181,6 +183,7 @@ _RANGES: dict[str, tuple[float, float]] = {
     "connections": (1, 1_000_000),
     "connections_per_user": (0, 1_000_000),
     "connections_per_address": (0, 1_000_000),
+    "subscriptions_per_address": (0, 1_000_000),
     "channels_per_connection": (1, 1_000_000),
     "commands_per_second": (1, 1_000_000),
     "commands_burst": (1, 1_000_000),

@@ -29,6 +29,7 @@ from realtime.codes import (
     PERMISSION_DENIED,
     SERVER_ERROR,
     SUBSCRIPTION_EXPIRED,
+    TOO_MANY_COMMANDS,
     UNKNOWN_OUTCOME,
     UNSUBSCRIBED,
     Close,
@@ -108,6 +109,7 @@ class Conversation:
     """One connection on the hub's side, from accept to end."""
 
     __slots__ = (
+        "_address",
         "_answering",
         "_connection",
         "_ends",
@@ -126,9 +128,15 @@ class Conversation:
     )
 
     def __init__(
-        self, hub: Hub, connection: Connection, protocol: WireProtocol, driver: Driver
+        self,
+        hub: Hub,
+        connection: Connection,
+        protocol: WireProtocol,
+        driver: Driver,
+        address: str = "",
     ) -> None:
         self._hub = hub
+        self._address = address
         self._connection = connection
         self._protocol = protocol
         self._todo: deque[_Step] | None = (
@@ -241,7 +249,12 @@ class Conversation:
             name, why_not = "publications", self._throttle.publication(now)
         if why_not is not None:
             self._hub.reached.count(f"{name}_per_second")
-        return why_not
+            return why_not
+        wanted = _subscriptions_in(command)
+        if wanted and not self._hub.subscriptions.take(self._address, wanted, now):
+            self._hub.reached.count("subscriptions_per_address")
+            return TOO_MANY_COMMANDS
+        return None
 
     def _take(self, step: _Step) -> None:
         """Carry a step out at once if nothing waits before it and it need not wait itself."""
@@ -729,6 +742,13 @@ def _missed(join: Join, channel: Channel[Listener]) -> Sequence[Gap]:
 
 def _joinings(steps: Iterable[_Step]) -> list[Joining]:
     return [step for step in steps if isinstance(step, Joining)]
+
+
+def _subscriptions_in(command: Command) -> int:
+    """Return how many channels a command wants to listen to."""
+    if isinstance(command, Connect):
+        return len(command.subs)
+    return 1 if isinstance(command, Subscribe) else 0
 
 
 def _bytes_of(step: _Step) -> int:

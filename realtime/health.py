@@ -34,6 +34,8 @@ def readyz() -> Response:
         "status": "live" if hub.live else "not live",
         "connections": hub.connections,
     }
+    if hub.neighbours.others:
+        body["warning"] = "another service uses the same Redis channels; see the log"
     if hub.live:
         body["lag_ms"] = round(hub.lag_seconds * 1000, 1)
     else:

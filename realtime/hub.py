@@ -14,8 +14,8 @@ import secrets
 import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from contextvars import copy_context
+from contextlib import contextmanager, suppress
+from contextvars import ContextVar, copy_context
 from functools import partial
 from typing import Any
 
@@ -34,9 +34,10 @@ from realtime.flow import WINDOW_BYTES
 from realtime.gaps import Position
 from realtime.heartbeat import Heartbeat
 from realtime.identity import ANONYMOUS, Identity
-from realtime.limits import Crowd, Limits, Reached
+from realtime.limits import Crowd, Limits, Reached, Subscriptions
 from realtime.membership import Member, is_about_members
 from realtime.namespaces import Namespace, Namespaces
+from realtime.neighbours import Neighbours, service_in
 from realtime.protocols import WireProtocol, centrifugo
 from realtime.registry import Arrival, Channel, Registry, State, UnexpectedConfirmation
 from realtime.roster import Roster
@@ -53,6 +54,8 @@ WISHES_LIMIT = 500
 """Channels in one SUBSCRIBE, and positions in one round trip."""
 RENEW_SECONDS = 60.0
 """How often the counters of subscribed channels are kept from expiring, at the soonest in 300 s."""
+ANNOUNCE_SECONDS = 5.0
+"""How often the nodes are told which service this is."""
 BACKOFF_SECONDS = (0.05, 1.0)
 REASONS_TOLD = 8
 """Different reasons in the log, until the node is live again."""
@@ -60,6 +63,9 @@ CARRIED = b"said "
 """How what another node has got for a client of this one begins; a canary is a number."""
 DRAIN_PER_SECOND = 200
 """Connections closed in a second while a node drains; more only if the time would not do."""
+
+_address: ContextVar[str] = ContextVar("address", default="")
+"""As whom the connection is counted that this task serves; `Hub.place` knows, `Hub.attach` asks."""
 
 
 class Hub:
@@ -102,6 +108,8 @@ class Hub:
         self.limits = limits
         self.crowd = Crowd(limits)
         """Who is connected, as far as that is limited."""
+        self.subscriptions = Subscriptions(limits.subscriptions_per_address)
+        """How many new ones each address may still have."""
         self.reached = Reached()
         """How often which limit was reached."""
         self._broker = broker
@@ -148,6 +156,8 @@ class Hub:
         self._attendance = Attendance(broker)
         self.roster = Roster(broker, self._attendance, self.registry, self.fanout, self._protocol)
         """Who is on the channels of this node's connections."""
+        self.neighbours = Neighbours()
+        """Other services that this node hears, and should not."""
         self.users = Users(broker, entitled)
         """The connections by user."""
         self._clerk = Clerk(
@@ -280,7 +290,7 @@ class Hub:
             watch=self._heartbeat.watch,
             wire=wire,
         )
-        conversation = Conversation(self, connection, self._protocol, driver)
+        conversation = Conversation(self, connection, self._protocol, driver, _address.get())
         driver.on_end = conversation.release
         self._conversations[conversation] = None
         if session:
@@ -316,9 +326,11 @@ class Hub:
             self.reached.count(limit)
             yield limit
             return
+        token = _address.set(address)
         try:
             yield None
         finally:
+            _address.reset(token)
             self.crowd.leave(address)
 
     def admits(self, user: str) -> bool:
@@ -421,6 +433,7 @@ class Hub:
                 group.create_task(self._settle_all())
                 group.create_task(self._attendance.keep())
                 group.create_task(self.roster.watch())
+                group.create_task(self._announce())
                 group.create_task(self._vigil.sing())
                 group.create_task(self._vigil.listen(subscription))
         except* (BrokerError, UnexpectedConfirmation) as broken:
@@ -463,6 +476,9 @@ class Hub:
                 self._vigil.back(message.raw)
             return
         if message.channel == ALL_NODES:
+            if (service := service_in(message.raw)) is not None:
+                self._hear_service(service)
+                return
             self.users.hear(message.raw)
             self._clerk.hear(message.raw)
             return
@@ -508,6 +524,23 @@ class Hub:
             self._wishes.clear()
             while self.registry.has_wishes:
                 await subscription.send(*self.registry.take_wishes(WISHES_LIMIT))
+
+    async def _announce(self) -> None:
+        """Tell the nodes which service this is; the vigil finds out where Redis is away."""
+        while True:
+            with suppress(BrokerError):
+                self.neighbours.announced(await self._broker.announce())
+            await asyncio.sleep(ANNOUNCE_SECONDS)
+
+    def _hear_service(self, service: str) -> None:
+        if self.neighbours.hear(service):
+            logger.error(
+                "another service (%s) uses the channels of this one (%s): each delivers the "
+                "publications of the other. Pub/sub of Redis knows no database numbers: give each "
+                "service its own REALTIME_REDIS_PREFIX",
+                *(service, self.neighbours.own),
+                extra={"service": self.neighbours.own, "other_service": service},
+            )
 
     async def _settle_all(self) -> None:
         """Read the positions of channels that were just confirmed, and now and then of all."""

@@ -17,6 +17,9 @@ from realtime.codes import TOO_MANY_COMMANDS, TOO_MANY_REQUESTS, Close, Refusal
 TELL_SECONDS = 60.0
 """Between two lines in the log about the same limit, however often it is reached."""
 
+ADDRESSES_LIMIT = 10_000
+"""Addresses whose new subscriptions are counted; 3 MB at most."""
+
 
 class Rate(NamedTuple):
     """So many in a second in the long run, and so many at once."""
@@ -40,6 +43,8 @@ class Limits:
     """Of one connection."""
     connect_seconds: float
     """From accept to `connect`."""
+    subscriptions_per_address: Rate | None = None
+    """New ones, over all connections of one address; None: as many as there are."""
     frame_bytes: int = 80 * 1024
     """Of one frame from a client, before `connect` or beside a stream."""
     escaped_frame_bytes: int = 480 * 1024
@@ -130,6 +135,30 @@ class Bucket:
         """Take tokens for what is done already; those that are missing are owed."""
         if not self.take(now, tokens):
             self._spent += tokens
+
+
+class Subscriptions:
+    """Limits the new subscriptions of each address, however often it reconnects.
+
+    It remembers a bounded number of addresses and forgets the one that was seen longest ago.
+    """
+
+    def __init__(self, rate: Rate | None) -> None:
+        self._rate = rate
+        self._buckets: dict[str, Bucket] = {}  # the one that was seen last is last
+
+    def take(self, address: str, count: int, now: float) -> bool:
+        """Count new subscriptions; False if they are too many, and none of them is counted."""
+        if self._rate is None or not address or not count:
+            return True
+        bucket = self._buckets.pop(address, None) or Bucket(self._rate)
+        self._buckets[address] = bucket
+        if len(self._buckets) > ADDRESSES_LIMIT:
+            del self._buckets[next(iter(self._buckets))]
+        return bucket.take(now, count)
+
+    def __len__(self) -> int:
+        return len(self._buckets)
 
 
 class Throttle:

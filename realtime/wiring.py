@@ -146,10 +146,14 @@ def limits() -> Limits:
     channels = given.channels_per_connection
     commands_burst = max(given.commands_burst, 2 * channels)
     frame = given.frame_bytes * max(channels, USUAL_CHANNELS) // USUAL_CHANNELS
+    # A minute's worth at once, and never less than a few clients that come back with all they had.
+    rate = given.subscriptions_per_address
+    subscriptions = Rate(rate, max(60 * rate, 4 * channels)) if rate else None
     return Limits(
         connections=given.connections,
         connections_per_user=given.connections_per_user,
         connections_per_address=given.connections_per_address,
+        subscriptions_per_address=subscriptions,
         channels_per_connection=channels,
         commands=Rate(given.commands_per_second, commands_burst),
         publications=Rate(given.publications_per_second, given.publications_burst),

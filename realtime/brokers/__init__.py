@@ -232,6 +232,13 @@ class Broker(Protocol):
             OutcomeUnknown: Perhaps told.
         """
 
+    async def announce(self) -> str:
+        """Tell all nodes which service our database belongs to, on `ALL_NODES`; return its id.
+
+        Raises:
+            BrokerError: It is perhaps not told.
+        """
+
     async def told_since(self, moment: Moment) -> tuple[Moment, list[Told]]:
         """Return what time it is, and what nodes were told after the moment, as far as it is kept.
 

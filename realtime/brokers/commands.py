@@ -59,6 +59,7 @@ READ_POSITION = Script("position.lua", "read_position.lua")
 CANARY = Script("canary.lua")
 TAKE = Script("take.lua")
 TELL = Script("tell.lua")
+SERVICE = Script("service.lua")
 
 
 class Commands:
@@ -115,6 +116,12 @@ class Commands:
         told_to = self.channel_prefix + ALL_NODES
         key = f"{self._keys}told"
         return ("EVALSHA", TELL.digest, 1, key, told_to, raw, TOLD_LIMIT, TOLD_SECONDS)
+
+    def announce(self) -> Args:
+        """Return the command that tells all nodes which service this database belongs to."""
+        told_to = self.channel_prefix + ALL_NODES
+        key = f"{self._keys}service"
+        return ("EVALSHA", SERVICE.digest, 1, key, secrets.token_hex(8), told_to)
 
     def told_since(self, moment: Moment) -> list[Args]:
         """Return the commands that read what time it is and what nodes were told since."""

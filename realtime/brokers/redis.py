@@ -28,6 +28,7 @@ from realtime.brokers.commands import (
     LOOK_SECONDS,
     PUBLISH,
     READ_POSITION,
+    SERVICE,
     SURVEY_SECONDS,
     TAKE,
     TELL,
@@ -124,6 +125,13 @@ class RedisBroker:
         [reply] = await self._run(TELL, [self._commands.tell(raw)])
         if isinstance(reply, exceptions.RedisError):
             raise unavailable(reply)
+
+    async def announce(self) -> str:
+        """See `realtime.brokers.Broker.announce`."""
+        [reply] = await self._run(SERVICE, [self._commands.announce()])
+        if isinstance(reply, exceptions.RedisError):
+            raise unavailable(reply)
+        return str(reply.decode("latin-1"))
 
     async def told_since(self, moment: Moment) -> tuple[Moment, list[Told]]:
         """See `realtime.brokers.Broker.told_since`."""

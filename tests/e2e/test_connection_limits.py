@@ -147,6 +147,28 @@ async def test_all_of_an_ipv6_network_is_one_address(deployed: Service, attach: 
         assert (await status_of(deployed, **from_("127.0.0.1", **other)))[0] == 429
 
 
+# --- new subscriptions ---
+
+
+async def test_a_client_that_reconnects_without_end_subscribes_no_faster(
+    serve: Serve, redis_server: RedisServer, attach: Attach
+) -> None:
+    """One client made 3,144 counters a second, by 128 channels for each new connection."""
+    limits = {"subscriptions_per_address": 1, "channels_per_connection": 16}
+    service = serve(redis_server.url, DEPLOYED, NOTIFIER_LIMITS=json.dumps(limits))
+    refused = []
+    for number in range(5):
+        client = await attach(service, **from_("127.0.0.2"))
+        for channel in range(16):
+            reply = await client.ask(subscribe={"channel": f"public:{number}-{channel}"})
+            refused.append(reply.get("error", {}).get("code"))
+        await client.close()
+    assert refused[:64] == [None] * 64
+    assert 111 in refused[64:]
+    other = await attach(service, **from_("127.0.0.3"))
+    assert "subscribe" in await other.ask(subscribe={"channel": "public:other"})
+
+
 # --- nobody stays counted ---
 
 

@@ -10,12 +10,14 @@ from hypothesis import strategies as st
 
 from realtime.codes import TOO_MANY_COMMANDS, TOO_MANY_REQUESTS
 from realtime.limits import (
+    ADDRESSES_LIMIT,
     TELL_SECONDS,
     Bucket,
     Crowd,
     Limits,
     Rate,
     Reached,
+    Subscriptions,
     Throttle,
     address_of,
 )
@@ -189,3 +191,34 @@ def test_the_crowd_never_grows_beyond_its_limits_and_forgets_everybody(steps):
     for address in inside:
         crowd.leave(address)
     assert crowd.is_empty
+
+
+@given(RATES, GAPS, st.data())
+def test_tokens_are_taken_all_or_none(rate: Rate, gaps: list[float], data: st.DataObject) -> None:
+    bucket, taken = Bucket(rate), []
+    for now in moments(0.0, gaps):
+        count = data.draw(st.integers(1, 2 * rate.burst))
+        if bucket.take(now, count):
+            taken.append((now, count))
+    for i, (first, _) in enumerate(taken):
+        for j, (last, _) in enumerate(taken[i:], i):
+            total = sum(count for _, count in taken[i : j + 1])
+            assert total <= rate.burst + (last - first) * rate.per_second + 0.1
+
+
+def test_an_address_that_reconnects_has_what_was_left_of_its_subscriptions() -> None:
+    subscriptions = Subscriptions(Rate(1, 10))
+    assert subscriptions.take("a", 10, now=0.0)
+    assert not subscriptions.take("a", 1, now=0.5)
+    assert subscriptions.take("b", 10, now=0.5)
+    assert subscriptions.take("a", 1, now=1.5)
+    assert subscriptions.take("", 100, now=1.5), "nobody in particular"
+    assert Subscriptions(None).take("a", 10_000, now=0.0)
+
+
+def test_addresses_without_number_cost_a_bounded_table() -> None:
+    subscriptions = Subscriptions(Rate(1, 10))
+    for number in range(ADDRESSES_LIMIT + 100):
+        subscriptions.take(f"a{number}", 1, now=0.0)
+        subscriptions.take("busy", 0 if number else 10, now=0.0)
+    assert len(subscriptions) == ADDRESSES_LIMIT
