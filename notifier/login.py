@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import threading
+import time
 from typing import Any
 
 from django.conf import settings
@@ -13,9 +15,12 @@ from django.core.exceptions import ValidationError
 from django.http import HttpRequest, HttpResponse
 
 from notifier import login_limit
+from realtime.tally import Tally
 
 logger = logging.getLogger("notifier.login")
 AWAY_SECONDS = 5
+_refusals = Tally()
+_noting = threading.Lock()
 
 
 class Login(LoginView):
@@ -36,10 +41,14 @@ class Login(LoginView):
         try:
             wait = login_limit.seconds_to_wait(address, self._name(), self._find_account)
         except login_limit.CannotCount:
-            logger.error("nobody can log in: Redis does not count the attempts")
+            if count := _count("away"):
+                logger.error(
+                    "nobody can log in: Redis does not count the attempts (%d so far)", count
+                )
             return self._refuse(503, AWAY_SECONDS)
         if wait:
-            logger.warning("too many attempts to log in from %s", address)
+            if count := _count("many"):
+                logger.warning("too many attempts to log in from %s (%d so far)", address, count)
             return self._refuse(429, wait)
         return super().post(request, *args, **kwargs)
 
@@ -80,6 +89,12 @@ class Login(LoginView):
         )
         headers = {"Retry-After": str(seconds)}
         return self.render_to_response(context, status=status, headers=headers)
+
+
+def _count(reason: str) -> int | None:
+    """Count a refusal; return how many, once a minute: anybody may try as often as they like."""
+    with _noting:
+        return _refusals.add(reason, time.monotonic())
 
 
 def _address_of(request: HttpRequest) -> str:

@@ -53,10 +53,12 @@ def seconds_to_wait(
         CannotCount: Redis does not answer.
     """
     source, who = _source(address), _Who(name)
-    waits = [_count(source, NAME_FROM_ADDRESS, who.name), _count(source, ADDRESS)]
-    if wait := max(waits):
-        # What was refused for its address counts no more for the name: one attacker alone could
-        # otherwise keep its owner out.
+    # The address first: what is refused for it makes no other key, whatever names it tries.
+    if wait := _count(source, ADDRESS):
+        return wait
+    # What was refused for its address counts no more for the name: one attacker alone could
+    # otherwise keep its owner out.
+    if wait := _count(source, NAME_FROM_ADDRESS, who.name):
         return wait
     account = who.account(find_account())
     if wait := _count(source, NAME_FROM_ADDRESS, account):

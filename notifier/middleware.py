@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import threading
+import time
 from collections.abc import Iterable, Mapping
 
 from django.conf import settings
@@ -14,8 +16,12 @@ from django.utils.deprecation import MiddlewareMixin
 from whitenoise.middleware import WhiteNoiseMiddleware
 from whitenoise.responders import StaticFile
 
+from realtime.tally import Tally
+
 logger = logging.getLogger("notifier.pages")
 AWAY_SECONDS = 5
+_failures = Tally()
+_noting = threading.Lock()
 POLICY_HEADER = "Content-Security-Policy"
 # Django's pages for the developer bring their style inline; Django 6.0 exempts the same two.
 _DEBUG_PAGES = frozenset({404, 500})
@@ -54,7 +60,11 @@ class DatabaseAway(MiddlewareMixin):
         """Say it, if that is what happened."""
         if not isinstance(exception, OperationalError | InterfaceError):
             return None
-        logger.error("a page cannot be shown: %s", ascii(str(exception))[:200])
+        with _noting:
+            count = _failures.add("database", time.monotonic())
+        if count is not None:  # any visitor brings it about
+            text = ascii(str(exception))[:200]
+            logger.error("a page cannot be shown: %s (%d so far)", text, count)
         # Without the request: to ask who its user is would fail again.
         page = render_to_string("503.html")
         return HttpResponse(page, status=503, headers={"Retry-After": str(AWAY_SECONDS)})

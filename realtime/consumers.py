@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
@@ -23,8 +24,10 @@ from realtime.identity import ANONYMOUS, Identity
 from realtime.limits import address_of
 from realtime.query import has_secret
 from realtime.refusals import told
+from realtime.tally import Tally
 
 logger = logging.getLogger(__name__)
+_failures = Tally()
 
 TURN_SECONDS = 0.002  # of the loop, for one client that has sent a great many frames
 
@@ -73,7 +76,7 @@ class RealtimeConsumer(AsyncConsumer):  # type: ignore[misc]  # Channels has no 
             identity = await identity_of(scope, caller_of(scope))
         except (Forbidden, DatabaseError) as error:
             if isinstance(error, DatabaseError):
-                logger.error("cannot read whose session it is: %s", ascii(str(error))[:200])
+                tell_of_database(error)
             await send({"type": "websocket.close"})  # before accept: the server answers 403
             return
         await send({"type": "websocket.accept"})
@@ -134,3 +137,12 @@ async def identity_of(scope: MutableMapping[str, Any], caller: Caller) -> Identi
     if not caller.is_own_page:
         return ANONYMOUS
     return await session_identity(scope, wiring.user_info())
+
+
+def tell_of_database(error: DatabaseError) -> None:
+    """Log that sessions cannot be read, once a minute: each connection that comes finds it out."""
+    count = _failures.add("database", time.monotonic())
+    if count is not None:
+        logger.error(
+            "cannot read whose session it is: %s (%d so far)", ascii(str(error))[:200], count
+        )

@@ -71,11 +71,13 @@ from realtime.protocols import (
 from realtime.protocols import Publish as PublishCommand
 from realtime.publication import Publication, Receipt, encoded
 from realtime.registry import Channel
+from realtime.tally import Tally
 
 if TYPE_CHECKING:
     from realtime.hub import Hub
 
 logger = logging.getLogger(__name__)
+_failures = Tally()
 
 WAITING_LIMIT = 256
 """Commands that wait to be answered; then the client is not read until some are."""
@@ -716,7 +718,12 @@ class Conversation:
         if task.cancelled():
             return
         if (error := task.exception()) is not None:
-            logger.error("publishing for a client failed; its connection ends", exc_info=error)
+            if count := _count_failure("publish"):
+                logger.error(
+                    "publishing for a client failed; its connection ends (%d so far)",
+                    count,
+                    exc_info=error,
+                )
             self.end(SERVER_ERROR)
             return
         self._advance()
@@ -731,7 +738,10 @@ def _answer_of(task: asyncio.Task[str | Refusal]) -> str | Refusal:
         return PERMISSION_DENIED
     if isinstance(error, RequestError):
         return BAD_COMMAND._replace(message=str(error))
-    logger.error("REALTIME_RPC failed: the client gets an error", exc_info=error)
+    if count := _count_failure("rpc"):
+        logger.error(
+            "REALTIME_RPC failed: the client gets an error (%d so far)", count, exc_info=error
+        )
     return INTERNAL_ERROR
 
 
@@ -742,6 +752,14 @@ def _missed(join: Join, channel: Channel[Listener]) -> Sequence[Gap]:
 
 def _joinings(steps: Iterable[_Step]) -> list[Joining]:
     return [step for step in steps if isinstance(step, Joining)]
+
+
+def _count_failure(reason: str) -> int | None:
+    """Count a failure of the host's code; return how many, if that is worth a line in the log.
+
+    Any client can repeat what led to it.
+    """
+    return _failures.add(reason, asyncio.get_running_loop().time())
 
 
 def _subscriptions_in(command: Command) -> int:

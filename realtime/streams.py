@@ -13,7 +13,7 @@ from django.db import Error as DatabaseError
 from realtime import wiring
 from realtime.api.answers import HEADERS, Response, error_body
 from realtime.callers import Caller
-from realtime.consumers import identity_of
+from realtime.consumers import identity_of, tell_of_database
 from realtime.conversation import Conversation
 from realtime.errors import LimitExceeded, RealtimeError
 from realtime.hub import Hub
@@ -70,7 +70,7 @@ async def welcomed(
         try:
             identity = await identity_of(scope, caller)
         except DatabaseError as error:
-            logger.error("cannot read whose session it is: %s", ascii(str(error))[:200])
+            tell_of_database(error)
             return refusal(NotLive(), 503)
         return await serve(hub, identity)
 

@@ -55,6 +55,7 @@ PUBLIC_TO_SERVICES = {
     "realtime.routing",
     "realtime.tokens.EXPIRY",
     "realtime.tokens.REQUIRED",
+    "realtime.tally",
     "realtime.urls",
     "realtime.wiring.drain",
     "realtime.wiring.largest_body_bytes",

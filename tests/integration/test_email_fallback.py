@@ -202,3 +202,14 @@ def test_the_log_shows_it_escaped_and_not_all(caplog: pytest.LogCaptureFixture) 
     [record] = caplog.records
     assert "nobody heard 00ff-7 on orders: {'text': '\\x1b[31m\\nxxx" in record.getMessage()
     assert len(record.getMessage()) < 600
+
+
+def test_a_batch_that_nobody_hears_writes_no_line_for_each(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Ten requests of a hundred publications made a thousand lines of the log."""
+    caplog.set_level(logging.INFO, logger="realtime.handlers.log")
+    for number in range(1000):
+        log(queued(number))
+    assert len(caplog.records) < 300
+    assert any("not shown so far" in record.getMessage() for record in caplog.records)
