@@ -25,77 +25,75 @@
 -- under the old base epoch, and nodes read the channels of their listeners once a minute. So listeners keep their epoch.
 local LISTENED = 2 * 86400
 local EACH_READ = 300
-local BASE_SECONDS = 86400
-local BASE_CHANNELS = 100000
-local CLOSING_SECONDS = 300
 
--- This process, how many bytes it has heard from masters, and how many keys it found when it last loaded: what a master
--- sent, or a file. '' where Redis does not tell.
-local function life()
-    local process = string.match(redis.call('INFO', 'server'), 'run_id:(%x+)')
-    local heard = string.match(redis.call('INFO', 'stats'), 'total_net_repl_input_bytes:(%d+)')
-    local loaded = string.match(redis.call('INFO', 'persistence'), 'rdb_last_load_keys_loaded:(%d+)')
-    return process and heard and loaded and table.concat({process, heard, loaded}, ':') or ''
-end
+-- What to do where the counter does not simply go on. Its parts are defined inside, since a script defines all its functions
+-- anew in each call: that took 1 µs of each publication.
+local function begin_or_recover(key, base, fresh, is_publication)
+    local BASE_SECONDS = 86400
+    local BASE_CHANNELS = 100000
+    local CLOSING_SECONDS = 300
 
--- Returns the replication id, then epoch and offset if the key exists and belongs to this history of writes, then
--- whether the key exists.
-local function stored(key)
-    local info = redis.call('INFO', 'replication')
-    local replid = string.match(info, 'master_replid:(%x+)')
-    local known = redis.call('HMGET', key, 'replid', 'epoch', 'offset')
-    local exists = known[2] and known[3]
-    if known[1] == replid and exists then
-        return replid, known[2], known[3], true
+    -- This process, how many bytes it has heard from masters, and how many keys it found when it last loaded: what a
+    -- master sent, or a file. '' where Redis does not tell.
+    local function life()
+        local process = string.match(redis.call('INFO', 'server'), 'run_id:(%x+)')
+        local heard = string.match(redis.call('INFO', 'stats'), 'total_net_repl_input_bytes:(%d+)')
+        local loaded = string.match(redis.call('INFO', 'persistence'), 'rdb_last_load_keys_loaded:(%d+)')
+        return process and heard and loaded and table.concat({process, heard, loaded}, ':') or ''
     end
-    if exists and string.match(info, 'master_replid2:0+%s') then
-        local now = life()
-        if now ~= '' and redis.call('HGET', key, 'life') == now then
-            redis.call('HSET', key, 'replid', replid)
+
+    -- Returns the replication id, then epoch and offset if the key exists and belongs to this history of writes, then
+    -- whether the key exists.
+    local function stored(from)
+        local info = redis.call('INFO', 'replication')
+        local replid = string.match(info, 'master_replid:(%x+)')
+        local known = redis.call('HMGET', from, 'replid', 'epoch', 'offset')
+        local exists = known[2] and known[3]
+        if known[1] == replid and exists then
             return replid, known[2], known[3], true
         end
+        if exists and string.match(info, 'master_replid2:0+%s') then
+            local now = life()
+            if now ~= '' and redis.call('HGET', from, 'life') == now then
+                redis.call('HSET', from, 'replid', replid)
+                return replid, known[2], known[3], true
+            end
+        end
+        return replid, nil, nil, exists
     end
-    return replid, nil, nil, exists
-end
 
-local function begin(key, replid, epoch)
-    redis.call('HSET', key, 'replid', replid, 'life', life(), 'epoch', epoch, 'offset', '0')
-end
-
-local function mark(key)
-    return string.sub(redis.sha1hex(key), 1, 16)
-end
-
--- Returns the base epoch, and whether the base closes.
-local function base_epoch(base, fresh)
-    local replid, epoch = stored(base)
-    local now = tonumber(redis.call('TIME')[1])
-    local times = redis.call('HMGET', base, 'born', 'closing')
-    local born, closing = tonumber(times[1]), tonumber(times[2])
-    -- By the distance, so that a clock that was set back does not keep a base for years.
-    if not epoch or not born or closing and math.abs(now - closing) >= CLOSING_SECONDS then
-        redis.call('UNLINK', base)
-        begin(base, replid, fresh)
-        redis.call('HSET', base, 'born', now)
-        return fresh, false
+    local function begin(at, replid, epoch)
+        redis.call('HSET', at, 'replid', replid, 'life', life(), 'epoch', epoch, 'offset', '0')
     end
-    if not closing and (math.abs(now - born) >= BASE_SECONDS or redis.call('HLEN', base) > BASE_CHANNELS) then
-        redis.call('HSET', base, 'closing', now)
-        closing = now
-    end
-    return epoch, closing
-end
 
--- Returns epoch and offset of a channel. Only a publication, a lost counter and a base that closes make a key.
-local function living(key, base, fresh, is_publication)
+    -- Returns the base epoch, and whether the base closes.
+    local function base_epoch()
+        local replid, epoch = stored(base)
+        local now = tonumber(redis.call('TIME')[1])
+        local times = redis.call('HMGET', base, 'born', 'closing')
+        local born, closing = tonumber(times[1]), tonumber(times[2])
+        -- By the distance, so that a clock that was set back does not keep a base for years.
+        if not epoch or not born or closing and math.abs(now - closing) >= CLOSING_SECONDS then
+            redis.call('UNLINK', base)
+            begin(base, replid, fresh)
+            redis.call('HSET', base, 'born', now)
+            return fresh, false
+        end
+        if not closing and (math.abs(now - born) >= BASE_SECONDS or redis.call('HLEN', base) > BASE_CHANNELS) then
+            redis.call('HSET', base, 'closing', now)
+            closing = now
+        end
+        return epoch, closing
+    end
+
     local replid, epoch, offset, exists = stored(key)
     if epoch then
         return epoch, offset
     end
     epoch = fresh
     if not exists then
-        local common, closing = base_epoch(base, fresh)
-        if redis.call('HEXISTS', base, mark(key)) == 0 then
+        local common, closing = base_epoch()
+        if redis.call('HEXISTS', base, string.sub(redis.sha1hex(key), 1, 16)) == 0 then
             if not is_publication and not closing then
                 return common, '0'
             end
@@ -104,6 +102,16 @@ local function living(key, base, fresh, is_publication)
     end
     begin(key, replid, epoch)
     return epoch, '0'
+end
+
+-- Returns epoch and offset of a channel. Only a publication, a lost counter and a base that closes make a key.
+local function living(key, base, fresh, is_publication)
+    local replid = string.match(redis.call('INFO', 'replication'), 'master_replid:(%x+)')
+    local known = redis.call('HMGET', key, 'replid', 'epoch', 'offset')
+    if known[1] == replid and known[2] and known[3] then
+        return known[2], known[3]
+    end
+    return begin_or_recover(key, base, fresh, is_publication)
 end
 
 -- A key at offset 0 can be made by anybody who may subscribe while the base closes: there a read buys five minutes of one

@@ -14,8 +14,6 @@
 -- Returns {epoch, offset, nodes, repeated, queued}, {'conflict'} or {'full'}. The order matters: the first write stands
 -- before PUBLISH, so that a Redis which refuses writes (full, replica, bad disk) refuses the whole publication; and the
 -- lists are looked at before that, so that a key which is no list (somebody else's) is no half publication either.
-local HEAD_BYTES = 96 -- of an entry: attempts, epoch, offset, time and their names, at most
-
 local once = ARGV[4] ~= '' and KEYS[3]
 if once then
     local stored = redis.call('GET', once)
@@ -45,14 +43,15 @@ if ARGV[6] and (nodes == '0' or ARGV[7] == '1') then
         end
         redis.call('HSET', counts, 'bytes', string.format('%.0f', bytes))
     end
-    if bytes + #ARGV[3] + #ARGV[6] + HEAD_BYTES > tonumber(ARGV[9]) then
+    -- 96: of an entry's attempts, epoch, offset and time, with their names, at most.
+    if bytes + #ARGV[3] + #ARGV[6] + 96 > tonumber(ARGV[9]) then
         return {'full'}
     end
 end
 local epoch = living(KEYS[1], KEYS[2], ARGV[1], true)
 local offset = string.format('%.0f', redis.call('HINCRBY', KEYS[1], 'offset', 1))
 if offset == '1' then
-    redis.call('HSET', KEYS[2], mark(KEYS[1]), '')
+    redis.call('HSET', KEYS[2], string.sub(redis.sha1hex(KEYS[1]), 1, 16), '')
 end
 keep(KEYS[1], offset)
 redis.call('PUBLISH', ARGV[2], '1 ' .. epoch .. ' ' .. offset .. ' ' .. ARGV[3])
