@@ -16,8 +16,10 @@ from realtime.fanout import Listener
 from realtime.identity import Grant
 from realtime.protocols import Subscribe
 from realtime.registry import Channel
+from realtime.tally import Tally
 
 logger = logging.getLogger(__name__)
+_failures = Tally()
 
 YES_SECONDS = 10.0
 """For how long the host's yes counts; a subscribe that has waited longer is asked about again.
@@ -140,5 +142,11 @@ def why_not(task: asyncio.Task[bool]) -> Refusal | None:
     """Return why not, when the host has decided or failed to."""
     if (error := task.exception()) is None:
         return None if task.result() else PERMISSION_DENIED
-    logger.error("the authorizer failed: the client is refused for now", exc_info=error)
+    count = _failures.add("authorizer", asyncio.get_running_loop().time())
+    if count is not None:  # any client can ask again and again
+        logger.error(
+            "the authorizer failed: the client is refused for now (%d so far)",
+            count,
+            exc_info=error,
+        )
     return INTERNAL_ERROR

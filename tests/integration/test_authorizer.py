@@ -10,9 +10,10 @@ from typing import Any
 import pytest
 from django.test import override_settings
 
-from realtime import conversation, wiring
+from realtime import conversation, joining, wiring
 from realtime.hub import Hub
 from realtime.identity import Identity
+from realtime.tally import Tally
 from tests.support.eventually import eventually
 from tests.support.member import Member
 from tests.support.tokens import token
@@ -127,8 +128,9 @@ async def test_all_channels_of_a_frame_are_asked_about_at_once_and_answered_in_o
 
 
 async def test_a_host_that_fails_refuses_for_now_and_breaks_nothing(
-    member: Member, caplog: pytest.LogCaptureFixture
+    member: Member, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(joining, "_failures", Tally())  # as in a process that has told nothing yet
     member.say({"id": 2, "subscribe": {"channel": "broken"}})
     member.say({"id": 3, "publish": {"channel": "broken", "data": 1}})
     for number in (2, 3):
@@ -137,6 +139,7 @@ async def test_a_host_that_fails_refuses_for_now_and_breaks_nothing(
     member.say({"id": 4, "subscribe": {"channel": "team-a"}})
     assert "subscribe" in await answered(member, 4)
     assert "the host has a bug" in caplog.text
+    assert caplog.text.count("the authorizer failed") == 1, "once a minute, whatever clients do"
 
 
 async def test_a_host_that_does_not_decide_refuses_for_now(
