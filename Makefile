@@ -98,7 +98,7 @@ NODE_TESTS = if [ -z "$(NODE_TEST_FILES)" ]; then :; \
 
 # What a deployment sets, for Django's own list of questions.
 PRODUCTION = env -u DATABASE_URL -u DEBUG -u HTTPS -u HOST -u NOTIFIER_DEMO_KEY ALLOWED_HOSTS=notifier.example \
-	REDIS_URL=redis://127.0.0.1:6379/0 NOTIFIER_NAMESPACES='{"chat": {}}' \
+	REDIS_URL=redis://127.0.0.1:6379/0 \
 	SECRET_KEY="$$($(BIN)/python -c 'import secrets; print(secrets.token_urlsafe(48))')" \
 	NOTIFIER_API_KEY="$$($(BIN)/python -c 'import secrets; print(secrets.token_urlsafe(24))')"
 

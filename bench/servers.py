@@ -14,6 +14,7 @@ from bench.crowd import OURS, Dialect
 from notifier.server import listening_socket
 from realtime.brokers.redis_sync import SyncRedisBroker
 from realtime.publication import Publication
+from tests.support.chat import NOTIFIER_NAMESPACES
 
 ROOT = Path(__file__).resolve().parents[1]
 SERVER_CPU, OTHERS_CPU = 0, 1
@@ -164,6 +165,7 @@ class Ours(Server):
             "SECRET_KEY": "only for measuring, but long enough to be taken for a key",
             "NOTIFIER_API_KEY": API_KEY,
             "ALLOWED_HOSTS": "127.0.0.1",
+            "NOTIFIER_NAMESPACES": NOTIFIER_NAMESPACES,
         }
 
     def publish(self, count: int) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import sys
-from dataclasses import asdict
 from pathlib import Path
 
 from notifier import servicefile
@@ -12,7 +11,6 @@ from notifier.database import file_of
 from notifier.env import read_environment
 from notifier.kept import DEMO_USERS
 from notifier.logs import logging_settings, stderr_is_terminal
-from realtime.namespaces import BUILT_IN
 
 ENVIRONMENT = read_environment(os.environ)
 BASE_DIR = Path(__file__).resolve().parent.parent
@@ -101,7 +99,18 @@ REALTIME_PERSONAL_CHANNEL = ENVIRONMENT.personal_channel
 REALTIME_URL = ENVIRONMENT.url
 REALTIME_ALLOWED_ORIGINS = list(ENVIRONMENT.allowed_origins)
 REALTIME_USER_INFO = "notifier.accounts.public_info"
-_CHAT = ENVIRONMENT.namespaces.get("chat", asdict(BUILT_IN["chat"]))
+# The demo's chat: anybody may write in it, so it is there in DEBUG alone.
+_DEMO_CHAT = {
+    "allow_subscribe_for_client": True,
+    "allow_subscribe_for_anonymous": True,
+    "allow_publish_for_subscriber": True,
+    "allow_publish_for_anonymous": True,
+    "presence": True,
+    "join_leave": True,
+    "allow_presence_for_subscriber": True,
+    "allow_presence_for_anonymous": True,
+}
+_CHAT = ENVIRONMENT.namespaces.get("chat", _DEMO_CHAT if ENVIRONMENT.debug else {})
 _MAY_CHAT = {
     name: may for name, may in _CHAT.items() if name.startswith(("allow_s", "allow_publish"))
 }
@@ -113,8 +122,10 @@ REALTIME_NAMESPACES = {
     },
     # Who is writing something: for those who may chat, and worth nothing a moment later.
     "typing": {**_MAY_CHAT, "overflow": "latest"},
+    "chat": _CHAT,
     **ENVIRONMENT.namespaces,
 }
+NOTIFIER_HAS_CHAT = bool(_CHAT)
 REALTIME_FALLBACKS = ENVIRONMENT.fallbacks
 REALTIME_CLOUDEVENTS = ENVIRONMENT.cloudevents
 for _name, _limit in ENVIRONMENT.limits.items():

@@ -46,5 +46,7 @@ def reference(request: HttpRequest) -> HttpResponse:
 @never_cache
 @require_safe
 def chat(request: HttpRequest, room: str = FIRST_ROOM) -> HttpResponse:
-    """Show one chat room."""
+    """Show one chat room; 404 where there is no chat."""
+    if not getattr(settings, "NOTIFIER_HAS_CHAT", False):
+        return render(request, "notifier/chat_off.html", status=404)
     return render(request, "notifier/chat.html", {"room": room, "channel": f"chat:{room}"})

@@ -48,7 +48,7 @@ def _open_namespaces(given: Settings) -> Messages:
             yield checks.Warning(
                 f"Anybody may publish in the namespace {name!r}, without being known.",
                 hint="Take allow_publish_for_anonymous away from it, or configure it without "
-                f"options, which closes it: {{{name!r}: {{}}}}. (chat is built in, for the demo.)",
+                f"options, which closes it: {{{name!r}: {{}}}}.",
                 id="realtime.W002",
             )
 

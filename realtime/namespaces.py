@@ -232,20 +232,10 @@ _CLOSED = Namespace()
 BUILT_IN = {
     "": Namespace(),
     "public": Namespace(allow_subscribe_for_client=True, allow_subscribe_for_anonymous=True),
-    "chat": Namespace(
-        allow_subscribe_for_client=True,
-        allow_subscribe_for_anonymous=True,
-        allow_publish_for_subscriber=True,
-        allow_publish_for_anonymous=True,
-        presence=True,
-        join_leave=True,
-        allow_presence_for_subscriber=True,
-        allow_presence_for_anonymous=True,
-    ),
     "user": Namespace(),
     "job": Namespace(allow_subscribe_for_client=True, allow_subscribe_for_anonymous=True),
 }
-"""`public`: anyone listens, the server publishes. `chat`: the demo. `user`: one channel per user.
+"""`public`: anyone listens, the server publishes. `user`: one channel per user.
 
 `job`: one channel per background task, for whoever knows its id, which nobody can guess.
 

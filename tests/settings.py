@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 
+from tests.support.chat import CHAT
+
 SECRET_KEY = "only for tests"
 DEBUG = False
 ALLOWED_HOSTS = ["testserver", "localhost", "127.0.0.1"]
@@ -37,6 +39,7 @@ REALTIME_NAMESPACES = {
         "join_leave": True,
         "force_push_join_leave": True,
     },
+    "chat": CHAT,
     "members": {"allow_subscribe_for_client": True, "allow_publish_for_subscriber": True},
     "cut": {
         "allow_subscribe_for_client": True,

@@ -18,6 +18,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.chat import NOTIFIER_NAMESPACES
+
 CHECKOUT = Path(__file__).resolve().parents[2]
 VERBS = {"run", "test", "check", "format", "bench"}
 
@@ -228,7 +230,9 @@ def test_the_deployment_check_has_no_warning_and_silences_none():
 def test_the_deployment_check_says_what_is_dangerous():
     """So the test above is one that can fail."""
     checked = deployment_check(
-        NOTIFIER_NAMESPACES="{}", NOTIFIER_API_KEY="key", REDIS_URL="redis://redis.example"
+        NOTIFIER_NAMESPACES=NOTIFIER_NAMESPACES,
+        NOTIFIER_API_KEY="key",
+        REDIS_URL="redis://redis.example",
     )
     assert checked.returncode == 1
     assert set(re.findall(r"realtime\.\w+", checked.stderr)) == {

@@ -81,12 +81,11 @@ def test_the_check_command_runs_them() -> None:
 GOOD = {"REALTIME_API_KEY": token_urlsafe(24), "REALTIME_TOKEN_SECRET": token_urlsafe(48)}
 OPEN = {"allow_subscribe_for_client": True, "allow_subscribe_for_anonymous": True}
 ANONYMOUS = {"allow_publish_for_anonymous": True}
-CLOSED: dict[str, Any] = {"chat": {}}
 
 
 def dangers(**settings: Any) -> list[tuple[str, str]]:
     """Return ids and texts of what a deployment with these settings is told."""
-    deployed = {**GOOD, "REALTIME_NAMESPACES": CLOSED, "REALTIME_REDIS_URL": "", **settings}
+    deployed = {**GOOD, "REALTIME_NAMESPACES": {}, "REALTIME_REDIS_URL": "", **settings}
     with override_settings(**deployed):
         found = checks.run_checks(tags=["realtime"], include_deployment_checks=True)
     assert all(message.level == checks.WARNING and message.hint for message in found)
@@ -105,13 +104,13 @@ def test_without_deploy_nobody_is_told_of_dangers() -> None:
 @pytest.mark.parametrize(
     ("namespaces", "names"),
     [
-        ({}, ["chat"]),
-        ({**CLOSED, "a": {**OPEN, **ANONYMOUS, "allow_publish_for_client": True}}, ["a"]),
-        ({**CLOSED, "a": {**OPEN, **ANONYMOUS, "allow_publish_for_subscriber": True}}, ["a"]),
-        ({**CLOSED, "a": {**OPEN, "allow_publish_for_client": True}}, []),
-        ({**CLOSED, "a": {**OPEN, "allow_publish_for_subscriber": True}}, []),
-        ({**CLOSED, "a": {**OPEN, **ANONYMOUS}}, []),
-        ({**CLOSED, "a": {"allow_publish_for_client": True}}, []),
+        ({}, []),
+        ({"a": {**OPEN, **ANONYMOUS, "allow_publish_for_client": True}}, ["a"]),
+        ({"a": {**OPEN, **ANONYMOUS, "allow_publish_for_subscriber": True}}, ["a"]),
+        ({"a": {**OPEN, "allow_publish_for_client": True}}, []),
+        ({"a": {**OPEN, "allow_publish_for_subscriber": True}}, []),
+        ({"a": {**OPEN, **ANONYMOUS}}, []),
+        ({"a": {"allow_publish_for_client": True}}, []),
         (
             {
                 "chat": {"allow_subscribe_for_client": True, "allow_publish_for_client": True},

@@ -17,6 +17,7 @@ from realtime.conversation import WAITING_BYTES, WAITING_LIMIT, Conversation
 from realtime.fanout import CHUNK_LISTENERS, Listener
 from realtime.gaps import Position
 from realtime.hub import Hub
+from realtime.joining import Joining
 from realtime.publication import Publication, Receipt
 from tests.support.eventually import eventually
 from tests.support.losing import publish_while_cut
@@ -180,7 +181,9 @@ async def test_a_subscribe_whose_channel_is_live_is_not_refused_for_waiting_its_
         {"id": 4, "subscribe": {"channel": "public:patient"}},
     )
     assert member.conversation is not None
-    await eventually(lambda: not member.conversation._timers)
+    _, joining = member.conversation._todo or ()
+    assert isinstance(joining, Joining)
+    await eventually(lambda: joining.channel and joining.channel.is_live and not joining._timer)
     slowly.set()
     reply = await eventually(lambda: _reply(member, 4))
     assert "subscribe" in reply

@@ -15,6 +15,7 @@ from typing import Any
 import httpx
 import pytest
 
+from tests.support.chat import NOTIFIER_NAMESPACES
 from tests.support.database import migrated_url
 from tests.support.eventually import eventually_sync
 
@@ -29,6 +30,7 @@ DEPLOYMENT = {
     "SECRET_KEY": "s" * 50,
     "NOTIFIER_API_KEY": KEY["X-API-Key"],
     "ALLOWED_HOSTS": "127.0.0.1",
+    "NOTIFIER_NAMESPACES": NOTIFIER_NAMESPACES,
 }
 """What a deployment of the service sets."""
 

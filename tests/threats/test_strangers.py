@@ -22,7 +22,7 @@ from tests.support.client import Client
 from tests.support.overheard import overheard
 from tests.support.raw import Raw, asked, handshake, request, status_of
 from tests.support.redis_server import RedisServer
-from tests.support.service import KEY
+from tests.support.service import DEPLOYED, KEY, Service
 from tests.threats.conftest import ORIGIN, TOKEN_SECRET, Target
 
 Attach = Callable[..., Awaitable[Client]]
@@ -427,3 +427,19 @@ def test_a_scanner_reads_from_the_probes_who_is_there(target: Target) -> None:
     known = {"status", "connections", "lag_ms", "reason"}
     for path in ("/livez", "/readyz"):
         assert set(httpx.get(target.http + path).json()) <= known
+
+
+async def test_a_stranger_writes_in_a_chat_that_nobody_has_configured(
+    redis_server: RedisServer, serve: Callable[..., Service], attach: Attach
+) -> None:
+    """The chat is the demo's: a service that is deployed has none until its operator wants one."""
+    service = await asyncio.to_thread(
+        serve, redis_server.url, DEPLOYED, NOTIFIER_NAMESPACES="", HTTPS="0"
+    )
+    client = await attach(service)
+    for channel in ("chat:lobby", "typing:lobby"):
+        assert (await client.ask(subscribe={"channel": channel}))["error"]["code"] == 103
+        said = await client.ask(publish={"channel": channel, "data": "buy this"})
+        assert said["error"]["code"] == 103
+    page = await asyncio.to_thread(httpx.get, f"{service.http}/chat/")
+    assert (page.status_code, "The chat is off" in page.text) == (404, True)

@@ -48,15 +48,17 @@ from realtime.protocols import (
     centrifugo,
 )
 from realtime.tokens import Tokens
+from tests.support.chat import CHAT
 
 NAMESPACES = Namespaces(
     {
+        "chat": CHAT,
         "open": {
             "allow_subscribe_for_client": True,
             "allow_subscribe_for_anonymous": True,
             "allow_publish_for_client": True,
             "allow_publish_for_anonymous": True,
-        }
+        },
     }
 )
 
@@ -404,7 +406,7 @@ def test_a_place_that_is_kept_for_a_served_channel_counts():
 
 
 def test_what_connect_names_is_served_or_refused_like_a_subscribe():
-    connection = new(namespaces=Namespaces({}, personal="user"), identity=Identity("42"))
+    connection = new(namespaces=Namespaces({}, personal="user:#"), identity=Identity("42"))
     position = Position("e", 7)
     old = token(channel="private", expires=NOW - 60)
     wanted = (

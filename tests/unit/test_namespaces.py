@@ -87,7 +87,7 @@ def test_an_anonymous_client_gets_no_channel_of_a_user():
 
 @pytest.mark.parametrize(
     ("channel", "subscribe", "publish"),
-    [("news", False, False), ("public:news", True, False), ("chat:lobby", True, True)],
+    [("news", False, False), ("public:news", True, False), ("user:news", False, False)],
 )
 def test_the_built_in_namespaces(channel, subscribe, publish):
     namespaces = Namespaces({})
