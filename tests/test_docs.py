@@ -17,13 +17,16 @@ from pathlib import Path
 import pytest
 from django.core.management import get_commands
 
+from notifier import http, login_limit, server
 from notifier.env import SECRETS, read_environment
 from notifier.launcher import _HELP, welcome
 from realtime import __version__, api, codes, health
 from realtime.conf import PREFIX, Settings, setting_names
+from realtime.identity import USER_LIMIT
 from realtime.namespaces import Namespace
 from realtime.protocols import BadFrame, centrifugo
 from realtime.routing import websocket_urlpatterns
+from realtime.tokens import CHANNELS_LIMIT, LEEWAY_SECONDS, MARK_LIMIT
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
@@ -299,7 +302,7 @@ def test_every_decision_that_is_named_exists():
 def test_the_table_of_clients_has_no_blank():
     """A client × a feature is a test, or the reason why there is none."""
     text = page("clients.md")
-    table = rows(text)
+    table = rows(text.partition("## Which")[0])
     assert len(table) >= 19
     for feature, *cells in table:
         assert len(cells) == 6
@@ -344,3 +347,96 @@ def test_the_sums_in_the_readme_are_those_of_the_tables():
         f"lost {column(tutorial, 6):,} publications",
     ):
         assert said in readme, said
+
+
+# --- statements of a kind ---
+
+
+def test_what_is_not_built_is_said_alike_in_readme_and_semantics():
+    """The README named presence long after it was built."""
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    [said] = re.findall(r"^\*\*Not built yet:\*\* (.+)\.$", readme, re.M)
+    table = rows(section(page("semantics.md"), "## Not built yet"))
+    missing = {name.strip() for row in table for name in row[0].split(",")}
+    assert set(said.split(", ")) == missing
+    added = section((ROOT / "CHANGELOG.md").read_text(encoding="utf-8"), "### Added")
+    assert not [name for name in missing if name in added]
+
+
+def test_the_sdks_that_the_readme_names_are_those_that_work():
+    by_verdict: dict[str, set[str]] = {}
+    for names, _, verdict in rows(section(page("clients.md"), "## Which of Centrifugo's SDKs")):
+        by_verdict.setdefault(verdict, set()).update(re.findall(r"`(centrifuge-\w+)`", names))
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    [said] = re.findall(r"work too: ([^,]+), which", readme)
+    assert set(re.findall(r"`(centrifuge-\w+)`", said)) == by_verdict["works; tested above"]
+    [not_working] = re.findall(r"Protobuf alone \(([\w, ]+)\) do not", readme)
+    named = {f"centrifuge-{name.lower()}" for name in not_working.split(", ")}
+    assert named == by_verdict["do not work"]
+
+
+FILE = re.compile(r"`((?:realtime|notifier|tests|bench|docs|static|templates|\.ci)/[\w./*-]+)`")
+
+
+@pytest.mark.parametrize("path", PAGES, ids=str)
+def test_every_file_that_is_named_exists(path):
+    """`http-api.md` named a module that had become a package."""
+    if "adr" in path.parts:  # they say what there was
+        return
+    text = path.read_text(encoding="utf-8")
+    # Some pages speak of the app's own folders, and of its templates as Django names them.
+    folders = ("", "realtime/", "realtime/templates/")
+    missing = [
+        name
+        for name in FILE.findall(text)
+        if not any(list(ROOT.glob(f"{folder}{name.rstrip('/')}*")) for folder in folders)
+    ]
+    assert not missing
+
+
+CLIENT_JS = (ROOT / "realtime/static/realtime/client.js").read_text(encoding="utf-8")
+
+
+def constant_of_client_js(name: str) -> str:
+    [value] = re.findall(rf"^const {name} = ([\d_]+);", CLIENT_JS, re.M)
+    return f"{int(value):,}"
+
+
+NUMBERS = {
+    # (page, the words around a number): what the code says
+    ("client.md", r"the same one for the same channel\. At most ([\d,]+)"): constant_of_client_js(
+        "MOST_SUBSCRIPTIONS"
+    ),
+    ("client.md", r"of more than ([\d,]+) connections only"): constant_of_client_js("MOST_NAMED"),
+    ("protocol.md", r"a string of at most (\d+) characters; without one"): str(USER_LIMIT),
+    ("protocol.md", r"at most (\d+) channels that the client"): str(CHANNELS_LIMIT),
+    ("protocol.md", r"at most (\d+) characters: the login"): str(MARK_LIMIT),
+    ("protocol.md", r"when it begins to be good; (\d+) seconds"): f"{LEEWAY_SECONDS:g}",
+    ("deploy.md", r"still accepts connections for (\d+) s"): f"{server.LINGER_SECONDS:g}",
+    ("deploy.md", r"sends its clients away over at most (\d+) s"): f"{server.DRAIN_SECONDS:g}",
+    ("deploy.md", r"gives requests that hang (\d+) s"): str(server.GRACEFUL_SECONDS),
+    ("deploy.md", r"After (\d+) s it is killed"): f"{server.STOP_SECONDS:g}",
+    ("deploy.md", r"(\d+) s for the whole head"): f"{http.HEAD_SECONDS:g}",
+    ("deploy.md", r"(\d+) s for the whole body"): f"{http.BODY_SECONDS:g}",
+    ("deploy.md", r"(\d+) KiB of address and headers"): str(http.HEAD_BYTES // 1024),
+    ("deploy.md", r"(\d+) requests that were sent before"): str(http.PIPELINE_LIMIT),
+    ("deploy.md", r"after (\d+) attempts for one name from one"): str(
+        login_limit.NAME_FROM_ADDRESS
+    ),
+    ("deploy.md", r"address \(of IPv6: one /64\), (\d+) from one"): str(login_limit.ADDRESS),
+    ("deploy.md", r"or (\d+) for one name, each"): str(login_limit.NAME),
+}
+
+
+@pytest.mark.parametrize(("told", "value"), NUMBERS.items(), ids=[" ".join(key) for key in NUMBERS])
+def test_a_number_in_prose_is_that_of_the_code(told, value):
+    name, words = told
+    assert re.findall(words, page(name)) == [value]
+
+
+def test_what_the_service_listens_on_is_what_the_pages_say():
+    """It has HOST and PORT, and no unix socket, which a page once recommended."""
+    assert {"HOST", "PORT"} <= variables()
+    for path in PAGES:
+        said = re.findall(r"(?i)[^.]*unix socket[^.]*", path.read_text(encoding="utf-8"))
+        assert not [text for text in said if "proxy" in text.lower()], path
