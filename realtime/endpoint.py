@@ -31,7 +31,7 @@ from realtime.api.answers import HEADERS, Response, failure
 from realtime.api.head import EVENTS, Request, RequestTimeout
 from realtime.auth import has_session
 from realtime.brokers.redis import RedisBroker
-from realtime.errors import RealtimeError, RequestError, TooLarge
+from realtime.errors import RealtimeError, TooLarge
 from realtime.heads import Flaw, flaw_of
 from realtime.staff import look_up_session
 
@@ -160,28 +160,28 @@ async def _respond(request: Admitted, body: bytes) -> Response:
     try:
         task = next(work)
         while True:
-            task = work.send(await _done(task))
-    except StopIteration as done:
-        response: Response = done.value
+            try:
+                done = await _done(task)
+            except RealtimeError as error:
+                task = work.throw(error)
+            else:
+                task = work.send(done)
+    except StopIteration as end:
+        response: Response = end.value
         return response
 
 
 async def _done(task: Task) -> Any:
-    try:
-        if isinstance(task, Tell):
-            return await wiring.tell_nodes(task.command)
-        if isinstance(task, Look | Members | Count | Ask):
-            return await _seen(task, wiring.node().broker)
-        publisher = wiring.node().publisher
-        if isinstance(task, Take):
-            return await publisher.take(*task)
-        if len(task.publications) == 1:
-            return [await publisher.publish(task.publications[0])]
-        return await publisher.publish_many(task.publications)
-    except RequestError as error:
-        return [error]  # of that one publication, be it a batch's or a broadcast's
-    except RealtimeError as error:
-        return error
+    if isinstance(task, Tell):
+        return await wiring.tell_nodes(task.command)
+    if isinstance(task, Look | Members | Count | Ask):
+        return await _seen(task, wiring.node().broker)
+    publisher = wiring.node().publisher
+    if isinstance(task, Take):
+        return await publisher.take(*task)
+    if len(task.publications) == 1:
+        return [await publisher.publish(task.publications[0])]
+    return await publisher.publish_many(task.publications)
 
 
 async def _seen(task: Look | Members | Count | Ask, broker: RedisBroker) -> Any:

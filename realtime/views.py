@@ -29,7 +29,7 @@ from realtime.api.answers import HEADERS, Response, failure
 from realtime.api.head import EVENTS, Request, RequestTimeout
 from realtime.auth import has_session
 from realtime.brokers.redis_sync import SyncRedisBroker
-from realtime.errors import RealtimeError, RequestError
+from realtime.errors import RealtimeError
 from realtime.staff import key_of_session
 
 
@@ -85,28 +85,28 @@ def _respond(request: Admitted, body: bytes) -> Response:
     try:
         task = next(work)
         while True:
-            task = work.send(_done(task))
-    except StopIteration as done:
-        response: Response = done.value
+            try:
+                done = _done(task)
+            except RealtimeError as error:
+                task = work.throw(error)
+            else:
+                task = work.send(done)
+    except StopIteration as end:
+        response: Response = end.value
         return response
 
 
 def _done(task: Task) -> Any:
-    try:
-        if isinstance(task, Tell):
-            return wiring.tell_nodes_sync(task.command)
-        if isinstance(task, Look | Members | Count | Ask):
-            return _seen(task, wiring.sync_broker())
-        publisher = wiring.sync_publisher()
-        if isinstance(task, Take):
-            return publisher.take(*task)
-        if len(task.publications) == 1:
-            return [publisher.publish(task.publications[0])]
-        return publisher.publish_many(task.publications)
-    except RequestError as error:
-        return [error]  # of that one publication, be it a batch's or a broadcast's
-    except RealtimeError as error:
-        return error
+    if isinstance(task, Tell):
+        return wiring.tell_nodes_sync(task.command)
+    if isinstance(task, Look | Members | Count | Ask):
+        return _seen(task, wiring.sync_broker())
+    publisher = wiring.sync_publisher()
+    if isinstance(task, Take):
+        return publisher.take(*task)
+    if len(task.publications) == 1:
+        return [publisher.publish(task.publications[0])]
+    return publisher.publish_many(task.publications)
 
 
 def _seen(task: Look | Members | Count | Ask, broker: SyncRedisBroker) -> Any:

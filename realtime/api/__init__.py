@@ -55,6 +55,7 @@ from realtime.errors import (
     LimitExceeded,
     OutcomeUnknown,
     RealtimeError,
+    RequestError,
 )
 from realtime.keys import Key
 from realtime.namespaces import Namespaces
@@ -67,13 +68,13 @@ logger = logging.getLogger(__name__)
 
 
 class Publish(NamedTuple):
-    """Publish these, and send an outcome for each, or one error for all."""
+    """Publish these, and send an outcome for each; a single one may fail by its own error."""
 
     publications: Sequence[Publication]
 
 
 class Take(NamedTuple):
-    """See `realtime.brokers.Broker.take`; send what it returns, or its error."""
+    """See `realtime.brokers.Broker.take`; send what it returns."""
 
     name: str
     rate: float
@@ -81,36 +82,40 @@ class Take(NamedTuple):
 
 
 class Tell(NamedTuple):
-    """Tell all nodes; send None when they are told, or an error."""
+    """Tell all nodes; send None when they are told."""
 
     command: control.Command
 
 
 class Look(NamedTuple):
-    """See `realtime.brokers.Broker.queue_stats`; send what it returns, or its error."""
+    """See `realtime.brokers.Broker.queue_stats`; send what it returns."""
 
 
 class Members(NamedTuple):
-    """See `realtime.brokers.Presence.members`; send what it returns, or its error."""
+    """See `realtime.brokers.Presence.members`; send what it returns."""
 
     channel: str
 
 
 class Count(NamedTuple):
-    """See `realtime.brokers.Presence.headcounts`; send the one, or its error."""
+    """See `realtime.brokers.Presence.headcounts`; send the one."""
 
     channel: str
 
 
 class Ask(NamedTuple):
-    """See `realtime.brokers.Broker.survey`; send what it returns, or its error."""
+    """See `realtime.brokers.Broker.survey`; send what it returns."""
 
     question: Question
 
 
 Outcome = Receipt | RealtimeError
 Task = Publish | Take | Tell | Look | Members | Count | Ask
-"""What a rim is asked to do."""
+"""What a rim is asked to do.
+
+It sends back the result. A failure it *throws*, whatever the task and the error are: there is no
+second way for an error to come back, and so none that a task can forget to look for.
+"""
 Work = Generator[Task, Any, Response]
 Method = Callable[[dict[str, Any], Rules], Work]
 Access = Callable[[str], Key]
@@ -169,17 +174,16 @@ def respond(
 ) -> Work:
     """Do a request: yield what is to be done, take what became of it, return the response.
 
-    Raises nothing.
+    Raises nothing, whatever `RealtimeError` is thrown into it: see `Task`.
     """
     request, method, key = admitted
     try:
         check_body(request, body)
         read = events_of if request.api_method == EVENTS else fields_of
         return (yield from method(read(request, body), Rules(key, namespaces, routes)))
-    except LimitExceeded as error:
-        _note_limit(key)
-        return failure(error)
     except RealtimeError as error:
+        if isinstance(error, LimitExceeded) and key.rate is not None:
+            _note_limit(key)
         return failure(error)
 
 
@@ -243,8 +247,8 @@ def _batch(fields: dict[str, Any], rules: Rules) -> Work:
 
 def _info(fields: dict[str, Any], rules: Rules) -> Work:
     INFO.refuse_unknown(fields)
-    stats = yield from _known(Look())
-    survey = yield from _known(Ask(Question(secrets.token_hex(8), "info")))
+    stats = yield Look()
+    survey = yield Ask(Question(secrets.token_hex(8), "info"))
     nodes = {"nodes": nodes_of(survey.answers), "silent_nodes": survey.silent}
     return success({"result": {**nodes, "fallback": queue_body(stats)}})
 
@@ -252,38 +256,28 @@ def _info(fields: dict[str, Any], rules: Rules) -> Work:
 def _channels(fields: dict[str, Any], rules: Rules) -> Work:
     CHANNELS.refuse_unknown(fields)
     pattern = checked_pattern(fields.get("pattern"))
-    survey = yield from _known(Ask(Question(secrets.token_hex(8), "channels", pattern)))
+    survey = yield Ask(Question(secrets.token_hex(8), "channels", pattern))
     counts = channels_of(survey.answers, rules.key.may_name)
     channels = {name: {"num_clients": count} for name, count in counts.items()}
     return success({"result": {"channels": channels, "silent_nodes": survey.silent}})
 
 
 def _presence(fields: dict[str, Any], rules: Rules) -> Work:
-    infos = yield from _known(Members(counted_channel(fields, rules)))
+    infos = yield Members(counted_channel(fields, rules))
     members = {client: msgspec.Raw(info.encode()) for client, info in infos.items()}
     return success({"result": {"presence": members}})
 
 
 def _presence_stats(fields: dict[str, Any], rules: Rules) -> Work:
-    headcount = yield from _known(Count(counted_channel(fields, rules)))
+    headcount = yield Count(counted_channel(fields, rules))
     return success({"result": {"num_clients": headcount.clients, "num_users": headcount.users}})
-
-
-def _known(task: Task) -> Generator[Task, Any, Any]:
-    """Do something, and raise its error."""
-    found = yield task
-    if isinstance(found, RealtimeError):
-        raise found
-    return found
 
 
 def _told(read: Callable[[dict[str, Any], Rules], control.Command]) -> Method:
     """Return the method that tells all nodes what is read of its fields."""
 
     def method(fields: dict[str, Any], rules: Rules) -> Work:
-        error = yield Tell(read(fields, rules))
-        if error is not None:
-            raise error
+        yield Tell(read(fields, rules))
         return success({"result": {}})
 
     return method
@@ -317,29 +311,32 @@ def _published(items: Sequence[Item], key: Key) -> Generator[Task, Any, list[Out
     if not publications:
         return [item for item in items if isinstance(item, RealtimeError)]
     if key.rate is not None:
-        _within_rate((yield Take(key.name, key.rate, len(publications))), key.rate)
-    outcomes = iter(_each((yield Publish(publications))))
+        yield from _within_rate(key.name, key.rate, len(publications))
+    try:
+        outcomes = iter(_each((yield Publish(publications))))
+    except RequestError as error:
+        if len(publications) > 1:
+            raise
+        outcomes = iter([error])  # of that one publication, be it a batch's or a broadcast's
     return [next(outcomes) if isinstance(item, Publication) else item for item in items]
 
 
-def _within_rate(answer: float | RealtimeError, rate: float) -> None:
+def _within_rate(name: str, rate: float, number: int) -> Generator[Task, Any, None]:
     """Go on only within the rate.
 
     Raises:
         LimitExceeded: It is used up.
         BrokerUnavailable: Nobody knows; nothing was published.
     """
-    if isinstance(answer, OutcomeUnknown):
-        raise BrokerUnavailable(str(answer))  # unknown is only what was taken
-    if isinstance(answer, RealtimeError):
-        raise answer
-    if answer > 0:
-        raise LimitExceeded("publications a second with this key", rate, answer)
+    try:
+        wait = yield Take(name, rate, number)
+    except OutcomeUnknown as error:
+        raise BrokerUnavailable(str(error)) from error  # unknown is only what was taken
+    if wait > 0:
+        raise LimitExceeded("publications a second with this key", rate, wait)
 
 
-def _each(outcomes: list[Outcome] | RealtimeError) -> list[Outcome]:
-    if isinstance(outcomes, RealtimeError):
-        raise outcomes
+def _each(outcomes: list[Outcome]) -> list[Outcome]:
     if isinstance(outcomes[0], BrokerError) and all(isinstance(o, BrokerError) for o in outcomes):
         raise outcomes[0]  # the broker refused each of them: a 200 would hide it
     return outcomes

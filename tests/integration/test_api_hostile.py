@@ -36,7 +36,13 @@ from realtime.api.answers import STATUSES, Response, failure
 from realtime.api.head import MANY_BYTES, PUBLISH_BYTES, Request
 from realtime.brokers import Stats, Survey
 from realtime.control import sealed
-from realtime.errors import BrokerUnavailable, IdempotencyConflict, OutcomeUnknown, RequestError
+from realtime.errors import (
+    BrokerUnavailable,
+    IdempotencyConflict,
+    OutcomeUnknown,
+    RealtimeError,
+    RequestError,
+)
 from realtime.keyring import Keyring
 from realtime.membership import Headcount
 from realtime.namespaces import Namespaces
@@ -422,11 +428,12 @@ def driven(request: Request, body: bytes, outcomes: Any, wait: Any = None) -> Re
         while True:
             if isinstance(task, Tell):
                 sealed(task.command)
-                task = work.send(None)
+                done = None
             elif type(task) in SEEN:
-                task = work.send(SEEN[type(task)])
+                done = SEEN[type(task)]
             else:
-                task = work.send(wait() if isinstance(task, Take) else outcomes(task.publications))
+                done = wait() if isinstance(task, Take) else outcomes(task.publications)
+            task = work.throw(done) if isinstance(done, RealtimeError) else work.send(done)
     except RequestError as error:
         return failure(error)
     except StopIteration as done:

@@ -1,0 +1,164 @@
+"""An error comes back one way: whatever a rim was asked to do, and whatever went wrong."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Iterator
+from typing import Any
+
+import pytest
+from django.test import override_settings
+
+from realtime import wiring
+from realtime.api import _METHODS, Task, admitted, respond
+from realtime.api.answers import STATUSES
+from realtime.api.head import EVENTS, Request
+from realtime.cloudevents import STRUCTURED
+from realtime.errors import (
+    BrokerUnavailable,
+    ConfigurationError,
+    Forbidden,
+    IdempotencyConflict,
+    InvalidData,
+    InvalidName,
+    LimitExceeded,
+    OutcomeUnknown,
+    QueueFull,
+    RealtimeError,
+    TooLarge,
+)
+from realtime.hub import Hub
+from realtime.keyring import Keyring
+from realtime.membership import MEMBERS_LIMIT, Member, Roll, TooManyMembers
+from realtime.namespaces import Namespaces
+from realtime.survey import TooManyChannels
+from tests.support.keys import entry, secret_of
+from tests.support.redis_server import RedisServer
+from tests.support.rims import RIMS, Rim, refused
+
+ROOM = "chat:hall"
+EVENT = {"specversion": "1.0", "id": "1", "source": "s", "type": "t", "channel": "a", "data": 1}
+BODIES: dict[str, Any] = {
+    "publish": {"channel": "a", "data": 1},
+    "broadcast": {"channels": ["a", "b"], "data": 1},
+    "batch": {"commands": [{"publish": {"channel": "a", "data": 1}}] * 2},
+    "events": EVENT,
+    "disconnect": {"user": "42"},
+    "subscribe": {"user": "42", "channel": "a"},
+    "unsubscribe": {"user": "42", "channel": "a"},
+    "refresh": {"user": "42"},
+    "info": {},
+    "channels": {},
+    "presence": {"channel": ROOM},
+    "presence_stats": {"channel": ROOM},
+}
+each_method = pytest.mark.parametrize("method", BODIES)
+ERRORS: list[RealtimeError] = [
+    BrokerUnavailable("Redis"),
+    OutcomeUnknown(),
+    QueueFull(),
+    ConfigurationError("REALTIME_REDIS_URL", "is empty"),
+    Forbidden(),
+    IdempotencyConflict(),
+    InvalidData("no"),
+    InvalidName("channel", "x", "no"),
+    LimitExceeded("too many", 1),
+    TooLarge("it", 2, 1),
+    TooManyMembers("no"),
+    TooManyChannels("no"),
+]
+
+
+@pytest.fixture(params=RIMS)
+def rim(request: pytest.FixtureRequest) -> Rim:
+    return Rim(request.param)
+
+
+def content_type(method: str) -> str:
+    return STRUCTURED if method == EVENTS else "application/json"
+
+
+def test_every_method_is_tried() -> None:
+    assert set(BODIES) == set(_METHODS)
+
+
+# --- the rule: each task, each error, no rim ---
+
+
+def tasks_of(method: str) -> Iterator[tuple[Any, Task]]:
+    """Yield each task of a request, with the work that waits for it."""
+    keyring = Keyring([entry("limited", rate=5, methods=[method, "publish"])], and_one="all")
+    secrets_of_keys = ["all", secret_of("limited")]
+    for secret in secrets_of_keys:
+        request = Request("POST", method, "", content_type(method), "", secret)
+        body = json.dumps(BODIES[method]).encode()
+        work = respond(admitted(request, keyring.admit), body, Namespaces({}))
+        yield work, next(work)
+
+
+@each_method
+@pytest.mark.parametrize("error", ERRORS, ids=lambda error: type(error).__name__)
+def test_an_error_of_a_task_is_the_answer(method: str, error: RealtimeError) -> None:
+    """`presence` sent a list with the error in it on, and was an AttributeError: a 500."""
+    for work, task in tasks_of(method):
+        with pytest.raises(StopIteration) as ended:
+            work.throw(error)
+        response = ended.value.value
+        answer = json.loads(response.body)
+        expected = "broker_unavailable" if _is_of_the_rate(task, error) else error.code
+        assert answer["error"]["reason"] == expected
+        assert response.status == STATUSES[expected][0]
+
+
+def _is_of_the_rate(task: Task, error: RealtimeError) -> bool:
+    """Perhaps counted is certainly not published."""
+    return type(task).__name__ == "Take" and isinstance(error, OutcomeUnknown)
+
+
+# --- both rims, a real Redis ---
+
+
+def member(number: int) -> Member:
+    client, user = f"{number:08x}", f"user-{number}"
+    return Member(client, user, f'{{"user":"{user}","client":"{client}"}}')
+
+
+async def fill(room: str) -> int:
+    """Write down more members than may be named."""
+    presence, number = wiring.node().broker.presence, 0
+    await presence.lease("aa", is_new=True)
+    while number <= MEMBERS_LIMIT:
+        some = {one.client: one for one in map(member, range(number, number + 1000))}
+        await presence.change("aa", [Roll(room, some, is_told=False, has_members=True)])
+        number += 1000
+    return number
+
+
+async def test_a_channel_with_more_members_than_may_be_named_is_counted(hub: Hub) -> None:
+    number = await fill(ROOM)
+    for kind in RIMS:
+        rim = Rim(kind)
+        refused(await rim.post("presence", {"channel": ROOM}), "too_many_members")
+        stats = (await rim.post("presence_stats", {"channel": ROOM})).result
+        assert stats["num_clients"] == number
+
+
+@pytest.fixture
+async def wired_to_own(own_redis: RedisServer) -> AsyncIterator[RedisServer]:
+    with override_settings(REALTIME_REDIS_URL=own_redis.url, REALTIME_PUBLISH_SECONDS=0.3):
+        yield own_redis
+        await wiring.aclose()
+
+
+@pytest.mark.parametrize("how", ["kill", "freeze"])
+async def test_redis_fails_under_each_method(wired_to_own: RedisServer, rim: Rim, how: str) -> None:
+    assert (await rim.post("publish", BODIES["publish"])).status == 200
+    await asyncio.to_thread(getattr(wired_to_own, how))
+    for method in BODIES:
+        answer = await rim.post(method, BODIES[method], content_type=content_type(method))
+        reason = answer.json["error"]["reason"]
+        assert reason in ("broker_unavailable", "outcome_unknown"), method
+        refused(answer, reason)
+    if how == "freeze":
+        wired_to_own.thaw()
