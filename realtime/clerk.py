@@ -6,14 +6,14 @@ import asyncio
 import os
 import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
 
-from realtime import __version__
+from realtime import __version__, survey
 from realtime.brokers import Broker
 from realtime.errors import BrokerError
 from realtime.fanout import Listener
-from realtime.registry import Registry
+from realtime.registry import Channel, Registry
 from realtime.survey import (
     NodeInfo,
     Question,
@@ -70,28 +70,44 @@ class Clerk:
 
     async def _answer(self, question: Question) -> None:
         if question.kind == "info":
-            answer = node_answer(self._info())
+            answer = node_answer(await self._info())
         else:
-            answer = channels_answer(self._channels(question.pattern))
+            answer = channels_answer(await self._channels(question.pattern))
         with suppress(BrokerError):
             await self._broker.answer(question.id, answer)
 
-    def _channels(self, pattern: str) -> Iterator[tuple[str, int]]:
+    async def _channels(self, pattern: str) -> dict[str, int]:
+        """Return how many listen to each channel that fits; one more than may be listed is all."""
         fits = matcher(pattern)
-        for channel in self._registry:
-            if channel.listeners and not channel.name.startswith(OWN) and fits(channel.name):
-                yield channel.name, len(channel.listeners)
+        found: dict[str, int] = {}
+        async for channel in self._heard():
+            if fits(channel.name):
+                found[channel.name] = len(channel.listeners)
+                if len(found) > survey.CHANNELS_LIMIT:
+                    break
+        return found
 
-    def _info(self) -> NodeInfo:
+    async def _info(self) -> NodeInfo:
         clients, users = self._size()
-        own = [channel for channel in self._registry if not channel.name.startswith(OWN)]
+        heard = [len(channel.listeners) async for channel in self._heard()]
         return NodeInfo(
             uid=self._uid,
             name=f"{socket.gethostname()}_{os.getpid()}",
             version=__version__,
             num_clients=clients,
             num_users=users,
-            num_subs=sum(len(channel.listeners) for channel in own),
-            num_channels=sum(bool(channel.listeners) for channel in own),
+            num_subs=sum(heard),
+            num_channels=len(heard),
             uptime=int(time.monotonic() - self._began),
         )
+
+    async def _heard(self) -> AsyncIterator[Channel[Listener]]:
+        """Yield the channels that somebody listens to, in slices.
+
+        A node may have a hundred thousand, and nobody who asks for them shall hold up the others.
+        """
+        for number, channel in enumerate(list(self._registry), 1):
+            if channel.listeners and not channel.name.startswith(OWN):
+                yield channel
+            if number % survey.SLICE == 0:
+                await asyncio.sleep(0)

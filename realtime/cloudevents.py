@@ -19,6 +19,7 @@ from typing import Any
 from urllib.parse import unquote_to_bytes
 
 from realtime.errors import ConfigurationError, InvalidData, InvalidName, RequestError
+from realtime.globs import Glob
 from realtime.names import CHANNEL_LIMIT, checked_channel, checked_event, checked_fallback
 from realtime.publication import TAG_VALUE_LIMIT, TAGS_LIMIT, decoded
 
@@ -28,6 +29,7 @@ BATCH = "application/cloudevents-batch+json"
 VERSION = "1.0"
 NAME_LIMIT = 60  # of an attribute; spec §3 advises 20, and `ce-` stands before it in a tag
 RULES_LIMIT = 100  # each event is held against them
+ATTRIBUTES_LIMIT = 16  # of a rule
 TAG_PREFIX = "ce-"
 BASE64_TAG = {"ce-data": "base64"}
 """Beside data that is neither JSON nor text; no attribute may be called `data` (spec §3)."""
@@ -68,13 +70,13 @@ class InvalidAttribute(RequestError):
 
 @dataclass(frozen=True, slots=True)
 class _Rule:
-    wanted: tuple[tuple[str, re.Pattern[str]], ...]
+    wanted: tuple[tuple[str, Glob], ...]
     """Attributes, and what they must be."""
     parts: tuple[str, ...]
     """Of the channel: text and the name of an attribute, by turns."""
 
     def is_for(self, attributes: Mapping[str, str]) -> bool:
-        return all(pattern.fullmatch(attributes.get(name, "")) for name, pattern in self.wanted)
+        return all(pattern.fits(attributes.get(name, "")) for name, pattern in self.wanted)
 
     def channel(self, attributes: Mapping[str, str]) -> str:
         for name in self.parts[1::2]:
@@ -142,6 +144,11 @@ def _rule(number: int, rule: object) -> _Rule:
             raise ConfigurationError(SETTING, problem)
         if not isinstance(value, str) or not value:
             raise ConfigurationError(SETTING, f"{where}: {name} must be a text")
+        if len(value) > TAG_VALUE_LIMIT:  # no attribute is longer
+            problem = f"{where}: {name} has more than {TAG_VALUE_LIMIT} characters"
+            raise ConfigurationError(SETTING, problem)
+    if len(rule) > ATTRIBUTES_LIMIT:
+        raise ConfigurationError(SETTING, f"{where} has more than {ATTRIBUTES_LIMIT} attributes")
     if "channel" not in rule:
         raise ConfigurationError(SETTING, f"{where} names no channel")
     parts = tuple(re.split(r"\{([a-z0-9]+)\}", rule["channel"]))
@@ -151,12 +158,8 @@ def _rule(number: int, rule: object) -> _Rule:
     except InvalidName as error:
         problem = f"{where}: the channel {ascii(rule['channel'])[:80]} cannot be: {error.rule}"
         raise ConfigurationError(SETTING, f"{problem}, and attributes in braces") from None
-    wanted = [(name, _glob(value)) for name, value in rule.items() if name != "channel"]
+    wanted = [(name, Glob(value)) for name, value in rule.items() if name != "channel"]
     return _Rule(tuple(wanted), parts)
-
-
-def _glob(text: str) -> re.Pattern[str]:
-    return re.compile(".*".join(map(re.escape, re.split(r"\*+", text))))
 
 
 # --------------------------------------------------------------------------------------- events

@@ -36,7 +36,7 @@ for (const one of recentRooms()) {
 
 byId("room-form").addEventListener("submit", (/** @type {SubmitEvent} */ event) => {
   event.preventDefault();
-  const wanted = byId("room-input").value.toLowerCase().replace(/[^a-z0-9]+/g, "-").replace(/^-+|-+$/g, "").slice(0, 32);
+  const wanted = byId("room-input").value.toLowerCase().replace(/[^a-z0-9]+/g, "-").replace(/^-|-$/g, "").slice(0, 32);
   if (wanted) location.assign(`${chatUrl}${wanted}/`);
 });
 byId("room-go").disabled = false;

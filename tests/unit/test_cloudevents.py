@@ -286,6 +286,11 @@ def test_what_a_rule_needs_must_be_there_and_fit():
         ([7], "rule 1 must be a mapping"),
         ([{"channel": "a"}, {"type": "x"}], "rule 2 names no channel"),
         ([{"channel": 7}], "rule 1: channel must be a text"),
+        ([{"channel": "a", "type": "*a" * 129}], "rule 1: type has more than 256 characters"),
+        (
+            [{"channel": "a", **{f"a{n}": "*" for n in range(16)}}],
+            "rule 1 has more than 16 attributes",
+        ),
         ([{"channel": ""}], "rule 1: channel must be a text"),
         ([{"channel": "a b"}], "'a b' cannot be"),
         ([{"channel": "a:{Subject}"}], "cannot be"),
