@@ -20,7 +20,7 @@ RULES = {
     "frames", "tally", "heads", "limits", "query",
     "identity", "tokens", "jwks", "control", "registry", "connection", "canary", "origins",
     "outage", "tracker", "protocols", "keys", "queued", "events", "membership",
-    "survey", "cloudevents", "redis_url", "neighbours", "globs",
+    "survey", "cloudevents", "redis_url", "neighbours", "globs", "addresses",
 }  # fmt: skip
 PUBLISHING = {"publisher"}
 DELIVERING = {"hub", "conversation", "driver", "fanout", "heartbeat", "users", "vigil"}

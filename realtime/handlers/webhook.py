@@ -12,7 +12,6 @@ import base64
 import binascii
 import contextlib
 import hmac
-import ipaddress
 import json
 import socket
 import ssl
@@ -26,6 +25,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import SplitResult, urlsplit
 
+from realtime.addresses import is_public
 from realtime.errors import ConfigurationError, GiveUp
 from realtime.queued import Queued
 
@@ -35,7 +35,6 @@ SECRET_BYTES = range(24, 65)
 SECRETS_LIMIT = 4  # the new one, and the old one for as long as the receiver has not changed
 GONE = 410
 OPTIONS = ("url", "secret", "secret_file", "allow_private", "seconds")
-_NAT64 = ipaddress.ip_network("64:ff9b::/96")
 
 
 class NotTaken(Exception):
@@ -175,19 +174,6 @@ def signature(
         "webhook-timestamp": str(timestamp),
         "webhook-signature": " ".join(f"v1,{one}" for one in signed),
     }
-
-
-def is_public(address: str) -> bool:
-    """Tell whether an address is one of the internet, and none of a network of our own."""
-    ip = ipaddress.ip_address(address.partition("%")[0])
-    if isinstance(ip, ipaddress.IPv6Address):
-        if ip.ipv4_mapped is not None:
-            ip = ip.ipv4_mapped
-        elif ip in _NAT64:
-            ip = ipaddress.IPv4Address(int(ip) & 0xFFFFFFFF)
-        elif ip.sixtofour is not None and not ip.sixtofour.is_global:
-            return False
-    return ip.is_global and not ip.is_multicast
 
 
 def _body(queued: Queued) -> bytes:

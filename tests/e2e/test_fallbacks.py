@@ -89,6 +89,15 @@ def test_who_has_no_address_is_given_up_with_a_reason(service: Service, mails: M
     assert not mails.mails.got
 
 
+def test_another_spelling_of_an_id_mails_its_user(service: Service, mails: MailServer) -> None:
+    """`user:#041` is a channel of nobody; Python's `int` reads each of these as 41."""
+    for user in ("041", "4_1", "0041"):
+        body = {"channel": f"user:#{user}", "data": 1, "fallback": "email"}
+        assert service.post("publish", body).status_code == 200
+    eventually_sync(lambda: stats(service)["dead"] == 3)
+    assert not mails.mails.got
+
+
 def test_a_namespace_sends_what_nobody_hears_to_a_webhook(service: Service, hooks: Hooks) -> None:
     answer = service.post("publish", {"channel": "orders:7", "data": {"n": 1}})
     assert answer.json()["result"]["queued"] is True

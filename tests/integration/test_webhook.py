@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from realtime.errors import ConfigurationError, GiveUp
-from realtime.handlers.webhook import NotTaken, Webhook, is_public, webhook_of
+from realtime.handlers.webhook import NotTaken, Webhook, webhook_of
 from realtime.queued import Queued
 from tests.support.machine import allowed
 from tests.support.receivers import Hooks, answering, hook_server
@@ -145,25 +145,6 @@ def test_an_address_of_our_own_network_is_refused(hooks: Hooks, host: str) -> No
     with pytest.raises(NotTaken, match=r"private network|no answer: "):
         webhook(hooks, url=f"http://{host}:{hooks.port}/", allow_private=False)(QUEUED)
     assert not hooks.got
-
-
-@pytest.mark.parametrize(
-    ("address", "public"),
-    [
-        ("93.184.216.34", True),
-        ("2606:2800:220:1:248:1893:25c8:1946", True),
-        ("64:ff9b::5db8:d822", True),  # 93.184.216.34 behind NAT64
-        ("64:ff9b::7f00:1", False),  # 127.0.0.1 behind NAT64
-        ("2002:7f00:1::", False),  # 127.0.0.1 behind 6to4
-        ("::ffff:10.0.0.1", False),
-        ("fe80::1%eth0", False),
-        *((text, False) for text in ("10.1.2.3", "172.16.0.1", "192.168.1.1", "169.254.169.254")),
-        *((text, False) for text in ("100.64.0.1", "0.0.0.0", "224.0.0.1", "::", "::1", "fd00::1")),
-        *((text, False) for text in ("255.255.255.255", "ff02::1", "192.0.2.1")),
-    ],
-)
-def test_which_addresses_are_public(address: str, public: bool) -> None:
-    assert is_public(address) is public
 
 
 def test_nobody_there_is_told() -> None:
