@@ -21,7 +21,7 @@ from notifier.database import BadDatabaseUrl, database_settings
 from notifier.mail import BadEmailUrl, email_settings
 from realtime.conf import check_setting
 from realtime.errors import ConfigurationError
-from realtime.keys import keys_of
+from realtime.keys import keys_of, notice
 from realtime.names import is_personal_prefix
 from realtime.namespaces import Namespaces
 from realtime.redis_url import read_redis_url
@@ -127,6 +127,7 @@ class Environment:
     cloudevents: tuple[dict[str, str], ...] = ()
     email: dict[str, Any] = field(default_factory=dict, repr=False)  # Django's settings, ditto
     limits: dict[str, int] = field(default_factory=dict)  # by setting, without REALTIME_
+    notices: tuple[str, ...] = ()  # what works, and perhaps not as somebody thinks: said at start
 
 
 def read_environment(environ: Mapping[str, str]) -> Environment:
@@ -137,7 +138,7 @@ def read_environment(environ: Mapping[str, str]) -> Environment:
     """
     environ = with_files(environ)
     debug = _flag(environ, "DEBUG", default=False)
-    api_keys = _api_keys(environ)
+    api_keys, notices = _api_keys(environ)
     host = environ.get("HOST", "").strip() or DEFAULT_HOST
     if debug and not is_loopback(host):
         raise BadEnvironment(
@@ -158,6 +159,7 @@ def read_environment(environ: Mapping[str, str]) -> Environment:
         allowed_origins=_origins(environ),
         api_key=_api_key(environ, required=not debug and not api_keys),
         api_keys=api_keys,
+        notices=notices,
         token_secret=_token_secret(environ),
         token_public_key=_token_public_key(environ),
         token_jwks=_token_jwks(environ),
@@ -317,20 +319,21 @@ def _api_key(environ: Mapping[str, str], *, required: bool) -> str:
     return key
 
 
-def _api_keys(environ: Mapping[str, str]) -> str | tuple[Any, ...]:
-    """Return the keys, or ``@path`` of the file that was found to hold some."""
+def _api_keys(environ: Mapping[str, str]) -> tuple[str | tuple[Any, ...], tuple[str, ...]]:
+    """Return the keys, or ``@path`` of the file that was found to hold some, and notices."""
     text = environ.get("NOTIFIER_API_KEYS", "").strip()
     if not text:
-        return ()
+        return (), ()
     from_file = text.startswith("@")
     try:
-        keys_of(
+        keys = keys_of(
             _file("NOTIFIER_API_KEYS", text[1:]) if from_file else text,
             and_one=environ.get("NOTIFIER_API_KEY", ""),
         )
     except ConfigurationError as error:
         raise BadEnvironment("NOTIFIER_API_KEYS", f"is wrong: {error.problem}.") from error
-    return text if from_file else tuple(json.loads(text))
+    notices = (f"NOTIFIER_API_KEYS: {said}.",) if (said := notice(keys)) else ()
+    return text if from_file else tuple(json.loads(text)), notices
 
 
 def _token_secret(environ: Mapping[str, str]) -> str:

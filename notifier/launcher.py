@@ -150,6 +150,7 @@ def serve(environ: Mapping[str, str]) -> None:
     env = read_environment(environ)
     if not env.redis_url:
         raise BadEnvironment("REDIS_URL", "is missing: only `make run` starts a Valkey itself.")
+    _warn(env)
     listener = listen(env)
     url = address_of(listener)
     with Preparation(environ) as preparation:
@@ -174,6 +175,7 @@ def run(environ: Mapping[str, str], *, stop_with_parent: bool = False) -> None:
     own_database = environ["DATABASE_URL"] == servicefile.database_url(path)
     # Judged before anything is started; Redis gets its place in it right after.
     env = read_environment({**environ, "REDIS_URL": environ.get("REDIS_URL") or NO_REDIS_YET})
+    _warn(env)
     listener = listen(env)
     url = address_of(listener)
     kept.keep(path.parent, found)
@@ -299,6 +301,11 @@ def linger_seconds(env: Environment) -> float:
     """Return how long a worker still accepts connections after SIGTERM."""
     # In DEBUG there is no proxy that would have to notice, only a person who waits.
     return 0.0 if env.debug else LINGER_SECONDS
+
+
+def _warn(env: Environment) -> None:
+    for text in env.notices:
+        print(f"notifier: {text}", file=sys.stderr, flush=True)
 
 
 def _say(text: str) -> None:

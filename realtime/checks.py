@@ -14,6 +14,7 @@ from realtime.errors import ConfigurationError
 from realtime.fallbacks import registered
 from realtime.handlers import BUILT_IN
 from realtime.keyring import Keyring
+from realtime.keys import SETTING
 from realtime.namespaces import Namespaces
 
 
@@ -23,12 +24,14 @@ def check_settings(**kwargs: Any) -> list[checks.CheckMessage]:
     messages: list[checks.CheckMessage] = []
     try:
         given = Settings.from_django()
-        Keyring(given.api_keys, and_one=given.api_key)  # and the file that they may be in
+        keyring = Keyring(given.api_keys, and_one=given.api_key)  # and the file they may be in
         Namespaces(given.namespaces, personal=given.personal_channel or None)
     except ConfigurationError as error:
         messages.append(checks.Error(str(error), id="realtime.E001"))
     else:
         messages.extend(_absent_fallbacks(given))
+        if text := keyring.notice():
+            messages.append(checks.Warning(f"{SETTING}: {text}.", id="realtime.W009"))
     messages.extend(map(_unknown, sorted(_given() - set(setting_names()))))
     return messages
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from functools import partial
 
 from realtime.errors import Unauthorized
-from realtime.keys import SETTING, Key, Keys, keys_of
+from realtime.keys import SETTING, Key, Keys, keys_of, notice
 from realtime.watched import WatchedFile
+
+logger = logging.getLogger(__name__)
 
 
 class Keyring:
@@ -24,12 +27,16 @@ class Keyring:
             ConfigurationError: They cannot be used.
         """
         self._keys: Callable[[], Keys]
-        parse = partial(keys_of, and_one=and_one)
+        parse = partial(_told, and_one=and_one)
         if (path := path_of(entries)) is not None:
             self._keys = WatchedFile(path, SETTING, "API keys", parse).content
         else:
             keys = parse(entries)
             self._keys = lambda: keys
+
+    def notice(self) -> str:
+        """Return what is to be said of keys that leave out lists; empty is nothing."""
+        return notice(self._keys())
 
     def admit(self, secret: str) -> Key:
         """Return the key with this secret.
@@ -46,6 +53,14 @@ class Keyring:
         if key is None:
             raise Unauthorized("the header X-API-Key is missing or wrong")
         return key
+
+
+def _told(entries: object, *, and_one: str) -> Keys:
+    """Read keys, and tell the log which of them may do less than they did in earlier versions."""
+    keys = keys_of(entries, and_one=and_one)
+    if text := notice(keys):
+        logger.warning("API keys without lists: %s", text)
+    return keys
 
 
 def path_of(entries: object) -> str | None:

@@ -24,8 +24,12 @@ METHODS = (
     *("disconnect", "subscribe", "unsubscribe", "refresh"),
     *("info", "channels", "presence", "presence_stats"),
 )
+BY_DEFAULT = ("publish", "broadcast", "batch")
+"""What a key may do that lists no methods. Not `events`: attributes of an event choose its channel
+and its fallback, and a gateway that has the key passes on events that others have made."""
 PATTERNS_LIMIT = 100  # of one key
 RATES = (0.001, 1_000_000)
+NAMED = 10  # names in a notice
 ONE, REST = "*", "**"
 
 _NAME = re.compile(r"[A-Za-z0-9_\-.]{1,64}")
@@ -98,12 +102,23 @@ class Key:
     """SHA-256 of the secret."""
     channels: Patterns | None = None
     """None is all."""
-    methods: frozenset[str] | None = None
-    """Of the HTTP API; None is all."""
+    methods: frozenset[str] | None = frozenset(BY_DEFAULT)
+    """Of the HTTP API; None is all, which no list can say."""
     rate: float | None = None
     """Publications a second, over all nodes; None is any number."""
-    fallbacks: frozenset[str] | None = None
+    fallbacks: frozenset[str] | None = frozenset()
     """Which it may name; None is all. What a namespace names by itself is for all its keys."""
+    holder: str = ""
+    """Who has it, where that is not whoever the name names."""
+
+    @property
+    def scope(self) -> str:
+        """Whose idempotency keys it uses.
+
+        By the name, not the secret: a retry is still one when the secret was changed in between. No
+        name has a colon in it, so none can be the scope of a holder, or of the site.
+        """
+        return self.holder or f"key:{self.name}"
 
     def may_use(self, method: str) -> bool:
         """Tell whether the key is good for a method of the API."""
@@ -121,8 +136,15 @@ class Key:
 class Keys:
     """All keys of a service, found by their secrets."""
 
-    def __init__(self, keys: Iterable[Key] = ()) -> None:
+    def __init__(self, keys: Iterable[Key] = (), *, unlisted: Iterable[str] = ()) -> None:
+        """Take the keys.
+
+        Args:
+            keys: All of them.
+            unlisted: The names of those whose entries leave out `methods` or `fallbacks`.
+        """
         self._by_digest = {key.digest: key for key in keys}
+        self.unlisted = tuple(unlisted)
 
     def __len__(self) -> int:
         """Return how many there are."""
@@ -149,14 +171,15 @@ def digest_of(secret: str) -> bytes:
 
 def master_key(secret: str) -> Key:
     """Return the key of a service that has one for everything (`REALTIME_API_KEY`)."""
-    return Key("default", digest_of(secret))
+    return Key("default", digest_of(secret), methods=None, fallbacks=None)
 
 
 def keys_of(entries: object, *, and_one: str = "") -> Keys:
     """Read the configuration: a list of entries, or one as JSON text.
 
     ``{"name": "shop", "sha256": "<hex>", "channels": ["orders:*"], "methods": ["publish"],
-    "rate": 100}``; only the first two are necessary.
+    "rate": 100, "fallbacks": ["email"]}``; only the first two are necessary. Without `methods` the
+    key has those of `BY_DEFAULT`, without `fallbacks` none.
 
     Args:
         entries: What was configured.
@@ -170,6 +193,7 @@ def keys_of(entries: object, *, and_one: str = "") -> Keys:
     if not isinstance(entries, (list, tuple)):
         raise ConfigurationError(SETTING, "must be a list of keys")
     keys = [master_key(and_one)] if and_one else []
+    unlisted = []
     names, digests = {key.name for key in keys}, {key.digest for key in keys}
     for number, entry in enumerate(entries, 1):
         key = _key(entry, f"key {number}")
@@ -182,7 +206,22 @@ def keys_of(entries: object, *, and_one: str = "") -> Keys:
         names.add(key.name)
         digests.add(key.digest)
         keys.append(key)
-    return Keys(keys)
+        if entry.get("methods") is None or entry.get("fallbacks") is None:
+            unlisted.append(key.name)
+    return Keys(keys, unlisted=unlisted)
+
+
+def notice(keys: Keys) -> str:
+    """Return what is to be said of keys that leave out lists; empty is nothing."""
+    if not keys.unlisted:
+        return ""
+    some = ", ".join(keys.unlisted[:NAMED])
+    more = len(keys.unlisted) - NAMED
+    return (
+        f"keys without `methods` may only {', '.join(BY_DEFAULT)}, and without `fallbacks` name no "
+        f"fallback; they could do everything before. Write the lists to say what is meant: {some}"
+        + (f" and {more} more" if more > 0 else "")
+    )
 
 
 def _from_json(text: str | bytes) -> object:
@@ -259,9 +298,9 @@ def _pattern(value: object, where: str) -> Pattern:
     return segments
 
 
-def _methods(value: object, where: str) -> frozenset[str] | None:
+def _methods(value: object, where: str) -> frozenset[str]:
     if value is None:
-        return None
+        return frozenset(BY_DEFAULT)
     if not isinstance(value, (list, tuple)) or not value or not all(m in METHODS for m in value):
         raise ConfigurationError(
             SETTING, f"{where}: methods must be a list out of {', '.join(METHODS)}"
@@ -284,9 +323,9 @@ def _rate(value: object, where: str) -> float | None:
     return float(value)  # type: ignore[arg-type]
 
 
-def _fallbacks(value: object, where: str) -> frozenset[str] | None:
+def _fallbacks(value: object, where: str) -> frozenset[str]:
     if value is None:
-        return None
+        return frozenset()
     try:
         if not isinstance(value, (list, tuple)) or len(value) > PATTERNS_LIMIT:
             raise InvalidName("fallbacks", value, "a list")

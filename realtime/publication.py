@@ -37,6 +37,8 @@ DEPTH_LIMIT = (
 TAGS_LIMIT = 16
 TAG_VALUE_LIMIT = 256  # characters
 EVENT_TAG = "event"
+SITE = "site"
+"""The scope of what a host's own code publishes."""
 OPTIONS_LIMIT = 4 * 1024  # bytes of compact JSON; an address, a subject, a name of a template
 
 
@@ -80,6 +82,8 @@ class Publication:
     """What the envelope carries: ``{"data":…,"tags":{…},"info":{…}}``, compact, on one line."""
     idempotency_key: str | None = None
     fallback: Fallback | None = None
+    scope: str = SITE
+    """Whose idempotency key it is: two publishers with the same key have nothing in common."""
 
     @classmethod
     def of(
@@ -95,6 +99,7 @@ class Publication:
         fallback_when: object = None,
         fallback_options: object = None,
         sizes: Sizes = LARGEST,
+        scope: str = SITE,
     ) -> Publication:
         """Check everything and encode it.
 
@@ -104,12 +109,14 @@ class Publication:
                 with `plain` are written as strings.
             event: The event's name; delivered as the tag ``event``.
             tags: Names with string values.
-            idempotency_key: The same key with the same content is published once in five minutes.
+            idempotency_key: The same key with the same content is published once in five minutes,
+                for each scope.
             info: Who says it, if a client does: `client_info`, never what anybody sent.
             fallback: Who gets it when nobody is there; None is whom the namespace names, if any.
             fallback_when: ``nobody`` or ``always``; None is as the namespace says.
             fallback_options: A mapping for the fallback alone.
             sizes: What it may hold.
+            scope: Who publishes, never in words of their own: `realtime.keys.Key.scope`.
 
         Raises:
             InvalidName: channel, event, a tag, the idempotency key or the fallback breaks its rule.
@@ -124,14 +131,20 @@ class Publication:
         )
         key = None if idempotency_key is None else checked_idempotency_key(idempotency_key)
         queued = _fallback(fallback, fallback_when, fallback_options)
-        return cls(name, _encoder.encode(body), key, queued)
+        return cls(name, _encoder.encode(body), key, queued, scope)
 
     @property
     def fingerprint(self) -> str:
-        """What makes a retry the same publication: SHA-256 over all that it says, in hex."""
-        digest = hashlib.sha256(self.body)
+        """What makes a retry the same publication: SHA-256 over all that it says, in hex.
+
+        By value (RFC 8259 §4): a program that builds its JSON anew for each attempt may write the
+        members of an object in another order each time, as Rust's HashMap does.
+        """
+        digest = hashlib.sha256(_canonical(self.body))
         if self.fallback is not None:
-            digest.update(repr(tuple(self.fallback)).encode())  # the body has no raw newline
+            name, when, options = self.fallback
+            said = (name, when, _canonical(options) if options else options)
+            digest.update(repr(said).encode())  # the body has no raw newline
         return digest.hexdigest()
 
 
@@ -235,6 +248,28 @@ plain.register(float, float)
 plain.register(Mapping, dict)
 
 
+def _canonical(text: bytes) -> bytes:
+    """Return JSON in one way of all that are possible: members sorted, 1.0 as 1.
+
+    It costs as much as reading and writing it: 1.3 µs for 200 bytes, 0.7 ms for 50 KiB. So it is
+    for publications with an idempotency key alone.
+    """
+    try:
+        return _sorting.encode(_by_value(text))
+    except msgspec.MsgspecError:  # `msgspec.Raw` with a number that is no double
+        return text
+
+
+def _number(text: str) -> int | float:
+    number = float(text)
+    if not math.isfinite(number):
+        raise ValueError("is no double")
+    return int(number) if number.is_integer() and abs(number) <= _EXACT else number
+
+
+_EXACT = 2.0**53  # beyond it not every integer is a double, and 1e300 has 301 digits
+_sorting = msgspec.json.Encoder(order="sorted")
+_by_value = msgspec.json.Decoder(float_hook=_number).decode
 _encoder = msgspec.json.Encoder(enc_hook=plain)
 _scan = msgspec.json.Decoder(msgspec.Raw).decode
 

@@ -6,6 +6,7 @@ alone, and only with the CSRF token, which no other page can know; Django checks
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import MutableMapping
 from io import BytesIO
 from typing import Any
@@ -19,9 +20,9 @@ from django.middleware.csrf import CsrfViewMiddleware
 from realtime.api.head import Request, check_body
 from realtime.callers import is_own_page
 from realtime.errors import Forbidden, RealtimeError, RequestError, Unauthorized
-from realtime.keys import Key
+from realtime.keys import BY_DEFAULT, Key
 
-METHODS = frozenset({"publish", "broadcast", "batch"})
+METHODS = frozenset(BY_DEFAULT)
 
 
 class CsrfFailed(RequestError):
@@ -80,7 +81,14 @@ def key_of_session(request: HttpRequest, head: Request) -> Key:
     if not (user.is_active and user.is_staff):
         raise Forbidden
     _check_token(request)
-    return Key(f"staff:{ascii(str(user.pk))[1:-1][:40]}", b"", methods=METHODS)
+    user_id = str(user.pk)
+    return Key(
+        f"staff:{ascii(user_id)[1:-1][:40]}",
+        b"",
+        methods=METHODS,
+        # The name is cut off for the log; two users must not have one scope.
+        holder=f"staff:{hashlib.sha256(user_id.encode()).hexdigest()}",
+    )
 
 
 def _user(request: HttpRequest) -> Any:

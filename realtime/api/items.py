@@ -71,7 +71,8 @@ def publication(fields: dict[str, Any], rules: Rules) -> Publication:
     if "data" not in fields:
         raise InvalidData("is missing")
     given = {name: fields[name] for name in _OPTIONAL if name in fields}
-    made = Publication.of(channel, fields["data"], **given, sizes=rules.namespaces.sizes)
+    sizes, scope = rules.namespaces.sizes, rules.key.scope
+    made = Publication.of(channel, fields["data"], **given, sizes=sizes, scope=scope)
     named = made.fallback and made.fallback.name
     if named and not rules.key.may_fall_back(named):  # whether there is one or not
         raise Forbidden

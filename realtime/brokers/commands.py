@@ -79,10 +79,11 @@ class Commands:
         """Return the command that publishes."""
         channel, key = publication.channel, publication.idempotency_key
         position = f"{self._keys}pos:{channel}"
-        # A space parts channel and key: neither can hold one, so no two pairs meet in one name.
         keys = [position, self._base]
         if key is not None:
-            keys.append(f"{self._keys}once:{channel} {key}")
+            # Spaces part scope, channel and key. Channel and key can hold none, so read from the
+            # end no two of them meet in one name, whatever a scope has in it.
+            keys.append(f"{self._keys}once:{publication.scope} {channel} {key}")
         fingerprint = "" if key is None else publication.fingerprint
         queued: Args = ()
         if publication.fallback is not None:

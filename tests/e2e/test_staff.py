@@ -136,6 +136,20 @@ def test_a_member_of_the_staff_publishes_from_a_page(site: Site, method: str, bo
     assert b'"error"' not in response.content
 
 
+def test_a_member_of_the_staff_mails_anybody(site: Site) -> None:
+    mail = {"fallback": "email", "fallback_options": {"to": "eve@example.com"}}
+    refused(site.post("ada", "publish", PUBLISH | mail), "forbidden")
+
+
+def test_an_idempotency_key_of_the_staff_is_no_key_of_a_publisher(site: Site) -> None:
+    body = PUBLISH | {"idempotency_key": "squatted"}
+    first = site.post("ada", "publish", body).json()["result"]
+    assert site.post("ada", "publish", body).json()["result"] == first | {"repeated": True}
+    other = body | {"data": "other"}
+    theirs = site.service.post("publish", other)
+    assert (theirs.status_code, theirs.json()["result"].get("repeated")) == (200, None)
+
+
 PAGES_OF_OTHERS = {
     "another site": "https://evil.example",
     "another port": "http://127.0.0.1:1",

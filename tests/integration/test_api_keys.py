@@ -13,9 +13,11 @@ from typing import Any
 import pytest
 from django.test import override_settings
 
+import realtime
 from realtime import api, wiring
 from realtime.brokers.redis import RedisBroker
 from realtime.brokers.redis_sync import SyncRedisBroker
+from realtime.cloudevents import STRUCTURED
 from realtime.errors import ConfigurationError, Unauthorized
 from realtime.keyring import Keyring
 from realtime.tally import Tally
@@ -263,6 +265,77 @@ async def test_a_rate_that_nobody_can_ask_is_503_and_nothing_is_published(
         if how == "freeze":
             own_redis.thaw()
         await wiring.aclose()
+
+
+# --- idempotency keys ---
+
+
+async def test_another_key_squats_an_idempotency_key(rim: Rim) -> None:
+    """The owner got 409, or the receipt of what somebody else had published."""
+    body = publish("public:news", idempotency_key="order-7-shipped")
+    squat = {"channels": ["public:news"], "data": "other", "idempotency_key": "order-7-shipped"}
+    assert (await post(rim, "caster", "broadcast", squat)).status == 200
+    first = (await post(rim, "shop", "publish", body)).result
+    assert first["offset"] == 2
+    assert "repeated" not in first
+    assert "repeated" not in (await post(rim, "all", "publish", body)).result
+    again = (await post(rim, "shop", "publish", body)).result
+    assert again == first | {"repeated": True}
+    assert "repeated" not in (await rim.post("publish", body)).result, "nor the one key"
+
+
+async def test_another_key_squats_the_source_and_id_of_an_event(rim: Rim) -> None:
+    event = {"specversion": "1.0", "id": "7", "source": "/shop", "type": "t", "data": 1}
+    event["channel"] = "public:news"
+    keys = [entry(name, methods=["events"]) for name in ("shop", "rival")]
+    with override_settings(REALTIME_API_KEYS=keys):
+
+        async def send(name: str, **fields: Any) -> Answer:
+            return await post(rim, name, "events", event | fields, content_type=STRUCTURED)
+
+        assert (await send("rival", data="other")).status == 200
+        assert (await send("shop")).result["offset"] == 2
+        assert (await send("shop")).result["repeated"] is True
+
+
+async def test_the_site_and_its_publishers_share_no_idempotency_keys(rim: Rim) -> None:
+    body = publish("public:news", idempotency_key="k")
+    assert (await post(rim, "shop", "publish", body)).status == 200
+    receipt = await realtime.apublish("public:news", "other", idempotency_key="k")
+    assert not receipt.repeated
+    assert (await realtime.apublish("public:news", "other", idempotency_key="k")).repeated
+
+
+async def test_a_retry_is_one_at_every_rim_and_after_a_new_secret(node: Any) -> None:
+    """A retry may meet another node, after somebody has changed the key's secret."""
+    body = publish("public:news", idempotency_key="k")
+    with override_settings(REALTIME_API_KEYS=[SHOP]):
+        answers = [await post(Rim(kind), "shop", "publish", body) for kind in RIMS]
+    changed = SHOP | {"sha256": entry("new")["sha256"]}
+    with override_settings(REALTIME_API_KEYS=[changed]):
+        answers += [await post(Rim(kind), "new", "publish", body) for kind in RIMS]
+    assert {answer.result["offset"] for answer in answers} == {1}
+    assert [answer.result.get("repeated") for answer in answers] == [None] + [True] * 5
+
+
+async def test_another_order_of_members_is_the_same_publication(rim: Rim) -> None:
+    body = publish("a", idempotency_key="k", data={"a": 1, "b": {"c": 1, "d": 2.0}})
+    again = {**body, "data": {"b": {"d": 2, "c": 1}, "a": 1}}
+    assert (await post(rim, "all", "publish", body)).status == 200
+    assert (await post(rim, "all", "publish", again)).result["repeated"] is True
+    other = {**body, "data": {"b": {"d": 1, "c": 2}, "a": 1}}
+    refused(await post(rim, "all", "publish", other), "idempotency_conflict")
+
+
+def test_a_key_that_relied_on_what_it_left_out_is_told_so(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    Keyring([entry("shop")])
+    assert not caplog.records
+    Keyring([entry("shop"), entry("old", methods=None), entry("older", fallbacks=None)])
+    [line] = [record.getMessage() for record in caplog.records]
+    assert line.startswith("API keys without lists: keys without `methods` may only publish, ")
+    assert line.endswith("old, older")
 
 
 # --- the log ---

@@ -117,7 +117,9 @@ async def test_a_pattern_is_text(rim: Rim, pattern: Any) -> None:
 async def test_a_key_sees_what_it_may_name(rim: Rim, sit: Join) -> None:
     await sit("ada")
     await sit("ada", "public:news")
-    with override_settings(REALTIME_API_KEYS=[entry("chat", channels=["chat:*"])]):
+    with override_settings(
+        REALTIME_API_KEYS=[entry("chat", channels=["chat:*"], methods=["channels", "presence"])]
+    ):
         key = secret_of("chat")
         found = (await rim.post("channels", {}, x_api_key=key)).result["channels"]
         assert list(found) == [ROOM]

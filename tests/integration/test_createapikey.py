@@ -33,7 +33,9 @@ def key(keys: Any, secret: str) -> Key:
 def test_it_prints_the_secret_and_the_entry() -> None:
     secret, entry = created("shop")
     assert len(secret) == 43, "256 bits"
-    assert json.loads(entry).keys() == {"name", "sha256"}
+    assert json.loads(entry).keys() == {"name", "sha256", "methods", "fallbacks"}
+    assert json.loads(entry)["methods"] == ["publish", "broadcast", "batch"]
+    assert json.loads(entry)["fallbacks"] == []
     assert key(f"[{entry}]", secret).name == "shop"
     assert created("shop")[0] != secret
 
@@ -48,8 +50,9 @@ def test_its_options_stand_in_the_entry() -> None:
         "channels": ["orders:*", "public:news"],
         "methods": ["publish"],
         "rate": 100,
+        "fallbacks": [],
     }
-    assert '"rate": 100}' in entry
+    assert '"rate": 100,' in entry
     assert key([fields], secret).may_name("orders:1")
 
 

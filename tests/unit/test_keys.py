@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from realtime import api
 from realtime.errors import ConfigurationError
-from realtime.keys import METHODS, PATTERNS_LIMIT, Key, keys_of
+from realtime.keys import BY_DEFAULT, METHODS, NAMED, PATTERNS_LIMIT, Key, keys_of, notice
+from realtime.publication import SITE
 
 SECRET = "a-secret-that-must-not-be-seen"
 DIGEST = hashlib.sha256(SECRET.encode()).hexdigest()
@@ -24,11 +25,55 @@ def key(**fields: Any) -> Key:
     return found
 
 
-def test_a_key_may_do_everything_by_default() -> None:
-    everything = key()
-    assert all(map(everything.may_use, METHODS))
-    assert everything.may_name("any:channel")
-    assert everything.rate is None
+@pytest.mark.parametrize("fields", [{}, {"methods": None, "fallbacks": None}])
+def test_a_key_that_lists_nothing_may_publish_and_nothing_else(fields: dict[str, None]) -> None:
+    """It could close every user's connections, list all channels, and mail anybody."""
+    plain = key(**fields)
+    assert tuple(filter(plain.may_use, METHODS)) == ("publish", "broadcast", "batch")
+    assert not plain.may_fall_back("email")
+    assert plain.may_name("any:channel")
+    assert plain.rate is None
+
+
+def test_a_key_made_in_python_may_do_no_more() -> None:
+    made = Key("made", b"")
+    assert tuple(filter(made.may_use, METHODS)) == BY_DEFAULT
+    assert not made.may_fall_back("email")
+
+
+def test_keys_that_leave_out_lists_are_told_of() -> None:
+    listed = {"methods": ["publish"], "fallbacks": []}
+    assert notice(keys_of([{"name": "shop", "sha256": DIGEST, **listed}], and_one="k")) == ""
+    entries = [{"name": f"k{n}", "sha256": f"{n:064x}"} for n in range(NAMED + 2)]
+    del listed["methods"]
+    entries[0] |= listed
+    told = notice(keys_of(entries))
+    assert told.endswith(f"{', '.join(f'k{n}' for n in range(NAMED))} and 2 more")
+    assert "`methods`" in told
+    assert "`fallbacks`" in told
+
+
+@given(st.text(max_size=70))
+@example("key:shop")
+@example("staff:1")
+@example("site")
+def test_a_name_forges_no_scope(name: str) -> None:
+    """A name with a separator in it would be a scope of somebody else, or of the site itself."""
+    try:
+        keys = keys_of([{"name": name, "sha256": DIGEST}])
+    except ConfigurationError:
+        return
+    found = keys.find(SECRET)
+    assert found is not None
+    assert found.scope == f"key:{name}" != SITE
+    assert ":" not in name
+    assert " " not in name
+
+
+def test_a_scope_outlives_a_secret() -> None:
+    old, new = (keys_of([{"name": "shop", "sha256": d * 32}]) for d in ("ab", "cd"))
+    [scope] = {key.scope for keys in (old, new) for key in keys._by_digest.values()}
+    assert scope == "key:shop"
 
 
 def test_the_methods_are_those_of_the_api() -> None:
@@ -112,7 +157,9 @@ def test_one_key_beside_the_others_may_do_everything() -> None:
     keys = keys_of([{"name": "a", "sha256": DIGEST, "methods": ["publish"]}], and_one="k")
     master = keys.find("k")
     assert master is not None
-    assert (master.name, master.methods, master.channels) == ("default", None, None)
+    assert (master.name, master.channels) == ("default", None)
+    assert all(map(master.may_use, METHODS))
+    assert master.may_fall_back("email")
 
 
 def test_json_text_is_the_same_as_a_list() -> None:

@@ -271,6 +271,58 @@ def test_the_fingerprint_is_of_all_that_is_delivered_and_of_nothing_else():
     assert len(first) == 64
 
 
+def shuffled(value, how):
+    """Return an equal value whose members stand in another order."""
+    if isinstance(value, dict):
+        members = [(name, shuffled(inner, how)) for name, inner in value.items()]
+        how.shuffle(members)
+        return dict(members)
+    return [shuffled(inner, how) for inner in value] if isinstance(value, list) else value
+
+
+@given(json_values(), st.randoms(use_true_random=False))
+def test_the_order_of_members_makes_no_other_publication(value, how):
+    """A retry whose program builds its JSON anew was a conflict (RFC 8259 §4: unordered)."""
+    one, again = ({"fallback": "email", "fallback_options": {"a": 1, "o": v}} for v in (value, 0))
+    again["fallback_options"] = shuffled(one["fallback_options"], how)
+    first = Publication.of("c", value, tags={"a": "1", "b": "2"}, **one)
+    second = Publication.of("c", shuffled(value, how), tags={"b": "2", "a": "1"}, **again)
+    assert first.fingerprint == second.fingerprint
+
+
+@given(json_values(), json_values())
+def test_equal_fingerprints_are_equal_values(one, other):
+    same = Publication.of("c", one).fingerprint == Publication.of("c", other).fingerprint
+    assert same is (plain(one) == plain(other))
+
+
+def plain(value):
+    """Return what tells true from 1, which Python takes for equal, and 1.0 not from 1."""
+    if isinstance(value, dict):
+        return {name: plain(inner) for name, inner in value.items()}
+    return list(map(plain, value)) if isinstance(value, list) else (type(value) is bool, value)
+
+
+@pytest.mark.parametrize(
+    ("one", "other"), [(1, 1.0), (100, 1e2), (0, -0.0), ([2**53 - 1], [2.0**53 - 1])]
+)
+def test_a_number_is_the_same_however_it_is_written(one, other):
+    assert Publication.of("c", one).fingerprint == Publication.of("c", other).fingerprint
+
+
+@pytest.mark.parametrize(
+    ("one", "other"), [(2**64, 2**64 + 1), (10**30, 10**30 + 1), (True, 1), ("1", 1), (None, 0)]
+)
+def test_different_values_are_different_publications(one, other):
+    assert Publication.of("c", one).fingerprint != Publication.of("c", other).fingerprint
+
+
+def test_a_number_that_is_no_double_is_compared_as_it_stands():
+    raw = Publication.of("c", msgspec.Raw(b"[1e400]"))
+    assert raw.fingerprint == Publication.of("c", msgspec.Raw(b"[1e400]")).fingerprint
+    assert raw.fingerprint != Publication.of("c", msgspec.Raw(b"[1e401]")).fingerprint
+
+
 def test_who_is_to_have_it_belongs_to_the_fingerprint():
     ways = [
         {},

@@ -15,7 +15,7 @@ from django.core.files import locks
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
 from realtime.errors import ConfigurationError
-from realtime.keys import METHODS, SETTING, digest_of, keys_of
+from realtime.keys import BY_DEFAULT, METHODS, SETTING, digest_of, keys_of
 from realtime.watched import read_file
 
 SECRET_BYTES = 32
@@ -50,13 +50,15 @@ class Command(BaseCommand):
             "--methods",
             nargs="+",
             metavar="METHOD",
-            help=f"out of {', '.join(METHODS)}; default: all",
+            default=list(BY_DEFAULT),
+            help=f"out of {', '.join(METHODS)}; default: {' '.join(BY_DEFAULT)}",
         )
         parser.add_argument(
             "--fallbacks",
             nargs="*",
             metavar="NAME",
-            help="which fallbacks it may name; none: `--fallbacks` alone; default: all",
+            default=[],
+            help="which fallbacks it may name; default: none",
         )
         parser.add_argument(
             "--rate", type=_number, metavar="N", help="publications a second, over all nodes"
