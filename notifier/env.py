@@ -21,6 +21,7 @@ from notifier.database import BadDatabaseUrl, database_settings
 from notifier.mail import BadEmailUrl, email_settings
 from realtime.conf import check_setting
 from realtime.errors import ConfigurationError
+from realtime.jwks import NO_KEY, read_set
 from realtime.keys import keys_of, notice
 from realtime.names import is_personal_prefix
 from realtime.namespaces import Namespaces
@@ -139,6 +140,7 @@ def read_environment(environ: Mapping[str, str]) -> Environment:
     environ = with_files(environ)
     debug = _flag(environ, "DEBUG", default=False)
     api_keys, notices = _api_keys(environ)
+    token_jwks, more_notices = _token_jwks(environ)
     host = environ.get("HOST", "").strip() or DEFAULT_HOST
     if debug and not is_loopback(host):
         raise BadEnvironment(
@@ -159,10 +161,10 @@ def read_environment(environ: Mapping[str, str]) -> Environment:
         allowed_origins=_origins(environ),
         api_key=_api_key(environ, required=not debug and not api_keys),
         api_keys=api_keys,
-        notices=notices,
+        notices=notices + more_notices,
         token_secret=_token_secret(environ),
         token_public_key=_token_public_key(environ),
-        token_jwks=_token_jwks(environ),
+        token_jwks=token_jwks,
         token_audience=_text(environ, "NOTIFIER_TOKEN_AUDIENCE", "token_audience"),
         token_expiry=_token_expiry(environ),
         personal_channel=_personal_channel(environ, _namespaces(environ)),
@@ -350,12 +352,14 @@ def _token_public_key(environ: Mapping[str, str]) -> str:
     return text
 
 
-def _token_jwks(environ: Mapping[str, str]) -> str:
+def _token_jwks(environ: Mapping[str, str]) -> tuple[str, tuple[str, ...]]:
+    """Return the set, or ``@path`` of its file, and notices."""
     text = environ.get("NOTIFIER_TOKEN_JWKS", "").strip()
-    if text.startswith("@"):
-        _file("NOTIFIER_TOKEN_JWKS", text[1:])
+    content = _file("NOTIFIER_TOKEN_JWKS", text[1:]) if text.startswith("@") else ""
     _as_setting("NOTIFIER_TOKEN_JWKS", "token_jwks", text)
-    return text
+    # Its provider may have withdrawn all keys, and a node that restarts then has to start.
+    is_empty = bool(content) and not read_set(content)[0]
+    return text, (f"NOTIFIER_TOKEN_JWKS: its file {NO_KEY}.",) if is_empty else ()
 
 
 def _token_expiry(environ: Mapping[str, str]) -> str:

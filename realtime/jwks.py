@@ -22,6 +22,7 @@ SETTING = "REALTIME_TOKEN_JWKS"
 KEYS_LIMIT = 32  # a provider has two or three: the next, the current, the last
 SET_BYTES = 64 * 1024
 KID_LIMIT = 128
+NO_KEY = f"has no key for signatures with RS256 ({RSA_BITS} bits or more) or ES256 (P-256)"
 
 # RFC 7518 §6.2.2, §6.3.2 and §6.4.1: what a private or a symmetric key has.
 _SECRET_PARTS = frozenset({"d", "p", "q", "dp", "dq", "qi", "oth", "k"})
@@ -37,20 +38,43 @@ def keys_of_set(given: str | bytes | Mapping[str, Any]) -> dict[str, Key]:
         ConfigurationError: It is no set, has a key that must not be in one, or none that we can
             use. Says which key, and nothing of what is in it.
     """
-    keys: dict[str, Key] = {}
-    for place, entry in enumerate(_entries(given), 1):
-        if not isinstance(entry, Mapping):
-            raise _wrong(f"its key {place} is not an object")
-        name = _id(entry, place)
-        if name in keys:
-            raise _wrong(f"two keys have the kid {name!a}")
-        if (key := _key(entry, name)) is not None:
-            keys[name] = key
+    keys, flaws = read_set(given)
+    if flaws:
+        raise flaws[0]
     if not keys:
-        raise _wrong(
-            f"has no key for signatures with RS256 ({RSA_BITS} bits or more) or ES256 (P-256)"
-        )
+        raise _wrong(NO_KEY)
     return keys
+
+
+def read_set(
+    given: str | bytes | Mapping[str, Any],
+) -> tuple[dict[str, Key], list[ConfigurationError]]:
+    """Return the usable keys of a set by their ids, and what is wrong with each of the others.
+
+    A set without keys is a set: its provider has withdrawn all of them.
+
+    Raises:
+        ConfigurationError: It is no set.
+    """
+    keys: dict[str, Key] = {}
+    flaws: list[ConfigurationError] = []
+    seen: set[str] = set()
+    for place, entry in enumerate(_entries(given), 1):
+        try:
+            if not isinstance(entry, Mapping):
+                raise _wrong(f"its key {place} is not an object")
+            name = _id(entry, place)
+            if name in seen:
+                keys.pop(name, None)  # nobody can say which of the two is meant
+                raise _wrong(f"two keys have the kid {name!a}")
+            key = _key(entry, name)
+        except ConfigurationError as error:
+            flaws.append(error)
+            continue
+        if key is not None:
+            seen.add(name)
+            keys[name] = key
+    return keys, flaws
 
 
 def _entries(given: str | bytes | Mapping[str, Any]) -> list[Any]:

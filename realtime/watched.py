@@ -1,6 +1,7 @@
 """A file of the configuration that is read again when somebody has changed it.
 
-No node has to restart for it, and a file that cannot be used changes nothing. Any thread may ask.
+No node has to restart for it. A file that cannot be used changes nothing; one that can be read and
+holds nothing withdraws all that it held before. Any thread may ask.
 """
 
 from __future__ import annotations
@@ -75,7 +76,10 @@ class WatchedFile(Generic[Content]):
                 logger.error("the %s stay as they were: %s", self._what, error)
         else:
             self._is_broken = False
-            logger.info("the %s were read again: %d of them", self._what, len(self._content))
+            if len(self._content):
+                logger.info("the %s were read again: %d of them", self._what, len(self._content))
+            else:
+                logger.warning("the %s were read again: none is left", self._what)
 
     def _is_as_it_was(self) -> bool:
         try:

@@ -391,6 +391,21 @@ def test_keys_come_and_go_without_a_restart(keys_file: Path) -> None:
     assert ring.admit("one").name == "default"
 
 
+def test_an_emptied_file_leaves_no_key_good(
+    keys_file: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    alone, beside = Keyring(f"@{keys_file}"), Keyring(f"@{keys_file}", and_one="one")
+    assert knows(alone, "old")
+    assert knows(beside, "old")
+    write(keys_file)
+    eventually_sync(lambda: not knows(alone, "old") and not knows(beside, "old"), seconds=2)
+    assert beside.admit("one").name == "default"
+    with pytest.raises(Unauthorized, match="this service has no API key"):
+        alone.admit("old")
+    lines = [record.getMessage() for record in caplog.records]
+    assert "the API keys were read again: none is left" in lines
+
+
 def test_a_file_that_is_written_in_place_is_seen_as_well(keys_file: Path) -> None:
     ring = Keyring(f"@{keys_file}")
     keys_file.write_text(json.dumps([entry("new")]), encoding="utf-8")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import time
@@ -44,7 +45,7 @@ def test_a_file_that_changes_is_read_again(
     assert lines == ["the token keys were read again: 1 of them"]
 
 
-@pytest.mark.parametrize("broken", ["{", '{"keys": []}', None])
+@pytest.mark.parametrize("broken", ["{", "", "[]", '{"keys": {}}', None])
 def test_a_broken_file_keeps_the_old_keys_and_is_told_once(
     provider: Provider, caplog: pytest.LogCaptureFixture, broken: str | None
 ) -> None:
@@ -59,6 +60,53 @@ def test_a_broken_file_keeps_the_old_keys_and_is_told_once(
         assert line.startswith("the token keys stay as they were: REALTIME_TOKEN_JWKS: ")
         provider.publish("old", "new")
         eventually_sync(lambda: good(provider, "new"))
+
+
+OF_NO_USE = {"kid": "a", "kty": "OKP", "crv": "Ed25519", "x": "eA"}
+
+
+@pytest.mark.parametrize("keys", [[], [OF_NO_USE]], ids=["empty", "without a usable key"])
+def test_a_provider_that_withdraws_all_keys_leaves_none_good(
+    provider: Provider, caplog: pytest.LogCaptureFixture, keys: list[Any]
+) -> None:
+    """An empty set counted as a broken file, so tokens by a stolen key stayed good."""
+    with override_settings(REALTIME_TOKEN_JWKS=f"@{provider.file}"):
+        assert good(provider, "old")
+        provider.file.write_text(json.dumps({"keys": keys}))
+        eventually_sync(lambda: not good(provider, "old"))
+        lines = [r.getMessage() for r in caplog.records if r.name == "realtime.watched"]
+        assert lines == ["the token keys were read again: none is left"]
+        provider.publish("new")
+        eventually_sync(lambda: good(provider, "new"))
+        assert not good(provider, "old")
+
+
+@pytest.mark.parametrize(
+    "flaw", [7, {"kty": "RSA"}, {"kid": "x", "kty": "oct", "k": "c2VjcmV0"}, "twice"]
+)
+def test_a_flaw_in_a_set_leaves_no_withdrawn_key_good(
+    provider: Provider, caplog: pytest.LogCaptureFixture, flaw: Any
+) -> None:
+    """One entry that cannot be used kept the whole set from being read (RFC 7517 §5)."""
+    with override_settings(REALTIME_TOKEN_JWKS=f"@{provider.file}"):
+        assert good(provider, "old")
+        provider.publish("new", *(["old", "old"] if flaw == "twice" else []))
+        found = json.loads(provider.file.read_text())
+        found["keys"] += [] if flaw == "twice" else [flaw]
+        provider.file.write_text(json.dumps(found))
+        eventually_sync(lambda: good(provider, "new"))
+        assert not good(provider, "old")
+        [line] = {r.getMessage() for r in caplog.records if r.name == "realtime.jwks_file"}
+        assert line.startswith("ignored an entry of the token keys: REALTIME_TOKEN_JWKS: ")
+        assert "c2VjcmV0" not in line
+
+
+def test_a_node_starts_while_all_keys_are_withdrawn(provider: Provider) -> None:
+    provider.publish()
+    with override_settings(REALTIME_TOKEN_JWKS=f"@{provider.file}"):
+        assert not good(provider, "old")
+        provider.publish("old")
+        eventually_sync(lambda: good(provider, "old"))
 
 
 def test_a_file_is_looked_at_once_a_second_whatever_is_shown(

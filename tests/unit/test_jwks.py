@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 import jwt
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 from jwt.algorithms import ECAlgorithm, OKPAlgorithm, RSAAlgorithm
 
 from realtime.errors import ConfigurationError, InvalidToken
-from realtime.jwks import KEYS_LIMIT, KID_LIMIT, SET_BYTES, keys_of_set
+from realtime.jwks import KEYS_LIMIT, KID_LIMIT, SET_BYTES, keys_of_set, read_set
 from realtime.tokens import Tokens
 
 NOW = 1_800_000_000.0
@@ -131,6 +132,25 @@ def test_a_key_that_must_not_be_there_is_named(entry: Any, problem: str) -> None
     if isinstance(entry, dict):
         parts = [entry[part] for part in ("d", "k", "n") if part in entry and len(entry[part]) > 1]
         assert not any(part in str(caught.value) for part in parts)
+
+
+@pytest.mark.parametrize(("entry", "problem"), WRONG.values(), ids=WRONG.keys())
+def test_a_key_that_must_not_be_there_leaves_the_others(entry: Any, problem: str) -> None:
+    keys, [flaw] = read_set({"keys": [entry, RSA_JWK]})
+    assert keys.keys() == {"rsa"}
+    assert re.search(problem, str(flaw))
+
+
+@pytest.mark.parametrize("count", [2, 3])
+def test_none_of_the_keys_with_one_id_is_used(count: int) -> None:
+    """Whoever can add a key to the set could stand in for another one otherwise."""
+    keys, flaws = read_set({"keys": [EC_JWK] * count + [RSA_JWK]})
+    assert keys.keys() == {"rsa"}
+    assert len(flaws) == count - 1
+
+
+def test_a_provider_withdraws_all_keys_by_an_empty_set() -> None:
+    assert read_set({"keys": []}) == ({}, [])
 
 
 @pytest.mark.parametrize(

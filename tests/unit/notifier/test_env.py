@@ -180,6 +180,17 @@ def problem_of(read):
     return ""
 
 
+def test_token_keys_may_be_withdrawn_in_a_file_and_not_in_the_variable(tmp_path):
+    file = tmp_path / "jwks.json"
+    file.write_text('{"keys": []}')
+    env = read_environment(PRODUCTION | {"NOTIFIER_TOKEN_JWKS": f"@{file}"})
+    [notice] = env.notices
+    assert notice.startswith("NOTIFIER_TOKEN_JWKS: its file has no key for signatures")
+    refusal(PRODUCTION | {"NOTIFIER_TOKEN_JWKS": file.read_text()})
+    file.write_text('{"keys": [{}]}')
+    assert "has no kid" in str(refusal(PRODUCTION | {"NOTIFIER_TOKEN_JWKS": f"@{file}"}))
+
+
 def test_a_password_in_a_bad_redis_url_is_not_repeated():
     assert "hunter2" not in str(refusal(PRODUCTION | {"REDIS_URL": "http://:hunter2@redis"}))
 
