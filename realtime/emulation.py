@@ -33,7 +33,7 @@ from realtime.errors import (
 from realtime.hub import Hub, carried
 from realtime.identity import Identity
 from realtime.protocols.centrifugo import disconnected
-from realtime.stream_request import CONNECT, query_of
+from realtime.stream_request import CONNECT, query_of, refuse_secrets
 from realtime.stream_request import PATH as SSE_PATH
 from realtime.streams import (
     EVENT_STREAM,
@@ -104,6 +104,7 @@ async def serve(scope: Scope, receive: Receive, send: Send, read_body: ReadBody)
     try:
         if scope["method"] != method:
             raise MethodNotAllowed(f"send a {method}")
+        refuse_secrets(scope)
         if scope["path"] == COMMANDS_PATH:
             await _carry(_said(await read_body()))
             return Response(204, b"", caller.cors)
@@ -125,9 +126,9 @@ async def serve(scope: Scope, receive: Receive, send: Send, read_body: ReadBody)
 def _first_frame(scope: Scope) -> str:
     """Return the connect command in the query, the only place that an `EventSource` has for one.
 
-    A token may be in it, since the SDK puts it there: docs/event-stream.md tells what that means.
-    Nothing may stand beside it: browsers send this GET for links, too. `realtime.origins` refuses
-    those of other sites, and this keeps what is left from doing anything in the user's name.
+    No token may be in it (`refuse_secrets`), though the SDK puts one there if it has one. Nothing
+    may stand beside it: browsers send this GET for links, too. `realtime.origins` refuses those of
+    other sites, and this keeps what is left from doing anything in the user's name.
 
     Raises:
         InvalidData: There is more than one command, or something that is no query.

@@ -10,10 +10,11 @@ import msgspec
 
 from realtime import wiring
 from realtime.api.head import MethodNotAllowed, TokenInUrl
-from realtime.errors import InvalidData, InvalidName
+from realtime.errors import InvalidData, InvalidName, InvalidToken
 from realtime.events import LAST_ID_LIMIT, PLACE_CHARACTERS
 from realtime.names import checked_channel
-from realtime.query import has_secret
+from realtime.query import IN_URL, has_secret
+from realtime.refusals import told
 from realtime.streams import header
 
 PATH, RAW_PATH = "/connection/sse", "/connection/uni_sse"
@@ -21,7 +22,6 @@ PATHS = (PATH, RAW_PATH)
 METHODS = {PATH: "GET", RAW_PATH: "GET, POST"}
 CONNECT = "cf_connect"
 """The parameter that has a connect command of Centrifugo's."""
-IN_URL = "a token in the URL is logged on its way: POST it to /connection/uni_sse"
 
 Scope = MutableMapping[str, Any]
 
@@ -56,8 +56,7 @@ async def asked(scope: Scope, read_body: Callable[[], Awaitable[bytes]]) -> Aske
     is_raw = scope["path"] == RAW_PATH
     if scope["method"] not in METHODS[scope["path"]].split(", "):
         raise MethodNotAllowed("send a GET")
-    if has_secret(scope["query_string"].decode("latin-1")):
-        raise TokenInUrl(IN_URL)
+    refuse_secrets(scope)
     return await _raw(scope, read_body) if is_raw else _plain(scope)
 
 
@@ -81,7 +80,6 @@ async def _raw(scope: Scope, read_body: Callable[[], Awaitable[bytes]]) -> Asked
     """Read the request for an unidirectional stream of Centrifugo's.
 
     Raises:
-        TokenInUrl: A token stands in its address.
         InvalidData: That is no connect command.
         InvalidName: It names a channel that cannot be.
         RequestError: Its body does not come, or is too large.
@@ -93,10 +91,19 @@ async def _raw(scope: Scope, read_body: Callable[[], Awaitable[bytes]]) -> Asked
     except (msgspec.MsgspecError, UnicodeError, RecursionError) as error:
         field = CONNECT if in_url else "body"
         raise InvalidData(f"is no connect command: {error}"[:200], field=field) from error
-    if in_url and wanted.token:
-        raise TokenInUrl(IN_URL)
     channels = _channels(list(wanted.subs))
     return Asked(channels, "", wanted.token, is_raw=True)
+
+
+def refuse_secrets(scope: Scope) -> None:
+    """Refuse a request with a secret in its URL, and tell the log, without the secret.
+
+    Raises:
+        TokenInUrl: It has one.
+    """
+    if has_secret(scope["query_string"].decode("latin-1")):
+        told(InvalidToken("it was in the URL, which others log"))
+        raise TokenInUrl(IN_URL)
 
 
 def query_of(scope: Scope) -> dict[str, list[str]]:

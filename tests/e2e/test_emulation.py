@@ -18,6 +18,7 @@ from tests.support.machine import within
 from tests.support.pages import SERVICE, becomes_true, chromium
 from tests.support.redis_server import RedisServer
 from tests.support.service import Service
+from tests.support.tokens import token
 
 Serve = Callable[..., Service]
 ENDPOINT = "tests.asgi_endpoint:application"
@@ -190,6 +191,37 @@ async def test_a_link_on_another_site_says_nothing_in_a_users_name(service: Serv
                     assert "3501" in (await answer.aread()).decode(), frame
     after = (await asyncio.to_thread(service.publish, "chat:link", "after"))["offset"]
     assert after == before + 1
+
+
+CONNECT = '{"id":1,"connect":{}}'
+WITH_TOKEN = '{"id":1,"connect":{"token":"%s"}}'
+WITH_TOKEN_OF_A_CHANNEL = '{"id":1,"connect":{"subs":{"closed":{"token":"%s"}}}}'
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "query"),
+    [
+        ("GET", "/connection/sse", {"cf_connect": WITH_TOKEN}),
+        ("GET", "/connection/sse", {"cf_connect": WITH_TOKEN_OF_A_CHANNEL}),
+        ("GET", "/connection/sse", {"cf_connect": CONNECT, "token": "%s"}),
+        ("POST", "/connection/http_stream", {"access_token": "%s"}),
+        ("POST", "/emulation", {"token": "%s"}),
+    ],
+)
+async def test_a_token_is_left_in_the_logs_of_proxies(
+    service: Service, method: str, path: str, query: dict[str, str]
+) -> None:
+    shown = token("42")
+    params = {name: value.replace("%s", shown) for name, value in query.items()}
+    async with httpx.AsyncClient(base_url=service.http, timeout=10) as client:
+        answer = await client.request(method, path, params=params, content=CONNECT)
+    assert reason(answer) == (400, "token_in_url")
+    assert "POST" in answer.json()["error"]["message"]
+    await eventually(lambda: "refused a token: it was in the URL" in service.log)
+    assert shown not in answer.text
+    # uvicorn's own access log, which the service turns off, is one of those that have it.
+    ours = [line for line in service.log.splitlines() if not line.startswith("INFO:")]
+    assert not any(shown in line for line in ours)
 
 
 async def test_a_channel_may_be_called_like_the_parameter(service: Service) -> None:

@@ -399,6 +399,7 @@ async def test_it_shows_its_token_in_the_body(redis_server: RedisServer, serve: 
     ("wanted", "post", "status", "reason"),
     [
         ({"token": "x", "subs": {}}, False, 400, "token_in_url"),
+        ({"subs": {"public:a": {"token": "x"}}}, False, 400, "token_in_url"),
         ({"token": "x", "subs": {}}, True, 401, "unauthorized"),
         ({"subs": {"closed": {}}}, True, 403, "forbidden"),
         ({"subs": {"a b": {}}}, True, 400, "invalid_channel"),

@@ -32,6 +32,21 @@ export function token(secret, user, seconds) {
   return `${signed}.${createHmac("sha256", secret).update(signed).digest("base64url")}`;
 }
 
+/** How a client over a transport shows who its user is: by a token, or over SSE, which has no place for one, by a cookie. */
+export function shown(transport, user, how) {
+  if (transport !== "sse") return how;
+  const fetch_ = (url, init) => {
+    const page = { Origin: new URL(url).origin, Cookie: `user=${user}` };
+    return fetch(url, { ...init, headers: { ...init.headers, ...page } });
+  };
+  class WithCookie extends EventSource {
+    constructor(url, init) {
+      super(url, { ...init, fetch: fetch_ });
+    }
+  }
+  return { eventsource: WithCookie };
+}
+
 /** The context of the next event, or of the next that `wanted` accepts. */
 export function next(target, event, wanted = () => true) {
   return new Promise((resolve) => {
