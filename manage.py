@@ -21,11 +21,12 @@ def main() -> None:
             "manage.py: Django is missing here: run `make setup`, then .venv/bin/python manage.py"
         )
     from notifier import servicefile
+    from notifier.private import NotPrivate
 
-    servicefile.adopt(os.environ, servicefile.default_path())
     try:
+        servicefile.adopt(os.environ, servicefile.default_path())
         execute_from_command_line(sys.argv)
-    except ImproperlyConfigured as error:
+    except (ImproperlyConfigured, NotPrivate) as error:
         # A sentence that names the variable or setting; a traceback would only hide it.
         sys.exit(f"manage.py: {error}")
 

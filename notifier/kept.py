@@ -8,12 +8,11 @@ right. Standard library only.
 from __future__ import annotations
 
 import json
-import os
 import secrets
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 
-from notifier import servicefile
+from notifier import private
 
 DEMO_USERS = ("ada", "ben")
 """ada is staff, ben is not."""
@@ -39,9 +38,13 @@ class Kept:
 
 
 def recall(directory: Path) -> Kept:
-    """Return what an earlier run has kept here, or what is invented now and kept nowhere yet."""
+    """Return what an earlier run has kept here, or what is invented now and kept nowhere yet.
+
+    Raises:
+        NotPrivate: Somebody else can have put it there, and would know the key of all sessions.
+    """
     try:
-        content = json.loads((directory / FILE).read_text(encoding="utf-8"))
+        content = json.loads(private.read(directory / FILE))
         kept = Kept(**{f.name: content[f.name] for f in fields(Kept)})
         whole = set(kept.passwords) == set(DEMO_USERS) and len(kept.secret_key) >= 50
     except (OSError, ValueError, KeyError, TypeError):
@@ -50,11 +53,9 @@ def recall(directory: Path) -> Kept:
 
 
 def keep(directory: Path, kept: Kept) -> None:
-    """Keep it for the next run; nobody else ever sees it."""
-    path = directory / FILE
-    servicefile.make_private(path.parent)
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
-    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with open(descriptor, "w", encoding="utf-8") as file:
-        json.dump(asdict(kept), file)
-    draft.replace(path)
+    """Keep it for the next run; nobody else ever sees it.
+
+    Raises:
+        NotPrivate: The directory is open to others.
+    """
+    private.write(directory / FILE, json.dumps(asdict(kept)))

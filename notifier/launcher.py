@@ -32,6 +32,7 @@ from notifier.env import (
 )
 from notifier.fleet import Companion, Ended, Fleet, supervise, watch
 from notifier.preparation import NO_REDIS_YET, Preparation
+from notifier.private import NotPrivate
 from notifier.server import LINGER_SECONDS, listening_socket
 
 JOB_OPTIONS = (
@@ -60,7 +61,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             serve(os.environ)
         else:
             run(os.environ, stop_with_parent=options.stop_with_parent)
-    except (BadEnvironment, CannotStart, Ended, NoEmbeddedValkey) as error:
+    except (BadEnvironment, CannotStart, Ended, NoEmbeddedValkey, NotPrivate) as error:
         print(f"notifier: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:  # before the loop listened for it
@@ -167,6 +168,7 @@ def run(environ: Mapping[str, str], *, stop_with_parent: bool = False) -> None:
         CannotStart: the address cannot be had.
         Ended: the service could not be kept running.
         NoEmbeddedValkey: neither REDIS_URL nor a private Valkey for this platform.
+        NotPrivate: other users can get at the secrets in NOTIFIER_RUN_DIR.
     """
     path = servicefile.default_path()
     found = kept.recall(path.parent)

@@ -19,7 +19,7 @@ from django.db import Error as DatabaseError
 from django.db import connection
 from django.db.migrations.executor import MigrationExecutor
 
-from notifier import kept, servicefile
+from notifier import kept, private, servicefile
 from notifier.database import file_of
 from notifier.preparation import NO_REDIS_YET
 
@@ -62,7 +62,7 @@ def migrate(*, demo: bool) -> None:
     Raises:
         DatabaseError: It cannot be reached or written.
     """
-    _create_privately()
+    _make_directory(is_own=demo)
     if _pending():
         call_command("migrate", verbosity=0, interactive=False)
     if demo:
@@ -98,12 +98,19 @@ def _pending() -> bool:
     return bool(executor.migration_plan(executor.loader.graph.leaf_nodes()))
 
 
-def _create_privately() -> None:
+def _make_directory(*, is_own: bool) -> None:
+    """Make the place of the file, which `notifier.sqlite` creates so that only we can read it.
+
+    Args:
+        is_own: Whether it is the database of `make run`, and not one that somebody has chosen.
+    """
     path = file_of(connection.settings_dict)
-    if path is None or path.exists():
+    if path is None:
         return
-    servicefile.make_private(path.parent)
-    os.close(os.open(path, os.O_WRONLY | os.O_CREAT, 0o600))
+    path.parent.mkdir(mode=private.DIRECTORY_MODE, parents=True, exist_ok=True)
+    if is_own:  # an earlier version left it to umask, where a command came before `make run`
+        for suffix in ("", "-wal", "-shm", "-journal"):
+            private.tighten(path.with_name(path.name + suffix))
 
 
 def _demo_users() -> None:

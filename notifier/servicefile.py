@@ -13,6 +13,8 @@ from collections.abc import Mapping, MutableMapping
 from pathlib import Path
 from urllib.parse import quote
 
+from notifier import private
+
 # What a command needs to be a client of the running service: name in the file, variable.
 _VARIABLES = {
     "url": "NOTIFIER_URL",
@@ -35,11 +37,6 @@ def default_path() -> Path:
     return Path(directory) / "service.json"
 
 
-def make_private(directory: Path) -> None:
-    """Make a directory that nobody else can look into; one that exists is left as it is."""
-    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-
-
 def database_beside(path: Path) -> Path:
     """Where the users of ``make run`` stand; for commands as well."""
     return path.with_name("db.sqlite3")
@@ -51,22 +48,25 @@ def database_url(path: Path) -> str:
 
 
 def write(path: Path, environ: Mapping[str, str], *, pid: int) -> None:
-    """Write the file so that no other user ever sees it and no reader sees half of it."""
+    """Write the file so that no other user ever sees it and no reader sees half of it.
+
+    Raises:
+        NotPrivate: Its directory is open to others.
+    """
     facts = {
         name: environ[variable] for name, variable in _VARIABLES.items() if variable in environ
     }
-    make_private(path.parent)
-    draft = path.with_name(f".{path.name}.{pid}")
-    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with open(descriptor, "w", encoding="utf-8") as file:
-        json.dump({"pid": pid} | facts, file, indent=2)
-    draft.replace(path)
+    private.write(path, json.dumps({"pid": pid} | facts, indent=2))
 
 
 def read(path: Path) -> dict[str, str] | None:
-    """Return what a living launcher wrote, or None."""
+    """Return what a living launcher wrote, or None.
+
+    Raises:
+        NotPrivate: Somebody else can have written it, and would get what a command sends.
+    """
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(private.read(path))
         os.kill(int(content.pop("pid")), 0)
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
@@ -76,9 +76,9 @@ def read(path: Path) -> dict[str, str] | None:
 def remove(path: Path, *, pid: int) -> None:
     """Remove the file unless another launcher has written its own in the meantime."""
     try:
-        if json.loads(path.read_text(encoding="utf-8"))["pid"] == pid:
+        if json.loads(private.read(path))["pid"] == pid:
             path.unlink()
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, private.NotPrivate):
         return
 
 
@@ -87,6 +87,9 @@ def adopt(environ: MutableMapping[str, str], path: Path) -> None:
 
     Without a running service the command still gets what Django needs to print its help: DEBUG and
     a key that signs nothing anybody will ever check.
+
+    Raises:
+        NotPrivate: Somebody else can have written the file.
     """
     if any(environ.get(name) for name in _SAID_OTHERWISE):
         return

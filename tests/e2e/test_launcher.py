@@ -421,6 +421,38 @@ def test_two_users_to_try_it_with_survive_a_restart(launch):
     assert again.service()["secret_key"] == key, "whoever is logged in stays it"
 
 
+def test_a_run_directory_that_others_can_enter_is_refused(launch, tmp_path):
+    """In /tmp, say: others could read the secrets, or plant a key that they know."""
+    shared = tmp_path / "shared"
+    shared.mkdir()
+    shared.chmod(0o1777)
+    service = launch(NOTIFIER_RUN_DIR=str(shared))
+    assert service.process.wait(60) == 1
+    assert service.err.read_text() == (
+        f"notifier: {shared} is open to other users (mode 1777), and secrets are kept in it: "
+        "set NOTIFIER_RUN_DIR to a directory of your own.\n"
+    )
+    command = subprocess.run(
+        [sys.executable, "manage.py", "check"],
+        cwd=CHECKOUT, env=clean_environ(NOTIFIER_RUN_DIR=str(shared)),
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert command.returncode == 1
+    assert command.stderr.startswith(f"manage.py: {shared} is open to other users")
+    assert list(shared.iterdir()) == []
+
+
+def test_a_database_that_others_could_read_is_taken_from_them(launch):
+    first = launch()
+    first.wait_until_live()
+    first.stop()
+    database = first.run_directory / "db.sqlite3"
+    database.chmod(0o644)
+    launch().wait_until_live()
+    modes = {file.name: stat.S_IMODE(file.stat().st_mode) for file in database.parent.iterdir()}
+    assert set(modes.values()) == {0o600}, modes
+
+
 def test_where_others_can_look_there_are_no_users_to_try_it_with(launch):
     launched = launch()
     launched.wait_until_live()

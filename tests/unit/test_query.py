@@ -44,8 +44,7 @@ COMMANDS = {
 @pytest.mark.parametrize("encoded", [json.dumps, lambda it: json.dumps(it).replace("t", r"\u0074")])
 @pytest.mark.parametrize("name", ["cf_connect", "anything"])
 def test_a_token_hides_in_a_command(command: Any, encoded: Any, name: str) -> None:
-    if "u0074" in (text := encoded(command)):
-        text = text.replace(r"connec\u0074", "connect")
+    text = encoded(command)
     assert has_secret(f"a=1&{urlencode({name: text})}")
     assert has_secret(f"{name}={quote(text)}")
     assert has_secret(urlencode({name: '{"id":1}\n' + text}))

@@ -1,0 +1,1 @@
+"""Django's backend for SQLite, with a file that only we can read."""
