@@ -98,7 +98,9 @@ async def test_a_broadcast_reaches_what_the_key_may_name_and_nothing_else(
     assert hidden == nowhere
     checked_error(hidden, "forbidden")
     checked_error(illegal, "invalid_channel")
-    known = {key.decode().split(":pos:")[1] for key in redis_server.client().keys(f"{wired}:*")}
+    known = {
+        key.decode().split(":pos:")[1] for key in redis_server.client().keys(f"{wired}:*:pos:*")
+    }
     assert known == {"public:a", "public:b"}
 
 
@@ -118,7 +120,7 @@ async def test_a_batch_does_what_the_key_may_and_nothing_else(
     assert replies[1] == replies[2] == replies[3]
     checked_error(replies[1], "forbidden")
     checked_error(replies[5], "invalid_data")
-    [known] = redis_server.client().keys(f"{wired}:*")
+    [known] = redis_server.client().keys(f"{wired}:*:pos:*")
     assert known.endswith(b":pos:orders:1")
 
 
