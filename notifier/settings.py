@@ -120,9 +120,9 @@ REALTIME_NAMESPACES = {
         "allow_subscribe_for_client": True,
         "allow_subscribe_for_anonymous": ENVIRONMENT.demo_key,
     },
-    # Who is writing something: for those who may chat, and worth nothing a moment later.
-    "typing": {**_MAY_CHAT, "overflow": "latest"},
-    "chat": _CHAT,
+    # Where there is no chat, neither of the two exists: the API refuses to publish there, too.
+    # `typing`: for those who may chat, and worth nothing a moment later.
+    **({"typing": {**_MAY_CHAT, "overflow": "latest"}, "chat": _CHAT} if _CHAT else {}),
     **ENVIRONMENT.namespaces,
 }
 NOTIFIER_HAS_CHAT = bool(_CHAT)

@@ -441,5 +441,9 @@ async def test_a_stranger_writes_in_a_chat_that_nobody_has_configured(
         assert (await client.ask(subscribe={"channel": channel}))["error"]["code"] == 103
         said = await client.ask(publish={"channel": channel, "data": "buy this"})
         assert said["error"]["code"] == 103
+        answer = await asyncio.to_thread(
+            service.post, "publish", {"channel": channel, "data": "buy this"}
+        )
+        assert (answer.status_code, answer.json()["error"]["reason"]) == (400, "invalid_channel")
     page = await asyncio.to_thread(httpx.get, f"{service.http}/chat/")
     assert (page.status_code, "The chat is off" in page.text) == (404, True)
