@@ -378,7 +378,7 @@ def test_the_sdks_that_the_readme_names_are_those_that_work():
 FILE = re.compile(r"`((?:realtime|notifier|tests|bench|docs|static|templates|\.ci)/[\w./*-]+)`")
 
 
-@pytest.mark.parametrize("path", PAGES, ids=str)
+@pytest.mark.parametrize("path", PAGES, ids=lambda p: str(p.relative_to(ROOT)))
 def test_every_file_that_is_named_exists(path):
     """`http-api.md` named a module that had become a package."""
     if "adr" in path.parts:  # they say what there was
@@ -389,7 +389,11 @@ def test_every_file_that_is_named_exists(path):
     missing = [
         name
         for name in FILE.findall(text)
-        if not any(list(ROOT.glob(f"{folder}{name.rstrip('/')}*")) for folder in folders)
+        if not any(
+            list(ROOT.glob(f"{folder}{name.rstrip('/')}{suffix}"))
+            for folder in folders
+            for suffix in ("", ".*")
+        )
     ]
     assert not missing
 
