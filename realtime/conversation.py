@@ -530,10 +530,11 @@ class Conversation:
             self.driver.say(text)
         if self.ended:  # by what was just said, which was too much for a client that does not read
             return
-        self._stop_serving(join.channel)
         listener = Listener(self.driver, hears_joins=join.hears_joins)
         channel.listeners[listener] = None
         self._listeners[join.channel] = (channel, listener)
+        # Only now: a channel that nobody listens to or waits for is left by the node.
+        self._stop_serving(join.channel)
         self._renew(join.channel, ttl_seconds)
         if channel.namespace.counts_members:
             self._hub.count_in(channel, self._connection.member_of(channel.name))

@@ -17,6 +17,7 @@ from realtime.identity import Identity
 from realtime.wiring import Node, tell_nodes, tell_nodes_sync
 from tests.support.eventually import eventually
 from tests.support.member import Member
+from tests.support.overheard import overheard
 from tests.support.redis_server import RedisServer
 from tests.support.tokens import token
 
@@ -52,6 +53,23 @@ async def test_a_user_listens_to_its_own_channel_without_asking(join: Join) -> N
     await eventually(lambda: member.pushes("pub"))
     assert member.pushes("pub")[0]["data"] == "for you"
     assert member.offsets() == [1]
+
+
+async def test_a_channel_that_somebody_is_served_is_not_left_by_the_node(
+    join: Join, redis_server: RedisServer
+) -> None:
+    """What was prepared was given back before the client listened, so nobody wanted the channel.
+
+    The node left it for a moment, and what was published then was lost in silence.
+    """
+    with overheard(redis_server) as told:
+        member = await join("42")
+        assert member.conversation is not None
+        member.conversation.serve("closed")
+        await eventually(lambda: len(member.pushes("subscribe")) == 2)
+        assert (await apublish("closed", 1)).nodes == 1
+        await eventually(lambda: member.pushes("pub"))
+    assert not [command for command in told if command.upper().startswith("UNSUBSCRIBE")]
 
 
 async def test_the_connect_reply_does_not_wait_for_redis(node: Node) -> None:
