@@ -152,6 +152,20 @@ def test_each_claim_is_judged_by_our_rule_and_not_by_the_librarys(claim: str, ki
             TOKENS.identity(shown, NOW)
 
 
+IGNORED_BY_GRANTS = {"channels", "session", "stamp"}  # they are about a connection
+
+
+@pytest.mark.parametrize("kind", ODD)
+@pytest.mark.parametrize("claim", sorted(TAKEN.keys() - {"channel", "exp"}))
+def test_each_claim_of_a_subscription_token_is_judged_by_our_rule(claim: str, kind: str) -> None:
+    shown = signed({"sub": "42", "exp": NOW + 60, "channel": "a", claim: ODD[kind]})
+    if kind in TAKEN[claim] or claim in IGNORED_BY_GRANTS:
+        assert TOKENS.grant(shown, NOW).user == ("x" if claim == "sub" else "42")
+    else:
+        with pytest.raises(InvalidToken):
+            TOKENS.grant(shown, NOW)
+
+
 @pytest.mark.parametrize("claim", sorted(TAKEN.keys() - {"exp"}))
 def test_a_claim_that_is_null_is_as_absent(claim: str) -> None:
     without = {"sub": "42", "exp": NOW + 60}
