@@ -239,7 +239,8 @@ BUILT_IN = {
 
 `job`: one channel per background task, for whoever knows its id, which nobody can guess.
 
-The default one is closed.
+The default one is closed. Clients may publish in none of them: installing this library must not
+open a channel in which strangers write.
 """
 
 _FIELDS = {field.name: field for field in fields(Namespace)}

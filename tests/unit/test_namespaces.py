@@ -96,6 +96,15 @@ def test_the_built_in_namespaces(channel, subscribe, publish):
     assert not namespaces.may_publish(channel, subscribed=False)
 
 
+@pytest.mark.parametrize("name", BUILT_IN)
+@pytest.mark.parametrize("user", ["", "42"])
+@pytest.mark.parametrize("subscribed", [True, False])
+def test_a_client_publishes_in_a_project_that_opened_no_namespace(name, user, subscribed):
+    """Issue 15: a built-in chat let anybody write, in every project that installed the library."""
+    channel = f"{name}:room" if name else "room"
+    assert not Namespaces({}).may_publish(channel, Identity(user), subscribed=subscribed)
+
+
 def test_a_built_in_namespace_can_be_replaced_as_a_whole():
     namespaces = Namespaces({"public": {}, "": {"overflow": "latest"}})
     assert not namespaces.may_subscribe("public:news")
