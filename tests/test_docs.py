@@ -18,15 +18,27 @@ import pytest
 from django.core.management import get_commands
 
 from notifier import http, login_limit, server
+from notifier.database import POOL
 from notifier.env import SECRETS, read_environment
 from notifier.launcher import _HELP, welcome
 from realtime import __version__, api, codes, health
+from realtime.api.fields import REASON_BYTES
+from realtime.api.head import MANY_BYTES, PUBLISH_BYTES
+from realtime.cloudevents import RULES_LIMIT
 from realtime.conf import PREFIX, Settings, setting_names
+from realtime.flow import OUTSTANDING_PINGS
 from realtime.identity import USER_LIMIT
+from realtime.keys import PATTERNS_LIMIT
+from realtime.membership import ANSWER_BYTES, MEMBERS_LIMIT, PUSHES_BURST
 from realtime.namespaces import Namespace
+from realtime.outbox import CONTROL_BYTES
 from realtime.protocols import BadFrame, centrifugo
+from realtime.publication import DATA_LIMIT, DEPTH_LIMIT, OPTIONS_LIMIT, TAG_VALUE_LIMIT, TAGS_LIMIT
 from realtime.routing import websocket_urlpatterns
-from realtime.tokens import CHANNELS_LIMIT, LEEWAY_SECONDS, MARK_LIMIT
+from realtime.survey import CHANNELS_LIMIT as CHANNELS_LISTED
+from realtime.tokens import CHANNELS_LIMIT, INFO_BYTES, LEEWAY_SECONDS, MARK_LIMIT
+from realtime.wiring import USUAL_CHANNELS
+from tests.unit.test_tokens import TAKEN
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
@@ -444,3 +456,69 @@ def test_what_the_service_listens_on_is_what_the_pages_say():
     for path in PAGES:
         said = re.findall(r"(?i)[^.]*unix socket[^.]*", path.read_text(encoding="utf-8"))
         assert not [text for text in said if "proxy" in text.lower()], path
+
+
+def test_every_claim_of_a_token_is_told_and_tried():
+    told = section(page("protocol.md"), "## Identity")
+    judged = {code(row[0]) for row in rows(told) if row[0].startswith("`")}
+    [ignored] = re.findall(r"^All other claims are ignored.*$", told, re.M)
+    claims = judged | set(re.findall(r"`(\w+)`", ignored)) - {"null", "exp"}
+    assert claims | {"channel", "exp"} == set(TAKEN)
+
+
+def test_the_deployment_check_runs_in_the_documented_environment():
+    """Make check runs it with what deploy.md tells operators to set, and with nothing else."""
+    [block] = re.findall(r"^It needs .*?^```\n(.*?)^```$", page("deploy.md"), re.M | re.S)
+    makefile = (ROOT / "Makefile").read_text().replace("\\\n", " ")
+    [given] = re.findall(r"^PRODUCTION = env (.*)$", makefile, re.M)
+    variable = re.compile(r"(?<![\w-])([A-Z_]+)=")
+    assert variable.findall(given.replace("$$(", "")) != []
+    assert set(variable.findall(given)) == set(variable.findall(block))
+
+
+def said(number: int) -> str:
+    """Return a bound as pages write it: 10,000, or 64 KiB."""
+    for unit, size in (("MiB", 1024**2), ("KiB", 1024)):
+        if number >= size and number % size == 0:
+            return f"{number // size} {unit}"
+    return f"{number:,}"
+
+
+def bound_of_client_js(name: str) -> int:
+    return int(constant_of_client_js(name).replace(",", ""))
+
+
+BOUNDS = {
+    # page: the constants behind each "at most" and "more than" in it
+    "client.md": {
+        bound_of_client_js("MOST_SUBSCRIPTIONS"),
+        bound_of_client_js("MOST_NAMED"),
+        bound_of_client_js("COMMAND_BYTES"),
+    },
+    "deploy.md": {
+        POOL["max_size"], int(server.DRAIN_SECONDS), DATA_LIMIT, INFO_BYTES,
+    },
+    "fallbacks.md": {OPTIONS_LIMIT},
+    "http-api.md": {
+        PUBLISH_BYTES, MANY_BYTES, PATTERNS_LIMIT, DATA_LIMIT, DEPTH_LIMIT, TAGS_LIMIT,
+        TAG_VALUE_LIMIT, OPTIONS_LIMIT, REASON_BYTES, MEMBERS_LIMIT, CHANNELS_LISTED,
+    },
+    "protocol.md": {
+        MEMBERS_LIMIT, ANSWER_BYTES, PUSHES_BURST, OUTSTANDING_PINGS, CONTROL_BYTES, USER_LIMIT,
+        INFO_BYTES, CHANNELS_LIMIT, MARK_LIMIT, USUAL_CHANNELS,
+    },
+    "settings.md": {RULES_LIMIT},
+}  # fmt: skip
+NOT_OURS = {
+    "50,000",  # what Centrifugo advises
+    "4300",  # digits that Python reads (sys.int_info)
+}
+
+
+@pytest.mark.parametrize("name", BOUNDS)
+def test_every_bound_in_prose_is_the_one_in_the_code(name):
+    """A new "at most" needs its constant here; NUMBERS holds those that are worded otherwise."""
+    found = re.findall(r"\b(?:at most|more than) (\d[\d,]*(?: [KM]iB)?)", page(name), re.IGNORECASE)
+    assert {bound.rstrip(",") for bound in found} - NOT_OURS == {
+        said(number) for number in BOUNDS[name]
+    }
