@@ -24,7 +24,7 @@ from notifier.launcher import _HELP, welcome
 from realtime import __version__, api, codes, health
 from realtime.api.fields import REASON_BYTES
 from realtime.api.head import MANY_BYTES, PUBLISH_BYTES
-from realtime.cloudevents import RULES_LIMIT
+from realtime.cloudevents import ATTRIBUTES_LIMIT, RULES_LIMIT
 from realtime.conf import PREFIX, Settings, setting_names
 from realtime.flow import OUTSTANDING_PINGS
 from realtime.identity import USER_LIMIT
@@ -507,7 +507,7 @@ BOUNDS = {
         MEMBERS_LIMIT, ANSWER_BYTES, PUSHES_BURST, OUTSTANDING_PINGS, CONTROL_BYTES, USER_LIMIT,
         INFO_BYTES, CHANNELS_LIMIT, MARK_LIMIT, USUAL_CHANNELS,
     },
-    "settings.md": {RULES_LIMIT},
+    "settings.md": {RULES_LIMIT, ATTRIBUTES_LIMIT},
 }  # fmt: skip
 NOT_OURS = {
     "50,000",  # what Centrifugo advises
