@@ -412,7 +412,7 @@ _keyring = Keyring(
 
 
 SEEN: dict[Any, Any] = {
-    Look: Stats(*[0] * 10),
+    Look: Stats(*[0] * 11),
     Members: BrokerUnavailable("Redis"),
     Count: Headcount(1, 1),
     Ask: Survey([b"{", b'{"channels":{"a":1,"b":2}}', b"\xff"], 1),
