@@ -33,6 +33,7 @@ from realtime.keyring import Keyring
 from realtime.membership import MEMBERS_LIMIT, Member, Roll, TooManyMembers
 from realtime.namespaces import Namespaces
 from realtime.survey import TooManyChannels
+from tests.support.chat import CHAT
 from tests.support.keys import entry, secret_of
 from tests.support.redis_server import RedisServer
 from tests.support.rims import RIMS, Rim, refused
@@ -93,7 +94,7 @@ def tasks_of(method: str) -> Iterator[tuple[Any, Task]]:
     for secret in secrets_of_keys:
         request = Request("POST", method, "", content_type(method), "", secret)
         body = json.dumps(BODIES[method]).encode()
-        work = respond(admitted(request, keyring.admit), body, Namespaces({}))
+        work = respond(admitted(request, keyring.admit), body, Namespaces({"chat": CHAT}))
         yield work, next(work)
 
 

@@ -503,8 +503,9 @@ def service(request: pytest.FixtureRequest) -> Iterator[Service]:
     try:
         service.start()
         yield service
-        # The node's own: its canary is on a channel that no publisher can name, and it has a lease.
-        own = (b":pos:!", b":nodes")
+        # The node's own: its canary is on a channel that no publisher can name; its lease, the id
+        # of its service, and where channels stand that were never published.
+        own = (b":pos:!", b":nodes", b":service", b":base")
         keys = [key for key in redis.client().keys("rt:*") if not any(o in key for o in own)]
         assert keys == [], "something reached Redis"
         log = service.log
