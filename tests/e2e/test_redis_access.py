@@ -61,6 +61,9 @@ def denied(server: RedisServer) -> list[Any]:
         return admin.execute_command("ACL", "LOG")  # type: ignore[no-any-return]
 
 
+METHODS = ["publish", "broadcast", "batch", "info"]
+
+
 async def test_a_node_needs_no_more_than_its_user_may(
     guarded: RedisServer, serve: Serve, attach: Attach
 ) -> None:
@@ -68,7 +71,7 @@ async def test_a_node_needs_no_more_than_its_user_may(
         serve,
         as_user(guarded, "notifier"),
         DEPLOYED,
-        NOTIFIER_API_KEYS=json.dumps([entry("shop", rate=1000)]),
+        NOTIFIER_API_KEYS=json.dumps([entry("shop", methods=METHODS, rate=1000)]),
     )
     first, second = await attach(service), await attach(service)
     await first.subscribe("chat:lobby")
