@@ -123,6 +123,8 @@ class HttpProtocol(HttpToolsProtocol):
     _limiter: ConnectionLimiter | None = None
     """Where this connection is counted."""
     _is_refused = False
+    _running: RequestResponseCycle | None = None
+    """Whose answer is under way; `cycle` is that of the request that came last."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """A client is here; its first request must be, too, soon."""
@@ -145,8 +147,26 @@ class HttpProtocol(HttpToolsProtocol):
         """The client has gone."""
         self._await(None)
         self._watch()
+        self._end_requests()
         super().connection_lost(exc)
         self._leave()
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
+        """Begin to answer a request, which may have waited for the one before it."""
+        self._running = cycle
+        super()._start_asgi_task(cycle, app)
+
+    def _end_requests(self) -> None:
+        """Tell the app that the client has gone, and forget the requests that it has not seen.
+
+        The stock class tells that of the last request alone: a stream with one request behind it
+        was never told, and stayed, counted, for ever.
+        """
+        self.pipeline.clear()
+        for cycle in (self._running, self.cycle):
+            if cycle is not None and not cycle.response_complete:
+                cycle.disconnected = True  # whatever the app says now comes too late
+                cycle.message_event.set()
 
     def data_received(self, data: bytes) -> None:
         """Take bytes from the client; what is no request is answered without a line in the log."""
@@ -351,9 +371,7 @@ class HttpProtocol(HttpToolsProtocol):
         """Answer and end; only end where this would be taken for the answer to another request."""
         may_answer = self._may_answer()
         earlier: RequestResponseCycle | None = self.cycle
-        if earlier is not None:
-            earlier.disconnected = True  # whatever the app says now comes too late
-            earlier.message_event.set()
+        self._end_requests()
         if not may_answer:
             if earlier is not None and earlier.response_complete:
                 self._linger()  # that answer may not have been read yet
@@ -381,7 +399,6 @@ class HttpProtocol(HttpToolsProtocol):
         if not self.transport.can_write_eof():
             self.transport.close()
             return
-        self.pipeline.clear()
         self.flow.resume_reading()
         self.transport.write_eof()
         self.transport.set_protocol(Lingering(self))

@@ -99,6 +99,10 @@ class Peer:
             self._writer.write(data[place : place + 1])
             await asyncio.sleep(seconds)  # that is the attack
 
+    def abort(self) -> None:
+        """Vanish with a RST."""
+        self._writer.transport.abort()
+
     async def rest(self, seconds: float = 5.0) -> bytes:
         """Everything until the other end closes."""
         async with within(seconds):
@@ -252,3 +256,48 @@ async def test_what_is_no_request_is_400_without_a_line_in_the_log(
     await peer.say(b"nonsense\r\n\r\n")
     assert (await peer.rest()).startswith(b"HTTP/1.1 400 ")
     assert not caplog.records
+
+
+class Streaming(Host):
+    """Streams on /stream until its client has gone."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.ended = 0
+
+    async def app(self, scope: Any, receive: Any, send: Any) -> None:
+        if scope.get("path") != "/stream":
+            await super().app(scope, receive, send)
+            return
+        await receive()  # its body
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        gone = asyncio.ensure_future(receive())
+        while not gone.done():
+            await send({"type": "http.response.body", "body": b":\n\n", "more_body": True})
+            await asyncio.wait({gone}, timeout=0.02)
+        self.ended += 1
+
+
+BEHIND = {
+    "nothing": b"",
+    "a request": GET + b"\r\n",
+    "a body that is not whole": POST,
+    "two requests": (GET + b"\r\n") * 2,
+    "no request": b"nonsense\r\n\r\n",
+    "too many requests": (GET + b"\r\n") * (PIPELINE_LIMIT + 1),
+    "a body that is too large": POST.replace(b"10", b"99999999"),
+}
+
+
+@pytest.mark.parametrize("behind", BEHIND.values(), ids=BEHIND)
+async def test_a_stream_ends_with_its_client_whatever_was_sent_behind_it(behind: bytes) -> None:
+    """A stream and one request behind it, and the node counted the client until its restart."""
+    host = Streaming()
+    server = await asyncio.get_running_loop().create_server(host.protocol, "127.0.0.1", 0)
+    peer = await Peer.to(server.sockets[0].getsockname()[1])
+    await peer.say(b"GET /stream HTTP/1.1\r\nHost: h\r\n\r\n" + behind)
+    await eventually(lambda: host.state.tasks or host.ended)
+    peer.abort()
+    await eventually(lambda: host.ended == 1)
+    await eventually(lambda: not host.state.connections and not host.state.tasks)
+    server.close()
