@@ -17,7 +17,8 @@
 -- outlives a jump ahead by one.
 --
 -- A channel that was never published has no key, since anybody who may subscribe could make one (ADR-0026). It stands at
--- offset 0 of the *base epoch*, which the first publication goes on with. The base remembers, by a hash, each channel that
+-- offset 0 of an epoch that follows from the *base epoch* and its name, which the first publication goes on with. So no two
+-- channels share an epoch: epoch and offset alone name a publication, for the workers of fallbacks. The base remembers, by a hash, each channel that
 -- was published under it: one of these whose key is missing has lost its counter, and begins a random epoch. So no
 -- offset is handed out twice, whether a key expired, was evicted or was deleted.
 --
@@ -94,10 +95,11 @@ local function begin_or_recover(key, base, fresh, is_publication)
     if not exists then
         local common, closing = base_epoch()
         if redis.call('HEXISTS', base, string.sub(redis.sha1hex(key), 1, 16)) == 0 then
+            local own = string.sub(redis.sha1hex(common .. ' ' .. key), 1, 16)
             if not is_publication and not closing then
-                return common, '0'
+                return own, '0'
             end
-            epoch = common
+            epoch = own
         end
     end
     begin(key, replid, epoch)

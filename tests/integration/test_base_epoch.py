@@ -185,6 +185,14 @@ def test_an_evicting_redis_hands_out_no_offset_twice() -> None:
         server.stop()
 
 
+def test_no_two_channels_share_an_epoch(direct: redis.Redis) -> None:
+    """Epoch and offset alone are the id of what is queued for a fallback."""
+    service = Service(direct)
+    epochs = [service.published(f"news:{number}").epoch for number in range(50)]
+    assert len(set(epochs)) == 50
+    assert service.read("new").epoch not in epochs
+
+
 def test_a_stranger_who_subscribes_fills_no_redis() -> None:
     """With 6 MiB of room, two senders made 122 of 124 publishes 503."""
     server = RedisServer(port=free_port()).start()
