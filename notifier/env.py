@@ -78,6 +78,7 @@ SECRETS = (
 )
 """Each may come as the file that NAME_FILE names instead: systemd credentials, Docker secrets."""
 
+DIGITS = 20  # int() refuses more than 4,300 with an error of its own
 _YES = frozenset({"1", "true", "yes", "on"})
 _NO = frozenset({"0", "false", "no", "off", ""})
 
@@ -235,8 +236,9 @@ def _integer(environ: Mapping[str, str], name: str, *, default: int, least: int,
     if not value:
         return default
     # isascii too: int() would take digits of any script.
-    if not (value.isascii() and value.isdigit()) or not least <= int(value) <= most:
-        raise BadEnvironment(name, f"is {value!r}: write a number from {least} to {most}.")
+    is_number = value.isascii() and value.isdigit() and len(value) <= DIGITS
+    if not is_number or not least <= int(value) <= most:
+        raise BadEnvironment(name, f"is {value[:40]!r}: write a number from {least} to {most}.")
     return int(value)
 
 
@@ -481,6 +483,8 @@ def _json(environ: Mapping[str, str], variable: str, default: str) -> Any:
         return json.loads(text or default)
     except ValueError as error:
         raise BadEnvironment(variable, f"is not JSON: {error}.") from error
+    except RecursionError:
+        raise BadEnvironment(variable, "is nested too deeply.") from None
 
 
 def _file(variable: str, path: str) -> str:

@@ -28,11 +28,17 @@ def make_directory(directory: Path) -> None:
     """Make a directory that nobody else can enter, or check the one that is there.
 
     Raises:
-        NotPrivate: Others can enter it, or it is not ours.
-        OSError: It cannot be made.
+        NotPrivate: Others can enter it, it is not ours, or it cannot be made.
     """
-    with contextlib.suppress(FileExistsError):  # or a link that leads nowhere, which is told below
+    try:
         directory.mkdir(mode=DIRECTORY_MODE, parents=True)
+    except FileExistsError:
+        pass  # or a link that leads nowhere, which is told below
+    except OSError as error:
+        raise NotPrivate(
+            f"{directory} cannot be made ({error.strerror}): set NOTIFIER_RUN_DIR to a directory "
+            "of your own."
+        ) from error
     check_directory(directory)
 
 

@@ -353,3 +353,20 @@ def test_a_personal_channel_that_can_be_nobodys_is_refused(value):
     assert refusal(PRODUCTION | {"NOTIFIER_PERSONAL_CHANNEL": value}).variable == (
         "NOTIFIER_PERSONAL_CHANNEL"
     )
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("PORT", "1" * 5000),
+        ("WEB_CONCURRENCY", "9" * 5000),
+        ("NOTIFIER_NAMESPACES", "[" * 50_000),
+        ("NOTIFIER_LIMITS", '{"a":' * 50_000),
+        ("NOTIFIER_CLOUDEVENTS", "[" * 50_000),
+        ("NOTIFIER_FALLBACKS", "[" * 50_000),
+    ],
+)
+def test_a_value_that_no_parser_takes_is_one_sentence(name, value):
+    refused = refusal(PRODUCTION | {name: value})
+    assert refused.variable == name
+    assert len(str(refused)) < 200
