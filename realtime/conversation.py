@@ -772,7 +772,8 @@ def _subscriptions_in(command: Command) -> int:
 
 def _bytes_of(step: _Step) -> int:
     """Return how much of a step waits that a client can make large."""
-    if isinstance(step, PublishCommand | Call):
-        return len(step.data)
-    command = step.command if isinstance(step, Joining) else None
-    return 0 if command is None else len(command.token)
+    command = step.command if isinstance(step, Joining) else step
+    size = sum(len(getattr(command, name, "")) for name in ("data", "token", "method", "channel"))
+    if isinstance(command, Connect):
+        size += sum(len(each.channel) + len(each.token) for each in command.subs)
+    return size
