@@ -301,11 +301,12 @@ async def test_a_page_of_an_allowed_site_comes_back_and_is_told_what_it_missed(
     await asyncio.to_thread(other.publish, channel, "missed")
     await asyncio.to_thread(service.start)
 
+    # A node counts before the page's place is known: what is published just then is no one's loss.
     async def is_back() -> bool:
-        return (await asyncio.to_thread(service.publish, channel, "again"))["nodes"] == 1
+        await asyncio.to_thread(service.publish, channel, "again")
+        return bool(await page.evaluate("heard.some(([name, data]) => data === 'again')"))
 
     await eventually(is_back, seconds=20)
-    await page.wait_for_function("heard.some(([name, data]) => data === 'again')")
     heard = await page.evaluate("heard")
     gaps = [json.loads(data) for name, data in heard if name == "realtime.gap"]
     assert heard[0] == ["message", "first"]
@@ -335,10 +336,10 @@ async def test_htmx_on_a_page_of_an_allowed_site_hears_what_is_published(
     )
 
     async def is_heard() -> bool:
-        return (await asyncio.to_thread(service.publish, "public:htmx", "swapped"))["nodes"] == 1
+        await asyncio.to_thread(service.publish, "public:htmx", "swapped")
+        return await page.locator("p", has_text="swapped").count() == 1
 
     await eventually(is_heard)
-    await page.locator("p", has_text="swapped").wait_for()
 
 
 async def test_a_page_that_only_a_star_allows_listens_without_credentials(

@@ -227,14 +227,15 @@ async def test_a_client_whose_host_forgot_it_ends_when_the_next_bytes_are_answer
     ):
         await neighbour.subscribe(beside)
         await client.subscribe(channel)
-        # Those of other tests have left, also those that had to reach their pong deadline.
-        await eventually(lambda: has_connections(service, 2), GIVE_UP_SECONDS)
-        road.behave(cut_after=1)
-        began = time.monotonic()
-        if next_bytes == "a_publication":
-            await publisher.nodes(channel)
-        await eventually(lambda: has_connections(service, 1), GIVE_UP_SECONDS)
-        took = time.monotonic() - began
+        async with neighbour.attentive(), client.attentive():
+            # Those of other tests have left, also those that had to reach their pong deadline.
+            await eventually(lambda: has_connections(service, 2), GIVE_UP_SECONDS)
+            road.behave(cut_after=1)
+            began = time.monotonic()
+            if next_bytes == "a_publication":
+                await publisher.nodes(channel)
+            await eventually(lambda: has_connections(service, 1), GIVE_UP_SECONDS)
+            took = time.monotonic() - began
         assert took < allowed(PONG_SECONDS, began), "only the pong deadline ended it"
         assert await publisher.nodes(channel) == 0
         await publisher.heard(beside, neighbour)

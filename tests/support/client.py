@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections import deque
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 import websockets
@@ -90,6 +93,22 @@ class Client:
         while self._unanswered:
             self._unanswered -= 1
             await self._socket.send("{}")
+
+    @asynccontextmanager
+    async def attentive(self) -> AsyncIterator[None]:
+        """Read on by itself, and so answer pings, until the connection ends; nobody else reads."""
+        reading = asyncio.create_task(self._read_on())
+        try:
+            yield
+        finally:
+            reading.cancel()
+            with suppress(asyncio.CancelledError):
+                await reading
+
+    async def _read_on(self) -> None:
+        with suppress(websockets.ConnectionClosed):
+            while True:
+                await self._read_frame()
 
     async def push(
         self, kind: str, seconds: float = 5.0, *, passing_over: str = ""
