@@ -12,7 +12,11 @@ from typing import Any
 
 import pytest
 
+from realtime.limits import Bucket
+from realtime.outage import Outage
+from realtime.tally import Tally
 from tests.support.client import Client
+from tests.support.dispositions import give_children_ordinary_signals
 from tests.support.postgres_server import PostgresServer
 from tests.support.redis_server import RedisServer
 from tests.support.service import Service
@@ -24,6 +28,7 @@ for name in list(os.environ):
 os.environ.pop("DATABASE_URL", None)  # likewise: nobody's own database
 
 
+give_children_ordinary_signals()
 SDK = Path(__file__).parent / "e2e" / "sdk" / "node_modules"
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 HAS_SDK = bool(shutil.which("node")) and (SDK / ".ready").is_file()  # the Makefile's stamp
@@ -44,6 +49,18 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         for need, problem in MISSING.items():
             if problem and item.get_closest_marker(need) and need not in required:
                 item.add_marker(pytest.mark.skip(reason=problem))
+
+
+@pytest.fixture(autouse=True)
+def _log_has_told_nothing() -> None:
+    """Start each test like a new process: what the log was told before, throttles no line of it."""
+    for name, module in list(sys.modules.items()):
+        if name.startswith(("realtime.", "notifier.")):
+            for each in vars(module).values():
+                if type(each) in (Tally, Outage):
+                    each.__init__()
+                elif type(each) is Bucket:
+                    each.__init__(each._rate)
 
 
 @pytest.fixture(scope="session")

@@ -12,13 +12,19 @@ ORDINARY = {signal.SIGINT: signal.SIG_DFL, signal.SIGHUP: signal.SIG_DFL}
 IGNORED = dict.fromkeys(ORDINARY, signal.SIG_IGN)
 
 
+def give_children_ordinary_signals() -> None:
+    """Let all children of the tests have the default dispositions. In the main thread only.
+
+    A signal that was ignored is still ignored here, by a handler: exec turns that into the default.
+    """
+    for number in ORDINARY:
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, _do_nothing)
+
+
 @contextmanager
 def dispositions(wanted: Mapping[signal.Signals, Any] = ORDINARY) -> Iterator[None]:
-    """Let children that are started inside inherit these. In the main thread only.
-
-    The tests themselves go on as they were told: where a signal was ignored, a Python handler that
-    does nothing stands in for that, since exec turns handlers, but not SIG_IGN, into the default.
-    """
+    """Let children that are started inside inherit these. In the main thread only."""
     before = {number: signal.getsignal(number) for number in wanted}
     changed = {number for number in wanted if signal.SIG_IGN in (before[number], wanted[number])}
     for number in changed:
