@@ -52,6 +52,8 @@ class Event(NamedTuple):
     """Where the channel stands after it; an empty epoch is the one that it was in."""
     ends: bool = False
     """Whether the channel is heard no more."""
+    begins: bool = False
+    """Whether the server begins the channel here, at ``position``."""
 
 
 @lru_cache(MEMORY)
@@ -71,7 +73,8 @@ def event_of(line: str) -> Event | None:
         return Event(_written(f"{OWN}gap", {"channel": channel, **missed}), channel, after)
     if (begun := push.get("subscribe")) is not None:
         position = Position(begun["epoch"], begun["offset"])
-        return Event(_written(f"{OWN}subscribed", {"channel": channel}), channel, position)
+        text = _written(f"{OWN}subscribed", {"channel": channel})
+        return Event(text, channel, position, begins=True)
     if (over := push.get("unsubscribe")) is not None:
         return Event(
             _written(f"{OWN}unsubscribed", {"channel": channel, **over}), channel, ends=True
@@ -110,34 +113,118 @@ def raw_event(text: str) -> str:
 
 
 class Places:
-    """Where the channels of one stream stand."""
+    """Where the channels of one stream stand.
 
-    def __init__(self) -> None:
+    A client that comes back says where it stood. A channel that this stream does not hear yet keeps
+    that place in all ids: whenever the stream ends, the next one can still tell what was missed.
+    """
+
+    def __init__(self, had: Mapping[str, Position] | None = None) -> None:
+        """Begin with no channel.
+
+        Args:
+            had: Where the client stood, by its last id.
+        """
         self._places: dict[str, Position] = {}
+        self._had = dict(had or {})
+        self._had_text = ""
+        self._fit()
 
-    def begin(self, channel: str, position: Position) -> None:
-        """The stream hears a channel from here on."""
-        self._places[channel] = position
+    def open(self, begun: Mapping[str, Position]) -> str:
+        """Return how a stream begins: its id, and the gaps of the channels that it hears at once.
+
+        Up to the last gap the id has the old places. If the connection breaks before that, the next
+        stream tells all gaps again.
+        """
+        known = {channel: at for channel, at in self._had.items() if channel in begun}
+        gaps = [gap for channel, at in begun.items() for gap in self._missed(channel, at)]
+        self._begin(begun)
+        if not gaps:
+            return f"id: {self.id}\n\n"
+        before = self._id({**self._places, **known})
+        return f"id: {before}\n\n{_texts(gaps[:-1])}{self._block(gaps[-1])}"
 
     def written(self, event: Event) -> str:
-        """Return an event as it is sent, with the id that says where the stream stands after it."""
+        """Return an event as it is sent, with the id that says where the stream stands after it.
+
+        Gaps stand before the beginning of a channel that the client had. They have no id, so the
+        old one counts until the client has read all of them.
+        """
+        channel, position = event.channel, event.position
+        gaps: list[Event] = []
         if event.ends:
-            self._places.pop(event.channel, None)
-        elif event.position is not None:
-            epoch = event.position.epoch or self._epoch_of(event.channel)
-            self._places[event.channel] = Position(epoch, event.position.offset)
-        return f"id: {self.id}\n{event.text}\n\n" if event.channel else f"{event.text}\n\n"
+            self._end(channel)
+        elif position is not None and event.begins:
+            gaps = self._missed(channel, position)
+            self._begin({channel: position})
+        elif position is not None:
+            epoch = position.epoch or self._epoch_of(channel)
+            self._places[channel] = Position(epoch, position.offset)
+        return _texts(gaps) + self._block(event)
+
+    def _begin(self, begun: Mapping[str, Position]) -> None:
+        """The stream hears these channels from here on."""
+        self._places.update(begun)
+        for channel in begun:
+            self._had.pop(channel, None)
+        self._fit()
+
+    def _end(self, channel: str) -> None:
+        self._places.pop(channel, None)
+        self._had.pop(channel, None)
+        self._fit()
+
+    def _missed(self, channel: str, now: Position) -> list[Event]:
+        """Return the gaps between what the client had, and where the channel stands now."""
+        had = self._had.get(channel)
+        gaps = () if had is None else GapDetector(had).resume(now)
+        return [_gap_event(channel, gap) for gap in gaps]
+
+    def _block(self, event: Event) -> str:
+        return f"id: {self.id}\n{event.text}\n\n" if event.channel else _texts([event])
 
     @property
     def id(self) -> str:
         """Where it stands, as the id of an event: ``epoch/offset/channel`` with ``&`` between."""
-        return "&".join(
-            f"{epoch}/{offset}/{channel}" for channel, (epoch, offset) in self._places.items()
-        )
+        return self._id(self._places)
+
+    def _id(self, heard: Mapping[str, Position]) -> str:
+        texts = [_place(*item) for item in heard.items()]
+        return "&".join([*texts, self._had_text] if self._had_text else texts)
+
+    def _fit(self) -> None:
+        """Forget old places that would make the id longer than what a browser may send back.
+
+        The last ones go first. An id ends with the places that were old already when it was made,
+        so these are of the channels that the client has not heard for longest.
+        """
+        if not self._had:
+            self._had_text = ""
+            return
+        room = LAST_ID_LIMIT - sum(len(name) + PLACE_CHARACTERS for name in self._places)
+        fitting: dict[str, Position] = {}
+        texts: list[str] = []
+        for channel, position in self._had.items():
+            text = _place(channel, position)
+            if len(text) > room:
+                break
+            room -= len(text) + 1  # and the `&` before the next one
+            fitting[channel] = position
+            texts.append(text)
+        self._had, self._had_text = fitting, "&".join(texts)
 
     def _epoch_of(self, channel: str) -> str:
         known = self._places.get(channel)
         return known.epoch if known is not None else ""
+
+
+def _texts(events: Iterable[Event]) -> str:
+    """Return events as they are sent without an id: the last one that was sent still counts."""
+    return "".join(f"{event.text}\n\n" for event in events)
+
+
+def _place(channel: str, position: Position) -> str:
+    return f"{position.epoch}/{position.offset}/{channel}"
 
 
 def places_of(last_id: str) -> dict[str, Position]:
@@ -151,15 +238,6 @@ def places_of(last_id: str) -> dict[str, Position]:
         except InvalidName:
             continue
     return found
-
-
-def missed(had: Mapping[str, Position], now: Mapping[str, Position]) -> Iterable[Event]:
-    """Yield the gaps between what a client had, and where its channels stand now."""
-    for channel, position in now.items():
-        if channel not in had:
-            continue
-        for gap in GapDetector(had[channel]).resume(position):
-            yield _gap_event(channel, gap)
 
 
 def _gap_event(channel: str, gap: Gap) -> Event:

@@ -21,7 +21,7 @@ from realtime.callers import caller_of
 from realtime.codes import CONNECTION_LIMIT, FORCE_DISCONNECT, INVALID_TOKEN, TOKEN_EXPIRED
 from realtime.conversation import Conversation
 from realtime.errors import Forbidden, LimitExceeded, RealtimeError, Unauthorized
-from realtime.events import HEARTBEAT, Places, event_of, missed, places_of, pushed, raw_event
+from realtime.events import HEARTBEAT, Places, event_of, places_of, pushed, raw_event
 from realtime.gaps import Position
 from realtime.hub import Hub
 from realtime.identity import Identity
@@ -89,7 +89,7 @@ class _Stream:
         self._asked = asked
         self._cors = cors
         self._http_send = send
-        self._places = Places()
+        self._places = Places(places_of(asked.last_id))
         self._begun: dict[str, Position] = {}
         self._greeting: dict[str, Any] = {}
         self._early: list[str] = []
@@ -140,16 +140,12 @@ class _Stream:
 
     async def _open(self) -> None:
         """Begin the answer: where the stream stands, what was missed, and what has come by now."""
-        for channel, position in self._begun.items():
-            self._places.begin(channel, position)
         await begin(self._http_send, EVENT_STREAM, self._cors)
         retry = random.randint(*RETRY_MS)  # noqa: S311 - spreads load, hides nothing
         if self._asked.is_raw:
             parts = [f"retry: {retry}\n", raw_event(_encode({"connect": self._greeting}).decode())]
         else:
-            parts = [f"retry: {retry}\nid: {self._places.id}\n\n"]
-            gaps = missed(places_of(self._asked.last_id), self._begun)
-            parts += [self._places.written(gap) for gap in gaps]
+            parts = [f"retry: {retry}\n{self._places.open(self._begun)}"]
         early, self._early = self._early, []
         parts += self._events(early)
         self._is_open = True
@@ -188,7 +184,7 @@ class _Stream:
         if "subscribe" in said:
             channel = self._asked.channels[said["id"] - CONNECT_ID - 1]
             begun = self._greeting["subs"][channel] = said["subscribe"]
-            if "epoch" in begun:  # it is not there where the server has begun it already
+            if "epoch" in begun:  # else the server has begun it: a push says where
                 self._begun[channel] = Position(begun["epoch"], begun["offset"])
         if not self._awaited and not self._ready.done():
             self._ready.set_result(None)

@@ -421,24 +421,48 @@ async def test_what_a_unidirectional_client_cannot_have(
 # --- by the session of a page ---
 
 
-async def test_the_session_of_a_page_says_who_listens(
-    redis_server: RedisServer, serve: Serve, tmp_path: Path
-) -> None:
-    url = migrate(f"sqlite:///{tmp_path}/db.sqlite3")
+SCRIPT = {"Sec-Fetch-Site": "same-origin", "Sec-Fetch-Mode": "cors"}
+"""How a browser says that a script of the site's own page asks."""
+
+
+def serve_ada(serve: Serve, redis_server: RedisServer, folder: Path) -> Service:
+    """Start the service with one user, Ada, whose id is 1."""
+    url = migrate(f"sqlite:///{folder}/db.sqlite3")
     user = "from django.contrib.auth.models import User; User.objects.create_user"
     manage(url, "shell", "-c", f"{user}('ada', password='a password')")
-    service = await asyncio.to_thread(
-        serve, redis_server.url, DEPLOYED, DATABASE_URL=url, HTTPS="0"
-    )
+    return serve(redis_server.url, DEPLOYED, DATABASE_URL=url, HTTPS="0")
+
+
+@asynccontextmanager
+async def logged_in(service: Service) -> AsyncIterator[httpx.AsyncClient]:
+    """Give a client with Ada's session."""
     async with httpx.AsyncClient(base_url=service.http, timeout=60) as client:
         page = (await client.get("/login/")).text
         [csrf] = re.findall(r'name="csrfmiddlewaretoken" value="(\w+)"', page)
         fields = {"username": "ada", "password": "a password", "csrfmiddlewaretoken": csrf}
         assert (await client.post("/login/", data=fields)).status_code == 302
+        yield client
+
+
+@asynccontextmanager
+async def page_of(
+    client: httpx.AsyncClient, channel: str, last_id: str = ""
+) -> AsyncIterator[Stream]:
+    """Open a stream like a page of the site, for the first time or again."""
+    headers = SCRIPT | ({"Last-Event-ID": last_id} if last_id else {})
+    query = {"channel": channel}
+    async with client.stream("GET", "/connection/sse", params=query, headers=headers) as got:
+        assert got.status_code == 200
+        yield Stream(got)
+
+
+async def test_the_session_of_a_page_says_who_listens(
+    redis_server: RedisServer, serve: Serve, tmp_path: Path
+) -> None:
+    service = await asyncio.to_thread(serve_ada, serve, redis_server, tmp_path)
+    async with logged_in(service) as client:
         own = {"channel": "news#1"}
-        script = {"Sec-Fetch-Site": "same-origin", "Sec-Fetch-Mode": "cors"}
-        async with client.stream("GET", "/connection/sse", params=own, headers=script) as response:
-            stream = Stream(response)
+        async with page_of(client, "news#1") as stream:
             assert (await stream.until("realtime.subscribed"))[1] == {"channel": "user:#1"}
             await publish(service, "user:#1", "for ada")
             assert (await stream.until("message"))[1] == "for ada"
@@ -452,5 +476,97 @@ async def test_the_session_of_a_page_says_who_listens(
             answer = await client.get("/connection/sse", params=own, headers=other)
             assert answer.status_code == 403
         client.cookies.clear()
-        answer = await client.get("/connection/sse", params=own, headers=script)
+        answer = await client.get("/connection/sse", params=own, headers=SCRIPT)
         assert answer.status_code == 403
+
+
+async def first_id(client: httpx.AsyncClient, channel: str, last_id: str) -> str:
+    """Come back, and break off when no more than the first id has come; return it."""
+    async with page_of(client, channel, last_id) as stream:
+        async for line in stream.response.aiter_lines():
+            if line.startswith("id: "):
+                return line[4:]
+    raise EOFError
+
+
+async def test_a_user_is_told_exactly_what_was_missed_on_the_own_channel(
+    redis_server: RedisServer, serve: Serve, tmp_path: Path
+) -> None:
+    """The place of a channel that the server begins was erased by the first id of a stream."""
+    service = await asyncio.to_thread(serve_ada, serve, redis_server, tmp_path)
+    own = "user:#1"
+    async with logged_in(service) as client:
+        for channel in (own, "public:x"):  # asked for as well, and not
+            async with page_of(client, channel) as stream:
+                await stream.until("realtime.state")
+                await becomes_served(service, own)
+                had = await publish(service, own, "one")
+                last_id = (await stream.until("message"))[2]
+            for n in range(3):
+                missed = await publish(service, own, n)
+            for _ in range(2):  # the connection breaks again before the channel begins
+                last_id = await first_id(client, channel, last_id)
+                assert f"{had['epoch']}/{had['offset']}/{own}" in last_id.split("&")
+            async with page_of(client, channel, last_id) as stream:
+                _, gap, _ = await stream.until("realtime.gap")
+                assert gap == {
+                    "channel": own,
+                    "epoch": had["epoch"],
+                    "from": had["offset"] + 1,
+                    "to": missed["offset"],
+                    "reason": "reconnect",
+                }
+                await publish(service, own, "after")
+                _, data, last_id = await stream.until("message")
+                assert data == "after"
+            async with page_of(client, channel, last_id) as stream:
+                await stream.until("realtime.state")
+                await becomes_served(service, own)
+                await publish(service, own, "last")
+                names = []
+                while (event := await stream.next())[1] != "last":
+                    names.append(event[0])
+                assert "realtime.gap" not in names
+
+
+async def becomes_served(service: Service, channel: str) -> None:
+    """Wait until the server has begun a channel; it does not say so where it was asked for."""
+
+    async def is_heard() -> bool:
+        info = await asyncio.to_thread(service.post, "channels", {})
+        return channel in info.json()["result"]["channels"]
+
+    await eventually(is_heard)
+
+
+async def test_a_user_is_told_exactly_what_was_missed_where_the_api_subscribes(
+    redis_server: RedisServer, serve: Serve, tmp_path: Path
+) -> None:
+    """Such a channel begins whenever the API says so, maybe two connections later."""
+    service = await asyncio.to_thread(serve_ada, serve, redis_server, tmp_path)
+    fields = {"user": "1", "channel": "desk"}
+    async with logged_in(service) as client:
+        async with page_of(client, "public:x") as stream:
+            await stream.until("realtime.state")
+            await asyncio.to_thread(service.post, "subscribe", fields)
+            while (await stream.until("realtime.subscribed"))[1]["channel"] != fields["channel"]:
+                pass
+            had = await publish(service, fields["channel"], "one")
+            last_id = (await stream.until("message"))[2]
+        missed = await publish(service, fields["channel"], "two")
+        async with page_of(client, "public:x", last_id) as stream:
+            await stream.until("realtime.state")
+            await publish(service, "public:x", "beside")
+            _, data, last_id = await stream.until("message")
+            assert data == "beside"
+            assert f"{had['epoch']}/{had['offset']}/{fields['channel']}" in last_id.split("&")
+        async with page_of(client, "public:x", last_id) as stream:
+            await stream.until("realtime.state")
+            await asyncio.to_thread(service.post, "subscribe", fields)
+            _, gap, _ = await stream.until("realtime.gap")
+            assert (gap["channel"], gap["epoch"]) == (fields["channel"], missed["epoch"])
+            assert gap["from"] == gap["to"] == missed["offset"] == had["offset"] + 1
+            assert (await stream.next())[:2] == (
+                "realtime.subscribed",
+                {"channel": fields["channel"]},
+            )

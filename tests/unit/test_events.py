@@ -8,8 +8,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from realtime.codes import BAD_REQUEST
-from realtime.events import Places, event_of, missed, name_on_stream, places_of
+from realtime.codes import BAD_REQUEST, SubscriptionEnd
+from realtime.events import (
+    LAST_ID_LIMIT,
+    PLACE_CHARACTERS,
+    Places,
+    event_of,
+    name_on_stream,
+    places_of,
+)
 from realtime.gaps import Gap, Position
 from realtime.membership import Headcount
 from realtime.protocols import centrifugo
@@ -25,8 +32,8 @@ def push(data: object, offset: int = 1, *, channel: str = "c", **options: object
     )
 
 
-def stream(*lines: str) -> tuple[list[Event], Places]:
-    places = Places()
+def stream(*lines: str, last_id: str = "") -> tuple[list[Event], Places]:
+    places = Places(places_of(last_id))
     written = [places.written(event) for line in lines if (event := event_of(line))]
     return parsed("".join(written)), places
 
@@ -79,13 +86,13 @@ def test_the_id_says_where_all_channels_stand():
         push(1, 1, channel="a"), push(2, 2, channel="b:x"), push(3, 2, channel="a")
     )
     assert [event.id for event in events] == ["e/1/a", "e/1/a&/2/b:x", "e/2/a&/2/b:x"]
-    places.begin("b:x", Position("f", 7))
+    places.open({"b:x": Position("f", 7)})
     assert places_of(places.id) == {"a": Position("e", 2), "b:x": Position("f", 7)}
 
 
 def test_a_gap_says_what_is_missing_and_moves_the_place():
     places = Places()
-    places.begin("c", Position("e", 3))
+    places.open({"c": Position("e", 3)})
     gap = event_of(centrifugo.gap("c", Gap("e", 4, 6), "slow"))
     assert gap is not None
     [event] = parsed(places.written(gap))
@@ -107,12 +114,116 @@ def test_what_a_client_missed_between_two_streams():
         "c": Position("f", 2),
         "d": Position("e", 9),
     }
-    gaps = [json.loads(parsed(Places().written(gap))[0].data) for gap in missed(had, now)]
-    assert [(gap["channel"], gap["epoch"], gap["from"], gap["to"]) for gap in gaps] == [
+    events = parsed(Places(had).open(now))
+    assert [gap_of(event) for event in events] == [
         ("a", "e", 4, 5),
         ("c", "e", 2, None),
         ("c", "f", 1, 2),
     ]
+    before = {**had, "d": now["d"]}
+    assert [places_of(event.id) for event in events] == [before, before, now]
+
+
+def gap_of(event: Event) -> tuple[str, str, int, int | None]:
+    gap = json.loads(event.data)
+    assert (event.name, gap["reason"]) == ("realtime.gap", "reconnect")
+    return gap["channel"], gap["epoch"], gap["from"], gap["to"]
+
+
+def served(channel: str, offset: int, epoch: str = "e") -> str:
+    return centrifugo.served(channel, Position(epoch, offset))
+
+
+def test_what_was_missed_on_a_served_channel_stands_before_its_beginning():
+    (gap, subscribed, publication), _ = stream(
+        served("user:#1", 5), push("x", 6, channel="user:#1"), last_id="e/2/user:#1"
+    )
+    assert gap_of(gap) == ("user:#1", "e", 3, 5)
+    assert [gap.id, subscribed.id, publication.id] == ["", "e/5/user:#1", "e/6/user:#1"]
+    assert subscribed.name == "realtime.subscribed"
+    (ended, new, _), _ = stream(served("user:#1", 1, "f"), last_id="e/2/user:#1")
+    assert (gap_of(ended)[1:], gap_of(new)[1:]) == (("e", 3, None), ("f", 1, 1))
+
+
+def test_what_was_missed_on_a_served_channel_is_told_once():
+    events, _ = stream(served("c", 5), served("c", 9), last_id="e/2/c")
+    assert [event.name for event in events] == [
+        "realtime.gap", "realtime.subscribed", "realtime.subscribed",
+    ]  # fmt: skip
+    events, _ = stream(served("c", 2), served("d", 7), last_id="e/2/c")
+    assert [event.name for event in events] == ["realtime.subscribed"] * 2
+
+
+def test_ids_keep_the_old_place_of_a_channel_that_is_not_served_yet():
+    """However often a stream ends before that, the next one knows what the client had."""
+    last_id = "e/2/user:#1"
+    for offset in (1, 2, 3):
+        places = Places(places_of(last_id))
+        places.open({"a": Position("e", offset)})
+        last_id = places.id
+        assert places_of(last_id) == {"a": Position("e", offset), "user:#1": Position("e", 2)}
+
+
+def test_a_served_channel_that_ends_before_it_begins_has_no_place_any_more():
+    _, places = stream(
+        centrifugo.unsubscribed("c", SubscriptionEnd(2000, "server unsubscribe")), last_id="e/2/c"
+    )
+    assert places.id == ""
+
+
+def test_an_id_is_never_longer_than_what_comes_back():
+    """A client claims as much as fits, and begins channels beside it."""
+    claimed = {f"old:{n:04}": Position("e" * 16, 10**18 + n) for n in range(2000)}
+    last_id = "&".join(f"{p.epoch}/{p.offset}/{c}" for c, p in claimed.items())[:LAST_ID_LIMIT]
+    places = Places(places_of(last_id))
+    kept = places_of(places.id)
+    assert len(places.id) <= LAST_ID_LIMIT < len(places.id) + PLACE_CHARACTERS + 10
+    assert list(kept) == list(claimed)[: len(kept)]
+    for n in range(200):
+        channel = f"new:{n:04}"
+        places.open({channel: Position("f" * 16, 10**18)})
+        assert len(places.id) <= LAST_ID_LIMIT
+    now = places_of(places.id)
+    assert list(now)[:200] == [f"new:{n:04}" for n in range(200)]
+    assert list(now)[200:] == list(claimed)[: len(now) - 200], "the last ones went first"
+
+
+@given(st.data())
+def test_whenever_a_stream_breaks_nothing_is_lost_without_a_gap(data):
+    """Each of many streams ends after any of its events, and each begins channels in any order."""
+    channels = ["a", "b", "user:#1"]
+    known: dict[str, int] = {}  # what the client has, or was told that it has not
+    last_id, offset = "", 0
+    for _ in range(data.draw(st.integers(2, 6))):
+        offset += data.draw(st.integers(0, 3))
+        asked = data.draw(st.lists(st.sampled_from(channels), unique=True))
+        later = data.draw(st.lists(st.sampled_from(sorted({*channels} - {*asked})), unique=True)
+                          if len(asked) < len(channels) else st.just([]))  # fmt: skip
+        places = Places(places_of(last_id))
+        text = places.open({channel: Position("e", offset) for channel in asked})
+        begins = [event for c in later if (event := event_of(served(c, offset)))]
+        text += "".join(map(places.written, begins))
+        blocks = text.split("\n\n")[:-1]
+        heard = data.draw(st.integers(1, len(blocks)))
+        for channel in asked:
+            known.setdefault(channel, offset)  # the first id says where it began
+        for block in blocks[:heard]:
+            for line in block.split("\n"):
+                if line.startswith("id: "):
+                    last_id = line[4:]
+            for event in parsed(block + "\n\n"):
+                channel = json.loads(event.data)["channel"]
+                if event.name == "realtime.subscribed":
+                    assert known.setdefault(channel, offset) == offset
+                else:
+                    _, _, first, to = gap_of(event)
+                    assert first <= known[channel] + 1
+                    known[channel] = to
+        if heard == len(blocks):
+            assert {known[channel] for channel in [*asked, *later]} <= {offset}
+        for channel, position in places_of(last_id).items():
+            assert position.offset <= known[channel]
+        assert {*known} == {*places_of(last_id)}
 
 
 def test_what_is_no_push_is_no_event():
