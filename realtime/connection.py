@@ -97,6 +97,8 @@ class Join:
     """Whether it is told who comes and who goes."""
     since: Position | None = None
     """Where the client stands; it is told what it missed since."""
+    began: Position | None = None
+    """Where serving began; a client that takes it over has heard everything after that."""
     is_done: bool = False
     """Whether the client listens. Until then it is only a reserved place, and permits nothing."""
 
@@ -332,8 +334,8 @@ class Connection:
             shown,
             must_ask=allowed is None,
             is_void=is_void,
-            hears_joins=_hears_joins(namespace, command),
-            since=command.position,
+            hears_joins=_hears_joins(namespace, command, known),
+            since=_since(command, known),
         )
 
     def grant_of(self, token: str) -> Grant | Refusal | None:
@@ -421,8 +423,9 @@ class Connection:
 
     def _wanted(self, wanted: Wanted) -> Join | SubscriptionEnd | None:
         """Judge a channel that a `Connect` names as a `Subscribe` is judged."""
-        if wanted.channel in self._channels:
-            self._channels[wanted.channel].since = wanted.position
+        if (served := self._channels.get(wanted.channel)) is not None:
+            served.since = wanted.position
+            served.hears_joins = _hears_joins(served.namespace, wanted)
             return None  # it is served anyway
         command = Subscribe(0, wanted.channel, wanted.token, wanted.join_leave, wanted.position)
         judged = self._judge(command, self.grant_of(wanted.token))
@@ -471,8 +474,9 @@ class Connection:
             command.channel,
             served.namespace,
             served.grant,
-            hears_joins=_hears_joins(served.namespace, command),
-            since=command.position,
+            hears_joins=_hears_joins(served.namespace, command, served),
+            since=_since(command, served),
+            began=served.began,
         )
 
     def _is_granted(self, served: Join) -> bool:
@@ -554,7 +558,27 @@ class Connection:
         return Reply(self._protocol.refused(command_id, refusal))
 
 
-def _hears_joins(namespace: Namespace, command: Subscribe | None = None) -> bool:
-    """Tell whether a subscription hears who comes and who goes."""
+def _hears_joins(
+    namespace: Namespace, command: Subscribe | Wanted | None = None, known: Join | None = None
+) -> bool:
+    """Tell whether a subscription hears who comes and who goes.
+
+    Args:
+        namespace: Of the channel.
+        command: What the client asks for, if it asks.
+        known: What the client is served, or will be; a wish in `Connect` counts here, too.
+    """
+    if known is not None and known.hears_joins:
+        return True
     wished = command is not None and command.join_leave
     return namespace.join_leave and (wished or namespace.force_push_join_leave)
+
+
+def _since(command: Subscribe, known: Join | None) -> Position | None:
+    """Return where the client stands by its own word, here or before in `Connect`.
+
+    What it said in `Connect` has been answered when serving has begun.
+    """
+    if command.position is not None or known is None or known.is_done:
+        return command.position
+    return known.since

@@ -52,7 +52,7 @@ from realtime.connection import (
 from realtime.driver import Driver
 from realtime.errors import BrokerError, Forbidden, OutcomeUnknown, RequestError
 from realtime.fanout import Listener
-from realtime.gaps import Gap, GapDetector
+from realtime.gaps import Gap, missed_until
 from realtime.identity import Identity
 from realtime.joining import Joining, why_not
 from realtime.limits import Throttle
@@ -397,10 +397,8 @@ class Conversation:
                 return False
             if (refusal := joining.why_not()) is not None:
                 return self._refuse(joining, refusal)
-        if joining.name in self._listeners:  # the server has subscribed it; it goes on from there
-            self._drop(joining)
-            ttl = self._connection.joined(judged)
-            self.driver.say(self._protocol.subscribed(judged.id, None, ttl))
+        if joining.name in self._listeners:
+            self._take_over(joining, judged)
             return True
         if joining.channel is None:
             self._pending[joining.name] = joining
@@ -415,11 +413,27 @@ class Conversation:
         # position that this leaves, and the first push after it is the next one.
         self._hub.fanout.seal(channel)
         gaps, ttl = _missed(judged, channel), self._connection.joined(judged)
-        has_all = None if judged.since is None else not gaps
-        text = self._protocol.subscribed(judged.id, channel.position, ttl, has_all=has_all)
+        text = self._protocol.subscribed(
+            judged.id, channel.position, ttl, has_all=_has_all(judged, gaps)
+        )
         self._listen(judged, channel, ttl, [text, *self._told(judged, gaps)])
         self._drop(joining)
         return True
+
+    def _take_over(self, joining: Joining, join: Join) -> None:
+        """The client asks for what the server has subscribed it to: it goes on from there.
+
+        The reply has no position. Publications after the one where serving began are on their way
+        or were delivered, and a client would take them for old ones.
+        """
+        channel, listener = self._listeners[join.channel]
+        self._drop(joining)
+        gaps, ttl = _missed(join, channel), self._connection.joined(join)
+        listener.hears_joins = join.hears_joins
+        has_all = _has_all(join, gaps)
+        self.driver.say(self._protocol.subscribed(join.id, None, ttl, has_all=has_all))
+        for text in self._told(join, gaps):
+            self.driver.say(text)
 
     def _refuse(self, joining: Joining, refusal: Refusal) -> bool:
         assert joining.command is not None  # noqa: S101 - or no reply waits for it
@@ -511,7 +525,8 @@ class Conversation:
         elif channel is not None and channel.is_live:
             self._hub.fanout.seal(channel)
             gaps, ttl = _missed(join, channel), self._connection.joined(join)
-            text = self._protocol.served(join.channel, channel.position)
+            join.began = channel.position
+            text = self._protocol.served(join.channel, join.began)
             self._listen(join, channel, ttl, [text, *self._told(join, gaps)])
             self._drop(joining)
 
@@ -747,8 +762,16 @@ def _answer_of(task: asyncio.Task[str | Refusal]) -> str | Refusal:
 
 
 def _missed(join: Join, channel: Channel[Listener]) -> Sequence[Gap]:
-    """Return the gaps between where the client says that it stands, and the channel."""
-    return () if join.since is None else GapDetector(join.since).resume(channel.position)
+    """Return the gaps between where the client says that it stands, and where it listens from."""
+    if join.since is None:
+        return ()
+    now = channel.position
+    return missed_until(join.since, join.began or now, now)
+
+
+def _has_all(join: Join, gaps: Sequence[Gap]) -> bool | None:
+    """Tell whether the client has missed nothing; None where it did not say what it has."""
+    return None if join.since is None else not gaps
 
 
 def _joinings(steps: Iterable[_Step]) -> list[Joining]:

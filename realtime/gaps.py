@@ -86,6 +86,20 @@ class GapDetector:
         return (Gap(last.epoch, last.offset + 1, None),)
 
 
+def missed_until(since: Position, began: Position, now: Position) -> tuple[Gap, ...]:
+    """Return what a client missed that stood at ``since`` and has listened from ``began`` on.
+
+    The client hears everything after ``began``, up to ``now``, or is told of its absence. If it
+    stands in an epoch that came after ``began``, it can only have learned that by listening, so it
+    missed nothing. If it stands in an epoch that is neither of these two, nobody knows any more
+    which came first: the answer is then the larger one, an open gap and the whole epoch of
+    ``began``.
+    """
+    if since.epoch == now.epoch != began.epoch:
+        return ()
+    return GapDetector(since).resume(began)
+
+
 def _across_epochs(last: Position, position: Position, *, arrived: bool) -> tuple[Gap, ...]:
     """The old epoch ends openly; of the new one everything before the position is missing."""
     ended = Gap(last.epoch, last.offset + 1, None)

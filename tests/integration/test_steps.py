@@ -52,6 +52,11 @@ NAMESPACES = Namespaces(
             "allow_publish_for_client": True,
             "allow_publish_for_anonymous": True,
         },
+        "room": {
+            "allow_subscribe_for_client": True,
+            "allow_subscribe_for_anonymous": True,
+            "join_leave": True,
+        },
     }
 )
 PATIENT_SECONDS = 60.0
@@ -250,6 +255,123 @@ async def test_a_client_keeps_by_a_takeover_what_its_token_opened_for_a_while(si
     loop = asyncio.get_running_loop()
     client.conversation.expire(loop.time() + 120)
     assert [push["code"] for push in client.pushes("unsubscribe")] == [2501]
+
+
+async def publish(site: Site, channel: str, *data: object) -> Receipt:
+    for each in data:
+        receipt = await site.hub.publish(Publication.of(channel, each))
+    return receipt
+
+
+async def served(site: Site, channel: str) -> Member:
+    """Let a client come that the server subscribes to a channel."""
+    client = await site.come()
+    client.conversation.serve(channel)
+    await eventually(lambda: client.pushes("subscribe"))
+    return client
+
+
+def subscribe(channel: str, epoch: str, offset: int) -> dict[str, Any]:
+    return {"channel": channel, "recover": True, "epoch": epoch, "offset": offset}
+
+
+async def test_a_client_that_takes_over_a_served_channel_is_told_what_it_missed_before(
+    site: Site,
+) -> None:
+    """The takeover ignored `recover`: what the client had missed was lost without a word."""
+    epoch = (await publish(site, "open:d", 1, 2, 3)).epoch
+    client = await served(site, "open:d")
+    await publish(site, "open:d", 4)
+    await eventually(lambda: client.offsets() == [4])
+    client.say({"id": 2, "subscribe": subscribe("open:d", epoch, 1)})
+    assert (await answered(client, 2))["subscribe"] == {"was_recovering": True, "recovered": False}
+    assert client.pushes("gap") == [
+        {"channel": "open:d", "epoch": epoch, "from": 2, "to": 3, "reason": "reconnect"}
+    ]
+    await publish(site, "open:d", 5)
+    await eventually(lambda: client.offsets() == [4, 5])
+
+
+@pytest.mark.parametrize("offset", [3, 4])
+async def test_a_client_that_takes_over_a_served_channel_has_what_it_heard_there(
+    site: Site, offset: int
+) -> None:
+    epoch = (await publish(site, "open:d", 1, 2, 3)).epoch
+    client = await served(site, "open:d")
+    await publish(site, "open:d", 4, 5)
+    await eventually(lambda: client.offsets() == [4, 5])
+    client.say({"id": 2, "subscribe": subscribe("open:d", epoch, offset)})
+    assert (await answered(client, 2))["subscribe"] == {"was_recovering": True, "recovered": True}
+    client.say({"id": 3, "ping": {}})
+    await answered(client, 3)
+    assert client.pushes("gap") == []
+
+
+async def test_a_client_that_takes_over_a_served_channel_of_another_epoch_missed_all_of_it(
+    site: Site,
+) -> None:
+    epoch = (await publish(site, "open:d", 1, 2)).epoch
+    client = await served(site, "open:d")
+    client.say({"id": 2, "subscribe": subscribe("open:d", "0" * 16, 7)})
+    assert (await answered(client, 2))["subscribe"]["recovered"] is False
+    assert [(gap["epoch"], gap["from"], gap["to"]) for gap in client.pushes("gap")] == [
+        ("0" * 16, 8, None),
+        (epoch, 1, 2),
+    ]
+
+
+async def test_a_client_that_takes_over_without_a_position_goes_on_from_there(site: Site) -> None:
+    client = await served(site, "open:d")
+    client.say({"id": 2, "subscribe": {"channel": "open:d"}})
+    assert (await answered(client, 2))["subscribe"] == {}
+
+
+@pytest.mark.parametrize("first", ["connect", "subscribe"])
+async def test_a_position_in_connect_counts_whichever_the_host_allows_first(
+    site: Site, first: str
+) -> None:
+    """The subscribe took the place of what connect had named, and dropped its position."""
+    epoch = (await publish(site, "club:a", 1, 2, 3)).epoch
+    site.host.verdicts["club:a", "subscribe"] = True
+    site.host.is_slow = True
+    place = {"recover": True, "epoch": epoch, "offset": 1}
+    client = await site.come(
+        {"id": 1, "connect": {"subs": {"club:a": place}}},
+        {"id": 2, "subscribe": {"channel": "club:a"}},
+    )
+    await eventually(lambda: len(site.host.waiting) == 2)
+    site.host.answer(["connect", "subscribe"].index(first))
+    await eventually(lambda: client.pushes("gap"))
+    site.host.answer_all()
+    said = (await answered(client, 2))["subscribe"]
+    if first == "subscribe":
+        assert (said["was_recovering"], said["recovered"], said["offset"]) == (True, False, 3)
+    else:
+        assert said == {}
+    assert [(gap["from"], gap["to"]) for gap in client.pushes("gap")] == [(2, 3)]
+
+
+async def test_a_client_hears_who_comes_on_a_channel_that_it_takes_over(site: Site) -> None:
+    """`join_leave` had no effect where the server had begun the channel."""
+    client = await served(site, "room:a")
+    client.say({"id": 2, "subscribe": {"channel": "room:a", "join_leave": True}})
+    await answered(client, 2)
+    other = await site.come({"id": 1, "connect": {}}, {"id": 2, "subscribe": {"channel": "room:a"}})
+    name = other.conversation.client
+    await eventually(lambda: name in [join["info"]["client"] for join in client.pushes("join")])
+
+
+async def test_a_client_hears_who_comes_on_a_channel_of_its_token_that_connect_names(
+    site: Site,
+) -> None:
+    claims = {"sub": "7", "channels": ["room:a"], "exp": site.now() + 60}
+    token = jwt.encode(claims, SECRET, "HS256")
+    subs = {"room:a": {"join_leave": True}}
+    client = await site.come({"id": 1, "connect": {"token": token, "subs": subs}})
+    await eventually(lambda: client.pushes("subscribe"))
+    other = await site.come({"id": 1, "connect": {}}, {"id": 2, "subscribe": {"channel": "room:a"}})
+    name = other.conversation.client
+    await eventually(lambda: name in [join["info"]["client"] for join in client.pushes("join")])
 
 
 async def test_a_client_leaves_a_channel_before_the_host_has_let_it_in(site: Site) -> None:

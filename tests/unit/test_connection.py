@@ -264,6 +264,20 @@ def test_a_client_may_take_over_a_served_channel_once(connection):
     assert code(connection.decide(Subscribe(3, "closed"))) == 105
 
 
+def test_a_takeover_knows_where_serving_began_and_keeps_the_wishes(connection):
+    old, began = Position("e", 2), Position("e", 5)
+    served = connection.serve("closed")
+    served.since, served.hears_joins = old, True
+    join = connection.decide(Subscribe(2, "closed"))
+    assert (join.since, join.began, join.hears_joins) == (old, None, True)
+    connection.joined(served)
+    served.began = began
+    join = connection.decide(Subscribe(3, "closed"))
+    assert (join.since, join.began) == (None, began), "what it missed since was told already"
+    join = connection.decide(Subscribe(4, "closed", position=old))
+    assert (join.since, join.began) == (old, began)
+
+
 def test_what_a_user_is_served_comes_with_the_greeting():
     namespaces = Namespaces({}, personal="user:#")
     greet = new(namespaces=namespaces, identity=Identity("42")).decide(Connect(1))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from realtime.gaps import Gap, GapDetector, Position
+from realtime.gaps import Gap, GapDetector, Position, missed_until
 
 OLD, NEW = "0" * 16, "1" * 16
 
@@ -209,3 +209,40 @@ def test_after_a_break_the_read_position_covers_the_tail(stream, data):
     for position, _ in stream:
         if position.epoch in (start.epoch, read.epoch) and position.epoch <= read.epoch:
             assert position in covered or position.epoch in ended
+
+
+# ------------------------------------------------- a client that has listened for a while
+
+
+def test_what_came_after_the_beginning_is_not_missed():
+    assert missed_until(at(2), at(5), at(9)) == (Gap(OLD, 3, 5),)
+    assert missed_until(at(5), at(5), at(9)) == ()
+    assert missed_until(at(7), at(5), at(9)) == ()
+
+
+def test_who_stands_in_an_epoch_that_came_later_missed_nothing():
+    assert missed_until(at(1, NEW), at(5), at(3, NEW)) == ()
+
+
+def test_who_stands_in_an_epoch_that_ended_before_is_told_of_the_later_one_too():
+    assert missed_until(at(2), at(5, NEW), at(6, NEW)) == (Gap(OLD, 3, None), Gap(NEW, 1, 5))
+
+
+@given(st.lists(st.integers(1, 3), min_size=1, max_size=5), st.data())
+def test_nothing_between_a_place_and_the_beginning_stays_untold(sizes, data):
+    """An epoch after another, each with so many publications; a client begins somewhere."""
+    line = [Position(str(n), offset) for n, size in enumerate(sizes) for offset in range(size + 1)]
+    began = data.draw(st.integers(0, len(line) - 1))
+    since = data.draw(st.integers(0, len(line) - 1))
+    gaps = missed_until(line[since], line[began], line[-1])
+    told = {
+        position
+        for position in line
+        for gap in gaps
+        if position.epoch == gap.epoch and gap.first <= position.offset <= (gap.last or 99)
+    }
+    ends = {line[since].epoch, line[began].epoch}  # nobody knows what was between them
+    missed = {each for each in line[since + 1 : began + 1] if each.offset and each.epoch in ends}
+    assert missed <= told
+    if since <= began or line[since].epoch in (line[began].epoch, line[-1].epoch):
+        assert told == missed
