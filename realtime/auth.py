@@ -28,6 +28,7 @@ from django.utils import timezone
 from django.utils.crypto import salted_hmac
 
 from realtime.description import Describe, info_of
+from realtime.hostcode import of_host
 from realtime.identity import ANONYMOUS, Identity
 from realtime.outage import Outage
 from realtime.users import Entitled
@@ -201,5 +202,5 @@ async def _user(scope: Scope) -> tuple[Any, str]:
     async def look(scope: Scope, receive: Any, send: Any) -> None:
         found.extend((scope["user"], scope["session"].session_key or ""))
 
-    await AuthMiddlewareStack(look)(dict(scope), None, None)
+    await of_host(AuthMiddlewareStack(look)(dict(scope), None, None))
     return found[0], found[1]

@@ -53,6 +53,7 @@ from realtime.driver import Driver
 from realtime.errors import BrokerError, Forbidden, OutcomeUnknown, RequestError
 from realtime.fanout import Listener
 from realtime.gaps import Gap, missed_until
+from realtime.hostcode import failure_of, of_host
 from realtime.identity import Identity
 from realtime.joining import Joining, why_not
 from realtime.limits import Throttle
@@ -462,13 +463,13 @@ class Conversation:
             self._advance()
 
     def _decided(self, task: asyncio.Task[Any]) -> None:
-        if not task.cancelled():
-            task.exception()  # or asyncio would complain when the client has gone meanwhile
+        failure_of(task)  # asyncio logs an error that nobody has looked at
         self._advance()
 
     async def _is_allowed(self, channel: str, action: str) -> bool:
         async with asyncio.timeout(AUTHORIZE_SECONDS):
-            return bool(await self._hub.authorize(self._connection.identity, channel, action))
+            answer = self._hub.authorize(self._connection.identity, channel, action)
+            return bool(await of_host(answer))
 
     def _want(self, joining: Joining) -> None:
         """Let the node listen to a channel that the client may listen to."""
@@ -702,7 +703,7 @@ class Conversation:
 
     async def _call(self, ask: Ask) -> str | Refusal:
         async with asyncio.timeout(RPC_SECONDS):
-            answer = await self._hub.rpc(self._connection.identity, ask.method, ask.data)
+            answer = await of_host(self._hub.rpc(self._connection.identity, ask.method, ask.data))
         try:
             return self._protocol.answered(ask.id, encoded(answer).decode())
         except RequestError as error:
@@ -731,9 +732,10 @@ class Conversation:
         self.driver.say(self._protocol.stands(where.id, channel.position))
 
     def _said(self, task: asyncio.Task[Refusal | None]) -> None:
-        if task.cancelled():
+        error = failure_of(task)
+        if self.ended:
             return
-        if (error := task.exception()) is not None:
+        if error is not None:
             if count := _count_failure("publish"):
                 logger.error(
                     "publishing for a client failed; its connection ends (%d so far)",
@@ -747,7 +749,7 @@ class Conversation:
 
 def _answer_of(task: asyncio.Task[str | Refusal]) -> str | Refusal:
     """Return the reply, or why there is none."""
-    error = task.exception()
+    error = failure_of(task)
     if error is None:
         return task.result()
     if isinstance(error, Forbidden):

@@ -12,7 +12,7 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from realtime.errors import RealtimeError
+from realtime.hostcode import of_host
 from realtime.outage import Outage
 from realtime.tokens import encoded_info
 
@@ -32,16 +32,17 @@ async def info_of(user: Any, describe: Describe | None) -> str:
     """
     if describe is None:
         return ""
-    asked = asyncio.wait_for(describe(user), DESCRIBE_SECONDS)
-    [value] = await asyncio.gather(asked, return_exceptions=True)
-    if isinstance(value, BaseException):
-        return _nothing(value)
-    try:
-        text = encoded_info(value)
-    except RealtimeError as error:
-        return _nothing(error)
+    asked = asyncio.wait_for(_described(user, describe), DESCRIBE_SECONDS)
+    [text] = await asyncio.gather(asked, return_exceptions=True)
+    if isinstance(text, BaseException):
+        return _nothing(text)
     _outage.worked(time.monotonic())
     return text
+
+
+async def _described(user: Any, describe: Describe) -> str:
+    # Encoded here, where a language that the function has activated is still active.
+    return encoded_info(await of_host(describe(user)))
 
 
 def _nothing(error: BaseException) -> str:

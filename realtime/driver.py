@@ -320,7 +320,9 @@ class Driver:
                 waits_for = self._context.run(next, steps)
         except StopIteration:
             return
-        except Exception as error:  # noqa: BLE001 - a server may raise anything here; it ends this connection only
+        except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - a server may raise anything here; it ends this connection only
+            # A cancellation is a middleware's own: no task of ours is cancelled in this step, and
+            # it would break off the delivery to everybody behind this connection.
             self._broke(error)
             return
         self._suspend(_completed(_Rest(steps, waits_for)))

@@ -13,6 +13,7 @@ from collections.abc import Callable, Coroutine
 from realtime.codes import INTERNAL_ERROR, PERMISSION_DENIED, Refusal
 from realtime.connection import Join
 from realtime.fanout import Listener
+from realtime.hostcode import failure_of
 from realtime.identity import Grant
 from realtime.protocols import Subscribe
 from realtime.registry import Channel
@@ -75,10 +76,9 @@ class Joining:
         self._answer = loop.create_task(answer)
 
         def came(task: asyncio.Task[bool]) -> None:
-            if not task.cancelled():
-                task.exception()  # or asyncio would complain when the client has gone meanwhile
-                if task is self._answer:
-                    then(self)
+            failure_of(task)  # asyncio logs an error that nobody has looked at
+            if task is self._answer:  # else it was dropped meanwhile
+                then(self)
 
         self._answer.add_done_callback(came)
 
@@ -102,7 +102,7 @@ class Joining:
         is_yes = (
             self._answer is not None
             and self._answer.done()
-            and not self._answer.exception()
+            and failure_of(self._answer) is None
             and self._answer.result()
         )
         return is_yes and not self.join.is_void
@@ -140,7 +140,7 @@ class Joining:
 
 def why_not(task: asyncio.Task[bool]) -> Refusal | None:
     """Return why not, when the host has decided or failed to."""
-    if (error := task.exception()) is None:
+    if (error := failure_of(task)) is None:
         return None if task.result() else PERMISSION_DENIED
     count = _failures.add("authorizer", asyncio.get_running_loop().time())
     if count is not None:  # any client can ask again and again

@@ -20,6 +20,7 @@ from django.middleware.csrf import CsrfViewMiddleware
 from realtime.api.head import Request, check_body
 from realtime.callers import is_own_page
 from realtime.errors import Forbidden, RealtimeError, RequestError, Unauthorized
+from realtime.hostcode import of_host
 from realtime.keys import BY_DEFAULT, Key
 
 METHODS = frozenset(BY_DEFAULT)
@@ -44,7 +45,7 @@ async def look_up_session(scope: MutableMapping[str, Any], head: Request) -> Non
     Raises:
         RealtimeError: As `key_of_session` does.
     """
-    await database_sync_to_async(_look_up)(scope, head)
+    await of_host(database_sync_to_async(_look_up)(scope, head))
 
 
 def _look_up(scope: MutableMapping[str, Any], head: Request) -> None:

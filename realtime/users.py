@@ -26,6 +26,7 @@ from realtime.control import (
     opened,
 )
 from realtime.errors import BrokerError
+from realtime.hostcode import of_host
 from realtime.identity import Identity
 from realtime.tally import Tally
 
@@ -175,7 +176,8 @@ class Users:
         asked = [each for each in self._of(users) if each.identity.can_be_checked]
         for start in range(0, len(asked), CHUNK):
             chunk = asked[start : start + CHUNK]
-            answers = await self._entitled([conversation.identity for conversation in chunk])
+            identities = [conversation.identity for conversation in chunk]
+            answers = await of_host(self._entitled(identities))
             for conversation, is_entitled in zip(chunk, answers, strict=True):
                 if not is_entitled:
                     conversation.end(FORCE_DISCONNECT)

@@ -22,6 +22,7 @@ from typing import NamedTuple
 from realtime.brokers import Stats
 from realtime.brokers.redis_queue import Durability, Hand, RedisQueue, Settled
 from realtime.errors import BrokerError, EnvelopeError, GiveUp
+from realtime.hostcode import of_host
 from realtime.outage import Outage
 from realtime.queued import Entry, Queued, opened, retry_seconds, unreadable
 from realtime.tally import Tally
@@ -347,7 +348,7 @@ class _Abandoned(Exception):
 
 
 async def _call(handler: Handler, queued: Queued) -> None:
-    await handler(queued)
+    await of_host(handler(queued))
 
 
 def _failure_of(task: asyncio.Task[None]) -> Failure | None:

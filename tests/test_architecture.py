@@ -26,7 +26,7 @@ PUBLISHING = {"publisher"}
 DELIVERING = {"hub", "conversation", "driver", "fanout", "heartbeat", "users", "vigil"}
 DELIVERING |= {"attendance", "clerk", "joining", "roster"}
 QUEUEING = {"worker", "threads"}
-ENGINE = PUBLISHING | DELIVERING | QUEUEING | {"brokers"}
+ENGINE = PUBLISHING | DELIVERING | QUEUEING | {"brokers", "hostcode"}
 
 # Parts of the standard library that neither wait nor look at a clock, at chance or at the world.
 PURE = {

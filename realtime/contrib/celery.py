@@ -7,6 +7,7 @@ a day. See docs/jobs.md. Needs ``pip install 'django-realtime-notifier[celery]'`
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -187,6 +188,10 @@ class LiveTask(Task):  # type: ignore[misc]
                 self.backend.mark_as_revoked(task_id, "cancelled", request=request)
             self._end(task_id, _user_of(request), "cancelled")
             raise Ignore from None
+        except asyncio.CancelledError as error:
+            # Out of an `asyncio.run` in the task. It is no `Exception`, so Celery would neither
+            # note nor tell a failure: the process of its pool would end, and the task begin again.
+            raise RuntimeError("a task within its event loop was cancelled") from error
 
     def _begin(self, task_id: str) -> Any:
         begun = None

@@ -115,6 +115,14 @@ def test_a_failure_says_to_people_what_is_meant_for_them(
     assert heard.until(f"job:{task_id}", "failed")[-1] == state
 
 
+def test_a_task_whose_event_loop_is_cancelled_fails(tasks: Any, heard: Heard) -> None:
+    """It ended the process of Celery's pool, and began again until it had begun too often."""
+    task_id = tasks.run_a_loop.start()
+    assert ended(task_id)["message"].startswith("RuntimeError: ")
+    words = [state["state"] for state in heard.until(f"job:{task_id}", "failed")]
+    assert words == ["waiting", "started", "failed"]
+
+
 def test_what_is_tried_again_says_so(tasks: Any, heard: Heard) -> None:
     task_id = tasks.try_again.start()
     assert ended(task_id)["message"] == "in the end"

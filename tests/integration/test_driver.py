@@ -97,11 +97,12 @@ def test_a_ready_connection_has_the_frame_before_push_returns(run: Callable[[Any
     run(scene())
 
 
+@pytest.mark.parametrize("mistake", [ValueError("a middleware's"), asyncio.CancelledError()])
 def test_a_raising_send_between_two_good_ones_ends_only_its_connection(
-    run: Callable[[Any], None], caplog: pytest.LogCaptureFixture
+    run: Callable[[Any], None], caplog: pytest.LogCaptureFixture, mistake: BaseException
 ) -> None:
     async def broken(message: Message) -> None:
-        raise ValueError("a middleware's mistake")
+        raise mistake
 
     async def scene() -> None:
         first, last = Server(), Server()

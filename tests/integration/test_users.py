@@ -350,11 +350,18 @@ async def test_whom_the_site_knows_no_more_is_disconnected(join: Join, hub: Hub)
     assert not foreign.ended
 
 
+@pytest.mark.parametrize(
+    "error", [LookupError("a bug of the site"), asyncio.CancelledError(), SystemExit(1)], ids=repr
+)
 async def test_a_site_that_fails_is_asked_again(
-    join: Join, hub: Hub, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    join: Join,
+    hub: Hub,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    error: BaseException,
 ) -> None:
     monkeypatch.setattr("realtime.hub.LOOK_SECONDS", 0.05)
-    answers = iter([LookupError("a bug of the site")])
+    answers = iter([error])
 
     async def entitled(identities: Sequence[Identity]) -> list[bool]:
         for error in answers:

@@ -139,6 +139,31 @@ async def test_what_fails_always_is_dead_with_its_reason_and_stops_nobody(queue,
     assert {entry.failures for entry in dead} == {2}
 
 
+@pytest.mark.parametrize("error", [asyncio.CancelledError, SystemExit])
+@pytest.mark.parametrize("is_sync", [False, True])
+async def test_a_handler_that_is_cancelled_or_exits_has_failed_and_stops_nobody(
+    queue, publish, is_sync: bool, error: type[BaseException]
+) -> None:
+    """A handler without async runs in a thread, as `realtime.fallbacks` makes it one."""
+    got, threads = Got(), Threads()
+
+    def raise_it(queued: Queued) -> None:
+        raise error
+
+    async def broken(queued: Queued) -> None:
+        await (threads.run(raise_it, queued) if is_sync else asyncio.sleep(0))
+        raise_it(queued)
+
+    await publish(1, "broken")
+    await publish(2)
+    async with working(queue, {"f": got, "broken": broken}, attempts=1, threads=threads):
+        await eventually(lambda: got.data == [2])
+        await eventually(lambda: _has_dead(queue, 1))
+    [raw] = [raw async for raw in queue.entries("dead")]
+    assert opened(raw).reason.startswith("RuntimeError: ")
+    assert threads.left == 0
+
+
 async def _has_dead(queue: RedisQueue, count: int) -> bool:
     return (await queue.stats()).dead == count
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import time
 
@@ -47,6 +48,18 @@ def fail(self: LiveTask, text: str) -> None:
     if text:
         raise JobFailed(text)
     raise ValueError("a secret of the database")
+
+
+@app.task(base=LiveTask, bind=True)
+def run_a_loop(self: LiveTask) -> None:
+    """Run an event loop in which one task cancels another that somebody awaits."""
+
+    async def main() -> None:
+        shared = asyncio.ensure_future(asyncio.sleep(60))
+        asyncio.get_running_loop().call_soon(shared.cancel)
+        await shared
+
+    asyncio.run(main())
 
 
 @app.task(base=LiveTask, bind=True, max_retries=2)

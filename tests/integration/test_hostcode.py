@@ -1,0 +1,197 @@
+"""Code of the host raises what is no `Exception`, a cancellation or an exit; it harms one call."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
+
+import pytest
+from django.test import override_settings
+
+from realtime import conversation, joining, wiring
+from realtime.description import info_of
+from realtime.hostcode import of_host
+from realtime.hub import Hub
+from realtime.identity import Identity
+from realtime.outage import Outage
+from realtime.tally import Tally
+from tests.support.eventually import eventually
+from tests.support.member import Member
+
+HERE = "tests.integration.test_hostcode"
+
+
+async def await_a_shared_task() -> None:
+    """Await what other calls await, too, and what somebody cancels meanwhile."""
+    shared = asyncio.ensure_future(asyncio.Event().wait())
+    asyncio.get_running_loop().call_soon(shared.cancel)
+    await shared
+
+
+async def raise_it() -> None:
+    raise asyncio.CancelledError
+
+
+async def cancel_its_own_task() -> None:
+    task = asyncio.current_task()
+    assert task is not None
+    task.cancel()
+    await asyncio.sleep(0)
+
+
+async def leave() -> None:
+    sys.exit("usage: a command of Django's")
+
+
+WAYS = [await_a_shared_task, raise_it, cancel_its_own_task, leave]
+chosen: list[Callable[[], Awaitable[None]]] = []
+
+
+async def decide(identity: Identity, channel: str, action: str) -> bool:
+    if channel == "broken":
+        await chosen[0]()
+    return True
+
+
+async def answer(identity: Identity, method: str, data: object) -> object:
+    if method != "fine":  # `send` has none
+        await chosen[0]()
+    return data
+
+
+def decide_in_a_thread(identity: Identity, channel: str, action: str) -> bool:
+    if channel == "broken":
+        raise (SystemExit if chosen[0] is leave else asyncio.CancelledError)
+    return True
+
+
+def answer_in_a_thread(identity: Identity, method: str, data: object) -> object:
+    if method != "fine":
+        raise (SystemExit if chosen[0] is leave else asyncio.CancelledError)
+    return data
+
+
+@pytest.fixture(params=WAYS, ids=lambda way: way.__name__)
+def way(request: pytest.FixtureRequest) -> None:
+    chosen[:] = [request.param]
+
+
+@pytest.fixture(params=["", "_in_a_thread"], ids=["async", "sync"])
+async def hub(
+    request: pytest.FixtureRequest, wired: str, monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[Hub]:
+    monkeypatch.setattr(joining, "_failures", Tally())  # as in a process that has told nothing yet
+    monkeypatch.setattr(conversation, "_failures", Tally())
+    with override_settings(
+        REALTIME_AUTHORIZER=f"{HERE}.decide{request.param}",
+        REALTIME_RPC=f"{HERE}.answer{request.param}",
+    ):
+        hub = wiring.node().hub
+        hub.start()
+        await eventually(lambda: hub.live)
+        yield hub
+        await wiring.aclose()
+
+
+async def come(hub: Hub, **connect: Any) -> Member:
+    member = Member(hub)
+    await eventually(lambda: member.conversation)
+    member.say({"id": 1, "connect": connect})
+    await member.until(2)
+    return member
+
+
+async def error_of(member: Member, number: int) -> dict[str, Any]:
+    def reply() -> dict[str, Any] | None:
+        return next((line for line in member.lines if line.get("id") == number), None)
+
+    return (await eventually(reply)).get("error", {})
+
+
+FAILED = {"code": 100, "message": "internal error", "temporary": True}
+
+
+@pytest.mark.django_db(transaction=True)  # Channels looks after the thread's connections
+@pytest.mark.usefixtures("way")
+@pytest.mark.parametrize(
+    ("command", "logged"),
+    [
+        ({"subscribe": {"channel": "broken"}}, "the authorizer failed"),
+        ({"publish": {"channel": "broken", "data": 1}}, "the authorizer failed"),
+        ({"rpc": {"method": "broken"}}, "REALTIME_RPC failed"),
+    ],
+    ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
+)
+async def test_a_host_that_is_cancelled_or_exits_blocks_a_connection(
+    hub: Hub, caplog: pytest.LogCaptureFixture, command: dict[str, Any], logged: str
+) -> None:
+    """The command got no answer, nor did any after it; an exit ended the node."""
+    client = await come(hub)
+    client.say({"id": 2, **command}, {"id": 3, **command}, {"id": 4, "rpc": {"method": "fine"}})
+    assert await error_of(client, 2) == await error_of(client, 3) == FAILED
+    assert await error_of(client, 4) == {}
+    assert caplog.text.count(logged) == 1, "once a minute, whatever clients do"
+    failures = (conversation if "rpc" in command else joining)._failures._counts
+    assert failures == {"rpc" if "rpc" in command else "authorizer": 2}
+    await client.leave()
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.usefixtures("way")
+async def test_a_host_that_is_cancelled_or_exits_leaves_a_channel_of_connect_undecided(
+    hub: Hub,
+) -> None:
+    client = await come(hub, subs={"broken": {}})
+    assert await eventually(lambda: client.pushes("unsubscribe"))
+    client.say({"send": {"data": 1}}, {"id": 2, "subscribe": {"channel": "other"}})
+    assert await error_of(client, 2) == {}
+    assert hub.registry.get("broken") is None
+    await client.leave()
+
+
+@pytest.mark.parametrize("hub", [""], ids=["async"], indirect=True)
+async def test_who_leaves_while_the_host_decides_is_no_failure_of_the_host(
+    hub: Hub, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A cancellation by the server itself stays one."""
+    cancelled: list[bool] = []
+
+    async def wait_and_see() -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            cancelled.append(True)
+
+    chosen[:] = [wait_and_see]
+    client = await come(hub)
+    client.say(
+        {"id": 2, "rpc": {"method": "broken"}}, {"id": 3, "subscribe": {"channel": "broken"}}
+    )
+    await asyncio.sleep(0)
+    await client.leave()
+    await eventually(lambda: len(cancelled) == 2)
+    assert not [record for record in caplog.records if record.levelno >= logging.ERROR]
+
+
+@pytest.mark.usefixtures("way")
+async def test_a_host_that_is_cancelled_or_exits_shows_nothing_of_a_user(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """REALTIME_USER_INFO is asked before a connection is accepted; it must not end the node."""
+    monkeypatch.setattr("realtime.description._outage", Outage())
+
+    async def describe(user: object) -> object:
+        await chosen[0]()
+        return {"name": "Ada"}
+
+    assert await info_of(object(), describe) == ""
+    assert "REALTIME_USER_INFO failed" in caplog.text
+
+
+async def test_a_timeout_around_the_host_stays_one() -> None:
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0):
+            await of_host(asyncio.Event().wait())
