@@ -78,6 +78,11 @@ NOT_PUBLISHED = Refusal(1001, "the broker is away: certainly not published", tem
 UNKNOWN_OUTCOME = Refusal(1002, "the broker did not answer: perhaps published", temporary=True)
 UNAUTHORIZED = Refusal(101, "unauthorized")
 PERMISSION_DENIED = Refusal(103, "permission denied")
+# Of a subscribe that still waits. Centrifugo has no number for it. The client must end up where an
+# established subscription does, which gets a push with 2000 and is not asked for again; SDKs take
+# any reply so that is neither temporary nor below 100 nor 109. 103 is the nearest in meaning: what
+# the server ended, this command has no permission for any more.
+ENDED_BY_SERVER = Refusal(103, "unsubscribed by the server")
 METHOD_NOT_FOUND = Refusal(104, "method not found")
 ALREADY_SUBSCRIBED = Refusal(105, "already subscribed")
 LIMIT_EXCEEDED = Refusal(106, "limit exceeded")
@@ -94,6 +99,7 @@ REFUSALS = (
     UNKNOWN_OUTCOME,
     UNAUTHORIZED,
     PERMISSION_DENIED,
+    ENDED_BY_SERVER,
     METHOD_NOT_FOUND,
     ALREADY_SUBSCRIBED,
     LIMIT_EXCEEDED,

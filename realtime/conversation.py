@@ -20,6 +20,7 @@ from realtime.codes import (
     BAD_COMMAND,
     BUSY,
     CONNECTION_LIMIT,
+    ENDED_BY_SERVER,
     EXPIRED,
     INTERNAL_ERROR,
     LIMIT_EXCEEDED,
@@ -388,8 +389,8 @@ class Conversation:
             return self._carry_out(judged)
         if isinstance(judged, Refusal):
             return self._refuse(joining, judged)
-        if joining.is_given_up:
-            return self._refuse(joining, NOT_LIVE)
+        if joining.refusal is not None:
+            return self._refuse(joining, joining.refusal)
         joining.join = judged
         if judged.must_ask:
             if joining.must_ask:
@@ -483,12 +484,12 @@ class Conversation:
                 joining.be_patient(LIVE_SECONDS, self._run_out)
 
     def _run_out(self, joining: Joining) -> None:
-        self._give_up(joining)
+        self._give_up(joining, NOT_LIVE)
         self._advance()
 
-    def _give_up(self, joining: Joining) -> None:
-        """Refuse it for now when its turn comes; when it is asked for again, it is judged anew."""
-        joining.is_given_up = True
+    def _give_up(self, joining: Joining, why: Refusal) -> None:
+        """Refuse it when its turn comes; when it is asked for again, it is judged anew."""
+        joining.refusal = why
         self._drop(joining)
 
     def _drop(self, joining: Joining) -> None:
@@ -592,7 +593,7 @@ class Conversation:
         """End a subscription, or with an empty name all, also one that is only asked for yet."""
         for joining in _joinings(self._todo or ()):
             if name in ("", joining.name):
-                self._give_up(joining)
+                self._give_up(joining, ENDED_BY_SERVER)
         for channel in [name] if name else self._connection.channels:
             if self.ended or channel not in self._connection.channels:
                 continue

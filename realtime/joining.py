@@ -39,9 +39,9 @@ class Joining:
         "_timer",
         "channel",
         "command",
-        "is_given_up",
         "join",
         "name",
+        "refusal",
         "shown",
     )
 
@@ -63,8 +63,8 @@ class Joining:
         """What its token was found to be; a token is verified once."""
         self.channel: Channel[Listener] | None = None
         """At the registry, as soon as the client may listen to it."""
-        self.is_given_up = False
-        """Whether it is refused for now when its turn comes."""
+        self.refusal: Refusal | None = None
+        """Why it is refused when its turn comes, once it is given up."""
         self._answer: asyncio.Task[bool] | None = None
         self._asked_at = 0.0
         self._timer: asyncio.TimerHandle | None = None

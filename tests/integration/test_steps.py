@@ -466,7 +466,11 @@ async def test_a_subscribe_that_the_server_ends_is_not_done_when_its_turn_comes(
     await eventually(lambda: len(site.host.waiting) == 2)
     client.conversation.unserve("")
     site.host.answer_all()
-    assert [code(await answered(client, number)) for number in (3, 4, 5)] == [100, 100, 103]
+    assert [code(await answered(client, number)) for number in (3, 4, 5)] == [103, 103, 103]
+    errors = [(await answered(client, number))["error"] for number in (3, 4)]
+    assert errors == [{"code": 103, "message": "unsubscribed by the server"}] * 2, "not temporary"
+    client.say({"id": 6, "subscribe": {"channel": "club:a"}})
+    assert "subscribe" in await answered(client, 6), "a new one is judged anew"
 
 
 async def test_the_subscribes_of_a_frame_are_prepared_at_once_and_each_channel_once(

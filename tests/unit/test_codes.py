@@ -57,6 +57,7 @@ def test_close_codes_are_centrifugos(name, code, comes_back):
         ("UNKNOWN_OUTCOME", 1002),
         ("UNAUTHORIZED", 101),
         ("PERMISSION_DENIED", 103),
+        ("ENDED_BY_SERVER", 103),
         ("METHOD_NOT_FOUND", 104),
         ("ALREADY_SUBSCRIBED", 105),
         ("LIMIT_EXCEEDED", 106),
