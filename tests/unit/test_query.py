@@ -7,7 +7,7 @@ from typing import Any
 from urllib.parse import quote, urlencode
 
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from realtime.query import has_secret
@@ -53,11 +53,74 @@ def test_a_token_hides_in_a_command(command: Any, encoded: Any, name: str) -> No
 
 @pytest.mark.parametrize(
     "text",
-    ['{"token":""}', '{"subs":{"token":{}}}', '{"name":"token"}', '{"token":"x"', "{" * 9000, "{}"],
+    [
+        *('{"token":""}', '{"token" : "" , "a":1}', '{"token":null}', '{"name":"token"}', "{}"),
+        *('{"tokens":"x"}', '{"a":["token","jwt"]}', "{" * 9000, '"' * 9000, "token", '"token"'),
+        *('{"data":"{\\"token\\":\\"x\\"}"}', r'{"data":"{\u0022token\u0022:\u0022x\u0022}"}'),
+    ],
 )
 def test_a_command_without_a_token_is_let_through(text: str) -> None:
-    """A channel may be called `token`; what is no JSON is refused as such, by whoever reads it."""
     assert not has_secret(urlencode({"cf_connect": text}))
+
+
+HIDDEN = {
+    "before a member of the same name": '{"token":"x","token":""}',
+    "in an object before one of the same name": '{"connect":{"token":"x"},"connect":{}}',
+    "behind a byte order mark": '\ufeff{"token":"x"}',
+    "before a vertical tab": '{"token":"x"}\v',
+    "before a tab of another kind in the member": '{"token"\v:\f"x"}',
+    "in a text that is cut off": '{"connect":{"token":"x',
+    "in a text that is cut off before it": '{"connect":{"token":',
+    "behind an odd quote": '" {"token":"x"}',
+    "among what is no JSON": "{'a': 1, \"token\": 'x'}",
+    "with another case": '{"Access-Token":"x"}',
+    "with blanks in its name": '{" token\t":"x"}',
+    "with an escape in what is no JSON": r'{"tok\u0065n":"x",}',
+    "with a lone surrogate beside it": r'{"a":"\ud800","token":"x"}',
+    "with an empty value that is none": '{"token":""x}',
+    "with a null that is none": '{"token":nullx}',
+}
+
+
+@pytest.mark.parametrize("text", HIDDEN.values(), ids=HIDDEN.keys())
+def test_a_token_hides_in_what_is_no_json_or_names_it_twice(text: str) -> None:
+    """The parser took the last of two members, and gave up on a byte order mark or `%0B`."""
+    assert has_secret(urlencode({"cf_connect": text}))
+
+
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text() | st.sampled_from(["token", '"token":1']),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text() | st.just("jwt "), inner),
+    max_leaves=8,
+)
+
+
+def _has_member(value: Any) -> bool:
+    """Look into a value as a parser does."""
+    if isinstance(value, dict):
+        said = [one for name, one in value.items() if name.strip() in ("token", "jwt")]
+        is_said = any(one is not None and one is not False and one != "" for one in said)
+        return is_said or any(map(_has_member, value.values()))
+    return isinstance(value, list) and any(map(_has_member, value))
+
+
+@given(VALUES, st.booleans(), st.sampled_from([None, 2]))
+def test_of_json_that_can_be_read_only_members_count(
+    value: Any, is_ascii: bool, indent: int | None
+) -> None:
+    text = json.dumps(value, ensure_ascii=is_ascii, indent=indent)
+    assume(all(ord(c) < 0xD800 or ord(c) > 0xDFFF for c in text))  # no URL can have them
+    assert has_secret(f"a={quote(text)}") == _has_member(value)
+
+
+@pytest.mark.parametrize(
+    "piece",
+    ['"', '" ', '"token', '"token" ', '"token":', " ", "\\u0020", '"token"\v', '"token":""'],
+)
+def test_a_long_query_is_searched_in_time_in_proportion_to_it(piece: str) -> None:
+    """With a search that goes back, 100 KB of one of these would take minutes."""
+    has_secret(f"a={piece * (100_000 // len(piece))}")
+    has_secret(f'a="{" " * 100_000}"token"{" " * 100_000}')
 
 
 @given(st.text())
