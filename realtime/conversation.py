@@ -14,6 +14,7 @@ import logging
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from functools import partial
+from sys import getsizeof
 from typing import TYPE_CHECKING, Any
 
 from realtime.codes import (
@@ -797,9 +798,13 @@ def _subscriptions_in(command: Command) -> int:
 
 
 def _bytes_of(step: _Step) -> int:
-    """Return how much of a step waits that a client can make large."""
+    """Return how much of a step waits that a client can make large, as memory.
+
+    One character beyond the BMP makes Python take four bytes for each of a text (PEP 393).
+    """
     command = step.command if isinstance(step, Joining) else step
-    size = sum(len(getattr(command, name, "")) for name in ("data", "token", "method", "channel"))
+    names = ("data", "token", "method", "channel")
+    size = sum(getsizeof(getattr(command, name, "")) for name in names)
     if isinstance(command, Connect):
-        size += sum(len(each.channel) + len(each.token) for each in command.subs)
+        size += sum(getsizeof(each.channel) + getsizeof(each.token) for each in command.subs)
     return size

@@ -21,7 +21,7 @@ REALTIME_REDIS_URL = os.environ.get("TEST_REDIS_URL", "")
 REALTIME_REDIS_PREFIX = os.environ.get("TEST_REDIS_PREFIX", "rt")
 REALTIME_API_KEY = "test-key"
 REALTIME_TOKEN_SECRET = "a secret of the tests alone, long enough"
-REALTIME_RPC = "tests.shop.rpc.answer"
+REALTIME_RPC = os.environ.get("TEST_RPC", "tests.shop.rpc.answer")
 REALTIME_ALLOWED_ORIGINS = [
     "https://app.example.com",
     *os.environ.get("TEST_ALLOWED_ORIGINS", "").split(),

@@ -816,3 +816,7 @@ def test_whatever_is_said_at_once_is_granted_one_by_one(
 def test_whatever_a_client_makes_large_counts_while_it_waits(command: protocols.Command) -> None:
     """Waiting refreshes of 480 KiB each held 117 MiB for one anonymous client."""
     assert _bytes_of(command) >= 1000
+
+
+def test_a_wide_character_makes_a_command_that_waits_four_times_as_large() -> None:
+    assert _bytes_of(protocols.Refresh(1, "x" * 1000 + "\U0001f600")) >= 4000

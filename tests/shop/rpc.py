@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from typing import Any
 
@@ -10,6 +11,17 @@ from realtime.identity import Identity
 
 said: list[Any] = []
 held = threading.Event()
+_late: list[asyncio.Event] = []
+
+
+async def answer_late(identity: Identity, method: str, data: Any) -> Any:
+    """Answer `hold` when somebody says `release`; as TEST_RPC."""
+    if method == "hold":
+        _late.append(asyncio.Event())
+        await _late[-1].wait()
+    if method == "release":
+        while _late:
+            _late.pop().set()
 
 
 def answer(identity: Identity, method: str, data: Any) -> Any:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gzip
 import json
 import secrets
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import httpx
 import pytest
@@ -14,7 +16,7 @@ import pytest
 from notifier.server import WEBSOCKET_SLACK_BYTES
 from realtime.api.head import MANY_BYTES, PUBLISH_BYTES
 from realtime.connection import STRIKES
-from realtime.protocols.centrifugo import FRAME_BYTES
+from realtime.protocols.centrifugo import FRAME_BYTES, Line
 from realtime.publication import DATA_LIMIT, ESCAPED
 from tests.support.client import Client
 from tests.support.eventually import eventually, eventually_sync
@@ -92,6 +94,8 @@ async def test_a_json_bomb_comes_in_a_frame(target: Target, attach: Attach, bomb
 
 # --- 11: sizes ---
 
+WAITING_HELD_BYTES = 2_162_687
+"""For one connection whose commands wait for the host: docs/security.md#memory."""
 FIRST_BYTES = FRAME_BYTES + WEBSOCKET_SLACK_BYTES
 HELD_BYTES = 400 * 1024
 """For one connection whose client nobody knows yet: docs/security.md#memory."""
@@ -301,6 +305,130 @@ def test_bodies_without_their_last_byte_are_held_for_nobody_that_is_known(
     for peer in peers:
         peer.socket.close()
     assert held < 40 * HELD_BYTES
+
+
+PAD = "…"
+WAITING = {
+    "connect": {"connect": {"token": PAD}},
+    "connect for a channel": {"connect": {"subs": {"public:a": {"token": PAD}}}},
+    "subscribe": {"subscribe": {"channel": "public:a", "token": PAD}},
+    "unsubscribe": {"unsubscribe": {"channel": "public:a", "token": PAD}},
+    "publish": {"publish": {"channel": "public:a", "data": PAD}},
+    "refresh": {"refresh": {"token": PAD}},
+    "sub_refresh": {"sub_refresh": {"channel": "public:a", "token": PAD}},
+    "ping": {"ping": {"more": PAD}},
+    "history": {"history": {"channel": "public:a", "more": PAD}},
+    "presence": {"presence": {"channel": "public:a", "token": PAD}},
+    "presence_stats": {"presence_stats": {"channel": "public:a", "token": PAD}},
+    "rpc": {"rpc": {"method": "who", "data": PAD}},
+    "rpc of a long name": {"rpc": {"method": PAD}},
+    "send": {"send": {"data": PAD}},
+    "what is no command": {"more": PAD},
+}
+"""Each kind of command, as large as a client can make it."""
+PEERS = 2
+SLACK_BYTES = 4 * 1024 * 1024  # of the allocator, for all of them
+HOLD = [b'{"id":1,"connect":{}}', b'{"id":2,"rpc":{"method":"hold"}}']
+
+
+@pytest.fixture(scope="module")
+def slow_host(redis_server: RedisServer) -> Iterator[Service]:
+    """A host whose RPC `hold` does not answer, under the server of the service.
+
+    What its allocator takes for a large text it gives back, or one test would hide what the next
+    one takes (mallopt(3), M_MMAP_THRESHOLD).
+    """
+    running = Service(
+        redis_server.url,
+        "framed",
+        app="tests.asgi_endpoint:application",
+        TEST_RPC="tests.shop.rpc.answer_late",
+        MALLOC_MMAP_THRESHOLD_="32768",
+    ).start()
+    for peer in _flooded(running, "ping"):  # of which nothing is held; it grows once by itself
+        peer.socket.close()
+    _release(running)
+    yield running
+    running.stop()
+
+
+def _release(service: Service) -> None:
+    """Let what is held be answered: a client that is not read is not seen to have gone."""
+    with Raw(service.port, seconds=10).upgraded() as peer:
+        commands = b'{"id":1,"connect":{}}\n{"id":2,"rpc":{"method":"release"}}'
+        peer.send(frame(TEXT, commands))
+        assert any(b'"id":2' in found.payload for found in peer.frames())
+
+
+def _largest(kind: str, number: int, size: int) -> bytes:
+    """Return a command of so many bytes of JSON."""
+    command = json.dumps({"id": number, **WAITING[kind]}, ensure_ascii=False)
+    room = size - len(command.encode()) + len(PAD.encode())
+    return command.replace(PAD, "x" * room).encode()
+
+
+def _flooded(service: Service, kind: str) -> list[Raw]:
+    """Return clients that have sent as much of it as is read behind an RPC without an answer."""
+    peers = [Raw(service.port, seconds=10).upgraded() for _ in range(PEERS)]
+    for peer in peers:
+        peer.send(frame(TEXT, b"\n".join(HOLD)))
+        peer.socket.settimeout(1)
+
+    def send(peer: Raw) -> None:
+        with contextlib.suppress(TimeoutError):  # it is not read any more, as it should be
+            for number in range(3, 259):
+                peer.send(frame(TEXT, _largest(kind, number, ESCAPED * FRAME_BYTES)))
+
+    with ThreadPoolExecutor(PEERS) as threads:
+        list(threads.map(send, peers))
+    assert httpx.get(f"{service.http}/livez", timeout=30).status_code == 200
+    return peers
+
+
+def test_each_command_is_one_of_those_that_wait() -> None:
+    named = {name for command in WAITING.values() for name in command}
+    assert named - {"more"} == set(Line.__struct_fields__) - {"id"}
+
+
+@needs_proc
+@pytest.mark.parametrize("kind", WAITING)
+def test_the_largest_commands_wait_behind_a_slow_one(slow_host: Service, kind: str) -> None:
+    """256 refreshes of 480 KiB behind an RPC held 117 MiB for one anonymous client."""
+    before = resident_bytes(slow_host.worker_pid)
+    peers = _flooded(slow_host, kind)
+    held = resident_bytes(slow_host.worker_pid) - before
+    for peer in peers:
+        peer.socket.close()
+    _release(slow_host)
+    assert held < PEERS * WAITING_HELD_BYTES + SLACK_BYTES
+    eventually_sync(lambda: resident_bytes(slow_host.worker_pid) - before < SLACK_BYTES)
+
+
+@needs_proc
+@pytest.mark.parametrize("kind", WAITING)
+async def test_the_largest_commands_wait_beside_a_stream(slow_host: Service, kind: str) -> None:
+    """Requests wait for nothing, so commands that are too much end their stream."""
+    before = resident_bytes(slow_host.worker_pid)
+    held, ends = [], []
+    async with httpx.AsyncClient(base_url=slow_host.http, timeout=30) as client:
+
+        async def talk() -> None:
+            hold = b"\n".join(HOLD)
+            async with client.stream("POST", "/connection/http_stream", content=hold) as stream:
+                lines = stream.aiter_lines()
+                connect = json.loads(await anext(lines))["connect"]
+                said = {"session": connect["session"], "node": connect["node"]}
+                for number in range(3, 259, 16):
+                    for each in range(number, number + 16):
+                        data = _largest(kind, each, FRAME_BYTES).decode()
+                        answer = await client.post("/emulation", json={**said, "data": data})
+                        assert answer.status_code == 204
+                    held.append(resident_bytes(slow_host.worker_pid) - before)
+                ends.append([line async for line in lines if "3013" in line])
+
+        await asyncio.gather(*[talk() for _ in range(PEERS)])
+    assert all(ends), "it could go on"
+    assert max(held) < PEERS * WAITING_HELD_BYTES + SLACK_BYTES
 
 
 @needs_proc
