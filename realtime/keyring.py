@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from functools import partial
 
-from realtime.errors import Unauthorized
-from realtime.keys import SETTING, Key, Keys, keys_of, notice
+from realtime.errors import ConfigurationError, Unauthorized
+from realtime.keys import NAMED, SETTING, Key, Keys, keys_of, notice, read_keys
 from realtime.watched import WatchedFile
 
 logger = logging.getLogger(__name__)
@@ -27,11 +26,10 @@ class Keyring:
             ConfigurationError: They cannot be used.
         """
         self._keys: Callable[[], Keys]
-        parse = partial(_told, and_one=and_one)
         if (path := path_of(entries)) is not None:
-            self._keys = WatchedFile(path, SETTING, "API keys", parse).content
+            self._keys = _KeysFile(path, and_one=and_one).content
         else:
-            keys = parse(entries)
+            keys = _warn(keys_of(entries, and_one=and_one))
             self._keys = lambda: keys
 
     def notice(self) -> str:
@@ -55,9 +53,38 @@ class Keyring:
         return key
 
 
-def _told(entries: object, *, and_one: str) -> Keys:
-    """Read keys, and tell the log which of them may do less than they did in earlier versions."""
-    keys = keys_of(entries, and_one=and_one)
+class _KeysFile:
+    """The keys of one file, read again when somebody has changed it.
+
+    Whoever withdraws a key removes its entry. So whatever can be read as a list replaces the keys,
+    even where another entry of it cannot be used: the old keys stay only while the file is not a
+    list at all, for example half written.
+    """
+
+    def __init__(self, path: str, *, and_one: str) -> None:
+        self._and_one = and_one
+        self._is_started = False
+        self.content = WatchedFile(path, SETTING, "API keys", self._parse).content
+        self._is_started = True
+
+    def _parse(self, text: bytes) -> Keys:
+        keys, flaws = read_keys(text, and_one=self._and_one)
+        if flaws and not self._is_started:
+            raise flaws[0]  # whoever configures it is there to mend it
+        if flaws:
+            _log_flaws(flaws)
+        return _warn(keys)
+
+
+def _log_flaws(flaws: list[ConfigurationError]) -> None:
+    for flaw in flaws[:NAMED]:
+        logger.error("ignored an entry of the API keys, its key is refused: %s", flaw)
+    if len(flaws) > NAMED:
+        logger.error("ignored %d more entries of the API keys", len(flaws) - NAMED)
+
+
+def _warn(keys: Keys) -> Keys:
+    """Log which keys may do less than they did in earlier versions; return the keys."""
     if text := notice(keys):
         logger.warning("API keys without lists: %s", text)
     return keys

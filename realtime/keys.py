@@ -188,27 +188,62 @@ def keys_of(entries: object, *, and_one: str = "") -> Keys:
     Raises:
         ConfigurationError: An entry breaks a rule, or two have the same name or secret.
     """
+    keys, flaws = read_keys(entries, and_one=and_one)
+    if flaws:
+        raise flaws[0]
+    return keys
+
+
+def read_keys(entries: object, *, and_one: str = "") -> tuple[Keys, list[ConfigurationError]]:
+    """Return the usable keys of a configuration, and what is wrong with each of the others.
+
+    Two entries with one name or one secret are both refused: nobody can say which one is meant.
+
+    Args:
+        entries: As for `keys_of`.
+        and_one: As for `keys_of`; an entry that repeats this key is refused, not the key.
+
+    Raises:
+        ConfigurationError: It is not a list of entries at all.
+    """
     if isinstance(entries, (str, bytes)):
         entries = _from_json(entries)
     if not isinstance(entries, (list, tuple)):
         raise ConfigurationError(SETTING, "must be a list of keys")
-    keys = [master_key(and_one)] if and_one else []
-    unlisted = []
-    names, digests = {key.name for key in keys}, {key.digest for key in keys}
+    master = [master_key(and_one)] if and_one else []
+    by_name: dict[str, Key | None] = {key.name: None for key in master}  # None: refused
+    by_digest: dict[bytes, Key | None] = {key.digest: None for key in master}
+    unlisted, flaws = set(), []
     for number, entry in enumerate(entries, 1):
-        key = _key(entry, f"key {number}")
-        if key.name in names:
-            raise ConfigurationError(SETTING, f"key {number} ({key.name}): the name is there twice")
-        if key.digest in digests:
-            raise ConfigurationError(
-                SETTING, f"key {number} ({key.name}): another key has the same secret"
-            )
-        names.add(key.name)
-        digests.add(key.digest)
-        keys.append(key)
+        try:
+            key = _key(entry, f"key {number}")
+        except ConfigurationError as error:
+            flaws.append(error)
+            continue
+        problem = ""
+        if key.name in by_name:
+            problem = "the name is there twice"
+        elif key.digest in by_digest:
+            problem = "another key has the same secret"
+        if problem:
+            flaws.append(ConfigurationError(SETTING, f"key {number} ({key.name}): {problem}"))
+            _refuse(by_name.get(key.name), by_name, by_digest)
+            _refuse(by_digest.get(key.digest), by_name, by_digest)
+            by_name[key.name] = by_digest[key.digest] = None
+            continue
+        by_name[key.name] = by_digest[key.digest] = key
         if entry.get("methods") is None or entry.get("fallbacks") is None:
-            unlisted.append(key.name)
-    return Keys(keys, unlisted=unlisted)
+            unlisted.add(key.name)
+    keys = [key for key in by_name.values() if key is not None]
+    names = (key.name for key in keys if key.name in unlisted)
+    return Keys([*master, *keys], unlisted=names), flaws
+
+
+def _refuse(
+    key: Key | None, by_name: dict[str, Key | None], by_digest: dict[bytes, Key | None]
+) -> None:
+    if key is not None:
+        by_name[key.name] = by_digest[key.digest] = None
 
 
 def notice(keys: Keys) -> str:

@@ -20,6 +20,7 @@ from realtime.brokers.redis_sync import SyncRedisBroker
 from realtime.cloudevents import STRUCTURED
 from realtime.errors import ConfigurationError, Unauthorized
 from realtime.keyring import Keyring
+from realtime.keys import NAMED, digest_of
 from realtime.tally import Tally
 from realtime.watched import FILE_BYTES
 from tests.support.eventually import eventually_sync
@@ -428,14 +429,12 @@ def broken(path: Path, how: str) -> None:
             os.mkfifo(path)
         case "too large":
             path.write_text(" " * FILE_BYTES + "[]", encoding="utf-8")
-        case "a secret for a digest":
-            path.write_text(
-                json.dumps([entry("old") | {"sha256": secret_of("old")}]), encoding="utf-8"
-            )
+        case "no list":
+            path.write_text(json.dumps({"keys": [entry("old")]}), encoding="utf-8")
 
 
 @pytest.mark.parametrize(
-    "how", ["half a file", "gone", "a folder", "a pipe", "too large", "a secret for a digest"]
+    "how", ["half a file", "gone", "a folder", "a pipe", "too large", "no list"]
 )
 def test_a_broken_file_keeps_the_keys_and_is_said_once(
     keys_file: Path, how: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
@@ -457,6 +456,44 @@ def test_a_broken_file_keeps_the_keys_and_is_said_once(
     eventually_sync(lambda: knows(ring, "new"))
     assert caplog.records[-1].getMessage() == "the API keys were read again: 1 of them"
     assert len(caplog.records) == 2
+
+
+FLAWS = {
+    "a secret for a digest": [entry("new") | {"sha256": secret_of("new")}],
+    "no object": [7],
+    "an unknown field": [entry("new", rights="all")],
+    "one name twice": [entry("new"), entry("new") | {"sha256": entry("other")["sha256"]}],
+    "one secret twice": [entry("new"), entry("other") | {"sha256": entry("new")["sha256"]}],
+    "the withdrawn key itself": [entry("old", methods=["everything"])],
+    "the name of the one key": [entry("default")],
+    "the secret of the one key": [entry("new") | {"sha256": digest_of("one").hex()}],
+}
+
+
+@pytest.mark.parametrize("flawed", FLAWS.values(), ids=FLAWS)
+def test_a_withdrawn_api_key_survives_beside_a_flaw_in_its_file(
+    keys_file: Path, flawed: list[Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    """The whole old list stayed good as long as one entry of the new one could not be used."""
+    ring = Keyring(f"@{keys_file}", and_one="one")
+    write(keys_file, entry("kept"), *flawed)
+    eventually_sync(lambda: knows(ring, "kept"), seconds=2)
+    assert not any(knows(ring, name) for name in ("old", "new", "other"))
+    assert ring.admit("one").name == "default"
+    [line] = [record for record in caplog.records if record.levelno == logging.ERROR]
+    assert line.getMessage().startswith("ignored an entry of the API keys, its key is refused: ")
+    assert secret_of("new") not in caplog.text
+
+
+def test_flaws_without_number_in_a_file_fill_the_log(
+    keys_file: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    ring = Keyring(f"@{keys_file}")
+    write(keys_file, entry("kept"), *[7] * 1000)
+    eventually_sync(lambda: knows(ring, "kept"), seconds=2)
+    lines = [record for record in caplog.records if record.levelno == logging.ERROR]
+    assert len(lines) == NAMED + 1
+    assert lines[-1].getMessage() == f"ignored {1000 - NAMED} more entries of the API keys"
 
 
 @pytest.mark.parametrize("how", ["half a file", "gone", "a folder", "a pipe", "too large"])
