@@ -39,6 +39,11 @@ close a socket with unread bytes resets it (RFC 9112 §9.6). nginx 30 s in all."
 LINGER_BYTES = 1024 * 1024
 OFFERS = {b"sec-websocket-protocol", b"sec-websocket-extensions"}
 """Lists in a handshake that mean nothing when they are empty."""
+FRAMING = frozenset({b"host", b"expect", b"transfer-encoding"})
+"""Headers that are looked at while they are parsed."""
+AHEAD_BYTES = HIGH_WATER_LIMIT
+"""Of requests behind one that is being answered, before reading pauses. It goes on up to here since
+the end of a connection is only seen while it is read."""
 RETRY_SECONDS = 5
 TURNED_AWAY = {
     "transport_connections": HTTPStatus.SERVICE_UNAVAILABLE,
@@ -118,6 +123,12 @@ class HttpProtocol(HttpToolsProtocol):
     _head_bytes = 0  # of a head that did not come in one read
     _read_bytes = 0
     _problem = HTTPStatus.BAD_REQUEST
+    _why = ""
+    """What to tell the client of the problem; empty: the status alone."""
+    _hosts = 0
+    _codings = b""
+    """The transfer codings of the request whose head is being parsed."""
+    _ahead_bytes = 0
     _body_bytes = 0
     _body_limit = BODY_BYTES
     _limiter: ConnectionLimiter | None = None
@@ -154,6 +165,8 @@ class HttpProtocol(HttpToolsProtocol):
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
         """Begin to answer a request, which may have waited for the one before it."""
         self._running = cycle
+        if not self.pipeline:
+            self._ahead_bytes = 0
         super()._start_asgi_task(cycle, app)
 
     def _end_requests(self) -> None:
@@ -183,7 +196,22 @@ class HttpProtocol(HttpToolsProtocol):
                 self._refuse(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, "request_head_bytes")
         except httptools.HttpParserError:
             self._refuse(self._problem, None)
+        if self.pipeline:
+            self._read_ahead(self._read_bytes)
         self._watch()
+
+    def _read_ahead(self, size: int) -> None:
+        """Keep reading while requests wait behind an answer, up to a bound.
+
+        The stock class pauses at the first of them, and then does not notice that the client has
+        gone: an event stream kept its socket until the next ping.
+        """
+        self._ahead_bytes += size
+        unread = len(self._running.body) if self._running is not None else 0
+        if self._ahead_bytes + unread <= AHEAD_BYTES and len(self.pipeline) < PIPELINE_LIMIT:
+            self.flow.resume_reading()
+        else:
+            self.flow.pause_reading()
 
     def _parse(self, data: bytes) -> bytes:
         """Parse bytes; return those that must be parsed anew, without the offer before them."""
@@ -192,7 +220,11 @@ class HttpProtocol(HttpToolsProtocol):
         except httptools.HttpParserUpgrade as offer:
             if self._is_websocket():
                 self._await(None)
-                self.handle_websocket_upgrade()
+                if self._announces_body():
+                    self._why = "a WebSocket handshake must not have a body"
+                    self._refuse(HTTPStatus.BAD_REQUEST, None)
+                else:
+                    self.handle_websocket_upgrade()
             elif self.scope["method"] == "CONNECT":
                 self._refuse(HTTPStatus.METHOD_NOT_ALLOWED, None)  # what follows is no HTTP
             else:
@@ -223,6 +255,17 @@ class HttpProtocol(HttpToolsProtocol):
             and any(
                 name == b"upgrade" and value.lower() == b"websocket" for name, value in self.headers
             )
+        )
+
+    def _announces_body(self) -> bool:
+        """Tell whether a handshake has a body, which the other protocol would take for frames.
+
+        `websockets` raises an error for one, as for a length that is written as 00, and uvicorn
+        then closes without an answer.
+        """
+        return any(
+            name == b"transfer-encoding" or (name == b"content-length" and value != b"0")
+            for name, value in self.headers
         )
 
     def _declined(self, rest: bytes) -> bytes:
@@ -261,13 +304,28 @@ class HttpProtocol(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         """A request begins."""
         super().on_message_begin()
+        self._hosts, self._codings = 0, b""
         self._await(Waiting.HEAD)
         self._head_bytes = (
             1  # and what comes later; a head that comes in one read is looked at whole
         )
 
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Take a header."""
+        name = name.lower()
+        if name in FRAMING:
+            if name == b"host":
+                self._hosts += 1
+            elif name == b"expect":
+                self.expect_100_continue = value.lower() == b"100-continue"
+            else:
+                self._codings += b"," + value
+        self.headers.append((name, value))
+
     def on_headers_complete(self) -> None:
         """A head is here; an exception ends the parser."""
+        if self._hosts != 1 or self._codings:
+            self._check_framing()
         if len(self.headers) > HEADERS_LIMIT:
             self._give_up(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, "request_headers")
         # Most requests need not be counted: all that was read is less.
@@ -280,6 +338,22 @@ class HttpProtocol(HttpToolsProtocol):
             self._answer_with_care()
         self._body_bytes = 0
         self._await(Waiting.BODY)
+
+    def _check_framing(self) -> None:
+        """Refuse what another server in front of us could understand in another way (CWE-444)."""
+        is_old = self.parser.get_http_version() in ("0.9", "1.0")
+        if self._hosts > 1 or not (self._hosts or is_old):  # RFC 9112 §3.2
+            self._give_up(HTTPStatus.BAD_REQUEST, why="a request must have one Host header")
+        if not self._codings:
+            return
+        if is_old:  # RFC 9112 §6.1
+            self._give_up(HTTPStatus.BAD_REQUEST, why="HTTP/1.0 has no Transfer-Encoding")
+        codings = [coding.strip(b" \t").lower() for coding in self._codings.split(b",")]
+        codings = [coding for coding in codings if coding]  # RFC 9110 §5.6.1.2
+        if codings[-1:] != [b"chunked"] or codings.count(b"chunked") > 1:  # RFC 9112 §6.1, §6.3
+            self._give_up(HTTPStatus.BAD_REQUEST, why="chunked must come last, and once")
+        if codings != [b"chunked"]:
+            self._give_up(HTTPStatus.NOT_IMPLEMENTED, why="the only transfer coding is chunked")
 
     def _answer_with_care(self) -> None:
         cycle: RequestResponseCycle | None = self.cycle
@@ -345,11 +419,12 @@ class HttpProtocol(HttpToolsProtocol):
             self._answer(HTTPStatus.REQUEST_TIMEOUT)
         self.transport.close()
 
-    def _give_up(self, status: HTTPStatus, limit: str) -> None:
+    def _give_up(self, status: HTTPStatus, limit: str | None = None, *, why: str = "") -> None:
         """Stop the parser from inside."""
-        self._problem = status
-        counted(self.config, limit)
-        raise OverflowError(limit)
+        self._problem, self._why = status, why
+        if limit is not None:
+            counted(self.config, limit)
+        raise OverflowError(limit or why)
 
     def _refuse(self, status: HTTPStatus, limit: str | None) -> None:
         if limit is not None:
@@ -378,7 +453,7 @@ class HttpProtocol(HttpToolsProtocol):
             else:
                 self.transport.close()
             return
-        kind, text = "text/plain", f"{status.phrase}\n"
+        kind, text = "text/plain", f"{self._why or status.phrase}\n"
         extra = ""
         if status is HTTPStatus.REQUEST_ENTITY_TOO_LARGE:  # publishers read this, as the API's
             most = f"the body has more than {self._body_limit} bytes"

@@ -11,11 +11,19 @@ import pytest
 from uvicorn.server import ServerState
 
 from notifier.counting import Config
-from notifier.http import HEAD_BYTES, HEADERS_LIMIT, PIPELINE_LIMIT, HttpProtocol, Waiting
+from notifier.http import (
+    AHEAD_BYTES,
+    HEAD_BYTES,
+    HEADERS_LIMIT,
+    PIPELINE_LIMIT,
+    HttpProtocol,
+    Waiting,
+)
 from notifier.websocket import WebSocketProtocol
 from tests.support.eventually import eventually
 from tests.support.machine import within
 
+READ_BYTES = 256 * 1024  # what asyncio reads of a socket at once
 GET = b"GET /a HTTP/1.1\r\nHost: h\r\n"
 POST = b"POST /a HTTP/1.1\r\nHost: h\r\nContent-Length: 10\r\n\r\n"
 
@@ -301,3 +309,184 @@ async def test_a_stream_ends_with_its_client_whatever_was_sent_behind_it(behind:
     await eventually(lambda: host.ended == 1)
     await eventually(lambda: not host.state.connections and not host.state.tasks)
     server.close()
+
+
+async def test_a_stream_ends_at_once_though_a_request_came_behind_it_later() -> None:
+    """Reading was paused for the second request, so nobody saw the end of the connection.
+
+    The stream writes nothing here, as between two pings: no write can find out either.
+    """
+    host = Silent()
+    server = await asyncio.get_running_loop().create_server(host.protocol, "127.0.0.1", 0)
+    peer = await Peer.to(server.sockets[0].getsockname()[1])
+    await peer.say(b"GET /stream HTTP/1.1\r\nHost: h\r\n\r\n")
+    await eventually(host.is_streaming.is_set)
+    await peer.say(GET + b"\r\n")
+    [connection] = host.state.connections
+    await eventually(lambda: connection.pipeline)
+    peer.close()
+    await eventually(lambda: host.ended == 1)
+    await eventually(lambda: not host.state.connections and not host.state.tasks)
+    server.close()
+
+
+@pytest.mark.parametrize(
+    "ahead",
+    [
+        (GET + b"\r\n") * 1000,
+        (POST + b"1234567890") * 1000,
+        b"POST /a HTTP/1.1\r\nHost: h\r\nContent-Length: 400000\r\n\r\n" + b"x" * 400_000,
+        GET + b"X-A: " + b"x" * 20_000 + b"\r\n\r\n",
+    ],
+    ids=["requests", "small bodies", "a large body", "large heads"],
+)
+async def test_what_is_sent_behind_a_stream_is_read_without_end(ahead: bytes) -> None:
+    """What is read behind a stream has a bound in requests and in bytes."""
+    host = Silent()
+    server = await asyncio.get_running_loop().create_server(host.protocol, "127.0.0.1", 0)
+    peer = await Peer.to(server.sockets[0].getsockname()[1])
+    await peer.say(b"GET /stream HTTP/1.1\r\nHost: h\r\n\r\n")
+    await eventually(host.is_streaming.is_set)
+    [connection] = host.state.connections
+    for start in range(0, len(ahead), 500):  # each read brings a few requests
+        await peer.say(ahead[start : start + 500])
+        await asyncio.sleep(0)
+        if connection.flow.read_paused:
+            break
+    else:
+        await peer.say(ahead * 5)
+    await eventually(lambda: connection.flow.read_paused or not host.state.connections)
+    assert len(connection.pipeline) <= PIPELINE_LIMIT
+    held = sum(len(cycle.body) for cycle, _ in connection.pipeline)
+    assert held <= AHEAD_BYTES + READ_BYTES
+    peer.abort()
+    connection.transport.abort()  # paused: only a write would notice
+    await eventually(lambda: not host.state.connections and not host.state.tasks)
+    server.close()
+
+
+class Silent(Host):
+    """Streams on /stream, and has nothing to say there."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.ended = 0
+        self.is_streaming = asyncio.Event()
+
+    async def app(self, scope: Any, receive: Any, send: Any) -> None:
+        if scope.get("path") != "/stream":
+            await super().app(scope, receive, send)
+            return
+        await receive()  # its body
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        gone = asyncio.ensure_future(receive())
+        self.is_streaming.set()
+        await gone
+        self.ended += 1
+
+
+UPGRADE = (
+    GET + b"Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
+    b"Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n"
+)
+CHUNK = b"5\r\nhello\r\n0\r\n\r\n"
+BODIES = {
+    "a length": b"Content-Length: 5\r\n\r\nhello",
+    "a length without its body": b"Content-Length: 5\r\n\r\n",
+    "another zero": b"Content-Length: 00\r\n\r\n",
+    "chunks": b"Transfer-Encoding: chunked\r\n\r\n" + CHUNK,
+}
+
+
+@pytest.mark.parametrize("before", [b"", GET + b"\r\n"], ids=["first", "behind a request"])
+@pytest.mark.parametrize("body", BODIES.values(), ids=BODIES)
+async def test_a_handshake_has_a_body(host: Host, port: int, body: bytes, before: bytes) -> None:
+    """It was closed without an answer."""
+    peer = await Peer.to(port)
+    if before:
+        await peer.say(before)
+        await peer.head()
+    await peer.say(UPGRADE + body)
+    answer = await peer.rest()
+    assert answer.startswith(b"HTTP/1.1 400 ")
+    assert answer.endswith(b"\r\n\r\na WebSocket handshake must not have a body\n")
+
+
+async def test_a_handshake_may_announce_that_it_has_no_body(host: Host, port: int) -> None:
+    peer = await Peer.to(port)
+    await peer.say(UPGRADE + b"Content-Length: 0\r\n\r\n")
+    assert (await peer._reader.readuntil(b"\r\n")).startswith(b"HTTP/1.1 101 ")
+    peer.close()
+
+
+def post(version: bytes, *headers: bytes) -> bytes:
+    return b"\r\n".join((b"POST /a HTTP/" + version, *headers, b"", CHUNK))
+
+
+HOST, CHUNKED = b"Host: h", b"Transfer-Encoding: chunked"
+FRAMINGS = {
+    "gzip below chunked": (post(b"1.1", HOST, b"Transfer-Encoding: gzip, chunked"), 501),
+    "on two lines": (post(b"1.1", HOST, b"Transfer-Encoding: gzip", CHUNKED), 501),
+    "chunked twice": (post(b"1.1", HOST, b"Transfer-Encoding: chunked, chunked"), 400),
+    "chunked twice on two lines": (post(b"1.1", HOST, CHUNKED, CHUNKED), 400),
+    "gzip alone": (post(b"1.1", HOST, b"Transfer-Encoding: gzip"), 400),
+    "identity": (post(b"1.1", HOST, b"Transfer-Encoding: identity"), 400),
+    "gzip above chunked": (post(b"1.1", HOST, b"Transfer-Encoding: chunked, gzip"), 400),
+    "a strange coding": (post(b"1.1", HOST, b"Transfer-Encoding: xchunked"), 400),
+    "no coding": (post(b"1.1", HOST, b"Transfer-Encoding: "), 400),
+    "a comma behind it": (post(b"1.1", HOST, b"Transfer-Encoding: chunked,"), 400),
+    "with a length": (post(b"1.1", HOST, CHUNKED, b"Content-Length: 5"), 400),
+    "HTTP/1.0 with chunks": (post(b"1.0", HOST, CHUNKED), 400),
+    "HTTP/1.0 with chunks, kept alive": (
+        post(b"1.0", HOST, CHUNKED, b"Connection: keep-alive"),
+        400,
+    ),
+    "no host": (b"GET /a HTTP/1.1\r\n\r\n", 400),
+    "two hosts": (GET + b"Host: i\r\n\r\n", 400),
+    "one host twice": (GET + HOST + b"\r\n\r\n", 400),
+    "two hosts in HTTP/1.0": (b"GET /a HTTP/1.0\r\nHost: h\r\nHost: i\r\n\r\n", 400),
+    "a handshake with two hosts": (UPGRADE + b"Host: i\r\n\r\n", 400),
+}
+
+
+@pytest.mark.parametrize(("said", "status"), FRAMINGS.values(), ids=FRAMINGS)
+async def test_a_request_is_framed_so_that_two_servers_disagree(
+    host: Host, port: int, said: bytes, status: int
+) -> None:
+    """RFC 9112 §3.2 and §6.1: refused and closed, so that what follows is not a request."""
+    peer = await Peer.to(port)
+    await peer.say(said + GET + b"\r\n")
+    answer = await peer.rest()
+    assert answer.startswith(b"HTTP/1.1 %d " % status)
+    assert b"\r\nconnection: close\r\n" in answer
+    assert answer.count(b"HTTP/1.1 ") == 1
+    assert not host.served
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        post(b"1.1", HOST, CHUNKED),
+        post(b"1.1", HOST, b"Transfer-Encoding: , Chunked"),
+        b"GET /a HTTP/1.0\r\n\r\n",
+        GET + b"\r\n",
+    ],
+)
+async def test_what_the_rules_of_framing_allow_is_answered(
+    host: Host, port: int, said: bytes
+) -> None:
+    peer = await Peer.to(port)
+    await peer.say(said)
+    await eventually(lambda: host.served == 1)
+    peer.close()
+
+
+async def test_each_request_of_a_connection_has_a_host_of_its_own(host: Host, port: int) -> None:
+    peer = await Peer.to(port)
+    await peer.say(GET + b"\r\n")
+    await peer.head()
+    await peer.say(GET + b"\r\n")
+    await peer.head()
+    await peer.say(b"GET /a HTTP/1.1\r\n\r\n")
+    assert (await peer.rest()).startswith(b"HTTP/1.1 400 ")
+    assert host.served == 2
