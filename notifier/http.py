@@ -324,8 +324,6 @@ class HttpProtocol(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         """A head is here; an exception ends the parser."""
-        if self._hosts != 1 or self._codings:
-            self._check_framing()
         if len(self.headers) > HEADERS_LIMIT:
             self._give_up(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, "request_headers")
         # Most requests need not be counted: all that was read is less.
@@ -333,6 +331,8 @@ class HttpProtocol(HttpToolsProtocol):
             self._give_up(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, "request_head_bytes")
         if len(self.pipeline) >= PIPELINE_LIMIT:
             self._give_up(HTTPStatus.BAD_REQUEST, "requests_ahead")
+        if self._hosts != 1 or self._codings:
+            self._check_framing()
         super().on_headers_complete()
         if self.expect_100_continue or self.scope["http_version"] != "1.1":
             self._answer_with_care()

@@ -1,8 +1,9 @@
 """How often somebody may try to log in: counters in Redis, shared by all workers and nodes.
 
-An attempt counts for its address, for the name and for the account that Django finds by it; one
-account with many spellings (``"ada "``, ``ADA``, full-width letters) has one counter. A name
-without an account is counted in the same way: no answer and no time tells whether there is one.
+An attempt counts for its address (of IPv6: for its /64 and its /48), for the name and for the
+account that Django finds by it; one account with many spellings (``"ada "``, ``ADA``, full-width
+letters) has one counter. A name without an account is counted in the same way: no answer and no
+time tells whether there is one.
 
 Attempts count before the password is looked at, so that many at the same time gain nothing. They
 are forgotten when one succeeds, and after a quarter of an hour: Redis holds no more than was tried
@@ -27,6 +28,9 @@ WINDOW_SECONDS = 15 * 60
 NAME_FROM_ADDRESS = 5
 # One address with many names (credential stuffing), and a whole office behind one address.
 ADDRESS = 30
+# One customer with many networks of IPv6: a site usually gets a /48 (RFC 6177 §2). Ten times
+# `ADDRESS`, since a provider may as well give each of its customers a /64 or /56 of one /48.
+IPV6_SITE = 300
 # Many addresses with one name. High: whoever fills it keeps its owner out as well.
 NAME = 100
 
@@ -53,7 +57,10 @@ def seconds_to_wait(
         CannotCount: Redis does not answer.
     """
     source, who = _source(address), _Who(name)
-    # The address first: what is refused for it makes no other key, whatever names it tries.
+    # The largest network first: whoever has a /48 makes no keys for its 65,536 networks beyond it.
+    if (site := _site(address)) and (wait := _count(site, IPV6_SITE)):
+        return wait
+    # Then the address: what is refused for it makes no other key, whatever names it tries.
     if wait := _count(source, ADDRESS):
         return wait
     # What was refused for its address counts no more for the name: one attacker alone could
@@ -74,12 +81,13 @@ def forget(address: str, name: str, account: str = NOBODY) -> None:
     """
     source, who = _source(address), _Who(name)
     names = (who.name, who.account(account))
+    networks = [_key(each) for each in (_site(address), _source(address)) if each]
     try:
         with _redis().pipeline(transaction=False) as pipe:
             for each in names:
                 pipe.set(_key(source, each), 0, ex=WINDOW_SECONDS)
             # They may have expired since; a counter that starts at -1 would never end.
-            for key in (_key(source), *(_key("", each) for each in names)):
+            for key in (*networks, *(_key("", each) for each in names)):
                 pipe.decr(key)
                 pipe.expire(key, WINDOW_SECONDS, nx=True)
             pipe.execute()
@@ -121,14 +129,32 @@ def _count(source: str, limit: int, *who: str) -> int:
 
 def _source(address: str) -> str:
     """Return whose address it is: of IPv6, one customer has a /64 at the least."""
-    try:
-        parsed = ipaddress.ip_address(address)
-    except ValueError:  # a unix socket, or what a proxy made up
+    parsed = _parsed(address)
+    if parsed is None:
         return _digest(address)
     if parsed.version == 4:
         return str(parsed)
-    mapped = getattr(parsed, "ipv4_mapped", None)
-    return str(mapped or ipaddress.ip_network((parsed, 64), strict=False).network_address)
+    return str(ipaddress.ip_network((parsed, 64), strict=False).network_address)
+
+
+def _site(address: str) -> str:
+    """Return the /48 of an address of IPv6; empty for others.
+
+    With its length: the first /64 of a /48 begins with the same address.
+    """
+    parsed = _parsed(address)
+    if parsed is None or parsed.version == 4:
+        return ""
+    return str(ipaddress.ip_network((parsed, 48), strict=False))
+
+
+def _parsed(address: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+    """Return an address, None for a unix socket, or what a proxy made up."""
+    try:
+        parsed = ipaddress.ip_address(address)
+    except ValueError:
+        return None
+    return getattr(parsed, "ipv4_mapped", None) or parsed
 
 
 def _digest(text: str) -> str:

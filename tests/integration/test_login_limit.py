@@ -6,7 +6,7 @@ import pytest
 from django.test import override_settings
 
 from notifier import login_limit
-from notifier.login_limit import ADDRESS, NAME, NAME_FROM_ADDRESS, WINDOW_SECONDS
+from notifier.login_limit import ADDRESS, IPV6_SITE, NAME, NAME_FROM_ADDRESS, WINDOW_SECONDS
 from tests.support.redis_server import RedisServer
 
 pytestmark = pytest.mark.usefixtures("wired")
@@ -105,6 +105,36 @@ def test_an_address_of_ipv6_is_its_network(one: str, other: str, same: bool):
     assert (attempts(1, address=other) != [0]) is same
 
 
+def test_the_owner_of_an_ipv6_48_tries_from_each_of_its_networks(
+    redis_server: RedisServer, wired: str
+):
+    """What is refused for the /48 makes no key, whatever network and name it comes with."""
+    networks = (f"2001:db8:1:{n:x}::1" for n in range(2 * IPV6_SITE))
+    waits = [
+        login_limit.seconds_to_wait(address, f"name {n}") for n, address in enumerate(networks)
+    ]
+    assert [wait > 0 for wait in waits] == [False] * IPV6_SITE + [True] * IPV6_SITE
+    with redis_server.client() as client:
+        keys = set(client.scan_iter(f"{wired}:login:*"))
+    assert len(keys) == 1 + 5 * IPV6_SITE
+    assert attempts(1, address="2001:db8:2::1") == [0], "another /48"
+    assert attempts(1) == [0], "an address of IPv4"
+
+
+def test_the_first_network_of_a_48_has_a_counter_of_its_own():
+    for n in range(ADDRESS):
+        assert login_limit.seconds_to_wait("2001:db8:1::1", f"name {n}") == 0
+    assert login_limit.seconds_to_wait("2001:db8:1::1", "another") > 0
+    assert login_limit.seconds_to_wait("2001:db8:1:1::1", "another") == 0
+
+
+def test_success_takes_the_attempts_of_a_48_back():
+    for n in range(IPV6_SITE + 1):
+        address = f"2001:db8:1:{n:x}::1"
+        assert login_limit.seconds_to_wait(address, f"name {n}") == 0
+        login_limit.forget(address, f"name {n}")
+
+
 def test_success_takes_the_attempts_back():
     for _ in range(3 * ADDRESS):
         assert attempts(1) == [0]
@@ -115,6 +145,7 @@ def test_all_that_is_counted_expires(redis_server: RedisServer, wired: str):
     attempts(3)
     login_limit.forget("192.0.2.1", "ada")
     login_limit.forget("192.0.2.9", "of nobody")
+    login_limit.forget("2001:db8::1", "of nobody")
     with redis_server.client() as client:
         keys = list(client.scan_iter(f"{wired}:login:*"))
         assert keys
