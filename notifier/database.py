@@ -12,6 +12,8 @@ from urllib.parse import urlsplit
 
 import dj_database_url
 
+from realtime.url_rules import is_line
+
 CHECKOUT = Path(__file__).resolve().parent.parent
 DEFAULT_FILE = "db.sqlite3"
 
@@ -60,6 +62,8 @@ def database_settings(url: str) -> dict[str, Any]:
             "cannot be read: postgres://user:password@host:5432/name is meant, and what is special "
             "in a password is written as %40."
         ) from None  # the cause quotes it
+    if not all(is_line(value) for value in found.values() if isinstance(value, str)):
+        raise BadDatabaseUrl("has a line break or another control character in it.")
     return _sqlite(found) if "sqlite" in found["ENGINE"] else _postgres(found)
 
 

@@ -12,6 +12,7 @@ import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from email.utils import getaddresses
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ from realtime.names import is_personal_prefix
 from realtime.namespaces import Namespaces
 from realtime.redis_url import read_redis_url
 from realtime.tokens import EXPIRY, REQUIRED
+from realtime.url_rules import is_host, is_line
 
 # Django's own threshold (security.W009): shorter keys can be guessed from a signed value.
 SECRET_KEY_CHARACTERS = 50
@@ -77,6 +79,28 @@ SECRETS = (
     "EMAIL_URL",
 )
 """Each may come as the file that NAME_FILE names instead: systemd credentials, Docker secrets."""
+
+IN_LINES = (
+    "NOTIFIER_TOKEN_PUBLIC_KEY",
+    "NOTIFIER_TOKEN_JWKS",
+    "NOTIFIER_API_KEYS",
+    "NOTIFIER_NAMESPACES",
+    "NOTIFIER_CLOUDEVENTS",
+    "NOTIFIER_FALLBACKS",
+    "NOTIFIER_LIMITS",
+    "SECRET_KEY_FALLBACKS",
+)
+"""Variables that may have line breaks and tabs: PEM, JSON, and a list of keys."""
+VARIABLES = (
+    *("HOST", "PORT", "WEB_CONCURRENCY", "ALLOWED_HOSTS", "ALLOWED_ORIGINS", "DEBUG", "HTTPS"),
+    *("HSTS_SECONDS", "FORWARDED_ALLOW_IPS", "EMAIL_FROM", "NOTIFIER_TOKEN_AUDIENCE"),
+    *("NOTIFIER_TOKEN_EXPIRY", "NOTIFIER_PERSONAL_CHANNEL", "NOTIFIER_REDIS_PREFIX"),
+    *("NOTIFIER_DEMO_KEY", "NOTIFIER_URL", "NOTIFIER_RUN_DIR"),
+    *(name for name in IN_LINES if name not in SECRETS),
+    *SECRETS,
+    *(f"{name}_FILE" for name in SECRETS),
+)
+"""All of them; a test compares with docs/settings.md."""
 
 DIGITS = 20  # int() refuses more than 4,300 with an error of its own
 _YES = frozenset({"1", "true", "yes", "on"})
@@ -138,11 +162,14 @@ def read_environment(environ: Mapping[str, str]) -> Environment:
     Raises:
         BadEnvironment: the first variable that breaks a rule, with what to do about it.
     """
+    _check_texts(environ)
     environ = with_files(environ)
+    _check_texts(environ)  # what was in the files
     debug = _flag(environ, "DEBUG", default=False)
     api_keys, notices = _api_keys(environ)
     token_jwks, more_notices = _token_jwks(environ)
-    host = environ.get("HOST", "").strip() or DEFAULT_HOST
+    host = _host(environ)
+    _check_proxies(environ)
     if debug and not is_loopback(host):
         raise BadEnvironment(
             "DEBUG", f"is on while HOST={host} is reachable from outside: unset DEBUG, or HOST."
@@ -178,6 +205,56 @@ def read_environment(environ: Mapping[str, str]) -> Environment:
         email=_email(environ, debug=debug),
         limits=_limits(environ),
     )
+
+
+def _check_texts(environ: Mapping[str, str]) -> None:
+    """Refuse what is blank or has control characters: nobody means that, and parsers drop it.
+
+    Raises:
+        BadEnvironment: A variable; its value is not shown, since it may be a secret.
+    """
+    for name in VARIABLES:
+        value = environ.get(name, "")
+        if value and not value.strip():
+            raise BadEnvironment(name, "has nothing but white space: unset it, or write a value.")
+        text = value.translate(_LINE_BREAKS) if name in IN_LINES else value
+        if not is_line(text):
+            raise BadEnvironment(
+                name, "has a line break or another control character in it: write one line."
+            )
+
+
+_LINE_BREAKS = str.maketrans("", "", "\t\r\n")
+
+
+def _host(environ: Mapping[str, str]) -> str:
+    host = environ.get("HOST", "").strip() or DEFAULT_HOST
+    if not is_host(host) and not _is_network(host.strip("[]")):
+        raise BadEnvironment(
+            "HOST", f"is {host[:40]!r}: write a name or an address, without scheme and port."
+        )
+    return host
+
+
+def _check_proxies(environ: Mapping[str, str]) -> None:
+    """Check what uvicorn reads by itself, and takes for a name if it is no network.
+
+    Only a path (of a Unix socket) can be compared as text: clients have addresses, not names.
+    """
+    for proxy in _list(environ, "FORWARDED_ALLOW_IPS"):
+        if proxy != "*" and not proxy.startswith("/") and not _is_network(proxy):
+            raise BadEnvironment(
+                "FORWARDED_ALLOW_IPS",
+                f"has {proxy[:60]!r}: write addresses or networks of proxies, with commas between.",
+            )
+
+
+def _is_network(text: str) -> bool:
+    try:
+        ipaddress.ip_network(text)
+    except ValueError:
+        return False
+    return True
 
 
 def with_files(environ: Mapping[str, str]) -> Mapping[str, str]:
@@ -402,6 +479,13 @@ def _demo_key(environ: Mapping[str, str], *, debug: bool) -> bool:
 
 def _allowed_hosts(environ: Mapping[str, str], *, debug: bool) -> tuple[str, ...]:
     hosts = _list(environ, "ALLOWED_HOSTS")
+    for host in hosts:
+        if host != "*" and not is_host(host.removeprefix(".")) and not _is_ipv6(host):
+            raise BadEnvironment(
+                "ALLOWED_HOSTS",
+                f"has {host[:60]!r}, which no browser asks for: write names in ASCII, without "
+                "scheme, port and path, or an address such as [::1]; .example.com is all below it.",
+            )
     if hosts:
         return hosts
     if debug:
@@ -409,6 +493,16 @@ def _allowed_hosts(environ: Mapping[str, str], *, debug: bool) -> tuple[str, ...
     raise BadEnvironment(
         "ALLOWED_HOSTS", "is missing: name the hosts that browsers ask for, with commas between."
     )
+
+
+def _is_ipv6(host: str) -> bool:
+    """Tell whether a host is an address of IPv6 as it stands in URLs."""
+    if not (host.startswith("[") and host.endswith("]")):
+        return False
+    try:
+        return bool(ipaddress.IPv6Address(host[1:-1])) and "%" not in host
+    except ValueError:
+        return False
 
 
 def _origins(environ: Mapping[str, str]) -> tuple[str, ...]:
@@ -447,6 +541,12 @@ def _email(environ: Mapping[str, str], *, debug: bool) -> dict[str, Any]:
     except BadEmailUrl as error:
         raise BadEnvironment("EMAIL_URL", str(error)) from error
     if sender := environ.get("EMAIL_FROM", "").strip():
+        [(_, address), *more] = getaddresses([sender])
+        name, _, domain = address.rpartition("@")
+        if more or not name or not domain or " " in address:
+            raise BadEnvironment(
+                "EMAIL_FROM", "must be one address, such as Notifier <notifier@example.com>."
+            )
         settings["DEFAULT_FROM_EMAIL"] = sender
     return settings
 

@@ -9,6 +9,8 @@ from __future__ import annotations
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
+from realtime.url_rules import is_line, read_url
+
 TIMEOUT_SECONDS = 20
 _PORTS = {"smtp": 25, "smtp+tls": 587, "smtps": 465}
 _BACKENDS = "django.core.mail.backends."
@@ -37,14 +39,16 @@ def email_settings(url: str, *, debug: bool) -> dict[str, Any]:
         port = parts.port
     except ValueError as error:
         raise BadEmailUrl(_MEANT) from error
-    if parts.scheme == "console":
+    if parts.query or parts.fragment or not is_line(unquote(url)):
+        raise BadEmailUrl(_MEANT)
+    if parts.scheme == "console" and not (parts.netloc or parts.path):
         return {"EMAIL_BACKEND": f"{_BACKENDS}console.EmailBackend"}
-    if parts.scheme == "file" and parts.path:
+    if parts.scheme == "file" and parts.path and not parts.netloc:
         return {
             "EMAIL_BACKEND": f"{_BACKENDS}filebased.EmailBackend",
             "EMAIL_FILE_PATH": unquote(parts.path),
         }
-    if parts.scheme not in _PORTS or not parts.hostname:
+    if parts.scheme not in _PORTS or read_url(url) is None or port == 0 or parts.path.strip("/"):
         raise BadEmailUrl(_MEANT)
     return {
         "EMAIL_BACKEND": f"{_BACKENDS}smtp.EmailBackend",
@@ -60,5 +64,5 @@ def email_settings(url: str, *, debug: bool) -> dict[str, Any]:
 
 _MEANT = (
     "cannot be read: smtp+tls://user:password@host:587 is meant (or smtp://, smtps://, console:, "
-    "file:///path), and what is special in a URL is written as %40."
+    "file:///path), without options, and what is special in a URL is written as %40."
 )

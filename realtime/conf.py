@@ -10,7 +10,6 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any
-from urllib.parse import SplitResult, urlsplit
 
 from django.conf import settings as django_settings
 from django.core.exceptions import ImproperlyConfigured
@@ -33,6 +32,7 @@ from realtime.protocols.centrifugo import FRAME_BYTES
 from realtime.publication import DATA_LIMIT, DEPTH_LIMIT, TAGS_LIMIT
 from realtime.redis_url import read_redis_url
 from realtime.tokens import EXPIRY, REQUIRED, key_of
+from realtime.url_rules import is_line, read_url
 
 PREFIX = "REALTIME_"
 
@@ -229,10 +229,10 @@ def _checked(name: str, value: Any) -> Any:
 
 
 def _is_http_url(text: str) -> bool:
-    parts = _parts(text)
-    if parts is None:
-        return not text
-    return parts.scheme in ("http", "https", "ws", "wss") and bool(parts.hostname)
+    if not text:
+        return True
+    parts = read_url(text)
+    return parts is not None and parts.scheme in ("http", "https", "ws", "wss")
 
 
 def _is_importable(text: str) -> bool:
@@ -240,15 +240,6 @@ def _is_importable(text: str) -> bool:
         return not text or callable(import_string(text))
     except ImportError:
         return False
-
-
-def _parts(text: str) -> SplitResult | None:
-    try:
-        parts = urlsplit(text)
-        _ = parts.port
-    except ValueError:
-        return None
-    return parts if text else None
 
 
 _TEXTS: dict[str, tuple[Callable[[str], Any], str]] = {
@@ -263,15 +254,23 @@ _TEXTS: dict[str, tuple[Callable[[str], Any], str]] = {
         "must be visible ASCII without spaces: it travels in a header",
     ),
     "token_secret": (
-        # RFC 7518 §3.2: a key as long as the hash, or it can be guessed from one token.
-        lambda text: not text or len(text.encode()) >= 32,
-        "must have at least 32 bytes: python -c 'import secrets; print(secrets.token_urlsafe(48))'",
+        # RFC 7518 §3.2: a key as long as the hash, or it can be guessed from one token. White space
+        # around it is that of a file or a form, and whoever makes the tokens does not have it.
+        lambda text: (
+            not text
+            or (len(text.encode(errors="replace")) >= 32 and text == text.strip() and is_line(text))
+        ),
+        "must have at least 32 bytes, without line breaks or spaces around them: "
+        "python -c 'import secrets; print(secrets.token_urlsafe(48))'",
     ),
     "token_public_key": (
         lambda text: not text or key_of(text) is not None,
         "must be a public key as PEM, of RSA (2048 bits or more) or of the curve P-256",
     ),
-    "token_audience": (lambda text: True, ""),
+    "token_audience": (
+        lambda text: is_line(text) and text == text.strip(),
+        "must be one line, without spaces around it",
+    ),
     "token_expiry": (EXPIRY.__contains__, f"must be {' or '.join(EXPIRY)}"),
     "authorizer": (_is_importable, "must be the dotted path of a function that can be imported"),
     "rpc": (_is_importable, "must be the dotted path of a function that can be imported"),

@@ -101,7 +101,11 @@ class AllowedOrigins:
 
 def _checked(setting: str, text: object) -> Pattern:
     pattern = _read(text) if isinstance(text, str) else None
-    if pattern is None or pattern.origin.scheme in ("ws", "wss"):
+    # Browsers decode what is percent-encoded in the host of http and https (WHATWG URL §3.5).
+    is_encoded = (
+        pattern is not None and pattern.origin.scheme in _PORTS and "%" in pattern.origin.host
+    )
+    if pattern is None or is_encoded or pattern.origin.scheme in ("ws", "wss"):
         raise ConfigurationError(
             setting,
             f"has {text!r}, which no page sends as its Origin: write scheme and host, with a port "

@@ -13,6 +13,7 @@ from typing import NamedTuple
 from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 
 from realtime.errors import ConfigurationError
+from realtime.url_rules import is_line
 
 SETTING = "REALTIME_REDIS_URL"
 _MEANT = (
@@ -82,6 +83,9 @@ def read_redis_url(text: str) -> RedisUrl:
     if "@" in parts.query or (parts.scheme != "unix" and "@" in parts.path):
         raise _wrong(_MEANT)  # the end of a password that has a / or a ?
     options = _options(parts)
+    # A name is not percent-encoded; redis-py would decode it.
+    if "%" in (parts.hostname or "") or not is_line(unquote(text)):
+        raise _wrong(_MEANT)
     database = _database(parts, options)
     if parts.scheme == "unix":
         if not parts.path or parts.netloc.rpartition("@")[2]:

@@ -21,6 +21,7 @@ RULES = {
     "identity", "tokens", "jwks", "control", "registry", "connection", "canary", "origins",
     "outage", "tracker", "protocols", "keys", "queued", "events", "membership",
     "survey", "cloudevents", "redis_url", "neighbours", "globs", "addresses",
+    "url_rules",
 }  # fmt: skip
 PUBLISHING = {"publisher"}
 DELIVERING = {"hub", "conversation", "driver", "fanout", "heartbeat", "users", "vigil"}
@@ -56,6 +57,7 @@ PUBLIC_TO_SERVICES = {
     "realtime.tokens.EXPIRY",
     "realtime.tokens.REQUIRED",
     "realtime.tally",
+    "realtime.url_rules",
     "realtime.urls",
     "realtime.wiring.drain",
     "realtime.wiring.largest_body_bytes",

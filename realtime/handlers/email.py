@@ -26,6 +26,7 @@ from django.utils.functional import Promise
 from realtime.errors import ConfigurationError, GiveUp
 from realtime.names import users_of
 from realtime.queued import Queued
+from realtime.url_rules import is_line
 
 RECIPIENTS_LIMIT = 10
 SUBJECT_LIMIT = 200  # characters
@@ -98,6 +99,9 @@ def email_of(options: Mapping[str, Any]) -> Email:
             raise ConfigurationError("email", f"has no option {ascii(name)[:40]}")
         if not isinstance(value, str | Promise):  # settings may say `gettext_lazy("News")`
             raise ConfigurationError("email", f"{name} must be a string")
+        # A lazy text has no language yet; Django refuses line breaks in headers of each mail.
+        if isinstance(value, str) and not is_line(value):
+            raise ConfigurationError("email", f"{name} must be one line")
     return Email(**options)
 
 

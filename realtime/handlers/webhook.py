@@ -23,11 +23,12 @@ from datetime import UTC, datetime
 from http.client import HTTPConnection, HTTPException, HTTPResponse
 from pathlib import Path
 from typing import Any
-from urllib.parse import SplitResult, urlsplit
+from urllib.parse import SplitResult
 
 from realtime.addresses import is_public
 from realtime.errors import ConfigurationError, GiveUp
 from realtime.queued import Queued
+from realtime.url_rules import read_url
 
 SECONDS = 15.0
 """For one POST as a whole: the specification recommends 15 to 30."""
@@ -205,14 +206,12 @@ def _opened(addresses: list[str], port: int, seconds: float) -> socket.socket:
 
 
 def _url(value: object) -> SplitResult:
-    try:
-        url = urlsplit(value if isinstance(value, str) else "")
-        good = url.scheme in _PORTS and bool(url.hostname) and not url.username
-        _ = url.port
-    except ValueError:
-        good = False
-    if not good:
-        raise ConfigurationError("webhook", "url must be an address such as https://example.com/x")
+    url = read_url(value) if isinstance(value, str) else None
+    if url is None or url.scheme not in _PORTS or url.username:
+        raise ConfigurationError(
+            "webhook",
+            "url must be an address such as https://example.com/x, in ASCII and without spaces",
+        )
     return url
 
 

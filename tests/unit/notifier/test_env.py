@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import fields
 
 import pytest
 
 from notifier.database import database_settings
 from notifier.env import (
+    IN_LINES,
     LIMITS,
     SECRETS,
+    VARIABLES,
     BadEnvironment,
     Environment,
     debug_by_default,
@@ -21,6 +24,7 @@ from notifier.env import (
 from realtime.conf import Settings, check_setting
 from realtime.errors import ConfigurationError
 from tests.support.keys import entry, secret_of
+from tests.test_docs import page, rows, section
 
 PRODUCTION = {
     "SECRET_KEY": "s" * 50,
@@ -370,3 +374,159 @@ def test_a_value_that_no_parser_takes_is_one_sentence(name, value):
     refused = refusal(PRODUCTION | {name: value})
     assert refused.variable == name
     assert len(str(refused)) < 200
+
+
+# --- odd values, of every variable ---
+
+
+def in_the_docs() -> set[str]:
+    """Return the variables of docs/settings.md, with those that name files of secrets."""
+    table = rows(section(page("settings.md"), "## The service: its environment"))
+    told = {name for row in table for name in re.findall(r"`([A-Z_]+)`", row[0])}
+    return told | {f"{name}_FILE" for name in SECRETS}
+
+
+def test_the_variables_whose_text_is_checked_are_those_of_the_docs():
+    assert set(VARIABLES) == in_the_docs()
+    assert len(set(VARIABLES)) == len(VARIABLES)
+
+
+GOOD = {
+    "NOTIFIER_NAMESPACES": '{"orders": {}}',
+    "NOTIFIER_FALLBACKS": '{"orders": {"use": "log"}}',
+    "NOTIFIER_LIMITS": '{"tags": 3}',
+    "NOTIFIER_CLOUDEVENTS": "[]",
+}
+
+
+@pytest.mark.parametrize("control", ["\0", "\x07", "\x1b[2J", "\x7f", "\x85", "\u2028"])
+@pytest.mark.parametrize("name", sorted(VARIABLES))
+def test_a_control_character_is_smuggled_into_a_variable(name, control):
+    for value in (f"a{control}b", f"{GOOD.get(name, PRODUCTION.get(name, 'a'))}{control}"):
+        error = refusal(PRODUCTION | {name: value})
+        assert error.variable == name
+        assert "control character" in error.problem
+        assert error.problem.isprintable(), "it would act on the terminal that shows it"
+
+
+@pytest.mark.parametrize("break_", ["\n", "\r", "\t", "\r\n"])
+@pytest.mark.parametrize("name", sorted(set(VARIABLES) - set(IN_LINES)))
+def test_a_line_break_is_smuggled_into_a_variable(name, break_):
+    assert refusal(PRODUCTION | {name: f"a{break_}b"}).variable == name
+
+
+@pytest.mark.parametrize("blank", [" ", " " * 64, "\n", "\t \t", "\u2003"])
+@pytest.mark.parametrize("name", sorted(VARIABLES))
+def test_a_variable_of_spaces_is_taken_for_a_value(name, blank):
+    """64 spaces were long enough for SECRET_KEY and NOTIFIER_TOKEN_SECRET."""
+    error = refusal(PRODUCTION | {name: blank})
+    assert error.variable == name
+    assert "white space" in error.problem
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("HOST", "http://0.0.0.0"),
+        ("HOST", "0.0.0.0:8000"),
+        ("HOST", "a b"),
+        ("HOST", "a%2eb"),
+        ("ALLOWED_HOSTS", "https://a"),
+        ("ALLOWED_HOSTS", "a b"),
+        ("ALLOWED_HOSTS", "a.example:443"),
+        ("ALLOWED_HOSTS", "a.example/x"),
+        ("ALLOWED_HOSTS", "a%2eb"),
+        ("ALLOWED_HOSTS", "*.a.example"),
+        ("ALLOWED_HOSTS", "a..b"),
+        ("ALLOWED_HOSTS", "b\u00fccher.example"),
+        ("ALLOWED_HOSTS", "::1"),
+        ("ALLOWED_HOSTS", "good.example, https://bad.example"),
+        ("ALLOWED_ORIGINS", "https://a%2eb"),
+        ("ALLOWED_ORIGINS", "https://*.a%2eb"),
+        ("ALLOWED_ORIGINS", "https://a b"),
+        ("FORWARDED_ALLOW_IPS", "http://10.0.0.1"),
+        ("FORWARDED_ALLOW_IPS", "proxy.example"),
+        ("FORWARDED_ALLOW_IPS", "10.0.0.1 10.0.0.2"),
+        ("FORWARDED_ALLOW_IPS", "10.0.0.1/8"),
+        ("REDIS_URL", "redis://a%2eb:6379/0"),
+        ("REDIS_URL", "redis://:a%0ab@h:6379/0"),
+        ("REDIS_URL", "unix:///a%00b"),
+        ("DATABASE_URL", "postgres://u:p@h/a%0ab"),
+        ("DATABASE_URL", "postgres://u:a%00b@h/a"),
+        ("EMAIL_URL", "smtp://h?timeout=x"),
+        ("EMAIL_URL", "smtp://h?timeout=5"),
+        ("EMAIL_URL", "smtp://h#x"),
+        ("EMAIL_URL", "smtp://h/path"),
+        ("EMAIL_URL", "smtp://a%2eb"),
+        ("EMAIL_URL", "smtp://a b"),
+        ("EMAIL_URL", "smtp://u:a%0d%0ab@h"),
+        ("EMAIL_URL", "smtp://h:0"),
+        ("EMAIL_URL", "console:x"),
+        ("EMAIL_URL", "console://x"),
+        ("EMAIL_URL", "file://host/path"),
+        ("EMAIL_URL", "file:///a%00b"),
+        ("EMAIL_FROM", "a"),
+        ("EMAIL_FROM", "a@"),
+        ("EMAIL_FROM", "a@x, b@x"),
+        ("EMAIL_FROM", "a b@x <"),
+        ("NOTIFIER_TOKEN_SECRET", " " + "t" * 40),
+        ("NOTIFIER_TOKEN_SECRET", "t" * 40 + " "),
+        ("NOTIFIER_URL", "https://a%2eb"),
+        ("NOTIFIER_URL", "https://a b"),
+        ("NOTIFIER_URL", "https://a..b"),
+    ]
+    + [
+        ("NOTIFIER_FALLBACKS", json.dumps({"a": {"use": "webhook", "url": url, "secret": "x"}}))
+        for url in (
+            "https://a\n.example/x",
+            "https://a.example/x\r\nX-A: b",
+            "https://a.example/\tx",
+            "https://a.example/a b",
+            "https://a.example/\0",
+            "https://a%2eexample/x",
+            "https://b\u00fccher.example/x",
+        )
+    ]
+    + [
+        ("NOTIFIER_FALLBACKS", json.dumps({"a": {"use": "email", option: "a@b\nBcc: c@d"}}))
+        for option in ("from_email", "subject", "template")
+    ],
+)
+def test_an_odd_value_is_taken_in_silence(name, value):
+    error = refusal(PRODUCTION | {name: value})
+    assert error.variable == name
+    assert str(error).isprintable()
+    assert len(str(error)) < 300
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("HOST", "::1"),
+        ("HOST", "[::1]"),
+        ("HOST", "0.0.0.0"),
+        ("ALLOWED_HOSTS", "*"),
+        ("ALLOWED_HOSTS", ".a.example, xn--bcher-kva.example, 192.0.2.1, [2001:db8::1], a_b"),
+        ("FORWARDED_ALLOW_IPS", "127.0.0.1, 10.0.0.0/8, ::1, fd00::/8"),
+        ("FORWARDED_ALLOW_IPS", "*"),
+        ("DATABASE_URL", "postgres://u:p@%2Fvar%2Frun/name"),
+        ("EMAIL_URL", "smtp+tls://ada%40x:p%23@mail.example:587"),
+        ("EMAIL_URL", "smtps://[::1]:465/"),
+        ("EMAIL_URL", "console:"),
+        ("EMAIL_URL", "file:///var/mails"),
+        ("EMAIL_FROM", "webmaster@localhost"),
+        ("EMAIL_FROM", '"Ada, of sales" <ada@example.com>'),
+        ("EMAIL_FROM", "J\u00fcrgen <j@example.com>"),
+        ("NOTIFIER_NAMESPACES", '{\r\n\t"orders": {}\n}\n'),
+        ("NOTIFIER_TOKEN_SECRET", "correct horse battery staple, and more"),
+    ],
+)
+def test_a_value_that_is_not_odd_is_taken(name, value):
+    read_environment(PRODUCTION | {name: value})
+
+
+def test_what_a_file_of_a_secret_holds_is_one_line(secret):
+    without = {name: value for name, value in PRODUCTION.items() if name != "NOTIFIER_API_KEY"}
+    for held in ("a\nb", " " * 40, "a\x07"):
+        refused = refusal(without | {"NOTIFIER_API_KEY_FILE": secret(held)})
+        assert refused.variable == "NOTIFIER_API_KEY"
