@@ -1,0 +1,158 @@
+"""What one key of each family takes in Redis: the sizes of docs/security.md are upper bounds.
+
+By `MEMORY USAGE` of the Valkey that the suite starts, with the longest names that there may be, and
+written by the commands that the service writes with.
+"""
+
+from __future__ import annotations
+
+import secrets
+import uuid
+from collections.abc import Callable, Iterator
+
+import msgspec
+import pytest
+import redis
+
+from notifier import login_limit
+from notifier.login_limit import ADDRESS, IPV6_SITE
+from realtime.brokers.commands import PUBLISH, READ_POSITION, SERVICE, TAKE, TELL, Commands
+from realtime.brokers.presence_commands import CHANGE, LEASE, PresenceCommands
+from realtime.brokers.queue_commands import HOLD
+from realtime.brokers.redis_sync import SyncRedisBroker
+from realtime.contrib.records import Records
+from realtime.control import Disconnect, sealed
+from realtime.identity import USER_LIMIT
+from realtime.membership import Member, Roll
+from realtime.names import CHANNEL_LIMIT, KEY_LIMIT
+from realtime.publication import Publication
+from tests.support.redis_server import RedisServer
+
+NAMES = 500
+"""Channels and members: enough for Redis to leave its compact encodings."""
+INFO_BYTES = 4096
+REASON_CHARACTERS = 32
+OWL = "\U0001f989"  # four bytes of UTF-8
+SCRIPTS = (PUBLISH, READ_POSITION, SERVICE, TAKE, TELL, CHANGE, LEASE, HOLD)
+
+
+@pytest.fixture
+def client(redis_server: RedisServer) -> Iterator[redis.Redis]:
+    with redis_server.client() as made:
+        for script in SCRIPTS:
+            made.execute_command(*script.load)
+        yield made
+
+
+@pytest.fixture
+def commands(wired: str) -> Commands:
+    return Commands(wired)
+
+
+@pytest.fixture
+def size(client: redis.Redis, wired: str) -> Callable[[str], int]:
+    """Returns the bytes of all keys of a family."""
+
+    def measure(family: str) -> int:
+        keys = list(client.scan_iter(f"{wired}:*{family}*", count=1000))
+        assert keys, f"nothing is in {family}"
+        return sum(client.memory_usage(key, samples=0) for key in keys)
+
+    return measure
+
+
+def long_name(number: int, length: int = CHANNEL_LIMIT) -> str:
+    return f"{number:x}".rjust(length, "x")
+
+
+def test_a_position_and_the_base(client, commands, size) -> None:
+    client.execute_command(*commands.read_position("first"))
+    base = size("}:base")
+    for number in range(NAMES):
+        channel = long_name(number)
+        client.execute_command(*commands.publish(Publication.of(channel, 1)))
+    assert size("}:pos:") / NAMES <= 470
+    assert base <= 240
+    assert (size("}:base") - base) / NAMES <= 44
+
+
+def test_a_key_of_idempotency(client, commands, size) -> None:
+    made = Publication.of(long_name(1), 1, idempotency_key="k" * KEY_LIMIT, scope="key:" + "n" * 64)
+    client.execute_command(*commands.publish(made))
+    assert size("}:once:") <= 600
+
+
+def test_a_rate_and_a_service(client, commands, size) -> None:
+    client.execute_command(*commands.take("n" * 64, 1.0, 1))
+    client.execute_command(*commands.announce())
+    assert size("}:rate:") <= 152
+    assert size("}:service") <= 72
+
+
+def test_what_nodes_were_told(client, commands, size) -> None:
+    """A command with everything as long as it may be, in the longest UTF-8."""
+    told = Disconnect(OWL * USER_LIMIT, str(uuid.uuid4()), OWL * 64, 4999, OWL * REASON_CHARACTERS)
+    raw = msgspec.json.encode(sealed(told))
+    for _ in range(NAMES):
+        client.execute_command(*commands.tell(raw))
+    assert size("}:told") / NAMES <= 2048
+
+
+@pytest.mark.parametrize(
+    ("user", "infos", "most"),
+    [
+        (OWL * USER_LIMIT, {"conn_info": "i" * INFO_BYTES, "chan_info": "i" * INFO_BYTES}, 11_000),
+        ("", {}, 260),
+    ],
+    ids=["the largest", "anonymous"],
+)
+def test_a_member(client, wired, size, user: str, infos: dict[str, str], most: int) -> None:
+    presence, channel, node = PresenceCommands(wired), long_name(1), secrets.token_hex(8)
+    for start in range(0, NAMES, 50):
+        come = {}
+        for number in range(start, start + 50):
+            name = str(uuid.uuid4())
+            who = user and f"{user[4:]}{number:04}"  # each another one
+            info = msgspec.json.encode({"user": who, "client": name, **infos}).decode()
+            come[name] = Member(name, who, info)
+        roll = Roll(channel, come, is_told=False, has_members=True)
+        client.execute_command(*presence.change(node, roll))
+    assert (size("}:here:") + size("}:users:")) / NAMES <= most
+
+
+def test_a_channel_of_a_node_and_a_node(client, wired, size) -> None:
+    presence, node = PresenceCommands(wired), secrets.token_hex(8)
+    for number in range(NAMES):
+        come = {"c": Member("c", "", "{}")}
+        client.execute_command(
+            *presence.change(node, Roll(long_name(number), come, is_told=False, has_members=True))
+        )
+        client.execute_command(*presence.lease(secrets.token_hex(8), is_new=True))
+    assert size("}:at:") / NAMES <= 300
+    assert size("}:nodes") / NAMES <= 90
+
+
+def test_a_hand(client, commands, size) -> None:
+    hands = tuple(secrets.token_hex(16) for _ in range(NAMES))
+    client.execute_command(*commands.queue.hold(hands, 60.0))
+    assert size("}:fallback:hands") / NAMES <= 100
+
+
+def test_a_job(redis_server, wired, client, size) -> None:
+    jobs = Records(SyncRedisBroker(redis_server.url, prefix=wired))
+    for _ in range(NAMES):
+        jobs.sent(str(uuid.uuid4()), {"state": "waiting", "percent": 1}, "c" * 500)
+    assert (size("}:job:") + size("}:jobs:")) / NAMES <= 1024
+
+
+def test_attempts_to_log_in(size) -> None:
+    """Of one address, with another name each time."""
+    for number in range(2 * ADDRESS):
+        login_limit.seconds_to_wait("192.0.2.1", f"name {number}")
+    assert size("login:") <= 11_000
+
+
+def test_attempts_to_log_in_from_a_48(size) -> None:
+    for number in range(2 * IPV6_SITE):
+        login_limit.seconds_to_wait(f"2001:db8:ffff:{0xFFFF - number:x}::1", f"name {number}")
+    assert size("login:") <= 140_000
