@@ -120,7 +120,9 @@ class HttpProtocol(HttpToolsProtocol):
     _step = 0  # counts what `_waiting` was, since one read may hold several requests
     _watched = -1
     _deadline: asyncio.TimerHandle | None = None
-    _head_bytes = 0  # of a head that did not come in one read
+    _head_bytes = 0
+    """Of a head that did not come in one read; in a body, of trailers or of extensions of a chunk:
+    what was read since the last byte of the body."""
     _read_bytes = 0
     _problem = HTTPStatus.BAD_REQUEST
     _why = ""
@@ -187,12 +189,12 @@ class HttpProtocol(HttpToolsProtocol):
         if self._waiting is None:
             self._await(Waiting.HEAD)  # a line break before a request is a beginning of one, too
         self._read_bytes = len(data)
-        if self._waiting is Waiting.HEAD:
+        if self._waiting is not None:
             self._head_bytes += len(data)
         try:
             while data:
                 data = self._parse(data)
-            if self._waiting is Waiting.HEAD and self._head_bytes > HEAD_BYTES:
+            if self._waiting is not None and self._head_bytes > HEAD_BYTES:
                 self._refuse(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, "request_head_bytes")
         except httptools.HttpParserError:
             self._refuse(self._problem, None)
@@ -311,7 +313,12 @@ class HttpProtocol(HttpToolsProtocol):
         )
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """Take a header."""
+        """Take a header; a trailer is none, and must not be taken for one (RFC 9110 §6.5.1).
+
+        The stock class adds trailers, as many as there are, to what the app sees as headers.
+        """
+        if self._waiting is Waiting.BODY:
+            return
         name = name.lower()
         if name in FRAMING:
             if name == b"host":
@@ -370,6 +377,7 @@ class HttpProtocol(HttpToolsProtocol):
 
     def on_body(self, body: bytes) -> None:
         """Take a part of a body; the stock class has no limit, and asks the parser each time."""
+        self._head_bytes = 0
         self._body_bytes += len(body)
         if self._body_bytes > self._body_limit:
             self._give_up(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "request_body_bytes")

@@ -40,6 +40,7 @@ class Host:
     def __init__(self) -> None:
         self.reached: Counter[str] = Counter()
         self.served = 0
+        self.scopes: list[Any] = []
         self.may_answer = asyncio.Event()
         self.may_answer.set()
         self.state = ServerState()
@@ -54,6 +55,7 @@ class Host:
             pass
         if message["type"] == "http.disconnect":
             return
+        self.scopes.append(scope)
         await self.may_answer.wait()
         self.served += 1
         await send({"type": "http.response.start", "status": 200, "headers": []})
@@ -490,3 +492,38 @@ async def test_each_request_of_a_connection_has_a_host_of_its_own(host: Host, po
     await peer.say(b"GET /a HTTP/1.1\r\n\r\n")
     assert (await peer.rest()).startswith(b"HTTP/1.1 400 ")
     assert host.served == 2
+
+
+LAST_CHUNK = b"POST /a HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nx\r\n0"
+
+
+async def test_a_trailer_is_taken_for_a_header(host: Host, port: int) -> None:
+    """RFC 9110 §6.5.1: one could say who the client is, behind what a proxy has looked at."""
+    peer = await Peer.to(port)
+    await peer.say(
+        LAST_CHUNK + b"\r\nX-Forwarded-For: 192.0.2.1\r\nHost: i\r\n\r\n" + GET + b"\r\n"
+    )
+    await peer.head()
+    await peer.head()
+    peer.close()
+    names = [name for scope in host.scopes for name, _ in scope["headers"]]
+    assert set(names) == {b"host", b"transfer-encoding"}
+
+
+@pytest.mark.parametrize(
+    "said",
+    [LAST_CHUNK + b"\r\nX: ", LAST_CHUNK + b";x=", LAST_CHUNK[:-1] + b"5;x="],
+    ids=["a trailer", "an extension of the last chunk", "an extension of a chunk"],
+)
+async def test_what_surrounds_a_body_is_without_end(host: Host, port: int, said: bytes) -> None:
+    peer = await Peer.to(port)
+    await peer.say(said)
+    for _ in range(100):
+        try:
+            await peer.say(b"x" * 65536)
+        except ConnectionError:
+            break
+    answer = await peer.rest()
+    assert answer.startswith((b"HTTP/1.1 431 ", b"HTTP/1.1 400 ")) or not answer
+    assert host.reached == {"request_head_bytes": 1}
+    assert not host.served
