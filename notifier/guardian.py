@@ -115,9 +115,9 @@ def answers(path: Path) -> bool:
 
 
 def private_directory() -> Path:
-    """Make a directory (0700) whose path is short enough for a unix socket in it."""
+    """Make a directory (0700) whose path is short enough for a unix socket, and ASCII for a URL."""
     directory = Path(tempfile.mkdtemp(prefix="notifier-"))
-    if len(bytes(directory / "valkey.sock")) <= SOCKET_PATH_BYTES:
+    if str(directory).isascii() and len(bytes(directory / "valkey.sock")) <= SOCKET_PATH_BYTES:
         return directory
     directory.rmdir()
     return Path(tempfile.mkdtemp(prefix="notifier-", dir="/tmp"))

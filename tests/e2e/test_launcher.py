@@ -12,6 +12,7 @@ import socket
 import stat
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -205,12 +206,26 @@ def test_what_it_prints_is_true(launched):
     assert launched.service()["api_key"] in launched.text()
 
 
-def test_it_starts_and_serves_in_an_ascii_locale(launch, tmp_path):
-    """Issue 15, C19: the Lua scripts were read in the locale's encoding, and the import failed."""
-    directory = tmp_path / "Zoë"
+@pytest.fixture
+def short_directory() -> Iterator[Path]:
+    """A directory so near to the root that a Unix socket can be below it."""
+    with tempfile.TemporaryDirectory(dir="/tmp") as directory:
+        yield Path(directory)
+
+
+@pytest.mark.parametrize(
+    "locale",
+    [{}, {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}],
+    ids=["the locale of the tests", "an ASCII locale"],
+)
+def test_it_starts_and_serves_whatever_the_locale_can_write(launch, short_directory, locale):
+    """Issue 15, C19: the Lua scripts were read in the locale's encoding, and the import failed.
+
+    And the address of Valkey's socket, which is a URL, can have no letters but ASCII.
+    """
+    directory = short_directory / "Zoë"
     directory.mkdir()
-    ascii_locale = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
-    service = launch(TMPDIR=str(directory), **ascii_locale)
+    service = launch(TMPDIR=str(directory), **locale)
     url = service.wait_until_live()
     key = {"X-API-Key": service.service()["api_key"]}
     body = {"channel": "public:news", "data": "Zoë", "tags": {"who": "Zoë"}}
