@@ -10,7 +10,7 @@ import re
 from urllib.parse import SplitResult, urlsplit
 
 _PRINTABLE = re.compile(r"[!-~]+")
-_HOST = re.compile(r"[A-Za-z0-9_\-]+(?:\.[A-Za-z0-9_\-]+)*\.?")
+_LABEL = re.compile(r"[A-Za-z0-9_\-]+")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 
 
@@ -21,7 +21,7 @@ def is_line(text: str) -> bool:
 
 def is_host(text: str) -> bool:
     """Tell whether a text is a host's name as it travels in ASCII, or an address of IPv4."""
-    return _HOST.fullmatch(text) is not None
+    return all(map(_LABEL.fullmatch, text.removesuffix(".").split(".")))
 
 
 def read_url(text: str) -> SplitResult | None:

@@ -94,7 +94,8 @@ class Webhook:
             location = ascii(response.getheader("Location") or "")[1:-1][:200]
             return response.status, location if 300 <= response.status < 400 else ""
         except (OSError, HTTPException, ValueError) as error:
-            if deadline.has_passed:
+            # The socket's own timeout comes at the same moment, and may come first.
+            if deadline.has_passed or isinstance(error, TimeoutError):
                 raise NotTaken(f"no answer within {self.seconds:g} s") from error
             raise NotTaken(f"no answer: {type(error).__name__}: {error}"[:300]) from error
         finally:
