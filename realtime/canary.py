@@ -24,17 +24,16 @@ class Canary:
         self.lag_seconds = 0.0
         """How long the last one that came back was on its way."""
 
-    def send(self, now: float) -> bytes:
-        """Return what to send. A sending that fails counts as sent."""
+    def send(self, now: float) -> int:
+        """Return the number to send. A sending that fails counts as sent."""
         number = self._next
         self._next += 1
         if len(self._flying) < FLYING_LIMIT:  # the oldest one decides
             self._flying[number] = now
-        return b"%d" % number
+        return number
 
-    def back(self, payload: bytes, now: float) -> None:
+    def back(self, number: int, now: float) -> None:
         """One came back, and with it the news that all before it will not come any more."""
-        number = int(payload) if payload.isdigit() and len(payload) < 16 else 0
         if not 0 < number < self._next:
             return
         if (sent := self._flying.get(number)) is not None:

@@ -20,7 +20,6 @@ from realtime.survey import (
     channels_answer,
     matcher,
     node_answer,
-    opened,
 )
 
 QUESTIONS_LIMIT = 8
@@ -54,10 +53,9 @@ class Clerk:
         self._began = time.monotonic()
         self._tasks: set[asyncio.Task[None]] = set()
 
-    def hear(self, raw: bytes) -> None:
-        """Take what came on the channel of all nodes; what is no question is passed over."""
-        question = opened(raw)
-        if question is None or len(self._tasks) >= QUESTIONS_LIMIT:
+    def hear(self, question: Question) -> None:
+        """Answer a question, unless there are too many already."""
+        if len(self._tasks) >= QUESTIONS_LIMIT:
             return
         task = asyncio.get_running_loop().create_task(self._answer(question))
         self._tasks.add(task)

@@ -63,7 +63,7 @@ class RealtimeConsumer(AsyncConsumer):  # type: ignore[misc]  # Channels has no 
             await _turn_away(scope, send, 400, TOKEN_IN_URL)
             return
         hub = wiring.node().running_hub()
-        with hub.place(address_of(scope.get("client"))) as limit:
+        with hub.connections.place(address_of(scope.get("client"))) as limit:
             if limit is None:
                 await self._serve(hub, scope, receive, send)
             else:
@@ -83,7 +83,7 @@ class RealtimeConsumer(AsyncConsumer):  # type: ignore[misc]  # Channels has no 
         task = asyncio.current_task()
         assert task is not None  # noqa: S101 - ASGI apps run in tasks
         wire = scope.get("extensions", {}).get(WIRE)
-        conversation = hub.attach(send, task, wire, identity)
+        conversation = hub.connections.attach(send, task, wire, identity)
         try:
             await _listen(conversation, receive)
         except asyncio.CancelledError:

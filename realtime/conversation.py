@@ -15,7 +15,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from functools import partial
 from sys import getsizeof
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from realtime.codes import (
     BAD_COMMAND,
@@ -53,12 +53,12 @@ from realtime.connection import (
 )
 from realtime.driver import Driver
 from realtime.errors import BrokerError, Forbidden, OutcomeUnknown, RequestError
-from realtime.fanout import Listener
+from realtime.fanout import Fanout, Listener
 from realtime.gaps import Gap, missed_until
 from realtime.hostcode import failure_of, of_host
 from realtime.identity import Identity
 from realtime.joining import Joining, why_not
-from realtime.limits import Throttle
+from realtime.limits import Limits, Reached, Subscriptions, Throttle
 from realtime.membership import ANSWER_BYTES, TooManyMembers
 from realtime.protocols import (
     BadFrame,
@@ -74,10 +74,9 @@ from realtime.protocols import (
 from realtime.protocols import Publish as PublishCommand
 from realtime.publication import Publication, Receipt, encoded
 from realtime.registry import Channel
+from realtime.roster import Roster
+from realtime.subscriber import Subscriber
 from realtime.tally import Tally
-
-if TYPE_CHECKING:
-    from realtime.hub import Hub
 
 logger = logging.getLogger(__name__)
 _failures = Tally()
@@ -110,6 +109,38 @@ _Step = Joining | Command | BadFrame | Reply
 """What waits for its turn; a `Reply` is a command that was refused before it was looked at."""
 
 
+class Node(Protocol):
+    """What a conversation knows of its hub."""
+
+    limits: Limits
+    reached: Reached
+    subscriptions: Subscriptions
+    """New ones, by address."""
+    grace_seconds: int
+    fanout: Fanout
+    roster: Roster
+    subscriber: Subscriber
+    authorize: Authorize
+    rpc: Rpc
+    publish: Publish
+
+    @property
+    def live(self) -> bool:
+        """Whether everything that is published reaches this node."""
+
+    def admits(self, user: str) -> bool:
+        """Tell whether there is room for one more connection of this user."""
+
+    def welcome(self, conversation: Conversation) -> str:
+        """Count in a client that has introduced itself; return how this node stands."""
+
+    def forget(self, conversation: Conversation) -> None:
+        """Count out a connection that has ended."""
+
+    def look_after(self, conversation: Conversation) -> None:
+        """Watch a connection of which something expires."""
+
+
 class Conversation:
     """One connection on the hub's side, from accept to end."""
 
@@ -134,7 +165,7 @@ class Conversation:
 
     def __init__(
         self,
-        hub: Hub,
+        hub: Node,
         connection: Connection,
         protocol: WireProtocol,
         driver: Driver,
@@ -476,13 +507,11 @@ class Conversation:
     def _want(self, joining: Joining) -> None:
         """Let the node listen to a channel that the client may listen to."""
         assert joining.join is not None  # noqa: S101 - it was judged
-        joining.channel = self._hub.registry.want(
+        joining.channel = self._hub.subscriber.want(
             joining.name, joining.join.namespace, joining, partial(self._woken, joining)
         )
-        if not joining.channel.is_live:
-            self._hub.wishes_changed()
-            if joining.command is not None:
-                joining.be_patient(LIVE_SECONDS, self._run_out)
+        if joining.command is not None and not joining.channel.is_live:
+            joining.be_patient(LIVE_SECONDS, self._run_out)
 
     def _run_out(self, joining: Joining) -> None:
         self._give_up(joining, NOT_LIVE)
@@ -494,7 +523,7 @@ class Conversation:
         self._drop(joining)
 
     def _drop(self, joining: Joining) -> None:
-        joining.drop(self._hub.release)
+        joining.drop(self._hub.subscriber.release)
         for under_way in (self._pending, self._serving):
             if under_way.get(joining.name) is joining:
                 del under_way[joining.name]
@@ -555,7 +584,7 @@ class Conversation:
         self._stop_serving(join.channel)
         self._renew(join.channel, ttl_seconds)
         if channel.namespace.counts_members:
-            self._hub.count_in(channel, self._connection.member_of(channel.name))
+            self._hub.roster.count_in(channel, self._connection.member_of(channel.name))
 
     def _stop_serving(self, name: str) -> None:
         """Give up what the server wished and could not do yet."""
@@ -571,9 +600,9 @@ class Conversation:
         listener.active = False
         del channel.listeners[listener]
         if channel.namespace.counts_members:
-            self._hub.count_out(channel, self.client)
+            self._hub.roster.count_out(channel, self.client)
         self.driver.forget(name)
-        self._hub.release(channel)
+        self._hub.subscriber.release(channel)
 
     def _renew(self, name: str, ttl_seconds: int | None) -> None:
         """Note when a permission ends: of a subscription, or with an empty name of all."""

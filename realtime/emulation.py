@@ -30,8 +30,9 @@ from realtime.errors import (
     RequestError,
     TooLarge,
 )
-from realtime.hub import Hub, carried
+from realtime.hub import Hub
 from realtime.identity import Identity
+from realtime.node_messages import forwarded
 from realtime.protocols.centrifugo import disconnected
 from realtime.stream_request import CONNECT, query_of, refuse_secrets
 from realtime.stream_request import PATH as SSE_PATH
@@ -185,10 +186,10 @@ async def _carry(said: _Said) -> None:
         raise TooLarge("data", size, most)
     node = wiring.node()
     if node.hub.uid == said.node:
-        node.hub.emulated(said.session, said.data)
+        node.hub.connections.emulated(said.session, said.data)
         return
     try:
-        heard_by = await node.broker.send_raw(f"!{said.node}", carried(said.session, said.data))
+        heard_by = await node.broker.send_raw(f"!{said.node}", forwarded(said.session, said.data))
     except BrokerError as error:
         raise NotLive from error
     if not heard_by:
@@ -214,7 +215,7 @@ class _Stream:
         task = asyncio.current_task()
         assert task is not None  # noqa: S101 - ASGI apps run in tasks
         session = new_session(hub.uid)
-        conversation = hub.attach(self._hear, task, None, identity, session=session)
+        conversation = hub.connections.attach(self._hear, task, None, identity, session=session)
         try:
             conversation.receive(self._frame)
             await until_end(conversation, receive)

@@ -32,7 +32,7 @@ def readyz() -> Response:
         return _response(503, {"status": "not live", "reason": str(error)})
     body: dict[str, object] = {
         "status": "live" if hub.live else "not live",
-        "connections": hub.connections,
+        "connections": len(hub.connections),
     }
     if hub.neighbours.others:
         body["warning"] = "another service uses the same Redis channels; see the log"

@@ -115,11 +115,6 @@ _told = msgspec.json.Decoder(_Told).decode
 _info = msgspec.json.Decoder(_Info).decode
 
 
-def is_about_members(raw: bytes) -> bool:
-    """Tell whether something that came on a channel is about its members."""
-    return raw.startswith(PREFIX)
-
-
 def opened(raw: bytes) -> Changes:
     """Take what came on a channel apart, which anybody with access to Redis may have sent.
 

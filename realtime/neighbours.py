@@ -7,8 +7,6 @@ nodes announce on the channel that all nodes hear. No clock and no socket.
 
 from __future__ import annotations
 
-import re
-
 PROOFS = 2
 """Our database must have confirmed its own id so often since the foreign one was first heard.
 
@@ -16,8 +14,6 @@ After FLUSHALL or a failover the id changes, and nodes learn of it one after the
 """
 OTHERS_LIMIT = 8
 """Foreign ids that are remembered: whoever can publish on Redis can make them up."""
-
-_ANNOUNCEMENT = re.compile(rb"service ([0-9a-f]{16})")
 
 
 class Neighbours:
@@ -50,9 +46,3 @@ class Neighbours:
             return False
         self.others.add(service)
         return True
-
-
-def service_in(raw: bytes) -> str | None:
-    """Return the id that an announcement carries, or None if it is none."""
-    match = _ANNOUNCEMENT.fullmatch(raw)
-    return None if match is None else match[1].decode()

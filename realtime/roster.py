@@ -15,7 +15,7 @@ from realtime.brokers import Broker
 from realtime.driver import FRAME_BYTES
 from realtime.errors import BrokerError
 from realtime.fanout import Fanout, Listener
-from realtime.membership import ANSWER_BYTES, UNKNOWN, Changes, Crier, Headcount, listed, opened
+from realtime.membership import ANSWER_BYTES, UNKNOWN, Changes, Crier, Headcount, Member, listed
 from realtime.protocols import WireProtocol
 from realtime.registry import Channel, Registry
 
@@ -84,19 +84,24 @@ class Roster:
         [found] = await self._presence.headcounts([channel])
         return found
 
-    def changed(self, channel: str) -> None:
+    def count_in(self, channel: Channel[Listener], member: Member) -> None:
+        """Count a connection in on a channel that counts its members."""
+        self._changed(channel.name)
+        self._attendance.join(channel.name, member, is_told=channel.namespace.join_leave)
+
+    def count_out(self, channel: Channel[Listener], client: str) -> None:
+        """Count a connection out of such a channel."""
+        self._changed(channel.name)
+        self._attendance.leave(channel.name, client)
+
+    def _changed(self, channel: str) -> None:
         """What was read of a channel's members holds no more."""
         if (answer := self._answers.get(channel)) is not None:
             answer.is_stale = True
 
-    def hear(self, channel: Channel[Listener], raw: bytes) -> None:
-        """Take what came on a channel about its members.
-
-        Raises:
-            EnvelopeError: It is none of ours.
-        """
-        changes = opened(raw)
-        self.changed(channel.name)
+    def hear(self, channel: Channel[Listener], changes: Changes) -> None:
+        """Take what came on a channel about its members."""
+        self._changed(channel.name)
         if not channel.namespace.join_leave:
             return
         now = asyncio.get_running_loop().time()

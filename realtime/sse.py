@@ -102,7 +102,9 @@ class _Stream:
     async def serve(self, receive: Receive, identity: Identity) -> Response | None:
         task = asyncio.current_task()
         assert task is not None  # noqa: S101 - ASGI apps run in tasks
-        self._conversation = conversation = self._hub.attach(self._hear, task, None, identity)
+        self._conversation = conversation = self._hub.connections.attach(
+            self._hear, task, None, identity
+        )
         try:
             conversation.receive(self._commands())
             if (refused := await self._opened()) is not None:

@@ -64,7 +64,7 @@ async def welcomed(
         serve: Serves it until its end.
     """
     hub = wiring.node().running_hub()
-    with hub.place(address_of(scope.get("client"))) as limit:
+    with hub.connections.place(address_of(scope.get("client"))) as limit:
         if limit is not None:
             return _turned_away(limit)
         try:

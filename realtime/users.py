@@ -9,11 +9,11 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Iterator, Sequence
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import msgspec
 
-from realtime.brokers import Broker, Moment, moment_of
+from realtime.brokers import Broker
 from realtime.codes import EXPIRED, FORCE_DISCONNECT, Close
 from realtime.control import (
     Command,
@@ -28,10 +28,8 @@ from realtime.control import (
 from realtime.errors import BrokerError
 from realtime.hostcode import of_host
 from realtime.identity import Identity
+from realtime.node_messages import Moment, UserCommand
 from realtime.tally import Tally
-
-if TYPE_CHECKING:
-    from realtime.conversation import Conversation
 
 logger = logging.getLogger(__name__)
 
@@ -42,6 +40,36 @@ CHUNK = 500
 
 Entitled = Callable[[Sequence[Identity]], Awaitable[Sequence[bool]]]
 """Which of these may still be here, in their order."""
+
+
+class UserConnection(Protocol):
+    """What can be done to a connection of a user."""
+
+    began: float
+    """When it began, by the clock of the loop."""
+
+    @property
+    def identity(self) -> Identity:
+        """Who the client is."""
+
+    @property
+    def client(self) -> str:
+        """The id of the connection."""
+
+    def end(self, close: Close | None) -> None:
+        """Close it."""
+
+    def serve(self, name: str) -> None:
+        """Subscribe it to a channel."""
+
+    def unserve(self, name: str) -> None:
+        """End a subscription; with an empty name all."""
+
+    def message(self, data: str) -> None:
+        """Send data that belongs to no channel, as compact JSON."""
+
+    def prolong(self, expire_at: float | None) -> None:
+        """Set when it expires, in seconds since 1970; None is never."""
 
 
 class Users:
@@ -60,56 +88,74 @@ class Users:
         self._broker = broker
         self._entitled = entitled
         self._look_seconds = look_seconds
-        self._conversations: dict[str, dict[Conversation, None]] = {}
+        self._connections: dict[str, dict[UserConnection, None]] = {}
         self._suspects: dict[str, None] | None = None  # None: everybody
         self._due = asyncio.Event()
+        self._watcher: asyncio.Task[None] | None = None
         self._nonsense = Tally()
         self._until: Moment | None = None  # everything up to it was done
         self._heard: dict[Moment, None] = {}  # since
 
-    def add(self, conversation: Conversation) -> None:
+    def add(self, connection: UserConnection) -> None:
         """A client has introduced itself."""
-        identity = conversation.identity
+        identity = connection.identity
         if identity.user:
-            self._conversations.setdefault(identity.user, {})[conversation] = None
+            self._connections.setdefault(identity.user, {})[connection] = None
             # A session was looked up a moment ago; a token may be from before the password changed.
             if identity.stamp and identity.proof is None:
                 self._suspect(identity.user)
 
-    def discard(self, conversation: Conversation) -> None:
+    def discard(self, connection: UserConnection) -> None:
         """A connection has ended."""
-        user = conversation.identity.user
-        of_user = self._conversations.get(user)
+        user = connection.identity.user
+        of_user = self._connections.get(user)
         if of_user is not None:
-            of_user.pop(conversation, None)
+            of_user.pop(connection, None)
             if not of_user:
-                del self._conversations[user]
+                del self._connections[user]
 
     def __len__(self) -> int:
         """Return how many different users are here."""
-        return len(self._conversations)
+        return len(self._connections)
 
     def count(self, user: str) -> int:
         """Return how many connections a user has at this node."""
-        return len(self._conversations.get(user, ()))
+        return len(self._connections.get(user, ()))
 
-    def hear(self, raw: bytes) -> None:
-        """Take what came on the channel of all nodes; what is no command of ours is passed over."""
-        head, _, told = raw.partition(b" ")
-        try:
-            moment = moment_of(head)
-        except ValueError:
-            return
-        if self._until is not None and moment > self._until and moment not in self._heard:
-            self._heard[moment] = None
-            self._obey(told)
+    def hear(self, told: UserCommand) -> None:
+        """Take what came on the channel of all nodes, unless it was done already."""
+        if self._until is not None and told.at > self._until and told.at not in self._heard:
+            self._heard[told.at] = None
+            self._obey(told.raw)
 
     def look_again(self) -> None:
         """Perhaps something was not heard: look at everybody soon."""
         self._suspects = None
         self._due.set()
 
-    async def watch(self) -> None:
+    def start(self) -> None:
+        """Begin to look at the users."""
+        self._watcher = asyncio.get_running_loop().create_task(self._watch())
+        self._watcher.add_done_callback(self._failed)
+
+    def stop(self) -> asyncio.Task[None] | None:
+        """Stop looking; return the task that ends soon, if there is one."""
+        watcher, self._watcher = self._watcher, None
+        if watcher is not None:
+            watcher.cancel()
+        return watcher
+
+    def _failed(self, watcher: asyncio.Task[None]) -> None:
+        """Look again; only the site's own code can have failed here."""
+        if watcher is self._watcher and not watcher.cancelled():
+            logger.error("looking at the users failed", exc_info=watcher.exception())
+            asyncio.get_running_loop().call_later(LOOK_SECONDS, self._start_again, watcher)
+
+    def _start_again(self, watcher: asyncio.Task[None]) -> None:
+        if watcher is self._watcher:
+            self.start()
+
+    async def _watch(self) -> None:
         """Look at everybody now and then, and at whom somebody names at once; never ends."""
         loop = asyncio.get_running_loop()
         next_look = loop.time()
@@ -148,9 +194,9 @@ class Users:
         elif isinstance(command, Recheck):
             self._suspect(command.user)
         else:
-            for conversation in list(self._conversations.get(command.user, ())):
-                if before is None or conversation.began < before:
-                    _apply(command, conversation)
+            for connection in list(self._connections.get(command.user, ())):
+                if before is None or connection.began < before:
+                    _apply(command, connection)
 
     async def _catch_up(self) -> None:
         """Do what this node was told and did not hear."""
@@ -176,31 +222,31 @@ class Users:
         asked = [each for each in self._of(users) if each.identity.can_be_checked]
         for start in range(0, len(asked), CHUNK):
             chunk = asked[start : start + CHUNK]
-            identities = [conversation.identity for conversation in chunk]
+            identities = [connection.identity for connection in chunk]
             answers = await of_host(self._entitled(identities))
-            for conversation, is_entitled in zip(chunk, answers, strict=True):
+            for connection, is_entitled in zip(chunk, answers, strict=True):
                 if not is_entitled:
-                    conversation.end(FORCE_DISCONNECT)
+                    connection.end(FORCE_DISCONNECT)
 
-    def _of(self, users: dict[str, None] | None) -> Iterator[Conversation]:
-        for user in list(self._conversations if users is None else users):
-            yield from list(self._conversations.get(user, ()))
+    def _of(self, users: dict[str, None] | None) -> Iterator[UserConnection]:
+        for user in list(self._connections if users is None else users):
+            yield from list(self._connections.get(user, ()))
 
 
-def _apply(command: Command, conversation: Conversation) -> None:
-    if getattr(command, "client", "") not in ("", conversation.client):
+def _apply(command: Command, connection: UserConnection) -> None:
+    if getattr(command, "client", "") not in ("", connection.client):
         return
     match command:
         case Disconnect():
-            if command.session in ("", conversation.identity.session):
-                conversation.end(Close(command.code, command.reason))
+            if command.session in ("", connection.identity.session):
+                connection.end(Close(command.code, command.reason))
         case Subscribe():
-            conversation.serve(command.channel)
+            connection.serve(command.channel)
         case Unsubscribe():
-            conversation.unserve(command.channel)
+            connection.unserve(command.channel)
         case Message():
-            conversation.message(command.data)
+            connection.message(command.data)
         case Refresh(expired=True):
-            conversation.end(EXPIRED)
+            connection.end(EXPIRED)
         case Refresh():
-            conversation.prolong(command.expire_at)
+            connection.prolong(command.expire_at)

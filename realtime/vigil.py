@@ -52,9 +52,9 @@ class Vigil:
         """How long the way through the broker took last time."""
         return self._canary.lag_seconds
 
-    def back(self, raw: bytes) -> None:
-        """Take what came on the node's own channel."""
-        self._canary.back(raw, asyncio.get_running_loop().time())
+    def back(self, number: int) -> None:
+        """Take a canary that came on the node's own channel."""
+        self._canary.back(number, asyncio.get_running_loop().time())
 
     async def sing(self) -> None:
         """Send canaries.
@@ -94,7 +94,7 @@ class Vigil:
         is_listening = self._is_subscribed()
         canary = self._canary.send(asyncio.get_running_loop().time())
         try:
-            heard_by = await self._broker.send_raw(self._channel, canary)
+            heard_by = await self._broker.send_raw(self._channel, b"%d" % canary)
         except BrokerError as error:
             # Counts as sent: a publisher's path that is broken must show, too.
             return str(error)

@@ -20,12 +20,13 @@ RULES = {
     "frames", "tally", "heads", "limits", "query",
     "identity", "tokens", "jwks", "control", "registry", "connection", "canary", "origins",
     "outage", "tracker", "protocols", "keys", "queued", "events", "membership",
-    "survey", "cloudevents", "redis_url", "neighbours", "globs", "addresses",
+    "survey", "cloudevents", "redis_url", "neighbours", "globs", "addresses", "node_messages",
     "url_rules",
 }  # fmt: skip
 PUBLISHING = {"publisher"}
 DELIVERING = {"hub", "conversation", "driver", "fanout", "heartbeat", "users", "vigil"}
 DELIVERING |= {"attendance", "clerk", "joining", "roster"}
+DELIVERING |= {"announcer", "connections", "liveness", "subscriber"}
 QUEUEING = {"worker", "threads"}
 ENGINE = PUBLISHING | DELIVERING | QUEUEING | {"brokers", "hostcode"}
 

@@ -18,6 +18,7 @@ from typing import NamedTuple, Protocol
 from realtime.errors import BrokerError, RealtimeError
 from realtime.gaps import Position
 from realtime.membership import Beat, Headcount, Roll
+from realtime.node_messages import Moment
 from realtime.publication import Publication, Receipt
 from realtime.survey import Question
 
@@ -48,30 +49,11 @@ ALL_NODES = "!nodes"
 """The channel that every node hears; no client can name it."""
 
 
-class Moment(NamedTuple):
-    """When nodes were told something, by the broker's clock; moments never go back."""
-
-    milliseconds: int
-    """Since 1970."""
-    number: int
-    """In that millisecond."""
-
-
 class Told(NamedTuple):
     """What all nodes were told."""
 
     at: Moment
     raw: bytes
-
-
-def moment_of(text: bytes) -> Moment:
-    """Return the moment that is written as ``1700000000000-0``.
-
-    Raises:
-        ValueError: It is not.
-    """
-    milliseconds, _, number = text.partition(b"-")
-    return Moment(int(milliseconds), int(number))
 
 
 class Stats(NamedTuple):

@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from redis import exceptions
 
-from realtime.brokers import ALL_NODES, Moment, Stats, Told, moment_of
+from realtime.brokers import ALL_NODES, Stats, Told
 from realtime.brokers.queue_commands import QUEUE_BYTES, QUEUE_ITEMS, QueueCommands, stats
 from realtime.brokers.script import Args, Script
 from realtime.errors import (
@@ -26,6 +26,7 @@ from realtime.errors import (
     RealtimeError,
 )
 from realtime.gaps import Position
+from realtime.node_messages import Moment, moment_of
 from realtime.publication import Publication, Receipt, When
 from realtime.queued import head_of
 from realtime.survey import Question, sealed

@@ -16,7 +16,6 @@ from redis.asyncio.connection import Connection
 from realtime.brokers import (
     Event,
     Message,
-    Moment,
     Stats,
     Subscribed,
     Survey,
@@ -50,6 +49,7 @@ from realtime.brokers.road import Road
 from realtime.brokers.script import Args, Script
 from realtime.errors import BrokerError, RealtimeError
 from realtime.gaps import Position
+from realtime.node_messages import Moment
 from realtime.publication import Publication, Receipt
 from realtime.survey import Question
 

@@ -43,7 +43,7 @@ async def sit(hub: Hub) -> AsyncIterator[Join]:
         await eventually(lambda: member.conversation)
         member.say({"id": 1, "connect": {}}, {"id": 2, "subscribe": {"channel": channel}})
         await eventually(lambda: any(line.get("id") == 2 for line in member.lines))
-        await hub._attendance.settled(channel)
+        await hub.roster._attendance.settled(channel)
         return member
 
     yield open_member
@@ -128,7 +128,7 @@ async def test_a_key_sees_what_it_may_name(rim: Rim, sit: Join) -> None:
 
 
 async def test_a_node_that_does_not_answer_is_counted(rim: Rim, hub: Hub, node: Node) -> None:
-    hub._clerk.hear = lambda raw: None  # type: ignore[method-assign]
+    hub._for_all_nodes._handlers = {}
     result = (await rim.post("info", {})).result
     assert (result["nodes"], result["silent_nodes"]) == ([], 1)
 

@@ -156,7 +156,7 @@ async def test_a_hub_that_rested_does_not_call_its_rest_an_outage(
     node: Node, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Without a lifespan it rests while nobody is here: it woke with "live after 86400.0 s"."""
-    caplog.set_level(logging.INFO, "realtime.hub")
+    caplog.set_level(logging.INFO, "realtime.liveness")
     clock = asyncio.get_running_loop().time
     hub = node.running_hub()
     hub.rest_after_seconds = 0
@@ -172,7 +172,7 @@ async def test_a_hub_that_rested_tells_its_next_outage(
     away: Node, road: FaultProxy, caplog: pytest.LogCaptureFixture
 ) -> None:
     """It had told the reason before it was live for the first time, and so it told nothing."""
-    caplog.set_level(logging.INFO, "realtime.hub")
+    caplog.set_level(logging.INFO, "realtime.liveness")
     for _ in range(2):
         caplog.clear()
         await away.hub.stop()
@@ -200,6 +200,6 @@ async def test_a_channel_that_redis_cannot_count_keeps_nobody_from_others(
         each.say({"id": 1, "connect": {}}, {"id": 2, "subscribe": {"channel": channel}})
     assert (await subscribed(member)).get("subscribe", {}).get("offset") == 1
     assert (await subscribed(stranger))["error"]["temporary"]
-    await eventually(lambda: "public:new" not in away.hub._to_settle)
+    await eventually(lambda: "public:new" not in away.hub.subscriber._to_settle)
     for each in (stranger, member):
         await each.leave()

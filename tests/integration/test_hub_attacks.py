@@ -70,7 +70,7 @@ async def test_a_reader_that_is_cancelled_while_it_waits_for_room_leaves_nothing
     with contextlib.suppress(asyncio.CancelledError):
         await reader
     conversation.end(None)
-    assert hub.connections == 0
+    assert len(hub.connections) == 0
     own_redis.thaw()
 
 
@@ -80,7 +80,7 @@ async def test_large_publications_that_wait_are_counted_by_their_bytes(
     """One client had 33 MiB of them waiting here, where only their number was bounded."""
     member = await join("chat:large")
     slowly = asyncio.Event()
-    monkeypatch.setattr(hub, "publish", partial(_published, hub._broker, slowly))
+    monkeypatch.setattr(hub, "publish", partial(_published, hub.subscriber._broker, slowly))
     conversation: Conversation = member.conversation
     for number in range(WAITING_BYTES // 60_000):
         member.say(_large(3 + number))
@@ -124,9 +124,9 @@ async def test_a_subscription_that_breaks_while_the_reader_waits_for_room_hurts_
         listener.active = False  # cheap to pass, but the delivery takes its turns
     await asyncio.to_thread(_flood, own_redis, "public:flood", 50)
     await eventually(lambda: hub.fanout._room is not None)
-    assert hub._owner is not None
-    hub._owner.cancel()  # as a broken subscription cancels its reader
-    await asyncio.gather(hub._owner, return_exceptions=True)
+    assert hub.subscriber._owner is not None
+    hub.subscriber._owner.cancel()  # as a broken subscription cancels its reader
+    await asyncio.gather(hub.subscriber._owner, return_exceptions=True)
     await eventually(lambda: hub.fanout._backlog == 0)
     for listener in extra:
         del channel.listeners[listener]
@@ -147,7 +147,7 @@ async def test_a_subscribe_that_finds_the_broker_gone_when_its_turn_comes_is_ref
     await join("public:alive")
     member = await join("chat:slow")
     slowly = asyncio.Event()
-    monkeypatch.setattr(hub, "publish", partial(_published, hub._broker, slowly))
+    monkeypatch.setattr(hub, "publish", partial(_published, hub.subscriber._broker, slowly))
     member.say(
         {"id": 3, "publish": {"channel": "chat:slow", "data": 1}},
         {"id": 4, "subscribe": {"channel": "public:alive"}},
@@ -175,7 +175,7 @@ async def test_a_subscribe_whose_channel_is_live_is_not_refused_for_waiting_its_
     member = await join("chat:slow")
     slowly = asyncio.Event()
     monkeypatch.setattr("realtime.conversation.LIVE_SECONDS", 0.05)
-    monkeypatch.setattr(hub, "publish", partial(_published, hub._broker, slowly))
+    monkeypatch.setattr(hub, "publish", partial(_published, hub.subscriber._broker, slowly))
     member.say(
         {"id": 3, "publish": {"channel": "chat:slow", "data": 1}},
         {"id": 4, "subscribe": {"channel": "public:patient"}},
@@ -204,14 +204,14 @@ async def test_a_node_that_lost_the_broker_while_recovering_is_not_live_when_cha
             await asyncio.Event().wait()
         return await positions(self, channels)
 
-    monkeypatch.setattr("realtime.hub.WISHES_LIMIT", 1)
+    monkeypatch.setattr("realtime.subscriber.WISHES_LIMIT", 1)
     monkeypatch.setattr(RedisBroker, "positions", some)
     own_redis.cut_subscribers()
-    await eventually(lambda: hub._recovering == {"public:slowly"})
+    await eventually(lambda: hub._liveness._to_compare == {"public:slowly"})
     own_redis.kill()
     await eventually(lambda: hub.registry.has_wishes)  # nobody is there to carry them out
     member.say({"id": 9, "unsubscribe": {"channel": "public:slowly"}})
-    hub._ticked()
+    hub._ticked(asyncio.get_running_loop().time())
     assert not hub.live
     assert True not in states(member)[1:]
 
@@ -219,15 +219,15 @@ async def test_a_node_that_lost_the_broker_while_recovering_is_not_live_when_cha
 async def test_who_connects_between_two_changes_hears_only_the_last(hub: Hub, join: Any) -> None:
     """What was announced before a client came was told to it after it had been told the present."""
     member = await join()
-    hub._not_live("a test")
+    hub._liveness.lose("a test")
     late = Member(hub)
     await eventually(lambda: late.conversation)
-    hub._recovering = set()
-    hub._look_whether_live()
-    hub._not_live("a test")
+    hub._liveness.subscribed([])
+    hub._liveness.look()
+    hub._liveness.lose("a test")
     late.say({"id": 1, "connect": {}})
-    hub._recovering = set()
-    hub._look_whether_live()
+    hub._liveness.subscribed([])
+    hub._liveness.look()
     await eventually(lambda: states(member)[-1])
     await eventually(lambda: states(late)[-1])
     assert states(late) == [False, True]
@@ -265,7 +265,7 @@ async def test_a_redis_that_refuses_to_subscribe_is_asked_less_and_less_often(
     with own_redis.client() as client:
         client.execute_command("ACL", "SETUSER", "default", "-subscribe")
         own_redis.cut_subscribers()
-        await eventually(lambda: hub._failures > 3)
+        await eventually(lambda: hub._liveness.failures > 3)
         client.execute_command("ACL", "SETUSER", "default", "+subscribe")
     await eventually(lambda: hub.live)
-    assert hub._failures == 0
+    assert hub._liveness.failures == 0

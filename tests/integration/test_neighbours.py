@@ -8,8 +8,7 @@ from typing import Any
 
 import pytest
 
-from realtime import hub as hub_module
-from realtime import wiring
+from realtime import announcer, wiring
 from realtime.brokers.redis import RedisBroker
 from realtime.health import readyz
 from realtime.hub import Hub
@@ -26,7 +25,7 @@ MESSAGE = "another service"
 async def open_hub(
     redis_server: RedisServer, wired: str, monkeypatch: pytest.MonkeyPatch
 ) -> AsyncIterator[Open]:
-    monkeypatch.setattr(hub_module, "ANNOUNCE_SECONDS", 0.05)
+    monkeypatch.setattr(announcer, "ANNOUNCE_SECONDS", 0.05)
     opened: list[tuple[Hub, RedisBroker]] = []
 
     def open_one(database: int) -> Hub:

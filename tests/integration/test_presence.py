@@ -259,8 +259,8 @@ async def test_what_redis_forgot_is_written_down_again(
     assert await ada.numbers("seen:room") == (1, 1)
     with redis_server.client() as client:
         client.delete(f"{wired}:{{0}}:here:seen:room", f"{wired}:{{0}}:users:seen:room")
-    node.hub._attendance._renew_at = 0.0
-    node.hub._attendance._wake.set()
+    node.hub.roster._attendance._renew_at = 0.0
+    node.hub.roster._attendance._wake.set()
 
     async def is_back() -> bool:
         return await ada.numbers("seen:room") == (1, 1)

@@ -552,7 +552,7 @@ async def test_a_client_beside_its_stream_falls_under_the_same_limits(
     """What comes by `/emulation`, also from another node."""
     client = Member(guarded.hub, session="secret")
     await eventually(lambda: client.conversation)
-    guarded.hub.emulated("secret", json.dumps(frame))
+    guarded.hub.connections.emulated("secret", json.dumps(frame))
     assert client.closed is not None
     assert guarded.hub.reached.counts[limit] == 1
     assert guarded.refused_tokens == guarded.host.asked == []

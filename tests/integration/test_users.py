@@ -14,6 +14,7 @@ from realtime import apublish, wiring
 from realtime.control import Command, Disconnect, Recheck, Refresh, Subscribe, Unsubscribe
 from realtime.hub import Hub
 from realtime.identity import Identity
+from realtime.node_messages import UserCommand
 from realtime.wiring import Node, tell_nodes, tell_nodes_sync
 from tests.support.eventually import eventually
 from tests.support.member import Member
@@ -283,21 +284,24 @@ async def test_what_is_no_command_is_passed_over(
     one = await join("ada")
     channel = f"{wiring.settings().redis_prefix}:{{0}}:ch:!nodes"
     until = hub.users._until.milliseconds + 10**6
-    for garbage in (b"", b"\xff", b"1", b"x-1 {}", b"%d-0 nonsense", b"%d-1 []", b"%d-2 \xff"):
+    newer = (b"", b"\xff", b"1", b"x-1 {}", b"handover 0123", b"? 0123456789abcdef traces *")
+    for garbage in (*newer, b"%d-0 nonsense", b"%d-1 []", b"%d-2 \xff"):
         await redis.publish(channel, garbage % until if b"%d" in garbage else garbage)
     await tell_nodes(Disconnect("ben"))
     await settled(hub)
     assert not one.ended
     assert caplog.text.count("none of ours") == 1, "once a minute"
+    assert caplog.text.count("that this version does not know (1 so far)") == 1
+    assert hub.passed_over == len(newer)
 
 
 async def lose(hub: Hub, command: Command) -> None:
     """Tell it, and let this node hear nothing of it."""
-    hear, lost = hub.users.hear, asyncio.Event()
-    hub.users.hear = lambda raw: lost.set()  # type: ignore[method-assign]
+    handlers, lost = hub._for_all_nodes._handlers, asyncio.Event()
+    hub._for_all_nodes._handlers = {UserCommand: lambda _: lost.set()}
     await tell_nodes(command)
     await lost.wait()
-    hub.users.hear = hear  # type: ignore[method-assign]
+    hub._for_all_nodes._handlers = handlers
 
 
 async def seconds(redis: Redis) -> float:
@@ -308,17 +312,17 @@ async def seconds(redis: Redis) -> float:
 async def settled(hub: Hub) -> None:
     """Wait until the node has heard what was told before."""
     heard = asyncio.Event()
-    hear = hub.users.hear
+    handlers = hub._for_all_nodes._handlers
 
-    def hear_and_tell(raw: bytes) -> None:
-        hear(raw)
-        if b'"marker"' in raw:
+    def hear_and_tell(command: UserCommand) -> None:
+        hub.users.hear(command)
+        if b'"marker"' in command.raw:
             heard.set()
 
-    hub.users.hear = hear_and_tell  # type: ignore[method-assign]
+    hub._for_all_nodes._handlers = {**handlers, UserCommand: hear_and_tell}
     await tell_nodes(Recheck("marker"))
     await heard.wait()
-    hub.users.hear = hear  # type: ignore[method-assign]
+    hub._for_all_nodes._handlers = handlers
 
 
 # ---------------------------------------------------------------------------------- still entitled
@@ -360,7 +364,7 @@ async def test_a_site_that_fails_is_asked_again(
     caplog: pytest.LogCaptureFixture,
     error: BaseException,
 ) -> None:
-    monkeypatch.setattr("realtime.hub.LOOK_SECONDS", 0.05)
+    monkeypatch.setattr("realtime.users.LOOK_SECONDS", 0.05)
     answers = iter([error])
 
     async def entitled(identities: Sequence[Identity]) -> list[bool]:

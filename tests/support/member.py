@@ -30,7 +30,7 @@ class Member:
     async def _serve(self) -> None:
         task = asyncio.current_task()
         assert task is not None
-        self.conversation = self._hub.attach(
+        self.conversation = self._hub.connections.attach(
             self._send, task, identity=self._identity, session=self._session
         )
         try:

@@ -63,14 +63,12 @@ def test_one_that_comes_back_twice_counts_once():
     assert canary.lag_seconds == pytest.approx(0.1)
 
 
-@pytest.mark.parametrize(
-    "payload", [b"", b"0", b"2", b"-1", b"x", b"1.0", b" 1", b"\xb2", b"9" * 5000, b"0" * 16 + b"1"]
-)
-def test_a_forged_one_changes_nothing(payload):
+@pytest.mark.parametrize("number", [-1, 0, 2, 10**15])
+def test_a_forged_one_changes_nothing(number):
     """Anybody with access to Redis can publish on a node's channel."""
     canary = Canary()
     canary.send(0.0)
-    canary.back(payload, 0.1)
+    canary.back(number, 0.1)
     assert canary.lag_seconds == 0.0
     assert canary.is_overdue(0.1 + OVERDUE_SECONDS)
 
@@ -78,7 +76,7 @@ def test_a_forged_one_changes_nothing(payload):
 @given(st.lists(st.tuples(st.booleans(), st.floats(0, 0.5)), max_size=30))
 def test_overdue_is_what_a_list_of_the_unanswered_says(steps):
     canary, now = Canary(), 0.0
-    away: list[tuple[bytes, float]] = []
+    away: list[tuple[int, float]] = []
     for sends, pause in steps:
         now += pause
         if sends:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from realtime.neighbours import OTHERS_LIMIT, PROOFS, Neighbours, service_in
+from realtime.neighbours import OTHERS_LIMIT, PROOFS, Neighbours
 
 
 def test_another_service_is_told_once_and_after_proofs() -> None:
@@ -38,9 +37,3 @@ def test_ids_without_number_are_not_remembered() -> None:
         for number in range(1000):
             neighbours.hear(f"{number}")
     assert len(neighbours.others) == OTHERS_LIMIT
-
-
-@pytest.mark.parametrize("raw", [b"service", b"service x", b"service " + b"a" * 17, b"{}", b""])
-def test_what_is_no_announcement_is_none(raw: bytes) -> None:
-    assert service_in(raw) is None
-    assert service_in(b"service 0123456789abcdef") == "0123456789abcdef"
