@@ -7,33 +7,26 @@ not ours goes on to the app behind.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, MutableMapping, Sequence
 from functools import partial
 from typing import Any
 
 import msgspec
 
 from realtime import documents, emulation, health, sse, wiring
-from realtime.api import (
-    Admitted,
-    Ask,
-    Count,
-    Look,
-    Members,
-    Take,
-    Task,
-    Tell,
-    admitted,
-    method_of,
-    respond,
-)
 from realtime.api.answers import HEADERS, Response, failure
+from realtime.api.backend import Outcome
 from realtime.api.head import EVENTS, Request, RequestTimeout
+from realtime.api.methods import admitted, method_of, respond
 from realtime.auth import has_session
-from realtime.brokers.redis import RedisBroker
+from realtime.brokers import Stats, Survey
+from realtime.control import Command
 from realtime.errors import RealtimeError, TooLarge
 from realtime.heads import Flaw, flaw_of
+from realtime.membership import Headcount
+from realtime.publication import Publication
 from realtime.staff import look_up_session
+from realtime.survey import Question
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -109,7 +102,7 @@ class HttpEndpoint:
             welcome = admitted(request, wiring.keyring().admit)
             limit = wiring.body_bytes(request.api_method)
             body = await _body(receive, limit, self._body_seconds)
-            return await _respond(welcome, body)
+            return await respond(welcome, body, _BACKEND, wiring.namespaces(), wiring.routes())
         except RealtimeError as error:
             return failure(error)
 
@@ -154,45 +147,36 @@ def _attributes(headers: dict[bytes, str]) -> dict[str, str]:
     }
 
 
-async def _respond(request: Admitted, body: bytes) -> Response:
-    """Drive `realtime.api.respond` with the publisher of the running loop."""
-    work = respond(request, body, wiring.namespaces(), wiring.routes())
-    try:
-        task = next(work)
-        while True:
-            try:
-                done = await _done(task)
-            except RealtimeError as error:
-                task = work.throw(error)
-            else:
-                task = work.send(done)
-    except StopIteration as end:
-        response: Response = end.value
-        return response
+class _Backend:
+    """The publishing side of the running loop; see `realtime.api.backend.Backend`."""
 
+    async def publish(self, publications: Sequence[Publication]) -> list[Outcome]:
+        publisher = wiring.node().publisher
+        if len(publications) == 1:
+            return [await publisher.publish(publications[0])]
+        return await publisher.publish_many(publications)
 
-async def _done(task: Task) -> Any:
-    if isinstance(task, Tell):
-        return await wiring.tell_nodes(task.command)
-    if isinstance(task, Look | Members | Count | Ask):
-        return await _seen(task, wiring.node().broker)
-    publisher = wiring.node().publisher
-    if isinstance(task, Take):
-        return await publisher.take(*task)
-    if len(task.publications) == 1:
-        return [await publisher.publish(task.publications[0])]
-    return await publisher.publish_many(task.publications)
+    async def take(self, name: str, rate: float, count: int) -> float:
+        return await wiring.node().publisher.take(name, rate, count)
 
+    async def tell(self, command: Command) -> None:
+        await wiring.tell_nodes(command)
 
-async def _seen(task: Look | Members | Count | Ask, broker: RedisBroker) -> Any:
-    if isinstance(task, Members):
-        return await broker.presence.members(task.channel)
-    if isinstance(task, Count):
-        [found] = await broker.presence.headcounts([task.channel])
+    async def queue_stats(self) -> Stats:
+        return await wiring.node().broker.queue_stats()
+
+    async def members(self, channel: str) -> dict[str, str]:
+        return await wiring.node().broker.presence.members(channel)
+
+    async def headcount(self, channel: str) -> Headcount:
+        [found] = await wiring.node().broker.presence.headcounts([channel])
         return found
-    if isinstance(task, Ask):
-        return await broker.survey(task.question)
-    return await broker.queue_stats()
+
+    async def survey(self, question: Question) -> Survey:
+        return await wiring.node().broker.survey(question)
+
+
+_BACKEND = _Backend()
 
 
 async def _body(receive: Receive, limit: int, seconds: float) -> bytes:

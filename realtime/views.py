@@ -5,32 +5,25 @@ The publishing view is synchronous: it works under WSGI and ASGI alike, on the s
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
 
 from django.contrib.auth.decorators import login_not_required
 from django.http import HttpRequest, HttpResponse, UnreadablePostError
 from django.views.decorators.csrf import csrf_exempt
 
 from realtime import documents, health, wiring
-from realtime.api import (
-    Access,
-    Admitted,
-    Ask,
-    Count,
-    Look,
-    Members,
-    Take,
-    Task,
-    Tell,
-    admitted,
-    respond,
-)
 from realtime.api.answers import HEADERS, Response, failure
+from realtime.api.backend import Outcome, finished
 from realtime.api.head import EVENTS, Request, RequestTimeout
+from realtime.api.methods import Access, admitted, respond
 from realtime.auth import has_session
-from realtime.brokers.redis_sync import SyncRedisBroker
+from realtime.brokers import Stats, Survey
+from realtime.control import Command
 from realtime.errors import RealtimeError
+from realtime.membership import Headcount
+from realtime.publication import Publication
 from realtime.staff import key_of_session
+from realtime.survey import Question
 
 
 @login_not_required
@@ -40,7 +33,9 @@ def api(request: HttpRequest, method: str) -> HttpResponse:
     head = _head(request, method)
     try:
         welcome = admitted(head, _access(request, head))
-        return _http(_respond(welcome, _body(request, wiring.body_bytes(method))))
+        body = _body(request, wiring.body_bytes(method))
+        work = respond(welcome, body, _BACKEND, wiring.namespaces(), wiring.routes())
+        return _http(finished(work))
     except RealtimeError as error:
         return _http(failure(error))
 
@@ -79,44 +74,35 @@ def _body(request: HttpRequest, limit: int) -> bytes:
         raise RequestTimeout("the client went away") from error
 
 
-def _respond(request: Admitted, body: bytes) -> Response:
-    """Drive `realtime.api.respond` with the publisher for threads."""
-    work = respond(request, body, wiring.namespaces(), wiring.routes())
-    try:
-        task = next(work)
-        while True:
-            try:
-                done = _done(task)
-            except RealtimeError as error:
-                task = work.throw(error)
-            else:
-                task = work.send(done)
-    except StopIteration as end:
-        response: Response = end.value
-        return response
+class _Backend:
+    """The publishing side for threads, which never awaits; see `realtime.api.backend.Backend`."""
+
+    async def publish(self, publications: Sequence[Publication]) -> list[Outcome]:
+        publisher = wiring.sync_publisher()
+        if len(publications) == 1:
+            return [publisher.publish(publications[0])]
+        return publisher.publish_many(publications)
+
+    async def take(self, name: str, rate: float, count: int) -> float:
+        return wiring.sync_publisher().take(name, rate, count)
+
+    async def tell(self, command: Command) -> None:
+        wiring.tell_nodes_sync(command)
+
+    async def queue_stats(self) -> Stats:
+        return wiring.sync_broker().queue_stats()
+
+    async def members(self, channel: str) -> dict[str, str]:
+        return wiring.sync_broker().members(channel)
+
+    async def headcount(self, channel: str) -> Headcount:
+        return wiring.sync_broker().headcount(channel)
+
+    async def survey(self, question: Question) -> Survey:
+        return wiring.sync_broker().survey(question)
 
 
-def _done(task: Task) -> Any:
-    if isinstance(task, Tell):
-        return wiring.tell_nodes_sync(task.command)
-    if isinstance(task, Look | Members | Count | Ask):
-        return _seen(task, wiring.sync_broker())
-    publisher = wiring.sync_publisher()
-    if isinstance(task, Take):
-        return publisher.take(*task)
-    if len(task.publications) == 1:
-        return [publisher.publish(task.publications[0])]
-    return publisher.publish_many(task.publications)
-
-
-def _seen(task: Look | Members | Count | Ask, broker: SyncRedisBroker) -> Any:
-    if isinstance(task, Members):
-        return broker.members(task.channel)
-    if isinstance(task, Count):
-        return broker.headcount(task.channel)
-    if isinstance(task, Ask):
-        return broker.survey(task.question)
-    return broker.queue_stats()
+_BACKEND = _Backend()
 
 
 @login_not_required

@@ -21,9 +21,10 @@ from notifier import http, login_limit, server
 from notifier.database import POOL
 from notifier.env import SECRETS, read_environment
 from notifier.launcher import _HELP, welcome
-from realtime import __version__, api, codes, health
+from realtime import __version__, codes, health
 from realtime.api.fields import REASON_BYTES
 from realtime.api.head import MANY_BYTES, PUBLISH_BYTES
+from realtime.api.methods import METHODS
 from realtime.cloudevents import ATTRIBUTES_LIMIT, RULES_LIMIT
 from realtime.conf import PREFIX, Settings, setting_names
 from realtime.flow import OUTSTANDING_PINGS
@@ -186,7 +187,7 @@ def test_every_command_is_told_and_every_told_one_exists():
 @pytest.mark.parametrize(
     "address",
     [
-        *(f"/api/{method}" for method in api._METHODS),
+        *(f"/api/{method}" for method in METHODS),
         *(f"/{path}" for path in health.PATHS),
         *(f"/{pattern.pattern}" for pattern in websocket_urlpatterns),
     ],

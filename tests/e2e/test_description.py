@@ -17,8 +17,8 @@ from jsonschema import Draft202012Validator, validate
 from openapi_spec_validator import validate as validate_openapi
 
 from realtime import keys
-from realtime.api import _METHODS
 from realtime.api.answers import STATUSES
+from realtime.api.methods import METHODS as API_METHODS
 from realtime.asyncapi import document as asyncapi_document
 from realtime.openapi import METHODS
 from realtime.openapi import document as openapi_document
@@ -48,7 +48,7 @@ def service(redis_server: RedisServer, request: pytest.FixtureRequest) -> Iterat
 
 
 def test_each_method_is_described() -> None:
-    assert set(METHODS) == set(_METHODS) == set(keys.METHODS)
+    assert set(METHODS) == set(API_METHODS) == set(keys.METHODS)
     for method in METHODS.values():
         assert set(method.reasons) <= set(STATUSES)
 

@@ -11,8 +11,9 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from realtime import api, names, publication
+from realtime import names, publication
 from realtime.api import answers, head, items
+from realtime.api.methods import METHODS
 from realtime.brokers.commands import IDEMPOTENCY_SECONDS
 from realtime.endpoint import BODY_SECONDS
 from tests.support.redis_server import RedisServer
@@ -94,4 +95,4 @@ def test_five_minutes_are_the_code_s() -> None:
 
 
 def test_every_method_has_its_section() -> None:
-    assert set(re.findall(r"^## `(\w+)`", PAGE, re.MULTILINE)) == set(api._METHODS)
+    assert set(re.findall(r"^## `(\w+)`", PAGE, re.MULTILINE)) == set(METHODS)

@@ -11,9 +11,10 @@ import pytest
 from django.test import override_settings
 
 from realtime import wiring
-from realtime.api import _METHODS, Task, admitted, respond
 from realtime.api.answers import STATUSES
+from realtime.api.backend import finished
 from realtime.api.head import EVENTS, Request
+from realtime.api.methods import METHODS, admitted, respond
 from realtime.cloudevents import STRUCTURED
 from realtime.errors import (
     BrokerUnavailable,
@@ -33,6 +34,7 @@ from realtime.keyring import Keyring
 from realtime.membership import MEMBERS_LIMIT, Member, Roll, TooManyMembers
 from realtime.namespaces import Namespaces
 from realtime.survey import TooManyChannels
+from tests.support.backend import CannedBackend
 from tests.support.chat import CHAT
 from tests.support.keys import entry, secret_of
 from tests.support.redis_server import RedisServer
@@ -81,40 +83,46 @@ def content_type(method: str) -> str:
 
 
 def test_every_method_is_tried() -> None:
-    assert set(BODIES) == set(_METHODS)
+    assert set(BODIES) == set(METHODS)
 
 
-# --- the rule: each task, each error, no rim ---
-
-
-def tasks_of(method: str) -> Iterator[tuple[Any, Task]]:
-    """Yield each task of a request, with the work that waits for it."""
-    keyring = Keyring([entry("limited", rate=5, methods=[method, "publish"])], and_one="all")
-    secrets_of_keys = ["all", secret_of("limited")]
-    for secret in secrets_of_keys:
-        request = Request("POST", method, "", content_type(method), "", secret)
-        body = json.dumps(BODIES[method]).encode()
-        work = respond(admitted(request, keyring.admit), body, Namespaces({"chat": CHAT}))
-        yield work, next(work)
+# --- the rule: each call, each error, no rim ---
 
 
 @each_method
 @pytest.mark.parametrize("error", ERRORS, ids=lambda error: type(error).__name__)
-def test_an_error_of_a_task_is_the_answer(method: str, error: RealtimeError) -> None:
+def test_an_error_of_a_call_is_the_answer(method: str, error: RealtimeError) -> None:
     """`presence` sent a list with the error in it on, and was an AttributeError: a 500."""
-    for work, task in tasks_of(method):
-        with pytest.raises(StopIteration) as ended:
-            work.throw(error)
-        response = ended.value.value
-        answer = json.loads(response.body)
-        expected = "broker_unavailable" if _is_of_the_rate(task, error) else error.code
+    for call, answer, status in failures(method, error):
+        # Perhaps counted is certainly not published.
+        is_of_the_rate = call == "take" and isinstance(error, OutcomeUnknown)
+        expected = "broker_unavailable" if is_of_the_rate else error.code
         assert answer["error"]["reason"] == expected
-        assert response.status == STATUSES[expected][0]
+        assert status == STATUSES[expected][0]
 
 
-def _is_of_the_rate(task: Task, error: RealtimeError) -> bool:
-    """Perhaps counted is certainly not published."""
-    return type(task).__name__ == "Take" and isinstance(error, OutcomeUnknown)
+def failures(method: str, error: RealtimeError) -> Iterator[tuple[str, dict[str, Any], int]]:
+    """Yield each call of a request that can fail, with the answer where it does."""
+    keyring = Keyring([entry("limited", rate=5, methods=[method, "publish"])], and_one="all")
+    for secret in ("all", secret_of("limited")):
+        request = Request("POST", method, "", content_type(method), "", secret)
+        welcome = admitted(request, keyring.admit)
+        body = json.dumps(BODIES[method]).encode()
+        namespaces = Namespaces({"chat": CHAT})
+        well = CannedBackend()
+        assert finished(respond(welcome, body, well, namespaces)).status == 200
+        for call in well.called:
+            failing = CannedBackend(**{call: lambda *_: error})
+            response = finished(respond(welcome, body, failing, namespaces))
+            yield call, json.loads(response.body), response.status
+
+
+def test_a_backend_for_threads_that_suspends_is_a_mistake_of_ours() -> None:
+    async def suspends() -> None:
+        await asyncio.sleep(0)
+
+    with pytest.raises(RuntimeError, match="must not await"):
+        finished(suspends())
 
 
 # --- both rims, a real Redis ---

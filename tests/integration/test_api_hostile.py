@@ -21,32 +21,21 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from realtime import wiring
-from realtime.api import (
-    _METHODS,
-    Ask,
-    Count,
-    Look,
-    Members,
-    Take,
-    Tell,
-    admitted,
-    respond,
-)
 from realtime.api.answers import STATUSES, Response, failure
+from realtime.api.backend import finished
 from realtime.api.head import MANY_BYTES, PUBLISH_BYTES, Request
-from realtime.brokers import Stats, Survey
-from realtime.control import sealed
+from realtime.api.methods import METHODS, admitted, respond
+from realtime.brokers import Survey
 from realtime.errors import (
     BrokerUnavailable,
     IdempotencyConflict,
     OutcomeUnknown,
-    RealtimeError,
     RequestError,
 )
 from realtime.keyring import Keyring
-from realtime.membership import Headcount
 from realtime.namespaces import Namespaces
 from realtime.publication import Receipt
+from tests.support.backend import CannedBackend
 from tests.support.eventually import eventually_sync
 from tests.support.redis_server import RedisServer
 from tests.support.rims import RIMS, Rim, headers, refused
@@ -411,39 +400,24 @@ _keyring = Keyring(
 )
 
 
-SEEN: dict[Any, Any] = {
-    Look: Stats(*[0] * 11),
-    Members: BrokerUnavailable("Redis"),
-    Count: Headcount(1, 1),
-    Ask: Survey([b"{", b'{"channels":{"a":1,"b":2}}', b"\xff"], 1),
-}
-"""What a broker answers to what a rim is asked to look at."""
-
-
-def driven(request: Request, body: bytes, outcomes: Any, wait: Any = None) -> Response:
+def driven(request: Request, body: bytes, outcomes: Any, wait: Any = lambda: 0.0) -> Response:
     """Do a request with a broker that answers what it likes."""
+    backend = CannedBackend(
+        publish=outcomes,
+        take=wait,
+        members=lambda: BrokerUnavailable("Redis"),
+        survey=lambda: Survey([b"{", b'{"channels":{"a":1,"b":2}}', b"\xff"], 1),
+    )
     try:
-        work = respond(admitted(request, _keyring.admit), body, _namespaces)
-        task = next(work)
-        while True:
-            if isinstance(task, Tell):
-                sealed(task.command)
-                done = None
-            elif type(task) in SEEN:
-                done = SEEN[type(task)]
-            else:
-                done = wait() if isinstance(task, Take) else outcomes(task.publications)
-            task = work.throw(done) if isinstance(done, RealtimeError) else work.send(done)
+        welcome = admitted(request, _keyring.admit)
     except RequestError as error:
         return failure(error)
-    except StopIteration as done:
-        response: Response = done.value
-        return response
+    return finished(respond(welcome, body, backend, _namespaces))
 
 
 @settings(max_examples=400, derandomize=True, deadline=None)
 @given(
-    method=st.sampled_from(sorted(_METHODS)),
+    method=st.sampled_from(sorted(METHODS)),
     body=_bodies,
     key=st.one_of(st.none(), st.text(max_size=5)),
     secret=st.sampled_from("kl"),

@@ -14,7 +14,8 @@ import pytest
 from django.test import override_settings
 
 import realtime
-from realtime import api, wiring
+from realtime import wiring
+from realtime.api import methods
 from realtime.brokers.redis import RedisBroker
 from realtime.brokers.redis_sync import SyncRedisBroker
 from realtime.cloudevents import STRUCTURED
@@ -42,8 +43,8 @@ def rim(request: pytest.FixtureRequest, node: Any) -> Iterator[Rim]:
 
 @pytest.fixture
 def fresh_tallies(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(api, "_uses", Tally())
-    monkeypatch.setattr(api, "_refusals", Tally())
+    monkeypatch.setattr(methods, "_uses", Tally())
+    monkeypatch.setattr(methods, "_refusals", Tally())
 
 
 async def post(rim: Rim, name: str, method: str, body: Any, **changed: Any) -> Answer:
@@ -211,7 +212,9 @@ async def test_a_key_over_its_rate_is_one_line_a_minute(
     with_rate(0.001)
     for _ in range(5):
         await post(rim, "slow", "publish", publish("a"))
-    lines = [record.getMessage() for record in caplog.records if record.name == "realtime.api"]
+    lines = [
+        record.getMessage() for record in caplog.records if record.name == "realtime.api.methods"
+    ]
     [line] = [line for line in lines if "rate" in line]
     assert line.startswith("key slow is over its rate of 0.001 a second: 1 requests refused")
     assert secret_of("slow") not in caplog.text
@@ -352,7 +355,9 @@ async def test_who_used_a_key_is_one_line_a_minute(
         await post(rim, "shop", "publish", publish("orders:1"))
         await post(rim, "shop", "broadcast", {"channels": ["a"], "data": 1})
         await post(rim, "nobody", "publish", publish("orders:1"))
-    lines = [record.getMessage() for record in caplog.records if record.name == "realtime.api"]
+    lines = [
+        record.getMessage() for record in caplog.records if record.name == "realtime.api.methods"
+    ]
     assert lines == ["key shop: requests so far: 1"]
     assert secret_of("shop") not in caplog.text
     assert SHOP["sha256"] not in caplog.text

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from realtime import api
+from realtime.api import methods
 from realtime.errors import ConfigurationError
 from realtime.keys import BY_DEFAULT, METHODS, NAMED, PATTERNS_LIMIT, Key, keys_of, notice
 from realtime.publication import SITE
@@ -77,7 +77,7 @@ def test_a_scope_outlives_a_secret() -> None:
 
 
 def test_the_methods_are_those_of_the_api() -> None:
-    assert set(METHODS) == set(api._METHODS)
+    assert set(METHODS) == set(methods.METHODS)
 
 
 def test_a_list_of_methods_is_all_there_are() -> None:

@@ -1,0 +1,60 @@
+"""A backend of the API whose calls answer, or fail, as a test says; nothing is asked of Redis."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from realtime.api.backend import Outcome
+from realtime.brokers import Stats, Survey
+from realtime.control import Command, sealed
+from realtime.errors import RealtimeError
+from realtime.membership import Headcount
+from realtime.publication import Publication, Receipt
+from realtime.survey import Question
+
+RECEIPT = Receipt("0123456789abcdef", 1, 0)
+
+
+class CannedBackend:
+    """See the module. What `answers` returns for a call is its result; an error is raised."""
+
+    def __init__(self, **answers: Callable[..., Any]) -> None:
+        self._answers = answers
+        self.called: list[str] = []
+
+    def _answer(self, name: str, default: Any, *arguments: Any) -> Any:
+        self.called.append(name)
+        answer = self._answers[name](*arguments) if name in self._answers else default
+        if isinstance(answer, RealtimeError):
+            raise answer
+        return answer
+
+    async def publish(self, publications: Sequence[Publication]) -> list[Outcome]:
+        answer: list[Outcome] = self._answer("publish", [RECEIPT] * len(publications), publications)
+        if len(answer) == 1 and isinstance(answer[0], RealtimeError):
+            raise answer[0]  # as a broker does it
+        return answer
+
+    async def take(self, name: str, rate: float, count: int) -> float:
+        return float(self._answer("take", 0.0))
+
+    async def tell(self, command: Command) -> None:
+        sealed(command)
+        self._answer("tell", None)
+
+    async def queue_stats(self) -> Stats:
+        stats: Stats = self._answer("queue_stats", Stats(*[0] * 11))
+        return stats
+
+    async def members(self, channel: str) -> dict[str, str]:
+        members: dict[str, str] = self._answer("members", {})
+        return members
+
+    async def headcount(self, channel: str) -> Headcount:
+        headcount: Headcount = self._answer("headcount", Headcount(1, 1))
+        return headcount
+
+    async def survey(self, question: Question) -> Survey:
+        survey: Survey = self._answer("survey", Survey([], 1))
+        return survey
