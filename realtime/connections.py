@@ -15,7 +15,7 @@ from typing import Any
 from realtime import __version__
 from realtime.codes import SHUTDOWN, TOO_MANY_REQUESTS
 from realtime.connection import Connection
-from realtime.conversation import Conversation, Node
+from realtime.conversation import Conversation, ConversationNode
 from realtime.driver import Driver, Send, Wire
 from realtime.fanout import Fanout, Listener
 from realtime.heartbeat import Heartbeat
@@ -57,7 +57,7 @@ class Connections:
 
     def __init__(
         self,
-        node: Node,
+        node: ConversationNode,
         uid: str,
         options: ConnectionOptions,
         users: Users,

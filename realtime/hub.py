@@ -20,7 +20,7 @@ from realtime.attendance import Attendance
 from realtime.brokers import ALL_NODES, Broker, Message
 from realtime.clerk import Clerk
 from realtime.connections import ConnectionOptions, Connections
-from realtime.conversation import Authorize, Conversation, Publish, Rpc
+from realtime.conversation import Conversation
 from realtime.envelope import opened
 from realtime.errors import EnvelopeError
 from realtime.fanout import Fanout, Listener
@@ -31,6 +31,7 @@ from realtime.liveness import Liveness
 from realtime.membership import Changes
 from realtime.namespaces import Namespace, Namespaces
 from realtime.neighbours import Neighbours
+from realtime.node import Authorize, Publish, Rpc
 from realtime.node_messages import (
     Announcement,
     Canary,

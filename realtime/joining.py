@@ -28,6 +28,8 @@ YES_SECONDS = 10.0
 More than the host may take to decide and Redis to answer, together (5 s and 2 s): so the answer to
 the step whose turn it is always counts.
 """
+LIVE_SECONDS = 2.0
+"""How long a subscribe waits for the broker; then it is refused as temporary: SDKs come again."""
 
 
 class Joining:

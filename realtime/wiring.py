@@ -30,7 +30,6 @@ from realtime.brokers.redis_sync import SyncRedisBroker
 from realtime.cloudevents import Routes, routes_of
 from realtime.conf import PREFIX, ImproperSetting, Settings
 from realtime.control import Command, sealed
-from realtime.conversation import Authorize, Rpc
 from realtime.description import Describe
 from realtime.errors import ConfigurationError
 from realtime.fallbacks import registered
@@ -41,6 +40,7 @@ from realtime.jwks_file import JwksFile
 from realtime.keyring import Keyring
 from realtime.limits import Limits, Rate
 from realtime.namespaces import Namespaces
+from realtime.node import Authorize, Rpc
 from realtime.origins import AllowedOrigins
 from realtime.protocols.centrifugo import COMMANDS_LIMIT
 from realtime.publication import ESCAPED, Sizes, plain

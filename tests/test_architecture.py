@@ -26,6 +26,7 @@ RULES = {
 PUBLISHING = {"publisher"}
 DELIVERING = {"hub", "conversation", "driver", "fanout", "heartbeat", "users", "vigil"}
 DELIVERING |= {"attendance", "clerk", "joining", "roster"}
+DELIVERING |= {"client_calls", "client_subscriptions", "node"}
 DELIVERING |= {"announcer", "connections", "liveness", "subscriber"}
 QUEUEING = {"worker", "threads"}
 ENGINE = PUBLISHING | DELIVERING | QUEUEING | {"brokers", "hostcode"}

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from django.test import override_settings
 
-from realtime import conversation, joining, wiring
+from realtime import joining, wiring
 from realtime.hub import Hub
 from realtime.identity import Identity
 from realtime.tally import Tally
@@ -145,7 +145,7 @@ async def test_a_host_that_fails_refuses_for_now_and_breaks_nothing(
 async def test_a_host_that_does_not_decide_refuses_for_now(
     member: Member, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(conversation, "AUTHORIZE_SECONDS", 0.05)
+    monkeypatch.setattr("realtime.node.AUTHORIZE_SECONDS", 0.05)
     gates["team-a"] = asyncio.Event()
     member.say({"id": 2, "subscribe": {"channel": "team-a"}})
     assert (await answered(member, 2))["error"]["temporary"] is True

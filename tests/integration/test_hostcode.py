@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from django.test import override_settings
 
-from realtime import conversation, joining, wiring
+from realtime import client_calls, joining, wiring
 from realtime.description import info_of
 from realtime.hostcode import of_host
 from realtime.hub import Hub
@@ -84,7 +84,7 @@ async def hub(
     request: pytest.FixtureRequest, wired: str, monkeypatch: pytest.MonkeyPatch
 ) -> AsyncIterator[Hub]:
     monkeypatch.setattr(joining, "_failures", Tally())  # as in a process that has told nothing yet
-    monkeypatch.setattr(conversation, "_failures", Tally())
+    monkeypatch.setattr(client_calls, "_failures", Tally())
     with override_settings(
         REALTIME_AUTHORIZER=f"{HERE}.decide{request.param}",
         REALTIME_RPC=f"{HERE}.answer{request.param}",
@@ -134,7 +134,7 @@ async def test_a_host_that_is_cancelled_or_exits_blocks_a_connection(
     assert await error_of(client, 2) == await error_of(client, 3) == FAILED
     assert await error_of(client, 4) == {}
     assert caplog.text.count(logged) == 1, "once a minute, whatever clients do"
-    failures = (conversation if "rpc" in command else joining)._failures._counts
+    failures = (client_calls if "rpc" in command else joining)._failures._counts
     assert failures == {"rpc" if "rpc" in command else "authorizer": 2}
     await client.leave()
 

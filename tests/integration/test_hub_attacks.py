@@ -174,7 +174,7 @@ async def test_a_subscribe_whose_channel_is_live_is_not_refused_for_waiting_its_
     """Publications before it may take a second each; the channel had long been live."""
     member = await join("chat:slow")
     slowly = asyncio.Event()
-    monkeypatch.setattr("realtime.conversation.LIVE_SECONDS", 0.05)
+    monkeypatch.setattr("realtime.client_subscriptions.LIVE_SECONDS", 0.05)
     monkeypatch.setattr(hub, "publish", partial(_published, hub.subscriber._broker, slowly))
     member.say(
         {"id": 3, "publish": {"channel": "chat:slow", "data": 1}},

@@ -21,7 +21,7 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from realtime import conversation, joining, protocols
+from realtime import joining, protocols
 from realtime.brokers.redis import RedisBroker
 from realtime.codes import ALREADY_SUBSCRIBED
 from realtime.conversation import _bytes_of
@@ -723,7 +723,7 @@ class StepMachine(RuleBasedStateMachine):
         def is_quiet() -> bool:
             if self.host.waiting and not is_done:
                 return True
-            return talk._todo is None and not talk._serving
+            return talk._todo is None and not talk._subscriptions._serving
 
         await eventually(is_quiet, PATIENT_SECONDS)
 
@@ -753,7 +753,7 @@ class StepMachine(RuleBasedStateMachine):
         self.host.answer_all()
         self.run(self._settled(self.client, is_done=True))
         at_once = self.granted(self.client)
-        heard_at_once = set(self.client.conversation._listeners)
+        heard_at_once = set(self.client.conversation._subscriptions.channels)
         published_at_once = set(self.host.published)
         in_force = {n for n, join in self.client.conversation._connection._channels.items()}
         assert heard_at_once == in_force, "ring 0 and ring 1 agree on what it listens to"
@@ -782,15 +782,20 @@ class StepMachine(RuleBasedStateMachine):
         assert published_at_once <= set(self.host.published)
         if not self.may_differ:
             assert at_once == one_by_one
-            assert heard_at_once == set(other.conversation._listeners)
+            assert heard_at_once == set(other.conversation._subscriptions.channels)
         self.run(other.leave())
 
 
 def test_whatever_is_said_at_once_is_granted_one_by_one(
     redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name in ("AUTHORIZE_SECONDS", "LIVE_SECONDS", "RPC_SECONDS"):
-        monkeypatch.setattr(conversation, name, PATIENT_SECONDS)
+    for constant in (
+        "node.AUTHORIZE_SECONDS",
+        "client_calls.LIVE_SECONDS",
+        "client_calls.RPC_SECONDS",
+        "client_subscriptions.LIVE_SECONDS",
+    ):
+        monkeypatch.setattr(f"realtime.{constant}", PATIENT_SECONDS)
     monkeypatch.setattr(joining, "YES_SECONDS", 3 * PATIENT_SECONDS)
     StepMachine.redis = redis_server
     run_state_machine_as_test(
