@@ -227,6 +227,7 @@ class HttpProtocol(HttpToolsProtocol):
                     self._refuse(HTTPStatus.BAD_REQUEST, None)
                 else:
                     self.handle_websocket_upgrade()
+                    self.parser = None  # type: ignore[assignment] # the two hold each other
             elif self.scope["method"] == "CONNECT":
                 self._refuse(HTTPStatus.METHOD_NOT_ALLOWED, None)  # what follows is no HTTP
             else:

@@ -8,6 +8,7 @@ the app has not taken is not parsed. What never passes the app is counted here.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from typing import Any, Protocol
 
@@ -52,6 +53,8 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
     ended: Callable[[], None] | None = None
     """Called when the connection has ended, by whoever counts it."""
 
+    _is_served = False
+    """Whether the app's task runs."""
     _rest = b""  # read, but not parsed: the app has not taken yet what came before
     _control: Bucket | None = None  # hardly anybody sends control frames
 
@@ -62,6 +65,7 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
             self.conn.max_message_size = self.config.first_frame_bytes
             self.conn.recv_frame = self._take_first  # type: ignore[method-assign]
         if not self.handshake_complete:  # it was not refused
+            self._is_served = True
             self.scope["extensions"][EXTENSION] = self  # type: ignore[assignment]
 
     def taken_by(self, user: WireUser) -> Callable[[bytes], None]:
@@ -94,6 +98,24 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
         self._lose()
         if self.ended is not None:
             self.ended()
+            self.ended = None
+        self._let_go()
+
+    def on_task_complete(self, task: asyncio.Task[None]) -> None:
+        """The app has returned."""
+        super().on_task_complete(task)
+        self._is_served = False
+        self._let_go()
+
+    def _let_go(self) -> None:
+        """Break the cycles of objects through this one, once nothing uses it any more.
+
+        Else all that belongs to a connection waits for a full garbage collection, and those are
+        rare (`notifier.server`): 2,500 clients that came and went for two minutes left 150 MiB.
+        """
+        if self.disconnected and not self._is_served:
+            self.scope = {}  # type: ignore[typeddict-item]
+            self.conn.parser.close()
 
     def handle_parser_exception(self) -> None:
         """What the client sent is no WebSocket frame; the connection is being closed."""

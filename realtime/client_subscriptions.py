@@ -96,6 +96,7 @@ class ClientSubscriptions:
             self._drop(joining)
         for name in list(self._listeners):
             self.leave(name)
+        self._advance = self._expires = _nothing  # they hold the conversation, which holds this
 
     # --------------------------------------------------------------- asked for
 
@@ -347,6 +348,10 @@ class ClientSubscriptions:
                 self._connection.left(name)
                 self._driver.say(self._protocol.unsubscribed(name, SUBSCRIPTION_EXPIRED))
         return bool(self._ends) and not self._driver.ended
+
+
+def _nothing() -> None:
+    """Nobody is told any more."""
 
 
 def _missed(join: Join, channel: Channel[Listener]) -> Sequence[Gap]:

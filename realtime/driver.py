@@ -245,7 +245,8 @@ class Driver:
             self._finisher.cancel()
         elif close is not None:
             self._say_goodbye(close)
-        self.on_end()
+        on_end, self.on_end = self.on_end, _nothing  # it may hold who holds this driver
+        on_end()
         if self._task is not asyncio.current_task():
             self._task.cancel()
 

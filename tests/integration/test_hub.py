@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from typing import Any
 
 from realtime import apublish
+from realtime.conversation import Conversation
 from realtime.hub import Hub
 from realtime.wiring import Node
 from tests.support.eventually import eventually
@@ -122,3 +124,25 @@ async def test_draining_takes_no_longer_than_its_connections_need(hub: Hub, join
         await join()
     await asyncio.wait_for(hub.drain(10), 2)
     assert len(hub.connections) == 0
+
+
+async def test_a_connection_that_has_left_is_freed_without_the_collector(
+    hub: Hub, join: Any
+) -> None:
+    """Nothing of it may hold each other: full collections are rare (`notifier.server`)."""
+
+    def conversations() -> int:
+        return sum(isinstance(each, Conversation) for each in gc.get_objects())
+
+    gc.collect()
+    before = conversations()
+    gc.disable()
+    try:
+        for channel in ("public:gone", "chat:gone"):
+            member = await join(channel)
+            assert conversations() == before + 1
+            await member.leave()
+            member.conversation = None
+            await eventually(lambda: conversations() == before)
+    finally:
+        gc.enable()

@@ -114,9 +114,7 @@ async def guesser(streams: Streams, done: Counter[str]) -> None:
             % (random.getrandbits(128), len(body), body)
         )
         done["wrong keys"] += 1
-        head = await reader.readuntil(b"\r\n\r\n")
-        length = int(head.lower().partition(b"content-length:")[2].split(b"\r\n")[0])
-        await reader.readexactly(length)
+        await _answer(reader, done)
 
 
 async def forger(streams: Streams, done: Counter[str]) -> None:
@@ -128,6 +126,106 @@ async def forger(streams: Streams, done: Counter[str]) -> None:
     await streams[0].read(1)
     streams[1].write(frame(CLOSE, b"\x0d\xac"))
     await streams[0].read()
+
+
+async def greedy(streams: Streams, done: Counter[str]) -> None:
+    """Name channels in `connect`: as many as the limits allow, or thousands."""
+    count = random.choice((128, 5_000))
+    subs = {f"public:{random.getrandbits(40)}": {} for _ in range(count)}
+    said = json.dumps({"id": 1, "connect": {"subs": subs}}).encode()
+    done["channels in connect"] += count
+    await _upgrade(streams, frame(TEXT, said))
+    async with asyncio.timeout(1):
+        await streams[0].read()
+
+
+async def churner(streams: Streams, done: Counter[str]) -> None:
+    """Subscribe to channels that nobody has named before, leave, and come again."""
+    lines = [
+        json.dumps({"id": n + 2, "subscribe": {"channel": f"public:{random.getrandbits(60)}"}})
+        for n in range(128)
+    ]
+    await _upgrade(streams, CONNECT, frame(TEXT, "\n".join(lines).encode()))
+    done["new channels"] += 128
+    async with _read_on(streams):
+        await asyncio.sleep(0.2)
+
+
+async def asker(streams: Streams, done: Counter[str]) -> None:
+    """Ask who is on a channel, again and again."""
+    subscribe = b'{"id":2,"subscribe":{"channel":"chat:asked"}}'
+    await _upgrade(streams, CONNECT, frame(TEXT, subscribe))
+    async with _read_on(streams):
+        for number in range(3, 1_000_000):
+            done["presence questions"] += 1
+            ask = b'{"id":%d,"presence":{"channel":"chat:asked"}}' % number
+            streams[1].write(frame(TEXT, ask))
+            await streams[1].drain()
+            await asyncio.sleep(0)
+
+
+async def body_holder(streams: Streams, done: Counter[str]) -> None:
+    """Send a large body with a session that nobody has, but for its last byte."""
+    reader, writer = streams
+    path = random.choice((b"/login/", b"/api/publish", b"/nowhere/"))
+    writer.write(
+        b"POST %b HTTP/1.1\r\nHost: 127.0.0.1\r\nCookie: sessionid=x\r\n"
+        b"Transfer-Encoding: chunked\r\n\r\n" % path
+    )
+    done["bodies without an end"] += 1
+    with contextlib.suppress(OSError):
+        for _ in range(64):
+            writer.write(b"8000\r\n" + b"x" * 0x8000 + b"\r\n")
+            await writer.drain()
+    await reader.read()
+
+
+async def upgrader(streams: Streams, done: Counter[str]) -> None:
+    """Offer another protocol with a request that has a body."""
+    reader, writer = streams
+    body = b'{"channel":"public:news","data":1}'
+    while True:
+        writer.write(
+            b"POST /api/publish HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: Upgrade\r\n"
+            b"Upgrade: h2c\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%b"
+            % (len(body), body)
+        )
+        done["offers that are declined"] += 1
+        await _answer(reader, done)
+
+
+async def globber(streams: Streams, done: Counter[str]) -> None:
+    """Ask for channels by a pattern that made every node backtrack, with a key that may."""
+    reader, writer = streams
+    body = json.dumps({"pattern": "*a" * 60 + "b"}).encode()
+    while True:
+        writer.write(
+            b"POST /api/channels HTTP/1.1\r\nHost: 127.0.0.1\r\nX-API-Key: test-key\r\n"
+            b"Content-Type: application/json\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body)
+        )
+        done["patterns"] += 1
+        await _answer(reader, done)
+        await asyncio.sleep(0.1)
+
+
+async def linker(streams: Streams, done: Counter[str]) -> None:
+    """Follow a link of another site to a stream, as the browser of somebody with a session."""
+    reader, writer = streams
+    while True:
+        writer.write(
+            b"GET /connection/sse?channel=chat:evil HTTP/1.1\r\nHost: 127.0.0.1\r\n"
+            b"Cookie: sessionid=x\r\nSec-Fetch-Site: cross-site\r\n"
+            b"Sec-Fetch-Mode: navigate\r\n\r\n"
+        )
+        done["links"] += 1
+        await _answer(reader, done)
+
+
+async def _answer(reader: asyncio.StreamReader, done: Counter[str]) -> None:
+    head = await reader.readuntil(b"\r\n\r\n")
+    length = int(head.lower().partition(b"content-length:")[2].split(b"\r\n")[0])
+    await reader.readexactly(length)
+    done["answers in the five hundreds"] += head.startswith(b"HTTP/1.1 5")
 
 
 async def _upgrade(streams: Streams, *more: bytes) -> None:
@@ -157,7 +255,7 @@ ACTORS: dict[str, Actor] = {
     actor.__name__: actor
     for actor in (
         *(silent, silent_upgraded, slow_headers, slow_body, pinger, subscriber, oversize, guesser),
-        forger,
+        *(forger, greedy, churner, asker, body_holder, upgrader, globber, linker),
     )
 }
 
@@ -170,7 +268,9 @@ async def _again_and_again(actor: Actor, port: int, address: str, done: Counter[
         except (OSError, TimeoutError):
             done["refused"] += 1
         else:
-            with contextlib.suppress(OSError, asyncio.IncompleteReadError, RuntimeError):
+            with contextlib.suppress(
+                OSError, asyncio.IncompleteReadError, RuntimeError, TimeoutError
+            ):
                 await actor(streams, done)
             done["cut"] += 1
             streams[1].transport.abort()

@@ -52,8 +52,9 @@ def resident_bytes(pid: int) -> int:
 TABLES = {
     "fuzz": "| what | sent | outcomes | memory, MiB | the witnesses received |",
     "other": "| server | sent | outcomes | tracebacks | the witnesses received |",
+    "beside": "| ten of | answer p50, ms | p99 ms | lost |",
     "attackers": "| done |",
-    "mix": "| | published | received | p50 ms | p99 ms | max ms | slowest answer, ms | lost |",
+    "mix": "| | published | received | p50 ms | p99 ms | max ms | answer p50, ms | max ms | lost |",
 }
 _lines: dict[str, list[str]] = {name: [] for name in TABLES}
 Report = Callable[..., None]

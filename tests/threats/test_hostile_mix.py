@@ -18,15 +18,19 @@ from tests.support.service import ROOT, needs_proc
 from tests.threats.conftest import FULL, Report, Target, Watched, resident_bytes
 
 SECONDS = 60.0 if FULL else 5.0
+WORK = ("greedy", "churner", "asker", "body_holder", "upgrader", "globber", "linker")
+"""What each request or frame makes the service do counts here, not how many there are."""
 SIZES = (
     {
         **{"silent": 2_500, "silent_upgraded": 2_500, "slow_headers": 500, "slow_body": 100},
         **dict.fromkeys(("pinger", "subscriber", "oversize", "guesser", "forger"), 10),
+        **dict.fromkeys(WORK, 10),
     }
     if FULL
     else {
         **{"silent": 200, "silent_upgraded": 200, "slow_headers": 50, "slow_body": 20},
         **dict.fromkeys(("pinger", "subscriber", "oversize", "guesser", "forger"), 2),
+        **dict.fromkeys(WORK, 2),
     }
 )
 WITNESSES = (
@@ -34,17 +38,22 @@ WITNESSES = (
     if FULL
     else {"clients": 40, "per_second": 30, "channels": 4}
 )
+ATTACKS = (
+    *("silent sockets", "silent WebSockets", "slow headers", "pings", "subscribes"),
+    *("channels in connect", "new channels", "presence questions", "bodies without an end"),
+    *("offers that are declined", "patterns", "links"),
+)
 MIB = 1024 * 1024
 MEMORY = 400 * MIB
 """What six thousand connections may take; a leak would take more in a minute."""
 
 
 @asynccontextmanager
-async def attacked(port: int) -> AsyncIterator[dict[str, int]]:
+async def attacked(port: int, sizes: dict[str, int] = SIZES) -> AsyncIterator[dict[str, int]]:
     """Let the attackers loose; what they have done is known at the end."""
     done: dict[str, int] = {}
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "tests.threats.attackers", str(port), json.dumps(SIZES)),
+        *(sys.executable, "-m", "tests.threats.attackers", str(port), json.dumps(sizes)),
         cwd=ROOT,
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
@@ -71,6 +80,33 @@ def delays(load: Load, since: float, until: float) -> list[float]:
     )
 
 
+def answered(load: Load, since: float, until: float) -> list[float]:
+    """Return how long each publisher waited in that time, in ms, in order of length."""
+    attempts = (a for a in load.ledger.attempts if since <= a.began < until)
+    return sorted(1000 * (a.ended - a.began) for a in attempts)
+
+
+@pytest.mark.skipif(not FULL, reason="looks at time: only with NOTIFIER_THREATS=full")
+@pytest.mark.timeout(300)
+async def test_publishers_wait_while_somebody_makes_the_service_work(
+    target: Target, watched: Watched, report: Report
+) -> None:
+    """Ten of each, one kind after the other; the median is at most three times that of peace."""
+    clock, medians = time.monotonic, {}
+    async with watched(target, late=True, **WITNESSES) as load:
+        for name in ("nobody", *WORK):
+            async with attacked(target.port, {} if name == "nobody" else {name: 10}):
+                since = clock()
+                await load.run(10.0)
+                answers = answered(load, since, clock())
+            medians[name] = answers[len(answers) // 2]
+            p99 = answers[len(answers) * 99 // 100]
+            report("beside", name, f"{medians[name]:.1f}", f"{p99:.1f}", 0)
+    target.looks_well()
+    calm = medians.pop("nobody")
+    assert {name: ms for name, ms in medians.items() if ms > 3 * calm} == {}
+
+
 @needs_proc
 @pytest.mark.timeout(300)
 async def test_everybody_attacks_at_once(target: Target, watched: Watched, report: Report) -> None:
@@ -94,12 +130,16 @@ async def test_everybody_attacks_at_once(target: Target, watched: Watched, repor
         published = sum(since <= a.began < until for a in load.ledger.attempts if a.position)
         p50, p99 = (1000 * took[int(len(took) * part)] for part in (0.5, 0.99))
         cells = (f"{published:,}", f"{len(took):,}", f"{p50:.1f}", f"{p99:.1f}")
-        slowest = max(a.ended - a.began for a in load.ledger.attempts if since <= a.began < until)
-        report("mix", name, *cells, f"{1000 * took[-1]:.0f}", f"{1000 * slowest:.0f}", 0)
+        answers = answered(load, since, until)
+        middle = answers[len(answers) // 2]
+        report(
+            "mix", name, *cells, f"{1000 * took[-1]:.0f}", f"{middle:.1f}", f"{answers[-1]:.0f}", 0
+        )
     report("attackers", ", ".join(f"{name}: {count:,}" for name, count in done.items()))
     assert resident < MEMORY
     target.looks_well()
-    for name in ("silent sockets", "silent WebSockets", "slow headers", "pings", "subscribes"):
+    assert not done["answers in the five hundreds"]
+    for name in ATTACKS:
         assert done[name], f"nobody attacked with {name}"
     await eventually(lambda: sockets(target) <= before + 2, 30)
 
