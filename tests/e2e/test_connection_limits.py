@@ -251,7 +251,7 @@ async def test_ten_thousand_connections_that_end_in_every_way_leave_no_count_beh
     assert all(
         reached[name] for name in ("connections", "connections_per_address", "connections_per_user")
     ), reached
-    await eventually(lambda: node.hub.crowd.is_empty)
+    await eventually(lambda: node.hub.connections._crowd.is_empty)
     assert len(node.hub.connections) == 0
 
 

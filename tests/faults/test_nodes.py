@@ -12,7 +12,7 @@ import httpx
 import pytest
 
 from notifier.server import DRAIN_SECONDS, GRACEFUL_SECONDS, LINGER_SECONDS
-from realtime.hub import DRAIN_PER_SECOND
+from realtime.connections import DRAIN_PER_SECOND
 from tests.support.eventually import eventually
 from tests.support.lean_client import LeanClient
 from tests.support.ledger import Told
