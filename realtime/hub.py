@@ -110,7 +110,7 @@ class Hub:
         """The connections by user."""
         self._attendance = Attendance(broker)
         self.roster = Roster(broker, self._attendance, self.registry, self.fanout, protocol)
-        """Who is on the channels of this node's connections."""
+        """Tells clients which members their channels have."""
         self._announcer = Announcer(broker)
         self._clerk = Clerk(
             broker, self.uid, self.registry, lambda: (len(self.connections), len(self.users))

@@ -70,7 +70,7 @@ class _KeysFile:
     def _parse(self, text: bytes) -> Keys:
         keys, flaws = read_keys(text, and_one=self._and_one)
         if flaws and not self._is_started:
-            raise flaws[0]  # whoever configures it is there to mend it
+            raise flaws[0]  # at the start an operator is there to mend it
         if flaws:
             _log_flaws(flaws)
         return _warn(keys)

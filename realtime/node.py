@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 from realtime.fanout import Fanout
 from realtime.hostcode import of_host
@@ -12,9 +12,7 @@ from realtime.identity import Identity
 from realtime.limits import Limits, Reached, Subscriptions
 from realtime.publication import Publication, Receipt
 from realtime.roster import Roster
-
-if TYPE_CHECKING:
-    from realtime.subscriber import Subscriber
+from realtime.subscriber import Subscriber
 
 AUTHORIZE_SECONDS = 5.0
 """How long the host may take to decide."""

@@ -88,7 +88,7 @@ _noting = threading.Lock()  # Django's sync view runs in threads
 def admitted(request: Request, access: Access) -> Admitted:
     """Look at the head of a request, before its body is read.
 
-    Otherwise whoever has no key could make us hold a megabyte for each of his connections.
+    Otherwise a client without a key could make us hold a megabyte for each connection.
 
     Raises:
         RequestError: It is refused, whatever the body is.
