@@ -4,7 +4,7 @@
 # installed, otherwise with venv and pip from hashed requirements. Nothing is set up twice.
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-faults threats soak check format bench plots lock clean
+.PHONY: help setup run test test-faults threats soak check format types bench plots lock clean
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -13,13 +13,17 @@ RUN_READY := $(VENV)/.ready-to-run
 DEV_READY := $(VENV)/.ready-to-develop
 SDK := tests/e2e/sdk
 SDK_READY := $(SDK)/node_modules/.ready
+# The types of client.js: the file that is shipped, and the one that tsc generates.
+CLIENT_TYPES := realtime/static/realtime/client.d.ts
+GENERATED_TYPES := $(SDK)/node_modules/.types/client.d.ts
+TSC := $(SDK)/node_modules/.bin/tsc
 
 # --- for people ---
 
-help: ## print this
+help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
 
-run: $(RUN_READY) ## set everything up and serve on http://127.0.0.1:$PORT (8000)
+run: $(RUN_READY) ## set everything up and serve at http://127.0.0.1:$PORT (8000)
 	@exec $(BIN)/python -m notifier run --stop-with-parent
 
 test: $(DEV_READY) $(SDK_READY) ## set everything up and run the tests
@@ -30,43 +34,48 @@ test: $(DEV_READY) $(SDK_READY) ## set everything up and run the tests
 	$(NODE_TESTS) || status=1; \
 	exit $$status
 
-test-faults: $(DEV_READY) ## the fault tests with 500 clients, up to 20 times each (takes forty minutes)
+test-faults: $(DEV_READY) ## run the fault tests with 500 clients, up to 20 times each (takes 40 minutes)
 	NOTIFIER_FAULTS=full $(BIN)/pytest $(UNDER_LOAD:%=tests/faults/test_%.py)
 
-threats: $(DEV_READY) ## every attack of docs/security.md, in full (takes four minutes)
+threats: $(DEV_READY) ## run every attack of docs/security.md in full (takes 4 minutes)
 	NOTIFIER_THREATS=full $(BIN)/pytest tests/threats
 
-soak: $(DEV_READY) ## half an hour of load with a fault every ten seconds (SOAK_MINUTES=30)
+soak: $(DEV_READY) ## run under load for 30 minutes with a fault every 10 seconds (SOAK_MINUTES=30)
 	$(BIN)/pytest -s -p no:randomly tests/faults/soak.py
 
-check: $(DEV_READY) ## format, lint, types, architecture, deployment settings, spelling
+check: $(DEV_READY) $(SDK_READY) ## check formatting, lint, types, architecture, deployment settings, and spelling
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/pytest -q tests/test_architecture.py
 	@echo "manage.py check --deploy"; $(PRODUCTION) $(BIN)/python manage.py check --deploy --fail-level WARNING
 	$(BIN)/codespell
+	@$(CHECK_TYPES)
 
-format: $(DEV_READY) ## format the code and mend what can be mended
+format: $(DEV_READY) ## format the code and apply automatic fixes
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-bench: $(DEV_READY) ## measure the service and its peers (takes more than an hour; see docs/performance.md)
+types: $(SDK_READY) ## (node) generate client.d.ts from the comments of client.js
+	$(TSC) --project $(SDK)
+	cp $(GENERATED_TYPES) $(CLIENT_TYPES)
+
+bench: $(DEV_READY) ## benchmark the service and its peers (takes over an hour; see docs/performance.md)
 	-$(BIN)/python -m bench.peers.setup
 	$(BIN)/python -m bench
 
-plots: $(DEV_READY) ## (uv) draw the last `crowds` and `load` of the bench into docs/plots
+plots: $(DEV_READY) ## (uv) plot the latest `crowds` and `load` results into docs/plots
 	UV_PROJECT_ENVIRONMENT=$(VENV) uv sync --locked --inexact --no-install-project --group plots
 	$(BIN)/python -m bench.plots
 
-setup: $(DEV_READY) $(SDK_READY) ## set up for development, and no more
+setup: $(DEV_READY) $(SDK_READY) ## set up for development only
 
-lock: ## (uv) lock the dependencies anew and export them for pip
+lock: ## (uv) update the lock file and export it for pip
 	uv lock
 	$(EXPORT) --no-default-groups --group service --output-file requirements.txt
 	$(EXPORT) --output-file requirements-dev.txt
 
-clean: ## remove all that was set up, built or cached here
+clean: ## remove everything that was set up, built, or cached here
 	rm -rf $(VENV) $(SDK)/node_modules .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage htmlcov dist
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
@@ -75,25 +84,43 @@ clean: ## remove all that was set up, built or cached here
 # PYTHONDEVMODE turns asyncio's debug mode on. Not for tests that start whole servers: the mode is
 # several times slower, and what breaks there on purpose has deadlines.
 PYTEST := $(BIN)/pytest --durations=10
-PYTEST_DEBUG := PYTHONDEVMODE=1 $(PYTEST) -n auto --maxprocesses 4 --ignore=tests/e2e --ignore=tests/faults \
+# Two a processor, since tests mostly wait for servers; at most four, which is what memory allows.
+WORKERS := $(shell n=$$((2 * $$(getconf _NPROCESSORS_ONLN 2>/dev/null || echo 1))); echo $$((n < 4 ? n : 4)))
+# A worker begins with a quarter of the modules, and when it has none left, takes half of what another
+# has. By default the pieces get ever smaller, so that more modules start their servers twice.
+SPREAD := --dist worksteal
+PYTEST_DEBUG := PYTHONDEVMODE=1 $(PYTEST) -n $(WORKERS) $(SPREAD) --ignore=tests/e2e --ignore=tests/faults \
 	--ignore=tests/threats
 # The modules that NOTIFIER_FAULTS=full makes bigger.
 UNDER_LOAD := under_load failover nodes tutorial fallback celery
 # Those that NOTIFIER_THREATS=full makes bigger.
 HOSTILE := tests/threats/test_fuzz.py tests/threats/test_hostile_mix.py
-ALONE := $(UNDER_LOAD:%=tests/faults/test_%.py) $(HOSTILE)
-PYTEST_PLAIN := $(PYTEST) -n auto --maxprocesses 4 tests/e2e tests/faults tests/threats \
-	$(ALONE:%=--ignore=%)
-# One at a time: they put load on the machine, and what they wait for has deadlines.
-PYTEST_LOAD := $(PYTEST) $(ALONE)
+FEW := $(UNDER_LOAD:%=tests/faults/test_%.py) $(HOSTILE)
+PYTEST_PLAIN := $(PYTEST) -n $(WORKERS) $(SPREAD) tests/e2e tests/faults tests/threats \
+	$(FEW:%=--ignore=%)
+# One a processor, at most two: they put load on the machine, and what they wait for has deadlines.
+# Those are lengthened while the machine is busy, but the faults keep their length.
+PYTEST_LOAD := $(PYTEST) -n $(shell echo $$((($(WORKERS) + 1) / 2))) $(FEW)
 
 NODE_TEST_FILES = $(wildcard tests/e2e/js/*.test.js tests/e2e/js/*.test.mjs)
 # Left out by name without Node 18 and npm; under NOTIFIER_REQUIRE=node leaving out is failure.
 NODE_TESTS = if [ -z "$(NODE_TEST_FILES)" ]; then :; \
 	elif [ -f $(SDK_READY) ]; then node --test $(NODE_TEST_FILES); \
 	else \
-		for file in $(NODE_TEST_FILES); do echo "left out: $$file (it needs Node 18 and npm)"; done; \
+		for file in $(NODE_TEST_FILES); do echo "skipped: $$file (requires Node 18 and npm)"; done; \
 		case ",$$NOTIFIER_REQUIRE," in *,node,*) false;; esac; \
+	fi
+
+# First client.js, which generates its declarations; then the scripts that use it.
+# Left out by name without Node 18 and npm; in CI, or under NOTIFIER_REQUIRE=node, leaving out is failure.
+CHECK_TYPES = if [ -f $(SDK_READY) ]; then \
+		echo "tsc"; $(TSC) --project $(SDK) || exit 1; \
+		diff -u $(CLIENT_TYPES) $(GENERATED_TYPES) || { \
+			echo "$(CLIENT_TYPES) is not what tsc generates from client.js: run make types." >&2; exit 1; }; \
+		$(TSC) --project tsconfig.json; \
+	else \
+		echo "skipped: the types of client.js (requires Node 18 and npm)"; \
+		case "$$CI:,$$NOTIFIER_REQUIRE," in true:*|*,node,*) exit 1;; esac; \
 	fi
 
 # What a deployment sets, for Django's own list of questions.
@@ -145,12 +172,12 @@ define make_venv
 		incomplete=$$candidate; \
 	done; \
 	if [ -z "$$found" ] && [ -n "$$incomplete" ]; then \
-		echo "$$incomplete has no venv module: install it (Debian, Ubuntu: apt install python3-venv), or install uv." >&2; \
+		echo "$$incomplete has no venv module: install it (on Debian or Ubuntu: apt install python3-venv), or install uv." >&2; \
 		exit 1; \
 	elif [ -z "$$found" ]; then \
-		echo "Python 3.11 or newer is needed: install it (or uv, which brings one), or name it: make PYTHON=/path/to/python3." >&2; \
+		echo "Python 3.11 or newer is required: install it (or uv, which includes it), or set its path: make PYTHON=/path/to/python3." >&2; \
 		exit 1; \
 	fi; \
-	echo "Making $(VENV) with $$($$found --version)"; \
+	echo "Creating $(VENV) with $$($$found --version)"; \
 	$$found -m venv --clear $(VENV)
 endef

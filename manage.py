@@ -18,7 +18,7 @@ def main() -> None:
         from django.core.management import execute_from_command_line
     except ImportError:
         sys.exit(
-            "manage.py: Django is missing here: run `make setup`, then .venv/bin/python manage.py"
+            "manage.py: Django is not installed: run `make setup`, then .venv/bin/python manage.py"
         )
     from notifier import servicefile
     from notifier.private import NotPrivate

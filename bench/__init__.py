@@ -1,1 +1,1 @@
-"""Measurements that anyone can repeat: `make bench`. Never part of the tests."""
+"""Reproducible benchmarks: `make bench`. Never part of the tests."""

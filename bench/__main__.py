@@ -1,4 +1,4 @@
-"""Measure the service and what people use today, in one run: `make bench`."""
+"""Benchmark the service side by side with other servers in common use: `make bench`."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ SERVERS: dict[str, type[Server]] = {**OWN, **RIVALS}
 
 
 def main() -> None:
-    """Run the scenarios, servers in turn, and print the medians."""
+    """Run the scenarios with alternating servers, and print the medians."""
     options = _options()
-    os.sched_setaffinity(0, {OTHERS_CPU})  # children but the servers inherit it
+    os.sched_setaffinity(0, {OTHERS_CPU})  # inherited by children other than the servers
     _allow_many_sockets()
     missing = [sentence for name in options.servers if (sentence := SERVERS[name].missing())]
     for sentence in missing:
-        report.say(f"left out: {sentence}")
+        report.say(f"skipped, not installed: {sentence}")
     with private_redis() as redis_url:
         for scenario in options.scenarios:
             rows = _rows(scenario, redis_url, options)
@@ -35,7 +35,7 @@ def main() -> None:
             if ratios := report.ratios(rows):
                 print(f"\n{report.table(ratios)}")
             for sentence in missing:
-                print(f"\nLeft out: {sentence}")
+                print(f"\nSkipped, not installed: {sentence}")
             print(f"\nAll runs: {path}", flush=True)
 
 
@@ -51,35 +51,49 @@ def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m bench",
         description=__doc__,
-        epilog=f"scenarios (default: all):\n{scenarios}\n\nservers:\n{servers}\n\n"
-        "`python -m bench.peers.setup` builds and installs what the peers need.",
+        epilog=f"scenarios:\n{scenarios}\n\nservers:\n{servers}\n\n"
+        "`python -m bench.peers.setup` builds the peers and installs their dependencies.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("scenarios", nargs="*", metavar="SCENARIO", help="see below")
-    parser.add_argument("--servers", default=",".join(SERVERS), help="a,b,c; default: all")
     parser.add_argument(
-        "--repeat", type=int, default=5, help="runs of each server, in turn; long scenarios a third"
+        "scenarios",
+        nargs="*",
+        metavar="SCENARIO",
+        help="names of scenarios (default: all); listed below",
     )
-    parser.add_argument("--scale", type=float, default=1.0, help="0.1: a tenth of the clients")
+    parser.add_argument(
+        "--servers",
+        default=",".join(SERVERS),
+        help="comma-separated names (default: all); listed below",
+    )
+    parser.add_argument(
+        "--repeat",
+        type=int,
+        default=5,
+        help="runs per server (default: 5); long scenarios run a third as often",
+    )
+    parser.add_argument(
+        "--scale", type=float, default=1.0, help="factor for the number of clients (default: 1)"
+    )
     options = parser.parse_args()
     options.scenarios = options.scenarios or list(SCENARIOS)
     options.servers = options.servers.split(",")
     for name in options.scenarios:
         if name not in SCENARIOS:
-            parser.error(f"no scenario {name}; there are {', '.join(SCENARIOS)}")
+            parser.error(f"unknown scenario {name}; known: {', '.join(SCENARIOS)}")
     for name in options.servers:
         if name not in SERVERS:
-            parser.error(f"no server {name}; there are {', '.join(SERVERS)}")
+            parser.error(f"unknown server {name}; known: {', '.join(SERVERS)}")
     return options
 
 
 def _allow_many_sockets() -> None:
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))  # servers inherit it
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))  # inherited by the servers
 
 
 def _rows(scenario: str, redis_url: str, options: argparse.Namespace) -> list[dict[str, Any]]:
-    """Let the servers alternate: a machine that changes its mind does so to all of them."""
+    """Alternate the servers, so that drift in the machine's speed affects all of them equally."""
     rows = []
     kinds = [SERVERS[name] for name in options.servers]
     kinds = [kind for kind in kinds if scenario in kind.scenarios and not kind.missing()]

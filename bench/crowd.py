@@ -1,7 +1,7 @@
 """Thousands of clients in one process that is not the bottleneck: raw sockets, one epoll, no JSON.
 
-Counts pushes inside frames, answers pings, and keeps every gap. Speaks just enough of RFC 6455 to
-be a client, and trusts the server.
+Counts pushes within frames, answers pings, and records every gap. Implements just enough of
+RFC 6455 to be a client, and trusts the server.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-PORTS_OF_AN_ADDRESS = 20_000  # loopback addresses differ, so that none runs out of ports
-AT_ONCE = 1000  # handshakes under way
-RECEIVE_BYTES = 64 * 1024  # above malloc's mmap threshold (128 KiB) each read would map memory
-IP_BIND_ADDRESS_NO_PORT = 24  # ip(7); Python 3.11 has no name for it
-RESET = struct.pack("ii", 1, 0)  # SO_LINGER: no TIME_WAIT, or the next crowd finds no ports
+PORTS_OF_AN_ADDRESS = 20_000  # several loopback addresses, so that none runs out of ports
+AT_ONCE = 1000  # concurrent handshakes
+RECEIVE_BYTES = 64 * 1024  # above malloc's mmap threshold (128 KiB), each read would map memory
+IP_BIND_ADDRESS_NO_PORT = 24  # ip(7); Python 3.11 has no constant for it
+RESET = struct.pack("ii", 1, 0)  # SO_LINGER: no TIME_WAIT, which would use up the ports
 HANDSHAKE = (
     "GET {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
     "Sec-WebSocket-Key: {key}\r\nSec-WebSocket-Version: 13\r\n\r\n"
@@ -35,12 +35,12 @@ GAP = re.compile(rb'"gap":\{"epoch":"\w+","from":(\d+),"to":(\d+),"reason":"(\w+
 
 @dataclass(frozen=True)
 class Dialect:
-    """What a server must be told to subscribe, and how its publications are recognised."""
+    """How to subscribe at a server, and how to recognise its publications."""
 
-    path: str  # with {channel} in it where the path names the channel
+    path: str  # contains {channel} if the path names the channel
     marker: bytes  # once in every publication
-    hello: str = ""  # the first text frame, with {channel} in it
-    joined: bytes = b""  # comes once when the client is subscribed
+    hello: str = ""  # the first text frame; may contain {channel}
+    joined: bytes = b""  # sent once when the client is subscribed
     ping: bytes = b""  # a text frame that must be answered …
     pong: bytes = b""  # … with this one
 
@@ -53,11 +53,11 @@ OURS = Dialect(
     ping=b"{}",
     pong=b"{}",
 )
-"""Ours and Centrifugo's: the same protocol."""
+"""For our service and Centrifugo: the protocol is the same."""
 
 
 def text_frame(text: bytes) -> bytes:
-    """Return a client's text frame (RFC 6455 §5.2); a mask of zeros is a mask."""
+    """Return a client's text frame (RFC 6455 §5.2); an all-zero mask is valid."""
     size = len(text)
     if size < 126:
         head = struct.pack("!BB", 0x81, 0x80 | size)
@@ -67,7 +67,7 @@ def text_frame(text: bytes) -> bytes:
 
 
 def framed_size(payload: bytes) -> int:
-    """Return the bytes of a payload as a server's frame (RFC 6455 §5.2)."""
+    """Return the size of a payload as a server's frame (RFC 6455 §5.2)."""
     size = len(payload)
     return size + (2 if size < 126 else 4 if size < 65536 else 10)
 
@@ -85,14 +85,14 @@ class Member:
     gaps: list[tuple[int, int, str]] = field(default_factory=list)
 
     def receive(self) -> bytes:
-        """Read what is there."""
+        """Read the available bytes."""
         received = self.socket.recv(RECEIVE_BYTES)
         if not received:
             raise ConnectionError("the server went away")
         return received
 
     def frames(self, received: bytes) -> list[bytes]:
-        """Return the payloads of all frames that are whole now."""
+        """Return the payloads of all complete frames."""
         data = self.buffer + received if self.buffer else received
         frames = []
         at, end = 0, len(data)
@@ -125,35 +125,35 @@ class Crowd:
         self._channel = channel
         self._pong = text_frame(dialect.pong)
         self.epoll = select.epoll()
-        self.others: dict[int, Callable[[], None]] = {}  # sockets of somebody else on this epoll
+        self.others: dict[int, Callable[[], None]] = {}  # other users' sockets on this epoll
         self.members: dict[int, Member] = {}
         self.joined = 0
         self.pushes = 0
-        self.lost: list[int] = []  # numbers of the members that the server has left
+        self.lost: list[int] = []  # numbers of the members that the server disconnected
         self.reasons: Counter[str] = Counter()
         self.latencies: list[float] = []  # seconds, of members that are `timed`
-        self._waiting: list[tuple[float, int]] = []  # (not before, number)
+        self._waiting: list[tuple[float, int]] = []  # (earliest start, number)
         self._under_way = 0
-        self._last = b""  # what was read last, if that was whole publications and nothing else …
-        self._last_pushes = 0  # … and how many
+        self._last = b""  # the previous read, if it was complete publications and nothing else …
+        self._last_pushes = 0  # … and their number
 
     def invite(self, count: int) -> None:
-        """Let so many more join as fast as they can, and wait for them."""
+        """Let this many more clients join as fast as possible, and wait for them."""
         before = self.joined
         for number in range(before, before + count):
             self.invite_later(number, 0.0)
         self.read_until(lambda: self.joined >= before + count)
 
     def invite_later(self, number: int, moment: float) -> None:
-        """Let one join, not before a moment of the monotonic clock."""
+        """Let one client join, not before a moment of the monotonic clock."""
         heapq.heappush(self._waiting, (moment, number))
 
     def back_off(self, number: int, attempt: int) -> None:
-        """Let one come back as client.js does: full jitter."""
+        """Let one client reconnect as client.js does: with full jitter."""
         self.invite_later(number, time.monotonic() + random.uniform(0, min(20.0, 0.5 * 2**attempt)))
 
     def read(self, seconds: float) -> None:
-        """Do what is there to do; wait for it at most so long."""
+        """Handle all events; wait for one at most this long."""
         self._open_more()
         for descriptor, _ in self.epoll.poll(min(seconds, 0.01) if self._waiting else seconds):
             other = self.others.get(descriptor)
@@ -166,7 +166,7 @@ class Crowd:
                     self._lose(member, error)
 
     def read_until(self, true: Callable[[], bool], seconds: float = 60.0) -> None:
-        """Read until it is true."""
+        """Read until the condition is true."""
         deadline = time.monotonic() + seconds
         while not true():
             if time.monotonic() > deadline:
@@ -176,23 +176,23 @@ class Crowd:
             self.read(1.0)
 
     def read_for(self, seconds: float) -> None:
-        """Read for a time."""
+        """Read for this long."""
         deadline = time.monotonic() + seconds
         while (left := deadline - time.monotonic()) > 0:
             self.read(left)
 
     def sleep(self, members: list[Member]) -> None:
-        """Let some stop reading."""
+        """Make members stop reading."""
         for member in members:
             self.epoll.unregister(member.socket.fileno())
 
     def wake(self, members: list[Member]) -> None:
-        """Let them read on."""
+        """Make members resume reading."""
         for member in members:
             self.epoll.register(member.socket.fileno(), select.EPOLLIN)
 
     def close(self) -> None:
-        """Leave without a word."""
+        """Close all sockets without a closing handshake."""
         for member in self.members.values():
             member.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
             member.socket.close()
@@ -206,8 +206,8 @@ class Crowd:
     def _open(self, number: int) -> None:
         sock = socket.socket()
         sock.setblocking(False)
-        # The port is chosen when it connects: bind() would look for one that no address uses, which
-        # takes milliseconds as soon as thousands are taken.
+        # The port is chosen on connect: bind() would search for one that no address uses, which
+        # takes milliseconds once thousands are taken.
         sock.setsockopt(socket.IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, 1)
         sock.bind((f"127.0.0.{1 + number // PORTS_OF_AN_ADDRESS}", 0))
         error = sock.connect_ex(("127.0.0.1", self._port))
@@ -272,7 +272,7 @@ class Crowd:
         self._under_way -= 1
 
     def _received(self, member: Member, received: bytes) -> None:
-        """Count; what the neighbour has just got, byte for byte, need not be taken apart again."""
+        """Count pushes; bytes identical to the previous read need not be parsed again."""
         if received == self._last and not member.buffer and not member.timed:
             member.pushes += self._last_pushes
             self.pushes += self._last_pushes
@@ -280,13 +280,13 @@ class Crowd:
         before, whole = member.pushes, not member.buffer
         frames = member.frames(received)
         plain = [self._frame(member, frame) for frame in frames]
-        # A ping of the server, be it a frame of its own or a text, is for each of them.
+        # A ping by the server, whether a control frame or a text, must be answered by each client.
         only_frames = sum(map(framed_size, frames)) == len(received)
         if whole and only_frames and all(plain):
             self._last, self._last_pushes = received, member.pushes - before
 
     def _frame(self, member: Member, frame: bytes) -> bool:
-        """Count and answer; tell whether there was nothing to do but to count."""
+        """Count and answer; return whether there was nothing to do but to count."""
         dialect = self._dialect
         pushes = frame.count(dialect.marker)
         member.pushes += pushes
@@ -331,7 +331,7 @@ class HttpPublishers:
             crowd.epoll.register(sock.fileno(), select.EPOLLIN)
 
     def post(self, count: int) -> None:
-        """Begin to post so many, each connection one at a time."""
+        """Start posting this many, one at a time per connection."""
         self._left += count
         for sock in self._sockets[: self._left]:
             self._left -= 1
@@ -340,7 +340,7 @@ class HttpPublishers:
     def _answer(self, sock: socket.socket) -> None:
         answer = self._begun.pop(sock, b"") + sock.recv(65536)
         if b"\r\n\r\n" not in answer or not answer.endswith(b"}\n"):
-            self._begun[sock] = answer  # head and body may come apart
+            self._begun[sock] = answer  # head and body may arrive separately
             return
         if not answer.startswith(b"HTTP/1.1 200"):
             raise ConnectionError(answer.decode(errors="replace")[:500])
@@ -350,7 +350,7 @@ class HttpPublishers:
             sock.sendall(self._request)
 
     def close(self) -> None:
-        """Hang up."""
+        """Close the connections."""
         for sock in self._sockets:
             del self._crowd.others[sock.fileno()]
             sock.close()

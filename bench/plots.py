@@ -1,4 +1,4 @@
-"""Draw what was measured last: latency against load, and cost against number of subscribers.
+"""Draw the latest results: latency against load, and cost against number of subscribers.
 
 make plots
 """
@@ -18,7 +18,7 @@ matplotlib.use("svg")
 from matplotlib import pyplot, ticker
 
 FOLDER = report.RESULTS.parents[1] / "docs" / "plots"
-# Colours that those who see few colours can tell apart: Okabe and Ito's; ours is the strong one.
+# Colours that colour-blind people can distinguish (Okabe and Ito); ours is the strong one.
 COLOURS = ("#d55e00", "#0072b2", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#666666", "#000000")
 
 
@@ -26,7 +26,7 @@ def last(scenario: str) -> dict[str, Any]:
     """Return the newest result of a scenario."""
     found = sorted(report.RESULTS.glob(f"{scenario}-2*.json"))
     if not found:
-        raise SystemExit(f"there is no result yet: python -m bench {scenario}")
+        raise SystemExit(f"no results for {scenario}: run python -m bench {scenario} first")
     result: dict[str, Any] = json.loads(found[-1].read_text(encoding="utf-8"))
     return result
 
@@ -34,7 +34,7 @@ def last(scenario: str) -> dict[str, Any]:
 def draw(
     name: str, title: str, x: tuple[str, str], y: tuple[str, str], rows: Sequence[report.Row]
 ) -> Path:
-    """Draw one line for each server; x and y are a column and what it is called."""
+    """Draw one line per server; x and y are each a column and its label."""
     figure, axes = pyplot.subplots(figsize=(8, 4.5), layout="constrained")
     servers = list(dict.fromkeys(row["server"] for row in rows))
     for server, colour in zip(servers, COLOURS, strict=False):
@@ -50,14 +50,14 @@ def draw(
     axes.grid(alpha=0.3)
     axes.legend(frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
     path = FOLDER / f"{name}.svg"
-    # Without a date and with fixed names inside, the same figures give the same file.
+    # Without a date and with fixed internal names, the same figures produce the same file.
     figure.savefig(path, metadata={"Date": None})
     pyplot.close(figure)
     return path
 
 
 def main() -> None:
-    """Draw both."""
+    """Draw both plots."""
     FOLDER.mkdir(exist_ok=True)
     matplotlib.rcParams["svg.hashsalt"] = "bench"
     matplotlib.rcParams["svg.fonttype"] = "none"

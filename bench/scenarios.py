@@ -1,6 +1,6 @@
-"""The scenarios: what is done to a server, and what is measured meanwhile.
+"""The scenarios: what load a server gets, and what is measured.
 
-Each takes a server that runs and returns one row of figures. ``scale`` shrinks the crowds.
+Each takes a running server and returns one row of figures. ``scale`` shrinks the crowds.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from bench.servers import API_KEY, CHANNEL, DATA, Server
 
 WARM_UP = 5
 LONGEST_SECONDS = 120.0
-SMALL_BYTES = 150  # of data, where nothing else is said
+SMALL_BYTES = 150  # of data, unless a scenario says otherwise
 HOPELESS_MS = 1000.0
 Row = dict[str, Any]
 
 
 @dataclass
 class Cost:
-    """Processor time of the server between two moments."""
+    """CPU time of the server between two moments."""
 
     server: Server
 
@@ -42,11 +42,11 @@ class Cost:
 
     @property
     def cpu(self) -> float:
-        """Seconds in user mode and in the kernel."""
+        """Seconds in user mode plus seconds in the kernel."""
         return self.user + self.system
 
     def row(self, deliveries: int) -> Row:
-        """Return what it cost per delivery."""
+        """Return the cost per delivery."""
         return {
             "deliveries/s": deliveries / self.seconds,
             "CPU µs/delivery": self.cpu / deliveries * 1e6,
@@ -56,7 +56,7 @@ class Cost:
 
 
 def everybody_on(server: Server, count: int) -> Crowd:
-    """Let so many clients listen to the one channel, and warm the server up."""
+    """Subscribe this many clients to the channel, and warm the server up."""
     crowd = Crowd(server.port, server.dialect, lambda number: server.channel)
     crowd.invite(count)
     for _ in range(WARM_UP):
@@ -65,7 +65,7 @@ def everybody_on(server: Server, count: int) -> Crowd:
 
 
 def closed(server: Server, scale: float) -> Row:
-    """One publication at a time to 1,000 subscribers: the next when the last byte has come."""
+    """One publication at a time to 1,000 subscribers, each when the last one has arrived."""
     subscribers, rounds = int(1000 * scale), 200
     crowd = everybody_on(server, subscribers)
     with Cost(server) as cost:
@@ -92,7 +92,7 @@ def closed_http(server: Server, scale: float) -> Row:
 
 
 def pipelined(server: Server, scale: float) -> Row:
-    """32 publications on their way to 1,000 subscribers at any time, from a publisher process."""
+    """A publisher process keeps 32 publications to 1,000 subscribers in flight."""
     subscribers, rounds, in_flight = int(1000 * scale), server.pipelined_rounds, 32
     crowd = everybody_on(server, subscribers)
     begun, published = crowd.pushes, 0
@@ -125,7 +125,7 @@ def pipelined_http(server: Server, scale: float) -> Row:
 
 
 def crowds(server: Server, scale: float) -> list[Row]:
-    """The closed loop with 100, 1,000 and 10,000 subscribers: what one more of them costs."""
+    """The closed loop with 100, 1,000 and 10,000 subscribers: the cost per subscriber."""
     rows = []
     crowd = Crowd(server.port, server.dialect, lambda number: server.channel)
     for subscribers in (100, 1000, 10_000):
@@ -151,7 +151,7 @@ def _one_round(server: Server, crowd: Crowd, subscribers: int) -> float:
 
 
 def load(server: Server, scale: float) -> list[Row]:
-    """1,000 subscribers, and more and more publications a second, come what may: the latency."""
+    """The latency with 1,000 subscribers at fixed, rising rates of publications."""
     subscribers, seconds = int(1000 * scale), 4.0
     crowd = everybody_on(server, subscribers)
     members = list(crowd.members.values())
@@ -164,13 +164,13 @@ def load(server: Server, scale: float) -> list[Row]:
         row = {"publications/s": rate, **seen, "CPU %": cost.cpu / cost.seconds * 100}
         rows.append({**row, "published/s": int(rate * seconds) / cost.seconds})
         if seen["p50 ms"] > HOPELESS_MS:
-            break  # it falls behind for good; more would only take longer
+            break  # it cannot keep up; more load would only take longer
     crowd.close()
     return rows
 
 
 def storm(server: Server, scale: float) -> Row:
-    """5,000 clients connect and subscribe; the server is restarted; they come back by back-off."""
+    """5,000 clients connect and subscribe; the server is restarted; all reconnect with back-off."""
     count = int(5000 * scale)
     crowd = Crowd(server.port, server.dialect, lambda number: server.channel)
     with Cost(server) as cost:
@@ -200,7 +200,7 @@ def storm(server: Server, scale: float) -> Row:
 
 
 def idle(server: Server, scale: float) -> Row:
-    """10,000 connections that are subscribed and silent: memory, and what the pings cost."""
+    """10,000 idle subscribed connections: memory, and the CPU time of the pings."""
     count, seconds = int(10_000 * scale), 30.0
     before = server.resident_bytes()
     crowd = Crowd(server.port, server.dialect, lambda number: server.channel)
@@ -251,7 +251,7 @@ def slow(server: Server, scale: float) -> Row:
 def _others_see(
     server: Server, crowd: Crowd, others: list[Any], rate: int, seconds: float, size: int
 ) -> dict[str, float]:
-    """Publish at a rate; return the latency that the timed ones saw, and what anybody lost."""
+    """Publish at a rate; return the latency of the timed members, and any losses."""
     crowd.latencies.clear()
     before = [member.pushes for member in others]
     begin = time.monotonic()
@@ -271,7 +271,7 @@ def _others_see(
 
 
 def _settle(server: Server, crowd: Crowd, others: list[Any]) -> None:
-    """Let those who slept read all that waits for them."""
+    """Let the members that stopped reading read everything that is buffered for them."""
     quiet_since, seen = time.monotonic(), crowd.pushes
     while time.monotonic() - quiet_since < 2.0:
         crowd.read(0.1)
@@ -280,13 +280,13 @@ def _settle(server: Server, crowd: Crowd, others: list[Any]) -> None:
 
 
 def _accounts(member: Any, before: int, published: int) -> bool:
-    """Tell whether what a client received and what it was told it missed is all there was."""
+    """Return whether received and missed publications add up to all of them."""
     missed = sum(last - first + 1 for first, last, _ in member.gaps)
     return bool(member.pushes - before + missed == published and missed)
 
 
 def publish(server: Server, scale: float) -> Row:
-    """The publishing side alone: HTTP, batches of 100, and one POST to one browser."""
+    """Publishing only: single HTTP requests, batches of 100, and one POST to one browser."""
     crowd = Crowd(server.port, server.dialect, lambda number: server.channel)
     count = int(20_000 * scale)
     one = _http(server, crowd, publish_request(), count, 32)
@@ -321,7 +321,7 @@ def _http(server: Server, crowd: Crowd, request: bytes, count: int, connections:
 
 
 def channels(server: Server, scale: float) -> Row:
-    """10,000 channels with one subscriber each, and 5,000 publications a second over all."""
+    """10,000 channels with one subscriber each, and 5,000 publications a second in total."""
     count, rate, seconds = int(10_000 * scale), 5000, 10
     crowd = Crowd(server.port, server.dialect, lambda number: f"public:c{number}")
     crowd.invite(count)
@@ -345,7 +345,7 @@ def publish_request() -> bytes:
 
 
 def batch_request(count: int, options: Mapping[str, object]) -> bytes:
-    """Return one POST to /api/batch with so many publications."""
+    """Return one POST to /api/batch with this many publications."""
     command = {"publish": {"channel": CHANNEL, "data": DATA}}
     return _request("batch", {"commands": [command] * count, **options})
 
@@ -368,7 +368,7 @@ def milliseconds(seconds: list[float]) -> dict[str, float]:
 
 
 def python(server: Server, scale: float) -> Row:
-    """`publish()` and `apublish()` of a Django process, nobody listening: what its caller pays."""
+    """`publish()` and `apublish()` in Django without listeners: the cost to the caller."""
     count = int(20_000 * scale)
     command = [sys.executable, "-m", "bench.publishing", server.redis_url, str(count)]
     done = subprocess.run(command, capture_output=True, encoding="utf-8", check=True)
@@ -392,4 +392,4 @@ SCENARIOS: dict[str, Scenario] = {
     "load": load,
 }
 LONG = frozenset({"idle", "slow", "crowds", "load"})
-"""Scenarios that average over much already; a third of the repeats is enough for them."""
+"""Scenarios that already average over many samples, and need only a third of the repeats."""

@@ -1,4 +1,4 @@
-"""The servers that are measured: how each is started, spoken to and published on."""
+"""The servers to measure: how to start each, connect to it and publish on it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pathlib import Path
 from bench.crowd import OURS, Dialect
 from notifier.server import listening_socket
 from realtime.brokers.redis_sync import SyncRedisBroker
-from realtime.publication import Publication
+from realtime.core.publication import Publication
 from tests.support.chat import NOTIFIER_NAMESPACES
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -29,27 +29,27 @@ HTTP = frozenset({"closed-http", "pipelined-http", "publish"})
 
 
 def free_port() -> int:
-    """Return a port that nobody listens on."""
+    """Return an unused port."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
 
 
 class Server:
-    """One server process on a processor of its own; everything else runs on the other one."""
+    """One server process on its own CPU; everything else runs on the other one."""
 
     name = ""
     dialect: Dialect = OURS
     channel = CHANNEL
     pipelined_rounds = 5000
     batch_options: Mapping[str, object] = {}
-    """What a batch says beside its commands."""
+    """Options of a batch, besides its commands."""
     scenarios: frozenset[str] = WEBSOCKETS
-    """Names of the scenarios that can be done to it."""
+    """Names of the scenarios that it supports."""
 
     @classmethod
     def missing(cls) -> str:
-        """Return what must be installed before it can run here; nothing, if it can."""
+        """Return what must be installed before it can run here; empty if nothing is missing."""
         return ""
 
     def __init__(self, redis_url: str) -> None:
@@ -58,23 +58,23 @@ class Server:
         self._process: subprocess.Popen[bytes] | None = None
 
     def command(self) -> list[str]:
-        """Return what starts it."""
+        """Return the command that starts it."""
         raise NotImplementedError
 
     def environment(self) -> dict[str, str]:
-        """Return the variables that it needs."""
+        """Return the environment variables that it needs."""
         return {}
 
     def inherited(self) -> tuple[int, ...]:
-        """Return the descriptors that it gets from us."""
+        """Return the file descriptors that it inherits."""
         return ()
 
     def publish(self, count: int) -> None:
-        """Publish so many times, in one go where that is possible."""
+        """Publish this many times, in one write if possible."""
         raise NotImplementedError
 
     def publish_timed(self, size: int) -> None:
-        """Publish once, so many bytes that hold the moment in nanoseconds as ``"t":…``."""
+        """Publish this many bytes once, including the time in nanoseconds as ``"t":…``."""
         raise NotImplementedError
 
     def publish_to(self, channels: list[str]) -> None:
@@ -104,7 +104,7 @@ class Server:
             return probe.connect_ex(("127.0.0.1", self.port)) == 0
 
     def stop(self) -> None:
-        """End it."""
+        """Stop it."""
         if self._process is not None:
             self._process.kill()
             self._process.wait()
@@ -116,7 +116,7 @@ class Server:
         return self._process.pid
 
     def cpu_seconds(self) -> tuple[float, float]:
-        """Return what the process has used so far: in user mode, in the kernel."""
+        """Return the CPU time of the process so far: in user mode, in the kernel."""
         fields = (
             Path(f"/proc/{self.pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
         )
@@ -129,7 +129,7 @@ class Server:
 
 
 class Ours(Server):
-    """The service, one worker, as the Procfile runs it."""
+    """The service with one worker, as the Procfile runs it."""
 
     name = "notifier"
     scenarios = WEBSOCKETS | HTTP | {"python"}
@@ -183,7 +183,7 @@ class Ours(Server):
 
 
 class OursOnDaphne(Ours):
-    """The service on Daphne: no ready frames there, and the server that Django's runserver is."""
+    """The service on Daphne (as in runserver), which cannot send ready frames."""
 
     name = "notifier, Daphne"
     scenarios = frozenset({"closed", "slow"})
@@ -195,7 +195,7 @@ class OursOnDaphne(Ours):
 
 
 class Floor(Server):
-    """A bare `transport.write`."""
+    """Only an asyncio `transport.write`: the best that Python can do."""
 
     name = "floor"
     pipelined_rounds = 500

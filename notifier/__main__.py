@@ -10,8 +10,8 @@ except ModuleNotFoundError as error:
     if error.name != "django":
         raise
     raise SystemExit(
-        "notifier: Django is missing here: docs/deploy.md says how to install, or run `make setup`;"
-        " then .venv/bin/python -m notifier"
+        "notifier: Django is not installed: see docs/deploy.md, or run `make setup` and then"
+        " .venv/bin/python -m notifier"
     ) from None
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
-"""A bound for the bodies that Django reads, before it has read them.
+"""Limits the request bodies that Django reads, before it reads them.
 
-Django reads a body to its end before any view is asked, keeps up to 2.5 MiB of it in memory and the
-rest on disk, and looks at its limits last. The pages of this service have only small forms.
+Django reads the whole body before it calls a view, keeps up to 2.5 MiB in memory and the rest on
+disk, and checks its limits last. The pages of this service have only small forms.
 """
 
 from __future__ import annotations
@@ -16,17 +16,17 @@ Send = Callable[[Message], Awaitable[None]]
 App = Callable[[MutableMapping[str, Any], Receive, Send], Awaitable[None]]
 
 FORM_BYTES = 64 * 1024
-"""The forms of our pages have a few short fields. nginx takes 1 MiB by default, Django 2.5 MB."""
+"""Our forms have a few short fields. Defaults: nginx 1 MiB, Django 2.5 MB."""
 REQUESTS_AT_ONCE = 512
-"""Of a worker, in Django. One whose client has hung up is still done, so connections bound nothing
-here."""
+"""Concurrent requests per worker in Django. Requests continue after their client hangs up, so a
+limit on connections would not limit them."""
 REFUSED = {413: b"the body is too large\n", 503: b"too many requests at once\n"}
 
 
 class BoundedBodies:
-    """Django, whose requests have bodies of at most so many bytes, announced or not.
+    """Passes requests to Django with a limit on their bodies, whether announced or not.
 
-    Not those to the API, which `HttpEndpoint` has read within its own limits.
+    Not used for requests to the API, which `HttpEndpoint` reads within its own limits.
     """
 
     def __init__(self, app: App, most: int = FORM_BYTES) -> None:
@@ -38,7 +38,7 @@ class BoundedBodies:
         """Serve one request (ASGI 3)."""
         if scope["type"] != "http" or scope["path"].startswith("/api/"):
             await self._app(scope, receive, send)
-        elif _announced(scope) > self._most:
+        elif _read_content_length(scope) > self._most:
             await _refuse(send, 413)
         elif self._running >= REQUESTS_AT_ONCE:
             await _refuse(send, 503)
@@ -54,7 +54,7 @@ class BoundedBodies:
 
 
 class _Body:
-    """Counts a body, and ends the request where it is too large."""
+    """Counts a body, and ends the request if it is too large."""
 
     def __init__(self, receive: Receive, most: int) -> None:
         self._receive = receive
@@ -63,10 +63,10 @@ class _Body:
         self.is_too_large = False
 
     async def receive(self) -> Message:
-        """Return the next part; for Django the client has gone where that would be too much.
+        """Return the next part of the body, or a disconnect if that would exceed the limit.
 
-        Behind the body nothing comes. Django listens there for a client that hangs up, cancels the
-        view, and the log gets a traceback for each; our pages are done sooner than that.
+        After the body it returns nothing. Django listens there for clients that hang up, cancels
+        the view and logs a traceback for each; our pages finish sooner than that.
         """
         if self._is_whole:
             await asyncio.get_running_loop().create_future()
@@ -80,10 +80,10 @@ class _Body:
         return message
 
 
-def _announced(scope: MutableMapping[str, Any]) -> int:
+def _read_content_length(scope: MutableMapping[str, Any]) -> int:
     for name, value in scope["headers"]:
         if name == b"content-length":
-            return int(value) if value.isdigit() else 0  # what else it may be, servers refuse
+            return int(value) if value.isdigit() else 0  # servers reject anything else
     return 0
 
 
@@ -93,6 +93,6 @@ async def _refuse(send: Send, status: int) -> None:
         (b"content-type", b"text/plain"),
         (b"content-length", str(len(body)).encode()),
         *([(b"retry-after", b"5")] if status == 503 else []),
-    ]  # The connection stays: the protocol class reads what still comes, within its own bound.
+    ]  # The connection stays open: the protocol class reads the rest, within its own limit.
     await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": body})

@@ -1,4 +1,4 @@
-"""The service's Celery: `celery -A notifier.celery worker` runs its jobs."""
+"""The Celery app of the service: `celery -A notifier.celery worker` runs its jobs."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from realtime.contrib.celery import celery_app
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "notifier.settings")
 
-app = celery_app("notifier", task_ignore_result=True)  # whoever wants to know looks at its states
+app = celery_app("notifier", task_ignore_result=True)  # the live states show the outcome
 app.autodiscover_tasks(["notifier"], related_name="jobs")
 
 
 @signals.setup_logging.connect  # type: ignore[untyped-decorator]
 def keep_logging(**kwargs: Any) -> None:
-    """Leave the log to Django's settings; without a receiver Celery would make its own."""
+    """Keep Django's logging; without a receiver Celery would configure its own."""

@@ -1,7 +1,7 @@
-"""``python -m notifier.companion --lifeline FD MODULE …``: another process that the launcher owns.
+"""``python -m notifier.companion --lifeline FD MODULE …``: run another process for the launcher.
 
-It runs a module as ``python -m MODULE …`` does, and ends when the launcher is gone, however that
-ended. So whatever is run here needs to know nothing of launchers.
+Runs a module as ``python -m MODULE …`` would, and exits when the launcher is gone, however it
+ended. So the modules need not know about launchers.
 """
 
 from __future__ import annotations
@@ -14,32 +14,34 @@ import sys
 import threading
 
 STOP_SECONDS = 15.0
-"""What it has to end after SIGTERM, before it just ends."""
+"""How long it has to exit after SIGTERM before it is killed."""
 
 
 def watch_lifeline(lifeline: int) -> None:
-    """End this process when the other end of the pipe is closed: as if it was asked to, at first.
+    """Stop this process when the other end of the pipe closes: first with SIGTERM, then by force.
 
-    A thread: it still ends the process when the module hangs.
+    A thread, so that it works even if the module hangs.
     """
 
     def watch() -> None:
-        os.read(lifeline, 1)  # nobody writes: this returns at the end of the launcher
+        os.read(lifeline, 1)  # nothing is ever written: returns when the launcher has gone
         os.kill(os.getpid(), signal.SIGTERM)
         threading.Event().wait(STOP_SECONDS)
-        # Children of the module, too: this process leads a group, see `notifier.fleet`.
+        # Including children of the module: this process leads a group, see `notifier.fleet`.
         os.killpg(os.getpgrp(), signal.SIGKILL)
 
     threading.Thread(target=watch, name="lifeline", daemon=True).start()
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run a module until it ends, or the launcher does."""
+    """Run a module until it or the launcher ends."""
     parser = argparse.ArgumentParser(
         prog="notifier.companion",
-        description="A process beside the workers; the launcher starts it.",
+        description="A companion process of the workers, started by the launcher.",
     )
-    parser.add_argument("--lifeline", type=int, required=True, help="ends when the launcher does")
+    parser.add_argument(
+        "--lifeline", type=int, required=True, help="a pipe that closes when the launcher exits"
+    )
     parser.add_argument("module")
     parser.add_argument("arguments", nargs=argparse.REMAINDER)
     options = parser.parse_args(arguments)

@@ -1,6 +1,7 @@
-"""What all connections of a worker share: their count, their limits, and who is told of them.
+"""Shared by all connections of a worker: their count, their limits, and the callback for limits.
 
-uvicorn makes a protocol for each connection and gives it nothing of ours but its configuration.
+uvicorn creates a protocol object for each connection and passes it nothing of ours except its
+configuration.
 """
 
 from __future__ import annotations
@@ -12,23 +13,23 @@ from typing import Any
 import uvicorn
 from uvicorn.middleware.proxy_headers import _TrustedHosts
 
-from realtime.limits import Crowd, Limits, address_of
+from realtime.core.limits import Crowd, Limits, address_of
 
 SPARE_CONNECTIONS = 1024
-"""For requests, when as many WebSockets and streams are there as may be: publishers and probes."""
+"""For other requests when WebSockets and streams are at their limit: publishers and probes."""
 SPARE_PER_ADDRESS = 128
-"""Browsers open 6 to a host; a publisher's pool has 10 (requests) to 100 (httpx)."""
+"""Browsers open 6 per host; a publisher's pool has 10 (requests) to 100 (httpx)."""
 REFUSALS_AT_ONCE = 1024
-"""Connections that are answered before they are closed; what comes beyond is only closed."""
+"""Connections that get a response before they are closed; any more are closed without one."""
 BODY_BYTES = 1024 * 1024
-"""Of a request, whatever its path; what one path takes is less, or this."""
+"""Maximum body of a request, whatever its path; individual paths have the same limit or less."""
 
 
 class ConnectionLimiter:
-    """Counts the TCP connections of a worker, whatever they speak: each once, until it ends.
+    """Counts the TCP connections of a worker, whatever their protocol: each once, until it ends.
 
-    The hub counts WebSockets and streams by the address that a proxy names. This counts sockets, by
-    their other end; not those of a trusted proxy, which speaks for many.
+    The hub counts WebSockets and streams by the address that a proxy names. This counts sockets by
+    their peer, except for trusted proxies, which speak for many clients.
     """
 
     def __init__(self, limits: Limits, proxies: list[str] | str) -> None:
@@ -50,23 +51,23 @@ class ConnectionLimiter:
         return self._crowd.is_empty and not self._refused
 
     def enter(self, client: tuple[str, int] | None) -> str | None:
-        """Count a connection; return the name of the limit that forbids it, if one does."""
+        """Count a new connection, or return the name of the limit that forbids it."""
         limit = self._crowd.enter(self._address(client))
         return None if limit is None else TRANSPORT_NAMES[limit]
 
     def leave(self, client: tuple[str, int] | None) -> None:
-        """Count out a connection that was let in."""
+        """Remove a connection that `enter` counted."""
         self._crowd.leave(self._address(client))
 
     def refuse(self) -> bool:
-        """Count a connection that is refused; False if there are too many to answer one more."""
+        """Count a rejected connection; return False if there are too many to respond to it."""
         if self._refused >= REFUSALS_AT_ONCE:
             return False
         self._refused += 1
         return True
 
     def end_refusal(self) -> None:
-        """Count out a connection that was refused."""
+        """Remove a rejected connection."""
         self._refused -= 1
 
     def _address(self, client: tuple[str, int] | None) -> str:
@@ -79,20 +80,20 @@ TRANSPORT_NAMES = {
     "connections": "transport_connections",
     "connections_per_address": "transport_connections_per_address",
 }
-"""In the log and the counts; the other names are the hub's."""
+"""In logs and metrics; the other names are the hub's."""
 
 
 class Config(uvicorn.Config):
-    """uvicorn's configuration, with what our protocol classes need.
+    """uvicorn's configuration, extended by what our protocol classes need.
 
     Args:
         app: The ASGI application.
-        reached: Is told the name of each limit that was reached.
-        limits: How many connections may be there; None counts none.
-        body_bytes: Of a request, whatever its path.
-        first_frame_bytes: Of a WebSocket's message before its client has introduced itself;
+        reached: Called with the name of each limit that was reached.
+        limits: The limits on connections; None counts none.
+        body_bytes: Maximum body of a request, whatever its path.
+        first_frame_bytes: Maximum WebSocket message before its client has introduced itself;
             None is ``ws_max_size``.
-        options: uvicorn's.
+        options: uvicorn's options.
     """
 
     def __init__(
@@ -113,7 +114,7 @@ class Config(uvicorn.Config):
         self.first_frame_bytes = first_frame_bytes
 
 
-def counted(config: uvicorn.Config, limit: str) -> None:
-    """Count that a limit was reached, where somebody does."""
+def count_limit(config: uvicorn.Config, limit: str) -> None:
+    """Report a limit that was reached, if the configuration has a callback for it."""
     if isinstance(config, Config):
         config.reached(limit)

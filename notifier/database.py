@@ -1,6 +1,6 @@
-"""What DATABASE_URL means: the database of users and sessions, as Django's settings.
+"""Parses DATABASE_URL, the database of users and sessions, into Django's settings.
 
-SQLite without a URL; PostgreSQL where several machines serve, or wherever one runs already. The app
+Without a URL, SQLite; PostgreSQL if several machines serve, or if one is available anyway. The app
 `realtime` needs neither. Pure: opens nothing.
 """
 
@@ -12,27 +12,27 @@ from urllib.parse import urlsplit
 
 import dj_database_url
 
-from realtime.url_rules import is_line
+from realtime.core.url_rules import is_line
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 DEFAULT_FILE = "db.sqlite3"
 
 SQLITE_OPTIONS = {
-    # Readers and the writer do not wait for each other; a power cut may lose the last login, never
-    # the file (sqlite.org/wal.html).
+    # Readers and the writer do not block each other; a power failure may lose the last login, but
+    # never the file (sqlite.org/wal.html).
     "init_command": "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL",
-    # A transaction that starts as a reader and then writes fails at once when another one writes.
+    # A transaction that reads first and then writes fails at once if another one is writing.
     "transaction_mode": "IMMEDIATE",
     "timeout": 5,
 }
-# Django under ASGI keeps no connection for the next request: without a pool, each client that
-# returns after a restart would open one, and PostgreSQL allows 100 of them.
+# Under ASGI, Django keeps no connection for the next request: without a pool, each client that
+# returns after a restart would open one, and PostgreSQL's default limit is 100.
 POOL = {
     "min_size": 1,
     "max_size": 8,
     "timeout": 3,
-    # After so many seconds it gives up and tries anew when somebody asks; the default, 5 minutes,
-    # ends in pauses of minutes in which a PostgreSQL that is back is not noticed.
+    # After this long it gives up, and retries on the next request; the default of 5 minutes causes
+    # pauses of minutes in which a recovered PostgreSQL goes unnoticed.
     "reconnect_timeout": 3,
 }
 CONNECT_SECONDS = 5
@@ -41,48 +41,50 @@ _SCHEMES = ("sqlite", "postgres", "postgresql")
 
 
 class BadDatabaseUrl(ValueError):
-    """The text is the rest of a sentence, without the value: it may carry a password."""
+    """An invalid URL. The text ends a sentence, without the value, which may hold a password."""
 
 
 def database_settings(url: str) -> dict[str, Any]:
     """Return the entry of Django's ``DATABASES``; an empty URL is ``db.sqlite3`` in the checkout.
 
     Raises:
-        BadDatabaseUrl: It cannot be used.
+        BadDatabaseUrl: It is invalid.
     """
     url = url or f"sqlite:///{DEFAULT_FILE}"
     try:
         if urlsplit(url).scheme not in _SCHEMES:
             raise BadDatabaseUrl("must start with postgres:// or sqlite:///.")
+        if urlsplit(url).port == 0:  # dj-database-url would use the default port
+            raise BadDatabaseUrl("has port 0: use 1 to 65535.")
         found: dict[str, Any] = dict(dj_database_url.parse(url))
     except ValueError as error:
         if isinstance(error, BadDatabaseUrl):
             raise
         raise BadDatabaseUrl(
-            "cannot be read: postgres://user:password@host:5432/name is meant, and what is special "
-            "in a password is written as %40."
-        ) from None  # the cause quotes it
+            "is not a valid URL: use postgres://user:password@host:5432/name, and percent-encode "
+            "special characters in the password (@ is %40)."
+        ) from None  # the cause quotes the URL
     if not all(is_line(value) for value in found.values() if isinstance(value, str)):
-        raise BadDatabaseUrl("has a line break or another control character in it.")
+        raise BadDatabaseUrl("contains a line break or another control character.")
     return _sqlite(found) if "sqlite" in found["ENGINE"] else _postgres(found)
 
 
 def file_of(database: dict[str, Any]) -> Path | None:
-    """Return the file of an SQLite database, None for PostgreSQL."""
+    """Return the file of an SQLite database; None for PostgreSQL."""
     return Path(database["NAME"]) if "sqlite" in database["ENGINE"] else None
 
 
 def _sqlite(found: dict[str, Any]) -> dict[str, Any]:
     name = str(found["NAME"])
     if name in ("", ":memory:") or found.get("OPTIONS"):
-        raise BadDatabaseUrl("must name a file, and no options: sqlite:////var/lib/db.sqlite3.")
-    engine = "notifier.sqlite"  # Django's, with a file that only we can read
+        raise BadDatabaseUrl("must name a file, without options: sqlite:////var/lib/db.sqlite3.")
+    engine = "notifier.sqlite"  # Django's backend, with a file that only we can read
     return {**found, "ENGINE": engine, "NAME": str(CHECKOUT / name), "OPTIONS": SQLITE_OPTIONS}
 
 
 def _postgres(found: dict[str, Any]) -> dict[str, Any]:
     if not found["NAME"]:
-        raise BadDatabaseUrl("names no database: postgres://user:password@host:5432/name.")
+        raise BadDatabaseUrl("must name a database: postgres://user:password@host:5432/name.")
     options = {"connect_timeout": CONNECT_SECONDS, **found.get("OPTIONS", {}), "pool": POOL}
-    # Asked with each connection that the pool hands out: PostgreSQL may have been restarted.
+    # Checked whenever the pool hands out a connection: PostgreSQL may have restarted.
     return {**found, "OPTIONS": options, "CONN_HEALTH_CHECKS": True}

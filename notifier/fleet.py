@@ -1,8 +1,8 @@
 """The worker processes: kept running, stopped together, never left behind.
 
-Knows processes, signals and the URL that must answer; not who wants it all or what is printed. One
-task per worker owns its process from its start to its end. The workers hold one end of a pipe whose
-other end only this process has, so they leave also when it is killed.
+Handles processes, signals and the URL that must respond; the caller starts it and prints. One
+task per worker owns its process from start to end. The workers hold one end of a pipe whose other
+end only this process has, so they also exit when it is killed.
 """
 
 from __future__ import annotations
@@ -21,41 +21,41 @@ from urllib.parse import urlsplit
 
 from notifier.preparation import Preparation
 from notifier.server import STOP_SECONDS
-from realtime.management.stop_signals import heeded, notice
+from realtime.management.stop_signals import heeded, ignored_signals_text
 
 logger = logging.getLogger("notifier.fleet")
 
-# A cold start on a slow disk takes seconds; a service that needs a minute will not come.
+# A cold start on a slow disk takes seconds; a service that needs a minute will never start.
 START_SECONDS = 60.0
-# Between two starts of a worker that keeps dying: doubled from the first to the second number. The
-# first replacement starts at once: until it serves, what connects to the node waits.
+# The delay between two starts of a worker that keeps dying: doubles from the first number to the
+# second. The first replacement starts at once: new connections to the node wait until it serves.
 RESTART_SECONDS = (0.5, 10.0)
-# A worker that lived this long was healthy: when it dies, its replacement starts at once again.
+# A worker that lived this long was healthy: if it dies, its replacement starts at once again.
 HEALTHY_SECONDS = 30.0
-LOOK_SECONDS = 0.5
+PROCESS_POLL_SECONDS = 0.5
 
 _STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _CHECKOUT = Path(__file__).resolve().parent.parent
 
 
 class Ended(Exception):
-    """The service ended although nobody asked it to; the text says why."""
+    """The service ended without being asked to; the text says why."""
 
 
 class Companion(NamedTuple):
-    """A process beside the workers: a module and its arguments, as for ``python -m``."""
+    """A process alongside the workers: a module and its arguments, as for ``python -m``."""
 
     name: str
-    """For the log."""
+    """Shown in the log."""
     module: str
     arguments: tuple[str, ...] = ()
 
 
 class Fleet:
-    """The workers: as many as asked for, started again when they die, stopped together.
+    """The workers: a fixed number, restarted when they die, stopped together.
 
-    Companions too, which start when the service has answered. One task per process owns it from the
-    start to the end.
+    Includes companions, which start once the service has responded. One task per process owns it
+    from start to end.
     """
 
     def __init__(
@@ -76,11 +76,11 @@ class Fleet:
         self._stopping = asyncio.Event()
         self._answered = asyncio.Event()
         self._failure = ""
-        # Workers hold the first end; nobody but us has the second, so it closes when we are gone.
+        # Workers hold the first end; only we have the second, so it closes when we are gone.
         self._lifeline, self._held = os.pipe()
 
     async def keep(self) -> None:
-        """Keep all workers running, and return when `stop` has been called and they have left.
+        """Keep all workers running, and return once `stop` was called and they have exited.
 
         Raises:
             Ended: `fail` was called; its reason is the text.
@@ -96,17 +96,17 @@ class Fleet:
         if self._failure:
             raise Ended(self._failure)
 
-    def answered(self) -> None:
-        """Note that the service has answered once: from now on a dead worker is replaced."""
+    def note_answer(self) -> None:
+        """Record that the service has responded once: from now on dead workers are replaced."""
         self._answered.set()
 
     def stop(self) -> None:
-        """Let the workers drain and leave; called again, make them leave at once."""
+        """Let the workers drain and exit; on a second call, make them exit at once."""
         if self._stopping.is_set():
             self._terminate_all()
             return
         self._stopping.set()
-        self._listener.close()  # the workers still have it, for as long as they linger
+        self._listener.close()  # the workers still have it while they drain
 
     def fail(self, reason: str) -> None:
         """Stop because the service cannot go on."""
@@ -119,7 +119,7 @@ class Fleet:
             _terminate(process)
 
     async def _keep_companion(self, companion: Companion) -> None:
-        """Keep it running once the service has answered, which it must not slow down."""
+        """Keep it running once the service has responded; earlier it would slow down the start."""
         waits = [asyncio.create_task(event.wait()) for event in (self._answered, self._stopping)]
         await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
         for wait in waits:
@@ -138,11 +138,11 @@ class Fleet:
             if self._stopping.is_set():
                 return
             if not self._answered.is_set():
-                self.fail(f"{name} ended with code {code} while starting; see above.")
+                self.fail(f"{name} exited with code {code} while starting; see the messages above.")
                 return
             if loop.time() - started > HEALTHY_SECONDS:
                 pause = 0.0
-            logger.error("%s ended with code %s; the next starts in %.1f s", name, code, pause)
+            logger.error("%s exited with code %s; restarting in %.1f s", name, code, pause)
             await self._pause(pause)
             pause = min(max(least, 2 * pause), most)
 
@@ -175,7 +175,7 @@ class Fleet:
         )
 
     async def _spawn(self, command: Sequence[str]) -> asyncio.subprocess.Process:
-        # A session of its own: Ctrl-C in the terminal is for the launcher, which passes it on once.
+        # Its own session: Ctrl-C in the terminal is for the launcher, which passes it on once.
         sockets = (self._listener.fileno(),) if "--fd" in command else ()
         return await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", *command),
@@ -190,12 +190,12 @@ async def _end(process: asyncio.subprocess.Process, exited: asyncio.Task[int]) -
     _terminate(process)
     _, late = await asyncio.wait({exited}, timeout=STOP_SECONDS)
     if late:
-        logger.error("process %d did not stop in %.0f s and is killed", process.pid, STOP_SECONDS)
+        logger.error("killing process %d: it did not stop within %.0f s", process.pid, STOP_SECONDS)
         process.kill()
 
 
 def _end_rest(leader: int) -> None:
-    """End what a process that was killed has left behind, in the session that was its own."""
+    """Kill what a killed process has left behind in its session."""
     with contextlib.suppress(ProcessLookupError):
         os.killpg(leader, signal.SIGKILL)
 
@@ -213,17 +213,17 @@ async def supervise(
     preparation: Preparation,
     watches: Sequence[Coroutine[None, None, None]] = (),
 ) -> None:
-    """Run the fleet until a signal comes or something fails.
+    """Run the fleet until a signal arrives or something fails.
 
     Args:
         fleet: The workers.
-        url: Where they answer.
-        announce: Called once, when they do and the preparation is done.
-        preparation: What has to be ready as well.
-        watches: Run meanwhile.
+        url: Where they respond.
+        announce: Called once, when they respond and the preparation is done.
+        preparation: Must be done as well.
+        watches: Coroutines to run at the same time.
 
     Raises:
-        Ended: something failed.
+        Ended: Something failed.
     """
     _on_stop_signals(fleet.stop)
     live = _announce_when_live(fleet, url, announce, preparation)
@@ -237,7 +237,7 @@ async def supervise(
 
 
 def _on_stop_signals(stop: Callable[[], None]) -> None:
-    if text := notice(_STOP_SIGNALS):
+    if text := ignored_signals_text(_STOP_SIGNALS):
         print(f"notifier: {text}", file=sys.stderr)
     loop = asyncio.get_running_loop()
     for number in heeded(_STOP_SIGNALS):
@@ -249,7 +249,7 @@ async def _announce_when_live(
 ) -> None:
     try:
         async with asyncio.timeout(START_SECONDS):
-            while not preparation.done():
+            while not preparation.is_done():
                 if failure := preparation.failure():
                     fleet.fail(failure)
                     return
@@ -257,14 +257,14 @@ async def _announce_when_live(
             while not await _is_live(url):  # noqa: ASYNC110 - the other side has no event of ours
                 await asyncio.sleep(0.05)
     except TimeoutError:
-        fleet.fail(f"the service did not answer {url}/livez within {START_SECONDS:.0f} s.")
+        fleet.fail(f"the service did not respond at {url}/livez within {START_SECONDS:.0f} s.")
         return
-    fleet.answered()
+    fleet.note_answer()
     announce()
 
 
 async def _is_live(url: str) -> bool:
-    # The socket already listens: a connection made too early waits for the first worker.
+    # The socket is already listening: an early connection waits for the first worker.
     parts = urlsplit(url)
     try:
         reader, writer = await asyncio.open_connection(parts.hostname, parts.port)
@@ -280,12 +280,12 @@ async def _is_live(url: str) -> bool:
 
 
 async def watch(alive: Callable[[], bool], gone: Callable[[], None]) -> None:
-    """Look at a process that cannot tell us when it ends, and call ``gone`` when it has."""
+    """Poll a process that cannot notify us, and call ``gone`` when it has ended."""
     while alive():  # noqa: ASYNC110 - see above
-        await asyncio.sleep(LOOK_SECONDS)
+        await asyncio.sleep(PROCESS_POLL_SECONDS)
     gone()
 
 
 def _python_path(environ: Mapping[str, str]) -> str:
-    # The checkout is not installed; children find it wherever they are started from.
+    # The checkout is not installed; this lets children find it from any working directory.
     return os.pathsep.join(filter(None, (str(_CHECKOUT), environ.get("PYTHONPATH", ""))))

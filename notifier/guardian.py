@@ -1,12 +1,12 @@
 """The guardian of the private Valkey: a small child process of the launcher.
 
-It owns the Valkey process and its directory, and holds the read end of a pipe to the launcher as
-its standard input. When that pipe ends (the launcher stopped, or was killed by SIGKILL and could do
-nothing more) it stops Valkey and removes the directory. It runs in its own session, so Ctrl-C in
-the terminal does not take Valkey away from workers that are still saying goodbye.
+It owns the Valkey process and its directory. Its standard input is the read end of a pipe to the
+launcher. When that pipe closes (the launcher stopped, or was killed by SIGKILL and could do nothing
+more) it stops Valkey and removes the directory. It runs in its own session, so Ctrl-C in the
+terminal does not stop Valkey while workers are still closing connections.
 
-It prints one line, the URL, once Valkey answers. Standard library only: it starts in a few
-milliseconds and has nothing that could fail in it.
+It prints one line, the URL, once Valkey responds. Standard library only: it starts within a few
+milliseconds and has little that could fail.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ from typing import NoReturn
 
 from notifier import servicefile
 
-# sun_path holds 104 bytes on macOS (108 on Linux), one of them the final zero.
+# sun_path holds 104 bytes on macOS (108 on Linux), including the terminating zero.
 SOCKET_PATH_BYTES = 103
 
 START_SECONDS = 10.0
 STOP_SECONDS = 5.0
-# A Valkey that dies (somebody tries what happens then) is started again, but not in a busy loop.
+# A Valkey that dies (someone may be testing just that) is restarted, but not in a busy loop.
 RESTART_SECONDS = 0.5
-LOOK_SECONDS = 0.2
+LAUNCHER_POLL_SECONDS = 0.2
 
 
 class Valkey:
@@ -52,7 +52,7 @@ class Valkey:
             "--unixsocketperm", "700",
             "--dir", str(directory),
             "--save", "",
-            # For the queue of fallbacks, when Valkey dies: it is started again at the same place.
+            # For the fallback queue if Valkey dies: it restarts in the same directory.
             "--appendonly", "yes",
             "--appendfsync", "everysec",
             "--daemonize", "no",
@@ -63,10 +63,10 @@ class Valkey:
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
-        """Start the server and wait until it answers.
+        """Start the server and wait until it responds.
 
         Raises:
-            RuntimeError: it ended, or did not answer in time; with the last thing it said.
+            RuntimeError: It exited or did not respond in time; includes its last output.
         """
         process = subprocess.Popen(  # noqa: S603 - the binary of our own wheel
             self._command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL
@@ -75,15 +75,15 @@ class Valkey:
         deadline = time.monotonic() + START_SECONDS
         while not answers(self.socket_path):
             if process.poll() is not None or time.monotonic() > deadline:
-                raise RuntimeError(f"Valkey did not start: {self._last_words()}")
+                raise RuntimeError(f"Valkey did not start: {self._read_last_line()}")
             time.sleep(0.01)
 
-    def alive(self) -> bool:
-        """Tell whether the process still runs."""
+    def is_alive(self) -> bool:
+        """Return whether the process is still running."""
         return self._process is not None and self._process.poll() is None
 
     def stop(self) -> None:
-        """End the server; it has nothing to save, so it is given little time."""
+        """Stop the server; it has nothing to save, so it gets little time."""
         if self._process is None:
             return
         self._process.terminate()
@@ -93,7 +93,7 @@ class Valkey:
             self._process.kill()
             self._process.wait()
 
-    def _last_words(self) -> str:
+    def _read_last_line(self) -> str:
         try:
             return (
                 self.log_path.read_text(encoding="utf-8", errors="replace").strip().splitlines()[-1]
@@ -103,7 +103,7 @@ class Valkey:
 
 
 def answers(path: Path) -> bool:
-    """Tell whether a server answers PING on the unix socket."""
+    """Return whether a server responds to PING on the Unix socket."""
     with socket.socket(socket.AF_UNIX) as connection:
         connection.settimeout(1.0)
         try:
@@ -115,7 +115,7 @@ def answers(path: Path) -> bool:
 
 
 def private_directory() -> Path:
-    """Make a directory (0700) whose path is short enough for a unix socket, and ASCII for a URL."""
+    """Make a directory (0700) with a path short enough for a Unix socket, and ASCII for a URL."""
     directory = Path(tempfile.mkdtemp(prefix="notifier-"))
     if str(directory).isascii() and len(bytes(directory / "valkey.sock")) <= SOCKET_PATH_BYTES:
         return directory
@@ -125,27 +125,27 @@ def private_directory() -> Path:
 
 def guard(valkey: Valkey) -> None:
     """Keep Valkey running until the launcher is gone."""
-    while not _launcher_gone(LOOK_SECONDS):
-        if valkey.alive():
+    while not _is_launcher_gone(LAUNCHER_POLL_SECONDS):
+        if valkey.is_alive():
             continue
-        if _launcher_gone(RESTART_SECONDS):
+        if _is_launcher_gone(RESTART_SECONDS):
             return
         valkey.start()
 
 
-def _launcher_gone(seconds: float) -> bool:
-    # Nobody ever writes into this pipe: readable means that its other end is closed.
+def _is_launcher_gone(seconds: float) -> bool:
+    # Nothing is ever written into this pipe: readable means that its other end is closed.
     readable, _, _ = select.select([sys.stdin], [], [], seconds)
     return bool(readable)
 
 
 def _leave(_signal: int, _frame: FrameType | None) -> NoReturn:
-    # Through the `finally` of main().
+    # Runs the `finally` of main().
     raise SystemExit(0)
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run the guardian; see the module."""
+    """Run the guardian; see the module docstring."""
     parser = argparse.ArgumentParser(prog="notifier.guardian", description="Internal.")
     parser.add_argument("--binary", required=True)
     parser.add_argument("--service-file", type=Path, required=True)
@@ -159,17 +159,17 @@ def main(arguments: list[str] | None = None) -> int:
     valkey = Valkey(options.binary, directory)
     try:
         valkey.start()
-        # UTF-8 in any locale, as the launcher reads it: a temporary directory may have any name.
+        # UTF-8 in any locale, as the launcher expects: a temporary directory may have any name.
         os.write(sys.stdout.fileno(), os.fsencode(f"unix://{valkey.socket_path}\n"))
         guard(valkey)
     except RuntimeError as error:
         print(error, file=sys.stderr)
         return 1
     finally:
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # nothing interrupts the cleaning up
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # nothing may interrupt the clean-up
         valkey.stop()
         shutil.rmtree(directory, ignore_errors=True)
-        # Only the launcher's own file, and only if it could not remove it itself.
+        # Only this launcher's file, and only if it could not remove it itself.
         servicefile.remove(options.service_file, pid=options.launcher)
     return 0
 

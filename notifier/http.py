@@ -1,17 +1,20 @@
-"""uvicorn's HTTP protocol, with an end to what a client may send and to how long it may take.
+"""uvicorn's HTTP protocol, with bounds for what a client may send and how long it may take.
 
-Stock uvicorn waits for a request for ever, keeps any number of headers, and queues any number of
-requests that were sent ahead (measured: silent sockets were there after 75 s). A proxy in front has
-limits of its own; this is for the naked service, and for what gets past the proxy.
+Stock uvicorn waits for a request without a timeout (measured: silent sockets were still open after
+75 s), keeps any number of headers, and queues any number of pipelined requests. A proxy in front
+has limits of its own; these are for a service without one, and for what passes the proxy.
 
-An offer that is declined changes nothing (RFC 9110 §7.8, §10.1.1): a request that offers another
-protocol is answered as if it had not, with its body and with the request behind it.
+`notifier.http_framing` and `notifier.http_offers` read heads, `notifier.http_cycles` answers
+requests that are not plain HTTP/1.1, and `notifier.http_refusals` writes our own answers. Long
+because the rest shares the state of one connection: callbacks of uvicorn and of the parser, which
+run for each request and each read, so another object would cost every publish.
 """
 
 from __future__ import annotations
 
 import asyncio
 from enum import Enum
+from functools import partial
 from http import HTTPStatus
 from typing import Any, ClassVar
 
@@ -19,97 +22,41 @@ import httptools
 from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
-from notifier.counting import BODY_BYTES, Config, ConnectionLimiter, counted
+from notifier.counting import BODY_BYTES, Config, ConnectionLimiter, count_limit
+from notifier.http_cycles import adapt_cycle
+from notifier.http_framing import count_head_bytes, find_framing_error, read_content_length
+from notifier.http_offers import (
+    announces_body,
+    drop_empty_offers,
+    offers_websocket,
+    write_head_without_offer,
+)
+from notifier.http_refusals import TURNED_AWAY, linger, write_refusal
 from notifier.websocket import WebSocketProtocol
 
 HEAD_SECONDS = 10.0
-"""For the whole head of a request, from the connection or its first byte; nginx 60, Apache 20."""
+"""For the head of a request, from the connection or its first byte; nginx 60, Apache 20."""
 BODY_SECONDS = 15.0
-"""For the whole body. Longer than the API's own 10 s, which answers with 408."""
+"""For the body. Longer than the API's own 10 s, which are answered with 408."""
 HEAD_BYTES = 32 * 1024
-"""Of address and headers; nginx 32 KiB, h11 64."""
+"""Of URL and headers; nginx 32 KiB, h11 64."""
 HEADERS_LIMIT = 100
 """nginx and Apache 100."""
 PIPELINE_LIMIT = 16
-"""Requests sent ahead of their answers; browsers send none. One read of 256 KiB could hold 13,000
-of them, and each becomes a kilobyte."""
-LINGER_SECONDS = 2.0
-"""How long bytes of a refused request are still read, so that its sender can read the answer: to
-close a socket with unread bytes resets it (RFC 9112 §9.6). nginx 30 s in all."""
-LINGER_BYTES = 1024 * 1024
-OFFERS = {b"sec-websocket-protocol", b"sec-websocket-extensions"}
-"""Lists in a handshake that mean nothing when they are empty."""
+"""Pipelined requests; browsers send none. One read of 256 KiB could hold 13,000 of them, and each
+takes a kilobyte of memory."""
 FRAMING = frozenset({b"host", b"expect", b"transfer-encoding"})
-"""Headers that are looked at while they are parsed."""
+"""Headers that are inspected as soon as they are parsed."""
 AHEAD_BYTES = HIGH_WATER_LIMIT
-"""Of requests behind one that is being answered, before reading pauses. It goes on up to here since
-the end of a connection is only seen while it is read."""
-RETRY_SECONDS = 5
-TURNED_AWAY = {
-    "transport_connections": HTTPStatus.SERVICE_UNAVAILABLE,
-    "transport_connections_per_address": HTTPStatus.TOO_MANY_REQUESTS,
-}
+"""Of requests behind one that is being answered; then reading pauses. Reading continues up to here
+because only a socket that is read shows that its client has gone."""
 
 
 class Waiting(Enum):
-    """What the client owes us, and the limit of how long it may."""
+    """What the client has to send next, and the name of the limit for its time."""
 
     HEAD = "request_head_seconds"
     BODY = "request_body_seconds"
-
-
-class CloseDelimitedCycle(RequestResponseCycle):
-    """Answers an HTTP/1.0 request: without chunks (RFC 9112 §6.1), and without 100 Continue.
-
-    A body without Content-Length ends with the connection, as that of an event stream does.
-    """
-
-    _is_open_ended = False
-
-    async def send(self, message: Any) -> None:
-        """Send what the app says; uvicorn would send chunks whatever the version is."""
-        if message["type"] == "http.response.start":
-            names = {name.lower() for name, _ in message.get("headers", ())}
-            if b"content-length" not in names:
-                self._is_open_ended = True
-                self.chunked_encoding = False
-        elif self._is_open_ended:
-            self.expected_content_length = len(message.get("body", b""))
-        await super().send(message)
-
-
-class ExpectingCycle(RequestResponseCycle):
-    """Answers a request with ``Expect: 100-continue``.
-
-    A client that is answered before it was told to continue need not send the body that it has
-    announced. Its next request would be taken for that body, so there is none (RFC 9110 §10.1.1).
-    """
-
-    async def send(self, message: Any) -> None:
-        """Send what the app says."""
-        if self.waiting_for_100_continue and self.more_body:
-            self.keep_alive = False
-        await super().send(message)
-
-
-class Lingering(asyncio.Protocol):
-    """The rest of a connection whose request was refused: what still comes is thrown away."""
-
-    def __init__(self, ended: HttpProtocol) -> None:
-        self._ended = ended
-        self._left = LINGER_BYTES
-        self._timer = ended.loop.call_later(LINGER_SECONDS, ended.transport.abort)
-
-    def data_received(self, data: bytes) -> None:
-        """Read, so that the client reads our answer; up to a bound."""
-        self._left -= len(data)
-        if self._left < 0:
-            self._ended.transport.abort()
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        """The client has gone, or its time is up."""
-        self._timer.cancel()
-        self._ended.connection_lost(exc)
 
 
 class HttpProtocol(HttpToolsProtocol):
@@ -117,77 +64,77 @@ class HttpProtocol(HttpToolsProtocol):
 
     seconds: ClassVar = {Waiting.HEAD: HEAD_SECONDS, Waiting.BODY: BODY_SECONDS}
     _waiting: Waiting | None = Waiting.HEAD
-    _step = 0  # counts what `_waiting` was, since one read may hold several requests
-    _watched = -1
+    _step = 0  # counts changes of `_waiting`: one read may hold several requests
+    _timed_step = -1
     _deadline: asyncio.TimerHandle | None = None
     _head_bytes = 0
-    """Of a head that did not come in one read; in a body, of trailers or of extensions of a chunk:
-    what was read since the last byte of the body."""
+    """Of a head that spans several reads. Within a body: of trailers or chunk extensions, counted
+    since the last byte of data."""
     _read_bytes = 0
     _problem = HTTPStatus.BAD_REQUEST
     _why = ""
-    """What to tell the client of the problem; empty: the status alone."""
+    """The text of the refusal; empty for the status's own."""
     _hosts = 0
     _codings = b""
-    """The transfer codings of the request whose head is being parsed."""
+    """The transfer codings in the head that is being parsed."""
     _ahead_bytes = 0
     _body_bytes = 0
     _body_limit = BODY_BYTES
     _limiter: ConnectionLimiter | None = None
-    """Where this connection is counted."""
+    """Counts this connection until it ends; None if it is not counted."""
     _is_refused = False
     _running: RequestResponseCycle | None = None
-    """Whose answer is under way; `cycle` is that of the request that came last."""
+    """The cycle that is being answered; `cycle` is that of the newest request."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """A client is here; its first request must be, too, soon."""
+        """Count the new connection, and set the deadline of its first request."""
         super().connection_made(transport)
         if isinstance(self.config, Config):
             self._body_limit = self.config.body_bytes
             self._limiter = self.config.limiter
         if self._limiter is None or (limit := self._limiter.enter(self.client)) is None:
-            self._watch()
+            self._set_deadline()
             return
         self._is_refused = self._limiter.refuse()
         if self._is_refused:
             self._refuse(TURNED_AWAY[limit], limit)
         else:
             self._limiter = None
-            counted(self.config, limit)
+            count_limit(self.config, limit)
             transport.abort()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """The client has gone."""
-        self._await(None)
-        self._watch()
+        """End all requests of the connection."""
+        self._expect(None)
+        self._set_deadline()
         self._end_requests()
         super().connection_lost(exc)
         self._leave()
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
-        """Begin to answer a request, which may have waited for the one before it."""
+        """Start answering a request, which may have waited behind another."""
         self._running = cycle
         if not self.pipeline:
             self._ahead_bytes = 0
         super()._start_asgi_task(cycle, app)
 
     def _end_requests(self) -> None:
-        """Tell the app that the client has gone, and forget the requests that it has not seen.
+        """Tell the app that the client has gone, and drop the requests that still wait.
 
-        The stock class tells that of the last request alone: a stream with one request behind it
-        was never told, and stayed, counted, for ever.
+        The stock class only notifies the newest request. A stream with another request behind it
+        was never notified, and stayed open and counted.
         """
         self.pipeline.clear()
         for cycle in (self._running, self.cycle):
             if cycle is not None and not cycle.response_complete:
-                cycle.disconnected = True  # whatever the app says now comes too late
+                cycle.disconnected = True  # nothing the app sends from now on is written
                 cycle.message_event.set()
 
     def data_received(self, data: bytes) -> None:
-        """Take bytes from the client; what is no request is answered without a line in the log."""
+        """Parse bytes from the client; invalid requests are refused without a log line."""
         self._unset_keepalive_if_required()
         if self._waiting is None:
-            self._await(Waiting.HEAD)  # a line break before a request is a beginning of one, too
+            self._expect(Waiting.HEAD)  # also for a line break before a request
         self._read_bytes = len(data)
         if self._waiting is not None:
             self._head_bytes += len(data)
@@ -200,13 +147,13 @@ class HttpProtocol(HttpToolsProtocol):
             self._refuse(self._problem, None)
         if self.pipeline:
             self._read_ahead(self._read_bytes)
-        self._watch()
+        self._set_deadline()
 
     def _read_ahead(self, size: int) -> None:
         """Keep reading while requests wait behind an answer, up to a bound.
 
-        The stock class pauses at the first of them, and then does not notice that the client has
-        gone: an event stream kept its socket until the next ping.
+        The stock class pauses at the first one, and no longer notices that the client has gone: an
+        event stream then kept its socket until the next ping.
         """
         self._ahead_bytes += size
         unread = len(self._running.body) if self._running is not None else 0
@@ -216,107 +163,79 @@ class HttpProtocol(HttpToolsProtocol):
             self.flow.pause_reading()
 
     def _parse(self, data: bytes) -> bytes:
-        """Parse bytes; return those that must be parsed anew, without the offer before them."""
+        """Parse bytes; return those to parse again, after an offer was declined."""
         try:
             self.parser.feed_data(data)
         except httptools.HttpParserUpgrade as offer:
             if self._is_websocket():
-                self._await(None)
-                if self._announces_body():
+                self._expect(None)
+                if announces_body(self.headers):
                     self._why = "a WebSocket handshake must not have a body"
                     self._refuse(HTTPStatus.BAD_REQUEST, None)
                 else:
                     self.handle_websocket_upgrade()
                     self.parser = None  # type: ignore[assignment] # the two hold each other
             elif self.scope["method"] == "CONNECT":
-                self._refuse(HTTPStatus.METHOD_NOT_ALLOWED, None)  # what follows is no HTTP
+                self._refuse(HTTPStatus.METHOD_NOT_ALLOWED, None)  # what follows is not HTTP
             else:
-                return self._declined(data[offer.args[0] :])
+                return self._decline(data[offer.args[0] :])
         return b""
 
     # ------------------------------------------------------------------ offers to upgrade
 
     def _should_upgrade(self) -> bool:
-        """Tell the stock class, where the parser stopped at an offer, to leave that to `_parse`.
+        """Make the stock class leave every offer to `_parse`.
 
-        It would answer the request, but without its body: the parser of Node.js, llhttp, ends a
-        request with an offer behind its head, and takes what follows for the other protocol.
+        It would answer the request without its body: llhttp, the parser, ends a request with an
+        offer after its head, and takes what follows for the other protocol.
         """
         return True
 
     def _is_websocket(self) -> bool:
-        """Tell whether the offer is one we take: RFC 6455 §4.1; none in HTTP/1.0, RFC 9110 §7.8.
+        """Tell whether to accept the offer.
 
-        None while an earlier request waits for its answer, which would come behind the 101.
+        Not while an earlier request waits for its answer, which would follow the 101.
         """
         cycle: RequestResponseCycle | None = self.cycle
         return (
             self.ws_protocol_class is not None
             and (cycle is None or cycle.response_complete)
-            and self.scope["method"] == "GET"
-            and self.scope["http_version"] == "1.1"
-            and any(
-                name == b"upgrade" and value.lower() == b"websocket" for name, value in self.headers
-            )
+            and offers_websocket(self.scope["method"], self.scope["http_version"], self.headers)
         )
 
-    def _announces_body(self) -> bool:
-        """Tell whether a handshake has a body, which the other protocol would take for frames.
-
-        `websockets` raises an error for one, as for a length that is written as 00, and uvicorn
-        then closes without an answer.
-        """
-        return any(
-            name == b"transfer-encoding" or (name == b"content-length" and value != b"0")
-            for name, value in self.headers
-        )
-
-    def _declined(self, rest: bytes) -> bytes:
-        """Begin the request anew, with a parser that knows nothing of the offer.
-
-        Every HTTP client of the JDK offers h2c unless told not to, `curl --http2` too.
-        """
-        version = self.scope["http_version"].encode()
-        head = [self.scope["method"].encode(), b" ", self.url, b" HTTP/", version, b"\r\n"]
-        for name, value in self.headers:
-            if name != b"upgrade":
-                head += (name, b": ", value, b"\r\n")
+    def _decline(self, rest: bytes) -> bytes:
+        """Return the request without its offer, for a new parser that has not seen the offer."""
+        method, version = self.scope["method"], self.scope["http_version"]
         self.parser = httptools.HttpRequestParser(self)
         self.parser.set_dangerous_leniencies(lenient_data_after_close=True)  # as the stock class
-        return b"".join((*head, b"\r\n", rest))
+        return write_head_without_offer(method, self.url, version, self.headers) + rest
 
     def handle_websocket_upgrade(self) -> None:
-        """Become a WebSocket, without offers that are empty: RFC 9110 §5.6.1.2.
-
-        A client with `websockets` 15 sends ``Sec-WebSocket-Protocol:`` where its user names none.
-        """
-        self.scope["headers"] = [
-            (name, value)
-            for name, value in self.headers
-            if name not in OFFERS or value.strip(b", \t")
-        ]
+        """Become a WebSocket."""
+        self.scope["headers"] = drop_empty_offers(self.headers)
         super().handle_websocket_upgrade()
         protocol = self.transport.get_protocol()
-        if isinstance(protocol, WebSocketProtocol):
-            protocol.ended = self._leave  # still the same connection
+        if isinstance(protocol, WebSocketProtocol) and self._limiter is not None:
+            # Still the same connection. Not `self._leave`: that would keep this object, its parser
+            # and the request, which are 5.5 KiB, for as long as the WebSocket lives.
+            protocol.ended = partial(self._limiter.leave, self.client)
+            self._limiter = None
         else:
             self._leave()
 
     # ------------------------------------------------------------- callbacks of the parser
 
     def on_message_begin(self) -> None:
-        """A request begins."""
+        """Start a request."""
         super().on_message_begin()
         self._hosts, self._codings = 0, b""
-        self._await(Waiting.HEAD)
-        self._head_bytes = (
-            1  # and what comes later; a head that comes in one read is looked at whole
-        )
+        self._expect(Waiting.HEAD)
+        self._head_bytes = 1  # later reads are added; `on_headers_complete` measures this one
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """Take a header; a trailer is none, and must not be taken for one (RFC 9110 §6.5.1).
+        """Add a header; ignore a trailer, which must not become a header (RFC 9110 §6.5.1).
 
-        The stock class adds trailers, as many as there are, to what the app sees as headers.
+        The stock class adds any number of trailers to the headers that the app sees.
         """
         if self._waiting is Waiting.BODY:
             return
@@ -331,53 +250,31 @@ class HttpProtocol(HttpToolsProtocol):
         self.headers.append((name, value))
 
     def on_headers_complete(self) -> None:
-        """A head is here; an exception ends the parser."""
+        """Check the head, and start its request; an exception stops the parser."""
         if len(self.headers) > HEADERS_LIMIT:
             self._give_up(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, "request_headers")
-        # Most requests need not be counted: all that was read is less.
-        if self._head_bytes + self._read_bytes > HEAD_BYTES and self._size() > HEAD_BYTES:
+        # Most heads need not be measured: everything that was read is smaller.
+        if (
+            self._head_bytes + self._read_bytes > HEAD_BYTES
+            and count_head_bytes(self.url, self.headers) > HEAD_BYTES
+        ):
             self._give_up(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, "request_head_bytes")
         if len(self.pipeline) >= PIPELINE_LIMIT:
             self._give_up(HTTPStatus.BAD_REQUEST, "requests_ahead")
         if self._hosts != 1 or self._codings:
-            self._check_framing()
+            is_old = self.parser.get_http_version() in ("0.9", "1.0")
+            if (flaw := find_framing_error(self._hosts, self._codings, is_old=is_old)) is not None:
+                self._give_up(flaw.status, why=flaw.why)
         super().on_headers_complete()
         if self.expect_100_continue or self.scope["http_version"] != "1.1":
-            self._answer_with_care()
+            cycle: RequestResponseCycle | None = self.cycle
+            if cycle is not None and cycle.scope is self.scope:  # else an upgrade was offered
+                adapt_cycle(cycle)
         self._body_bytes = 0
-        self._await(Waiting.BODY)
-
-    def _check_framing(self) -> None:
-        """Refuse what another server in front of us could understand in another way (CWE-444)."""
-        is_old = self.parser.get_http_version() in ("0.9", "1.0")
-        if self._hosts > 1 or not (self._hosts or is_old):  # RFC 9112 §3.2
-            self._give_up(HTTPStatus.BAD_REQUEST, why="a request must have one Host header")
-        if not self._codings:
-            return
-        if is_old:  # RFC 9112 §6.1
-            self._give_up(HTTPStatus.BAD_REQUEST, why="HTTP/1.0 has no Transfer-Encoding")
-        codings = [coding.strip(b" \t").lower() for coding in self._codings.split(b",")]
-        codings = [coding for coding in codings if coding]  # RFC 9110 §5.6.1.2
-        if codings[-1:] != [b"chunked"] or codings.count(b"chunked") > 1:  # RFC 9112 §6.1, §6.3
-            self._give_up(HTTPStatus.BAD_REQUEST, why="chunked must come last, and once")
-        if codings != [b"chunked"]:
-            self._give_up(HTTPStatus.NOT_IMPLEMENTED, why="the only transfer coding is chunked")
-
-    def _answer_with_care(self) -> None:
-        cycle: RequestResponseCycle | None = self.cycle
-        if cycle is None or cycle.scope is not self.scope:
-            return  # the parser stopped at an offer
-        if self.scope["http_version"] == "1.1":
-            cycle.__class__ = ExpectingCycle
-            return
-        cycle.__class__ = CloseDelimitedCycle
-        cycle.keep_alive = cycle.waiting_for_100_continue = False
-
-    def _size(self) -> int:
-        return len(self.url) + sum(len(name) + len(value) for name, value in self.headers)
+        self._expect(Waiting.BODY)
 
     def on_body(self, body: bytes) -> None:
-        """Take a part of a body; the stock class has no limit, and asks the parser each time."""
+        """Add a part of the body; the stock class has no limit, and asks the parser each time."""
         self._head_bytes = 0
         self._body_bytes += len(body)
         if self._body_bytes > self._body_limit:
@@ -391,104 +288,75 @@ class HttpProtocol(HttpToolsProtocol):
         cycle.message_event.set()
 
     def on_message_complete(self) -> None:
-        """A request is here."""
+        """End a request."""
         super().on_message_complete()
-        self._await(None)
+        self._expect(None)
 
     # ---------------------------------------------------------------------------- limits
 
-    def _await(self, what: Waiting | None) -> None:
+    def _expect(self, what: Waiting | None) -> None:
         if what is not self._waiting or what is Waiting.HEAD:
             self._waiting = what
             self._step += 1
             self._head_bytes = 0
 
-    def _watch(self) -> None:
-        """Set the deadline of what is awaited after a read: most requests come in one, whole."""
-        if self._step == self._watched:
+    def _set_deadline(self) -> None:
+        """Set the deadline after a read, if it left a request incomplete; most come in one read."""
+        if self._step == self._timed_step:
             return
-        self._watched = self._step
+        self._timed_step = self._step
         if self._deadline is not None:
             self._deadline.cancel()
             self._deadline = None
         if self._waiting is not None and not self.transport.is_closing():
-            if self._waiting is Waiting.BODY and self._announced() > self._body_limit:
+            if (
+                self._waiting is Waiting.BODY
+                and read_content_length(self.headers) > self._body_limit
+            ):
                 self._refuse(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "request_body_bytes")
                 return
             seconds = self.seconds[self._waiting]
-            self._deadline = self.loop.call_later(seconds, self._overdue, self._waiting)
+            self._deadline = self.loop.call_later(seconds, self._time_out, self._waiting)
 
-    def _overdue(self, waiting: Waiting) -> None:
-        if self.flow.read_paused:  # by us: the answer to an earlier request takes its time
-            self._watched = -1
-            self._watch()
+    def _time_out(self, waiting: Waiting) -> None:
+        if self.flow.read_paused:  # by us, while an earlier request is answered
+            self._timed_step = -1
+            self._set_deadline()
             return
-        counted(self.config, waiting.value)
+        count_limit(self.config, waiting.value)
         if waiting is Waiting.HEAD and self._head_bytes:
             self._answer(HTTPStatus.REQUEST_TIMEOUT)
         self.transport.close()
 
     def _give_up(self, status: HTTPStatus, limit: str | None = None, *, why: str = "") -> None:
-        """Stop the parser from inside."""
+        """Stop the parser, by an exception in its callback, and remember what to answer."""
         self._problem, self._why = status, why
         if limit is not None:
-            counted(self.config, limit)
+            count_limit(self.config, limit)
         raise OverflowError(limit or why)
 
     def _refuse(self, status: HTTPStatus, limit: str | None) -> None:
         if limit is not None:
-            counted(self.config, limit)
+            count_limit(self.config, limit)
         self._answer(status)
-        self._await(None)
-
-    def _announced(self) -> int:
-        """Return the length of a body that did not come with its head; the parser has checked it.
-
-        The app's task has not run yet: both are of this turn of the loop.
-        """
-        for name, value in self.headers:
-            if name == b"content-length":
-                return int(value)
-        return 0
+        self._expect(None)
 
     def _answer(self, status: HTTPStatus) -> None:
-        """Answer and end; only end where this would be taken for the answer to another request."""
+        """Answer and end; only end if the answer would be read as that to another request."""
         may_answer = self._may_answer()
         earlier: RequestResponseCycle | None = self.cycle
         self._end_requests()
         if not may_answer:
             if earlier is not None and earlier.response_complete:
-                self._linger()  # that answer may not have been read yet
+                linger(self)  # that answer may not have been read yet
             else:
                 self.transport.close()
             return
-        kind, text = "text/plain", f"{self._why or status.phrase}\n"
-        extra = ""
-        if status is HTTPStatus.REQUEST_ENTITY_TOO_LARGE:  # publishers read this, as the API's
-            most = f"the body has more than {self._body_limit} bytes"
-            kind = "application/json"
-            text = f'{{"error":{{"code":107,"reason":"too_large","message":"{most}"}}}}\n'
-        elif status is HTTPStatus.METHOD_NOT_ALLOWED:
-            extra = "allow: GET, HEAD, POST\r\n"  # RFC 9110 §15.5.6
-        elif status in TURNED_AWAY.values():
-            extra = f"retry-after: {RETRY_SECONDS}\r\n"
-        self.transport.write(
-            f"HTTP/1.1 {status.value} {status.phrase}\r\ncontent-type: {kind}\r\n{extra}"
-            f"content-length: {len(text)}\r\nconnection: close\r\n\r\n{text}".encode()
-        )
-        self._linger()
-
-    def _linger(self) -> None:
-        """Close our half; the other when the client has had time to read why."""
-        if not self.transport.can_write_eof():
-            self.transport.close()
-            return
-        self.flow.resume_reading()
-        self.transport.write_eof()
-        self.transport.set_protocol(Lingering(self))
+        self.transport.write(write_refusal(status, self._why, self._body_limit))
+        linger(self)
 
     def _leave(self) -> None:
-        """Count the connection out."""
+        """Stop counting the connection."""
         limiter, self._limiter = self._limiter, None
         if limiter is None:
             return

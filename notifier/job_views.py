@@ -1,4 +1,4 @@
-"""The page of background jobs: what they are, where they stand, starting and cancelling one."""
+"""The page of background jobs: their list and states, and views to start and cancel one."""
 
 from __future__ import annotations
 
@@ -23,16 +23,18 @@ from realtime.errors import BrokerError
 
 SHOWN = 20
 UNFINISHED_LIMIT = 3
-"""Of one user; of all who have not logged in together."""
+"""Unfinished jobs per user; all anonymous visitors count as one."""
 KEPT = timedelta(days=1)
 KEPT_LIMIT = 50
-NOT_STARTED = "It was not started: Redis is away. Try again when the page is live."
+NOT_STARTED = (
+    "The job was not started because Redis is unreachable. Try again when the page is live."
+)
 
 
 @never_cache
 @require_safe
 def jobs(request: HttpRequest) -> HttpResponse:
-    """Show the page, to those who may start jobs."""
+    """Show the page to users who may start jobs."""
     if not _may_use(request):
         return redirect_to_login(request.get_full_path())
     return render(request, "notifier/jobs.html", {"channel": CHANNEL, "rows": ROWS})
@@ -41,14 +43,14 @@ def jobs(request: HttpRequest) -> HttpResponse:
 @never_cache
 @require_safe
 def state(request: HttpRequest) -> HttpResponse:
-    """Tell where the newest jobs stand: ``{"jobs": [{"id", "owner", "mine", "at", "state"}]}``."""
+    """Return the newest jobs: ``{"jobs": [{"id", "owner", "mine", "at", "state"}]}``."""
     if not _may_use(request):
-        return _refused(403, "Log in to see the jobs.")
+        return _refuse(403, "Log in to see the jobs.")
     found = list(Job.objects.select_related("owner")[:SHOWN])
     try:
         states = task_states([str(job.pk) for job in found])
     except BrokerError:
-        return _refused(503, "Redis is away: nobody knows how far the jobs are.")
+        return _refuse(503, "Redis is unreachable, so the status of the jobs is unknown.")
     return JsonResponse(
         {
             "jobs": [
@@ -67,22 +69,24 @@ def state(request: HttpRequest) -> HttpResponse:
 
 @require_POST
 def start(request: HttpRequest) -> HttpResponse:
-    """Start an import: ``{"id": …}``. With ``broken`` in the form one of its rows is wrong."""
+    """Start an import: ``{"id": …}``. With ``broken`` in the form, one of its rows is invalid."""
     if not _may_use(request):
-        return _refused(403, "Log in to start a job.")
+        return _refuse(403, "Log in to start a job.")
     owner = request.user if isinstance(request.user, User) else None
     _prune()
     try:
-        if _unfinished(owner) >= UNFINISHED_LIMIT:
-            return _refused(409, f"{UNFINISHED_LIMIT} of your jobs are not finished. Wait for one.")
+        if _count_unfinished(owner) >= UNFINISHED_LIMIT:
+            return _refuse(
+                409, f"You already have {UNFINISHED_LIMIT} unfinished jobs. Wait for one to finish."
+            )
     except BrokerError:
-        return _refused(503, NOT_STARTED)
+        return _refuse(503, NOT_STARTED)
     job = Job.objects.create(id=uuid.uuid4(), owner=owner, is_broken="broken" in request.POST)
     try:
         import_payments.apply_async(task_id=str(job.pk))
     except OperationalError:
         job.delete()
-        return _refused(503, NOT_STARTED)
+        return _refuse(503, NOT_STARTED)
     return JsonResponse({"id": str(job.pk)}, status=201)
 
 
@@ -91,11 +95,13 @@ def cancel(request: HttpRequest, job: uuid.UUID) -> HttpResponse:
     """Cancel a job."""
     known = Job.objects.filter(pk=job).select_related("owner").first()
     if known is None or not _may_use(request) or not _may_cancel(request, known):
-        return _refused(403, "It is not yours.")
+        return _refuse(403, "You cannot cancel this job.")
     try:
         cancel_task(str(job))
     except BrokerError:
-        return _refused(503, "Redis is away: it was perhaps not cancelled. Try again.")
+        return _refuse(
+            503, "Redis is unreachable, so the job may not have been cancelled. Try again."
+        )
     return JsonResponse({})
 
 
@@ -109,11 +115,11 @@ def _may_cancel(request: HttpRequest, job: Job) -> bool:
     return job.owner_id is None
 
 
-def _unfinished(owner: User | None) -> int:
-    """Count the jobs of somebody that have not ended.
+def _count_unfinished(owner: User | None) -> int:
+    """Count the unfinished jobs of a user.
 
     Raises:
-        BrokerError: Nobody knows.
+        BrokerError: The number is not available.
     """
     ids = [str(pk) for pk in Job.objects.filter(owner=owner).values_list("pk", flat=True)]
     return sum(state is not None and state["state"] not in ENDS for state in task_states(ids))
@@ -121,11 +127,11 @@ def _unfinished(owner: User | None) -> int:
 
 @transaction.atomic
 def _prune() -> None:
-    """Forget what is old, and what is too much."""
+    """Delete old jobs, and those beyond the limit."""
     Job.objects.filter(created_at__lt=timezone.now() - KEPT).delete()
     newest = Job.objects.values_list("pk", flat=True)[: KEPT_LIMIT - 1]
     Job.objects.exclude(pk__in=list(newest)).delete()
 
 
-def _refused(status: int, message: str) -> HttpResponse:
+def _refuse(status: int, message: str) -> HttpResponse:
     return JsonResponse({"error": {"message": message}}, status=status)

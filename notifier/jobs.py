@@ -1,4 +1,4 @@
-"""A job to watch: it imports a CSV of 10,000 rows into the database, a hundred at a time."""
+"""A demo job: imports a CSV of 10,000 rows into the database, a hundred at a time."""
 
 from __future__ import annotations
 
@@ -21,22 +21,22 @@ CHANNEL = "jobs:all"
 ROWS = 10_000
 LOT = 100
 LOT_SECONDS = 0.1
-"""What a lot takes at least: as long as one would from a real file on another machine."""
+"""Minimum time for a batch: as long as one from a real file on another machine would take."""
 BROKEN_ROW = 7_321
 NAMES = ("Ada", "Ben", "Chloé", "Dmitri", "Eşref", "Fatima", "Grete", "Hyun", "Inga", "Jürgen")
 
 
 class JobOfThePage(LiveTask):
-    """A task whose states every open page of jobs shows."""
+    """A task whose states are shown on every open page of jobs."""
 
     abstract = True
 
     def live_channel(self, task_id: str, user: str) -> str:
-        """Return the channel of the page, whoever started it."""
+        """Return the channel of the page, whoever started the task."""
         return CHANNEL
 
     def live_end(self, state: dict[str, Any]) -> dict[str, Any]:
-        """Let its owner have a mail where nobody looks at the page when it ends."""
+        """Send its owner a mail if nobody has the page open when it ends."""
         job = Job.objects.filter(pk=state["task"]).select_related("owner").first()
         if job is None or job.owner is None or not job.owner.email:
             return {}
@@ -46,14 +46,14 @@ class JobOfThePage(LiveTask):
 
 @app.task(base=JobOfThePage, bind=True, name="import")  # type: ignore[untyped-decorator]
 def import_payments(self: LiveTask) -> str:
-    """Import the file of a job; begun again, it begins anew, and leaves no row twice.
+    """Import the file of a job; when restarted, start over without duplicating rows.
 
     Raises:
-        JobFailed: A row cannot be read; nothing is left of the file.
+        JobFailed: A row is invalid; nothing of the file was imported.
     """
     job = Job.objects.filter(pk=self.request.id).first()
     if job is None:
-        raise JobFailed("This import is not known any more. Start another one.")
+        raise JobFailed("This import no longer exists. Start a new one.")
     Payment.objects.filter(job=job).delete()
     rows = csv.DictReader(io.StringIO(csv_of(job)))
     done, is_whole = 0, False
@@ -68,13 +68,13 @@ def import_payments(self: LiveTask) -> str:
         self.progress(done, ROWS)
         is_whole = True
     finally:
-        if not is_whole:  # a broken row, or cancelled
+        if not is_whole:  # an invalid row, or cancelled
             Payment.objects.filter(job=job).delete()
     return f"{done:,} rows imported."
 
 
 def csv_of(job: Job) -> str:
-    """Return the file: made up, and the same each time."""
+    """Return the job's file: generated, and the same each time."""
     chance = random.Random(job.pk.int)  # noqa: S311 - nothing is secret here
     text = io.StringIO()
     rows = csv.writer(text)
@@ -93,7 +93,7 @@ def _payments(job: Job, lot: list[dict[str, str]]) -> Iterator[Payment]:
             amount = Decimal(row["amount"])
         except InvalidOperation:
             raise JobFailed(
-                f"Row {int(row['number']):,}: “{row['amount']}” is no amount such as 12.50. "
-                "Nothing was imported. Correct the row, and start again."
+                f"Row {int(row['number']):,}: “{row['amount']}” is not a valid amount "
+                "(example: 12.50). Nothing was imported. Correct the row and start again."
             ) from None
         yield Payment(job=job, number=int(row["number"]), name=row["name"], amount=amount)

@@ -1,8 +1,8 @@
 """The launcher: it owns every process of the service, from Valkey to the last worker.
 
-It opens the listening socket, starts the workers on it, starts them again when they die, and sees
-to it that nothing is left when it ends, in whatever way it ends: the workers and the guardian of
-Valkey each hold a pipe whose other end only the launcher has.
+It opens the listening socket, starts the workers on it, restarts them when they die, and makes sure
+that no process is left behind, however it ends: the workers and the guardian of Valkey each hold
+a pipe whose other end only the launcher has.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ import socket
 import sys
 from collections.abc import Mapping, Sequence
 
-from notifier import kept, servicefile
+from notifier import run_secrets, servicefile
 from notifier.embedded import EmbeddedValkey, NoEmbeddedValkey
 from notifier.env import (
     LOOPBACK_HOSTS,
     BadEnvironment,
     Environment,
-    debug_by_default,
+    is_debug_by_default,
     read_environment,
-    with_files,
+    read_secrets,
 )
 from notifier.fleet import Companion, Ended, Fleet, supervise, watch
 from notifier.preparation import NO_REDIS_YET, Preparation
@@ -37,13 +37,13 @@ from notifier.server import LINGER_SECONDS, listening_socket
 
 JOB_OPTIONS = (
     *("--concurrency", "2", "--loglevel", "WARNING"),
-    *("--without-gossip", "--without-mingle"),  # with other workers, whom nobody here asks
+    *("--without-gossip", "--without-mingle"),  # no communication with other workers is needed
 )
 COMPANIONS = (
     Companion("fallback worker", "manage", ("runfallback",)),
     Companion("job worker", "celery", ("-q", "-A", "notifier.celery", "worker", *JOB_OPTIONS)),
 )
-"""Of `make run`. In production each is a line of the Procfile, and somebody else's process."""
+"""For `make run`. In production each is a line of the Procfile, and managed by something else."""
 
 
 class CannotStart(Exception):
@@ -51,9 +51,9 @@ class CannotStart(Exception):
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Start the service as the command line says, and return its exit code when it has ended."""
+    """Start the service as the command line says; return its exit code once it has ended."""
     for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):  # in an ASCII locale "é" becomes \\xe9, no error
+        if isinstance(stream, io.TextIOWrapper):  # in an ASCII locale "é" is printed as \\xe9
             stream.reconfigure(errors="backslashreplace")
     options = _parser().parse_args(arguments)
     try:
@@ -64,7 +64,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (BadEnvironment, CannotStart, Ended, NoEmbeddedValkey, NotPrivate) as error:
         print(f"notifier: {error}", file=sys.stderr)
         return 1
-    except KeyboardInterrupt:  # before the loop listened for it
+    except KeyboardInterrupt:  # before the event loop handled the signal
         return 130
     return 0
 
@@ -77,18 +77,18 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     running = commands.add_parser(
         "run",
-        help="for trying and developing: what is missing is invented, Valkey comes along",
+        help="for development: generates missing secrets and includes a private Valkey",
         epilog=_HELP,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     running.add_argument(
         "--stop-with-parent",
         action="store_true",
-        help="stop when the process that started this one is gone (make)",
+        help="stop when the parent process exits (used by make)",
     )
     commands.add_parser(
         "serve",
-        help="for production: REDIS_URL and all secrets come from the environment",
+        help="for production: reads REDIS_URL and all secrets from the environment",
         epilog=_HELP,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -97,92 +97,92 @@ def _parser() -> argparse.ArgumentParser:
 
 _HELP = """\
 environment:
-  HOST, PORT           where to listen (127.0.0.1, 8000)
-  WEB_CONCURRENCY      how many worker processes (1)
-  REDIS_URL            redis://, rediss:// or unix://; without it, `run` starts a private Valkey
-  DATABASE_URL         users and sessions: postgres://user:password@host/name, or
-                       sqlite:////path (db.sqlite3 in the checkout; for `run` in .run/)
-  SECRET_KEY           at least 50 characters outside DEBUG
+  HOST, PORT           address to listen on (127.0.0.1, 8000)
+  WEB_CONCURRENCY      number of worker processes (1)
+  REDIS_URL            redis://, rediss://, or unix://; if unset, `run` starts a private Valkey
+  DATABASE_URL         database of users and sessions: postgres://user:password@host/name, or
+                       sqlite:////path (db.sqlite3 in the checkout; in .run/ for `run`)
+  SECRET_KEY           at least 50 characters unless DEBUG is on
   SECRET_KEY_FALLBACKS
-                       earlier ones that still count, while you change it
-  NOTIFIER_API_KEY     what publishers send as X-API-Key: one key that may do everything
-  NOTIFIER_API_KEYS    one for each publisher, as JSON; or @path of a file, which may change
+                       earlier keys that stay valid while you rotate SECRET_KEY
+  NOTIFIER_API_KEY     the X-API-Key of publishers: one key with all permissions
+  NOTIFIER_API_KEYS    one key for each publisher (JSON), or @path of a file that is reloaded
   NOTIFIER_TOKEN_SECRET
-                       of the tokens by which your site says who its clients are (HS256)
+                       verifies client tokens (HS256)
   NOTIFIER_TOKEN_PUBLIC_KEY
-                       the same for RS256 and ES256: a public key, or @path of its file
-  NOTIFIER_TOKEN_JWKS  several public keys, as a JWKS; or @path of a file, which may change
+                       verifies client tokens (RS256, ES256): a public key, or @path of a file
+  NOTIFIER_TOKEN_JWKS  several public keys (JWKS), or @path of a file that is reloaded
   NOTIFIER_TOKEN_AUDIENCE
-                       what must be among a token's `aud`, if anything
+                       required value in the `aud` claim of tokens, if any
   NOTIFIER_TOKEN_EXPIRY
-                       required, or optional: tokens without `exp` hold for ever
+                       required, or optional: tokens without `exp` never expire
   NOTIFIER_PERSONAL_CHANNEL
-                       what stands before a user's id in their own channel (user:#)
-  NOTIFIER_NAMESPACES  options of the channels: a JSON object, or @path of a file that holds one
-  NOTIFIER_FALLBACKS   who gets what nobody hears: a JSON object, or @path of one
-  NOTIFIER_CLOUDEVENTS on which channels CloudEvents are published: a JSON array, or @path of one
-  EMAIL_URL            the mail server of the fallback `email`: smtp+tls://user:password@host:587
-  EMAIL_FROM           from whom its mails are
-  NOTIFIER_LIMITS      what clients may take: a JSON object of settings, or @path of one
-  ALLOWED_HOSTS        the names browsers know this service by, with commas between
-  ALLOWED_ORIGINS      origins of other sites whose pages may connect, with commas between
-  DEBUG                1 or 0; `run` turns it on where only this machine can connect
-  HTTPS                1 (for `serve`) or 0 (for `run`): does a proxy in front end TLS?
-  HSTS_SECONDS         how long browsers insist on HTTPS (3600)
-  FORWARDED_ALLOW_IPS  the proxy whose X-Forwarded-* are believed (127.0.0.1)
+                       prefix of the personal channels, before the user ID (user:#)
+  NOTIFIER_NAMESPACES  channel namespaces and their options: a JSON object, or @path of a file
+  NOTIFIER_FALLBACKS   handlers of queued publications: a JSON object, or @path
+  NOTIFIER_CLOUDEVENTS rules that map CloudEvents to channels: a JSON array, or @path
+  EMAIL_URL            mail server of the `email` fallback: smtp+tls://user:password@host:587
+  EMAIL_FROM           sender address of its mail
+  NOTIFIER_LIMITS      limits for clients: a JSON object of settings, or @path of a file
+  ALLOWED_HOSTS        host names of this service, comma-separated
+  ALLOWED_ORIGINS      origins of other sites that may connect, comma-separated
+  DEBUG                1 or 0; `run` turns it on if only this machine can connect
+  HTTPS                1 if a proxy terminates TLS (default of `serve`), otherwise 0 (of `run`)
+  HSTS_SECONDS         how long browsers must use HTTPS (3600)
+  FORWARDED_ALLOW_IPS  proxies whose X-Forwarded-* headers are trusted (127.0.0.1)
 
 signals:
-  SIGTERM, SIGINT (Ctrl-C) and SIGHUP stop it gracefully, a second one at once. Where it was
-  started with SIGINT or SIGHUP ignored (nohup, or in the background of a script), these stay
-  ignored, and it says so: SIGTERM stops it.
+  SIGTERM, SIGINT (Ctrl-C), and SIGHUP stop the service gracefully; a second signal stops it at
+  once. If SIGINT or SIGHUP was ignored at start (nohup, or in the background of a script), it stays
+  ignored and the service says so; SIGTERM always stops it.
 
-Of each that is secret, the value may stand in a file that …_FILE names: REDIS_URL_FILE=/run/redis.
+A secret can also be read from the file that …_FILE names: REDIS_URL_FILE=/run/redis.
 """
 
 
 def serve(environ: Mapping[str, str]) -> None:
-    """Run the service in production: nothing is invented.
+    """Run the service in production: no setting is made up.
 
     Raises:
-        BadEnvironment: a variable is missing or wrong.
-        CannotStart: the address cannot be had.
-        Ended: the service could not be kept running.
+        BadEnvironment: A variable is missing or invalid.
+        CannotStart: The address is not available.
+        Ended: The service could not be kept running.
     """
     env = read_environment(environ)
     if not env.redis_url:
-        raise BadEnvironment("REDIS_URL", "is missing: only `make run` starts a Valkey itself.")
+        raise BadEnvironment("REDIS_URL", "is missing: only `make run` starts a private Valkey.")
     _warn(env)
     listener = listen(env)
     url = address_of(listener)
     with Preparation(environ) as preparation:
         fleet = Fleet(env.workers, listener, environ, linger=linger_seconds(env))
-        text = f"The notifier is live on {url}"
+        text = f"The notifier is live at {url}"
         asyncio.run(supervise(fleet, url, announce=lambda: _say(text), preparation=preparation))
 
 
 def run(environ: Mapping[str, str], *, stop_with_parent: bool = False) -> None:
-    """Run the service for a person who tries it or works on it: all that is missing is invented.
+    """Run the service for a person who tries it or works on it: missing settings are made up.
 
     Raises:
-        BadEnvironment: a variable is wrong.
-        CannotStart: the address cannot be had.
-        Ended: the service could not be kept running.
-        NoEmbeddedValkey: neither REDIS_URL nor a private Valkey for this platform.
-        NotPrivate: other users can get at the secrets in NOTIFIER_RUN_DIR.
+        BadEnvironment: A variable is invalid.
+        CannotStart: The address is not available.
+        Ended: The service could not be kept running.
+        NoEmbeddedValkey: There is neither REDIS_URL nor a private Valkey for this platform.
+        NotPrivate: Other users can access the secrets in NOTIFIER_RUN_DIR.
     """
     path = servicefile.default_path()
-    found = kept.recall(path.parent)
-    environ = invent(environ, found.secret_key)
-    environ["REDIS_URL"] = environ.get("REDIS_URL", "").strip()  # as `read_environment` reads it
+    loaded = run_secrets.load(path.parent)
+    environ = fill_in(environ, loaded.secret_key)
+    environ["REDIS_URL"] = environ.get("REDIS_URL", "").strip()  # as `read_environment` does
     own_database = environ["DATABASE_URL"] == servicefile.database_url(path)
-    # Judged before anything is started; Redis gets its place in it right after.
+    # Validated before anything is started; the URL of Redis is filled in right after.
     env = read_environment({**environ, "REDIS_URL": environ.get("REDIS_URL") or NO_REDIS_YET})
     _warn(env)
     listener = listen(env)
     url = address_of(listener)
-    kept.keep(path.parent, found)
+    run_secrets.save(path.parent, loaded)
     with contextlib.ExitStack() as stack:
-        # It asks nothing of Redis, whose place it only has to know.
+        # It never connects to Redis, but requires a URL.
         options = ["--migrate", "--demo"] if own_database else ["--migrate"]
         known = {**environ, "REDIS_URL": environ.get("REDIS_URL") or NO_REDIS_YET}
         preparation = stack.enter_context(Preparation(known, *options))
@@ -201,16 +201,16 @@ def run(environ: Mapping[str, str], *, stop_with_parent: bool = False) -> None:
             linger=linger_seconds(env),
             companions=COMPANIONS,
         )
-        text = welcome(
+        text = write_welcome(
             url,
             env.api_key,
             private_valkey=embedded is not None,
-            passwords=found.passwords if own_database and env.debug else {},
+            passwords=loaded.passwords if own_database and env.debug else {},
         )
         watches = []
         if embedded:
-            lost = "the private Valkey is gone and could not be started again."
-            watches.append(watch(embedded.alive, lambda: fleet.fail(lost)))
+            lost = "the private Valkey stopped and could not be restarted."
+            watches.append(watch(embedded.is_alive, lambda: fleet.fail(lost)))
         if stop_with_parent:
             parent = os.getppid()
             watches.append(watch(lambda: os.getppid() == parent, fleet.stop))
@@ -221,21 +221,21 @@ def run(environ: Mapping[str, str], *, stop_with_parent: bool = False) -> None:
         )
 
 
-def invent(environ: Mapping[str, str], secret_key: str) -> dict[str, str]:
-    """Fill in what ``make run`` may make up: everything but the address of Redis.
+def fill_in(environ: Mapping[str, str], secret_key: str) -> dict[str, str]:
+    """Fill in whatever ``make run`` may make up: everything except the URL of Redis.
 
     Raises:
-        BadEnvironment: a secret's file cannot be used.
+        BadEnvironment: A secret's file cannot be used.
     """
-    environ = with_files(environ)
-    debug = "1" if debug_by_default(environ) else ""
+    environ = read_secrets(environ)
+    debug = "1" if is_debug_by_default(environ) else ""
     proposals = {
         "SECRET_KEY": secret_key,
         "DATABASE_URL": servicefile.database_url(servicefile.default_path()),
         "NOTIFIER_API_KEY": secrets.token_urlsafe(24),
         "NOTIFIER_TOKEN_SECRET": secrets.token_urlsafe(48),
         "DEBUG": debug,
-        # The pages may publish only where nobody but this machine can read the key in them.
+        # The pages may publish only if the key in them can be read on this machine alone.
         "NOTIFIER_DEMO_KEY": debug,
         "HTTPS": "0",  # there is no proxy in front
         "ALLOWED_HOSTS": ",".join((*LOOPBACK_HOSTS, socket.gethostname().lower())),
@@ -243,11 +243,13 @@ def invent(environ: Mapping[str, str], secret_key: str) -> dict[str, str]:
     return {**proposals, **{name: value for name, value in environ.items() if value}}
 
 
-def welcome(url: str, api_key: str, *, private_valkey: bool, passwords: Mapping[str, str]) -> str:
-    """Return what a person sees when the service is live."""
+def write_welcome(
+    url: str, api_key: str, *, private_valkey: bool, passwords: Mapping[str, str]
+) -> str:
+    """Return the text that a person sees when the service is live."""
     data = {"title": "Hello", "text": "It works", "level": "success"}
     body = json.dumps({"channel": "public:news", "data": data}, separators=(",", ":"))
-    redis = "a private Valkey, gone when this stops" if private_valkey else "yours (REDIS_URL)"
+    redis = "private Valkey, deleted when the service stops" if private_valkey else "REDIS_URL"
     curl = shlex.join(
         ["curl", "-X", "POST", f"{url}/api/publish", "-H", f"X-API-Key: {api_key}",
          "-H", "Content-Type: application/json", "-d", body]
@@ -262,15 +264,15 @@ The notifier is live.
   Chat           {url}/chat/
   Jobs           {url}/jobs/
   HTMX           {url}/htmx/
-  The API        {url}/docs/
+  API reference  {url}/docs/
   API key        {api_key}{users}
   Redis          {redis}
 
-Open the first page, then post an event from another terminal:
+Open the first page, then publish an event from another terminal:
 
   {curl}
 
-Ctrl-C stops everything.
+Press Ctrl-C to stop all processes.
 """
 
 
@@ -278,7 +280,7 @@ def listen(env: Environment) -> socket.socket:
     """Open the listening socket.
 
     Raises:
-        CannotStart: with what to do about it.
+        CannotStart: The address is not available; includes what to do about it.
     """
     try:
         return listening_socket(env.host, env.port)
@@ -286,13 +288,13 @@ def listen(env: Environment) -> socket.socket:
         where = f"{env.host}:{env.port}"
         if error.errno == errno.EADDRINUSE:
             raise CannotStart(
-                f"{where} is in use: stop what listens there, or choose another port (PORT=8001)."
+                f"{where} is already in use: stop that process or choose another port (PORT=8001)."
             ) from error
         raise CannotStart(f"cannot listen on {where}: {error.strerror}.") from error
 
 
 def address_of(listener: socket.socket) -> str:
-    """Return the URL by which this machine reaches the service."""
+    """Return the URL at which this machine reaches the service."""
     host, port = listener.getsockname()[:2]
     if host in {"0.0.0.0", "::"}:  # noqa: S104 - compared, not bound
         host = "127.0.0.1" if host == "0.0.0.0" else "::1"  # noqa: S104
@@ -301,7 +303,7 @@ def address_of(listener: socket.socket) -> str:
 
 def linger_seconds(env: Environment) -> float:
     """Return how long a worker still accepts connections after SIGTERM."""
-    # In DEBUG there is no proxy that would have to notice, only a person who waits.
+    # In DEBUG, no proxy needs time to notice, and a person is waiting.
     return 0.0 if env.debug else LINGER_SECONDS
 
 

@@ -1,4 +1,4 @@
-"""The page to log in on: Django's own, with a limit to how often one may try."""
+"""The login page: Django's own, with a limit on attempts."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from django.core.exceptions import ValidationError
 from django.http import HttpRequest, HttpResponse
 
 from notifier import login_limit
-from realtime.tally import Tally
+from realtime.core.tally import Tally
 
 logger = logging.getLogger("notifier.login")
 AWAY_SECONDS = 5
@@ -24,12 +24,12 @@ _noting = threading.Lock()
 
 
 class Login(LoginView):
-    """Log in with name and password; 429 for who tries too often, 503 while Redis is away."""
+    """Log in with name and password; 429 after too many attempts, 503 while Redis is down."""
 
     template_name = "notifier/login.html"
 
     def get_context_data(self, **kwargs: Any) -> dict[str, Any]:
-        """Name the users of `make run`, where it has made them."""
+        """Add the demo users of `make run`, if it has created them."""
         return super().get_context_data(
             demo_users=getattr(settings, "NOTIFIER_DEMO_USERS", ()), **kwargs
         )
@@ -43,12 +43,14 @@ class Login(LoginView):
         except login_limit.CannotCount:
             if count := _count("away"):
                 logger.error(
-                    "nobody can log in: Redis does not count the attempts (%d so far)", count
+                    "refused a login: attempts cannot be counted while Redis is unreachable "
+                    "(%d so far)",
+                    count,
                 )
             return self._refuse(503, AWAY_SECONDS)
         if wait:
             if count := _count("many"):
-                logger.warning("too many attempts to log in from %s (%d so far)", address, count)
+                logger.warning("too many login attempts from %s (%d so far)", address, count)
             return self._refuse(429, wait)
         return super().post(request, *args, **kwargs)
 
@@ -57,7 +59,7 @@ class Login(LoginView):
         try:
             login_limit.forget(_address_of(self.request), self._name(), self.account)
         except login_limit.CannotCount:
-            logger.error("a successful log-in still counts as an attempt: Redis does not answer")
+            logger.error("could not reset the login attempts of a user: Redis is unreachable")
         return super().form_valid(form)
 
     def _name(self) -> str:
@@ -68,7 +70,7 @@ class Login(LoginView):
     def _find_account(self) -> str:
         """Return the id of the account that Django will find, and remember it.
 
-        One query for every name, so that its time tells nothing; Django's own comes after it.
+        One query for every name, so that timing reveals nothing; Django's own query comes after it.
         """
         users: Any = get_user_model()
         name = self._name()
@@ -76,11 +78,11 @@ class Login(LoginView):
             self.form_class(self.request).fields["username"].run_validators(name)
             self.account = str(users._default_manager.get_by_natural_key(name).pk)
         except (ValidationError, users.DoesNotExist, users.MultipleObjectsReturned):
-            self.account = login_limit.NOBODY  # a name that nobody can have is not looked up
+            self.account = login_limit.NOBODY  # an impossible name is not looked up
         return self.account
 
     def _refuse(self, status: int, seconds: int) -> HttpResponse:
-        form = self.form_class(self.request)  # nothing of what was typed
+        form = self.form_class(self.request)  # without the user's input
         context = self.get_context_data(
             form=form,
             refused=status,
@@ -92,11 +94,11 @@ class Login(LoginView):
 
 
 def _count(reason: str) -> int | None:
-    """Count a refusal; return how many, once a minute: anybody may try as often as they like."""
+    """Count a rejection; return the total once a minute, since anyone can trigger them at will."""
     with _noting:
         return _refusals.add(reason, time.monotonic())
 
 
 def _address_of(request: HttpRequest) -> str:
-    # A proxy's X-Forwarded-For is uvicorn's business: it believes FORWARDED_ALLOW_IPS alone.
+    # uvicorn handles a proxy's X-Forwarded-For, and trusts it from FORWARDED_ALLOW_IPS only.
     return str(request.META.get("REMOTE_ADDR", ""))

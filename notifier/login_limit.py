@@ -1,13 +1,13 @@
-"""How often somebody may try to log in: counters in Redis, shared by all workers and nodes.
+"""Limits login attempts with counters in Redis, shared by all workers and nodes.
 
-An attempt counts for its address (of IPv6: for its /64 and its /48), for the name and for the
-account that Django finds by it; one account with many spellings (``"ada "``, ``ADA``, full-width
-letters) has one counter. A name without an account is counted in the same way: no answer and no
-time tells whether there is one.
+An attempt counts for its address (for IPv6, for its /64 and its /48), for the name, and for the
+account that Django finds by it: one account with many spellings (``"ada "``, ``ADA``, full-width
+letters) has one counter. A name without an account is counted in the same way, so neither the
+response nor its timing reveals whether there is one.
 
-Attempts count before the password is looked at, so that many at the same time gain nothing. They
-are forgotten when one succeeds, and after a quarter of an hour: Redis holds no more than was tried
-in that time.
+Attempts count before the password is checked, so that many at the same time gain nothing. They are
+forgotten when one succeeds, and after a quarter of an hour: Redis stores no more than the attempts
+of that time.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 WINDOW_SECONDS = 15 * 60
-# What a person mistypes; Django's own documentation and OWASP name 5, fail2ban 5 in 10 minutes.
+# Typing mistakes. Django's own documentation and OWASP suggest 5, fail2ban 5 in 10 minutes.
 NAME_FROM_ADDRESS = 5
-# One address with many names (credential stuffing), and a whole office behind one address.
+# One address with many names (credential stuffing), but also a whole office behind one address.
 ADDRESS = 30
-# One customer with many networks of IPv6: a site usually gets a /48 (RFC 6177 §2). Ten times
-# `ADDRESS`, since a provider may as well give each of its customers a /64 or /56 of one /48.
+# One customer with many IPv6 networks: a site usually gets a /48 (RFC 6177 §2). Ten times
+# `ADDRESS`, since a provider may also give each of its customers a /64 or /56 of one /48.
 IPV6_SITE = 300
-# Many addresses with one name. High: whoever fills it keeps its owner out as well.
+# Many addresses with one name. High, because an attacker who reaches it locks the owner out, too.
 NAME = 100
 
 NOBODY = ""
@@ -39,32 +39,32 @@ REDIS_SECONDS = 1.0
 
 
 class CannotCount(Exception):
-    """Redis does not answer, so nobody may guess passwords meanwhile."""
+    """Redis does not respond, so no login attempt is allowed."""
 
 
 def seconds_to_wait(
     address: str, name: str, find_account: Callable[[], str] = lambda: NOBODY
 ) -> int:
-    """Count an attempt; 0 if it may go on, otherwise how long to wait.
+    """Count an attempt; return 0 if it may proceed, otherwise the seconds to wait.
 
     Args:
-        address: Of the client.
+        address: The client's address.
         name: As Django will look it up.
-        find_account: Returns the id of the account that it will find; `NOBODY` for none. Not called
-            where the address or the name alone is too much already: floods cost no query.
+        find_account: Returns the id of the account that Django will find; `NOBODY` for none. Not
+            called if the address or the name alone is over its limit, so floods cost no query.
 
     Raises:
-        CannotCount: Redis does not answer.
+        CannotCount: Redis does not respond.
     """
     source, who = _source(address), _Who(name)
-    # The largest network first: whoever has a /48 makes no keys for its 65,536 networks beyond it.
-    if (site := _site(address)) and (wait := _count(site, IPV6_SITE)):
+    # The largest network first: above its limit, a /48 creates no keys for its 65,536 networks.
+    if (prefix := _prefix48(address)) and (wait := _count(prefix, IPV6_SITE)):
         return wait
-    # Then the address: what is refused for it makes no other key, whatever names it tries.
+    # Then the address: above its limit, it creates no other key, whatever names it tries.
     if wait := _count(source, ADDRESS):
         return wait
-    # What was refused for its address counts no more for the name: one attacker alone could
-    # otherwise keep its owner out.
+    # An attempt rejected for its address does not count for the name: otherwise a single attacker
+    # could lock the owner out.
     if wait := _count(source, NAME_FROM_ADDRESS, who.name):
         return wait
     account = who.account(find_account())
@@ -74,19 +74,19 @@ def seconds_to_wait(
 
 
 def forget(address: str, name: str, account: str = NOBODY) -> None:
-    """Take an attempt back that succeeded.
+    """Undo the count of an attempt that succeeded.
 
     Raises:
-        CannotCount: Redis does not answer.
+        CannotCount: Redis does not respond.
     """
     source, who = _source(address), _Who(name)
     names = (who.name, who.account(account))
-    networks = [_key(each) for each in (_site(address), _source(address)) if each]
+    networks = [_key(each) for each in (_prefix48(address), _source(address)) if each]
     try:
         with _redis().pipeline(transaction=False) as pipe:
             for each in names:
                 pipe.set(_key(source, each), 0, ex=WINDOW_SECONDS)
-            # They may have expired since; a counter that starts at -1 would never end.
+            # They may have expired by now; a counter created at -1 would never expire.
             for key in (*networks, *(_key("", each) for each in names)):
                 pipe.decr(key)
                 pipe.expire(key, WINDOW_SECONDS, nx=True)
@@ -96,16 +96,16 @@ def forget(address: str, name: str, account: str = NOBODY) -> None:
 
 
 class _Who:
-    """Whose password is tried: digests of the name, and of the account behind it."""
+    """Whose password is tried: digests of the name and of the account it belongs to."""
 
     def __init__(self, name: str) -> None:
-        # Caseless as Unicode has it (§3.13, D146): what folds to the same text is the same name.
+        # Caseless matching (Unicode §3.13, D146): texts with the same folding are the same name.
         folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", name).casefold())
         self._folded = folded.strip()
         self.name = _digest(self._folded)
 
     def account(self, found: str) -> str:
-        # No name has a NUL, so none has the digest of an account.
+        # No name contains a NUL, so no name has the digest of an account.
         return _digest(f"\0{found}" if found else f"\0nobody\0{self._folded}")
 
 
@@ -128,8 +128,8 @@ def _count(source: str, limit: int, *who: str) -> int:
 
 
 def _source(address: str) -> str:
-    """Return whose address it is: of IPv6, one customer has a /64 at the least."""
-    parsed = _parsed(address)
+    """Return the network of an address: for IPv6, a customer has at least a /64."""
+    parsed = _parse(address)
     if parsed is None:
         return _digest(address)
     if parsed.version == 4:
@@ -137,19 +137,19 @@ def _source(address: str) -> str:
     return str(ipaddress.ip_network((parsed, 64), strict=False).network_address)
 
 
-def _site(address: str) -> str:
-    """Return the /48 of an address of IPv6; empty for others.
+def _prefix48(address: str) -> str:
+    """Return the /48 of an IPv6 address; empty for others.
 
-    With its length: the first /64 of a /48 begins with the same address.
+    Keeps the prefix length: without it, a /48 and its first /64 would be equal.
     """
-    parsed = _parsed(address)
+    parsed = _parse(address)
     if parsed is None or parsed.version == 4:
         return ""
     return str(ipaddress.ip_network((parsed, 48), strict=False))
 
 
-def _parsed(address: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
-    """Return an address, None for a unix socket, or what a proxy made up."""
+def _parse(address: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+    """Parse an address; None for a Unix socket, or for junk from a proxy."""
     try:
         parsed = ipaddress.ip_address(address)
     except ValueError:
@@ -158,7 +158,7 @@ def _parsed(address: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | Non
 
 
 def _digest(text: str) -> str:
-    # Names are not written down where a key may be seen, and their length is nobody's choice.
+    # Hashed: names must not be visible in keys, and clients must not choose a key's length.
     return hashlib.sha256(text.encode(errors="replace")).hexdigest()[:24]
 
 

@@ -1,4 +1,4 @@
-"""How the service logs: to stderr, one event a line; for people at a terminal, else as JSON."""
+"""Logging to stderr, one event per line: for people at a terminal, otherwise as JSON."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ import os
 import time
 from typing import Any
 
-# What every record has; whatever else it carries was given as `extra` and belongs into the line.
+# Attributes of every record; any other was given as `extra` and belongs in the line.
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
-# Facts for Django's own handlers, objects that say nothing in a line.
+# Objects for Django's own handlers, which are useless in a line.
 _OBJECTS = frozenset({"request", "server_time"})
 
 
 class JsonLines(logging.Formatter):
-    """One JSON object a line: ``{"time": …, "level": …, "logger": …, "message": …, …}``."""
+    """One JSON object per line: ``{"time": …, "level": …, "logger": …, "message": …, …}``."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """Return the record as one line; a traceback is a value in it."""
+        """Return the record as one line; a traceback becomes a value in it."""
         seconds = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created))
         line: dict[str, Any] = {
             "time": f"{seconds}.{int(record.msecs):03d}Z",
@@ -51,17 +51,17 @@ def logging_settings(*, for_people: bool) -> dict[str, Any]:
                 "class": "logging.StreamHandler",
                 "formatter": "people" if for_people else "json",
             },
-            "nowhere": {"class": "logging.NullHandler"},  # without any, Python prints it itself
+            "nowhere": {"class": "logging.NullHandler"},  # without a handler, Python prints itself
         },
         "root": {"handlers": ["stderr"], "level": "INFO"},
         "loggers": {
-            # Django brings handlers of its own for these; without this a line comes twice.
+            # Django has handlers of its own for these; without this, lines are printed twice.
             "django": {"handlers": [], "level": "INFO", "propagate": True},
             "django.server": {"handlers": [], "level": "INFO", "propagate": True},
-            # A request to a name that is not ours: scanners send them all day, each a traceback.
+            # Requests with a foreign Host: scanners send them all day, each causing a traceback.
             "django.security.DisallowedHost": {"handlers": ["nowhere"], "propagate": False},
-            # Each address that does not exist, each request that is none: who likes could fill the
-            # disk with them. Of uvicorn, the fleet reports the starts and ends that matter.
+            # Unknown paths and malformed requests: anyone could fill the disk with them. uvicorn
+            # is silent because the fleet logs the relevant starts and stops.
             "django.request": {"level": "ERROR"},
             "django.security.csrf": {"level": "ERROR"},
             "uvicorn": {"level": "ERROR"},
@@ -69,8 +69,8 @@ def logging_settings(*, for_people: bool) -> dict[str, Any]:
     }
 
 
-def stderr_is_terminal() -> bool:
-    """Tell whether a person reads along."""
+def is_stderr_terminal() -> bool:
+    """Return whether a person is reading stderr."""
     try:
         return os.isatty(2)
     except OSError:

@@ -1,7 +1,7 @@
-"""What EMAIL_URL means: the mail server of the fallback `email`, as Django's settings.
+"""Parses EMAIL_URL, the mail server of the fallback `email`, into Django's settings.
 
-Without one, mails are printed where a person sees them (DEBUG), or meant for a mail server on this
-machine, as Django does by itself. Pure: opens nothing.
+Without one, mails are printed for a person to see (DEBUG), or sent to a mail server on this
+machine, which is Django's default. Pure: opens nothing.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-from realtime.url_rules import is_line, read_url
+from realtime.core.url_rules import is_line, read_url
 
 TIMEOUT_SECONDS = 20
 _PORTS = {"smtp": 25, "smtp+tls": 587, "smtps": 465}
@@ -17,20 +17,20 @@ _BACKENDS = "django.core.mail.backends."
 
 
 class BadEmailUrl(ValueError):
-    """The text is the rest of a sentence, without the value: it may carry a password."""
+    """An invalid URL. The text ends a sentence, without the value, which may hold a password."""
 
 
 def email_settings(url: str, *, debug: bool) -> dict[str, Any]:
-    """Return Django's settings about mail.
+    """Return Django's mail settings.
 
     Args:
         url: ``smtp://``, ``smtp+tls://`` (STARTTLS) or ``smtps://``, each with
             ``user:password@host:port``; ``console:`` prints mails, ``file:///path`` writes each to
             a file. Empty is the default.
-        debug: Whether a person looks at what is printed.
+        debug: Whether a person reads what is printed.
 
     Raises:
-        BadEmailUrl: It cannot be used.
+        BadEmailUrl: It is invalid.
     """
     if not url:
         return {"EMAIL_BACKEND": f"{_BACKENDS}console.EmailBackend"} if debug else {}
@@ -48,7 +48,7 @@ def email_settings(url: str, *, debug: bool) -> dict[str, Any]:
             "EMAIL_BACKEND": f"{_BACKENDS}filebased.EmailBackend",
             "EMAIL_FILE_PATH": unquote(parts.path),
         }
-    if parts.scheme not in _PORTS or read_url(url) is None or port == 0 or parts.path.strip("/"):
+    if parts.scheme not in _PORTS or read_url(url) is None or parts.path.strip("/"):
         raise BadEmailUrl(_MEANT)
     return {
         "EMAIL_BACKEND": f"{_BACKENDS}smtp.EmailBackend",
@@ -63,6 +63,6 @@ def email_settings(url: str, *, debug: bool) -> dict[str, Any]:
 
 
 _MEANT = (
-    "cannot be read: smtp+tls://user:password@host:587 is meant (or smtp://, smtps://, console:, "
-    "file:///path), without options, and what is special in a URL is written as %40."
+    "is not a valid URL: use smtp+tls://user:password@host:587 (or smtp://, smtps://, console:, "
+    "file:///path) without options, and percent-encode special characters (@ is %40)."
 )

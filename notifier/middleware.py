@@ -1,4 +1,4 @@
-"""The middlewares of the service: a policy for its pages, its static files, and a database away."""
+"""Middleware of the service: Content-Security-Policy, static files, and database failures."""
 
 from __future__ import annotations
 
@@ -16,25 +16,25 @@ from django.utils.deprecation import MiddlewareMixin
 from whitenoise.middleware import WhiteNoiseMiddleware
 from whitenoise.responders import StaticFile
 
-from realtime.tally import Tally
+from realtime.core.tally import Tally
 
 logger = logging.getLogger("notifier.pages")
 AWAY_SECONDS = 5
 _failures = Tally()
 _noting = threading.Lock()
 POLICY_HEADER = "Content-Security-Policy"
-# Django's pages for the developer bring their style inline; Django 6.0 exempts the same two.
+# Django's debug pages have inline styles; Django 6.0 exempts the same two.
 _DEBUG_PAGES = frozenset({404, 500})
 
 
 class ContentSecurityPolicy(MiddlewareMixin):
-    """Say with each response what its page may load, unless the view has said it already.
+    """Adds the Content-Security-Policy to each response, unless the view has set its own.
 
-    And that no page of another site may embed it (`Cross-Origin-Resource-Policy`), so that it never
-    is in the process of a page that reads its memory (Spectre).
+    And `Cross-Origin-Resource-Policy`, so that no page of another site may embed the response: it
+    never enters the process of a page that reads its memory (Spectre).
 
-    Django 6.0 brings ``ContentSecurityPolicyMiddleware`` and the same setting; with the LTS this
-    service runs on, these lines take its place.
+    Django 6.0 has ``ContentSecurityPolicyMiddleware`` and the same setting; on the LTS release that
+    this service uses, this class takes its place.
     """
 
     def process_response(
@@ -54,32 +54,32 @@ def policy(directives: Mapping[str, Iterable[str]]) -> str:
 
 
 class DatabaseAway(MiddlewareMixin):
-    """Answer 503 where the user of a page cannot be read; a fault of the moment is no 500."""
+    """Responds with 503 if a page's user cannot be read: a temporary failure is not a 500."""
 
     def process_exception(self, request: HttpRequest, exception: Exception) -> HttpResponse | None:
-        """Say it, if that is what happened."""
+        """Return the response, if that is what happened."""
         if not isinstance(exception, OperationalError | InterfaceError):
             return None
         with _noting:
             count = _failures.add("database", time.monotonic())
-        if count is not None:  # any visitor brings it about
+        if count is not None:  # rate-limited, since any visitor can trigger it
             text = ascii(str(exception))[:200]
-            logger.error("a page cannot be shown: %s (%d so far)", text, count)
-        # Without the request: to ask who its user is would fail again.
+            logger.error("cannot show a page, the database failed: %s (%d so far)", text, count)
+        # Without the request: looking up its user would fail again.
         page = render_to_string("503.html")
         return HttpResponse(page, status=503, headers={"Retry-After": str(AWAY_SECONDS)})
 
 
 class StaticFiles(WhiteNoiseMiddleware):  # type: ignore[misc]  # WhiteNoise has no types
-    """WhiteNoise, answering with whole files.
+    """WhiteNoise, but with whole files as responses.
 
-    Its own answer streams from a synchronous iterator, which Django under ASGI warns of and reads
-    into memory first anyway. Our files are small.
+    Its own responses stream from a synchronous iterator, which Django under ASGI warns about and
+    reads into memory anyway. Our files are small.
     """
 
     @staticmethod
     def serve(static_file: StaticFile, request: HttpRequest) -> HttpResponse:
-        """Return the file, the part of it that was asked for, or "not modified"."""
+        """Return the file, the requested part of it, or "not modified"."""
         found = static_file.get_response(request.method, request.META)
         response = HttpResponse(status=int(found.status))
         del response.headers["Content-Type"]

@@ -1,4 +1,4 @@
-"""What the demo keeps: the orders of a board, who started jobs, and the rows that they import."""
+"""The models of the demo: the orders of a board, jobs with their owners, and the imported rows."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ from typing import ClassVar
 from django.contrib.auth.models import User
 from django.db import models
 
-WHAT_LIMIT = 80  # characters of what somebody orders
+WHAT_LIMIT = 80  # characters of an ordered item
 WHO_LIMIT = 150  # characters of a user name, as in Django
 
 
 class Job(models.Model):
-    """One import. How far it is, Redis knows; this is only who started what."""
+    """One import, and who started it. Its progress is in Redis."""
 
     id = models.UUIDField(primary_key=True)
-    """Of the task, too."""
+    """Also the id of the task."""
     owner = models.ForeignKey(User, models.SET_NULL, null=True)
-    """None: somebody on this machine who has not logged in (DEBUG)."""
+    """None for an anonymous visitor on this machine (DEBUG)."""
     is_broken = models.BooleanField()
-    """Whether there is a row in its file that cannot be read."""
+    """Whether its file has an invalid row."""
     created_at = models.DateTimeField(auto_now_add=True, db_index=True)
 
     objects: ClassVar[models.Manager[Job]] = models.Manager()
@@ -32,12 +32,12 @@ class Job(models.Model):
         ordering = ("-created_at",)
 
     def __str__(self) -> str:
-        """Return its id, as the log says it."""
+        """Return its id, as in the log."""
         return str(self.pk)
 
 
 class Payment(models.Model):
-    """One row that was imported."""
+    """One imported row."""
 
     job = models.ForeignKey(Job, models.CASCADE)
     number = models.PositiveIntegerField()
@@ -48,20 +48,20 @@ class Payment(models.Model):
     job_id: uuid.UUID
 
     class Meta:
-        """A row is imported once, however often its job begins."""
+        """A row is imported once, however often its job is restarted."""
 
         constraints = (models.UniqueConstraint(fields=("job", "number"), name="one_row_each"),)
 
     def __str__(self) -> str:
-        """Return which row it was."""
+        """Return which row it is."""
         return f"{self.number} of {self.job_id}"
 
 
 class Order(models.Model):
-    """One order on the board of the page that is made with HTMX."""
+    """One order on the board of the HTMX page."""
 
     class State(models.TextChoices):
-        """How far it is."""
+        """The states of an order."""
 
         NEW = "new"
         PACKED = "packed"
@@ -79,19 +79,19 @@ class Order(models.Model):
         ordering = ("-pk",)
 
     def __str__(self) -> str:
-        """Return what people call it."""
+        """Return the order's display name."""
         return f"order {self.pk}"
 
     @property
     def next_state(self) -> str | None:
-        """What comes after its state."""
+        """The state that follows the current one."""
         states = list(self.State)
         following = states.index(self.State(self.state)) + 1
         return states[following].value if following < len(states) else None
 
 
 class OrderChange(models.Model):
-    """What has happened to an order: it was ordered, packed or shipped. It goes with its order."""
+    """A change of an order: ordered, packed or shipped. Deleted together with its order."""
 
     order = models.ForeignKey(Order, models.CASCADE)
     state = models.CharField(max_length=8, choices=Order.State)
@@ -106,5 +106,5 @@ class OrderChange(models.Model):
         ordering = ("-pk",)
 
     def __str__(self) -> str:
-        """Return which order became what."""
+        """Return the order and its new state."""
         return f"{self.order} became {self.state}"

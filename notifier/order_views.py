@@ -1,9 +1,10 @@
-"""A board of orders, made with HTMX: views that render fragments, and one publish.
+"""A board of orders, built with HTMX: views that render fragments, and one publish.
 
-Each change is saved, then published as data: "order 7 was packed". A page that hears of it fetches
-the board and the list of changes, which the server renders from the database. No page ever swaps in
-what was published: a publication is written by whoever may publish on the channel, and markup acts
-without any script (a form that looks like ours, `hx-post`, `<meta http-equiv=refresh>`; CWE-79).
+Each change is saved, then published as data: "order 7 was packed". A page that receives it fetches
+the board and the list of changes, which the server renders from the database. A page never swaps in
+what was published: anyone with permission to publish on the channel can write a publication, and
+markup acts without any script (a form that looks like ours, `hx-post`, `<meta http-equiv=refresh>`;
+CWE-79).
 """
 
 from __future__ import annotations
@@ -27,13 +28,16 @@ CHANNEL = "public:orders"
 EVENT = "order"
 KEPT = 30
 SHOWN = 50
-"""Changes that one request returns; the page shows no more lines (static/notifier/stream.js)."""
+"""Changes returned per request; the page shows no more lines (static/notifier/stream.js)."""
 NEW_A_MINUTE = 20
-"""Of everybody together; each of them is heard by everybody."""
-NOBODY_TOLD = "It is saved, but nobody was told: Redis is away. Pages that come back show it."
+"""New orders from all visitors together; each is published to all of them."""
+NOBODY_TOLD = (
+    "Saved, but other pages were not notified because Redis is unreachable. They show the change "
+    "when they reconnect."
+)
 
-# HTMX makes markup of what the server sends, which trusted types forbid. It may run no code all the
-# same: script-src stays 'self', and the page's configuration turns off what HTMX would evaluate.
+# HTMX turns responses into markup, which trusted types forbid. It may still run no code: script-src
+# stays 'self', and the page's configuration disables everything that HTMX would evaluate.
 _POLICY = {
     name: sources
     for name, sources in settings.SECURE_CSP.items()
@@ -56,16 +60,16 @@ def page(request: HttpRequest) -> HttpResponse:
 @never_cache
 @require_safe
 def orders(request: HttpRequest) -> HttpResponse:
-    """Return the orders as they are now, as a fragment."""
+    """Return the current orders as a fragment."""
     return render(request, "notifier/fragments/orders.html", _board(request))
 
 
 @never_cache
 @require_safe
 def changes(request: HttpRequest) -> HttpResponse:
-    """Return the changes after the newest one that the page shows, as a fragment."""
+    """Return the changes that are newer than those on the page, as a fragment."""
     after = request.GET.get("after", "")
-    if not (after.isdecimal() and len(after) < 19):  # 64 bits, as the primary key
+    if not (after.isdecimal() and len(after) < 19):  # 64 bits, like the primary key
         return HttpResponse(status=400)
     found = OrderChange.objects.filter(pk__gt=int(after)).select_related("order")[:SHOWN]
     if not found:
@@ -84,36 +88,36 @@ def gap(request: HttpRequest) -> HttpResponse:
 
 @require_POST
 def create(request: HttpRequest) -> HttpResponse:
-    """Take an order, and return the form as a fragment: empty, or with what is wrong."""
+    """Create an order, and return the form as a fragment: empty, or with its errors."""
     what = " ".join(request.POST.get("what", "").split())
     if not _may_order(request):
-        return _refused(request, 403, "Log in to order something.", what)
+        return _refuse(request, 403, "Log in to place an order.", what)
     if not 1 <= len(what) <= WHAT_LIMIT or not what.isprintable():
-        return _refused(request, 422, f"Say what, in 1 to {WHAT_LIMIT} characters.", what)
+        return _refuse(request, 422, f"Enter an item of 1 to {WHAT_LIMIT} characters.", what)
     a_minute_ago = timezone.now() - timedelta(minutes=1)
     if Order.objects.filter(created_at__gt=a_minute_ago).count() >= NEW_A_MINUTE:
-        return _refused(request, 429, "Too many orders at once. Wait a minute.", what)
-    order = _saved(what, _name_of(request))
+        return _refuse(request, 429, "Too many orders. Try again in a minute.", what)
+    order = _save(what, _name_of(request))
     problem = _tell(order)
     return render(request, "notifier/fragments/order_form.html", _form(problem=problem))
 
 
 @require_POST
 def advance(request: HttpRequest, number: int) -> HttpResponse:
-    """Move an order on, from the state that the page has shown."""
+    """Advance an order from the state that the page showed."""
     if not _may_order(request):
-        return _refused(request, 403, "Log in to change an order.")
+        return _refuse(request, 403, "Log in to change an order.")
     order = get_object_or_404(Order, pk=number)
-    # Two people pressed the button: the second one is late, and nothing is left to do.
-    if not _advanced(order, request.POST.get("state", ""), _name_of(request)):
+    # Two people pressed the button: the second was late, and nothing is left to do.
+    if not _advance(order, request.POST.get("state", ""), _name_of(request)):
         return HttpResponse(status=204)
     if problem := _tell(order):
-        return _refused(request, 503, problem)
+        return _refuse(request, 503, problem)
     return HttpResponse(status=204)
 
 
 @transaction.atomic
-def _advanced(order: Order, shown_state: str, who: str) -> bool:
+def _advance(order: Order, shown_state: str, who: str) -> bool:
     following, shown = order.next_state, Order.objects.filter(pk=order.pk, state=shown_state)
     if following is None or not shown.update(state=following):
         return False
@@ -123,7 +127,7 @@ def _advanced(order: Order, shown_state: str, who: str) -> bool:
 
 
 @transaction.atomic
-def _saved(what: str, who: str) -> Order:
+def _save(what: str, who: str) -> Order:
     order = Order.objects.create(what=what)
     OrderChange.objects.create(order=order, state=order.state, who=who)
     newest = Order.objects.values_list("pk", flat=True)[:KEPT]
@@ -132,7 +136,7 @@ def _saved(what: str, who: str) -> Order:
 
 
 def _tell(order: Order) -> str:
-    """Publish that an order has changed; return what went wrong."""
+    """Publish that an order has changed; return an error message, if it failed."""
     try:
         publish(CHANNEL, {"order": order.pk, "state": order.state}, event=EVENT)
     except BrokerError:
@@ -142,10 +146,10 @@ def _tell(order: Order) -> str:
 
 def _name_of(request: HttpRequest) -> str:
     user = request.user
-    return user.get_username()[:WHO_LIMIT] if user.is_authenticated else "Somebody"
+    return user.get_username()[:WHO_LIMIT] if user.is_authenticated else "Someone"
 
 
-def _refused(request: HttpRequest, status: int, problem: str, what: str = "") -> HttpResponse:
+def _refuse(request: HttpRequest, status: int, problem: str, what: str = "") -> HttpResponse:
     template, context = "notifier/fragments/order_form.html", _form(problem, what)
     answer = render(request, template, context, status=status)
     answer.headers["HX-Retarget"] = "#order-form"

@@ -1,4 +1,4 @@
-"""The launcher's side of `notifier.prepare`: a process that looks after the database meanwhile.
+"""Runs `notifier.prepare` for the launcher: a process that prepares the database.
 
 It runs while Valkey and the workers start, and takes less time than they do. The service is not
 announced before it has succeeded, and stops if it fails.
@@ -14,14 +14,14 @@ from pathlib import Path
 
 WAIT_SECONDS = 5.0
 NO_REDIS_YET = "unix:///later"
-"""What it is told of a Redis that is not there yet: it has nothing to say to one."""
+"""The Redis URL it gets before there is a Redis: it never connects to one."""
 
 
 class Preparation:
-    """The process, as a context: it has ended when the context does."""
+    """The process, as a context manager: it ends with the context."""
 
     def __init__(self, environ: Mapping[str, str], *options: str) -> None:
-        # Its own session: Ctrl-C in the terminal is for the launcher, which ends this one, too.
+        # Its own session: Ctrl-C in the terminal is for the launcher, which stops it, too.
         self._process = subprocess.Popen(  # noqa: S603 - our own interpreter and module
             [sys.executable, "-m", "notifier.prepare", *options],
             stdin=subprocess.DEVNULL,
@@ -45,13 +45,13 @@ class Preparation:
         if self._process.stdout:
             self._process.stdout.close()
 
-    def done(self) -> bool:
-        """Tell whether the database is ready."""
+    def is_done(self) -> bool:
+        """Return whether the database is ready."""
         return self._process.poll() == 0
 
     def failure(self) -> str:
-        """Return why it cannot be; empty while it may still become ready."""
+        """Return why it cannot be prepared; empty while it may still succeed."""
         if self._process.poll() in (None, 0):
             return ""
         said = self._process.stdout.read().strip() if self._process.stdout else ""
-        return said or "the database could not be prepared; the reason is above."
+        return said or "the database could not be prepared; see the messages above."

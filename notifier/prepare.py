@@ -19,7 +19,7 @@ from django.db import Error as DatabaseError
 from django.db import connection
 from django.db.migrations.executor import MigrationExecutor
 
-from notifier import kept, private, servicefile
+from notifier import private, run_secrets, servicefile
 from notifier.database import file_of
 from notifier.preparation import NO_REDIS_YET
 
@@ -27,16 +27,16 @@ logger = logging.getLogger("notifier.prepare")
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Prepare or check the database that the settings name; 0 if the service may go on."""
+    """Prepare or check the database in the settings; return 0 if the service may continue."""
     parser = argparse.ArgumentParser(prog="notifier.prepare", description=__doc__)
-    parser.add_argument("--migrate", action="store_true", help="make what is missing")
-    parser.add_argument("--demo", action="store_true", help="it is the database of `make run`")
+    parser.add_argument("--migrate", action="store_true", help="apply missing migrations")
+    parser.add_argument("--demo", action="store_true", help="create the demo users of `make run`")
     options = parser.parse_args(arguments)
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "notifier.settings")
     django.setup()
     if settings.REALTIME_REDIS_URL == NO_REDIS_YET:
-        settings.REALTIME_REDIS_URL = ""  # no node is there to be told of a new password
-    # One connection is enough; and a pool waits and logs where we want to know what is wrong.
+        settings.REALTIME_REDIS_URL = ""  # no node exists yet that must know of new passwords
+    # One connection is enough, and a pool would wait and log where we need the error.
     connection.settings_dict["OPTIONS"].pop("pool", None)
     try:
         if options.migrate:
@@ -46,7 +46,7 @@ def main(arguments: list[str] | None = None) -> int:
     except (DatabaseError, NotReady) as error:
         # The first line names host and user, never the password.
         reason = f"DATABASE_URL: {str(error).splitlines()[0]}\n"
-        # UTF-8 in any locale, as the launcher reads it: PostgreSQL speaks the language of its own.
+        # UTF-8 in any locale, as the launcher expects: PostgreSQL has a locale of its own.
         sys.stdout.buffer.write(reason.encode("utf-8", "backslashreplace"))
         return 1
     return 0
@@ -57,58 +57,60 @@ class NotReady(Exception):
 
 
 def migrate(*, demo: bool) -> None:
-    """Bring the tables up to date; with ``demo``, the demo users too.
+    """Apply the migrations and, with ``demo``, set up the demo users.
 
     Raises:
-        DatabaseError: It cannot be reached or written.
+        DatabaseError: The database cannot be reached or written.
     """
     _make_directory(is_own=demo)
-    if _pending():
+    if _has_pending_migrations():
         call_command("migrate", verbosity=0, interactive=False)
     if demo:
         _demo_users()
 
 
 def check() -> None:
-    """Look for the tables.
+    """Check that the tables exist.
 
-    A database that is away stops nobody: all but the pages of users works without, and it may come
-    back before one is asked for.
+    An unreachable database is not an error: everything but the pages of users works without it, and
+    it may be back before one is requested.
 
     Raises:
         NotReady: Tables are missing.
     """
     path = file_of(connection.settings_dict)
-    if path is not None and not path.exists():  # to look into it would create it
+    if path is not None and not path.exists():  # connecting would create it
         raise NotReady(_MIGRATE)
     try:
-        missing = _pending()
+        missing = _has_pending_migrations()
     except DatabaseError as error:
-        logger.error("the database is away, so nobody is logged in: %s", str(error).splitlines()[0])
+        logger.error(
+            "the database is unreachable, users cannot log in: %s", str(error).splitlines()[0]
+        )
         return
     if missing:
         raise NotReady(_MIGRATE)
 
 
-_MIGRATE = "tables of users and sessions are missing there; make them: python manage.py migrate"
+_MIGRATE = "the tables are missing; create them with: python manage.py migrate"
 
 
-def _pending() -> bool:
+def _has_pending_migrations() -> bool:
     executor = MigrationExecutor(connection)
     return bool(executor.migration_plan(executor.loader.graph.leaf_nodes()))
 
 
 def _make_directory(*, is_own: bool) -> None:
-    """Make the place of the file, which `notifier.sqlite` creates so that only we can read it.
+    """Create the directory of the file; `notifier.sqlite` makes the file itself private.
 
     Args:
-        is_own: Whether it is the database of `make run`, and not one that somebody has chosen.
+        is_own: Whether it is the database of `make run`, as opposed to a configured one.
     """
     path = file_of(connection.settings_dict)
     if path is None:
         return
     path.parent.mkdir(mode=private.DIRECTORY_MODE, parents=True, exist_ok=True)
-    if is_own:  # an earlier version left it to umask, where a command came before `make run`
+    if is_own:  # an earlier version left it to umask if another command ran before `make run`
         for suffix in ("", "-wal", "-shm", "-journal"):
             private.tighten(path.with_name(path.name + suffix))
 
@@ -116,7 +118,7 @@ def _make_directory(*, is_own: bool) -> None:
 def _demo_users() -> None:
     from notifier.accounts import remove_demo_users, set_demo_users
 
-    passwords = kept.recall(servicefile.default_path().parent).passwords
+    passwords = run_secrets.load(servicefile.default_path().parent).passwords
     if settings.DEBUG:
         set_demo_users(passwords)
     else:

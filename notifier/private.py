@@ -1,8 +1,8 @@
-"""Files with secrets: made so that nobody else reads them, and read so that nobody else wrote them.
+"""Files with secrets: no other user can read or write the files that this process uses.
 
-A directory that others can enter is refused: whoever may write there could put a link in the place
-of a file (CWE-59), or a file of their own with a key that they know (CWE-379). Standard library
-only: the guardian, which must start at once, uses it as well.
+A directory that others can enter is rejected: anyone who can write there could replace a file by a
+link (CWE-59), or by a file with a key that they know (CWE-379). Standard library only: the
+guardian, which must start fast, uses it as well.
 """
 
 from __future__ import annotations
@@ -15,17 +15,17 @@ from pathlib import Path
 FILE_MODE, DIRECTORY_MODE = 0o600, 0o700
 FILE_BYTES = 1024 * 1024
 
-# Windows has none of them; the service runs there without a Valkey of its own.
+# Missing on Windows, where the service runs without a private Valkey.
 _NO_FOLLOW = getattr(os, "O_NOFOLLOW", 0)
-_NO_WAIT = getattr(os, "O_NONBLOCK", 0)  # opening a pipe would wait for somebody to write
+_NO_WAIT = getattr(os, "O_NONBLOCK", 0)  # opening a pipe would wait for a writer
 
 
 class NotPrivate(Exception):
-    """Others can get at a file that only we may have; the text says what to do."""
+    """A private file is accessible to others; the text says what to do."""
 
 
 def make_directory(directory: Path) -> None:
-    """Make a directory that nobody else can enter, or check the one that is there.
+    """Create a directory that no other user can enter, or check an existing one.
 
     Raises:
         NotPrivate: Others can enter it, it is not ours, or it cannot be made.
@@ -33,17 +33,17 @@ def make_directory(directory: Path) -> None:
     try:
         directory.mkdir(mode=DIRECTORY_MODE, parents=True)
     except FileExistsError:
-        pass  # or a link that leads nowhere, which is told below
+        pass  # or a dangling link, which is reported below
     except OSError as error:
         raise NotPrivate(
-            f"{directory} cannot be made ({error.strerror}): set NOTIFIER_RUN_DIR to a directory "
-            "of your own."
+            f"{directory} cannot be created ({error.strerror}): set NOTIFIER_RUN_DIR to a "
+            "directory that you own."
         ) from error
     check_directory(directory)
 
 
 def check_directory(directory: Path) -> None:
-    """Check that a directory is ours alone; one that is not there is nobody's.
+    """Check that a directory is ours alone; a missing one is fine.
 
     Raises:
         NotPrivate: Others can enter it, or it is not ours.
@@ -53,34 +53,36 @@ def check_directory(directory: Path) -> None:
     except FileNotFoundError:
         return
     if stat.S_ISLNK(status.st_mode):
-        raise NotPrivate(f"{directory} is a symbolic link: set NOTIFIER_RUN_DIR to its target.")
+        raise NotPrivate(
+            f"{directory} is a symbolic link: set NOTIFIER_RUN_DIR to its target instead."
+        )
     if not stat.S_ISDIR(status.st_mode):
-        raise NotPrivate(f"{directory} is not a directory: set NOTIFIER_RUN_DIR to one.")
+        raise NotPrivate(f"{directory} is not a directory: set NOTIFIER_RUN_DIR to a directory.")
     if not _is_ours(status):
         raise NotPrivate(
             f"{directory} belongs to another user (uid {status.st_uid}), who could read the "
-            "secrets in it: set NOTIFIER_RUN_DIR to a directory of your own."
+            "secrets in it: set NOTIFIER_RUN_DIR to a directory that you own."
         )
     mode = stat.S_IMODE(status.st_mode)
     if mode & 0o077 and _has_modes():
-        # Not of a directory that is shared on purpose, like /tmp.
+        # Not for a directory that is shared on purpose, like /tmp.
         closing = "" if mode & stat.S_ISVTX else f"chmod 700 {directory}, or "
         raise NotPrivate(
-            f"{directory} is open to other users (mode {mode:03o}), and secrets are kept in it: "
-            f"{closing}set NOTIFIER_RUN_DIR to a directory of your own."
+            f"{directory} holds secrets but is accessible to other users (mode {mode:03o}): "
+            f"{closing}set NOTIFIER_RUN_DIR to a directory that you own."
         )
 
 
 def write(path: Path, text: str) -> None:
-    """Write a file that only we can read; no reader sees half of it.
+    """Write a file that only we can read, atomically: no reader sees half of it.
 
     Raises:
-        NotPrivate: Its directory is not ours alone.
+        NotPrivate: Others can access its directory.
         OSError: It cannot be written.
     """
     make_directory(path.parent)
     draft = path.with_name(f".{path.name}.{os.getpid()}")
-    draft.unlink(missing_ok=True)  # of a process that was killed while it wrote
+    draft.unlink(missing_ok=True)  # left by a process that was killed while writing
     try:
         with open(create(draft), "w", encoding="utf-8") as file:
             file.write(text)
@@ -91,20 +93,20 @@ def write(path: Path, text: str) -> None:
 
 
 def create(path: Path) -> int:
-    """Create a file that only we can read, and return its descriptor; umask can only take more.
+    """Create a file that only we can read, and return its descriptor; umask can only restrict it.
 
     Raises:
-        FileExistsError: There is one, or a link, wherever that leads.
+        FileExistsError: The path exists, even as a link, whatever its target.
     """
     return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | _NO_FOLLOW, FILE_MODE)
 
 
 def read(path: Path) -> str:
-    """Return what we wrote.
+    """Return the content of a file that we wrote.
 
     Raises:
-        NotPrivate: Somebody else can have written it.
-        OSError: It is not there, or cannot be read.
+        NotPrivate: Someone else may have written it.
+        OSError: It is missing, or cannot be read.
         ValueError: It is not UTF-8, or larger than what we write.
     """
     check_directory(path.parent)
@@ -116,7 +118,7 @@ def read(path: Path) -> str:
 
 
 def tighten(path: Path) -> None:
-    """Take a file away from others that was made without us; one that is not there is none."""
+    """Make a file private that was created without us; a missing one is fine."""
     with contextlib.suppress(FileNotFoundError):
         descriptor = os.open(path, os.O_RDONLY | _NO_FOLLOW | _NO_WAIT)
         try:
@@ -134,8 +136,8 @@ def _open_ours(path: str, flags: int) -> int:
         return descriptor
     os.close(descriptor)
     raise NotPrivate(
-        f"{path} can have been written by another user: remove it, or set NOTIFIER_RUN_DIR to a "
-        "directory of your own."
+        f"{path} may have been written by another user: remove it, or set NOTIFIER_RUN_DIR to a "
+        "directory that you own."
     )
 
 

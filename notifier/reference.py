@@ -1,7 +1,6 @@
-"""The page that tells the HTTP API and the streams: made of the service's own description.
+"""Renders the page about the HTTP API and the streams from the service's own descriptions.
 
-Pure functions from a document to what the template shows; nothing is said here that is not in the
-document.
+Pure functions from a document to the data of the template; everything shown is in the document.
 """
 
 from __future__ import annotations
@@ -14,11 +13,11 @@ JSON = "application/json"
 
 
 Words = list[tuple[str, bool]]
-"""A text in parts, each with whether it is code."""
+"""A text in parts, each with a flag for code."""
 
 
 class FieldRow(NamedTuple):
-    """A field as the page shows it."""
+    """A field, as shown on the page."""
 
     name: str
     kind: str
@@ -27,14 +26,14 @@ class FieldRow(NamedTuple):
 
 
 class ErrorRow(NamedTuple):
-    """What may go wrong, by status."""
+    """A possible error, by status."""
 
     status: str
     reasons: str
 
 
 class MethodEntry(NamedTuple):
-    """A method as the page shows it."""
+    """A method, as shown on the page."""
 
     name: str
     path: str
@@ -48,7 +47,7 @@ class MethodEntry(NamedTuple):
 
 
 class MessageEntry(NamedTuple):
-    """A message of a stream, and its schema as text."""
+    """A message of a stream, with its schema as text."""
 
     name: str
     about: str
@@ -56,7 +55,7 @@ class MessageEntry(NamedTuple):
 
 
 class StreamEntry(NamedTuple):
-    """A stream as the page shows it."""
+    """A stream, as shown on the page."""
 
     address: str
     title: str
@@ -64,7 +63,7 @@ class StreamEntry(NamedTuple):
 
 
 def methods(document: dict[str, Any]) -> dict[str, list[MethodEntry]]:
-    """Return the methods of an OpenAPI document by their group."""
+    """Return the methods of an OpenAPI document by group."""
     groups: dict[str, list[MethodEntry]] = {}
     for path, item in document["paths"].items():
         if "post" in item:
@@ -75,19 +74,19 @@ def methods(document: dict[str, Any]) -> dict[str, list[MethodEntry]]:
 
 def _method(document: dict[str, Any], path: str, operation: dict[str, Any]) -> MethodEntry:
     content_type, media = next(iter(operation["requestBody"]["content"].items()))
-    schema = _resolved(document, media["schema"])
-    answer = _resolved(document, operation["responses"]["200"]["content"][JSON]["schema"])
+    schema = _resolve(document, media["schema"])
+    answer = _resolve(document, operation["responses"]["200"]["content"][JSON]["schema"])
     return MethodEntry(
         name=operation["operationId"],
         path=path,
         summary=operation["summary"],
-        about=words(operation["description"]),
+        about=split_code(operation["description"]),
         content_type=content_type,
         fields=list(_rows(document, schema)),
         example=_text(example(schema)),
         answer=list(_answer_rows(document, answer)),
         errors=[
-            ErrorRow(status, _resolved(document, response)["description"])
+            ErrorRow(status, _resolve(document, response)["description"])
             for status, response in operation["responses"].items()
             if status != "200"
         ],
@@ -95,7 +94,7 @@ def _method(document: dict[str, Any], path: str, operation: dict[str, Any]) -> M
 
 
 def example(schema: dict[str, Any]) -> Any:
-    """Return a value that the schema allows: the smallest one that shows something."""
+    """Return an example that the schema allows: the smallest that is still instructive."""
     if "examples" in schema:
         return schema["examples"][0]
     properties = schema.get("properties", {})
@@ -106,30 +105,30 @@ def example(schema: dict[str, Any]) -> Any:
 def _rows(document: dict[str, Any], schema: dict[str, Any]) -> Iterator[FieldRow]:
     required = schema.get("required", [])
     for name, given in schema.get("properties", {}).items():
-        field = _resolved(document, given)
+        field = _resolve(document, given)
         about = " ".join(filter(None, [field.get("description"), field.get("$comment")]))
-        yield FieldRow(name, kind(field), name in required, words(about))
+        yield FieldRow(name, kind(field), name in required, split_code(about))
 
 
 def _answer_rows(document: dict[str, Any], answer: dict[str, Any]) -> Iterator[FieldRow]:
-    """Yield what is in an answer: the fields of what a publish says, or of its only member."""
+    """Yield the fields of a response: those of a publish result, or of its only member."""
     either = answer.get("anyOf")
-    inner = _resolved(document, either[0]) if either else answer
+    inner = _resolve(document, either[0]) if either else answer
     [(name, result)] = inner["properties"].items()
-    resolved = _resolved(document, result)
+    resolved = _resolve(document, result)
     if "properties" in resolved:
         yield from _rows(document, resolved)
     else:
         yield FieldRow(name, kind(resolved), True, [])
 
 
-def words(text: str) -> Words:
-    """Return a text of the description, where code stands between backticks."""
+def split_code(text: str) -> Words:
+    """Split a text of the description into prose and code, which is between backticks."""
     return [(part, n % 2 == 1) for n, part in enumerate(text.split("`")) if part]
 
 
 def kind(schema: dict[str, Any]) -> str:
-    """Return in words what a schema allows."""
+    """Describe in words what a schema allows."""
     if "const" in schema:
         return json.dumps(schema["const"])
     if "enum" in schema:
@@ -177,19 +176,19 @@ def streams(document: dict[str, Any]) -> list[StreamEntry]:
 
 
 def _message(document: dict[str, Any], ref: dict[str, str]) -> MessageEntry:
-    message = _resolved(document, _resolved(document, ref))
-    schema = _text(_in_full(document, message["payload"]))
+    message = _resolve(document, _resolve(document, ref))
+    schema = _text(_resolve_all(document, message["payload"]))
     return MessageEntry(message["name"], message.get("summary", ""), schema)
 
 
-def _in_full(document: dict[str, Any], schema: Any) -> Any:
-    """Return a schema with what it refers to in its place."""
+def _resolve_all(document: dict[str, Any], schema: Any) -> Any:
+    """Return a schema with its references replaced by their targets."""
     if isinstance(schema, dict):
-        return {n: _in_full(document, value) for n, value in _resolved(document, schema).items()}
-    return [_in_full(document, item) for item in schema] if isinstance(schema, list) else schema
+        return {n: _resolve_all(document, value) for n, value in _resolve(document, schema).items()}
+    return [_resolve_all(document, item) for item in schema] if isinstance(schema, list) else schema
 
 
-def _resolved(document: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
+def _resolve(document: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
     """Follow a reference, if it is one."""
     if "$ref" not in given:
         return given

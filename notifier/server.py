@@ -1,7 +1,7 @@
-"""One worker process: uvicorn, set up and stopped the way this service needs it.
+"""One worker process: uvicorn, configured and stopped the way this service needs it.
 
-What the stock server would do differently: it tells all clients at once to go (and they all return
-at once), it sends a second heartbeat, and it never gets rid of a reader that has stopped reading.
+The stock server would do three things differently: it disconnects all clients at once (and they all
+return at once), it sends a second heartbeat, and it never drops a client that has stopped reading.
 """
 
 from __future__ import annotations
@@ -25,25 +25,25 @@ import uvicorn
 from notifier.counting import BODY_BYTES, Config
 from notifier.http import HttpProtocol
 from notifier.websocket import WebSocketProtocol
-from realtime.limits import Limits
+from realtime.core.limits import Limits
 
 logger = logging.getLogger("notifier.server")
 
-# How long a proxy has to notice that /readyz says no, before it meets a closed port.
+# How long a proxy has to notice that /readyz fails before the port closes.
 LINGER_SECONDS = 1.0
-# How long clients are sent away one after the other, so that they do not all return at once.
+# Clients are disconnected one by one over this period, so that they do not all return at once.
 DRAIN_SECONDS = 10.0
-# What is left after that (a request that hangs) is given this long, then cancelled.
+# Whatever is left after that (a hung request) gets this long before it is cancelled.
 GRACEFUL_SECONDS = 3
-# The whole of the above and some slack; after it, the process ends whatever it is doing.
+# The sum of the above and some slack; after it, the process exits whatever it is doing.
 STOP_SECONDS = LINGER_SECONDS + DRAIN_SECONDS + GRACEFUL_SECONDS + 4.0
 
-# Above our own limit of a frame, which is answered with a close code that says why; beyond both the
+# Above our own frame limit, which is answered with a close code that says why; beyond both, the
 # connection just ends.
 WEBSOCKET_SLACK_BYTES = 48 * 1024
-# The only way to be rid of a reader that has stopped: `websocket.close` waits behind the data.
-# Longer than flow control's patience (10 s and 1 MiB at 16 KiB/s): the kernel cuts silently, and a
-# client that stops for half a minute shall be told what it missed.
+# The only way to drop a client that has stopped reading: `websocket.close` waits behind the data.
+# Longer than flow control's patience (10 s and 1 MiB at 16 KiB/s): the kernel cuts the connection
+# silently, and a client that stalls for half a minute must be told what it missed.
 UNACKNOWLEDGED_SECONDS = 80
 # Every client of a restarted node returns within seconds. The kernel caps it (net.core.somaxconn).
 BACKLOG = 2048
@@ -56,11 +56,11 @@ App = Callable[[MutableMapping[str, Any], Receive, Send], Awaitable[None]]
 
 
 class LeavingNotice:
-    """The app, which says that it goes as soon as the worker is leaving: /readyz answers no.
+    """Wraps the app so that /readyz fails as soon as the worker is leaving.
 
-    Every other response closes its connection, so that publishers make the next one elsewhere and
-    no request is on its way when the connection ends. Only the server knows that it leaves; the app
-    below may be as well as ever.
+    Every other response closes its connection, so that publishers open their next one elsewhere and
+    no request is in flight when the connection ends. Only the server knows that it is leaving; the
+    app below may be perfectly healthy.
     """
 
     def __init__(self, app: App) -> None:
@@ -68,7 +68,7 @@ class LeavingNotice:
         self._leaving = False
 
     def leave(self) -> None:
-        """From now on, /readyz sends traffic elsewhere."""
+        """Make /readyz fail from now on, so that traffic goes elsewhere."""
         self._leaving = True
 
     async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
@@ -80,11 +80,11 @@ class LeavingNotice:
             await send({"type": "http.response.body", "body": body})
             return
         closes = self._leaving and scope["type"] == "http"
-        await self._app(scope, receive, _closing(send) if closes else send)
+        await self._app(scope, receive, _close_after(send) if closes else send)
 
 
-def _closing(send: Send) -> Send:
-    """Return a send whose response is the last one of its connection (RFC 9112 §9.6)."""
+def _close_after(send: Send) -> Send:
+    """Return a `send` whose response is the last one of its connection (RFC 9112 §9.6)."""
 
     async def sent(message: Message) -> None:
         if message["type"] == "http.response.start":
@@ -96,12 +96,12 @@ def _closing(send: Send) -> Send:
 
 
 class Server(uvicorn.Server):
-    """uvicorn that leaves in four steps: not ready, no new ones, drain, stop.
+    """uvicorn with a shutdown in four steps: not ready, stop accepting, drain, stop.
 
     Args:
-        stand_down: tells whoever asks /readyz to send traffic elsewhere.
-        linger_seconds: how long new connections are still accepted after that.
-        drain: sends the clients away within the seconds it is given.
+        stand_down: Makes /readyz fail, so that traffic goes elsewhere.
+        linger_seconds: How long new connections are still accepted after that.
+        drain: Disconnects the clients within the seconds it is given.
     """
 
     def __init__(
@@ -121,41 +121,43 @@ class Server(uvicorn.Server):
         """Stop gracefully at the first signal, at once at the second."""
         if self.should_exit:
             os._exit(1)
-        # Unlike the stock handler this one does not keep the signal to raise it again at the end:
-        # to have been stopped is a success, exit code 0.
+        # Unlike the stock handler, this does not keep the signal to raise it again at the end:
+        # being stopped is a success, exit code 0.
         self.should_exit = True
 
     def leave_at_once(self) -> None:
-        """Stop gracefully without lingering: whoever started us is gone. Call it in the loop."""
+        """Stop gracefully without lingering: our parent is gone. Call it in the event loop."""
         self._linger_seconds = 0.0
         self.should_exit = True
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """See the class."""
+        """Shut down in the steps that the class describes."""
         self._stand_down()
         await asyncio.sleep(self._linger_seconds)
         for listener in self.servers:
             listener.close()
-        await self._drained()
+        await self._drain_in_time()
         await super().shutdown(sockets)
 
-    async def _drained(self) -> None:
+    async def _drain_in_time(self) -> None:
         try:
             await asyncio.wait_for(self._drain(DRAIN_SECONDS), DRAIN_SECONDS + 1.0)
         except TimeoutError:
-            logger.warning("draining took longer than %.0f s; the rest is cut off", DRAIN_SECONDS)
+            logger.warning(
+                "draining took longer than %.0f s; closing all connections", DRAIN_SECONDS
+            )
 
 
 def server_config(
     app: Any, reached: Callable[[str], None], limits: Limits, body_bytes: int = BODY_BYTES
 ) -> uvicorn.Config:
-    """Return how uvicorn serves ``app``.
+    """Return uvicorn's configuration for ``app``.
 
     Args:
         app: The ASGI application.
-        reached: Is told the names of limits that were reached.
-        limits: Of connections and frames.
-        body_bytes: Of a request, whatever its path.
+        reached: Called with the name of each limit that was reached.
+        limits: The limits on connections and frames.
+        body_bytes: Maximum body of a request, whatever its path.
     """
     return Config(
         app,
@@ -166,30 +168,30 @@ def server_config(
         interface="asgi3",
         lifespan="on",
         http=HttpProtocol,
-        # Ours also takes ready frames; the other two of uvicorn's are deprecated or slower.
+        # Ours also takes encoded frames; uvicorn's other two are deprecated or slower.
         ws=WebSocketProtocol,
         ws_max_size=limits.escaped_frame_bytes + WEBSOCKET_SLACK_BYTES,
         # One heartbeat, not two: ours is in the protocol, where clients and flow control use it.
         ws_ping_interval=None,
-        # Compression costs 64 KiB a connection and must be paid for every client anew.
+        # Compression costs 64 KiB per connection, and the work is repeated for every client.
         ws_per_message_deflate=False,
-        log_config=None,  # Django's LOGGING has set it up
+        log_config=None,  # Django's LOGGING has configured it
         access_log=False,  # a line per publish would cost more than the publish
         server_header=False,
         backlog=BACKLOG,
         timeout_graceful_shutdown=GRACEFUL_SECONDS,
-        workers=1,  # ours are started by the launcher
+        workers=1,  # the launcher starts ours
     )
 
 
 def listening_socket(host: str, port: int) -> socket.socket:
-    """Bind and listen; what connects from now on waits for a worker.
+    """Bind and listen; connections made from now on wait for a worker.
 
     Raises:
-        OSError: the address cannot be had.
+        OSError: The address is not available.
     """
     found = socket.getaddrinfo(host.strip("[]"), port, type=socket.SOCK_STREAM)
-    # "localhost" may be both. Browsers fall back from ::1 to 127.0.0.1, not every client does.
+    # "localhost" may be both. Browsers fall back from ::1 to 127.0.0.1, but not every client does.
     family, _, _, _, address = min(found, key=lambda info: info[0] != socket.AF_INET)
     listener = socket.socket(family, socket.SOCK_STREAM)
     try:
@@ -204,17 +206,17 @@ def listening_socket(host: str, port: int) -> socket.socket:
 
 
 def _set_user_timeout(listener: socket.socket) -> None:
-    # Linux only; accepted sockets inherit it (a test looks). Elsewhere the pong deadline remains.
+    # Linux only; accepted sockets inherit it (tested). Elsewhere the pong deadline remains.
     if hasattr(socket, "TCP_USER_TIMEOUT"):
         milliseconds = UNACKNOWLEDGED_SECONDS * 1000
         listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, milliseconds)
 
 
 def raise_file_limit() -> None:
-    """Take as many open files as the system allows: each client is one.
+    """Raise the limit on open files as far as the system allows: each client is one.
 
-    The soft limit is often 1,024, for programs that use `select`. A worker that reaches it accepts
-    nobody, and cannot connect to Redis again.
+    The soft limit is often 1,024, for programs that use `select`. A worker that reaches it cannot
+    accept connections, nor reconnect to Redis.
     """
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     with contextlib.suppress(ValueError, OSError):  # macOS says "infinity" and takes 10,240
@@ -224,13 +226,13 @@ def raise_file_limit() -> None:
 def watch_lifeline(
     lifeline: int, loop: asyncio.AbstractEventLoop, leave: Callable[[], None]
 ) -> None:
-    """Leave when the launcher is gone, however it ended: then its end of the pipe is closed.
+    """Stop when the launcher is gone, however it ended: its end of the pipe is then closed.
 
-    A thread, not a reader of the loop: it still ends the process when the loop hangs.
+    A thread, not a reader on the event loop: it still ends the process when the loop hangs.
     """
 
     def watch() -> None:
-        os.read(lifeline, 1)  # nobody writes: this returns at the end of the launcher
+        os.read(lifeline, 1)  # nothing is ever written: returns when the launcher has gone
         _call_in(loop, leave)
         threading.Event().wait(STOP_SECONDS)
         os._exit(1)
@@ -239,7 +241,7 @@ def watch_lifeline(
 
 
 def _call_in(loop: asyncio.AbstractEventLoop, call: Callable[[], None]) -> None:
-    """Call in the loop, unless it has ended in this very moment."""
+    """Call in the event loop, unless the loop has just ended."""
     try:
         loop.call_soon_threadsafe(call)
     except RuntimeError:
@@ -247,11 +249,11 @@ def _call_in(loop: asyncio.AbstractEventLoop, call: Callable[[], None]) -> None:
 
 
 def _calm_the_collector() -> None:
-    """Let the garbage collector look at long-lived objects less often.
+    """Make the garbage collector examine long-lived objects less often.
 
-    With its defaults a storm of 5,000 connections spends half its time in full collections that
-    find nothing (measured: 526 µs of processor time for a join, 320 µs like this). What the modules
-    are made of is never looked at again.
+    With its defaults, a storm of 5,000 connections spends half its time in full collections that
+    find nothing (measured: 526 µs of CPU time per join, 320 µs like this). Objects that exist after
+    the imports are never examined again.
     """
     gc.collect()
     gc.freeze()
@@ -259,24 +261,24 @@ def _calm_the_collector() -> None:
 
 
 async def serve(server: Server, listener: socket.socket, lifeline: int | None) -> None:
-    """Serve until a signal comes or the launcher is gone."""
+    """Serve until a signal arrives or the launcher is gone."""
     if lifeline is not None:
         watch_lifeline(lifeline, asyncio.get_running_loop(), server.leave_at_once)
     await server.serve(sockets=[listener])
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run one worker on a socket that the launcher has opened."""
+    """Run one worker on a socket that the launcher opened."""
     parser = argparse.ArgumentParser(
-        prog="notifier.server", description="One worker process; `python -m notifier` starts it."
+        prog="notifier.server", description="One worker process, started by `python -m notifier`."
     )
     parser.add_argument("--fd", type=int, required=True, help="the inherited listening socket")
-    parser.add_argument("--lifeline", type=int, help="a pipe that ends when the launcher does")
+    parser.add_argument("--lifeline", type=int, help="a pipe that closes when the launcher exits")
     parser.add_argument("--linger", type=float, default=LINGER_SECONDS, help="seconds")
     options = parser.parse_args(arguments)
     raise_file_limit()
 
-    # Imported here: they need Django's settings, the launcher and its tests need the rest.
+    # Imported here because they need Django's settings; the launcher and its tests need the rest.
     from notifier.asgi import application
     from realtime.wiring import drain, largest_body_bytes, limit_reached, limits
 

@@ -1,8 +1,8 @@
 """``.run/service.json``: where the service of ``make run`` is, for commands in another terminal.
 
-The launcher writes it (0600, it carries secrets that were invented for one run), ``manage.py``
-reads it. A file whose launcher no longer lives is as good as none. Standard library only: the
-guardian, which must start at once, uses it as well.
+The launcher writes it (0600, as it holds secrets generated for one run), ``manage.py`` reads it. A
+file whose launcher is no longer running is ignored. Standard library only: the guardian, which must
+start fast, uses it as well.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from urllib.parse import quote
 
 from notifier import private
 
-# What a command needs to be a client of the running service: name in the file, variable.
+# What a command needs as a client of the running service: name in the file, variable.
 _VARIABLES = {
     "url": "NOTIFIER_URL",
     "redis_url": "REDIS_URL",
@@ -30,28 +30,28 @@ _SAID_OTHERWISE = ("SECRET_KEY", "SECRET_KEY_FILE", "REDIS_URL", "REDIS_URL_FILE
 
 
 def default_path() -> Path:
-    """Where the file stands: in the checkout, or where NOTIFIER_RUN_DIR says (the tests do)."""
+    """Return the path of the file: in the checkout, or in NOTIFIER_RUN_DIR (used by tests)."""
     directory = (
         os.environ.get("NOTIFIER_RUN_DIR") or Path(__file__).resolve().parent.parent / ".run"
     )
     return Path(directory) / "service.json"
 
 
-def database_beside(path: Path) -> Path:
-    """Where the users of ``make run`` stand; for commands as well."""
+def database_path(path: Path) -> Path:
+    """Return the path of the users' database of ``make run``, which commands use, too."""
     return path.with_name("db.sqlite3")
 
 
 def database_url(path: Path) -> str:
     """Return the same as a value for DATABASE_URL."""
-    return f"sqlite:///{quote(str(database_beside(path)))}"
+    return f"sqlite:///{quote(str(database_path(path)))}"
 
 
 def write(path: Path, environ: Mapping[str, str], *, pid: int) -> None:
-    """Write the file so that no other user ever sees it and no reader sees half of it.
+    """Write the file atomically, and so that no other user ever sees it.
 
     Raises:
-        NotPrivate: Its directory is open to others.
+        NotPrivate: Others can access its directory.
     """
     facts = {
         name: environ[variable] for name, variable in _VARIABLES.items() if variable in environ
@@ -60,10 +60,10 @@ def write(path: Path, environ: Mapping[str, str], *, pid: int) -> None:
 
 
 def read(path: Path) -> dict[str, str] | None:
-    """Return what a living launcher wrote, or None.
+    """Return what a running launcher wrote, or None.
 
     Raises:
-        NotPrivate: Somebody else can have written it, and would get what a command sends.
+        NotPrivate: Someone else may have written it, and would receive what a command sends.
     """
     try:
         content = json.loads(private.read(path))
@@ -74,7 +74,7 @@ def read(path: Path) -> dict[str, str] | None:
 
 
 def remove(path: Path, *, pid: int) -> None:
-    """Remove the file unless another launcher has written its own in the meantime."""
+    """Remove the file, unless another launcher has written its own in the meantime."""
     try:
         if json.loads(private.read(path))["pid"] == pid:
             path.unlink()
@@ -83,13 +83,13 @@ def remove(path: Path, *, pid: int) -> None:
 
 
 def adopt(environ: MutableMapping[str, str], path: Path) -> None:
-    """Let a command find the service of ``make run``, where the environment names none.
+    """Let a command find the service of ``make run``, if the environment names none.
 
-    Without a running service the command still gets what Django needs to print its help: DEBUG and
-    a key that signs nothing anybody will ever check.
+    Without a running service the command still gets what Django needs to print its help: DEBUG, and
+    a key whose signatures are never verified.
 
     Raises:
-        NotPrivate: Somebody else can have written the file.
+        NotPrivate: Someone else may have written the file.
     """
     if any(environ.get(name) for name in _SAID_OTHERWISE):
         return

@@ -9,8 +9,8 @@ from pathlib import Path
 from notifier import servicefile
 from notifier.database import file_of
 from notifier.env import read_environment
-from notifier.kept import DEMO_USERS
-from notifier.logs import logging_settings, stderr_is_terminal
+from notifier.logs import is_stderr_terminal, logging_settings
+from notifier.run_secrets import DEMO_USERS
 
 ENVIRONMENT = read_environment(os.environ)
 BASE_DIR = Path(__file__).resolve().parent.parent
@@ -19,15 +19,15 @@ SECRET_KEY = ENVIRONMENT.secret_key
 SECRET_KEY_FALLBACKS = list(ENVIRONMENT.secret_key_fallbacks)
 DEBUG = ENVIRONMENT.debug
 ALLOWED_HOSTS = list(ENVIRONMENT.allowed_hosts)
-# Django's own form check knows pages alone, not the origins of apps such as capacitor://localhost.
+# Django's own check supports web pages only, not the origins of apps such as capacitor://localhost.
 CSRF_TRUSTED_ORIGINS = [
     origin
-    for origin in ENVIRONMENT.allowed_origins
+    for origin in ENVIRONMENT.app["allowed_origins"]
     if origin.lower().startswith(("http://", "https://"))
 ]
 
-# First, since it takes over `manage.py runserver`; and only there: it brings Twisted, a quarter of
-# the time that a worker would take to start.
+# First, since it replaces `manage.py runserver`; and only there, because it imports Twisted, which
+# would take a quarter of a worker's start-up time.
 _RUNSERVER_APPS = ["daphne"] if "runserver" in sys.argv else []
 INSTALLED_APPS = [
     *_RUNSERVER_APPS,
@@ -66,7 +66,7 @@ TEMPLATES = [
     }
 ]
 
-# --- users and their sessions; what is published is stored nowhere ---
+# --- users and their sessions; publications are not stored ---
 
 DATABASES = {"default": ENVIRONMENT.database}
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
@@ -77,7 +77,7 @@ AUTH_PASSWORD_VALIDATORS = [
     for name in ("MinimumLengthValidator", "CommonPasswordValidator", "NumericPasswordValidator")
 ]
 USE_TZ = True
-TIME_ZONE = "UTC"  # also of the log; the pages show the time of the browser
+TIME_ZONE = "UTC"  # also for the log; the pages show the browser's time
 
 # --- the mail server of the fallback `email` ---
 
@@ -86,20 +86,12 @@ for _name, _value in ENVIRONMENT.email.items():
 
 # --- the app `realtime` ---
 
-REALTIME_REDIS_URL = ENVIRONMENT.redis_url
-REALTIME_REDIS_PREFIX = ENVIRONMENT.redis_prefix
-REALTIME_API_KEY = ENVIRONMENT.api_key
-REALTIME_API_KEYS = ENVIRONMENT.api_keys
-REALTIME_TOKEN_SECRET = ENVIRONMENT.token_secret
-REALTIME_TOKEN_PUBLIC_KEY = ENVIRONMENT.token_public_key
-REALTIME_TOKEN_JWKS = ENVIRONMENT.token_jwks
-REALTIME_TOKEN_AUDIENCE = ENVIRONMENT.token_audience
-REALTIME_TOKEN_EXPIRY = ENVIRONMENT.token_expiry
-REALTIME_PERSONAL_CHANNEL = ENVIRONMENT.personal_channel
-REALTIME_URL = ENVIRONMENT.url
-REALTIME_ALLOWED_ORIGINS = list(ENVIRONMENT.allowed_origins)
+for _name, _value in ENVIRONMENT.app.items():
+    globals()[f"REALTIME_{_name.upper()}"] = _value
+# The users of this service are not those of the sites that issue tokens, who may have the same ids.
+REALTIME_SESSION_USER_PREFIX = "service."
 REALTIME_USER_INFO = "notifier.accounts.public_info"
-# The demo's chat: anybody may write in it, so it is there in DEBUG alone.
+# The demo's chat: anyone may write in it, so it exists in DEBUG only.
 _DEMO_CHAT = {
     "allow_subscribe_for_client": True,
     "allow_subscribe_for_anonymous": True,
@@ -110,37 +102,34 @@ _DEMO_CHAT = {
     "allow_presence_for_subscriber": True,
     "allow_presence_for_anonymous": True,
 }
-_CHAT = ENVIRONMENT.namespaces.get("chat", _DEMO_CHAT if ENVIRONMENT.debug else {})
+_NAMESPACES = ENVIRONMENT.app["namespaces"]
+_CHAT = _NAMESPACES.get("chat", _DEMO_CHAT if ENVIRONMENT.debug else {})
 _MAY_CHAT = {
     name: may for name, may in _CHAT.items() if name.startswith(("allow_s", "allow_publish"))
 }
 REALTIME_NAMESPACES = {
-    # Of the page /jobs/: for those who may see that.
+    # For the page /jobs/: for users who may see it.
     "jobs": {
         "allow_subscribe_for_client": True,
         "allow_subscribe_for_anonymous": ENVIRONMENT.demo_key,
     },
-    # Where there is no chat, neither of the two exists: the API refuses to publish there, too.
-    # `typing`: for those who may chat, and worth nothing a moment later.
+    # Without a chat, neither of the two exists: the API rejects publishing there, too.
+    # `typing`: for users who may chat; outdated a moment later.
     **({"typing": {**_MAY_CHAT, "overflow": "latest"}, "chat": _CHAT} if _CHAT else {}),
-    **ENVIRONMENT.namespaces,
+    **_NAMESPACES,
 }
 NOTIFIER_HAS_CHAT = bool(_CHAT)
-REALTIME_FALLBACKS = ENVIRONMENT.fallbacks
-REALTIME_CLOUDEVENTS = ENVIRONMENT.cloudevents
-for _name, _limit in ENVIRONMENT.limits.items():
-    globals()[f"REALTIME_{_name.upper()}"] = _limit
 
 # --- the pages ---
 
-# Only in DEBUG on this machine: the form on the first page can then post without asking for a key.
+# Only in DEBUG on this machine: lets the form on the first page post without asking for a key.
 NOTIFIER_DEMO_API_KEY = ENVIRONMENT.api_key if ENVIRONMENT.demo_key else ""
-_IS_OF_THE_DEMO = file_of(ENVIRONMENT.database) == servicefile.database_beside(
+_IS_OF_THE_DEMO = file_of(ENVIRONMENT.database) == servicefile.database_path(
     servicefile.default_path()
 )
 NOTIFIER_DEMO_USERS = DEMO_USERS if ENVIRONMENT.demo_key and _IS_OF_THE_DEMO else ()
 
-# For consumers of this project's own; `realtime` does not deliver over it (docs/architecture.md).
+# For this project's own consumers; `realtime` does not deliver over it (docs/architecture.md).
 # Not channels_redis' core layer: with redis-py 8 its idle consumers die after 5 s
 # (django/channels_redis#422).
 CHANNEL_LAYERS = (
@@ -156,7 +145,7 @@ CHANNEL_LAYERS = (
 
 # --- background jobs ---
 
-# Only in DEBUG on this machine: anybody may start one of the jobs of the demo.
+# Only in DEBUG on this machine: anyone may start the jobs of the demo.
 NOTIFIER_DEMO_FOR_ALL = ENVIRONMENT.demo_key
 
 # --- static files: served by the service itself, without `collectstatic` ---
@@ -165,11 +154,11 @@ STATIC_URL = "/static/"
 STATICFILES_DIRS = [path for path in [BASE_DIR / "static"] if path.is_dir()]
 WHITENOISE_USE_FINDERS = True
 
-# --- security: what `manage.py check --deploy` asks for, and a policy for the pages ---
+# --- security: what `manage.py check --deploy` requires, and a policy for the pages ---
 
-# HTTPS=1 means: a proxy in front ends TLS. That a request came by TLS is told by X-Forwarded-Proto,
-# which uvicorn believes only from FORWARDED_ALLOW_IPS; Django's SECURE_PROXY_SSL_HEADER would
-# believe it from anybody.
+# HTTPS=1 means that a proxy in front terminates TLS. X-Forwarded-Proto tells whether a request used
+# TLS, and uvicorn trusts it only from FORWARDED_ALLOW_IPS; Django's SECURE_PROXY_SSL_HEADER would
+# trust it from anyone.
 SECURE_SSL_REDIRECT = ENVIRONMENT.https
 SECURE_HSTS_SECONDS = ENVIRONMENT.hsts_seconds if ENVIRONMENT.https else 0
 SECURE_HSTS_INCLUDE_SUBDOMAINS = ENVIRONMENT.https
@@ -178,11 +167,11 @@ CSRF_COOKIE_SECURE = SESSION_COOKIE_SECURE = ENVIRONMENT.https
 CSRF_COOKIE_HTTPONLY = True
 CSRF_COOKIE_SAMESITE = SESSION_COOKIE_SAMESITE = "Lax"
 if ENVIRONMENT.https:
-    # A neighbour under the same domain, or plain HTTP, cannot set these (RFC 6265bis §4.1.3.2).
+    # A sibling domain, or plain HTTP, cannot set these (RFC 6265bis §4.1.3.2).
     CSRF_COOKIE_NAME = "__Host-csrftoken"
     SESSION_COOKIE_NAME = "__Host-sessionid"
 X_FRAME_OPTIONS = "DENY"
-# The name and form that Django 6.0 gave it; 5.2 has no such setting, our middleware reads it.
+# The name and format of Django 6.0; 5.2 has no such setting, so our middleware reads it.
 SECURE_CSP = {
     "default-src": ["'none'"],
     "script-src": ["'self'"],
@@ -194,9 +183,9 @@ SECURE_CSP = {
     "form-action": ["'self'"],
     "base-uri": ["'none'"],
     "frame-ancestors": ["'none'"],
-    # No script may turn text into markup or code, not even by a mistake of ours.
+    # No script may turn text into markup or code, not even by mistake.
     "require-trusted-types-for": ["'script'"],
     "trusted-types": ["'none'"],
 }
 
-LOGGING = logging_settings(for_people=stderr_is_terminal())
+LOGGING = logging_settings(for_people=is_stderr_terminal())

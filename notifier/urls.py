@@ -1,4 +1,4 @@
-"""The addresses of the service: its pages, and the API of the app as any host includes it."""
+"""The URLs of the service: its pages, and the app's API, included as in any host project."""
 
 from __future__ import annotations
 

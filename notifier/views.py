@@ -1,4 +1,4 @@
-"""The pages: live notifications, a chat and the API. What is live comes over the WebSocket."""
+"""The pages: live notifications, a chat and the API. Live content comes over the WebSocket."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from django.views.decorators.http import require_safe
 
 from notifier.reference import methods, streams
 from realtime import personal_channel
-from realtime.documents import description
+from realtime.http.documents import description
 
 LIVE_CHANNEL = "public:news"
 FIRST_ROOM = "lobby"
 
 
-# Never cached: with a key in it (DEBUG) the page is worth nothing after the next `make run`.
+# Never cached: with a key in it (DEBUG), the page is useless after the next `make run`.
 @never_cache
 @require_safe
 def live(request: HttpRequest) -> HttpResponse:
-    """Show what is published on one public channel, and a form that publishes there."""
+    """Show the publications of one public channel, and a form to publish there."""
     context = {
         "channel": LIVE_CHANNEL,
         "own_channel": personal_channel(request.user) if request.user.is_authenticated else "",
@@ -33,7 +33,7 @@ def live(request: HttpRequest) -> HttpResponse:
 @never_cache
 @require_safe
 def reference(request: HttpRequest) -> HttpResponse:
-    """Show what the HTTP API and the streams can do, from the service's own description."""
+    """Show the HTTP API and the streams, from the service's own descriptions."""
     context = {
         "groups": methods(description("openapi.json")),
         "streams": streams(description("asyncapi.json")),
@@ -42,11 +42,11 @@ def reference(request: HttpRequest) -> HttpResponse:
     return render(request, "notifier/reference.html", context)
 
 
-# Never cached: it says who is logged in.
+# Never cached: it shows who is logged in.
 @never_cache
 @require_safe
 def chat(request: HttpRequest, room: str = FIRST_ROOM) -> HttpResponse:
-    """Show one chat room; 404 where there is no chat."""
+    """Show one chat room; 404 if there is no chat."""
     if not getattr(settings, "NOTIFIER_HAS_CHAT", False):
         return render(request, "notifier/chat_off.html", status=404)
     return render(request, "notifier/chat.html", {"room": room, "channel": f"chat:{room}"})

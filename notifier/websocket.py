@@ -1,9 +1,9 @@
-"""uvicorn's WebSocket protocol, with a way for ready frames and a shorter one for small messages.
+"""uvicorn's WebSocket protocol with a direct path for encoded frames and less work per message.
 
-A frame for a thousand connections is made once, by the hub, and written a thousand times: what
-uvicorn would do for each of them (an ASGI message, a frame object, its serialisation) costs more
-than the system call (ADR-0014). The back-pressure is uvicorn's own, and reaches the parser: what
-the app has not taken is not parsed. What never passes the app is counted here.
+A frame for a thousand connections is encoded once, by the hub, and written a thousand times: what
+uvicorn would do for each of them (an ASGI message, a frame object, its serialization) costs more
+than the system call (ADR-0014). Back-pressure is uvicorn's own, and extends to the parser: what the
+app has not consumed is not parsed. Frames that never reach the app are counted here.
 """
 
 from __future__ import annotations
@@ -18,67 +18,114 @@ from websockets.frames import Frame, Opcode
 from websockets.protocol import State
 from websockets.server import ServerProtocol
 
-from notifier.counting import Config, counted
-from realtime.limits import Bucket, Rate
+from notifier.counting import Config, count_limit
+from realtime.core.limits import Bucket, Rate
 
-EXTENSION = "realtime.wire"  # where realtime.driver looks for it
+EXTENSION = "realtime.wire"  # as in realtime.connection.sinks
 
 SLICE_BYTES = 4096
-"""Parsed at once. asyncio reads up to 256 KiB: 40,000 frames, which took a third of a second."""
+"""Bytes parsed at once. asyncio reads up to 256 KiB: 40,000 frames, which took a third of a second.
+"""
 CONTROL_FRAMES = Rate(50, 100)
-"""Pings and pongs of RFC 6455, which our clients do not need and browsers cannot even send."""
+"""Pings and pongs of RFC 6455, which our clients do not need and browsers cannot send."""
 FRAGMENTS_LIMIT = 64
-"""Of one message (ws had no limit: CVE-2026-48779); 80 KiB in pieces of 4 KiB are 20."""
+"""Fragments of one message (ws had no limit: CVE-2026-48779); 80 KiB in pieces of 4 KiB are 20."""
 MESSAGES = {Opcode.TEXT, Opcode.BINARY, Opcode.CONT}
 FLOOD = (3013, "too many requests")
 TOO_MANY_FRAGMENTS = (1009, "too many fragments")
 
 
 class WireUser(Protocol):
-    """Who is told how the connection fares (see `realtime.driver.Wire`)."""
+    """The writer to notify of congestion and loss (see `realtime.connection.sinks.Wire`)."""
 
-    def full(self) -> None:
-        """The next frame should wait until `drained`."""
+    def note_full(self) -> None:
+        """The next frame should wait for `wait_until_drained`."""
 
-    def lost(self) -> None:
-        """Nothing can be written any more."""
+    def note_lost(self) -> None:
+        """The connection can no longer be written to."""
+
+
+class EventQueue:
+    """The events for the app's task, in order.
+
+    `asyncio.Queue` has four deques, which were 3 of the 27 KiB of an idle connection (measured).
+    This queue wakes one task only: a second task in `receive` gets a `RuntimeError`.
+    """
+
+    __slots__ = ("_events", "_getter")
+
+    def __init__(self) -> None:
+        self._events: list[ASGIReceiveEvent] = []
+        self._getter: asyncio.Future[None] | None = None
+
+    def put_nowait(self, event: ASGIReceiveEvent) -> None:
+        """Add an event, and wake the task that waits for one."""
+        self._events.append(event)
+        if self._getter is not None and not self._getter.done():
+            self._getter.set_result(None)
+
+    async def get(self) -> ASGIReceiveEvent:
+        """Remove and return the first event; wait until there is one."""
+        if self._getter is not None:
+            raise RuntimeError("another task is already waiting in receive()")
+        while not self._events:
+            self._getter = asyncio.get_running_loop().create_future()
+            try:
+                await self._getter
+            finally:
+                self._getter = None
+        return self._events.pop(0)
+
+    def qsize(self) -> int:
+        """Return the number of events that wait."""
+        return len(self._events)
+
+    def empty(self) -> bool:
+        """Whether no event waits."""
+        return not self._events
 
 
 class WebSocketProtocol(WebSocketsSansIOProtocol):
-    """Offers itself to the app as the extension ``realtime.wire`` (see `realtime.driver.Wire`)."""
+    """Offers itself to the app as ``realtime.wire`` (see `realtime.connection.sinks.Wire`)."""
+
+    queue: EventQueue  # type: ignore[assignment]
 
     user: WireUser | None = None
-    """Who writes ready frames; none before the app has accepted, and where it is another app."""
+    """The writer of encoded frames; None until the app has accepted, or if it is another app."""
 
     ended: Callable[[], None] | None = None
-    """Called when the connection has ended, by whoever counts it."""
+    """Called when the connection has ended, for counting connections."""
 
     _is_served = False
-    """Whether the app's task runs."""
-    _rest = b""  # read, but not parsed: the app has not taken yet what came before
-    _control: Bucket | None = None  # hardly anybody sends control frames
+    """Whether the app's task is running."""
+    _rest = b""  # read, but not parsed: the app has not consumed what came before
+    _control: Bucket | None = None  # created on first use: control frames are rare
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.queue = EventQueue()
 
     def handle_connect(self, event: Any) -> None:
-        """Let a handshake begin; the app's task has not run yet when this returns."""
+        """Start the handshake; the app's task has not run yet when this returns."""
         super().handle_connect(event)
         if isinstance(self.config, Config) and self.config.first_frame_bytes is not None:
             self.conn.max_message_size = self.config.first_frame_bytes
             self.conn.recv_frame = self._take_first  # type: ignore[method-assign]
-        if not self.handshake_complete:  # it was not refused
+        if not self.handshake_complete:  # it was not rejected
             self._is_served = True
             self.scope["extensions"][EXTENSION] = self  # type: ignore[assignment]
 
-    def taken_by(self, user: WireUser) -> Callable[[bytes], None]:
-        """Return what writes ready frames; tell the user from now on when to stop."""
+    def attach_sink(self, user: WireUser) -> Callable[[bytes], None]:
+        """Return the function that writes encoded frames; notify the user from now on."""
         self.user = user
         if self.disconnected or self.close_sent:
-            self.loop.call_soon(user.lost)
+            self.loop.call_soon(user.note_lost)
         return self.transport.write
 
     def _take_first(self, frame: Frame) -> None:
-        """Take a frame of the first message; behind it there may be larger ones, in the same read.
+        """Take a frame of the first message; later messages in the same read may be larger.
 
-        It introduces the client, or the app ends the connection.
+        The first message introduces the client, or the app ends the connection.
         """
         ServerProtocol.recv_frame(self.conn, frame)
         if frame.fin and frame.opcode in MESSAGES:
@@ -86,49 +133,50 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
             self.conn.max_message_size = self.config.ws_max_size
 
     def pause_writing(self) -> None:
-        """The transport holds as much as it should; called while it is written to."""
+        """The transport's buffer is full; called while it is written to."""
         super().pause_writing()
         if self.user is not None:
-            self.user.full()
+            self.user.note_full()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """The client has gone."""
+        """The client has disconnected."""
         self._rest = b""
         super().connection_lost(exc)
         self._lose()
         if self.ended is not None:
             self.ended()
             self.ended = None
-        self._let_go()
+        self._break_cycles()
 
     def on_task_complete(self, task: asyncio.Task[None]) -> None:
         """The app has returned."""
         super().on_task_complete(task)
         self._is_served = False
-        self._let_go()
+        self._break_cycles()
 
-    def _let_go(self) -> None:
-        """Break the cycles of objects through this one, once nothing uses it any more.
+    def _break_cycles(self) -> None:
+        """Break the reference cycles through this object once nothing uses it any more.
 
-        Else all that belongs to a connection waits for a full garbage collection, and those are
-        rare (`notifier.server`): 2,500 clients that came and went for two minutes left 150 MiB.
+        Otherwise everything that belongs to a connection waits for a full garbage collection, and
+        those are rare (`notifier.server`): 2,500 clients that came and went for two minutes left
+        150 MiB.
         """
         if self.disconnected and not self._is_served:
             self.scope = {}  # type: ignore[typeddict-item]
             self.conn.parser.close()
 
     def handle_parser_exception(self) -> None:
-        """What the client sent is no WebSocket frame; the connection is being closed."""
+        """Handle a malformed frame from the client; the connection is being closed."""
         super().handle_parser_exception()
         self._lose()
 
     def _lose(self) -> None:
         user, self.user = self.user, None
         if user is not None:
-            user.lost()
+            user.note_lost()
 
     def data_received(self, data: bytes) -> None:
-        """Take bytes from the client, in slices, as far as the app takes what is in them."""
+        """Handle bytes from the client, in slices, as fast as the app consumes their messages."""
         if not self._rest and len(data) <= SLICE_BYTES:
             self._parse(data)
         else:
@@ -137,7 +185,7 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
 
     def _parse_rest(self) -> None:
         if self.close_sent and len(self._rest) > SLICE_BYTES:
-            # The client's answer to our close stands behind all that; nobody is heard out so long.
+            # The client's answer to our close is behind all that; we do not wait for it that long.
             self._rest = b""
             self.transport.close()
         while self._rest and not self.read_paused and not self.transport.is_closing():
@@ -145,7 +193,7 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
             self._parse(data)
 
     async def receive(self) -> ASGIReceiveEvent:
-        """Hand an event to the app, and go on with what was read."""
+        """Pass an event to the app, and continue with what was read."""
         event = await super().receive()
         if self._rest and not self.read_paused:
             self._parse_rest()
@@ -154,8 +202,8 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
     def _parse(self, data: bytes) -> None:
         """Parse and handle some bytes.
 
-        Where the handshake is none (too many headers, a line too long) the stock class neither
-        answers nor hangs up: the connection stayed for ever, and failed at the next byte.
+        If the handshake is invalid (too many headers, an overlong line), the stock class neither
+        responds nor hangs up: the connection stayed open forever, and failed at the next byte.
         """
         super().data_received(data)
         if self.conn.handshake_exc is not None and not self.handshake_initiated:
@@ -164,27 +212,31 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
             self.transport.close()
 
     async def send(self, message: Any) -> None:
-        """Send what the app says; frames that are ready do not come this way.
+        """Send an event from the app; encoded frames do not come this way.
 
-        A handshake that was answered with a status is complete. The stock class says in the log
-        that it is not, each time.
+        A handshake that was answered with a status is complete. The stock class logs that it is
+        not, each time.
         """
         await super().send(message)
         if message["type"] == "websocket.http.response.body":
             self.handshake_complete = True
+        elif message["type"] == "websocket.accept":
+            # The scope has its own copy. The parser keeps these until the connection ends: 2.5 KiB.
+            self.request.headers.clear()
+            self.response.headers.clear()
 
     def handle_ping(self) -> None:
-        """Answer a ping, if there are not too many."""
+        """Answer a ping, unless there are too many."""
         if self._may_control():
             super().handle_ping()
 
     def handle_pong(self, event: Any) -> None:
-        """Take a pong; one that nobody asked for costs as much as a ping."""
+        """Count a pong; unsolicited ones cost as much as pings."""
         if self._may_control():
             super().handle_pong(event)
 
     def handle_cont(self, event: Any) -> None:
-        """Take one more piece of a message; an empty one costs as much as a full one."""
+        """Take a fragment of a message; an empty one costs as much as a full one."""
         if len(self.frames) < FRAGMENTS_LIMIT:
             super().handle_cont(event)
         else:
@@ -199,10 +251,10 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
         return False
 
     def _flood(self, limit: str, code: int, reason: str) -> None:
-        """End the connection, once."""
+        """Close the connection for a flood, once."""
         if self.close_sent or self.transport.is_closing():
             return
-        counted(self.config, limit)
+        count_limit(self.config, limit)
         if not self.handshake_complete:
             self.transport.abort()
             return
@@ -210,15 +262,15 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
         self.handle_parser_exception()
 
     def send_receive_event_to_app(self) -> None:
-        """Hand a message to the app; stop reading when a second one waits.
+        """Pass a message to the app; stop reading when a second one waits.
 
-        The stock class stops for each and starts again when the app has taken it: two system calls,
-        half of the 33 µs that a pong cost. What may wait is one read of the socket more. And it
-        writes a traceback for each text that is not UTF-8.
+        The stock class stops for each message and resumes when the app has taken it: two system
+        calls, half of the 33 µs that a pong cost. At most one more read of the socket is buffered
+        here. The stock class also writes a traceback for each text that is not UTF-8.
         """
         data = self.frames[0] if len(self.frames) == 1 else b"".join(self.frames)
         self.frames = []
-        # After our own close nobody takes them; the client's answer to it must still be read.
+        # After our own close nothing consumes them, but the client's answer must still be read.
         if self.close_sent:
             return
         if self.curr_msg_data_type == "bytes":
@@ -227,7 +279,7 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
             try:
                 self.queue.put_nowait({"type": "websocket.receive", "text": data.decode()})
             except UnicodeDecodeError:
-                if self.conn.state is State.OPEN:  # else the client's own close came right behind
+                if self.conn.state is State.OPEN:  # otherwise the client's close came right behind
                     self.conn.send_close(1007)
                 self.handle_parser_exception()
                 return
@@ -235,6 +287,6 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
             self.read_paused = True
             self.transport.pause_reading()
 
-    async def drained(self) -> None:
-        """Wait until the socket takes more; also returns when the client has gone."""
+    async def wait_until_drained(self) -> None:
+        """Wait until the socket accepts more; also returns when the client has disconnected."""
         await self.writable.wait()

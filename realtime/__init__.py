@@ -1,9 +1,9 @@
 """Live notifications for Django on Redis pub/sub: at most once, never silently lost.
 
-The names in `__all__` are the whole public API of a host project's code: publishing, tokens for its
-pages, what it does to the connections of a user, who is on a channel, and handlers of what nobody
-hears. They are loaded
-when they are first used, since this package must be importable before Django is set up.
+The names in `__all__` are the whole public API for a host project's code: publishing, tokens for
+its pages, commands to users' connections, presence, positions and the views that use them, and
+handlers for queued publications. They are loaded on first use, since this package
+must be importable before Django is set up.
 """
 
 from __future__ import annotations
@@ -11,10 +11,20 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from realtime._version import __version__
+
 if TYPE_CHECKING:
-    from realtime.fallbacks import fallback
-    from realtime.present import apresence, apresence_stats, presence, presence_stats
-    from realtime.remote import (
+    from realtime.fallbacks.registry import fallback
+    from realtime.host.live_views import live_etag, with_position
+    from realtime.host.positions import aposition, position
+    from realtime.host.presence import (
+        apresence,
+        apresence_stats,
+        presence,
+        presence_stats,
+    )
+    from realtime.host.publishing import apublish, publish, publish_on_commit
+    from realtime.host.user_commands import (
         adisconnect_user,
         amessage_user,
         asubscribe_user,
@@ -24,20 +34,13 @@ if TYPE_CHECKING:
         subscribe_user,
         unsubscribe_user,
     )
-    from realtime.shortcuts import (
-        apublish,
-        connection_token,
-        personal_channel,
-        publish,
-        publish_on_commit,
-        subscription_token,
-    )
+    from realtime.host.user_tokens import connection_token, personal_channel, subscription_token
 
-__version__ = "0.1.0"
 __all__ = [
     "__version__",
     "adisconnect_user",
     "amessage_user",
+    "aposition",
     "apresence",
     "apresence_stats",
     "apublish",
@@ -46,8 +49,10 @@ __all__ = [
     "connection_token",
     "disconnect_user",
     "fallback",
+    "live_etag",
     "message_user",
     "personal_channel",
+    "position",
     "presence",
     "presence_stats",
     "publish",
@@ -55,17 +60,26 @@ __all__ = [
     "subscribe_user",
     "subscription_token",
     "unsubscribe_user",
+    "with_position",
 ]
 
 
 _HOMES = {
-    "fallback": "fallbacks",
-    **dict.fromkeys(("presence", "presence_stats", "apresence", "apresence_stats"), "present"),
+    "fallback": "fallbacks.registry",
+    **dict.fromkeys(
+        ("presence", "presence_stats", "apresence", "apresence_stats"), "host.presence"
+    ),
+    **dict.fromkeys(("position", "aposition"), "host.positions"),
+    **dict.fromkeys(("live_etag", "with_position"), "host.live_views"),
+    **dict.fromkeys(("publish", "apublish", "publish_on_commit"), "host.publishing"),
+    **dict.fromkeys(
+        ("connection_token", "subscription_token", "personal_channel"), "host.user_tokens"
+    ),
 }
 
 
 def __getattr__(name: str) -> Any:
     if name in __all__:
-        home = _HOMES.get(name, "remote" if name.endswith("_user") else "shortcuts")
+        home = _HOMES.get(name, "host.user_commands")
         return getattr(import_module(f"realtime.{home}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -13,11 +13,11 @@ class RealtimeConfig(AppConfig):
     verbose_name = "Live notifications"
 
     def ready(self) -> None:
-        """Register the system checks and fallbacks, and listen to what ends a right."""
-        from realtime import checks, dangers  # noqa: F401 - they register by being imported
+        """Register the system checks and fallbacks, and connect the signals that revoke rights."""
+        from realtime.checks import deploy, settings, urls  # noqa: F401 - they register by being imported
 
         if apps.is_installed("django.contrib.auth"):
-            from realtime import signals
+            from realtime.host import signals
 
             signals.connect()
         autodiscover_modules("fallbacks")

@@ -1,7 +1,8 @@
-"""The HTTP API and the health probes as an ASGI app in front of another one.
+"""An ASGI app in front of Django for event streams and, where a project asks for it, the HTTP API.
 
-The fast rim: a publish through a Django view costs ten times as much (ADR-0009). Everything that is
-not ours goes on to the app behind.
+Django's views cannot serve the streams, and publishing through one costs ten times as much
+(ADR-0009). All other requests go to the app behind it untouched (ADR-0033), and so do API requests
+with a session cookie instead of a key: `http.views` answers those.
 """
 
 from __future__ import annotations
@@ -9,89 +10,158 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, MutableMapping, Sequence
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
+from django.conf import settings
 
-from realtime import documents, emulation, health, sse, wiring
+from realtime import wiring
 from realtime.api.answers import HEADERS, Response, failure
-from realtime.api.backend import Outcome
-from realtime.api.head import EVENTS, Request, RequestTimeout
-from realtime.api.methods import admitted, method_of, respond
-from realtime.auth import has_session
-from realtime.brokers import Stats, Survey
-from realtime.control import Command
-from realtime.errors import RealtimeError, TooLarge
-from realtime.heads import Flaw, flaw_of
-from realtime.membership import Headcount
-from realtime.publication import Publication
-from realtime.staff import look_up_session
-from realtime.survey import Question
+from realtime.api.methods import METHODS, admit_request, method_of, respond
+from realtime.api.request import EVENTS, Request, RequestTimeout, body_limit
+from realtime.auth.sessions import has_session
+from realtime.core import paths
+from realtime.core.headers import Flaw, flaw_of
+from realtime.core.positions import by_channel
+from realtime.errors import ConfigurationError, RealtimeError, TooLarge
+from realtime.http import documents, health
+from realtime.http.staff import look_up_session
+from realtime.transports import emulation, sse
+from realtime.transports.misdirected import is_handshake_without_upgrade, refuse_plain_http
+from realtime.transports.mounting import path_within_project, script_name
+from realtime.transports.own_task import is_in_task, run_in_own_task
+
+if TYPE_CHECKING:
+    from realtime.api.backend import Outcome
+    from realtime.brokers import Stats, Survey
+    from realtime.core.members import Headcount
+    from realtime.core.node_commands import NodeCommand
+    from realtime.core.positions import Position
+    from realtime.core.publication import Publication
+    from realtime.core.survey import Question
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
+Door = Callable[[str, Scope, Receive, Send], Awaitable[None]]
 
-BODY_SECONDS = (
-    10.0  # until a body must be here; nginx's client_body_timeout is 60 between two reads
-)
-STREAMS = {*sse.PATHS, emulation.LINES_PATH, emulation.COMMANDS_PATH}
+BODY_SECONDS = 10.0
+"""To receive the whole body; nginx's client_body_timeout allows 60 between two reads."""
+API_NAMES = frozenset(METHODS) | documents.DOCUMENTS.keys()
+"""What is below the prefix of the API."""
 BASE = {name.lower(): value for name, value in HEADERS.items()}
 
 
 class HttpEndpoint:
-    """Answers the API, event streams, ``/livez`` and ``/readyz``; passes the rest on."""
+    """See the module docstring. Dispatches by path."""
 
-    def __init__(self, app: App, *, body_seconds: float = BODY_SECONDS) -> None:
+    def __init__(
+        self,
+        app: App,
+        *,
+        api: str = "",
+        probes: str = "",
+        owns_site: bool = False,
+        body_seconds: float = BODY_SECONDS,
+    ) -> None:
+        """Wrap an app.
+
+        Args:
+            app: Gets all requests that are not answered here: Django.
+            api: The prefix of the HTTP API, such as ``/live/api/``. By default only Django's views
+                (``include("realtime.urls")``) serve the API. Include them under the same prefix,
+                without its ``api/``, for members of the staff without a key.
+            probes: The prefix of ``livez`` and ``readyz``, to answer them before Django, whose
+                middleware may redirect or refuse a probe.
+            owns_site: For a service whose whole site is this endpoint's: what does not exist below
+                `api` is answered with 404 here, and the headers of all requests are checked.
+            body_seconds: How long the body of a request may take.
+
+        Raises:
+            ConfigurationError: A prefix is invalid.
+        """
+        _check_prefix("api", api, f"/{paths.API}")
+        _check_prefix("probes", probes, "/")
         self._app = app
+        self._api_prefix = api
+        self._probes_prefix = probes
+        self._owns_site = owns_site
         self._body_seconds = body_seconds
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request (ASGI 3)."""
-        path: str = scope["path"]
-        if (
-            scope["type"] == "http"
-            and (flaw := flaw_of(scope["headers"], wiring.headers_limit())) is not None
-        ):
+        if is_in_task():
+            await self._serve(scope, receive, send)
+        else:
+            await run_in_own_task(self._serve(scope, receive, send))
+
+    async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
+        door = self._door_of(scope)
+        if (door is not None or self._owns_site) and (flaw := _flaw_of(scope)) is not None:
             await _send(send, _flawed(flaw))
-        elif path in documents.PATHS:
-            wanted = _headers(scope).get(b"if-none-match", "")
-            await _send(send, documents.answer(scope["method"], path, wanted))
-        elif path.startswith("/api/"):
-            headers = _headers(scope)
-            head = _head(scope, headers)
-            if b"x-api-key" not in headers and has_session(headers.get(b"cookie", "")):
-                await self._hand_on(scope, head, receive, send)
-            else:
-                await _send(send, await self._api(head, receive))
-        elif path in STREAMS:
-            await self._stream(scope, receive, send)
-        elif path[1:] in health.PATHS:
-            await _send(send, health.answer(path[1:], scope["method"]))
+        elif door is not None:
+            serve, name = door
+            await serve(name, scope, receive, send)
+        elif is_handshake_without_upgrade(scope):
+            await refuse_plain_http(scope, receive, send)
         else:
             await self._app(scope, receive, send)
 
-    async def _stream(self, scope: Scope, receive: Receive, send: Send) -> None:
-        is_emulated = emulation.is_ours(scope)
+    def _door_of(self, scope: Scope) -> tuple[Door, str] | None:
+        """Return what serves a request, and the rest of its path; None for the app behind."""
+        if scope["type"] != "http":
+            return None
+        path: str = scope["path"]
+        if settings.FORCE_SCRIPT_NAME or scope.get("root_path"):
+            path = path_within_project(scope)
+        name = _below(self._api_prefix, path)
+        if name is not None and (self._owns_site or name in API_NAMES):
+            return (self._document if name in documents.DOCUMENTS else self._method), name
+        name = _below(wiring.path_prefix(), path)
+        if name is not None and name in paths.STREAMS:
+            return self._stream, name
+        name = _below(self._probes_prefix, path)
+        if name is not None and name in paths.PROBES:
+            return self._probe, name
+        return None
+
+    async def _document(self, name: str, scope: Scope, receive: Receive, send: Send) -> None:
+        wanted = _headers(scope).get(b"if-none-match", "")
+        shown = paths.for_browsers(scope["path"], script_name(scope))
+        await _send(send, documents.answer(scope["method"], shown, wanted))
+
+    async def _probe(self, name: str, scope: Scope, receive: Receive, send: Send) -> None:
+        await _send(send, health.answer(name, scope["method"]))
+
+    async def _method(self, name: str, scope: Scope, receive: Receive, send: Send) -> None:
+        headers = _headers(scope)
+        head = _head(name, scope, headers)
+        if b"x-api-key" not in headers and has_session(headers.get(b"cookie", "")):
+            await self._hand_on(scope, head, receive, send)
+        else:
+            await _send(send, await self._api(head, receive))
+
+    async def _stream(self, name: str, scope: Scope, receive: Receive, send: Send) -> None:
+        is_emulated = emulation.is_ours(name, scope)
         limit = emulation.body_bytes() if is_emulated else wiring.limits().frame_bytes
         read = partial(_body, receive, limit, self._body_seconds)
         rim = emulation if is_emulated else sse
-        answer = await rim.serve(scope, receive, send, read)
+        answer = await rim.serve(name, scope, receive, send, read)
         if answer is not None:
             await _send(send, answer)
 
     async def _hand_on(self, scope: Scope, head: Request, receive: Receive, send: Send) -> None:
-        """Let Django's view answer, if the session is one that may publish.
+        """Pass the request to Django's view, if its session may publish.
 
-        Django would read the body of anybody who sends a cookie, before it looks at the session, to
-        its end. So the session is looked up first, and the body is read here, within its limit.
+        Django would read the whole body of any request with a cookie before looking at the session.
+        So the session is checked first, and the body is read here, up to its limit.
         """
         try:
             method_of(head)
             await look_up_session(scope, head)
-            body = await _body(receive, head.body_bytes or 0, self._body_seconds)
+            body = await _body(receive, head.most_bytes, self._body_seconds)
         except RealtimeError as error:
             await _send(send, failure(error))
         else:
@@ -99,12 +169,21 @@ class HttpEndpoint:
 
     async def _api(self, request: Request, receive: Receive) -> Response:
         try:
-            welcome = admitted(request, wiring.keyring().admit)
-            limit = wiring.body_bytes(request.api_method)
-            body = await _body(receive, limit, self._body_seconds)
-            return await respond(welcome, body, _BACKEND, wiring.namespaces(), wiring.routes())
+            admitted = admit_request(request, wiring.keyring().admit)
+            body = await _body(receive, request.most_bytes, self._body_seconds)
+            return await respond(admitted, body, _BACKEND, wiring.namespaces(), wiring.routes())
         except RealtimeError as error:
             return failure(error)
+
+
+def _below(prefix: str, path: str) -> str | None:
+    """Return the rest of a path below a prefix; None if it is not below it, or there is no prefix.
+
+    Args:
+        prefix: Begins and ends with a slash; empty is none.
+        path: The path of a request.
+    """
+    return path[len(prefix) :] if prefix and path.startswith(prefix) else None
 
 
 def _headers(scope: Scope) -> dict[bytes, str]:
@@ -115,17 +194,30 @@ def _headers(scope: Scope) -> dict[bytes, str]:
     return headers
 
 
+def _check_prefix(name: str, prefix: str, end: str) -> None:
+    if prefix and not (prefix.startswith("/") and prefix.endswith(end)):
+        raise ConfigurationError(
+            f"HttpEndpoint({name}=…)", f"must begin with / and end with {end}, not {prefix!r}"
+        )
+
+
+def _flaw_of(scope: Scope) -> Flaw | None:
+    return (
+        flaw_of(scope["headers"], wiring.http_limits().headers) if scope["type"] == "http" else None
+    )
+
+
 def _flawed(flaw: Flaw) -> Response:
     if flaw.limit:
         wiring.limit_reached(flaw.limit)
-    # As the API tells it: whoever publishes reads this, too.
+    # In the format of the API, because publishers read this, too.
     error = {"code": 107, "reason": "bad_request", "message": flaw.reason}
     body = msgspec.json.encode({"error": error}) + b"\n"
     return Response(flaw.status, body, {"Connection": "close"})
 
 
-def _head(scope: Scope, headers: dict[bytes, str]) -> Request:
-    api_method = scope["path"].removeprefix("/api/")
+def _head(api_method: str, scope: Scope, headers: dict[bytes, str]) -> Request:
+    limits = wiring.http_limits()
     return Request(
         http_method=scope["method"],
         api_method=api_method,
@@ -135,35 +227,37 @@ def _head(scope: Scope, headers: dict[bytes, str]) -> Request:
         api_key=headers.get(b"x-api-key", ""),
         idempotency_key=headers.get(b"idempotency-key"),
         query=scope["query_string"].decode("latin-1"),
-        body_bytes=wiring.body_bytes(api_method),
+        body_bytes=body_limit(api_method, limits.body_bytes, limits.batch_bytes),
         attributes=_attributes(headers) if api_method == EVENTS else None,
     )
 
 
 def _attributes(headers: dict[bytes, str]) -> dict[str, str]:
-    """Return those headers that are attributes of a CloudEvent."""
+    """Return the headers that are attributes of a CloudEvent."""
     return {
         name[3:].decode("latin-1"): text for name, text in headers.items() if name[:3] == b"ce-"
     }
 
 
 class _Backend:
-    """The publishing side of the running loop; see `realtime.api.backend.Backend`."""
+    """The publishing side of the running event loop; see `realtime.api.backend.Backend`."""
 
     async def publish(self, publications: Sequence[Publication]) -> list[Outcome]:
-        publisher = wiring.node().publisher
         if len(publications) == 1:
-            return [await publisher.publish(publications[0])]
-        return await publisher.publish_many(publications)
+            return [await wiring.publish(publications[0])]
+        return await wiring.publish_many(publications)
 
     async def take(self, name: str, rate: float, count: int) -> float:
-        return await wiring.node().publisher.take(name, rate, count)
+        return await wiring.node().broker.take(name, rate, count)
 
-    async def tell(self, command: Command) -> None:
+    async def tell(self, command: NodeCommand) -> None:
         await wiring.tell_nodes(command)
 
     async def queue_stats(self) -> Stats:
         return await wiring.node().broker.queue_stats()
+
+    async def positions(self, channels: Sequence[str]) -> dict[str, Position]:
+        return by_channel(channels, await wiring.node().broker.positions(channels))
 
     async def members(self, channel: str) -> dict[str, str]:
         return await wiring.node().broker.presence.members(channel)
@@ -187,7 +281,7 @@ async def _body(receive: Receive, limit: int, seconds: float) -> bytes:
             while True:
                 message = await receive()
                 if message["type"] == "http.disconnect":
-                    raise RequestTimeout("the client went away")
+                    raise RequestTimeout("the client disconnected")
                 parts.append(message.get("body", b""))
                 size += len(parts[-1])
                 if size > limit:
@@ -195,11 +289,11 @@ async def _body(receive: Receive, limit: int, seconds: float) -> bytes:
                 if not message.get("more_body", False):
                     return b"".join(parts)
     except TimeoutError:
-        raise RequestTimeout(f"the body did not come within {seconds:g} s") from None
+        raise RequestTimeout(f"the body did not arrive within {seconds:g} s") from None
 
 
 def _once_more(body: bytes, receive: Receive) -> Receive:
-    """Return what gives a body that was read already, and then what comes after it."""
+    """Return a callable that replays a body already read, then continues with `receive`."""
     waiting: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
 
     async def receive_again() -> Message:
@@ -210,7 +304,7 @@ def _once_more(body: bytes, receive: Receive) -> Receive:
 
 async def _send(send: Send, response: Response) -> None:
     headers = {**BASE, **{name.lower(): value for name, value in response.headers.items()}}
-    if response.status not in (204, 304):  # which have none (RFC 9110 §8.6)
+    if response.status not in (204, 304):  # these have no body (RFC 9110 §8.6)
         headers["content-length"] = str(len(response.body))
     pairs = [(name.encode(), value.encode("latin-1")) for name, value in headers.items()]
     await send({"type": "http.response.start", "status": response.status, "headers": pairs})

@@ -7,28 +7,29 @@
     * `InvalidName`: a channel, event or tag name breaks its rule
     * `InvalidData`: the data is not JSON that every client can read
     * `TooLarge`: more bytes or items than the limit
-    * `Unauthorized`: who are you?
+    * `Unauthorized`: credentials are missing or invalid
 
-      * `InvalidToken`: that is no token of ours
-      * `TokenExpired`: it was one; get another
+      * `InvalidToken`: the token is invalid
+      * `TokenExpired`: the token has expired; get another one
 
-    * `Forbidden`: not you; the same answer as for what does not exist
-    * `LimitExceeded`: too many of something; come back later
+    * `Forbidden`: not allowed, or it does not exist; both get the same response
+    * `LimitExceeded`: a limit is exceeded; try again later
     * `IdempotencyConflict`: the key was used for another publication
 
   * `BrokerError`: the broker's fault
 
     * `BrokerUnavailable`: certainly not published
     * `OutcomeUnknown`: perhaps published; a retry with the same idempotency key is safe
-    * `QueueFull`: nobody was there and its fallback's queue is full; not published
+    * `QueueFull`: the queue for fallbacks is full; not published
 
-  * `GiveUp`: a fallback's handler says that to try again is of no use
-  * `EnvelopeError`: bytes on the broker that are not ours: counted, dropped, never fatal
-  * `ConfigurationError`: a setting that cannot work; names it
+  * `GiveUp`: raised by a fallback's handler if further attempts are useless
+  * `EnvelopeError`: invalid bytes on the broker: counted, dropped, never fatal
+  * `ConfigurationError`: a setting is missing or invalid; names it
 
-An error carries its facts as attributes; its text is for people. `code` is the stable slug that
-HTTP bodies show; this module knows neither HTTP statuses nor wire numbers (those tables stand in
-`realtime.api` and `realtime.codes`).
+An error carries its facts as attributes; its text is for people. Where an error has no text, or has
+one that names hosts or paths, HTTP clients get the first line of its class's docstring. `code` is
+the stable slug that HTTP bodies show; this module knows neither HTTP statuses nor wire numbers
+(those tables are in `realtime.api` and `realtime.core.codes`).
 """
 
 from __future__ import annotations
@@ -37,14 +38,14 @@ from typing import ClassVar
 
 
 class RealtimeError(Exception):
-    """Something went wrong that we have a name for."""
+    """The root of all errors of the project."""
 
     code: ClassVar[str] = "error"
     temporary: ClassVar[bool] = False
 
 
 class RequestError(RealtimeError):
-    """The request cannot be done as it was made."""
+    """The request is invalid."""
 
     code = "bad_request"
 
@@ -56,7 +57,8 @@ class InvalidName(RequestError):
         self.field = field
         self.value = _shortened(value)
         self.rule = rule
-        super().__init__(f"{field} {self.value} is not valid: {rule}")
+        name = field if value is None else f"{field} {self.value} is not valid"
+        super().__init__(f"{name}: {rule}")
 
     @property
     def code(self) -> str:  # type: ignore[override]
@@ -69,14 +71,15 @@ class InvalidData(RequestError):
 
     code = "invalid_data"
 
-    def __init__(self, reason: str, *, field: str = "data") -> None:
+    def __init__(self, reason: str, *, field: str = "data", at: str = "") -> None:
         self.reason = reason
         self.field = field
-        super().__init__(f"{field}: {reason}")
+        self.at = at
+        super().__init__(f"{field}{at}: {reason}")
 
 
 class TooLarge(RequestError):
-    """More than the limit allows."""
+    """The size exceeds the limit."""
 
     code = "too_large"
 
@@ -88,17 +91,17 @@ class TooLarge(RequestError):
 
 
 class Unauthorized(RequestError):
-    """No valid credentials."""
+    """Credentials are missing or invalid."""
 
     code = "unauthorized"
 
 
 class InvalidToken(Unauthorized):
-    """The token proves nothing; the text says why, which a client is not told.
+    """The token is invalid; the text says why, for the log only.
 
     Attributes:
-        reason: One of few sentences.
-        about: What the token said there, escaped and short; of what nobody has vouched for.
+        reason: One of a few fixed sentences.
+        about: The value in the token that is wrong, escaped and short; it is not verified.
     """
 
     code = "invalid_token"
@@ -110,19 +113,19 @@ class InvalidToken(Unauthorized):
 
 
 class TokenExpired(Unauthorized):
-    """The token has proved something until now."""
+    """The token has expired."""
 
     code = "token_expired"
 
 
 class Forbidden(RequestError):
-    """Not allowed, or no such thing: the two look the same on purpose."""
+    """Permission denied, or it does not exist: both get the same response."""
 
     code = "forbidden"
 
 
 class LimitExceeded(RequestError):
-    """Too many of something."""
+    """A limit is exceeded."""
 
     code = "rate_limited"
     temporary = True
@@ -140,44 +143,44 @@ class IdempotencyConflict(RequestError):
 
 
 class BrokerError(RealtimeError):
-    """The broker did not do its part."""
+    """The broker failed."""
 
     code = "broker_error"
     temporary = True
 
 
 class BrokerUnavailable(BrokerError):
-    """The broker cannot be reached or refuses; certainly nothing was published."""
+    """The broker is unavailable; nothing was published."""
 
     code = "broker_unavailable"
 
 
 class OutcomeUnknown(BrokerError):
-    """The broker did not answer; the publication may or may not be out."""
+    """The broker did not respond; the publication may or may not have been published."""
 
     code = "outcome_unknown"
 
 
 class QueueFull(BrokerError):
-    """Nobody listens, and the queue for fallbacks is full; nothing was published or queued."""
+    """The queue for fallbacks is full; nothing was published or queued."""
 
     code = "queue_full"
 
 
 class GiveUp(RealtimeError):
-    """Raised by a fallback's handler: no attempt can succeed, so that the operator is to look."""
+    """Raised by a fallback's handler: no attempt can succeed, so the entry is dead."""
 
     code = "given_up"
 
 
 class EnvelopeError(RealtimeError):
-    """Bytes on the broker that are not an envelope of ours."""
+    """The bytes on the broker are not a valid envelope."""
 
     code = "bad_envelope"
 
 
 class ConfigurationError(RealtimeError):
-    """A setting that cannot work."""
+    """A setting is missing or invalid."""
 
     code = "configuration"
 

@@ -1,16 +1,18 @@
-"""The HTTP paths of the app; include them wherever you like."""
+"""The HTTP paths of the app; include them under any prefix."""
 
 from __future__ import annotations
 
 from django.urls import path
 
-from realtime import documents, pages, views
+from realtime.core import paths
+from realtime.host import page_config
+from realtime.http import documents, views
 
 app_name = "realtime"
 urlpatterns = [
-    *(path(f"api/{name}", views.document, name=name) for name in documents.DOCUMENTS),
-    path("api/<str:method>", views.api, name="api"),
-    path("connection/token", pages.token, name="token"),
-    path("livez", views.livez, name="livez"),
-    path("readyz", views.readyz, name="readyz"),
+    *(path(f"{paths.API}{name}", views.document, name=name) for name in documents.DOCUMENTS),
+    path(f"{paths.API}<str:method>", views.api, name="api"),
+    path(paths.TOKEN, page_config.token, name="token"),
+    path(paths.LIVEZ, views.livez, name="livez"),
+    path(paths.READYZ, views.readyz, name="readyz"),
 ]

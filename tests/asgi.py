@@ -10,12 +10,17 @@ from django.core.asgi import get_asgi_application
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "tests.settings")
 django = get_asgi_application()
 
-from realtime.routing import lifespan, websocket_urlpatterns  # noqa: E402 - Django must be set up before
+from realtime.routing import (  # noqa: E402 - Django must be set up before
+    lifespan,
+    otherwise,
+    require_upgrade,
+    websocket_urlpatterns,
+)
 
 application = ProtocolTypeRouter(
     {
-        "http": django,
-        "websocket": URLRouter(websocket_urlpatterns),
+        "http": require_upgrade(django),
+        "websocket": URLRouter([*websocket_urlpatterns, otherwise]),
         "lifespan": lifespan,
     }
 )

@@ -30,5 +30,8 @@ class WithUser:
 body_seconds = float(os.environ.get("TEST_BODY_SECONDS", "10"))
 routes: dict[str, Any] = dict(host.application_mapping)
 application = ProtocolTypeRouter(
-    {**routes, "http": WithUser(HttpEndpoint(routes["http"], body_seconds=body_seconds))}
+    {
+        **routes,
+        "http": WithUser(HttpEndpoint(routes["http"], api="/api/", body_seconds=body_seconds)),
+    }
 )

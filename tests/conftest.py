@@ -7,18 +7,24 @@ import secrets
 import shutil
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator
+from functools import cache
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
+import pytest_asyncio
+from httpx._transports import default as httpx_transports
 
-from realtime.limits import Bucket
-from realtime.outage import Outage
-from realtime.tally import Tally
+from realtime.api.owed import Owed
+from realtime.core.breaker import Breaker
+from realtime.core.limits import Bucket
+from realtime.core.outage import Outage
+from realtime.core.tally import Tally
 from tests.support.client import Client
 from tests.support.dispositions import give_children_ordinary_signals
 from tests.support.postgres_server import PostgresServer
-from tests.support.redis_server import RedisServer
+from tests.support.redis_server import DEBIAN, RedisServer
 from tests.support.service import Service
 
 KEPT = {"NOTIFIER_REQUIRE", "NOTIFIER_FAULTS", "NOTIFIER_THREATS"}  # of the tests themselves
@@ -29,8 +35,11 @@ os.environ.pop("DATABASE_URL", None)  # likewise: nobody's own database
 
 
 give_children_ordinary_signals()
+# The servers under test speak plain HTTP; to make a TLS context is 22 of the 24 ms of `httpx.get`.
+httpx_transports.create_ssl_context = cache(httpx_transports.create_ssl_context)
 SDK = Path(__file__).parent / "e2e" / "sdk" / "node_modules"
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
+NGINX = shutil.which("nginx", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
 HAS_SDK = bool(shutil.which("node")) and (SDK / ".ready").is_file()  # the Makefile's stamp
 HAS_POSTGRES = PostgresServer.is_installed()
 HAS_FAKETIME = sys.platform == "linux" and bool(shutil.which("faketime"))
@@ -38,6 +47,8 @@ MISSING = {
     "browser": None if CHROMIUM else "there is no Chromium on this machine",
     "node": None if HAS_SDK else "Node, or its packages (`make setup`), are missing",
     "postgres": None if HAS_POSTGRES else "there is no PostgreSQL server on this machine",
+    "nginx": None if NGINX else "there is no nginx on this machine",
+    "redis": None if DEBIAN else "there is no redis-server on this machine",
     "faketime": None if HAS_FAKETIME else "there is no libfaketime to move clocks with",
 }
 
@@ -54,13 +65,29 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture(autouse=True)
 def _log_has_told_nothing() -> None:
     """Start each test like a new process: what the log was told before, throttles no line of it."""
-    for name, module in list(sys.modules.items()):
+    # Copied in one step: a thread of the test before may still import something.
+    for name, module in sys.modules.copy().items():
         if name.startswith(("realtime.", "notifier.")):
-            for each in vars(module).values():
-                if type(each) in (Tally, Outage):
-                    each.__init__()
-                elif type(each) is Bucket:
+            for each in _throttles(module):
+                if type(each) is Bucket:
                     each.__init__(each._rate)
+                else:
+                    each.__init__()
+
+
+@cache
+def _throttles(module: ModuleType) -> list[Any]:
+    """Return what a module has made to throttle the log, found once: there are 200 modules."""
+    kinds = (Tally, Outage, Owed, Breaker, Bucket)
+    return [each for each in vars(module).copy().values() if type(each) in kinds]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _services_on_the_usual_prefix_are_ours() -> None:
+    """Many tests publish to a service that they have started, which a host's tests may not do."""
+    from realtime.testing import share_prefix
+
+    share_prefix("rt")
 
 
 @pytest.fixture(scope="session")
@@ -87,6 +114,17 @@ def database_url(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPa
     if request.param == "sqlite":
         return f"sqlite:///{tmp_path_factory.mktemp('database')}/site.sqlite3"
     return request.getfixturevalue("postgres_server").new_database()
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def chromium() -> AsyncIterator[Any]:
+    """One browser for all tests with pages; see `tests.support.pages.own_contexts`."""
+    # Only here: most tests have no page, and need not wait for Playwright's import.
+    from tests.support.pages import launch_chromium
+
+    assert CHROMIUM, MISSING["browser"]
+    async with launch_chromium(CHROMIUM) as browser:
+        yield browser
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""The rings: who may import whom (docs/architecture.md).
+"""The rings: who may import whom (docs/architecture.md), and how large a module may be.
 
 Every import statement of every module is looked at, also those inside functions and under
 TYPE_CHECKING. What breaks a rule fails with the rule's own sentence.
@@ -7,8 +7,10 @@ TYPE_CHECKING. What breaks a rule fails with the rule's own sentence.
 from __future__ import annotations
 
 import ast
+import re
 import sys
 from collections.abc import Iterator
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -16,20 +18,22 @@ import pytest
 ROOT = Path(__file__).parent.parent
 
 RULES = {
-    "errors", "codes", "names", "namespaces", "publication", "envelope", "gaps", "outbox", "flow",
-    "frames", "tally", "heads", "limits", "query",
-    "identity", "tokens", "jwks", "control", "registry", "connection", "canary", "origins",
-    "outage", "tracker", "protocols", "keys", "queued", "events", "membership",
-    "survey", "cloudevents", "redis_url", "neighbours", "globs", "addresses", "node_messages",
-    "url_rules",
-}  # fmt: skip
-PUBLISHING = {"publisher"}
-DELIVERING = {"hub", "conversation", "driver", "fanout", "heartbeat", "users", "vigil"}
-DELIVERING |= {"attendance", "clerk", "joining", "roster"}
-DELIVERING |= {"client_calls", "client_subscriptions", "node"}
-DELIVERING |= {"announcer", "connections", "liveness", "subscriber"}
-QUEUEING = {"worker", "threads"}
-ENGINE = PUBLISHING | DELIVERING | QUEUEING | {"brokers", "hostcode"}
+    *("_version", "errors", "core", "identity", "protocols"),
+    *("api.channel_patterns", "api.key_entries", "api.keys"),
+    *("api.cloudevent_attributes", "api.cloudevent_routes", "api.cloudevents"),
+    *("brokers.bounds", "brokers.neighbours", "brokers.node_messages"),
+    *("brokers.memory.entry_queue", "brokers.memory.counters", "brokers.memory.exchange"),
+    *("brokers.memory.roster", "brokers.memory.store"),
+    *("client.tracker", "connection.authentication", "connection.client_channels"),
+    *("connection.decisions", "connection.flow", "connection.outbox", "connection.client_state"),
+    *("delivery.canary", "delivery.registry", "transports.sse_format"),
+}
+"""Ring 0: packages and modules of `realtime`, by full name."""
+PUBLISHING = {"brokers.publisher"}
+DELIVERING = {"delivery", "connection"}
+QUEUEING = {"fallbacks.worker", "fallbacks.worker_log", "fallbacks.threads"}
+ENGINE = PUBLISHING | DELIVERING | QUEUEING | {"brokers"}
+"""Ring 1, but for what is named above."""
 
 # Parts of the standard library that neither wait nor look at a clock, at chance or at the world.
 PURE = {
@@ -41,31 +45,35 @@ PURE = {
 LIBRARIES_OF_RULES = {"msgspec", "jwt", "cryptography"}
 PUBLIC_TO_SERVICES = {
     "realtime.contrib.celery",
+    "realtime.conf.DECLARED",
     "realtime.conf.check_setting",
-    "realtime.documents",
+    "realtime.http.documents",
     "realtime.endpoint",
     "realtime.errors",
-    "realtime.handlers.configured",
-    "realtime.limits",
+    "realtime.fallbacks.handlers.configured",
+    "realtime.core.limits",
     "realtime.management.stop_signals",
-    "realtime.jwks",
-    "realtime.keys",
-    "realtime.names.is_personal_prefix",
-    "realtime.namespaces",
+    "realtime.identity.jwks",
+    "realtime.api.key_entries",
+    "realtime.core.names.is_personal_prefix",
+    "realtime.core.namespaces",
     "realtime.personal_channel",
     "realtime.publish",
-    "realtime.redis_url",
+    "realtime.core.redis_url",
     "realtime.routing",
-    "realtime.tokens.EXPIRY",
-    "realtime.tokens.REQUIRED",
-    "realtime.tally",
-    "realtime.url_rules",
+    "realtime.identity.tokens.EXPIRY",
+    "realtime.identity.tokens.REQUIRED",
+    "realtime.core.tally",
+    "realtime.core.url_rules",
     "realtime.urls",
     "realtime.wiring.drain",
     "realtime.wiring.largest_body_bytes",
     "realtime.wiring.limit_reached",
     "realtime.wiring.limits",
 }
+
+OPEN_PACKAGES = {"realtime.contrib", "realtime.management", "realtime.templatetags"}
+"""Whose modules Django or a host names."""
 
 RING_0 = (
     "the rules (ring 0) import only each other, msgspec, PyJWT with its cryptography, and pure "
@@ -91,21 +99,24 @@ def imports(source: str, package: str = "") -> Iterator[str]:
             yield from (f"{base}.{alias.name}" for alias in node.names)
 
 
+def is_within(name: str, places: set[str]) -> bool:
+    """Tell whether a full name is one of these packages or modules of the app, or inside of one."""
+    own = name.removeprefix("realtime.")
+    return name.startswith("realtime.") and is_of(own, places)
+
+
 def ring_of(module: str) -> int:
-    """Return the ring of a module of the app."""
-    part = module.split(".")[1] if "." in module else ""
-    return 0 if part in RULES else 1 if part in ENGINE else 2
-
-
-def station(name: str) -> str:
-    """Return the part of the app that a full name belongs to: `hub` for `realtime.hub.Hub`."""
-    return name.split(".")[1] if name.startswith("realtime.") else ""
+    """Return the ring of a module of the app, or of what is imported from one."""
+    return 0 if is_within(module, RULES) else 1 if is_within(module, ENGINE) else 2
 
 
 def side(name: str) -> str:
     """Return the side of the road on which a module or an imported name stands."""
-    part = station(name)
-    return "publishing" if part in PUBLISHING else "delivering" if part in DELIVERING else ""
+    if ring_of(name) == 0:
+        return ""
+    if is_within(name, PUBLISHING):
+        return "publishing"
+    return "delivering" if is_within(name, DELIVERING) else ""
 
 
 def is_of(imported: str, names: set[str]) -> bool:
@@ -116,8 +127,6 @@ def is_of(imported: str, names: set[str]) -> bool:
 def broken_rule(module: str, imported: str) -> str | None:
     """Return the rule that this import breaks."""
     top = imported.partition(".")[0]
-    if imported == "realtime.__version__":
-        return None
     if module.startswith("notifier"):
         allowed = top != "realtime" or is_of(imported, PUBLIC_TO_SERVICES)
         return None if allowed else SERVICE
@@ -145,7 +154,7 @@ MODULES = modules("realtime") | modules("notifier")
 
 
 @pytest.mark.parametrize("module", MODULES)
-def test_every_import_keeps_the_rules(module):
+def test_every_import_follows_the_rules(module):
     package = module.rpartition(".")[0]
     broken = [
         f"{module} imports {imported}: {rule}"
@@ -157,12 +166,137 @@ def test_every_import_keeps_the_rules(module):
 
 def test_every_rule_and_engine_module_exists():
     """A module that was renamed would fall out of its ring without a word."""
-    names = {station(module) for module in MODULES if module.startswith("realtime.")}
-    assert names >= RULES | ENGINE
+    names = {f"realtime.{place}" for place in RULES | ENGINE}
+    known = {module.removesuffix(".__init__") for module in MODULES}
+    assert names <= known
+
+
+def test_the_top_level_listing_is_short():
+    entries = [each.name for each in (ROOT / "realtime").iterdir() if each.name != "__pycache__"]
+    assert len(entries) <= 30, sorted(entries)
+
+
+PACKAGES = sorted(
+    module.removesuffix(".__init__")
+    for module in MODULES
+    if module.startswith("realtime.") and module.endswith(".__init__") and module.count(".") == 2
+)
+
+
+@pytest.mark.parametrize("package", set(PACKAGES) - OPEN_PACKAGES)
+def test_a_package_announces_each_of_its_modules(package):
+    tree = ast.parse(MODULES[f"{package}.__init__"].read_text(encoding="utf-8"))
+    announced = set(re.findall(r"`(\w+)`", ast.get_docstring(tree) or ""))
+    modules = {name.split(".")[2] for name in MODULES if name.startswith(f"{package}.")}
+    assert modules - {"__init__"} <= announced
+
+
+def package_of(name: str) -> str:
+    """Return the package of a full name of the app, or its module where it lies beside them."""
+    return ".".join(name.split(".")[:2])
+
+
+def test_packages_depend_on_each_other_in_one_direction():
+    """A circle would be one package with several names."""
+    uses = {}
+    for module, path in MODULES.items():
+        if module.startswith("realtime.") and module != "realtime.__init__":
+            parent = module.rpartition(".")[0]
+            found = imports(path.read_text(encoding="utf-8"), parent)
+            wanted = {package_of(name) for name in found if name.startswith("realtime.")}
+            wanted = {name for name in wanted if name in PACKAGES or name in MODULES}
+            uses.setdefault(package_of(module), set()).update(wanted - {package_of(module)})
+    TopologicalSorter(uses).prepare()  # raises CycleError, which names the circle
+
+
+LONGEST_CHAIN = 15
+"""Modules of the app that import each other in a row; 12 are wanted (ADR-0030)."""
+
+
+def imports_when_loaded(tree: ast.Module) -> list[ast.stmt]:
+    """Return the imports that loading a module carries out, unlike those for types only."""
+    return [each for each in tree.body if isinstance(each, ast.Import | ast.ImportFrom)]
+
+
+def test_import_chains_are_short():
+    """A reader of the first module of a chain may have to understand all others."""
+    loads = {}
+    for module, path in MODULES.items():
+        if module.startswith("realtime."):
+            tree = ast.parse(path.read_text(encoding="utf-8"))
+            source = "\n".join(map(ast.unparse, imports_when_loaded(tree)))
+            name = module.removesuffix(".__init__")
+            loads[name] = set(imports(source, module.rpartition(".")[0]))
+    for name, wanted in loads.items():
+        known = {each if each in loads else each.rpartition(".")[0] for each in wanted}
+        loads[name] = known & loads.keys() - {name, "realtime"}
+    chains: dict[str, list[str]] = {}
+    for name in TopologicalSorter(loads).static_order():
+        chains[name] = [name, *max((chains[each] for each in loads[name]), key=len, default=[])]
+    longest = max(chains.values(), key=len)
+    assert len(longest) <= LONGEST_CHAIN, " imports ".join(longest)
+
+
+MODULE_LINES = 350
+CLASS_METHODS = 25
+
+
+def too_large(source: str) -> list[str]:
+    """Return what is too large without a reason: an empty name for the module, and its classes.
+
+    The reason is a sentence of the docstring that begins with "Long because" in a module and with
+    "Many methods because" in a class.
+    """
+    tree = ast.parse(source)
+    found = []
+    is_long = len(source.splitlines()) > MODULE_LINES
+    if is_long and not gives_reason(tree, "Long because"):
+        found.append("")
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ClassDef):
+            methods = [
+                each
+                for each in node.body
+                if isinstance(each, ast.FunctionDef | ast.AsyncFunctionDef)
+            ]
+            if len(methods) > CLASS_METHODS and not gives_reason(node, "Many methods because"):
+                found.append(node.name)
+    return found
+
+
+def gives_reason(node: ast.Module | ast.ClassDef, beginning: str) -> bool:
+    docstring = " ".join((ast.get_docstring(node) or "").split())
+    return re.search(rf"(^|[.:] ){beginning} \w", docstring) is not None
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_large_modules_and_classes_give_a_reason(module):
+    assert too_large(MODULES[module].read_text(encoding="utf-8")) == []
+
+
+LONG = "x = 1\n" * MODULE_LINES
+MANY = "".join(f"    def f{n}(self): ...\n" for n in range(CLASS_METHODS + 1))
+
+
+@pytest.mark.parametrize(
+    ("source", "found"),
+    [
+        (LONG, []),
+        (LONG + "x = 2\n", [""]),
+        (f'"""Rules.\n\nLong because\nthey are one table."""\n{LONG}', []),
+        (f'"""Not so. Long because."""\n{LONG}', [""]),
+        (f"class A:\n{MANY}", ["A"]),
+        (f'class A:\n    """Many methods because it is a visitor."""\n{MANY}', []),
+        (f'class A:\n    """Long because it is a visitor."""\n{MANY}', ["A"]),
+        (f"class A:\n    x = 1\n{MANY.partition(chr(10))[2]}", []),
+    ],
+)
+def test_oversized_modules_and_classes_are_found(source, found):
+    assert too_large(source) == found
 
 
 @pytest.mark.parametrize("module", sorted(name for name in MODULES if ring_of(name) == 0))
-def test_a_rule_never_waits(module):
+def test_rule_modules_contain_no_await(module):
     found = [
         type(node).__name__
         for node in ast.walk(ast.parse(MODULES[module].read_text()))
@@ -200,7 +334,7 @@ SHIPPED = [*MODULES.values(), ROOT / "manage.py", *sorted((ROOT / "bench").rglob
 
 
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: str(path.relative_to(ROOT)))
-def test_text_has_an_encoding_of_its_own(path):
+def test_text_files_are_opened_with_an_explicit_encoding(path):
     """Issue 15, C19: in an ASCII locale the import died at the Lua scripts."""
     assert not texts_of_the_locale(path.read_text(encoding="utf-8"))
 
@@ -209,7 +343,7 @@ def test_text_has_an_encoding_of_its_own(path):
     "source",
     ["open(p)", "open(p, 'w')", "p.read_text()", "f(n).write_text(t)", "Popen(c, text=True)"],
 )
-def test_text_of_the_locale_is_found(source):
+def test_opening_text_in_the_locale_encoding_is_found(source):
     assert texts_of_the_locale(source)
 
 
@@ -217,35 +351,39 @@ def test_text_of_the_locale_is_found(source):
     "source",
     ["open(p, 'rb')", "open(p, mode='rb')", "p.read_text(encoding='utf-8')", "os.open(p, 0)"],
 )
-def test_text_with_an_encoding_and_bytes_are_left_alone(source):
+def test_explicit_encodings_and_binary_mode_are_allowed(source):
     assert not texts_of_the_locale(source)
 
 
 @pytest.mark.parametrize(
     ("module", "source", "rule"),
     [
-        ("realtime.gaps", "import time", RING_0),
-        ("realtime.gaps", "import msgspec, asyncio", RING_0),
-        ("realtime.origins", "import urllib.request", RING_0),
-        ("realtime.gaps", "def f():\n    from random import random", RING_0),
-        ("realtime.gaps", "from django.conf import settings", RING_0),
-        ("realtime.gaps", "from realtime.hub import Hub", RING_0),
-        ("realtime.gaps", "from realtime import hub", RING_0),
-        ("realtime.gaps", "from .conf import Settings", RING_0),
+        ("realtime.core.positions", "import time", RING_0),
+        ("realtime.core.positions", "import msgspec, asyncio", RING_0),
+        ("realtime.identity.origins", "import urllib.request", RING_0),
+        ("realtime.core.positions", "def f():\n    from random import random", RING_0),
+        ("realtime.core.positions", "from django.conf import settings", RING_0),
+        ("realtime.core.positions", "from realtime.delivery.hub import Hub", RING_0),
+        ("realtime.core.positions", "from realtime.delivery import hub", RING_0),
+        ("realtime.core.positions", "from ..conf import Settings", RING_0),
         ("realtime.protocols.centrifugo", "from ..brokers import Broker", RING_0),
-        ("realtime.hub", "import django", RING_1),
+        ("realtime.delivery.hub", "import django", RING_1),
         ("realtime.brokers.redis", "from channels.layers import x", RING_1),
-        ("realtime.driver", "if TYPE_CHECKING:\n    from realtime.conf import Settings", RING_1),
-        ("realtime.hub", "from realtime.publisher import Publisher", HALVES),
-        ("realtime.publisher", "from realtime import fanout", HALVES),
-        ("realtime.views", "import notifier.env", APP),
-        ("realtime.hub", "from tests.support import x", APP),
-        ("notifier.asgi", "from realtime.hub import Hub", SERVICE),
+        (
+            "realtime.connection.writer",
+            "if TYPE_CHECKING:\n    from realtime.conf import Settings",
+            RING_1,
+        ),
+        ("realtime.delivery.hub", "from realtime.brokers.publisher import Publisher", HALVES),
+        ("realtime.brokers.publisher", "from realtime.delivery import fanout", HALVES),
+        ("realtime.http.views", "import notifier.env", APP),
+        ("realtime.delivery.hub", "from tests.support import x", APP),
+        ("notifier.asgi", "from realtime.delivery.hub import Hub", SERVICE),
         ("notifier.asgi", "import realtime.wiring", SERVICE),
         ("notifier.asgi", "from realtime.wiring import node", SERVICE),
     ],
 )
-def test_an_import_that_breaks_a_rule_is_found(module, source, rule):
+def test_imports_that_break_a_rule_are_found(module, source, rule):
     package = module.rpartition(".")[0]
     assert rule in [broken_rule(module, imported) for imported in imports(source, package)]
 
@@ -253,13 +391,14 @@ def test_an_import_that_breaks_a_rule_is_found(module, source, rule):
 @pytest.mark.parametrize(
     ("module", "source"),
     [
-        ("realtime.gaps", "from __future__ import annotations\nimport re, msgspec"),
+        ("realtime.core.positions", "from __future__ import annotations\nimport re, msgspec"),
         ("realtime.protocols.centrifugo", "from realtime.protocols import Ping"),
-        ("realtime.hub", "import asyncio\nfrom realtime import __version__"),
-        ("realtime.publisher", "from realtime.brokers import Broker"),
+        ("realtime.delivery.hub", "import asyncio\nfrom realtime._version import __version__"),
+        ("realtime.brokers.publisher", "from realtime.brokers import Broker"),
         (
             "realtime.wiring",
-            "from realtime.hub import Hub\nfrom realtime.publisher import Publisher",
+            "from realtime.delivery.hub import Hub\n"
+            "from realtime.brokers.publisher import Publisher",
         ),
         (
             "notifier.asgi",
@@ -267,6 +406,6 @@ def test_an_import_that_breaks_a_rule_is_found(module, source, rule):
         ),
     ],
 )
-def test_an_import_that_keeps_the_rules_is_left_alone(module, source):
+def test_imports_that_follow_the_rules_are_allowed(module, source):
     package = module.rpartition(".")[0]
     assert {broken_rule(module, imported) for imported in imports(source, package)} == {None}

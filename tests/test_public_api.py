@@ -9,6 +9,7 @@ import tomllib
 from importlib import import_module, resources
 from inspect import signature
 from pathlib import Path
+from typing import get_type_hints
 
 import pytest
 
@@ -21,24 +22,31 @@ def test_the_exported_names():
     publishing = ["apublish", "publish", "publish_on_commit"]
     who = ["connection_token", "personal_channel", "subscription_token"]
     users = [f"{verb}_user" for verb in ("disconnect", "message", "subscribe", "unsubscribe")]
-    present = ["presence", "presence_stats"]
+    present = ["presence", "presence_stats", "position"]
     asynchronous = [f"a{name}" for name in [*users, *present]]
-    names = [*publishing, "fallback", *who, *users, *present, *asynchronous]
+    views = ["live_etag", "with_position"]
+    names = [*publishing, "fallback", *who, *users, *present, *asynchronous, *views]
     assert realtime.__all__ == ["__version__", *sorted(names)]
 
 
 @pytest.mark.parametrize("name", realtime.__all__)
-def test_every_exported_name_is_there(name):
+def test_every_exported_name_exists(name):
     assert getattr(realtime, name) is not None
 
 
-def test_no_other_name_is():
+@pytest.mark.parametrize("name", [name for name in realtime.__all__ if name != "__version__"])
+def test_a_host_can_read_the_type_hints(name):
+    """As frameworks do that check arguments or write documentation."""
+    assert "return" in get_type_hints(getattr(realtime, name))
+
+
+def test_no_other_name_is_exported():
     with pytest.raises(AttributeError, match="has no attribute 'subscribe'"):
         _ = realtime.subscribe
 
 
 @pytest.mark.parametrize("name", ["publish", "apublish", "publish_on_commit"])
-def test_the_three_ways_to_publish_take_the_same(name):
+def test_the_three_publish_functions_take_the_same_arguments(name):
     parameters = list(signature(getattr(realtime, name)).parameters)
     assert parameters[:5] == ["channel", "data", "event", "tags", "idempotency_key"]
 
@@ -46,13 +54,17 @@ def test_the_three_ways_to_publish_take_the_same(name):
 @pytest.mark.parametrize(
     ("module", "names"),
     [
-        ("realtime.routing", ["lifespan", "websocket_urlpatterns"]),
+        (
+            "realtime.routing",
+            ["lifespan", "otherwise", "require_upgrade", "websocket_urlpatterns", "with_root_path"],
+        ),
+        ("realtime.contrib.jinja2", ["FUNCTIONS"]),
         ("realtime.urls", ["urlpatterns"]),
         ("realtime.endpoint", ["HttpEndpoint"]),
         ("realtime.wiring", ["drain", "largest_body_bytes", "limit_reached", "limits"]),
     ],
 )
-def test_what_hosts_and_services_mount(module, names):
+def test_the_mountable_names_are_exported(module, names):
     assert all(hasattr(import_module(module), name) for name in names)
 
 
@@ -63,6 +75,7 @@ def test_the_exported_names_of_the_browser_client():
     )
     assert exported == [
         "RealtimeError",
+        "warnOfRefusal",
         "isTerminal",
         "backoffMs",
         "PositionTracker",
@@ -74,12 +87,23 @@ def test_the_exported_names_of_the_browser_client():
     assert source.count("\nexport ") == len(exported)
 
 
-def test_the_version_is_the_packages():
+def test_the_types_of_the_browser_client_declare_the_names_that_it_exports():
+    """`make check` compares the whole file with what tsc generates, where Node is installed."""
+    static = resources.files("realtime").joinpath("static/realtime")
+    exported = r"^export (?:declare )?(?:async )?(?:class|function|const) (\w+)"
+    names = [
+        re.findall(exported, static.joinpath(name).read_text(), re.MULTILINE)
+        for name in ("client.js", "client.d.ts")
+    ]
+    assert names[0] == names[1]
+
+
+def test_the_version_matches_the_package():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     assert realtime.__version__ == project["version"]
 
 
-def test_the_types_are_for_others_too():
+def test_the_package_ships_its_type_hints():
     """PEP 561."""
     assert resources.files("realtime").joinpath("py.typed").is_file()
 

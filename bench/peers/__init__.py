@@ -1,1 +1,1 @@
-"""Servers to compare with, each as its documentation tells one to build it."""
+"""Servers to compare with, each built as its documentation says."""

@@ -1,7 +1,7 @@
-"""The floor: what writing a ready frame to many sockets costs in asyncio, with nothing around it.
+"""The floor: the bare cost of writing an encoded frame to many sockets in asyncio.
 
-A WebSocket server in name only. Whoever sends the line `PUBLISH` makes it write one frame to every
-client; after `TO 3 7` only the fourth and the eighth that came get one.
+A WebSocket server in name only. The line `PUBLISH` makes it write one frame to every client; after
+`TO 3 7`, only the fourth and the eighth client that connected get one.
 
     python -m bench.peers.floor PORT
 """
@@ -22,7 +22,7 @@ clients: list[asyncio.Transport] = []
 
 
 class Client(asyncio.Protocol):
-    """One socket: a client, or the one who publishes."""
+    """One socket: a client or the publisher."""
 
     _is_client = False
     _begun = b""

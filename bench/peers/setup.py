@@ -1,8 +1,8 @@
-"""Build and install what the peers need, as far as Go and Node are here.
+"""Build and install the peers, as far as Go and Node are available.
 
     python -m bench.peers.setup
 
-Nothing is installed outside of this folder. nginx with Nchan is a package of the system:
+Nothing is installed outside of this directory. nginx with Nchan is a system package:
 apt-get install nginx libnginx-mod-nchan.
 """
 
@@ -17,10 +17,10 @@ from bench.rivals import CENTRIFUGE, NODE, RIVALS
 
 
 def main() -> int:
-    """Do all that can be done here; return 1 if something that was tried failed."""
+    """Set up all peers that can be built here; return 1 if one of them failed."""
     done = [
         _run("go", ["build", "-trimpath", "-o", str(CENTRIFUGE), "."], CENTRIFUGE.parents[1]),
-        # bufferutil's install script only looks whether the binary that it brings will do.
+        # bufferutil's install script only checks whether the bundled binary works.
         _run("npm", ["ci", "--ignore-scripts", "--no-audit", "--no-fund"], NODE),
     ]
     print()
@@ -30,10 +30,10 @@ def main() -> int:
 
 
 def _run(tool: str, arguments: list[str], folder: Path) -> bool:
-    """Run a tool in a folder; that it is not here is no failure."""
+    """Run a tool in a directory; a tool that is not installed is not a failure."""
     program = shutil.which(tool)
     if program is None:
-        print(f"{tool} is not here: left out {folder.name}", flush=True)
+        print(f"skipped {folder.name}: {tool} is not installed", flush=True)
         return True
     print(f"{folder.name}: {tool} {' '.join(arguments)}", flush=True)
     return subprocess.run([program, *arguments], cwd=folder, check=False).returncode == 0

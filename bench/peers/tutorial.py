@@ -1,7 +1,7 @@
-"""The Channels tutorial's chat, as its documentation builds it: channels_redis and `group_send`.
+"""The Channels tutorial's chat, as documented: channels_redis and `group_send`.
 
 channels.readthedocs.io/en/stable/tutorial/part_3.html, with the pub/sub layer, which channels_redis
-recommends for speed. Publishing is what a view does there: `group_send` in another process.
+recommends for speed. Publishing works as in a view there: `group_send` in another process.
 
     uvicorn bench.peers.tutorial:application        daphne bench.peers.tutorial:application
 """
@@ -34,7 +34,7 @@ if not settings.configured:
 
 
 class ChatConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]
-    """The tutorial's consumer, word for word in what it does."""
+    """The tutorial's consumer, with the same behaviour."""
 
     async def connect(self) -> None:
         self.group = self.scope["url_route"]["kwargs"]["room"]

@@ -1,1 +1,1 @@
-"""Django's backend for SQLite, with a file that only we can read."""
+"""Django's SQLite backend, with a database file that only we can read."""

@@ -1,8 +1,8 @@
-"""Django's backend for SQLite, which creates its file so that only we can read it.
+"""Django's SQLite backend, but the database file is created so that only we can read it.
 
-SQLite would leave that to umask (0644, mostly), and the file holds hashes of passwords and the keys
-of sessions. Its `-wal` and `-shm` get the mode of the file (`findCreateFileMode` in SQLite's
-os_unix.c). A file that is there keeps its mode: an operator may have given it to a group.
+SQLite would leave that to umask (usually 0644), and the file holds password hashes and session
+keys. Its `-wal` and `-shm` files get the same mode (`findCreateFileMode` in SQLite's os_unix.c). An
+existing file keeps its mode: an operator may have given access to a group.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ class DatabaseWrapper(base.DatabaseWrapper):
     """A connection to a file that it may have to create."""
 
     def get_new_connection(self, conn_params: dict[str, Any]) -> Any:
-        """Create the file, if there is none, and connect."""
-        with contextlib.suppress(OSError):  # it is there; or cannot be made, which SQLite tells
+        """Create the file, if it is missing, and connect."""
+        with contextlib.suppress(OSError):  # it exists, or SQLite will report why it cannot
             os.close(private.create(Path(conn_params["database"])))
         return super().get_new_connection(conn_params)

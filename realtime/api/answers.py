@@ -1,6 +1,6 @@
-"""What the HTTP API answers: statuses, bodies and what of it stands in the log.
+"""Responses of the HTTP API: statuses and bodies, and what is logged of errors.
 
-Bodies and codes: docs/http-api.md.
+docs/http-api.md documents the bodies and codes.
 """
 
 from __future__ import annotations
@@ -11,22 +11,24 @@ import secrets
 import threading
 import time
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 
-from realtime.api.head import MethodNotAllowed
-from realtime.brokers import Stats
-from realtime.cloudevents import InvalidAttribute
+from realtime.api.cloudevent_attributes import InvalidAttribute
+from realtime.api.request import MethodNotAllowed
+from realtime.core.outage import Outage
 from realtime.errors import ConfigurationError, LimitExceeded, RealtimeError
-from realtime.outage import Outage
-from realtime.publication import Receipt
+
+if TYPE_CHECKING:
+    from realtime.brokers import Stats
+    from realtime.core.publication import Receipt
 
 logger = logging.getLogger(__name__)
 
 
 class Response(NamedTuple):
-    """What a rim answers; always JSON."""
+    """A response, which a rim sends; its body is always JSON."""
 
     status: int
     body: bytes
@@ -36,12 +38,12 @@ class Response(NamedTuple):
 HEADERS = {
     "Content-Type": "application/json",
     "Cache-Control": "no-store",
-    # If a browser is led here: it is data, no page, and nothing for pages of other sites.
+    # For browsers: this is data, not a page, and not for pages of other sites.
     "X-Content-Type-Options": "nosniff",
     "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
     "Cross-Origin-Resource-Policy": "same-origin",
 }
-"""Of every answer; `Response.headers` has what the one has beside them."""
+"""Headers of every response, in addition to its own `Response.headers`."""
 
 STATUSES: dict[str, tuple[int, int]] = {
     "bad_request": (400, 107),
@@ -75,7 +77,7 @@ STATUSES: dict[str, tuple[int, int]] = {
     "node_full": (503, 1006),
     "outcome_unknown": (504, 1002),
 }
-"""Reason -> HTTP status and the number in the body: Centrifugo's if it has one, ours from 1000."""
+"""Reason -> HTTP status and the code in the body: Centrifugo's if it has one, else from 1000."""
 
 _HEADERS = {
     401: {"WWW-Authenticate": 'ApiKey realm="X-API-Key"'},
@@ -84,28 +86,29 @@ _HEADERS = {
     503: {"Retry-After": "1"},
     504: {"Retry-After": "1"},
 }
+NOT_CONFIGURED = "the service is not configured; see its log"
 _encode = msgspec.json.Encoder().encode
 _outages: dict[str, Outage] = {}
-"""By reason: of the requests that this process cannot serve at present, for its log."""
+"""For the log, by reason: errors because of which this process fails requests at present."""
 _noting = threading.Lock()  # Django's sync view runs in threads
 
 
 def success(body: dict[str, Any]) -> Response:
-    """Return the response to a request that was carried out."""
+    """Return the response to a request that succeeded."""
     if _outages:
         _note_success()
     return _response(200, body)
 
 
 def failure(error: RealtimeError) -> Response:
-    """Return the response that tells an error."""
+    """Return the response to a request that failed."""
     status, _ = STATUSES[error.code]
     request_id = secrets.token_hex(8)
     if status >= 500:
         with _noting:
-            is_news = _outages.setdefault(error.code, Outage()).failed(time.monotonic())
+            is_news = _outages.setdefault(error.code, Outage()).note_failure(time.monotonic())
         level = logging.WARNING if is_news else logging.DEBUG
-        # The details are for those who run the service; as ASCII, on one line (CWE-117).
+        # Only the log has the details. As ASCII, so that they stay on one line (CWE-117).
         logger.log(
             level, "request %s failed: %s: %s", request_id, error.code, ascii(str(error)),
             extra={"request_id": request_id, "reason": error.code},
@@ -118,8 +121,8 @@ def failure(error: RealtimeError) -> Response:
 
 
 def only_get() -> Response:
-    """Return the response to whoever would change what can only be read."""
-    response = failure(MethodNotAllowed("send a GET"))
+    """Return the response to a request that is not a GET, where only that is allowed."""
+    response = failure(MethodNotAllowed("use GET"))
     return response._replace(headers={"Allow": "GET, HEAD"})
 
 
@@ -127,43 +130,43 @@ def _note_success() -> None:
     with _noting:
         now = time.monotonic()
         for reason, outage in list(_outages.items()):
-            if (over := outage.worked(now)) is not None:
+            if (over := outage.note_success(now)) is not None:
                 del _outages[reason]
                 logger.info(
-                    "no more %s: %d requests failed within %.1f s",
+                    "recovered from %s: %d requests failed within %.1f s",
                     *(reason, over.failures, over.seconds),
                     extra={"reason": reason, "failed": over.failures},
                 )
 
 
 def item_body(outcome: Receipt | RealtimeError) -> dict[str, Any]:
-    """Return what is answered for one of several: ``{"result":{…}}`` or ``{"error":{…}}``."""
+    """Return the body for one of several outcomes: ``{"result":{…}}`` or ``{"error":{…}}``."""
     if isinstance(outcome, RealtimeError):
         return error_body(outcome)
     return {"result": result(outcome)}
 
 
 def result(receipt: Receipt) -> dict[str, Any]:
-    """Return a receipt as it is answered: ``{"offset":1,"epoch":"…","nodes":2,"queued":false}``."""
+    """Return the body of a receipt: ``{"offset":1,"epoch":"…","nodes":2,"queued":false}``."""
     fields = {"offset": receipt.offset, "epoch": receipt.epoch, "nodes": receipt.nodes}
     repeated = {"repeated": True} if receipt.repeated else {}
     return {**fields, "queued": receipt.queued, **repeated}
 
 
 def queue_body(stats: Stats) -> dict[str, Any]:
-    """Return how the queue for fallbacks stands, as it is answered; see docs/http-api.md."""
+    """Return the state of the fallback queue as a body; see docs/http-api.md."""
     return {**stats._asdict(), "oldest_seconds": round(stats.oldest_seconds, 1)}
 
 
 def error_body(error: RealtimeError) -> dict[str, Any]:
-    """Return an error as it is answered: ``{"error":{"code":…,"reason":"…","message":"…"}}``."""
+    """Return the body of an error: ``{"error":{"code":…,"reason":"…","message":"…"}}``."""
     status, number = STATUSES[error.code]
     text = str(error)
     if not text or status >= 500:
-        # What Redis or a database says names hosts and paths.
+        # Messages of Redis or of a database may name hosts and paths (CWE-209).
         text = (type(error).__doc__ or "").split("\n")[0]
     if isinstance(error, ConfigurationError):
-        text = "the service is not configured; its log says what is missing"
+        text = NOT_CONFIGURED
     said = {"code": number, "reason": error.code, "message": text}
     if isinstance(error, InvalidAttribute):
         said["attribute"] = error.attribute
@@ -171,5 +174,5 @@ def error_body(error: RealtimeError) -> dict[str, Any]:
 
 
 def _response(status: int, body: dict[str, Any]) -> Response:
-    # The newline is for whoever reads it in a terminal.
+    # The newline is for reading it in a terminal.
     return Response(status, _encode(body) + b"\n", _HEADERS.get(status, {}))

@@ -1,12 +1,12 @@
-"""From the fields of a request to what nodes are told about a user's connections.
+"""Makes commands about a user's connections from the fields of a request.
 
-Methods and fields are Centrifugo's; those of its fields that mean nothing here are unknown.
+Methods and fields are Centrifugo's; its fields that have no meaning here are refused as unknown.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, TypeGuard
+from typing import TYPE_CHECKING, Any, TypeGuard
 
 from realtime.api.fields import (
     CLIENT_LIMIT,
@@ -18,62 +18,71 @@ from realtime.api.fields import (
     SUBSCRIBE,
     UNSUBSCRIBE,
 )
-from realtime.api.items import Rules
-from realtime.codes import FORCE_DISCONNECT, Close
-from realtime.control import Command, Disconnect, Refresh, Subscribe, Unsubscribe
+from realtime.api.request import refuse_unknown
+from realtime.core.codes import FORCE_DISCONNECT, Close
+from realtime.core.identity import USER_LIMIT
+from realtime.core.node_commands import (
+    DisconnectUser,
+    NodeCommand,
+    RefreshUser,
+    SubscribeUser,
+    UnsubscribeUser,
+)
 from realtime.errors import InvalidData
-from realtime.identity import USER_LIMIT
+
+if TYPE_CHECKING:
+    from realtime.api.items import Rules
 
 
-def disconnect(fields: dict[str, Any], rules: Rules) -> Disconnect:
+def disconnect(fields: dict[str, Any], rules: Rules) -> DisconnectUser:
     """Read the fields of a `disconnect`.
 
     Raises:
-        InvalidData: One of them is unknown or cannot be.
+        InvalidData: A field is unknown or invalid.
     """
-    DISCONNECT.refuse_unknown(fields)
+    refuse_unknown(fields, DISCONNECT.names)
     code, reason = _close(fields.get("disconnect"))
-    return Disconnect(_user(fields), _client(fields), code=code, reason=reason)
+    return DisconnectUser(_user(fields), _client(fields), code=code, reason=reason)
 
 
-def subscribe(fields: dict[str, Any], rules: Rules) -> Subscribe:
+def subscribe(fields: dict[str, Any], rules: Rules) -> SubscribeUser:
     """Read the fields of a `subscribe`.
 
     Raises:
-        InvalidData: One of them is unknown or cannot be.
-        InvalidName: That is no channel.
-        Forbidden: The key may not name it.
+        InvalidData: A field is unknown or invalid.
+        InvalidName: The channel's name is invalid.
+        Forbidden: The key may not use the channel.
     """
-    SUBSCRIBE.refuse_unknown(fields)
-    channel = rules.admitted_channel(fields.get("channel"))
+    refuse_unknown(fields, SUBSCRIBE.names)
+    channel = rules.check_channel(fields.get("channel"))
     user, client = _user(fields), _client(fields)
     rules.namespaces.for_publishing(channel)
-    return Subscribe(user, channel, client)
+    return SubscribeUser(user, channel, client)
 
 
-def unsubscribe(fields: dict[str, Any], rules: Rules) -> Unsubscribe:
+def unsubscribe(fields: dict[str, Any], rules: Rules) -> UnsubscribeUser:
     """Read the fields of an `unsubscribe`; errors as for `subscribe`."""
-    UNSUBSCRIBE.refuse_unknown(fields)
-    channel = rules.admitted_channel(fields.get("channel"))
-    return Unsubscribe(_user(fields), channel, _client(fields))
+    refuse_unknown(fields, UNSUBSCRIBE.names)
+    channel = rules.check_channel(fields.get("channel"))
+    return UnsubscribeUser(_user(fields), channel, _client(fields))
 
 
-def refresh(fields: dict[str, Any], rules: Rules) -> Refresh:
+def refresh(fields: dict[str, Any], rules: Rules) -> RefreshUser:
     """Read the fields of a `refresh`.
 
     Raises:
-        InvalidData: One of them is unknown or cannot be.
+        InvalidData: A field is unknown or invalid.
     """
-    REFRESH.refuse_unknown(fields)
+    refuse_unknown(fields, REFRESH.names)
     expired, expire_at = fields.get("expired"), fields.get("expire_at")
     if expired is not None and not isinstance(expired, bool):
         raise InvalidData("must be true or false", field="expired")
     if expire_at is not None and not _is_number(expire_at, range(LATEST)):
         raise InvalidData("must be whole seconds since 1970", field="expire_at")
-    return Refresh(_user(fields), _client(fields), bool(expired), expire_at)
+    return RefreshUser(_user(fields), _client(fields), bool(expired), expire_at)
 
 
-READERS: dict[str, Callable[[dict[str, Any], Rules], Command]] = {
+READERS: dict[str, Callable[[dict[str, Any], Rules], NodeCommand]] = {
     "disconnect": disconnect,
     "subscribe": subscribe,
     "unsubscribe": unsubscribe,
@@ -84,7 +93,7 @@ READERS: dict[str, Callable[[dict[str, Any], Rules], Command]] = {
 def _user(fields: dict[str, Any]) -> str:
     user = fields.get("user")
     if not isinstance(user, str) or not 1 <= len(user) <= USER_LIMIT:
-        raise InvalidData(f"must be the id of a user, 1 to {USER_LIMIT} characters", field="user")
+        raise InvalidData(f"must be the ID of a user, 1 to {USER_LIMIT} characters", field="user")
     return user
 
 
@@ -93,7 +102,7 @@ def _client(fields: dict[str, Any]) -> str:
     if client is None:
         return ""
     if not isinstance(client, str) or len(client) > CLIENT_LIMIT:
-        raise InvalidData("must be the id of a connection", field="client")
+        raise InvalidData("must be the ID of a connection", field="client")
     return client
 
 

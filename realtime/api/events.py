@@ -1,38 +1,46 @@
-"""From a request with CloudEvents to publications; what is wrong with one does not touch others."""
+"""Makes publications from a request with CloudEvents; an invalid event does not affect others."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from realtime.api.cloudevents import fields_of_event, read_binary, read_structured
 from realtime.api.fields import MANY_ITEMS
-from realtime.api.head import InvalidJson, Mode, Request, mode_of
 from realtime.api.items import Item, Rules, publication
-from realtime.cloudevents import binary, fields_of, structured
+from realtime.api.request import (
+    InvalidJson,
+    Mode,
+    Request,
+    mode_of,
+)
+from realtime.core.json_text import decoded
 from realtime.errors import InvalidData, InvalidName, RequestError, TooLarge
-from realtime.publication import Publication, decoded
+
+if TYPE_CHECKING:
+    from realtime.core.publication import Publication
 
 
 def events_of(request: Request, body: bytes) -> Any:
-    """Return the event of a request, or of a batch a list of values that may be some.
+    """Return the event of a request; for a batch, a list of values to read as events.
 
     Raises:
         InvalidJson: The body should be JSON, and is not.
-        InvalidName: It has an idempotency key beside the ids of its events.
-        InvalidAttribute: A header that should be an attribute has no text in it.
-        TooLarge: They are too many.
+        InvalidName: The request has an idempotency key, in addition to the ids of its events.
+        InvalidAttribute: A header is not UTF-8, or names something that is not an attribute.
+        TooLarge: The batch has too many events.
     """
     if request.idempotency_key is not None:
-        problem = "an event is known by its source and id"
+        problem = "events are identified by their source and id instead"
         raise InvalidName("idempotency_key", request.idempotency_key, problem)
     mode = mode_of(request)
     if mode is Mode.BINARY:
-        return binary(request.attributes or {}, request.content_type, body)
+        return read_binary(request.attributes or {}, request.content_type, body)
     try:
         found = decoded(body)
     except InvalidData as error:
         raise InvalidJson(error.reason) from None
     if mode is Mode.STRUCTURED:
-        return structured(found)
+        return read_structured(found)
     if not isinstance(found, list):
         raise InvalidJson("the body must be an array of events")
     if len(found) > MANY_ITEMS:
@@ -41,17 +49,17 @@ def events_of(request: Request, body: bytes) -> Any:
 
 
 def event_item(event: Any, rules: Rules) -> Item:
-    """Return what is published of an event of a batch, or its error."""
+    """Return the publication for an event of a batch, or the event's error."""
     try:
-        return event_publication(structured(event), rules)
+        return event_publication(read_structured(event), rules)
     except RequestError as error:
         return error
 
 
 def event_publication(event: dict[str, Any], rules: Rules) -> Publication:
-    """Return what is published of an event.
+    """Return the publication for an event.
 
     Raises:
-        RequestError: It cannot be, or not by this publisher.
+        RequestError: The event is invalid, or this publisher may not publish it.
     """
-    return publication(fields_of(event, rules.routes), rules)
+    return publication(fields_of_event(event, rules.routes), rules)

@@ -1,7 +1,7 @@
 """The fields of each method of the HTTP API: one declaration of each (ADR-0020).
 
-Which names are known follows from here, and so does what `realtime.openapi` tells the world; the
-limits in the schemas are the constants that refuse. Schemas are JSON Schema 2020-12.
+The names of known fields and the descriptions of `realtime.http.openapi` are derived from here; the
+limits in the schemas are the constants that the checks use. Schemas are JSON Schema 2020-12.
 """
 
 from __future__ import annotations
@@ -9,11 +9,22 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
-from realtime.errors import InvalidData
-from realtime.identity import USER_LIMIT
-from realtime.names import CHANNEL, EVENT, EVENT_LIMIT, FALLBACK_LIMIT, KEY, KEY_LIMIT
-from realtime.publication import OPTIONS_LIMIT, TAG_VALUE_LIMIT, Sizes, When
-from realtime.survey import PATTERN_LIMIT
+from realtime.core.identity import USER_LIMIT
+from realtime.core.names import (
+    CHANNEL,
+    EVENT,
+    EVENT_LIMIT,
+    FALLBACK_LIMIT,
+    KEY,
+    KEY_LIMIT,
+)
+from realtime.core.publication import (
+    OPTIONS_LIMIT,
+    TAG_VALUE_LIMIT,
+    Sizes,
+    When,
+)
+from realtime.core.survey import PATTERN_LIMIT
 
 MANY_ITEMS = 100
 """Publications, channels or commands of one request."""
@@ -26,7 +37,7 @@ Schema = dict[str, Any]
 
 
 class Shape(NamedTuple):
-    """What of the limits a site may choose."""
+    """The limits that a site can configure."""
 
     channel_characters: int
     sizes: Sizes
@@ -43,7 +54,7 @@ class Field(NamedTuple):
     is_required: bool = False
 
     def schema(self, shape: Shape) -> Schema:
-        """Return its schema; null is the same as leaving an optional one out."""
+        """Return its schema; an optional field may be null, as if it were omitted."""
         schema = self.of(shape)
         if not self.is_required and "type" in schema:
             schema = {**schema, "type": [schema["type"], "null"]}
@@ -63,18 +74,8 @@ class Fields:
         return iter(self._fields)
 
     def but(self, *names: str) -> Fields:
-        """Return the same without some."""
+        """Return the fields without some."""
         return Fields(*(field for field in self._fields if field.name not in names))
-
-    def refuse_unknown(self, given: dict[str, Any]) -> None:
-        """A misspelt option that was ignored would be a promise that nobody keeps.
-
-        Raises:
-            InvalidData: One of the fields is not known.
-        """
-        for name in given:
-            if name not in self.names:
-                raise InvalidData(f"unknown field {ascii(name)[:40]}", field="body")
 
     def schema(self, shape: Shape) -> Schema:
         """Return the schema of an object with these fields and no others."""
@@ -89,7 +90,7 @@ class Fields:
 
 
 def text(most: int, pattern: str = "", least: int = 1) -> Schema:
-    """Return the schema of a string of so many characters."""
+    """Return the schema of a string with ``least`` to ``most`` characters."""
     schema: Schema = {"type": "string", "minLength": least, "maxLength": most}
     return schema | ({"pattern": f"^{pattern}$"} if pattern else {})
 
@@ -105,7 +106,7 @@ def record(required: Schema, optional: Schema | None = None) -> Schema:
 
 
 def ref(name: str) -> Schema:
-    """Return what stands for a schema of the document."""
+    """Return a reference to a schema of the document."""
     return {"$ref": f"#/components/schemas/{name}"}
 
 
@@ -126,7 +127,7 @@ def _tags(shape: Shape) -> Schema:
 
 def _data(shape: Shape) -> Schema:
     kib, levels = shape.sizes.data_bytes // 1024, shape.sizes.depth
-    note = f"At most {kib} KiB as compact JSON, at most {levels} levels deep."
+    note = f"At most {kib} KiB as compact JSON, nested at most {levels} levels deep."
     return {"$comment": note, "examples": [{"text": "Hello"}]}
 
 
@@ -135,18 +136,18 @@ def _always(schema: Schema) -> Callable[[Shape], Schema]:
 
 
 def _means_nothing(name: str) -> Field:
-    return Field(name, "Centrifugo's; accepted, and means nothing here.", _always({}))
+    return Field(name, "Accepted for compatibility with Centrifugo; ignored.", _always({}))
 
 
 CHANNEL_FIELD = Field(
     "channel",
-    "Where; what stands before the first `:` is the namespace, which must be configured.",
+    "Channel to use. The part before the first `:` is the namespace, which must be configured.",
     lambda shape: channel_name(shape) | {"examples": ["public:news"]},
     is_required=True,
 )
 CHANNELS_FIELD = Field(
     "channels",
-    "Where; each has its own item in the answer.",
+    "Channels to publish to. The response has an item for each.",
     lambda shape: {
         "type": "array",
         "minItems": 1,
@@ -157,31 +158,32 @@ CHANNELS_FIELD = Field(
     is_required=True,
 )
 _WHAT = (
-    Field("data", "What is published: any JSON value.", _data, is_required=True),
+    Field("data", "Data to publish: any JSON value.", _data, is_required=True),
     Field(
         "event",
-        "What happened; delivered as the tag `event`.",
+        "Name of the event, delivered as the tag `event`.",
         _always(text(EVENT_LIMIT, EVENT.pattern) | {"examples": ["order.shipped"]}),
     ),
-    Field("tags", "Names and texts, delivered beside the data.", _tags),
+    Field("tags", "Tags delivered with the data: names and strings.", _tags),
     Field(
         "idempotency_key",
-        "The same key with the same content is published once in five minutes.",
+        "Requests with the same key and content within five minutes are published once.",
         _always(text(KEY_LIMIT, KEY.pattern) | {"examples": ["order-7-shipped"]}),
     ),
     Field(
         "fallback",
-        "Who gets it if no node listens; without it the namespace's, if it has one.",
+        "Fallback that handles the publication if no node is subscribed. The default is the "
+        "fallback of the namespace, if any.",
         _always(text(FALLBACK_LIMIT, EVENT.pattern)),
     ),
     Field(
         "fallback_when",
-        "`nobody`: where no node listens; `always`: whoever listens.",
+        "`nobody`: run the fallback only if no node is subscribed; `always`: run it in any case.",
         _always({"type": "string", "enum": [str(when) for when in When]}),
     ),
     Field(
         "fallback_options",
-        f"For the fallback alone, at most {OPTIONS_LIMIT // 1024} KiB, such as an address.",
+        f"Options for the fallback, such as an address. At most {OPTIONS_LIMIT // 1024} KiB.",
         _always({"type": "object"}),
     ),
     _means_nothing("skip_history"),
@@ -192,7 +194,9 @@ BROADCAST = Fields(CHANNELS_FIELD, *_WHAT)
 
 
 def _commands(_: Shape) -> Schema:
-    note = "`publish` or `broadcast` with their fields; of anything else the reply is an error."
+    note = (
+        "A `publish` or `broadcast` object with its fields. Any other command gets an error reply."
+    )
     return {
         "type": "array",
         "maxItems": MANY_ITEMS,
@@ -204,7 +208,7 @@ def _commands(_: Shape) -> Schema:
 BATCH = Fields(
     Field(
         "commands",
-        f"In order, with at most {MANY_ITEMS} publications in all; each has its own reply.",
+        f"Commands to run in order, with at most {MANY_ITEMS} publications in total.",
         _commands,
         is_required=True,
     ),
@@ -213,13 +217,13 @@ BATCH = Fields(
 
 USER = Field(
     "user",
-    "The id of the user: a token's `sub`, or of who has logged in.",
+    "ID of the user: the `sub` of a token, or the ID of a logged-in user.",
     _always(text(USER_LIMIT) | {"examples": ["42"]}),
     is_required=True,
 )
 CLIENT = Field(
     "client",
-    "Only the connection with this id.",
+    "Limits the command to the connection with this ID.",
     _always({"type": "string", "maxLength": CLIENT_LIMIT}),
 )
 DISCONNECT = Fields(
@@ -227,7 +231,8 @@ DISCONNECT = Fields(
     CLIENT,
     Field(
         "disconnect",
-        "How: from 3500 to 3999 and from 4500 on the client stays away. The default is 3503.",
+        "Close code and reason. Clients do not reconnect after codes 3500 to 3999 and from 4500. "
+        "The default is 3503.",
         _always(
             {
                 "type": "object",
@@ -236,7 +241,7 @@ DISCONNECT = Fields(
                     "reason": {
                         "type": "string",
                         "maxLength": REASON_BYTES,
-                        "description": f"At most {REASON_BYTES} bytes in UTF-8.",
+                        "description": f"At most {REASON_BYTES} bytes of UTF-8.",
                     },
                 },
                 "required": ["code", "reason"],
@@ -251,10 +256,10 @@ UNSUBSCRIBE = Fields(USER, CLIENT, CHANNEL_FIELD)
 REFRESH = Fields(
     USER,
     CLIENT,
-    Field("expired", "The identity has expired now.", _always({"type": "boolean"})),
+    Field("expired", "If true, the connections expire now.", _always({"type": "boolean"})),
     Field(
         "expire_at",
-        "Until when the user is welcome, in whole seconds since 1970.",
+        "New expiry time, in whole seconds since 1970.",
         _always({"type": "integer", "minimum": 0, "exclusiveMaximum": LATEST}),
     ),
 )
@@ -262,14 +267,28 @@ INFO = Fields()
 CHANNELS = Fields(
     Field(
         "pattern",
-        "Which; `*` stands for anything, `?` for one character.",
+        "Pattern of channel names: `*` matches any text, `?` one character.",
         _always(text(PATTERN_LIMIT, "[!-~]*", least=0) | {"examples": ["chat:*"]}),
+    )
+)
+POSITION = Fields(
+    Field(
+        "channels",
+        "Channels to read. The response has the position of each.",
+        lambda shape: {
+            "type": "array",
+            "minItems": 1,
+            "maxItems": MANY_ITEMS,
+            "items": channel_name(shape),
+            "examples": [["public:news"]],
+        },
+        is_required=True,
     )
 )
 PRESENCE = Fields(
     Field(
         "channel",
-        "Where; its namespace has `presence` or `join_leave`.",
+        "Channel in a namespace with `presence` or `join_leave`.",
         lambda shape: channel_name(shape) | {"examples": ["chat:lobby"]},
         is_required=True,
     )

@@ -1,8 +1,10 @@
-"""The HTTP API as one rule: bytes and credentials in, status and bytes out.
+"""The methods of the HTTP API, without sockets and Redis: a request in, a response out.
 
-It touches neither sockets nor Redis: what is to be done is asked of a `Backend`, so that a sync and
-an async rim can use the same rule. Methods and fields are Centrifugo's
-(centrifugal.dev/docs/server/server_api), statuses are real ones: docs/http-api.md.
+A rim calls `admit_request` with the head of a request, reads the body, then awaits `respond`.
+Methods call a `Backend` of the rim, so that a sync and an async rim share them.
+
+Methods and fields are Centrifugo's (centrifugal.dev/docs/server/server_api), but errors have HTTP
+statuses of their own: docs/http-api.md.
 """
 
 from __future__ import annotations
@@ -12,11 +14,10 @@ import secrets
 import threading
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 
-from realtime import control
 from realtime.api.answers import (
     Response,
     error_body,
@@ -27,28 +28,41 @@ from realtime.api.answers import (
     success,
 )
 from realtime.api.backend import Backend, Outcome
+from realtime.api.cloudevent_routes import NO_ROUTES, Routes
 from realtime.api.control import READERS
 from realtime.api.events import event_item, event_publication, events_of
 from realtime.api.fields import CHANNELS, INFO
-from realtime.api.head import (
+from realtime.api.items import (
+    BatchCommand,
+    Item,
+    Rules,
+    batch_commands,
+    broadcast_items,
+    publication,
+    read_channel_with_members,
+    read_channels,
+)
+from realtime.api.keys import Key
+from realtime.api.owed import Owed
+from realtime.api.request import (
     EVENTS,
     MethodNotAllowed,
     MethodNotFound,
     Request,
     TokenInUrl,
-    check_body,
+    check_head,
+    check_size,
     fields_of,
+    refuse_unknown,
 )
-from realtime.api.items import (
-    Command,
-    Item,
-    Rules,
-    batch_commands,
-    broadcast_items,
-    counted_channel,
-    publication,
+from realtime.core.publication import Publication
+from realtime.core.survey import (
+    Question,
+    channels_of,
+    checked_pattern,
+    nodes_of,
 )
-from realtime.cloudevents import NO_ROUTES, Routes
+from realtime.core.tally import Tally
 from realtime.errors import (
     BrokerError,
     BrokerUnavailable,
@@ -58,65 +72,74 @@ from realtime.errors import (
     RealtimeError,
     RequestError,
 )
-from realtime.keys import Key
-from realtime.namespaces import Namespaces
-from realtime.publication import Publication
-from realtime.query import has_secret
-from realtime.survey import Question, channels_of, checked_pattern, nodes_of
-from realtime.tally import Tally
+from realtime.identity.url_secrets import has_secret
+
+if TYPE_CHECKING:
+    from realtime.core import node_commands
+    from realtime.core.namespaces import Namespaces
 
 logger = logging.getLogger(__name__)
 
 
 Method = Callable[[Any, Rules, Backend], Awaitable[Response]]
 Access = Callable[[str], Key]
-"""From what X-API-Key says to what its sender may do; raises `Unauthorized`."""
+"""Finds the key for the value of X-API-Key; raises `Unauthorized`."""
 
 
 class Admitted(NamedTuple):
-    """A request whose body is worth reading."""
+    """A request that passed the checks of its head."""
 
     request: Request
     method: Method
     key: Key
 
 
+_PUBLISHING = {"publish", "broadcast", "batch", EVENTS}
 _uses, _refusals = Tally(), Tally()
+_owed = Owed()
 _noting = threading.Lock()  # Django's sync view runs in threads
 
 
-def admitted(request: Request, access: Access) -> Admitted:
-    """Look at the head of a request, before its body is read.
+def admit_request(request: Request, access: Access) -> Admitted:
+    """Check the head of a request, before its body is read.
 
-    Otherwise a client without a key could make us hold a megabyte for each connection.
+    Otherwise a client without a key could make us buffer a megabyte for each connection.
 
     Raises:
-        RequestError: It is refused, whatever the body is.
+        RequestError: It is refused, whatever its body is.
     """
     method = method_of(request)
     key = access(request.api_key)
     _note_use(key)
     if not key.may_use(request.api_method):
         raise Forbidden
-    check_body(request)
+    if key.rate is not None and request.api_method in _PUBLISHING:
+        _refuse_debtor(key)
+    check_head(request)
     return Admitted(request, method, key)
 
 
+def _refuse_debtor(key: Key) -> None:
+    if wait := _owed.wait(key, time.monotonic()):
+        _note_limit(key)
+        raise _make_rate_error(key, wait)
+
+
 def method_of(request: Request) -> Method:
-    """Return the method that a request asks for, whoever sends it.
+    """Return the method that a request names.
 
     Raises:
-        TokenInUrl: A secret stands in its address.
-        MethodNotFound: There is no such method.
-        MethodNotAllowed: It is no POST.
+        TokenInUrl: The URL contains a secret.
+        MethodNotFound: The method does not exist.
+        MethodNotAllowed: The request is not a POST.
     """
-    if has_secret(request.query):
-        raise TokenInUrl("a secret in the URL is logged on its way: make another, send a header")
+    if request.query and has_secret(request.query):
+        raise TokenInUrl("URLs are logged: replace this secret, and send the new one in a header")
     method = METHODS.get(request.api_method)
     if method is None:
-        raise MethodNotFound(f"the methods are {', '.join(METHODS)}")
+        raise MethodNotFound(f"the method does not exist; use one of {', '.join(METHODS)}")
     if request.http_method != "POST":
-        raise MethodNotAllowed("send a POST")
+        raise MethodNotAllowed("use POST")
     return method
 
 
@@ -127,10 +150,10 @@ async def respond(
     namespaces: Namespaces,
     routes: Routes = NO_ROUTES,
 ) -> Response:
-    """Do a request. Every `RealtimeError` becomes a response, whichever call raised it."""
+    """Carry out a request. Every `RealtimeError` becomes a response, whichever call raised it."""
     request, method, key = admitted
     try:
-        check_body(request, body)
+        check_size(request, len(body))
         read = events_of if request.api_method == EVENTS else fields_of
         return await method(read(request, body), Rules(key, namespaces, routes), backend)
     except RealtimeError as error:
@@ -143,7 +166,7 @@ def _note_use(key: Key) -> None:
     with _noting:
         count = _uses.add(key.name, time.monotonic())
     if count:
-        logger.info("key %s: requests so far: %d", key.name, count)
+        logger.info("API key %s: %d requests so far", key.name, count)
 
 
 def _note_limit(key: Key) -> None:
@@ -151,7 +174,7 @@ def _note_limit(key: Key) -> None:
         count = _refusals.add(key.name, time.monotonic())
     if count:
         logger.warning(
-            "key %s is over its rate of %g a second: %d requests refused so far",
+            "API key %s exceeded its rate of %g per second: %d requests refused so far",
             *(key.name, key.rate, count),
         )
 
@@ -165,7 +188,7 @@ async def _broadcast(fields: dict[str, Any], rules: Rules, backend: Backend) -> 
 
 
 async def _events(events: Any, rules: Rules, backend: Backend) -> Response:
-    """Publish a CloudEvent, or a batch of them; each of a batch has its own answer."""
+    """Publish a CloudEvent, or a batch of them with one result each."""
     if isinstance(events, list):
         items = [event_item(event, rules) for event in events]
         return await _several(items, rules.key, backend)
@@ -173,25 +196,27 @@ async def _events(events: Any, rules: Rules, backend: Backend) -> Response:
 
 
 async def _one(item: Publication, key: Key, backend: Backend) -> Response:
-    [outcome] = await _published([item], key, backend)
+    [outcome] = await _publish_items([item], key, backend)
     if isinstance(outcome, RealtimeError):
         raise outcome
     return success({"result": result(outcome)})
 
 
 async def _several(items: Sequence[Item], key: Key, backend: Backend) -> Response:
-    outcomes = await _published(items, key, backend)
+    outcomes = await _publish_items(items, key, backend)
     return success({"result": {"responses": [item_body(outcome) for outcome in outcomes]}})
 
 
 async def _batch(fields: dict[str, Any], rules: Rules, backend: Backend) -> Response:
-    """Do many commands in one round trip to Redis; each has its own reply."""
+    """Run many commands in one round trip to Redis; each has its own reply."""
     commands = batch_commands(fields, rules)
-    items = [item for command in commands if isinstance(command, Command) for item in command.items]
-    outcomes = iter(await _published(items, rules.key, backend))
+    items = [
+        item for command in commands if isinstance(command, BatchCommand) for item in command.items
+    ]
+    outcomes = iter(await _publish_items(items, rules.key, backend))
     replies = []
     for command in commands:
-        if isinstance(command, Command):
+        if isinstance(command, BatchCommand):
             replies.append(_reply(command, [next(outcomes) for _ in command.items]))
         else:
             replies.append(error_body(command))
@@ -199,7 +224,7 @@ async def _batch(fields: dict[str, Any], rules: Rules, backend: Backend) -> Resp
 
 
 async def _info(fields: dict[str, Any], rules: Rules, backend: Backend) -> Response:
-    INFO.refuse_unknown(fields)
+    refuse_unknown(fields, INFO.names)
     stats = await backend.queue_stats()
     survey = await backend.survey(Question(secrets.token_hex(8), "info"))
     nodes = {"nodes": nodes_of(survey.answers), "silent_nodes": survey.silent}
@@ -207,7 +232,7 @@ async def _info(fields: dict[str, Any], rules: Rules, backend: Backend) -> Respo
 
 
 async def _channels(fields: dict[str, Any], rules: Rules, backend: Backend) -> Response:
-    CHANNELS.refuse_unknown(fields)
+    refuse_unknown(fields, CHANNELS.names)
     pattern = checked_pattern(fields.get("pattern"))
     survey = await backend.survey(Question(secrets.token_hex(8), "channels", pattern))
     counts = channels_of(survey.answers, rules.key.may_name)
@@ -215,19 +240,24 @@ async def _channels(fields: dict[str, Any], rules: Rules, backend: Backend) -> R
     return success({"result": {"channels": channels, "silent_nodes": survey.silent}})
 
 
+async def _position(fields: dict[str, Any], rules: Rules, backend: Backend) -> Response:
+    positions = await backend.positions(read_channels(fields, rules))
+    return success({"result": {"positions": {c: at._asdict() for c, at in positions.items()}}})
+
+
 async def _presence(fields: dict[str, Any], rules: Rules, backend: Backend) -> Response:
-    infos = await backend.members(counted_channel(fields, rules))
+    infos = await backend.members(read_channel_with_members(fields, rules))
     members = {client: msgspec.Raw(info.encode()) for client, info in infos.items()}
     return success({"result": {"presence": members}})
 
 
 async def _presence_stats(fields: dict[str, Any], rules: Rules, backend: Backend) -> Response:
-    headcount = await backend.headcount(counted_channel(fields, rules))
+    headcount = await backend.headcount(read_channel_with_members(fields, rules))
     return success({"result": {"num_clients": headcount.clients, "num_users": headcount.users}})
 
 
-def _told(read: Callable[[dict[str, Any], Rules], control.Command]) -> Method:
-    """Return the method that tells all nodes what is read of its fields."""
+def _make_teller(read: Callable[[dict[str, Any], Rules], node_commands.NodeCommand]) -> Method:
+    """Return a method that sends a command, read from its fields, to all nodes."""
 
     async def method(fields: dict[str, Any], rules: Rules, backend: Backend) -> Response:
         await backend.tell(read(fields, rules))
@@ -243,14 +273,15 @@ METHODS: dict[str, Method] = {
     EVENTS: _events,
     "info": _info,
     "channels": _channels,
+    "position": _position,
     "presence": _presence,
     "presence_stats": _presence_stats,
-    **{name: _told(read) for name, read in READERS.items()},
+    **{name: _make_teller(read) for name, read in READERS.items()},
 }
 """By name, as in the path of a request."""
 
 
-def _reply(command: Command, outcomes: list[Outcome]) -> dict[str, Any]:
+def _reply(command: BatchCommand, outcomes: list[Outcome]) -> dict[str, Any]:
     if command.method == "broadcast":
         return {"broadcast": {"responses": [item_body(outcome) for outcome in outcomes]}}
     [outcome] = outcomes
@@ -259,38 +290,43 @@ def _reply(command: Command, outcomes: list[Outcome]) -> dict[str, Any]:
     return {"publish": result(outcome)}
 
 
-async def _published(items: Sequence[Item], key: Key, backend: Backend) -> list[Outcome]:
-    """Publish those items that can be, and return what became of each of all."""
+async def _publish_items(items: Sequence[Item], key: Key, backend: Backend) -> list[Outcome]:
+    """Publish the items that are publications; return the outcome of each item, in order."""
     publications = [item for item in items if isinstance(item, Publication)]
     if not publications:
         return [item for item in items if isinstance(item, RealtimeError)]
     if key.rate is not None:
-        await _within_rate(key.name, key.rate, len(publications), backend)
+        await _take_from_rate(key, key.rate, len(publications), backend)
     try:
-        outcomes = iter(_each(await backend.publish(publications)))
+        outcomes = iter(_raise_if_none_sent(await backend.publish(publications)))
     except RequestError as error:
         if len(publications) > 1:
             raise
-        outcomes = iter([error])  # of that one publication, be it a batch's or a broadcast's
+        outcomes = iter([error])  # of that one publication, also in a batch or a broadcast
     return [next(outcomes) if isinstance(item, Publication) else item for item in items]
 
 
-async def _within_rate(name: str, rate: float, count: int, backend: Backend) -> None:
-    """Go on only within the rate.
+async def _take_from_rate(key: Key, rate: float, count: int, backend: Backend) -> None:
+    """Count publications against the rate of a key.
 
     Raises:
-        LimitExceeded: It is used up.
-        BrokerUnavailable: Nobody knows; nothing was published.
+        LimitExceeded: They would exceed it.
+        BrokerUnavailable: Redis did not answer; nothing was published.
     """
     try:
-        wait = await backend.take(name, rate, count)
+        wait = await backend.take(key.name, rate, count)
     except OutcomeUnknown as error:
-        raise BrokerUnavailable(str(error)) from error  # unknown is only what was taken
+        raise BrokerUnavailable(str(error)) from error  # only the count is uncertain
     if wait > 0:
-        raise LimitExceeded("publications a second with this key", rate, wait)
+        _owed.note_refusal(key, count, wait, time.monotonic())
+        raise _make_rate_error(key, wait)
 
 
-def _each(outcomes: list[Outcome]) -> list[Outcome]:
+def _make_rate_error(key: Key, wait: float) -> LimitExceeded:
+    return LimitExceeded("too many publications per second with this key", key.rate or 0.0, wait)
+
+
+def _raise_if_none_sent(outcomes: list[Outcome]) -> list[Outcome]:
     if isinstance(outcomes[0], BrokerError) and all(isinstance(o, BrokerError) for o in outcomes):
-        raise outcomes[0]  # the broker refused each of them: a 200 would hide it
+        raise outcomes[0]  # all failed in the broker: a 200 would hide it
     return outcomes

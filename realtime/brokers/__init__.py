@@ -1,43 +1,58 @@
-"""How a publication travels between nodes.
+"""The contract of a broker, which carries publications between nodes.
 
-A broker stamps each publication with the next position of its channel and sends it to every node
-that is subscribed,
-**as one atomic step**: two publications of a channel are never seen in another order than that of
-their offsets. Example: two publishers that publish at once on a channel at (e, 41) get (e, 42) and
-(e, 43), and every subscriber sees 42 before 43.
+A broker assigns each publication the next position of its channel and sends it to every
+subscribed node, **in one atomic step**: all subscribers see the publications of a channel in the
+order of their offsets. Example: two publishers that publish concurrently on a channel at (e, 41)
+get (e, 42) and (e, 43), and every subscriber sees 42 before 43.
 
-Not promised: that a subscriber gets what was sent (it must compare positions), and that an epoch
-lives long (whatever can make offsets go back must begin a new one).
+Not promised: that a subscriber receives every publication (it must compare positions), and that an
+epoch lasts (any event that could set offsets back must start a new one).
+
+* `redis`, `redis_sync`: The broker on Redis, for event loops and for threads.
+* `redis_queue`, `redis_presence`: The fallback queue, and the members of channels.
+* `commands`, `queue_commands`, `presence_commands`: Build commands for Redis and parse replies.
+* `script`: Loads Lua scripts from the folder ``scripts``.
+* `link`: One multiplexed connection that carries all commands of a node, replaced when it breaks.
+* `connector`: Opens connections with redis-py.
+* `publisher`: Publishes on behalf of clients.
+* `node_messages`: The messages between nodes.
+* `neighbours`: Detects another service on the same channels.
+* `bounds`: What a broker holds at most, and for how long.
+* `fallback_queue`: The contract of the fallback queue.
+* `memory`: The broker inside the process.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
-from realtime.errors import BrokerError, RealtimeError
-from realtime.gaps import Position
-from realtime.membership import Beat, Headcount, Roll
-from realtime.node_messages import Moment
-from realtime.publication import Publication, Receipt
-from realtime.survey import Question
+from realtime.brokers.node_messages import ALL_NODES as ALL_NODES
+
+if TYPE_CHECKING:
+    from realtime.brokers.node_messages import Moment
+    from realtime.core.members import Beat, Headcount, Roll
+    from realtime.core.positions import Position
+    from realtime.core.publication import Publication, Receipt
+    from realtime.core.survey import Question
+    from realtime.errors import BrokerError, RealtimeError
 
 
 class Message(NamedTuple):
-    """An envelope arrived on a channel."""
+    """A message that arrived on a channel."""
 
     channel: str
     raw: bytes
 
 
 class Subscribed(NamedTuple):
-    """The broker confirms a subscription: what is published from now on arrives."""
+    """The broker confirms a subscription: later publications arrive."""
 
     channel: str
 
 
 class Unsubscribed(NamedTuple):
-    """The broker confirms that a subscription is gone."""
+    """The broker confirms the end of a subscription."""
 
     channel: str
 
@@ -45,68 +60,68 @@ class Unsubscribed(NamedTuple):
 Event = Message | Subscribed | Unsubscribed
 
 
-ALL_NODES = "!nodes"
-"""The channel that every node hears; no client can name it."""
+TOLD_PAGE = 250
+"""Commands in one read, at most 16 MiB: `message_user` can send 64 KiB in one command."""
 
 
 class Told(NamedTuple):
-    """What all nodes were told."""
+    """A command that was sent to all nodes."""
 
     at: Moment
     raw: bytes
 
 
 class Stats(NamedTuple):
-    """How the queue stands."""
+    """The state of the fallback queue, as numbers of entries unless a field says otherwise."""
 
     waiting: int
     in_hand: int
-    """Being handled at this moment."""
+    """Entries being handled now."""
     later: int
-    """Failed, and will be tried again."""
+    """Failed entries that will be retried."""
     dead: int
     hands: int
-    """How many publications the workers can handle at once; 0: there is no worker."""
+    """How many publications the workers can handle concurrently; 0 means that no worker runs."""
     oldest_seconds: float
-    """For how long the next one has been queued; 0.0 where none waits."""
+    """How long the next entry has been queued, in seconds; 0.0 if none waits."""
     handled: int
-    """Since the queue was first used, like the ones below."""
+    """Total since the queue was first used, like the following counters."""
     retried: int
     taken_over: int
-    """From workers that ended in the middle of an attempt."""
+    """Entries taken over from workers that stopped during an attempt."""
     given_up: int
-    """How many have been dead."""
+    """Entries that became dead."""
     bytes: int
-    """Of all that is queued, in hands too."""
+    """The size of all queued entries, including those being handled."""
 
 
 class Survey(NamedTuple):
-    """What nodes answered."""
+    """The answers of nodes to a question."""
 
     answers: list[bytes]
     silent: int
-    """How many nodes heard the question and did not answer."""
+    """The number of nodes that received the question and did not answer."""
 
 
 class Subscription(Protocol):
-    """One connection that hears from the broker; it never heals by itself, it breaks and raises.
+    """One subscriber connection; it never reconnects by itself, but breaks and raises.
 
     One task reads, one task sends; both stop at the first `BrokerUnavailable`.
     """
 
     @property
     def reads(self) -> int:
-        """How often bytes came so far; more often than events, where these are large or slow."""
+        """The number of times that bytes have arrived; large or slow events take several reads."""
 
     async def read(self) -> Sequence[Event]:
-        """Return the events that have arrived, in the broker's order; wait for the first.
+        """Wait for the first event; return all that have arrived, in the broker's order.
 
         Raises:
             BrokerUnavailable: The connection is broken.
         """
 
     async def send(self, subscribe: Sequence[str], unsubscribe: Sequence[str]) -> None:
-        """Ask for channels and give channels up; each name is confirmed by one event.
+        """Subscribe to and unsubscribe from channels; one event confirms each name.
 
         Raises:
             BrokerUnavailable: The connection is broken.
@@ -116,46 +131,95 @@ class Subscription(Protocol):
         """Close the connection."""
 
 
-class Presence(Protocol):
-    """Members of channels, written down by the nodes that have them.
+class PresenceStore(Protocol):
+    """The members of channels, written by the nodes that they are connected to.
 
-    Nodes are names of hex digits that they give themselves. All methods raise `BrokerError`: not
-    known, or perhaps done; doing it again is safe.
+    Nodes are identified by names of hex digits that they choose themselves. All methods raise
+    `BrokerError` if the result is unknown or the change may have been made; retrying is safe.
     """
 
     async def change(self, node: str, rolls: Sequence[Roll]) -> None:
-        """Write down who came and who went; the nodes of a channel are told on it, if they are."""
+        """Write joins and leaves; announce them on the channel if the roll requires it."""
 
     async def members(self, channel: str, most_bytes: int = ...) -> dict[str, str]:
-        """Return who is on a channel: infos by client.
+        """Return the members of a channel: infos by client.
 
         Raises:
-            TooManyMembers: There are more than can be named, or than so many bytes hold; then no
-                more than these were read.
+            TooManyMembers: There are more members than can be listed, or than fit into
+                ``most_bytes``; reading stops at the limit.
         """
 
     async def headcounts(self, channels: Sequence[str]) -> list[Headcount]:
-        """Return how many are on each channel."""
+        """Return the number of members of each channel."""
 
     async def lease(self, node: str, *, is_new: bool) -> Beat:
-        """Say that a node lives, and learn which ones do not."""
+        """Renew the lease of a node, and return nodes whose lease has expired."""
 
     async def sweep(self, node: str, *, is_leaving: bool = False) -> bool:
-        """Count out some members of a node that is gone, or goes; return whether there are more."""
+        """Remove some members of a node that is gone or leaving; return whether more remain."""
 
     async def keep(self, node: str, channels: Sequence[str]) -> list[str]:
-        """Keep the members of channels from being forgotten; return the channels that were."""
+        """Keep the members of channels from expiring; return the channels that had expired."""
+
+
+class SyncBroker(Protocol):
+    """The publishing half of `Broker`, without async, for any thread.
+
+    Arguments, results and errors are those of the async methods.
+    """
+
+    def publish(self, publication: Publication) -> Receipt:
+        """See `Broker.publish`."""
+
+    def publish_many(self, publications: Sequence[Publication]) -> list[Receipt | RealtimeError]:
+        """See `Broker.publish_many`."""
+
+    def positions(self, channels: Sequence[str]) -> list[Position | BrokerError]:
+        """See `Broker.positions`."""
+
+    def take(self, name: str, rate: float, count: int) -> float:
+        """See `Broker.take`."""
+
+    def tell(self, raw: bytes) -> None:
+        """See `Broker.tell`."""
+
+    def members(self, channel: str) -> dict[str, str]:
+        """See `PresenceStore.members`."""
+
+    def headcount(self, channel: str) -> Headcount:
+        """See `PresenceStore.headcounts`."""
+
+    def survey(self, question: Question) -> Survey:
+        """See `Broker.survey`."""
+
+    def queue_stats(self) -> Stats:
+        """See `Broker.queue_stats`."""
+
+    def queue_page(self, place: str, start: int, count: int) -> list[bytes]:
+        """Return entries of the fallback queue at one of `fallback_queue.PLACES`, by position.
+
+        Args:
+            place: The place.
+            start: The number of entries before the first.
+            count: The maximum number of entries.
+        """
+
+    def move_entry(self, place: str, raw: bytes, written: bytes = b"") -> bool:
+        """See `realtime.brokers.fallback_queue.FallbackQueue.move`."""
+
+    def close(self) -> None:
+        """Close all connections."""
 
 
 class Broker(Protocol):
-    """The async side; belongs to one event loop."""
+    """The async interface of a broker; bound to one event loop."""
 
     @property
-    def presence(self) -> Presence:
-        """Who is on which channel."""
+    def presence(self) -> PresenceStore:
+        """The members of channels."""
 
     async def publish(self, publication: Publication) -> Receipt:
-        """Stamp and send one publication.
+        """Assign the position of one publication, and send it.
 
         Raises:
             BrokerUnavailable: Certainly not published.
@@ -166,7 +230,7 @@ class Broker(Protocol):
     async def publish_many(
         self, publications: Sequence[Publication]
     ) -> list[Receipt | RealtimeError]:
-        """Stamp and send many in one round trip; one receipt or error each, in order.
+        """Assign positions and send in one round trip; return a receipt or error for each.
 
         Raises:
             BrokerUnavailable: Certainly none published.
@@ -174,83 +238,86 @@ class Broker(Protocol):
         """
 
     async def positions(self, channels: Sequence[str]) -> list[Position | BrokerError]:
-        """Return where the channels stand, or why that is not known now; renew their counters.
+        """Return the position of each channel, or an error; renew the expiry of the counters.
 
         Raises:
-            BrokerError: Not known now of any of them.
+            BrokerError: All positions are unknown at present.
         """
 
     async def take(self, name: str, rate: float, count: int) -> float:
-        """Take so many publications out of what a name may publish, on all nodes together.
+        """Take publications from the rate limit of a name, which is shared by all nodes.
 
         Args:
-            name: Whose rate it is.
-            rate: Publications a second. What was not used is kept for a second at most.
-            count: How many; all or none. More than are ever kept are taken when all are there, and
-                the next ones wait for that.
+            name: Identifies the rate limit.
+            rate: Publications per second. Unused ones accumulate for at most one second.
+            count: How many to take; all or none. A count above the maximum is taken when the
+                maximum is available, and the debt delays the next calls.
 
         Returns:
-            0.0 where they are taken; otherwise the seconds until it is worth asking again.
+            0.0 if they are taken; otherwise the seconds until a retry can succeed.
 
         Raises:
-            BrokerError: Nobody knows; they are perhaps taken.
+            BrokerError: The outcome is unknown; they may have been taken.
         """
 
     async def send_raw(self, channel: str, raw: bytes) -> int:
-        """Send bytes as they are, without a position, on the publisher's path.
+        """Send bytes unchanged and without a position, on the publisher's path.
 
         Returns:
-            How many nodes listen there.
+            The number of nodes that are subscribed to the channel.
 
         Raises:
-            BrokerError: They are perhaps not sent.
+            BrokerError: The bytes may not have been sent.
         """
 
     async def tell(self, raw: bytes) -> None:
-        """Tell all nodes something: each hears it on `ALL_NODES` as ``moment raw``, and may ask.
+        """Send a command to all nodes: on `ALL_NODES` as ``moment raw``, and for `told_since`.
 
         Raises:
-            BrokerUnavailable: Certainly not told.
-            OutcomeUnknown: Perhaps told.
+            BrokerUnavailable: Certainly not sent.
+            OutcomeUnknown: Perhaps sent.
         """
 
     async def announce(self) -> str:
-        """Tell all nodes which service our database belongs to, on `ALL_NODES`; return its id.
+        """Announce the service of this database on `ALL_NODES`; return the id of the service.
 
         Raises:
-            BrokerError: It is perhaps not told.
+            BrokerError: The announcement may not have been sent.
         """
 
     async def told_since(self, moment: Moment) -> tuple[Moment, list[Told]]:
-        """Return what time it is, and what nodes were told after the moment, as far as it is kept.
+        """Return the broker's time, and the kept commands sent to all nodes after ``moment``.
+
+        Returns at most `TOLD_PAGE` commands, the oldest first; if there are that many, call it
+        again with the moment of the last one.
 
         Raises:
-            BrokerError: Not known now.
+            BrokerError: The broker could not be read.
         """
 
     async def survey(self, question: Question) -> Survey:
-        """Ask all nodes, and wait for their answers, a second at most.
+        """Ask all nodes, and wait at most one second for their answers.
 
         Raises:
-            BrokerError: They are perhaps not asked.
+            BrokerError: The question may not have been sent.
         """
 
     async def answer(self, question_id: str, answer: bytes) -> None:
-        """Answer a question, for this node.
+        """Answer a question on behalf of this node.
 
         Raises:
-            BrokerError: It is perhaps not answered.
+            BrokerError: The answer may not have been sent.
         """
 
     async def queue_stats(self) -> Stats:
-        """Return how the queue for fallbacks stands.
+        """Return the state of the fallback queue.
 
         Raises:
-            BrokerError: Not known now.
+            BrokerError: The broker could not be read.
         """
 
     async def subscription(self) -> Subscription:
-        """Open a connection that hears from the broker.
+        """Open a subscriber connection.
 
         Raises:
             BrokerUnavailable: It cannot be opened.

@@ -1,8 +1,8 @@
-"""What is said to Redis and what its answers mean, for the sync and the async client alike.
+"""Builds commands for Redis and parses the replies, for both the sync and the async client.
 
-All keys and the Redis channel of one publication carry the same hash tag, so that one script can
-touch them on Redis Cluster too (one slot per publication). Pub/sub ignores database numbers:
-services that share a Redis must differ in ``prefix``.
+All keys and the Redis channel of one publication carry the same hash tag, so that a single script
+can access them on Redis Cluster, too (one slot per publication). Pub/sub ignores database numbers:
+services that share a Redis must use different values of ``prefix``.
 """
 
 from __future__ import annotations
@@ -14,9 +14,22 @@ from typing import Any, Final
 
 from redis import exceptions
 
-from realtime.brokers import ALL_NODES, Stats, Told
-from realtime.brokers.queue_commands import QUEUE_BYTES, QUEUE_ITEMS, QueueCommands, stats
+from realtime.brokers import ALL_NODES, TOLD_PAGE, Stats, Told
+from realtime.brokers.bounds import (
+    ANSWERS_SECONDS,
+    IDEMPOTENCY_SECONDS,
+    QUEUE_BYTES,
+    QUEUE_ITEMS,
+    TOLD_LIMIT,
+    TOLD_SECONDS,
+)
+from realtime.brokers.node_messages import Moment, moment_of
+from realtime.brokers.queue_commands import QueueCommands, stats
 from realtime.brokers.script import Args, Script
+from realtime.core.fallback_entry import entry_fields
+from realtime.core.positions import Position
+from realtime.core.publication import Publication, Receipt, When
+from realtime.core.survey import Question, encode_question
 from realtime.errors import (
     BrokerError,
     BrokerUnavailable,
@@ -25,28 +38,13 @@ from realtime.errors import (
     QueueFull,
     RealtimeError,
 )
-from realtime.gaps import Position
-from realtime.node_messages import Moment, moment_of
-from realtime.publication import Publication, Receipt, When
-from realtime.queued import head_of
-from realtime.survey import Question, sealed
 
-IDEMPOTENCY_SECONDS = 300
-TOLD_LIMIT = 10_000
-"""Commands to nodes that are kept, for nodes that did not hear them."""
-TOLD_SECONDS = 3600
-ANSWERS_SECONDS = 10
-"""How long answers of nodes are kept."""
-SURVEY_SECONDS = 1.0
-"""How long nodes may take to answer."""
-LOOK_SECONDS = 0.01
-"""Between two looks at their answers."""
 FRESH_SECONDS = 0.25
-"""Another connection than one that is younger would lead to the same Redis, under any name."""
+"""A connection younger than this is not replaced: a new one would lead to the same Redis."""
 OLDEST_REDIS = (7, 0)  # functions and ACL channels; Valkey 7.2 and later calls itself Redis 7.2
 
-# Error *replies* among the classes that redis-py derives from ConnectionError. The reply says that
-# nothing was done; the class alone would say that the connection broke.
+# Error *replies*, some of which redis-py derives from ConnectionError. After such a reply, nothing
+# was done, although the class suggests a broken connection.
 REPLY_ERRORS: Final = (
     exceptions.ResponseError,
     exceptions.BusyLoadingError,
@@ -82,8 +80,8 @@ class Commands:
         position = f"{self._keys}pos:{channel}"
         keys = [position, self._base]
         if key is not None:
-            # Spaces part scope, channel and key. Channel and key can hold none, so read from the
-            # end no two of them meet in one name, whatever a scope has in it.
+            # Spaces separate scope, channel and key. Channel and key contain no spaces, so the
+            # name can be parsed from the end and is unique, whatever the scope contains.
             keys.append(f"{self._keys}once:{publication.scope} {channel} {key}")
         fingerprint = "" if key is None else publication.fingerprint
         queued: Args = ()
@@ -91,7 +89,7 @@ class Commands:
             queue = self.queue.keys
             keys += queue.waiting, queue.later, queue.dead, queue.counts
             always = "1" if publication.fallback.when is When.ALWAYS else "0"
-            queued = (head_of(publication), always, self._queue_items, self._queue_bytes)
+            queued = (entry_fields(publication), always, self._queue_items, self._queue_bytes)
         call: Args = ("EVALSHA", PUBLISH.digest, len(keys), *keys)
         return (
             *call,
@@ -101,50 +99,50 @@ class Commands:
         )
 
     def read_position(self, channel: str) -> Args:
-        """Return the command that reads where a channel stands."""
+        """Return the command that reads the position of a channel."""
         key = f"{self._keys}pos:{channel}"
         return ("EVALSHA", READ_POSITION.digest, 2, key, self._base, secrets.token_hex(8))
 
     def take(self, name: str, rate: float, count: int) -> Args:
-        """Return the command that asks whether so many publications are within a rate."""
+        """Return the command that takes publications from a rate limit."""
         return ("EVALSHA", TAKE.digest, 1, f"{self._keys}rate:{name}", repr(rate), count)
 
     def canary(self, channel: str, raw: bytes) -> Args:
-        """Return the command that sends something to a node's own channel."""
+        """Return the command that sends bytes to a node's own channel."""
         return ("EVALSHA", CANARY.digest, 0, self.channel_prefix + channel, raw)
 
     def tell(self, raw: bytes) -> Args:
-        """Return the command that tells all nodes something."""
+        """Return the command that sends a command to all nodes."""
         told_to = self.channel_prefix + ALL_NODES
         key = f"{self._keys}told"
         return ("EVALSHA", TELL.digest, 1, key, told_to, raw, TOLD_LIMIT, TOLD_SECONDS)
 
     def announce(self) -> Args:
-        """Return the command that tells all nodes which service this database belongs to."""
+        """Return the command that announces the service of this database to all nodes."""
         told_to = self.channel_prefix + ALL_NODES
         key = f"{self._keys}service"
         return ("EVALSHA", SERVICE.digest, 1, key, secrets.token_hex(8), told_to)
 
     def told_since(self, moment: Moment) -> list[Args]:
-        """Return the commands that read what time it is and what nodes were told since."""
+        """Return the commands that read the time and the commands sent to all nodes since then."""
         after = f"({moment.milliseconds}-{moment.number}"
-        return [("TIME",), ("XRANGE", f"{self._keys}told", after, "+", "COUNT", TOLD_LIMIT)]
+        return [("TIME",), ("XRANGE", f"{self._keys}told", after, "+", "COUNT", TOLD_PAGE)]
 
     def ask_nodes(self, question: Question) -> Args:
-        """Return the command that asks all nodes, and tells how many heard it."""
-        return self.canary(ALL_NODES, sealed(question))
+        """Return the command that asks all nodes; its reply is how many received it."""
+        return self.canary(ALL_NODES, encode_question(question))
 
     def answers(self, question_id: str) -> Args:
-        """Return the command that reads what nodes have answered so far."""
+        """Return the command that reads the nodes' answers so far."""
         return ("LRANGE", f"{self._keys}answers:{question_id}", 0, -1)
 
     def answer(self, question_id: str, answer: bytes) -> list[Args]:
-        """Return the commands that answer."""
+        """Return the commands that store an answer."""
         key = f"{self._keys}answers:{question_id}"
         return [("RPUSH", key, answer), ("EXPIRE", key, ANSWERS_SECONDS)]
 
     def beside(self, kind: str, name: str) -> str:
-        """Return the name of a key for something that belongs to no channel."""
+        """Return the name of a key that belongs to no channel."""
         return f"{self._keys}{kind}{name}"
 
     def redis_channels(self, channels: Sequence[str]) -> list[str]:
@@ -157,8 +155,8 @@ def transaction(commands: Sequence[Args]) -> list[Args]:
     return [("MULTI",), *commands, ("EXEC",)]
 
 
-def receipt(reply: Any) -> Receipt | RealtimeError:
-    """Read the answer of `publish.lua`: a receipt, or why this publication was not published."""
+def parse_receipt(reply: Any) -> Receipt | RealtimeError:
+    """Parse the reply of ``publish.lua``: a receipt, or the error why nothing was published."""
     if isinstance(reply, exceptions.RedisError):
         return unavailable(reply)
     if len(reply) == 1:
@@ -169,26 +167,26 @@ def receipt(reply: Any) -> Receipt | RealtimeError:
     )
 
 
-def position(reply: Any) -> Position | BrokerError:
-    """Read the answer of `read_position.lua`: where the channel stands, or why nobody knows now."""
+def parse_position(reply: Any) -> Position | BrokerError:
+    """Parse the reply of ``read_position.lua``: the channel's position, or why it is unknown."""
     if isinstance(reply, exceptions.RedisError):
         return unavailable(reply)
     return Position(reply[0].decode(), int(reply[1]))
 
 
-def wait(reply: Any) -> float:
-    """Read the answer of `take.lua`: seconds until it is worth asking again, 0.0 for yes.
+def parse_wait(reply: Any) -> float:
+    """Parse the reply of ``take.lua``: 0.0 if taken, or the seconds until a retry can succeed.
 
     Raises:
-        BrokerUnavailable: Nobody knows.
+        BrokerUnavailable: Redis refused.
     """
     if isinstance(reply, exceptions.RedisError):
         raise unavailable(reply)
     return float(reply)
 
 
-def queue_stats(reply: Any) -> Stats:
-    """Read how the queue stands.
+def parse_queue_stats(reply: Any) -> Stats:
+    """Parse the reply about the state of the queue.
 
     Raises:
         BrokerUnavailable: Redis refused.
@@ -199,8 +197,8 @@ def queue_stats(reply: Any) -> Stats:
         raise unavailable(error) from error
 
 
-def told(replies: Sequence[Any]) -> tuple[Moment, list[Told]]:
-    """Read the answers to `Commands.told_since`.
+def parse_told(replies: Sequence[Any]) -> tuple[Moment, list[Told]]:
+    """Parse the replies to `Commands.told_since`.
 
     Raises:
         BrokerUnavailable: Redis refused.
@@ -214,18 +212,18 @@ def told(replies: Sequence[Any]) -> tuple[Moment, list[Told]]:
 
 
 def lacks_script(reply: Any) -> bool:
-    """Tell whether Redis does not know the script (it was restarted, or the script flushed)."""
+    """Tell whether Redis lacks the script (after a restart or SCRIPT FLUSH)."""
     if isinstance(reply, list):
         return any(isinstance(item, exceptions.NoScriptError) for item in reply)
     return isinstance(reply, exceptions.NoScriptError)
 
 
 def is_of_no_master(reply: Any) -> bool:
-    """Tell whether Redis refuses because it is a replica, or a master whom no replica follows.
+    """Tell whether Redis refuses because it is a replica, or a master without replicas.
 
-    Perhaps it was the master a moment ago. The connection would last, and the refusals with it.
+    It may have been the master a moment ago. The connection would stay open, and commands refused.
     """
-    errors = reply if isinstance(reply, list) else (reply,)  # of EXEC: one level, a hundred answers
+    errors = reply if isinstance(reply, list) else (reply,)  # EXEC's reply is a flat list
     for error in errors:
         if isinstance(error, exceptions.ResponseError) and (
             isinstance(error, (exceptions.ReadOnlyError, exceptions.MasterDownError))
@@ -236,27 +234,27 @@ def is_of_no_master(reply: Any) -> bool:
 
 
 def is_error_reply(error: Exception) -> bool:
-    """Tell a reply that refuses the command from a connection that broke before there was one."""
+    """Tell whether an error is a reply that refuses the command, not a broken connection."""
     if isinstance(error, REPLY_ERRORS):
         return True
     return type(error) is exceptions.ConnectionError and "max number of clients" in str(error)
 
 
 def unavailable(error: Exception) -> BrokerUnavailable:
-    """Return our error for one that says that certainly nothing was published."""
+    """Convert an error after which certainly nothing was published."""
     return BrokerUnavailable(f"Redis: {error}" if str(error) else f"Redis: {type(error).__name__}")
 
 
 def unknown(error: Exception) -> BrokerError:
-    """Return our error for one that came after the first byte of the command was on its way."""
-    return OutcomeUnknown(f"Redis did not answer ({type(error).__name__}): perhaps published")
+    """Convert an error that occurred after the first byte of the command was sent."""
+    return OutcomeUnknown(f"Redis did not respond ({type(error).__name__}): outcome unknown")
 
 
 def checked_version(info: bytes) -> None:
     """Refuse a server that is too old.
 
     Raises:
-        BrokerUnavailable: It is older than Redis 7.0.
+        BrokerUnavailable: The server is older than Redis 7.0.
     """
     for line in info.decode(errors="replace").splitlines():
         key, _, value = line.partition(":")
@@ -264,5 +262,5 @@ def checked_version(info: bytes) -> None:
             digits = re.match(r"(\d+)\.(\d+)", value)
             if digits is None or tuple(map(int, digits.groups())) < OLDEST_REDIS:
                 raise BrokerUnavailable(
-                    f"Redis {value} is too old: 7.0 or later, or Valkey 7.2 or later, is needed"
+                    f"Redis {value} is too old: Redis 7.0 or Valkey 7.2 is required"
                 )

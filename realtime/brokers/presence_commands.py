@@ -1,9 +1,8 @@
-"""What is said to Redis about members of channels, and what its answers mean.
+"""Builds commands about channel members for Redis, and parses the replies.
 
-Each node writes its own members down, once, and holds one lease for all of them: nothing has to be
-renewed for each client. When the lease ends, the other nodes count its members out. A node that was
-counted out although it lives, or whose Redis is another one than before, begins anew under a new
-name.
+Each node writes its own members once and holds one lease for all of them, so nothing is renewed per
+client. When the lease expires, other nodes remove its members. A node whose members were removed
+although it is alive, or whose Redis was replaced, starts again under a new name.
 """
 
 from __future__ import annotations
@@ -14,9 +13,9 @@ from typing import Any
 
 from redis import exceptions
 
+from realtime.brokers.bounds import KEPT_SECONDS, PRESENCE_LOT
 from realtime.brokers.script import Args, Script
-from realtime.errors import BrokerUnavailable, EnvelopeError
-from realtime.membership import (
+from realtime.core.members import (
     CHANGES_BYTES,
     CHANGES_LIMIT,
     LEASE_SECONDS,
@@ -27,13 +26,9 @@ from realtime.membership import (
     TooManyMembers,
     checked_info,
 )
+from realtime.errors import BrokerUnavailable, EnvelopeError
 
-KEPT_SECONDS = 300
-"""How long members of a channel are kept whose node does not say that they are to be."""
-LOT = 100
-"""Channels that one sweep counts out, and ended leases that one beat returns."""
-
-_CLIENT = re.compile(rb"[0-9a-f-]{1,64}")
+_CLIENT = re.compile(rb"[0-9A-Za-z._-]{1,64}")  # of all wire protocols; no escaping in JSON
 
 CHANGE = Script("presence.lua", "presence_change.lua")
 READ = Script("presence.lua", "presence_read.lua")
@@ -50,7 +45,7 @@ class PresenceCommands:
         self._nodes = f"{self._keys}nodes"
 
     def change(self, node: str, roll: Roll) -> Args:
-        """Return the command that writes down who came to a channel and who went."""
+        """Return the command that writes joins and leaves of a channel."""
         come = [member for member in roll.changes.values() if member is not None]
         gone = [client for client, member in roll.changes.items() if member is None]
         fixed: Args = (
@@ -63,31 +58,31 @@ class PresenceCommands:
         return ("EVALSHA", CHANGE.digest, 3, *keys, *fixed, *members, *gone)
 
     def read(self, channel: str, most_bytes: int) -> Args:
-        """Return the command that reads who is on a channel, in at most so many bytes."""
+        """Return the command that reads the members of a channel, in at most ``most_bytes``."""
         here, _ = self._of(channel)
         return ("EVALSHA", READ.digest, 2, here, self._nodes, MEMBERS_LIMIT, most_bytes)
 
     def count(self, channel: str) -> Args:
-        """Return the command that reads how many are on a channel."""
+        """Return the command that counts the members of a channel."""
         return ("EVALSHA", COUNT.digest, 3, *self._of(channel), self._nodes, MEMBERS_LIMIT)
 
     def lease(self, node: str, *, is_new: bool) -> Args:
-        """Return the command that says that a node lives."""
+        """Return the command that renews the lease of a node."""
         milliseconds = int(LEASE_SECONDS * 1000)
         flag = "1" if is_new else "0"
-        return ("EVALSHA", LEASE.digest, 1, self._nodes, node, milliseconds, flag, LOT)
+        return ("EVALSHA", LEASE.digest, 1, self._nodes, node, milliseconds, flag, PRESENCE_LOT)
 
     def sweep(self, node: str, *, is_leaving: bool) -> Args:
-        """Return the command that counts out members of a node whose lease has ended, or ends."""
+        """Return the command that removes members of a node that has expired or is leaving."""
         flag = "1" if is_leaving else "0"
         keys = (self._nodes, self._at(node))
-        rest = (node, self._keys, LOT, CHANGES_LIMIT, CHANGES_BYTES, flag)
+        rest = (node, self._keys, PRESENCE_LOT, CHANGES_LIMIT, CHANGES_BYTES, flag)
         return ("EVALSHA", SWEEP.digest, 2, *keys, *rest)
 
     def keep(self, node: str, channels: Iterable[str]) -> list[Args]:
-        """Return the commands that keep what is known of channels from being forgotten.
+        """Return the commands that keep the members of channels from expiring, three per channel.
 
-        The first answer of each three is 0 where it has been.
+        A reply of 0 means that the key has expired.
         """
         keys = (key for channel in channels for key in (*self._of(channel), self._at(node)))
         return [("EXPIRE", key, KEPT_SECONDS) for key in keys]
@@ -100,27 +95,27 @@ class PresenceCommands:
 
 
 def members(reply: Any) -> dict[str, str]:
-    """Read who is on a channel: infos by client.
+    """Parse the members of a channel: infos by client.
 
     Raises:
-        TooManyMembers: There are too many to name them.
+        TooManyMembers: There are too many members to list.
         BrokerUnavailable: Redis refused.
     """
     _refuse(reply)
     if isinstance(reply, int):
-        raise TooManyMembers(f"{reply} members are too many to name: ask presence_stats")
+        raise TooManyMembers(f"{reply} members are too many to list: use presence_stats")
     found: dict[str, str] = {}
     for client, info in zip(reply[::2], reply[1::2], strict=True):
         try:
             if _CLIENT.fullmatch(client):
                 found[client.decode()] = checked_info(info)
         except EnvelopeError:
-            continue  # not by us
+            continue  # not written by this service
     return found
 
 
 def headcount(reply: Any) -> Headcount:
-    """Read how many are on a channel.
+    """Parse the number of members of a channel.
 
     Raises:
         BrokerUnavailable: Redis refused.
@@ -130,7 +125,7 @@ def headcount(reply: Any) -> Headcount:
 
 
 def beat(reply: Any) -> Beat:
-    """Read the answer to `PresenceCommands.lease`.
+    """Parse the reply to `PresenceCommands.lease`.
 
     Raises:
         BrokerUnavailable: Redis refused.
@@ -141,7 +136,7 @@ def beat(reply: Any) -> Beat:
 
 
 def refuse_errors(replies: Sequence[Any]) -> None:
-    """Raise `BrokerUnavailable` where Redis has refused one of several commands."""
+    """Raise `BrokerUnavailable` if Redis has refused any of the commands."""
     for reply in replies:
         _refuse(reply)
 

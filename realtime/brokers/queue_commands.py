@@ -1,31 +1,24 @@
-"""What is said to Redis about the queue for fallbacks, and what its answers mean.
+"""Builds commands about the fallback queue for Redis, and parses the replies.
 
-An entry *waits* until a worker takes it into one of its *hands*: a list that holds nothing but what
-that hand does just now. It leaves the hand when it was handled, or to be tried again *later*, or to
-be *dead*. A hand has a lease that its worker renews; what is in a hand whose lease has ended waits
+An entry is *waiting* until a worker takes it into one of its *hands*: a list that contains only the
+entry being handled. The entry leaves the hand when it is handled, is retried *later*, or is *dead*.
+A hand has a lease that its worker renews; when the lease expires, the entry in the hand is waiting
 again.
 """
 
 from __future__ import annotations
 
-from typing import Any, Final, NamedTuple
+from typing import Any, NamedTuple
 
 import msgspec
 from redis import exceptions
 
 from realtime.brokers import Stats
+from realtime.brokers.bounds import KNOWN_SECONDS, QUEUE_LOT
+from realtime.brokers.fallback_queue import PLACES
 from realtime.brokers.script import Args, Script
+from realtime.core.fallback_entry import decode_entry
 from realtime.errors import EnvelopeError
-from realtime.queued import opened
-
-QUEUE_ITEMS = 100_000
-"""What may be queued, waiting, later and dead; each has at most 64 KiB and a little."""
-QUEUE_BYTES = 256 * 1024 * 1024
-"""Of all these together, and of what is in hands: 100,000 of 64 KiB each would be 6.4 GiB."""
-LOT = 100
-"""Entries that one look moves at most, so that Redis is busy with it for a millisecond at most."""
-KNOWN_SECONDS = 3600
-"""How long an empty hand is looked into after its lease has ended."""
 
 HOLD = Script("queue.lua", "queue_hold.lua")
 LEAVE = Script("queue.lua", "queue_leave.lua")
@@ -34,30 +27,18 @@ SETTLE = Script("queue.lua", "queue_settle.lua")
 STATS = Script("queue.lua", "queue_stats.lua")
 MOVE = Script("queue.lua", "queue_move.lua")
 
-PLACES: Final = ("waiting", "later", "dead")
-"""Where an operator may look for entries."""
-
-
-class Tended(NamedTuple):
-    """What was found in a look after the queue."""
-
-    due: int
-    taken_over: int
-    dead: int
-    """Of those that were taken over."""
-
 
 class QueueKeys(NamedTuple):
-    """The names of the queue in Redis, all in one slot."""
+    """The names of the queue's keys in Redis, all in one slot."""
 
     waiting: str
-    """List, the next one first."""
+    """List, the next entry first."""
     later: str
-    """Sorted set, by when each is due (milliseconds since 1970, of Redis' clock)."""
+    """Sorted set, by due time (milliseconds since 1970, by Redis' clock)."""
     dead: str
-    """List, the oldest first."""
+    """List, the oldest entry first."""
     hands: str
-    """Sorted set of the names of hands, by when their leases end."""
+    """Sorted set of the names of hands, by the end of their leases."""
     counts: str
     """Hash."""
 
@@ -71,11 +52,11 @@ class QueueCommands:
         self._hand = f"{queue}hand:"
 
     def take(self, hand: str, seconds: float) -> Args:
-        """Return the command that takes the next entry into a hand, or waits for one."""
+        """Return the command that moves the next entry into a hand, or waits for one."""
         return ("BLMOVE", self.keys.waiting, self._hand + hand, "LEFT", "RIGHT", repr(seconds))
 
     def look(self, hand: str) -> Args:
-        """Return the command that tells what is in a hand."""
+        """Return the command that reads the first entry in a hand."""
         return ("LINDEX", self._hand + hand, 0)
 
     def hold(self, hands: tuple[str, ...], seconds: float) -> Args:
@@ -83,13 +64,13 @@ class QueueCommands:
         return (*self._call(HOLD), int(seconds * 1000), *hands)
 
     def leave(self, hands: tuple[str, ...]) -> Args:
-        """Return the command that empties hands, and ends their leases."""
+        """Return the command that requeues the entries of hands, and ends their leases."""
         return (*self._call(LEAVE), self._hand, *hands)
 
     def tend(self, attempts: int, reason: str) -> Args:
-        """Return the command that looks after what is due and after leases that have ended."""
+        """Return the command that requeues due entries and those of expired leases."""
         said = msgspec.json.encode(reason)
-        return (*self._call(TEND), self._hand, attempts, said, LOT, KNOWN_SECONDS * 1000)
+        return (*self._call(TEND), self._hand, attempts, said, QUEUE_LOT, KNOWN_SECONDS * 1000)
 
     def settle(
         self, hand: str, raw: bytes, outcome: str, written: bytes = b"", seconds: float = 0.0
@@ -99,17 +80,17 @@ class QueueCommands:
         return (*call, raw, outcome, written, int(seconds * 1000))
 
     def stats(self) -> Args:
-        """Return the command that asks how the queue stands."""
+        """Return the command that reads the state of the queue."""
         return (*self._call(STATS), self._hand)
 
     def page(self, place: str, start: int, count: int) -> Args:
-        """Return the command that reads entries at a place, from a start on."""
+        """Return the command that reads ``count`` entries at a place, beginning at ``start``."""
         key = getattr(self.keys, place)
         command = "ZRANGE" if place == "later" else "LRANGE"
         return (command, key, start, start + count - 1)
 
     def move(self, place: str, raw: bytes, written: bytes = b"") -> Args:
-        """Return the command that lets an entry wait as it is written, or forgets it."""
+        """Return the command that requeues an entry as ``written``, or deletes it without one."""
         return (*self._call(MOVE), PLACES.index(place) + 1, raw, written)
 
     def _call(self, script: Script, *more_keys: str) -> Args:
@@ -118,10 +99,10 @@ class QueueCommands:
 
 
 def stats(reply: Any) -> Stats:
-    """Read the answer of `queue_stats.lua`.
+    """Parse the reply of ``queue_stats.lua``.
 
     Raises:
-        RedisError: It refused.
+        RedisError: Redis refused.
     """
     if isinstance(reply, exceptions.RedisError):
         raise reply
@@ -137,6 +118,6 @@ def stats(reply: Any) -> Stats:
 
 def _published_at(raw: bytes) -> float:
     try:
-        return opened(raw).published_at
-    except EnvelopeError:  # the worker will say so
+        return decode_entry(raw).published_at
+    except EnvelopeError:  # the worker reports the error
         return float("inf")

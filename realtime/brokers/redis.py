@@ -1,14 +1,15 @@
 """Redis as the broker, for an event loop.
 
-Publishing has three outcomes, and the *stage* decides which, never the class of the exception: see
-`realtime.brokers.road`. Where redis-py retried by itself, one lost reply was eleven copies.
+Publishing has three outcomes, which depend on the *stage* of a failure and never on the class of
+the exception (see `realtime.brokers.link`). With redis-py's own retries, one lost reply led to
+eleven copies.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from redis import exceptions
 from redis.asyncio.connection import Connection
@@ -22,42 +23,47 @@ from realtime.brokers import (
     Told,
     Unsubscribed,
 )
+from realtime.brokers.bounds import (
+    DEADLINE_SECONDS,
+    QUEUE_BYTES,
+    QUEUE_ITEMS,
+    SURVEY_POLL_SECONDS,
+    SURVEY_SECONDS,
+)
 from realtime.brokers.commands import (
     CANARY,
-    LOOK_SECONDS,
     PUBLISH,
     READ_POSITION,
     SERVICE,
-    SURVEY_SECONDS,
     TAKE,
     TELL,
     Commands,
     checked_version,
-    position,
-    queue_stats,
-    receipt,
-    told,
+    parse_position,
+    parse_queue_stats,
+    parse_receipt,
+    parse_told,
+    parse_wait,
     transaction,
     unavailable,
-    wait,
 )
-from realtime.brokers.line import abort, parser_of, writer_of
+from realtime.brokers.connector import abort, writer_of
+from realtime.brokers.link import Link, parser_of
 from realtime.brokers.presence_commands import refuse_errors
-from realtime.brokers.queue_commands import QUEUE_BYTES, QUEUE_ITEMS, STATS
+from realtime.brokers.queue_commands import STATS
 from realtime.brokers.redis_presence import RedisPresence
-from realtime.brokers.road import Road
-from realtime.brokers.script import Args, Script
 from realtime.errors import BrokerError, RealtimeError
-from realtime.gaps import Position
-from realtime.node_messages import Moment
-from realtime.publication import Publication, Receipt
-from realtime.survey import Question
 
-DEADLINE_SECONDS = 1.0
+if TYPE_CHECKING:
+    from realtime.brokers.node_messages import Moment
+    from realtime.brokers.script import Args, Script
+    from realtime.core.positions import Position
+    from realtime.core.publication import Publication, Receipt
+    from realtime.core.survey import Question
 
 
 class RedisBroker:
-    """A `realtime.brokers.Broker`; make it inside the loop that uses it."""
+    """A `realtime.brokers.Broker` on Redis; create it inside the loop that uses it."""
 
     def __init__(
         self,
@@ -71,22 +77,22 @@ class RedisBroker:
         """Connect lazily.
 
         Args:
-            url: ``redis://``, ``rediss://`` or ``unix://``, as redis-py reads it.
-            prefix: Starts every key and Redis channel.
-            deadline_seconds: For one publish, over all its stages.
-            queue_items: How many may be queued for fallbacks.
-            queue_bytes: How many bytes these may have.
+            url: ``redis://``, ``rediss://`` or ``unix://``, as redis-py parses it.
+            prefix: The prefix of every key and Redis channel.
+            deadline_seconds: The timeout for one publish, over all its stages.
+            queue_items: The maximum number of entries in the fallback queue.
+            queue_bytes: The maximum size of these entries.
         """
         self._commands = Commands(prefix, queue_items=queue_items, queue_bytes=queue_bytes)
         self._deadline_seconds = deadline_seconds
-        self._road = Road(url)
-        self.presence = RedisPresence(prefix, self._run, self._exchange)
-        """Members of channels."""
+        self._link = Link(url)
+        self.presence = RedisPresence(prefix, self._run_script, self._execute)
+        """The members of channels."""
 
     async def publish(self, publication: Publication) -> Receipt:
         """See `realtime.brokers.Broker.publish`."""
-        [reply] = await self._run(PUBLISH, [self._commands.publish(publication)])
-        answer = receipt(reply)
+        [reply] = await self._run_script(PUBLISH, [self._commands.publish(publication)])
+        answer = parse_receipt(reply)
         if isinstance(answer, RealtimeError):
             raise answer
         return answer
@@ -98,37 +104,37 @@ class RedisBroker:
         commands = transaction(
             [self._commands.publish(publication) for publication in publications]
         )
-        *_, executed = await self._run(PUBLISH, commands)
+        *_, executed = await self._run_script(PUBLISH, commands)
         if isinstance(executed, exceptions.RedisError):
             raise unavailable(executed)
-        return [receipt(reply) for reply in executed]
+        return [parse_receipt(reply) for reply in executed]
 
     async def positions(self, channels: Sequence[str]) -> list[Position | BrokerError]:
         """See `realtime.brokers.Broker.positions`."""
         commands = [self._commands.read_position(channel) for channel in channels]
-        return [position(reply) for reply in await self._run(READ_POSITION, commands)]
+        return [parse_position(reply) for reply in await self._run_script(READ_POSITION, commands)]
 
     async def take(self, name: str, rate: float, count: int) -> float:
         """See `realtime.brokers.Broker.take`."""
-        [reply] = await self._run(TAKE, [self._commands.take(name, rate, count)])
-        return wait(reply)
+        [reply] = await self._run_script(TAKE, [self._commands.take(name, rate, count)])
+        return parse_wait(reply)
 
     async def send_raw(self, channel: str, raw: bytes) -> int:
         """See `realtime.brokers.Broker.send_raw`."""
-        [reply] = await self._run(CANARY, [self._commands.canary(channel, raw)])
+        [reply] = await self._run_script(CANARY, [self._commands.canary(channel, raw)])
         if isinstance(reply, exceptions.RedisError):
             raise unavailable(reply)
         return int(reply)
 
     async def tell(self, raw: bytes) -> None:
         """See `realtime.brokers.Broker.tell`."""
-        [reply] = await self._run(TELL, [self._commands.tell(raw)])
+        [reply] = await self._run_script(TELL, [self._commands.tell(raw)])
         if isinstance(reply, exceptions.RedisError):
             raise unavailable(reply)
 
     async def announce(self) -> str:
         """See `realtime.brokers.Broker.announce`."""
-        [reply] = await self._run(SERVICE, [self._commands.announce()])
+        [reply] = await self._run_script(SERVICE, [self._commands.announce()])
         if isinstance(reply, exceptions.RedisError):
             raise unavailable(reply)
         return str(reply.decode("latin-1"))
@@ -136,61 +142,61 @@ class RedisBroker:
     async def told_since(self, moment: Moment) -> tuple[Moment, list[Told]]:
         """See `realtime.brokers.Broker.told_since`."""
         commands = self._commands.told_since(moment)
-        return told(await self._road.exchange(commands, self._deadline_seconds))
+        return parse_told(await self._link.execute(commands, self._deadline_seconds))
 
     async def survey(self, question: Question) -> Survey:
         """See `realtime.brokers.Broker.survey`."""
-        [asked] = await self._run(CANARY, [self._commands.ask_nodes(question)])
+        [asked] = await self._run_script(CANARY, [self._commands.ask_nodes(question)])
         refuse_errors([asked])
         until = asyncio.get_running_loop().time() + SURVEY_SECONDS
         while True:
-            [answers] = await self._exchange([self._commands.answers(question.id)])
+            [answers] = await self._execute([self._commands.answers(question.id)])
             refuse_errors([answers])
             if len(answers) >= int(asked) or asyncio.get_running_loop().time() > until:
                 return Survey(answers, max(0, int(asked) - len(answers)))
-            await asyncio.sleep(LOOK_SECONDS)
+            await asyncio.sleep(SURVEY_POLL_SECONDS)
 
     async def answer(self, question_id: str, answer: bytes) -> None:
         """See `realtime.brokers.Broker.answer`."""
-        refuse_errors(await self._exchange(self._commands.answer(question_id, answer)))
+        refuse_errors(await self._execute(self._commands.answer(question_id, answer)))
 
     async def subscription(self) -> RedisSubscription:
         """See `realtime.brokers.Broker.subscription`."""
         connection = None
         try:
             async with asyncio.timeout(self._deadline_seconds):
-                connection = await self._road.connected()
+                connection = await self._link.connect()
                 await connection.send_command("INFO", "server")
                 checked_version(await connection.read_response())
         except (exceptions.RedisError, OSError, TimeoutError, BrokerError) as error:
             if connection is not None:
                 abort(connection)
             raise unavailable(error) from error
-        # Or it might lead to another Redis than this one, for as long as that one lives.
-        self._road.retire()
+        # Retire the command connection, which may still lead to another Redis than this one.
+        self._link.retire()
         return RedisSubscription(connection, self._commands)
 
     async def queue_stats(self) -> Stats:
         """See `realtime.brokers.Broker.queue_stats`."""
-        [reply] = await self._run(STATS, [self._commands.queue.stats()])
-        return queue_stats(reply)
+        [reply] = await self._run_script(STATS, [self._commands.queue.stats()])
+        return parse_queue_stats(reply)
 
     async def aclose(self) -> None:
         """Close all connections, and open no more."""
-        await self._road.aclose()
+        await self._link.aclose()
 
-    async def _exchange(self, commands: Sequence[Args]) -> list[Any]:
-        return await self._road.exchange(commands, self._deadline_seconds)
+    async def _execute(self, commands: Sequence[Args]) -> list[Any]:
+        return await self._link.execute(commands, self._deadline_seconds)
 
-    async def _run(self, script: Script, commands: Sequence[Args]) -> list[Any]:
-        return await self._road.run(script, commands, self._deadline_seconds)
+    async def _run_script(self, script: Script, commands: Sequence[Args]) -> list[Any]:
+        return await self._link.run_script(script, commands, self._deadline_seconds)
 
 
 class RedisSubscription:
-    """A `realtime.brokers.Subscription`.
+    """A `realtime.brokers.Subscription` on Redis.
 
-    On redis-py's bare connection, not on its `PubSub`: that one reconnects by itself, and whoever
-    reads it cannot tell (channels_redis#256).
+    Uses redis-py's plain connection, not its ``PubSub``, which reconnects without notifying the
+    reader (channels_redis#256).
     """
 
     def __init__(self, connection: Connection, commands: Commands) -> None:
@@ -224,7 +230,7 @@ class RedisSubscription:
             return Subscribed(channel)
         if kind == b"unsubscribe":
             return Unsubscribed(channel)
-        raise exceptions.ConnectionError(f"said {reply!r:.100} to a subscriber")
+        raise exceptions.ConnectionError(f"Redis sent {reply!r:.100} to a subscriber")
 
     async def send(self, subscribe: Sequence[str], unsubscribe: Sequence[str]) -> None:
         """See `realtime.brokers.Subscription.send`."""

@@ -1,40 +1,48 @@
 """Redis as the broker, for threads: the publishing half without an event loop.
 
-The same rules as `realtime.brokers.redis`, on the sync client, which is safe to share between
-threads and notices a fork. There is nothing to subscribe with: delivering is asyncio's.
+Follows the same rules as `realtime.brokers.redis` with the sync client, which is thread-safe and
+detects forks. It cannot subscribe, because delivery needs asyncio.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
+import redis
 from redis import exceptions
 from redis.backoff import NoBackoff
 from redis.connection import BlockingConnectionPool, Connection
 from redis.retry import Retry
 
 from realtime.brokers import Stats, Survey
+from realtime.brokers.bounds import (
+    DEADLINE_SECONDS,
+    QUEUE_BYTES,
+    QUEUE_ITEMS,
+    SURVEY_POLL_SECONDS,
+    SURVEY_SECONDS,
+)
 from realtime.brokers.commands import (
     CANARY,
     FRESH_SECONDS,
-    LOOK_SECONDS,
     PUBLISH,
-    SURVEY_SECONDS,
+    READ_POSITION,
     TAKE,
     TELL,
     Commands,
     is_error_reply,
     is_of_no_master,
     lacks_script,
-    queue_stats,
-    receipt,
+    parse_position,
+    parse_queue_stats,
+    parse_receipt,
+    parse_wait,
     transaction,
     unavailable,
     unknown,
-    wait,
 )
 from realtime.brokers.presence_commands import (
     COUNT,
@@ -44,16 +52,20 @@ from realtime.brokers.presence_commands import (
     members,
     refuse_errors,
 )
-from realtime.brokers.queue_commands import QUEUE_BYTES, QUEUE_ITEMS, STATS
-from realtime.brokers.redis import DEADLINE_SECONDS
-from realtime.brokers.script import Args, Script
-from realtime.errors import RealtimeError
-from realtime.membership import MEMBERS_BYTES, Headcount
-from realtime.publication import Publication, Receipt
-from realtime.survey import Question
+from realtime.brokers.queue_commands import MOVE, STATS
+from realtime.core.members import MEMBERS_BYTES, Headcount
+from realtime.errors import BrokerError, RealtimeError
 
+if TYPE_CHECKING:
+    from realtime.brokers.script import Args, Script
+    from realtime.core.positions import Position
+    from realtime.core.publication import Publication, Receipt
+    from realtime.core.survey import Question
+
+# An argument of `get_connection` that redis-py requires before 5.3, and deprecates since.
+_COMMAND_NAME = ("_",) if redis.VERSION[:2] < (5, 3) else ()
 CONNECTIONS = 64
-"""Of one process; a publish holds one for a round trip."""
+"""Connections per process; a publish holds one for a round trip."""
 
 
 class SyncRedisBroker:
@@ -74,10 +86,10 @@ class SyncRedisBroker:
         self._deadline_seconds = deadline_seconds
         self._pool = BlockingConnectionPool.from_url(
             url,
-            timeout=deadline_seconds,  # more threads than connections wait for their turn
+            timeout=deadline_seconds,  # threads wait for a connection if all are in use
             max_connections=CONNECTIONS,
         )
-        # After the URL: no option in it may undo these.
+        # Set after parsing: URL options must not win.
         self._pool.connection_kwargs.update(
             decode_responses=False,
             retry=Retry(NoBackoff(), 0),
@@ -89,8 +101,8 @@ class SyncRedisBroker:
 
     def publish(self, publication: Publication) -> Receipt:
         """See `realtime.brokers.Broker.publish`."""
-        [reply] = self._run(PUBLISH, [self._commands.publish(publication)])
-        answer = receipt(reply)
+        [reply] = self._run_script(PUBLISH, [self._commands.publish(publication)])
+        answer = parse_receipt(reply)
         if isinstance(answer, RealtimeError):
             raise answer
         return answer
@@ -100,80 +112,97 @@ class SyncRedisBroker:
         commands = transaction(
             [self._commands.publish(publication) for publication in publications]
         )
-        *_, executed = self._run(PUBLISH, commands)
+        *_, executed = self._run_script(PUBLISH, commands)
         if isinstance(executed, exceptions.RedisError):
             raise unavailable(executed)
-        return [receipt(reply) for reply in executed]
+        return [parse_receipt(reply) for reply in executed]
+
+    def positions(self, channels: Sequence[str]) -> list[Position | BrokerError]:
+        """See `realtime.brokers.Broker.positions`."""
+        commands = [self._commands.read_position(channel) for channel in channels]
+        return [parse_position(reply) for reply in self._run_script(READ_POSITION, commands)]
 
     def take(self, name: str, rate: float, count: int) -> float:
         """See `realtime.brokers.Broker.take`."""
-        [reply] = self._run(TAKE, [self._commands.take(name, rate, count)])
-        return wait(reply)
+        [reply] = self._run_script(TAKE, [self._commands.take(name, rate, count)])
+        return parse_wait(reply)
 
     def tell(self, raw: bytes) -> None:
         """See `realtime.brokers.Broker.tell`."""
-        [reply] = self._run(TELL, [self._commands.tell(raw)])
+        [reply] = self._run_script(TELL, [self._commands.tell(raw)])
         if isinstance(reply, exceptions.RedisError):
             raise unavailable(reply)
 
     def members(self, channel: str) -> dict[str, str]:
-        """See `realtime.brokers.Presence.members`."""
-        [reply] = self._run(READ, [self._presence.read(channel, MEMBERS_BYTES)])
+        """See `realtime.brokers.PresenceStore.members`."""
+        [reply] = self._run_script(READ, [self._presence.read(channel, MEMBERS_BYTES)])
         return members(reply)
 
     def headcount(self, channel: str) -> Headcount:
-        """See `realtime.brokers.Presence.headcounts`."""
-        [reply] = self._run(COUNT, [self._presence.count(channel)])
+        """See `realtime.brokers.PresenceStore.headcounts`."""
+        [reply] = self._run_script(COUNT, [self._presence.count(channel)])
         return headcount(reply)
 
     def survey(self, question: Question) -> Survey:
         """See `realtime.brokers.Broker.survey`."""
-        [asked] = self._run(CANARY, [self._commands.ask_nodes(question)])
+        [asked] = self._run_script(CANARY, [self._commands.ask_nodes(question)])
         refuse_errors([asked])
         until = time.monotonic() + SURVEY_SECONDS
         while True:
             [answers] = self.ask([self._commands.answers(question.id)])
             if len(answers) >= int(asked) or time.monotonic() > until:
                 return Survey(answers, max(0, int(asked) - len(answers)))
-            time.sleep(LOOK_SECONDS)
+            time.sleep(SURVEY_POLL_SECONDS)
 
     def queue_stats(self) -> Stats:
         """See `realtime.brokers.Broker.queue_stats`."""
-        [reply] = self._run(STATS, [self._commands.queue.stats()])
-        return queue_stats(reply)
+        [reply] = self._run_script(STATS, [self._commands.queue.stats()])
+        return parse_queue_stats(reply)
+
+    def queue_page(self, place: str, start: int, count: int) -> list[bytes]:
+        """See `realtime.brokers.SyncBroker.queue_page`."""
+        [entries] = self.ask([self._commands.queue.page(place, start, count)])
+        return list(entries)
+
+    def move_entry(self, place: str, raw: bytes, written: bytes = b"") -> bool:
+        """See `realtime.brokers.fallback_queue.FallbackQueue.move`."""
+        replies = self._run_script(MOVE, [self._commands.queue.move(place, raw, written)])
+        refuse_errors(replies)
+        return bool(replies[0])
 
     def ask(self, commands: Sequence[Args]) -> list[Any]:
-        """Return the replies to plain commands, about keys that are named by `beside`.
+        """Return the replies to plain commands on keys named by `beside`.
 
         Raises:
-            BrokerUnavailable: Redis is away, or refuses one of them.
-            OutcomeUnknown: Perhaps done.
+            BrokerUnavailable: Redis is unreachable, or refused one of the commands.
+            OutcomeUnknown: The commands may have been executed.
         """
-        replies = self._exchange(commands, time.monotonic() + self._deadline_seconds)
+        replies = self._execute_until(commands, time.monotonic() + self._deadline_seconds)
         for reply in replies:
             if isinstance(reply, exceptions.RedisError):
                 raise unavailable(reply)
         return replies
 
     def beside(self, kind: str, name: str) -> str:
-        """Return the name of a key for something that belongs to no channel."""
+        """Return the name of a key that belongs to no channel."""
         return self._commands.beside(kind, name)
 
     def close(self) -> None:
         """Close all connections."""
         self._pool.disconnect()
 
-    def _run(self, script: Script, commands: Sequence[Args]) -> list[Any]:
+    def _run_script(self, script: Script, commands: Sequence[Args]) -> list[Any]:
         deadline = time.monotonic() + self._deadline_seconds
-        replies = self._exchange(commands, deadline)
+        replies = self._execute_until(commands, deadline)
         if any(map(lacks_script, replies)):
-            replies = self._exchange([script.load, *commands], deadline)
+            replies = self._execute_until([script.load, *commands], deadline)
             del replies[0]
         return replies
 
-    def _exchange(self, commands: Sequence[Args], deadline: float) -> list[Any]:
+    def _execute_until(self, commands: Sequence[Args], deadline: float) -> list[Any]:
         connection = self._ready_connection()
         try:
+            _allow(connection, deadline - time.monotonic())
             packed = connection.pack_commands(commands)  # type: ignore[no-untyped-call]
             connection.send_packed_command(packed, check_health=False)  # type: ignore[no-untyped-call]
             replies = [_reply(connection, deadline) for _ in commands]
@@ -186,7 +215,7 @@ class SyncRedisBroker:
             self._pool.release(connection)  # type: ignore[no-untyped-call]
 
     def _renew(self, connection: Connection) -> None:
-        """Let its next user connect again: the name may lead to the new master by then."""
+        """Make the next user of a connection reconnect: the name may resolve to the new master."""
         now = time.monotonic()
         if now - self._renewed_at.get(connection, -FRESH_SECONDS) >= FRESH_SECONDS:
             self._renewed_at[connection] = now
@@ -194,14 +223,22 @@ class SyncRedisBroker:
 
     def _ready_connection(self) -> Connection:
         try:
-            connection: Connection = self._pool.get_connection()  # type: ignore[no-untyped-call]
+            connection: Connection = self._pool.get_connection(*_COMMAND_NAME)  # type: ignore[no-untyped-call]
             return connection
         except (exceptions.RedisError, OSError) as error:
             raise unavailable(error) from error
 
 
+def _allow(connection: Connection, seconds: float) -> None:
+    """Limit the next read or write; before redis-py 8, `read_response` has no argument for it."""
+    socket: Any = connection._sock
+    if socket is not None:  # else the next call raises
+        socket.settimeout(max(0.001, seconds))
+
+
 def _reply(connection: Connection, deadline: float) -> Any:
+    _allow(connection, deadline - time.monotonic())
     try:
-        return connection.read_response(timeout=max(0.001, deadline - time.monotonic()))
+        return connection.read_response()
     except exceptions.ResponseError as error:
         return error

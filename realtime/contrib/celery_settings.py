@@ -1,4 +1,4 @@
-"""What Celery has to know so that no task is lost with its worker."""
+"""Settings of Celery with which no task is lost if its worker is killed."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
 
 from realtime.contrib.records import KEPT_SECONDS
-from realtime.redis_url import read_redis_url
+from realtime.core.redis_url import read_redis_url
 
 
 def task_settings(task_seconds: float) -> dict[str, Any]:
-    """Return how tasks are carried out: at least once, none for longer than ``task_seconds``."""
+    """Return the settings for tasks: executed at least once, for at most ``task_seconds``."""
     return {
-        # Only what anybody can read: whoever can write to Redis shall not execute code here.
+        # Not pickle: a client that can write to Redis must not be able to execute code here.
         "accept_content": ["json"],
         "task_serializer": "json",
         "result_serializer": "json",
-        # A message is gone when its task has ended, not when it began; a killed pool process
-        # (out of memory, -9) gives it back at once.
+        # Acknowledge a message when its task has ended, not when it starts. If a pool process is
+        # killed (out of memory, -9), the message is requeued at once.
         "task_acks_late": True,
         "task_reject_on_worker_lost": True,
         "worker_prefetch_multiplier": 1,
@@ -36,8 +36,9 @@ def task_settings(task_seconds: float) -> dict[str, Any]:
 
 
 def redis_settings(task_seconds: float) -> dict[str, Any]:
-    """Return what Celery has to know of our Redis."""
-    # Only these two: Celery asks before Django's apps are loaded, and others may name models.
+    """Return the settings for the connection to our Redis."""
+    # Only two settings are read: Celery evaluates this before Django's apps are loaded, and other
+    # settings may refer to models.
     url = getattr(settings, "REALTIME_REDIS_URL", "")
     if not url:
         raise ImproperlyConfigured("REALTIME_REDIS_URL is not set: start `make run`, or set it")
@@ -50,7 +51,8 @@ def redis_settings(task_seconds: float) -> dict[str, Any]:
         "broker_transport_options": {
             "global_keyprefix": prefix,
             "visibility_timeout": visibility,
-            # Looked for as often as that is worth, and by others soon if the one who looks dies.
+            # Search for lost messages every 10 s, or more often if the timeout is short. If the
+            # searching worker is killed, its lock expires, and another one continues.
             "unacked_restore_interval": max(1, min(10, int(visibility / 4))),
             "unacked_restore_throttle": 1,
             "unacked_mutex_expire": 10,
@@ -68,13 +70,13 @@ def redis_settings(task_seconds: float) -> dict[str, Any]:
 
 
 def kombu_url(url: str) -> str:
-    """Return the address of a Redis as Celery reads it.
+    """Return the URL of a Redis in the form that Celery parses.
 
-    Celery's addresses are not redis-py's: ``unix://…`` is ``redis+socket://…``, the database is
-    never an option, and over TLS ``ssl_cert_reqs`` must be there (celery/backends/redis.py).
+    Celery's URLs differ from redis-py's: ``unix://…`` is ``redis+socket://…``, the database is
+    never an option, and TLS requires ``ssl_cert_reqs`` (celery/backends/redis.py).
 
     Raises:
-        ConfigurationError: It cannot be used.
+        ConfigurationError: The URL is invalid.
     """
     parts = read_redis_url(url)
     user = f"{quote(parts.username, safe='')}:{quote(parts.password, safe='')}@"
@@ -83,7 +85,7 @@ def kombu_url(url: str) -> str:
         return f"redis+socket://{user}{parts.path}?virtual_host={parts.database}"
     host = f"[{parts.host}]" if ":" in parts.host else parts.host
     tls = {"ssl_cert_reqs": "required", **parts.tls} if parts.scheme == "rediss" else {}
-    if "ssl_check_hostname" in tls:  # kombu takes "no" and "0" for a yes
+    if "ssl_check_hostname" in tls:  # kombu interprets "no" and "0" as true
         tls["ssl_check_hostname"] = str(parts.checks_hostname).lower()
     query = f"?{urlencode(tls)}" if tls else ""
     return f"{parts.scheme}://{user}{host}:{parts.port}/{parts.database}{query}"

@@ -1,16 +1,16 @@
-"""How often something is told that changes all the time: no clock here, time is an argument."""
+"""Limits how often a changing value is reported. The module reads no clock: time is an argument."""
 
 from __future__ import annotations
 
 PACE_SECONDS = 0.2
-"""Five times a second look fluent, and a loop of a million steps costs no more than that."""
+"""Five reports per second look smooth, and limit the cost of a loop with a million steps."""
 
 
 class Pace:
-    """Lets one thing through at once, then one per interval: always the newest, never none.
+    """A throttle: one report at once, then one per interval, always including the newest value.
 
-    Whoever has something new asks `wait`: 0.0 is "tell it now", more is "tell the newest then",
-    None is "somebody waits already".
+    Call `wait` with each new value. 0.0 means to report it now, a positive number means to report
+    the newest value after that delay, and None means that a caller is already waiting.
     """
 
     def __init__(self, seconds: float = PACE_SECONDS) -> None:
@@ -19,7 +19,7 @@ class Pace:
         self._is_awaited = False
 
     def wait(self, now: float) -> float | None:
-        """Return in how many seconds the newest is to be told."""
+        """Return the seconds until the newest value must be reported; None if a caller waits."""
         if self._is_awaited:
             return None
         if now >= self._free_at:
@@ -27,7 +27,7 @@ class Pace:
         self._is_awaited = True
         return self._free_at - now
 
-    def told(self, now: float, *, pause: float = 0.0) -> None:
-        """Note that the newest was told, or could not be: then with a longer pause."""
+    def note_attempt(self, now: float, *, pause: float = 0.0) -> None:
+        """Record a report; after a failed one, pass a longer pause."""
         self._is_awaited = False
         self._free_at = now + max(self._seconds, pause)

@@ -1,7 +1,8 @@
-"""What is known of each task, in our Redis: its newest state, what it was called with, its starts.
+"""The record of each task in our Redis: its newest state, its call, and how often it started.
 
-Live is not replayed: whoever opens a page in the middle, or comes back after a gap, reads the state
-here. And a task whose message was lost is found here, since nothing was heard of it.
+Publications are not replayed, so a page that is opened while a task runs, or that has a gap, reads
+the state here. The records also reveal tasks whose message was lost, because their state does not
+change.
 """
 
 from __future__ import annotations
@@ -16,14 +17,14 @@ import msgspec
 from realtime import wiring
 from realtime.brokers.redis_sync import SyncRedisBroker
 from realtime.brokers.script import Args
+from realtime.core.json_text import decoded
+from realtime.core.outage import Outage
 from realtime.errors import InvalidData
-from realtime.outage import Outage
-from realtime.publication import decoded
 
 logger = logging.getLogger(__name__)
 
 KEPT_SECONDS = 86_400
-"""After the last word of a task. Celery keeps results for a day, too."""
+"""How long a record is kept after its last change; Celery also keeps results for a day."""
 LOT = 100
 
 State = dict[str, Any]
@@ -31,10 +32,10 @@ _encode = msgspec.json.Encoder().encode
 
 
 class Begun(NamedTuple):
-    """What was known of a task when it began."""
+    """The record of a task at one of its starts."""
 
     starts: int
-    """How often it has begun by now."""
+    """How often the task has started, including this time."""
     state: State | None
     is_cancelled: bool
 
@@ -45,16 +46,14 @@ class Records:
     def __init__(self, broker: SyncRedisBroker) -> None:
         self._broker = broker
 
-    def sent(self, task_id: str, state: State, call: str, delay: float = 0.0) -> None:
-        """A task is about to be sent, with the call by which it can be sent again.
-
-        Whatever was known of another one with its id is forgotten.
+    def add(self, task_id: str, state: State, call: str, delay: float = 0.0) -> None:
+        """Create the record of a task before it is sent; replace an earlier one with the same id.
 
         Args:
-            task_id: Which.
-            state: What is known of it.
-            call: Whatever `silent` is to yield; empty where it cannot be sent again.
-            delay: Seconds before which nothing is to be heard of it.
+            task_id: The id of the task.
+            state: Its first state.
+            call: The call with which `silent` yields the task; empty if it cannot be sent again.
+            delay: Seconds until the task may start, during which it does not count as silent.
         """
         fresh = ("call", call, "starts", 0, "cancel", "")
         self._ask(
@@ -62,13 +61,13 @@ class Records:
                 ("HSET", self._key(task_id), "state", _encode(state), *fresh),
                 ("EXPIRE", self._key(task_id), KEPT_SECONDS + int(delay)),
                 ("ZADD", self._open, _now(delay), task_id),
-                # Where nobody sweeps: what was last heard of so long ago has no record any more.
+                # In case no sweep runs: after so long a silence, the record of a task has expired.
                 ("ZREMRANGEBYSCORE", self._open, "-inf", _now(-KEPT_SECONDS)),
             ]
         )
 
-    def begins(self, task_id: str) -> Begun:
-        """A worker begins a task; perhaps another one did before."""
+    def note_start(self, task_id: str) -> Begun:
+        """Record that a worker starts a task, perhaps not for the first time; return the record."""
         starts, _, _, (state, cancelled) = self._ask(
             [
                 ("HINCRBY", self._key(task_id), "starts", 1),
@@ -79,8 +78,8 @@ class Records:
         )
         return Begun(starts, _state(state), bool(cancelled))
 
-    def goes_on(self, task_id: str, state: State, delay: float = 0.0) -> bool:
-        """A task has something to say; return whether somebody has cancelled it."""
+    def note_state(self, task_id: str, state: State, delay: float = 0.0) -> bool:
+        """Record a state of a task; return whether the task has been cancelled."""
         *_, [cancelled] = self._ask(
             [
                 ("HSET", self._key(task_id), "state", _encode(state)),
@@ -91,8 +90,8 @@ class Records:
         )
         return bool(cancelled)
 
-    def ended(self, task_id: str, state: State) -> None:
-        """A task has ended, and this is its last state."""
+    def note_end(self, task_id: str, state: State) -> None:
+        """Record the last state of a task."""
         self._ask(
             [
                 ("HSET", self._key(task_id), "state", _encode(state)),
@@ -102,7 +101,7 @@ class Records:
         )
 
     def cancel(self, task_id: str) -> None:
-        """Let a task know that it is to end; it looks when it tells its progress."""
+        """Mark a task as cancelled; it checks this when it reports progress."""
         self._ask(
             [
                 ("HSET", self._key(task_id), "cancel", "1"),
@@ -111,17 +110,17 @@ class Records:
         )
 
     def is_cancelled(self, task_id: str) -> bool:
-        """Tell whether somebody has cancelled a task."""
+        """Tell whether a task has been cancelled."""
         [[cancelled]] = self._ask([("HMGET", self._key(task_id), "cancel")])
         return bool(cancelled)
 
     def states(self, task_ids: Sequence[str]) -> list[State | None]:
-        """Return the newest state of each task; None of those that nothing is known of any more."""
+        """Return the newest state of each task; None if it is unknown or has expired."""
         asked = [("HMGET", self._key(task_id), "state") for task_id in task_ids]
         return [_state(found) for [found] in self._ask(asked)]
 
     def silent(self, seconds: float) -> Iterable[tuple[str, str]]:
-        """Yield tasks of which nothing was heard for so long, with their calls."""
+        """Yield tasks whose record has not changed for so long, with their calls."""
         until = f"{time.time() - seconds:.3f}"
         [found] = self._ask([("ZRANGEBYSCORE", self._open, "-inf", until, "LIMIT", 0, LOT)])
         for raw in found:
@@ -130,18 +129,18 @@ class Records:
             yield task_id, (call or b"").decode()
 
     def forget(self, task_id: str) -> None:
-        """Yield a task as silent no more."""
+        """Never yield a task as silent again, unless its record changes."""
         self._ask([("ZREM", self._open, task_id)])
 
-    def heard_of(self, task_id: str) -> None:
-        """Begin the silence anew."""
+    def restart_silence(self, task_id: str) -> None:
+        """Count the silence of a task from now."""
         self._ask([("ZADD", self._open, _now(), task_id)])
 
     def _ask(self, commands: Sequence[Args]) -> list[Any]:
         replies = self._broker.ask(commands)
-        if (over := _outage.worked(time.monotonic())) is not None:
+        if (over := _outage.note_success(time.monotonic())) is not None:
             logger.info(
-                "progress is told again: %d times it was not, within %.0f s",
+                "publishing progress works again after %d failures within %.0f s",
                 over.failures,
                 over.seconds,
             )
@@ -159,14 +158,14 @@ _outage = Outage()
 
 
 def records() -> Records:
-    """Return what is known of all tasks."""
-    return Records(wiring.sync_broker())
+    """Return the records of all tasks."""
+    return Records(wiring.redis_broker())
 
 
-def told_nothing(error: Exception) -> None:
-    """Note that something could not be told or asked; the log says so once, until it can."""
-    if _outage.failed(time.monotonic()):
-        logger.warning("progress cannot be told: %s", error)
+def log_untold(error: Exception) -> None:
+    """Log that states cannot be published or read; one line per outage."""
+    if _outage.note_failure(time.monotonic()):
+        logger.warning("cannot publish the progress of tasks: %s", error)
 
 
 def _now(delay: float = 0.0) -> str:
@@ -178,6 +177,6 @@ def _state(raw: bytes | None) -> State | None:
         return None
     try:
         found = decoded(raw)
-    except InvalidData:  # somebody else's
+    except InvalidData:  # not written by this service
         return None
     return found if isinstance(found, dict) else None

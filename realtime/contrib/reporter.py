@@ -1,4 +1,4 @@
-"""What one run of a task says about itself: at its pace, the newest always."""
+"""Reports the states of one run of a task: throttled, and always including the newest."""
 
 from __future__ import annotations
 
@@ -8,26 +8,26 @@ from collections.abc import Callable
 from typing import Any
 
 from realtime.contrib.pace import Pace
-from realtime.contrib.records import told_nothing
+from realtime.contrib.records import log_untold
 from realtime.errors import BrokerError
 
 REST_SECONDS = 5.0
-"""Without progress, after it could not be told: a task shall not wait for a Redis that is away."""
+"""The pause after a failed report, so that a task does not wait for an unreachable Redis."""
 
 
 class Cancelled(BaseException):
-    """Somebody has cancelled the task. No `Exception`: a task's own handlers let it through."""
+    """The task has been cancelled. No `Exception`, so a task does not catch it by accident."""
 
 
 class Reporter:
-    """Belongs to one run of a task; whoever makes it closes it."""
+    """The reporter of one run of a task; its creator closes it."""
 
     def __init__(self, tell: Callable[[str, dict[str, Any]], bool], seconds: float) -> None:
-        """Say nothing yet.
+        """Start without reports.
 
         Args:
-            tell: Tells a state and its facts; returns whether the task is cancelled.
-            seconds: Between two words about progress.
+            tell: Publishes a state and its fields; returns whether the task has been cancelled.
+            seconds: The shortest interval between two progress reports.
         """
         self._tell_state = tell
         self._pace = Pace(seconds)
@@ -38,15 +38,15 @@ class Reporter:
         self._is_closed = False
 
     def say(self, word: str, **more: Any) -> None:
-        """Tell a state at once."""
+        """Report a state at once."""
         with self._lock:
             self._tell(word, more)
 
     def report(self, **more: Any) -> None:
-        """Tell progress now, or a little later if something newer does not come before.
+        """Report progress now, or after the rest of the interval unless newer progress replaces it.
 
         Raises:
-            Cancelled: Somebody has cancelled the task.
+            Cancelled: The task has been cancelled.
         """
         with self._lock:
             self._newest = more
@@ -61,7 +61,7 @@ class Reporter:
             raise Cancelled
 
     def close(self) -> None:
-        """Say no more: what comes now is the end."""
+        """Report no more progress: the last state follows."""
         with self._lock:
             self._is_closed = True
             if self._timer is not None:
@@ -79,6 +79,6 @@ class Reporter:
         try:
             self._is_cancelled = self._tell_state(word, more) or self._is_cancelled
         except BrokerError as error:
-            told_nothing(error)
+            log_untold(error)
             pause = REST_SECONDS
-        self._pace.told(time.monotonic(), pause=pause)
+        self._pace.note_attempt(time.monotonic(), pause=pause)

@@ -1,8 +1,8 @@
-"""Sends tasks again of which nothing is heard.
+"""Sends silent tasks again, whose message may have been lost.
 
-Celery takes a message off the list in Redis and then writes down that it has it: a worker that is
-killed in between loses it for ever. Nobody waits behind such a task, so it is looked for when no
-message waits in the queue (ADR-0019).
+Celery removes a message from the list in Redis before it records the message as unacknowledged. A
+worker that is killed in between loses the message. As long as other messages wait, a silent task
+may just be waiting too, so lost ones are searched for when the queue is empty (ADR-0019).
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ from kombu.utils import json
 from redis import RedisError
 
 from realtime.contrib.records import records
+from realtime.core.outage import Outage
 from realtime.errors import BrokerError
-from realtime.outage import Outage
 
 logger = get_task_logger(__name__)
 
 
 class Sweep:
-    """A thread in the process of a worker; whoever makes it stops it."""
+    """A thread in the process of a worker; its creator stops it."""
 
     def __init__(self, app: Celery) -> None:
-        """Begin to look, now and then."""
+        """Start the periodic search."""
         options = app.conf.broker_transport_options
         self._app = app
         self._silence = float(options.get("visibility_timeout", 3600)) * 1.5
@@ -39,7 +39,7 @@ class Sweep:
         self._thread.start()
 
     def stop(self) -> None:
-        """End, and wait for that."""
+        """Stop the thread, and wait for its end."""
         self._ending.set()
         self._thread.join(5)
 
@@ -48,10 +48,10 @@ class Sweep:
             try:
                 self._sweep()
             except (BrokerError, OperationalError, RedisError, OSError) as error:
-                if self._outage.failed(time.monotonic()):
-                    logger.warning("lost tasks cannot be looked for: %s", error)
+                if self._outage.note_failure(time.monotonic()):
+                    logger.warning("cannot look for lost tasks: %s", error)
             else:
-                self._outage.worked(time.monotonic())
+                self._outage.note_success(time.monotonic())
 
     def _sweep(self) -> None:
         silent = list(records().silent(self._silence))
@@ -59,28 +59,26 @@ class Sweep:
             return
         for task_id, text in silent:
             if (call := _read(text)) is None:
-                logger.error(
-                    "task %s cannot be sent again: what it was called with is not known", task_id
-                )
+                logger.error("cannot send task %s again: its arguments are unknown", task_id)
                 records().forget(task_id)
                 continue
-            logger.warning("task %s is sent again: nothing was heard of it", task_id)
+            logger.warning("sending task %s again: its message seems to be lost", task_id)
             self._app.send_task(
                 call["task"], call["args"], call["kwargs"], task_id=task_id, headers=call["headers"]
             )
-            records().heard_of(task_id)
+            records().restart_silence(task_id)
 
     def _waiting(self) -> int:
         with self._app.connection_for_read() as connection:
             queue = self._app.conf.task_default_queue
-            # Not `passive`: kombu then asks for a key without the prefix, and finds none.
+            # Not ``passive``, with which kombu looks for a key without the prefix, and finds none.
             return int(connection.default_channel.queue_declare(queue).message_count)
 
 
 def _read(text: str) -> Any:
     try:
         return json.loads(text)  # type: ignore[no-untyped-call]
-    except ValueError:  # empty, or with a type that is registered only where it was sent
+    except ValueError:  # empty, or with a type that is not registered in this process
         return None
 
 
@@ -88,7 +86,7 @@ _sweeps: list[Sweep] = []
 
 
 def watch_workers() -> None:
-    """Let each worker process of this interpreter have one."""
+    """Start a sweep in each worker process of this interpreter."""
     signals.worker_ready.connect(_start_sweep)
     signals.worker_shutting_down.connect(_stop_sweep)
 

@@ -1,9 +1,9 @@
-"""Which signals stop a program of ours, and what it says where one of them is ignored.
+"""Which signals stop our programs, and the message about those that are ignored.
 
 A process inherits ignored signals: ``nohup`` ignores SIGHUP, and a shell without job control
-ignores SIGINT for what it starts in the background (POSIX, Shell Command Language, 2.11). A program
-that installs its handler all the same would take back what its starter asked for, so ours leave an
-ignored signal ignored. SIGTERM is never left out: something must stop the program.
+ignores SIGINT for background commands (POSIX, Shell Command Language, 2.11). Installing a handler
+anyway would undo what the parent asked for, so our programs leave an ignored signal ignored.
+SIGTERM is never left out: something must stop the program.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ def heeded(numbers: Sequence[Signals]) -> list[Signals]:
     return [number for number in numbers if not _is_left_ignored(number)]
 
 
-def notice(numbers: Sequence[Signals]) -> str:
+def ignored_signals_text(numbers: Sequence[Signals]) -> str:
     """Return a line for stderr that names the ignored signals; empty if none is ignored."""
     ignored = [number.name for number in numbers if _is_left_ignored(number)]
     if not ignored:
         return ""
     verb = "is" if len(ignored) == 1 else "are"
     return (
-        f"{' and '.join(ignored)} {verb} ignored, as the program that started this one asked for; "
-        f"stop it with: kill {os.getpid()}"
+        f"{' and '.join(ignored)} {verb} ignored because the parent process ignores it; "
+        f"stop this process with: kill {os.getpid()}"
     )
 
 

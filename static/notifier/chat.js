@@ -1,17 +1,17 @@
-/** A chat room: what is said while you are here. */
+/** A chat room. It shows the messages that arrive while the page is open. */
 
 import { connect } from "../realtime/client.js";
 import { showConnection } from "./connection.js";
 import { Unseen, byId, copies, gapLine, icon, longText, make, memory, shortClock } from "./page.js";
 
 const LISTED = 500;
-const MESSAGE_BYTES = 60_000; // the server takes 64 KiB of data, the id included
-const NAME_LENGTH = 100; // characters as people count them
-const TOGETHER_MS = 5 * 60_000; // messages of one author within that time stand together
-const RETURN_MS = 5_000; // a message that was published comes back within that time, or was missed
+const MESSAGE_BYTES = 60_000; // the server accepts 64 KiB of data, including the id
+const NAME_LENGTH = 100; // in characters as people count them
+const TOGETHER_MS = 5 * 60_000; // messages of one author within this time are grouped
+const RETURN_MS = 5_000; // a published message arrives here within this time, or is considered missed
 const HUES = 8;
-const TYPING_EVERY_MS = 3_000; // while somebody writes, the others are told so often
-const TYPING_MS = 4_500; // and believe it so long
+const TYPING_EVERY_MS = 3_000; // the interval of "is typing" publications while the user writes
+const TYPING_MS = 4_500; // how long the others show such a publication
 const SHOWN_PEOPLE = 30;
 
 const { room, chatUrl } = byId("main").dataset;
@@ -42,7 +42,7 @@ byId("room-form").addEventListener("submit", (/** @type {SubmitEvent} */ event) 
 byId("room-go").disabled = false;
 copies(byId("copy-link"), () => new URL(`${chatUrl}${room}/`, location.href).href);
 
-// --- what is said -------------------------------------------------------------------------------------------------------
+// --- messages -----------------------------------------------------------------------------------------------------------
 
 const list = byId("messages");
 const scroll = byId("scroll");
@@ -50,16 +50,16 @@ let atEnd = true;
 let newer = 0;
 
 /**
- * Who says something, by the server's word: whatever name the message itself claims is not looked at.
+ * The author of a message according to the server. A name inside the message is ignored.
  *
  * @typedef {object} Author
  * @property {"user" | "guest" | "server"} kind
  * @property {string} name
- * @property {string} key the same for all that the author says
+ * @property {string} key identical for all messages of the author
  */
 
 /** @returns {Author} */
-function authorOf(/** @type {import("../../realtime/static/realtime/client.js").Sender | null} */ sender) {
+function authorOf(/** @type {Omit<import("../../realtime/static/realtime/client.js").Sender, "channelInfo"> | null} */ sender) {
   if (sender === null) return { kind: "server", name: "This site", key: "server" };
   if (sender.user === "") return guest(sender.client);
   const shown = typeof sender.info?.name === "string" ? shortName(sender.info.name) : "";
@@ -71,12 +71,12 @@ function guest(/** @type {string} */ client) {
   return { kind: "guest", name: client ? `guest ${client.slice(0, 4)}` : "guest", key: `guest ${client}` };
 }
 
-/** @returns {Author} you, before the server has said it */
+/** @returns {Author} the user of this page, before a message has come back from the server */
 function you() {
   return userName ? { kind: "user", name: userName, key: "you" } : guest(live.client);
 }
 
-/** Cut a name where a person would: 👩‍👩‍👧 is one character. */
+/** Shorten a name between characters as people see them: 👩‍👩‍👧 is one character. */
 function shortName(/** @type {string} */ name) {
   const characters = "Segmenter" in Intl ? [...new Intl.Segmenter().segment(name.slice(0, 4_000))].map((s) => s.segment) : [...name];
   return characters.slice(0, NAME_LENGTH).join("").replace(/\s+/g, " ").trim();
@@ -84,7 +84,7 @@ function shortName(/** @type {string} */ name) {
 
 /** @typedef {{text: string, id: string}} Said */
 
-/** Anybody may publish anything here; what is not of our form is shown as JSON. */
+/** Read a message. Anyone may publish any data here, so data of another form is shown as JSON. */
 function readMessage(/** @type {any} */ data) {
   if (typeof data?.text !== "string") return { text: JSON.stringify(data, null, 2), id: "" };
   return { text: data.text, id: typeof data.id === "string" ? data.id.slice(0, 64) : "" };
@@ -125,7 +125,7 @@ function hue(/** @type {string} */ text) {
   return sum % HUES;
 }
 
-/** Put an entry at the end, beside its neighbours of the same author. */
+/** Append an entry, grouped with the previous entries of the same author. */
 function append(/** @type {HTMLElement} */ entry) {
   list.append(entry);
   group(entry);
@@ -145,7 +145,7 @@ function group(/** @type {HTMLElement | null} */ entry) {
   entry.classList.toggle("continued", Boolean(together));
 }
 
-/** Follow the newest message, unless the person is reading older ones. */
+/** Scroll to the newest message, unless the user is reading older ones. */
 function follow({ always = false } = {}) {
   if (always || atEnd) scroll.scrollTop = scroll.scrollHeight;
   else newer += 1;
@@ -165,7 +165,7 @@ function noteScroll() {
 
 scroll.addEventListener("scroll", noteScroll, { passive: true });
 byId("newer").addEventListener("click", () => follow({ always: true }));
-// The keyboard of a phone, a longer composer: what was in view stays in view.
+// When a phone's keyboard or a longer composer resizes the list, keep the newest message in view.
 new ResizeObserver(() => {
   if (atEnd) scroll.scrollTop = scroll.scrollHeight;
 }).observe(scroll);
@@ -181,10 +181,10 @@ if (!userName) {
 }
 const talk = live.subscribe(channel, { presence: true });
 talk.addEventListener("subscribed", () => {
-  byId("main").dataset.listening = ""; // from now on nothing is missed without a word
+  byId("main").dataset.listening = ""; // from now on, missed messages are reported as gaps
 });
 const unseen = new Unseen();
-/** @type {Map<string, HTMLElement>} own messages that have not come back */
+/** @type {Map<string, HTMLElement>} own messages that have not arrived here yet */
 const underway = new Map();
 
 talk.addEventListener("publication", (/** @type {any} */ { detail }) => {
@@ -203,10 +203,10 @@ talk.addEventListener("gap", (/** @type {any} */ { detail }) => {
 });
 
 talk.addEventListener("error", (/** @type {any} */ { detail }) => {
-  byId("empty").textContent = `The server does not let you into this room: ${detail.message}.`;
+  byId("empty").textContent = `You cannot join this room: ${detail.message}.`;
 });
 
-// --- who is here --------------------------------------------------------------------------------------------------------
+// --- presence -----------------------------------------------------------------------------------------------------------
 
 talk.addEventListener("presence", (/** @type {any} */ { detail }) => showPeople(detail));
 
@@ -235,7 +235,7 @@ function isMe(/** @type {{clients: string[]}} */ { clients }) {
   return live.client !== "" && clients.includes(live.client);
 }
 
-// --- who is writing -----------------------------------------------------------------------------------------------------
+// --- typing indicator ---------------------------------------------------------------------------------------------------
 
 const typing = channel.startsWith("chat:") ? live.subscribe(channel.replace("chat:", "typing:")) : null;
 /** @type {Map<string, {name: string, timer: ReturnType<typeof setTimeout>}>} by author, oldest first */
@@ -260,17 +260,17 @@ function stopped(/** @type {import("../../realtime/static/realtime/client.js").S
 function showTyping() {
   const names = [...writers.values()].map(({ name }) => name);
   const who = names.length > 2 ? `${names.length} people are` : names.length === 2 ? `${names.join(" and ")} are` : `${names[0]} is`;
-  byId("typing").textContent = names.length ? `${who} writing…` : "";
+  byId("typing").textContent = names.length ? `${who} typing…` : "";
 }
 
-/** Tell the others that something is being written; whether they hear it does not matter. */
+/** Publish that the user is typing; a failure does not matter. */
 function tellTyping() {
   if (typing?.state !== "subscribed" || text.value.trim() === "" || performance.now() - toldTypingAt < TYPING_EVERY_MS) return;
   toldTypingAt = performance.now();
   typing.publish(null).catch(() => {});
 }
 
-// --- saying something ---------------------------------------------------------------------------------------------------
+// --- sending ------------------------------------------------------------------------------------------------------------
 
 const text = byId("composer-text");
 
@@ -281,7 +281,7 @@ function randomId() {
 function say() {
   const words = text.value.trim();
   const tooLong = new TextEncoder().encode(words).length > MESSAGE_BYTES;
-  byId("composer-error").textContent = tooLong ? "That is too long for one message. Send it in parts." : "";
+  byId("composer-error").textContent = tooLong ? "This message is too long. Split it into several messages." : "";
   if (words === "" || tooLong) return;
   const said = { text: words, id: randomId() };
   const entry = messageEntry(said, you(), { own: true, status: "sending" });
@@ -308,11 +308,11 @@ async function send(said, entry) {
     return;
   }
   setTimeout(() => {
-    if (underway.delete(said.id)) setStatus(entry, "not-seen", "Published, but it has not come back to you");
+    if (underway.delete(said.id)) setStatus(entry, "not-seen", "Published, but not received back here");
   }, RETURN_MS);
 }
 
-/** It is sent when it comes back, and it stands where the room has it. */
+/** Mark an own message as sent when it arrives, and move it to its place in the order of the room. */
 function comeBack(/** @type {HTMLElement} */ entry) {
   underway.delete(entry.dataset.id ?? "");
   setStatus(entry, "sent", "Sent");
@@ -339,9 +339,9 @@ function failed(said, entry, error) {
 }
 
 function failureWords(/** @type {any} */ error, /** @type {boolean} */ unknown) {
-  if (error.code === "unknown-outcome") return "Perhaps sent: the connection broke before the answer.";
-  if (unknown) return `Perhaps not sent: ${error.message}.`;
-  if (error.code === "not-connected") return "Not sent: there is no connection.";
+  if (error.code === "unknown-outcome") return "May have been sent: the connection was lost before the server confirmed it.";
+  if (unknown) return `May not have been sent: ${error.message}.`;
+  if (error.code === "not-connected") return "Not sent: not connected.";
   return `Not sent: ${error.message}.`;
 }
 
@@ -357,7 +357,7 @@ function setStatus(entry, status, words) {
 }
 
 function fitComposer() {
-  if (CSS.supports("field-sizing", "content")) return; // the browser does it
+  if (CSS.supports("field-sizing", "content")) return; // the browser resizes the field itself
   text.style.height = "auto";
   text.style.height = `${text.scrollHeight + 2}px`;
 }
@@ -368,7 +368,7 @@ byId("composer").addEventListener("submit", (/** @type {SubmitEvent} */ event) =
   text.focus();
 });
 text.addEventListener("keydown", (/** @type {KeyboardEvent} */ event) => {
-  // While an input method composes a word, Enter belongs to it (229: Safari says so only there).
+  // During composition, Enter belongs to the input method (229: Safari reports it only by the key code).
   if (event.key !== "Enter" || event.shiftKey || event.isComposing || event.keyCode === 229) return;
   event.preventDefault();
   say();
@@ -379,7 +379,7 @@ text.addEventListener("input", () => {
 });
 byId("composer-send").disabled = false;
 
-// iOS lays the keyboard over the page instead of making it smaller.
+// iOS overlays the page with the keyboard instead of shrinking the page.
 const viewport = window.visualViewport;
 viewport?.addEventListener("resize", () => {
   document.documentElement.style.setProperty("--visible-height", `${viewport.height}px`);

@@ -1,14 +1,14 @@
-/** The state of the connection in words: a short one in the corner, an explanation while all is not well. */
+/** Shows the state of the connection: a short text in the corner, and an explanation while it is not live. */
 
 import { byId } from "./page.js";
 
 /** @typedef {import("../../realtime/static/realtime/client.js").State} State */
 
-const EXPLAIN_AFTER_MS = 700; // most breaks are over before anybody has read a sentence
+const EXPLAIN_AFTER_MS = 700; // most interruptions end sooner
 
 /** @type {Record<string, string>} */
 const AWAY = {
-  broker: "Not live: the broker is away",
+  broker: "Paused: Redis is unreachable",
 };
 
 /** Show the state of a connection from now on. */
@@ -42,12 +42,12 @@ export function showConnection(/** @type {any} */ live) {
   const explain = (/** @type {State} */ state) => {
     byId("notice-text").textContent = explanation(state);
     byId("retry-now").hidden = state.state !== "reconnecting" && state.state !== "closed";
-    byId("retry-now").textContent = state.state === "closed" ? "Reload" : "Try now";
+    byId("retry-now").textContent = state.state === "closed" ? "Reload" : "Retry now";
     byId("notice").hidden = false;
     announce(`${short(state, wasLive, 0)}. ${explanation(state)}`, state.state);
   };
 
-  // Once per change of state: neither the latency nor the countdown is read out.
+  // Announce each change of state once to screen readers, but neither the latency nor the countdown.
   const announce = (/** @type {string} */ words, kind = words) => {
     if (announced !== kind && (announced !== "" || kind !== "Live")) byId("announcement").textContent = words;
     announced = kind;
@@ -71,7 +71,7 @@ function short({ state, reason, retryInMs, latencyMs }, wasLive, elapsedMs) {
     case "live":
       return latencyMs === null ? "Live" : `Live · ${latencyMs < 1 ? "<\u00a01" : Math.round(latencyMs)}\u00a0ms`;
     case "not-live":
-      return AWAY[reason] ?? "Not live";
+      return AWAY[reason] ?? "Paused";
     case "connecting":
       return wasLive ? "Reconnecting…" : "Connecting…";
     case "closed":
@@ -86,11 +86,11 @@ function short({ state, reason, retryInMs, latencyMs }, wasLive, elapsedMs) {
 
 function explanation(/** @type {State} */ { state, reason }) {
   if (state === "not-live") {
-    return "Redis, which carries what is published, is away. This page stays connected and will say what it missed.";
+    return "Events published meanwhile will be listed as missed. This page stays connected and resumes automatically.";
   }
-  if (state === "closed") return `The server ended the connection: ${reason}. Reload the page to try again.`;
+  if (state === "closed") return `The server closed the connection: ${reason}. Reload the page to try again.`;
   if (reason === "offline") {
-    return "This device is offline. The page comes back by itself with the network and will say what it missed.";
+    return "This device is offline. The page reconnects when the network returns and will say what it missed.";
   }
-  return "The server cannot be reached. This page tries again by itself and will say what it missed.";
+  return "The server is unreachable. This page retries automatically and will say what it missed.";
 }

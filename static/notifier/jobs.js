@@ -1,6 +1,6 @@
 /**
- * The page of background jobs. Progress arrives live, and is not replayed: so the state is fetched at the beginning, after
- * each gap and after each reconnect, and what is newer counts.
+ * The page of background jobs. Progress is published and not replayed, so the states are also fetched: at the start,
+ * after each gap and after each reconnect. The newer state of a job is shown.
  */
 
 import { connect } from "../realtime/client.js";
@@ -11,14 +11,14 @@ const { channel, stateUrl, startUrl } = byId("main").dataset;
 const SHOWN = 20;
 
 /**
- * @typedef {object} State where a job stands, as the worker said it last
+ * @typedef {object} State the latest state of a job that its worker has published
  * @property {string} task
  * @property {string} state
  * @property {number} at seconds since 1970
  * @property {number} [done]
  * @property {number} [total]
  * @property {string} [message]
- * @property {number} [run] how often it has begun, if that is more than once
+ * @property {number} [run] how often the job has started, if more than once
  */
 
 /** @type {Record<string, {word: string, level: string, icon: string}>} */
@@ -26,12 +26,12 @@ const STATES = {
   waiting: { word: "Waiting for a worker", level: "", icon: "info" },
   started: { word: "Running", level: "info", icon: "info" },
   progress: { word: "Running", level: "info", icon: "info" },
-  retried: { word: "Failed, and will be tried again", level: "warning", icon: "warning" },
+  retried: { word: "Failed, will be retried", level: "warning", icon: "warning" },
   succeeded: { word: "Done", level: "success", icon: "success" },
   failed: { word: "Failed", level: "error", icon: "error" },
   cancelled: { word: "Cancelled", level: "warning", icon: "close" },
 };
-const UNKNOWN = { word: "Nothing is known of it any more", level: "", icon: "info" };
+const UNKNOWN = { word: "Status expired", level: "", icon: "info" };
 const ENDS = new Set(["succeeded", "failed", "cancelled"]);
 
 /** One job in the list. */
@@ -58,7 +58,7 @@ class Row {
       this.#bar,
       make("div", { className: "job-foot" }, this.#message, this.#figure, mine ? this.#cancel : ""),
     );
-    this.#bar.setAttribute("aria-label", "Progress of the job");
+    this.#bar.setAttribute("aria-label", "Job progress");
     this.#draw();
     if (state) this.show(state);
   }
@@ -80,11 +80,11 @@ class Row {
     const { done, total, message = "", run } = state ?? {};
     this.element.dataset.state = state?.state ?? "unknown";
     this.element.dataset.level = level;
-    const again = isRunning && run ? `, for the ${run}. time since its worker was lost` : "";
-    this.#word.replaceChildren(icon(shape), `${this.#isAsked && isRunning ? "Being cancelled" : word}${again}`);
+    const again = isRunning && run ? ` (attempt ${run}: the previous worker was lost)` : "";
+    this.#word.replaceChildren(icon(shape), `${this.#isAsked && isRunning ? "Cancelling" : word}${again}`);
     this.#bar.hidden = !isRunning;
     if (done !== undefined && total) this.#bar.value = Math.min(1, done / total);
-    else this.#bar.removeAttribute("value"); // running, and nobody knows how far
+    else this.#bar.removeAttribute("value"); // running, without known progress
     if (state?.state === "waiting") this.#bar.value = 0;
     this.#figure.textContent = isRunning && done !== undefined && total ? `${Math.floor((100 * done) / total)} %` : "";
     this.#message.textContent = message;
@@ -108,10 +108,10 @@ const rows = new Map();
 let fetching = false;
 let again = false;
 
-/** Ask where all jobs stand. What comes live meanwhile is newer, and stays. */
+/** Fetch the states of all jobs. Newer states that arrive during the request are kept. */
 async function fetchStates() {
   if (fetching) {
-    again = true; // something was missed after this one was asked
+    again = true; // the pending request may not include what was missed
     return;
   }
   fetching = true;
@@ -121,7 +121,7 @@ async function fetchStates() {
     byId("list-error").textContent = response.ok ? "" : body.error.message;
     if (response.ok) list(body.jobs);
   } catch {
-    byId("list-error").textContent = "The server did not answer: this list may be old. It is asked again when the page is live.";
+    byId("list-error").textContent = "The server did not respond, so this list may be out of date. It is refreshed when the page is live again.";
   }
   fetching = false;
   if (again) {
@@ -137,7 +137,7 @@ function list(/** @type {any[]} */ jobs) {
     row.element.remove();
     rows.delete(id);
   }
-  for (const job of jobs.toReversed()) {
+  for (const job of [...jobs].reverse()) {
     const row = rows.get(job.id);
     if (row) {
       if (job.state) row.show(job.state);
@@ -154,7 +154,7 @@ function list(/** @type {any[]} */ jobs) {
   byId("empty").hidden = rows.size > 0;
 }
 
-/** @returns {Promise<string>} what is wrong, in words; "" if nothing is */
+/** @returns {Promise<string>} an error message for the user; "" on success */
 async function post(/** @type {string} */ url, fields = {}) {
   const token = /** @type {HTMLInputElement} */ (document.querySelector("[name=csrfmiddlewaretoken]")).value;
   try {
@@ -165,9 +165,9 @@ async function post(/** @type {string} */ url, fields = {}) {
     });
     if (response.ok) return "";
     const body = await response.json().catch(() => ({}));
-    return body.error?.message ?? "It was refused: this page is too old. Load it again.";
+    return body.error?.message ?? "The request was refused because this page is out of date. Reload it.";
   } catch {
-    return "The server did not answer, so nobody knows what became of it. Look at the list before you try again.";
+    return "The server did not respond, so the outcome is unknown. Check the list before you try again.";
   }
 }
 
@@ -184,16 +184,16 @@ const live = connect();
 showConnection(live);
 const jobs = live.subscribe(channel);
 jobs.addEventListener("subscribed", async () => {
-  await fetchStates(); // after the subscription has begun: between the two nothing is missed
+  await fetchStates(); // after the subscription has started, so no state is missed in between
   byId("main").dataset.listening = "";
 });
 jobs.addEventListener("gap", () => fetchStates());
 jobs.addEventListener("publication", (/** @type {any} */ { detail }) => {
-  const row = rows.get(detail.data?.task); // anybody with a key may publish anything here
+  const row = rows.get(detail.data?.task); // anyone with a key may publish any data here
   if (row) row.show(detail.data);
-  else if (detail.data?.state === "waiting") fetchStates(); // somebody has started one
+  else if (detail.data?.state === "waiting") fetchStates(); // a new job
 });
 jobs.addEventListener("error", (/** @type {any} */ { detail }) => {
-  byId("list-error").textContent = `The server does not let this page listen: ${detail.message}.`;
+  byId("list-error").textContent = `The server refused the subscription: ${detail.message}.`;
 });
 for (const id of ["start", "start-broken"]) byId(id).disabled = false;

@@ -15,12 +15,12 @@ const unseen = new Unseen();
 
 const live = connect();
 showConnection(live);
-// The public channel is asked for. The user's own one is not: the server begins it by itself, for whom the session knows.
+// The page subscribes to the public channel. The server subscribes a logged-in user to the personal one.
 const awaited = new Set([channel, ...(ownChannel ? [ownChannel] : [])]);
 const news = listen(live.subscribe(channel));
 live.addEventListener("subscription", (/** @type {any} */ { detail }) => listen(detail.subscription));
 
-// The empty list shows the curl line; once it is gone, the form has room for its own where the screen is wide.
+// The empty list shows a curl command. Once it is gone, the form of a large window has room for its own.
 const opensCurl = matchMedia("(min-width: 60rem) and (min-height: 50rem)").matches;
 const openCurl = () => {
   byId("curl-details").open = true;
@@ -36,7 +36,7 @@ function listen(/** @type {any} */ subscription) {
   subscription.addEventListener("subscribed", () => {
     if (subscription.channel === ownChannel) byId("own-heading").hidden = false;
     awaited.delete(subscription.channel);
-    if (awaited.size === 0) byId("main").dataset.listening = ""; // from now on nothing is missed without a word
+    if (awaited.size === 0) byId("main").dataset.listening = ""; // from now on, missed publications are reported as gaps
   });
   subscription.addEventListener("publication", (/** @type {any} */ { detail }) => {
     arrived(detail);

@@ -1,17 +1,17 @@
-/** What a notification looks like: in the list, as a toast, and as a notification of the browser. */
+/** Shows notifications: in the list, as toasts, and as notifications of the browser. */
 
 import { byId, gapLine, icon, longText, make, relativeTime } from "./page.js";
 
-const LISTED = 500; // newest first; older ones are let go
+const LISTED = 500; // newest first; older ones are removed
 const TOASTS = matchMedia("(min-width: 60rem) and (min-height: 64rem)").matches ? 3 : 1; // more would cover the form
 const TOAST_MS = 4_000;
-const ANDROID = /Android/.test(navigator.userAgent); // there only service workers may notify, so the page does not offer it
+const ANDROID = /Android/.test(navigator.userAgent); // only service workers may notify there, so the page does not offer it
 
 /** @type {Record<string, string>} */
 const LEVELS = { info: "Info", success: "Success", warning: "Warning", error: "Error" };
 
 /**
- * A publication as a person sees it. Data of our own form gives title, text and level; any other JSON is shown as it is.
+ * Convert a publication for display. Data of our own form has a title, text and level; other JSON is shown unchanged.
  *
  * @param {import("../../realtime/static/realtime/client.js").Publication} publication
  */
@@ -32,15 +32,15 @@ function isNotification(/** @type {any} */ data) {
 
 function titleOf(/** @type {any} */ data, /** @type {string | null} */ event) {
   if (event) return event;
-  if (Array.isArray(data)) return "A list";
-  return data !== null && typeof data === "object" ? "Data" : "A value";
+  if (Array.isArray(data)) return "List";
+  return data !== null && typeof data === "object" ? "Data" : "Value";
 }
 
 function pretty(/** @type {any} */ data) {
   return JSON.stringify(data, null, 2);
 }
 
-/** The list: bounded, and drawn once per frame however much arrives. */
+/** The list of notifications, limited in length and drawn at most once per animation frame. */
 export class List {
   #list = byId("notifications");
   /** @type {any[]} newest last */
@@ -80,7 +80,7 @@ export class List {
     byId("empty").hidden = true;
     for (; this.#list.children.length > LISTED; this.#letGo += 1) this.#list.lastElementChild.remove();
     byId("let-go").hidden = this.#letGo === 0;
-    byId("let-go").textContent = `This page keeps the newest ${LISTED}; ${this.#letGo.toLocaleString("en")} older ones were let go.`;
+    byId("let-go").textContent = `This page keeps the newest ${LISTED} notifications; ${this.#letGo.toLocaleString("en")} older ones were removed.`;
   }
 }
 
@@ -89,7 +89,7 @@ function listEntry(/** @type {Notice} */ notice) {
   return make("li", { className: "notification card", data: { level, event, offset, epoch, channel } }, ...body(notice));
 }
 
-/** The same in the list and in a toast. */
+/** Build the elements of a notification, the same ones for the list and a toast. */
 function body(/** @type {Notice} */ { level, title, text, json, event, channel, offset, at, own }) {
   const meta = make("p", { className: "notification-meta" }, make("span", { className: "level-word" }, LEVELS[level] ?? "JSON"));
   if (own) meta.append(make("span", { className: "own-word" }, icon("lock"), "Only you"));
@@ -105,7 +105,7 @@ function body(/** @type {Notice} */ { level, title, text, json, event, channel, 
   return [make("span", { className: "badge" }, icon(level)), make("div", { className: "notification-body" }, ...content, meta)];
 }
 
-/** Toasts: one, in a large window at most three; four seconds each, longer under the pointer. Escape dismisses the newest. */
+/** The toasts: one, or up to three in a large window; four seconds each, longer while hovered. Escape dismisses one. */
 export class Toasts {
   #holder = byId("toasts");
   /** @type {HTMLElement | null} "and 12 more in the list" */
@@ -141,7 +141,7 @@ export class Toasts {
     /** @type {HTMLElement} */ (this.#more).textContent = `and ${this.#moreCount.toLocaleString("en")} more in the list`;
   }
 
-  /** Dismiss after four seconds during which nobody had the pointer or the focus on the toasts. */
+  /** Dismiss a toast after four seconds in which no toast had the pointer or the focus. */
   #expire(/** @type {HTMLElement} */ toast) {
     let left = TOAST_MS;
     let last = performance.now();
@@ -159,7 +159,7 @@ export class Toasts {
     const inside = toast.contains(document.activeElement);
     toast.remove();
     if (this.#holder.querySelector(".toast")) {
-      // Somebody works through them by keyboard: on to the next one, not back to the top of the page.
+      // For keyboard users, move the focus to the next toast instead of losing it to the top of the page.
       if (inside) this.#holder.querySelector(".toast:last-of-type .toast-close").focus();
       return;
     }
@@ -170,7 +170,7 @@ export class Toasts {
   }
 }
 
-/** Notifications of the browser, while the tab is hidden and the person has allowed it. */
+/** The notifications of the browser, shown while the tab is hidden if the user has allowed them. */
 export class BackgroundNotifications {
   #button = byId("notify-button");
   #status = byId("notify-status");
@@ -190,26 +190,26 @@ export class BackgroundNotifications {
     this.#status.hidden = permission === "default";
     this.#status.textContent =
       permission === "granted"
-        ? "While this tab is in the background, your browser notifies you."
-        : "Your browser blocks notifications of this site; its settings can allow them.";
+        ? "Your browser notifies you while this tab is in the background."
+        : "Your browser blocks notifications from this site. You can allow them in its settings.";
   }
 
   /**
    * @param {Notice} notice
-   * @param {number} unseen how many came since the tab was hidden
+   * @param {number} unseen the number of notifications since the tab was hidden
    */
   show({ title, text, json, channel }, unseen) {
     if (!document.hidden || !("Notification" in window) || Notification.permission !== "granted") return;
     const more = unseen > 1 ? `\n${unseen} since you left` : "";
     try {
-      // One tag: the newest takes the place of the one before, however many come.
+      // All have the same tag, so the newest replaces the previous one.
       const shown = new Notification(title.slice(0, 200), { body: (text || json).slice(0, 300) + more, tag: channel });
       shown.onclick = () => {
         window.focus();
         shown.close();
       };
     } catch {
-      // A browser that allows this only to service workers. The list has it all the same.
+      // This browser allows it to service workers only. The list shows the notification anyway.
     }
   }
 }

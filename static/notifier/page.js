@@ -1,6 +1,6 @@
 /**
- * Small things that every page needs: elements, times, the words for a gap, a copy button. Whatever comes from outside
- * becomes text here, never markup.
+ * Helpers for all pages: elements, times, the text of a gap, a copy button. External data becomes text here, never
+ * markup.
  */
 
 /**
@@ -37,7 +37,7 @@ export function shortClock(/** @type {Date} */ date) {
   return date.toLocaleTimeString(undefined, { hour: "2-digit", minute: "2-digit", hour12: false });
 }
 
-/** A moment in words, kept up to date; the exact one on hover. */
+/** A relative time that is kept up to date, with the exact time on hover. */
 export function relativeTime(/** @type {Date} */ date) {
   const title = date.toLocaleString(undefined, { dateStyle: "full", timeStyle: "medium" });
   return make("time", { dateTime: date.toISOString(), title, data: { relative: "" } }, ago(date));
@@ -63,27 +63,27 @@ setInterval(() => {
 
 /** @type {Record<string, string>} */
 const WHILE = {
-  broker: "while Redis was away",
-  broker_lost: "while Redis was away",
+  broker: "while Redis was unreachable",
+  broker_lost: "while Redis was unreachable",
   slow: "because this connection was too slow",
-  reconnect: "while the connection was away",
+  reconnect: "while disconnected",
 };
 
-/** "3 missed while Redis was away" */
+/** "3 missed while Redis was unreachable" */
 export function gapWords(/** @type {{missed: number | null, reason: string}} */ { missed, reason }) {
   const what = missed === null ? "Some may be missing" : `${missed.toLocaleString("en")} missed`;
   return WHILE[reason] ? `${what} ${WHILE[reason]}` : what;
 }
 
 /**
- * A quiet line in a list, where publications are missing.
+ * Make the line of a list that stands for missing publications.
  *
  * @param {import("../../realtime/static/realtime/client.js").Gap} gap
  */
 export function gapLine(gap) {
   const { epoch, from, to, missed, reason, since, until } = gap;
   const range = clock(since) === clock(until) ? clock(until) : `${clock(since)}–${clock(until)}`;
-  const which = to === null ? `from ${from} on` : from === to ? `number ${from}` : `numbers ${from} to ${to}`;
+  const which = to === null ? `from offset ${from}` : from === to ? `offset ${from}` : `offsets ${from} to ${to}`;
   return make(
     "li",
     { className: "gap", title: `${which}, epoch ${epoch}`, data: { reason, epoch, from, to, missed } },
@@ -93,9 +93,9 @@ export function gapLine(gap) {
   );
 }
 
-const LONG = 1_200; // characters; about a phone's screen
+const LONG = 1_200; // in characters; about one screen of a phone
 
-/** Text that wraps; if it is long, shortened by the style sheet until somebody wants to see all. */
+/** Make an element for text. The style sheet shortens a long text until the user expands it. */
 export function longText(/** @type {string} */ text, { tag = "p", className = "" } = {}) {
   const body = make(tag, { className: `${className} wraps` }, text);
   if (text.length <= LONG && text.split("\n", 20).length < 20) return [body];
@@ -108,12 +108,12 @@ export function longText(/** @type {string} */ text, { tag = "p", className = ""
   return [body, button];
 }
 
-/** Make a button copy what `text()` returns, and say so. */
+/** Make a button copy the result of `text()`, and confirm it. */
 export function copies(/** @type {HTMLElement} */ button, /** @type {() => string} */ text) {
   const word = /** @type {HTMLElement} */ (button.querySelector(".copy-word"));
   const before = word.textContent ?? "";
   button.addEventListener("click", async () => {
-    word.textContent = (await copy(text())) ? "Copied" : "Select it and copy by hand";
+    word.textContent = (await copy(text())) ? "Copied" : "Select the text and copy it";
     setTimeout(() => {
       word.textContent = before;
     }, 2_000);
@@ -140,26 +140,26 @@ function copyTheOldWay(/** @type {string} */ text) {
   return done;
 }
 
-/** Remember a value for the next visit, where the browser allows that. */
+/** Remember values for the next visit, if the browser allows it. */
 export const memory = {
   /** @returns {string | null} */
   get(/** @type {string} */ key) {
     try {
       return localStorage.getItem(`notifier.${key}`);
     } catch {
-      return null; // storage is blocked: the page works without
+      return null; // storage is blocked; the page works without it
     }
   },
   set(/** @type {string} */ key, /** @type {string} */ value) {
     try {
       localStorage.setItem(`notifier.${key}`, value);
     } catch {
-      // blocked or full: forgotten with this page
+      // blocked or full; the value is lost with this page
     }
   },
 };
 
-/** Count what came while nobody was looking, in the title of the tab. */
+/** Counts what arrives while the tab is hidden, and shows the number in its title. */
 export class Unseen {
   #title = document.title;
   #count = 0;

@@ -1,38 +1,38 @@
-/** The form that posts an event, and the same thing as a curl line. */
+/** The form that posts an event, and the equivalent curl command. */
 
 import { byId, copies } from "./page.js";
 
-const SEEN = 100; // arrivals that are remembered, to tell how long an event took
+const SEEN = 100; // arrivals that are remembered, to measure how long an event took
 
 const FIELDS = "input, textarea";
 
 /**
  * @typedef {object} Target
- * @property {string} channel where everybody listens
- * @property {string} ownChannel where the user listens; "" for nobody
+ * @property {string} channel the public channel
+ * @property {string} ownChannel the personal channel of the user; "" if anonymous
  * @property {string} publishUrl
  * @property {string} apiKey
- * @property {boolean} byStaff the user may publish by the session
+ * @property {boolean} byStaff whether the session permits the user to publish
  */
 
-/** What the server's refusals mean for the person at the form. */
+/** Advice for the user, by the status of a refusal. */
 const ADVICE = /** @type {Record<number, string>} */ ({
-  401: "The API key is missing or wrong. Enter it again.",
-  403: "This key may not publish to this channel.",
-  413: "It is too large: the data of an event has at most 64 KiB.",
-  429: "Too many requests. Wait a moment and post again.",
-  503: "It was certainly not published: the broker is away. Post it again when this page says Live.",
-  504: "Nobody knows whether it was published: the broker did not answer. Look at the list before you post it again.",
+  401: "The API key is missing or invalid. Enter it again.",
+  403: "This key does not have permission to publish to this channel.",
+  413: "The event is too large: its data is limited to 64 KiB.",
+  429: "Too many requests. Wait a moment, then post again.",
+  503: "Not published: Redis is unreachable. Post the event again when this page shows Live.",
+  504: "Redis did not respond, so the event may or may not have been published. Check the list before you post it again.",
 });
 
-/** The same where no key is shown, but the session. */
+/** The same for a user who publishes with the session instead of a key. */
 const ADVICE_FOR_STAFF = /** @type {Record<number, string>} */ ({
   ...ADVICE,
-  401: "You are not logged in any more. Log in again.",
-  403: "You may not publish, or this page is too old. Load it again.",
+  401: "Your session has ended. Log in again.",
+  403: "You do not have permission to publish, or this page is out of date. Reload it.",
 });
 
-/** Connect the form; the returned function wants to know of every publication that arrives. */
+/** Set up the form; call the returned function with each publication that arrives. */
 export function postForm(/** @type {Target} */ target) {
   const form = byId("post-form");
   const arrivals = new Arrivals();
@@ -59,12 +59,12 @@ export function postForm(/** @type {Target} */ target) {
   refresh();
   return (/** @type {any} */ publication) => {
     arrivals.add(publication);
-    // Whoever is writing is not interrupted.
+    // Do not interrupt a user who is writing.
     if (!form.contains(document.activeElement) || !document.activeElement?.matches(FIELDS)) fold.once();
   };
 }
 
-/** The body of the request. */
+/** Return the body of the request. */
 function command(/** @type {HTMLFormElement} */ form, /** @type {Target} */ target) {
   const fields = new FormData(form);
   const channel = chosen(form, target);
@@ -77,7 +77,7 @@ function chosen(/** @type {HTMLFormElement} */ form, /** @type {Target} */ { cha
   return String(new FormData(form).get("channel") ?? channel);
 }
 
-/** A line for a POSIX shell. The key is shown only if the server's own page brought it (`make run`). */
+/** Return a command for a POSIX shell. It has the key only if the server put it into the page (`make run`). */
 function curl(/** @type {Target} */ { publishUrl, apiKey }, /** @type {object} */ body) {
   const key = apiKey ? `'X-API-Key: ${apiKey}'` : '"X-API-Key: $NOTIFIER_API_KEY"';
   return [
@@ -101,7 +101,7 @@ function quoted(/** @type {string} */ text) {
 async function post(form, target, arrivals, fold) {
   const key = target.byStaff ? "" : target.apiKey || byId("api-key").value.trim();
   say("", "");
-  if (!key && !target.byStaff) return askForKey("Enter the API key first.");
+  if (!key && !target.byStaff) return askForKey("Enter an API key first.");
   byId("post-submit").disabled = true;
   const started = performance.now();
   try {
@@ -113,13 +113,13 @@ async function post(form, target, arrivals, fold) {
     });
     await tell(response, started, arrivals, fold, key ? ADVICE : ADVICE_FOR_STAFF);
   } catch {
-    say("", "The server did not answer, so nobody knows whether it was published. Look at the list before you post it again.");
+    say("", "The server did not respond, so the event may or may not have been published. Check the list before you post it again.");
   } finally {
     byId("post-submit").disabled = false;
   }
 }
 
-/** What shows that this page, and no other, sends the session's cookie. */
+/** Return the header that proves that a page of this site sends the session cookie. */
 function csrf() {
   const field = /** @type {HTMLInputElement | null} */ (document.querySelector("[name=csrfmiddlewaretoken]"));
   return { "X-CSRFToken": field?.value ?? "" };
@@ -136,15 +136,15 @@ async function tell(response, started, arrivals, fold, advice) {
   const body = await response.json().catch(() => ({}));
   if (response.status === 401 && advice === ADVICE) return askForKey(advice[401]);
   if (!response.ok) {
-    return say("", advice[response.status] ?? `It was not published: ${body.error?.message ?? `status ${response.status}`}`);
+    return say("", advice[response.status] ?? `Not published: ${body.error?.message ?? `status ${response.status}`}`);
   }
   const { offset, epoch, nodes } = body.result;
-  const where = `number ${offset}, ${nodes === 1 ? "one node listens" : `${nodes} nodes listen`}`;
+  const where = `offset ${offset}, ${nodes === 1 ? "1 node" : `${nodes} nodes`} listening`;
   say(`Published: ${where}.`, "");
   const arrived = await arrivals.of(epoch, offset);
   if (arrived === null) return;
   const took = Math.max(1, Math.round(arrived - started));
-  say(`Live here after ${took}\u00a0ms: ${where}.`, "");
+  say(`Received here after ${took}\u00a0ms: ${where}.`, "");
   fold.once();
 }
 
@@ -164,8 +164,8 @@ function say(good, bad) {
 }
 
 /**
- * On a narrow screen the form stands above the list. It folds by itself once, when there is something to see; after that,
- * only as its button says. Where the list is beside it, the style sheet keeps it open.
+ * Folds the form, which is above the list on a narrow screen. It folds automatically once, when the first publication
+ * arrives; after that, only by its button. If the list is beside it, the style sheet keeps it open.
  */
 class Fold {
   #section = byId("post");
@@ -180,7 +180,7 @@ class Fold {
     if (this.#decided) return;
     const inside = byId("post-form").contains(document.activeElement);
     this.#set(true);
-    if (inside) this.#button.focus({ preventScroll: true }); // does nothing where there is no button
+    if (inside) this.#button.focus({ preventScroll: true }); // does nothing if the button is hidden
     if (this.#button.checkVisibility()) this.#section.scrollIntoView({ block: "nearest" });
   }
 
@@ -188,11 +188,11 @@ class Fold {
     this.#decided = true;
     this.#section.toggleAttribute("data-folded", folded);
     this.#button.ariaExpanded = String(!folded);
-    this.#button.textContent = folded ? "Show the form" : "Hide the form";
+    this.#button.textContent = folded ? "Show form" : "Hide form";
   }
 }
 
-/** When publications arrived here, for the one that asks afterwards or beforehand. */
+/** The arrival times of publications, which callers may request before or after the arrival. */
 class Arrivals {
   /** @type {Map<string, number>} */
   #seen = new Map();
@@ -211,7 +211,7 @@ class Arrivals {
   /**
    * @param {string} epoch
    * @param {number} offset
-   * @returns {Promise<number | null>} null if it does not come within five seconds
+   * @returns {Promise<number | null>} null if it does not arrive within five seconds
    */
   of(epoch, offset) {
     const key = `${epoch} ${offset}`;

@@ -1,4 +1,4 @@
-/** The forms by which a reader tries a method of the API. The key stays in the memory of this page. */
+/** The forms for trying a method of the API. The key stays in the memory of this page. */
 
 import { byId, copies } from "./page.js";
 
@@ -24,7 +24,7 @@ function bodyOf(/** @type {HTMLFormElement} */ form) {
   return String(new FormData(form).get("body"));
 }
 
-/** A line for a POSIX shell; a key that was typed in stays out of it. */
+/** Return a command for a POSIX shell, without a key that the user has entered. */
 function curl(/** @type {HTMLFormElement} */ form) {
   const { url = "", type } = form.dataset;
   const key = main.dataset.apiKey ? `'X-API-Key: ${main.dataset.apiKey}'` : '"X-API-Key: $NOTIFIER_API_KEY"';
@@ -39,7 +39,7 @@ function curl(/** @type {HTMLFormElement} */ form) {
 async function attempt(form, button) {
   const key = apiKey();
   if (!key && !main.dataset.staff) {
-    say(form, "Enter the API key first.", "");
+    say(form, "Enter an API key first.", "");
     byId("api-key").focus();
     return;
   }
@@ -55,15 +55,15 @@ async function attempt(form, button) {
     });
     const text = await response.text();
     const took = Math.max(1, Math.round(performance.now() - started));
-    say(form, `${response.status} ${response.statusText} after ${took}\u00a0ms`, pretty(text));
+    say(form, `${response.status} ${response.statusText} in ${took}\u00a0ms`, pretty(text));
   } catch {
-    say(form, "The server did not answer, so nobody knows what became of it.", "");
+    say(form, "The server did not respond, so the outcome is unknown.", "");
   } finally {
     button.disabled = false;
   }
 }
 
-/** What shows that this page, and no other, sends the session's cookie. */
+/** Return the header that proves that a page of this site sends the session cookie. */
 function csrf() {
   const field = /** @type {HTMLInputElement | null} */ (document.querySelector("[name=csrfmiddlewaretoken]"));
   return { "X-CSRFToken": field?.value ?? "" };

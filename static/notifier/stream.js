@@ -1,11 +1,11 @@
 /**
- * What HTMX has no words for: whether the stream is there, how much a gap is, and that a form got no answer. All that
- * the page shows of the orders comes from the server, without a line of this.
+ * Handles what HTMX attributes cannot express: the state of the stream, the size of a gap, and a form without a
+ * response. The server renders everything that the page shows about orders, without this script.
  */
 
 import { byId } from "./page.js";
 
-const SHOWN = 50; // lines of what has happened
+const SHOWN = 50; // lines in the list of changes
 
 const main = byId("main");
 
@@ -19,11 +19,11 @@ function say(/** @type {string} */ state, /** @type {string} */ words) {
 main.addEventListener("htmx:sseOpen", (/** @type {any} */ { detail: { source } }) => {
   say("live", "Live");
   main.toggleAttribute("data-listening", true);
-  if (source.knowsState) return; // the same one, which has come back by itself
+  if (source.knowsState) return; // the same source has reconnected
   source.knowsState = true;
   source.addEventListener("realtime.state", (/** @type {MessageEvent} */ { data }) => {
     if (JSON.parse(data).live) say("live", "Live");
-    else say("not-live", "Not live: the broker is away");
+    else say("not-live", "Paused: Redis is unreachable");
   });
 });
 
@@ -41,7 +41,7 @@ main.addEventListener("htmx:configRequest", (/** @type {any} */ { detail }) => {
 });
 
 main.addEventListener("htmx:sendError", () => {
-  byId("send-error").textContent = "The server did not answer, so nobody knows whether it was saved. Look at the board.";
+  byId("send-error").textContent = "The server did not respond, so the order may or may not have been saved. Check the board.";
 });
 main.addEventListener("htmx:beforeRequest", () => {
   byId("send-error").textContent = "";

@@ -82,7 +82,7 @@ def browser(service: Service) -> Iterator[Browser]:
     assert "Traceback" not in service.log
 
 
-def test_somebody_logs_in_and_out(browser: Browser) -> None:
+def test_a_user_logs_in_and_out(browser: Browser) -> None:
     assert 'id="log-in"' in browser.http.get("/").text
     assert not browser.is_logged_in()
     entered = browser.log_in(next="/chat/")
@@ -98,7 +98,7 @@ def test_somebody_logs_in_and_out(browser: Browser) -> None:
     assert not browser.is_logged_in()
 
 
-def test_nobody_is_logged_in_or_out_by_a_form_of_another_site(browser: Browser) -> None:
+def test_a_form_on_another_site_cannot_log_a_user_in_or_out(browser: Browser) -> None:
     """Login CSRF: somebody would be on the attacker's account without knowing."""
     refused = browser.http.post("/login/", data={"username": "ada", "password": PASSWORD})
     assert refused.status_code == 403
@@ -108,7 +108,7 @@ def test_nobody_is_logged_in_or_out_by_a_form_of_another_site(browser: Browser) 
     assert browser.is_logged_in()
 
 
-def test_an_open_redirect_is_none(browser: Browser) -> None:
+def test_the_login_does_not_redirect_to_other_sites(browser: Browser) -> None:
     assert browser.log_in(next="https://evil.example/").headers["Location"] == "/"
 
 
@@ -120,7 +120,7 @@ def test_a_wrong_name_and_a_wrong_password_look_the_same(browser: Browser) -> No
     assert "mistyped" not in answers[0].text
 
 
-def test_passwords_cannot_be_tried_for_long(service: Service, browser: Browser) -> None:
+def test_password_guessing_is_limited(service: Service, browser: Browser) -> None:
     for _ in range(NAME_FROM_ADDRESS):
         assert browser.log_in(password="wrong").status_code == 200
     refused = browser.log_in()
@@ -146,13 +146,13 @@ SPELLINGS = [
 """Django strips a name and normalizes it (NFKC): all but ``ADA`` are the account ``ada``."""
 
 
-def test_one_account_has_one_counter_under_all_its_names(browser: Browser) -> None:
+def test_all_spellings_of_an_account_share_one_counter(browser: Browser) -> None:
     """Issue 15, A4: `"ada "`, `ａda` and `𝐚da` were one account and a counter each."""
     codes = [browser.log_in(name, "wrong").status_code for name in SPELLINGS]
     assert codes == [200] * NAME_FROM_ADDRESS + [429] * (len(SPELLINGS) - NAME_FROM_ADDRESS)
 
 
-def test_another_spelling_logs_in_and_takes_its_attempts_back(browser: Browser) -> None:
+def test_a_login_with_another_spelling_resets_its_attempts(browser: Browser) -> None:
     for _ in range(3):
         for _ in range(NAME_FROM_ADDRESS - 1):
             assert browser.log_in("ada ", "wrong").status_code == 200
@@ -160,7 +160,7 @@ def test_another_spelling_logs_in_and_takes_its_attempts_back(browser: Browser) 
         browser.post("/logout/", form="/")
 
 
-def test_the_limit_tells_nobody_whether_there_is_such_an_account(service: Service) -> None:
+def test_the_login_limit_does_not_reveal_whether_an_account_exists(service: Service) -> None:
     said = []
     for name, address in (("ada", "198.51.100.21"), ("eve", "198.51.100.22")):
         with browsing(service, address) as browser:
@@ -183,13 +183,13 @@ def test_the_limit_tells_nobody_whether_there_is_such_an_account(service: Servic
 
 
 @pytest.mark.parametrize("name", ["", "a\0b", "<b>" * 100, "\ud7ff" * 2000])
-def test_a_strange_name_is_refused_and_breaks_nothing(browser: Browser, name: str) -> None:
+def test_an_unusual_username_is_refused_safely(browser: Browser, name: str) -> None:
     answer = browser.log_in(name)
     assert answer.status_code == 200
     assert "<b><b>" not in answer.text
 
 
-async def test_the_session_of_the_page_hears_what_is_for_it_until_somebody_logs_out(
+async def test_a_page_receives_private_publications_until_logout(
     service: Service, browser: Browser, attach: Attach
 ) -> None:
     await asyncio.to_thread(browser.log_in)
@@ -209,7 +209,7 @@ def handshake(service: Service, browser: Browser) -> dict[str, Any]:
 
 
 @pytest.mark.postgres
-async def test_when_postgres_goes_away_who_is_connected_stays_and_sessions_may_come_back(
+async def test_connected_clients_stay_when_postgres_goes_away(
     redis_server: RedisServer, serve: Serve, attach: Attach
 ) -> None:
     postgres = await asyncio.to_thread(PostgresServer().start)
@@ -231,7 +231,7 @@ async def test_when_postgres_goes_away_who_is_connected_stays_and_sessions_may_c
         with httpx.Client(headers=page["additional_headers"]) as http:
             answer = await asyncio.to_thread(http.get, service.http, timeout=60)
         assert answer.status_code == 503
-        assert "The database with the users does not answer" in answer.text
+        assert "The user database is unreachable" in answer.text
         nobody = await attach(service)
         await nobody.subscribe("public:news")
         await asyncio.to_thread(service.publish, "public:news", "still here")
@@ -250,7 +250,7 @@ async def test_when_postgres_goes_away_who_is_connected_stays_and_sessions_may_c
 
 
 @pytest.mark.postgres
-def test_while_postgres_is_away_the_service_starts_and_delivers(
+def test_the_service_starts_and_delivers_without_postgres(
     redis_server: RedisServer, serve: Serve
 ) -> None:
     postgres = PostgresServer().start()
@@ -260,15 +260,15 @@ def test_while_postgres_is_away_the_service_starts_and_delivers(
         service = serve(redis_server.url, DEPLOYED, DATABASE_URL=url, HTTPS="0")
         service.publish("public:news", 1)
         assert httpx.get(service.http).status_code == 200
-        eventually_sync(lambda: "the database is away" in service.log)
+        eventually_sync(lambda: "the database is unreachable" in service.log)
         postgres.start_again()
         with browsing(service) as browser:
-            assert "password is wrong" in browser.log_in("nobody", "x").text
+            assert "password is incorrect" in browser.log_in("nobody", "x").text
     finally:
         postgres.stop()
 
 
-def test_while_redis_is_away_nobody_logs_in(own_redis: RedisServer, serve: Serve) -> None:
+def test_logins_are_refused_without_redis(own_redis: RedisServer, serve: Serve) -> None:
     """Without the counters, passwords could be guessed without end."""
     service = serve(own_redis.url, DEPLOYED, HTTPS="0")
     own_redis.kill()
@@ -276,4 +276,4 @@ def test_while_redis_is_away_nobody_logs_in(own_redis: RedisServer, serve: Serve
         refused = browser.log_in()
     assert refused.status_code == 503
     assert refused.headers["Retry-After"]
-    assert "Nobody can log in right now" in refused.text
+    assert "Login is temporarily unavailable" in refused.text

@@ -21,7 +21,7 @@ pytestmark = pytest.mark.skipif(
 )
 
 
-def test_a_run_prints_tables_and_keeps_the_figures() -> None:
+def test_a_run_prints_tables_and_saves_the_figures() -> None:
     command = ["-m", "bench", "closed", "--servers", "notifier,floor", "--repeat", "2"]
     done = subprocess.run(
         [sys.executable, *command, "--scale", "0.02"],
@@ -48,18 +48,18 @@ def test_every_scenario_and_server_is_explained() -> None:
         assert f"  {name} " in printed.stdout
 
 
-def test_an_unknown_name_says_what_there_is() -> None:
+def test_an_unknown_name_lists_the_known_ones() -> None:
     command = [sys.executable, "-m", "bench", "nonesuch"]
     done = subprocess.run(command, cwd=CHECKOUT, capture_output=True, text=True)
     assert done.returncode == 2
-    assert "no scenario nonesuch; there are closed," in done.stderr
+    assert "unknown scenario nonesuch; known: closed," in done.stderr
 
 
 def row(server: str, turn: int, rate: float) -> dict[str, object]:
     return {"server": server, "turn": turn, "deliveries/s": rate}
 
 
-def test_ratios_are_taken_turn_by_turn() -> None:
+def test_ratios_are_computed_per_round() -> None:
     """The machine was twice as fast in the third turn: the ratio of the medians would be 1.5."""
     rows = [row("a", 0, 10), row("b", 0, 10), row("a", 1, 15), row("b", 1, 10)]
     rows += [row("a", 2, 60), row("b", 2, 20)]
@@ -92,7 +92,7 @@ def test_a_ping_is_answered_by_each_member_that_gets_the_same_bytes() -> None:
 
 
 @pytest.mark.parametrize("size", [0, 125, 126, 65535, 65536])
-def test_the_size_of_a_frame(size: int) -> None:
-    from realtime.frames import text_frame
+def test_the_frame_size_is_computed(size: int) -> None:
+    from realtime.protocols.centrifugo import text_frame
 
     assert framed_size(b"x" * size) == len(text_frame(b"x" * size))

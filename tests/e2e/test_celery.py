@@ -54,7 +54,7 @@ def ended(task_id: str, seconds: float = 20) -> dict[str, Any]:
     return eventually_sync(end, seconds)
 
 
-def test_a_task_tells_how_far_it_is(tasks: Any, heard: Heard) -> None:
+def test_a_task_reports_its_progress(tasks: Any, heard: Heard) -> None:
     task_id = tasks.count.start(20, 0.05)
     assert ended(task_id)["message"] == "counted to 20"
     states = heard.until(f"job:{task_id}", "succeeded")
@@ -70,7 +70,7 @@ def test_a_task_tells_how_far_it_is(tasks: Any, heard: Heard) -> None:
     assert task_states([task_id, "unknown"]) == [states[-1], None]
 
 
-def test_a_fast_loop_floods_nobody_and_its_end_gets_through(tasks: Any, heard: Heard) -> None:
+def test_a_fast_loop_is_throttled_and_its_end_is_published(tasks: Any, heard: Heard) -> None:
     started = time.monotonic()
     task_id = tasks.count.start(20_000)
     ended(task_id)
@@ -80,7 +80,7 @@ def test_a_fast_loop_floods_nobody_and_its_end_gets_through(tasks: Any, heard: H
     assert states[-1]["state"] == "succeeded"
 
 
-def test_the_newest_progress_gets_through_although_nothing_follows(
+def test_the_latest_progress_is_published_without_a_successor(
     tasks: Any, heard: Heard, tmp_path: Path
 ) -> None:
     go_on = tmp_path / "go on"
@@ -91,7 +91,7 @@ def test_the_newest_progress_gets_through_although_nothing_follows(
     assert ended(task_id)["state"] == "succeeded"
 
 
-def test_of_a_user_it_goes_to_the_user(tasks: Any, heard: Heard) -> None:
+def test_progress_for_a_user_goes_to_the_personal_channel(tasks: Any, heard: Heard) -> None:
     task_id = tasks.count.start(3, live_user="42")
     states = heard.until("user:#42", "succeeded")
     assert {state["task"] for state in states} == {task_id}
@@ -105,7 +105,7 @@ def test_of_a_user_it_goes_to_the_user(tasks: Any, heard: Heard) -> None:
         ("", "ValueError: see the log of the worker, task "),
     ],
 )
-def test_a_failure_says_to_people_what_is_meant_for_them(
+def test_a_failure_shows_only_its_user_facing_message(
     tasks: Any, heard: Heard, text: str, message: str
 ) -> None:
     task_id = tasks.fail.start(text)
@@ -123,7 +123,7 @@ def test_a_task_whose_event_loop_is_cancelled_fails(tasks: Any, heard: Heard) ->
     assert words == ["waiting", "started", "failed"]
 
 
-def test_what_is_tried_again_says_so(tasks: Any, heard: Heard) -> None:
+def test_a_retry_is_reported(tasks: Any, heard: Heard) -> None:
     task_id = tasks.try_again.start()
     assert ended(task_id)["message"] == "in the end"
     words = [state["state"] for state in heard.until(f"job:{task_id}", "succeeded")]
@@ -151,7 +151,7 @@ def test_a_waiting_task_can_be_cancelled(tasks: Any, heard: Heard, tmp_path: Pat
     assert words == ["waiting", "cancelled"]
 
 
-def test_an_id_can_be_used_again(tasks: Any, heard: Heard) -> None:
+def test_a_task_id_can_be_reused(tasks: Any, heard: Heard) -> None:
     task_id = "every-night"
     tasks.endless.apply_async(task_id=task_id)
     heard.until(f"job:{task_id}", "progress")
@@ -163,7 +163,7 @@ def test_an_id_can_be_used_again(tasks: Any, heard: Heard) -> None:
     assert ended(task_id)["message"] == "counted to 1"
 
 
-def test_what_cannot_be_sent_has_failed(tasks: Any, heard: Heard) -> None:
+def test_a_task_that_cannot_be_sent_has_failed(tasks: Any, heard: Heard) -> None:
     with pytest.raises(TypeError, match="total"):
         tasks.count.apply_async(task_id="without-arguments")
     with pytest.raises(EncodeError):
@@ -171,12 +171,12 @@ def test_what_cannot_be_sent_has_failed(tasks: Any, heard: Heard) -> None:
     for task_id in ("without-arguments", "not-json"):
         [state] = task_states([task_id])
         assert state is not None
-        assert (state["state"], state["message"]) == ("failed", "it could not be sent")
+        assert (state["state"], state["message"]) == ("failed", "the task could not be queued")
         assert heard.until(f"job:{task_id}", "failed")[-1] == state
         assert task_id not in dict(records().silent(-1))  # nobody sends it later
 
 
-async def test_an_event_loop_can_start_a_task(tasks: Any) -> None:
+async def test_a_task_can_be_started_in_an_event_loop(tasks: Any) -> None:
     """As Celery lets it: who does that waits for Redis."""
     task_id = tasks.count.start(1)
     state = await asyncio.to_thread(ended, task_id)
@@ -195,18 +195,18 @@ def test_the_log_says_when_redis_is_away_and_when_it_is_back(
     for _ in range(3):
         with pytest.raises(OperationalError):
             celery.count.apply_async([1], retry=False, ignore_result=True)
-    assert caplog.text.count("progress cannot be told") == 1
+    assert caplog.text.count("cannot publish the progress of tasks") == 1
     own_redis.start()
-    eventually_sync(lambda: task_states(["x"]) and "progress is told again" in caplog.text)
+    eventually_sync(lambda: task_states(["x"]) and "publishing progress works again" in caplog.text)
 
 
 def test_a_task_whose_pool_process_dies_again_and_again_fails(tasks: Any) -> None:
     state = ended(tasks.die.start(), seconds=60)  # Celery looks after its pool each five
     assert state["state"] == "failed"
-    assert state["message"] == "it began 5 times, and its worker died each time"
+    assert state["message"] == "the task was started 5 times, and its worker died each time"
 
 
-def test_a_task_that_cannot_be_stopped_is_killed_and_its_end_told(tasks: Any, heard: Heard) -> None:
+def test_a_task_that_ignores_cancellation_is_killed_and_reported(tasks: Any, heard: Heard) -> None:
     task_id = tasks.hang.start()
     state = ended(task_id)
     assert state["state"] == "failed"
@@ -214,12 +214,14 @@ def test_a_task_that_cannot_be_stopped_is_killed_and_its_end_told(tasks: Any, he
     assert heard.until(f"job:{task_id}", "failed")
 
 
-def test_that_nobody_can_be_told_fails_no_task(tasks: Any, worker: CeleryWorker) -> None:
+def test_a_task_succeeds_when_its_states_cannot_be_published(
+    tasks: Any, worker: CeleryWorker
+) -> None:
     assert ended(tasks.unheard.start())["message"] == "done all the same"
-    assert "the states of tests.shop.celery.unheard cannot be published" in worker.log
+    assert "cannot publish the states of tests.shop.celery.unheard" in worker.log
 
 
-def test_a_message_that_comes_twice_is_done_once(tasks: Any, heard: Heard) -> None:
+def test_a_duplicate_message_is_executed_once(tasks: Any, heard: Heard) -> None:
     task_id = tasks.count.start(1)
     ended(task_id)
     tasks.app.send_task(tasks.count.name, [1], task_id=task_id)
@@ -230,7 +232,7 @@ def test_a_message_that_comes_twice_is_done_once(tasks: Any, heard: Heard) -> No
     assert words.count("started") == 1
 
 
-def test_a_task_called_like_a_function_is_one(wired: str) -> None:
+def test_a_task_called_directly_runs_as_a_function(wired: str) -> None:
     from tests.shop import celery
 
     assert celery.count(3) == "counted to 3"
@@ -252,16 +254,17 @@ def test_a_task_called_like_a_function_is_one(wired: str) -> None:
         ("unix://u:p@/run/v.sock?db=3", "redis+socket://u:p@/run/v.sock?virtual_host=3"),
     ],
 )
-def test_the_address_of_redis_is_said_as_celery_reads_it(ours: str, theirs: str) -> None:
+def test_the_redis_url_is_given_in_the_form_that_celery_reads(ours: str, theirs: str) -> None:
     assert kombu_url(ours) == theirs
 
 
-def test_without_celery_all_else_works() -> None:
+def test_everything_else_works_without_celery() -> None:
     """The extra is one: nothing imports it but its own module."""
     code = (
         "import sys; sys.modules['celery'] = sys.modules['kombu'] = None\n"
         "import django; django.setup()\n"
-        "import realtime.consumers, realtime.views, realtime.endpoint, realtime.worker\n"
+        "import realtime.transports.websocket, realtime.http.views, realtime.endpoint\n"
+        "import realtime.fallbacks.worker\n"
         "from realtime import fallback, publish\n"
         "from django.core.management import call_command; call_command('check')\n"
     )

@@ -1,4 +1,4 @@
-"""The service as it is deployed, and clients that offer what it does not take, or are old."""
+"""The deployed service with clients that offer unsupported upgrades, or are old."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def service() -> Iterator[Service]:
         redis.stop()
 
 
-def test_javas_http_client_publishes_and_uses_its_connection_again(service: Service) -> None:
+def test_the_java_http_client_publishes_and_reuses_its_connection(service: Service) -> None:
     """Issue 15, C13: the body was lost, and so was the next request. See Kludex/uvicorn#2722."""
     with Raw(service.port) as peer:
         for parts in ((JAVA, BODY), (JAVA + BODY,), (JAVA + BODY + JAVA[:40], JAVA[40:] + BODY)):
@@ -47,7 +47,7 @@ def test_javas_http_client_publishes_and_uses_its_connection_again(service: Serv
 
 
 @pytest.mark.skipif(shutil.which("curl") is None, reason="this machine has no curl")
-def test_curl_that_offers_http_2_publishes(service: Service) -> None:
+def test_curl_offering_http_2_can_publish(service: Service) -> None:
     done = subprocess.run(
         [
             *("curl", "--silent", "--http2", "--max-time", "10", "--data", BODY.decode()),
@@ -68,7 +68,7 @@ def test_a_handshake_without_a_subprotocol_but_with_its_header_is_accepted(
         assert status_of(peer.send(handshake("Sec-WebSocket-Protocol:")).head()) == 101
 
 
-async def test_an_http_1_0_client_hears_an_event_stream_without_chunks(service: Service) -> None:
+async def test_an_http_1_0_client_gets_an_event_stream_without_chunks(service: Service) -> None:
     url = "/connection/sse?channel=public:offers"
     said = b""
     with Raw(service.port) as peer:

@@ -41,7 +41,7 @@ async def post(service: Service, message: HTTPMessage) -> httpx.Response:
 
 
 @pytest.mark.parametrize("convert", [to_structured_event, to_binary_event])
-async def test_an_event_of_the_sdk_arrives(
+async def test_an_event_sent_by_the_sdk_arrives(
     service: Service, attach: Callable[..., Any], convert: Callable[[CloudEvent], HTTPMessage]
 ) -> None:
     channel = f"public:{convert.__name__}-{service.port}"
@@ -73,7 +73,7 @@ async def test_a_rule_names_the_channel_and_bytes_are_base64(
         assert (await client.next())["push"]["pub"]["data"] == "AP8="
 
 
-async def test_what_is_wrong_is_named(service: Service) -> None:
+async def test_errors_name_the_attribute(service: Service) -> None:
     answer = await asyncio.to_thread(
         httpx.post,
         f"{service.http}/api/events",

@@ -1,4 +1,4 @@
-"""How many may connect: to a node, from an address, as a user; and that nobody stays counted."""
+"""Connection limits per node, address and user, and their counts after disconnects."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 import websockets
 
 from notifier.counting import SPARE_PER_ADDRESS
-from realtime.consumers import RealtimeConsumer
+from realtime.transports.websocket import RealtimeConsumer
 from tests.support.client import Client
 from tests.support.eventually import eventually
 from tests.support.raw import Raw, handshake
@@ -37,7 +37,7 @@ def from_(address: str, **headers: str) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("server", SERVERS)
-async def test_a_node_that_is_full_says_so_before_accept_and_takes_the_next_when_one_leaves(
+async def test_a_full_node_refuses_before_accept_until_a_client_leaves(
     server: str, serve: Serve, redis_server: RedisServer, attach: Attach
 ) -> None:
     service = serve(redis_server.url, server, TEST_CONNECTIONS="2")
@@ -102,16 +102,14 @@ def deployed(serve: Serve, redis_server: RedisServer) -> Service:
     )
 
 
-async def test_a_client_that_claims_another_address_for_each_connection_is_not_believed(
-    deployed: Service, attach: Attach
-) -> None:
+async def test_a_forged_client_address_is_ignored(deployed: Service, attach: Attach) -> None:
     await attach(deployed, **from_("127.0.0.2", **{"X-Forwarded-For": "203.0.113.1"}))
     for number in range(2, 5):
         claimed = from_("127.0.0.2", **{"X-Forwarded-For": f"203.0.113.{number}"})
         assert (await status_of(deployed, **claimed))[0] == 429
 
 
-async def test_a_trusted_proxy_is_believed_about_each_of_its_clients(
+async def test_a_trusted_proxy_provides_the_client_address(
     deployed: Service, attach: Attach
 ) -> None:
     for number in range(1, 4):
@@ -129,7 +127,7 @@ async def test_a_trusted_proxy_is_believed_about_each_of_its_clients(
         "{spoofed},203.0.113.7:40000",
     ],
 )
-async def test_what_a_client_wrote_into_the_header_before_the_proxy_did_counts_for_nothing(
+async def test_a_client_address_forged_before_the_proxy_is_ignored(
     deployed: Service, attach: Attach, chain: str
 ) -> None:
     said = [chain.format(spoofed=f"198.51.100.{number}") for number in range(3)]
@@ -140,7 +138,7 @@ async def test_what_a_client_wrote_into_the_header_before_the_proxy_did_counts_f
         ] == 429
 
 
-async def test_all_of_an_ipv6_network_is_one_address(deployed: Service, attach: Attach) -> None:
+async def test_an_ipv6_network_counts_as_one_address(deployed: Service, attach: Attach) -> None:
     for network in ("2001:db8:0:1", "2001:db8:0:2"):
         await attach(deployed, **from_("127.0.0.1", **{"X-Forwarded-For": f"{network}::1"}))
         other = {"X-Forwarded-For": f"{network}:ffff::2"}
@@ -150,7 +148,7 @@ async def test_all_of_an_ipv6_network_is_one_address(deployed: Service, attach: 
 # --- new subscriptions ---
 
 
-async def test_a_client_that_reconnects_without_end_subscribes_no_faster(
+async def test_a_client_that_keeps_reconnecting_subscribes_no_faster(
     serve: Serve, redis_server: RedisServer, attach: Attach
 ) -> None:
     """One client made 3,144 counters a second, by 128 channels for each new connection."""
@@ -229,9 +227,7 @@ WAYS, WEIGHTS = zip(
 )
 
 
-async def test_ten_thousand_connections_that_end_in_every_way_leave_no_count_behind(
-    node: Any, settings: Any
-) -> None:
+async def test_ten_thousand_connections_leave_no_count_behind(node: Any, settings: Any) -> None:
     settings.REALTIME_CONNECTIONS = 6
     settings.REALTIME_CONNECTIONS_PER_ADDRESS = 2
     settings.REALTIME_CONNECTIONS_PER_USER = 3

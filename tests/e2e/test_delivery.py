@@ -1,4 +1,4 @@
-"""The road, end to end, on both servers: what is posted over HTTP is on the wire."""
+"""Delivery end to end on both servers: from an HTTP request to WebSocket frames."""
 
 from __future__ import annotations
 
@@ -60,11 +60,11 @@ async def test_a_publication_follows_the_position_of_the_subscribe_reply(
     }
 
 
-async def test_nobody_there_is_said_to_the_publisher(service: Service) -> None:
+async def test_a_publisher_learns_that_no_node_is_subscribed(service: Service) -> None:
     assert service.publish("public:nobody", 1)["nodes"] == 0
 
 
-async def test_all_commands_of_a_frame_are_answered_in_order(
+async def test_the_commands_of_a_frame_are_answered_in_order(
     service: Service, attach: Attach
 ) -> None:
     client = await attach(service, connect=False)
@@ -114,7 +114,7 @@ async def test_unknown_and_forbidden_channels_look_the_same(
     assert errors[0] == errors[1] == errors[2] == {"code": 103, "message": "permission denied"}
 
 
-async def test_nothing_is_pushed_after_unsubscribe_and_the_node_is_counted_no_more(
+async def test_unsubscribing_ends_pushes_and_the_subscription_of_the_node(
     service: Service, attach: Attach
 ) -> None:
     client = await attach(service)
@@ -124,7 +124,7 @@ async def test_nothing_is_pushed_after_unsubscribe_and_the_node_is_counted_no_mo
     assert (await client.ask(ping={}))["ping"] == {}
 
 
-async def test_a_client_that_vanishes_is_counted_no_more(service: Service, attach: Attach) -> None:
+async def test_a_vanished_client_is_no_longer_counted(service: Service, attach: Attach) -> None:
     client = await attach(service)
     await client.subscribe("public:vanished")
     assert service.publish("public:vanished", 1)["nodes"] == 1
@@ -132,7 +132,7 @@ async def test_a_client_that_vanishes_is_counted_no_more(service: Service, attac
     await eventually(lambda: service.publish("public:vanished", 1)["nodes"] == 0)
 
 
-async def test_positions_are_true_while_publications_race_with_subscribes(
+async def test_positions_are_exact_when_publications_race_with_subscribes(
     service: Service, attach: Attach
 ) -> None:
     """Each subscriber gets exactly what follows its position, however fast somebody publishes."""
@@ -231,7 +231,7 @@ async def test_unreadable_frames_are_answered_twice_and_then_close(
     assert (await client.closed())[0] == 3501
 
 
-async def test_data_that_nobody_could_read_is_refused_and_the_connection_stays(
+async def test_unreadable_data_is_refused_and_the_connection_stays(
     service: Service, attach: Attach
 ) -> None:
     client = await attach(service)

@@ -11,15 +11,16 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from realtime import names, publication
-from realtime.api import answers, head, items
+from realtime.api import answers, items
 from realtime.api.methods import METHODS
 from realtime.brokers.commands import IDEMPOTENCY_SECONDS
+from realtime.core import json_text, limits, names, publication
 from realtime.endpoint import BODY_SECONDS
+from tests.support import prose
 from tests.support.redis_server import RedisServer
 from tests.support.service import ROOT, Service
 
-PAGE = (ROOT / "docs" / "http-api.md").read_text()
+PAGE = prose.read(ROOT / "docs" / "http-api.md")
 
 
 def examples() -> Iterator[tuple[str, str]]:
@@ -37,7 +38,7 @@ def steady(text: str) -> str:
 
 
 @pytest.mark.skipif(shutil.which("curl") is None, reason="there is no curl on this machine")
-def test_the_examples_print_what_the_page_shows(
+def test_the_examples_print_the_documented_output(
     own_redis: RedisServer, serve: Callable[..., Service]
 ) -> None:
     service = serve(own_redis.url, app="tests.asgi_endpoint:application")
@@ -60,7 +61,7 @@ def test_the_examples_print_what_the_page_shows(
     assert ran >= 9
 
 
-def test_the_table_of_reasons_is_the_code_s() -> None:
+def test_the_table_of_reasons_matches_the_code() -> None:
     rows = re.findall(r"^\| `(\w+)` \| (\d+) \| (\d+) \|", PAGE, re.MULTILINE)
     assert {reason: (int(status), int(code)) for reason, status, code in rows} == answers.STATUSES
     assert [reason for reason, *_ in rows] == list(answers.STATUSES)
@@ -69,13 +70,13 @@ def test_the_table_of_reasons_is_the_code_s() -> None:
 @pytest.mark.parametrize(
     "said",
     [
-        f"at most {head.PUBLISH_BYTES // 1024} KiB for `publish`",
+        f"at most {limits.PUBLISH_BYTES // 1024} KiB for `publish`",
         f"up to {items.MANY_ITEMS} channels",
-        f"Up to {items.MANY_ITEMS} commands",
+        f"up to {items.MANY_ITEMS} commands",
         f"up to {items.MANY_ITEMS} publications",
-        f"at most {publication.DATA_LIMIT // 1024} KiB",
-        f"at most {publication.DEPTH_LIMIT} levels deep",
-        f"beyond {publication.DEPTH_LIMIT} levels",
+        f"at most {json_text.DATA_LIMIT // 1024} KiB",
+        f"at most {json_text.DEPTH_LIMIT} levels deep",
+        f"beyond {json_text.DEPTH_LIMIT} levels",
         f"at most {publication.TAGS_LIMIT} names",
         f"at most {publication.TAG_VALUE_LIMIT} characters",
         f"1 to {names.CHANNEL_LIMIT} characters",
@@ -85,13 +86,13 @@ def test_the_table_of_reasons_is_the_code_s() -> None:
         f"more than {sys.int_info.default_max_str_digits} digits",
     ],
 )
-def test_the_limits_are_the_code_s(said: str) -> None:
+def test_the_limits_match_the_code(said: str) -> None:
     assert said in re.sub(r"\s+", " ", PAGE)
 
 
-def test_five_minutes_are_the_code_s() -> None:
+def test_the_five_minutes_match_the_code() -> None:
     assert IDEMPOTENCY_SECONDS == 5 * 60
-    assert head.MANY_BYTES == 1024 * 1024
+    assert limits.MANY_BYTES == 1024 * 1024
 
 
 def test_every_method_has_its_section() -> None:

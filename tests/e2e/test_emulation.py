@@ -1,4 +1,4 @@
-"""The fallback transports as a stranger meets them: byte by byte, and in a browser."""
+"""The fallback transports, byte by byte and in a browser."""
 
 from __future__ import annotations
 
@@ -10,12 +10,13 @@ from typing import Any
 
 import httpx
 import pytest
+from playwright.async_api import Browser
 
-from tests.conftest import CHROMIUM, SDK
+from tests.conftest import SDK
 from tests.support.event_stream import Parser
 from tests.support.eventually import eventually
 from tests.support.machine import within
-from tests.support.pages import SERVICE, becomes_true, chromium
+from tests.support.pages import SERVICE, becomes_true, in_browser_loop, own_contexts
 from tests.support.redis_server import RedisServer
 from tests.support.service import Service
 from tests.support.tokens import token
@@ -97,9 +98,7 @@ both = pytest.mark.parametrize("sse", [False, True], ids=["http_stream", "sse"])
 
 
 @both
-async def test_what_is_said_beside_the_stream_is_answered_in_it(
-    service: Service, sse: bool
-) -> None:
+async def test_an_emulation_request_is_answered_in_the_stream(service: Service, sse: bool) -> None:
     async with streaming(service, sse=sse) as stream:
         headers = stream.response.headers
         assert headers["x-accel-buffering"] == "no"
@@ -122,7 +121,7 @@ async def test_what_is_said_beside_the_stream_is_answered_in_it(
 # --- what is not for everybody ---
 
 
-async def test_who_does_not_know_the_secret_says_nothing(service: Service) -> None:
+async def test_an_emulation_request_with_a_forged_session_is_refused(service: Service) -> None:
     async with streaming(service) as one, streaming(service) as other:
         forged = [
             {"session": ""},
@@ -145,11 +144,11 @@ async def test_who_does_not_know_the_secret_says_nothing(service: Service) -> No
     "body",
     [b"", b"null", b"[]", b"{}", b'{"session":1}', b"\xff", b"[" * 10_000, b'{"session":"a"}'],
 )
-async def test_what_is_no_command_is_a_bad_request(service: Service, body: bytes) -> None:
+async def test_an_invalid_command_is_a_bad_request(service: Service, body: bytes) -> None:
     assert reason(await post(service, "/emulation", body)) == (400, "invalid_data")
 
 
-async def test_nonsense_in_the_right_envelope_is_answered_in_the_stream(service: Service) -> None:
+async def test_an_invalid_emulated_command_is_answered_in_the_stream(service: Service) -> None:
     async with streaming(service) as stream:
         assert (await stream.say("nonsense")).status_code == 204
         assert (await stream.until(lambda line: "error" in line))["error"]["code"] == 107
@@ -163,14 +162,14 @@ async def test_nonsense_in_the_right_envelope_is_answered_in_the_stream(service:
         assert (await stream.say({"id": 2, "ping": {}})).status_code == 204, "nobody is hurt"
 
 
-async def test_a_stream_that_begins_with_nothing_does_not_begin(service: Service) -> None:
+async def test_a_stream_with_an_empty_first_request_is_refused(service: Service) -> None:
     assert reason(await post(service, "/connection/http_stream", b"")) == (400, "invalid_data")
     async with httpx.AsyncClient(base_url=service.http) as client:
         answer = await client.get("/connection/sse?cf_connect=")
     assert reason(answer) == (400, "invalid_data")
 
 
-async def test_a_link_on_another_site_says_nothing_in_a_users_name(service: Service) -> None:
+async def test_a_link_on_another_site_sends_commands_as_the_user(service: Service) -> None:
     """A GET is sent with the session's cookie by whoever follows a link (SameSite=Lax)."""
     connect, said = '{"id":1,"connect":{}}', '{"channel":"chat:link","data":"forged"}'
     both = '{"id":2,"connect":{},"publish":' + said + "}"
@@ -217,14 +216,14 @@ async def test_a_token_is_left_in_the_logs_of_proxies(
         answer = await client.request(method, path, params=params, content=CONNECT)
     assert reason(answer) == (400, "token_in_url")
     assert "POST" in answer.json()["error"]["message"]
-    await eventually(lambda: "refused a token: it was in the URL" in service.log)
+    await eventually(lambda: "refused a token: it was sent in the URL" in service.log)
     assert shown not in answer.text
     # uvicorn's own access log, which the service turns off, is one of those that have it.
     ours = [line for line in service.log.splitlines() if not line.startswith("INFO:")]
     assert not any(shown in line for line in ours)
 
 
-async def test_a_channel_may_be_called_like_the_parameter(service: Service) -> None:
+async def test_a_channel_may_have_the_name_of_the_parameter(service: Service) -> None:
     async with httpx.AsyncClient(base_url=service.http, timeout=60) as client:
         url = "/connection/sse?channel=public:cf_connect"
         async with client.stream("GET", url) as answer:
@@ -232,7 +231,7 @@ async def test_a_channel_may_be_called_like_the_parameter(service: Service) -> N
             assert (await anext(answer.aiter_lines())).startswith("retry:")
 
 
-async def test_too_much_is_refused(service: Service) -> None:
+async def test_oversized_requests_are_refused(service: Service) -> None:
     async with streaming(service) as stream:
         frame = json.dumps({"id": 2, "ping": {"x": "y" * 81_920}})
         assert reason(await stream.say(frame)) == (413, "too_large")
@@ -244,7 +243,7 @@ async def test_too_much_is_refused(service: Service) -> None:
     assert reason(await post(service, "/connection/http_stream", body)) == (413, "too_large")
 
 
-async def test_who_floods_is_sent_away(service: Service) -> None:
+async def test_a_flooding_client_is_disconnected(service: Service) -> None:
     async with streaming(service) as stream:
         for n in range(20):
             pings = [{"id": 50 * n + k + 2, "ping": {}} for k in range(50)]
@@ -263,7 +262,7 @@ async def test_who_floods_is_sent_away(service: Service) -> None:
         ("/connection/sse?cf_connect=x", "GET, OPTIONS"),
     ],
 )
-async def test_other_methods_are_told_which_to_use(service: Service, path: str, allow: str) -> None:
+async def test_other_methods_get_an_allow_header(service: Service, path: str, allow: str) -> None:
     async with httpx.AsyncClient(base_url=service.http) as client:
         answer = await client.put(path)
         assert reason(answer) == (405, "method_not_allowed")
@@ -274,7 +273,7 @@ async def test_other_methods_are_told_which_to_use(service: Service, path: str, 
 
 
 @pytest.mark.parametrize("path", ["/emulation", "/connection/http_stream"])
-async def test_pages_that_may_connect_may_send(service: Service, path: str) -> None:
+async def test_pages_that_may_connect_may_send_commands(service: Service, path: str) -> None:
     asks = {"Access-Control-Request-Method": "POST"}
     async with httpx.AsyncClient(base_url=service.http) as client:
         yes = await client.options(path, headers=PAGE | asks)
@@ -294,7 +293,7 @@ async def test_pages_that_may_connect_may_send(service: Service, path: str) -> N
 # --- nodes that are gone, and a broker that is ---
 
 
-async def test_a_node_that_is_gone_is_no_session(
+async def test_a_session_of_a_stopped_node_is_not_found(
     redis_server: RedisServer, serve: Serve, service: Service
 ) -> None:
     away = await asyncio.to_thread(serve, redis_server.url, app=ENDPOINT)
@@ -311,7 +310,7 @@ async def test_a_node_that_is_gone_is_no_session(
     await eventually(is_gone)
 
 
-async def test_without_the_broker_only_the_node_itself_hears(
+async def test_without_the_broker_emulation_works_only_on_the_same_node(
     own_redis: RedisServer, serve: Serve
 ) -> None:
     one = await asyncio.to_thread(serve, own_redis.url, app=ENDPOINT)
@@ -331,14 +330,15 @@ async def test_without_the_broker_only_the_node_itself_hears(
 
 
 @pytest.mark.browser
+@in_browser_loop
 @pytest.mark.node
 @pytest.mark.parametrize("transport", ["http_stream", "sse"])
-async def test_a_browser_falls_back(
-    redis_server: RedisServer, serve: Serve, transport: str
+async def test_a_browser_falls_back_to_another_transport(
+    redis_server: RedisServer, serve: Serve, chromium: Browser, transport: str
 ) -> None:
     service = await asyncio.to_thread(serve, redis_server.url, **SERVICE)
     sdk = (SDK / "centrifuge" / "dist" / "centrifuge.js").read_text()
-    async with chromium(str(CHROMIUM)) as browser:
+    async with own_contexts(chromium) as browser:
         context = await browser.new_context(bypass_csp=True)  # for the SDK, which is not the page's
         page = await context.new_page()
         await page.route_web_socket("**", lambda socket: socket.close(code=1011))

@@ -12,14 +12,14 @@ from typing import Any
 
 import httpx
 import pytest
+from playwright.async_api import Browser
 
-from tests.conftest import CHROMIUM
-from tests.support.database import manage, migrate
+from tests.support.database import migrate
 from tests.support.event_stream import Parser
 from tests.support.eventually import eventually
 from tests.support.losing import publish_while_cut
 from tests.support.machine import within
-from tests.support.pages import SERVICE, becomes_true, chromium
+from tests.support.pages import SERVICE, becomes_true, in_browser_loop, own_contexts
 from tests.support.redis_server import RedisServer
 from tests.support.service import DEPLOYED, Service
 from tests.support.tokens import token
@@ -82,7 +82,7 @@ async def publish(service: Service, channel: str, data: Any, **fields: Any) -> d
     return await asyncio.to_thread(service.publish, channel, data, **fields)
 
 
-async def test_what_is_published_is_an_event(service: Service) -> None:
+async def test_a_publication_is_an_event(service: Service) -> None:
     async with streaming(service, "public:a", "public:b") as stream:
         headers = stream.response.headers
         assert stream.response.status_code == 200
@@ -107,7 +107,7 @@ async def test_what_is_published_is_an_event(service: Service) -> None:
     await eventually(nobody)
 
 
-async def test_who_comes_back_is_told_exactly_what_was_missed(service: Service) -> None:
+async def test_a_returning_client_gets_the_exact_gap(service: Service) -> None:
     async with streaming(service, "public:c") as stream:
         await stream.until("realtime.state")
         await publish(service, "public:c", 1)
@@ -125,6 +125,49 @@ async def test_who_comes_back_is_told_exactly_what_was_missed(service: Service) 
     async with streaming(service, "public:c", **{"Last-Event-ID": now}) as stream:
         _, gap, _ = await stream.until("realtime.gap")
         assert gap["from"] == gap["to"] == missed["offset"] + 1
+
+
+async def test_a_stream_since_a_position_begins_with_what_was_published_since(
+    service: Service,
+) -> None:
+    """As the page's data has that position; afterwards the last id counts."""
+    channels = {"channels": ["public:since", "public:other"]}
+    answer = await asyncio.to_thread(service.post, "position", channels)
+    read = answer.json()["result"]["positions"]["public:since"]
+    url = f"public:since&since={read['epoch']}/{read['offset']}/public:since"
+    async with streaming_since(service, url) as stream:
+        await stream.until("realtime.state")
+        await publish(service, "public:since", 1)
+        assert (await stream.next())[1] == 1, "there was no gap"
+    missed = await publish(service, "public:since", 2)
+    async with streaming_since(service, url) as stream:
+        name, gap, last_id = await stream.next()
+        assert (name, gap["reason"]) == ("realtime.gap", "reconnect")
+        assert (gap["from"], gap["to"]) == (read["offset"] + 1, missed["offset"])
+    await publish(service, "public:since", 3)
+    async with streaming_since(service, url, **{"Last-Event-ID": last_id}) as stream:
+        _, gap, _ = await stream.next()
+        assert (gap["from"], gap["to"]) == (missed["offset"] + 1, missed["offset"] + 1)
+
+
+async def test_a_stream_since_an_unknown_position_begins_with_an_open_gap(
+    service: Service,
+) -> None:
+    async with streaming_since(service, "public:lost&since=/0/public:lost") as stream:
+        name, gap, _ = await stream.next()
+        assert (name, gap["to"], gap["reason"]) == ("realtime.gap", None, "broker")
+        await publish(service, "public:lost", 1)
+        assert (await stream.until("message"))[1] == 1
+
+
+@asynccontextmanager
+async def streaming_since(service: Service, query: str, **headers: str) -> AsyncIterator[Stream]:
+    url = f"{service.http}/connection/sse?channel={query}"
+    async with (
+        httpx.AsyncClient(timeout=60) as client,
+        client.stream("GET", url, headers=headers) as got,
+    ):
+        yield Stream(got)
 
 
 async def test_a_gap_in_the_middle_is_an_event(service: Service, redis_server: RedisServer) -> None:
@@ -148,16 +191,19 @@ async def test_a_gap_in_the_middle_is_an_event(service: Service, redis_server: R
         ("?channel=user:%2342", 403, "forbidden"),
         ("?" + "&".join(f"channel=public:{n}" for n in range(129)), 400, "invalid_data"),
         ("?channel=public:a&token=x", 400, "token_in_url"),
+        ("?channel=public:a&since=5", 400, "invalid_data"),
+        ("?channel=public:a&since=aa/x/public:a", 400, "invalid_data"),
+        ("?channel=public:a&since=aa/1/public:a%26aa/2/public:b", 400, "invalid_channel"),
     ],
 )
-async def test_what_cannot_be_heard_is_refused(
+async def test_a_channel_that_cannot_be_subscribed_is_refused(
     service: Service, query: str, status: int, reason: str
 ) -> None:
     answer = await asyncio.to_thread(httpx.get, f"{service.http}/connection/sse{query}")
     assert (answer.status_code, answer.json()["error"]["reason"]) == (status, reason)
 
 
-async def test_other_methods_and_pages_of_other_sites(service: Service) -> None:
+async def test_other_methods_and_cross_site_pages_are_refused(service: Service) -> None:
     url = f"{service.http}/connection/sse?channel=public:a"
     posted = await asyncio.to_thread(httpx.post, url)
     assert (posted.status_code, posted.headers["allow"]) == (405, "GET, OPTIONS")
@@ -178,7 +224,7 @@ async def test_a_page_that_may_connect_may_read(redis_server: RedisServer, serve
 @pytest.mark.parametrize(
     ("path", "methods"), [("/connection/sse", "GET"), ("/connection/uni_sse", "GET, POST")]
 )
-async def test_a_browser_asks_whether_a_page_may_come_back(
+async def test_a_preflight_for_a_reconnect_is_answered(
     service: Service, path: str, methods: str
 ) -> None:
     """It was 405: the first connect of an allowed page worked, and each return failed."""
@@ -201,7 +247,7 @@ async def test_a_browser_asks_whether_a_page_may_come_back(
         assert not [name for name in no.headers if name.startswith("access-control")]
 
 
-async def test_a_quiet_stream_is_kept_open(redis_server: RedisServer, serve: Serve) -> None:
+async def test_a_quiet_stream_is_kept_alive(redis_server: RedisServer, serve: Serve) -> None:
     service = await asyncio.to_thread(serve, redis_server.url, app=ENDPOINT, TEST_PING_SECONDS="1")
     async with streaming(service, "public:q") as stream:
         await stream.until("realtime.state")
@@ -211,7 +257,7 @@ async def test_a_quiet_stream_is_kept_open(redis_server: RedisServer, serve: Ser
         assert (await waiting)[1] == "still here"
 
 
-async def test_a_node_that_leaves_ends_its_streams(redis_server: RedisServer, serve: Serve) -> None:
+async def test_a_stopping_node_ends_its_streams(redis_server: RedisServer, serve: Serve) -> None:
     service = await asyncio.to_thread(serve, redis_server.url, DEPLOYED)
     async with streaming(service, "public:l") as stream:
         await stream.until("realtime.state")
@@ -223,7 +269,7 @@ async def test_a_node_that_leaves_ends_its_streams(redis_server: RedisServer, se
     assert "without completing response" not in service.log
 
 
-async def test_a_reader_that_stops_costs_a_bounded_amount_and_is_told(
+async def test_a_stalled_reader_costs_bounded_memory_and_gets_a_gap(
     redis_server: RedisServer, serve: Serve
 ) -> None:
     service = await asyncio.to_thread(serve, redis_server.url, DEPLOYED)
@@ -242,9 +288,12 @@ async def test_a_reader_that_stops_costs_a_bounded_amount_and_is_told(
 
 
 @pytest.mark.browser
-async def test_a_browsers_own_event_source(redis_server: RedisServer, serve: Serve) -> None:
+@in_browser_loop
+async def test_the_event_source_of_a_browser_receives_events(
+    redis_server: RedisServer, serve: Serve, chromium: Browser
+) -> None:
     service = await asyncio.to_thread(serve, redis_server.url, **SERVICE)
-    async with chromium(str(CHROMIUM)) as browser:
+    async with own_contexts(chromium) as browser:
         page = await (await browser.new_context()).new_page()
         await page.goto(f"{service.http}/chat/")
         await page.evaluate(
@@ -277,7 +326,7 @@ async def test_a_browsers_own_event_source(redis_server: RedisServer, serve: Ser
     ), "received and announced together are everything"
 
 
-async def test_who_comes_and_goes_is_an_event_where_the_namespace_tells_all(
+async def test_joins_and_leaves_are_events_where_the_namespace_sends_them(
     redis_server: RedisServer, serve: Serve, attach: Callable[..., Any]
 ) -> None:
     service = await asyncio.to_thread(serve, redis_server.url, app=ENDPOINT)
@@ -294,7 +343,7 @@ async def test_who_comes_and_goes_is_an_event_where_the_namespace_tells_all(
         assert left["info"]["client"] == joined["info"]["client"]
 
 
-async def test_what_ends_it_for_good_is_told(redis_server: RedisServer, serve: Serve) -> None:
+async def test_a_permanent_end_is_announced(redis_server: RedisServer, serve: Serve) -> None:
     """An EventSource comes back whatever happens, so the event says that it need not."""
     service = await asyncio.to_thread(serve, redis_server.url, app=ENDPOINT)
     wanted = {"token": token("ada"), "subs": {"public:end": {}}}
@@ -307,9 +356,7 @@ async def test_what_ends_it_for_good_is_told(redis_server: RedisServer, serve: S
             await stream.next()
 
 
-async def test_streams_come_and_go_and_leave_nothing(
-    redis_server: RedisServer, serve: Serve
-) -> None:
+async def test_closed_streams_leave_nothing_behind(redis_server: RedisServer, serve: Serve) -> None:
     prefix = {"TEST_REDIS_PREFIX": "stream-loops"}
     service = await asyncio.to_thread(serve, redis_server.url, app=ENDPOINT, **prefix)
     for n in range(50):
@@ -371,7 +418,7 @@ async def pushed_to(stream: Stream, kind: str) -> Any:
 
 
 @pytest.mark.parametrize("post", [False, True])
-async def test_a_unidirectional_client_hears_pushes(service: Service, post: bool) -> None:
+async def test_a_unidirectional_client_receives_pushes(service: Service, post: bool) -> None:
     async with raw(service, {"subs": {"public:u": {}}, "name": "js"}, post=post) as stream:
         assert stream.response.headers["content-type"].startswith("text/event-stream")
         first = (await stream.next())[1]["connect"]
@@ -385,7 +432,9 @@ async def test_a_unidirectional_client_hears_pushes(service: Service, post: bool
         assert push["pub"]["offset"] == receipt["offset"]
 
 
-async def test_it_shows_its_token_in_the_body(redis_server: RedisServer, serve: Serve) -> None:
+async def test_a_client_may_send_its_token_in_the_body(
+    redis_server: RedisServer, serve: Serve
+) -> None:
     service = await asyncio.to_thread(serve, redis_server.url, app=ENDPOINT)
     async with raw(service, {"token": token("42"), "subs": {"news#42": {}}}, post=True) as stream:
         connect = (await stream.next())[1]["connect"]
@@ -409,7 +458,7 @@ async def test_it_shows_its_token_in_the_body(redis_server: RedisServer, serve: 
         ({"subs": {"x" * 90_000: {}}}, True, 413, "too_large"),
     ],
 )
-async def test_what_a_unidirectional_client_cannot_have(
+async def test_bidirectional_features_are_refused_to_unidirectional_clients(
     service: Service, wanted: Any, post: bool, status: int, reason: str
 ) -> None:
     async with raw(service, wanted, post=post) as stream:
@@ -427,9 +476,8 @@ SCRIPT = {"Sec-Fetch-Site": "same-origin", "Sec-Fetch-Mode": "cors"}
 
 def serve_ada(serve: Serve, redis_server: RedisServer, folder: Path) -> Service:
     """Start the service with one user, Ada, whose id is 1."""
-    url = migrate(f"sqlite:///{folder}/db.sqlite3")
     user = "from django.contrib.auth.models import User; User.objects.create_user"
-    manage(url, "shell", "-c", f"{user}('ada', password='a password')")
+    url = migrate(f"sqlite:///{folder}/db.sqlite3", then=f"{user}('ada', password='a password')")
     return serve(redis_server.url, DEPLOYED, DATABASE_URL=url, HTTPS="0")
 
 
@@ -456,17 +504,17 @@ async def page_of(
         yield Stream(got)
 
 
-async def test_the_session_of_a_page_says_who_listens(
+async def test_the_session_of_a_page_identifies_the_client(
     redis_server: RedisServer, serve: Serve, tmp_path: Path
 ) -> None:
     service = await asyncio.to_thread(serve_ada, serve, redis_server, tmp_path)
     async with logged_in(service) as client:
-        own = {"channel": "news#1"}
-        async with page_of(client, "news#1") as stream:
-            assert (await stream.until("realtime.subscribed"))[1] == {"channel": "user:#1"}
-            await publish(service, "user:#1", "for ada")
+        own = {"channel": "news#service.1"}
+        async with page_of(client, "news#service.1") as stream:
+            assert (await stream.until("realtime.subscribed"))[1] == {"channel": "user:#service.1"}
+            await publish(service, "user:#service.1", "for ada")
             assert (await stream.until("message"))[1] == "for ada"
-            await publish(service, "news#1", "too")
+            await publish(service, "news#service.1", "too")
             assert (await stream.until("message"))[1] == "too"
         for other in (
             {"Origin": "https://evil.example"},
@@ -489,12 +537,12 @@ async def first_id(client: httpx.AsyncClient, channel: str, last_id: str) -> str
     raise EOFError
 
 
-async def test_a_user_is_told_exactly_what_was_missed_on_the_own_channel(
+async def test_a_user_gets_the_exact_gap_on_the_personal_channel(
     redis_server: RedisServer, serve: Serve, tmp_path: Path
 ) -> None:
     """The place of a channel that the server begins was erased by the first id of a stream."""
     service = await asyncio.to_thread(serve_ada, serve, redis_server, tmp_path)
-    own = "user:#1"
+    own = "user:#service.1"
     async with logged_in(service) as client:
         for channel in (own, "public:x"):  # asked for as well, and not
             async with page_of(client, channel) as stream:
@@ -539,12 +587,12 @@ async def becomes_served(service: Service, channel: str) -> None:
     await eventually(is_heard)
 
 
-async def test_a_user_is_told_exactly_what_was_missed_where_the_api_subscribes(
+async def test_a_user_gets_the_exact_gap_on_a_channel_subscribed_by_the_api(
     redis_server: RedisServer, serve: Serve, tmp_path: Path
 ) -> None:
     """Such a channel begins whenever the API says so, maybe two connections later."""
     service = await asyncio.to_thread(serve_ada, serve, redis_server, tmp_path)
-    fields = {"user": "1", "channel": "desk"}
+    fields = {"user": "service.1", "channel": "desk"}
     async with logged_in(service) as client:
         async with page_of(client, "public:x") as stream:
             await stream.until("realtime.state")

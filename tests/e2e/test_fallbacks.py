@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from tests.support.command import Command
-from tests.support.database import manage, migrate
+from tests.support.database import migrate
 from tests.support.eventually import eventually_sync
 from tests.support.receivers import Hooks, MailServer, hook_server, mail_server
 from tests.support.redis_server import RedisServer
@@ -39,8 +39,7 @@ def hooks() -> Iterator[Hooks]:
 
 @pytest.fixture
 def env(tmp_path: Path, mails: MailServer, hooks: Hooks) -> dict[str, str]:
-    url = migrate(f"sqlite:///{tmp_path}/db.sqlite3")
-    manage(url, "shell", "-c", MAKE_USERS)
+    url = migrate(f"sqlite:///{tmp_path}/db.sqlite3", then=MAKE_USERS)
     shop = {
         "use": "webhook",
         "url": f"http://127.0.0.1:{hooks.port}/",
@@ -72,9 +71,11 @@ def stats(service: Service) -> dict[str, Any]:
     return found
 
 
-def test_a_user_who_is_not_there_gets_a_mail(service: Service, mails: MailServer) -> None:
+def test_an_offline_user_gets_a_mail(service: Service, mails: MailServer) -> None:
     data = {"title": "Shipped", "text": "It is on its way", "url": "https://example.com/7"}
-    answer = service.post("publish", {"channel": "user:#41", "data": data, "fallback": "email"})
+    answer = service.post(
+        "publish", {"channel": "user:#service.41", "data": data, "fallback": "email"}
+    )
     assert answer.json()["result"]["queued"] is True
     [mail] = eventually_sync(lambda: mails.mails.got)
     assert (mail["To"], mail["From"]) == ("ada@example.com", "notifier@example.com")
@@ -82,23 +83,29 @@ def test_a_user_who_is_not_there_gets_a_mail(service: Service, mails: MailServer
     assert "https://example.com/7" in mail.get_content()
 
 
-def test_who_has_no_address_is_given_up_with_a_reason(service: Service, mails: MailServer) -> None:
-    for channel in ("user:#42", "user:#43", "user:#44", "user:#nobody", "news"):
+def test_a_mail_to_a_user_without_an_address_is_given_up_with_a_reason(
+    service: Service, mails: MailServer
+) -> None:
+    for user in ("42", "43", "44", "nobody"):
+        channel = f"user:#service.{user}"
         service.post("publish", {"channel": channel, "data": 1, "fallback": "email"})
+    service.post("publish", {"channel": "news", "data": 1, "fallback": "email"})
     eventually_sync(lambda: stats(service)["dead"] == 5)
     assert not mails.mails.got
 
 
 def test_another_spelling_of_an_id_mails_its_user(service: Service, mails: MailServer) -> None:
-    """`user:#041` is a channel of nobody; Python's `int` reads each of these as 41."""
+    """`user:#service.041` is a channel of nobody; Python's `int` reads each of these as 41."""
     for user in ("041", "4_1", "0041"):
-        body = {"channel": f"user:#{user}", "data": 1, "fallback": "email"}
+        body = {"channel": f"user:#service.{user}", "data": 1, "fallback": "email"}
         assert service.post("publish", body).status_code == 200
     eventually_sync(lambda: stats(service)["dead"] == 3)
     assert not mails.mails.got
 
 
-def test_a_namespace_sends_what_nobody_hears_to_a_webhook(service: Service, hooks: Hooks) -> None:
+def test_a_namespace_sends_undelivered_publications_to_a_webhook(
+    service: Service, hooks: Hooks
+) -> None:
     answer = service.post("publish", {"channel": "orders:7", "data": {"n": 1}})
     assert answer.json()["result"]["queued"] is True
     [post] = eventually_sync(lambda: hooks.got)
@@ -107,14 +114,14 @@ def test_a_namespace_sends_what_nobody_hears_to_a_webhook(service: Service, hook
     assert stats(service)["hands"] == 4
 
 
-def test_no_secret_of_a_fallback_is_shown(env: dict[str, str], own_redis: RedisServer) -> None:
+def test_fallback_secrets_are_never_shown(env: dict[str, str], own_redis: RedisServer) -> None:
     broken = {
         "shop": {"use": "webhook", "url": "https://user:hunter2@example.com", "secret": SECRET}
     }
     given = {**DEPLOYMENT, **env, "REDIS_URL": own_redis.url}
     command = Command("runfallback", **{**given, "NOTIFIER_FALLBACKS": json.dumps(broken)})
-    said = command.said("notifier.env.BadEnvironment: NOTIFIER_FALLBACKS is wrong: ")
-    assert "url must be an address" in said
+    said = command.said("notifier.variables.BadEnvironment: NOTIFIER_FALLBACKS is invalid: ")
+    assert "url must have no user or password" in said
     assert "hunter2" not in said
     assert SECRET not in said
     command.stop()

@@ -17,17 +17,17 @@ from contextlib import asynccontextmanager
 from urllib.parse import quote
 
 import pytest
+import pytest_asyncio
 from playwright.async_api import Browser, Page
 
-from tests.conftest import CHROMIUM
 from tests.support.eventually import eventually
 from tests.support.foreign import foreign_site
-from tests.support.pages import chromium
+from tests.support.pages import in_browser_loop, own_contexts
 from tests.support.redis_server import RedisServer
 from tests.support.service import ROOT, Service
 from tests.support.tokens import token
 
-pytestmark = pytest.mark.browser
+pytestmark = [pytest.mark.browser, in_browser_loop]
 
 Serve = Callable[..., Service]
 ENDPOINT = "tests.asgi_endpoint:application"
@@ -114,9 +114,9 @@ def foreign() -> Iterator[int]:
         yield port
 
 
-@pytest.fixture
-async def browser() -> AsyncIterator[Browser]:
-    async with chromium(str(CHROMIUM)) as browser:
+@pytest_asyncio.fixture(loop_scope="session")
+async def browser(chromium: Browser) -> AsyncIterator[Browser]:
+    async with own_contexts(chromium) as browser:
         yield browser
 
 
@@ -161,7 +161,7 @@ ATTACKS = {
 
 
 @pytest.mark.parametrize("stream", STREAMS.values(), ids=STREAMS)
-async def test_a_script_of_our_own_page_joins_in_the_users_name(
+async def test_a_script_on_our_own_page_joins_as_the_user(
     site: Site, browser: Browser, stream: str
 ) -> None:
     """The control: what the attacks below would look like if they worked."""
@@ -177,7 +177,7 @@ async def test_a_script_of_our_own_page_joins_in_the_users_name(
 
 
 @pytest.mark.parametrize("host", SITES.values(), ids=SITES)
-async def test_a_page_of_another_site_joins_a_channel_in_the_users_name(
+async def test_a_page_of_another_site_joins_a_channel_as_the_user(
     site: Site, foreign: int, browser: Browser, host: str
 ) -> None:
     tried = [(attack, "sse") for attack in ATTACKS]
@@ -193,7 +193,7 @@ async def test_a_page_of_another_site_joins_a_channel_in_the_users_name(
 
 
 @pytest.mark.parametrize("host", SITES.values(), ids=SITES)
-async def test_a_service_worker_of_another_site_joins_in_the_users_name(
+async def test_a_service_worker_of_another_site_joins_as_the_user(
     site: Site, foreign: int, browser: Browser, host: str
 ) -> None:
     """It fetches where no page is to be seen; a refusal ends at once, a stream would not."""
@@ -222,7 +222,7 @@ WRITTEN_BY_USERS = ("an image", "a script", "a prefetch", "a frame", "a link")
 
 
 @pytest.mark.parametrize("has_worker", [False, True], ids=["", "with our service worker"])
-async def test_a_link_on_our_own_page_joins_in_the_users_name(
+async def test_a_link_on_our_own_page_joins_as_the_user(
     site: Site, browser: Browser, has_worker: bool
 ) -> None:
     """Users write links and images, too: in a chat message, say. They count as nobody's."""
@@ -249,7 +249,7 @@ async def test_a_link_on_our_own_page_joins_in_the_users_name(
     assert answers == {attack: {403} for attack in WRITTEN_BY_USERS}
 
 
-async def test_a_link_in_a_mail_joins_in_the_users_name(site: Site, browser: Browser) -> None:
+async def test_a_link_in_a_mail_joins_as_the_user(site: Site, browser: Browser) -> None:
     """For the browser no site is behind it: ``Sec-Fetch-Site: none``."""
     async with site.visitor(browser, f"{site.service.http}/") as page:
         with pytest.raises(Exception, match="Timeout"):
@@ -278,7 +278,7 @@ LISTEN = """([url, withCredentials]) => {
 
 
 @pytest.mark.parametrize("with_credentials", [False, True])
-async def test_a_page_of_an_allowed_site_comes_back_and_is_told_what_it_missed(
+async def test_a_page_of_an_allowed_site_reconnects_and_gets_its_gap(
     redis_server: RedisServer,
     serve: Serve,
     foreign: int,
@@ -314,7 +314,7 @@ async def test_a_page_of_an_allowed_site_comes_back_and_is_told_what_it_missed(
     assert await page.evaluate("source.readyState") == 1
 
 
-async def test_htmx_on_a_page_of_an_allowed_site_hears_what_is_published(
+async def test_htmx_on_a_page_of_an_allowed_site_receives_publications(
     redis_server: RedisServer, serve: Serve, foreign: int, browser: Browser
 ) -> None:
     """Its SSE extension opens streams with credentials."""
@@ -342,7 +342,7 @@ async def test_htmx_on_a_page_of_an_allowed_site_hears_what_is_published(
     await eventually(is_heard)
 
 
-async def test_a_page_that_only_a_star_allows_listens_without_credentials(
+async def test_a_page_allowed_only_by_a_star_listens_without_credentials(
     redis_server: RedisServer, serve: Serve, foreign: int, browser: Browser
 ) -> None:
     env = {"app": ENDPOINT, "TEST_ALLOWED_ORIGINS": "*"}
@@ -355,7 +355,7 @@ async def test_a_page_that_only_a_star_allows_listens_without_credentials(
         await page.evaluate(LISTEN, [url, True])
 
 
-async def test_a_page_of_an_allowed_site_shows_a_token_and_reads_why_it_is_refused(
+async def test_a_page_of_an_allowed_site_can_read_why_its_token_is_refused(
     redis_server: RedisServer, serve: Serve, foreign: int, browser: Browser
 ) -> None:
     origin = f"http://localhost:{foreign}"

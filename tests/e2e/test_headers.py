@@ -9,11 +9,12 @@ from pathlib import Path
 
 import httpx
 import pytest
+import pytest_asyncio
+from playwright.async_api import Browser
 
-from tests.conftest import CHROMIUM
 from tests.e2e.test_accounts import MAKE_USER, PASSWORD
 from tests.support.database import manage
-from tests.support.pages import SERVICE, Visitor, chromium
+from tests.support.pages import SERVICE, Visitor, in_browser_loop, own_contexts
 from tests.support.redis_server import RedisServer
 from tests.support.service import DEPLOYED, KEY, Service
 
@@ -62,7 +63,7 @@ def lacks(response: httpx.Response, wanted: dict[str, str]) -> dict[str, str | N
 @pytest.mark.parametrize(
     ("path", "status"), [("/", 200), ("/chat/", 200), ("/none", 404), ("/static/none.js", 404)]
 )
-def test_a_page_forbids_what_it_does_not_need(service: Service, path: str, status: int) -> None:
+def test_a_page_has_a_restrictive_policy(service: Service, path: str, status: int) -> None:
     response = httpx.get(service.http + path, headers=BY_TLS)
     assert response.status_code == status
     assert lacks(response, PAGE) == {}
@@ -73,7 +74,7 @@ def test_a_page_forbids_what_it_does_not_need(service: Service, path: str, statu
     assert "server" not in response.headers
 
 
-def test_a_script_is_never_taken_for_something_else(service: Service) -> None:
+def test_a_script_has_its_type_and_the_same_headers_as_a_page(service: Service) -> None:
     response = httpx.get(f"{service.http}/static/realtime/client.js", headers=BY_TLS)
     assert response.headers["content-type"].startswith("text/javascript")
     assert lacks(response, PAGE).keys() <= {"x-frame-options"}  # frame-ancestors says it
@@ -90,7 +91,7 @@ def test_a_script_is_never_taken_for_something_else(service: Service) -> None:
         ("POST", "/api/none", 404),
     ],
 )
-def test_an_answer_that_is_data_is_no_page(
+def test_a_data_response_cannot_act_as_a_page(
     service: Service, method: str, path: str, status: int
 ) -> None:
     """Not redirected to HTTPS either: the proxy sees to it that keys do not travel in the clear."""
@@ -100,14 +101,14 @@ def test_an_answer_that_is_data_is_no_page(
     assert "server" not in response.headers
 
 
-def test_a_publication_is_answered_with_the_same(service: Service) -> None:
+def test_a_publish_response_has_the_same_headers(service: Service) -> None:
     body = {"channel": "public:news", "data": 1}
     response = httpx.post(f"{service.http}/api/publish", json=body, headers=KEY)
     assert response.status_code == 200
     assert lacks(response, DATA) == {}
 
 
-def test_a_page_that_is_asked_for_in_the_clear_is_not_there(service: Service) -> None:
+def test_a_page_requested_over_http_redirects_to_https(service: Service) -> None:
     response = httpx.get(service.http + "/")
     assert response.status_code == 301
     assert response.headers["location"].startswith("https://")
@@ -116,19 +117,20 @@ def test_a_page_that_is_asked_for_in_the_clear_is_not_there(service: Service) ->
 # --- in a browser ---
 
 
-@pytest.fixture
-async def visitor(redis_server: RedisServer) -> AsyncIterator[Visitor]:
+@pytest_asyncio.fixture(loop_scope="session")
+async def visitor(redis_server: RedisServer, chromium: Browser) -> AsyncIterator[Visitor]:
     service = Service(redis_server.url, **SERVICE)
     await asyncio.to_thread(service.start)
     try:
-        async with chromium(str(CHROMIUM)) as browser:
+        async with own_contexts(chromium) as browser:
             yield await Visitor.open(browser, service)
     finally:
         await asyncio.to_thread(service.stop)
 
 
 @pytest.mark.browser
-async def test_a_mistake_of_ours_would_make_no_markup_of_text(visitor: Visitor) -> None:
+@in_browser_loop
+async def test_trusted_types_stop_text_from_becoming_markup(visitor: Visitor) -> None:
     for mistake in (
         "document.body.innerHTML = '<b>x</b>'",
         "document.body.insertAdjacentHTML('beforeend', '<b>x</b>')",
@@ -143,7 +145,7 @@ async def test_a_mistake_of_ours_would_make_no_markup_of_text(visitor: Visitor) 
 # --- cookies ---
 
 
-def test_cookies_belong_to_this_host_and_are_no_script_s(
+def test_cookies_are_host_only_and_hidden_from_scripts(
     redis_server: RedisServer, serve: Callable[..., Service], tmp_path: Path
 ) -> None:
     database = f"sqlite:///{tmp_path / 'users.sqlite3'}"

@@ -13,14 +13,14 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
-from playwright.async_api import Page
+from playwright.async_api import Browser, Page
 
-from tests.conftest import CHROMIUM
 from tests.support.celery_worker import CeleryWorker
 from tests.support.host import Host, files_of
 from tests.support.overheard_channel import Heard
-from tests.support.pages import becomes_true, chromium
+from tests.support.pages import becomes_true, in_browser_loop, own_contexts
 from tests.support.redis_server import RedisServer
 from tests.support.service import ROOT, Service
 
@@ -82,7 +82,7 @@ def lines_of(page: str) -> str:
     return lines.strip()
 
 
-def test_every_page_is_in_the_list() -> None:
+def test_every_howto_is_listed() -> None:
     listed = set(re.findall(r"\(([\w-]+)\.md\)", text_of("README")))
     assert listed == {path.stem for path in HOWTO.glob("*.md")} - {"README"}
 
@@ -180,9 +180,9 @@ RUNSERVER = ("manage.py", "runserver", "--noreload")
 
 
 @asynccontextmanager
-async def windows(url: str, until: str) -> AsyncIterator[list[Page]]:
+async def windows(chromium: Browser, url: str, until: str) -> AsyncIterator[list[Page]]:
     """Open two windows, and wait until a DOM event says that each is live."""
-    async with chromium(str(CHROMIUM)) as browser:
+    async with own_contexts(chromium) as browser:
         opened = [await browser.new_page() for _ in range(2)]
         for page in opened:
             await page.add_init_script(
@@ -194,21 +194,57 @@ async def windows(url: str, until: str) -> AsyncIterator[list[Page]]:
 
 
 @pytest.mark.browser
-async def test_a_live_page_by_one_tag(redis: RedisServer, tmp_path: Path) -> None:
+@in_browser_loop
+async def test_a_live_page_by_one_tag(
+    redis: RedisServer, tmp_path: Path, chromium: Browser
+) -> None:
     host = await asyncio.to_thread(live_project, redis, tmp_path, "template-tag")
     with host.served(tmp_path / "log", *RUNSERVER) as url:
-        async with windows(f"{url}/orders/", "realtime:subscribed") as (page, other):
+        async with windows(chromium, f"{url}/orders/", "realtime:subscribed") as (page, other):
             await page.get_by_role("button").click()
             await other.get_by_text("order.shipped: 1042").wait_for()
 
 
+def test_a_live_page_that_misses_nothing(redis: RedisServer, tmp_path: Path) -> None:
+    """In a browser: `tests/e2e/test_live_pages.py`."""
+    host = live_project(redis, tmp_path, "live-page")
+    code = "from orders.models import Order; Order.objects.create(title='A bicycle')"
+    host.run("manage.py", "shell", "--no-imports", "-v", "0", "-c", code)
+    with host.served(tmp_path / "log", *RUNSERVER) as url, httpx.Client(base_url=url) as page:
+        shown = page.get("/orders/").text
+        [config] = re.findall(r'<script id="realtime-config"[^>]*>(.*?)</script>', shown)
+        position = json.loads(config)["positions"]["orders:all"]
+        rows = page.get("/orders/rows/")
+        known = {"If-None-Match": rows.headers["etag"]}
+        assert page.get("/orders/rows/", headers=known).status_code == 304
+        [csrf] = re.findall(r'name="csrfmiddlewaretoken" value="(\w+)"', shown)
+        assert page.post("/orders/1/ship/", data={"csrfmiddlewaretoken": csrf}).is_redirect
+        assert "A bicycle: shipped" in page.get("/orders/rows/", headers=known).text
+        [config] = re.findall(r"realtime-config[^>]*>(.*?)</script>", page.get("/orders/").text)
+        now = json.loads(config)["positions"]["orders:all"]
+        assert (now["epoch"], now["offset"]) == (position["epoch"], position["offset"] + 1)
+
+
+def test_with_jinja2(redis: RedisServer, tmp_path: Path) -> None:
+    pytest.importorskip("jinja2", reason="the page is for projects that have Jinja2")
+    host = live_project(redis, tmp_path, "jinja2")
+    code = (
+        "from django.test import RequestFactory; from orders.views import shipped;"
+        "print(shipped(RequestFactory().get('/orders/')).text)"
+    )
+    shown = host.run("manage.py", "shell", "--no-imports", "-v", "0", "-c", code)
+    assert '"channels": ["orders:all"]' in shown
+    assert '<script type="module" src="/static/realtime/page.js"></script>' in shown
+
+
 @pytest.mark.browser
-async def test_with_htmx(redis: RedisServer, tmp_path: Path) -> None:
+@in_browser_loop
+async def test_with_htmx(redis: RedisServer, tmp_path: Path, chromium: Browser) -> None:
     host = await asyncio.to_thread(live_project, redis, tmp_path, "htmx")
     code = "from orders.models import Order; Order.objects.create(title='A <b>red</b> bicycle')"
     await asyncio.to_thread(host.run, "manage.py", "shell", "--no-imports", "-v", "0", "-c", code)
     with host.served(tmp_path / "log", *RUNSERVER) as url:
-        async with windows(f"{url}/orders/", "htmx:sseOpen") as opened:
+        async with windows(chromium, f"{url}/orders/", "htmx:sseOpen") as opened:
             for page in opened:
                 await page.get_by_text("A <b>red</b> bicycle: new").wait_for()
             attack = json.dumps("<b class=evil hx-post='/orders/1/ship/' hx-trigger=load>x</b>")

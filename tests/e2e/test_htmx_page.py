@@ -10,11 +10,12 @@ from typing import Any
 
 import httpx
 import pytest
+import pytest_asyncio
+from playwright.async_api import Browser
 
-from tests.conftest import CHROMIUM
 from tests.support.database import manage, migrate
 from tests.support.losing import publish_while_cut
-from tests.support.pages import SERVICE, Visitor, chromium
+from tests.support.pages import SERVICE, Visitor, in_browser_loop, own_contexts
 from tests.support.redis_server import RedisServer
 from tests.support.service import Service
 
@@ -36,9 +37,9 @@ def service(own_redis: RedisServer, serve: Serve, database: str) -> Service:
     return serve(own_redis.url, **{**SERVICE, "DATABASE_URL": database})
 
 
-@pytest.fixture
-async def visit() -> AsyncIterator[Callable[..., Any]]:
-    async with chromium(str(CHROMIUM)) as browser:
+@pytest_asyncio.fixture(loop_scope="session")
+async def visit(chromium: Browser) -> AsyncIterator[Callable[..., Any]]:
+    async with own_contexts(chromium) as browser:
         visitors: list[Visitor] = []
 
         async def open_page(service: Service, **context: Any) -> Visitor:
@@ -61,13 +62,14 @@ async def order(visitor: Visitor, what: str) -> None:
 
 
 @pytest.mark.browser
-async def test_two_windows_are_the_same_board(service: Service, visit: Any) -> None:
+@in_browser_loop
+async def test_two_windows_show_the_same_board(service: Service, visit: Any) -> None:
     ada, ben = await visit(service), await visit(service, viewport={"width": 390, "height": 844})
-    await ada.sees(".empty", "The board is empty")
+    await ada.sees(".empty", "There are no orders")
     await order(ada, "A <b>red</b> & shiny bicycle")
     for visitor in (ada, ben):
         await visitor.sees(".order", "A <b>red</b> & shiny bicycle")
-        await visitor.sees("#happened li", "Somebody ordered no. 1")
+        await visitor.sees("#happened li", "Someone placed order 1")
     assert await ada.page.locator("#what").input_value() == ""
     await ben.page.locator("#next-1").click()
     for visitor in (ada, ben):
@@ -83,43 +85,46 @@ async def test_two_windows_are_the_same_board(service: Service, visit: Any) -> N
 
 
 @pytest.mark.browser
-async def test_a_gap_is_told_and_the_board_is_as_it_should_be(
+@in_browser_loop
+async def test_a_gap_is_shown_and_the_board_is_refreshed(
     service: Service, own_redis: RedisServer, database: str, visit: Any
 ) -> None:
     ada = await visit(service)
     code = "from notifier.models import Order; Order.objects.create(what='Saved, but not told')"
     await asyncio.to_thread(manage, database, "shell", "-c", code)
     await asyncio.to_thread(publish_while_cut, own_redis, "public:orders", 3)
-    await ada.sees("#happened .gap", "3 missed here; the board is as it should be")
+    await ada.sees("#happened .gap", "3 missed here; the board is up to date")
     await ada.sees(".order", "Saved, but not told")
 
 
 @pytest.mark.browser
-async def test_a_change_that_was_missed_is_in_the_list_all_the_same(
+@in_browser_loop
+async def test_a_missed_change_appears_in_the_list(
     service: Service, own_redis: RedisServer, database: str, visit: Any
 ) -> None:
     ada = await visit(service)
     await order(ada, "A bell")
-    await ada.sees("#happened li", "Somebody ordered no. 1: A bell")
+    await ada.sees("#happened li", "Someone placed order 1: A bell")
     code = (
         "from notifier.models import Order, OrderChange; order = Order.objects.get();"
         "OrderChange.objects.create(order=order, state='packed', who='ben')"
     )
     await asyncio.to_thread(manage, database, "shell", "-c", code)
     await asyncio.to_thread(publish_while_cut, own_redis, "public:orders", 3)
-    await ada.sees("#happened .happened", "ben packed no. 1: A bell")
+    await ada.sees("#happened .happened", "ben packed order 1: A bell")
     assert await ada.count("#happened .happened") == 2, "each change is one line"
 
 
 @pytest.mark.browser
-async def test_after_the_service_was_away_it_catches_up(
+@in_browser_loop
+async def test_the_board_catches_up_after_a_service_outage(
     service: Service, database: str, visit: Any
 ) -> None:
     ada = await visit(service)
     await asyncio.to_thread(service.kill)
     await ada.sees("#connection[data-state=reconnecting]", "Reconnecting")
     await order(ada, "lost?")
-    await ada.sees("#send-error", "did not answer")
+    await ada.sees("#send-error", "did not respond")
     code = "from notifier.models import Order; Order.objects.create(what='Meanwhile')"
     await asyncio.to_thread(manage, database, "shell", "-c", code)
     await asyncio.to_thread(service.start)
@@ -128,14 +133,15 @@ async def test_after_the_service_was_away_it_catches_up(
 
 
 @pytest.mark.browser
-async def test_without_redis_it_says_so_and_saves_all_the_same(
+@in_browser_loop
+async def test_without_redis_the_board_says_so_and_still_saves(
     service: Service, own_redis: RedisServer, visit: Any
 ) -> None:
     ada = await visit(service)
     await asyncio.to_thread(own_redis.kill)
-    await ada.sees("#connection[data-state=not-live]", "Not live: the broker is away")
+    await ada.sees("#connection[data-state=not-live]", "Paused: Redis is unreachable")
     await order(ada, "A bell")
-    await ada.sees("#order-problem", "It is saved, but nobody was told")
+    await ada.sees("#order-problem", "Saved, but other pages were not notified")
     await asyncio.to_thread(own_redis.start)
     await ada.sees("#connection[data-state=live]")
     await order(ada, "Another bell")
@@ -144,7 +150,8 @@ async def test_without_redis_it_says_so_and_saves_all_the_same(
 
 
 @pytest.mark.browser
-async def test_it_is_used_by_the_keyboard(service: Service, visit: Any) -> None:
+@in_browser_loop
+async def test_the_board_works_with_the_keyboard(service: Service, visit: Any) -> None:
     ada = await visit(service)
     await ada.page.locator("#what").focus()
     await ada.page.keyboard.type("By hand")
@@ -171,7 +178,7 @@ def client() -> Iterator[Callable[[Service], httpx.Client]]:
         http.close()
 
 
-def test_what_is_wrong_is_said_in_the_form(service: Service, client: Browse) -> None:
+def test_errors_are_shown_in_the_form(service: Service, client: Browse) -> None:
     http = client(service)
     for what in ("", "   ", "x" * 81, "a\x07b"):
         answer = http.post("/htmx/create", data={"what": what})
@@ -182,7 +189,7 @@ def test_what_is_wrong_is_said_in_the_form(service: Service, client: Browse) -> 
     assert http.get("/htmx/create").status_code == 405
     del http.headers["X-CSRFToken"]
     assert http.post("/htmx/create", data={"what": "forged"}).status_code == 403
-    assert "The board is empty" in http.get("/htmx/orders").text
+    assert "There are no orders" in http.get("/htmx/orders").text
     assert http.get("/htmx/changes").status_code == 400
     for after in ("-1", "1e3", "9" * 19, "<b>", "٣x"):
         assert http.get("/htmx/changes", params={"after": after}).status_code == 400
@@ -191,7 +198,7 @@ def test_what_is_wrong_is_said_in_the_form(service: Service, client: Browse) -> 
     assert "Some may be missing" in http.get("/htmx/gap?missed=<b>").text
 
 
-def test_orders_are_bounded_in_number_and_in_time(
+def test_the_number_and_age_of_orders_are_bounded(
     service: Service, database: str, client: Browse
 ) -> None:
     http = client(service)
@@ -208,7 +215,7 @@ def test_orders_are_bounded_in_number_and_in_time(
     assert page.count('class="card order"') == 30
 
 
-def test_it_may_make_markup_and_run_no_code(service: Service) -> None:
+def test_the_board_may_create_markup_but_not_run_scripts(service: Service) -> None:
     """Trusted types forbid what HTMX is for; all else of the policy is that of the other pages."""
     others, own = [
         dict(part.split(" ", 1) for part in answer.headers["content-security-policy"].split("; "))
@@ -220,9 +227,7 @@ def test_it_may_make_markup_and_run_no_code(service: Service) -> None:
     assert own["script-src"] == "'self'"
 
 
-def test_the_second_of_two_who_press_the_button_does_nothing(
-    service: Service, client: Browse
-) -> None:
+def test_a_second_press_of_the_button_has_no_effect(service: Service, client: Browse) -> None:
     http = client(service)
     http.post("/htmx/create", data={"what": "one"})
     for _ in range(2):
@@ -230,7 +235,7 @@ def test_the_second_of_two_who_press_the_button_does_nothing(
     assert 'data-state="packed"' in http.get("/htmx/orders").text
 
 
-def test_where_it_is_deployed_only_users_order(
+def test_only_users_may_order_in_production(
     own_redis: RedisServer, serve: Serve, database: str, client: Browse
 ) -> None:
     manage(database, "shell", "-c", USERS)

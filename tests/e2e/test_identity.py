@@ -1,4 +1,4 @@
-"""Who a client is decides what it hears: over a real server, in real time."""
+"""The identity of a client decides what it receives, over a real server."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ async def known(service: Service, attach: Attach, shown: str) -> Client:
     return client
 
 
-async def test_a_user_hears_what_is_for_him_alone(service: Service, attach: Attach) -> None:
+async def test_a_user_receives_private_publications(service: Service, attach: Attach) -> None:
     client = await known(service, attach, token("42"))
     stranger = await known(service, attach, token("43"))
     nobody = await attach(service)
@@ -49,7 +49,7 @@ async def test_a_user_hears_what_is_for_him_alone(service: Service, attach: Atta
     assert await client.data() == "yours"
 
 
-async def test_members_alone_listen_and_speak(service: Service, attach: Attach) -> None:
+async def test_only_members_may_listen_and_publish(service: Service, attach: Attach) -> None:
     client, nobody = await known(service, attach, token()), await attach(service)
     await client.subscribe("members:hall")
     assert "publish" in await client.ask(publish={"channel": "members:hall", "data": "hi"})
@@ -69,12 +69,14 @@ async def test_a_subscription_token_opens_a_closed_channel(
     assert await client.data() == 1
 
 
-async def test_who_shows_no_new_token_is_closed_with_3005(service: Service, attach: Attach) -> None:
+async def test_a_client_without_a_new_token_is_closed_with_3005(
+    service: Service, attach: Attach
+) -> None:
     client = await known(service, attach, token(seconds=1))
     assert (await client.closed(seconds=10))[0] == 3005
 
 
-async def test_who_shows_a_new_token_stays(service: Service, attach: Attach) -> None:
+async def test_a_client_with_a_new_token_stays_connected(service: Service, attach: Attach) -> None:
     client = await known(service, attach, token(seconds=1))
     leaver = await known(service, attach, token(seconds=1))
     assert (await client.ask(refresh={"token": token()}))["refresh"]["expires"] is True
@@ -103,7 +105,7 @@ async def test_a_subscription_that_expires_ends_and_the_connection_stays(
 
 
 @pytest.mark.parametrize("shown", ["forged", token()[:-4] + "AAAA"])
-async def test_who_shows_a_forged_token_is_closed_with_3500(
+async def test_a_client_with_a_forged_token_is_closed_with_3500(
     service: Service, attach: Attach, shown: str
 ) -> None:
     client = await attach(service, connect=False)
@@ -111,7 +113,9 @@ async def test_who_shows_a_forged_token_is_closed_with_3500(
     assert (await client.closed())[0] == 3500
 
 
-async def test_who_shows_an_expired_token_is_told_so(service: Service, attach: Attach) -> None:
+async def test_a_client_with_an_expired_token_gets_error_109(
+    service: Service, attach: Attach
+) -> None:
     client = await attach(service, connect=False)
     refused = await client.ask(connect={"token": token(seconds=-60)})
     assert refused["error"] == {"code": 109, "message": "token expired"}
@@ -141,11 +145,11 @@ async def test_keys_in_a_file_change_while_the_service_runs(
     provider.publish("new")
     await eventually(lambda: is_let_in("new"))
     assert not await is_let_in("old")
-    assert "the token keys were read again: 1 of them" in service.log
-    assert service.log.count("refused a token: no key of ours has its id (kid): 'new'") == 1
+    assert "reloaded the token keys: 1 in use" in service.log
+    assert service.log.count("refused a token: no configured key has its ID (kid): 'new'") == 1
 
 
-async def test_tokens_of_a_site_that_used_centrifugo_are_good_here(
+async def test_tokens_issued_for_centrifugo_are_accepted(
     redis_server: RedisServer, serve: Callable[..., Service], attach: Attach
 ) -> None:
     """No `exp`, a number as `jti`, and a personal channel `#42`: its SDKs have such in tests."""

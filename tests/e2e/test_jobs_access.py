@@ -1,4 +1,4 @@
-"""Who may see, start and cancel jobs: in production whoever is logged in, and each his own."""
+"""Access to jobs: in production, users see, start and cancel only their own."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.support.database import manage, migrate
+from tests.support.database import migrate
 from tests.support.redis_server import RedisServer
 from tests.support.service import DEPLOYED, Service
 
@@ -24,8 +24,7 @@ User.objects.create_user("eve", password="a password", is_staff=True)
 
 @pytest.fixture
 def service(own_redis: RedisServer, serve: Callable[..., Service], tmp_path: Path) -> Service:
-    url = migrate(f"sqlite:///{tmp_path}/db.sqlite3")
-    manage(url, "shell", "-c", USERS)
+    url = migrate(f"sqlite:///{tmp_path}/db.sqlite3", then=USERS)
     return serve(own_redis.url, DEPLOYED, DATABASE_URL=url, HTTPS="0")
 
 
@@ -63,7 +62,9 @@ class Browser:
         return self.http.get("/jobs/state").json()["jobs"]
 
 
-def test_a_stranger_sees_and_starts_nothing(somebody: Callable[..., Browser]) -> None:
+def test_an_anonymous_visitor_can_neither_see_nor_start_jobs(
+    somebody: Callable[..., Browser],
+) -> None:
     stranger = somebody()
     assert stranger.http.get("/jobs/").headers["Location"] == "/login/?next=/jobs/"
     assert stranger.http.get("/jobs/state").status_code == 403
@@ -71,7 +72,7 @@ def test_a_stranger_sees_and_starts_nothing(somebody: Callable[..., Browser]) ->
     assert stranger.http.get("/jobs/start").status_code == 405
 
 
-def test_a_page_of_another_site_starts_nothing(somebody: Callable[..., Browser]) -> None:
+def test_a_page_of_another_site_cannot_start_jobs(somebody: Callable[..., Browser]) -> None:
     ada = somebody("ada")
     assert ada.post("/jobs/start", csrf="").status_code == 403
     assert ada.post("/jobs/start", csrf="x" * 64).status_code == 403
@@ -80,7 +81,7 @@ def test_a_page_of_another_site_starts_nothing(somebody: Callable[..., Browser])
     assert ada.jobs() == []
 
 
-def test_each_cancels_his_own_and_staff_all(somebody: Callable[..., Browser]) -> None:
+def test_users_cancel_their_own_jobs_and_staff_any(somebody: Callable[..., Browser]) -> None:
     ada, ben, eve = map(somebody, ("ada", "ben", "eve"))
     job = ada.post("/jobs/start").json()["id"]
     assert [entry["owner"] for entry in ben.jobs()] == ["ada"]
@@ -94,19 +95,19 @@ def test_each_cancels_his_own_and_staff_all(somebody: Callable[..., Browser]) ->
     assert ada.post(f"/jobs/{job}/cancel").status_code == 200
 
 
-def test_who_has_three_starts_no_fourth_and_others_do(somebody: Callable[..., Browser]) -> None:
+def test_a_user_with_three_jobs_cannot_start_a_fourth(somebody: Callable[..., Browser]) -> None:
     ada, ben = somebody("ada"), somebody("ben")
     assert [ada.post("/jobs/start").status_code for _ in range(4)] == [201, 201, 201, 409]
     assert ben.post("/jobs/start").status_code == 201
 
 
-def test_without_redis_it_says_so_and_leaves_no_job(
+def test_without_redis_the_page_says_so_and_creates_no_job(
     service: Service, own_redis: RedisServer, somebody: Callable[..., Browser]
 ) -> None:
     ada = somebody("ada")
     own_redis.kill()
     answer = ada.post("/jobs/start")
     assert answer.status_code == 503
-    assert "It was not started" in answer.json()["error"]["message"]
+    assert "The job was not started" in answer.json()["error"]["message"]
     assert ada.http.get("/jobs/state").status_code == 503
     assert "Traceback" not in service.log

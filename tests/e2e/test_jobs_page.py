@@ -8,19 +8,20 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import pytest_asyncio
+from playwright.async_api import Browser
 
-from tests.conftest import CHROMIUM
 from tests.support.celery_worker import CeleryWorker
 from tests.support.command import Command
 from tests.support.database import manage, migrate
 from tests.support.eventually import eventually, eventually_sync
 from tests.support.losing import publish_while_cut
-from tests.support.pages import SERVICE, Visitor, chromium
+from tests.support.pages import SERVICE, Visitor, in_browser_loop, own_contexts
 from tests.support.receivers import MailServer, mail_server
 from tests.support.redis_server import RedisServer
 from tests.support.service import Service
 
-pytestmark = pytest.mark.browser
+pytestmark = [pytest.mark.browser, in_browser_loop]
 
 Serve = Callable[..., Service]
 USERS = """
@@ -38,8 +39,7 @@ def mails() -> Iterator[MailServer]:
 
 @pytest.fixture
 def env(tmp_path: Path, own_redis: RedisServer, mails: MailServer) -> dict[str, str]:
-    url = migrate(f"sqlite:///{tmp_path}/db.sqlite3")
-    manage(url, "shell", "-c", USERS)
+    url = migrate(f"sqlite:///{tmp_path}/db.sqlite3", then=USERS)
     given = {name: value for name, value in SERVICE.items() if name != "app"}
     return {
         **given,
@@ -62,9 +62,9 @@ def service(own_redis: RedisServer, serve: Serve, env: dict[str, str]) -> Servic
     return serve(own_redis.url, app=SERVICE["app"], **env)
 
 
-@pytest.fixture
-async def visit() -> AsyncIterator[Callable[..., Any]]:
-    async with chromium(str(CHROMIUM)) as browser:
+@pytest_asyncio.fixture(loop_scope="session")
+async def visit(chromium: Browser) -> AsyncIterator[Callable[..., Any]]:
+    async with own_contexts(chromium) as browser:
         visitors: list[Visitor] = []
 
         async def open_page(service: Service, path: str = "/jobs/", **context: Any) -> Visitor:
@@ -95,7 +95,7 @@ async def test_progress_moves_in_every_open_browser_until_the_end(
     service: Service, worker: CeleryWorker, visit: Callable[..., Any]
 ) -> None:
     one, two = await visit(service), await visit(service)
-    await one.sees("#empty", "No job has been started")
+    await one.sees("#empty", "There are no jobs")
     await one.page.click("#start")
     await two.sees(f"{ROW}[data-state=progress]", "Running")
     await asyncio.gather(moves(one), moves(two))
@@ -122,16 +122,18 @@ async def test_a_job_can_be_cancelled(
     assert rows.split()[-1] == "0", "a cancelled import left rows"
 
 
-async def test_a_job_fails_and_says_what_to_do(
+async def test_a_failed_job_says_what_to_do(
     service: Service, worker: CeleryWorker, visit: Callable[..., Any]
 ) -> None:
     page = await visit(service)
     await page.page.click("#start-broken")
-    await page.sees(f"{ROW}[data-state=failed]", "Row 7,321: “12,5O” is no amount", seconds=40)
-    assert "Correct the row, and start again." in await page.text_of(f"{ROW} .job-message")
+    await page.sees(
+        f"{ROW}[data-state=failed]", "Row 7,321: “12,5O” is not a valid amount", seconds=40
+    )
+    assert "Correct the row and start again." in await page.text_of(f"{ROW} .job-message")
 
 
-async def test_the_state_is_asked_for_after_a_reconnect(
+async def test_the_state_is_refetched_after_a_reconnect(
     service: Service, worker: CeleryWorker, visit: Callable[..., Any]
 ) -> None:
     """The web server is gone while the job goes on and ends: what it said then, nobody heard."""
@@ -146,7 +148,7 @@ async def test_the_state_is_asked_for_after_a_reconnect(
     await page.sees(f"{ROW}[data-state=succeeded]", "10,000 rows imported", seconds=30)
 
 
-async def test_the_state_is_asked_for_after_a_gap(
+async def test_the_state_is_refetched_after_a_gap(
     own_redis: RedisServer, service: Service, visit: Callable[..., Any]
 ) -> None:
     page = await visit(service)
@@ -154,7 +156,7 @@ async def test_the_state_is_asked_for_after_a_gap(
         await asyncio.to_thread(publish_while_cut, own_redis, "jobs:all", 3)
 
 
-async def test_a_killed_worker_costs_time_and_no_job(
+async def test_a_killed_worker_delays_its_job_without_losing_it(
     service: Service,
     worker: CeleryWorker,
     visit: Callable[..., Any],
@@ -164,11 +166,11 @@ async def test_a_killed_worker_costs_time_and_no_job(
     await page.page.click("#start")
     await moves(page)
     worker.kill_pool()
-    await page.sees(f"{ROW}", "for the 2. time", seconds=20)
+    await page.sees(f"{ROW}", "attempt 2", seconds=20)
     await page.sees(f"{ROW}[data-state=succeeded]", "10,000 rows imported", seconds=40)
 
 
-async def test_when_nobody_looks_its_owner_gets_a_mail(
+async def test_the_owner_gets_a_mail_when_no_page_is_open(
     service: Service, worker: CeleryWorker, visit: Callable[..., Any], mails: MailServer, env: Any
 ) -> None:
     fallbacks = Command("runfallback", **env)
@@ -187,7 +189,7 @@ async def test_when_nobody_looks_its_owner_gets_a_mail(
     fallbacks.stop()
 
 
-async def test_more_than_a_few_jobs_at_once_are_refused(
+async def test_the_number_of_concurrent_jobs_is_limited(
     service: Service, visit: Callable[..., Any]
 ) -> None:
     page = await visit(service)
@@ -195,10 +197,10 @@ async def test_more_than_a_few_jobs_at_once_are_refused(
         await page.page.click("#start")
         await eventually(lambda count=count: _has(page, count))
     await page.page.click("#start")
-    await page.sees("#start-error", "3 of your jobs are not finished")
+    await page.sees("#start-error", "You already have 3 unfinished jobs")
     page.complaints[:] = [said for said in page.complaints if "status of 409" not in said]
     await page.page.click(f"{ROW} button")  # no worker runs: it is only asked for
-    await page.sees(f"{ROW} .job-word", "Being cancelled")
+    await page.sees(f"{ROW} .job-word", "Cancelling")
 
 
 async def _has(page: Visitor, count: int) -> bool:

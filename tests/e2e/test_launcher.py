@@ -1,4 +1,4 @@
-"""The launcher and its processes: they start together, and nothing is left, however they end."""
+"""The launcher and its processes start together and leave nothing behind."""
 
 from __future__ import annotations
 
@@ -184,6 +184,18 @@ def launched(launch) -> Launched:
     return launch()
 
 
+@pytest.fixture(scope="module")
+def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Launched]:
+    """One that is live, for all tests that only use it: six processes take seconds to start."""
+    service = Launched(tmp_path_factory.mktemp("live"))
+    try:
+        service.wait_until_live()
+        yield service
+    finally:
+        service.stop()
+    assert "Traceback" not in service.err.read_text()
+
+
 def get(url: str) -> int:
     return httpx.get(url, timeout=60).status_code
 
@@ -197,13 +209,13 @@ def refuses(url: str) -> bool:
     return False
 
 
-def test_what_it_prints_is_true(launched):
-    url = launched.wait_until_live()
+def test_the_printed_addresses_work(live):
+    url = live.wait_until_live()
     assert get(f"{url}/livez") == 200
-    for page in re.findall(r"http://\S+/$", launched.text(), flags=re.MULTILINE):
+    for page in re.findall(r"http://\S+/$", live.text(), flags=re.MULTILINE):
         assert get(page) == 200
-    assert launched.service()["url"] == url
-    assert launched.service()["api_key"] in launched.text()
+    assert live.service()["url"] == url
+    assert live.service()["api_key"] in live.text()
 
 
 @pytest.fixture
@@ -218,7 +230,7 @@ def short_directory() -> Iterator[Path]:
     [{}, {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}],
     ids=["the locale of the tests", "an ASCII locale"],
 )
-def test_it_starts_and_serves_whatever_the_locale_can_write(launch, short_directory, locale):
+def test_the_service_starts_in_any_locale(launch, short_directory, locale):
     """Issue 15, C19: the Lua scripts were read in the locale's encoding, and the import failed.
 
     And the address of Valkey's socket, which is a URL, can have no letters but ASCII.
@@ -237,25 +249,24 @@ def test_it_starts_and_serves_whatever_the_locale_can_write(launch, short_direct
     assert "Traceback" not in service.err.read_text()
 
 
-def test_a_websocket_to_an_address_of_nobody_is_refused_without_a_traceback(launched):
-    url = launched.wait_until_live()
+def test_a_websocket_to_an_unknown_path_is_refused_without_a_traceback(live):
+    url = live.wait_until_live()
     key = {"Sec-WebSocket-Version": "13", "Sec-WebSocket-Key": "dGhlIHNhbXBsZSBub25jZQ=="}
     upgrade = {"Connection": "Upgrade", "Upgrade": "websocket"}
     response = httpx.get(f"{url}/nowhere", headers=upgrade | key)
     assert response.status_code == 404
-    launched.stop()
-    assert "Traceback" not in launched.err.read_text()
+    assert get(f"{url}/livez") == 200
+    assert "Traceback" not in live.err.read_text()
 
 
 @pytest.mark.skipif(not shutil.which("curl"), reason="needs curl")
-def test_the_printed_curl_line_works_when_pasted(launched):
-    launched.wait_until_live()
-    line = next(line for line in launched.text().splitlines() if "curl" in line)
+def test_the_printed_curl_line_works_when_pasted(live):
+    line = next(line for line in live.text().splitlines() if "curl" in line)
     answer = subprocess.run(["sh", "-c", f"{line} -sS"], capture_output=True, check=True)
-    assert json.loads(answer.stdout)["result"]["offset"] == 1
+    assert json.loads(answer.stdout)["result"]["offset"] == 1, "no other test publishes there"
 
 
-def test_the_api_key_of_the_environment_is_used(launch):
+def test_the_api_key_in_the_environment_is_used(launch):
     service = launch(NOTIFIER_API_KEY="mine")
     service.wait_until_live()
     assert "X-API-Key: mine" in service.text()
@@ -263,7 +274,7 @@ def test_the_api_key_of_the_environment_is_used(launch):
 
 @needs_proc
 @pytest.mark.parametrize("ending", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGKILL])
-def test_nothing_is_left_however_it_ends(launched, ending):
+def test_no_process_or_file_is_left_behind(launched, ending):
     url = launched.wait_until_live()
     service_file = launched.run_directory / "service.json"
     valkey_directory = Path(launched.service()["redis_url"].removeprefix("unix://")).parent
@@ -291,7 +302,7 @@ def test_a_signal_that_was_ignored_at_its_start_stays_ignored(launch):
     url = service.wait_until_live()
     pid = service.process.pid
     assert service.err.read_text().startswith("notifier: SIGINT and SIGHUP are ignored")
-    assert f"stop it with: kill {pid}\n" in service.err.read_text()
+    assert f"stop this process with: kill {pid}\n" in service.err.read_text()
     service.process.send_signal(signal.SIGHUP)
     service.process.send_signal(signal.SIGINT)
     assert get(f"{url}/livez") == 200
@@ -300,7 +311,7 @@ def test_a_signal_that_was_ignored_at_its_start_stays_ignored(launch):
 
 
 @needs_proc
-def test_it_goes_with_make_when_make_is_killed(launch):
+def test_the_launcher_ends_when_make_is_killed(launch):
     shell = f"{sys.executable} -m notifier run --stop-with-parent; exit 0"
     service = launch("sh", "-c", shell)
     service.wait_until_live()
@@ -326,13 +337,13 @@ def test_a_companion_that_dies_is_replaced(launched):
     launched.wait_for_companions()
     before = launched.pid_of("runfallback")
     os.kill(before, signal.SIGKILL)
-    eventually(lambda: "the fallback worker ended with code -9" in launched.err.read_text())
+    eventually(lambda: "the fallback worker exited with code -9" in launched.err.read_text())
     eventually(lambda: launched.err.read_text().count(READY["manage"]) == 2)
     assert launched.pid_of("runfallback") != before
 
 
 @needs_proc
-def test_a_valkey_that_dies_is_started_again_at_the_same_place(launched):
+def test_a_valkey_that_dies_is_restarted_at_the_same_address(launched):
     launched.wait_until_live()
     before = launched.valkey()
     os.kill(before, signal.SIGKILL)
@@ -342,7 +353,7 @@ def test_a_valkey_that_dies_is_started_again_at_the_same_place(launched):
 
 
 @needs_proc
-def test_without_its_guardian_valkey_is_stopped_and_the_service_says_why_it_ends(launched):
+def test_valkey_stops_without_its_guardian_and_the_service_says_why(launched):
     launched.wait_until_live()
     valkey = launched.valkey()
     directory = Path(launched.service()["redis_url"].removeprefix("unix://")).parent
@@ -350,20 +361,20 @@ def test_without_its_guardian_valkey_is_stopped_and_the_service_says_why_it_ends
     assert launched.process.wait(30) == 1
     eventually(lambda: valkey not in parents())
     assert not directory.exists()
-    assert "notifier: the private Valkey is gone" in launched.err.read_text()
+    assert "notifier: the private Valkey stopped" in launched.err.read_text()
 
 
-def test_a_port_in_use_is_one_sentence(launch):
+def test_a_port_in_use_is_reported_in_one_sentence(launch):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         service = launch(PORT=str(port))
         assert service.process.wait(30) == 1
-    assert service.err.read_text().startswith(f"notifier: 127.0.0.1:{port} is in use: ")
+    assert service.err.read_text().startswith(f"notifier: 127.0.0.1:{port} is already in use: ")
     assert len(service.err.read_text().splitlines()) == 1
     assert not service.run_directory.exists()
 
 
-def test_serve_invents_nothing(launch):
+def test_serve_generates_no_configuration(launch):
     service = launch(sys.executable, "-m", "notifier", "serve")
     assert service.process.wait(30) == 1
     assert re.fullmatch(r"notifier: [A-Z_]+ is missing: .*\n", service.err.read_text())
@@ -382,7 +393,7 @@ def test_serve_runs_several_workers_on_one_socket(launch, valkey):
     assert not service.run_directory.exists()
     service.stop()
     assert service.process.returncode == 0
-    assert valkey.alive()
+    assert valkey.is_alive()
 
 
 SERVE = {
@@ -398,7 +409,7 @@ def test_serve_without_tables_says_what_to_do_and_makes_no_file(launch, valkey, 
     service = launch(*command, REDIS_URL=valkey.url, DATABASE_URL=url, **SERVE)
     assert service.process.wait(30) == 1
     [sentence] = service.err.read_text().splitlines()[-1:]
-    assert sentence.startswith("notifier: DATABASE_URL: tables of users and sessions are missing")
+    assert sentence.startswith("notifier: DATABASE_URL: the tables are missing")
     assert sentence.endswith("python manage.py migrate")
     assert not (tmp_path / "new.sqlite3").exists()
 
@@ -415,12 +426,12 @@ def log_in(url: str, name: str, password: str) -> int:
         return browser.post("/login/", data=fields).status_code
 
 
-def test_two_users_to_try_it_with_survive_a_restart(launch):
+def test_the_two_demo_users_survive_a_restart(launch):
     first = launch()
     url = first.wait_until_live()
     passwords = demo_passwords(first)
     assert set(passwords) == {"ada", "ben"}
-    assert "could not tell" not in first.err.read_text(), "no node is there to be told yet"
+    assert "could not send" not in first.err.read_text(), "no node is there to be told yet"
     assert [log_in(url, *user) for user in passwords.items()] == [302, 302]
     assert log_in(url, "ada", "another") == 200
     database = first.run_directory / "db.sqlite3"
@@ -444,8 +455,8 @@ def test_a_run_directory_that_others_can_enter_is_refused(launch, tmp_path):
     service = launch(NOTIFIER_RUN_DIR=str(shared))
     assert service.process.wait(60) == 1
     assert service.err.read_text() == (
-        f"notifier: {shared} is open to other users (mode 1777), and secrets are kept in it: "
-        "set NOTIFIER_RUN_DIR to a directory of your own.\n"
+        f"notifier: {shared} holds secrets but is accessible to other users (mode 1777): "
+        "set NOTIFIER_RUN_DIR to a directory that you own.\n"
     )
     command = subprocess.run(
         [sys.executable, "manage.py", "check"],
@@ -453,11 +464,11 @@ def test_a_run_directory_that_others_can_enter_is_refused(launch, tmp_path):
         capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert command.returncode == 1
-    assert command.stderr.startswith(f"manage.py: {shared} is open to other users")
+    assert command.stderr.startswith(f"manage.py: {shared} holds secrets but is accessible")
     assert list(shared.iterdir()) == []
 
 
-def test_a_database_that_others_could_read_is_taken_from_them(launch):
+def test_a_database_readable_by_others_is_made_private(launch):
     first = launch()
     first.wait_until_live()
     first.stop()
@@ -468,7 +479,7 @@ def test_a_database_that_others_could_read_is_taken_from_them(launch):
     assert set(modes.values()) == {0o600}, modes
 
 
-def test_where_others_can_look_there_are_no_users_to_try_it_with(launch):
+def test_a_public_address_gets_no_demo_users(launch):
     launched = launch()
     launched.wait_until_live()
     passwords = demo_passwords(launched)
@@ -480,7 +491,7 @@ def test_where_others_can_look_there_are_no_users_to_try_it_with(launch):
     assert [log_in(url, *user) for user in passwords.items()] == [200, 200]
 
 
-def test_a_database_of_ones_own_gets_tables_and_no_users(launch, tmp_path):
+def test_a_custom_database_gets_tables_but_no_demo_users(launch, tmp_path):
     url = f"sqlite:///{tmp_path}/own.sqlite3"
     service = launch(DATABASE_URL=url)
     service.wait_until_live()
@@ -489,11 +500,11 @@ def test_a_database_of_ones_own_gets_tables_and_no_users(launch, tmp_path):
     assert manage(url, "shell", "--no-imports", "--command", code) == "0\n"
 
 
-def test_a_service_that_cannot_start_ends_and_leaves_the_reason(launch):
+def test_a_service_that_cannot_start_reports_the_reason_and_ends(launch):
     service = launch(DJANGO_SETTINGS_MODULE="tests.broken_settings")
     assert service.process.wait(60) == 1
     assert "REALTIME_PING_SECONDS" in service.err.read_text()
-    assert "ended with code" in service.err.read_text().splitlines()[-1]
+    assert "exited with code" in service.err.read_text().splitlines()[-1]
 
 
 @pytest.mark.parametrize(
@@ -504,22 +515,21 @@ def test_a_service_that_cannot_start_ends_and_leaves_the_reason(launch):
         ("REDIS_URL", "rediss://127.0.0.1?ssl_cert_reqs=CERT_NONE"),
     ],
 )
-def test_a_value_that_no_worker_could_use_is_one_sentence_of_the_launcher(launch, variable, value):
+def test_the_launcher_reports_an_invalid_value_in_one_sentence(launch, variable, value):
     service = launch(**{variable: value})
     assert service.process.wait(60) != 0
     [said] = service.err.read_text().splitlines()
     assert said.startswith(f"notifier: {variable} ")
 
 
-def test_a_command_in_another_terminal_finds_the_service(launched):
-    launched.wait_until_live()
+def test_a_command_in_another_terminal_finds_the_service(live):
     code = "from django.conf import settings; print(settings.REALTIME_REDIS_URL)"
     found = subprocess.run(
         [sys.executable, "manage.py", "shell", "--no-imports", "-c", code],
-        cwd=CHECKOUT, env=clean_environ(NOTIFIER_RUN_DIR=str(launched.run_directory)),
+        cwd=CHECKOUT, env=clean_environ(NOTIFIER_RUN_DIR=str(live.run_directory)),
         capture_output=True, text=True, check=True,
     )  # fmt: skip
-    assert found.stdout.strip() == launched.service()["redis_url"]
+    assert found.stdout.strip() == live.service()["redis_url"]
 
 
 # --- the private Valkey by itself ---
@@ -534,15 +544,15 @@ def valkey(tmp_path) -> Iterator[EmbeddedValkey]:
         server.stop()
 
 
-def test_valkey_answers_in_a_directory_of_ours_alone_and_goes_with_us(valkey):
+def test_valkey_listens_in_a_private_directory_and_ends_with_the_launcher(valkey):
     assert answers(valkey.directory / "valkey.sock")
     assert stat.S_IMODE(valkey.directory.stat().st_mode) == 0o700
     valkey.stop()
     assert not valkey.directory.exists()
-    assert not valkey.alive()
+    assert not valkey.is_alive()
 
 
-def test_the_socket_path_stays_short_where_the_temporary_directory_is_deep(tmp_path, monkeypatch):
+def test_the_socket_path_is_short_in_a_deep_temporary_directory(tmp_path, monkeypatch):
     deep = tmp_path / ("d" * 100)
     deep.mkdir()
     monkeypatch.setattr("tempfile.tempdir", str(deep))

@@ -1,4 +1,4 @@
-"""What one client may take, on each server: what is too much is refused, and a flood is ended."""
+"""The limits per client on each server: excess is refused, and a flood is closed."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ async def replies(client: Client, count: int) -> list[dict[str, Any]]:
     return [await client.next() for _ in range(count)]
 
 
-async def test_a_command_too_many_is_refused_in_its_place_and_the_connection_stays(
+async def test_a_command_over_the_limit_is_refused_and_the_connection_stays(
     service: Service, attach: Attach
 ) -> None:
     client = await attach(service)
@@ -60,7 +60,7 @@ async def test_a_command_too_many_is_refused_in_its_place_and_the_connection_sta
     assert "ping" in await client.ask(ping={})
 
 
-async def test_a_flood_in_one_frame_is_closed_with_3013_and_nobody_else_is_touched(
+async def test_a_flood_in_one_frame_is_closed_with_3013_without_affecting_others(
     service: Service, attach: Attach
 ) -> None:
     client, neighbour = await attach(service), await attach(service)
@@ -71,7 +71,7 @@ async def test_a_flood_in_one_frame_is_closed_with_3013_and_nobody_else_is_touch
     assert await neighbour.data() == "still here"
 
 
-async def test_a_flood_of_unasked_pongs_is_closed_with_3013(
+async def test_a_flood_of_unsolicited_pongs_is_closed_with_3013(
     service: Service, attach: Attach
 ) -> None:
     client = await attach(service)
@@ -80,7 +80,7 @@ async def test_a_flood_of_unasked_pongs_is_closed_with_3013(
     assert (await client.closed())[0] == 3013
 
 
-async def test_pongs_that_were_asked_for_are_free(
+async def test_solicited_pongs_are_free(
     serve: Any, redis_server: RedisServer, attach: Attach
 ) -> None:
     """With a window of 64 KiB each 16 KiB ask for one: more of them than a burst has tokens."""
@@ -108,7 +108,7 @@ async def test_a_client_that_publishes_too_fast_is_refused(
     await eventually(lambda: "the limit publications_per_second was reached" in service.log)
 
 
-async def test_a_channel_too_many_is_refused_and_one_that_was_left_makes_room(
+async def test_a_channel_over_the_limit_is_refused_until_another_is_left(
     service: Service, attach: Attach
 ) -> None:
     client = await attach(service)
@@ -121,7 +121,7 @@ async def test_a_channel_too_many_is_refused_and_one_that_was_left_makes_room(
     await eventually(lambda: "the limit channels_per_connection was reached" in service.log)
 
 
-async def test_who_does_not_introduce_himself_in_time_is_stale(
+async def test_a_client_that_does_not_connect_in_time_is_stale(
     service: Service, attach: Attach
 ) -> None:
     client = await attach(service, connect=False)
@@ -129,7 +129,7 @@ async def test_who_does_not_introduce_himself_in_time_is_stale(
     await eventually(lambda: "the limit connect_seconds was reached" in service.log)
 
 
-async def test_an_sdk_that_comes_back_with_all_its_channels_is_no_flood(
+async def test_an_sdk_reconnecting_with_all_its_channels_is_not_a_flood(
     redis_server: RedisServer, serve: Any, attach: Attach
 ) -> None:
     """However many channels a setting allows: the burst is never less than two for each."""

@@ -14,7 +14,7 @@ from tests.support.service import SERVERS, Service
 
 
 @pytest.mark.parametrize("server", SERVERS[1:])
-async def test_a_host_without_a_database_has_all_but_users(
+async def test_a_host_without_a_database_has_everything_but_users(
     redis_server: RedisServer,
     serve: Callable[..., Service],
     attach: Callable[..., Awaitable[Client]],

@@ -1,4 +1,4 @@
-"""The pages in a real Chromium: what people see when all is well, and when it is not."""
+"""The pages in a real Chromium, with and without faults."""
 
 from __future__ import annotations
 
@@ -8,24 +8,25 @@ from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import pytest
+import pytest_asyncio
+from playwright.async_api import Browser
 
-from tests.conftest import CHROMIUM
 from tests.support.eventually import eventually
 from tests.support.losing import publish_while_cut
-from tests.support.pages import SERVICE, Visitor, becomes_true, chromium
+from tests.support.pages import SERVICE, Visitor, becomes_true, in_browser_loop, own_contexts
 from tests.support.redis_server import RedisServer
 from tests.support.service import SERVERS, Service
 
-pytestmark = pytest.mark.browser
+pytestmark = [pytest.mark.browser, in_browser_loop]
 
 Serve = Callable[..., Service]
 Open = Callable[..., Any]
 
 
-@pytest.fixture
-async def visit() -> AsyncIterator[Open]:
+@pytest_asyncio.fixture(loop_scope="session")
+async def visit(chromium: Browser) -> AsyncIterator[Open]:
     """Open pages, each in a browser of its own; none of them may complain on its console."""
-    async with chromium(str(CHROMIUM)) as browser:
+    async with own_contexts(chromium) as browser:
         visitors: list[Visitor] = []
 
         async def open_page(service: Service, path: str = "/", **context: Any) -> Visitor:
@@ -42,7 +43,7 @@ def service(redis_server: RedisServer, serve: Serve) -> Service:
 
 
 @pytest.mark.parametrize("server", SERVERS)
-async def test_one_post_shows_in_two_browsers(
+async def test_one_post_appears_in_two_browsers(
     redis_server: RedisServer, serve: Serve, visit: Open, server: str
 ) -> None:
     service = serve(redis_server.url, server, **SERVICE)
@@ -57,11 +58,11 @@ async def test_one_post_shows_in_two_browsers(
         assert await visitor.count("#notifications .notification") == 1
 
 
-async def test_the_form_posts_and_shows_the_same_as_curl(service: Service, visit: Open) -> None:
+async def test_the_form_posts_like_curl(service: Service, visit: Open) -> None:
     one, two = await visit(service), await visit(service)
     await one.page.fill("#post-title", "From the form's <b>field</b>")
     await one.page.click("#post-submit")
-    await one.sees("#post-result", "Live here after")
+    await one.sees("#post-result", "Received here after")
     await two.sees(".notification-title", "From the form's <b>field</b>")
     await one.page.evaluate("document.getElementById('curl-details').open = true")
     curl = await one.page.locator("#curl").inner_text()
@@ -74,10 +75,10 @@ async def test_the_form_posts_and_shows_the_same_as_curl(service: Service, visit
     )
 
 
-async def test_chat_between_two_browsers(service: Service, visit: Open) -> None:
+async def test_two_browsers_can_chat(service: Service, visit: Open) -> None:
     ada, bob = await visit(service, "/chat/tea/"), await visit(service, "/chat/tea/")
     elsewhere = await visit(service, "/chat/")
-    await ada.sees("#not-stored", "Nothing is stored")
+    await ada.sees("#not-stored", "Messages are not stored")
     await ada.page.fill("#composer-text", "Good morning")
     await ada.page.press("#composer-text", "Enter")
     await bob.sees(".message:not([data-own=true]) .message-text", "Good morning")
@@ -91,7 +92,7 @@ async def test_chat_between_two_browsers(service: Service, visit: Open) -> None:
     assert await elsewhere.count(".message") == 0
 
 
-async def test_chat_shows_who_is_here_and_who_is_writing(service: Service, visit: Open) -> None:
+async def test_the_chat_shows_members_and_who_is_typing(service: Service, visit: Open) -> None:
     ada = await visit(service, "/chat/here/")
     await ada.sees("#here-count", "1 here")
     bob = await visit(service, "/chat/here/")
@@ -100,7 +101,7 @@ async def test_chat_shows_who_is_here_and_who_is_writing(service: Service, visit
         await visitor.sees(".person-name", await bob.text_of("#you"))
         await visitor.sees(".person-name", ", you")
     await bob.page.locator("#composer-text").press_sequentially("Well")
-    await ada.sees("#typing", f"{await bob.text_of('#you')} is writing…")
+    await ada.sees("#typing", f"{await bob.text_of('#you')} is typing…")
     assert await bob.text_of("#typing") == ""
     await bob.page.press("#composer-text", "Enter")
     await ada.sees(".message-text", "Well")
@@ -119,7 +120,7 @@ async def is_count(visitor: Visitor, selector: str, number: int) -> bool:
     return await visitor.count(selector) == number
 
 
-async def test_a_cut_redis_connection_reconnects_nothing_and_shows_the_exact_number_missed(
+async def test_a_cut_redis_connection_shows_the_exact_number_missed(
     own_redis: RedisServer, serve: Serve, visit: Open
 ) -> None:
     service = serve(own_redis.url, **SERVICE)
@@ -127,7 +128,7 @@ async def test_a_cut_redis_connection_reconnects_nothing_and_shows_the_exact_num
     sockets: list[Any] = []
     visitor.page.on("websocket", lambda socket: sockets.append(socket))
     await asyncio.to_thread(publish_while_cut, own_redis, "public:news", 3)
-    await visitor.sees(".gap", "3 missed while Redis was away")
+    await visitor.sees(".gap", "3 missed while Redis was unreachable")
     await visitor.sees("#connection[data-state=live]")
     await asyncio.to_thread(service.publish, "public:news", {"title": "Back again"})
     await visitor.sees(".notification-title", "Back again")
@@ -135,7 +136,7 @@ async def test_a_cut_redis_connection_reconnects_nothing_and_shows_the_exact_num
     assert await visitor.count(".gap") == 1
 
 
-async def test_a_restarted_redis_shows_that_some_may_be_missing_and_the_number_of_the_new_epoch(
+async def test_a_redis_restart_shows_possible_and_known_losses(
     own_redis: RedisServer, serve: Serve, visit: Open
 ) -> None:
     from tests.faults.test_redis import Outside
@@ -145,7 +146,7 @@ async def test_a_restarted_redis_shows_that_some_may_be_missing_and_the_number_o
     sockets: list[Any] = []
     visitor.page.on("websocket", lambda socket: sockets.append(socket))
     await asyncio.to_thread(own_redis.kill)
-    await visitor.sees("#connection-text", "Not live: the broker is away")
+    await visitor.sees("#connection-text", "Paused: Redis is unreachable")
     service.freeze()  # so that it cannot be back before these are published
     await asyncio.to_thread(own_redis.start)
     outside = Outside(own_redis)
@@ -153,15 +154,15 @@ async def test_a_restarted_redis_shows_that_some_may_be_missing_and_the_number_o
         outside.publish("public:news", {"title": f"lost {n}"})
     outside.close()
     service.thaw()
-    await visitor.sees(".gap[data-missed='2']", "2 missed while Redis was away")
-    await visitor.sees(".gap:not([data-missed])", "Some may be missing while Redis was away")
+    await visitor.sees(".gap[data-missed='2']", "2 missed while Redis was unreachable")
+    await visitor.sees(".gap:not([data-missed])", "Some may be missing while Redis was unreachable")
     await visitor.sees("#connection[data-state=live]")
     await asyncio.to_thread(service.publish, "public:news", {"title": "Live again"})
     await visitor.sees(".notification-title", "Live again")
     assert sockets == [], "the page kept its connection"
 
 
-async def test_the_page_comes_back_after_the_server_was_restarted(
+async def test_the_page_reconnects_after_a_server_restart(
     redis_server: RedisServer, serve: Serve, visit: Open
 ) -> None:
     service = serve(redis_server.url, **SERVICE)
@@ -175,7 +176,7 @@ async def test_the_page_comes_back_after_the_server_was_restarted(
         await asyncio.to_thread(with_others.publish, "public:news", {"title": f"missed {n}"})
     await asyncio.to_thread(service.start)
     await visitor.sees("#connection[data-state=live]", seconds=30)
-    await visitor.sees(".gap[data-missed='2']", "2 missed while the connection was away")
+    await visitor.sees(".gap[data-missed='2']", "2 missed while disconnected")
     await asyncio.to_thread(service.publish, "public:news", {"title": "After"})
     await visitor.sees(".notification-title", "After")
 
@@ -191,7 +192,7 @@ async def test_the_page_comes_back_after_the_server_was_restarted(
         "\u202eevil\u0000\u2028<b>",
     ],
 )
-async def test_data_is_shown_and_never_becomes_markup(
+async def test_data_is_shown_as_text_and_never_becomes_markup(
     service: Service, visit: Open, text: str
 ) -> None:
     visitor, chatter = await visit(service), await visit(service, "/chat/xss/")
@@ -211,7 +212,7 @@ async def test_data_is_shown_and_never_becomes_markup(
 
 @pytest.mark.parametrize("path", ["/", "/chat/"])
 @pytest.mark.parametrize("width", [360, 390, 1280])
-async def test_nothing_scrolls_sideways_however_long_it_is(
+async def test_long_content_never_scrolls_sideways(
     service: Service, visit: Open, path: str, width: int
 ) -> None:
     visitor = await visit(service, path, viewport={"width": width, "height": 800})
@@ -227,7 +228,7 @@ async def test_nothing_scrolls_sideways_however_long_it_is(
     assert wide <= 0
 
 
-async def test_on_a_phone_the_form_makes_room_for_what_arrives(
+async def test_the_form_collapses_on_a_phone_when_messages_arrive(
     service: Service, visit: Open
 ) -> None:
     phone = await visit(service, viewport={"width": 390, "height": 844})
@@ -238,27 +239,25 @@ async def test_on_a_phone_the_form_makes_room_for_what_arrives(
     assert await is_in_the_window(phone, ".notification")
     await phone.page.click("#post-fold")
     await phone.page.click("#post-submit")
-    await phone.sees("#post-result", "Live here after")
+    await phone.sees("#post-result", "Received here after")
     assert await phone.page.is_visible("#post-form"), "who wants the form keeps it"
 
 
-async def test_the_form_does_not_fold_under_somebody_who_writes(
-    service: Service, visit: Open
-) -> None:
+async def test_the_form_does_not_collapse_while_in_use(service: Service, visit: Open) -> None:
     phone = await visit(service, viewport={"width": 390, "height": 844})
     await phone.page.fill("#post-title", "Mine")
     await asyncio.to_thread(service.publish, "public:news", {"title": "Somebody else's"})
     await phone.sees(".notification-title", "Somebody else's")
     assert await phone.page.is_visible("#post-form")
     await phone.page.press("#post-title", "Enter")
-    await phone.sees("#post-result", "Live here after")
+    await phone.sees("#post-result", "Received here after")
     assert not await phone.page.is_visible("#post-form")
     assert await phone.page.evaluate("document.activeElement.id") == "post-fold"
     assert await is_in_the_window(phone, ".notification")
 
 
 @pytest.mark.parametrize("height", [600, 720, 800, 1080])
-async def test_on_a_desk_toasts_cover_neither_the_newest_nor_the_form(
+async def test_toasts_cover_neither_the_newest_entry_nor_the_form(
     service: Service, visit: Open, height: int
 ) -> None:
     visitor = await visit(service, viewport={"width": 1280, "height": height})
@@ -288,7 +287,7 @@ async def is_in_the_window(visitor: Visitor, selector: str) -> bool:
     return bool(box) and box["y"] >= 0 and box["y"] + box["height"] <= height
 
 
-async def test_the_pages_work_by_keyboard(service: Service, visit: Open) -> None:
+async def test_the_pages_work_with_the_keyboard(service: Service, visit: Open) -> None:
     visitor = await visit(service)
     await visitor.page.focus("#post-title")
     await visitor.page.keyboard.press("Enter")
@@ -296,6 +295,7 @@ async def test_the_pages_work_by_keyboard(service: Service, visit: Open) -> None
     assert await visitor.page.evaluate("document.activeElement.id") == "post-title"
     await visitor.page.keyboard.press("Escape")
     await eventually(lambda: _is_gone(visitor, ".toast"))
+    await visitor.sees(".notification")
     assert await visitor.count(".notification") == 1
 
 

@@ -1,4 +1,4 @@
-"""The service's pages with users: what is for one of them alone, and who says what."""
+"""The service's pages with users: private publications and permissions."""
 
 from __future__ import annotations
 
@@ -8,16 +8,17 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import pytest
+import pytest_asyncio
+from playwright.async_api import Browser
 
-from tests.conftest import CHROMIUM
 from tests.support.client import Client
 from tests.support.database import manage
 from tests.support.eventually import eventually
-from tests.support.pages import SERVICE, Visitor, chromium
+from tests.support.pages import SERVICE, Visitor, in_browser_loop, own_contexts
 from tests.support.redis_server import RedisServer
 from tests.support.service import SERVERS, Service
 
-pytestmark = pytest.mark.browser
+pytestmark = [pytest.mark.browser, in_browser_loop]
 
 PASSWORD = "one that nobody guesses"
 MAKE_USERS = f"""
@@ -53,10 +54,10 @@ def ids(service: Service) -> dict[str, int]:
     return service.users
 
 
-@pytest.fixture
-async def visit(service: Service) -> AsyncIterator[Open]:
+@pytest_asyncio.fixture(loop_scope="session")
+async def visit(service: Service, chromium: Browser) -> AsyncIterator[Open]:
     """Open pages as a user or a guest, each in a browser of its own; none may complain."""
-    async with chromium(str(CHROMIUM)) as browser:
+    async with own_contexts(chromium) as browser:
         visitors: list[Visitor] = []
 
         async def open_page(user: str = "", path: str = "/", **context: Any) -> Visitor:
@@ -84,11 +85,11 @@ async def publish(service: Service, channel: str, title: str) -> dict[str, Any]:
     return await asyncio.to_thread(service.publish, channel, {"title": title})
 
 
-async def test_a_private_notification_arrives_by_the_session_alone(
+async def test_a_private_notification_requires_only_the_session(
     service: Service, ids: dict[str, int], visit: Open
 ) -> None:
     ada, ben, guest = await visit("ada"), await visit("ben"), await visit()
-    own = f"user:#{ids['ada']}"
+    own = f"user:#service.{ids['ada']}"
     await ada.sees("#own-heading", own)
     assert (await publish(service, own, "For ada alone"))["nodes"] == 1
     await ada.sees(".toast", "For ada alone")
@@ -103,36 +104,35 @@ async def test_a_private_notification_arrives_by_the_session_alone(
         assert await visitor.page.locator("#notifications h3").all_inner_texts() == titles
 
 
-async def test_staff_posts_by_the_session_and_others_need_a_key(
+async def test_staff_post_with_their_session_and_others_need_a_key(
     ids: dict[str, int], visit: Open
 ) -> None:
     ada, ben = await visit("ada"), await visit("ben")
     assert not await ada.page.is_visible("#api-key")
     await ada.page.get_by_label("Only me").check()
-    assert await ada.text_of("#post-submit") == f"Post to user:#{ids['ada']}"
+    assert await ada.text_of("#post-submit") == f"Post to user:#service.{ids['ada']}"
     await ada.page.click("#post-submit")
-    await ada.sees("#post-result", "Live here after")
+    await ada.sees("#post-result", "Received here after")
     await ada.sees(".notification .own-word", "Only you")
-    await ada.page.get_by_label("Everybody").check()
+    await ada.page.get_by_label("Everyone").check()
     await ada.page.click("#post-submit")
     await ben.sees(".notification-title", "Order 1042 shipped")
     assert await ben.count(".notification") == 1
     assert await ben.page.is_visible("#api-key")
 
 
-async def test_nobody_can_take_a_name_in_the_chat(
-    service: Service, visit: Open, attach: Callable[..., Awaitable[Client]]
-) -> None:
+async def test_a_chat_name_cannot_be_impersonated(service: Service, visit: Open) -> None:
     ada, ben = await visit("ada", "/chat/tea/"), await visit("ben", "/chat/tea/")
     guest = await visit("", "/chat/tea/")
     for visitor, words in ((ada, "I am ada"), (guest, "I am a guest")):
         await visitor.page.fill("#composer-text", words)
         await visitor.page.press("#composer-text", "Enter")
-    liar = await attach(service)
+    liar = await Client.open(service.ws)
     await liar.subscribe("chat:tea")
     claims = {"name": "ada", "author": "ada", "user": "1", "sender": {"user": "1"}, "kind": "user"}
     said = {"channel": "chat:tea", "data": {**claims, "text": "I am ada, too", "id": "1"}}
     assert "publish" in await liar.ask(publish=said)
+    await liar.close()
 
     await ben.sees(".message", "I am ada, too")
     authors = {
@@ -149,7 +149,7 @@ async def test_nobody_can_take_a_name_in_the_chat(
     assert await ada.text_of("#you") == "ada"
 
 
-async def test_who_logs_out_is_nobody_at_once(service: Service, visit: Open) -> None:
+async def test_logging_out_makes_a_page_anonymous_at_once(service: Service, visit: Open) -> None:
     ada = await visit("ada")
     await ada.page.focus("#account-button")
     await ada.page.keyboard.press("Enter")
@@ -160,7 +160,7 @@ async def test_who_logs_out_is_nobody_at_once(service: Service, visit: Open) -> 
     assert await ada.count("#own-curl") == 0
 
 
-async def test_another_tab_of_who_logs_out_listens_no_more(
+async def test_logging_out_disconnects_other_tabs(
     service: Service, ids: dict[str, int], visit: Open
 ) -> None:
     ada = await visit("ada")
@@ -172,13 +172,13 @@ async def test_another_tab_of_who_logs_out_listens_no_more(
     await ada.sees("#log-in")
 
     async def is_gone() -> bool:
-        return (await publish(service, f"user:#{ids['ada']}", "Too late"))["nodes"] == 0
+        return (await publish(service, f"user:#service.{ids['ada']}", "Too late"))["nodes"] == 0
 
     await eventually(is_gone)
 
 
 @pytest.mark.parametrize("width", [360, 1280])
-async def test_the_way_in_fits_every_screen(service: Service, visit: Open, width: int) -> None:
+async def test_the_login_page_fits_every_screen(service: Service, visit: Open, width: int) -> None:
     visitor = await visit(viewport={"width": width, "height": 800})
     for path in ("/login/", "/jobs/"):
         await visitor.page.goto(service.http + path)

@@ -1,4 +1,4 @@
-"""What clients ask the host, and where a channel stands: over real servers, by plain frames."""
+"""RPC calls and channel positions over real servers, with plain frames."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def service(
     return serve(redis_server.url, request.param)
 
 
-async def test_the_host_answers_who_asks(service: Service, attach: Attach) -> None:
+async def test_the_host_answers_calls(service: Service, attach: Attach) -> None:
     client = await attach(service, connect=False)
     await client.ask(connect={"token": token("42")})
     reply = await client.ask(rpc={"method": "who", "data": {"a": [1, "ü\n"]}})
@@ -40,7 +40,7 @@ async def test_the_host_answers_who_asks(service: Service, attach: Attach) -> No
         ("no-json", 100, "internal error"),
     ],
 )
-async def test_what_the_host_does_not_answer_is_an_error(
+async def test_an_unanswered_call_is_an_error(
     service: Service, attach: Attach, method: str, code: int, message: str
 ) -> None:
     client = await attach(service)
@@ -49,7 +49,7 @@ async def test_what_the_host_does_not_answer_is_an_error(
     assert (await client.ask(rpc={"method": "who"}))["rpc"]["data"]["user"] == ""
 
 
-async def test_what_is_only_said_is_heard_and_not_answered(
+async def test_a_message_without_an_id_reaches_the_host_and_gets_no_reply(
     service: Service, attach: Attach
 ) -> None:
     client = await attach(service)
@@ -57,7 +57,7 @@ async def test_what_is_only_said_is_heard_and_not_answered(
     assert {"n": 1} in (await client.ask(rpc={"method": "said"}))["rpc"]["data"]
 
 
-async def test_answers_keep_their_order_and_hold_up_nobody_else(
+async def test_answers_keep_their_order_and_do_not_block_other_clients(
     service: Service, attach: Attach
 ) -> None:
     client, other = await attach(service), await attach(service)
@@ -76,7 +76,9 @@ async def test_answers_keep_their_order_and_hold_up_nobody_else(
     assert ids == [91, 92, 93]
 
 
-async def test_who_goes_in_the_middle_leaves_nothing(service: Service, attach: Attach) -> None:
+async def test_a_client_that_leaves_during_a_call_leaves_nothing_behind(
+    service: Service, attach: Attach
+) -> None:
     client = await attach(service)
     await client.send(json.dumps({"id": 9, "rpc": {"method": "hold"}}))
     await client.close()
@@ -85,7 +87,7 @@ async def test_who_goes_in_the_middle_leaves_nothing(service: Service, attach: A
     assert "Traceback" not in service.log
 
 
-async def test_without_a_host_that_answers_calls_are_not_available(
+async def test_without_a_handler_calls_are_not_available(
     redis_server: RedisServer, serve: Callable[..., Service], attach: Attach
 ) -> None:
     service = await asyncio.to_thread(serve, redis_server.url, DEPLOYED)
@@ -94,7 +96,7 @@ async def test_without_a_host_that_answers_calls_are_not_available(
     assert (await client.ask(rpc={"method": "who"}))["error"]["code"] == 108
 
 
-async def test_where_a_channel_stands_is_for_those_who_listen(
+async def test_only_subscribers_may_request_the_position_of_a_channel(
     service: Service, attach: Attach
 ) -> None:
     client = await attach(service)

@@ -1,4 +1,4 @@
-"""The stock Python SDK, unmodified: all that it can do, and where it is worn."""
+"""The stock Python SDK, unmodified: all of its features, and its robustness."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import centrifuge
 import pytest
 
 from realtime.brokers.redis_sync import SyncRedisBroker
-from realtime.publication import Publication
+from realtime.core.publication import Publication
 from tests.support.eventually import eventually
 from tests.support.redis_server import RedisServer
 from tests.support.service import Service
@@ -97,7 +97,7 @@ async def opened() -> AsyncIterator[Open]:
     gc.collect()
 
 
-async def test_who_is_there_and_who_comes_and_goes(service: Service, opened: Open) -> None:
+async def test_presence_joins_and_leaves(service: Service, opened: Open) -> None:
     channel = f"chat:python-{service.port}"
     ada = opened(service, token=token("ada", info={"name": "Ada"}))
     await ada.client.connect()
@@ -124,7 +124,7 @@ async def test_who_is_there_and_who_comes_and_goes(service: Service, opened: Ope
     )
 
 
-async def test_it_asks_and_is_answered(service: Service, opened: Open) -> None:
+async def test_calls_are_answered(service: Service, opened: Open) -> None:
     ada = opened(service, token=token("ada"))
     await ada.client.connect()
     assert (await ada.client.rpc("who", {"n": 1})).data == {"user": "ada", "data": {"n": 1}}
@@ -138,7 +138,7 @@ async def test_it_asks_and_is_answered(service: Service, opened: Open) -> None:
         await news.history(limit=10)
 
 
-async def test_it_may_subscribe_to_thousands_of_channels(
+async def test_the_sdk_may_subscribe_to_thousands_of_channels(
     redis_server: RedisServer, serve: Serve, opened: Open
 ) -> None:
     service = await asyncio.to_thread(
@@ -159,7 +159,7 @@ async def test_it_may_subscribe_to_thousands_of_channels(
     assert not one.of("unsubscribed")
 
 
-async def test_it_goes_in_and_out_again_and_again(
+async def test_the_sdk_subscribes_and_unsubscribes_repeatedly(
     redis_server: RedisServer, serve: Serve, opened: Open
 ) -> None:
     limits = {"TEST_COMMANDS_PER_SECOND": "1000"}
@@ -190,7 +190,7 @@ async def test_it_goes_in_and_out_again_and_again(
     assert "Traceback" not in service.log
 
 
-async def test_it_survives_the_death_of_the_server(
+async def test_the_sdk_survives_the_death_of_the_server(
     redis_server: RedisServer, serve: Serve, opened: Open
 ) -> None:
     service = await asyncio.to_thread(serve, redis_server.url, app=ENDPOINT)

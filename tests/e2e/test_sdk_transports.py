@@ -13,8 +13,14 @@ from typing import Any
 import pytest
 
 from realtime.brokers.redis_sync import SyncRedisBroker
-from realtime.control import Disconnect, Message, Subscribe, Unsubscribe, sealed
-from realtime.publication import Publication
+from realtime.core.node_commands import (
+    DisconnectUser,
+    SendToUser,
+    SubscribeUser,
+    UnsubscribeUser,
+    encode_command,
+)
+from realtime.core.publication import Publication
 from tests.settings import REALTIME_TOKEN_SECRET
 from tests.support.eventually import eventually, eventually_sync
 from tests.support.redis_server import RedisServer
@@ -95,18 +101,20 @@ def obey(line: dict[str, Any], service: Service, redis_server: RedisServer) -> N
         eventually_sync(lambda: service.publish(channel, {})["nodes"] == 0)
         return
     command = {
-        "message": Message(user, '{"text":"for you"}'),
-        "subscribe": Subscribe(user, channel),
-        "unsubscribe": Unsubscribe(user, channel),
-        "disconnect": Disconnect(user),
+        "message": SendToUser(user, '{"text":"for you"}'),
+        "subscribe": SubscribeUser(user, channel),
+        "unsubscribe": UnsubscribeUser(user, channel),
+        "disconnect": DisconnectUser(user),
     }[line["want"]]
     broker = SyncRedisBroker(redis_server.url)
-    broker.tell(json.dumps(sealed(command)).encode())
+    broker.tell(json.dumps(encode_command(command)).encode())
     broker.close()
 
 
 @pytest.mark.parametrize("transport", TRANSPORTS)
-async def test_all_of_it(service: Service, redis_server: RedisServer, transport: str) -> None:
+async def test_every_feature_works_over_each_transport(
+    service: Service, redis_server: RedisServer, transport: str
+) -> None:
     async with script("full.mjs", transport, service.http, REALTIME_TOKEN_SECRET) as full:
         while (line := await full.next()) is not None:
             if line["event"] == "want":
@@ -139,7 +147,7 @@ async def test_all_of_it(service: Service, redis_server: RedisServer, transport:
 
 
 @pytest.mark.parametrize("transport", WORN)
-async def test_it_survives_the_death_of_the_server(
+async def test_the_sdk_survives_the_death_of_the_server(
     redis_server: RedisServer, serve: Serve, transport: str
 ) -> None:
     service = await asyncio.to_thread(serve, redis_server.url, app=ENDPOINT)
@@ -164,7 +172,7 @@ def publish_elsewhere(server: RedisServer, channel: str) -> int:
 
 
 @pytest.mark.parametrize("transport", WORN)
-async def test_it_may_subscribe_to_thousands_of_channels(
+async def test_the_sdk_may_subscribe_to_thousands_of_channels(
     redis_server: RedisServer, serve: Serve, transport: str
 ) -> None:
     service = await asyncio.to_thread(
@@ -180,7 +188,7 @@ async def test_it_may_subscribe_to_thousands_of_channels(
 
 @pytest.mark.parametrize("transport", WORN)
 @pytest.mark.parametrize("loop", ["subscribe-loop", "connect-loop"])
-async def test_it_goes_in_and_out_again_and_again(
+async def test_the_sdk_subscribes_and_unsubscribes_repeatedly(
     redis_server: RedisServer, serve: Serve, transport: str, loop: str
 ) -> None:
     service = await asyncio.to_thread(
@@ -205,7 +213,7 @@ def is_deserted(service: Service) -> bool:
 
 
 @pytest.mark.parametrize("transport", ["http_stream", "sse"])
-async def test_what_it_says_finds_the_right_worker(
+async def test_emulation_requests_reach_the_right_worker(
     redis_server: RedisServer, serve: Serve, transport: str
 ) -> None:
     """Each request may come to either of two; twenty rounds are a million to one."""

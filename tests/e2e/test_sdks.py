@@ -1,4 +1,4 @@
-"""The stock SDKs, unmodified: whoever comes with one is at home."""
+"""The stock SDKs work unmodified."""
 
 from __future__ import annotations
 
@@ -15,7 +15,12 @@ import centrifuge
 import pytest
 
 from realtime.brokers.redis_sync import SyncRedisBroker
-from realtime.control import Command, Disconnect, Unsubscribe, sealed
+from realtime.core.node_commands import (
+    DisconnectUser,
+    NodeCommand,
+    UnsubscribeUser,
+    encode_command,
+)
 from tests.support.client import Client
 from tests.support.eventually import eventually
 from tests.support.redis_server import RedisServer
@@ -104,11 +109,37 @@ async def test_centrifuge_python_subscribes_receives_and_publishes(service: Serv
 
 
 @pytest.mark.node
+def test_centrifuge_js_is_told_whether_its_page_missed_anything(service: Service) -> None:
+    """By `since` or `getState`, with the position that was read before the page's data."""
+    channel = "public:since"
+
+    def position() -> dict[str, Any]:
+        answer = service.post("position", {"channels": [channel]})
+        found: dict[str, Any] = answer.json()["result"]["positions"][channel]
+        return found
+
+    read = position()
+    service.publish(channel, "in between")
+    now = position()
+    command = ["node", "since.mjs", service.ws, json.dumps(read), json.dumps(now)]
+    ended = subprocess.run(command, cwd=SDK, capture_output=True, text=True, timeout=60)
+    assert ended.returncode == 0, ended.stderr
+    told = {line.pop("way"): line for line in map(json.loads, ended.stdout.splitlines())}
+    common = {"wasRecovering": True, "streamPosition": now, "states": 0}
+    assert told == {
+        "missed": {**common, "recovered": False},
+        "complete": {**common, "recovered": True},
+        "state": {**common, "recovered": False, "states": 1},
+    }
+
+
+@pytest.mark.node
 async def test_centrifuge_js_subscribes_receives_and_publishes(service: Service) -> None:
     node = await asyncio.create_subprocess_exec(
         "node", "stock.mjs", service.ws, cwd=SDK, stdout=subprocess.PIPE, stderr=subprocess.PIPE
     )
     assert node.stdout is not None
+    assert node.stderr is not None
     events: list[dict[str, Any]] = []
     subscribed = asyncio.Event()
 
@@ -121,7 +152,7 @@ async def test_centrifuge_js_subscribes_receives_and_publishes(service: Service)
     reading = asyncio.create_task(read(node.stdout))
     await asyncio.wait_for(subscribed.wait(), 20)
     receipt = await asyncio.to_thread(service.publish, "public:news", "end", tags={"a": "b"})
-    assert await asyncio.wait_for(node.wait(), 20) == 0
+    assert await asyncio.wait_for(node.wait(), 20) == 0, (await node.stderr.read()).decode()
     await reading
     by_kind = {event["event"]: event for event in events}
     assert by_kind["connected"]["transport"] == "websocket"
@@ -141,7 +172,7 @@ async def test_centrifuge_js_subscribes_receives_and_publishes(service: Service)
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-async def test_centrifuge_python_goes_on_after_a_restart_of_redis(
+async def test_centrifuge_python_continues_after_a_redis_restart(
     own_redis: RedisServer, serve: Callable[..., Service]
 ) -> None:
     """It stays connected and subscribed; who subscribes meanwhile gets in by its own retries."""
@@ -171,7 +202,7 @@ async def test_centrifuge_python_goes_on_after_a_restart_of_redis(
 
 
 @pytest.mark.node
-async def test_centrifuge_js_goes_on_after_a_restart_of_redis(
+async def test_centrifuge_js_continues_after_a_redis_restart(
     own_redis: RedisServer, serve: Callable[..., Service]
 ) -> None:
     service = await asyncio.to_thread(serve, own_redis.url, "framed")
@@ -194,7 +225,7 @@ async def test_centrifuge_js_goes_on_after_a_restart_of_redis(
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-async def test_centrifuge_python_shows_tokens_and_renews_them(service: Service) -> None:
+async def test_centrifuge_python_sends_and_renews_tokens(service: Service) -> None:
     """It is asked for another token before one expires, and nothing is interrupted by that."""
     asked: list[str] = []
 
@@ -225,7 +256,7 @@ async def test_centrifuge_python_shows_tokens_and_renews_them(service: Service) 
 
 
 @pytest.mark.node
-async def test_centrifuge_js_shows_tokens_and_renews_them(service: Service) -> None:
+async def test_centrifuge_js_sends_and_renews_tokens(service: Service) -> None:
     node = await asyncio.create_subprocess_exec(
         *("node", "tokens.mjs", service.ws),
         cwd=SDK,
@@ -253,7 +284,7 @@ async def test_centrifuge_js_shows_tokens_and_renews_them(service: Service) -> N
     assert {"event": "refused", "code": 103} in events
 
 
-async def test_centrifuge_python_is_served_and_sent_away(
+async def test_centrifuge_python_handles_server_subscriptions_and_disconnects(
     service: Service, redis_server: RedisServer
 ) -> None:
     recorder = Recorder()
@@ -266,9 +297,9 @@ async def test_centrifuge_python_is_served_and_sent_away(
     await eventually(lambda: recorder.of("served publication"))
     [heard] = recorder.of("served publication")
     assert (heard.channel, heard.pub.data) == ("user:#ada", "for you")
-    await asyncio.to_thread(tell, redis_server, Unsubscribe("ada", "closed"))
+    await asyncio.to_thread(tell, redis_server, UnsubscribeUser("ada", "closed"))
     await eventually(lambda: recorder.of("served no more"))
-    await asyncio.to_thread(tell, redis_server, Disconnect("ada"))
+    await asyncio.to_thread(tell, redis_server, DisconnectUser("ada"))
     await eventually(lambda: recorder.of("disconnected"))
     assert recorder.of("disconnected")[0].code == 3503
     assert client.state == centrifuge.ClientState.DISCONNECTED
@@ -277,7 +308,7 @@ async def test_centrifuge_python_is_served_and_sent_away(
 
 
 @pytest.mark.node
-async def test_centrifuge_js_is_served_and_sent_away(
+async def test_centrifuge_js_handles_server_subscriptions_and_disconnects(
     service: Service, redis_server: RedisServer
 ) -> None:
     shown = token("ada", channels=["closed"])
@@ -299,16 +330,16 @@ async def test_centrifuge_js_is_served_and_sent_away(
         "for you",
         receipt["offset"],
     )
-    await asyncio.to_thread(tell, redis_server, Unsubscribe("ada", "closed"))
+    await asyncio.to_thread(tell, redis_server, UnsubscribeUser("ada", "closed"))
     assert await line() == {"event": "unsubscribed", "channel": "closed"}
-    await asyncio.to_thread(tell, redis_server, Disconnect("ada"))
+    await asyncio.to_thread(tell, redis_server, DisconnectUser("ada"))
     assert await line() == {"event": "disconnected", "code": 3503, "reason": "force disconnect"}
     assert await node.wait() == 0
 
 
-def tell(redis_server: RedisServer, command: Command) -> None:
+def tell(redis_server: RedisServer, command: NodeCommand) -> None:
     broker = SyncRedisBroker(redis_server.url)
-    broker.tell(json.dumps(sealed(command)).encode())
+    broker.tell(json.dumps(encode_command(command)).encode())
     broker.close()
 
 
@@ -338,7 +369,7 @@ def test_cent_broadcasts(publisher: cent.Client) -> None:
     assert all(response.result.offset for response in answer.responses)
 
 
-async def test_cent_has_a_say_in_who_is_connected(service: Service, publisher: cent.Client) -> None:
+async def test_cent_controls_connections(service: Service, publisher: cent.Client) -> None:
     client = await Client.open(service.ws, connect=False)
     reply = await client.ask(connect={"token": token("cent")})
     one = {"user": "cent", "client": reply["connect"]["client"]}
@@ -372,7 +403,7 @@ def test_cent_batches(publisher: cent.Client) -> None:
     assert broadcast.responses[0].result.offset == published.offset + 1
 
 
-async def test_cent_sees_who_is_there(service: Service, publisher: cent.Client) -> None:
+async def test_cent_reads_presence(service: Service, publisher: cent.Client) -> None:
     channel = f"chat:cent-{service.port}"
     client = await Client.open(service.ws, connect=False)
     mine = (await client.ask(connect={"token": token("cent", info={"name": "C"})}))["connect"]
@@ -397,7 +428,7 @@ async def test_cent_sees_who_is_there(service: Service, publisher: cent.Client) 
     await client.close()
 
 
-def test_cent_is_told_that_its_key_is_wrong(service: Service) -> None:
+def test_cent_reports_a_wrong_key(service: Service) -> None:
     client = cent.Client(f"{service.http}/api", "wrong")
     with pytest.raises(cent.CentUnauthorizedError):
         client.publish(cent.PublishRequest(channel="public:cent", data=1))

@@ -63,7 +63,7 @@ def marks() -> Marks:
     return Marks()
 
 
-def test_a_secret_that_is_said_is_found(marks: Marks) -> None:
+def test_a_leaked_secret_is_found(marks: Marks) -> None:
     """So the tests below are ones that can fail."""
     key = marks.secret("key")
     token = marks.token("token", key)
@@ -112,7 +112,7 @@ def command_lines(pid: int) -> str:
 
 
 @needs_proc
-async def test_no_secret_is_ever_said(
+async def test_no_secret_is_ever_exposed(
     own_redis: RedisServer,
     serve: Callable[..., Service],
     attach: Attach,
@@ -197,7 +197,7 @@ async def test_no_secret_is_ever_said(
 
     log = service.log
     assert "refused a token" in log
-    assert "a worker ended" in log
+    assert "a worker exited" in log
     assert marks.found_in(log) == []
     assert [text for text in said.texts if marks.found_in(text)] == []
     assert marks.found_in(titles) == []
@@ -312,7 +312,7 @@ LOOKS_SECRET = re.compile(
 )
 
 
-def test_the_repository_holds_nothing_that_looks_like_a_secret() -> None:
+def test_the_repository_contains_no_secrets() -> None:
     listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True)
     if listed.returncode:
         pytest.skip("this is no clone")
@@ -325,6 +325,6 @@ def test_the_repository_holds_nothing_that_looks_like_a_secret() -> None:
     assert found == []
 
 
-def test_the_search_for_secrets_finds_some(marks: Marks) -> None:
+def test_the_search_for_secrets_finds_planted_ones(marks: Marks) -> None:
     for secret in (private_pem(), marks.token("a", "k" * 40), "ghp_" + "a" * 36):
         assert LOOKS_SECRET.search(secret)

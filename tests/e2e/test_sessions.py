@@ -1,21 +1,25 @@
-"""Django's own session is all that a page of the site needs to hear what is for its user."""
+"""Django's session suffices for a page of the site to receive its user's publications."""
 
 from __future__ import annotations
 
 import asyncio
 import json
 import os
+import secrets
 import shutil
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Awaitable, Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import httpx
 import pytest
 import websockets
 
-from realtime.users import LOOK_SECONDS
+from realtime.delivery.users import RECHECK_SECONDS
 from tests.support.client import Client
 from tests.support.machine import within
 from tests.support.redis_server import RedisServer
@@ -23,6 +27,7 @@ from tests.support.service import ROOT, SERVERS, Service
 from tests.support.tokens import token
 
 Attach = Callable[..., Awaitable[Client]]
+ENDPOINT = "tests.asgi_endpoint:application"
 
 LOG_IN = """
 import json
@@ -80,24 +85,24 @@ class Site:
     """A project with users, and one of them logged in."""
 
     def __init__(self, template: Template, folder: Path, redis_url: str, server: str) -> None:
-        self.database = folder / "site.sqlite3"
-        shutil.copy(template.database, self.database)
-        self.ada = template.ada
+        self.database, self.ada = template.copy(folder)
         self.env = {
             "DJANGO_SETTINGS_MODULE": "tests.session_settings",
             "TEST_DATABASE": str(self.database),
             "TEST_REDIS_URL": redis_url,
+            "TEST_CONNECT_SECONDS": "60",  # a log-out is a process, which takes its time
         }
+        self.redis_url = redis_url
         self.service = Service(redis_url, server, **self.env).start()
 
     def run(self, code: str) -> str:
         return run(code, self.env)
 
-    def end(self, code: str) -> None:
+    def end(self, code: str) -> str:
         """Run code with the ``user`` and the ``KEY`` of the session."""
         start = "import django; django.setup()\nfrom django.contrib.auth import get_user_model\n"
         names = f"user = get_user_model().objects.get()\nKEY = {self.ada['cookie']!r}\n"
-        self.run(start + names + code)
+        return self.run(start + names + code)
 
     def page(self, *, origin: str | None = None) -> dict[str, Any]:
         """Return what a browser adds to the handshake of a page."""
@@ -122,6 +127,19 @@ class Template(NamedTuple):
     database: Path
     ada: dict[str, str]
 
+    def copy(self, folder: Path) -> tuple[Path, dict[str, str]]:
+        """Copy the database into a folder, and give the user's session a key of its own.
+
+        The tests of a process share one Redis, whose nodes remember for an hour which sessions have
+        ended: under the same key, the log-out of one test would end the session of the next.
+        """
+        database = folder / "site.sqlite3"
+        shutil.copy(self.database, database)
+        cookie = secrets.token_hex(16)
+        with closing(sqlite3.connect(database)) as connection, connection:
+            connection.execute("UPDATE django_session SET session_key = ?", [cookie])
+        return database, {**self.ada, "cookie": cookie}
+
 
 @pytest.fixture
 def site(
@@ -133,7 +151,7 @@ def site(
 
 
 @pytest.mark.parametrize("site", SERVERS, indirect=True)
-async def test_the_page_of_a_user_hears_what_is_for_him_and_no_other_page_does(
+async def test_a_private_publication_reaches_only_pages_of_its_user(
     site: Site, attach: Attach
 ) -> None:
     channel = f"news#{site.ada['user']}"
@@ -155,7 +173,7 @@ async def test_the_page_of_a_user_hears_what_is_for_him_and_no_other_page_does(
     assert await page.data() == "for you"
 
 
-async def test_a_token_says_more_than_the_session(site: Site, attach: Attach) -> None:
+async def test_a_token_takes_precedence_over_the_session(site: Site, attach: Attach) -> None:
     page = await attach(site.service, connect=False, **site.page())
     await page.ask(connect={"token": token("other")})
     await page.next()
@@ -163,7 +181,7 @@ async def test_a_token_says_more_than_the_session(site: Site, attach: Attach) ->
     assert (await page.ask(subscribe={"channel": f"news#{site.ada['user']}"}))["error"]
 
 
-async def test_a_session_that_a_new_password_has_ended_is_nobody(
+async def test_a_session_ended_by_a_password_change_is_anonymous(
     site: Site, attach: Attach
 ) -> None:
     await asyncio.to_thread(site.run, CHANGE_PASSWORD)
@@ -172,9 +190,7 @@ async def test_a_session_that_a_new_password_has_ended_is_nobody(
     assert refused["error"]["code"] == 103
 
 
-async def test_without_a_database_a_page_is_refused_and_may_come_back(
-    site: Site, attach: Attach
-) -> None:
+async def test_a_page_is_refused_temporarily_without_a_database(site: Site, attach: Attach) -> None:
     """Let in as nobody, it would be refused its channels for good."""
     site.database.rename(f"{site.database}.away")
     site.database.mkdir()
@@ -182,13 +198,13 @@ async def test_without_a_database_a_page_is_refused_and_may_come_back(
         await attach(site.service, **site.page())
     assert refused.value.response.status_code == 403
     assert "Traceback" not in site.service.log
-    assert "cannot read whose session it is" in site.service.log
+    assert "cannot read the user of a session" in site.service.log
     nobody = await attach(site.service)
     await nobody.subscribe("public:news")
 
 
 @pytest.mark.parametrize("end", [name for name in ENDS if "behind" not in name])
-async def test_what_ends_a_login_closes_its_connections_within_two_seconds(
+async def test_ending_a_login_closes_its_connections_within_two_seconds(
     site: Site, attach: Attach, end: str
 ) -> None:
     page = await attach(site.service, **site.page())
@@ -200,16 +216,31 @@ async def test_what_ends_a_login_closes_its_connections_within_two_seconds(
     await nobody.subscribe("public:news")
 
 
+@pytest.mark.parametrize("end", ["logging out", "deleting the session", "deactivating"])
+async def test_a_login_ends_between_the_handshake_and_the_connect(
+    site: Site, attach: Attach, end: str
+) -> None:
+    """The session is looked up at the handshake; whoever sent `connect` only after a log-out kept
+    the connection until the next look at everybody.
+    """
+    page = await attach(site.service, connect=False, **site.page())
+    await asyncio.to_thread(site.end, ENDS[end])
+    closed = asyncio.create_task(page.closed(30))
+    await page.tell(connect={})
+    async with within(2):
+        assert await closed == (3503, "force disconnect")
+
+
 @pytest.mark.parametrize("end", [name for name in ENDS if "behind" in name])
-async def test_what_django_does_not_tell_is_found_at_the_next_look(
+async def test_changes_without_a_django_signal_are_found_at_the_next_check(
     site: Site, attach: Attach, end: str
 ) -> None:
     page = await attach(site.service, **site.page())
     await asyncio.to_thread(site.end, ENDS[end])
-    assert await page.closed(LOOK_SECONDS + 5) == (3503, "force disconnect")
+    assert await page.closed(RECHECK_SECONDS + 5) == (3503, "force disconnect")
 
 
-async def test_logging_out_in_one_browser_leaves_the_other_alone(
+async def test_logging_out_in_one_browser_does_not_affect_another(
     site: Site, attach: Attach
 ) -> None:
     other = json.loads(site.run(LOG_IN.replace('create_user("ada")', "get()")))
@@ -233,7 +264,7 @@ print(connection_token(get_user_model().objects.get()), end="")
 """
 
 
-async def test_a_new_password_ends_the_tokens_of_this_site_and_of_no_other(
+async def test_a_password_change_ends_only_the_tokens_of_this_site(
     site: Site, attach: Attach
 ) -> None:
     own = await asyncio.to_thread(site.run, MAKE_TOKEN)
@@ -251,3 +282,38 @@ async def test_a_new_password_ends_the_tokens_of_this_site_and_of_no_other(
     again = await attach(site.service, connect=False)
     await again.ask(connect={"token": own})
     assert await again.closed() == (3503, "force disconnect"), "it is looked at when it comes"
+
+
+MAKE_TOKEN_OF_SESSION = """
+from realtime import connection_token
+print(connection_token(user, session=KEY), end="")
+"""
+
+
+async def test_a_token_is_replayed_after_its_session_logged_out(site: Site, attach: Attach) -> None:
+    """`connection/token` gave it to a page, and it was good for up to ten minutes more.
+
+    On each transport, at the node that heard of the log-out and at one that started later.
+    """
+    shown = await asyncio.to_thread(site.end, MAKE_TOKEN_OF_SESSION)
+    page = await attach(site.service, connect=False)
+    assert "connect" in await page.ask(connect={"token": shown})
+    closed = asyncio.create_task(page.closed(30))
+    await asyncio.to_thread(site.end, ENDS["logging out"])
+    assert await closed == (3503, "force disconnect")
+    later = Service(site.redis_url, app=ENDPOINT, **site.env)
+    try:
+        await asyncio.to_thread(later.start)
+        for service in (site.service, later):
+            again = await attach(service, connect=False)
+            assert (await again.ask(connect={"token": shown}))["error"]["code"] == 109
+        wanted = json.dumps({"token": shown, "subs": {"public:news": {}}})
+        first = json.dumps({"id": 1, "connect": {"token": shown}})
+        async with httpx.AsyncClient(base_url=later.http) as client:
+            answer = await client.post("/connection/uni_sse", content=wanted)
+            assert answer.status_code == 401
+            async with client.stream("POST", "/connection/http_stream", content=first) as stream:
+                line = json.loads(await anext(stream.aiter_lines()))
+        assert line["error"] == {"code": 109, "message": "token expired"}
+    finally:
+        await asyncio.to_thread(later.stop)

@@ -18,6 +18,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support import prose
 from tests.support.chat import NOTIFIER_NAMESPACES
 
 CHECKOUT = Path(__file__).resolve().parents[2]
@@ -50,7 +51,7 @@ class FreshClone:
             shutil.copy(CHECKOUT / name, self.directory / name)
         self.bin = directory / "bin"
         self.bin.mkdir()
-        for name in ("sh", "make", "touch", "mkdir", "cp", "basename", "awk"):
+        for name in ("sh", "make", "touch", "mkdir", "cp", "basename", "awk", "env", "diff"):
             (self.bin / name).symlink_to(shutil.which(name) or f"/bin/{name}")
         for name, script in commands.items():
             self.bin.joinpath(name).write_text(f"#!/bin/sh\n{script}")
@@ -72,12 +73,12 @@ def fake_uv() -> str:
     return NOTE + 'mkdir -p .venv/bin; [ "$1" = --version ] || : > .venv/bin/python\n'
 
 
-def test_make_alone_prints_the_verbs(tmp_path):
+def test_make_without_a_target_lists_the_targets(tmp_path):
     printed = FreshClone(tmp_path, {}).make().stdout
     assert set(re.findall(r"(?m)^  make (\w+) +\S", printed)) >= VERBS
 
 
-def test_with_uv_the_lock_is_installed_as_it_is_and_only_once(tmp_path):
+def test_uv_installs_the_exact_lock_once(tmp_path):
     clone = FreshClone(tmp_path, {"uv": fake_uv(), "python3": GOOD_PYTHON})
     assert clone.make("setup").returncode == 0
     assert "uv sync --locked --no-install-project" in clone.calls()
@@ -98,7 +99,7 @@ def test_a_changed_lock_is_installed_again(tmp_path):
     assert "uv sync" in clone.calls()
 
 
-def test_without_uv_pip_installs_only_what_the_hashes_vouch_for(tmp_path):
+def test_without_uv_pip_installs_with_hash_verification(tmp_path):
     clone = FreshClone(tmp_path, {"python3": GOOD_PYTHON})
     done = clone.make("setup")
     assert done.returncode == 0, done.stderr
@@ -106,7 +107,7 @@ def test_without_uv_pip_installs_only_what_the_hashes_vouch_for(tmp_path):
     assert re.search(r"python -m pip install .*--require-hashes -r requirements-dev", clone.calls())
 
 
-def test_to_run_it_no_tool_of_the_developers_is_installed(tmp_path):
+def test_running_installs_no_development_tools(tmp_path):
     clone = FreshClone(tmp_path, {"python3": GOOD_PYTHON})
     done = clone.make("run")
     assert done.returncode == 0, done.stderr
@@ -115,13 +116,13 @@ def test_to_run_it_no_tool_of_the_developers_is_installed(tmp_path):
     assert "requirements-dev" not in clone.calls()
 
 
-def test_a_uv_that_exists_but_fails_counts_as_none(tmp_path):
+def test_a_failing_uv_counts_as_absent(tmp_path):
     clone = FreshClone(tmp_path, {"uv": "exit 127\n", "python3": GOOD_PYTHON})
     assert clone.make("setup").returncode == 0
     assert "-m pip install" in clone.calls()
 
 
-def test_a_newer_python_is_found_behind_one_that_is_too_old_or_fails(tmp_path):
+def test_a_newer_python_is_found_after_an_unusable_one(tmp_path):
     commands = {"python3": OLD_PYTHON, "python3.13": "exit 127\n", "python3.12": GOOD_PYTHON}
     clone = FreshClone(tmp_path, commands)
     assert clone.make("setup").returncode == 0
@@ -129,19 +130,19 @@ def test_a_newer_python_is_found_behind_one_that_is_too_old_or_fails(tmp_path):
 
 
 @pytest.mark.parametrize("commands", [{}, {"python3": OLD_PYTHON}])
-def test_no_python_is_one_sentence(tmp_path, commands):
+def test_a_missing_python_is_reported_in_one_sentence(tmp_path, commands):
     done = FreshClone(tmp_path, commands).make("run")
     assert done.returncode != 0
     assert done.stdout == ""
     sentence, failure = done.stderr.splitlines()
-    assert sentence.startswith("Python 3.11 or newer is needed: install it")
+    assert sentence.startswith("Python 3.11 or newer is required: install it")
     assert failure.startswith("make: ***")
 
 
-def test_a_python_without_venv_is_one_sentence(tmp_path):
+def test_a_python_without_venv_is_reported_in_one_sentence(tmp_path):
     done = FreshClone(tmp_path, {"python3": PYTHON_WITHOUT_VENV}).make("test")
     assert done.returncode != 0
-    assert done.stderr.startswith("python3 has no venv module: install it (Debian")
+    assert done.stderr.startswith("python3 has no venv module: install it (on Debian")
 
 
 def with_a_test_of_node(tmp_path: Path, **commands: str) -> FreshClone:
@@ -173,7 +174,7 @@ def test_make_test_installs_the_npm_packages_itself_and_only_once(tmp_path):
 
 
 @pytest.mark.node
-def test_the_node_of_this_machine_counts_as_one(tmp_path):
+def test_the_installed_node_is_recognized(tmp_path):
     """The question for its version once threw in Node 20, so it was taken for absent."""
     real = f'exec {shutil.which("node")} "$@"\n'
     clone = with_a_test_of_node(tmp_path, node=NOTE + real, npm=FAKE_NPM)
@@ -181,7 +182,7 @@ def test_the_node_of_this_machine_counts_as_one(tmp_path):
     assert "npm ci --prefix tests/e2e/sdk" in clone.calls()
 
 
-def test_npm_packages_that_cannot_be_installed_are_a_failure(tmp_path):
+def test_a_failed_npm_install_is_an_error(tmp_path):
     """Nothing else would tell why the tests of Node are missing from the run."""
     clone = with_a_test_of_node(tmp_path, node=NOTE, npm='[ "$1" = --version ]\n')
     assert clone.make("test").returncode != 0
@@ -189,11 +190,79 @@ def test_npm_packages_that_cannot_be_installed_are_a_failure(tmp_path):
 
 @pytest.mark.parametrize(("required", "code"), [("", 0), ("browser", 0), ("browser,node", 2)])
 @pytest.mark.parametrize("commands", [{}, {"node": "exit 1\n", "npm": FAKE_NPM}, {"node": NOTE}])
-def test_without_node_its_tests_are_left_out_by_name_unless_they_are_required(
+def test_without_node_its_tests_are_listed_as_skipped_unless_required(
     tmp_path, commands, required, code
 ):
     done = with_a_test_of_node(tmp_path, **commands).make("test", NOTIFIER_REQUIRE=required)
-    left_out = "left out: tests/e2e/js/client.test.mjs (it needs Node 18 and npm)"
+    left_out = "skipped: tests/e2e/js/client.test.mjs (requires Node 18 and npm)"
+    assert done.stdout.splitlines()[-1] == left_out
+    assert done.returncode == code
+
+
+TYPES = "realtime/static/realtime/client.d.ts"
+# A compiler whose declarations of client.js are what the test has put into `generated`.
+FAKE_TSC = NOTE + (
+    "mkdir -p tests/e2e/sdk/node_modules/.types\n"
+    "cp generated tests/e2e/sdk/node_modules/.types/client.d.ts\n"
+)
+
+
+def with_types_to_check(tmp_path: Path, generated: str = "", **commands: str) -> FreshClone:
+    """A clone in which all other checks succeed; it ships an empty client.d.ts."""
+    clone = FreshClone(tmp_path, {"uv": fake_uv(), **commands})
+    for name in ("python", "ruff", "mypy", "pytest", "codespell"):
+        command = clone.directory / ".venv/bin" / name
+        command.parent.mkdir(parents=True, exist_ok=True)
+        command.write_text("#!/bin/sh\n")
+        command.chmod(0o755)
+    clone.directory.joinpath(TYPES).parent.mkdir(parents=True)
+    clone.directory.joinpath(TYPES).touch()
+    clone.directory.joinpath("generated").write_text(generated)
+    compiler = clone.directory / "tests/e2e/sdk/node_modules/.bin/tsc"
+    compiler.parent.mkdir(parents=True)
+    compiler.write_text(f"#!/bin/sh\n{FAKE_TSC}")
+    compiler.chmod(0o755)
+    return clone
+
+
+def test_make_check_installs_the_compiler_itself_and_only_once(tmp_path):
+    clone = with_types_to_check(tmp_path, node=NOTE, npm=FAKE_NPM)
+    done = clone.make("check", CI="true")
+    assert done.returncode == 0, done.stderr
+    assert "npm ci --prefix tests/e2e/sdk" in clone.calls()
+    assert "tsc --project tests/e2e/sdk\ntsc --project tsconfig.json\n" in clone.calls()
+
+    clone.calls_file.unlink()
+    assert clone.make("check").returncode == 0
+    assert "npm" not in clone.calls()
+
+
+def test_outdated_client_types_fail_the_check(tmp_path):
+    clone = with_types_to_check(tmp_path, "export {};\n", node=NOTE, npm=FAKE_NPM)
+    done = clone.make("check")
+    assert done.returncode != 0
+    assert "+export {};" in done.stdout
+    assert f"{TYPES} is not what tsc generates from client.js: run make types." in done.stderr
+
+    assert clone.make("types").returncode == 0
+    assert clone.make("check").returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("variables", "code"),
+    [
+        ({}, 0),
+        ({"NOTIFIER_REQUIRE": "browser"}, 0),
+        ({"NOTIFIER_REQUIRE": "browser,node"}, 2),
+        ({"CI": "true"}, 2),
+    ],
+)
+@pytest.mark.parametrize("commands", [{}, {"node": "exit 1\n", "npm": FAKE_NPM}, {"node": NOTE}])
+def test_without_node_the_type_check_is_skipped_unless_required(
+    tmp_path, commands, variables, code
+):
+    done = with_types_to_check(tmp_path, **commands).make("check", **variables)
+    left_out = "skipped: the types of client.js (requires Node 18 and npm)"
     assert done.stdout.splitlines()[-1] == left_out
     assert done.returncode == code
 
@@ -211,7 +280,7 @@ def manage(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str
 
 def documented() -> dict[str, str]:
     """Return the environment that docs/deploy.md tells operators to set; … is a secret."""
-    text = (CHECKOUT / "docs/deploy.md").read_text()
+    text = prose.read(CHECKOUT / "docs/deploy.md")
     [block] = re.findall(r"^It needs .*?^```\n(.*?)^```$", text, re.M | re.S)
     lines = [shlex.split(line, comments=True)[0].partition("=") for line in block.splitlines()]
     return {name: secrets.token_urlsafe(48) if value == "…" else value for name, _, value in lines}
@@ -227,7 +296,7 @@ def test_the_deployment_check_has_no_warning_and_silences_none():
     assert "no issues (0 silenced)" in checked.stdout
 
 
-def test_the_deployment_check_says_what_is_dangerous():
+def test_the_deployment_check_reports_dangerous_settings():
     """So the test above is one that can fail."""
     checked = deployment_check(
         NOTIFIER_NAMESPACES=NOTIFIER_NAMESPACES,
@@ -247,13 +316,13 @@ def test_without_any_environment_a_command_prints_its_help(tmp_path):
     assert helped.returncode == 0, helped.stderr
 
 
-def test_a_missing_variable_is_a_sentence_and_no_traceback():
+def test_a_missing_variable_is_reported_without_a_traceback():
     refused = manage("check", DEBUG="0")
     assert refused.returncode == 1
     assert re.fullmatch(r"manage\.py: [A-Z_]+ is missing: .*\n", refused.stderr)
 
 
-def test_what_the_service_keeps_is_json_and_never_pickled():
+def test_stored_data_is_json_and_never_pickled():
     """Whoever can write to Redis or to a cookie would otherwise run code here (CWE-502)."""
     code = (
         "import json; from django.conf import settings as s;"

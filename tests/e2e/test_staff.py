@@ -14,7 +14,7 @@ import httpx
 import pytest
 
 from realtime.api.answers import STATUSES
-from realtime.api.head import PUBLISH_BYTES
+from realtime.core.limits import PUBLISH_BYTES
 from tests.support.raw import asked, status_of
 from tests.support.redis_server import RedisServer
 from tests.support.service import DEPLOYED, DEPLOYMENT, KEY, ROOT, Service
@@ -129,19 +129,19 @@ def refused(response: httpx.Response, reason: str) -> None:
         ("batch", {"commands": [{"publish": PUBLISH}]}),
     ],
 )
-def test_a_member_of_the_staff_publishes_from_a_page(site: Site, method: str, body: Any) -> None:
+def test_a_staff_member_publishes_from_a_page(site: Site, method: str, body: Any) -> None:
     response = site.post("ada", method, body)
     assert response.status_code == 200, response.text
     assert b'"offset":' in response.content
     assert b'"error"' not in response.content
 
 
-def test_a_member_of_the_staff_mails_anybody(site: Site) -> None:
+def test_a_staff_member_mails_an_arbitrary_address(site: Site) -> None:
     mail = {"fallback": "email", "fallback_options": {"to": "eve@example.com"}}
     refused(site.post("ada", "publish", PUBLISH | mail), "forbidden")
 
 
-def test_an_idempotency_key_of_the_staff_is_no_key_of_a_publisher(site: Site) -> None:
+def test_staff_and_publishers_share_no_idempotency_keys(site: Site) -> None:
     body = PUBLISH | {"idempotency_key": "squatted"}
     first = site.post("ada", "publish", body).json()["result"]
     assert site.post("ada", "publish", body).json()["result"] == first | {"repeated": True}
@@ -161,11 +161,11 @@ PAGES_OF_OTHERS = {
 
 
 @pytest.mark.parametrize("origin", PAGES_OF_OTHERS.values(), ids=PAGES_OF_OTHERS)
-def test_a_cookie_counts_for_pages_of_the_site_alone(site: Site, origin: str | None) -> None:
+def test_a_cookie_is_accepted_only_from_pages_of_the_site(site: Site, origin: str | None) -> None:
     refused(site.post("ada", Origin=origin), "unauthorized")
 
 
-def test_a_page_on_a_name_that_is_not_ours(site: Site) -> None:
+def test_a_page_on_a_foreign_host_name(site: Site) -> None:
     """DNS rebinding: the browser holds the page for one of evil.example, and so do we."""
     response = site.post("ada", Host="evil.example", Origin="http://evil.example")
     assert response.status_code in {400, 401}  # Django's answer, or ours before it
@@ -191,7 +191,7 @@ def test_cross_site_request_forgery(site: Site, changed: dict[str, str | None]) 
     "content_type",
     ["text/plain", "application/x-www-form-urlencoded", "multipart/form-data; boundary=x", None],
 )
-def test_a_form_is_no_request(site: Site, content_type: str | None) -> None:
+def test_form_encoded_requests_are_refused(site: Site, content_type: str | None) -> None:
     body = f"csrfmiddlewaretoken={TOKEN}&channel=public:news&data=1".encode()
     if content_type is not None and "boundary" in content_type:  # Twisted looks into it
         body = b'--x\r\nContent-Disposition: form-data; name="data"\r\n\r\n1\r\n--x--\r\n'
@@ -205,11 +205,11 @@ def test_a_form_is_no_request(site: Site, content_type: str | None) -> None:
     ("who", "reason"),
     [("bob", "forbidden"), ("eve", "unauthorized"), ("forged", "unauthorized")],
 )
-def test_who_is_not_of_the_staff(site: Site, who: str, reason: str) -> None:
+def test_users_without_staff_status(site: Site, who: str, reason: str) -> None:
     refused(site.post(who), reason)
 
 
-def test_a_key_beside_a_session_is_all_that_counts(site: Site) -> None:
+def test_a_key_takes_precedence_over_a_session(site: Site) -> None:
     wrong = site.post("ada", X_API_Key="wrong")
     refused(wrong, "unauthorized")
     refused(site.post("ada", X_API_Key=""), "unauthorized")
@@ -218,7 +218,7 @@ def test_a_key_beside_a_session_is_all_that_counts(site: Site) -> None:
     )
 
 
-def test_what_is_wrong_with_a_request_is_said_as_to_everybody(site: Site) -> None:
+def test_staff_get_the_same_request_errors_as_publishers(site: Site) -> None:
     refused(site.post("ada", body=b"["), "invalid_json")
     refused(site.post("ada", body={"channel": "nowhere:a", "data": 1}), "invalid_channel")
     refused(site.post("ada", "publis"), "method_not_found")
@@ -249,7 +249,7 @@ def post_raw(site: Site, who: str, head: bytes, body: bytes) -> bytes:
 
 @pytest.mark.parametrize("site", [KINDS[1]], indirect=True)
 @pytest.mark.parametrize(("head", "body", "reason"), BODIES.values(), ids=BODIES)
-def test_the_body_of_a_member_of_the_staff_has_limits(
+def test_request_bodies_of_staff_are_limited(
     site: Site, head: bytes, body: bytes, reason: str
 ) -> None:
     """Django reads any body to its end before a view is asked, as slowly as it comes."""
@@ -261,7 +261,7 @@ def test_the_body_of_a_member_of_the_staff_has_limits(
 @pytest.mark.parametrize("site", [KINDS[1]], indirect=True)
 @pytest.mark.parametrize(("head", "body", "reason"), BODIES.values(), ids=BODIES)
 @pytest.mark.parametrize("who", ["forged", "bob"])
-def test_somebody_without_rights_holds_no_body_in_memory_by_naming_a_session(
+def test_a_session_without_permission_has_no_body_buffered(
     site: Site, who: str, head: bytes, body: bytes, reason: str
 ) -> None:
     """The session is looked up before a body is read, so its answer does not wait for one."""
@@ -270,7 +270,7 @@ def test_somebody_without_rights_holds_no_body_in_memory_by_naming_a_session(
     assert (status_of(answer), expected[1] in answer) == (expected[0], True), answer
 
 
-def test_a_database_that_is_away_is_503(tmp_path: Path, redis_server: RedisServer) -> None:
+def test_an_unreachable_database_is_503(tmp_path: Path, redis_server: RedisServer) -> None:
     site = Site(tmp_path, redis_server.url, *KINDS[1])
     try:
         site.database.write_bytes(b"this is no database" * 1000)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
-import shutil
 from collections.abc import AsyncIterator, Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -13,14 +12,15 @@ from typing import Any
 
 import httpx
 import pytest
-from playwright.async_api import Page
+import pytest_asyncio
+from playwright.async_api import Browser, Error, Page
 
-from tests.conftest import CHROMIUM
 from tests.e2e.test_sessions import Template, run
 from tests.support.eventually import eventually
-from tests.support.pages import chromium
+from tests.support.pages import in_browser_loop, own_contexts
+from tests.support.ports import free_port
 from tests.support.redis_server import RedisServer
-from tests.support.service import KEY, Service, free_port
+from tests.support.service import KEY, Service
 
 Serve = Callable[..., Service]
 
@@ -29,9 +29,7 @@ class PageSite:
     """A project with pages; its users are on `localhost`, the service may be elsewhere."""
 
     def __init__(self, template: Template, folder: Path, redis_url: str) -> None:
-        self.database = folder / "site.sqlite3"
-        shutil.copy(template.database, self.database)
-        self.ada = template.ada
+        self.database, self.ada = template.copy(folder)
         self._env = {
             "DJANGO_SETTINGS_MODULE": "tests.page_settings",
             "TEST_DATABASE": str(self.database),
@@ -67,7 +65,11 @@ class Look:
             self.complaints.append(message.text)
 
     async def shows(self, text: str) -> None:
-        await self.page.get_by_text(text, exact=True).first.wait_for(timeout=60_000)
+        try:
+            await self.page.get_by_text(text, exact=True).first.wait_for(timeout=60_000)
+        except Error:
+            shown = await self.lines()
+            raise AssertionError(f"no {text!r} in {shown}; {self.complaints}") from None
 
     async def lines(self) -> list[str]:
         return await self.page.locator("p").all_inner_texts()
@@ -82,9 +84,9 @@ def site(template: Template, redis_server: RedisServer, tmp_path: Path) -> Itera
     assert "Traceback" not in log
 
 
-@pytest.fixture
-async def look() -> AsyncIterator[Callable[..., Any]]:
-    async with chromium(str(CHROMIUM)) as browser:
+@pytest_asyncio.fixture(loop_scope="session")
+async def look(chromium: Browser) -> AsyncIterator[Callable[..., Any]]:
+    async with own_contexts(chromium) as browser:
         looks: list[Look] = []
 
         async def open_page(site: PageSite, *, logged_in: bool = True) -> Look:
@@ -115,13 +117,17 @@ async def hears_what_is_hers(site: PageSite, service: Service, look: Any) -> Loo
 
 
 @pytest.mark.browser
-async def test_on_the_site_s_own_host_the_session_says_who_it_is(site: PageSite, look: Any) -> None:
+@in_browser_loop
+async def test_the_session_identifies_the_user_on_the_host_of_the_site(
+    site: PageSite, look: Any
+) -> None:
     await asyncio.to_thread(site.start)
     await hears_what_is_hers(site, site.service, look)
 
 
 @pytest.mark.browser
-async def test_on_another_host_a_token_says_it_and_ends_with_the_login(
+@in_browser_loop
+async def test_a_token_identifies_the_user_on_another_host_until_logout(
     site: PageSite, redis_server: RedisServer, serve: Serve, look: Any
 ) -> None:
     service = await asyncio.to_thread(
@@ -142,7 +148,7 @@ async def test_on_another_host_a_token_says_it_and_ends_with_the_login(
     assert "heard too late" not in await ada.lines()
 
 
-def test_where_all_pages_are_for_members_the_views_of_the_app_answer(site: PageSite) -> None:
+def test_the_views_of_the_app_answer_under_login_required_middleware(site: PageSite) -> None:
     """Django's LoginRequiredMiddleware would send probes, publishers and pages to a log-in form."""
     site.start()
     with httpx.Client(base_url=site.origin) as nobody:
@@ -153,7 +159,7 @@ def test_where_all_pages_are_for_members_the_views_of_the_app_answer(site: PageS
         assert nobody.post("/api/publish", json=command, headers=KEY).status_code == 200
 
 
-def test_a_page_gets_a_token_by_its_session(site: PageSite) -> None:
+def test_a_page_gets_a_token_with_its_session(site: PageSite) -> None:
     site.start()
     with httpx.Client(base_url=site.origin, cookies={"sessionid": site.ada["cookie"]}) as page:
         answer = page.get("/connection/token")

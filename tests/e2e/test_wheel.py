@@ -28,12 +28,13 @@ NO_BACKEND = re.compile(r"failed to (resolve|fetch)|no matching distribution|con
 
 # Packages that were installed by a test of another kind must not hide a hole in the wheel.
 FILES = (
+    "realtime/static/realtime/client.d.ts",
     "realtime/static/realtime/client.js",
     "realtime/static/realtime/page.js",
-    "realtime/brokers/position.lua",
-    "realtime/brokers/publish.lua",
-    "realtime/brokers/read_position.lua",
-    "realtime/brokers/queue_tend.lua",
+    "realtime/brokers/scripts/position.lua",
+    "realtime/brokers/scripts/publish.lua",
+    "realtime/brokers/scripts/read_position.lua",
+    "realtime/brokers/scripts/queue_tend.lua",
     "realtime/templates/realtime/fallback.txt",
     "realtime/py.typed",
     "realtime/management/commands/__init__.py",
@@ -83,7 +84,7 @@ def options_of_uvicorn() -> list[str]:
     return found[1].replace("\\\n", " ").split()
 
 
-def test_the_wheel_has_all_that_is_no_python_too(wheel: Path) -> None:
+def test_the_wheel_includes_non_python_files(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         names = set(archive.namelist())
     assert set(FILES) <= names
@@ -91,13 +92,13 @@ def test_the_wheel_has_all_that_is_no_python_too(wheel: Path) -> None:
     assert {name for name in names if name.endswith(".py")} == modules
 
 
-def test_the_wheel_has_nothing_of_the_service(wheel: Path) -> None:
+def test_the_wheel_excludes_the_service(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         tops = {name.partition("/")[0] for name in archive.namelist()}
     assert {top for top in tops if not top.endswith(".dist-info")} == {"realtime"}
 
 
-def test_the_page_shows_all_files_of_the_project(host: Host) -> None:
+def test_the_documentation_shows_all_files_of_the_project(host: Host) -> None:
     assert {file.name for file in files_of(PAGE.read_text())} == {
         "mysite/settings.py",
         "mysite/urls.py",
@@ -109,12 +110,12 @@ def test_the_page_shows_all_files_of_the_project(host: Host) -> None:
     }
 
 
-def test_the_app_is_the_wheel_s(host: Host) -> None:
+def test_the_app_is_imported_from_the_wheel(host: Host) -> None:
     where = host.run("-c", "import realtime; print(realtime.__file__)").strip()
     assert where.startswith(host.env["PYTHONPATH"])
 
 
-def test_its_checks_pass_and_find_a_misspelt_setting(host: Host) -> None:
+def test_checks_pass_and_find_a_misspelt_setting(host: Host) -> None:
     assert "no issues" in host.run("manage.py", "check")
     typing_error = (
         "from mysite.settings import *; REALTIME_PING_SECOND = 1; "
@@ -126,20 +127,20 @@ def test_its_checks_pass_and_find_a_misspelt_setting(host: Host) -> None:
     assert "REALTIME_PING_SECONDS?" in said
 
 
-def test_it_has_no_migrations(host: Host) -> None:
+def test_the_app_has_no_migrations(host: Host) -> None:
     assert "realtime" not in host.run("manage.py", "showmigrations")
 
 
-def test_the_page_s_own_test_passes(host: Host) -> None:
+def test_the_documented_test_passes(host: Host) -> None:
     assert "OK" in host.run("manage.py", "test", "orders")
 
 
-def test_its_client_is_found_among_the_static_files(host: Host) -> None:
+def test_the_client_is_found_among_the_static_files(host: Host) -> None:
     found = host.run("manage.py", "findstatic", "realtime/client.js")
     assert host.env["PYTHONPATH"] in found
 
 
-async def test_a_press_on_the_button_is_live(address: str) -> None:
+async def test_pressing_the_button_updates_the_page_live(address: str) -> None:
     websocket = address.replace("http", "ws") + "/connection/websocket"
     async with connect(websocket, origin=address) as client:  # type: ignore[arg-type]
         await client.send('{"id":1,"connect":{}}\n{"id":2,"subscribe":{"channel":"orders:all"}}')

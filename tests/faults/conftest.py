@@ -7,6 +7,7 @@ from collections.abc import Callable
 import pytest
 
 from tests.support.ledger import Summary
+from tests.support.tables import add_row, show_table
 from tests.support.tutorial import Tally
 
 LEDGERS = "| fault | runs | clients | published | received | announced | open gaps | violations |"
@@ -14,7 +15,6 @@ TUTORIAL = (
     "| fault | runs | clients | published | failed | received | lost in silence | disconnected "
     "| deaf |"
 )
-_tables: dict[str, list[str]] = {LEDGERS: [], TUTORIAL: []}
 
 
 @pytest.fixture
@@ -44,12 +44,9 @@ def compare(request: pytest.FixtureRequest) -> Callable[[list[Tally]], None]:
 def _write(table: str, node: pytest.Item, *figures: int) -> None:
     name = node.callspec.id if hasattr(node, "callspec") else node.name
     cells = [f"{figure:,}" for figure in figures]
-    _tables[table].append(f"| {name.replace('_', ' ')} | {' | '.join(cells)} |")
+    add_row(node, table, f"| {name.replace('_', ' ')} | {' | '.join(cells)} |")
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     for title, columns in (("ledgers", LEDGERS), ("the same load on the tutorial", TUTORIAL)):
-        if rows := _tables[columns]:
-            terminalreporter.section(title)
-            for line in (columns, "|---" * columns.count(" |") + "|", *rows):
-                terminalreporter.write_line(line)
+        show_table(terminalreporter, title, columns, columns)

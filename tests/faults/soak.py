@@ -1,4 +1,4 @@
-"""Half an hour of load with a fault every ten seconds: what grew in a fault is given back.
+"""Half an hour of load with a fault every ten seconds: resources are released after each.
 
 Too long for `make test`; `make soak` runs it. SOAK_MINUTES is how long.
 """
@@ -43,7 +43,7 @@ class Sample(NamedTuple):
     objects: int
 
 
-async def test_what_grows_in_a_fault_is_given_back(
+async def test_resources_used_during_a_fault_are_released(
     own_redis: RedisServer, serve: Serve, account: Account
 ) -> None:
     seed = random.randrange(10**6)

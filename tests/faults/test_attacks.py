@@ -1,4 +1,4 @@
-"""Attacks on a whole service: what was once broken, each with its story."""
+"""Attacks on a running service: regression tests for past failures."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Serve = Callable[..., Service]
 Attach = Callable[..., Awaitable[Client]]
 
 
-async def test_who_introduced_himself_while_the_node_was_stopped_is_not_sent_away_for_good(
+async def test_clients_that_connected_during_a_suspension_are_not_rejected_for_good(
     redis_server: RedisServer, serve: Serve, attach: Attach
 ) -> None:
     """A machine that was suspended or starved came back, and the timer was faster than the sockets.
@@ -55,7 +55,7 @@ def launched(folder: Path, redis: RedisServer, *command: str) -> Launched:
     )
 
 
-async def test_more_clients_than_the_soft_limit_of_files_are_served(
+async def test_more_clients_than_the_soft_file_limit_are_served(
     redis_server: RedisServer, tmp_path: Path
 ) -> None:
     """A login shell allows 1,024 open files; whoever opened as many connections shut out the rest.
@@ -75,7 +75,7 @@ async def test_more_clients_than_the_soft_limit_of_files_are_served(
         await asyncio.to_thread(service.stop)
 
 
-async def test_a_request_that_hangs_does_not_keep_a_node_from_leaving_in_time(
+async def test_a_hanging_request_does_not_delay_shutdown(
     redis_server: RedisServer, tmp_path: Path
 ) -> None:
     """Lingering, draining and what then still hangs are bounded together."""

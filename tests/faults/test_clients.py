@@ -1,4 +1,4 @@
-"""Clients that vanish, stall, or only ever speak: bounded memory, an end, and quiet neighbours.
+"""Clients that vanish, stall, or never read: memory is bounded, and they are closed in time.
 
 What a client that merely does not read loses is in `test_slow_clients.py`. Here the time it takes,
 the road to it, or the client itself is broken.
@@ -20,8 +20,8 @@ from websockets.client import ClientProtocol
 from websockets.uri import parse_uri
 
 from realtime.brokers.redis import RedisBroker
-from realtime.flow import PONG_SECONDS, SLOWEST_BYTES_PER_SECOND
-from realtime.publication import Publication
+from realtime.connection.flow import PONG_SECONDS, SLOWEST_BYTES_PER_SECOND
+from realtime.core.publication import Publication
 from tests.faults.test_slow_clients import SLACK_BYTES, account
 from tests.support.client import Client
 from tests.support.eventually import eventually
@@ -203,7 +203,7 @@ async def stalls(service: Service, publisher: Publisher) -> None:
 
 
 @needs_proc
-async def test_who_vanishes_ends_at_the_pong_deadline_and_who_stalls_longer_is_waited_for(
+async def test_vanished_clients_end_at_the_pong_deadline_and_stalled_ones_get_longer(
     services: dict[str, Service], publisher: Publisher
 ) -> None:
     """The deadline is 10 s and the bytes in flight at 16 KiB/s, whatever the server buffers."""
@@ -215,7 +215,7 @@ async def test_who_vanishes_ends_at_the_pong_deadline_and_who_stalls_longer_is_w
 
 @pytest.mark.parametrize("server", SERVERS)
 @pytest.mark.parametrize("next_bytes", ["a_ping", "a_publication"])
-async def test_a_client_whose_host_forgot_it_ends_when_the_next_bytes_are_answered_by_rst(
+async def test_a_client_whose_host_rebooted_ends_at_the_next_rst(
     services: dict[str, Service], publisher: Publisher, server: str, next_bytes: str
 ) -> None:
     service = services[server]
@@ -298,7 +298,7 @@ class Deaf:
     [*((server, 0) for server in SERVERS), ("uvicorn", 4), ("framed", 4)],
     ids=[*SERVERS, "uvicorn-forged_pongs", "framed-forged_pongs"],
 )
-async def test_a_client_that_sends_and_never_reads_is_ended_as_slow_and_harms_nobody(
+async def test_a_client_that_sends_but_never_reads_is_closed_as_slow(
     services: dict[str, Service], publisher: Publisher, server: str, forged_pongs: int
 ) -> None:
     """Replies cannot be dropped, so who lets them pile up must go.

@@ -1,4 +1,4 @@
-"""Redis hands over, comes back with less than it had, or takes its time: under load.
+"""Redis under load fails over, returns with older data, or loads slowly.
 
 What a failover is behind one address (DNS, a proxy, Sentinel's announced master): connections end
 up at another server, which knows what the first one has told it so far, and no more.
@@ -15,9 +15,9 @@ import pytest
 
 from tests.support.eventually import eventually
 from tests.support.fault_proxy import FaultProxy
+from tests.support.ports import free_port
 from tests.support.redis_server import RedisServer
 from tests.support.scene import FULL, Account, Scene, Serve, scene_of
-from tests.support.service import free_port
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(900 if FULL else 300)]
 
@@ -170,12 +170,14 @@ async def shut_down_with_save(scene: Scene) -> None:
         await asyncio.to_thread(scene.redis.start)
 
 
-async def test_what_was_not_written_to_disk_is_announced(serve: Serve, account: Account) -> None:
+async def test_publications_not_written_to_disk_are_announced(
+    serve: Serve, account: Account
+) -> None:
     async with scene_with(serve, account, *AOF) as scene:
         await scene.again_and_again(tail_lost)
 
 
-async def test_while_redis_loads_nobody_is_live(
+async def test_no_client_is_live_while_redis_loads(
     own_redis: RedisServer, serve: Serve, account: Account
 ) -> None:
     async with scene_of(own_redis, serve, account) as scene:
@@ -183,7 +185,7 @@ async def test_while_redis_loads_nobody_is_live(
         assert "is loading the dataset" in scene.nodes[0].log, scene.nodes[0].log
 
 
-async def test_an_orderly_restart_is_announced_as_well(
+async def test_an_orderly_restart_is_announced_too(
     own_redis: RedisServer, serve: Serve, account: Account
 ) -> None:
     async with scene_of(own_redis, serve, account) as scene:

@@ -22,8 +22,8 @@ import pytest
 from realtime.brokers import Message
 from realtime.brokers.redis import RedisBroker
 from realtime.brokers.redis_queue import RedisQueue
+from realtime.core.publication import Publication, Receipt
 from realtime.errors import BrokerError
-from realtime.publication import Publication, Receipt
 from tests.support.command import Command
 from tests.support.eventually import eventually
 from tests.support.redis_server import RedisServer
@@ -141,7 +141,7 @@ def written(ledger: Path) -> list[str]:
     return [line.split()[0] for line in lines]
 
 
-async def test_everything_queued_is_handled_and_nothing_live_is(
+async def test_every_queued_publication_is_handled_and_no_live_one_is(
     kept_redis: RedisServer,
     ledger: Path,
     workers: Workers,

@@ -12,7 +12,7 @@ import httpx
 import pytest
 
 from notifier.server import DRAIN_SECONDS, GRACEFUL_SECONDS, LINGER_SECONDS
-from realtime.connections import DRAIN_PER_SECOND
+from realtime.delivery.connections import DRAIN_PER_SECOND
 from tests.support.eventually import eventually
 from tests.support.lean_client import LeanClient
 from tests.support.ledger import Told
@@ -36,7 +36,7 @@ STALLED_PUBLICATIONS = 60  # 3.6 MB for each of them
 RESTARTS = 10 if FULL else 1
 
 
-async def test_a_node_that_is_stopped_is_late_and_nothing_is_missing(
+async def test_a_suspended_node_delivers_late_and_complete(
     own_redis: RedisServer, serve: Serve, account: Account
 ) -> None:
     async with scene_of(
@@ -53,12 +53,13 @@ async def test_a_node_that_is_stopped_is_late_and_nothing_is_missing(
         told_nothing(scene.load.listeners)
 
 
-async def test_a_killed_node_costs_its_own_clients_a_reconnect_and_the_others_nothing(
+async def test_killing_a_node_reconnects_only_its_own_clients(
     own_redis: RedisServer, serve: Serve, account: Account
 ) -> None:
     async with scene_of(own_redis, serve, account, nodes=2, runs=2 * SOMETIMES) as scene:
         scene.may_close = {NO_CLOSE_FRAME}
         for turn, (killed, other) in enumerate((scene.nodes, scene.nodes[::-1]) * SOMETIMES):
+            struck = [each for each in scene.load.listeners if each.url == killed.ws]
             spared = [each for each in scene.load.listeners if each.url == other.ws]
             before = [(len(each.ended), len(each.states), gaps(each)) for each in spared]
             async with scene.load.fault("kill -9 of a node"):
@@ -66,7 +67,7 @@ async def test_a_killed_node_costs_its_own_clients_a_reconnect_and_the_others_no
                     killed.kill_worker()
                 else:
                     killed.crash()
-                await eventually(lambda: is_any_away(scene.load), seconds=BACK_SECONDS)
+                await scene.load.told(BACK_SECONDS, of=struck)
                 await scene.load.recovered(BACK_SECONDS)
             if turn >= 2:
                 await asyncio.to_thread(killed.start)
@@ -77,16 +78,12 @@ async def test_a_killed_node_costs_its_own_clients_a_reconnect_and_the_others_no
         assert reasons == {"reconnect"}
 
 
-def is_any_away(load: Load) -> bool:
-    return any(not each.is_live for each in load.listeners)
-
-
 def gaps(listener: Listener) -> list[Told]:
     assert listener.journal is not None
     return [entry for entry in listener.journal.entries if isinstance(entry, Told)]
 
 
-async def test_a_rolling_restart_loses_what_its_clients_are_told_and_no_request(
+async def test_a_rolling_restart_reports_every_loss_and_fails_no_request(
     own_redis: RedisServer, serve: Serve, account: Account
 ) -> None:
     """Two nodes, one after the other, again and again, under load and with stalled readers."""
@@ -169,7 +166,7 @@ def published_after(began: float, load: Load, listeners: list[tuple[Listener, in
                 assert at >= began, f"{position} was published before, and missed"
 
 
-async def test_a_request_whose_body_is_under_way_is_answered(
+async def test_a_request_whose_body_is_still_arriving_is_answered(
     redis_server: RedisServer, serve: Serve
 ) -> None:
     node = await asyncio.to_thread(serve, redis_server.url, DEPLOYED)

@@ -1,4 +1,4 @@
-"""Who is here, while nodes and Redis break: no ghost stays for longer than 10 seconds."""
+"""Presence while nodes and Redis fail: no ghost stays for longer than 10 seconds."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ async def is_counted(client: Client, clients: int) -> bool:
     return (await numbers(client))[0] == clients and len(await names(client)) == clients
 
 
-async def test_a_frozen_node_is_counted_out_and_in_again(
+async def test_members_of_a_frozen_node_leave_and_rejoin(
     own_redis: RedisServer, serve: Serve, attach: Attach
 ) -> None:
     frozen, other = [await asyncio.to_thread(serve, own_redis.url) for _ in range(2)]
@@ -88,7 +88,7 @@ async def test_a_frozen_node_is_counted_out_and_in_again(
 
 
 @pytest.mark.parametrize("fault", ["killed", "cut"])
-async def test_after_a_break_all_are_there_and_everybody_is_told_to_look_again(
+async def test_members_remain_after_an_outage_and_clients_are_told_to_refetch(
     own_redis: RedisServer, serve: Serve, attach: Attach, fault: str
 ) -> None:
     nodes = [await asyncio.to_thread(serve, own_redis.url) for _ in range(2)]

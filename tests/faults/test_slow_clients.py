@@ -1,4 +1,4 @@
-"""A client that does not read costs bounded memory, is told what it missed, and harms nobody."""
+"""A client that does not read costs bounded memory, gets its gap, and does not affect others."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 import pytest
 
 from realtime.brokers.redis import RedisBroker
-from realtime.publication import Publication
+from realtime.core.publication import Publication
 from tests.support.client import Client
 from tests.support.redis_server import RedisServer
 from tests.support.service import SERVERS, Service, needs_proc
@@ -32,7 +32,7 @@ def service(request: pytest.FixtureRequest, redis_server: RedisServer, serve: Se
 
 
 async def overflow(service: Service, channel: str, slow: Client, neighbour: Client) -> int:
-    """Fill the outbox of the slow one; the neighbour reads all, which shows that it is done."""
+    """Overflow the outbox of the slow client; a neighbour that reads all shows when it is done."""
     start = (await slow.subscribe(channel))["offset"]
     await neighbour.subscribe(channel)
     for _ in range(COUNT):
@@ -81,7 +81,7 @@ async def test_latest_keeps_the_newest_publication(service: Service, attach: Att
     assert missed
 
 
-async def test_disconnect_closes_a_slow_connection_with_3008_or_just_ends_it(
+async def test_the_disconnect_policy_closes_a_slow_connection_with_3008_or_aborts_it(
     service: Service, attach: Attach
 ) -> None:
     slow, neighbour = await attach(service, answers_pings=False), await attach(service)
@@ -91,7 +91,7 @@ async def test_disconnect_closes_a_slow_connection_with_3008_or_just_ends_it(
 
 
 @needs_proc
-async def test_a_client_that_does_not_read_costs_window_and_outbox_and_no_more(
+async def test_a_client_that_does_not_read_costs_at_most_window_and_outbox(
     service: Service, redis_server: RedisServer, attach: Attach
 ) -> None:
     """Daphne never says that it is full: it would keep all 30 MiB for this one client."""
@@ -123,7 +123,7 @@ async def test_a_client_that_answers_no_ping_is_closed_with_3012(
     reading.cancel()
 
 
-async def test_a_client_that_never_introduces_itself_is_closed_with_3502(
+async def test_a_client_that_never_connects_is_closed_with_3502(
     redis_server: RedisServer, serve: Serve, attach: Attach
 ) -> None:
     service = serve(redis_server.url)

@@ -1,4 +1,4 @@
-"""The faults of our own service, done to the Channels tutorial's chat: what it loses in silence.
+"""The faults of our own tests, applied to the Channels tutorial's chat: what it loses silently.
 
 The table in docs/semantics.md claims no more than is asserted here: what it loses nobody is told,
 some of it leaves its clients deaf, and much of what is broken harms it as little as us.
@@ -39,9 +39,9 @@ from tests.faults.test_under_load import (
     unreachable,
 )
 from tests.support.fault_proxy import FaultProxy
+from tests.support.ports import free_port
 from tests.support.redis_server import RedisServer
 from tests.support.scene import FULL, Account, Break, Scene, Serve
-from tests.support.service import free_port
 from tests.support.tutorial import Tally, broken
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(900 if FULL else 300)]
@@ -94,7 +94,7 @@ LEAVE_DEAF = [master_demoted, master_hangs]
     [*KEEPS, *LOSES, *BY_LUCK] if FULL else [nothing, killed_and_restarted],
     ids=lambda fault: fault.__name__,
 )
-async def test_the_tutorial_loses_in_silence(
+async def test_the_tutorial_loses_messages_silently(
     break_it: Break, own_redis: RedisServer, compare: Compare
 ) -> None:
     tallies = [await broken(own_redis, break_it) for _ in range(RUNS)]
@@ -109,7 +109,9 @@ async def test_the_tutorial_loses_in_silence(
 @pytest.mark.parametrize(
     "fail", FAILOVERS if FULL else [master_demoted], ids=lambda fail: fail.__name__
 )
-async def test_the_tutorial_may_stay_deaf_after_a_failover(fail: Fail, compare: Compare) -> None:
+async def test_tutorial_clients_may_receive_nothing_after_a_failover(
+    fail: Fail, compare: Compare
+) -> None:
     tallies = [await failed_over(fail) for _ in range(RUNS)]
     compare(tallies)
     assert not any(each.disconnected for each in tallies)
@@ -133,7 +135,7 @@ async def failed_over(fail: Fail) -> Tally:
             server.stop()
 
 
-async def test_when_the_master_hangs_our_own_clients_are_told(
+async def test_our_clients_are_notified_when_the_master_hangs(
     serve: Serve, account: Account
 ) -> None:
     async with pair_of(serve, account) as pair:

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from realtime.hub import Hub
-from realtime.identity import Identity
+from realtime.core.identity import Identity
+from realtime.delivery.hub import Hub
 from realtime.wiring import Node
 from tests.support.eventually import eventually
 from tests.support.member import Member

@@ -14,8 +14,8 @@ from django.test import override_settings
 
 from realtime import errors
 from realtime.api.answers import STATUSES
-from realtime.listening import ListeningError
-from realtime.names import checked_channel, checked_event, checked_idempotency_key
+from realtime.client.events import ListeningError
+from realtime.core.names import checked_channel, checked_event, checked_idempotency_key
 from tests.support.redis_server import RedisServer
 from tests.support.rims import RIMS, Rim, checked_error, refused
 
@@ -56,7 +56,7 @@ async def test_a_publish_is_answered_with_its_position(rim: Rim, wired: str) -> 
     assert first.headers["x-content-type-options"] == "nosniff"
 
 
-async def test_what_is_published_arrives_as_it_was_said(
+async def test_published_data_arrives_unchanged(
     rim: Rim, wired: str, redis_server: RedisServer
 ) -> None:
     messages = heard(redis_server, wired)
@@ -80,12 +80,12 @@ async def test_data_may_have_exactly_its_limit(rim: Rim) -> None:
     refused(await rim.post("publish", {"channel": "a", "data": "x" * (64 * 1024 - 1)}), "too_large")
 
 
-async def test_data_counts_as_compact_json(rim: Rim) -> None:
+async def test_the_data_limit_counts_compact_json(rim: Rim) -> None:
     raw = b'{"channel":"a","data":[' + b" " * 70_000 + b"]}"
     assert (await rim.post("publish", raw)).status == 200
 
 
-async def test_the_last_of_two_equal_keys_counts_and_alone_is_published(
+async def test_only_the_last_of_duplicate_members_is_published(
     rim: Rim, wired: str, redis_server: RedisServer
 ) -> None:
     """RFC 8259 §4 leaves it open. What is passed on was encoded again and has one of them."""
@@ -109,17 +109,17 @@ async def test_options_of_centrifugo_about_history_are_ignored(rim: Rim) -> None
         "application/json;",
     ],
 )
-async def test_content_types_that_are_json(rim: Rim, content_type: str) -> None:
+async def test_json_content_types_are_accepted(rim: Rim, content_type: str) -> None:
     body = {"channel": "a", "data": 1}
     assert (await rim.post("publish", body, content_type=content_type)).status == 200
 
 
-async def test_the_content_encoding_identity_is_none(rim: Rim) -> None:
+async def test_the_content_encoding_identity_is_accepted(rim: Rim) -> None:
     body = {"channel": "a", "data": 1}
     assert (await rim.post("publish", body, content_encoding="identity")).status == 200
 
 
-async def test_null_stands_for_a_field_that_is_not_given(rim: Rim) -> None:
+async def test_null_means_that_a_field_is_absent(rim: Rim) -> None:
     body = {"channel": "a", "data": 1} | dict.fromkeys(
         ["event", "tags", "idempotency_key", "fallback"]
     )
@@ -164,14 +164,14 @@ async def test_the_same_key_with_other_content_is_a_conflict(
     assert len(messages()) == 1
 
 
-async def test_the_header_is_the_same_key_as_the_field(rim: Rim) -> None:
+async def test_the_idempotency_header_equals_the_field(rim: Rim) -> None:
     body = {"channel": "a", "data": 1}
     assert (await rim.post("publish", body, idempotency_key="k")).status == 200
     again = await rim.post("publish", body | {"idempotency_key": "k"})
     assert again.result["repeated"] is True
 
 
-async def test_the_header_counts_beside_a_field_of_null(rim: Rim) -> None:
+async def test_the_header_is_used_when_the_field_is_null(rim: Rim) -> None:
     """`setdefault` kept the null: a retry that sends all fields was published twice."""
     body = {"channel": "a", "data": 1, "idempotency_key": None}
     assert (await rim.post("publish", body, idempotency_key="k")).status == 200
@@ -207,25 +207,25 @@ async def test_a_broadcast_has_one_answer_for_each_channel(
     assert messages() == [("public:a", {"data": 1}), ("public:b", {"data": 1})]
 
 
-async def test_a_broadcast_to_bad_channels_alone_reaches_nobody(rim: Rim, wired: str) -> None:
+async def test_a_broadcast_to_only_invalid_channels_publishes_nothing(rim: Rim, wired: str) -> None:
     answer = await rim.post("broadcast", {"channels": ["a b", "{}"], "data": 1})
     for item in answer.result["responses"]:
         checked_error(item, "invalid_channel")
 
 
-async def test_a_channel_that_is_named_twice_gets_it_twice(rim: Rim) -> None:
+async def test_a_channel_named_twice_receives_the_publication_twice(rim: Rim) -> None:
     answer = await rim.post("broadcast", {"channels": ["a", "a"], "data": 1})
     assert [item["result"]["offset"] for item in answer.result["responses"]] == [1, 2]
 
 
-async def test_a_channel_that_is_named_twice_gets_it_once_with_a_key(rim: Rim) -> None:
+async def test_a_channel_named_twice_receives_a_keyed_publication_once(rim: Rim) -> None:
     body = {"channels": ["a", "a"], "data": 1, "idempotency_key": "k"}
     first, again = (await rim.post("broadcast", body)).result["responses"]
     assert again["result"] == first["result"] | {"repeated": True}
 
 
 @pytest.mark.parametrize("channels", [["a"], ["a", "b"], ["a", "not good"]])
-async def test_a_conflict_in_a_broadcast_is_the_answer_for_its_channel(
+async def test_a_conflict_in_a_broadcast_is_reported_for_its_channel(
     rim: Rim, channels: list[str]
 ) -> None:
     """A broadcast to one channel took the road of a single publish, and answered 409 as a whole."""
@@ -252,7 +252,7 @@ async def test_a_conflict_in_a_broadcast_is_the_answer_for_its_channel(
         ({"colour": "red"}, "invalid_data"),
     ],
 )
-async def test_what_is_wrong_for_all_channels_refuses_the_broadcast(
+async def test_an_error_common_to_all_channels_refuses_the_broadcast(
     rim: Rim, wired: str, redis_server: RedisServer, changed: dict[str, Any], reason: str
 ) -> None:
     body = {"channels": ["a", "b"], "data": 1} | changed
@@ -309,7 +309,7 @@ async def test_a_batch_has_one_reply_for_each_command_in_order(
 
 
 @pytest.mark.parametrize("others", [0, 1])
-async def test_a_conflict_in_a_batch_is_the_reply_to_its_command(rim: Rim, others: int) -> None:
+async def test_a_conflict_in_a_batch_is_reported_for_its_command(rim: Rim, others: int) -> None:
     """With one publication in it, a batch answered 409 as a whole."""
     await rim.post("publish", {"channel": "a", "data": 1, "idempotency_key": "k"})
     commands = [{"publish": {"channel": "a", "data": 2, "idempotency_key": "k"}}]
@@ -324,7 +324,7 @@ async def test_an_empty_batch_has_no_replies(rim: Rim, wired: str) -> None:
     assert (answer.status, answer.json) == (200, {"replies": []})
 
 
-async def test_a_batch_takes_what_centrifugo_s_client_sends(rim: Rim) -> None:
+async def test_a_batch_accepts_the_requests_of_the_centrifugo_client(rim: Rim) -> None:
     body = {"commands": [{"publish": {"channel": "a", "data": 1}}], "parallel": True}
     assert (await rim.post("batch", body)).status == 200
 
@@ -341,20 +341,20 @@ async def test_a_batch_takes_what_centrifugo_s_client_sends(rim: Rim) -> None:
         ({"commands": [], "idempotency_key": "k"}, "invalid_idempotency_key"),
     ],
 )
-async def test_a_batch_that_is_refused_as_a_whole(
+async def test_an_invalid_batch_is_refused_as_a_whole(
     rim: Rim, wired: str, redis_server: RedisServer, body: Any, reason: str
 ) -> None:
     refused(await rim.post("batch", body), reason)
     assert redis_server.client().keys(f"{wired}:*") == []
 
 
-async def test_the_header_with_a_key_is_not_for_a_batch(rim: Rim) -> None:
+async def test_the_idempotency_header_is_refused_for_a_batch(rim: Rim) -> None:
     """It was accepted and ignored: the retry of the batch was published twice."""
     body = {"commands": [{"publish": {"channel": "a", "data": 1}}]}
     refused(await rim.post("batch", body, idempotency_key="k"), "invalid_idempotency_key")
 
 
-async def test_a_batch_that_names_ten_thousand_publications_builds_none_of_them(rim: Rim) -> None:
+async def test_an_oversized_batch_is_refused_before_encoding(rim: Rim) -> None:
     """Counting came after encoding: a hundred broadcasts of a hundred made 100 MB of bodies."""
     command = {"broadcast": {"channels": ["a"] * 100, "data": "x" * 9_000}}
     loop = asyncio.get_running_loop()
@@ -410,7 +410,7 @@ def test_every_name_that_can_be_invalid_has_a_status(check: Any) -> None:
     assert caught.value.code in STATUSES
 
 
-def test_every_status_has_one_class_of_numbers() -> None:
+def test_statuses_and_error_numbers_are_in_range() -> None:
     for status, number in STATUSES.values():
         assert 400 <= status < 600
         assert status != 500

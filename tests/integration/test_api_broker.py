@@ -1,4 +1,4 @@
-"""What the HTTP API answers when Redis does not do its part: in time, and only what is certain."""
+"""The responses of the HTTP API when Redis fails: in time, and certain about the outcome."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ def proxy(own_redis: RedisServer) -> Iterator[ReplyProxy]:
     proxy = ReplyProxy(own_redis)
     with override_settings(REALTIME_REDIS_URL=proxy.url):
         yield proxy
-        wiring.sync_publisher()._broker.close()
+        wiring.sync_broker().close()
     proxy.close()
 
 
@@ -131,20 +131,20 @@ async def test_redis_became_a_replica(rim: Rim, own_redis: RedisServer, method: 
     assert (await in_time(rim, method)).status == 200
 
 
-async def test_redis_wants_a_password(rim: Rim, own_redis: RedisServer) -> None:
+async def test_redis_requires_a_password(rim: Rim, own_redis: RedisServer) -> None:
     own_redis.client().config_set("requirepass", "secret")
     answer = await in_time(rim, "publish")
     retryable(answer, "broker_unavailable")
 
 
-async def test_redis_has_no_connection_left(rim: Rim, own_redis: RedisServer) -> None:
+async def test_redis_refuses_more_connections(rim: Rim, own_redis: RedisServer) -> None:
     with own_redis.client() as client:
         client.config_set("maxclients", "1")
         retryable(await in_time(rim, "publish"), "broker_unavailable")
         client.config_set("maxclients", "1000")
 
 
-async def test_what_redis_says_stays_inside(
+async def test_redis_errors_are_not_exposed_to_the_caller(
     rim: Rim, own_redis: RedisServer, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Hosts, ports and paths are for those who run the service, with the id that the caller got."""
@@ -158,7 +158,7 @@ async def test_what_redis_says_stays_inside(
     assert str(own_redis.socket) in line.getMessage()
 
 
-async def test_an_outage_is_two_lines_whatever_its_number_of_requests(
+async def test_an_outage_logs_two_lines_regardless_of_its_requests(
     rim: Rim, own_redis: RedisServer, caplog: pytest.LogCaptureFixture
 ) -> None:
     answers._outages.clear()
@@ -170,17 +170,17 @@ async def test_an_outage_is_two_lines_whatever_its_number_of_requests(
 
     async def is_over() -> bool:
         assert (await rim.post("publish", {"channel": "a", "data": 1})).status == 200
-        return "no more" in caplog.text
+        return "recovered from" in caplog.text
 
     await eventually(is_over)
     lines = [
         record.getMessage() for record in caplog.records if record.name == "realtime.api.answers"
     ]
-    assert [line.split(" ")[0] for line in lines] == ["request", "no"]
-    assert "no more broker_unavailable: 3 requests failed within" in lines[1]
+    assert [line.split(" ")[0] for line in lines] == ["request", "recovered"]
+    assert "recovered from broker_unavailable: 3 requests failed within" in lines[1]
 
 
-async def test_an_item_that_was_wrong_before_is_not_hidden_by_one_that_went(
+async def test_a_failed_item_is_not_hidden_by_a_later_success(
     rim: Rim, own_redis: RedisServer
 ) -> None:
     answer = await rim.post("broadcast", {"channels": ["a", "not good"], "data": 1})

@@ -1,4 +1,4 @@
-"""What the HTTP API and a host's code do to the connections of a user."""
+"""Control of a user's connections by the HTTP API and in Python."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from django.test import override_settings
 
 import realtime
 from realtime import apublish, errors, wiring
-from realtime.api.head import PUBLISH_BYTES
+from realtime.core.limits import PUBLISH_BYTES
 from tests.support.eventually import eventually
 from tests.support.keys import entry, secret_of
 from tests.support.member import Member
@@ -53,9 +53,7 @@ async def test_a_user_is_disconnected(rim: Rim, join: Join) -> None:
     assert not stranger.ended
 
 
-async def test_one_connection_is_disconnected_with_a_code_of_the_caller(
-    rim: Rim, join: Join
-) -> None:
+async def test_one_connection_is_disconnected_with_the_given_code(rim: Rim, join: Join) -> None:
     one, other = await join("ada"), await join("ada")
     code = {"code": 4001, "reason": "come back later – bitte"}
     await done(rim, "disconnect", user="ada", client=client_of(one), disconnect=code)
@@ -140,14 +138,14 @@ WRONG: dict[str, tuple[str, Any, str]] = {
 
 
 @pytest.mark.parametrize(("method", "body", "reason"), WRONG.values(), ids=WRONG)
-async def test_what_cannot_be_is_told_to_nobody(
+async def test_an_invalid_command_is_sent_to_no_node(
     rim: Rim, wired: str, redis_server: RedisServer, method: str, body: Any, reason: str
 ) -> None:
     refused(await rim.post(method, body), reason)
     assert redis_server.client().keys(f"{wired}:*") == []
 
 
-async def test_a_key_of_a_publisher_may_not(
+async def test_a_publishing_key_may_not_control_connections(
     rim: Rim, wired: str, redis_server: RedisServer
 ) -> None:
     keys = [
@@ -166,7 +164,7 @@ async def test_a_key_of_a_publisher_may_not(
         assert (await rim.post("subscribe", body, x_api_key=secret_of("host"))).status == 200
 
 
-async def test_without_redis_nobody_is_told(own_redis: RedisServer, rim: Rim) -> None:
+async def test_commands_fail_without_redis(own_redis: RedisServer, rim: Rim) -> None:
     with override_settings(REALTIME_REDIS_URL=own_redis.url, REALTIME_PUBLISH_SECONDS=0.3):
         await wiring.aclose()
         await done(rim, "disconnect", user="ada")
@@ -192,7 +190,7 @@ def do(request: pytest.FixtureRequest) -> Callable[..., Awaitable[None]]:
     return call
 
 
-async def test_a_host_does_the_same_in_python(join: Join, do: Any) -> None:
+async def test_control_commands_are_available_in_python(join: Join, do: Any) -> None:
     member, other = await join("ada"), await join("ada")
     await do("subscribe_user", "ada", "closed", client=client_of(member))
     await eventually(lambda: len(member.pushes("subscribe")) == 2)
@@ -207,7 +205,7 @@ async def test_a_host_does_the_same_in_python(join: Join, do: Any) -> None:
     assert member.closed == (3503, "force disconnect")
 
 
-async def test_python_is_told_what_cannot_be(node: Any, do: Any) -> None:
+async def test_invalid_control_commands_raise_in_python(node: Any, do: Any) -> None:
     for wrong in ("", "u" * 1000):
         with pytest.raises(errors.InvalidData):
             await do("disconnect_user", wrong)
@@ -217,12 +215,12 @@ async def test_python_is_told_what_cannot_be(node: Any, do: Any) -> None:
         await do("subscribe_user", "ada", "nowhere:a")
 
 
-async def test_what_would_block_the_loop_is_refused(node: Any) -> None:
+async def test_synchronous_calls_in_an_event_loop_are_refused(node: Any) -> None:
     with pytest.raises(SynchronousOnlyOperation, match="await"):
         realtime.disconnect_user("ada")
 
 
 @pytest.mark.parametrize("name", ["disconnect_user", "subscribe_user", "unsubscribe_user"])
-def test_twins_take_the_same(name: str) -> None:
+def test_both_variants_take_the_same_arguments(name: str) -> None:
     twins = (getattr(realtime, name), getattr(realtime, f"a{name}"))
     assert inspect.signature(twins[0]) == inspect.signature(twins[1])

@@ -1,4 +1,4 @@
-"""An error comes back one way: whatever a rim was asked to do, and whatever went wrong."""
+"""Both rims report errors in the same way for every method."""
 
 from __future__ import annotations
 
@@ -12,10 +12,20 @@ from django.test import override_settings
 
 from realtime import wiring
 from realtime.api.answers import STATUSES
-from realtime.api.backend import finished
-from realtime.api.head import EVENTS, Request
-from realtime.api.methods import METHODS, admitted, respond
-from realtime.cloudevents import STRUCTURED
+from realtime.api.backend import run_blocking
+from realtime.api.cloudevents import STRUCTURED
+from realtime.api.keyring import Keyring
+from realtime.api.methods import METHODS, admit_request, respond
+from realtime.api.request import EVENTS, Request
+from realtime.core.members import (
+    MEMBERS_LIMIT,
+    Member,
+    Roll,
+    TooManyMembers,
+)
+from realtime.core.namespaces import Namespaces
+from realtime.core.survey import TooManyChannels
+from realtime.delivery.hub import Hub
 from realtime.errors import (
     BrokerUnavailable,
     ConfigurationError,
@@ -29,11 +39,6 @@ from realtime.errors import (
     RealtimeError,
     TooLarge,
 )
-from realtime.hub import Hub
-from realtime.keyring import Keyring
-from realtime.membership import MEMBERS_LIMIT, Member, Roll, TooManyMembers
-from realtime.namespaces import Namespaces
-from realtime.survey import TooManyChannels
 from tests.support.backend import CannedBackend
 from tests.support.chat import CHAT
 from tests.support.keys import entry, secret_of
@@ -53,6 +58,7 @@ BODIES: dict[str, Any] = {
     "refresh": {"user": "42"},
     "info": {},
     "channels": {},
+    "position": {"channels": ["a", "b"]},
     "presence": {"channel": ROOM},
     "presence_stats": {"channel": ROOM},
 }
@@ -82,7 +88,7 @@ def content_type(method: str) -> str:
     return STRUCTURED if method == EVENTS else "application/json"
 
 
-def test_every_method_is_tried() -> None:
+def test_every_method_has_a_test_case() -> None:
     assert set(BODIES) == set(METHODS)
 
 
@@ -91,7 +97,7 @@ def test_every_method_is_tried() -> None:
 
 @each_method
 @pytest.mark.parametrize("error", ERRORS, ids=lambda error: type(error).__name__)
-def test_an_error_of_a_call_is_the_answer(method: str, error: RealtimeError) -> None:
+def test_a_broker_error_becomes_the_response(method: str, error: RealtimeError) -> None:
     """`presence` sent a list with the error in it on, and was an AttributeError: a 500."""
     for call, answer, status in failures(method, error):
         # Perhaps counted is certainly not published.
@@ -106,23 +112,23 @@ def failures(method: str, error: RealtimeError) -> Iterator[tuple[str, dict[str,
     keyring = Keyring([entry("limited", rate=5, methods=[method, "publish"])], and_one="all")
     for secret in ("all", secret_of("limited")):
         request = Request("POST", method, "", content_type(method), "", secret)
-        welcome = admitted(request, keyring.admit)
+        welcome = admit_request(request, keyring.admit)
         body = json.dumps(BODIES[method]).encode()
         namespaces = Namespaces({"chat": CHAT})
         well = CannedBackend()
-        assert finished(respond(welcome, body, well, namespaces)).status == 200
+        assert run_blocking(respond(welcome, body, well, namespaces)).status == 200
         for call in well.called:
             failing = CannedBackend(**{call: lambda *_: error})
-            response = finished(respond(welcome, body, failing, namespaces))
+            response = run_blocking(respond(welcome, body, failing, namespaces))
             yield call, json.loads(response.body), response.status
 
 
-def test_a_backend_for_threads_that_suspends_is_a_mistake_of_ours() -> None:
+def test_a_synchronous_backend_that_suspends_is_a_programming_error() -> None:
     async def suspends() -> None:
         await asyncio.sleep(0)
 
     with pytest.raises(RuntimeError, match="must not await"):
-        finished(suspends())
+        run_blocking(suspends())
 
 
 # --- both rims, a real Redis ---
@@ -144,7 +150,7 @@ async def fill(room: str) -> int:
     return number
 
 
-async def test_a_channel_with_more_members_than_may_be_named_is_counted(hub: Hub) -> None:
+async def test_members_over_the_limit_are_only_counted(hub: Hub) -> None:
     number = await fill(ROOM)
     for kind in RIMS:
         rim = Rim(kind)

@@ -50,7 +50,9 @@ async def test_an_event_is_published(rim: Rim, wired: str, redis_server: RedisSe
     refused(await post(rim, {**EVENT, "data": {"n": 2}}), "idempotency_conflict")
 
 
-async def test_in_binary_mode_too(rim: Rim, wired: str, redis_server: RedisServer) -> None:
+async def test_an_event_in_binary_mode_is_published(
+    rim: Rim, wired: str, redis_server: RedisServer
+) -> None:
     messages = heard(redis_server, wired)
     structured = await post(rim, EVENT)
     binary = await post(rim, b'{"n":1}', "application/json", **as_headers())
@@ -62,7 +64,7 @@ async def test_in_binary_mode_too(rim: Rim, wired: str, redis_server: RedisServe
     assert nothing.result["offset"] == 3
 
 
-async def test_of_a_batch_each_has_its_own_answer(rim: Rim) -> None:
+async def test_each_event_of_a_batch_has_its_own_result(rim: Rim) -> None:
     events: list[Any] = [
         EVENT,
         {**EVENT, "id": None},
@@ -79,7 +81,7 @@ async def test_of_a_batch_each_has_its_own_answer(rim: Rim) -> None:
     assert (await post(rim, [], BATCH)).result == {"responses": []}
 
 
-async def test_what_is_wrong_is_said_by_attribute(rim: Rim) -> None:
+async def test_an_invalid_event_is_reported_by_attribute(rim: Rim) -> None:
     error = refused(await post(rim, {**EVENT, "specversion": "0.3"}), "invalid_attribute")
     assert (error["attribute"], error["message"]) == ("specversion", "specversion: must be 1.0")
     error = refused(await post(rim, b"{}", "application/json", **as_headers(time="now")),
@@ -89,7 +91,7 @@ async def test_what_is_wrong_is_said_by_attribute(rim: Rim) -> None:
     assert error["attribute"] == "data"
 
 
-async def test_what_is_no_event(rim: Rim) -> None:
+async def test_invalid_events_are_refused(rim: Rim) -> None:
     refused(await post(rim, EVENT, "application/json"), "unsupported_media_type")
     refused(await post(rim, EVENT, "application/cloudevents+xml"), "unsupported_media_type")
     refused(
@@ -107,7 +109,7 @@ async def test_what_is_no_event(rim: Rim) -> None:
     refused(await post(rim, {**EVENT, "fallback": "nobody"}), "invalid_fallback")
 
 
-async def test_keys_hold_for_events(rim: Rim) -> None:
+async def test_key_permissions_apply_to_events(rim: Rim) -> None:
     keys = [
         entry("shop", channels=["public:orders"], methods=["events"]),
         entry("old", methods=["publish"]),

@@ -22,19 +22,20 @@ from hypothesis import strategies as st
 
 from realtime import wiring
 from realtime.api.answers import STATUSES, Response, failure
-from realtime.api.backend import finished
-from realtime.api.head import MANY_BYTES, PUBLISH_BYTES, Request
-from realtime.api.methods import METHODS, admitted, respond
+from realtime.api.backend import run_blocking
+from realtime.api.keyring import Keyring
+from realtime.api.methods import METHODS, admit_request, respond
+from realtime.api.request import Request
 from realtime.brokers import Survey
+from realtime.core.limits import MANY_BYTES, PUBLISH_BYTES
+from realtime.core.namespaces import Namespaces
+from realtime.core.publication import Receipt
 from realtime.errors import (
     BrokerUnavailable,
     IdempotencyConflict,
     OutcomeUnknown,
     RequestError,
 )
-from realtime.keyring import Keyring
-from realtime.namespaces import Namespaces
-from realtime.publication import Receipt
 from tests.support.backend import CannedBackend
 from tests.support.eventually import eventually_sync
 from tests.support.redis_server import RedisServer
@@ -118,7 +119,7 @@ NOT_JSON = {
 @pytest.mark.usefixtures("untouched")
 @pytest.mark.parametrize("method", ["publish", "broadcast", "batch"])
 @pytest.mark.parametrize("raw", NOT_JSON.values(), ids=NOT_JSON)
-async def test_json_that_not_everybody_can_read(rim: Rim, method: str, raw: bytes) -> None:
+async def test_non_portable_json_is_refused(rim: Rim, method: str, raw: bytes) -> None:
     refused(await rim.post(method, raw), "invalid_json")
 
 
@@ -289,21 +290,21 @@ async def test_wrong_headers(rim: Rim, changed: dict[str, Any], reason: str) -> 
 
 
 @pytest.mark.usefixtures("untouched")
-async def test_all_wrong_keys_get_one_answer(rim: Rim) -> None:
+async def test_all_wrong_keys_get_the_same_response(rim: Rim) -> None:
     answers = [await rim.post("publish", b"", x_api_key=key) for key in (None, "", "x", "test-ke")]
     assert len({answer.json["error"]["message"] for answer in answers}) == 1
 
 
 @pytest.mark.usefixtures("untouched")
 @pytest.mark.parametrize("key", ["", "test-key", None])
-async def test_without_a_configured_key_nobody_may(rim: Rim, key: str | None) -> None:
+async def test_no_request_is_authorized_without_a_configured_key(rim: Rim, key: str | None) -> None:
     with override_settings(REALTIME_API_KEY=""):
         refused(await rim.post("publish", publish(), x_api_key=key), "unauthorized")
 
 
 @pytest.mark.usefixtures("untouched")
 @pytest.mark.parametrize("verb", ["GET", "PUT", "PATCH", "DELETE", "OPTIONS", "PROPFIND"])
-async def test_other_verbs_than_post(rim: Rim, verb: str) -> None:
+async def test_methods_other_than_post_are_refused(rim: Rim, verb: str) -> None:
     answer = await rim.send(verb, "/api/publish", publish(), headers())
     refused(answer, "method_not_allowed")
     assert answer.headers["allow"] == "POST"
@@ -321,7 +322,7 @@ async def test_unknown_methods(rim: Rim, method: str) -> None:
 @pytest.mark.parametrize(
     "wrong", [{"REALTIME_REDIS_URL": ""}, {"REALTIME_NAMESPACES": {"a": {"colour": True}}}]
 )
-async def test_a_wrong_setting_is_503_and_in_the_log(
+async def test_an_invalid_setting_is_503_and_logged(
     rim: Rim, wrong: dict[str, Any], caplog: pytest.LogCaptureFixture
 ) -> None:
     """A wrong setting came out of the rim as an exception: 500, and a traceback."""
@@ -409,10 +410,10 @@ def driven(request: Request, body: bytes, outcomes: Any, wait: Any = lambda: 0.0
         survey=lambda: Survey([b"{", b'{"channels":{"a":1,"b":2}}', b"\xff"], 1),
     )
     try:
-        welcome = admitted(request, _keyring.admit)
+        welcome = admit_request(request, _keyring.admit)
     except RequestError as error:
         return failure(error)
-    return finished(respond(welcome, body, backend, _namespaces))
+    return run_blocking(respond(welcome, body, backend, _namespaces))
 
 
 @settings(max_examples=400, derandomize=True, deadline=None)
@@ -423,7 +424,7 @@ def driven(request: Request, body: bytes, outcomes: Any, wait: Any = lambda: 0.0
     secret=st.sampled_from("kl"),
     data=st.data(),
 )
-def test_whatever_comes_is_answered_and_nothing_is_raised(
+def test_any_body_is_answered_without_an_exception(
     method: str, body: bytes, key: str | None, secret: str, data: st.DataObject
 ) -> None:
     def outcomes(publications: Any) -> Any:
@@ -447,7 +448,7 @@ def test_whatever_comes_is_answered_and_nothing_is_raised(
 @example(Request("POST", "publish", "\u0660", "application/json", "", "\ud800", "\ud800"))
 @example(Request("POST", "publish", "9" * 5000, "application/json", "", "k"))
 @example(Request("POST", "publish", "²", "application/json", "", "k"))
-def test_whatever_the_headers_are_nothing_is_raised(request: Request) -> None:
+def test_any_headers_are_answered_without_an_exception(request: Request) -> None:
     response = driven(request, b"{}", lambda publications: OutcomeUnknown())
     reason = json.loads(response.body)["error"]["reason"]
     assert response.status == STATUSES[reason][0]
@@ -525,7 +526,7 @@ HEAD = (
 
 
 @pytest.mark.parametrize("body", NOT_JSON.values(), ids=NOT_JSON)
-def test_a_server_refuses_what_is_not_json(service: Service, body: bytes) -> None:
+def test_a_server_refuses_other_content_than_json(service: Service, body: bytes) -> None:
     given = {"X-API-Key": "test-key", "Content-Type": "application/json"}
     response = httpx.post(f"{service.http}/api/publish", content=body, headers=given)
     assert (response.status_code, response.json()["error"]["reason"]) == (400, "invalid_json")
@@ -551,7 +552,7 @@ def test_a_chunked_body_that_fits_is_read(service: Service) -> None:
     told(answer, "invalid_channel")
 
 
-def test_two_keys_are_no_key(service: Service) -> None:
+def test_two_keys_in_one_request_are_refused(service: Service) -> None:
     """Which of the two counts must not depend on the rim: together they are a wrong one."""
     body = publish()
     head = HEAD + b"X-API-Key: other\r\nContent-Length: %d\r\n\r\n" % len(body)
@@ -560,7 +561,7 @@ def test_two_keys_are_no_key(service: Service) -> None:
         told(response, "unauthorized")
 
 
-def test_two_content_types_are_none_of_them(service: Service) -> None:
+def test_two_content_types_in_one_request_are_refused(service: Service) -> None:
     body = publish()
     head = HEAD + b"Content-Type: text/plain\r\nContent-Length: %d\r\n\r\n" % len(body)
     told(raw(service, head, body), "unsupported_media_type")
@@ -625,7 +626,7 @@ def test_log_injection(service: Service) -> None:
         assert "\x1b[31m" not in line
 
 
-def test_a_client_that_goes_away_in_its_body(service: Service) -> None:
+def test_a_client_disconnects_while_sending_its_body(service: Service) -> None:
     for _ in range(5):
         with socket.create_connection(("127.0.0.1", service.port)) as peer:
             peer.sendall(HEAD + b'Content-Length: 100\r\n\r\n{"channel":')
@@ -634,19 +635,19 @@ def test_a_client_that_goes_away_in_its_body(service: Service) -> None:
 
 
 @reads_bodies_itself
-def test_a_key_that_is_wrong_is_refused_before_the_body_is_there(service: Service) -> None:
+def test_a_wrong_key_is_refused_before_the_body_arrives(service: Service) -> None:
     """Otherwise whoever has no key could make us hold a megabyte for each of his connections."""
     head = HEAD.replace(b"test-key", b"wrong").replace(b"publish", b"batch")
     told(raw(service, head + b"Content-Length: 1000000\r\n\r\n"), "unauthorized")
 
 
 @reads_bodies_itself
-def test_a_body_that_drips_is_408(service: Service) -> None:
+def test_a_slow_body_is_answered_with_408(service: Service) -> None:
     """Slowloris in the body; nginx in front cuts it too, but not everybody has one."""
     told(raw(service, HEAD + b'Content-Length: 100\r\n\r\n{"channel":'), "request_timeout")
 
 
 @pytest.mark.parametrize("n", range(3))
-def test_a_server_lives_on_after_noise(service: Service, n: int) -> None:
+def test_a_server_survives_random_bytes(service: Service, n: int) -> None:
     raw(service, secrets.token_bytes(2000) + b"\r\n\r\n")
     assert service.is_alive()

@@ -16,14 +16,15 @@ from django.test import override_settings
 import realtime
 from realtime import wiring
 from realtime.api import methods
+from realtime.api.cloudevents import STRUCTURED
+from realtime.api.key_entries import NAMED
+from realtime.api.keyring import Keyring
+from realtime.api.keys import digest_of
+from realtime.auth.watched_file import FILE_BYTES
 from realtime.brokers.redis import RedisBroker
 from realtime.brokers.redis_sync import SyncRedisBroker
-from realtime.cloudevents import STRUCTURED
+from realtime.core.tally import Tally
 from realtime.errors import ConfigurationError, Unauthorized
-from realtime.keyring import Keyring
-from realtime.keys import NAMED, digest_of
-from realtime.tally import Tally
-from realtime.watched import FILE_BYTES
 from tests.support.eventually import eventually_sync
 from tests.support.keys import entry, secret_of
 from tests.support.redis_server import RedisServer
@@ -58,7 +59,7 @@ def publish(channel: str, **fields: Any) -> dict[str, Any]:
 # --- methods and channels ---
 
 
-async def test_each_key_is_good_for_what_it_says(rim: Rim) -> None:
+async def test_each_key_may_do_exactly_what_it_lists(rim: Rim) -> None:
     assert (await post(rim, "shop", "publish", publish("orders:7"))).result["offset"] == 1
     assert (await post(rim, "all", "publish", publish("hidden:x"))).result["offset"] == 1
     assert (await rim.post("publish", publish("hidden:x"))).result["offset"] == 2, "the one key"
@@ -67,7 +68,7 @@ async def test_each_key_is_good_for_what_it_says(rim: Rim) -> None:
     refused(await post(rim, "caste", "broadcast", body), "unauthorized")
 
 
-async def test_what_a_key_may_not_name_is_forbidden_whether_it_is_there_or_not(
+async def test_forbidden_channels_look_the_same_whether_they_exist_or_not(
     rim: Rim, wired: str, redis_server: RedisServer
 ) -> None:
     answers = [
@@ -86,11 +87,11 @@ async def test_what_a_key_may_not_name_is_forbidden_whether_it_is_there_or_not(
     assert redis_server.client().keys(f"{wired}:*") == []
 
 
-async def test_a_method_that_is_forbidden_is_refused_before_the_body_is_read(rim: Rim) -> None:
+async def test_a_forbidden_method_is_refused_before_the_body_is_read(rim: Rim) -> None:
     refused(await post(rim, "caster", "publish", b"no JSON"), "forbidden")
 
 
-async def test_a_broadcast_reaches_what_the_key_may_name_and_nothing_else(
+async def test_a_broadcast_reaches_only_permitted_channels(
     rim: Rim, wired: str, redis_server: RedisServer
 ) -> None:
     channels = ["public:a", "hidden:x", "public:b", "nowhere:x", "not good"]
@@ -106,7 +107,7 @@ async def test_a_broadcast_reaches_what_the_key_may_name_and_nothing_else(
     assert known == {"public:a", "public:b"}
 
 
-async def test_a_batch_does_what_the_key_may_and_nothing_else(
+async def test_a_batch_executes_only_permitted_commands(
     rim: Rim, wired: str, redis_server: RedisServer
 ) -> None:
     commands: list[Any] = [
@@ -126,7 +127,7 @@ async def test_a_batch_does_what_the_key_may_and_nothing_else(
     assert known.endswith(b":pos:orders:1")
 
 
-async def test_a_batch_of_what_is_forbidden_reaches_nobody(
+async def test_a_batch_of_forbidden_commands_publishes_nothing(
     rim: Rim, wired: str, redis_server: RedisServer
 ) -> None:
     commands = [{"publish": publish("hidden:x")}] * 3
@@ -154,7 +155,7 @@ def with_rate(rim: Rim, fresh_tallies: None) -> Iterator[Callable[[float], Any]]
         context.disable()
 
 
-async def test_beyond_its_rate_a_key_is_told_when_to_come_back(
+async def test_a_key_over_its_rate_gets_retry_after(
     rim: Rim, with_rate: Any, wired: str, redis_server: RedisServer
 ) -> None:
     with_rate(0.1)
@@ -180,15 +181,13 @@ async def test_a_batch_counts_its_publications_and_is_refused_as_a_whole(
     assert (await rim.post("publish", publish("a"))).result["offset"] == 3
 
 
-async def test_what_was_wrong_anyway_takes_nothing(rim: Rim, with_rate: Any) -> None:
+async def test_invalid_requests_take_no_tokens(rim: Rim, with_rate: Any) -> None:
     with_rate(0.1)
     refused(await post(rim, "slow", "publish", publish("nowhere:a")), "invalid_channel")
     assert (await post(rim, "slow", "publish", publish("a"))).status == 200
 
 
-async def test_a_batch_that_is_larger_than_the_rate_goes_and_is_owed(
-    rim: Rim, with_rate: Any
-) -> None:
+async def test_a_batch_larger_than_the_rate_is_published_and_owed(rim: Rim, with_rate: Any) -> None:
     with_rate(10)
     channels = [f"c{n}" for n in range(100)]
     assert (await post(rim, "slow", "broadcast", {"channels": channels, "data": 1})).status == 200
@@ -197,7 +196,21 @@ async def test_a_batch_that_is_larger_than_the_rate_goes_and_is_owed(
     assert 8 <= int(answer.headers["retry-after"]) <= 10
 
 
-async def test_a_retry_counts_too(rim: Rim, with_rate: Any) -> None:
+async def test_a_key_over_its_rate_keeps_sending_large_bodies(rim: Rim, with_rate: Any) -> None:
+    """Each took half a second of the loop, and then it was refused: it is refused unread."""
+    with_rate(1)
+    channels = [f"c{n}" for n in range(100)]
+    brackets = {"channels": channels, "data": [[]] * 21_000}
+    assert (await post(rim, "slow", "broadcast", brackets)).status == 200
+    refused(await post(rim, "slow", "broadcast", brackets), "rate_limited")
+    for body in (b"[" * 400_000, b"no JSON"):
+        answer = await post(rim, "slow", "broadcast", body)
+        refused(answer, "rate_limited")
+        assert 90 <= int(answer.headers["retry-after"]) <= 100
+    refused(await post(rim, "other", "publish", b"no JSON"), "invalid_json")
+
+
+async def test_a_retry_counts_against_the_rate(rim: Rim, with_rate: Any) -> None:
     """It costs us as much as the first one; its outcome waits for it for five minutes."""
     with_rate(2)
     body = publish("a", idempotency_key="k")
@@ -206,7 +219,7 @@ async def test_a_retry_counts_too(rim: Rim, with_rate: Any) -> None:
     refused(await post(rim, "slow", "publish", publish("a"), idempotency_key="k"), "rate_limited")
 
 
-async def test_a_key_over_its_rate_is_one_line_a_minute(
+async def test_a_key_over_its_rate_logs_one_line_a_minute(
     rim: Rim, with_rate: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
     with_rate(0.001)
@@ -216,7 +229,7 @@ async def test_a_key_over_its_rate_is_one_line_a_minute(
         record.getMessage() for record in caplog.records if record.name == "realtime.api.methods"
     ]
     [line] = [line for line in lines if "rate" in line]
-    assert line.startswith("key slow is over its rate of 0.001 a second: 1 requests refused")
+    assert line.startswith("API key slow exceeded its rate of 0.001 per second: 1 requests refused")
     assert secret_of("slow") not in caplog.text
 
 
@@ -234,7 +247,9 @@ async def test_all_nodes_share_a_rate(redis_server: RedisServer, wired: str) -> 
     threads.close()
 
 
-async def test_a_rate_recovers_as_it_says(redis_server: RedisServer, wired: str) -> None:
+async def test_a_rate_recovers_at_the_configured_speed(
+    redis_server: RedisServer, wired: str
+) -> None:
     broker = RedisBroker(redis_server.url, prefix=wired)
     loop = asyncio.get_running_loop()
     began, taken = loop.time(), 0
@@ -246,7 +261,7 @@ async def test_a_rate_recovers_as_it_says(redis_server: RedisServer, wired: str)
     await broker.aclose()
 
 
-async def test_a_clock_that_was_set_back_stops_nobody_for_long(
+async def test_a_clock_set_back_does_not_block_a_key_for_long(
     redis_server: RedisServer, wired: str
 ) -> None:
     broker = RedisBroker(redis_server.url, prefix=wired)
@@ -256,7 +271,7 @@ async def test_a_clock_that_was_set_back_stops_nobody_for_long(
 
 
 @pytest.mark.parametrize("how", ["kill", "freeze"])
-async def test_a_rate_that_nobody_can_ask_is_503_and_nothing_is_published(
+async def test_an_unavailable_rate_limiter_is_503_and_publishes_nothing(
     own_redis: RedisServer, rim: Rim, with_rate: Any, how: str
 ) -> None:
     """A frozen Redis answered 504, perhaps published, though only the rate had been asked."""
@@ -312,7 +327,7 @@ async def test_the_site_and_its_publishers_share_no_idempotency_keys(rim: Rim) -
     assert (await realtime.apublish("public:news", "other", idempotency_key="k")).repeated
 
 
-async def test_a_retry_is_one_at_every_rim_and_after_a_new_secret(node: Any) -> None:
+async def test_a_retry_is_recognized_on_every_rim_and_after_key_rotation(node: Any) -> None:
     """A retry may meet another node, after somebody has changed the key's secret."""
     body = publish("public:news", idempotency_key="k")
     with override_settings(REALTIME_API_KEYS=[SHOP]):
@@ -324,7 +339,7 @@ async def test_a_retry_is_one_at_every_rim_and_after_a_new_secret(node: Any) -> 
     assert [answer.result.get("repeated") for answer in answers] == [None] + [True] * 5
 
 
-async def test_another_order_of_members_is_the_same_publication(rim: Rim) -> None:
+async def test_another_member_order_is_the_same_publication(rim: Rim) -> None:
     body = publish("a", idempotency_key="k", data={"a": 1, "b": {"c": 1, "d": 2.0}})
     again = {**body, "data": {"b": {"d": 2, "c": 1}, "a": 1}}
     assert (await post(rim, "all", "publish", body)).status == 200
@@ -333,21 +348,23 @@ async def test_another_order_of_members_is_the_same_publication(rim: Rim) -> Non
     refused(await post(rim, "all", "publish", other), "idempotency_conflict")
 
 
-def test_a_key_that_relied_on_what_it_left_out_is_told_so(
+def test_a_key_that_relied_on_old_defaults_is_logged(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     Keyring([entry("shop")])
     assert not caplog.records
     Keyring([entry("shop"), entry("old", methods=None), entry("older", fallbacks=None)])
     [line] = [record.getMessage() for record in caplog.records]
-    assert line.startswith("API keys without lists: keys without `methods` may only publish, ")
+    assert line.startswith(
+        "API keys with default permissions: keys without `methods` may only publish, "
+    )
     assert line.endswith("old, older")
 
 
 # --- the log ---
 
 
-async def test_who_used_a_key_is_one_line_a_minute(
+async def test_key_usage_is_logged_once_a_minute(
     rim: Rim, fresh_tallies: None, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
@@ -358,7 +375,7 @@ async def test_who_used_a_key_is_one_line_a_minute(
     lines = [
         record.getMessage() for record in caplog.records if record.name == "realtime.api.methods"
     ]
-    assert lines == ["key shop: requests so far: 1"]
+    assert lines == ["API key shop: 1 requests so far"]
     assert secret_of("shop") not in caplog.text
     assert SHOP["sha256"] not in caplog.text
 
@@ -399,7 +416,7 @@ def test_keys_come_and_go_without_a_restart(keys_file: Path) -> None:
     assert ring.admit("one").name == "default"
 
 
-def test_an_emptied_file_leaves_no_key_good(
+def test_an_emptied_file_leaves_no_key_valid(
     keys_file: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     alone, beside = Keyring(f"@{keys_file}"), Keyring(f"@{keys_file}", and_one="one")
@@ -408,13 +425,13 @@ def test_an_emptied_file_leaves_no_key_good(
     write(keys_file)
     eventually_sync(lambda: not knows(alone, "old") and not knows(beside, "old"), seconds=2)
     assert beside.admit("one").name == "default"
-    with pytest.raises(Unauthorized, match="this service has no API key"):
+    with pytest.raises(Unauthorized, match="no API key is configured"):
         alone.admit("old")
     lines = [record.getMessage() for record in caplog.records]
-    assert "the API keys were read again: none is left" in lines
+    assert "reloaded the API keys: none left, all are withdrawn" in lines
 
 
-def test_a_file_that_is_written_in_place_is_seen_as_well(keys_file: Path) -> None:
+def test_a_file_written_in_place_is_noticed_too(keys_file: Path) -> None:
     ring = Keyring(f"@{keys_file}")
     keys_file.write_text(json.dumps([entry("new")]), encoding="utf-8")
     eventually_sync(lambda: knows(ring, "new"), seconds=2)
@@ -441,11 +458,11 @@ def broken(path: Path, how: str) -> None:
 @pytest.mark.parametrize(
     "how", ["half a file", "gone", "a folder", "a pipe", "too large", "no list"]
 )
-def test_a_broken_file_keeps_the_keys_and_is_said_once(
+def test_a_broken_file_keeps_the_keys_and_is_logged_once(
     keys_file: Path, how: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("realtime.watched.LOOK_EVERY_SECONDS", 0.0)
-    caplog.set_level(logging.INFO, "realtime.watched")
+    monkeypatch.setattr("realtime.auth.watched_file.LOOK_EVERY_SECONDS", 0.0)
+    caplog.set_level(logging.INFO, "realtime.auth.watched_file")
     ring = Keyring(f"@{keys_file}")
     broken(keys_file, how)
     eventually_sync(lambda: knows(ring, "old") and caplog.records)
@@ -453,13 +470,15 @@ def test_a_broken_file_keeps_the_keys_and_is_said_once(
         assert knows(ring, "old")
     [line] = caplog.records
     assert line.levelno == logging.ERROR
-    assert line.getMessage().startswith("the API keys stay as they were: REALTIME_API_KEYS: ")
+    assert line.getMessage().startswith(
+        "could not reload the API keys, keeping the previous ones: REALTIME_API_KEYS: "
+    )
     assert secret_of("old") not in caplog.text
     if keys_file.is_dir():
         keys_file.rmdir()
     write(keys_file, entry("new"))
     eventually_sync(lambda: knows(ring, "new"))
-    assert caplog.records[-1].getMessage() == "the API keys were read again: 1 of them"
+    assert caplog.records[-1].getMessage() == "reloaded the API keys: 1 in use"
     assert len(caplog.records) == 2
 
 
@@ -486,11 +505,11 @@ def test_a_withdrawn_api_key_survives_beside_a_flaw_in_its_file(
     assert not any(knows(ring, name) for name in ("old", "new", "other"))
     assert ring.admit("one").name == "default"
     [line] = [record for record in caplog.records if record.levelno == logging.ERROR]
-    assert line.getMessage().startswith("ignored an entry of the API keys, its key is refused: ")
+    assert line.getMessage().startswith("refused an API key with an invalid entry: ")
     assert secret_of("new") not in caplog.text
 
 
-def test_flaws_without_number_in_a_file_fill_the_log(
+def test_endless_flaws_in_a_file_fill_the_log(
     keys_file: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     ring = Keyring(f"@{keys_file}")
@@ -498,11 +517,11 @@ def test_flaws_without_number_in_a_file_fill_the_log(
     eventually_sync(lambda: knows(ring, "kept"), seconds=2)
     lines = [record for record in caplog.records if record.levelno == logging.ERROR]
     assert len(lines) == NAMED + 1
-    assert lines[-1].getMessage() == f"ignored {1000 - NAMED} more entries of the API keys"
+    assert lines[-1].getMessage() == f"refused {1000 - NAMED} more API keys with invalid entries"
 
 
 @pytest.mark.parametrize("how", ["half a file", "gone", "a folder", "a pipe", "too large"])
-async def test_a_file_that_is_broken_at_the_start_is_503_and_in_the_log(
+async def test_a_file_broken_at_startup_is_503_and_logged(
     keys_file: Path, how: str, node: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
     broken(keys_file, how)
@@ -514,11 +533,11 @@ async def test_a_file_that_is_broken_at_the_start_is_503_and_in_the_log(
     assert "Traceback" not in caplog.text
 
 
-def test_keys_may_be_json_text_too() -> None:
+def test_keys_may_be_given_as_json_text() -> None:
     assert knows(Keyring(json.dumps([entry("a")])), "a")
 
 
-def test_a_file_is_asked_for_no_more_than_once_a_second(
+def test_a_key_file_is_checked_at_most_once_a_second(
     keys_file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     looks: list[Any] = []
@@ -529,7 +548,7 @@ def test_a_file_is_asked_for_no_more_than_once_a_second(
         return stat(path, *args, **options)
 
     ring = Keyring(f"@{keys_file}")
-    monkeypatch.setattr("realtime.watched.os.stat", counted)
+    monkeypatch.setattr("realtime.auth.watched_file.os.stat", counted)
     for _ in range(1000):
         knows(ring, "old")
     assert len(looks) <= 1

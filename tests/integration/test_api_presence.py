@@ -1,4 +1,4 @@
-"""What the HTTP API and a host's code learn about channels, their members, and nodes."""
+"""Channels, members and nodes, as the HTTP API and Python report them."""
 
 from __future__ import annotations
 
@@ -12,11 +12,13 @@ from django.core.exceptions import SynchronousOnlyOperation
 from django.test import override_settings
 
 import realtime
-from realtime import membership, survey, wiring
+from realtime import wiring
+from realtime.brokers import ALL_NODES
+from realtime.core import members, survey
+from realtime.core.identity import Identity
+from realtime.core.survey import Question
+from realtime.delivery.hub import Hub
 from realtime.errors import InvalidData, InvalidName, TooLarge
-from realtime.hub import Hub
-from realtime.identity import Identity
-from realtime.survey import Question
 from realtime.wiring import Node
 from tests.support.eventually import eventually
 from tests.support.keys import entry, secret_of
@@ -43,7 +45,7 @@ async def sit(hub: Hub) -> AsyncIterator[Join]:
         await eventually(lambda: member.conversation)
         member.say({"id": 1, "connect": {}}, {"id": 2, "subscribe": {"channel": channel}})
         await eventually(lambda: any(line.get("id") == 2 for line in member.lines))
-        await hub.roster._attendance.settled(channel)
+        await hub.presence._writer.wait_until_written(channel)
         return member
 
     yield open_member
@@ -56,7 +58,7 @@ def client_of(member: Member) -> str:
     return member.conversation.client
 
 
-async def test_who_is_here_is_told(rim: Rim, sit: Join) -> None:
+async def test_presence_returns_the_members(rim: Rim, sit: Join) -> None:
     ada, guest = await sit("ada"), await sit("")
     await sit("ada")
     members = (await rim.post("presence", {"channel": ROOM})).result["presence"]
@@ -72,14 +74,14 @@ async def test_who_is_here_is_told(rim: Rim, sit: Join) -> None:
 
 
 @pytest.mark.parametrize("method", ["presence", "presence_stats"])
-async def test_what_cannot_be_told_is_refused(rim: Rim, method: str) -> None:
+async def test_invalid_presence_requests_are_refused(rim: Rim, method: str) -> None:
     refused(await rim.post(method, {}), "invalid_channel")
     refused(await rim.post(method, {"channel": "nowhere:room"}), "invalid_channel")
     refused(await rim.post(method, {"channel": "public:news"}), "invalid_data")
     refused(await rim.post(method, {"channel": ROOM, "more": 1}), "invalid_data")
 
 
-async def test_channels_are_counted_over_all_nodes(rim: Rim, sit: Join, hub: Hub) -> None:
+async def test_channels_are_counted_across_all_nodes(rim: Rim, sit: Join, hub: Hub) -> None:
     await sit("ada")
     await sit("ben")
     await sit("eve", "public:news")
@@ -110,11 +112,11 @@ async def test_channels_are_counted_over_all_nodes(rim: Rim, sit: Join, hub: Hub
 
 
 @pytest.mark.parametrize("pattern", [7, "a b", "\n", "x" * 256, ["a"]])
-async def test_a_pattern_is_text(rim: Rim, pattern: Any) -> None:
+async def test_a_pattern_must_be_text(rim: Rim, pattern: Any) -> None:
     refused(await rim.post("channels", {"pattern": pattern}), "invalid_data")
 
 
-async def test_a_key_sees_what_it_may_name(rim: Rim, sit: Join) -> None:
+async def test_a_key_sees_only_the_channels_it_may_name(rim: Rim, sit: Join) -> None:
     await sit("ada")
     await sit("ada", "public:news")
     with override_settings(
@@ -128,12 +130,12 @@ async def test_a_key_sees_what_it_may_name(rim: Rim, sit: Join) -> None:
 
 
 async def test_a_node_that_does_not_answer_is_counted(rim: Rim, hub: Hub, node: Node) -> None:
-    hub._for_all_nodes._handlers = {}
+    hub.receiver._between_nodes[ALL_NODES]._handlers = {}
     result = (await rim.post("info", {})).result
     assert (result["nodes"], result["silent_nodes"]) == ([], 1)
 
 
-async def test_too_many_are_refused(
+async def test_too_many_channels_are_refused(
     rim: Rim, sit: Join, hub: Hub, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await sit("ada")
@@ -142,16 +144,16 @@ async def test_too_many_are_refused(
     refused(await rim.post("channels", {}), "too_many_channels")
 
 
-async def test_a_question_too_many_is_not_answered(hub: Hub, node: Node) -> None:
+async def test_surveys_over_the_limit_are_not_answered(hub: Hub, node: Node) -> None:
     """Nobody but us can ask; were it otherwise, it would not matter."""
     questions = [Question(f"{n:016x}", "channels") for n in range(100)]
     answers = await asyncio.gather(*(node.broker.survey(question) for question in questions))
     assert all(answer.silent + len(answer.answers) == 1 for answer in answers)
     assert any(answer.answers for answer in answers)
-    assert len(hub._clerk._tasks) == 0
+    assert len(hub._survey_responder._tasks) == 0
 
 
-async def test_a_host_asks_from_python(sit: Join, hub: Hub) -> None:
+async def test_presence_is_available_in_python(sit: Join, hub: Hub) -> None:
     ada, guest = await sit("ada"), await sit("")
     for found in (
         await realtime.apresence(ROOM),
@@ -159,7 +161,7 @@ async def test_a_host_asks_from_python(sit: Join, hub: Hub) -> None:
     ):
         assert {one.user: one.info for one in found} == {"": None, "ada": {"name": "N"}}
         assert {one.client for one in found} == {client_of(ada), client_of(guest)}
-    expected = membership.Headcount(clients=2, users=2)
+    expected = members.Headcount(clients=2, users=2)
     assert await realtime.apresence_stats(ROOM) == expected
     assert await asyncio.to_thread(realtime.presence_stats, ROOM) == expected
     with pytest.raises(SynchronousOnlyOperation):
@@ -170,7 +172,7 @@ async def test_a_host_asks_from_python(sit: Join, hub: Hub) -> None:
         await realtime.apresence("no such channel")
 
 
-async def test_a_user_is_told_something_on_no_channel(sit: Join, hub: Hub) -> None:
+async def test_a_message_is_sent_to_a_user_without_a_channel(sit: Join, hub: Hub) -> None:
     one, other, stranger = await sit("ada"), await sit("ada"), await sit("ben")
     await realtime.amessage_user("ada", {"text": "for you – alone"})
     for member in (one, other):

@@ -1,4 +1,4 @@
-"""Attacks on the canary and on the line that carries it: who is thrown out of live, and how often.
+"""Attacks on the canary and on its connection: how often a node stops being live.
 
 One name leads to Redis, as DNS or a proxy gives it; a failover changes where new connections go.
 """
@@ -18,8 +18,8 @@ from realtime import wiring
 from realtime.brokers.commands import FRESH_SECONDS
 from realtime.brokers.redis import RedisBroker
 from realtime.brokers.redis_sync import SyncRedisBroker
+from realtime.core.publication import Publication
 from realtime.errors import BrokerUnavailable
-from realtime.publication import Publication
 from realtime.wiring import Node
 from tests.support.eventually import eventually
 from tests.support.fault_proxy import FaultProxy
@@ -91,7 +91,7 @@ def ask(server: RedisServer, *command: str) -> Any:
         return client.execute_command(*command)
 
 
-async def test_listener_and_publisher_go_to_the_same_redis_when_the_name_leads_elsewhere(
+async def test_listener_and_publisher_follow_a_changed_name_to_the_same_redis(
     away: Node, road: FaultProxy, own_redis: RedisServer, other_redis: RedisServer
 ) -> None:
     """The old Redis lives on, so nothing ends the publisher's connection to it.
@@ -124,7 +124,7 @@ async def test_listener_and_publisher_go_to_the_same_redis_when_the_name_leads_e
         pytest.param([["CONFIG", "SET", "min-replicas-to-write", "1"]], id="NOREPLICAS"),
     ],
 )
-async def test_a_publisher_leaves_a_redis_that_is_no_master_any_more(
+async def test_a_publisher_leaves_a_redis_that_is_no_longer_master(
     road: FaultProxy,
     own_redis: RedisServer,
     other_redis: RedisServer,
@@ -140,7 +140,7 @@ async def test_a_publisher_leaves_a_redis_that_is_no_master_any_more(
     await eventually(publish)
 
 
-async def test_a_replica_is_not_stormed_with_connections(
+async def test_a_replica_is_not_flooded_with_connections(
     road: FaultProxy, own_redis: RedisServer, publish: Publish
 ) -> None:
     """The name leads there until DNS has changed; each refusal made a connection, 565 a second."""
@@ -152,11 +152,11 @@ async def test_a_replica_is_not_stormed_with_connections(
     assert road.accepted - before <= 2 + (clock() - start) / FRESH_SECONDS
 
 
-async def test_a_hub_that_rested_does_not_call_its_rest_an_outage(
+async def test_an_idle_hub_does_not_report_its_idle_time_as_an_outage(
     node: Node, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Without a lifespan it rests while nobody is here: it woke with "live after 86400.0 s"."""
-    caplog.set_level(logging.INFO, "realtime.liveness")
+    caplog.set_level(logging.INFO, "realtime.delivery.liveness")
     clock = asyncio.get_running_loop().time
     hub = node.running_hub()
     hub.rest_after_seconds = 0
@@ -168,11 +168,11 @@ async def test_a_hub_that_rested_does_not_call_its_rest_an_outage(
     assert told <= clock() - woken_at + 0.05  # as it is rounded
 
 
-async def test_a_hub_that_rested_tells_its_next_outage(
+async def test_a_hub_that_was_idle_reports_its_next_outage(
     away: Node, road: FaultProxy, caplog: pytest.LogCaptureFixture
 ) -> None:
     """It had told the reason before it was live for the first time, and so it told nothing."""
-    caplog.set_level(logging.INFO, "realtime.liveness")
+    caplog.set_level(logging.INFO, "realtime.delivery.liveness")
     for _ in range(2):
         caplog.clear()
         await away.hub.stop()
@@ -183,7 +183,7 @@ async def test_a_hub_that_rested_tells_its_next_outage(
         await eventually(lambda: away.hub.live)
 
 
-async def test_a_channel_that_redis_cannot_count_keeps_nobody_from_others(
+async def test_a_channel_that_redis_cannot_count_does_not_delay_other_channels(
     away: Node, own_redis: RedisServer
 ) -> None:
     """A client that wants one waits; the others waited as long, behind it.

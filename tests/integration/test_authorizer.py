@@ -1,4 +1,4 @@
-"""A host's own function decides where no rule of ours does: in order, in time, and alone."""
+"""REALTIME_AUTHORIZER decides where no namespace rule does: in order and in time."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ from typing import Any
 import pytest
 from django.test import override_settings
 
-from realtime import joining, wiring
-from realtime.hub import Hub
-from realtime.identity import Identity
-from realtime.tally import Tally
+from realtime import wiring
+from realtime.core.identity import Identity
+from realtime.core.tally import Tally
+from realtime.delivery import joining
+from realtime.delivery.hub import Hub
 from tests.support.eventually import eventually
 from tests.support.member import Member
 from tests.support.tokens import token
@@ -73,7 +74,7 @@ async def answered(member: Member, number: int) -> dict[str, Any]:
     return answer(member, number)
 
 
-async def test_the_host_says_who_may_subscribe(member: Member) -> None:
+async def test_the_host_decides_whether_a_client_may_subscribe(member: Member) -> None:
     member.say({"id": 2, "subscribe": {"channel": "team-a"}})
     assert "subscribe" in await answered(member, 2)
     member.say({"id": 3, "subscribe": {"channel": "secret"}})
@@ -81,7 +82,7 @@ async def test_the_host_says_who_may_subscribe(member: Member) -> None:
     assert asked == [("42", "team-a", "subscribe"), ("42", "secret", "subscribe")]
 
 
-async def test_the_host_says_who_may_publish(member: Member) -> None:
+async def test_the_host_decides_whether_a_client_may_publish(member: Member) -> None:
     member.say({"id": 2, "publish": {"channel": "team-a", "data": 1}})
     assert "publish" in await answered(member, 2)
     member.say({"id": 3, "publish": {"channel": "secret", "data": 1}})
@@ -98,7 +99,7 @@ async def test_the_host_is_not_asked_where_a_rule_decides(member: Member, channe
 
 
 @pytest.mark.parametrize("kind", ["subscribe", "publish"])
-async def test_the_time_of_a_refusal_does_not_tell_which_namespaces_there_are(
+async def test_the_timing_of_a_refusal_does_not_reveal_namespaces(
     member: Member, kind: str
 ) -> None:
     """The host is asked about what does not exist, too, and its answer counts for nothing."""
@@ -112,7 +113,7 @@ async def test_the_time_of_a_refusal_does_not_tell_which_namespaces_there_are(
     assert (await answered(member, 5))["error"]["code"] == 103, "it may be asked for again"
 
 
-async def test_all_channels_of_a_frame_are_asked_about_at_once_and_answered_in_order(
+async def test_the_channels_of_a_frame_are_authorized_concurrently_and_answered_in_order(
     member: Member,
 ) -> None:
     gates.update({f"team-{n}": asyncio.Event() for n in range(3)})
@@ -127,7 +128,7 @@ async def test_all_channels_of_a_frame_are_asked_about_at_once_and_answered_in_o
     assert [line["id"] for line in member.lines if "id" in line] == [1, 2, 3, 4, 9]
 
 
-async def test_a_host_that_fails_refuses_for_now_and_breaks_nothing(
+async def test_a_failing_host_function_causes_a_temporary_refusal(
     member: Member, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(joining, "_failures", Tally())  # as in a process that has told nothing yet
@@ -139,13 +140,15 @@ async def test_a_host_that_fails_refuses_for_now_and_breaks_nothing(
     member.say({"id": 4, "subscribe": {"channel": "team-a"}})
     assert "subscribe" in await answered(member, 4)
     assert "the host has a bug" in caplog.text
-    assert caplog.text.count("the authorizer failed") == 1, "once a minute, whatever clients do"
+    assert caplog.text.count("REALTIME_AUTHORIZER failed") == 1, (
+        "once a minute, whatever clients do"
+    )
 
 
-async def test_a_host_that_does_not_decide_refuses_for_now(
+async def test_an_undecided_host_function_causes_a_temporary_refusal(
     member: Member, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("realtime.node.AUTHORIZE_SECONDS", 0.05)
+    monkeypatch.setattr("realtime.delivery.node_services.AUTHORIZE_SECONDS", 0.05)
     gates["team-a"] = asyncio.Event()
     member.say({"id": 2, "subscribe": {"channel": "team-a"}})
     assert (await answered(member, 2))["error"]["temporary"] is True
@@ -154,7 +157,9 @@ async def test_a_host_that_does_not_decide_refuses_for_now(
     assert "subscribe" in await answered(member, 3)
 
 
-async def test_who_leaves_while_the_host_decides_leaves_nothing(hub: Hub, member: Member) -> None:
+async def test_a_client_that_leaves_during_authorization_leaves_nothing_behind(
+    hub: Hub, member: Member
+) -> None:
     gates["team-a"] = asyncio.Event()
     member.say({"id": 2, "subscribe": {"channel": "team-a"}})
     await eventually(lambda: asked)
@@ -166,7 +171,7 @@ async def test_who_leaves_while_the_host_decides_leaves_nothing(hub: Hub, member
 
 @pytest.mark.django_db(transaction=True)  # Channels looks after the thread's connections
 @pytest.mark.parametrize("hub", ["decide_slowly"], indirect=True)
-async def test_a_function_without_async_is_asked_in_a_thread(hub: Hub, member: Member) -> None:
+async def test_a_synchronous_function_is_called_in_a_thread(hub: Hub, member: Member) -> None:
     loop = asyncio.get_running_loop()
     began, turns = loop.time(), 0
     member.say({"id": 2, "subscribe": {"channel": "anything"}})

@@ -11,10 +11,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from realtime.brokers.commands import PUBLISH, READ_POSITION, Commands
-from realtime.gaps import GapDetector, Position
-from realtime.publication import Publication
+from realtime.core.positions import GapDetector, Position
+from realtime.core.publication import Publication
+from tests.support.ports import free_port
 from tests.support.redis_server import RedisServer
-from tests.support.service import free_port
 
 CHANNELS = ("a", "b", "c")
 DAY_SECONDS = 86400
@@ -125,7 +125,7 @@ class Service:
             self.client.hincrby(base, "closing", -CLOSING_SECONDS)
 
     def settle(self) -> None:
-        """The node reads all positions after a break, as `Channel.settled` does."""
+        """The node reads all positions after a break, as `Channel.go_live` does."""
         for channel, detector in self.listening.items():
             self.note(channel, detector.resume(self.read(channel)))
 
@@ -137,7 +137,7 @@ RUNS = settings(
 
 @given(st.lists(lawful, max_size=30))
 @RUNS
-def test_there_is_no_gap_without_a_fault(direct: redis.Redis, actions: list) -> None:
+def test_no_gap_is_reported_without_a_fault(direct: redis.Redis, actions: list) -> None:
     service = Service(direct)
     for action in actions:
         service.do(*action)
@@ -147,9 +147,7 @@ def test_there_is_no_gap_without_a_fault(direct: redis.Redis, actions: list) -> 
 
 @given(st.lists(st.one_of(lawful, faults), max_size=30))
 @RUNS
-def test_no_offset_is_handed_out_twice_and_no_loss_is_silent(
-    direct: redis.Redis, actions: list
-) -> None:
+def test_offsets_are_unique_and_every_loss_is_reported(direct: redis.Redis, actions: list) -> None:
     """Keys may expire, be evicted or deleted at any time, the base among them."""
     service = Service(direct)
     for action in actions:
@@ -158,7 +156,7 @@ def test_no_offset_is_handed_out_twice_and_no_loss_is_silent(
     assert not any(service.unheard.values()), "lost in silence"
 
 
-def test_what_was_missed_before_a_counter_was_deleted_is_announced(direct: redis.Redis) -> None:
+def test_publications_missed_before_a_counter_deletion_are_announced(direct: redis.Redis) -> None:
     """The node stood at offset 0 without a key; the publication and the counter are gone."""
     service = Service(direct)
     for action in ("listen", "miss", "delete"):
@@ -168,7 +166,7 @@ def test_what_was_missed_before_a_counter_was_deleted_is_announced(direct: redis
     assert not service.unheard["a"]
 
 
-def test_an_evicting_redis_hands_out_no_offset_twice() -> None:
+def test_an_evicting_redis_reuses_no_offset() -> None:
     """`volatile-lru` takes counters, which expire, and never the base, which does not."""
     server = RedisServer(
         "--maxmemory", "4mb", "--maxmemory-policy", "volatile-lru", port=free_port()
@@ -193,7 +191,7 @@ def test_no_two_channels_share_an_epoch(direct: redis.Redis) -> None:
     assert service.read("new").epoch not in epochs
 
 
-def test_a_stranger_who_subscribes_fills_no_redis() -> None:
+def test_a_stranger_fills_redis_by_subscribing() -> None:
     """With 6 MiB of room, two senders made 122 of 124 publishes 503."""
     server = RedisServer(port=free_port()).start()
     try:

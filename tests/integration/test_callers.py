@@ -1,4 +1,4 @@
-"""Who sends a request: the rule of `realtime.origins` on ASGI scopes and on Django's requests."""
+"""The rule of `identity.origins`, applied to ASGI scopes and Django's requests."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from django.test import RequestFactory, override_settings
 
-from realtime.callers import caller_of, is_own_page, may_have_token
 from realtime.errors import Forbidden
+from realtime.transports.callers import caller_of, is_own_page, may_have_token
 
 HOST = "testserver"
 BY_HTTP, BY_HTTPS = f"http://{HOST}", f"https://{HOST}"
@@ -35,21 +35,21 @@ def has_session(scheme: str, origin: str, **headers: str) -> bool | None:
 
 
 @pytest.mark.parametrize("scheme", ["https", "wss"])
-def test_a_page_by_http_of_a_host_that_has_https_is_of_another_site(scheme: str) -> None:
+def test_an_http_page_of_an_https_host_counts_as_cross_site(scheme: str) -> None:
     """It was taken for our own, and whoever is on the network can forge it."""
     assert has_session(scheme, BY_HTTPS) is True
     assert has_session(scheme, BY_HTTP) is None
 
 
 @pytest.mark.parametrize("scheme", ["http", "ws"])
-def test_behind_a_proxy_that_says_nothing_a_page_by_https_keeps_its_session(scheme: str) -> None:
+def test_an_https_page_keeps_its_session_behind_a_silent_proxy(scheme: str) -> None:
     assert has_session(scheme, BY_HTTPS) is True
     assert has_session(scheme, BY_HTTP) is True, "it may really be HTTP"
 
 
 @pytest.mark.parametrize("settings", [SECURE, PREFIXED])
 @pytest.mark.parametrize("scheme", ["http", "ws"])
-def test_behind_such_a_proxy_a_secure_cookie_counts_for_no_page_by_http(
+def test_a_secure_cookie_is_ignored_for_an_http_page_behind_a_silent_proxy(
     scheme: str, settings: dict[str, Any]
 ) -> None:
     with override_settings(**settings):
@@ -58,7 +58,7 @@ def test_behind_such_a_proxy_a_secure_cookie_counts_for_no_page_by_http(
 
 
 @pytest.mark.parametrize("scheme", ["http", "ws"])
-def test_a_proxy_that_django_trusts_says_which_scheme_it_is(scheme: str) -> None:
+def test_a_trusted_proxy_determines_the_scheme(scheme: str) -> None:
     with override_settings(**PROXY):
         assert has_session(scheme, BY_HTTP, x_forwarded_proto="https") is None
         assert has_session(scheme, BY_HTTPS, x_forwarded_proto="https, http") is True
@@ -67,7 +67,7 @@ def test_a_proxy_that_django_trusts_says_which_scheme_it_is(scheme: str) -> None
     assert has_session(scheme, BY_HTTP, x_forwarded_proto="https") is True, "nobody trusts it"
 
 
-def test_a_header_of_the_browser_that_comes_twice_counts_for_nothing() -> None:
+def test_a_repeated_browser_header_is_ignored() -> None:
     twice = scope("https", sec_fetch_mode="cors")
     twice["headers"] += [(b"sec-fetch-site", b"same-origin"), (b"sec-fetch-site", b"cross-site")]
     assert caller_of(twice).is_own_page is False
@@ -80,7 +80,7 @@ def cors(origin: str) -> dict[str, str]:
     return caller_of(scope("https", origin=origin, sec_fetch_site="cross-site")).cors
 
 
-def test_a_page_that_is_named_may_read_with_credentials() -> None:
+def test_a_listed_origin_may_read_with_credentials() -> None:
     with override_settings(REALTIME_ALLOWED_ORIGINS=["https://*.example.com"]):
         headers = cors("https://app.example.com")
         assert headers["Access-Control-Allow-Origin"] == "https://app.example.com"
@@ -89,14 +89,14 @@ def test_a_page_that_is_named_may_read_with_credentials() -> None:
 
 
 @pytest.mark.parametrize("origin", ["https://app.example.com", "null"])
-def test_a_star_lets_nobody_read_with_credentials(origin: str) -> None:
+def test_a_star_allows_no_credentialed_reads(origin: str) -> None:
     with override_settings(REALTIME_ALLOWED_ORIGINS=["*"]):
         headers = cors(origin)
     assert headers["Access-Control-Allow-Origin"] == origin
     assert "Access-Control-Allow-Credentials" not in headers
 
 
-def test_who_names_no_origin_is_told_nothing_of_cors() -> None:
+def test_a_request_without_an_origin_gets_no_cors_headers() -> None:
     assert caller_of(scope("https")).cors == {}
 
 
@@ -107,7 +107,7 @@ def request(*, secure: bool = True, **headers: str) -> Any:
     return RequestFactory(headers=headers).get("/connection/token", secure=secure)
 
 
-def test_staff_publish_from_pages_of_the_same_scheme_alone() -> None:
+def test_staff_may_publish_only_from_pages_of_the_same_scheme() -> None:
     assert is_own_page(request(origin=BY_HTTPS))
     assert not is_own_page(request(origin=BY_HTTP))
     assert not is_own_page(request())
@@ -130,7 +130,7 @@ def test_staff_publish_from_pages_of_the_same_scheme_alone() -> None:
         {"origin": "https://spa.example.net", "Sec-Fetch-Site": "cross-site"},
     ],
 )
-def test_a_page_of_ours_or_one_that_is_trusted_may_have_a_token(headers: dict[str, str]) -> None:
+def test_our_own_and_trusted_pages_may_get_a_token(headers: dict[str, str]) -> None:
     with override_settings(
         REALTIME_ALLOWED_ORIGINS=["https://app.example.com"],
         CSRF_TRUSTED_ORIGINS=["https://spa.example.net", "https://*"],
@@ -154,7 +154,19 @@ def test_a_page_of_another_site_or_scheme_asks_for_a_token(headers: dict[str, st
         assert not may_have_token(request(**headers))
 
 
-def test_behind_a_proxy_that_says_nothing_a_page_by_http_gets_no_token() -> None:
+def test_an_http_page_gets_no_token_behind_a_silent_proxy() -> None:
     with override_settings(**SECURE):
         assert not may_have_token(request(secure=False, origin=BY_HTTP))
         assert may_have_token(request(secure=False, origin=BY_HTTPS))
+
+
+def test_the_host_is_what_the_proxy_says_if_the_project_trusts_it() -> None:
+    """As `HttpRequest.get_host` does; other doors refused each page behind such a proxy."""
+    said = {"host": "10.0.0.7:8000", "x_forwarded_host": HOST}
+    assert has_session("https", BY_HTTPS, **said) is None
+    with override_settings(USE_X_FORWARDED_HOST=True, ALLOWED_HOSTS=[HOST, "10.0.0.7"]):
+        assert has_session("https", BY_HTTPS, **said) is True
+        assert (
+            has_session("https", BY_HTTPS, **{**said, "x_forwarded_host": "evil.example"}) is None
+        )
+        assert has_session("https", BY_HTTPS) is True, "a request that came without the proxy"

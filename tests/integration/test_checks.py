@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import re
+import sys
 from base64 import urlsafe_b64encode
+from collections.abc import Iterator
 from pathlib import Path
 from random import Random
 from secrets import token_urlsafe
+from types import ModuleType
 from typing import Any
 from uuid import UUID
 
@@ -18,20 +21,29 @@ from django.test import override_settings
 from hypothesis import given
 from hypothesis import strategies as st
 
-from realtime.dangers import is_weak
+from realtime.checks.deploy import is_weak
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
+
+
+REDIS = "redis://127.0.0.1:6379/0"
+
+
+@pytest.fixture(autouse=True)
+def with_redis() -> Iterator[None]:
+    with override_settings(REALTIME_REDIS_URL=REDIS):
+        yield
 
 
 def messages() -> list[Any]:
     return checks.run_checks(tags=["realtime"])
 
 
-def test_the_settings_of_these_tests_are_fine() -> None:
+def test_the_test_settings_pass_all_checks() -> None:
     assert messages() == []
 
 
-def test_a_setting_that_cannot_work_is_an_error() -> None:
+def test_an_invalid_setting_is_an_error() -> None:
     with override_settings(REALTIME_PING_SECONDS=0):
         [message] = messages()
     assert message.id == "realtime.E001"
@@ -39,7 +51,7 @@ def test_a_setting_that_cannot_work_is_an_error() -> None:
     assert "REALTIME_PING_SECONDS" in message.msg
 
 
-def test_a_file_of_api_keys_that_cannot_be_used_is_an_error(tmp_path: Path) -> None:
+def test_an_unusable_api_keys_file_is_an_error(tmp_path: Path) -> None:
     path = tmp_path / "keys.json"
     path.write_text('[{"name": "shop"}]')
     with override_settings(REALTIME_API_KEYS=f"@{path}"):
@@ -56,19 +68,69 @@ def test_a_file_of_api_keys_that_cannot_be_used_is_an_error(tmp_path: Path) -> N
         ("REALTIME_DISTANCE_TO_THE_MOON_IN_NAUTICAL_MILES", None),
     ],
 )
-def test_a_setting_that_nobody_reads_is_a_warning(name: str, hint: str | None) -> None:
+def test_an_unknown_setting_is_a_warning(name: str, hint: str | None) -> None:
     with override_settings(**{name: 1}):
         [message] = messages()
     assert (message.id, message.level, message.hint) == ("realtime.W001", checks.WARNING, hint)
     assert name in message.msg
 
 
-def test_both_are_told_at_once() -> None:
+def test_a_project_without_a_redis_is_told_unless_its_service_is_elsewhere() -> None:
+    with override_settings(REALTIME_REDIS_URL=""):
+        [message] = messages()
+        assert message.id == "realtime.W010"
+        with override_settings(REALTIME_PUBLIC_URL="https://notify.example.com"):
+            assert messages() == []
+
+
+@pytest.mark.parametrize(
+    ("url", "ids"),
+    [
+        ("redis://:50%off@127.0.0.1/0", ["realtime.W011"]),
+        ("redis://:50%25off@127.0.0.1/0", []),
+        ("redis://:a/b@127.0.0.1/0", ["realtime.E001"]),
+        ("redis://:a#b@127.0.0.1/0", ["realtime.E001"]),
+    ],
+)
+def test_a_password_that_needs_percent_encoding_is_told_and_not_shown(
+    url: str, ids: list[str]
+) -> None:
+    with override_settings(REALTIME_REDIS_URL=url):
+        found = messages()
+    assert [message.id for message in found] == ids
+    assert all("percent-encode" in f"{each.msg} {each.hint}".lower() for each in found)
+    assert not any("off" in message.msg or "a/b" in message.msg for message in found)
+
+
+@pytest.mark.parametrize(
+    ("addresses", "namespaces"),
+    [
+        ("path('live/', include('realtime.urls'))", []),
+        ("path('live/', include([path('x/', include('realtime.urls'))]))", []),
+        ("path('a/', include(([path('b/', include('realtime.urls'))], 'shop')))", ["shop"]),
+        ("", []),
+    ],
+    ids=["plain", "inside another", "in a namespace", "none"],
+)
+def test_an_include_that_pages_do_not_find_is_a_warning(
+    addresses: str, namespaces: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site = ModuleType("a_site")
+    code = f"from django.urls import include, path\nurlpatterns = [{addresses}]"
+    exec(code, vars(site))
+    monkeypatch.setitem(sys.modules, "a_site", site)
+    with override_settings(ROOT_URLCONF="a_site"):
+        found = messages()
+    assert [message.id for message in found] == ["realtime.W012"] * len(namespaces)
+    assert all(repr(name) in found[0].msg for name in namespaces)
+
+
+def test_errors_and_warnings_are_reported_together() -> None:
     with override_settings(REALTIME_PING_SECONDS=0, REALTIME_PING_SECOND=1):
         assert {message.id for message in messages()} == {"realtime.E001", "realtime.W001"}
 
 
-def test_the_check_command_runs_them() -> None:
+def test_the_check_command_runs_our_checks() -> None:
     with (
         override_settings(REALTIME_NAMESPACES={"news": {"colour": True}}),
         pytest.raises(SystemCheckError, match="unknown option 'colour'"),
@@ -85,18 +147,18 @@ ANONYMOUS = {"allow_publish_for_anonymous": True}
 
 def dangers(**settings: Any) -> list[tuple[str, str]]:
     """Return ids and texts of what a deployment with these settings is told."""
-    deployed = {**GOOD, "REALTIME_NAMESPACES": {}, "REALTIME_REDIS_URL": "", **settings}
+    deployed = {**GOOD, "REALTIME_NAMESPACES": {}, "REALTIME_REDIS_URL": REDIS, **settings}
     with override_settings(**deployed):
         found = checks.run_checks(tags=["realtime"], include_deployment_checks=True)
     assert all(message.level == checks.WARNING and message.hint for message in found)
     return [(message.id, message.msg) for message in found]
 
 
-def test_a_deployment_that_was_thought_about_is_told_nothing() -> None:
+def test_a_careful_deployment_gets_no_warnings() -> None:
     assert dangers() == []
 
 
-def test_without_deploy_nobody_is_told_of_dangers() -> None:
+def test_security_warnings_appear_only_with_deploy() -> None:
     with override_settings(REALTIME_API_KEY="key", REALTIME_NAMESPACES={}):
         assert messages() == []
 
@@ -146,7 +208,7 @@ def test_a_secret_that_can_be_guessed(secret: str) -> None:
 
 
 @given(st.integers(), st.sampled_from(["hex", "urlsafe", "uuid"]))
-def test_what_chance_made_is_never_called_weak(seed: int, kind: str) -> None:
+def test_random_secrets_are_never_reported_as_weak(seed: int, kind: str) -> None:
     made = Random(seed).randbytes(24)
     text = {
         "hex": made.hex(),
@@ -156,7 +218,7 @@ def test_what_chance_made_is_never_called_weak(seed: int, kind: str) -> None:
     assert not is_weak(text)
 
 
-def test_one_secret_for_two_things() -> None:
+def test_one_secret_used_for_two_purposes() -> None:
     one = token_urlsafe(48)
     [(number, text)] = dangers(REALTIME_API_KEY=one, REALTIME_TOKEN_SECRET=one)
     assert (number, "API_KEY" in text, "TOKEN_SECRET" in text) == ("realtime.W004", True, True)
@@ -192,12 +254,12 @@ def test_a_redis_that_others_can_reach(url: str, ids: list[str]) -> None:
     assert not any("pw" in text for _, text in found)
 
 
-def test_every_check_is_told_in_the_documents() -> None:
+def test_every_check_is_documented() -> None:
     told = set(re.findall(r"^\| `(realtime\.\w+)`", (DOCS / "settings.md").read_text(), re.M))
-    code = "".join(path.read_text() for path in (DOCS.parent / "realtime").glob("*.py"))
+    code = "".join(path.read_text() for path in (DOCS.parent / "realtime").rglob("*.py"))
     assert told == set(re.findall(r'id="(realtime\.\w+)"', code))
 
 
-def test_tokens_that_hold_for_ever_are_accepted() -> None:
+def test_tokens_without_expiry_are_accepted() -> None:
     assert [number for number, _ in dangers(REALTIME_TOKEN_EXPIRY="optional")] == ["realtime.W008"]
     assert dangers(REALTIME_TOKEN_EXPIRY="required") == []

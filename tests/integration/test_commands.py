@@ -21,8 +21,9 @@ from realtime import publish
 from tests.support.command import ROOT, Command
 from tests.support.dispositions import IGNORED, dispositions
 from tests.support.eventually import eventually_sync
+from tests.support.ports import free_port
 from tests.support.redis_server import RedisServer
-from tests.support.service import Service, free_port
+from tests.support.service import Service
 
 Run = Callable[..., Command]
 
@@ -75,26 +76,26 @@ def test_publish_takes_event_tags_and_key(wired: str, redis_server: RedisServer)
         (["public:news", "NaN"], "not published: data: "),
         (["public:news", "\udcff"], "not published: data: "),
         (["not good", "1"], "not published: channel 'not good' is not valid"),
-        (["nobody:a", "1"], "there is no namespace 'nobody'"),
+        (["nobody:a", "1"], "the namespace 'nobody' is not configured"),
         (["a", "1", "--tag", "x"], "not published: --tag: 'x' is not NAME=VALUE"),
         (["a", "1", "--event", "a b"], "not published: event 'a b' is not valid"),
         (["a", '"' + "x" * 65_535 + '"'], "not published: data has 65537 bytes"),
     ],
 )
-def test_publish_says_what_is_wrong(wired: str, arguments: list[str], text: str) -> None:
+def test_publish_reports_invalid_arguments(wired: str, arguments: list[str], text: str) -> None:
     with pytest.raises(CommandError) as caught:
         published(*arguments)
     assert text in str(caught.value)
     assert caught.value.returncode == 1
 
 
-def test_publish_tells_a_conflict(wired: str) -> None:
+def test_publish_reports_a_conflict(wired: str) -> None:
     published("a", "1", "--idempotency-key", "k")
     with pytest.raises(CommandError, match="different publication"):
         published("a", "2", "--idempotency-key", "k")
 
 
-def test_publish_without_redis_ends_with_3(wired: str) -> None:
+def test_publish_without_redis_exits_with_3(wired: str) -> None:
     with (
         override_settings(REALTIME_REDIS_URL="unix:///nowhere.sock"),
         pytest.raises(CommandError, match="not published: Redis") as caught,
@@ -103,11 +104,11 @@ def test_publish_without_redis_ends_with_3(wired: str) -> None:
     assert caught.value.returncode == 3
 
 
-def test_publish_of_an_unknown_outcome_ends_with_4(own_redis: RedisServer) -> None:
+def test_publish_with_an_unknown_outcome_exits_with_4(own_redis: RedisServer) -> None:
     with override_settings(REALTIME_REDIS_URL=own_redis.url):
         publish("a", "warm")
         own_redis.freeze()
-        with pytest.raises(CommandError, match="perhaps published") as caught:
+        with pytest.raises(CommandError, match="outcome unknown") as caught:
             published("a", "1")
         own_redis.thaw()
     assert caught.value.returncode == 4
@@ -129,11 +130,11 @@ def test_publish_reads_stdin(redis_server: RedisServer) -> None:
     assert json.loads(done.stdout)["offset"] >= 1
 
 
-def test_publish_speaks_to_people_on_a_terminal(run: Run, redis_server: RedisServer) -> None:
+def test_publish_prints_readable_output_on_a_terminal(run: Run, redis_server: RedisServer) -> None:
     command = run("publish", "public:pty", "1", terminal=True, TEST_REDIS_URL=redis_server.url)
     line = command.line() or ""
     assert line.startswith("published on public:pty at ")
-    assert line.endswith("nobody listens, and nobody will get it later")
+    assert line.endswith("no subscribers; no one receives it later")
     assert command.ended() == 0
 
 
@@ -141,7 +142,7 @@ ASCII = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
 """A locale whose encoding is ASCII, as cron and thin containers have it (issue 15, C19)."""
 
 
-def test_publish_takes_any_text_in_an_ascii_locale(run: Run, redis_server: RedisServer) -> None:
+def test_publish_accepts_any_text_in_an_ascii_locale(run: Run, redis_server: RedisServer) -> None:
     given = ("public:pty", '{"t": "Zoë"}', "--tag", "who=Zoë")
     command = run("publish", *given, TEST_REDIS_URL=redis_server.url, **ASCII)
     assert command.facts()["offset"]
@@ -174,7 +175,9 @@ def news() -> str:
     return f"public:{secrets.token_hex(4)}"
 
 
-def test_listen_prints_each_publication_as_it_comes(run: Run, service: Service, news: str) -> None:
+def test_listen_prints_each_publication_as_it_arrives(
+    run: Run, service: Service, news: str
+) -> None:
     command = run("listen", news, "chat:lobby", "--url", service.ws)
     assert command.said("live") == f"live: {news} from 0, chat:lobby from 0"
     first = service.publish(news, {"n": 1}, event="e", tags={"a": "ü"})
@@ -192,9 +195,7 @@ def test_listen_prints_each_publication_as_it_comes(run: Run, service: Service, 
     assert command.line() is None
 
 
-def test_listen_prints_what_people_read_on_a_terminal(
-    run: Run, service: Service, news: str
-) -> None:
+def test_listen_prints_readable_output_on_a_terminal(run: Run, service: Service, news: str) -> None:
     command = run("listen", news, "--url", service.http, terminal=True)
     command.said("live")
     service.publish(news, {"t": "ü\x1b[31m\u009b\u202e"}, event="order.shipped")
@@ -202,7 +203,7 @@ def test_listen_prints_what_people_read_on_a_terminal(
     assert line == rf'{news} 1  order.shipped  {{"t": "ü\u001b[31m\x9b\u202e"}}'
 
 
-def test_listen_escapes_what_an_ascii_locale_cannot_show(
+def test_listen_escapes_characters_that_an_ascii_locale_lacks(
     run: Run, service: Service, news: str
 ) -> None:
     command = run("listen", news, "--url", service.http, terminal=True, **ASCII)
@@ -225,7 +226,7 @@ def test_listen_finds_the_service_of_make_run(run: Run, service: Service, news: 
     command.said("live")
 
 
-def test_listen_never_speaks_to_redis(run: Run, service: Service, news: str) -> None:
+def test_listen_never_connects_to_redis(run: Run, service: Service, news: str) -> None:
     command = run("listen", news, "--url", service.ws, TEST_REDIS_URL="")
     command.said("live")
 
@@ -237,18 +238,18 @@ def test_listen_says_which_channel_is_refused(
     command = run("listen", news, channel, "--url", service.ws)
     said = command.said("CommandError")
     assert channel in said
-    assert "refuses" in said
+    assert "refused the subscription" in said
     assert command.ended() == 1
 
 
 @pytest.mark.parametrize("url", ["ftp://host", "nonsense", "ws://", "ws://host:port", "http://["])
-def test_listen_refuses_what_is_no_address(run: Run, url: str) -> None:
+def test_listen_refuses_an_invalid_address(run: Run, url: str) -> None:
     command = run("listen", "public:news", "--url", url)
     assert "is not a URL" in command.said("CommandError")
     assert command.ended() == 1
 
 
-def test_listen_waits_for_a_service_that_is_not_there_yet(
+def test_listen_waits_for_a_service_that_has_not_started(
     run: Run, own_redis: RedisServer, serve: Callable[..., Service]
 ) -> None:
     port = free_port()
@@ -257,7 +258,7 @@ def test_listen_waits_for_a_service_that_is_not_there_yet(
     assert command.interrupt() == 0
 
 
-def test_listen_goes_on_where_sigint_was_ignored_at_its_start_and_says_so(
+def test_listen_keeps_running_when_started_with_sigint_ignored_and_says_so(
     run: Run, service: Service, news: str
 ) -> None:
     command = run("listen", news, "--url", service.ws, signals=IGNORED)
@@ -270,7 +271,7 @@ def test_listen_goes_on_where_sigint_was_ignored_at_its_start_and_says_so(
     assert command.ended() == -signal.SIGTERM
 
 
-def test_listen_comes_back_after_a_restart_and_tells_what_it_missed(
+def test_listen_reconnects_after_a_restart_and_reports_what_it_missed(
     run: Run, mortal: Service, own_redis: RedisServer
 ) -> None:
     command = run("listen", "public:news", "--url", mortal.ws)
@@ -297,7 +298,7 @@ def test_listen_comes_back_after_a_restart_and_tells_what_it_missed(
     assert command.facts()["offset"] == 5
 
 
-def test_listen_passes_on_the_gaps_of_a_redis_that_was_restarted(
+def test_listen_prints_the_gaps_of_a_redis_restart(
     run: Run, mortal: Service, own_redis: RedisServer
 ) -> None:
     command = run("listen", "public:news", "--url", mortal.ws)
@@ -323,7 +324,7 @@ def test_listen_passes_on_the_gaps_of_a_redis_that_was_restarted(
     assert covered == [1, 2]
 
 
-def test_listen_answers_pings_and_stays(
+def test_listen_answers_pings_and_stays_connected(
     run: Run, own_redis: RedisServer, serve: Callable[..., Service]
 ) -> None:
     """Unanswered, it would be closed with 3012 after ten seconds."""
@@ -335,7 +336,9 @@ def test_listen_answers_pings_and_stays(
         assert command.facts()["offset"] == n + 1
 
 
-def test_listen_ends_quietly_when_nobody_reads_on(run: Run, service: Service, news: str) -> None:
+def test_listen_ends_quietly_when_its_output_is_closed(
+    run: Run, service: Service, news: str
+) -> None:
     """`manage.py listen … | head -1`."""
     listen = f"{sys.executable} -m django listen {news} --url {service.ws}"
     env = os.environ | {"DJANGO_SETTINGS_MODULE": "tests.settings"}
@@ -357,7 +360,7 @@ def test_listen_ends_quietly_when_nobody_reads_on(run: Run, service: Service, ne
     assert (pipe.returncode, errors) == (0, "")
 
 
-def test_listen_names_a_channel_once(run: Run, service: Service) -> None:
+def test_listen_subscribes_to_a_repeated_channel_once(run: Run, service: Service) -> None:
     command = run("listen", "public:a", "public:a", "--url", service.ws)
     assert command.said("live") == "live: public:a from 0"
     service.publish("public:a", 1)

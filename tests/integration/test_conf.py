@@ -1,4 +1,4 @@
-"""What a host may set, and what it is told when it cannot work."""
+"""The settings of a host, and the errors for invalid ones."""
 
 from __future__ import annotations
 
@@ -14,8 +14,12 @@ from django.test import override_settings
 
 from realtime import wiring
 from realtime.conf import Settings, setting_names
+from realtime.core.publication import Publication
+from realtime.core.tally import Tally
 from realtime.errors import ConfigurationError
+from tests.support.eventually import eventually_sync
 from tests.support.keys import entry
+from tests.support.redis_server import RedisServer
 
 
 def pem(key: Any) -> str:
@@ -56,11 +60,23 @@ GOOD: dict[str, Any] = {
 
 
 @pytest.mark.parametrize("given", GOOD.values(), ids=GOOD)
-def test_settings_that_work(given: dict[str, Any]) -> None:
+def test_valid_settings_are_accepted(given: dict[str, Any]) -> None:
     with override_settings(**{f"REALTIME_{name}": value for name, value in given.items()}):
         Settings.from_django()
         if given.get("REDIS_URL"):
-            wiring.sync_publisher()  # redis-py reads it too
+            wiring.sync_broker()  # redis-py reads it too
+
+
+def test_a_changed_setting_closes_the_connections_of_the_old_broker(own_redis: RedisServer) -> None:
+    """They stayed open until the garbage collector found them, with a warning in any later test."""
+    with override_settings(REALTIME_REDIS_URL=own_redis.url):
+        broker = wiring.sync_broker()  # kept, so that nothing but us closes its connections
+        broker.publish(Publication.of("public:conf", 1))
+        with own_redis.client() as client:
+            assert len(client.client_list(_type="normal")) == 2
+    with own_redis.client() as client:
+        eventually_sync(lambda: len(client.client_list(_type="normal")) == 1, seconds=2)
+    assert broker
 
 
 BAD: dict[str, tuple[str, Any]] = {
@@ -107,6 +123,11 @@ BAD: dict[str, tuple[str, Any]] = {
     "an API key without a digest": ("API_KEYS", [{"name": "shop"}]),
     "an API key of None": ("API_KEYS", None),
     "an address without a scheme": ("URL", "localhost:8000"),
+    "an address with port 0": ("URL", "https://notify.example.com:0"),
+    "a public address with a password": ("PUBLIC_URL", "https://:pw@notify.example.com"),
+    "a public address with an empty user": ("PUBLIC_URL", "https://@notify.example.com"),
+    "a public address with port 0": ("PUBLIC_URL", "wss://notify.example.com:0/x"),
+    "an origin with port 0": ("ALLOWED_ORIGINS", ["https://a.example:0"]),
     "one origin": ("ALLOWED_ORIGINS", "https://a.example"),
     "an origin with a path": ("ALLOWED_ORIGINS", ["https://a.example/"]),
     "an origin without a scheme": ("ALLOWED_ORIGINS", ["a.example"]),
@@ -126,7 +147,7 @@ BAD: dict[str, tuple[str, Any]] = {
 
 
 @pytest.mark.parametrize(("name", "value"), BAD.values(), ids=BAD)
-def test_settings_that_cannot_work_are_named(name: str, value: Any) -> None:
+def test_invalid_settings_are_named(name: str, value: Any) -> None:
     with override_settings(**{f"REALTIME_{name}": value}):
         with pytest.raises(ConfigurationError) as caught:
             Settings.from_django()
@@ -152,7 +173,7 @@ def test_all_settings_have_the_prefix() -> None:
     assert all(name.startswith("REALTIME_") and name.isupper() for name in setting_names())
 
 
-async def test_a_server_with_lifespan_is_told_what_is_wrong_and_does_not_start(settings):
+async def test_a_server_with_lifespan_reports_an_invalid_setting_and_does_not_start(settings):
     from realtime.routing import lifespan
 
     settings.REALTIME_REDIS_URL = ""
@@ -170,16 +191,21 @@ async def test_a_server_with_lifespan_is_told_what_is_wrong_and_does_not_start(s
     assert "REALTIME_REDIS_URL" in answer["message"]
 
 
-async def test_readyz_names_the_setting_that_is_wrong(settings):
-    from realtime import health
+async def test_a_stranger_learns_from_readyz_which_setting_is_wrong(settings, caplog, monkeypatch):
+    """The text of an error may quote the system: a path, for example. The log names the setting."""
+    from realtime.http import health
 
+    monkeypatch.setattr(health, "_told", Tally())
     settings.REALTIME_REDIS_URL = ""
-    answer = health.readyz()
-    assert answer.status == 503
-    assert b"REALTIME_REDIS_URL" in answer.body
+    for _ in range(3):
+        answer = health.readyz()
+        assert answer.status == 503
+        assert b"not configured" in answer.body
+        assert b"REALTIME_" not in answer.body
+    assert caplog.text.count("not configured: REALTIME_REDIS_URL") == 1
 
 
-def test_who_may_have_more_channels_may_subscribe_to_all_in_one_frame() -> None:
+def test_a_higher_channel_limit_allows_all_subscribes_in_one_frame() -> None:
     def frame(**given: int) -> tuple[int, int]:
         with override_settings(**{f"REALTIME_{name.upper()}": n for name, n in given.items()}):
             limits = wiring.limits()

@@ -1,4 +1,4 @@
-"""`manage.py createapikey`: a secret that is seen once, and an entry that makes it known."""
+"""`manage.py createapikey`: it prints a secret once, and the entry for the key file."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ import pytest
 from django.core.management import call_command
 from django.core.management.base import CommandError
 
-from realtime.keyring import Keyring
-from realtime.keys import Key
+from realtime.api.keyring import Keyring
+from realtime.api.keys import Key
 from tests.support.command import ROOT, Command
 
 
@@ -40,7 +40,7 @@ def test_it_prints_the_secret_and_the_entry() -> None:
     assert created("shop")[0] != secret
 
 
-def test_its_options_stand_in_the_entry() -> None:
+def test_the_options_appear_in_the_entry() -> None:
     options = ["--channels", "orders:*", "public:news", "--methods", "publish", "--rate", "100"]
     secret, entry = created("shop", *options)
     fields = json.loads(entry)
@@ -56,7 +56,7 @@ def test_its_options_stand_in_the_entry() -> None:
     assert key([fields], secret).may_name("orders:1")
 
 
-def test_a_file_is_made_for_its_owner_alone(tmp_path: Path) -> None:
+def test_a_new_file_is_readable_by_its_owner_only(tmp_path: Path) -> None:
     path = tmp_path / "keys.json"
     [first] = created("shop", "--file", str(path))
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
@@ -67,7 +67,7 @@ def test_a_file_is_made_for_its_owner_alone(tmp_path: Path) -> None:
     assert [file.name for file in tmp_path.iterdir()] == ["keys.json"], "and nothing else is left"
 
 
-def test_who_could_read_the_file_can_read_it_still(tmp_path: Path) -> None:
+def test_existing_file_permissions_are_kept(tmp_path: Path) -> None:
     """Root made a key, and the service, another user, could not read its keys any more."""
     path = tmp_path / "keys.json"
     path.write_text("[]")
@@ -76,7 +76,7 @@ def test_who_could_read_the_file_can_read_it_still(tmp_path: Path) -> None:
     assert stat.S_IMODE(path.stat().st_mode) == 0o640, "but nobody else"
 
 
-def test_what_a_link_leads_to_is_written(tmp_path: Path) -> None:
+def test_the_target_of_a_link_is_written(tmp_path: Path) -> None:
     (tmp_path / "there").mkdir()
     link, path = tmp_path / "keys.json", tmp_path / "there" / "keys.json"
     link.symlink_to(path)
@@ -89,16 +89,16 @@ def test_what_a_link_leads_to_is_written(tmp_path: Path) -> None:
     ("before", "arguments", "problem"),
     [
         ("[]", ["a b"], "name must be"),
-        ("[]", ["a", "--channels", "ord*"], "the parts between : are names"),
-        ("[]", ["a", "--methods", "publis"], "methods must be a list out of publish"),
+        ("[]", ["a", "--channels", "ord*"], "segments between : must be names"),
+        ("[]", ["a", "--methods", "publis"], "methods must be a list of any of publish"),
         ("[]", ["a", "--rate", "0"], "rate must be a number from"),
         ("[]", ["a", "--rate", "nan"], "rate must be a number from"),
         ("[", ["a"], "is not JSON: line 1"),
         ("{}", ["a"], "must be a list of keys"),
-        (json.dumps([{"name": "a", "sha256": "0" * 64}]), ["a"], "the name is there twice"),
+        (json.dumps([{"name": "a", "sha256": "0" * 64}]), ["a"], "another key has the same name"),
     ],
 )
-def test_what_cannot_be_changes_nothing(
+def test_invalid_options_change_nothing(
     tmp_path: Path, before: str, arguments: list[str], problem: str
 ) -> None:
     path = tmp_path / "keys.json"
@@ -112,7 +112,7 @@ def test_what_cannot_be_changes_nothing(
 
 
 @pytest.mark.parametrize("where", ["a folder", "no folder", "a file for a folder"])
-def test_a_place_where_no_file_can_be(tmp_path: Path, where: str) -> None:
+def test_an_unwritable_path_is_an_error(tmp_path: Path, where: str) -> None:
     (tmp_path / "file").write_text("")
     path = {
         "a folder": tmp_path,
@@ -123,7 +123,7 @@ def test_a_place_where_no_file_can_be(tmp_path: Path, where: str) -> None:
         created("shop", "--file", str(path))
 
 
-def test_four_at_once_lose_none(tmp_path: Path) -> None:
+def test_four_concurrent_commands_lose_no_key(tmp_path: Path) -> None:
     path = tmp_path / "keys.json"
     code = (
         "import sys, django; django.setup();"
@@ -169,7 +169,7 @@ def test_only_the_secret_goes_to_stdout(run: Callable[..., Command], tmp_path: P
     assert secret is not None
     assert command.line() is None
     assert key(f"@{path}", secret).name == "shop"
-    assert command.said("The key shop is in ") == f"The key shop is in {path}."
+    assert command.said("Added key shop") == f"Added key shop to {path}."
 
 
 def test_the_help_has_an_example(run: Callable[..., Command]) -> None:

@@ -142,7 +142,7 @@ async def test_a_post_with_an_offer_keeps_its_body_and_the_next_request_is_answe
 
 
 @pytest.mark.parametrize("cut", range(1, 200, 7))
-async def test_an_offer_may_be_cut_anywhere(port: int, cut: int) -> None:
+async def test_an_offer_may_be_split_anywhere(port: int, cut: int) -> None:
     request = f"POST /a HTTP/1.1\r\nHost: h\r\n{H2C}{CHUNKS}{LAST}"
     with Raw(port) as peer:
         peer.send(request[:cut].encode())
@@ -151,14 +151,14 @@ async def test_an_offer_may_be_cut_anywhere(port: int, cut: int) -> None:
     assert said(answer) == ["<POST /a abc>", "<GET /last >"]
 
 
-async def test_requests_with_offers_may_be_sent_ahead(port: int) -> None:
+async def test_requests_with_offers_may_be_pipelined(port: int) -> None:
     get = f"GET /b HTTP/1.1\r\nHost: h\r\n{H2C}\r\n"
     post = f"POST /a HTTP/1.1\r\nHost: h\r\n{H2C}{BODY}"
     expected = ["<POST /a abc>", "<GET /b >"] * 4 + ["<GET /last >"]
     assert said(await ask(port, (post + get) * 4 + LAST)) == expected
 
 
-async def test_an_answer_that_is_awaited_comes_before_a_websocket_or_there_is_none(
+async def test_a_pending_response_precedes_a_websocket_upgrade(
     port: int,
 ) -> None:
     """The 101 would stand before the answer to the first request, and be taken for it."""
@@ -168,7 +168,7 @@ async def test_an_answer_that_is_awaited_comes_before_a_websocket_or_there_is_no
     assert said(answer) == ["<POST /a abc>", "<GET /b >", "<GET /last >"]
 
 
-async def test_a_declined_offer_hides_no_second_length(port: int) -> None:
+async def test_a_declined_offer_does_not_hide_a_second_length(port: int) -> None:
     """RFC 9112 §6.3: a body with two ends is none, with an offer before it or without."""
     head = f"POST /a HTTP/1.1\r\nHost: h\r\n{H2C}"
     both = "Content-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n"
@@ -176,7 +176,7 @@ async def test_a_declined_offer_hides_no_second_length(port: int) -> None:
         assert status_of(await ask(port, head + framing + LAST)) == 400
 
 
-async def test_a_tunnel_is_refused_and_nothing_in_it_is_a_request(port: int) -> None:
+async def test_a_tunnel_is_refused_and_its_contents_are_not_parsed(port: int) -> None:
     answer = await ask(port, f"CONNECT example.com:443 HTTP/1.1\r\nHost: h\r\n\r\n{LAST}")
     assert status_of(answer) == 405
     assert b"allow: " in answer
@@ -217,7 +217,7 @@ async def test_a_handshake_with_an_offer_that_is_declined_or_empty_is_accepted(
     assert b"sec-websocket-extensions" not in head.lower()
 
 
-async def test_a_handshake_may_name_other_connection_options_in_lines_of_their_own(
+async def test_a_handshake_may_list_connection_options_in_separate_lines(
     port: int,
 ) -> None:
     with Raw(port) as peer:
@@ -256,7 +256,7 @@ async def test_a_client_that_waits_for_100_is_told_to_continue(port: int) -> Non
     assert said(answer) == ["<POST /a abc>", "<GET /last >"]
 
 
-async def test_a_request_is_not_taken_for_the_body_of_one_that_was_refused_before_100(
+async def test_a_request_after_a_refused_100_continue_is_not_read_as_its_body(
     port: int,
 ) -> None:
     """The client need not send that body. Two ends that disagree about it are a way to smuggle."""

@@ -72,7 +72,9 @@ def stats() -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("name", ["ledger", "async-ledger"])
-def test_a_worker_hands_it_to_what_the_host_registered(run: Run, ledger: Path, name: str) -> None:
+def test_a_worker_calls_the_handler_that_the_host_registered(
+    run: Run, ledger: Path, name: str
+) -> None:
     ids = [queued(n, name) for n in range(3)]
     worker = run("runfallback")
     eventually_sync(lambda: len(ledger.read_text(encoding="utf-8").splitlines()) == 3)
@@ -84,7 +86,7 @@ def test_a_worker_hands_it_to_what_the_host_registered(run: Run, ledger: Path, n
     assert (stats()["handled"], stats()["hands"]) == (3, 0)
 
 
-def test_a_worker_goes_on_where_sigint_was_ignored_at_its_start_and_says_so(
+def test_a_worker_keeps_running_when_started_with_sigint_ignored_and_says_so(
     run: Run, ledger: Path
 ) -> None:
     worker = run("runfallback", signals=IGNORED)
@@ -96,7 +98,7 @@ def test_a_worker_goes_on_where_sigint_was_ignored_at_its_start_and_says_so(
     assert worker.ended() == 0
 
 
-def test_what_a_killed_worker_had_in_hand_is_done_by_another(run: Run, ledger: Path) -> None:
+def test_another_worker_finishes_the_items_of_a_killed_one(run: Run, ledger: Path) -> None:
     ours = queued(fallback="hang")
     first = run("runfallback", "--lease", "3")
     eventually_sync(lambda: ledger.read_text(encoding="utf-8") == f"{ours} 1\n")
@@ -105,7 +107,7 @@ def test_what_a_killed_worker_had_in_hand_is_done_by_another(run: Run, ledger: P
     eventually_sync(lambda: ledger.read_text(encoding="utf-8") == f"{ours} 1\n{ours} 2\n")
 
 
-def test_what_kills_its_workers_ends_among_the_dead(run: Run, wired: str) -> None:
+def test_an_item_that_kills_its_workers_is_dead_lettered(run: Run, wired: str) -> None:
     ours = queued(fallback="die")
     for _ in range(2):
         assert run("runfallback", "--lease", "3", "--attempts", "2").ended() == 9
@@ -113,11 +115,11 @@ def test_what_kills_its_workers_ends_among_the_dead(run: Run, wired: str) -> Non
     eventually_sync(lambda: stats()["dead"] == 1)
     [dead] = listed()
     assert (dead["id"], dead["attempts"]) == (ours, 2)
-    assert dead["reason"].startswith("its worker ended in the middle of the attempt")
+    assert dead["reason"].startswith("its worker died during the attempt")
     assert worker.interrupt() == 0
 
 
-def test_a_worker_whose_handlers_hang_ends_so_that_another_one_can_start(
+def test_a_worker_with_hanging_handlers_ends_so_that_another_can_start(
     run: Run, ledger: Path
 ) -> None:
     queued(fallback="hang")
@@ -126,7 +128,7 @@ def test_a_worker_whose_handlers_hang_ends_so_that_another_one_can_start(
     assert stats()["later"] == 1
 
 
-def test_who_is_in_a_hurry_signals_twice(run: Run, ledger: Path) -> None:
+def test_a_second_signal_stops_a_worker_at_once(run: Run, ledger: Path) -> None:
     ours = queued(fallback="hang")
     worker = run("runfallback")
     eventually_sync(ledger.read_text)
@@ -141,19 +143,19 @@ def test_who_is_in_a_hurry_signals_twice(run: Run, ledger: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "text"),
     [
-        (["--hands", "0"], "'0' is no number from 1 to 1000"),
-        (["--hands", "x"], "'x' is no number from 1 to 1000"),
-        (["--lease", "1"], "'1' is no number from 3 to 86400"),
-        (["--timeout", "nan"], "'nan' is no number from 0.1 to 86400"),
+        (["--hands", "0"], "'0' is not a number from 1 to 1000"),
+        (["--hands", "x"], "'x' is not a number from 1 to 1000"),
+        (["--lease", "1"], "'1' is not a number from 3 to 86400"),
+        (["--timeout", "nan"], "'nan' is not a number from 0.1 to 86400"),
     ],
 )
-def test_a_worker_says_what_it_cannot_be(arguments: list[str], text: str) -> None:
+def test_a_worker_reports_invalid_options(arguments: list[str], text: str) -> None:
     with pytest.raises(CommandError, match=text):
         call_command("runfallback", *arguments)
 
 
 @override_settings(REALTIME_REDIS_URL="")
-def test_without_redis_it_says_what_to_set() -> None:
+def test_without_redis_the_command_names_the_setting() -> None:
     for arguments in (["runfallback"], ["fallback", "stats"]):
         with pytest.raises(CommandError, match="REALTIME_REDIS_URL: is not set"):
             call_command(*arguments)
@@ -162,7 +164,7 @@ def test_without_redis_it_says_what_to_set() -> None:
 # --- fallback ---
 
 
-def test_the_operator_sees_what_waits(wired: str) -> None:
+def test_the_operator_sees_the_queued_items(wired: str) -> None:
     ours = queued(5, "refuse", fallback_options={"to": "ada@example.com"}, tags={"a": "b"})
     found = stats()
     assert found.pop("oldest_seconds") >= 0.0
@@ -188,79 +190,79 @@ def test_the_operator_sees_what_waits(wired: str) -> None:
     assert not listed()
 
 
-def test_the_dead_are_listed_retried_and_thrown_away(run: Run, ledger: Path) -> None:
+def test_dead_letters_are_listed_retried_and_discarded(run: Run, ledger: Path) -> None:
     ids = [queued(n, "refuse") for n in range(3)]
     worker = run("runfallback", "--hands", "1")
     eventually_sync(lambda: stats()["dead"] == 3)
     assert [entry["id"] for entry in listed("--limit", "2")] == ids[:2]
     assert {entry["reason"] for entry in listed()} == {"never"}
-    assert fallback("retry", ids[0]) == "to be tried again: 1\n"
+    assert fallback("retry", ids[0]) == "queued again: 1\n"
     eventually_sync(lambda: stats()["given_up"] == 4)
     assert [entry["id"] for entry in listed()] == [ids[1], ids[2], ids[0]]
     assert worker.interrupt() == 0
-    assert fallback("purge", ids[1], "--no-input") == "thrown away: 1\n"
-    assert fallback("retry", "--all") == "to be tried again: 2\n"
+    assert fallback("purge", ids[1], "--no-input") == "deleted: 1\n"
+    assert fallback("retry", "--all") == "queued again: 2\n"
     assert [entry["attempts"] for entry in listed("--where", "waiting")] == [0, 0]
     assert not listed()
-    assert fallback("purge", "--all", "--where", "waiting", "--no-input") == "thrown away: 2\n"
+    assert fallback("purge", "--all", "--where", "waiting", "--no-input") == "deleted: 2\n"
 
 
-def test_what_comes_later_can_come_now(run: Run) -> None:
+def test_a_delayed_item_can_be_retried_now(run: Run) -> None:
     ours = queued(fallback="fail")
     worker = run("runfallback")
     [later] = eventually_sync(lambda: listed("--where", "later"))
     assert (later["id"], later["reason"]) == (ours, "ConnectionError: not now")
     assert worker.interrupt() == 0
-    assert fallback("retry", "--where", "later", ours) == "to be tried again: 1\n"
+    assert fallback("retry", "--where", "later", ours) == "queued again: 1\n"
     assert [entry["id"] for entry in listed("--where", "waiting")] == [ours]
 
 
-def test_garbage_is_shown_and_can_be_thrown_away(redis_server: RedisServer, wired: str) -> None:
+def test_garbage_is_shown_and_can_be_discarded(redis_server: RedisServer, wired: str) -> None:
     with redis_server.client() as client:
         client.rpush(f"{wired}:{{0}}:fallback:dead", b"\x1b[31m garbage\n")
     [entry] = listed()
     assert entry == {
         "id": None,
-        "reason": "this is no entry",
+        "reason": "unreadable entry",
         "starts": r"b'\x1b[31m garbage\n'",
     }
-    assert fallback("retry", "--all") == "to be tried again: 0\n"
-    assert fallback("purge", "--all", "--no-input") == "thrown away: 1\n"
+    assert fallback("retry", "--all") == "queued again: 0\n"
+    assert fallback("purge", "--all", "--no-input") == "deleted: 1\n"
 
 
 @pytest.mark.parametrize(
     ("arguments", "text", "code"),
     [
-        (["retry"], "name ids", 2),
-        (["retry", "--all", "x-1"], "name ids", 2),
-        (["purge", "x-1", "--no-input"], "not dead: x-1", 1),
+        (["retry"], "give IDs", 2),
+        (["retry", "--all", "x-1"], "give IDs", 2),
+        (["purge", "x-1", "--no-input"], "not found among dead entries: x-1", 1),
     ],
 )
-def test_what_is_not_there_is_said(wired: str, arguments, text, code) -> None:
+def test_a_missing_item_is_reported(wired: str, arguments, text, code) -> None:
     with pytest.raises(CommandError, match=text) as caught:
         call_command("fallback", *arguments)
     assert caught.value.returncode == code
 
 
-def test_who_does_not_say_yes_throws_nothing_away(run: Run, wired: str) -> None:
+def test_nothing_is_discarded_without_confirmation(run: Run, wired: str) -> None:
     queued()
     command = run("fallback", "purge", "--all", "--where", "waiting")
     assert command.ended() == 1
-    command.said("CommandError: nothing was thrown away")
+    command.said("CommandError: cancelled; nothing was deleted")
     assert stats()["waiting"] == 1
 
 
-def test_people_at_a_terminal_get_words(run: Run, wired: str) -> None:
+def test_the_output_on_a_terminal_is_readable(run: Run, wired: str) -> None:
     queued()
     command = run("fallback", "stats", terminal=True)
-    assert command.line().startswith("waiting   1, the next one for ")
-    assert "there is no worker: runfallback" in command.line()
+    assert command.line().startswith("waiting   1, oldest ")
+    assert "no worker is running; start runfallback" in command.line()
     command = run("fallback", "list", "--where", "waiting", terminal=True)
     assert "  ledger  c  " in command.line()
-    assert run("fallback", "list", terminal=True).line() == "nothing is dead"
+    assert run("fallback", "list", terminal=True).line() == "no dead entries"
 
 
-def test_redis_away_is_an_exit_code() -> None:
+def test_an_unreachable_redis_has_its_own_exit_code() -> None:
     with (
         override_settings(REALTIME_REDIS_URL="unix:///nowhere/redis.sock"),
         pytest.raises(CommandError) as caught,

@@ -1,4 +1,4 @@
-"""The proxy breaks what it is told to break, and nothing else: the fault tests rest on it."""
+"""The proxy of the fault tests causes exactly the faults that it is told to."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ async def said(reader: asyncio.StreamReader, count: int, seconds: float = 5.0) -
     return await asyncio.wait_for(reader.readexactly(count), seconds)
 
 
-async def test_it_passes_everything(proxy: FaultProxy) -> None:
+async def test_the_proxy_forwards_everything(proxy: FaultProxy) -> None:
     reader, writer = await connect(proxy)
     data = bytes(range(256)) * 4096
     writer.write(data)
@@ -63,7 +63,7 @@ async def test_a_delay_keeps_the_order_and_does_not_add_up(proxy: FaultProxy) ->
     writer.close()
 
 
-async def test_what_is_delayed_is_not_overtaken_by_what_comes_after_healing(
+async def test_delayed_bytes_are_not_overtaken_after_healing(
     proxy: FaultProxy,
 ) -> None:
     reader, writer = await connect(proxy)
@@ -76,7 +76,7 @@ async def test_what_is_delayed_is_not_overtaken_by_what_comes_after_healing(
     writer.close()
 
 
-async def test_a_throttle_takes_its_time_and_a_change_ends_the_wait(proxy: FaultProxy) -> None:
+async def test_a_throttle_limits_the_rate_and_a_change_ends_the_wait(proxy: FaultProxy) -> None:
     loop = asyncio.get_running_loop()
     reader, writer = await connect(proxy)
     proxy.behave(bytes_per_second=1000, chunk=100)
@@ -92,7 +92,7 @@ async def test_a_throttle_takes_its_time_and_a_change_ends_the_wait(proxy: Fault
     writer.close()
 
 
-async def test_one_byte_at_a_time(proxy: FaultProxy) -> None:
+async def test_the_proxy_can_forward_one_byte_at_a_time(proxy: FaultProxy) -> None:
     reader, writer = await connect(proxy)
     proxy.behave(chunk=1)
     writer.write(b"hello")
@@ -100,7 +100,7 @@ async def test_one_byte_at_a_time(proxy: FaultProxy) -> None:
     writer.close()
 
 
-async def test_a_blackhole_swallows_and_says_nothing(proxy: FaultProxy) -> None:
+async def test_a_blackhole_drops_everything_silently(proxy: FaultProxy) -> None:
     reader, writer = await connect(proxy)
     writer.write(b"a")
     assert await said(reader, 1) == b"a"
@@ -114,7 +114,7 @@ async def test_a_blackhole_swallows_and_says_nothing(proxy: FaultProxy) -> None:
     writer.close()
 
 
-async def test_a_reset_is_heard_at_once(proxy: FaultProxy) -> None:
+async def test_a_reset_is_noticed_at_once(proxy: FaultProxy) -> None:
     reader, writer = await connect(proxy)
     writer.write(b"a")
     await said(reader, 1)
@@ -124,7 +124,7 @@ async def test_a_reset_is_heard_at_once(proxy: FaultProxy) -> None:
     writer.close()
 
 
-async def test_it_cuts_after_so_many_bytes(proxy: FaultProxy) -> None:
+async def test_the_proxy_cuts_after_a_number_of_bytes(proxy: FaultProxy) -> None:
     reader, writer = await connect(proxy)
     proxy.behave(cut_after=3, chunk=1)
     writer.write(b"abcdef")
@@ -133,7 +133,9 @@ async def test_it_cuts_after_so_many_bytes(proxy: FaultProxy) -> None:
     writer.close()
 
 
-async def test_it_refuses_until_it_is_healed_on_the_same_port(proxy: FaultProxy) -> None:
+async def test_the_proxy_refuses_connections_until_healed_on_the_same_port(
+    proxy: FaultProxy,
+) -> None:
     await proxy.refuse()
 
     async def refused() -> bool:
@@ -152,7 +154,7 @@ async def test_it_refuses_until_it_is_healed_on_the_same_port(proxy: FaultProxy)
     writer.close()
 
 
-async def test_closing_it_ends_what_it_carries(echo: tuple[str, int]) -> None:
+async def test_closing_the_proxy_ends_its_connections(echo: tuple[str, int]) -> None:
     before = asyncio.all_tasks()
     async with FaultProxy(echo) as proxy:
         reader, writer = await connect(proxy)

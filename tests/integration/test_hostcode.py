@@ -1,26 +1,31 @@
-"""Code of the host raises what is no `Exception`, a cancellation or an exit; it harms one call."""
+"""Host code that raises a cancellation or an exit affects only its own call."""
 
 from __future__ import annotations
 
 import asyncio
+import inspect
 import logging
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 from django.test import override_settings
 
-from realtime import client_calls, joining, wiring
-from realtime.description import info_of
-from realtime.hostcode import of_host
-from realtime.hub import Hub
-from realtime.identity import Identity
-from realtime.outage import Outage
-from realtime.tally import Tally
+from realtime import wiring
+from realtime.auth.user_info import info_of
+from realtime.connection.hostcode import of_host
+from realtime.core.identity import Identity
+from realtime.core.outage import Outage
+from realtime.core.tally import Tally
+from realtime.delivery import client_calls, joining
+from realtime.delivery.hub import Hub
+from realtime.delivery.node_services import Authorize
 from tests.support.eventually import eventually
 from tests.support.member import Member
 
+PROTOCOL = Path(__file__).parents[2] / "docs" / "protocol.md"
 HERE = "tests.integration.test_hostcode"
 
 
@@ -119,8 +124,8 @@ FAILED = {"code": 100, "message": "internal error", "temporary": True}
 @pytest.mark.parametrize(
     ("command", "logged"),
     [
-        ({"subscribe": {"channel": "broken"}}, "the authorizer failed"),
-        ({"publish": {"channel": "broken", "data": 1}}, "the authorizer failed"),
+        ({"subscribe": {"channel": "broken"}}, "REALTIME_AUTHORIZER failed"),
+        ({"publish": {"channel": "broken", "data": 1}}, "REALTIME_AUTHORIZER failed"),
         ({"rpc": {"method": "broken"}}, "REALTIME_RPC failed"),
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
@@ -153,7 +158,7 @@ async def test_a_host_that_is_cancelled_or_exits_leaves_a_channel_of_connect_und
 
 
 @pytest.mark.parametrize("hub", [""], ids=["async"], indirect=True)
-async def test_who_leaves_while_the_host_decides_is_no_failure_of_the_host(
+async def test_a_client_leaving_during_a_host_call_is_not_a_host_failure(
     hub: Hub, caplog: pytest.LogCaptureFixture
 ) -> None:
     """A cancellation by the server itself stays one."""
@@ -181,7 +186,7 @@ async def test_a_host_that_is_cancelled_or_exits_shows_nothing_of_a_user(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """REALTIME_USER_INFO is asked before a connection is accepted; it must not end the node."""
-    monkeypatch.setattr("realtime.description._outage", Outage())
+    monkeypatch.setattr("realtime.auth.user_info._outage", Outage())
 
     async def describe(user: object) -> object:
         await chosen[0]()
@@ -191,7 +196,67 @@ async def test_a_host_that_is_cancelled_or_exits_shows_nothing_of_a_user(
     assert "REALTIME_USER_INFO failed" in caplog.text
 
 
-async def test_a_timeout_around_the_host_stays_one() -> None:
+asked: dict[tuple[str, str], asyncio.Task[bool]] = {}
+shop = asyncio.Event()
+"""Set: the host's own service answers."""
+
+
+async def ask_the_shop(user, channel):
+    await shop.wait()
+    return True
+
+
+async def may(identity, channel, action):
+    key = (identity.user, channel)
+    if key not in asked:
+        asked[key] = asyncio.create_task(ask_the_shop(*key))
+        asked[key].add_done_callback(lambda task: asked.pop(key))
+    return await asyncio.shield(asked[key])
+
+
+async def may_without_shield(identity, channel, action):
+    key = (identity.user, channel)
+    if key not in asked:
+        asked[key] = asyncio.create_task(ask_the_shop(*key))
+        asked[key].add_done_callback(lambda task: asked.pop(key))
+    return await asked[key]
+
+
+async def subscribe_twice_and_leave_once(hub: Hub, decide: Authorize) -> dict[str, Any]:
+    """Return the error of the client that stays; both wait for the same task of the host."""
+    waiting: list[str] = []
+
+    async def authorize(identity: Identity, channel: str, action: str) -> bool:
+        waiting.append(channel)
+        return await decide(identity, channel, action)
+
+    hub.authorize = authorize
+    shop.clear()
+    clients = [await come(hub), await come(hub)]
+    for client in clients:
+        client.say({"id": 2, "subscribe": {"channel": "shared"}})
+    await eventually(lambda: len(waiting) == 2)
+    assert len(asked) == 1
+    await clients[0].leave()
+    shop.set()
+    error = await error_of(clients[1], 2)
+    await clients[1].leave()
+    await eventually(lambda: not asked)
+    return error
+
+
+@pytest.mark.parametrize("hub", [""], ids=["async"], indirect=True)
+async def test_a_leaving_client_cancels_a_task_that_others_await(hub: Hub) -> None:
+    """Whoever leaves cancels the call, and so a task that the host shares between calls.
+
+    The example of the docs shields it; without that, the other client is refused.
+    """
+    assert inspect.getsource(may) in PROTOCOL.read_text(encoding="utf-8")
+    assert await subscribe_twice_and_leave_once(hub, may) == {}
+    assert await subscribe_twice_and_leave_once(hub, may_without_shield) == FAILED
+
+
+async def test_a_timeout_around_host_code_remains_a_timeout() -> None:
     with pytest.raises(TimeoutError):
         async with asyncio.timeout(0):
             await of_host(asyncio.Event().wait())

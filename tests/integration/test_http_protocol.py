@@ -1,4 +1,4 @@
-"""Our HTTP protocol class waits for nobody for ever, and keeps no more than a request needs."""
+"""Our HTTP protocol class has deadlines, and buffers no more than a request needs."""
 
 from __future__ import annotations
 
@@ -131,13 +131,13 @@ class Peer:
         self._writer.close()
 
 
-async def test_who_connects_and_says_nothing_is_let_go(host: Host, port: int) -> None:
+async def test_a_silent_connection_is_closed(host: Host, port: int) -> None:
     assert await (await Peer.to(port)).rest() == b""
     assert host.reached == {"request_head_seconds": 1}
 
 
 @pytest.mark.parametrize("said", [GET, b"G", b"GET /a HTTP/1.1\r\nHost: h\r\nX: "])
-async def test_half_a_head_is_answered_by_408(host: Host, port: int, said: bytes) -> None:
+async def test_an_incomplete_head_is_answered_with_408(host: Host, port: int, said: bytes) -> None:
     peer = await Peer.to(port)
     await peer.say(said)
     assert (await peer.rest()).startswith(b"HTTP/1.1 408 ")
@@ -145,9 +145,7 @@ async def test_half_a_head_is_answered_by_408(host: Host, port: int, said: bytes
 
 
 @pytest.mark.parametrize("said", [GET + b"X-A: b\r\n" * 50, b"\r\n" * 100])
-async def test_a_head_that_drips_has_one_deadline_for_all_of_it(
-    host: Host, port: int, said: bytes
-) -> None:
+async def test_a_slow_head_has_one_deadline(host: Host, port: int, said: bytes) -> None:
     """Stock Daphne gives each byte a minute of its own, stock uvicorn for ever."""
     peer = await Peer.to(port)
     await asyncio.wait_for(peer.drip(said), 3)
@@ -155,7 +153,7 @@ async def test_a_head_that_drips_has_one_deadline_for_all_of_it(
     assert host.reached == {"request_head_seconds": 1}
 
 
-async def test_a_second_request_that_drips_has_a_deadline_too(host: Host, port: int) -> None:
+async def test_a_slow_second_request_has_a_deadline_too(host: Host, port: int) -> None:
     peer = await Peer.to(port)
     await peer.say(GET + b"\r\n")
     await peer.head()
@@ -164,7 +162,7 @@ async def test_a_second_request_that_drips_has_a_deadline_too(host: Host, port: 
     assert host.reached == {"request_head_seconds": 1}
 
 
-async def test_a_body_that_drips_has_a_deadline(host: Host, port: int) -> None:
+async def test_a_slow_body_has_a_deadline(host: Host, port: int) -> None:
     peer = await Peer.to(port)
     await peer.say(POST + b"12345")
     await peer.rest()
@@ -172,7 +170,7 @@ async def test_a_body_that_drips_has_a_deadline(host: Host, port: int) -> None:
     assert not host.served
 
 
-async def test_between_requests_it_is_the_keep_alive_that_counts(host: Host, port: int) -> None:
+async def test_the_keep_alive_timeout_applies_between_requests(host: Host, port: int) -> None:
     peer = await Peer.to(port)
     for _ in range(3):
         await peer.say(GET + b"\r\n")
@@ -183,7 +181,7 @@ async def test_between_requests_it_is_the_keep_alive_that_counts(host: Host, por
     assert not host.reached
 
 
-async def test_an_answer_may_take_longer_than_a_request(host: Host, port: int) -> None:
+async def test_a_response_may_take_longer_than_the_request_deadline(host: Host, port: int) -> None:
     host.may_answer.clear()
     peer = await Peer.to(port)
     await peer.say(POST + b"1234567890")
@@ -206,7 +204,7 @@ async def test_a_websocket_may_be_silent(host: Host, port: int) -> None:
 
 
 @pytest.mark.parametrize("count", [HEADERS_LIMIT - 1, HEADERS_LIMIT])  # and Host
-async def test_headers_have_a_number(host: Host, port: int, count: int) -> None:
+async def test_the_number_of_headers_is_limited(host: Host, port: int, count: int) -> None:
     peer = await Peer.to(port)
     await peer.say(GET + b"A: b\r\n" * count + b"\r\n")
     if count < HEADERS_LIMIT:
@@ -228,7 +226,7 @@ async def test_headers_have_a_number(host: Host, port: int, count: int) -> None:
     ],
     ids=["header", "address", "header without end", "address without end"],
 )
-async def test_a_head_has_a_size(host: Host, port: int, said: bytes) -> None:
+async def test_the_size_of_a_head_is_limited(host: Host, port: int, said: bytes) -> None:
     peer = await Peer.to(port)
     try:
         await peer.say(said)
@@ -240,7 +238,7 @@ async def test_a_head_has_a_size(host: Host, port: int, said: bytes) -> None:
     assert not host.served
 
 
-async def test_requests_that_are_sent_ahead_have_a_number(host: Host, port: int) -> None:
+async def test_the_number_of_pipelined_requests_is_limited(host: Host, port: int) -> None:
     host.may_answer.clear()
     peer = await Peer.to(port)
     await peer.say((GET + b"\r\n") * 5000)
@@ -250,7 +248,7 @@ async def test_requests_that_are_sent_ahead_have_a_number(host: Host, port: int)
     assert host.served <= PIPELINE_LIMIT + 1
 
 
-async def test_a_few_requests_that_are_sent_ahead_are_answered(host: Host, port: int) -> None:
+async def test_a_few_pipelined_requests_are_answered(host: Host, port: int) -> None:
     peer = await Peer.to(port)
     await peer.say((GET + b"\r\n") * PIPELINE_LIMIT)
     for _ in range(PIPELINE_LIMIT):
@@ -259,7 +257,7 @@ async def test_a_few_requests_that_are_sent_ahead_are_answered(host: Host, port:
     assert not host.reached
 
 
-async def test_what_is_no_request_is_400_without_a_line_in_the_log(
+async def test_a_malformed_request_is_400_and_not_logged(
     host: Host, port: int, caplog: pytest.LogCaptureFixture
 ) -> None:
     peer = await Peer.to(port)
@@ -300,7 +298,7 @@ BEHIND = {
 
 
 @pytest.mark.parametrize("behind", BEHIND.values(), ids=BEHIND)
-async def test_a_stream_ends_with_its_client_whatever_was_sent_behind_it(behind: bytes) -> None:
+async def test_a_stream_ends_with_its_client_despite_pipelined_requests(behind: bytes) -> None:
     """A stream and one request behind it, and the node counted the client until its restart."""
     host = Streaming()
     server = await asyncio.get_running_loop().create_server(host.protocol, "127.0.0.1", 0)
@@ -313,7 +311,7 @@ async def test_a_stream_ends_with_its_client_whatever_was_sent_behind_it(behind:
     server.close()
 
 
-async def test_a_stream_ends_at_once_though_a_request_came_behind_it_later() -> None:
+async def test_a_stream_ends_at_once_despite_a_later_pipelined_request() -> None:
     """Reading was paused for the second request, so nobody saw the end of the connection.
 
     The stream writes nothing here, as between two pings: no write can find out either.
@@ -342,7 +340,7 @@ async def test_a_stream_ends_at_once_though_a_request_came_behind_it_later() -> 
     ],
     ids=["requests", "small bodies", "a large body", "large heads"],
 )
-async def test_what_is_sent_behind_a_stream_is_read_without_end(ahead: bytes) -> None:
+async def test_data_sent_behind_a_stream_is_read_without_limit(ahead: bytes) -> None:
     """What is read behind a stream has a bound in requests and in bytes."""
     host = Silent()
     server = await asyncio.get_running_loop().create_server(host.protocol, "127.0.0.1", 0)
@@ -414,7 +412,7 @@ async def test_a_handshake_has_a_body(host: Host, port: int, body: bytes, before
     assert answer.endswith(b"\r\n\r\na WebSocket handshake must not have a body\n")
 
 
-async def test_a_handshake_may_announce_that_it_has_no_body(host: Host, port: int) -> None:
+async def test_a_handshake_may_declare_an_empty_body(host: Host, port: int) -> None:
     peer = await Peer.to(port)
     await peer.say(UPGRADE + b"Content-Length: 0\r\n\r\n")
     assert (await peer._reader.readuntil(b"\r\n")).startswith(b"HTTP/1.1 101 ")
@@ -474,16 +472,14 @@ async def test_a_request_is_framed_so_that_two_servers_disagree(
         GET + b"\r\n",
     ],
 )
-async def test_what_the_rules_of_framing_allow_is_answered(
-    host: Host, port: int, said: bytes
-) -> None:
+async def test_correctly_framed_requests_are_answered(host: Host, port: int, said: bytes) -> None:
     peer = await Peer.to(port)
     await peer.say(said)
     await eventually(lambda: host.served == 1)
     peer.close()
 
 
-async def test_each_request_of_a_connection_has_a_host_of_its_own(host: Host, port: int) -> None:
+async def test_each_request_of_a_connection_has_its_own_host(host: Host, port: int) -> None:
     peer = await Peer.to(port)
     await peer.say(GET + b"\r\n")
     await peer.head()
@@ -515,7 +511,9 @@ async def test_a_trailer_is_taken_for_a_header(host: Host, port: int) -> None:
     [LAST_CHUNK + b"\r\nX: ", LAST_CHUNK + b";x=", LAST_CHUNK[:-1] + b"5;x="],
     ids=["a trailer", "an extension of the last chunk", "an extension of a chunk"],
 )
-async def test_what_surrounds_a_body_is_without_end(host: Host, port: int, said: bytes) -> None:
+async def test_chunk_extensions_and_trailers_are_endless(
+    host: Host, port: int, said: bytes
+) -> None:
     peer = await Peer.to(port)
     await peer.say(said)
     for _ in range(100):

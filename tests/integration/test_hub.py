@@ -7,8 +7,8 @@ import gc
 from typing import Any
 
 from realtime import apublish
-from realtime.conversation import Conversation
-from realtime.hub import Hub
+from realtime.delivery.conversation import Conversation
+from realtime.delivery.hub import Hub
 from realtime.wiring import Node
 from tests.support.eventually import eventually
 from tests.support.member import Member
@@ -23,7 +23,7 @@ async def test_a_channel_is_forgotten_when_its_last_connection_leaves(hub: Hub, 
     assert len(hub.connections) == 0
 
 
-async def test_who_comes_back_to_a_leaving_channel_starts_anew(hub: Hub, join: Any) -> None:
+async def test_resubscribing_to_a_leaving_channel_starts_afresh(hub: Hub, join: Any) -> None:
     member = await join("public:again")
     for turn in range(20):
         member.say(
@@ -37,25 +37,25 @@ async def test_who_comes_back_to_a_leaving_channel_starts_anew(hub: Hub, join: A
 
 
 async def test_a_burst_is_one_frame_and_in_order(hub: Hub, node: Node, join: Any) -> None:
-    from realtime.publication import Publication
+    from realtime.core.publication import Publication
 
     member = await join("public:burst")
     publication = Publication.of("public:burst", 1)
-    await node.publisher.publish_many([publication] * 100)
+    await node.broker.publish_many([publication] * 100)
     await eventually(lambda: len(member.offsets()) == 100)
     assert member.offsets() == list(range(1, 101))
 
 
 async def test_ten_thousand_listeners_do_not_stall_the_loop(hub: Hub, join: Any) -> None:
     """Each turn of the loop gives at most a slice of the delivery."""
-    from realtime.fanout import Listener
+    from realtime.delivery.fanout import Listener
 
     member = await join("public:crowd")
     channel = hub.registry.get("public:crowd")
     assert channel is not None
-    driver = member.conversation.driver
+    writer = member.conversation.writer
     for _ in range(9_999):
-        channel.listeners[Listener(driver)] = None
+        channel.listeners[Listener(writer)] = None
     turns = 0
     turn_of: list[int] = []
     member.heard = lambda: turn_of.append(turns)
@@ -77,15 +77,15 @@ async def test_ten_thousand_listeners_do_not_stall_the_loop(hub: Hub, join: Any)
         del channel.listeners[listener]
 
 
-async def test_who_joins_during_a_long_delivery_hears_only_what_follows(
+async def test_a_client_that_joins_during_a_delivery_receives_only_later_ones(
     hub: Hub, join: Any
 ) -> None:
-    from realtime.fanout import Listener
+    from realtime.delivery.fanout import Listener
 
     member, late = await join("public:during"), await join()
     channel = hub.registry.get("public:during")
     assert channel is not None
-    extra = [Listener(member.conversation.driver) for _ in range(5_000)]
+    extra = [Listener(member.conversation.writer) for _ in range(5_000)]
     channel.listeners.update(dict.fromkeys(extra))
     await apublish("public:during", "first")
     await eventually(lambda: member.offsets())
@@ -98,7 +98,7 @@ async def test_who_joins_during_a_long_delivery_hears_only_what_follows(
         channel.listeners.pop(listener)
 
 
-async def test_a_hub_that_nobody_needs_rests_and_wakes_again(node: Node) -> None:
+async def test_an_unused_hub_goes_idle_and_wakes_up(node: Node) -> None:
     hub = node.running_hub()
     await eventually(lambda: hub.live)
     hub.rest_after_seconds = 0
@@ -107,7 +107,34 @@ async def test_a_hub_that_nobody_needs_rests_and_wakes_again(node: Node) -> None
     await eventually(lambda: hub.live)
 
 
-async def test_stopping_tells_every_connection_and_leaves_no_task(node: Node) -> None:
+async def test_a_hub_that_is_probed_does_not_rest(node: Node, caplog: Any) -> None:
+    """Under a server without a lifespan, a probe every ten seconds never found it live."""
+    hub = node.probed_hub()
+    await eventually(lambda: hub.live)
+    hub.rest_after_seconds = 0
+    ticks = count_ticks(hub)
+    await eventually(lambda: len(ticks) >= 2)
+    assert hub.live
+    hub.keep_running(0)
+    await eventually(lambda: not hub.is_started)
+    [told] = [each for each in caplog.messages if "no lifespan event" in each]
+    assert "asgi.py" in told
+
+
+def count_ticks(hub: Hub) -> list[float]:
+    """Return a list to which each tick of the heartbeat adds its time."""
+    ticks: list[float] = []
+    renew = hub.subscriber.renew
+
+    def counted(now: float) -> None:
+        renew(now)
+        ticks.append(now)
+
+    hub.subscriber.renew = counted  # type: ignore[method-assign]
+    return ticks
+
+
+async def test_stopping_notifies_every_connection_and_leaves_no_task(node: Node) -> None:
     before = asyncio.all_tasks()
     hub = node.hub
     hub.start()
@@ -119,7 +146,7 @@ async def test_stopping_tells_every_connection_and_leaves_no_task(node: Node) ->
     assert len(hub.connections) == 0
 
 
-async def test_draining_takes_no_longer_than_its_connections_need(hub: Hub, join: Any) -> None:
+async def test_draining_ends_as_soon_as_all_connections_have_closed(hub: Hub, join: Any) -> None:
     for _ in range(5):
         await join()
     await asyncio.wait_for(hub.drain(10), 2)

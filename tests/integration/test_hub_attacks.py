@@ -1,4 +1,4 @@
-"""Attacks on the hub in this loop: what was once broken, each with its story."""
+"""Attacks on the hub in this loop: regression tests for past failures."""
 
 from __future__ import annotations
 
@@ -13,12 +13,13 @@ import pytest
 from realtime.brokers import Broker
 from realtime.brokers.commands import PUBLISH, Commands
 from realtime.brokers.redis import RedisBroker
-from realtime.conversation import WAITING_BYTES, WAITING_LIMIT, Conversation
-from realtime.fanout import CHUNK_LISTENERS, Listener
-from realtime.gaps import Position
-from realtime.hub import Hub
-from realtime.joining import Joining
-from realtime.publication import Publication, Receipt
+from realtime.core.positions import Position
+from realtime.core.publication import Publication, Receipt
+from realtime.delivery.conversation import Conversation
+from realtime.delivery.fanout import CHUNK_LISTENERS, Listener
+from realtime.delivery.hub import Hub
+from realtime.delivery.inbox import WAITING_COMMANDS, WAITING_COMMANDS_BYTES
+from realtime.delivery.joining import Joining
 from tests.support.eventually import eventually
 from tests.support.losing import publish_while_cut
 from tests.support.member import Member
@@ -49,7 +50,7 @@ def states(member: Member) -> list[bool]:
     ]
 
 
-async def test_a_reader_that_is_cancelled_while_it_waits_for_room_leaves_nothing_behind(
+async def test_a_reader_cancelled_while_waiting_for_room_leaves_nothing_behind(
     hub: Hub, join: Any, own_redis: RedisServer
 ) -> None:
     """Daphne cancels a consumer whose client has gone 10 s ago.
@@ -60,7 +61,8 @@ async def test_a_reader_that_is_cancelled_while_it_waits_for_room_leaves_nothing
     member = await join("chat:full")
     own_redis.freeze()
     commands = [
-        {"id": 3 + n, "publish": {"channel": "chat:full", "data": n}} for n in range(WAITING_LIMIT)
+        {"id": 3 + n, "publish": {"channel": "chat:full", "data": n}}
+        for n in range(WAITING_COMMANDS)
     ]
     reader = asyncio.create_task(_read(member, commands))
     await asyncio.sleep(0)
@@ -74,7 +76,7 @@ async def test_a_reader_that_is_cancelled_while_it_waits_for_room_leaves_nothing
     own_redis.thaw()
 
 
-async def test_large_publications_that_wait_are_counted_by_their_bytes(
+async def test_large_waiting_publications_are_counted_in_bytes(
     hub: Hub, join: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One client had 33 MiB of them waiting here, where only their number was bounded."""
@@ -82,16 +84,16 @@ async def test_large_publications_that_wait_are_counted_by_their_bytes(
     slowly = asyncio.Event()
     monkeypatch.setattr(hub, "publish", partial(_published, hub.subscriber._broker, slowly))
     conversation: Conversation = member.conversation
-    for number in range(WAITING_BYTES // 60_000):
+    for number in range(WAITING_COMMANDS_BYTES // 60_000):
         member.say(_large(3 + number))
-        await asyncio.wait_for(conversation.room(), 1)
+        await asyncio.wait_for(conversation.wait_for_space(), 1)
     reader = asyncio.create_task(_read(member, [_large(99)]))
     await asyncio.sleep(0)
     assert not reader.done()
     slowly.set()
     await asyncio.wait_for(reader, 5)
     await eventually(lambda: _reply(member, 99))
-    assert conversation._todo_bytes == 0
+    assert conversation._queue is None
 
 
 def _large(command_id: int) -> dict[str, Any]:
@@ -101,10 +103,10 @@ def _large(command_id: int) -> dict[str, Any]:
 async def _read(member: Member, commands: Sequence[dict[str, Any]]) -> None:
     member.say(*commands)
     assert member.conversation is not None
-    await member.conversation.room()
+    await member.conversation.wait_for_space()
 
 
-async def test_a_subscription_that_breaks_while_the_reader_waits_for_room_hurts_nobody(
+async def test_a_subscription_that_breaks_while_the_reader_waits_does_no_harm(
     hub: Hub,
     join: Any,
     own_redis: RedisServer,
@@ -116,14 +118,14 @@ async def test_a_subscription_that_breaks_while_the_reader_waits_for_room_hurts_
     channel = hub.registry.get("public:flood")
     assert channel is not None
     assert member.conversation is not None
-    monkeypatch.setattr("realtime.fanout.BACKLOG_BYTES", 100_000)
-    monkeypatch.setattr("realtime.fanout.SLICE_LISTENERS", 1)
-    extra = [Listener(member.conversation.driver) for _ in range(50_000)]
+    monkeypatch.setattr("realtime.delivery.fanout.BACKLOG_BYTES", 100_000)
+    monkeypatch.setattr("realtime.delivery.fanout.SLICE_LISTENERS", 1)
+    extra = [Listener(member.conversation.writer) for _ in range(50_000)]
     channel.listeners.update(dict.fromkeys(extra))
     for listener in extra:
         listener.active = False  # cheap to pass, but the delivery takes its turns
     await asyncio.to_thread(_flood, own_redis, "public:flood", 50)
-    await eventually(lambda: hub.fanout._room is not None)
+    await eventually(lambda: hub.fanout._space is not None)
     assert hub.subscriber._owner is not None
     hub.subscriber._owner.cancel()  # as a broken subscription cancels its reader
     await asyncio.gather(hub.subscriber._owner, return_exceptions=True)
@@ -140,7 +142,7 @@ def _flood(server: RedisServer, channel: str, count: int) -> None:
             client.execute_command(*Commands("rt").publish(Publication.of(channel, "x" * 60_000)))
 
 
-async def test_a_subscribe_that_finds_the_broker_gone_when_its_turn_comes_is_refused_in_time(
+async def test_a_queued_subscribe_is_refused_in_time_when_the_broker_is_down(
     hub: Hub, join: Any, own_redis: RedisServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its channel was live when it was said, so nobody set the 2 seconds; it waited for ever."""
@@ -156,7 +158,11 @@ async def test_a_subscribe_that_finds_the_broker_gone_when_its_turn_comes_is_ref
     await eventually(lambda: not hub.live)
     slowly.set()
     reply = await eventually(lambda: _reply(member, 4), seconds=4)
-    assert reply["error"] == {"code": 100, "message": "the broker is away", "temporary": True}
+    assert reply["error"] == {
+        "code": 100,
+        "message": "the broker is unavailable",
+        "temporary": True,
+    }
 
 
 async def _published(broker: Broker, slowly: asyncio.Event, publication: Publication) -> Receipt:
@@ -168,20 +174,20 @@ def _reply(member: Member, command_id: int) -> dict[str, Any] | None:
     return next((line for line in member.lines if line.get("id") == command_id), None)
 
 
-async def test_a_subscribe_whose_channel_is_live_is_not_refused_for_waiting_its_turn(
+async def test_a_queued_subscribe_to_a_live_channel_is_not_refused(
     hub: Hub, join: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Publications before it may take a second each; the channel had long been live."""
     member = await join("chat:slow")
     slowly = asyncio.Event()
-    monkeypatch.setattr("realtime.client_subscriptions.LIVE_SECONDS", 0.05)
+    monkeypatch.setattr("realtime.delivery.client_subscriptions.LIVE_SECONDS", 0.05)
     monkeypatch.setattr(hub, "publish", partial(_published, hub.subscriber._broker, slowly))
     member.say(
         {"id": 3, "publish": {"channel": "chat:slow", "data": 1}},
         {"id": 4, "subscribe": {"channel": "public:patient"}},
     )
     assert member.conversation is not None
-    _, joining = member.conversation._todo or ()
+    _, joining = member.conversation._queue or ()
     assert isinstance(joining, Joining)
     await eventually(lambda: joining.channel and joining.channel.is_live and not joining._timer)
     slowly.set()
@@ -189,7 +195,7 @@ async def test_a_subscribe_whose_channel_is_live_is_not_refused_for_waiting_its_
     assert "subscribe" in reply
 
 
-async def test_a_node_that_lost_the_broker_while_recovering_is_not_live_when_channels_go(
+async def test_a_node_without_a_broker_does_not_become_live_when_channels_are_left(
     hub: Hub, join: Any, own_redis: RedisServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What was still to be compared outlived the subscription.
@@ -204,29 +210,31 @@ async def test_a_node_that_lost_the_broker_while_recovering_is_not_live_when_cha
             await asyncio.Event().wait()
         return await positions(self, channels)
 
-    monkeypatch.setattr("realtime.subscriber.WISHES_LIMIT", 1)
+    monkeypatch.setattr("realtime.delivery.subscriber.WISHES_LIMIT", 1)
     monkeypatch.setattr(RedisBroker, "positions", some)
     own_redis.cut_subscribers()
     await eventually(lambda: hub._liveness._to_compare == {"public:slowly"})
     own_redis.kill()
     await eventually(lambda: hub.registry.has_wishes)  # nobody is there to carry them out
     member.say({"id": 9, "unsubscribe": {"channel": "public:slowly"}})
-    hub._ticked(asyncio.get_running_loop().time())
+    hub._tick(asyncio.get_running_loop().time())
     assert not hub.live
     assert True not in states(member)[1:]
 
 
-async def test_who_connects_between_two_changes_hears_only_the_last(hub: Hub, join: Any) -> None:
+async def test_a_client_that_connects_between_two_changes_sees_only_the_last(
+    hub: Hub, join: Any
+) -> None:
     """What was announced before a client came was told to it after it had been told the present."""
     member = await join()
     hub._liveness.lose("a test")
     late = Member(hub)
     await eventually(lambda: late.conversation)
-    hub._liveness.subscribed([])
+    hub._liveness.note_subscribed([])
     hub._liveness.look()
     hub._liveness.lose("a test")
     late.say({"id": 1, "connect": {}})
-    hub._liveness.subscribed([])
+    hub._liveness.note_subscribed([])
     hub._liveness.look()
     await eventually(lambda: states(member)[-1])
     await eventually(lambda: states(late)[-1])
@@ -234,7 +242,9 @@ async def test_who_connects_between_two_changes_hears_only_the_last(hub: Hub, jo
     await late.leave()
 
 
-async def test_live_is_said_after_the_last_gap(hub: Hub, join: Any, own_redis: RedisServer) -> None:
+async def test_the_live_state_is_sent_after_the_last_gap(
+    hub: Hub, join: Any, own_redis: RedisServer
+) -> None:
     """Deliveries take turns, so `state` overtook the gap of a channel with many listeners.
 
     docs/protocol.md: before the node is live again, the gap of every channel is sent.
@@ -244,7 +254,7 @@ async def test_live_is_said_after_the_last_gap(hub: Hub, join: Any, own_redis: R
     channel = hub.registry.get("public:crowd")
     assert channel is not None
     assert crowd.conversation is not None
-    extra = [Listener(crowd.conversation.driver) for _ in range(3 * CHUNK_LISTENERS)]
+    extra = [Listener(crowd.conversation.writer) for _ in range(3 * CHUNK_LISTENERS)]
     channel.listeners.update(dict.fromkeys(extra))
     member.say({"id": 2, "subscribe": {"channel": "public:crowd"}})
     await member.until(3)
@@ -258,7 +268,7 @@ async def test_live_is_said_after_the_last_gap(hub: Hub, join: Any, own_redis: R
     assert pushes[-1] == {"state": {"live": True}}
 
 
-async def test_a_redis_that_refuses_to_subscribe_is_asked_less_and_less_often(
+async def test_a_redis_that_refuses_subscriptions_is_retried_with_back_off(
     hub: Hub, own_redis: RedisServer
 ) -> None:
     """To have connected counted as success, so each node came back 34 times a second."""

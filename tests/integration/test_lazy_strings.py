@@ -14,10 +14,10 @@ from django.utils import translation
 from django.utils.translation import gettext_lazy
 
 from realtime import amessage_user, connection_token, disconnect_user, message_user, wiring
-from realtime.description import info_of
+from realtime.auth.user_info import info_of
+from realtime.core.identity import Identity
+from realtime.delivery.hub import Hub
 from realtime.errors import RequestError
-from realtime.hub import Hub
-from realtime.identity import Identity
 from tests.support.eventually import eventually
 from tests.support.member import Member
 
@@ -86,9 +86,7 @@ async def test_an_rpc_answers_in_the_language_that_it_activates(hub: Hub) -> Non
 
 @pytest.mark.django_db(transaction=True)
 @pytest.mark.parametrize("function", ["describe", "describe_async"])
-async def test_others_are_shown_a_user_in_the_language_that_is_activated(
-    wired: str, function: str
-) -> None:
+async def test_user_info_is_rendered_in_the_active_language(wired: str, function: str) -> None:
     with override_settings(REALTIME_USER_INFO=f"{HERE}.{function}"):
         told = wiring.user_info()
         assert json.loads(await info_of(User("de"), told)) == {"name": "Ja"}
@@ -99,7 +97,9 @@ async def test_others_are_shown_a_user_in_the_language_that_is_activated(
 
 @pytest.mark.parametrize("hub", ["answer"], indirect=True)
 @pytest.mark.parametrize("is_async", [False, True])
-async def test_a_user_is_told_something_in_the_language_of_now(hub: Hub, is_async: bool) -> None:
+async def test_a_message_to_a_user_is_rendered_in_the_active_language(
+    hub: Hub, is_async: bool
+) -> None:
     tell = amessage_user if is_async else sync_to_async(message_user)
     member = await come(hub, "42")
     await tell("42", {"text": YES})
@@ -113,7 +113,7 @@ async def test_a_user_is_told_something_in_the_language_of_now(hub: Hub, is_asyn
     await member.leave()
 
 
-def test_a_token_shows_a_user_in_the_language_of_now() -> None:
+def test_token_info_is_rendered_in_the_active_language() -> None:
     with translation.override("de"), override_settings(REALTIME_TOKEN_SECRET="s" * 32):
         token = connection_token("42", info={"name": YES})
     assert jwt.decode(token, options={"verify_signature": False})["info"] == {"name": "Ja"}

@@ -1,4 +1,4 @@
-"""How the Python client behaves towards servers that are not as they should be."""
+"""The Python client against misbehaving servers."""
 
 from __future__ import annotations
 
@@ -12,20 +12,18 @@ from typing import Any
 import pytest
 from websockets.asyncio.server import ServerConnection, serve
 
-from realtime.gaps import Gap, Position
-from realtime.listening import (
-    RETRY_FIRST_SECONDS,
+from realtime.client.events import (
     Event,
     GapFound,
-    Listener,
     ListeningError,
     Live,
     NotLive,
     Published,
     Reconnecting,
-    websocket_url,
 )
-from realtime.tracker import Missed
+from realtime.client.listening import RETRY_FIRST_SECONDS, ListeningClient, websocket_url
+from realtime.client.tracker import MissedPublications
+from realtime.core.positions import Gap, Position
 from tests.support.machine import within
 
 EPOCH = "e" * 16
@@ -69,7 +67,7 @@ async def listening(*scripts: Script, **options: Any) -> AsyncIterator[asyncio.Q
     events: asyncio.Queue[Event] = asyncio.Queue()
     async with serve(handle, "127.0.0.1", 0, **options) as server:
         port = next(iter(server.sockets)).getsockname()[1]
-        listener = Listener(
+        listener = ListeningClient(
             f"http://127.0.0.1:{port}", ["c"], events.put_nowait, jitter=lambda: 0.01
         )
         task = asyncio.create_task(listener.run())
@@ -94,12 +92,12 @@ async def stay(peer: Peer) -> None:
     await peer.socket.wait_closed()
 
 
-async def test_it_is_live_when_every_channel_is_subscribed() -> None:
+async def test_the_listener_is_live_when_every_channel_is_subscribed() -> None:
     async with listening(stay) as events:
         assert await the_next(events, Live) == Live({"c": Position(EPOCH, 0)})
 
 
-async def test_it_answers_a_ping_at_once() -> None:
+async def test_the_listener_answers_a_ping_at_once() -> None:
     answered = asyncio.Event()
 
     async def script(peer: Peer) -> None:
@@ -113,7 +111,7 @@ async def test_it_answers_a_ping_at_once() -> None:
         await answered.wait()
 
 
-async def test_it_comes_back_and_reports_the_hole() -> None:
+async def test_the_listener_reconnects_and_reports_the_gap() -> None:
     async def first(peer: Peer) -> None:
         await peer.welcome(5)
         await peer.publish(6, "x", tags={"a": "b"})
@@ -129,13 +127,13 @@ async def test_it_comes_back_and_reports_the_hole() -> None:
         published = await the_next(events, Published)
         assert published == Published("c", Position(EPOCH, 6), "x", {"a": "b"})
         assert (await the_next(events, Reconnecting)).reason == "shutdown (3001)"
-        expected = GapFound("c", Missed(Gap(EPOCH, 7, 9), "reconnect"))
+        expected = GapFound("c", MissedPublications(Gap(EPOCH, 7, 9), "reconnect"))
         assert await the_next(events, GapFound) == expected
         assert await the_next(events, Live) == Live({"c": Position(EPOCH, 9)})
         assert (await the_next(events, Published)).position.offset == 10
 
 
-async def test_it_is_told_of_gaps_and_of_an_outage() -> None:
+async def test_the_listener_reports_gaps_and_outages() -> None:
     async def script(peer: Peer) -> None:
         await peer.welcome(5)
         await peer.say({"push": {"state": {"live": False, "reason": "broker"}}})
@@ -148,12 +146,14 @@ async def test_it_is_told_of_gaps_and_of_an_outage() -> None:
     async with listening(script) as events:
         await the_next(events, Live)
         assert await the_next(events, NotLive) == NotLive("broker")
-        assert (await the_next(events, GapFound)).missed == Missed(Gap(EPOCH, 6, None), "broker")
+        assert (await the_next(events, GapFound)).missed == MissedPublications(
+            Gap(EPOCH, 6, None), "broker"
+        )
         await the_next(events, Live)
         assert (await the_next(events, Published)).position == Position("f" * 16, 1)
 
 
-async def test_a_subscribe_that_is_refused_for_now_is_repeated_at_live() -> None:
+async def test_a_temporarily_refused_subscribe_is_repeated_when_live() -> None:
     async def script(peer: Peer) -> None:
         connect, subscribe = await peer.commands()
         await peer.say(
@@ -177,18 +177,18 @@ async def ended(events: asyncio.Queue[Event]) -> str:
     return str(caught.value)
 
 
-async def test_a_refused_channel_ends_it() -> None:
+async def test_a_refused_channel_ends_the_listener() -> None:
     async def script(peer: Peer) -> None:
         _, subscribe = await peer.commands()
         await peer.say({"id": subscribe["id"], "error": {"code": 103, "message": "no\x1b"}})
         await peer.socket.wait_closed()
 
     async with listening(script) as events:
-        assert "listen on c: no\\x1b (103)" in await ended(events)
+        assert "subscription to c: no\\x1b (103)" in await ended(events)
 
 
 @pytest.mark.parametrize("code", [3500, 3999, 4500, 4999, 1009])
-async def test_close_codes_that_say_stay_away(code: int) -> None:
+async def test_permanent_close_codes_end_the_listener(code: int) -> None:
     async def script(peer: Peer) -> None:
         await peer.socket.close(code, "why")
 
@@ -197,7 +197,7 @@ async def test_close_codes_that_say_stay_away(code: int) -> None:
 
 
 @pytest.mark.parametrize("code", [1000, 1001, 1011, 3001, 3499, 4000, 4499])
-async def test_close_codes_that_say_come_back(code: int) -> None:
+async def test_temporary_close_codes_make_the_listener_reconnect(code: int) -> None:
     async def script(peer: Peer) -> None:
         await peer.socket.close(code, "why")
 
@@ -221,7 +221,7 @@ async def test_close_codes_that_say_come_back(code: int) -> None:
         "x" * (2 * 1024 * 1024),
     ],
 )
-async def test_a_frame_that_cannot_be_read_ends_only_the_connection(frame: Any) -> None:
+async def test_an_unreadable_frame_ends_only_the_connection(frame: Any) -> None:
     async def script(peer: Peer) -> None:
         await peer.welcome()
         await peer.socket.send(frame)
@@ -242,7 +242,7 @@ async def test_a_frame_that_cannot_be_read_ends_only_the_connection(frame: Any) 
         '{"id":99}',
     ],
 )
-async def test_what_a_newer_server_may_say_is_passed_over(line: str) -> None:
+async def test_unknown_messages_of_a_newer_server_are_ignored(line: str) -> None:
     async def script(peer: Peer) -> None:
         await peer.welcome()
         await peer.socket.send(line)
@@ -255,7 +255,7 @@ async def test_what_a_newer_server_may_say_is_passed_over(line: str) -> None:
 
 
 @pytest.mark.parametrize("status", [400, 401, 403, 404, 426])
-async def test_an_http_refusal_ends_it(status: int) -> None:
+async def test_an_http_refusal_ends_the_listener(status: int) -> None:
     def refuse(connection: ServerConnection, request: Any) -> Any:
         return connection.respond(HTTPStatus(status), "no")
 
@@ -264,7 +264,7 @@ async def test_an_http_refusal_ends_it(status: int) -> None:
 
 
 @pytest.mark.parametrize("status", [429, 500, 502, 503, 504])
-async def test_an_http_failure_is_tried_again(status: int) -> None:
+async def test_an_http_failure_is_retried(status: int) -> None:
     def refuse(connection: ServerConnection, request: Any) -> Any:
         return connection.respond(HTTPStatus(status), "no")
 
@@ -276,7 +276,9 @@ async def test_an_http_failure_is_tried_again(status: int) -> None:
 async def test_the_back_off_has_full_jitter_and_doubles() -> None:
     drawn = iter([0.0, 1e-4, 1e-4, 1e-4])
     events: asyncio.Queue[Event] = asyncio.Queue()
-    listener = Listener("http://127.0.0.1:1", ["c"], events.put_nowait, jitter=lambda: next(drawn))
+    listener = ListeningClient(
+        "http://127.0.0.1:1", ["c"], events.put_nowait, jitter=lambda: next(drawn)
+    )
     task = asyncio.create_task(listener.run())
     waits = [(await the_next(events, Reconnecting)).seconds for _ in range(4)]
     task.cancel()
@@ -293,5 +295,11 @@ async def test_the_back_off_has_full_jitter_and_doubles() -> None:
         ("http://[::1]:8000", "ws://[::1]:8000/connection/websocket"),
     ],
 )
-def test_addresses(given: str, url: str) -> None:
+def test_service_addresses_become_websocket_urls(given: str, url: str) -> None:
     assert websocket_url(given) == url
+
+
+@pytest.mark.parametrize("wrong", ["http://h:0", "ws://h:65536/x", "http://", "ftp://h", "h:8000"])
+def test_an_invalid_address_is_refused(wrong: str) -> None:
+    with pytest.raises(ListeningError, match="is not a URL"):
+        websocket_url(wrong)

@@ -1,4 +1,4 @@
-"""How often somebody may try to log in."""
+"""The limits on login attempts."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def attempts(count: int, *, address: str = "192.0.2.1", name: str = "ada") -> li
     return [login_limit.seconds_to_wait(address, name) for _ in range(count)]
 
 
-def test_one_address_may_try_one_name_five_times():
+def test_one_address_may_try_one_username_five_times():
     assert attempts(NAME_FROM_ADDRESS) == [0] * NAME_FROM_ADDRESS
     [wait] = attempts(1)
     assert 0 < wait <= WINDOW_SECONDS
@@ -24,18 +24,18 @@ def test_one_address_may_try_one_name_five_times():
     assert attempts(1, address="192.0.2.2") == [0]
 
 
-def test_upper_case_is_no_other_name():
+def test_upper_case_counts_as_the_same_username():
     attempts(NAME_FROM_ADDRESS)
     assert attempts(1, name="ADA") != [0]
 
 
 @pytest.mark.parametrize("name", ["ada ", "\u2003ada", "ａda", "𝐚da", "ⓐⓓⓐ", "ａＤＡ", "a\u1d48a"])
-def test_another_spelling_is_no_other_name(name: str):
+def test_another_spelling_counts_as_the_same_username(name: str):
     attempts(NAME_FROM_ADDRESS)
     assert attempts(1, name=name) != [0]
 
 
-def test_an_account_has_one_counter_whatever_its_names():
+def test_an_account_has_one_counter_for_all_its_spellings():
     """A database that compares without case or accents finds one by more names."""
     names = [f"ada by name {n}" for n in range(NAME_FROM_ADDRESS)]
     for name in names:
@@ -44,19 +44,19 @@ def test_an_account_has_one_counter_whatever_its_names():
     assert login_limit.seconds_to_wait("192.0.2.1", "of somebody else", lambda: "8") == 0
 
 
-def test_many_addresses_may_not_try_one_account_by_many_names():
+def test_many_addresses_cannot_try_one_account_by_many_spellings():
     for n in range(NAME):
         assert login_limit.seconds_to_wait(f"192.0.2.{n}", f"name {n}", lambda: "7") == 0
     assert login_limit.seconds_to_wait("198.51.100.1", "another", lambda: "7") > 0
 
 
-def test_success_takes_the_attempts_for_the_account_back():
+def test_a_successful_login_resets_the_attempts_on_the_account():
     for n in range(3 * ADDRESS):
         assert login_limit.seconds_to_wait("192.0.2.1", f"name {n}", lambda: "7") == 0
         login_limit.forget("192.0.2.1", f"name {n}", "7")
 
 
-def test_a_flood_that_is_refused_asks_for_no_account():
+def test_a_refused_flood_looks_up_no_account():
     def find() -> str:
         raise AssertionError("refused already")
 
@@ -64,7 +64,7 @@ def test_a_flood_that_is_refused_asks_for_no_account():
     assert login_limit.seconds_to_wait("192.0.2.1", "ada", find) > 0
 
 
-def test_nobody_is_counted_as_somebody_is(redis_server: RedisServer, wired: str):
+def test_unknown_usernames_are_counted_like_known_ones(redis_server: RedisServer, wired: str):
     """What Redis is asked, and so the time that it takes, does not tell whether there is one."""
     with redis_server.client() as client:
         counters = []
@@ -75,18 +75,18 @@ def test_nobody_is_counted_as_somebody_is(redis_server: RedisServer, wired: str)
     assert counters == [5, 5]
 
 
-def test_one_address_may_not_try_many_names():
+def test_one_address_cannot_try_many_usernames():
     assert [attempts(1, name=f"name {n}") for n in range(ADDRESS)] == [[0]] * ADDRESS
     assert attempts(1, name="another") != [0]
 
 
-def test_many_addresses_may_not_try_one_name():
+def test_many_addresses_cannot_try_one_username():
     assert [attempts(1, address=f"192.0.2.{n}") for n in range(NAME)] == [[0]] * NAME
     assert attempts(1, address="198.51.100.1") != [0]
     assert attempts(1, address="198.51.100.1", name="ben") == [0]
 
 
-def test_one_attacker_alone_cannot_keep_the_owner_of_a_name_out():
+def test_one_attacker_cannot_lock_out_the_owner_of_a_username():
     attempts(NAME + 10)
     assert attempts(1, address="198.51.100.1") == [0]
 
@@ -100,7 +100,7 @@ def test_one_attacker_alone_cannot_keep_the_owner_of_a_name_out():
         ("", "192.0.2.1", False),
     ],
 )
-def test_an_address_of_ipv6_is_its_network(one: str, other: str, same: bool):
+def test_an_ipv6_address_is_counted_by_its_network(one: str, other: str, same: bool):
     attempts(NAME_FROM_ADDRESS, address=one)
     assert (attempts(1, address=other) != [0]) is same
 
@@ -121,27 +121,27 @@ def test_the_owner_of_an_ipv6_48_tries_from_each_of_its_networks(
     assert attempts(1) == [0], "an address of IPv4"
 
 
-def test_the_first_network_of_a_48_has_a_counter_of_its_own():
+def test_the_first_network_of_a_48_has_its_own_counter():
     for n in range(ADDRESS):
         assert login_limit.seconds_to_wait("2001:db8:1::1", f"name {n}") == 0
     assert login_limit.seconds_to_wait("2001:db8:1::1", "another") > 0
     assert login_limit.seconds_to_wait("2001:db8:1:1::1", "another") == 0
 
 
-def test_success_takes_the_attempts_of_a_48_back():
+def test_a_successful_login_resets_the_attempts_of_a_48():
     for n in range(IPV6_SITE + 1):
         address = f"2001:db8:1:{n:x}::1"
         assert login_limit.seconds_to_wait(address, f"name {n}") == 0
         login_limit.forget(address, f"name {n}")
 
 
-def test_success_takes_the_attempts_back():
+def test_a_successful_login_resets_the_attempts():
     for _ in range(3 * ADDRESS):
         assert attempts(1) == [0]
         login_limit.forget("192.0.2.1", "ada")
 
 
-def test_all_that_is_counted_expires(redis_server: RedisServer, wired: str):
+def test_all_counters_expire(redis_server: RedisServer, wired: str):
     attempts(3)
     login_limit.forget("192.0.2.1", "ada")
     login_limit.forget("192.0.2.9", "of nobody")
@@ -154,12 +154,12 @@ def test_all_that_is_counted_expires(redis_server: RedisServer, wired: str):
 
 
 @pytest.mark.parametrize("name", ["", "\udcff", "a\nb", "{x}", "n" * 300])
-def test_a_strange_name_is_a_name(name: str):
+def test_unusual_usernames_are_counted_too(name: str):
     attempts(NAME_FROM_ADDRESS, name=name)
     assert attempts(1, name=name) != [0]
 
 
-def test_without_redis_nobody_may_guess():
+def test_no_login_is_possible_without_redis():
     with (
         override_settings(REALTIME_REDIS_URL="unix:///nowhere.sock"),
         pytest.raises(login_limit.CannotCount),

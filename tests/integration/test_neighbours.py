@@ -1,4 +1,4 @@
-"""Two services with one prefix on two databases of one Redis hear each other, and are told so."""
+"""Two services with one prefix on two databases of one Redis receive a warning."""
 
 from __future__ import annotations
 
@@ -8,11 +8,12 @@ from typing import Any
 
 import pytest
 
-from realtime import announcer, wiring
+from realtime import wiring
 from realtime.brokers.redis import RedisBroker
-from realtime.health import readyz
-from realtime.hub import Hub
-from realtime.namespaces import Namespaces
+from realtime.core.namespaces import Namespaces
+from realtime.delivery import announcer
+from realtime.delivery.hub import Hub
+from realtime.http.health import readyz
 from realtime.wiring import Node
 from tests.support.eventually import eventually
 from tests.support.redis_server import RedisServer
@@ -49,7 +50,7 @@ def errors(caplog: pytest.LogCaptureFixture) -> list[str]:
     return [record.getMessage() for record in caplog.records if MESSAGE in record.getMessage()]
 
 
-async def test_two_services_on_two_databases_are_told_once_that_they_hear_each_other(
+async def test_two_services_on_one_redis_are_warned_once_about_each_other(
     open_hub: Open, caplog: pytest.LogCaptureFixture
 ) -> None:
     first, second = open_hub(0), open_hub(1)
@@ -63,7 +64,7 @@ async def test_two_services_on_two_databases_are_told_once_that_they_hear_each_o
     assert {record.levelno for record in caplog.records if MESSAGE in record.msg} == {logging.ERROR}
 
 
-async def test_two_nodes_of_one_service_are_none_though_its_id_is_flushed(
+async def test_nodes_of_one_service_are_not_neighbours_after_a_flush(
     open_hub: Open, redis_server: RedisServer, caplog: pytest.LogCaptureFixture
 ) -> None:
     first, second = open_hub(0), open_hub(0)

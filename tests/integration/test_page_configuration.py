@@ -1,4 +1,4 @@
-"""One line in a template, and a view that gives a logged-in page its token."""
+"""The template tag `{% realtime %}`, and the view that issues tokens to logged-in pages."""
 
 from __future__ import annotations
 
@@ -14,10 +14,13 @@ from django.http import HttpRequest, HttpResponse
 from django.template import Context, Engine, RequestContext
 from django.test import RequestFactory, override_settings
 from django.urls import set_script_prefix
+from django.utils.functional import SimpleLazyObject, empty
 
 from realtime import wiring
-from realtime.errors import InvalidName
-from realtime.pages import token
+from realtime.contrib.jinja2 import FUNCTIONS
+from realtime.endpoint import HttpEndpoint
+from realtime.errors import ConfigurationError, InvalidName
+from realtime.host.page_config import token
 
 HERE = "tests.integration.test_page_configuration"
 OTHER = override_settings(REALTIME_PUBLIC_URL="https://notify.example.com")
@@ -63,11 +66,11 @@ def configured(
 
 
 @pytest.mark.parametrize("user", [None, Nobody(), User()])
-def test_on_the_service_s_own_host_the_session_is_enough(user: Any) -> None:
+def test_the_session_suffices_on_the_host_of_the_service(user: Any) -> None:
     assert configured(page(user)) == {"url": "/connection/websocket"}
 
 
-def test_the_client_is_told_which_channels() -> None:
+def test_the_page_tells_the_client_its_channels() -> None:
     tag = '{% realtime_client "public:news" channel %}'
     told = configured(page(), tag, channel="orders:7#42")
     assert told == {"url": "/connection/websocket", "channels": ["public:news", "orders:7#42"]}
@@ -75,30 +78,53 @@ def test_the_client_is_told_which_channels() -> None:
     assert "nonce" not in rendered(page(), tag, channel="a")
 
 
-@pytest.mark.parametrize("by", ["Django 6", "django-csp"])
-def test_the_client_has_the_nonce_of_the_policy(by: str) -> None:
+def test_the_functions_for_other_template_engines_render_the_same() -> None:
+    request = page(User())
+    assert FUNCTIONS["realtime"](request) == rendered(request)
+    tag = '{% realtime_client "public:news" %}'
+    assert FUNCTIONS["realtime_client"](request, "public:news") == rendered(request, tag)
+    stream = rendered(request, '{% realtime_stream "public:news" %}')
+    assert FUNCTIONS["realtime_stream"](request, "public:news") == stream
+    assert FUNCTIONS["realtime"](None) == rendered(None)
+
+
+class LazyNonce(SimpleLazyObject):
+    """As `django.utils.csp.LazyNonce` of Django 6: false until it is written."""
+
+    def __bool__(self) -> bool:
+        return self._wrapped is not empty
+
+
+@pytest.mark.parametrize("by", ["Django 6", "Django 6 without its context processor", "django-csp"])
+def test_all_that_loads_code_has_the_nonce_of_the_policy(by: str) -> None:
+    """Nobody has written the nonce before us, so it was taken for none."""
     request, context = page(), {}
+    nonce = LazyNonce(lambda: 'n"1')
     if by == "Django 6":
-        context["csp_nonce"] = 'n"1'
+        context["csp_nonce"] = nonce
     else:
-        request.csp_nonce = 'n"1'
+        setattr(request, "csp_nonce" if by == "django-csp" else "_csp_nonce", nonce)
     text = rendered(request, "{% realtime_client %}", **context)
     assert re.search(r'<script type="module" src="[^"]+" nonce="n&quot;1"></script>', text)
+    for tag in ("{% realtime %}", "{% realtime_client %}"):
+        text = rendered(request, tag, **context)
+        assert re.search(r'<link rel="modulepreload" href="[^"]+" nonce="n&quot;1">', text)
 
 
 @pytest.mark.parametrize("tag", ["realtime_client", "realtime_stream"])
 @pytest.mark.parametrize("channel", ["", "a b", "<script>", "x" * 256, None])
-def test_what_cannot_be_a_channel_is_an_error_of_the_page(tag: str, channel: Any) -> None:
+def test_an_invalid_channel_is_a_template_error(tag: str, channel: Any) -> None:
     with pytest.raises(InvalidName):
         rendered(page(), f"{{% {tag} channel %}}", channel=channel)
 
 
-def test_a_stream_has_an_address() -> None:
+def test_the_page_has_the_address_of_the_stream() -> None:
     tag = '{% realtime_stream "public:news" "news#42" %}'
     assert rendered(page(), tag) == "/connection/sse?channel=public%3Anews&amp;channel=news%2342"
     for public, expected in (
         ("https://notify.example.com", "https://notify.example.com"),
         ("wss://notify.example.com/connection/websocket", "https://notify.example.com"),
+        ("wss://n.example/app/live/connection/websocket", "https://n.example/app/live"),
     ):
         with override_settings(REALTIME_PUBLIC_URL=public):
             address = rendered(page(), '{% realtime_stream "a" %}')
@@ -113,6 +139,31 @@ def test_below_a_prefix_the_websocket_is_below_it_too() -> None:
         set_script_prefix("/")
 
 
+def test_the_tags_write_the_prefix_of_the_host() -> None:
+    with override_settings(REALTIME_PATH_PREFIX="/live/"):
+        assert configured(page()) == {"url": "/live/connection/websocket"}
+        stream = rendered(page(), '{% realtime_stream "a" %}')
+        assert stream == "/live/connection/sse?channel=a"
+        with OTHER:  # the prefix is that of this project, not of the service
+            url = "https://notify.example.com/connection/websocket"
+            assert configured(page()) == {"url": url}
+    for wrong in ("live/", "/live", "//", "/../", "/a b/", "", "/a//b/"):
+        with (
+            override_settings(REALTIME_PATH_PREFIX=wrong),
+            pytest.raises(ImproperlyConfigured, match="must begin and end with a slash"),
+        ):
+            rendered(page())
+
+
+@pytest.mark.parametrize(
+    "prefixes", [{"api": "live/api/"}, {"api": "/live/"}, {"api": "/api"}, {"probes": "/live"}]
+)
+def test_a_prefix_that_cannot_be_mounted_is_named(prefixes: dict[str, str]) -> None:
+    [(name, value)] = prefixes.items()
+    with pytest.raises(ConfigurationError, match=rf"{name}=.*must begin with / .* not '{value}'"):
+        HttpEndpoint(page, **prefixes)
+
+
 def test_no_script_is_inline() -> None:
     """A Content-Security-Policy without `unsafe-inline` lets data pass, and files."""
     html = rendered(page())
@@ -123,7 +174,7 @@ def test_no_script_is_inline() -> None:
 
 
 @OTHER
-def test_on_another_host_the_page_of_a_user_knows_where_tokens_are() -> None:
+def test_a_page_on_another_host_has_the_address_for_tokens() -> None:
     url = "https://notify.example.com/connection/websocket"
     assert configured(page(User())) == {"url": url, "tokenUrl": "/connection/token"}
     for nobody in (None, Nobody()):
@@ -145,7 +196,7 @@ def test_the_public_url_may_be_the_service_or_its_websocket(public: str, url: st
 
 
 @OTHER
-def test_what_the_operator_forgot_is_named_when_the_page_is_made() -> None:
+def test_a_missing_setting_is_named_when_the_page_is_rendered() -> None:
     with (
         override_settings(REALTIME_TOKEN_SECRET=""),
         pytest.raises(ImproperlyConfigured, match="REALTIME_TOKEN_SECRET: is not set"),
@@ -168,7 +219,7 @@ def body(response: HttpResponse) -> dict[str, Any]:
     return json.loads(response.content)
 
 
-def test_a_user_gets_a_token_of_his_own() -> None:
+def test_a_user_gets_a_token_for_their_own_account() -> None:
     answer = token(page(User(42)))
     assert answer.status_code == 200
     found = body(answer)
@@ -178,8 +229,14 @@ def test_a_user_gets_a_token_of_his_own() -> None:
     assert identity.user == "42"
 
 
+def test_a_user_of_another_table_than_that_of_tokens_gets_none() -> None:
+    with override_settings(REALTIME_SESSION_USER_PREFIX="service."):
+        answer = token(page(User(42)))
+    assert (answer.status_code, body(answer)["error"]["reason"]) == (403, "forbidden")
+
+
 @pytest.mark.parametrize("user", [None, Nobody()])
-def test_nobody_gets_none_and_is_told_to_stop(user: Any) -> None:
+def test_an_anonymous_page_gets_no_token_and_is_told_to_stop(user: Any) -> None:
     answer = token(page(user))
     assert answer.status_code == 403
     assert body(answer)["error"]["reason"] == "unauthorized"
@@ -201,7 +258,7 @@ def test_a_page_of_another_site_asks_for_the_token_of_a_user(headers: dict[str, 
 
 
 @pytest.mark.parametrize("user", [None, User()])
-def test_an_answer_is_kept_nowhere_and_read_by_no_other_site(user: Any) -> None:
+def test_a_token_response_is_neither_cached_nor_readable_by_other_sites(user: Any) -> None:
     answer = token(page(user))
     assert answer["Cache-Control"] == "no-store"
     assert answer["Vary"] == "Cookie"
@@ -212,13 +269,13 @@ def test_an_answer_is_kept_nowhere_and_read_by_no_other_site(user: Any) -> None:
 
 
 @pytest.mark.parametrize("method", ["post", "put", "delete", "options"])
-def test_a_token_is_only_to_be_had_by_get(method: str) -> None:
+def test_a_token_is_available_by_get_only(method: str) -> None:
     request = getattr(RequestFactory(), method)("/connection/token")
     request.user = User()
     assert token(request).status_code == 405
 
 
-def test_without_a_secret_the_answer_names_the_setting(caplog: Any) -> None:
+def test_the_error_without_a_secret_names_the_setting(caplog: Any) -> None:
     caplog.set_level(logging.DEBUG, "realtime.api.answers")  # a warning only where it is the first
     with override_settings(REALTIME_TOKEN_SECRET=""):
         answer = token(page(User()))
@@ -257,31 +314,31 @@ def info_in_a_token() -> str:
 
 @pytest.mark.django_db(transaction=True)  # Channels looks after the thread's connections
 @pytest.mark.parametrize("function", ["by_name", "by_name_async"])
-def test_the_host_says_what_others_are_shown(function: str) -> None:
+def test_the_host_decides_what_other_users_see(function: str) -> None:
     with override_settings(REALTIME_USER_INFO=f"{HERE}.{function}"):
         assert info_in_a_token() == '{"name":"user 7 <b>"}'
 
 
-def test_without_a_word_of_the_host_nothing_is_shown() -> None:
+def test_nothing_is_shown_by_default() -> None:
     assert info_in_a_token() == ""
 
 
 @pytest.mark.parametrize("function", ["of_the_wrong_size", "of_the_wrong_kind", "broken"])
-def test_where_the_host_fails_nothing_is_shown_and_it_is_logged_once(
+def test_a_failing_user_info_shows_nothing_and_is_logged_once(
     function: str, caplog: Any, monkeypatch: Any
 ) -> None:
-    from realtime import description
-    from realtime.outage import Outage
+    from realtime.auth import user_info
+    from realtime.core.outage import Outage
 
-    monkeypatch.setattr(description, "_outage", Outage())
+    monkeypatch.setattr(user_info, "_outage", Outage())
     with override_settings(REALTIME_USER_INFO=f"{HERE}.{function}"):
         assert [info_in_a_token(), info_in_a_token()] == ["", ""]
-    [line] = [r for r in caplog.records if r.name == "realtime.description"]
+    [line] = [r for r in caplog.records if r.name == "realtime.auth.user_info"]
     assert line.levelno == logging.ERROR
     assert line.exc_info
 
 
-def test_a_function_that_cannot_be_imported_is_a_mistake_at_the_start() -> None:
+def test_a_function_that_cannot_be_imported_is_an_error_at_startup() -> None:
     with (
         override_settings(REALTIME_USER_INFO="nowhere.at_all"),
         pytest.raises(ImproperlyConfigured, match="REALTIME_USER_INFO: must be the dotted path"),

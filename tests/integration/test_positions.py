@@ -10,12 +10,12 @@ import redis
 
 from realtime.brokers.commands import READ_POSITION, Commands
 from realtime.brokers.redis_sync import SyncRedisBroker
-from realtime.gaps import Position
-from realtime.publication import Publication
+from realtime.core.positions import Position
+from realtime.core.publication import Publication
 from realtime.wiring import Node
 from tests.support.eventually import eventually_sync
+from tests.support.ports import free_port
 from tests.support.redis_server import RedisServer
-from tests.support.service import free_port
 
 DAY_SECONDS = 86400
 READ_SECONDS = 300
@@ -35,32 +35,28 @@ def counter(wired: str) -> str:
     return f"{wired}:{{0}}:pos:c"
 
 
-async def test_a_counter_that_was_used_outlives_a_jump_of_the_clock_by_a_day(
+async def test_a_used_counter_survives_a_one_day_clock_jump(
     node: Node, direct: redis.Redis, counter: str
 ) -> None:
     await node.broker.publish(Publication.of("c", 1))
     assert direct.ttl(counter) == 2 * DAY_SECONDS
 
 
-async def test_reading_renews_a_counter_that_was_used(
-    node: Node, direct: redis.Redis, counter: str
-) -> None:
+async def test_reading_renews_a_used_counter(node: Node, direct: redis.Redis, counter: str) -> None:
     await node.broker.publish(Publication.of("c", 1))
     direct.expire(counter, 10)
     await node.broker.positions(["c"])
     assert direct.ttl(counter) == 2 * DAY_SECONDS
 
 
-async def test_whoever_only_subscribes_makes_no_key(
-    node: Node, direct: redis.Redis, counter: str
-) -> None:
+async def test_subscribing_creates_no_key(node: Node, direct: redis.Redis, counter: str) -> None:
     """One client made 3,144 keys a second (ADR-0026)."""
     positions = await node.broker.positions(["c"] * 10)
     assert set(positions) == {Position(positions[0].epoch, 0)}
     assert not direct.exists(counter)
 
 
-async def test_the_first_publication_goes_on_with_what_subscribers_were_told(
+async def test_the_first_publication_continues_from_the_position_of_subscribers(
     node: Node, direct: redis.Redis, counter: str
 ) -> None:
     [before] = await node.broker.positions(["c"])
@@ -69,7 +65,7 @@ async def test_the_first_publication_goes_on_with_what_subscribers_were_told(
 
 
 @pytest.mark.parametrize("reads", [1, 2, 10])
-async def test_while_the_base_closes_a_read_buys_five_minutes_of_one_counter(
+async def test_reading_during_base_closure_keeps_a_counter_for_five_minutes(
     node: Node, direct: redis.Redis, counter: str, reads: int
 ) -> None:
     """Memory: subscribing a thousand times a second keeps no more than 300,000 alive for long."""
@@ -79,7 +75,7 @@ async def test_while_the_base_closes_a_read_buys_five_minutes_of_one_counter(
     assert direct.ttl(counter) == reads * READ_SECONDS
 
 
-async def test_a_counter_without_publications_lives_no_longer_than_any_other(
+async def test_a_counter_without_publications_expires_like_any_other(
     node: Node, direct: redis.Redis, counter: str
 ) -> None:
     await node.broker.positions(["c"])
@@ -88,7 +84,7 @@ async def test_a_counter_without_publications_lives_no_longer_than_any_other(
     assert direct.ttl(counter) == 2 * DAY_SECONDS
 
 
-async def test_who_listened_before_the_base_was_replaced_keeps_the_epoch(
+async def test_subscribers_keep_their_epoch_when_the_base_is_replaced(
     node: Node, direct: redis.Redis, counter: str
 ) -> None:
     [before] = await node.broker.positions(["c"])
@@ -193,9 +189,7 @@ def test_an_hour_without_replicas_ends_no_epoch(pair: Pair) -> None:
 
 
 @pytest.mark.parametrize("forgets", [[], [["CONFIG", "RESETSTAT"]]])
-def test_no_offset_is_handed_out_twice_after_failover_and_failback(
-    pair: Pair, forgets: list[list[str]]
-) -> None:
+def test_failover_and_failback_reuse_no_offset(pair: Pair, forgets: list[list[str]]) -> None:
     """The replica lacked the last two, and came back as what the old master then followed."""
     pair.publish(0)
     pair.follow(1, 0)
@@ -244,7 +238,7 @@ def replication_id(pair: Pair, at: int) -> str:
     return str(pair.ask(at, "INFO", "replication")["master_replid"])
 
 
-def test_a_monitor_that_resets_statistics_hides_no_failback(pair: Pair) -> None:
+def test_resetting_statistics_does_not_hide_a_failback(pair: Pair) -> None:
     """The master came back with less than it had handed out, and nobody read the channel since.
 
     What it heard from the other master is set to 0, and an hour later it has forgotten that there

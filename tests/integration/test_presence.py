@@ -1,4 +1,4 @@
-"""Who is on a channel, with a real Redis: asked for, told, counted out."""
+"""Presence with a real Redis: queries, joins and leaves, and expiry."""
 
 from __future__ import annotations
 
@@ -11,9 +11,8 @@ import pytest
 import redis
 
 from realtime.brokers.redis import RedisBroker
-from realtime.hub import Hub
-from realtime.identity import Identity
-from realtime.membership import (
+from realtime.core.identity import Identity
+from realtime.core.members import (
     ANSWER_BYTES,
     MEMBERS_BYTES,
     MEMBERS_LIMIT,
@@ -21,6 +20,7 @@ from realtime.membership import (
     Roll,
     TooManyMembers,
 )
+from realtime.delivery.hub import Hub
 from realtime.wiring import Node
 from tests.support.eventually import eventually
 from tests.support.member import Member as Connection
@@ -46,6 +46,12 @@ NAMESPACES = {
         "allow_subscribe_for_anonymous": True,
         "join_leave": True,
         "force_push_join_leave": True,
+    },
+    "hidden": {
+        "allow_subscribe_for_client": True,
+        "allow_subscribe_for_anonymous": True,
+        "presence": True,
+        "join_leave": True,
     },
     "secret": {
         "allow_subscribe_for_client": True,
@@ -116,7 +122,7 @@ async def other_node(**options: Any) -> Node:
     return node
 
 
-async def test_a_subscriber_sees_who_is_there(come: Any) -> None:
+async def test_a_subscriber_sees_the_members(come: Any) -> None:
     ada, ben = await come("ada"), await come("ben")
     await ada.subscribe("seen:room")
     await ben.subscribe("seen:room")
@@ -132,7 +138,7 @@ async def test_a_subscriber_sees_who_is_there(come: Any) -> None:
     assert await ben.numbers("seen:room") == (2, 2)
 
 
-async def test_who_asks_at_once_sees_itself(come: Any) -> None:
+async def test_a_client_that_asks_at_once_sees_itself(come: Any) -> None:
     """In one frame, as SDKs do when they come back."""
     ada = await come("ada")
     ada.say(
@@ -145,7 +151,7 @@ async def test_who_asks_at_once_sees_itself(come: Any) -> None:
     assert ada.reply(4)["presence_stats"] == {"num_clients": 1, "num_users": 1}
 
 
-async def test_joins_and_leaves_are_told_to_those_who_wish(come: Any) -> None:
+async def test_joins_and_leaves_are_sent_to_clients_that_request_them(come: Any) -> None:
     ada, ben, eve = await come("ada"), await come("ben"), await come("eve")
     await ada.subscribe("seen:room")
     await eve.subscribe("seen:room", join_leave=False)
@@ -161,7 +167,7 @@ async def test_joins_and_leaves_are_told_to_those_who_wish(come: Any) -> None:
     ]
 
 
-async def test_a_namespace_can_tell_everybody(come: Any) -> None:
+async def test_a_namespace_can_send_joins_to_every_subscriber(come: Any) -> None:
     ada, ben = await come("ada"), await come("ben")
     await ada.subscribe("forced:room", join_leave=False)
     await ben.subscribe("forced:room", join_leave=False)
@@ -177,7 +183,7 @@ async def test_several_tabs_are_one_user(come: Any) -> None:
     assert await tabs[0].numbers("seen:room") == (2, 1)
 
 
-async def test_whoever_comes_and_goes_within_a_moment_was_never_there(come: Any) -> None:
+async def test_a_member_that_leaves_within_a_moment_is_not_announced(come: Any) -> None:
     ada, ben = await come("ada"), await come("ben")
     await ada.subscribe("seen:room")
     await eventually(lambda: ada.users("join") == ["ada"])
@@ -190,7 +196,7 @@ async def test_whoever_comes_and_goes_within_a_moment_was_never_there(come: Any)
 
 
 @pytest.mark.parametrize("method", ["presence", "presence_stats"])
-async def test_only_who_may_asks(come: Any, method: str) -> None:
+async def test_presence_requires_permission(come: Any, method: str) -> None:
     ada = await come("ada")
     for channel in ("seen:room", "nowhere:room"):  # not subscribed; no such namespace
         assert (await ada.ask(**{method: {"channel": channel}}))["error"]["code"] == 103
@@ -198,7 +204,20 @@ async def test_only_who_may_asks(come: Any, method: str) -> None:
     assert (await ada.ask(**{method: {"channel": "secret:room"}}))["error"]["code"] == 103
 
 
-async def test_who_has_left_asks_in_vain(come: Any) -> None:
+async def test_a_client_that_is_refused_presence_asks_for_joins(come: Any) -> None:
+    """The same names, and the same `info`, came by the joins and leaves."""
+    eve, ada = await come("eve"), await come("ada")
+    await eve.subscribe("hidden:room")
+    assert (await eve.ask(presence={"channel": "hidden:room"}))["error"]["code"] == 103
+    await ada.subscribe("hidden:room")
+    await ada.leave()
+    await eve.subscribe("seen:room")
+    await eventually(lambda: eve.pushes("join"))
+    heard = {push["channel"] for kind in ("join", "leave", "presence") for push in eve.pushes(kind)}
+    assert heard == {"seen:room"}
+
+
+async def test_presence_is_refused_after_unsubscribing(come: Any) -> None:
     ada = await come("ada")
     await ada.subscribe("seen:room")
     ada.say(
@@ -209,7 +228,7 @@ async def test_who_has_left_asks_in_vain(come: Any) -> None:
     assert ada.reply(8)["error"]["code"] == 103
 
 
-async def test_two_nodes_are_one_room(come: Any, hub: Hub) -> None:
+async def test_two_nodes_share_the_members_of_a_channel(come: Any, hub: Hub) -> None:
     second = await other_node()
     try:
         ada, ben = await come("ada"), await come("ben", second.hub)
@@ -224,7 +243,7 @@ async def test_two_nodes_are_one_room(come: Any, hub: Hub) -> None:
         await second.aclose()
 
 
-async def test_a_node_that_stops_leaves_at_once(come: Any, hub: Hub) -> None:
+async def test_the_members_of_a_stopping_node_leave_at_once(come: Any, hub: Hub) -> None:
     second = await other_node()
     ada, ben = await come("ada"), await come("ben", second.hub)
     await ada.subscribe("seen:room")
@@ -235,7 +254,7 @@ async def test_a_node_that_stops_leaves_at_once(come: Any, hub: Hub) -> None:
     assert await ada.numbers("seen:room") == (1, 1)
 
 
-async def test_a_node_that_is_frozen_is_counted_out_and_comes_back(
+async def test_the_members_of_a_frozen_node_expire_and_return(
     come: Any, node: Node, wired: str, redis_server: RedisServer
 ) -> None:
     ada, ben = await come("ada"), await come("ben")
@@ -251,7 +270,7 @@ async def test_a_node_that_is_frozen_is_counted_out_and_comes_back(
     assert await ada.numbers("seen:room") == (2, 2)
 
 
-async def test_what_redis_forgot_is_written_down_again(
+async def test_members_that_redis_lost_are_written_again(
     come: Any, node: Node, wired: str, redis_server: RedisServer
 ) -> None:
     ada = await come("ada")
@@ -259,8 +278,8 @@ async def test_what_redis_forgot_is_written_down_again(
     assert await ada.numbers("seen:room") == (1, 1)
     with redis_server.client() as client:
         client.delete(f"{wired}:{{0}}:here:seen:room", f"{wired}:{{0}}:users:seen:room")
-    node.hub.roster._attendance._renew_at = 0.0
-    node.hub.roster._attendance._wake.set()
+    node.hub.presence._writer._renew_at = 0.0
+    node.hub.presence._writer._wake.set()
 
     async def is_back() -> bool:
         return await ada.numbers("seen:room") == (1, 1)
@@ -268,7 +287,7 @@ async def test_what_redis_forgot_is_written_down_again(
     await eventually(is_back)
 
 
-async def test_a_storm_is_told_as_a_count(come: Any, hub: Hub) -> None:
+async def test_a_storm_of_joins_is_reported_as_a_count(come: Any, hub: Hub) -> None:
     """300 come at once: 300 × 300 pushes would be 90,000."""
     ada = await come("ada")
     await ada.subscribe("seen:hall")
@@ -289,13 +308,15 @@ def counted(person: Person) -> int:
     return len(person.users("join")) + sum(p["untold"] or 0 for p in person.pushes("presence"))
 
 
-async def test_many_who_ask_are_one_question(come: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_concurrent_presence_requests_share_one_query(
+    come: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     crowd = await asyncio.gather(*(come(f"user-{n}") for n in range(50)))
     for person in crowd:
         await person.subscribe("seen:hall")
     await eventually(lambda: len(crowd[0].users("join")) == 50)
     read: list[str] = []
-    presence = crowd[0].conversation._node.roster._presence
+    presence = crowd[0].conversation._node.presence._presence
     members = presence.members
 
     async def noted(channel: str, *limits: int) -> dict[str, str]:
@@ -303,7 +324,7 @@ async def test_many_who_ask_are_one_question(come: Any, monkeypatch: pytest.Monk
         return await members(channel, *limits)
 
     monkeypatch.setattr(presence, "members", noted)
-    monkeypatch.setattr("realtime.roster.FRESH_SECONDS", 600)
+    monkeypatch.setattr("realtime.delivery.presence_announcer.FRESH_SECONDS", 600)
     answers = await asyncio.gather(*(person.presence("seen:hall") for person in crowd))
     assert all(len(found) == 50 for found in answers)
     # The first answer can have been read before the node had heard of the last one to come.
@@ -322,7 +343,7 @@ def member(number: int) -> Member:
     return Member(client, user, f'{{"user":"{user}","client":"{client}"}}')
 
 
-async def test_too_many_to_name_are_counted(broker: RedisBroker) -> None:
+async def test_too_many_members_are_only_counted(broker: RedisBroker) -> None:
     presence, number = broker.presence, 0
     await presence.lease("aa", is_new=True)
     while number <= MEMBERS_LIMIT:
@@ -349,7 +370,7 @@ async def crowd(presence: Any, channel: str, number: int) -> None:
         await presence.change("aa", [Roll(channel, some, is_told=False, has_members=True)])
 
 
-async def test_no_more_is_read_of_members_than_the_answer_may_hold(
+async def test_members_are_read_only_up_to_the_limit_of_the_answer(
     broker: RedisBroker, redis_server: RedisServer
 ) -> None:
     """200 members with 4 KiB each were 785 KiB from Redis for each question, and then refused."""
@@ -374,14 +395,14 @@ async def test_a_client_asks_again_and_again_for_a_long_list(
     for _ in range(20):
         reply = await ada.ask(presence={"channel": "seen:hall"})
         said.append(reply.get("error", {}).get("code", 0))
-        while ada.conversation.driver.pong():
+        while ada.conversation.writer.pong():
             continue  # it reads what it asks for
     assert set(said[:8]) == {0}
     assert 111 in said, "each is 26 commands, and 256 may be said at once"
     assert hub.reached.counts["commands_per_second"] >= 1
 
 
-async def test_a_client_that_nobody_knows_asks_who_is_there(come: Any) -> None:
+async def test_an_anonymous_client_asks_for_presence(come: Any) -> None:
     """`allow_presence_for_client` is for those with an identity, as in Centrifugo."""
     stranger, ada = await come(), await come("ada")
     for asked in ("presence", "presence_stats"):
@@ -391,7 +412,7 @@ async def test_a_client_that_nobody_knows_asks_who_is_there(come: Any) -> None:
         await stranger.ask(unsubscribe={"channel": "known:room"})
 
 
-async def test_members_of_a_node_without_a_lease_are_nobody(broker: RedisBroker) -> None:
+async def test_members_of_a_node_without_a_lease_are_ignored(broker: RedisBroker) -> None:
     presence = broker.presence
     for name, number in (("aa", 1), ("bb", 2)):
         one = member(number)
@@ -399,7 +420,7 @@ async def test_members_of_a_node_without_a_lease_are_nobody(broker: RedisBroker)
         await presence.change(name, [Roll("hall", {one.client: one}, True, True)])
     assert await presence.sweep("bb") is False  # it lives
     assert len(await presence.members("hall")) == 2
-    await presence._run(*_without_lease(broker, "bb"))
+    await presence._run_script(*_without_lease(broker, "bb"))
     assert list(await presence.members("hall")) == [member(1).client]
     assert await presence.headcounts(["hall"]) == [(1, 1)]
     assert (await presence.lease("aa", is_new=False)).gone == ("bb",)
@@ -417,7 +438,7 @@ def _without_lease(broker: RedisBroker, name: str) -> Any:
     return LEASE, [("EVALSHA", LEASE.digest, 1, nodes, name, -1000, "1", 10)]
 
 
-async def test_what_somebody_else_wrote_is_passed_over(
+async def test_foreign_entries_are_ignored(
     come: Any, wired: str, redis_server: RedisServer
 ) -> None:
     ada = await come("ada")

@@ -81,7 +81,7 @@ def publishing(request: pytest.FixtureRequest, node: Any) -> Callable[..., Any]:
 # --- the twins ---
 
 
-async def test_both_twins_tell_the_position(publishing: Any, heard: Heard) -> None:
+async def test_both_variants_return_the_position(publishing: Any, heard: Heard) -> None:
     first = await publishing("public:news", {"n": 1})
     second = await publishing("public:news", {"n": 2}, event="e", tags={"a": "b"})
     assert (first.offset, second.offset) == (1, 2)
@@ -90,7 +90,7 @@ async def test_both_twins_tell_the_position(publishing: Any, heard: Heard) -> No
     assert heard() == [{"n": 1}, {"n": 2}]
 
 
-async def test_both_twins_know_a_retry(publishing: Any, heard: Heard) -> None:
+async def test_both_variants_recognize_a_retry(publishing: Any, heard: Heard) -> None:
     first = await publishing("a", 1, idempotency_key="k")
     assert await publishing("a", 1, idempotency_key="k") == first._replace(repeated=True)
     with pytest.raises(IdempotencyConflict):
@@ -110,12 +110,24 @@ async def test_both_twins_know_a_retry(publishing: Any, heard: Heard) -> None:
         ("a", 1, {"idempotency_key": ""}, InvalidName),
     ],
 )
-async def test_a_mistake_is_raised_and_nothing_is_published(
+async def test_an_invalid_call_raises_and_publishes_nothing(
     publishing: Any, heard: Heard, channel: str, data: Any, options: Any, error: type[Exception]
 ) -> None:
     with pytest.raises(error):
         await publishing(channel, data, **options)
     assert heard() == []
+
+
+@pytest.mark.parametrize("option", ["evnt", "scope", "sizes", "info", "self"])
+async def test_an_unknown_option_is_named(wired: str, heard: Heard, option: str) -> None:
+    """And nobody chooses whose idempotency key it is, or how large data may be."""
+    message = rf"{{}}\(\) got an unexpected keyword argument '{option}'"
+    with pytest.raises(TypeError, match=message.format("apublish")):
+        await apublish("c", 1, **{option: "x"})
+    with pytest.raises(TypeError, match=message.format("publish_on_commit")):
+        await asyncio.to_thread(publish_on_commit, "c", 1, **{option: "x"})
+    with pytest.raises(TypeError, match=message.format("publish")):
+        await asyncio.to_thread(publish, "c", 1, **{option: "x"})
 
 
 async def test_without_redis_url_the_setting_is_named(publishing: Any) -> None:
@@ -126,32 +138,32 @@ async def test_without_redis_url_the_setting_is_named(publishing: Any) -> None:
         await publishing("a", 1)
 
 
-async def test_publish_in_an_event_loop_names_its_twin(wired: str, heard: Heard) -> None:
+async def test_publish_in_an_event_loop_points_to_apublish(wired: str, heard: Heard) -> None:
     """It would stop every other request of the process for up to a second."""
     with pytest.raises(SynchronousOnlyOperation, match="apublish"):
         publish("a", 1)
     assert heard() == []
 
 
-async def test_publish_in_a_thread_of_an_event_loop_is_fine(wired: str, heard: Heard) -> None:
+async def test_publish_works_in_a_thread_beside_an_event_loop(wired: str, heard: Heard) -> None:
     await sync_to_async(publish)("a", 1)
     assert heard() == [1]
 
 
-def test_many_threads_at_once_get_an_answer_each(wired: str) -> None:
+def test_each_of_many_concurrent_threads_gets_its_answer(wired: str) -> None:
     """More threads than connections: those wait their turn; it was 503 for the sixty-fifth."""
     with override_settings(REALTIME_PUBLISH_SECONDS=10), ThreadPoolExecutor(100) as threads:
         receipts = list(threads.map(lambda n: publish("a", n), range(500)))
     assert sorted(receipt.offset for receipt in receipts) == list(range(1, 501))
 
 
-async def test_many_tasks_at_once_get_an_answer_each(node: Any) -> None:
+async def test_each_of_many_concurrent_tasks_gets_its_answer(node: Any) -> None:
     with override_settings(REALTIME_PUBLISH_SECONDS=10):
         receipts = await asyncio.gather(*[apublish("a", n) for n in range(500)])
     assert sorted(receipt.offset for receipt in receipts) == list(range(1, 501))
 
 
-def test_two_event_loops_have_a_publisher_each(wired: str) -> None:
+def test_each_event_loop_has_its_own_publisher(wired: str) -> None:
     async def both() -> list[int]:
         try:
             return [(await apublish("a", n)).offset for n in range(50)]
@@ -167,7 +179,7 @@ def test_two_event_loops_have_a_publisher_each(wired: str) -> None:
 @pytest.mark.filterwarnings(
     "ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning"
 )
-def test_event_loops_that_ended_leave_no_connections_behind(
+def test_closed_event_loops_leave_no_connections_behind(
     wired: str, redis_server: RedisServer
 ) -> None:
     """Under WSGI, `async_to_sync(apublish)` makes a loop for each call.
@@ -284,12 +296,12 @@ GOOD: dict[str, tuple[Any, Any]] = {
 
 
 @pytest.mark.parametrize(("data", "expected"), GOOD.values(), ids=GOOD)
-def test_data_that_is_written_as_json(heard: Heard, data: Any, expected: Any) -> None:
+def test_python_values_are_encoded_as_json(heard: Heard, data: Any, expected: Any) -> None:
     publish("a", data)
     assert heard() == [expected]
 
 
-def test_a_lazy_string_is_said_in_the_language_of_now(heard: Heard) -> None:
+def test_a_lazy_string_is_rendered_in_the_active_language(heard: Heard) -> None:
     """Issue 15, C19: `gettext_lazy` in the data was no JSON."""
     with translation.override("de"):
         publish("a", gettext_lazy("Yes"), tags={"label": gettext_lazy("No")})
@@ -333,7 +345,7 @@ BAD: dict[str, Any] = {
 
 
 @pytest.mark.parametrize("data", BAD.values(), ids=BAD)
-def test_data_that_is_no_json(heard: Heard, data: Any) -> None:
+def test_data_that_cannot_be_json_is_refused(heard: Heard, data: Any) -> None:
     with pytest.raises(InvalidData):
         publish("a", data)
     assert heard() == []
@@ -370,13 +382,13 @@ def test_on_commit_forgets_only_the_savepoint_that_rolled_back(heard: Heard) -> 
 
 
 @pytest.mark.django_db(transaction=True)
-def test_on_commit_publishes_at_once_outside_of_a_transaction(heard: Heard) -> None:
+def test_on_commit_publishes_at_once_outside_a_transaction(heard: Heard) -> None:
     publish_on_commit("a", 1)
     assert heard() == [1]
 
 
 @pytest.mark.django_db(transaction=True)
-def test_on_commit_takes_the_data_as_it_is_now(heard: Heard) -> None:
+def test_on_commit_captures_the_data_when_called(heard: Heard) -> None:
     data = {"n": 1}
     with transaction.atomic():
         publish_on_commit("a", data)
@@ -386,7 +398,9 @@ def test_on_commit_takes_the_data_as_it_is_now(heard: Heard) -> None:
 
 @pytest.mark.django_db(transaction=True)
 @pytest.mark.parametrize(("channel", "data"), [("not good", 1), ("nobody:a", 1), ("a", math.nan)])
-def test_on_commit_tells_a_mistake_before_the_commit(heard: Heard, channel: str, data: Any) -> None:
+def test_on_commit_reports_an_invalid_call_before_the_commit(
+    heard: Heard, channel: str, data: Any
+) -> None:
     with transaction.atomic(), pytest.raises(RequestError):
         publish_on_commit(channel, data)
     assert heard() == []
@@ -394,7 +408,7 @@ def test_on_commit_tells_a_mistake_before_the_commit(heard: Heard, channel: str,
 
 @pytest.mark.django_db(transaction=True)
 @pytest.mark.parametrize("url", ["unix:///nowhere/valkey.sock", "redis://127.0.0.1:1", ""])
-def test_on_commit_without_redis_harms_nobody(
+def test_on_commit_without_redis_raises_nothing(
     wired: str, url: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     """The data is saved: neither the request nor the next callback may fail for a notification."""
@@ -418,7 +432,7 @@ async def test_on_commit_in_the_thread_of_an_async_view(heard: Heard) -> None:
     assert heard() == [1]
 
 
-async def test_on_commit_in_an_event_loop_says_where_it_belongs(wired: str) -> None:
+async def test_on_commit_in_an_event_loop_says_where_to_call_it(wired: str) -> None:
     with pytest.raises(SynchronousOnlyOperation, match=r"publish_on_commit.*sync_to_async"):
         publish_on_commit("a", 1)
 
@@ -431,7 +445,7 @@ def proxy(redis_server: RedisServer, wired: str) -> Iterator[ReplyProxy]:
     proxy = ReplyProxy(redis_server)
     with override_settings(REALTIME_REDIS_URL=proxy.url):
         yield proxy
-        wiring.sync_publisher()._broker.close()
+        wiring.sync_broker().close()
     proxy.close()
 
 
@@ -440,7 +454,7 @@ def through(proxy: ReplyProxy, publishing: Any) -> Any:
     return publishing
 
 
-async def test_a_reply_that_is_lost_is_an_unknown_outcome_and_one_copy(
+async def test_a_lost_reply_is_an_unknown_outcome_and_one_publication(
     proxy: ReplyProxy, through: Any, heard: Heard
 ) -> None:
     """redis-py as it comes retries ten times: one lost reply, eleven copies (ADR-0007)."""
@@ -467,7 +481,7 @@ async def test_an_idempotency_key_makes_the_retry_safe(
     assert heard() == ["warm", "once"]
 
 
-async def test_silence_is_an_unknown_outcome_in_a_second(
+async def test_no_reply_within_a_second_is_an_unknown_outcome(
     proxy: ReplyProxy, through: Any, heard: Heard
 ) -> None:
     """A reply that comes late is never taken for the answer to the next command."""
@@ -500,7 +514,7 @@ async def test_a_cancelled_publish_leaves_no_answer_behind(
     assert heard() == ["warm", "cancelled", 1, 2, 3]
 
 
-async def test_without_redis_it_is_certainly_not_published(publishing: Any) -> None:
+async def test_without_redis_the_error_says_that_nothing_was_published(publishing: Any) -> None:
     started = time.monotonic()
     with (
         override_settings(REALTIME_REDIS_URL="unix:///nowhere/valkey.sock"),
@@ -510,7 +524,7 @@ async def test_without_redis_it_is_certainly_not_published(publishing: Any) -> N
     assert time.monotonic() - started < allowed(1.9, started)
 
 
-async def test_a_redis_that_was_restarted_is_found_again_at_once(
+async def test_publishing_works_at_once_after_a_redis_restart(
     own_redis: RedisServer, publishing: Any
 ) -> None:
     """A pooled connection that died while nobody looked must not cost a publish."""
@@ -523,7 +537,7 @@ async def test_a_redis_that_was_restarted_is_found_again_at_once(
     assert after.epoch != before.epoch
 
 
-async def test_a_redis_that_forgot_the_script_is_told_it_again(
+async def test_a_script_that_redis_forgot_is_loaded_again(
     own_redis: RedisServer, publishing: Any
 ) -> None:
     with override_settings(REALTIME_REDIS_URL=own_redis.url):

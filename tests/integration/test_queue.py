@@ -18,9 +18,9 @@ from realtime.brokers.queue_commands import HOLD, LEAVE, MOVE, SETTLE, TEND, Que
 from realtime.brokers.redis import RedisBroker
 from realtime.brokers.redis_sync import SyncRedisBroker
 from realtime.brokers.script import Args, Script
+from realtime.core.fallback_entry import decode_entry
+from realtime.core.publication import Publication, Receipt
 from realtime.errors import IdempotencyConflict, QueueFull, RealtimeError
-from realtime.publication import Publication, Receipt
-from realtime.queued import opened
 from tests.support.eventually import eventually
 from tests.support.member import Member
 from tests.support.redis_server import RedisServer
@@ -55,18 +55,18 @@ async def listen(broker: RedisBroker, channel: str = "c") -> Any:
     return subscription
 
 
-async def test_nobody_is_there_and_it_is_queued(broker, client, wired) -> None:
+async def test_a_publication_without_listeners_is_queued(broker, client, wired) -> None:
     receipt = await broker.publish(named({"n": 12345678901234567890.5e-3, "text": "ü\n"}))
     assert receipt == Receipt(receipt.epoch, 1, 0, repeated=False, queued=True)
     [raw] = waiting(client, wired)
-    entry = opened(raw)
+    entry = decode_entry(raw)
     assert entry.id == f"{receipt.epoch}-1"
     assert entry.for_handler().data == {"n": 12345678901234567890.5e-3, "text": "ü\n"}
     seconds, _ = client.time()
     assert abs(entry.published_at - seconds) < 5
 
 
-async def test_somebody_is_there_and_it_is_not(broker, client, wired) -> None:
+async def test_a_publication_with_a_listener_is_not_queued(broker, client, wired) -> None:
     subscription = await listen(broker)
     receipt = await broker.publish(named())
     assert (receipt.nodes, receipt.queued) == (1, False)
@@ -74,7 +74,7 @@ async def test_somebody_is_there_and_it_is_not(broker, client, wired) -> None:
     await subscription.aclose()
 
 
-async def test_always_means_both(broker, client, wired) -> None:
+async def test_always_delivers_and_queues(broker, client, wired) -> None:
     subscription = await listen(broker)
     receipt = await broker.publish(named(fallback_when="always"))
     assert (receipt.nodes, receipt.queued) == (1, True)
@@ -89,7 +89,7 @@ async def test_without_a_fallback_nothing_is_queued(broker, client, wired) -> No
     assert not waiting(client, wired)
 
 
-async def test_a_full_queue_refuses_and_does_nothing(broker, client, wired) -> None:
+async def test_a_full_queue_refuses_the_publication(broker, client, wired) -> None:
     keys = QueueKeys(*[f"{wired}:{{0}}:fallback:{name}" for name in QueueKeys._fields])
     await broker.publish(named())
     client.zadd(keys.later, {b"later": 1})
@@ -108,7 +108,7 @@ async def test_a_full_queue_refuses_and_does_nothing(broker, client, wired) -> N
     assert (await broker.publish(named(idempotency_key="k"))).queued, "the key was not used up"
 
 
-async def test_the_queue_is_full_in_bytes_before_it_is_in_items(
+async def test_the_queue_is_bounded_in_bytes(
     redis_server: RedisServer, client: redis.Redis, wired: str
 ) -> None:
     """100,000 publications of 64 KiB would be 6.4 GiB."""
@@ -164,7 +164,7 @@ class Moves:
         elif move == "leave":
             self.run(LEAVE, self.queue.leave(("h",)))
         elif move in ("handled", "retried", "dead") and held:
-            written = opened(held).failed("why", 1.0) if move != "handled" else b""
+            written = decode_entry(held).failed("why", 1.0) if move != "handled" else b""
             self.run(SETTLE, self.queue.settle("h", held, move, written))
         elif move in ("purge", "again"):
             for raw in self.client.lrange(self.queue.keys.dead, 0, 0):
@@ -183,7 +183,7 @@ MOVES = ["publish", "take", "tend", "leave", "handled", "retried", "dead", "purg
 
 @given(st.lists(st.sampled_from([*MOVES, "publish", "take"]), max_size=40))
 @h_settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-def test_the_count_of_bytes_is_that_of_the_entries(
+def test_the_byte_count_matches_the_entries(
     client: redis.Redis, redis_server: RedisServer, moves: list[str]
 ) -> None:
     queue = Moves(client, f"moves-{secrets.token_hex(6)}")
@@ -202,7 +202,7 @@ async def test_a_repeated_publish_is_queued_once(broker, client, wired) -> None:
         await broker.publish(named(idempotency_key="k", fallback="other"))
 
 
-async def test_in_a_batch_each_is_decided_by_itself(broker, client, wired) -> None:
+async def test_each_publication_of_a_batch_is_queued_independently(broker, client, wired) -> None:
     subscription = await listen(broker, "heard")
     outcomes = await broker.publish_many(
         [
@@ -216,11 +216,11 @@ async def test_in_a_batch_each_is_decided_by_itself(broker, client, wired) -> No
     )
     said = ["full" if isinstance(o, RealtimeError) else o.queued for o in outcomes]
     assert said == [False, True, False, True, True, "full"]
-    assert [opened(raw).for_handler().data for raw in waiting(client, wired)] == [2, 4, 5]
+    assert [decode_entry(raw).for_handler().data for raw in waiting(client, wired)] == [2, 4, 5]
     await subscription.aclose()
 
 
-async def test_a_key_that_is_no_list_is_no_half_publication(broker, client, wired) -> None:
+async def test_a_queue_key_of_the_wrong_type_publishes_nothing(broker, client, wired) -> None:
     client.set(f"{wired}:{{0}}:fallback:waiting", "not ours")
     with pytest.raises(RealtimeError):
         await broker.publish(named())
@@ -228,7 +228,9 @@ async def test_a_key_that_is_no_list_is_no_half_publication(broker, client, wire
     assert position.offset == 0
 
 
-def test_threads_get_the_same(redis_server: RedisServer, wired: str, client: redis.Redis) -> None:
+def test_the_synchronous_broker_queues_too(
+    redis_server: RedisServer, wired: str, client: redis.Redis
+) -> None:
     broker = SyncRedisBroker(redis_server.url, prefix=wired, queue_items=1)
     assert broker.publish(named()).queued
     with pytest.raises(QueueFull):
@@ -237,7 +239,7 @@ def test_threads_get_the_same(redis_server: RedisServer, wired: str, client: red
     broker.close()
 
 
-async def test_people_can_read_it_with_redis_cli(broker, client, wired) -> None:
+async def test_queue_entries_are_readable_with_redis_cli(broker, client, wired) -> None:
     await broker.publish(
         named({"a": 1}, "user:#42", fallback="email", fallback_options={"to": "ada@example.com"})
     )
@@ -255,7 +257,7 @@ async def test_people_can_read_it_with_redis_cli(broker, client, wired) -> None:
     }
 
 
-async def test_what_a_client_says_where_nobody_listens_is_queued_with_who_said_it(
+async def test_an_unheard_client_publication_is_queued_with_its_author(
     node: Any, client: redis.Redis, wired: str, settings: Any
 ) -> None:
     """By the fallback of the namespace; a client names none."""
@@ -273,7 +275,7 @@ async def test_what_a_client_says_where_nobody_listens_is_queued_with_who_said_i
     member.say({"id": 1, "connect": {"token": token("42")}})
     member.say({"id": 2, "publish": {"channel": "box:in", "data": "help"}})
     await eventually(lambda: waiting(client, wired))
-    queued = opened(waiting(client, wired)[0]).for_handler()
+    queued = decode_entry(waiting(client, wired)[0]).for_handler()
     assert (queued.fallback, queued.channel, queued.data) == ("ledger", "box:in", "help")
     assert queued.info is not None
     assert queued.info["user"] == "42"

@@ -10,6 +10,7 @@ from __future__ import annotations
 import secrets
 import uuid
 from collections.abc import Callable, Iterator
+from contextlib import closing
 
 import msgspec
 import pytest
@@ -22,11 +23,12 @@ from realtime.brokers.presence_commands import CHANGE, LEASE, PresenceCommands
 from realtime.brokers.queue_commands import HOLD
 from realtime.brokers.redis_sync import SyncRedisBroker
 from realtime.contrib.records import Records
-from realtime.control import Disconnect, sealed
-from realtime.identity import USER_LIMIT
-from realtime.membership import Member, Roll
-from realtime.names import CHANNEL_LIMIT, KEY_LIMIT
-from realtime.publication import Publication
+from realtime.core.identity import USER_LIMIT
+from realtime.core.json_text import DATA_LIMIT
+from realtime.core.members import Member, Roll
+from realtime.core.names import CHANNEL_LIMIT, KEY_LIMIT
+from realtime.core.node_commands import DisconnectUser, SendToUser, encode_command
+from realtime.core.publication import Publication
 from tests.support.redis_server import RedisServer
 
 NAMES = 500
@@ -77,7 +79,7 @@ def test_a_position_and_the_base(client, commands, size) -> None:
     assert (size("}:base") - base) / NAMES <= 44
 
 
-def test_a_key_of_idempotency(client, commands, size) -> None:
+def test_an_idempotency_key(client, commands, size) -> None:
     made = Publication.of(long_name(1), 1, idempotency_key="k" * KEY_LIMIT, scope="key:" + "n" * 64)
     client.execute_command(*commands.publish(made))
     assert size("}:once:") <= 600
@@ -90,13 +92,29 @@ def test_a_rate_and_a_service(client, commands, size) -> None:
     assert size("}:service") <= 72
 
 
-def test_what_nodes_were_told(client, commands, size) -> None:
+def test_node_commands(client, commands, size) -> None:
     """A command with everything as long as it may be, in the longest UTF-8."""
-    told = Disconnect(OWL * USER_LIMIT, str(uuid.uuid4()), OWL * 64, 4999, OWL * REASON_CHARACTERS)
-    raw = msgspec.json.encode(sealed(told))
+    told = DisconnectUser(
+        OWL * USER_LIMIT, str(uuid.uuid4()), OWL * 64, 4999, OWL * REASON_CHARACTERS
+    )
+    raw = msgspec.json.encode(encode_command(told))
     for _ in range(NAMES):
         client.execute_command(*commands.tell(raw))
     assert size("}:told") / NAMES <= 2048
+
+
+def test_a_site_fills_redis_with_messages_to_users(client, wired, size, monkeypatch) -> None:
+    """A message may have 64 KiB of data: ten thousand that are kept would be 640 MB."""
+    monkeypatch.setattr("realtime.brokers.commands.TOLD_LIMIT", 100)
+    raw = msgspec.json.encode(encode_command(SendToUser("1", "x" * DATA_LIMIT)))
+    for _ in range(10):
+        client.execute_command(*Commands(wired).tell(raw))
+    most = 100 * 2048 + 2 * len(raw)  # and what Redis has not cut off yet
+    assert len(raw) < size("}:told") <= most
+    small = msgspec.json.encode(encode_command(SendToUser("1", "x")))
+    client.execute_command(*Commands(wired).tell(small))
+    *_, told = client.xrange(f"{wired}:{{0}}:told")
+    assert told[1] == {b"told": small}, "nothing stands before what is short"
 
 
 @pytest.mark.parametrize(
@@ -133,27 +151,28 @@ def test_a_channel_of_a_node_and_a_node(client, wired, size) -> None:
     assert size("}:nodes") / NAMES <= 120
 
 
-def test_a_hand(client, commands, size) -> None:
+def test_a_worker_hand(client, commands, size) -> None:
     hands = tuple(secrets.token_hex(16) for _ in range(NAMES))
     client.execute_command(*commands.queue.hold(hands, 60.0))
     assert size("}:fallback:hands") / NAMES <= 130
 
 
 def test_a_job(redis_server, wired, client, size) -> None:
-    jobs = Records(SyncRedisBroker(redis_server.url, prefix=wired))
-    for _ in range(NAMES):
-        jobs.sent(str(uuid.uuid4()), {"state": "waiting", "percent": 1}, "c" * 500)
+    with closing(SyncRedisBroker(redis_server.url, prefix=wired)) as broker:
+        jobs = Records(broker)
+        for _ in range(NAMES):
+            jobs.add(str(uuid.uuid4()), {"state": "waiting", "percent": 1}, "c" * 500)
     assert (size("}:job:") + size("}:jobs:")) / NAMES <= 1200
 
 
-def test_attempts_to_log_in(size) -> None:
+def test_login_attempts(size) -> None:
     """Of one address, with another name each time."""
     for number in range(2 * ADDRESS):
         login_limit.seconds_to_wait("192.0.2.1", f"name {number}")
     assert size("login:") <= 15_000
 
 
-def test_attempts_to_log_in_from_a_48(size) -> None:
+def test_login_attempts_from_a_48(size) -> None:
     for number in range(2 * IPV6_SITE):
         login_limit.seconds_to_wait(f"2001:db8:ffff:{0xFFFF - number:x}::1", f"name {number}")
     assert size("login:") <= 180_000

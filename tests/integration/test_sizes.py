@@ -1,4 +1,4 @@
-"""What a site allows a publication to hold counts on every way in."""
+"""A site's limit on the size of data applies to every way to publish."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def small(settings: Any) -> None:
 
 
 @pytest.mark.parametrize("kind", RIMS)
-async def test_over_http(kind: str, node: Any) -> None:
+async def test_the_data_limit_applies_over_http(kind: str, node: Any) -> None:
     rim = Rim(kind)
     for body, reason in (
         ({"channel": "a", "data": "x" * 1023}, "too_large"),
@@ -39,7 +39,7 @@ async def test_over_http(kind: str, node: Any) -> None:
     assert (await rim.post("publish", fits)).status == 200
 
 
-async def test_from_a_client(join: Any) -> None:
+async def test_the_data_limit_applies_to_clients(join: Any) -> None:
     member = await join("chat:room")
     member.say({"id": 3, "publish": {"channel": "chat:room", "data": "x" * 1023}})
     member.say({"id": 4, "publish": {"channel": "chat:room", "data": "x" * 1022}})
@@ -51,7 +51,7 @@ async def test_from_a_client(join: Any) -> None:
     assert lines[5]["error"]["code"] == 103
 
 
-async def test_from_python(node: Any) -> None:
+async def test_the_data_limit_applies_in_python(node: Any) -> None:
     with pytest.raises(TooLarge):
         await apublish("a", "x" * 1023)
     with pytest.raises(InvalidName):
@@ -70,7 +70,7 @@ async def test_headers_are_counted(settings: Any, node: Any) -> None:
 
 
 @pytest.mark.parametrize("kind", RIMS)
-async def test_whole_bodies_have_their_own_limits(kind: str, settings: Any, node: Any) -> None:
+async def test_request_bodies_have_their_own_limits(kind: str, settings: Any, node: Any) -> None:
     settings.REALTIME_BODY_BYTES = 1024
     settings.REALTIME_BATCH_BYTES = 2048
     rim = Rim(kind)
@@ -83,11 +83,11 @@ async def test_whole_bodies_have_their_own_limits(kind: str, settings: Any, node
     refused(await rim.post("batch", {"commands": several["commands"] * 3}), "too_large")
 
 
-async def test_frames_of_a_client_have_a_limit_that_is_counted(hub: Any, join: Any) -> None:
+async def test_oversized_client_frames_are_refused_and_counted(hub: Any, join: Any) -> None:
     member = await join()
     member.say({"id": 2, "ping": {"x": "y" * 24_500}})
     member.say({"id": 3, "ping": {"x": "y" * 24_576}})
     lines = await member.until(4)
     assert {"id": 2, "ping": {}} in lines
-    assert "a frame of more than 24576 bytes" in lines[-1]["error"]["message"]
+    assert "the frame has more than 24576 bytes" in lines[-1]["error"]["message"]
     assert hub.reached.counts["frame_bytes"] == 1

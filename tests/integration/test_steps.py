@@ -1,4 +1,4 @@
-"""What a client says at once is judged step by step: nothing rests on what is still under way."""
+"""Commands sent together are decided one by one: none relies on a pending one."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import json
 import secrets
 import time
 from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
 from typing import Any
 
 import jwt
@@ -21,18 +22,19 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from realtime import joining, protocols
+from realtime import protocols
+from realtime.brokers.publisher import Publisher
 from realtime.brokers.redis import RedisBroker
-from realtime.codes import ALREADY_SUBSCRIBED
-from realtime.conversation import _bytes_of
+from realtime.core.codes import ALREADY_SUBSCRIBED
+from realtime.core.identity import Identity
+from realtime.core.limits import Limits, Rate
+from realtime.core.namespaces import Namespaces
+from realtime.core.publication import Publication, Receipt
+from realtime.delivery import joining
+from realtime.delivery.hub import Hub
+from realtime.delivery.inbox import _bytes_of
 from realtime.errors import InvalidToken
-from realtime.hub import Hub
-from realtime.identity import Identity
-from realtime.limits import Limits, Rate
-from realtime.namespaces import Namespaces
-from realtime.publication import Publication, Receipt
-from realtime.publisher import Publisher
-from realtime.tokens import Tokens
+from realtime.identity.tokens import Tokens
 from tests.support.eventually import eventually
 from tests.support.member import Member
 from tests.support.redis_server import RedisServer
@@ -57,6 +59,8 @@ NAMESPACES = Namespaces(
             "allow_subscribe_for_client": True,
             "allow_subscribe_for_anonymous": True,
             "join_leave": True,
+            "allow_presence_for_subscriber": True,
+            "allow_presence_for_anonymous": True,
         },
     }
 )
@@ -219,7 +223,7 @@ async def test_a_client_publishes_on_a_subscription_that_is_refused(site: Site) 
 
 
 @pytest.mark.parametrize("kind", ["subscribe", "publish", "presence", "history", "unsubscribe"])
-async def test_a_client_begins_with_something_else_than_connect(site: Site, kind: str) -> None:
+async def test_a_client_begins_with_another_command_than_connect(site: Site, kind: str) -> None:
     said = {"channel": "open:d", "data": 1} if kind == "publish" else {"channel": "open:d"}
     stranger = await site.come({"id": 1, kind: said})
     assert stranger.closed == (3501, "bad request")
@@ -245,7 +249,7 @@ async def test_a_client_names_a_channel_in_connect_and_again_in_a_subscribe(site
     assert [channel.name for channel in site.hub.registry if channel.name in subs] == []
 
 
-async def test_a_client_keeps_by_a_takeover_what_its_token_opened_for_a_while(site: Site) -> None:
+async def test_a_client_extends_a_token_subscription_by_a_takeover(site: Site) -> None:
     """The subscription that took over had no end."""
     token = site.token("club:a", seconds=30)
     client = await site.come(
@@ -276,7 +280,7 @@ def subscribe(channel: str, epoch: str, offset: int) -> dict[str, Any]:
     return {"channel": channel, "recover": True, "epoch": epoch, "offset": offset}
 
 
-async def test_a_client_that_takes_over_a_served_channel_is_told_what_it_missed_before(
+async def test_a_client_that_takes_over_a_served_channel_gets_its_earlier_gap(
     site: Site,
 ) -> None:
     """The takeover ignored `recover`: what the client had missed was lost without a word."""
@@ -294,7 +298,7 @@ async def test_a_client_that_takes_over_a_served_channel_is_told_what_it_missed_
 
 
 @pytest.mark.parametrize("offset", [3, 4])
-async def test_a_client_that_takes_over_a_served_channel_has_what_it_heard_there(
+async def test_a_client_that_takes_over_a_served_channel_keeps_its_position(
     site: Site, offset: int
 ) -> None:
     epoch = (await publish(site, "open:d", 1, 2, 3)).epoch
@@ -308,7 +312,7 @@ async def test_a_client_that_takes_over_a_served_channel_has_what_it_heard_there
     assert client.pushes("gap") == []
 
 
-async def test_a_client_that_takes_over_a_served_channel_of_another_epoch_missed_all_of_it(
+async def test_a_takeover_in_another_epoch_reports_all_of_it_as_missed(
     site: Site,
 ) -> None:
     epoch = (await publish(site, "open:d", 1, 2)).epoch
@@ -321,14 +325,14 @@ async def test_a_client_that_takes_over_a_served_channel_of_another_epoch_missed
     ]
 
 
-async def test_a_client_that_takes_over_without_a_position_goes_on_from_there(site: Site) -> None:
+async def test_a_takeover_without_a_position_continues_from_the_current_one(site: Site) -> None:
     client = await served(site, "open:d")
     client.say({"id": 2, "subscribe": {"channel": "open:d"}})
     assert (await answered(client, 2))["subscribe"] == {}
 
 
 @pytest.mark.parametrize("first", ["connect", "subscribe"])
-async def test_a_position_in_connect_counts_whichever_the_host_allows_first(
+async def test_a_position_in_connect_counts_in_any_order_of_authorization(
     site: Site, first: str
 ) -> None:
     """The subscribe took the place of what connect had named, and dropped its position."""
@@ -352,7 +356,7 @@ async def test_a_position_in_connect_counts_whichever_the_host_allows_first(
     assert [(gap["from"], gap["to"]) for gap in client.pushes("gap")] == [(2, 3)]
 
 
-async def test_a_client_hears_who_comes_on_a_channel_that_it_takes_over(site: Site) -> None:
+async def test_a_client_gets_joins_on_a_channel_that_it_takes_over(site: Site) -> None:
     """`join_leave` had no effect where the server had begun the channel."""
     client = await served(site, "room:a")
     client.say({"id": 2, "subscribe": {"channel": "room:a", "join_leave": True}})
@@ -362,7 +366,7 @@ async def test_a_client_hears_who_comes_on_a_channel_that_it_takes_over(site: Si
     await eventually(lambda: name in [join["info"]["client"] for join in client.pushes("join")])
 
 
-async def test_a_client_hears_who_comes_on_a_channel_of_its_token_that_connect_names(
+async def test_a_client_gets_joins_on_a_token_channel_named_in_connect(
     site: Site,
 ) -> None:
     claims = {"sub": "7", "channels": ["room:a"], "exp": site.now() + 60}
@@ -375,7 +379,7 @@ async def test_a_client_hears_who_comes_on_a_channel_of_its_token_that_connect_n
     await eventually(lambda: name in [join["info"]["client"] for join in client.pushes("join")])
 
 
-async def test_a_client_leaves_a_channel_before_the_host_has_let_it_in(site: Site) -> None:
+async def test_a_client_unsubscribes_before_the_host_has_authorized_it(site: Site) -> None:
     """The host's yes to what connect named came after the unsubscribe, and counted."""
     site.host.verdicts["club:a", "subscribe"] = True
     site.host.is_slow = True
@@ -390,7 +394,7 @@ async def test_a_client_leaves_a_channel_before_the_host_has_let_it_in(site: Sit
 
 
 @pytest.mark.parametrize("ends", ["unsubscribed by the server", "expired"])
-async def test_a_client_publishes_by_a_subscription_that_ended_before_its_turn(
+async def test_a_client_publishes_on_a_subscription_that_has_just_ended(
     site: Site, ends: str
 ) -> None:
     token = site.token("club:a", seconds=10)
@@ -434,7 +438,7 @@ async def test_a_token_expires_while_its_subscribe_waits(site: Site) -> None:
     assert (await answered(client, 100))["subscribe"]["ttl"] <= 40, "what is left of it"
 
 
-async def test_the_hosts_yes_is_too_old_when_it_is_used(
+async def test_an_authorization_is_stale_when_it_is_used(
     site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its no comes a moment later, while the subscribe waits for what was said before it."""
@@ -454,7 +458,7 @@ async def test_the_hosts_yes_is_too_old_when_it_is_used(
     assert site.host.asked.count(("club:a", "subscribe")) >= 2
 
 
-async def test_a_subscribe_that_the_server_ends_is_not_done_when_its_turn_comes(site: Site) -> None:
+async def test_a_queued_subscribe_that_the_server_ended_is_not_executed(site: Site) -> None:
     site.host.verdicts["club:a", "subscribe"] = True
     client = await site.come()
     site.host.is_slow = True
@@ -474,7 +478,7 @@ async def test_a_subscribe_that_the_server_ends_is_not_done_when_its_turn_comes(
     assert "subscribe" in await answered(client, 6), "a new one is judged anew"
 
 
-async def test_the_subscribes_of_a_frame_are_prepared_at_once_and_each_channel_once(
+async def test_the_subscribes_of_a_frame_are_prepared_together_once_per_channel(
     site: Site,
 ) -> None:
     site.host.is_slow = True
@@ -546,19 +550,53 @@ async def test_a_connect_shows_five_hundred_tokens(guarded: Site) -> None:
     ],
     ids=["channels", "tokens"],
 )
-async def test_a_client_beside_its_stream_falls_under_the_same_limits(
+async def test_emulation_requests_fall_under_the_same_limits(
     guarded: Site, frame: dict[str, Any], limit: str
 ) -> None:
     """What comes by `/emulation`, also from another node."""
     client = Member(guarded.hub, session="secret")
     await eventually(lambda: client.conversation)
-    guarded.hub.connections.emulated("secret", json.dumps(frame))
+    guarded.hub.connections.receive_emulated("secret", json.dumps(frame))
     assert client.closed is not None
     assert guarded.hub.reached.counts[limit] == 1
     assert guarded.refused_tokens == guarded.host.asked == []
 
 
-async def test_a_token_is_verified_once_however_long_its_subscribe_waits(site: Site) -> None:
+async def test_a_client_publishes_the_largest_data_as_often_as_the_smallest(
+    redis_server: RedisServer,
+) -> None:
+    """Ten clients with 64 KiB of brackets made the others wait 30 times as long as with text."""
+    site = Site(redis_server, replace(LIMITS, publications=Rate(0.01, 10)))
+    await site.start()
+    try:
+        client = await site.come()
+        for number, size in enumerate((16_000, 16_000, 16_000, 1, 1, 1), 2):
+            data = {"channel": "open:d", "data": [[]] * size}  # "[], ": counts as four, or one
+            client.say({"id": number, "publish": data})
+        answers = [code(await answered(client, number)) for number in range(2, 8)]
+        assert answers == [0, 0, 111, 0, 0, 111]
+        assert site.hub.reached.counts["publications_per_second"] == 2
+    finally:
+        await site.stop()
+
+
+async def test_a_client_asks_the_host_with_the_largest_data_as_often_as_with_the_smallest(
+    redis_server: RedisServer,
+) -> None:
+    site = Site(redis_server, replace(LIMITS, commands=Rate(0.01, 10)))
+    await site.start()
+    site.host.answer_all()
+    try:
+        client = await site.come()  # one
+        for number, size in enumerate((16_000, 16_000, 16_000, 1), 2):
+            client.say({"id": number, "rpc": {"method": "a", "data": [[]] * size}})
+        answers = [code(await answered(client, number)) for number in range(2, 6)]
+        assert answers == [0, 0, 111, 0]
+    finally:
+        await site.stop()
+
+
+async def test_a_token_is_verified_once_while_its_subscribe_waits(site: Site) -> None:
     client = await site.come()
     site.host.is_slow = True
     forged = {"channel": "club:a", "token": "forged"}
@@ -679,7 +717,7 @@ class StepMachine(RuleBasedStateMachine):
         self.host.answer(data.draw(st.integers(0, len(self.host.waiting) - 1)))
         self.run(self._settled(self.client, is_done=False))
 
-    @precondition(lambda self: self.client.conversation._todo is None)
+    @precondition(lambda self: self.client.conversation._queue is None)
     @rule(channel=CHANNELS)
     def the_server_subscribes_it(self, channel: str) -> None:
         """Only while nothing waits: what the server grants early is not granted by a command."""
@@ -723,7 +761,7 @@ class StepMachine(RuleBasedStateMachine):
         def is_quiet() -> bool:
             if self.host.waiting and not is_done:
                 return True
-            return talk._todo is None and not talk._subscriptions._serving
+            return talk._queue is None and not talk._subscriptions._serving
 
         await eventually(is_quiet, PATIENT_SECONDS)
 
@@ -753,9 +791,9 @@ class StepMachine(RuleBasedStateMachine):
         self.host.answer_all()
         self.run(self._settled(self.client, is_done=True))
         at_once = self.granted(self.client)
-        heard_at_once = set(self.client.conversation._subscriptions.channels)
+        heard_at_once = set(self.client.conversation._active.channels)
         published_at_once = set(self.host.published)
-        in_force = {n for n, join in self.client.conversation._connection._channels.items()}
+        in_force = {n for n, join in self.client.conversation._state.channels._joins.items()}
         assert heard_at_once == in_force, "ring 0 and ring 1 agree on what it listens to"
         self.run(self.client.leave())
 
@@ -782,20 +820,20 @@ class StepMachine(RuleBasedStateMachine):
         assert published_at_once <= set(self.host.published)
         if not self.may_differ:
             assert at_once == one_by_one
-            assert heard_at_once == set(other.conversation._subscriptions.channels)
+            assert heard_at_once == set(other.conversation._active.channels)
         self.run(other.leave())
 
 
-def test_whatever_is_said_at_once_is_granted_one_by_one(
+def test_commands_sent_together_are_authorized_one_by_one(
     redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for constant in (
-        "node.AUTHORIZE_SECONDS",
+        "node_services.AUTHORIZE_SECONDS",
         "client_calls.LIVE_SECONDS",
         "client_calls.RPC_SECONDS",
         "client_subscriptions.LIVE_SECONDS",
     ):
-        monkeypatch.setattr(f"realtime.{constant}", PATIENT_SECONDS)
+        monkeypatch.setattr(f"realtime.delivery.{constant}", PATIENT_SECONDS)
     monkeypatch.setattr(joining, "YES_SECONDS", 3 * PATIENT_SECONDS)
     StepMachine.redis = redis_server
     run_state_machine_as_test(
@@ -818,10 +856,10 @@ def test_whatever_is_said_at_once_is_granted_one_by_one(
         protocols.Unsubscribe(1, "x" * 1000),
     ],
 )
-def test_whatever_a_client_makes_large_counts_while_it_waits(command: protocols.Command) -> None:
+def test_every_large_field_of_a_waiting_command_is_counted(command: protocols.Command) -> None:
     """Waiting refreshes of 480 KiB each held 117 MiB for one anonymous client."""
     assert _bytes_of(command) >= 1000
 
 
-def test_a_wide_character_makes_a_command_that_waits_four_times_as_large() -> None:
+def test_a_wide_character_makes_a_waiting_command_four_times_as_large() -> None:
     assert _bytes_of(protocols.Refresh(1, "x" * 1000 + "\U0001f600")) >= 4000

@@ -1,4 +1,4 @@
-"""Keys in a file change while the node runs; what was refused is told once."""
+"""Keys in a file are reloaded while the node runs; refusals are logged once."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ from typing import Any
 import pytest
 from django.test import override_settings
 
-from realtime import connection_token, subscription_token, watched, wiring
+from realtime import connection_token, subscription_token, wiring
+from realtime.auth import watched_file
+from realtime.auth.jwks_file import JwksFile
 from realtime.errors import ConfigurationError, InvalidToken
-from realtime.jwks_file import JwksFile
 from tests.support.eventually import eventually_sync
 from tests.support.tokens import Provider
 
@@ -31,22 +32,20 @@ def provider(tmp_path: Path) -> Provider:
     return Provider(tmp_path / "jwks.json", "old")
 
 
-def test_a_file_that_changes_is_read_again(
-    provider: Provider, caplog: pytest.LogCaptureFixture
-) -> None:
-    caplog.set_level(logging.INFO, "realtime.watched")
+def test_a_changed_file_is_read_again(provider: Provider, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "realtime.auth.watched_file")
     with override_settings(REALTIME_TOKEN_JWKS=f"@{provider.file}"):
         assert good(provider, "old")
         assert not good(provider, "new")
         provider.publish("new")
         eventually_sync(lambda: good(provider, "new"))
         assert not good(provider, "old"), "a key that was taken out is worth nothing"
-    lines = [r.getMessage() for r in caplog.records if r.name == "realtime.watched"]
-    assert lines == ["the token keys were read again: 1 of them"]
+    lines = [r.getMessage() for r in caplog.records if r.name == "realtime.auth.watched_file"]
+    assert lines == ["reloaded the token keys: 1 in use"]
 
 
 @pytest.mark.parametrize("broken", ["{", "", "[]", '{"keys": {}}', None])
-def test_a_broken_file_keeps_the_old_keys_and_is_told_once(
+def test_a_broken_file_keeps_the_old_keys_and_is_logged_once(
     provider: Provider, caplog: pytest.LogCaptureFixture, broken: str | None
 ) -> None:
     with override_settings(REALTIME_TOKEN_JWKS=f"@{provider.file}"):
@@ -56,8 +55,10 @@ def test_a_broken_file_keeps_the_old_keys_and_is_told_once(
         looked_at = wiring.tokens()._key_named.__self__._file._look_at  # type: ignore[union-attr]
         eventually_sync(lambda: time.monotonic() > looked_at)
         assert good(provider, "old")
-        [line] = [r.getMessage() for r in caplog.records if r.name == "realtime.watched"]
-        assert line.startswith("the token keys stay as they were: REALTIME_TOKEN_JWKS: ")
+        [line] = [r.getMessage() for r in caplog.records if r.name == "realtime.auth.watched_file"]
+        assert line.startswith(
+            "could not reload the token keys, keeping the previous ones: REALTIME_TOKEN_JWKS: "
+        )
         provider.publish("old", "new")
         eventually_sync(lambda: good(provider, "new"))
 
@@ -66,7 +67,7 @@ OF_NO_USE = {"kid": "a", "kty": "OKP", "crv": "Ed25519", "x": "eA"}
 
 
 @pytest.mark.parametrize("keys", [[], [OF_NO_USE]], ids=["empty", "without a usable key"])
-def test_a_provider_that_withdraws_all_keys_leaves_none_good(
+def test_withdrawing_all_keys_leaves_none_valid(
     provider: Provider, caplog: pytest.LogCaptureFixture, keys: list[Any]
 ) -> None:
     """An empty set counted as a broken file, so tokens by a stolen key stayed good."""
@@ -74,8 +75,8 @@ def test_a_provider_that_withdraws_all_keys_leaves_none_good(
         assert good(provider, "old")
         provider.file.write_text(json.dumps({"keys": keys}))
         eventually_sync(lambda: not good(provider, "old"))
-        lines = [r.getMessage() for r in caplog.records if r.name == "realtime.watched"]
-        assert lines == ["the token keys were read again: none is left"]
+        lines = [r.getMessage() for r in caplog.records if r.name == "realtime.auth.watched_file"]
+        assert lines == ["reloaded the token keys: none left, all are withdrawn"]
         provider.publish("new")
         eventually_sync(lambda: good(provider, "new"))
         assert not good(provider, "old")
@@ -84,7 +85,7 @@ def test_a_provider_that_withdraws_all_keys_leaves_none_good(
 @pytest.mark.parametrize(
     "flaw", [7, {"kty": "RSA"}, {"kid": "x", "kty": "oct", "k": "c2VjcmV0"}, "twice"]
 )
-def test_a_flaw_in_a_set_leaves_no_withdrawn_key_good(
+def test_a_flaw_in_a_set_does_not_keep_a_withdrawn_key_valid(
     provider: Provider, caplog: pytest.LogCaptureFixture, flaw: Any
 ) -> None:
     """One entry that cannot be used kept the whole set from being read (RFC 7517 §5)."""
@@ -96,8 +97,8 @@ def test_a_flaw_in_a_set_leaves_no_withdrawn_key_good(
         provider.file.write_text(json.dumps(found))
         eventually_sync(lambda: good(provider, "new"))
         assert not good(provider, "old")
-        [line] = {r.getMessage() for r in caplog.records if r.name == "realtime.jwks_file"}
-        assert line.startswith("ignored an entry of the token keys: REALTIME_TOKEN_JWKS: ")
+        [line] = {r.getMessage() for r in caplog.records if r.name == "realtime.auth.jwks_file"}
+        assert line.startswith("refused a token key with an invalid entry: REALTIME_TOKEN_JWKS: ")
         assert "c2VjcmV0" not in line
 
 
@@ -109,20 +110,20 @@ def test_a_node_starts_while_all_keys_are_withdrawn(provider: Provider) -> None:
         eventually_sync(lambda: good(provider, "old"))
 
 
-def test_a_file_is_looked_at_once_a_second_whatever_is_shown(
+def test_a_file_is_checked_at_most_once_a_second(
     provider: Provider, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     looks: list[Any] = []
     keys = JwksFile(str(provider.file))
     real = os.stat
-    monkeypatch.setattr(watched.os, "stat", lambda path: looks.append(path) or real(path))
+    monkeypatch.setattr(watched_file.os, "stat", lambda path: looks.append(path) or real(path))
     began = time.monotonic()
     while time.monotonic() < began + 1.2:
         assert keys.key("unknown") is None
     assert len(looks) == 1
 
 
-def test_a_file_that_is_not_there_is_a_setting_that_cannot_work(tmp_path: Path) -> None:
+def test_a_missing_file_is_an_invalid_setting(tmp_path: Path) -> None:
     with (
         override_settings(REALTIME_TOKEN_JWKS=f"@{tmp_path / 'none.json'}"),
         pytest.raises(ConfigurationError, match=r"cannot be read: No such file"),
@@ -133,13 +134,13 @@ def test_a_file_that_is_not_there_is_a_setting_that_cannot_work(tmp_path: Path) 
 # --- the log ---
 
 
-def test_why_a_token_was_refused_is_told_once_and_never_the_token(
+def test_a_token_refusal_is_logged_once_without_the_token(
     provider: Provider, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from realtime import refusals
-    from realtime.tally import Tally
+    from realtime.auth import token_log
+    from realtime.core.tally import Tally
 
-    monkeypatch.setattr(refusals, "_tally", Tally())
+    monkeypatch.setattr(token_log, "_tally", Tally())
     shown = [
         connection_token("42")[:-6] + "AAAAAA",
         connection_token("42", channels=["a"]).replace(".", "!", 1),
@@ -151,14 +152,14 @@ def test_why_a_token_was_refused_is_told_once_and_never_the_token(
                 wiring.tokens().identity(each, time.time())
     lines = [record.getMessage() for record in caplog.records]
     assert lines == [
-        "refused a token: its signature is not by our key (1 so far)",
-        "refused a token: it cannot be read: 'DecodeError' (1 so far)",
-        "refused a token: there is no key for its algorithm (alg): 'ES256' (1 so far)",
+        "refused a token: its signature does not match our key (1 so far)",
+        "refused a token: it cannot be decoded: 'DecodeError' (1 so far)",
+        "refused a token: no key is configured for its algorithm (alg): 'ES256' (1 so far)",
     ]
     assert not any(part in line for line in lines for each in shown for part in each.split("."))
 
 
-def test_a_user_in_the_log_is_escaped_and_short() -> None:
+def test_a_user_id_in_the_log_is_escaped_and_shortened() -> None:
     evil = subscription_token("4\n2026 CRITICAL \x1b[31m" + "x" * 90, "closed")
     with pytest.raises(InvalidToken, match=r"2026 CRITICAL") as caught:
         wiring.tokens().identity(evil, time.time())

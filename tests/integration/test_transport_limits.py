@@ -1,14 +1,16 @@
-"""What a client may send, and how many may be there, before anybody knows who they are."""
+"""Limits on bytes and connections before a client has identified itself."""
 
 from __future__ import annotations
 
 import asyncio
+import gc
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from contextlib import ExitStack
 from typing import Any
 
 import pytest
+import websockets
 from uvicorn.server import ServerState
 
 from notifier import counting
@@ -16,7 +18,7 @@ from notifier.bodies import BoundedBodies
 from notifier.counting import SPARE_CONNECTIONS, SPARE_PER_ADDRESS, Config, ConnectionLimiter
 from notifier.http import HttpProtocol
 from notifier.websocket import WebSocketProtocol
-from realtime.limits import Limits, Rate
+from realtime.core.limits import Limits, Rate
 from tests.support.eventually import eventually
 from tests.support.raw import TEXT, Raw, frame, handshake, status_of
 
@@ -151,7 +153,7 @@ CHUNKED = b"Transfer-Encoding: chunked\r\n\r\n"
         *("an endless chunk", "behind an offer"),
     ],
 )
-async def test_a_body_over_the_bound_is_413_on_any_path_and_its_sender_can_read_that(
+async def test_a_body_over_the_limit_is_a_readable_413_on_any_path(
     host: Host, serve: Serve, parts: list[bytes]
 ) -> None:
     """Closing with unread bytes would reset the connection, and the answer be lost (RFC 9112 §9.6).
@@ -166,7 +168,7 @@ async def test_a_body_over_the_bound_is_413_on_any_path_and_its_sender_can_read_
     assert not host.taken
 
 
-async def test_a_body_of_exactly_the_bound_is_taken(host: Host, serve: Serve) -> None:
+async def test_a_body_of_exactly_the_limit_is_accepted(host: Host, serve: Serve) -> None:
     port = await serve()
     for said in (length(BOUND) + b"x" * BOUND, CHUNKED + chunk(BOUND // 2) * 2 + b"0\r\n\r\n"):
         assert status_of(await ask(port, CLOSING + said)) == 200
@@ -174,7 +176,7 @@ async def test_a_body_of_exactly_the_bound_is_taken(host: Host, serve: Serve) ->
     assert not host.reached
 
 
-async def test_an_app_that_has_answered_already_answers_once(host: Host, serve: Serve) -> None:
+async def test_an_app_that_has_already_answered_answers_once(host: Host, serve: Serve) -> None:
     """What goes on without a bound is the body of a request that has its answer."""
     head = b"POST /deaf HTTP/1.1\r\nHost: h\r\n" + CHUNKED
     with Raw(await serve()) as peer:
@@ -184,17 +186,17 @@ async def test_an_app_that_has_answered_already_answers_once(host: Host, serve: 
     assert host.reached == {"request_body_bytes": 1}
 
 
-async def test_an_app_that_waits_for_a_body_over_the_bound_is_told_that_the_client_left(
+async def test_an_app_waiting_for_an_oversized_body_sees_a_disconnect(
     host: Host, serve: Serve
 ) -> None:
     assert status_of(await ask(await serve(), HEAD + CHUNKED, *[chunk(300)] * 4)) == 413
     await asyncio.wait_for(host.ended.wait(), 5)
 
 
-async def test_a_refused_client_that_sends_without_end_is_cut_off(
+async def test_a_refused_client_that_keeps_sending_is_cut_off(
     host: Host, serve: Serve, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("notifier.http.LINGER_BYTES", 100_000)
+    monkeypatch.setattr("notifier.http_refusals.LINGER_BYTES", 100_000)
     port = await serve()
     with Raw(port) as peer:
         await asyncio.to_thread(peer.send, HEAD + length(2**40), *[b"x" * 65_536] * 400)
@@ -204,7 +206,7 @@ async def test_a_refused_client_that_sends_without_end_is_cut_off(
 async def test_a_refused_client_that_never_leaves_is_cut_off(
     host: Host, serve: Serve, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("notifier.http.LINGER_SECONDS", 0.2)
+    monkeypatch.setattr("notifier.http_refusals.LINGER_SECONDS", 0.2)
     with Raw(await serve()) as peer:
         peer.send(HEAD + length(2**40))
         await eventually(lambda: host.reached)
@@ -220,7 +222,7 @@ async def test_a_refused_client_that_never_leaves_is_cut_off(
         [HEAD + CHUNKED, *[chunk(400)] * 2],  # and no end
     ],
 )
-async def test_what_goes_to_django_has_a_bound_of_its_own(
+async def test_request_bodies_for_django_have_their_own_limit(
     host: Host, serve: Serve, parts: list[bytes]
 ) -> None:
     parts = [parts[0].replace(b"Host: h", b"Host: h\r\nConnection: close"), *parts[1:]]
@@ -229,7 +231,7 @@ async def test_what_goes_to_django_has_a_bound_of_its_own(
     assert not host.taken
 
 
-async def test_requests_in_django_have_a_number_whoever_has_hung_up(
+async def test_concurrent_django_requests_are_limited_even_after_hang_ups(
     host: Host, serve: Serve, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("notifier.bodies.REQUESTS_AT_ONCE", 3)
@@ -250,7 +252,9 @@ async def test_requests_in_django_have_a_number_whoever_has_hung_up(
     assert status_of(await ask(port, GET.replace(b"\r\n\r\n", CLOSE))) == 401
 
 
-async def test_what_comes_behind_a_refused_form_is_no_request(host: Host, serve: Serve) -> None:
+async def test_data_behind_a_refused_form_is_not_parsed_as_a_request(
+    host: Host, serve: Serve
+) -> None:
     """The connection may be used again, behind all of the body; its answers stay in order."""
     port = await serve(BoundedBodies(host.app, 500))
     said = HEAD + length(600) + (GET * 30)[:600] + GET.replace(b"\r\n\r\n", CLOSE)
@@ -259,7 +263,7 @@ async def test_what_comes_behind_a_refused_form_is_no_request(host: Host, serve:
     assert answer.count(b"HTTP/1.1 413 ") == answer.count(b"HTTP/1.1 200 ") == 1
 
 
-async def test_what_goes_to_django_may_have_all_of_its_bound(host: Host, serve: Serve) -> None:
+async def test_a_body_for_django_may_be_as_large_as_its_limit(host: Host, serve: Serve) -> None:
     port = await serve(BoundedBodies(host.app, 500))
     for said in (length(500) + b"x" * 500, CHUNKED + chunk(250) * 2 + b"0\r\n\r\n"):
         assert status_of(await ask(port, CLOSING + said)) == 200
@@ -287,7 +291,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
     ],
     ids=["node", "address"],
 )
-async def test_connections_are_counted_whatever_they_speak(
+async def test_connections_of_every_protocol_are_counted(
     host: Host, serve: Serve, given: Limits, status: int, name: str
 ) -> None:
     """Silent, idle, slow, or a WebSocket, which is one connection and not two.
@@ -313,7 +317,7 @@ async def test_connections_are_counted_whatever_they_speak(
 
 
 @pytest.mark.usefixtures("small")
-async def test_a_proxy_is_no_address_since_it_speaks_for_many(host: Host, serve: Serve) -> None:
+async def test_a_proxy_address_is_not_limited(host: Host, serve: Serve) -> None:
     port = await serve(limits=limits(100, per_address=1), forwarded_allow_ips="127.0.0.0/8")
     with ExitStack() as peers:
         for _ in range(20):
@@ -323,7 +327,7 @@ async def test_a_proxy_is_no_address_since_it_speaks_for_many(host: Host, serve:
 
 
 @pytest.mark.usefixtures("small")
-async def test_too_many_that_are_refused_are_only_closed(
+async def test_refusals_over_the_limit_are_closed_without_a_response(
     host: Host, serve: Serve, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A refused client has two seconds to read why; so many have that, and no more."""
@@ -356,9 +360,7 @@ async def test_a_full_node_still_answers_publishers_and_probes() -> None:
 # ------------------------------------------------------------------------- the first message
 
 
-async def test_a_client_that_has_not_introduced_itself_makes_nobody_hold_a_large_message(
-    host: Host, serve: Serve
-) -> None:
+async def test_a_large_message_before_connect_is_not_buffered(host: Host, serve: Serve) -> None:
     port = await serve(first_frame_bytes=1000, ws_max_size=5000)
     for said in ([frame(TEXT, b"x" * 1001)], [frame(TEXT, b"x", fin=False), frame(0, b"x" * 1000)]):
         with Raw(port) as peer:
@@ -369,3 +371,11 @@ async def test_a_client_that_has_not_introduced_itself_makes_nobody_hold_a_large
         peer.send(frame(TEXT, b"x", fin=False) + frame(0, b"x") + frame(TEXT, b"x" * 5000))
         await eventually(lambda: host.messages == ["xx", "x" * 5000])
         assert await asyncio.to_thread(peer.send(frame(TEXT, b"x" * 5001)).closed) == 1009
+
+
+async def test_a_websocket_keeps_nothing_of_the_request_that_opened_it(serve: Serve) -> None:
+    """5.5 KiB for each of 100,000 clients are half a gigabyte."""
+    port = await serve(limits=limits())
+    async with websockets.connect(f"ws://127.0.0.1:{port}/", compression=None):
+        gc.collect()
+        assert not [each for each in gc.get_objects() if type(each) is HttpProtocol]

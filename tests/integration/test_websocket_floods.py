@@ -1,4 +1,4 @@
-"""Floods below the protocol, which no application ever sees: they are counted, and ended."""
+"""Floods of WebSocket frames that no application sees are counted and closed."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def is_told(service: Service, limit: str) -> None:
 
 
 @pytest.mark.parametrize("opcode", [PING, PONG], ids=["pings", "pongs"])
-def test_control_frames_without_number_end_the_connection(
+def test_unlimited_control_frames_end_the_connection(
     service: Service, peer: Raw, opcode: int
 ) -> None:
     peer.send(frame(opcode, b"x") * 5000)
@@ -48,7 +48,7 @@ def test_control_frames_without_number_end_the_connection(
     is_told(service, "websocket_control_frames")
 
 
-def test_a_few_control_frames_harm_nobody(peer: Raw) -> None:
+def test_a_few_control_frames_are_allowed(peer: Raw) -> None:
     peer.send(frame(PING, b"x") * 50 + frame(TEXT, b'{"id":2,"ping":{}}'))
     frames = peer.frames()
     assert [next(frames).opcode for _ in range(50)] == [PONG] * 50
@@ -56,7 +56,7 @@ def test_a_few_control_frames_harm_nobody(peer: Raw) -> None:
 
 
 @pytest.mark.parametrize("piece", [b"", b" "], ids=["empty", "of one byte"])
-def test_a_message_of_fragments_without_number_ends_the_connection(
+def test_a_message_of_unlimited_fragments_ends_the_connection(
     service: Service, peer: Raw, piece: bytes
 ) -> None:
     """An empty one cost a place in a list that had no end, and never counted as a byte."""
@@ -65,7 +65,7 @@ def test_a_message_of_fragments_without_number_ends_the_connection(
     is_told(service, "websocket_fragments")
 
 
-def test_a_message_of_as_many_fragments_as_may_be_is_read(peer: Raw) -> None:
+def test_a_message_with_the_maximum_number_of_fragments_is_read(peer: Raw) -> None:
     pieces = [b'{"id":2,"ping":{}', *[b" "] * (FRAGMENTS_LIMIT - 2), b"}"]
     last = len(pieces) - 1
     for number, piece in enumerate(pieces):
@@ -73,12 +73,12 @@ def test_a_message_of_as_many_fragments_as_may_be_is_read(peer: Raw) -> None:
     assert next(peer.frames()).payload == b'{"id":2,"ping":{}}'
 
 
-def test_a_flood_of_tiny_frames_is_ended_by_the_app_that_counts_them(peer: Raw) -> None:
+def test_the_app_ends_a_flood_of_tiny_frames(peer: Raw) -> None:
     peer.send(frame(TEXT, b"{}") * 50_000)
     assert peer.closed() == 3013
 
 
-def test_control_frames_before_the_handshake_is_over_harm_nobody(service: Service) -> None:
+def test_control_frames_before_the_handshake_completes_do_no_harm(service: Service) -> None:
     for _ in range(5):
         with Raw(service.port).send(handshake() + frame(PING) * 20_000) as peer:
             assert status_of(peer.head()) == 101
@@ -87,7 +87,7 @@ def test_control_frames_before_the_handshake_is_over_harm_nobody(service: Servic
         assert b'"connect"' in next(peer.frames()).payload
 
 
-def test_headers_that_decide_may_not_come_twice(service: Service) -> None:
+def test_security_relevant_headers_must_not_be_repeated(service: Service) -> None:
     for line in ("Host: b", "Cookie: a=b\r\nCookie: c=d", "Authorization: a\r\nAuthorization: b"):
         with Raw(service.port).send(handshake(*line.split("\r\n"))) as peer:
             assert status_of(peer.head()) == 400
@@ -96,13 +96,13 @@ def test_headers_that_decide_may_not_come_twice(service: Service) -> None:
             assert status_of(peer.head()) == 400
 
 
-def test_a_handshake_has_a_number_of_headers(service: Service) -> None:
+def test_the_number_of_handshake_headers_is_limited(service: Service) -> None:
     with Raw(service.port).send(handshake(*["X-A: b"] * 100)) as peer:
         assert status_of(peer.head()) == 431
     is_told(service, "request_headers")
 
 
-def test_who_says_nothing_to_the_service_is_let_go(service: Service) -> None:
+def test_a_silent_connection_to_the_service_is_closed(service: Service) -> None:
     """The real deadline, on the real server; what else it does, test_http_protocol knows."""
     with Raw(service.port, seconds=15) as silent, Raw(service.port, seconds=15) as half:
         half.send(b"GET / HTTP/1.1\r\nHost: a\r\n")

@@ -13,7 +13,7 @@ import websockets
 from uvicorn.config import Config
 from uvicorn.server import ServerState
 
-from notifier.websocket import SLICE_BYTES, WebSocketProtocol
+from notifier.websocket import SLICE_BYTES, EventQueue, WebSocketProtocol
 from tests.support.client import Client
 from tests.support.eventually import eventually
 from tests.support.machine import within
@@ -65,7 +65,9 @@ async def address(host: Host) -> AsyncIterator[tuple[str, int]]:
     await server.wait_closed()
 
 
-async def test_what_the_app_does_not_take_is_not_read(host: Host, address: tuple[str, int]) -> None:
+async def test_the_protocol_stops_reading_when_the_app_does(
+    host: Host, address: tuple[str, int]
+) -> None:
     """What waits is one read of the socket at most; the rest waits at the client's own end."""
     words = [f"{n} {PAD}" for n in range(100_000)]  # 11 MB
     async with websockets.connect("ws://{}:{}".format(*address), compression=None) as client:
@@ -86,7 +88,7 @@ async def test_what_the_app_does_not_take_is_not_read(host: Host, address: tuple
     assert host.taken == words
 
 
-async def test_reading_goes_on_whenever_the_app_has_taken_all(
+async def test_reading_resumes_when_the_app_has_taken_everything(
     host: Host, address: tuple[str, int]
 ) -> None:
     """Frames of all sizes, alone and in crowds, text that is cut in fragments in between."""
@@ -104,12 +106,44 @@ async def test_reading_goes_on_whenever_the_app_has_taken_all(
     assert host.taken == words
 
 
+async def test_the_queue_keeps_the_order_and_a_cancelled_receive_loses_no_event() -> None:
+    queue = EventQueue()
+    waiting = asyncio.create_task(queue.get())
+    await asyncio.sleep(0)  # it waits now
+    with pytest.raises(RuntimeError, match="another task is already waiting"):
+        await queue.get()
+    queue.put_nowait({"type": "websocket.connect"})
+    waiting.cancel()  # it was woken, and has not run yet
+    queue.put_nowait({"type": "websocket.receive", "text": "1"})
+    await asyncio.gather(waiting, return_exceptions=True)
+    assert queue.qsize() == 2
+    assert [(await queue.get())["type"] for _ in range(2)] == [
+        "websocket.connect",
+        "websocket.receive",
+    ]
+    assert queue.empty()
+
+
+async def test_an_accepted_connection_keeps_one_copy_of_its_headers(
+    host: Host, address: tuple[str, int]
+) -> None:
+    async with websockets.connect("ws://{}:{}".format(*address)) as client:
+        assert client.response is not None
+        assert client.response.headers["Upgrade"] == "websocket"
+        [protocol] = host.protocols
+        await eventually(lambda: not protocol.request.headers)
+        assert not protocol.response.headers
+        names = {name.lower() for name, _ in protocol.scope["headers"]}
+        assert {b"host", b"upgrade", b"sec-websocket-key"} <= names
+        host.taking.set()
+
+
 def frame(opcode: int, payload: bytes) -> bytes:
     """Return a client's frame, masked by zeros."""
     return bytes([0x80 | opcode, 0x80 | len(payload), 0, 0, 0, 0]) + payload
 
 
-async def test_a_connection_that_the_server_closes_still_hears_the_clients_goodbye(
+async def test_a_closing_connection_still_reads_the_close_frame_of_the_client(
     host: Host, address: tuple[str, int]
 ) -> None:
     """What the app will never take must not stop the reading: the close would last ten seconds."""
@@ -140,12 +174,13 @@ COUNT = 500  # 30 MiB
 
 
 @needs_proc
-async def test_a_client_that_publishes_while_redis_is_frozen_is_not_read_without_bound(
+async def test_reading_from_a_publisher_is_bounded_while_redis_is_frozen(
     own_redis: RedisServer,
     serve: Callable[..., Service],
     attach: Callable[..., Awaitable[Client]],
 ) -> None:
-    many = {f"TEST_{name}_BURST": str(2 * COUNT) for name in ("COMMANDS", "PUBLICATIONS")}
+    # each counts as four
+    many = {f"TEST_{name}_BURST": str(5 * COUNT) for name in ("COMMANDS", "PUBLICATIONS")}
     service = serve(own_redis.url, "framed", **many)
     client = await attach(service)
     await client.subscribe("chat:room")
@@ -192,7 +227,7 @@ def no_collector() -> Iterator[None]:
 
 @pytest.mark.usefixtures("no_collector")
 @pytest.mark.parametrize("close_code", [None, 4000], ids=["by the client", "by the app"])
-async def test_clients_that_come_and_go_fill_the_memory_until_it_is_collected(
+async def test_short_lived_clients_fill_memory_until_collection(
     host: Host, address: tuple[str, int], close_code: int | None
 ) -> None:
     """A full collection is rare: 2,500 clients that came again and again left 150 MiB to it."""

@@ -1,4 +1,4 @@
-"""The worker on a real Redis: at least once, whatever ends in the middle."""
+"""The worker on a real Redis handles entries at least once, whichever part is interrupted."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from typing import Any
 import pytest
 import redis
 
-from realtime import worker as worker_module
 from realtime.brokers.queue_commands import QueueKeys
 from realtime.brokers.redis import RedisBroker
 from realtime.brokers.redis_queue import RedisQueue
+from realtime.core.fallback_entry import Queued, decode_entry
+from realtime.core.publication import Publication
 from realtime.errors import GiveUp
-from realtime.publication import Publication
-from realtime.queued import Queued, opened
-from realtime.threads import Threads
+from realtime.fallbacks import worker as worker_module
+from realtime.fallbacks.threads import Threads
 from tests.support.eventually import eventually
 from tests.support.redis_server import RedisServer
 from tests.support.working import Got, working
@@ -29,10 +29,10 @@ Publish = Callable[..., Any]
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Pauses in which a test would only wait."""
-    monkeypatch.setattr(worker_module, "LOOK_SECONDS", 0.05)
+    monkeypatch.setattr(worker_module, "TEND_SECONDS", 0.05)
     monkeypatch.setattr(worker_module, "WAIT_SECONDS", 0.1)
     monkeypatch.setattr(worker_module, "CANCEL_SECONDS", 0.1)
-    monkeypatch.setattr("realtime.queued.FIRST_SECONDS", 0.1)
+    monkeypatch.setattr("realtime.core.fallback_entry.FIRST_SECONDS", 0.1)
 
 
 @pytest.fixture
@@ -80,7 +80,7 @@ async def is_empty(queue: RedisQueue) -> bool:
     return not any((stats.waiting, stats.in_hand, stats.later))
 
 
-async def test_what_nobody_hears_is_handled_once(queue, publish) -> None:
+async def test_an_undelivered_publication_is_handled_once(queue, publish) -> None:
     ids = [await publish({"n": n}) for n in range(20)]
     got = Got()
     async with working(queue, {"f": got}):
@@ -104,7 +104,7 @@ async def test_a_script_that_redis_forgot_is_loaded_again(queue, publish, client
         await eventually(lambda: got.data == [1, 2])
 
 
-async def test_what_fails_is_tried_again_and_gets_the_same_id(queue, publish) -> None:
+async def test_a_failed_item_is_retried_with_the_same_id(queue, publish) -> None:
     seen: list[Queued] = []
 
     async def fails_twice(queued: Queued) -> None:
@@ -122,7 +122,7 @@ async def test_what_fails_is_tried_again_and_gets_the_same_id(queue, publish) ->
     assert (stats.handled, stats.retried, stats.dead) == (1, 2, 0)
 
 
-async def test_what_fails_always_is_dead_with_its_reason_and_stops_nobody(queue, publish) -> None:
+async def test_an_item_that_always_fails_is_dead_lettered_with_its_reason(queue, publish) -> None:
     got = Got()
 
     async def poison(queued: Queued) -> None:
@@ -134,17 +134,17 @@ async def test_what_fails_always_is_dead_with_its_reason_and_stops_nobody(queue,
     async with working(queue, {"f": got, "poison": poison}, attempts=2):
         await eventually(lambda: len(got) == 5)
         await eventually(lambda: _has_dead(queue, 5))
-    dead = [opened(raw) async for raw in queue.entries("dead")]
+    dead = [decode_entry(raw) async for raw in queue.entries("dead")]
     assert {entry.reason for entry in dead} == {"ValueError: a line and another"}
     assert {entry.failures for entry in dead} == {2}
 
 
 @pytest.mark.parametrize("error", [asyncio.CancelledError, SystemExit])
 @pytest.mark.parametrize("is_sync", [False, True])
-async def test_a_handler_that_is_cancelled_or_exits_has_failed_and_stops_nobody(
+async def test_a_handler_that_is_cancelled_or_exits_counts_as_failed(
     queue, publish, is_sync: bool, error: type[BaseException]
 ) -> None:
-    """A handler without async runs in a thread, as `realtime.fallbacks` makes it one."""
+    """A handler without async runs in a thread, as `realtime.fallbacks.registry` makes it one."""
     got, threads = Got(), Threads()
 
     def raise_it(queued: Queued) -> None:
@@ -160,7 +160,7 @@ async def test_a_handler_that_is_cancelled_or_exits_has_failed_and_stops_nobody(
         await eventually(lambda: got.data == [2])
         await eventually(lambda: _has_dead(queue, 1))
     [raw] = [raw async for raw in queue.entries("dead")]
-    assert opened(raw).reason.startswith("RuntimeError: ")
+    assert decode_entry(raw).reason.startswith("RuntimeError: ")
     assert threads.left == 0
 
 
@@ -176,10 +176,10 @@ async def test_giving_up_is_final(queue, publish) -> None:
     async with working(queue, {"f": refuse}, attempts=100):
         await eventually(lambda: _has_dead(queue, 1))
     [raw] = [raw async for raw in queue.entries("dead")]
-    assert (opened(raw).reason, opened(raw).failures) == ("no such mailbox", 1)
+    assert (decode_entry(raw).reason, decode_entry(raw).failures) == ("no such mailbox", 1)
 
 
-async def test_a_fallback_that_this_worker_lacks_is_tried_again(queue, publish) -> None:
+async def test_an_item_for_an_unknown_fallback_is_retried(queue, publish) -> None:
     handlers: dict[str, Any] = {}
     await publish(1, "of-the-next-release")
     async with working(queue, handlers, attempts=100):
@@ -193,9 +193,7 @@ async def _has_retried(queue: RedisQueue) -> bool:
 
 
 @pytest.mark.parametrize("raw", [b"", b"garbage", b"0 {}", b"\xff\xfe", b"0 " + b"[" * 70_000])
-async def test_what_cannot_be_read_is_dead_and_stops_nobody(
-    queue, publish, client, keys, raw
-) -> None:
+async def test_an_unreadable_item_is_dead_lettered(queue, publish, client, keys, raw) -> None:
     client.rpush(keys.waiting, raw)
     await publish(1)
     got = Got()
@@ -205,7 +203,7 @@ async def test_what_cannot_be_read_is_dead_and_stops_nobody(
     assert client.lrange(keys.dead, 0, -1) == [raw]
 
 
-async def test_a_handler_that_hangs_is_broken_off(queue, publish) -> None:
+async def test_a_hanging_handler_is_cancelled(queue, publish) -> None:
     was_cancelled = asyncio.Event()
 
     async def hang(queued: Queued) -> None:
@@ -219,12 +217,10 @@ async def test_a_handler_that_hangs_is_broken_off(queue, publish) -> None:
         await eventually(lambda: _has_dead(queue, 1))
     assert was_cancelled.is_set()
     [raw] = [raw async for raw in queue.entries("dead")]
-    assert opened(raw).reason == "it took longer than 0.1 s"
+    assert decode_entry(raw).reason == "the handler took longer than 0.1 s"
 
 
-async def test_threads_that_hang_end_the_worker_when_they_are_as_many_as_its_hands(
-    queue, publish, caplog
-) -> None:
+async def test_a_worker_ends_when_all_its_threads_hang(queue, publish, caplog) -> None:
     let_go = threading.Event()
     threads = Threads()
     others = Got()
@@ -238,18 +234,18 @@ async def test_threads_that_hang_end_the_worker_when_they_are_as_many_as_its_han
         async with working(
             queue, {"hang": hang, "f": others}, threads=threads, handler_seconds=0.1
         ) as worker:
-            await eventually(lambda: worker.left == 1)
+            await eventually(lambda: worker.hung_handlers == 1)
             await publish(3)
             await eventually(lambda: sorted(others.data) == [2, 3])
             await publish(4, "hang")
-            await eventually(lambda: "as many handlers hang as there are hands" in caplog.text)
+            await eventually(lambda: "all handlers of this worker are hung" in caplog.text)
     finally:
         let_go.set()
     await eventually(lambda: threads.left == 0)
     assert (await queue.stats()).later >= 1
 
 
-async def test_a_worker_that_leaves_ends_what_it_has_in_hand(queue, publish) -> None:
+async def test_a_stopping_worker_finishes_its_current_items(queue, publish) -> None:
     began, go_on, ended = asyncio.Event(), asyncio.Event(), []
 
     async def slow(queued: Queued) -> None:
@@ -268,7 +264,7 @@ async def test_a_worker_that_leaves_ends_what_it_has_in_hand(queue, publish) -> 
     assert (stats.waiting, stats.in_hand, stats.handled) == (1, 0, 1)
 
 
-async def test_a_worker_that_is_hurried_puts_back_what_it_has_in_hand(queue, publish) -> None:
+async def test_a_worker_stopped_at_once_requeues_its_current_items(queue, publish) -> None:
     began = asyncio.Event()
 
     async def hang(queued: Queued) -> None:
@@ -281,10 +277,10 @@ async def test_a_worker_that_is_hurried_puts_back_what_it_has_in_hand(queue, pub
         worker.stop()
         worker.stop()
     [raw] = [raw async for raw in queue.entries("waiting")]
-    assert opened(raw).failures == 0
+    assert decode_entry(raw).failures == 0
 
 
-async def test_what_a_dead_worker_had_in_hand_is_taken_over_when_its_lease_ends(
+async def test_the_items_of_a_dead_worker_are_taken_over_when_its_lease_expires(
     queue, publish, client, keys, caplog
 ) -> None:
     ours = await publish(1)
@@ -294,7 +290,7 @@ async def test_what_a_dead_worker_had_in_hand_is_taken_over_when_its_lease_ends(
     async with working(queue, {"f": got}):
         await eventually(lambda: got)
     assert [(queued.id, queued.attempt) for queued in got] == [(ours, 2)]
-    assert "took over from workers that ended: 1" in caplog.text
+    assert "took over 1 entries from lost workers" in caplog.text
     assert (await queue.stats()).taken_over == 1
 
 
@@ -316,7 +312,9 @@ async def test_nothing_is_taken_over_while_its_lease_lasts(queue, publish) -> No
     assert (await queue.stats()).taken_over == 0
 
 
-async def test_what_kills_its_workers_is_dead_in_the_end(queue, publish, client, keys) -> None:
+async def test_an_item_that_kills_its_workers_is_finally_dead_lettered(
+    queue, publish, client, keys
+) -> None:
     ours = await publish({"n": 12345678901234567890})
     for n in range(3):
         await queue.hold([f"ghost-{n}"], 0.001)
@@ -327,13 +325,13 @@ async def test_what_kills_its_workers_is_dead_in_the_end(queue, publish, client,
 
         await eventually(is_over)
     [raw] = [raw async for raw in queue.entries("dead")]
-    entry = opened(raw)
+    entry = decode_entry(raw)
     assert (entry.id, entry.failures, entry.reason) == (ours, 3, "it kills")
     assert entry.for_handler().data == {"n": 12345678901234567890}
     assert entry.failed_at > entry.published_at - 1
 
 
-async def test_what_reaches_a_hand_after_its_lease_is_found(queue, publish) -> None:
+async def test_an_item_that_arrives_after_the_lease_expired_is_recovered(queue, publish) -> None:
     """Redis may carry out late what a worker had asked that is gone."""
     await queue.hold(["ghost"], 0.001)
     got = Got()
@@ -350,7 +348,7 @@ async def _is_tended(queue: RedisQueue) -> bool:
     return (await queue.stats()).hands > 0
 
 
-async def test_an_attempt_that_was_taken_over_meanwhile_does_no_harm(queue, publish) -> None:
+async def test_finishing_an_item_that_was_taken_over_does_no_harm(queue, publish) -> None:
     await publish(1)
     hand = queue.hand("frozen")
     await queue.hold(["frozen"], 0.001)
@@ -372,7 +370,7 @@ async def test_an_attempt_that_was_taken_over_meanwhile_does_no_harm(queue, publ
     await hand.aclose()
 
 
-async def test_a_reply_that_was_lost_is_found_in_the_hand(queue, publish, client, wired) -> None:
+async def test_an_item_whose_reply_was_lost_is_recovered(queue, publish, client, wired) -> None:
     """What BLMOVE put there when nobody heard its answer: the same as two of them."""
     got = Got()
     async with working(queue, {"f": got}, hands=1):
@@ -386,9 +384,7 @@ async def test_a_reply_that_was_lost_is_found_in_the_hand(queue, publish, client
         await eventually(lambda: is_empty(queue))
 
 
-async def test_work_goes_on_when_redis_comes_back(
-    own_redis: RedisServer, wired: str, caplog
-) -> None:
+async def test_work_resumes_when_redis_is_back(own_redis: RedisServer, wired: str, caplog) -> None:
     caplog.set_level(logging.INFO)
     queue = RedisQueue(own_redis.url, prefix=wired, seconds=0.5)
     broker = RedisBroker(own_redis.url, prefix=wired)
@@ -397,13 +393,13 @@ async def test_work_goes_on_when_redis_comes_back(
         await broker.publish(Publication.of("c", 1, fallback="f"))
         await eventually(lambda: got.data == [1])
         own_redis.kill()
-        await eventually(lambda: "no fallbacks are handled" in caplog.text)
+        await eventually(lambda: "cannot read the fallback queue" in caplog.text)
         own_redis.start()
         await broker.publish(Publication.of("c", 2, fallback="f"))
         await eventually(lambda: got.data == [1, 2])
-        await eventually(lambda: "fallbacks are handled again" in caplog.text)
-    assert caplog.text.count("no fallbacks are handled") == 1
-    assert "Redis writes no append-only file" in caplog.text
+        await eventually(lambda: "reading the fallback queue works again" in caplog.text)
+    assert caplog.text.count("cannot read the fallback queue") == 1
+    assert "Redis has no append-only file" in caplog.text
     await queue.aclose()
     await broker.aclose()
 
@@ -430,7 +426,7 @@ async def test_several_workers_share_the_work(queue, publish) -> None:
     assert all(got), "one of them had nothing to do"
 
 
-async def test_a_failing_fallback_is_told_once_and_that_it_works_again(
+async def test_the_failure_and_recovery_of_a_fallback_are_each_logged_once(
     queue, publish, caplog
 ) -> None:
     caplog.set_level(logging.INFO)

@@ -6,8 +6,8 @@ import os
 import time
 
 from realtime import fallback
+from realtime.core.fallback_entry import Queued
 from realtime.errors import GiveUp
-from realtime.queued import Queued
 
 
 @fallback("ledger")

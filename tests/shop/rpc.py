@@ -6,8 +6,8 @@ import asyncio
 import threading
 from typing import Any
 
+from realtime.core.identity import Identity
 from realtime.errors import Forbidden, InvalidData
-from realtime.identity import Identity
 
 said: list[Any] = []
 held = threading.Event()

@@ -1,4 +1,4 @@
-"""A backend of the API whose calls answer, or fail, as a test says; nothing is asked of Redis."""
+"""An API backend whose calls return or raise what a test configures; it never contacts Redis."""
 
 from __future__ import annotations
 
@@ -7,17 +7,18 @@ from typing import Any
 
 from realtime.api.backend import Outcome
 from realtime.brokers import Stats, Survey
-from realtime.control import Command, sealed
+from realtime.core.members import Headcount
+from realtime.core.node_commands import NodeCommand, encode_command
+from realtime.core.positions import Position
+from realtime.core.publication import Publication, Receipt
+from realtime.core.survey import Question
 from realtime.errors import RealtimeError
-from realtime.membership import Headcount
-from realtime.publication import Publication, Receipt
-from realtime.survey import Question
 
 RECEIPT = Receipt("0123456789abcdef", 1, 0)
 
 
 class CannedBackend:
-    """See the module. What `answers` returns for a call is its result; an error is raised."""
+    """See the module docstring. `answers` maps a call to its result; an error is raised."""
 
     def __init__(self, **answers: Callable[..., Any]) -> None:
         self._answers = answers
@@ -33,19 +34,24 @@ class CannedBackend:
     async def publish(self, publications: Sequence[Publication]) -> list[Outcome]:
         answer: list[Outcome] = self._answer("publish", [RECEIPT] * len(publications), publications)
         if len(answer) == 1 and isinstance(answer[0], RealtimeError):
-            raise answer[0]  # as a broker does it
+            raise answer[0]  # as a broker would
         return answer
 
     async def take(self, name: str, rate: float, count: int) -> float:
         return float(self._answer("take", 0.0))
 
-    async def tell(self, command: Command) -> None:
-        sealed(command)
+    async def tell(self, command: NodeCommand) -> None:
+        encode_command(command)
         self._answer("tell", None)
 
     async def queue_stats(self) -> Stats:
         stats: Stats = self._answer("queue_stats", Stats(*[0] * 11))
         return stats
+
+    async def positions(self, channels: Sequence[str]) -> dict[str, Position]:
+        start = dict.fromkeys(channels, Position(RECEIPT.epoch, 0))
+        positions: dict[str, Position] = self._answer("positions", start)
+        return positions
 
     async def members(self, channel: str) -> dict[str, str]:
         members: dict[str, str] = self._answer("members", {})

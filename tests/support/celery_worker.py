@@ -1,4 +1,4 @@
-"""A Celery worker of the host project: a process, and its pool."""
+"""A Celery worker of the host project: a process and its pool."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class CeleryWorker:
         self.process.wait()
 
     def kill_pool(self) -> None:
-        """Kill the processes that run tasks, and not the one that hands them out."""
+        """Kill the pool processes, which run the tasks, but not the main process."""
         children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children")
         for pid in children.read_text(encoding="utf-8").split():
             os.kill(int(pid), signal.SIGKILL)

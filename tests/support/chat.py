@@ -1,4 +1,4 @@
-"""A namespace in which everybody may write, as a host or an operator would configure it."""
+"""A namespace in which everyone may write, as a host or an operator would configure it."""
 
 from __future__ import annotations
 
@@ -15,4 +15,4 @@ CHAT = {
     "allow_presence_for_anonymous": True,
 }
 NOTIFIER_NAMESPACES = json.dumps({"chat": CHAT})
-"""The same in the environment of the service."""
+"""The same, as an environment variable of the service."""

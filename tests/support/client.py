@@ -1,4 +1,4 @@
-"""A client of the wire protocol that shows every frame: for tests of what is really sent."""
+"""A client of the wire protocol that shows every frame, for tests of what is actually sent."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.support.machine import within
 
 
 class Client:
-    """Speaks to the service as one attached client. Answers pings unless told not to."""
+    """Acts as one attentive client of the service. Answers pings unless told not to."""
 
     def __init__(self, socket: ClientConnection, *, answers_pings: bool = True) -> None:
         self._socket = socket
@@ -34,8 +34,12 @@ class Client:
         client = cls(
             await websockets.connect(url, compression=None, **options), answers_pings=answers_pings
         )
-        if connect:
-            await client.connect()
+        try:
+            if connect:
+                await client.connect()
+        except BaseException:  # the caller has nothing yet that could be closed
+            client._socket.transport.abort()
+            raise
         return client
 
     async def connect(self) -> dict[str, Any]:
@@ -50,7 +54,7 @@ class Client:
         return result
 
     async def ask(self, **command: Any) -> dict[str, Any]:
-        """Send a command and return its reply; pushes before it stay for `next`."""
+        """Send a command and return its reply; earlier pushes stay for `next`."""
         command_id = await self.tell(**command)
         passed: deque[Any] = deque()
         while (message := await self.next()).get("id") != command_id:
@@ -88,7 +92,7 @@ class Client:
                 await self.answer_pings()
 
     async def answer_pings(self) -> None:
-        """Answer what was not answered when it came."""
+        """Answer the pings that were not answered on arrival."""
         self._answers_pings = True
         while self._unanswered:
             self._unanswered -= 1
@@ -96,7 +100,7 @@ class Client:
 
     @asynccontextmanager
     async def attentive(self) -> AsyncIterator[None]:
-        """Read on by itself, and so answer pings, until the connection ends; nobody else reads."""
+        """Keep reading and answering pings until the connection ends; nothing else may read."""
         reading = asyncio.create_task(self._read_on())
         try:
             yield
@@ -129,7 +133,7 @@ class Client:
         return (await self.push("pub"))["data"]
 
     async def closed(self, seconds: float = 5.0) -> tuple[int, str]:
-        """Wait until the server closes, reading on, and return code and reason."""
+        """Read until the server closes the connection, and return code and reason."""
         async with within(seconds):
             try:
                 while True:

@@ -21,7 +21,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 class Command:
-    """One running command; `line` and `said` wait for what it prints."""
+    """One running command; `line` and `said` wait for its output."""
 
     def __init__(
         self,
@@ -53,14 +53,14 @@ class Command:
             thread.start()
 
     def line(self, seconds: float = 60) -> str | None:
-        """Return the next line of stdout, None at its end."""
+        """Return the next line of stdout; None at its end."""
         return self._lines.get(timeout=seconds)
 
     def facts(self) -> Any:
         return json.loads(self.line() or "null")
 
     def said(self, start: str, seconds: float = 60) -> str:
-        """Return the next line of stderr that begins so; others before it are passed over."""
+        """Return the next line of stderr with this start; other lines are skipped."""
         while (line := self._errors.get(timeout=seconds)) is not None:
             if line.startswith(start):
                 return line
@@ -84,7 +84,7 @@ class Command:
 
 
 def _read(file: Any, lines: queue.Queue[str | None]) -> None:
-    with suppress(OSError, ValueError):  # a terminal whose other end is gone ends with an error
+    with suppress(OSError, ValueError):  # reading a terminal whose other end has closed raises
         for line in file:
             lines.put(line.decode().rstrip("\r\n"))
     lines.put(None)

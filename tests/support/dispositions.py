@@ -1,4 +1,4 @@
-"""What a child process does about signals, however the tests themselves were started."""
+"""The signal dispositions of child processes, independent of how the tests were started."""
 
 from __future__ import annotations
 
@@ -8,14 +8,15 @@ from contextlib import contextmanager
 from typing import Any
 
 ORDINARY = {signal.SIGINT: signal.SIG_DFL, signal.SIGHUP: signal.SIG_DFL}
-"""What a terminal gives a program. `nohup make test &` would hand down ignored signals."""
+"""What a terminal gives a program. `nohup make test &` would pass on ignored signals."""
 IGNORED = dict.fromkeys(ORDINARY, signal.SIG_IGN)
 
 
 def give_children_ordinary_signals() -> None:
-    """Let all children of the tests have the default dispositions. In the main thread only.
+    """Give all children of the tests the default dispositions. In the main thread only.
 
-    A signal that was ignored is still ignored here, by a handler: exec turns that into the default.
+    A signal that was ignored is still ignored here, but by a handler, which exec resets to the
+    default.
     """
     for number in ORDINARY:
         if signal.getsignal(number) is signal.SIG_IGN:
@@ -24,7 +25,7 @@ def give_children_ordinary_signals() -> None:
 
 @contextmanager
 def dispositions(wanted: Mapping[signal.Signals, Any] = ORDINARY) -> Iterator[None]:
-    """Let children that are started inside inherit these. In the main thread only."""
+    """Give children started in the block these dispositions. In the main thread only."""
     before = {number: signal.getsignal(number) for number in wanted}
     changed = {number for number in wanted if signal.SIG_IGN in (before[number], wanted[number])}
     for number in changed:

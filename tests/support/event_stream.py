@@ -1,4 +1,4 @@
-"""An event stream, parsed as WHATWG HTML §9.2.6 says."""
+"""A parser for event streams, following WHATWG HTML §9.2.6."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 
 class Event(NamedTuple):
-    """What an `EventSource` dispatches."""
+    """An event as an `EventSource` dispatches it."""
 
     name: str
     data: str
@@ -14,7 +14,7 @@ class Event(NamedTuple):
 
 
 class Parser:
-    """Takes a stream line by line, each without its end."""
+    """Parses a stream line by line, without line ends."""
 
     def __init__(self) -> None:
         self.retry = 0
@@ -24,7 +24,7 @@ class Parser:
         self._data: list[str] = []
 
     def feed(self, line: str) -> Event | None:
-        """Take a line; return the event that it completes."""
+        """Parse a line; return the event that it completes, if any."""
         if not line:
             event = Event(self._name or "message", "\n".join(self._data), self._last_id)
             is_one = bool(self._data)

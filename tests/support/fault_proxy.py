@@ -1,7 +1,7 @@
-"""A TCP proxy that breaks on purpose: between the service and Redis, or between client and service.
+"""A TCP proxy with faults on demand: between the service and Redis, or between client and service.
 
-Runs in the test's own loop. Both directions pass through the same `Fault`s; what was accepted
-before a change of behaviour behaves differently from then on, too.
+Runs in the test's own event loop. Both directions use the same `Fault`s; a change of behaviour also
+applies to connections that were accepted before.
 """
 
 from __future__ import annotations
@@ -20,35 +20,35 @@ Target = Path | tuple[str, int]
 
 @dataclass(frozen=True)
 class Behaviour:
-    """What happens to the bytes; as it stands, nothing."""
+    """What happens to the bytes; by default, nothing."""
 
     delay: float = 0.0
-    """Seconds that each chunk waits; chunks wait at the same time, as on a long road."""
+    """Seconds by which each chunk is delayed; delays overlap, as on a link with high latency."""
     bytes_per_second: float = 0.0
-    """0 is as fast as it goes."""
+    """0 is unlimited."""
     chunk: int = CHUNK
-    """1 is one byte at a time."""
+    """Maximum chunk size; 1 is one byte at a time."""
     blackhole: bool = False
-    """Everything is taken, nothing passes, nobody is told."""
+    """Accept all bytes and forward none, without closing anything."""
     cut_after: int = 0
-    """After so many bytes of a direction the connection is reset; 0 is never."""
+    """Reset the connection after this many bytes in one direction; 0 is never."""
     only: bytes = b""
-    """Only connections on which this was asked once; all others pass."""
+    """Affect only connections that have sent this; all others pass."""
 
 
 class FaultProxy:
-    """See the module. `async with` opens and closes it."""
+    """See the module docstring. `async with` opens and closes it."""
 
     def __init__(self, target: Target) -> None:
         self.target = target
-        """Where new connections lead to; a failover changes it."""
+        """The target of new connections; a failover changes it."""
         self._behaviour = Behaviour()
         self._changed = asyncio.Event()
         self._pairs: dict[asyncio.Task[None], _Pair] = {}
         self._server: asyncio.Server | None = None
         self.port = 0
         self.accepted = 0
-        """How many connections came so far."""
+        """Number of connections accepted so far."""
 
     async def __aenter__(self) -> FaultProxy:
         await self._listen()
@@ -61,25 +61,25 @@ class FaultProxy:
         await asyncio.gather(*self._pairs, return_exceptions=True)
 
     def behave(self, **fault: float | bool | bytes) -> None:
-        """Behave so from now on; what is not named is as `heal` leaves it."""
+        """Set the behaviour from now on; faults that are not named are as after `heal`."""
         self._behaviour = replace(Behaviour(), **fault)  # type: ignore[arg-type]
         self._changed.set()
         self._changed = asyncio.Event()
 
     async def heal(self) -> None:
-        """Pass everything; what a blackhole took stays lost, on connections that never heal."""
+        """Forward everything; bytes in a blackhole stay lost, so their connections never heal."""
         self.behave()
         if self._server is None:
             await self._listen()
 
     async def refuse(self) -> None:
-        """Accept nobody: the port is closed until `heal`."""
+        """Refuse connections: the port is closed until `heal`."""
         if self._server is not None:
             self._server.close()
             self._server = None
 
     def reset(self) -> None:
-        """Reset all connections that there are."""
+        """Reset all current connections."""
         for pair in self._pairs.values():
             _reset(*pair.writers)
 
@@ -88,7 +88,7 @@ class FaultProxy:
         self.port = self._server.sockets[0].getsockname()[1]
 
     def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        # A task of our own: asyncio reports each of its own that is cancelled as an error.
+        # A task of our own: asyncio reports an error for each of its own that is cancelled.
         self.accepted += 1
         pair = _Pair(writer)
         task = asyncio.create_task(self._carry(reader, pair))
@@ -117,7 +117,7 @@ class FaultProxy:
     async def _pump(
         self, pair: _Pair, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
     ) -> None:
-        """Move one direction until its end."""
+        """Forward one direction until its end."""
         passed, late = 0, _Late(writer)
         while data := await reader.read(self._behaviour.chunk):
             if writer is not pair.writers[0] and len(pair.asked) < CHUNK:
@@ -144,7 +144,7 @@ class FaultProxy:
 
 
 class _Pair:
-    """Both sides of a connection, and how it began."""
+    """Both sides of a connection, and its first bytes."""
 
     def __init__(self, client: asyncio.StreamWriter) -> None:
         self.writers = [client]
@@ -152,11 +152,11 @@ class _Pair:
 
 
 class _Cut(Exception):
-    """So many bytes have passed that the connection is to be reset."""
+    """The connection has passed the number of bytes after which it is reset."""
 
 
 class _Late:
-    """Writes chunks later, in order."""
+    """Writes chunks after a delay, in order."""
 
     def __init__(self, writer: asyncio.StreamWriter) -> None:
         self._writer = writer
@@ -167,7 +167,7 @@ class _Late:
 
     def write(self, data: bytes, delay: float) -> None:
         loop = asyncio.get_running_loop()
-        self._due = max(self._due, loop.time() + delay)  # never before the one before
+        self._due = max(self._due, loop.time() + delay)  # never before its predecessor
         self._waiting += 1
         self._idle.clear()
         loop.call_at(self._due, self._write, data)
@@ -180,7 +180,7 @@ class _Late:
             self._writer.write(data)
 
     async def drain(self) -> None:
-        """Wait until nothing waits."""
+        """Wait until no chunk is waiting."""
         await self._idle.wait()
 
 

@@ -1,4 +1,4 @@
-"""A web server of another site: blank pages, HTMX, and a service worker that fetches."""
+"""A web server for another site: blank pages, HTMX, and a service worker that fetches."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A foreign Django project in a folder of its own, made of what a page of the docs shows."""
+"""A foreign Django project in a directory of its own, built from the code on a page of the docs."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typing import NamedTuple
 import httpx
 
 from tests.support.eventually import eventually_sync
-from tests.support.service import free_port
+from tests.support.ports import free_port
 
 
 class File(NamedTuple):
@@ -32,13 +32,13 @@ def files_of(page: str) -> list[File]:
 
 
 class Host:
-    """Made by `startproject`, as `mysite` with an app `orders`."""
+    """A project created by `startproject`: `mysite` with an app `orders`."""
 
     def __init__(self, folder: Path, packages: str, redis_url: str) -> None:
-        """Make it.
+        """Create the project.
 
         Args:
-            folder: An empty one.
+            folder: An empty directory.
             packages: Where `realtime` is, for PYTHONPATH.
             redis_url: The Redis of its settings, as REDIS_URL.
         """
@@ -60,12 +60,12 @@ class Host:
                 file.write(text)
 
     def run(self, *arguments: str) -> str:
-        """Run Python there; return what it says, and what it says of errors."""
+        """Run Python in the project; return its output, including stderr."""
         done = self._done([sys.executable, *arguments])
         return done.stdout + done.stderr
 
     def shell(self, command: list[str]) -> str:
-        """Run a command there; return what it says."""
+        """Run a command in the project; return its output."""
         return self._done(command).stdout
 
     def _done(self, command: list[str]) -> subprocess.CompletedProcess[str]:
@@ -77,7 +77,7 @@ class Host:
 
     @contextmanager
     def served(self, log: Path, *command: str, probe: str = "/live/readyz") -> Iterator[str]:
-        """Serve it by a command, to which a port is added; yield the address."""
+        """Serve the project with a command, to which a port is added; yield the URL."""
         port = free_port()
         url = f"http://127.0.0.1:{port}"
         where = [f"127.0.0.1:{port}"] if "runserver" in command else ["--port", str(port)]

@@ -5,13 +5,13 @@ from __future__ import annotations
 import hashlib
 from typing import Any
 
-from realtime.keys import BY_DEFAULT
+from realtime.api.keys import BY_DEFAULT
 
 
 def entry(name: str, **fields: Any) -> dict[str, Any]:
     """Return an entry of REALTIME_API_KEYS whose secret is `secret_of(name)`.
 
-    It says what it may do, as `createapikey` writes it; a field of None is left out.
+    It lists its permissions, as `createapikey` writes it; a field of None is omitted.
     """
     digest = hashlib.sha256(secret_of(name).encode()).hexdigest()
     lists = {"methods": list(BY_DEFAULT), "fallbacks": []}

@@ -1,7 +1,7 @@
-"""A WebSocket client that costs next to nothing: five hundred of them can share a test's loop.
+"""A WebSocket client with minimal overhead: five hundred of them can share a test's event loop.
 
-As much of RFC 6455 as a client of an honest server needs. `websockets` costs eight times as much
-for each frame, and was the bottleneck of the load.
+Implements as much of RFC 6455 as a client of an honest server needs. `websockets` costs eight times
+as much per frame, and was the bottleneck of the load.
 """
 
 from __future__ import annotations
@@ -41,11 +41,11 @@ class LeanClient(asyncio.Protocol):
 
     @classmethod
     async def open(cls, url: str, take: Callable[[str], None]) -> LeanClient:
-        """Connect; each text frame is given to ``take``.
+        """Connect; each text frame is passed to ``take``.
 
         Raises:
-            OSError: Nobody listens there, or the server did not want us (`Refused`).
-            TimeoutError: It did not answer.
+            OSError: The port is closed, or the server rejected the connection (`Refused`).
+            TimeoutError: The server did not respond.
         """
         where = urlsplit(url)
         loop = asyncio.get_running_loop()
@@ -65,12 +65,12 @@ class LeanClient(asyncio.Protocol):
         self._send(TEXT, text.encode())
 
     def stall(self) -> None:
-        """Read no more, and say nothing about it."""
+        """Stop reading, without notice to the server."""
         assert self._transport is not None
         self._transport.pause_reading()
 
     def abort(self) -> None:
-        """Leave without a word."""
+        """Drop the connection without a closing handshake."""
         if self._transport is not None:
             self._transport.abort()
 
@@ -114,7 +114,7 @@ class LeanClient(asyncio.Protocol):
         return True
 
     def _frame(self, at: int) -> tuple[int, bytes, int] | None:
-        """Return opcode and payload of the frame at that place, and where the next one begins."""
+        """Return opcode and payload of the frame at an index, and the index of the next frame."""
         data = self._buffer
         if len(data) < at + 2:
             return None
@@ -139,7 +139,7 @@ class LeanClient(asyncio.Protocol):
             self._transport.close()
 
     def _send(self, opcode: int, payload: bytes) -> None:
-        """Send a frame, masked with zeros: a mask all the same (RFC 6455 §5.3)."""
+        """Send a frame, masked with zeros, which is still a mask (RFC 6455 §5.3)."""
         size = len(payload)
         head = struct.pack("!BB", 0x80 | opcode, 0x80 | min(size, 126))
         if size >= 126:

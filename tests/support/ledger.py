@@ -1,17 +1,17 @@
-"""What was published and what was heard, and whether the two agree: the proof of "never silent".
+"""A record of what was published and what was received, and the check that they agree.
 
-Publishers write down each attempt with its outcome; each client writes down, per channel, what it
-heard and what it was told it had missed; whoever breaks something writes down when. `violations`
-then holds all of it against the promise (docs/semantics.md):
+This is the proof of "never silent". Publishers record each attempt with its outcome; each client
+records, per channel, what it received and what it was told it had missed; a fault is recorded with
+its times. `violations` then checks all of it against the promise (docs/semantics.md):
 
 * received and announced together are everything since the start, disjoint, in order, nothing twice;
 * nothing was received that was answered "certainly not published", or that nobody published;
 * one publication has one position, one position one publication, and what was published with one
   idempotency key is one publication, unless Redis lost its memory meanwhile;
 * a gap is announced only during a fault or within `ANNOUNCED_SECONDS` of its end;
-* a gap with an open end only where a fault can end an epoch.
+* a gap has an open end only if a fault can end an epoch.
 
-Times are of one monotonic clock, in seconds.
+All times are of one monotonic clock, in seconds.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from enum import Enum
 
-from realtime.gaps import Gap, Position
+from realtime.core.positions import Gap, Position
 
 ANNOUNCED_SECONDS = 2.0
 
 
 class Outcome(Enum):
-    """What a publisher was told."""
+    """The outcome that a publisher was told."""
 
     PUBLISHED = "published"
     NOT_PUBLISHED = "certainly not published"
@@ -37,7 +37,7 @@ class Outcome(Enum):
 class Attempt:
     """One publish; ``number`` is in its data, and the same in all its retries.
 
-    Minus the number is other data under the same idempotency key.
+    The negative number is different data under the same idempotency key.
     """
 
     number: int
@@ -61,7 +61,7 @@ class Heard:
 
 @dataclass(slots=True, frozen=True)
 class Told:
-    """A client was told what it missed."""
+    """A client was told what it had missed."""
 
     at: float
     gap: Gap
@@ -81,14 +81,14 @@ class Journal:
 
 @dataclass(slots=True)
 class Fault:
-    """Something was broken from ``began`` until everything could work again at ``ended``."""
+    """A fault from ``began`` until everything could work again at ``ended``."""
 
     name: str
     began: float
     ended: float
     ends_epochs: bool = False
     forgets: bool = False
-    """Whether Redis may have lost what it knew, idempotency keys among it."""
+    """Whether Redis may have lost its data, including idempotency keys."""
 
 
 @dataclass(slots=True)
@@ -104,7 +104,7 @@ class Summary:
 
 
 class Ledger:
-    """All that was written down in one run."""
+    """All records of one run."""
 
     def __init__(self) -> None:
         self.attempts: list[Attempt] = []
@@ -112,7 +112,7 @@ class Ledger:
         self.faults: list[Fault] = []
 
     def violations(self) -> list[str]:
-        """Return what breaks the promise, each in a sentence; empty if nothing does."""
+        """Return violations of the promise, one sentence each; empty if there are none."""
         found = list(_publishing(self.attempts, self.journals, self._forgotten()))
         found += _once(self.attempts, self._forgotten())
         for journal in self.journals:
@@ -122,7 +122,7 @@ class Ledger:
         return found
 
     def _forgotten(self) -> set[int]:
-        """Return the numbers that were being published while Redis lost its memory."""
+        """Return the numbers that were being published while Redis lost its data."""
         spans: dict[int, tuple[float, float]] = {}
         for attempt in self.attempts:
             began, ended = spans.get(abs(attempt.number), (attempt.began, attempt.ended))
@@ -149,7 +149,7 @@ class Ledger:
 
 
 def _once(attempts: list[Attempt], forgotten: set[int]) -> Iterator[str]:
-    """What was published with one idempotency key is one publication, with one answer."""
+    """Check that each idempotency key is one publication, with one answer."""
     answers: dict[object, tuple[int, Position | None]] = {}
     for attempt in attempts:
         if attempt.key is None or attempt.outcome is not Outcome.PUBLISHED:
@@ -163,7 +163,7 @@ def _once(attempts: list[Attempt], forgotten: set[int]) -> Iterator[str]:
 def _publishing(
     attempts: list[Attempt], journals: list[Journal], forgotten: set[int]
 ) -> Iterator[str]:
-    """Hold the publishers' answers against each other and against what clients heard."""
+    """Compare the publishers' answers with each other and with what clients received."""
     places: dict[tuple[str, Position], int] = {}
     numbers: dict[int, Position] = {}
     outcomes: dict[int, set[Outcome]] = {}
@@ -190,10 +190,10 @@ def _publishing(
 
 
 def _told_in_order(journal: Journal) -> Iterator[str]:
-    """Walk through what the client heard and was told: without a hole, nothing twice."""
+    """Check what the client received and was told: no hole, nothing twice."""
     epoch, after = journal.start
     ended = False
-    """Whether the epoch's end was announced as an open gap."""
+    """Whether an open gap has announced the end of the epoch."""
     for entry in journal.entries:
         first, last = _span(entry)
         of = entry.position.epoch if isinstance(entry, Heard) else entry.gap.epoch
@@ -202,7 +202,7 @@ def _told_in_order(journal: Journal) -> Iterator[str]:
             if not ended:
                 yield f"{where}: epoch {epoch} ended without a word"
             epoch, after, ended = of, 0, False
-        elif ended:  # it lives after all; the open gap has told of all up to here
+        elif ended:  # the epoch continues after all; the open gap covers everything up to here
             after, ended = max(after, first - 1), False
         if first > after + 1:
             yield f"{where}: silence about {after + 1} to {first - 1} of {epoch}"
@@ -236,7 +236,7 @@ def _told_in_time(journal: Journal, faults: list[Fault]) -> Iterator[str]:
 
 
 def _silently_lost(journal: Journal, attempts: list[Attempt]) -> Iterator[str]:
-    """What was certainly published while the client was there is heard or announced."""
+    """Check that a client received, or was told it missed, all that was certainly published."""
     heard = {entry.position for entry in journal.entries if isinstance(entry, Heard)}
     gaps = [entry.gap for entry in journal.entries if isinstance(entry, Told)]
     known = {journal.start.epoch} | {p.epoch for p in heard} | {gap.epoch for gap in gaps}
@@ -247,8 +247,8 @@ def _silently_lost(journal: Journal, attempts: list[Attempt]) -> Iterator[str]:
         if position.epoch == journal.start.epoch and position.offset <= journal.start.offset:
             continue
         if position.epoch not in known:
-            # An epoch that came and went unseen is inside the open end of the one before; one that
-            # had ended before the client came is none of its business.
+            # An epoch that came and went unseen is covered by the open end of the previous one; one
+            # that had ended before the client came does not concern it.
             if attempt.ended < journal.at or any(gap.last is None for gap in gaps):
                 continue
         elif any(_covers(gap, position) for gap in gaps):

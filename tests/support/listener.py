@@ -1,7 +1,7 @@
-"""One client under load, who behaves as `client.js` does and writes down all that it hears.
+"""One client under load, which behaves like `client.js` and records everything it receives.
 
-It answers pings, comes back by back-off with full jitter, and computes with the twin of client.js'
-tracker what it missed.
+It answers pings, reconnects by back-off with full jitter, and computes what it missed with the
+Python counterpart of client.js' tracker.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 
-from realtime.gaps import Gap, Position
-from realtime.tracker import Missed, Tracker
+from realtime.client.tracker import MissedPublications, Tracker
+from realtime.core.positions import Gap, Position
 from tests.support.lean_client import LeanClient
 from tests.support.ledger import Heard, Journal, Told
 
@@ -49,12 +49,16 @@ class Listener:
         """When it was told that its node is live, or is not."""
         self.heard: set[int] = set()
         self.url = ""
-        """Where it is connected to, or was last."""
+        """The server it is, or was last, connected to."""
 
     @property
     def is_live(self) -> bool:
-        """Whether the last that it was told is that its node is live, and it is subscribed."""
+        """Whether it was last told that its node is live, and is subscribed."""
         return self._is_subscribed and bool(self.states) and self.states[-1][1]
+
+    def was_away_since(self, when: float) -> bool:
+        """Whether it was told after ``when`` that its node is not live, or was disconnected."""
+        return any(not live for at, live in self.states if at >= when)
 
     async def run(self) -> None:
         """Listen until cancelled."""
@@ -76,7 +80,7 @@ class Listener:
                 self._client.abort()
 
     async def _open(self) -> LeanClient:
-        """Connect; where one node takes no connections, to the next, as a proxy would do it."""
+        """Connect; if a node rejects connections, try the next one, as a proxy would."""
         *others, last = self._load.addresses()
         for url in others:
             with suppress(ConnectionRefusedError):
@@ -128,7 +132,7 @@ class Listener:
             self._publication(pub, now)
         elif (told := push.get("gap")) is not None:
             gap = Gap(told["epoch"], told["from"], told["to"])
-            self._note(self._tracker.gap(gap, told["reason"]), now)
+            self._note(self._tracker.note_gap(gap, told["reason"]), now)
         elif (state := push.get("state")) is not None:
             self.states.append((now, state["live"]))
 
@@ -137,11 +141,11 @@ class Listener:
         if self.journal is None:
             self.journal = Journal(self.name, self.channel, now, position)
             self._load.ledger.journals.append(self.journal)
-        self._note(self._tracker.subscribed(position), now)
+        self._note(self._tracker.note_subscribed(position), now)
 
     def _publication(self, pub: dict[str, Any], now: float) -> None:
         offset, number = pub["offset"], pub["data"]["n"]
-        is_new, missed = self._tracker.publication(offset, pub.get("epoch"))
+        is_new, missed = self._tracker.note_publication(offset, pub.get("epoch"))
         self._note(missed, now)
         position = self._tracker.position
         assert position is not None
@@ -153,6 +157,6 @@ class Listener:
         if is_new:
             self.journal.entries.append(Heard(now, Position(position.epoch, offset), number))
 
-    def _note(self, missed: Sequence[Missed], now: float) -> None:
+    def _note(self, missed: Sequence[MissedPublications], now: float) -> None:
         if missed and self.journal is not None:
             self.journal.entries += [Told(now, each.gap, each.reason) for each in missed]

@@ -1,6 +1,6 @@
-"""Clients and publishers that keep at it while something breaks, and write all of it down.
+"""Clients and publishers that keep working during faults, and record everything.
 
-What either sees and must never see (another status, an answer that took too long, a publication
+Anything that they must never see (an unexpected status, an answer that took too long, a publication
 twice on one connection) is a complaint.
 """
 
@@ -21,11 +21,11 @@ from tests.support.posting import Publisher
 from tests.support.service import Service
 
 STATE_SECONDS = 2.0  # within which a change of state must be pushed
-INSIST_EACH = 5  # every fifth publication has an idempotency key, and is repeated until it is out
+INSIST_EACH = 5  # every fifth publication has an idempotency key, and is retried until published
 
 
 async def at_rate(per_second: int) -> AsyncIterator[int]:
-    """Yield so many numbers a second; who was held up for a second makes no avalanche after it."""
+    """Yield this many numbers a second; a delay is not caught up with a burst."""
     begin, done = time.monotonic(), 0
     while True:
         due = int((time.monotonic() - begin) * per_second)
@@ -38,7 +38,7 @@ async def at_rate(per_second: int) -> AsyncIterator[int]:
 
 
 class Load:
-    """So many clients, so many publications a second, and the ledger of it."""
+    """Clients, publications at a rate, and the ledger of both."""
 
     def __init__(
         self,
@@ -57,7 +57,7 @@ class Load:
         self.complaints: Counter[str] = Counter()
         self.statuses: Counter[int] = Counter()
         self.unanswered: list[float] = []
-        """When a publish was on its way and its connection ended."""
+        """When a connection ended with a publish in flight."""
         self.channels = [f"public:load{number}" for number in range(channels)]
         self.listeners = [
             Listener(f"client {number}", self.channels[number % channels], self)
@@ -72,19 +72,19 @@ class Load:
         self._asks = 0
 
     def complain(self, sentence: str) -> None:
-        """Write down what nobody should ever see."""
+        """Record something that must never happen."""
         self.complaints[sentence] += 1
 
     def addresses(self) -> list[str]:
-        """Return where a client may connect to, and to which node first."""
+        """Return the URLs for a client, starting with the next node in turn."""
         return [node.ws for node in self._in_turn(self.services)]
 
     def apis(self) -> list[tuple[str, int]]:
-        """Return where a publisher may post to, and to which node first."""
+        """Return the addresses for a publisher, starting with the next node in turn."""
         return [("127.0.0.1", node.port) for node in self._in_turn(self._posted_to)]
 
     def _in_turn(self, nodes: list[Service]) -> list[Service]:
-        """Return the nodes, each time beginning with the next one."""
+        """Return the nodes, starting with a different one each time."""
         self._asks += 1
         first = self._asks % len(nodes)
         return nodes[first:] + nodes[:first]
@@ -117,19 +117,19 @@ class Load:
             self.complain(f"the load itself failed: {error!r}")
 
     async def run(self, seconds: float) -> None:
-        """Let it go on for a while."""
+        """Let the load run for a while."""
         await asyncio.sleep(seconds)  # no condition to wait for: the load is what happens meanwhile
 
     @asynccontextmanager
     async def fault(
         self, name: str, *, ends_epochs: bool = False, forgets: bool = False
     ) -> AsyncIterator[Fault]:
-        """Something is broken inside; at the end of it everything could work again.
+        """Record a fault around the block; at its end everything could work again.
 
         Args:
-            name: For sentences.
-            ends_epochs: It may end epochs.
-            forgets: Redis may have lost what it knew, idempotency keys among it.
+            name: For messages.
+            ends_epochs: Whether it may end epochs.
+            forgets: Whether Redis may lose its data, including idempotency keys.
         """
         fault = Fault(name, time.monotonic(), float("inf"), ends_epochs or forgets, forgets)
         self.ledger.faults.append(fault)
@@ -142,16 +142,22 @@ class Load:
         await eventually(lambda: all(each.is_live for each in self.listeners), seconds=seconds)
         return time.monotonic() - start
 
-    async def told(self, seconds: float = STATE_SECONDS) -> float:
-        """Wait until every client was told that its node is not live; return how long it took."""
-        start = time.monotonic()
+    async def told(
+        self, seconds: float = STATE_SECONDS, of: Sequence[Listener] | None = None
+    ) -> float:
+        """Wait until the last fault has reached every client (or those given) as "not live".
+
+        A client that is live again by now was told as well. Returns the seconds that it waited.
+        """
+        start, began = time.monotonic(), self.ledger.faults[-1].began
+        clients = self.listeners if of is None else of
         await eventually(
-            lambda: not any(each.states[-1][1] for each in self.listeners), seconds=seconds
+            lambda: all(each.was_away_since(began) for each in clients), seconds=seconds
         )
         return time.monotonic() - start
 
     async def balance(self) -> None:
-        """Publish no more but a last one on each channel, and wait until all have heard it."""
+        """Stop publishing, then publish once on each channel, and wait until all received it."""
         assert self._publishing is not None
         self._publishing.cancel()
         await asyncio.gather(self._publishing, return_exceptions=True)
@@ -181,7 +187,7 @@ class Load:
         return self._number
 
     async def _publish(self) -> None:
-        """Publish at the rate, whatever the answers are; when all publishers wait, so does this."""
+        """Publish at the rate, whatever the answers are; waits while all publishers are busy."""
         async for _ in at_rate(self._per_second):
             publisher = await self._free.get()
             self._start(self._one(publisher, self._next_number()))

@@ -1,16 +1,16 @@
-"""Lose publications on purpose, an exact number of them."""
+"""Loses an exact number of publications on purpose."""
 
 from __future__ import annotations
 
 from realtime.brokers.commands import PUBLISH, Commands
-from realtime.publication import Publication
+from realtime.core.publication import Publication
 from tests.support.redis_server import RedisServer
 
 
 def publish_while_cut(server: RedisServer, channel: str, count: int) -> None:
-    """Cut all subscribers and publish ``count`` times before any of them can be back.
+    """Disconnect all subscribers, and publish ``count`` times before any of them can reconnect.
 
-    MULTI makes Redis do it all before it accepts the next connection.
+    MULTI makes Redis execute everything before it accepts the next connection.
     """
     publish = Commands("rt").publish(Publication.of(channel, "lost"))
     with server.client() as client:

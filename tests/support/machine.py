@@ -1,12 +1,12 @@
-"""How fast this machine is, and how busy: no verdict may depend on either.
+"""Measures the speed and load of this machine, so that no test result depends on them.
 
-A deadline in a test says how long something may take on a reference machine that does nothing else.
-It is lengthened by what was measured in the same run:
+A deadline in a test is the time that something may take on an idle reference machine. It is
+extended by two measurements of the same run:
 
-* the speed of the processor, in processor time, against the reference (1 there, 2 on a machine half
-  as fast, never less than 1);
-* how much too late a thread of this process woke that only sleeps. What it waited for, the servers
-  on the same processors waited for, too.
+* the speed of the processor, in CPU time, against the reference (1 there, 2 on a machine half as
+  fast, never less than 1);
+* the delays with which a sleeping thread of this process woke up: servers on the same processors
+  are delayed as well.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 REFERENCE_SECONDS = 0.004
-"""What `_work` takes on the reference machine: an AMD EPYC of 2024 with Python 3.11."""
+"""CPU time of `_work` on the reference machine: an AMD EPYC of 2024 with Python 3.11."""
 TICK_SECONDS = 0.02
 KEPT_TICKS = 30_000
-"""Ten minutes of them; no deadline is longer."""
+"""Ten minutes of ticks; no deadline is longer."""
 PROCESSES = 3
-"""Test, server and Redis wait for each other, so what one waited for counts three times."""
+"""Test, server and Redis wait for each other, so each delay counts three times."""
 
 
 def _work() -> float:
@@ -39,7 +39,7 @@ SLOWNESS = max(1.0, min(_work() for _ in range(5)) / REFERENCE_SECONDS)
 
 
 class _Sleeper:
-    """A thread that notes how late it wakes."""
+    """A thread that sleeps, and records how late it wakes up."""
 
     def __init__(self) -> None:
         self._late: deque[tuple[float, float]] = deque(maxlen=KEPT_TICKS)
@@ -55,7 +55,7 @@ class _Sleeper:
                 self._late.append((now, late))
 
     def late_since(self, began: float) -> float:
-        """Return by how many seconds in all it woke too late since then."""
+        """Return the sum of its delays since ``began``, in seconds."""
         late = max(0.0, time.monotonic() - self._asleep_since - TICK_SECONDS)
         for at, seconds in reversed(self._late.copy()):
             if at < began:
@@ -68,13 +68,13 @@ _sleeper = _Sleeper()
 
 
 def allowed(seconds: float, since: float) -> float:
-    """Return how long something that began then (`time.monotonic`) may take."""
+    """Return the time allowed for something that began at ``since`` (`time.monotonic`)."""
     return seconds * SLOWNESS + PROCESSES * _sleeper.late_since(since)
 
 
 @asynccontextmanager
 async def within(seconds: float) -> AsyncIterator[None]:
-    """Like `asyncio.timeout`, with a deadline that is lengthened while the machine is busy."""
+    """Like `asyncio.timeout`, with a deadline that is extended while the machine is busy."""
     loop, began = asyncio.get_running_loop(), time.monotonic()
 
     def look() -> None:

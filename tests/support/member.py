@@ -1,4 +1,4 @@
-"""One connection of a hub in this loop, whose server is the test."""
+"""One connection of a hub in this event loop, with the test as its server."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ import json
 from collections.abc import Callable
 from typing import Any
 
-from realtime.conversation import Conversation
-from realtime.hub import Hub
-from realtime.identity import ANONYMOUS, Identity
+from realtime.core.identity import ANONYMOUS, Identity
+from realtime.delivery.conversation import Conversation
+from realtime.delivery.hub import Hub
 from tests.support.eventually import eventually
 
 
 class Member:
-    """One connection whose server is this test: what the hub sends is in `lines`."""
+    """One connection whose server is this test: `lines` has what the hub sends."""
 
     def __init__(self, hub: Hub, identity: Identity | None = None, session: str = "") -> None:
         self.lines: list[dict[str, Any]] = []
@@ -40,7 +40,7 @@ class Member:
 
     @property
     def ended(self) -> bool:
-        """Whether the hub has ended it."""
+        """Whether the hub has closed it."""
         return self.conversation is not None and self.conversation.ended
 
     async def _send(self, message: dict[str, Any]) -> None:
@@ -60,7 +60,7 @@ class Member:
         return self.lines
 
     def pushes(self, kind: str) -> list[dict[str, Any]]:
-        """Return the pushes of a kind (pub, subscribe, …), each with its channel."""
+        """Return the pushes of this kind (pub, subscribe, …), each with its channel."""
         found = [line["push"] for line in self.lines if kind in line.get("push", {})]
         return [{"channel": push.get("channel"), **push[kind]} for push in found]
 

@@ -1,4 +1,4 @@
-"""What Redis is told meanwhile."""
+"""The commands that Redis receives during a block."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tests.support.redis_server import RedisServer
 
 @contextmanager
 def overheard(server: RedisServer) -> Iterator[list[str]]:
-    """Take down all commands that reach a Redis; the list is full at the end (MONITOR)."""
+    """Record all commands that reach a Redis (MONITOR); the list is complete after the block."""
     heard: list[str] = []
     marker = secrets.token_hex(8)
     with server.client() as client, client.monitor() as monitor:

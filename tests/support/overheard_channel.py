@@ -1,4 +1,4 @@
-"""What is published, heard on Redis itself: every publication of every channel, in order."""
+"""Publications as they appear on Redis itself: those of every channel, in order."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tests.support.redis_server import RedisServer
 
 
 class Heard:
-    """Listens from the beginning of the `with` on."""
+    """Listens from the start of the `with` block."""
 
     def __init__(self, server: RedisServer, prefix: str = "rt") -> None:
         self._client = server.client()
@@ -35,13 +35,13 @@ class Heard:
         self._client.close()
 
     def data_on(self, channel: str) -> list[Any]:
-        """Return the data that has been published on a channel by now."""
+        """Return the data published on a channel so far."""
         while self._take(seconds=0.2):
             pass
         return [data for name, data in self.publications if name == channel]
 
     def until(self, channel: str, state: str, *more: str, seconds: float = 10) -> list[Any]:
-        """Return the data on a channel, up to a task's state; with ``more`` tasks, theirs."""
+        """Return the data on a channel up to a task's state; with ``more`` tasks, up to theirs."""
         deadline = time.monotonic() + seconds
         wanted = {channel, *(f"job:{task_id}" for task_id in more)}
         while not self._has(channel, state):
@@ -59,7 +59,7 @@ class Heard:
             return False
         if message["type"] == "pmessage":
             name = message["channel"][self._strip :].decode()
-            if not name.startswith("!"):  # what nodes tell each other
+            if not name.startswith("!"):  # messages between nodes
                 _, _, _, body = message["data"].split(b" ", 3)
                 self.publications.append((name, json.loads(body)["data"]))
         return True

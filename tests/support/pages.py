@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
+import pytest
 from playwright.async_api import Browser, ConsoleMessage, Page, async_playwright
 
 from tests.support.eventually import eventually
@@ -22,8 +23,13 @@ SERVICE = {
 }
 
 
+in_browser_loop = pytest.mark.asyncio(loop_scope="session")
+"""For tests with a page: Playwright's objects belong to the loop that launched the browser."""
+
+
 @asynccontextmanager
-async def chromium(path: str) -> AsyncIterator[Browser]:
+async def launch_chromium(path: str) -> AsyncIterator[Browser]:
+    """Start a browser, and end it."""
     async with async_playwright() as playwright:
         browser = await playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
         try:
@@ -32,21 +38,36 @@ async def chromium(path: str) -> AsyncIterator[Browser]:
             await browser.close()
 
 
+@asynccontextmanager
+async def own_contexts(chromium: Browser) -> AsyncIterator[Browser]:
+    """Use the browser that all tests share; the contexts made in the block end with it.
+
+    A context has cookies, storage, cache, permissions, and service workers of its own. Playwright
+    and the browser cost three times as much CPU time to start as a context and a page.
+    """
+    assert not chromium.contexts, "the test before has left pages open"
+    try:
+        yield chromium
+    finally:
+        for context in chromium.contexts:
+            await context.close()
+
+
 PATIENCE = 6
-"""Times what a page takes on a quiet machine: Chromium's waits know nothing of a busy one."""
+"""Multiplies the deadlines of a quiet machine: Chromium's waits do not adapt to a busy one."""
 
 
 async def becomes_true(page: Page, expression: str, *, seconds: float = 10) -> None:
     """Wait until a JavaScript expression is true in the page.
 
-    Playwright's `wait_for_function` looks again from inside the page, where our policy forbids to
-    evaluate a string: it only ever saw what was true at its first look.
+    Playwright's `wait_for_function` polls from inside the page, where our policy forbids it to
+    evaluate a string: it only ever saw the result of its first attempt.
     """
     await eventually(lambda: page.evaluate(expression), PATIENCE * seconds)
 
 
 class Visitor:
-    """Somebody with a browser of their own: no cookies or storage shared with others."""
+    """A person with a browser of their own: no cookies or storage shared with others."""
 
     def __init__(self, page: Page, service: Service) -> None:
         self.page = page
@@ -56,7 +77,7 @@ class Visitor:
         page.on("pageerror", lambda error: self.complaints.append(str(error)))
 
     def _console(self, message: ConsoleMessage) -> None:
-        # A network error is what the tests of broken networks cause themselves.
+        # Network errors are what the tests of broken networks cause.
         if message.type == "error" and "net::ERR" not in message.text:
             self.complaints.append(message.text)
 
@@ -68,11 +89,11 @@ class Visitor:
         visitor = cls(page, service)
         await page.goto(service.http + path)
         await visitor.sees("#connection[data-state=live]")
-        await visitor.sees("#main[data-listening]")  # what is lost before, nobody misses
+        await visitor.sees("#main[data-listening]")  # publications before that are not missed
         return visitor
 
     async def sees(self, selector: str, text: str | None = None, *, seconds: float = 10) -> None:
-        """Wait until the page shows an element, with a text in it."""
+        """Wait until the page shows an element, optionally with this text."""
         locator = self.page.locator(selector)
         if text is not None:
             locator = locator.filter(has_text=text)

@@ -1,4 +1,4 @@
-"""A PostgreSQL of the tests' own: a cluster in a temporary directory, on a unix socket."""
+"""A private PostgreSQL for tests: a cluster in a temporary directory, on a Unix socket."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.support.eventually import eventually_sync
 
 
 def _binaries() -> Path | None:
-    """Return where the server's commands are; Debian does not put them into the PATH."""
+    """Return the directory of the server's commands, which Debian does not put into the PATH."""
     found = shutil.which("initdb")
     if found:
         return Path(found).resolve().parent
@@ -27,7 +27,7 @@ def _binaries() -> Path | None:
 
 
 def _user() -> str | None:
-    """Return as whom it runs: initdb and postgres refuse root."""
+    """Return the user to run as: initdb and postgres reject root."""
     if os.getuid() != 0:
         return None
     names = {entry.pw_name for entry in pwd.getpwall()}
@@ -35,7 +35,7 @@ def _user() -> str | None:
 
 
 class PostgresServer:
-    """One server process; nothing of it survives."""
+    """One server process, which leaves nothing behind."""
 
     @staticmethod
     def is_installed() -> bool:
@@ -45,7 +45,7 @@ class PostgresServer:
         binaries = _binaries()
         assert binaries is not None, "PostgreSQL is required (NOTIFIER_REQUIRE) and not installed"
         self._binaries = binaries
-        # Short: the path of a socket has at most 107 bytes.
+        # Short: the path of a Unix socket has at most 107 bytes.
         self.folder = Path(tempfile.mkdtemp(prefix="rt-pg-", dir="/tmp"))
         self._user = _user()
         if self._user:
@@ -75,14 +75,14 @@ class PostgresServer:
         return f"postgres://tests@{quote(str(self.folder), safe='')}/{database}"
 
     def new_database(self) -> str:
-        """Return the URL of a database without a table."""
+        """Return the URL of a database without tables."""
         name = f"test_{secrets.token_hex(6)}"
         with psycopg.connect(self.url(), autocommit=True) as connection:
             connection.execute(f"CREATE DATABASE {name}")
         return self.url(name)
 
     def shut_down(self) -> None:
-        """End it at once, in order; whoever is connected is cut off."""
+        """Stop it at once, but cleanly; clients are disconnected."""
         if self._process is not None:
             self._process.send_signal(signal.SIGINT)  # "fast shutdown"
             self._process.wait(20)

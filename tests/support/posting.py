@@ -1,4 +1,4 @@
-"""Publishers under load, who post over HTTP and write down what became of each publication."""
+"""Publishers under load, which post over HTTP and record the outcome of each publication."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import random
 import time
 from typing import TYPE_CHECKING, Any
 
-from realtime.gaps import Position
+from realtime.core.positions import Position
 from tests.support.ledger import Attempt, Outcome
 from tests.support.machine import allowed, within
 from tests.support.service import KEY
@@ -16,13 +16,13 @@ from tests.support.service import KEY
 if TYPE_CHECKING:
     from tests.support.load import Load
 
-ANSWER_SECONDS = 1.5  # within which a publish must be answered, whatever is broken
+ANSWER_SECONDS = 1.5  # within which a publish must be answered, whatever the fault
 GIVE_UP_SECONDS = 5.0
 INSIST_SECONDS = 15.0
 
 
 class NoAnswer(Exception):
-    """The connection ended before the answer; ``sent`` tells whether anything was on its way."""
+    """The connection ended before the answer; ``sent`` tells whether anything was in flight."""
 
     def __init__(self, *, sent: bool) -> None:
         super().__init__()
@@ -30,14 +30,14 @@ class NoAnswer(Exception):
 
 
 class Publisher:
-    """Posts over one kept-alive connection, one publication at a time."""
+    """Posts over one keep-alive connection, one publication at a time."""
 
     def __init__(self, load: Load) -> None:
         self._load = load
         self._stream: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
 
     async def publish(self, number: int, channel: str, **fields: object) -> Attempt:
-        """Publish once and write down what became of it."""
+        """Publish once and record the outcome."""
         body = {"channel": channel, "data": {"n": number}, **fields}
         began = time.monotonic()
         status, answer = await self._answer("publish", body)
@@ -48,9 +48,9 @@ class Publisher:
         return attempt
 
     async def insist(self, number: int, channel: str) -> Attempt:
-        """Publish with an idempotency key again and again until it is published; then once more.
+        """Publish with an idempotency key, retry until it is published, and then once more.
 
-        That must be answered like the first, and other data with the same key be refused.
+        The last must be answered like the first, and other data with the same key be rejected.
         """
         key = {"idempotency_key": f"{self._load.name}-{number}"}
         began = time.monotonic()
@@ -63,7 +63,7 @@ class Publisher:
         return attempt
 
     async def _again(self, first: Attempt, key: dict[str, object]) -> None:
-        """Ask again, and ask for something else; the ledger finds what was published twice."""
+        """Repeat it, also with other data; the ledger finds what was published twice."""
         await self.publish(first.number, first.channel, **key)
         await self.publish(-first.number, first.channel, **key)
 
@@ -81,7 +81,7 @@ class Publisher:
             self._attempt(number, channel, began, status if "error" not in reply else 503, result)
 
     def close(self) -> None:
-        """Hang up; the next publish connects again."""
+        """Close the connection; the next publish reconnects."""
         if self._stream is not None:
             self._stream[1].close()
             self._stream = None
@@ -102,7 +102,7 @@ class Publisher:
         return attempt
 
     async def _answer(self, method: str, body: object) -> tuple[int, Any]:
-        """Return status and body; (0, None) stands for no answer, 503 for nobody to ask."""
+        """Return status and body; (0, None) means no answer, 503 that no node was available."""
         try:
             async with within(GIVE_UP_SECONDS):
                 status, answer = await self._post(method, json.dumps(body).encode())
@@ -133,7 +133,7 @@ class Publisher:
         return int(head.split()[1]), answer
 
     async def _connected(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-        """Return a connection; where one node takes none, ask the next, as a proxy would."""
+        """Return a connection; if a node rejects it, try the next one, as a proxy would."""
         if self._stream is not None and self._stream[0].at_eof():
             self.close()
         if self._stream is None:

@@ -1,4 +1,4 @@
-"""HTTP and WebSocket as bytes on a socket: for what no honest client would send."""
+"""HTTP and WebSocket as bytes on a socket, for what no honest client would send."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ PATH = "/connection/websocket"
 
 
 class Frame(NamedTuple):
-    """What the server sent."""
+    """A frame from the server."""
 
     opcode: int
     payload: bytes
@@ -39,16 +39,16 @@ def frame(
     size: int | None = None,
     wide: int = 0,
 ) -> bytes:
-    """Return a frame; by default an honest one (RFC 6455 §5.2).
+    """Return a frame; by default a valid one (RFC 6455 §5.2).
 
     Args:
         opcode: 0 to 15.
         payload: Of any length.
         fin: Whether it is the last of its message.
         rsv: The three reserved bits.
-        mask: None sends it in the clear, which a client must not.
-        size: What the frame says of its length, if that is a lie.
-        wide: Bits of the length where it is not written as short as it could be (16, 64).
+        mask: None sends it unmasked, which clients must not do.
+        size: The length in the header, if it differs from the real one.
+        wide: Bits of the length field, if longer than necessary (16, 64).
     """
     size = len(payload) if size is None else size
     first = (0x80 if fin else 0) | (rsv << 4) | opcode
@@ -68,7 +68,7 @@ def masked_with(mask: bytes, payload: bytes) -> bytes:
 
 
 def handshake(*headers: str, path: str = PATH, host: str = "127.0.0.1") -> bytes:
-    """Return a handshake with more headers than it needs."""
+    """Return a handshake with additional headers."""
     key = base64.b64encode(os.urandom(16)).decode()
     lines = [
         f"GET {path} HTTP/1.1",
@@ -91,14 +91,14 @@ def request(verb: str, path: str, *headers: str, body: bytes = b"") -> bytes:
 
 
 class Raw:
-    """A socket to a server. Where the server hangs up, sending is no error and reading ends."""
+    """A socket to a server. If the server hangs up, sending is not an error and reading ends."""
 
     def __init__(self, port: int, *, seconds: float = 30.0) -> None:
         self.socket = socket.create_connection(("127.0.0.1", port), timeout=seconds)
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._unread = b""
         self.reset = False
-        """Whether it ended without goodbye."""
+        """Whether it was closed by a reset."""
 
     def __enter__(self) -> Raw:
         return self
@@ -113,7 +113,7 @@ class Raw:
         return self
 
     def head(self) -> bytes:
-        """Return what is answered up to the empty line."""
+        """Return the response up to the empty line."""
         while b"\r\n\r\n" not in self._unread and (part := self._receive()):
             self._unread += part
         head, _, self._unread = self._unread.partition(b"\r\n\r\n")
@@ -127,17 +127,17 @@ class Raw:
         return rest
 
     def upgraded(self, *headers: str) -> Raw:
-        """Become a WebSocket, which must go well."""
+        """Become a WebSocket; fails if the handshake does."""
         assert b"101" in self.send(handshake(*headers)).head()
         return self
 
     def frames(self) -> Iterator[Frame]:
-        """Yield frames as they come, until the server hangs up."""
+        """Yield frames as they arrive, until the server hangs up."""
         while (found := self._frame()) is not None:
             yield found
 
     def closed(self) -> int:
-        """Return the close code that comes; 1006 where the connection just ends."""
+        """Return the close code; 1006 if the connection just ends."""
         return next(
             (found.close_code for found in self.frames() if found.opcode == CLOSE), NO_CLOSE_FRAME
         )
@@ -169,12 +169,12 @@ class Raw:
 
 
 def status_of(answer: bytes) -> int:
-    """Return the status of a response, 0 where there was none."""
+    """Return the status of a response; 0 if there was none."""
     found = re.match(rb"HTTP/1\.[01] (\d{3})", answer)
     return int(found[1]) if found else 0
 
 
 def asked(port: int, *parts: bytes, seconds: float = 30.0) -> bytes:
-    """Send bytes on a socket of their own; return all that comes until the server hangs up."""
+    """Send bytes on a new socket; return everything until the server hangs up."""
     with Raw(port, seconds=seconds) as peer:
         return peer.send(*parts).rest()

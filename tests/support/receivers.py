@@ -1,4 +1,4 @@
-"""Who gets what nobody heard: a mail server, and a server of webhooks that can misbehave."""
+"""Receivers for fallbacks: a mail server, and a webhook server that can misbehave."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from aiosmtpd.controller import Controller
 
 
 class Mails:
-    """A mail server that keeps what it gets; `refuse` says what it answers to whom."""
+    """A mail server that stores what it receives; `refuse` maps recipients to responses."""
 
     def __init__(self) -> None:
         self.got: list[EmailMessage] = []
@@ -68,7 +68,7 @@ class Post(NamedTuple):
 
 
 class Hooks:
-    """A server of webhooks; `answer` may be replaced by what misbehaves."""
+    """A webhook server; `answer` may be replaced by a handler that misbehaves."""
 
     def __init__(self) -> None:
         self.got: list[Post] = []
@@ -78,7 +78,7 @@ class Hooks:
 
 
 def answering(status: int, **headers: str) -> Callable[[BaseHTTPRequestHandler], None]:
-    """Return what answers so, and with an empty body."""
+    """Return a handler that responds with this status and an empty body."""
 
     def answer(handler: BaseHTTPRequestHandler) -> None:
         handler.send_response(status)
@@ -99,11 +99,11 @@ def hook_server(tls: ssl.SSLContext | None = None) -> Iterator[Hooks]:
             body = self.rfile.read(int(self.headers["Content-Length"]))
             headers = {name.lower(): value for name, value in self.headers.items()}
             hooks.got.append(Post(self.path, headers, body))
-            with suppress(OSError):  # who asked is gone
+            with suppress(OSError):  # the client has gone
                 hooks.answer(self)
 
         def handle(self) -> None:
-            with suppress(OSError):  # a handshake that the other end has broken off
+            with suppress(OSError):  # a handshake that the other end aborted
                 super().handle()
 
         def log_message(self, *args: Any) -> None:

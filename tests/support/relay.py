@@ -1,4 +1,4 @@
-"""A TCP proxy before Valkey in the test's own loop, so that a test knows what has happened."""
+"""A TCP proxy in front of Valkey in the test's own event loop, so that a test sees what happens."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ RESET = struct.pack("ii", 1, 0)  # linger 0: closing sends RST instead of FIN
 
 
 class Relay:
-    """Replies pass as they are, until a test changes, holds or adds some."""
+    """Forwards replies unchanged, until a test changes, holds or adds some."""
 
     def __init__(self, server: RedisServer) -> None:
         self._redis = str(server.socket)
@@ -22,7 +22,7 @@ class Relay:
         self._passing = asyncio.Event()
         self.heal()
         self.asked: list[bytes] = []
-        """What clients have sent, as it was read."""
+        """What clients have sent, in the chunks that were read."""
 
     async def open(self) -> Relay:
         self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
@@ -30,30 +30,30 @@ class Relay:
         return self
 
     def hold(self) -> None:
-        """From now on replies wait until `heal`."""
+        """Hold replies from now on, until `heal`."""
         self._passing.clear()
 
     def change(self, change: Callable[[bytes], bytes]) -> None:
-        """From now on pass on what this makes of a reply."""
+        """Forward the result of this function instead of each reply from now on."""
         self._change = change
 
     def heal(self) -> None:
-        """From now on replies pass as they are, those that were held first."""
+        """Forward replies unchanged from now on, starting with those that were held."""
         self._change: Callable[[bytes], bytes] = bytes
         self._passing.set()
 
     def say(self, data: bytes) -> None:
-        """Send to all clients what Redis has not said."""
+        """Send all clients data that did not come from Redis."""
         for client in self.clients:
             client.write(data)
 
     def end(self) -> None:
-        """Close all connections politely."""
+        """Close all connections cleanly."""
         for client in self.clients:
             client.close()
 
     def reset(self) -> None:
-        """Close all connections rudely, at the next turn of the loop."""
+        """Reset all connections, in the next iteration of the event loop."""
         for client in self.clients:
             peer = client.get_extra_info("socket")
             peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)

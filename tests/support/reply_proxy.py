@@ -1,4 +1,4 @@
-"""A TCP proxy before Valkey: passes commands on, and does with replies what a test wants."""
+"""A TCP proxy in front of Valkey that forwards commands and can withhold replies."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tests.support.redis_server import RedisServer
 
 
 class ReplyProxy:
-    """Replies pass, until a test says `cut` or `hold`."""
+    """Forwards replies until a test calls `cut` or `hold`."""
 
     def __init__(self, server: RedisServer) -> None:
         self._server = server
@@ -20,21 +20,21 @@ class ReplyProxy:
         self._holding = threading.Event()
         self._released = threading.Event()
         self.lost = 0
-        """Replies that the client has not got, or not yet."""
+        """Number of replies that the client has not received, or not yet."""
         self._sockets: list[socket.socket] = []
         self._threads = [threading.Thread(target=self._accept)]
         self._threads[0].start()
 
     def cut(self) -> None:
-        """From now on each reply is thrown away and the connection is closed instead."""
+        """From now on, discard each reply and close the connection instead."""
         self._cutting = True
 
     def hold(self) -> None:
-        """From now on each reply waits until `heal`; what the client hears is silence."""
+        """Hold each reply from now on, until `heal`; the client receives nothing."""
         self._holding.set()
 
     def heal(self) -> None:
-        """Let replies pass again, those that were held first."""
+        """Forward replies again, starting with those that were held."""
         self._cutting = False
         self._holding.clear()
         self._released.set()

@@ -1,4 +1,4 @@
-"""The HTTP API through each of its rims, as one function: bytes in, what came back out."""
+"""The HTTP API through each of its entry points, as one function: bytes in, response out."""
 
 from __future__ import annotations
 
@@ -34,13 +34,13 @@ class Answer(NamedTuple):
 
 
 class Rim:
-    """One way into `realtime.api.respond`, in this process, without a socket."""
+    """One entry point of `realtime.api.methods.respond`, in this process, without a socket."""
 
     def __init__(self, kind: str) -> None:
         self._kind = kind
 
     async def post(self, method: str, body: Any, **changed: Any) -> Answer:
-        """Send a body: bytes as they are, anything else as JSON; a header of None is left out."""
+        """Send a body: bytes as they are, anything else as JSON; a header of None is omitted."""
         raw = body if isinstance(body, bytes) else msgspec.json.encode(body)
         return await self.send("POST", f"/api/{method}", raw, headers(**changed))
 
@@ -52,7 +52,9 @@ class Rim:
     async def _through_asgi(self, verb: str, path: str, raw: bytes, given: Headers) -> Answer:
         from tests.asgi import application
 
-        app: Any = HttpEndpoint(application) if self._kind == "endpoint" else application
+        app: Any = (
+            HttpEndpoint(application, api="/api/") if self._kind == "endpoint" else application
+        )
         transport = httpx.ASGITransport(app=app)
         async with httpx.AsyncClient(transport=transport, base_url="http://testserver") as client:
             pairs = [(name.encode(), _bytes(value)) for name, value in given]
@@ -61,7 +63,7 @@ class Rim:
 
 
 def headers(**changed: Any) -> list[tuple[str, str | bytes]]:
-    """Return the usual headers with some changed: ``x_api_key=None`` leaves that one out."""
+    """Return the usual headers with changes: ``x_api_key=None`` omits that one."""
     given = dict(HEADERS) | {name.replace("_", "-").title(): v for name, v in changed.items()}
     if "X-Api-Key" in given:
         given["X-API-Key"] = given.pop("X-Api-Key")

@@ -1,4 +1,4 @@
-"""What the fault tests break: a Redis, the road to it, one or more nodes, and the load upon them.
+"""What the fault tests break: a Redis, the connection to it, one or more nodes, and their load.
 
 In the size that fits `make test`; `make test-faults` has 500 clients and 500 publications a second,
 and breaks each thing more often (NOTIFIER_FAULTS=full).
@@ -29,11 +29,11 @@ SIZE: dict[str, Any] = (
 )
 TIMES = 20 if FULL else 1
 SOMETIMES = 5 if FULL else 1
-"""How often what takes long is broken."""
+"""How often to repeat faults that take long."""
 PAUSE_SECONDS = 0.5  # between two faults
 SENTENCES = 20
 LINES_PER_FAULT = 12
-"""Of the log: a handful of changes of state, whatever the number of clients is."""
+"""Maximum log lines per fault: a few changes of state, whatever the number of clients."""
 
 Serve = Callable[..., Service]
 Account = Callable[[int, Summary], None]
@@ -42,7 +42,7 @@ Ask = Callable[..., Awaitable[object]]
 
 @dataclass
 class Scene:
-    """See the module."""
+    """See the module docstring."""
 
     redis: RedisServer
     road: FaultProxy
@@ -53,25 +53,25 @@ class Scene:
 
     @asynccontextmanager
     async def inside(self) -> AsyncIterator[Ask]:
-        """Speak to Redis past the proxy, on one connection that is let in before the trouble."""
+        """Bypass the proxy to Redis, on one connection that is opened before the fault."""
         with self.redis.client() as client:
             await asyncio.to_thread(client.ping)
             yield lambda *command: asyncio.to_thread(client.execute_command, *command)
 
     async def ask(self, *command: object) -> None:
-        """Tell Redis one thing."""
+        """Send Redis one command."""
         async with self.inside() as ask:
             await ask(*command)
 
     async def again_and_again(self, break_it: Break) -> None:
-        """Break it, wait until everybody is live again, and let it run for a moment."""
+        """Break it, wait until every client is live again, and let the load run for a moment."""
         for _ in range(TIMES):
             await break_it(self)
             await self.load.recovered()
             await self.load.run(PAUSE_SECONDS)
 
     def check_logs(self, faults: int) -> None:
-        """Nothing was raised, and what was said is about the node, not about each client."""
+        """Check that no exception was logged, and that lines are per node, not per client."""
         for node in self.nodes:
             log = node.log
             for sign in ("Traceback", "never awaited", "never retrieved", "was destroyed"):
@@ -83,7 +83,7 @@ Break = Callable[[Scene], Awaitable[None]]
 
 
 def told_nothing(listeners: Sequence[Listener]) -> None:
-    """Check that these clients heard of nothing but publications since they came."""
+    """Check that these clients received nothing but publications since they connected."""
     for listener in listeners:
         assert listener.journal is not None
         told = [entry for entry in listener.journal.entries if isinstance(entry, Told)]
@@ -104,17 +104,17 @@ async def scene_of(
     how: Mapping[str, str] | None = None,
     **size: Any,
 ) -> AsyncIterator[Scene]:
-    """Put load on nodes; when the test is through with them, hold the ledger against them.
+    """Put load on nodes; after the test, check the ledger.
 
     Args:
-        redis: Theirs, to be broken.
+        redis: The nodes' Redis, to be broken.
         serve: Starts a node.
-        account: Takes the sums of the ledger.
-        nodes: How many.
-        posted_to: Which of them publishers use.
+        account: Receives the ledger's totals.
+        nodes: The number of nodes.
+        posted_to: The nodes that publishers use.
         runs: How often the test breaks something.
-        how: Options of the nodes, where they are not as deployed.
-        size: What differs from `SIZE`.
+        how: Options of the nodes that differ from a deployment.
+        size: Differences from `SIZE`.
     """
     start = partial(serve, **(how or {"server": DEPLOYED}))
     async with AsyncExitStack() as stack:

@@ -1,14 +1,13 @@
-"""A real server process that serves the foreign host project of `tests.settings`."""
+"""A real server process that serves the host project of `tests.settings`."""
 
 from __future__ import annotations
 
 import os
-import random
 import signal
-import socket
 import subprocess
 import sys
 from contextlib import suppress
+from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +17,15 @@ import pytest
 from tests.support.chat import NOTIFIER_NAMESPACES
 from tests.support.database import migrated_url
 from tests.support.eventually import eventually_sync
+from tests.support.ports import free_port
 
 ROOT = Path(__file__).resolve().parents[2]
 SERVERS = ("uvicorn", "daphne", "framed")
-"""Stock uvicorn, Daphne, and uvicorn with the protocol class of the service, which takes frames."""
+"""Stock uvicorn, Daphne, and uvicorn with the service's protocol class, which takes frames."""
 DEPLOYED = "deployed"
-"""No host project: the service itself, under its own launcher, as in production."""
+"""Instead of a host project, the service itself under its own launcher, as in production."""
+ANNOUNCEMENT = "The notifier is live"
+"""The line that the launcher prints when the workers respond and the database is ready."""
 KEY = {"X-API-Key": "test-key"}
 DEPLOYMENT = {
     "DJANGO_SETTINGS_MODULE": "notifier.settings",
@@ -32,16 +34,7 @@ DEPLOYMENT = {
     "ALLOWED_HOSTS": "127.0.0.1",
     "NOTIFIER_NAMESPACES": NOTIFIER_NAMESPACES,
 }
-"""What a deployment of the service sets."""
-
-
-def free_port() -> int:
-    """Return a port that nobody has, out of those that no client is given as its own (32768 up)."""
-    while True:
-        port = random.SystemRandom().randrange(20_000, 32_000)  # not the seed of the tests' order
-        with socket.socket() as probe, suppress(OSError):
-            probe.bind(("127.0.0.1", port))
-            return port
+"""The environment variables of a deployment of the service."""
 
 
 needs_proc = pytest.mark.skipif(
@@ -52,12 +45,12 @@ needs_proc = pytest.mark.skipif(
 def _is_worker(command: Path) -> bool:
     try:
         return b"notifier.server" in command.read_bytes()
-    except OSError:  # it has ended
+    except OSError:  # the process has ended
         return False
 
 
 class Service:
-    """One server process; `log` is all that it has printed."""
+    """One server process; `log` contains its complete output."""
 
     def __init__(
         self,
@@ -81,6 +74,7 @@ class Service:
         self.ws = f"ws://127.0.0.1:{self.port}/connection/websocket"
 
     def start(self, *, live: bool = True) -> Service:
+        began = len(self.log) if self._log.exists() else 0
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", *self._command()],
@@ -97,8 +91,14 @@ class Service:
                 stdout=log,
                 stderr=log,
             )
+        process = self._process
         try:
-            eventually_sync(self.is_live if live else self.is_alive, seconds=20)
+            answers = self.is_live if live else self.is_alive
+            eventually_sync(lambda: answers() or process.poll() is not None, seconds=20)
+            if live and self.server == DEPLOYED:
+                # Before this line, the launcher counts a killed worker as a failed start.
+                eventually_sync(lambda: ANNOUNCEMENT in self.log[began:], seconds=20)
+            assert process.poll() is None
         except AssertionError:
             raise AssertionError(f"the service did not start:\n{self.log}") from None
         return self
@@ -134,10 +134,15 @@ class Service:
         return self._status("/readyz") == 200
 
     def _status(self, path: str) -> int:
+        # Polled while a server starts, so with the cheapest client.
+        connection = HTTPConnection("127.0.0.1", self.port, timeout=2)
         try:
-            return httpx.get(self.http + path, timeout=2).status_code
-        except httpx.HTTPError:
+            connection.request("GET", path)
+            return connection.getresponse().status
+        except (OSError, HTTPException):
             return 0
+        finally:
+            connection.close()
 
     def publish(self, channel: str, data: Any, **fields: Any) -> dict[str, Any]:
         """Publish over HTTP and return the result; anything but success fails the test."""
@@ -160,19 +165,19 @@ class Service:
 
     @property
     def worker_pid(self) -> int:
-        """The process that serves: the only worker of the launcher, or this one (`needs_proc`)."""
+        """The serving process: the only worker of the launcher, or this one (`needs_proc`)."""
         if self.server != DEPLOYED:
             return self.pid
         children = (
             Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text(encoding="utf-8").split()
         )
-        # Beside it there may be the one that prepares the database, for a moment.
+        # For a moment, the launcher may have another child that prepares the database.
         [worker] = [pid for pid in children if _is_worker(Path(f"/proc/{pid}/cmdline"))]
         return int(worker)
 
     @property
     def resident_bytes(self) -> int:
-        """Memory that the process really has; only Linux tells (`needs_proc`)."""
+        """The resident memory of the process; only on Linux (`needs_proc`)."""
         pages = Path(f"/proc/{self.pid}/statm").read_text(encoding="utf-8").split()[1]
         return int(pages) * os.sysconf("SC_PAGE_SIZE")
 
@@ -190,31 +195,31 @@ class Service:
         self._end(signal.SIGKILL)
 
     def drop(self) -> None:
-        """Kill a launcher, which need not be waited for: its worker notices, and leaves at once."""
+        """Kill a launcher, and wait until its worker has noticed and exited."""
         worker = self.worker_pid
         self.kill()
         eventually_sync(lambda: not Path(f"/proc/{worker}").exists())
 
     def terminate(self) -> None:
-        """Ask it to leave, and do not wait."""
+        """Send SIGTERM without waiting for the end."""
         os.kill(self.pid, signal.SIGTERM)
 
     def wait(self, seconds: float) -> None:
-        """Wait until it has ended."""
+        """Wait until the process has ended, successfully."""
         if self._process is not None:
             code = self._process.wait(seconds)
             assert code == 0, f"it ended with {code}:\n{self.log}"
             self._process = None
 
     def crash(self) -> None:
-        """Kill all of it, as a machine would that loses its power."""
+        """Kill all processes at once, like a power failure."""
         worker = self.worker_pid
         self._end(signal.SIGKILL)
         with suppress(ProcessLookupError):
             os.kill(worker, signal.SIGKILL)
 
     def kill_worker(self) -> None:
-        """Kill the process that serves; its launcher starts another one."""
+        """Kill the serving process; its launcher starts another one."""
         os.kill(self.worker_pid, signal.SIGKILL)
 
     def _end(self, number: signal.Signals) -> None:

@@ -1,4 +1,4 @@
-"""The service's application, and beside it what only a process itself can count."""
+"""The service's application, with counts that only the process itself can provide."""
 
 from __future__ import annotations
 

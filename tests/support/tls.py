@@ -1,4 +1,4 @@
-"""TLS before Valkey, whose wheel has none: a private authority, and a proxy that it vouches for."""
+"""TLS in front of Valkey, whose wheel has none: a private CA, and a proxy with its certificate."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ DAY = datetime.timedelta(days=1)
 
 
 class Authority:
-    """A certificate authority of a company's own."""
+    """A company's private certificate authority."""
 
     def __init__(self, folder: Path, name: str) -> None:
         self._folder = folder / name
@@ -37,7 +37,7 @@ class Authority:
         self.file.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
 
     def server(self, *, address: str = "127.0.0.1", ended: bool = False) -> ssl.SSLContext:
-        """Return what a server needs that is at this address, or whose certificate has ended."""
+        """Return the TLS context of a server with this address, or with an expired certificate."""
         key = ec.generate_private_key(ec.SECP256R1())
         name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "redis")])
         names = x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address(address))])
@@ -74,7 +74,7 @@ class Authority:
 
 
 class TlsProxy:
-    """Ends TLS before a Valkey, in the test's own loop."""
+    """Terminates TLS in front of a Valkey, in the test's own event loop."""
 
     def __init__(self, server: RedisServer, context: ssl.SSLContext) -> None:
         self._redis = str(server.socket)
@@ -82,18 +82,18 @@ class TlsProxy:
         self._clients: set[asyncio.StreamWriter] = set()
 
     async def __aenter__(self) -> TlsProxy:
-        # A refused handshake is what some tests want, and no news.
+        # Some tests cause failed handshakes on purpose, which should not be reported.
         asyncio.get_running_loop().set_exception_handler(lambda loop, context: None)
         self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0, ssl=self._context)
-        self._ended = asyncio.create_task(self._server.wait_closed())  # before close, or it is none
+        self._ended = asyncio.create_task(self._server.wait_closed())  # must start before close()
         self.port: int = self._server.sockets[0].getsockname()[1]
         return self
 
     async def __aexit__(self, *exc: object) -> None:
         self._server.close()
         for writer in self._clients:
-            writer.transport.abort()  # a close would wait for the answer of the client
-        await asyncio.wait_for(self._ended, 5)  # handshakes that are under way, too
+            writer.transport.abort()  # close() would wait for the client's answer
+        await asyncio.wait_for(self._ended, 5)  # including handshakes in progress
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._clients.add(writer)

@@ -1,4 +1,4 @@
-"""Tokens as a site makes them, or an identity provider."""
+"""Tokens as a site or an identity provider issues them."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from tests.settings import REALTIME_TOKEN_SECRET
 
 
 def token(user: str = "42", *, seconds: float = 60, **claims: object) -> str:
-    """Return a token that holds for so many seconds."""
+    """Return a token that is valid for this many seconds."""
     claims = {"sub": user, "exp": time.time() + seconds, **claims}
     return jwt.encode(claims, REALTIME_TOKEN_SECRET, "HS256")
 
 
 class Provider:
-    """Makes tokens with keys of its own, and publishes some of them in a file."""
+    """Issues tokens with keys of its own, and publishes some of them in a file."""
 
     def __init__(self, file: Path, *published: str) -> None:
         self.file = file
@@ -28,7 +28,7 @@ class Provider:
         self.publish(*published)
 
     def publish(self, *names: str) -> None:
-        """Replace the file by one with these keys, as a job does that fetches them."""
+        """Replace the file by one with these keys, like a job that fetches them."""
         keys = [
             {**ECAlgorithm.to_jwk(self._keys[name].public_key(), as_dict=True), "kid": name}
             for name in names
@@ -38,6 +38,6 @@ class Provider:
         aside.rename(self.file)
 
     def token(self, name: str) -> str:
-        """Return a token of user 42 by the key of that name."""
+        """Return a token for user 42, signed with the key of that name."""
         claims = {"sub": "42", "exp": time.time() + 60}
         return jwt.encode(claims, self._keys[name], "ES256", headers={"kid": name})

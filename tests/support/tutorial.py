@@ -1,8 +1,8 @@
-"""The load of the fault tests upon the Channels tutorial's chat, and the count of what it loses.
+"""The load of the fault tests on the Channels tutorial's chat, and a count of what it loses.
 
-Clients, channels, rate and faults are those of our own service. Publishing is what a view does
-there: `group_send` in another process, through the same Redis; it returned, or it raised. There are
-no positions, so nobody can know what is missing but this module, which has seen both ends.
+Clients, channels, rate and faults are those for our own service. Publishing works as in a view
+there: `group_send` in another process, through the same Redis; it returns, or it raises. There are
+no positions, so only this module, which sees both ends, can know what is missing.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ from tests.support.scene import FULL, PAUSE_SECONDS, SIZE, Break, Scene
 from tests.support.service import Service
 
 PER_SECOND = SIZE["per_second"]
-AT_ONCE = 64  # views that publish at the same time
+AT_ONCE = 64  # views that publish concurrently
 HEARS_SECONDS = 10.0 if FULL else 2.0
-"""Within which a client must hear again; who does not is deaf."""
+"""Within which a client must receive again; a client that does not is deaf."""
 PROBE_SECONDS = 0.5
 ANSWERED_SECONDS = 20.0  # the channel layer waits for Redis for 5 s, one publication at a time
 
@@ -43,7 +43,7 @@ class TutorialServer(Service):
         self.rooms = f"ws://127.0.0.1:{self.port}/ws/chat"
 
     def is_live(self) -> bool:
-        """Whether it accepts connections; it does not know more about itself."""
+        """Whether it accepts connections; it knows no more about its own state."""
         with suppress(OSError), socket.create_connection(("127.0.0.1", self.port), 1):
             return True
         return False
@@ -51,7 +51,7 @@ class TutorialServer(Service):
 
 @dataclass(slots=True)
 class Sent:
-    """One `group_send`: when it began, and what became of it."""
+    """One `group_send`: when it began, and its outcome."""
 
     channel: str
     began: float
@@ -60,25 +60,25 @@ class Sent:
 
 @dataclass(slots=True)
 class Tally:
-    """What became of the publications of a run."""
+    """The outcomes of the publications of a run."""
 
     clients: int
     published: int
     """`group_send` returned."""
     failed: int
-    """It raised: the publisher knows."""
+    """It raised, so the publisher knows."""
     received: int
     """Over all clients, of what was published."""
     lost: int
-    """Likewise: published in the client's room, and never received."""
+    """Likewise: published in the client's room, but never received."""
     disconnected: int
-    """Clients whose connection ended, which is at least a sign."""
+    """Clients whose connection ended, which at least is a sign."""
     deaf: int
-    """Clients who never again hear what a new process publishes (`HEARS_SECONDS`)."""
+    """Clients that never again receive what a new process publishes (`HEARS_SECONDS`)."""
 
 
 class Visitor:
-    """A browser in one room; when its connection ends, it comes back by back-off with jitter."""
+    """A browser in one room; when its connection ends, it reconnects by back-off with jitter."""
 
     def __init__(self, url: str, channel: str) -> None:
         self.channel = channel
@@ -113,7 +113,7 @@ class Visitor:
 
 
 class TutorialLoad:
-    """So many visitors, so many publications a second: what `Load` is to our own service."""
+    """Visitors, and publications at a rate: the counterpart of `Load`."""
 
     def __init__(
         self,
@@ -159,26 +159,26 @@ class TutorialLoad:
         return task
 
     async def run(self, seconds: float) -> None:
-        """Let it go on for a while."""
+        """Let the load run for a while."""
         await asyncio.sleep(seconds)  # no condition to wait for: the load is what happens meanwhile
 
     @asynccontextmanager
     async def fault(self, name: str, **ends: bool) -> AsyncIterator[None]:
-        """Something is broken inside. There are no epochs here that could end."""
+        """Break something in the block. There are no epochs here that could end."""
         yield
 
     async def told(self) -> float:
-        """Wait until all were told that nothing comes: nobody ever is, so there is no wait."""
+        """Return at once: the tutorial tells no client that publications are missing."""
         return 0.0
 
     async def recovered(self, seconds: float = HEARS_SECONDS) -> float:
-        """Wait until all hear again what is being published; return how long that took."""
+        """Wait until all clients receive publications again; return how long that took."""
         start, first = time.monotonic(), self._number + 1
         await eventually(lambda: not self._deaf_since(first), seconds=seconds)
         return time.monotonic() - start
 
     def _deaf_since(self, first: int) -> int:
-        """Count who has heard nothing from this number on."""
+        """Count the clients that have received nothing from this number on."""
         return sum(visitor.newest < first for visitor in self.visitors)
 
     async def burst(self, padding: str) -> None:
@@ -196,7 +196,7 @@ class TutorialLoad:
         return self._number
 
     async def _publish(self) -> None:
-        """Publish at the rate, whatever becomes of it; when all views wait, so does this."""
+        """Publish at the rate, whatever the outcome; waits while all views are busy."""
         async for number in at_rate(self._per_second):
             await self._start_one(self.channels[number % len(self.channels)])
 
@@ -209,9 +209,9 @@ class TutorialLoad:
             self._views.release()
 
     async def _deaf(self) -> int:
-        """Publish from processes that have just started; count who hears nothing of it.
+        """Publish from new processes; count the clients that receive nothing.
 
-        That is the everyday case: in a synchronous view, `async_to_sync(group_send)` connects anew
+        That is the everyday case: in a synchronous view, `async_to_sync(group_send)` reconnects
         each time.
         """
         deadline, first = time.monotonic() + HEARS_SECONDS, self._number + 1
@@ -229,7 +229,7 @@ class TutorialLoad:
         await layer.flush()
 
     async def tally(self) -> Tally:
-        """Publish no more but last words, wait until all have heard them or are deaf, and count."""
+        """Stop publishing, wait until all received a last publication or are deaf, and count."""
         assert self._publishing is not None
         self._publishing.cancel()
         await asyncio.gather(self._publishing, return_exceptions=True)
@@ -257,7 +257,7 @@ class TutorialLoad:
 
 
 async def send(layer: RedisPubSubChannelLayer, channel: str, message: object) -> bool:
-    """Publish as a view does; return whether it was told that it failed."""
+    """Publish as a view does; return whether it raised."""
     try:
         await layer.group_send(channel, {"type": "chat.message", "message": message})
     except Exception:  # noqa: BLE001 - whatever it is, a view would answer 500
@@ -267,7 +267,7 @@ async def send(layer: RedisPubSubChannelLayer, channel: str, message: object) ->
 
 @asynccontextmanager
 async def chat(redis: RedisServer) -> AsyncIterator[Scene]:
-    """Put load on the tutorial's chat; what breaks the scene of our own service can break this."""
+    """Put load on the tutorial's chat; the faults of our own service's scene apply to it."""
     async with FaultProxy(redis.socket) as road:
         url = f"redis://127.0.0.1:{road.port}"
         server = TutorialServer(url)
@@ -285,7 +285,7 @@ async def broken(redis: RedisServer, break_it: Break) -> Tally:
     async with chat(redis) as scene:
         load: Any = scene.load
         await break_it(scene)
-        with suppress(AssertionError):  # the deaf are counted in the end
+        with suppress(AssertionError):  # deaf clients are counted at the end
             await load.recovered()
         await load.run(PAUSE_SECONDS)
         tally: Tally = await load.tally()

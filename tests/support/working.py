@@ -1,4 +1,4 @@
-"""A worker in this test's loop, and what its handlers got."""
+"""A worker in this test's event loop, and what its handlers received."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from realtime.brokers.redis_queue import RedisQueue
-from realtime.queued import Queued
-from realtime.threads import Threads
-from realtime.worker import Handler, Worker, WorkerOptions
+from realtime.core.fallback_entry import Queued
+from realtime.fallbacks.threads import Threads
+from realtime.fallbacks.worker import Handler, Worker, WorkerOptions
 
 
 class Got(list[Queued]):
-    """A handler that keeps what it is given."""
+    """A handler that stores what it receives."""
 
     async def __call__(self, queued: Queued) -> None:
         self.append(queued)
@@ -32,7 +32,7 @@ async def working(
     threads: Threads | None = None,
     **options: Any,
 ) -> AsyncIterator[Worker]:
-    """Let a worker work; it is stopped at the end, and must have ended then."""
+    """Run a worker in the block; at its end it is stopped, and must end."""
     given = {"hands": 2, "attempts": 3, "handler_seconds": 5.0, "lease_seconds": 3.0, **options}
     worker = Worker(queue, handlers, WorkerOptions(**given), threads=threads)
     running = asyncio.create_task(worker.run())

@@ -25,6 +25,7 @@ Actor = Callable[[Streams, "Counter[str]"], Awaitable[None]]
 
 CONNECT = frame(TEXT, b'{"id":1,"connect":{}}')
 AGAIN_SECONDS = 0.5
+SLOW_KEY = b"a key that may publish once a second"
 ADDRESSES = 200
 
 
@@ -208,6 +209,39 @@ async def globber(streams: Streams, done: Counter[str]) -> None:
         await asyncio.sleep(0.1)
 
 
+BRACKETS = b"[" + b"[]," * 21_000 + b"null]"
+"""Nearly 64 KiB of what is dearest to check."""
+
+
+async def bracketer(streams: Streams, done: Counter[str]) -> None:
+    """Publish brackets in a room, as often as a client may."""
+    channel = b"chat:%d" % random.getrandbits(40)
+    subscribe = b'{"id":2,"subscribe":{"channel":"%b"}}' % channel
+    await _upgrade(streams, CONNECT, frame(TEXT, subscribe))
+    async with _read_on(streams):
+        for number in range(3, 1_000_000):
+            done["brackets"] += 1
+            said = b'{"id":%d,"publish":{"channel":"%b","data":%b}}' % (number, channel, BRACKETS)
+            streams[1].write(frame(TEXT, said))
+            await streams[1].drain()
+            await asyncio.sleep(0.1)
+
+
+async def broadcaster(streams: Streams, done: Counter[str]) -> None:
+    """Publish them on a hundred channels at once, with a key that may publish once a second."""
+    reader, writer = streams
+    channels = ",".join(f'"public:brackets-{n}"' for n in range(100)).encode()
+    body = b'{"channels":[%b],"data":%b,"idempotency_key":"k"}' % (channels, BRACKETS)
+    while True:
+        writer.write(
+            b"POST /api/broadcast HTTP/1.1\r\nHost: 127.0.0.1\r\nX-API-Key: %b\r\n"
+            b"Content-Type: application/json\r\nContent-Length: %d\r\n\r\n%b"
+            % (SLOW_KEY, len(body), body)
+        )
+        done["broadcasts"] += 1
+        await _answer(reader, done)
+
+
 async def linker(streams: Streams, done: Counter[str]) -> None:
     """Follow a link of another site to a stream, as the browser of somebody with a session."""
     reader, writer = streams
@@ -224,8 +258,11 @@ async def linker(streams: Streams, done: Counter[str]) -> None:
 async def _answer(reader: asyncio.StreamReader, done: Counter[str]) -> None:
     head = await reader.readuntil(b"\r\n\r\n")
     length = int(head.lower().partition(b"content-length:")[2].split(b"\r\n")[0])
-    await reader.readexactly(length)
-    done["answers in the five hundreds"] += head.startswith(b"HTTP/1.1 5")
+    said = await reader.readexactly(length)
+    is_ours = head.startswith(b"HTTP/1.1 5")
+    done["answers in the five hundreds"] += is_ours
+    if is_ours:
+        done[f"{head[9:12].decode()} {said[:100].decode(errors='replace')}"] += 1
 
 
 async def _upgrade(streams: Streams, *more: bytes) -> None:
@@ -256,6 +293,7 @@ ACTORS: dict[str, Actor] = {
     for actor in (
         *(silent, silent_upgraded, slow_headers, slow_body, pinger, subscriber, oversize, guesser),
         *(forger, greedy, churner, asker, body_holder, upgrader, globber, linker),
+        *(bracketer, broadcaster),
     )
 }
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,8 @@ import pytest
 from tests.support.load import Load
 from tests.support.redis_server import RedisServer
 from tests.support.service import DEPLOYED, Service
+from tests.support.tables import add_row, show_table
+from tests.threats.attackers import SLOW_KEY
 
 FULL = os.environ.get("NOTIFIER_THREATS") == "full"
 ORIGIN = "https://app.example.com"
@@ -24,7 +28,13 @@ class Target(Service):
     """A service with a Redis of its own."""
 
     def __init__(self, redis: RedisServer, **env: str) -> None:
-        given = {"ALLOWED_ORIGINS": ORIGIN, "NOTIFIER_TOKEN_SECRET": TOKEN_SECRET, "HTTPS": "0"}
+        slow = {"name": "slow", "sha256": sha256(SLOW_KEY).hexdigest(), "rate": 1}
+        given = {
+            "ALLOWED_ORIGINS": ORIGIN,
+            "NOTIFIER_TOKEN_SECRET": TOKEN_SECRET,
+            "NOTIFIER_API_KEYS": json.dumps([slow]),
+            "HTTPS": "0",
+        }
         super().__init__(redis.url, DEPLOYED, **(given | env))
         self.redis = redis
 
@@ -36,10 +46,10 @@ class Target(Service):
             "Exception",
             "never awaited",
             "never retrieved",
-            "a worker ended",
+            "a worker exited",
         ):
             assert sign not in log, log[-5000:]
-        for secret in ("test-key", TOKEN_SECRET, "s" * 50):
+        for secret in ("test-key", TOKEN_SECRET, "s" * 50, SLOW_KEY.decode()):
             assert secret not in log, "a secret is in the log"
 
 
@@ -56,26 +66,22 @@ TABLES = {
     "attackers": "| done |",
     "mix": "| | published | received | p50 ms | p99 ms | max ms | answer p50, ms | max ms | lost |",
 }
-_lines: dict[str, list[str]] = {name: [] for name in TABLES}
 Report = Callable[..., None]
 
 
 @pytest.fixture
-def report() -> Report:
+def report(request: pytest.FixtureRequest) -> Report:
     """Write a line into one of the tables of docs/security.md, which are shown in the end."""
 
     def write(table: str, *cells: object) -> None:
-        _lines[table].append("| " + " | ".join(str(cell) for cell in cells) + " |")
+        add_row(request.node, table, "| " + " | ".join(str(cell) for cell in cells) + " |")
 
     return write
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     for name, columns in TABLES.items():
-        if _lines[name]:
-            terminalreporter.section(f"threats: {name}")
-            for line in (columns, "|---" * (columns.count("|") - 1) + "|", *_lines[name]):
-                terminalreporter.write_line(line)
+        show_table(terminalreporter, f"threats: {name}", name, columns)
 
 
 @pytest.fixture(scope="module")

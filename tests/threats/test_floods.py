@@ -50,7 +50,7 @@ async def test_a_connection_subscribes_to_more_channels_than_it_may(
 
 
 @pytest.mark.timeout(300)
-async def test_two_hundred_clients_come_while_redis_is_away(
+async def test_two_hundred_clients_connect_without_redis(
     own_redis: RedisServer, serve: Callable[..., Service], attach: Attach
 ) -> None:
     """They are let in and told so; two seconds after it is back, all are subscribed."""

@@ -81,7 +81,7 @@ def messages(service: Service, number: int, count: int) -> Counter[str]:
 
 
 def _say(peer: Raw, said: Iterator[bytes], outcomes: Counter[str]) -> None:
-    """Say some messages; after each, a question whose answer shows that the last one was read."""
+    """Send messages, each followed by a ping whose reply shows that it was read."""
     for _ in range(MESSAGES_PER_CONNECTION):
         message = next(said)
         with suppress(UnicodeDecodeError):
@@ -143,9 +143,7 @@ KINDS: dict[str, tuple[Fuzz, int]] = {
 
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("kind", KINDS)
-async def test_nonsense_without_number(
-    target: Target, watched: Watched, report: Report, kind: str
-) -> None:
+async def test_endless_garbage(target: Target, watched: Watched, report: Report, kind: str) -> None:
     send, count = KINDS[kind]
     async with watched(target) as load:
         await asyncio.to_thread(send, target, SEED + 1, count // SCALE // 5)  # warm
@@ -164,7 +162,7 @@ async def test_nonsense_without_number(
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("server", SERVERS if FULL else ["daphne"])
 @pytest.mark.parametrize("kind", ["frames", "handshakes"])
-async def test_nonsense_without_number_on_another_server(
+async def test_endless_garbage_on_another_server(
     redis_server: RedisServer,
     serve: Callable[..., Service],
     watched: Watched,

@@ -18,7 +18,10 @@ from tests.support.service import ROOT, needs_proc
 from tests.threats.conftest import FULL, Report, Target, Watched, resident_bytes
 
 SECONDS = 60.0 if FULL else 5.0
-WORK = ("greedy", "churner", "asker", "body_holder", "upgrader", "globber", "linker")
+WORK = (
+    *("greedy", "churner", "asker", "body_holder", "upgrader", "globber", "linker", "bracketer"),
+    "broadcaster",
+)
 """What each request or frame makes the service do counts here, not how many there are."""
 SIZES = (
     {
@@ -41,7 +44,8 @@ WITNESSES = (
 ATTACKS = (
     *("silent sockets", "silent WebSockets", "slow headers", "pings", "subscribes"),
     *("channels in connect", "new channels", "presence questions", "bodies without an end"),
-    *("offers that are declined", "patterns", "links"),
+    *("offers that are declined", "patterns", "links", "brackets"),
+    "broadcasts",
 )
 MIB = 1024 * 1024
 MEMORY = 400 * MIB
@@ -88,7 +92,7 @@ def answered(load: Load, since: float, until: float) -> list[float]:
 
 @pytest.mark.skipif(not FULL, reason="looks at time: only with NOTIFIER_THREATS=full")
 @pytest.mark.timeout(300)
-async def test_publishers_wait_while_somebody_makes_the_service_work(
+async def test_publishers_wait_while_an_attacker_keeps_the_service_busy(
     target: Target, watched: Watched, report: Report
 ) -> None:
     """Ten of each, one kind after the other; the median is at most three times that of peace."""
@@ -109,7 +113,7 @@ async def test_publishers_wait_while_somebody_makes_the_service_work(
 
 @needs_proc
 @pytest.mark.timeout(300)
-async def test_everybody_attacks_at_once(target: Target, watched: Watched, report: Report) -> None:
+async def test_all_attacks_happen_at_once(target: Target, watched: Watched, report: Report) -> None:
     clock = time.monotonic
     before = sockets(target)
     async with watched(target, late=True, **WITNESSES) as load:

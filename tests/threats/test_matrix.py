@@ -1,4 +1,4 @@
-"""The matrix of docs/security.md has no hole: threats have tests, tests threats."""
+"""The matrix of docs/security.md is complete: every threat has tests, and vice versa."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ def defined(file: str) -> set[str]:
     return set(re.findall(r"^(?:async )?def (test_\w+)\(", source, re.M))
 
 
-def test_the_numbers_have_no_hole() -> None:
+def test_the_numbers_are_consecutive() -> None:
     assert [row[0] for row in MATRIX] == [str(number) for number in range(1, THREATS + 1)]
 
 
 @pytest.mark.parametrize("row", MATRIX, ids=lambda row: row[0])
-def test_a_threat_has_a_test_that_exists(row: list[str]) -> None:
+def test_every_threat_names_an_existing_test(row: list[str]) -> None:
     number, threat, answer, tests = row
     assert threat, number
     assert answer, number
@@ -36,7 +36,7 @@ def test_a_threat_has_a_test_that_exists(row: list[str]) -> None:
     assert not [name for file, name in named if name not in defined(file)]
 
 
-def test_every_attack_has_its_threat() -> None:
+def test_every_attack_test_belongs_to_a_threat() -> None:
     """A test that the page does not know is one that nobody finds who asks what is covered."""
     told = {name for _, name in NAMED.findall(page("security.md"))}
     here = {
@@ -45,5 +45,5 @@ def test_every_attack_has_its_threat() -> None:
         if path.name != Path(__file__).name
         for name in defined(str(path.relative_to(ROOT)))
     }
-    controls = {"test_pages_that_may_connect_do", "test_the_search_for_markup_finds_it"}
+    controls = {"test_allowed_pages_connect", "test_the_search_for_markup_finds_it"}
     assert not {name for name in here if name.partition("::")[2] not in told | controls}

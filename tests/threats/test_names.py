@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from realtime.brokers.commands import Commands
-from realtime.publication import Publication
+from realtime.core.publication import Publication
 from tests.support.client import Client
 from tests.support.overheard import overheard
 from tests.support.redis_server import RedisServer
@@ -106,14 +106,14 @@ RAW_NAMES = {
 
 
 @pytest.mark.parametrize("name", RAW_NAMES.values(), ids=RAW_NAMES)
-def test_a_channel_name_is_no_text(target: Target, name: bytes) -> None:
+def test_a_channel_name_is_not_text(target: Target, name: bytes) -> None:
     given = {**KEY, "Content-Type": "application/json"}
     body = b'{"channel":"%s","data":1}' % name
     answer = httpx.post(f"{target.http}/api/publish", content=body, headers=given)
     assert (answer.status_code, answer.json()["error"]["reason"]) == (400, "invalid_json")
 
 
-async def test_two_services_share_a_redis_and_one_listens_to_the_other(
+async def test_one_service_listens_to_another_on_a_shared_redis(
     own_redis: RedisServer, attach: Attach
 ) -> None:
     """There are no tenants; what may share a Redis are services, each with its own prefix."""
@@ -169,7 +169,7 @@ PREFIXES = st.text("ab:-_", min_size=1, max_size=6)
 
 @settings(derandomize=True, deadline=None)
 @given(NAMES, NAMES, PREFIXES, PREFIXES)
-def test_two_names_meet_in_one_key_of_redis(one: str, other: str, here: str, there: str) -> None:
+def test_two_names_collide_in_one_redis_key(one: str, other: str, here: str, there: str) -> None:
     """Whatever separators a name has, it is nobody else's key and nobody else's channel."""
 
     def keys(prefix: str, channel: str) -> set[str]:
@@ -182,7 +182,7 @@ def test_two_names_meet_in_one_key_of_redis(one: str, other: str, here: str, the
         assert not keys(here, one) & keys(there, other)
 
 
-def test_a_publication_speaks_with_the_voice_of_the_node(target: Target) -> None:
+def test_a_publication_imitates_a_message_of_the_node(target: Target) -> None:
     """Pushes of ours (gap, state) are no data: whoever publishes one is quoted, not obeyed."""
     forged: dict[str, Any] = {"push": {"state": {"live": False}}}
     for data in (forged, json.dumps(forged), f"\n{json.dumps(forged)}", "{}", "\n{}\n"):

@@ -12,11 +12,12 @@ from typing import Any
 import httpx
 import jwt
 import pytest
+import pytest_asyncio
+from playwright.async_api import Browser
 
-from tests.conftest import CHROMIUM
 from tests.support.client import Client
-from tests.support.database import manage, migrate
-from tests.support.pages import SERVICE, Visitor, chromium
+from tests.support.database import migrate
+from tests.support.pages import SERVICE, Visitor, in_browser_loop, own_contexts
 from tests.support.raw import asked, request, status_of
 from tests.support.redis_server import RedisServer
 from tests.support.service import Service
@@ -94,10 +95,10 @@ User.objects.create_user('ada', password='a password')
 Open = Callable[..., Any]
 
 
-@pytest.fixture
-async def visit() -> AsyncIterator[Open]:
+@pytest_asyncio.fixture(loop_scope="session")
+async def visit(chromium: Browser) -> AsyncIterator[Open]:
     """Open a page that writes down what its policy has forbidden, and every dialog."""
-    async with chromium(str(CHROMIUM)) as browser:
+    async with own_contexts(chromium) as browser:
 
         async def open_page(service: Service, path: str) -> tuple[Visitor, list[str]]:
             context = await browser.new_context()
@@ -113,6 +114,7 @@ async def visit() -> AsyncIterator[Open]:
 
 
 @pytest.mark.browser
+@in_browser_loop
 async def test_a_publication_is_a_script(
     redis_server: RedisServer, serve: Callable[..., Service], visit: Open
 ) -> None:
@@ -136,17 +138,21 @@ async def test_a_publication_is_a_script(
 
 
 @pytest.mark.browser
+@in_browser_loop
 @pytest.mark.parametrize("path", ["/htmx/", "/", "/chat/evil/", "/jobs/"])
 async def test_markup_in_a_publication_acts(
-    redis_server: RedisServer, serve: Callable[..., Service], tmp_path: Path, path: str
+    redis_server: RedisServer,
+    serve: Callable[..., Service],
+    chromium: Browser,
+    tmp_path: Path,
+    path: str,
 ) -> None:
     """Issue 15, A3: HTMX swapped publications in, and `hx-post='/logout/'` acted."""
-    database = await asyncio.to_thread(migrate, f"sqlite:///{tmp_path}/db.sqlite3")
-    await asyncio.to_thread(manage, database, "shell", "-c", USERS)
+    database = await asyncio.to_thread(migrate, f"sqlite:///{tmp_path}/db.sqlite3", USERS)
     service = await asyncio.to_thread(
         serve, redis_server.url, **{**SERVICE, "DATABASE_URL": database}
     )
-    async with chromium(str(CHROMIUM)) as browser:
+    async with own_contexts(chromium) as browser:
         page = await browser.new_page()
         await page.goto(f"{service.http}/login/?next={path}")
         await page.fill("[name=username]", "ada")
@@ -216,6 +222,7 @@ async def _speak_as_a_script(service: Service) -> None:
 
 
 @pytest.mark.browser
+@in_browser_loop
 async def test_an_address_is_a_script(
     redis_server: RedisServer, serve: Callable[..., Service], visit: Open
 ) -> None:
@@ -243,7 +250,7 @@ REFLECTED = [
 
 
 @pytest.mark.parametrize("path", REFLECTED)
-def test_an_error_or_a_redirect_says_what_it_was_asked(target: Target, path: str) -> None:
+def test_an_error_or_a_redirect_reflects_the_request(target: Target, path: str) -> None:
     given = ("Referer: <script>", "X-Forwarded-Host: evil.example", "User-Agent: <script>")
     answer = asked(target.port, request("GET", path, *given))
     head, _, body = answer.partition(b"\r\n\r\n")

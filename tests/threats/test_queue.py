@@ -70,7 +70,7 @@ def test_a_stranger_fills_a_fallback_queue(guarded: Target) -> None:
         ("plain", {"channel": "kept:a", "fallback_when": "always"}, 403),
     ],
 )
-def test_a_key_sends_mails_that_it_may_not(
+def test_a_key_sends_mail_without_permission(
     guarded: Target, key: str, fields: dict[str, str], status: int
 ) -> None:
     answer = httpx.post(

@@ -1,4 +1,4 @@
-"""Canary secrets: they are everywhere where secrets belong, and must be found nowhere else."""
+"""Canary secrets must appear only where secrets belong."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def redis() -> Iterator[RedisServer]:
     server.stop()
 
 
-async def test_a_secret_is_read_from_the_log_or_an_answer(
+async def test_a_secret_is_read_from_the_log_or_a_response(
     redis: RedisServer, serve: Callable[..., Service], attach: Attach
 ) -> None:
     """All of them are used, rightly and wrongly, also while Redis is away."""

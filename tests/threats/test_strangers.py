@@ -1,4 +1,4 @@
-"""Who comes without a right, or with somebody else's."""
+"""Attacks without credentials, or with stolen ones."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def test_a_page_of_another_site_opens_a_websocket_with_our_cookie(
 
 
 @pytest.mark.parametrize("own", [ORIGIN, "http://127.0.0.1:{port}"])
-def test_pages_that_may_connect_do(target: Target, own: str) -> None:
+def test_allowed_pages_connect(target: Target, own: str) -> None:
     """Else everybody would be refused above, and for another reason."""
     host = f"127.0.0.1:{target.port}"
     own = own.format(port=target.port)
@@ -115,7 +115,7 @@ def test_a_page_on_a_foreign_name_for_our_address_opens_a_websocket(target: Targ
     assert status_of(answer) == 403, answer
 
 
-def test_a_page_by_plain_http_opens_a_websocket_of_a_site_that_has_https(target: Target) -> None:
+def test_an_http_page_opens_a_websocket_of_an_https_site(target: Target) -> None:
     """Somebody on the network forges the page; the handshake itself goes through the proxy."""
     host = f"127.0.0.1:{target.port}"
     by_proxy = "X-Forwarded-Proto: https"
@@ -149,7 +149,7 @@ NO_KEYS = {
 
 
 @pytest.mark.parametrize("given", NO_KEYS.values(), ids=NO_KEYS)
-def test_somebody_without_a_key_publishes(target: Target, given: dict[str, str]) -> None:
+def test_a_stranger_without_a_key_publishes(target: Target, given: dict[str, str]) -> None:
     with overheard(target.redis) as told, httpx.Client(base_url=target.http) as http:
         for method, body in BODIES.items():
             answer = http.post(f"/api/{method}", json=body, headers=given)
@@ -159,7 +159,7 @@ def test_somebody_without_a_key_publishes(target: Target, given: dict[str, str])
     assert not [command for command in told if "stolen" in command]
 
 
-def test_somebody_publishes_with_a_key_in_the_url(target: Target) -> None:
+def test_a_key_is_sent_in_the_url(target: Target) -> None:
     """URLs are logged by every proxy on the way: a key in one must not even work."""
     for name, status in {"api_key": 400, "X-API-Key": 400, "token": 400, "key": 401}.items():
         query = {name: "test-key"}
@@ -362,7 +362,7 @@ async def test_a_forged_token_is_shown(
         assert "connect" in await honest.ask(connect={"token": jwt.encode(claims, key, algorithm)})
 
 
-async def test_a_token_is_replayed_after_its_end(strict: Target, attach: Attach) -> None:
+async def test_a_token_is_replayed_after_it_expired(strict: Target, attach: Attach) -> None:
     old = jwt.encode({"sub": "42", "exp": time.time() - 6, "aud": "us"}, TOKEN_SECRET, "HS256")
     client = await attach(strict, connect=False)
     assert (await client.ask(connect={"token": old}))["error"]["code"] == 109
@@ -411,7 +411,7 @@ OPEN = [
 
 
 @pytest.mark.parametrize("verb", ["GET", "POST", "PUT", "DELETE", "HEAD", "OPTIONS", "TRACE", "X"])
-def test_a_scanner_tries_every_door(target: Target, verb: str) -> None:
+def test_a_scanner_tries_every_endpoint(target: Target, verb: str) -> None:
     for path in [*DOORS, *OPEN]:
         answer = asked(target.port, request(verb, path, "X-Canary: c4n4ry", "Cookie: a=c4n4ry"))
         allowed = {301, 302, 400, 401, 403, 404, 405, 426} | ({200} if path in OPEN else set())
@@ -422,14 +422,14 @@ def test_a_scanner_tries_every_door(target: Target, verb: str) -> None:
             assert word not in answer.lower(), (verb, path, answer)
 
 
-def test_a_scanner_reads_from_the_probes_who_is_there(target: Target) -> None:
+def test_a_scanner_learns_about_users_from_the_probes(target: Target) -> None:
     """A load balancer is told whether to come, and nobody is told anything of users or channels."""
     known = {"status", "connections", "lag_ms", "reason"}
     for path in ("/livez", "/readyz"):
         assert set(httpx.get(target.http + path).json()) <= known
 
 
-async def test_a_stranger_writes_in_a_chat_that_nobody_has_configured(
+async def test_a_stranger_writes_in_an_unconfigured_chat(
     redis_server: RedisServer, serve: Callable[..., Service], attach: Attach
 ) -> None:
     """The chat is the demo's: a service that is deployed has none until its operator wants one."""
@@ -446,4 +446,4 @@ async def test_a_stranger_writes_in_a_chat_that_nobody_has_configured(
         )
         assert (answer.status_code, answer.json()["error"]["reason"]) == (400, "invalid_channel")
     page = await asyncio.to_thread(httpx.get, f"{service.http}/chat/")
-    assert (page.status_code, "The chat is off" in page.text) == (404, True)
+    assert (page.status_code, "Chat is disabled" in page.text) == (404, True)

@@ -10,9 +10,10 @@ from collections.abc import Callable
 
 import pytest
 
-from realtime.identity import Identity
-from realtime.keys import digest_of, keys_of
-from realtime.namespaces import Namespaces
+from realtime.api.key_entries import keys_of
+from realtime.api.keys import digest_of
+from realtime.core.identity import Identity
+from realtime.core.namespaces import Namespaces
 from tests.threats.conftest import FULL
 
 pytestmark = pytest.mark.skipif(not FULL, reason="looks at time: only with NOTIFIER_THREATS=full")
@@ -53,7 +54,7 @@ def look_the_same(one: Callable[[], object], other: Callable[[], object]) -> Non
     assert t < T_LIMIT or seconds < UNSEEN_SECONDS, (t, seconds)
 
 
-def test_the_time_of_a_refusal_tells_whether_a_channel_exists() -> None:
+def test_the_timing_of_a_refusal_reveals_whether_a_channel_exists() -> None:
     namespaces = Namespaces({"closed": {}, "members": {"allow_subscribe_for_client": True}})
 
     def asked_for(channel: str) -> Callable[[], object]:
@@ -66,7 +67,7 @@ def test_the_time_of_a_refusal_tells_whether_a_channel_exists() -> None:
     look_the_same(asked_for("closed:a#1"), asked_for("closed:a#9"))
 
 
-def test_the_time_of_a_wrong_key_tells_how_much_of_it_is_right() -> None:
+def test_the_timing_of_a_wrong_key_reveals_how_much_is_right() -> None:
     secret = "nk_" + "a" * 43
     keys = keys_of(
         [{"name": f"k{n}", "sha256": digest_of(f"secret {n}").hex()} for n in range(50)],

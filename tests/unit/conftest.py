@@ -1,4 +1,4 @@
-"""How Hypothesis looks for counterexamples: the same way each time, unless asked to dig.
+"""The profiles of Hypothesis: deterministic by default.
 
 ``HYPOTHESIS_PROFILE=deep`` looks at random and for long (``DEEP`` examples of each law).
 """

@@ -5,8 +5,8 @@ from __future__ import annotations
 import msgspec
 from hypothesis import strategies as st
 
-from realtime.gaps import Position
-from realtime.names import CHANNEL_LIMIT
+from realtime.core.names import CHANNEL_LIMIT
+from realtime.core.positions import Position
 
 ODD_TEXT = st.sampled_from(["", "\n", "\r\n", "\x00", "\u2028", "é", "💥", "\\", '"', "]}", "null"])
 

@@ -1,14 +1,14 @@
-"""A webhook leads to the internet and to no network of ours."""
+"""Webhooks may only connect to public addresses."""
 
 from __future__ import annotations
 
-from ipaddress import IPv4Network, IPv6Network, ip_network
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_network
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from realtime.addresses import is_public
+from realtime.core.addresses import is_public
 
 # IANA IPv4 and IPv6 Special-Purpose Address Registries, each row with its RFC and whether it is
 # globally reachable (None: not applicable). As of 2025-10:
@@ -90,8 +90,44 @@ def test_a_private_address_is_embedded_in_another(prefix: str, network: str) -> 
     assert [one for one in addresses(network) if is_public(prefix + one)] == []
 
 
+ISATAP = ["0:5efe", "100:5efe", "200:5efe", "300:5efe"]
+"""RFC 5214 §6.1: the bits u and g of the interface identifier may be set or not."""
+
+
+@pytest.mark.parametrize("identifier", ISATAP)
+@pytest.mark.parametrize("within", ["127.0.0.1", "169.254.169.254", "10.0.0.1", "93.184.216.34"])
+def test_a_tunnel_within_a_site_embeds_an_address(identifier: str, within: str) -> None:
+    """ISATAP under a public prefix leads a router of that site to any IPv4 address (CWE-918)."""
+    assert not is_public(f"2a00:1450:4001:81b:{identifier}:{within}")
+
+
+@pytest.mark.parametrize("within", ["127.0.0.1", "169.254.169.254", "93.184.216.34"])
+def test_no_other_form_at_a_known_position_embeds_an_address(within: str) -> None:
+    """Teredo (RFC 4380 §4), 6to4, IPv4-compatible, IPv4-translated, NAT64 for local use."""
+    number = int(IPv4Address(within))
+    high, low = f"{number >> 16:x}", f"{number & 0xFFFF:x}"
+    obscured = number ^ 0xFFFFFFFF  # as Teredo writes the client's address
+    assert not is_public(f"2001:0:4136:e378:8000:63bf:{obscured >> 16:x}:{obscured & 0xFFFF:x}")
+    assert not is_public(f"2001:0:{high}:{low}::1"), "Teredo's server"
+    assert not is_public(f"2002:{high}:{low}::1")
+    assert not is_public(f"::{within}")
+    assert not is_public(f"::ffff:0:{within}")
+    assert not is_public(f"64:ff9b:1::{within}")
+
+
+@given(st.ip_addresses(v=6, network="2000::/3"))
+def test_only_an_isatap_identifier_makes_a_unicast_address_private(
+    address: IPv6Address,
+) -> None:
+    prefix = int(address) >> 64 << 64
+    if is_public(str(IPv6Address(prefix))):
+        plain = IPv6Address(prefix | 0x0000_5EFF_0000_0000 | int(address) & 0xFFFFFFFF)
+        tunnel = IPv6Address(prefix | 0x0000_5EFE_0000_0000 | int(address) & 0xFFFFFFFF)
+        assert (is_public(str(plain)), is_public(str(tunnel))) == (True, False)
+
+
 @pytest.mark.parametrize("address", [*PUBLIC, "::ffff:93.184.216.34", "64:ff9b::93.184.216.34"])
-def test_the_internet_is_reached(address: str) -> None:
+def test_public_addresses_are_allowed(address: str) -> None:
     assert is_public(address)
 
 
@@ -99,7 +135,7 @@ def test_the_internet_is_reached(address: str) -> None:
     "address",
     ["64:ff9b:1::7f00:1", "::7f00:1", "fec0::1", "192.0.0.8", "2002:7f00:1::", "fe80::1%eth0"],
 )
-def test_what_python_takes_for_public_is_not(address: str) -> None:
+def test_addresses_that_python_wrongly_considers_public_are_refused(address: str) -> None:
     """`is_global` of Python 3.11.7 says yes to the first four."""
     assert not is_public(address)
 
@@ -114,7 +150,7 @@ def test_no_address_beyond_global_unicast_is_public(address: str) -> None:
 
 
 @given(st.ip_addresses(v=4).map(str))
-def test_an_address_is_public_unless_a_row_has_it(address: str) -> None:
+def test_an_address_is_public_unless_it_is_listed(address: str) -> None:
     ip = IPv4Network(address)
     rows = [IPv4Network(row) for row in ROWS if ":" not in row]
     assert is_public(address) is not any(ip.subnet_of(row) for row in rows)

@@ -1,4 +1,4 @@
-"""A canary that stays away is noticed; one that is late is not taken for dead."""
+"""A missing canary is noticed; a late one does not count as missing."""
 
 from __future__ import annotations
 
@@ -6,29 +6,29 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from realtime.canary import FLYING_LIMIT, OVERDUE_SECONDS, Canary
+from realtime.delivery.canary import FLYING_LIMIT, OVERDUE_SECONDS, Canary
 
 
-def test_one_that_comes_back_shows_how_long_it_took():
+def test_a_returning_canary_shows_its_latency():
     canary = Canary()
     canary.back(canary.send(10.0), 10.25)
     assert canary.lag_seconds == 0.25
     assert not canary.is_overdue(1e9)
 
 
-def test_one_that_stays_away_is_overdue():
+def test_a_missing_canary_is_overdue():
     canary = Canary()
     canary.send(10.0)
     assert not canary.is_overdue(10.0 + OVERDUE_SECONDS)
     assert canary.is_overdue(10.01 + OVERDUE_SECONDS)
 
 
-def test_no_two_look_alike():
+def test_every_canary_is_unique():
     canary = Canary()
     assert len({canary.send(0.0) for _ in range(1000)}) == 1000
 
 
-def test_a_later_one_comes_back_for_all_before_it():
+def test_a_later_canary_answers_all_earlier_ones():
     canary = Canary()
     canary.send(0.0)
     second = canary.send(0.5)
@@ -36,7 +36,7 @@ def test_a_later_one_comes_back_for_all_before_it():
     assert not canary.is_overdue(1e9)
 
 
-def test_an_earlier_one_does_not_come_back_for_a_later_one():
+def test_an_earlier_canary_does_not_answer_a_later_one():
     canary = Canary()
     first = canary.send(0.0)
     canary.send(0.5)
@@ -44,7 +44,7 @@ def test_an_earlier_one_does_not_come_back_for_a_later_one():
     assert canary.is_overdue(0.51 + OVERDUE_SECONDS)
 
 
-def test_a_node_that_is_behind_for_an_hour_remembers_a_few():
+def test_an_hour_behind_the_number_of_remembered_canaries_is_bounded():
     canary = Canary()
     *_, last = [canary.send(n / 4) for n in range(4 * 3600)]
     assert len(canary._flying) == FLYING_LIMIT
@@ -55,7 +55,7 @@ def test_a_node_that_is_behind_for_an_hour_remembers_a_few():
     assert canary.lag_seconds == 0.5
 
 
-def test_one_that_comes_back_twice_counts_once():
+def test_a_canary_that_returns_twice_counts_once():
     canary = Canary()
     first = canary.send(0.0)
     canary.back(first, 0.1)
@@ -64,7 +64,7 @@ def test_one_that_comes_back_twice_counts_once():
 
 
 @pytest.mark.parametrize("number", [-1, 0, 2, 10**15])
-def test_a_forged_one_changes_nothing(number):
+def test_a_forged_canary_is_ignored(number):
     """Anybody with access to Redis can publish on a node's channel."""
     canary = Canary()
     canary.send(0.0)
@@ -74,7 +74,7 @@ def test_a_forged_one_changes_nothing(number):
 
 
 @given(st.lists(st.tuples(st.booleans(), st.floats(0, 0.5)), max_size=30))
-def test_overdue_is_what_a_list_of_the_unanswered_says(steps):
+def test_overdue_matches_a_list_of_unanswered_canaries(steps):
     canary, now = Canary(), 0.0
     away: list[tuple[int, float]] = []
     for sends, pause in steps:

@@ -9,9 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from realtime.cloudevents import InvalidAttribute, Routes, binary, fields_of, routes_of, structured
+from realtime.api.cloudevent_attributes import InvalidAttribute
+from realtime.api.cloudevent_routes import Routes, routes_of
+from realtime.api.cloudevents import fields_of_event, read_binary, read_structured
+from realtime.core.publication import Publication
 from realtime.errors import ConfigurationError, RequestError
-from realtime.publication import Publication
 from tests.unit.strategies import json_values
 
 NOWHERE = Routes()
@@ -25,7 +27,7 @@ EVENT = {
 
 
 def fields(routes: Routes = NOWHERE, **changed: Any) -> dict[str, Any]:
-    return fields_of(structured({**EVENT, **changed}), routes)
+    return fields_of_event(read_structured({**EVENT, **changed}), routes)
 
 
 def problem(routes: Routes = NOWHERE, **changed: Any) -> tuple[str, str]:
@@ -36,7 +38,7 @@ def problem(routes: Routes = NOWHERE, **changed: Any) -> tuple[str, str]:
     return name, text
 
 
-def test_an_event_is_a_publication():
+def test_an_event_becomes_a_publication():
     made = fields(data={"number": 123}, subject="123", time="2018-04-05T17:31:00Z", tenant=7)
     assert len(made.pop("idempotency_key")) == 64
     assert made == {
@@ -68,7 +70,7 @@ def test_a_fallback_may_be_named():
 
 @pytest.mark.parametrize("name", ["specversion", "id", "source", "type"])
 @pytest.mark.parametrize("value", [None, "", 1, True, [], {}, "a\nb", "\ud800"])
-def test_what_is_required_is_there_and_a_text(name, value):
+def test_required_attributes_must_be_present_and_text(name, value):
     assert problem(**{name: value})[0] == name
 
 
@@ -96,18 +98,18 @@ def test_what_is_required_is_there_and_a_text(name, value):
         ("channel", "not a channel", "A-Z"),
         ("channel", 7, "a string"),
         ("fallback", "not good", "A-Z"),
-        ("tenant", 1.5, "whole number"),
-        ("tenant", [1], "whole number"),
-        ("tenant", 2**31, "32 bits"),
-        ("Tenant", "x", "lower-case"),
-        ("ten_ant", "x", "lower-case"),
-        ("", "x", "lower-case"),
-        ("a" * 61, "x", "lower-case"),
+        ("tenant", 1.5, "an integer"),
+        ("tenant", [1], "an integer"),
+        ("tenant", 2**31, "32-bit"),
+        ("Tenant", "x", "lowercase"),
+        ("ten_ant", "x", "lowercase"),
+        ("", "x", "lowercase"),
+        ("a" * 61, "x", "lowercase"),
         ("data_base64", "!", "Base64"),
         ("data_base64", 7, "Base64"),
     ],
 )
-def test_what_is_wrong_is_said_of_its_attribute(name, value, says):
+def test_an_error_names_its_attribute(name, value, says):
     said, text = problem(**{name: value})
     assert said == name[:40]
     assert says in text
@@ -117,25 +119,25 @@ def test_what_is_wrong_is_said_of_its_attribute(name, value, says):
     "time",
     ["2026-11-27T12:00:00Z", "2026-11-27t12:00:00.123456789+01:00", "2016-12-31T23:59:60Z"],
 )
-def test_times_are_those_of_the_internet(time):
+def test_times_must_follow_rfc_3339(time):
     assert fields(time=time)["tags"]["ce-time"] == time
 
 
 @pytest.mark.parametrize(
     "source", ["/a", "a", "urn:uuid:6e8bc430", "mailto:a@b.c", "//h/%C3%BC?q#f"]
 )
-def test_a_source_is_any_reference(source):
+def test_a_source_may_be_any_uri_reference(source):
     assert fields(source=source)["tags"]["ce-source"] == source
 
 
-def test_so_many_attributes_come_along_and_no_more():
+def test_the_number_of_attributes_is_limited():
     """The id and the source are two of sixteen."""
     assert len(fields(**{f"x{n:02}": n for n in range(14)})["tags"]) == 16
     name, says = problem(**{f"x{n:02}": n for n in range(15)})
-    assert (name, "16 come along" in says) == ("x14", True)
+    assert (name, "at most 16" in says) == ("x14", True)
 
 
-def test_null_is_absent():
+def test_a_null_attribute_counts_as_absent():
     assert "ce-subject" not in fields(subject=None)["tags"]
     assert fields(data=None)["data"] is None
 
@@ -164,7 +166,7 @@ def test_null_is_absent():
         ),
     ],
 )
-def test_data_is_what_a_browser_can_use(media, given, data, tags):
+def test_data_is_delivered_in_a_form_that_browsers_can_use(media, given, data, tags):
     made = fields(**given, **({"datacontenttype": media} if media else {}))
     assert made["data"] == data
     assert {n: t for n, t in made["tags"].items() if n in ("ce-datacontenttype", "ce-data")} == tags
@@ -178,13 +180,13 @@ def test_data_is_what_a_browser_can_use(media, given, data, tags):
         ("text/plain", b"\xff", "data"),
     ],
 )
-def test_data_that_is_not_what_it_says_is_refused(media, raw, name):
+def test_data_that_contradicts_its_content_type_is_refused(media, raw, name):
     text = base64.b64encode(raw).decode()
     given = {"data_base64": text} | ({"datacontenttype": media} if media else {})
     assert problem(**given)[0] == name
 
 
-def test_data_comes_once():
+def test_data_and_data_base64_exclude_each_other():
     assert problem(data=1, data_base64="MQ==")[0] == "data_base64"
 
 
@@ -195,12 +197,14 @@ def headers(**changed: str) -> dict[str, str]:
     return {**EVENT, **changed}
 
 
-def test_headers_are_attributes_and_the_body_is_the_data():
-    made = fields_of(binary(headers(subject="7"), "application/json", b'{"a":1}'), NOWHERE)
+def test_headers_become_attributes_and_the_body_becomes_data():
+    made = fields_of_event(
+        read_binary(headers(subject="7"), "application/json", b'{"a":1}'), NOWHERE
+    )
     assert made["data"] == {"a": 1}
     assert made["tags"]["ce-subject"] == "7"
-    assert fields_of(binary(headers(), "", b""), NOWHERE)["data"] is None
-    picture = fields_of(binary(headers(), "image/png", b"\0\xff"), NOWHERE)
+    assert fields_of_event(read_binary(headers(), "", b""), NOWHERE)["data"] is None
+    picture = fields_of_event(read_binary(headers(), "image/png", b"\0\xff"), NOWHERE)
     assert (picture["data"], picture["tags"]["ce-data"]) == ("AP8=", "base64")
 
 
@@ -213,8 +217,8 @@ def test_headers_are_attributes_and_the_body_is_the_data():
         ("%zz", "%zz"),
     ],
 )
-def test_headers_are_percent_encoded(header, text):
-    made = fields_of(binary(headers(subject=header), "", b""), NOWHERE)
+def test_percent_encoded_headers_are_decoded(header, text):
+    made = fields_of_event(read_binary(headers(subject=header), "", b""), NOWHERE)
     assert made["tags"]["ce-subject"] == text
 
 
@@ -229,9 +233,9 @@ def test_headers_are_percent_encoded(header, text):
         ("specversion", "1.0,1.0"),
     ],
 )
-def test_headers_that_are_wrong_are_named(name, header):
+def test_invalid_headers_are_named(name, header):
     with pytest.raises(InvalidAttribute) as caught:
-        fields_of(binary(headers(**{name: header}), "", b""), NOWHERE)
+        fields_of_event(read_binary(headers(**{name: header}), "", b""), NOWHERE)
     assert caught.value.attribute == name
 
 
@@ -256,23 +260,23 @@ RULES = [
         ({"type": "com.github.star", "tenant": "8"}, "public:github"),
     ],
 )
-def test_the_first_rule_that_is_for_an_event_names_its_channel(changed, channel):
+def test_the_first_matching_rule_names_the_channel(changed, channel):
     assert fields(routes_of(RULES), channel=None, **changed)["channel"] == channel
     assert fields(routes_of(RULES), **changed)["channel"] == EVENT["channel"], "its own comes first"
 
 
-def test_what_a_rule_needs_must_be_there_and_fit():
+def test_the_attributes_of_a_rule_must_be_present_and_valid():
     routes = routes_of(RULES)
     order = {"channel": None, "type": "com.shop.order.paid", "source": "https://shop.example/"}
     assert problem(routes, **order)[0] == "subject"
     assert problem(routes, **order, subject="a b")[0] == "subject"
     assert problem(routes, **order, subject="x" * 250) == (
         "subject",
-        "makes a channel of more than 255 characters",
+        "results in a channel name of more than 255 characters",
     )
     assert problem(routes, channel=None, type="other") == (
         "channel",
-        "is missing, and no rule of the service names one",
+        "is missing, and no rule of the service matches the event",
     )
     assert problem(channel=None)[0] == "channel"
 
@@ -284,29 +288,29 @@ def test_what_a_rule_needs_must_be_there_and_fit():
         ("x", "a list of rules"),
         (7, "a list of rules"),
         ([7], "rule 1 must be a mapping"),
-        ([{"channel": "a"}, {"type": "x"}], "rule 2 names no channel"),
-        ([{"channel": 7}], "rule 1: channel must be a text"),
+        ([{"channel": "a"}, {"type": "x"}], "rule 2 has no channel"),
+        ([{"channel": 7}], "rule 1: channel must be a non-empty string"),
         ([{"channel": "a", "type": "*a" * 129}], "rule 1: type has more than 256 characters"),
         (
             [{"channel": "a", **{f"a{n}": "*" for n in range(16)}}],
             "rule 1 has more than 16 attributes",
         ),
-        ([{"channel": ""}], "rule 1: channel must be a text"),
-        ([{"channel": "a b"}], "'a b' cannot be"),
-        ([{"channel": "a:{Subject}"}], "cannot be"),
-        ([{"channel": "a:{subject"}], "cannot be"),
-        ([{"channel": "a", "data_base64": "x"}], "is no attribute"),
+        ([{"channel": ""}], "rule 1: channel must be a non-empty string"),
+        ([{"channel": "a b"}], "'a b' is not valid"),
+        ([{"channel": "a:{Subject}"}], "is not valid"),
+        ([{"channel": "a:{subject"}], "is not valid"),
+        ([{"channel": "a", "data_base64": "x"}], "is not an attribute name"),
         ([{"channel": "a"}] * 101, "has 101 rules"),
     ],
 )
-def test_rules_that_cannot_work_are_refused_at_the_start(rules, says):
+def test_invalid_rules_are_refused_at_startup(rules, says):
     with pytest.raises(ConfigurationError, match="REALTIME_CLOUDEVENTS") as caught:
         routes_of(rules)
     assert says in str(caught.value)
 
 
 @given(st.text(max_size=30), st.text(max_size=30))
-def test_a_star_is_any_text_and_nothing_else_is_a_pattern(before, after):
+def test_only_the_star_is_a_wildcard(before, after):
     rules = [{"subject": f"{before.replace('*', '')}*", "channel": "public:hit"}]
     routes = routes_of(rules)
     assert (
@@ -325,7 +329,7 @@ events = st.dictionaries(names | st.text(max_size=8), json_values() | st.text(ma
 def published(event: dict[str, Any]) -> None:
     """Publish it, or let what refuses it name an attribute, without a traceback of ours."""
     try:
-        Publication.of(**fields_of(structured(event), routes_of(RULES)))
+        Publication.of(**fields_of_event(read_structured(event), routes_of(RULES)))
     except InvalidAttribute as error:
         name, _, text = str(error).partition(": ")
         if not (name.isascii() and text):
@@ -335,7 +339,7 @@ def published(event: dict[str, Any]) -> None:
 
 
 @given(events, st.booleans())
-def test_whatever_is_sent_is_published_or_refused_by_attribute(event, complete):
+def test_any_event_is_published_or_refused_by_attribute(event, complete):
     published({**EVENT, **event} if complete else event)
 
 
@@ -343,9 +347,9 @@ attributes = st.dictionaries(names | st.text("abc-", max_size=5), st.text(max_si
 
 
 @given(attributes, st.text(), st.binary())
-def test_whatever_headers_say_is_published_or_refused(given_headers, media, body):
+def test_any_headers_are_published_or_refused(given_headers, media, body):
     try:
-        event = binary({**EVENT, **given_headers}, media, body)
+        event = read_binary({**EVENT, **given_headers}, media, body)
     except InvalidAttribute:
         return
     published(event)

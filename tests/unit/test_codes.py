@@ -4,8 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-from realtime import codes
-from realtime.codes import CLOSES, REFUSALS, Close, Refusal
+from realtime.core import codes
+from realtime.core.codes import (
+    CLOSES,
+    REFUSALS,
+    Close,
+    Refusal,
+)
 
 
 def constants(kind: type) -> tuple[object, ...]:
@@ -43,9 +48,21 @@ def test_each_close_code_means_one_thing():
         ("CONNECTION_LIMIT", 3504, False),
     ],
 )
-def test_close_codes_are_centrifugos(name, code, comes_back):
+def test_close_codes_match_those_of_centrifugo(name, code, comes_back):
     close = getattr(codes, name)
     assert (close.code, close.reconnect) == (code, comes_back)
+
+
+@pytest.mark.parametrize(
+    ("code", "comes_back"),
+    [
+        *[(3000, True), (3499, True), (3500, False), (3999, False)],
+        *[(4000, True), (4499, True), (4500, False), (4999, False)],
+    ],
+)
+def test_the_range_of_a_close_code_decides_whether_a_client_reconnects(code, comes_back):
+    """Also of those that only an operator sends, with `disconnect` of the API."""
+    assert Close(code, "").reconnect == comes_back
 
 
 @pytest.mark.parametrize(
@@ -67,6 +84,6 @@ def test_close_codes_are_centrifugos(name, code, comes_back):
         ("TOO_MANY_COMMANDS", 111),
     ],
 )
-def test_error_codes_are_centrifugos_and_the_brokers_are_worth_another_try(name, code):
+def test_error_codes_match_centrifugo_and_broker_errors_are_temporary(name, code):
     refusal = getattr(codes, name)
     assert (refusal.code, refusal.temporary) == (code, code in (100, 111, 1001, 1002))

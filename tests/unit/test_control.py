@@ -8,24 +8,24 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from realtime.control import (
-    Command,
-    Disconnect,
-    Recheck,
-    Refresh,
-    Subscribe,
-    Unsubscribe,
-    opened,
-    sealed,
+from realtime.core.node_commands import (
+    DisconnectUser,
+    NodeCommand,
+    RecheckUser,
+    RefreshUser,
+    SubscribeUser,
+    UnsubscribeUser,
+    decode_command,
+    encode_command,
 )
 
 TEXTS = st.text(max_size=8)
 COMMANDS = st.one_of(
-    st.builds(Disconnect, TEXTS, TEXTS, TEXTS, st.integers(3000, 4999), TEXTS),
-    st.builds(Subscribe, TEXTS, TEXTS, TEXTS),
-    st.builds(Unsubscribe, TEXTS, TEXTS, TEXTS),
-    st.builds(Refresh, TEXTS, TEXTS, st.booleans(), st.none() | st.integers(0, 2**40)),
-    st.builds(Recheck, TEXTS),
+    st.builds(DisconnectUser, TEXTS, TEXTS, TEXTS, st.integers(3000, 4999), TEXTS),
+    st.builds(SubscribeUser, TEXTS, TEXTS, TEXTS),
+    st.builds(UnsubscribeUser, TEXTS, TEXTS, TEXTS),
+    st.builds(RefreshUser, TEXTS, TEXTS, st.booleans(), st.none() | st.integers(0, 2**40)),
+    st.builds(RecheckUser, TEXTS),
 )
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | TEXTS,
@@ -34,13 +34,13 @@ JSON = st.recursive(
 
 
 @given(COMMANDS)
-def test_what_is_sealed_opens_again(command: Command) -> None:
-    assert opened(json.loads(json.dumps(sealed(command)))) == command
+def test_an_encoded_command_decodes_again(command: NodeCommand) -> None:
+    assert decode_command(json.loads(json.dumps(encode_command(command)))) == command
 
 
 @given(JSON)
-def test_anything_else_is_nothing(value: object) -> None:
-    assert opened(value) is None
+def test_other_values_are_not_decoded(value: object) -> None:
+    assert decode_command(value) is None
 
 
 @pytest.mark.parametrize(
@@ -55,5 +55,21 @@ def test_anything_else_is_nothing(value: object) -> None:
         {"user": "4"},
     ],
 )
-def test_of_the_wrong_shape_it_is_none(message: object) -> None:
-    assert opened(message) is None
+def test_a_command_of_the_wrong_shape_is_not_decoded(message: object) -> None:
+    assert decode_command(message) is None
+
+
+@pytest.mark.parametrize(
+    ("command", "ends"),
+    [
+        (DisconnectUser("ada", session="s"), True),
+        (DisconnectUser("ada"), False),
+        (DisconnectUser("ada", client="c"), False),
+        (DisconnectUser("ada", client="c", session="s"), False),
+    ],
+)
+def test_only_a_disconnect_of_a_whole_session_ends_the_session(
+    command: DisconnectUser, ends: bool
+) -> None:
+    """As in Centrifugo: whom the API disconnects may come back with the same token."""
+    assert command.ends_session is ends

@@ -1,4 +1,4 @@
-"""What is sealed opens again; what is not exactly ours does not open."""
+"""An encoded envelope decodes again; anything that is not exactly ours does not."""
 
 from __future__ import annotations
 
@@ -9,11 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from realtime.envelope import ENVELOPE_LIMIT, opened, sealed
+from realtime.core.envelope import ENVELOPE_LIMIT, decode_envelope, encode_envelope
+from realtime.core.json_text import DATA_LIMIT
+from realtime.core.positions import Position
+from realtime.core.publication import TAG_VALUE_LIMIT, TAGS_LIMIT, Publication
 from realtime.errors import EnvelopeError
-from realtime.gaps import Position
 from realtime.protocols import centrifugo
-from realtime.publication import DATA_LIMIT, TAG_VALUE_LIMIT, TAGS_LIMIT, Publication
 from tests.unit.strategies import json_values, positions, text
 
 HEAD = b"1 0123456789abcdef 42 "
@@ -23,18 +24,18 @@ GOOD = HEAD + b'{"data":{"n":1},"tags":{"event":"order.shipped"}}'
 
 def test_an_envelope_looks_like_this():
     publication = Publication.of("c", {"n": 1}, event="order.shipped")
-    assert sealed(POSITION, publication.body) == GOOD
+    assert encode_envelope(POSITION, publication.body) == GOOD
 
 
-def test_an_envelope_opens_to_position_and_body():
-    position, body = opened(GOOD)
+def test_an_envelope_decodes_to_position_and_body():
+    position, body = decode_envelope(GOOD)
     assert position == POSITION
     assert body == '{"data":{"n":1},"tags":{"event":"order.shipped"}}'
 
 
 @given(positions(), json_values(), st.none() | st.dictionaries(st.sampled_from("abc"), text()))
-def test_what_is_published_is_what_is_opened(position, data, tags):
-    envelope = opened(sealed(position, Publication.of("c", data, tags=tags).body))
+def test_an_envelope_round_trips(position, data, tags):
+    envelope = decode_envelope(encode_envelope(position, Publication.of("c", data, tags=tags).body))
     assert envelope.position == position
     assert json.loads(envelope.body) == {"data": data} | ({"tags": tags} if tags else {})
 
@@ -42,9 +43,9 @@ def test_what_is_published_is_what_is_opened(position, data, tags):
 def test_the_largest_publication_fits_into_an_envelope():
     tags = {f"{n:064}": "\x01" * TAG_VALUE_LIMIT for n in range(TAGS_LIMIT)}
     publication = Publication.of("c", "x" * (DATA_LIMIT - 2), tags=tags, event="e" * 64)
-    envelope = sealed(Position("f" * 16, 10**16 - 1), publication.body)
+    envelope = encode_envelope(Position("f" * 16, 10**16 - 1), publication.body)
     assert len(envelope) <= ENVELOPE_LIMIT
-    assert json.loads(opened(envelope).body)["tags"] == {**tags, "event": "e" * 64}
+    assert json.loads(decode_envelope(envelope).body)["tags"] == {**tags, "event": "e" * 64}
 
 
 REFUSED = {
@@ -82,30 +83,30 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("raw", REFUSED.values(), ids=REFUSED)
-def test_what_is_not_exactly_ours_does_not_open(raw):
+def test_malformed_envelopes_are_not_decoded(raw):
     """Bad UTF-8 in the data did open, and then broke the push of it: one PUBLISH by anybody on that
     Redis took the hub down for as long as it was repeated."""
     with pytest.raises(EnvelopeError):
-        opened(raw)
+        decode_envelope(raw)
 
 
 @given(st.data())
-def test_whatever_opens_can_be_pushed(data):
+def test_every_decoded_envelope_can_be_pushed(data):
     """With some bytes changed, it either does not open, or makes a push of one line."""
     raw = bytearray(GOOD)
     for _ in range(data.draw(st.integers(1, 3))):
         raw[data.draw(st.integers(0, len(raw) - 1))] = data.draw(st.integers(0, 255))
     try:
-        position, body = opened(bytes(raw))
+        position, body = decode_envelope(bytes(raw))
     except EnvelopeError:
         return
-    push = centrifugo.publication("c", position, body, first_of_epoch=True)
+    push = centrifugo.encode_publication("c", position, body, first_of_epoch=True)
     assert "\n" not in push
     assert json.loads(push)["push"]["pub"]["offset"] == position.offset
 
 
 @given(st.binary(max_size=60))
-def test_opening_raises_nothing_but_an_envelope_error(junk):
+def test_decoding_raises_only_envelope_errors(junk):
     for raw in (junk, HEAD + junk, HEAD + b'{"data":' + junk + b"}"):
         with suppress(EnvelopeError):
-            assert opened(raw).position.offset >= 1
+            assert decode_envelope(raw).position.offset >= 1

@@ -53,13 +53,13 @@ def every_class() -> set[type[RealtimeError]]:
     }
 
 
-def test_the_examples_are_all_errors_that_are_ever_raised():
+def test_the_examples_cover_every_error():
     parents = {RealtimeError, RequestError, BrokerError}
     assert {type(error) for error in EXAMPLES} == every_class() - parents
 
 
 @pytest.mark.parametrize("error", EXAMPLES, ids=lambda e: type(e).__name__)
-def test_an_error_has_a_slug_of_its_own(error):
+def test_every_error_has_its_own_slug(error):
     assert [other.code for other in EXAMPLES].count(error.code) == 1
     assert error.code.replace("_", "").isalpha()
 
@@ -69,7 +69,7 @@ def test_the_tree_in_the_docstring_names_every_error(error):
     assert f"`{type(error).__name__}`" in errors.__doc__
 
 
-def test_what_may_work_later_says_so():
+def test_temporary_errors_say_so():
     temporary = {type(error) for error in EXAMPLES if error.temporary}
     assert temporary == {LimitExceeded, BrokerUnavailable, OutcomeUnknown, QueueFull}
 
@@ -89,7 +89,7 @@ def test_an_error_carries_its_facts(error, facts):
     assert {name: getattr(error, name) for name in facts} == facts
 
 
-def test_the_slug_of_a_name_says_which_one_is_wrong():
+def test_the_slug_of_an_invalid_name_says_which_name():
     assert InvalidName("event", "", "rule").code == "invalid_event"
 
 
@@ -100,7 +100,7 @@ def test_a_foreign_value_cannot_forge_a_log_line():
     assert str(error).isascii()
 
 
-def test_a_long_foreign_value_is_cut():
+def test_a_long_foreign_value_is_shortened():
     assert len(InvalidName("channel", "x" * 10_000, "rule").value) == 81
 
 

@@ -8,26 +8,29 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from realtime.codes import BAD_REQUEST, SubscriptionEnd
-from realtime.events import (
+from realtime.core.codes import BAD_REQUEST, SubscriptionEnd
+from realtime.core.members import Headcount
+from realtime.core.positions import Gap, Position
+from realtime.core.publication import Publication
+from realtime.protocols import centrifugo
+from realtime.transports.sse_format import (
     LAST_ID_LIMIT,
     PLACE_CHARACTERS,
+    UNKNOWN,
     Places,
     event_of,
     name_on_stream,
+    place_of,
+    place_text,
     places_of,
 )
-from realtime.gaps import Gap, Position
-from realtime.membership import Headcount
-from realtime.protocols import centrifugo
-from realtime.publication import Publication
 from tests.support.event_stream import Event, parsed
 from tests.unit.strategies import json_values
 
 
 def push(data: object, offset: int = 1, *, channel: str = "c", **options: object) -> str:
     publication = Publication.of(channel, data, **options)
-    return centrifugo.publication(
+    return centrifugo.encode_publication(
         channel, Position("e", offset), publication.body.decode(), first_of_epoch=offset == 1
     )
 
@@ -38,33 +41,33 @@ def stream(*lines: str, last_id: str = "") -> tuple[list[Event], Places]:
     return parsed("".join(written)), places
 
 
-def test_a_publication_is_an_event_of_its_name():
+def test_a_publication_is_an_event_with_its_name():
     [event], _ = stream(push({"n": 1}, event="order.shipped"))
     assert event == ("order.shipped", '{"n":1}', "e/1/c")
     [event], _ = stream(push([1, 2]))
     assert event == ("message", "[1,2]", "e/1/c")
 
 
-def test_a_string_comes_as_it_is():
+def test_a_string_is_sent_unquoted():
     [event], _ = stream(push("<li>\n  one\r\n</li>"))
     assert event.data == "<li>\n  one\n</li>"
 
 
 @pytest.mark.parametrize("name", ["open", "error", "realtime.gap", "realtime.disconnect"])
-def test_a_publication_never_takes_the_name_of_what_is_not_a_publication(name):
+def test_a_publication_never_uses_a_reserved_event_name(name):
     """Issue 15, C19: `event="error"` called the handler by which a page notices a lost stream."""
     [event], _ = stream(push({"n": 1}, event=name))
     assert event == (f"publication.{name}", '{"n":1}', "e/1/c")
 
 
 @pytest.mark.parametrize("name", ["message", "Error", "errors", "opened", "realtime", "order"])
-def test_any_other_name_is_delivered_as_it_is(name):
+def test_any_other_event_name_is_unchanged(name):
     [event], _ = stream(push(1, event=name))
     assert event.name == name
 
 
 @given(json_values(), st.from_regex(r"\A[A-Za-z0-9_\-.:]{1,20}\Z"))
-def test_whatever_is_published_is_one_event_and_forges_no_other(data, name):
+def test_any_publication_is_one_event_and_forges_no_other(data, name):
     events, _ = stream(push(data, event=name), push("next", 2))
     assert [event.name for event in events] == [name_on_stream(name), "message"]
     if isinstance(data, str):
@@ -81,7 +84,7 @@ def test_no_string_forges_a_field(text):
     assert events[0].id == places.id == "e/1/c"
 
 
-def test_the_id_says_where_all_channels_stand():
+def test_the_id_has_the_positions_of_all_channels():
     events, places = stream(
         push(1, 1, channel="a"), push(2, 2, channel="b:x"), push(3, 2, channel="a")
     )
@@ -90,10 +93,10 @@ def test_the_id_says_where_all_channels_stand():
     assert places_of(places.id) == {"a": Position("e", 2), "b:x": Position("f", 7)}
 
 
-def test_a_gap_says_what_is_missing_and_moves_the_place():
+def test_a_gap_event_advances_the_position():
     places = Places()
     places.open({"c": Position("e", 3)})
-    gap = event_of(centrifugo.gap("c", Gap("e", 4, 6), "slow"))
+    gap = event_of(centrifugo.encode_gap("c", Gap("e", 4, 6), "slow"))
     assert gap is not None
     [event] = parsed(places.written(gap))
     assert event.name == "realtime.gap"
@@ -101,12 +104,12 @@ def test_a_gap_says_what_is_missing_and_moves_the_place():
         "channel": "c", "epoch": "e", "from": 4, "to": 6, "reason": "slow",
     }  # fmt: skip
     assert event.id == "e/6/c"
-    open_end = event_of(centrifugo.gap("c", Gap("e", 7, None), "broker"))
+    open_end = event_of(centrifugo.encode_gap("c", Gap("e", 7, None), "broker"))
     assert open_end is not None
     assert parsed(places.written(open_end))[0].id == "e/6/c"
 
 
-def test_what_a_client_missed_between_two_streams():
+def test_a_gap_between_two_streams_is_reported():
     had = {"a": Position("e", 3), "b": Position("e", 5), "c": Position("e", 1)}
     now = {
         "a": Position("e", 5),
@@ -131,10 +134,10 @@ def gap_of(event: Event) -> tuple[str, str, int, int | None]:
 
 
 def served(channel: str, offset: int, epoch: str = "e") -> str:
-    return centrifugo.served(channel, Position(epoch, offset))
+    return centrifugo.encode_subscribe_push(channel, Position(epoch, offset))
 
 
-def test_what_was_missed_on_a_served_channel_stands_before_its_beginning():
+def test_the_gap_of_a_served_channel_precedes_its_first_event():
     (gap, subscribed, publication), _ = stream(
         served("user:#1", 5), push("x", 6, channel="user:#1"), last_id="e/2/user:#1"
     )
@@ -145,7 +148,7 @@ def test_what_was_missed_on_a_served_channel_stands_before_its_beginning():
     assert (gap_of(ended)[1:], gap_of(new)[1:]) == (("e", 3, None), ("f", 1, 1))
 
 
-def test_what_was_missed_on_a_served_channel_is_told_once():
+def test_the_gap_of_a_served_channel_is_reported_once():
     events, _ = stream(served("c", 5), served("c", 9), last_id="e/2/c")
     assert [event.name for event in events] == [
         "realtime.gap", "realtime.subscribed", "realtime.subscribed",
@@ -154,7 +157,7 @@ def test_what_was_missed_on_a_served_channel_is_told_once():
     assert [event.name for event in events] == ["realtime.subscribed"] * 2
 
 
-def test_ids_keep_the_old_place_of_a_channel_that_is_not_served_yet():
+def test_ids_keep_the_position_of_a_channel_that_is_not_yet_served():
     """However often a stream ends before that, the next one knows what the client had."""
     last_id = "e/2/user:#1"
     for offset in (1, 2, 3):
@@ -164,14 +167,15 @@ def test_ids_keep_the_old_place_of_a_channel_that_is_not_served_yet():
         assert places_of(last_id) == {"a": Position("e", offset), "user:#1": Position("e", 2)}
 
 
-def test_a_served_channel_that_ends_before_it_begins_has_no_place_any_more():
+def test_a_served_channel_that_ends_before_it_begins_loses_its_position():
     _, places = stream(
-        centrifugo.unsubscribed("c", SubscriptionEnd(2000, "server unsubscribe")), last_id="e/2/c"
+        centrifugo.encode_unsubscribe_push("c", SubscriptionEnd(2000, "server unsubscribe")),
+        last_id="e/2/c",
     )
     assert places.id == ""
 
 
-def test_an_id_is_never_longer_than_what_comes_back():
+def test_an_id_always_fits_into_last_event_id():
     """A client claims as much as fits, and begins channels beside it."""
     claimed = {f"old:{n:04}": Position("e" * 16, 10**18 + n) for n in range(2000)}
     last_id = "&".join(f"{p.epoch}/{p.offset}/{c}" for c, p in claimed.items())[:LAST_ID_LIMIT]
@@ -189,7 +193,7 @@ def test_an_id_is_never_longer_than_what_comes_back():
 
 
 @given(st.data())
-def test_whenever_a_stream_breaks_nothing_is_lost_without_a_gap(data):
+def test_every_loss_between_streams_is_reported_as_a_gap(data):
     """Each of many streams ends after any of its events, and each begins channels in any order."""
     channels = ["a", "b", "user:#1"]
     known: dict[str, int] = {}  # what the client has, or was told that it has not
@@ -226,52 +230,88 @@ def test_whenever_a_stream_breaks_nothing_is_lost_without_a_gap(data):
         assert {*known} == {*places_of(last_id)}
 
 
-def test_what_is_no_push_is_no_event():
+def test_only_pushes_become_events():
     assert event_of('{"id":1,"connect":{}}') is None
     assert event_of("{}") is None
-    state = event_of(centrifugo.state(live=False, reason="broker"))
+    state = event_of(centrifugo.encode_state(live=False, reason="broker"))
     assert state is not None
     assert state.text == 'event: realtime.state\ndata: {"live":false,"reason":"broker"}'
 
 
 @given(st.text(max_size=300))
-def test_any_id_is_read_or_left_out(text):
+def test_any_id_is_read_or_ignored(text):
     for channel, position in places_of(text).items():
         assert f"{position.epoch}/" in text
         assert f"/{channel}" in text
 
 
+@given(
+    st.from_regex(r"[0-9a-f]{1,64}", fullmatch=True),
+    st.integers(0, 10**19 - 1),
+    st.from_regex(r"[A-Za-z0-9_\-=@,.;:#]{1,255}", fullmatch=True),
+)
+def test_a_written_position_is_read_again(epoch, offset, channel):
+    position = Position(epoch, offset)
+    assert place_of(place_text(channel, position)) == (channel, position)
+    assert places_of(place_text(channel, position)) == {channel: position}
+
+
+def test_an_unknown_position_is_an_open_gap_and_told_once():
+    text = place_text("c", UNKNOWN)
+    assert place_of(text) == ("c", UNKNOWN)
+    places = Places(dict([place_of(text)]))
+    [event] = parsed(places.open({"c": Position("e", 5)}))
+    assert json.loads(event.data) == {
+        "channel": "c", "epoch": "e", "from": 1, "to": None, "reason": "broker",
+    }  # fmt: skip
+    assert places_of(places.id) == {"c": Position("e", 5)}
+
+
+def test_an_unknown_position_of_a_channel_that_is_not_served_yet_stays_unknown():
+    places = Places({"user:#1": UNKNOWN})
+    places.open({"a": Position("e", 1)})
+    assert places_of(places.id) == {"a": Position("e", 1), "user:#1": UNKNOWN}
+
+
 @pytest.mark.parametrize(
     "last_id", ["", "&", "e/x/c", "E/1/c", "e/1/", "e/1/a b", "e/-1/c", "/1/c"]
 )
-def test_what_is_no_place_is_left_out(last_id):
+def test_invalid_positions_are_ignored(last_id):
     assert places_of(last_id) == {}
 
 
 @pytest.mark.parametrize(
     ("line", "name", "data"),
     [
-        (centrifugo.joined("c", '{"user":"7"}'), "join", {"channel": "c", "info": {"user": "7"}}),
-        (centrifugo.left("c", '{"user":"7"}'), "leave", {"channel": "c", "info": {"user": "7"}}),
         (
-            centrifugo.headcount("c", Headcount(3, 2), 5),
+            centrifugo.encode_join("c", '{"user":"7"}'),
+            "join",
+            {"channel": "c", "info": {"user": "7"}},
+        ),
+        (
+            centrifugo.encode_leave("c", '{"user":"7"}'),
+            "leave",
+            {"channel": "c", "info": {"user": "7"}},
+        ),
+        (
+            centrifugo.encode_headcount("c", Headcount(3, 2), 5),
             "presence",
             {"channel": "c", "num_clients": 3, "num_users": 2, "untold": 5},
         ),
-        (centrifugo.message('{"n":1}'), "message", {"data": {"n": 1}}),
-        (centrifugo.prolonged(60), "refresh", {"expires": True, "ttl": 60}),
+        (centrifugo.encode_message('{"n":1}'), "message", {"data": {"n": 1}}),
+        (centrifugo.encode_refresh_push(60), "refresh", {"expires": True, "ttl": 60}),
         (
-            centrifugo.state(live=False, reason="broker"),
+            centrifugo.encode_state(live=False, reason="broker"),
             "state",
             {"live": False, "reason": "broker"},
         ),
         (
-            centrifugo.disconnected(BAD_REQUEST),
+            centrifugo.encode_disconnect_push(BAD_REQUEST),
             "disconnect",
             {"code": 3501, "reason": "bad request"},
         ),
     ],
 )
-def test_other_pushes_are_events_of_ours(line, name, data):
+def test_other_pushes_are_named_events(line, name, data):
     [event], _ = stream(line)
     assert (event.name, json.loads(event.data)) == (f"realtime.{name}", data)

@@ -10,7 +10,7 @@ from websockets.frames import Opcode
 from websockets.protocol import OPEN
 from websockets.uri import parse_uri
 
-from realtime.frames import text_frame
+from realtime.protocols.centrifugo import text_frame
 
 
 def read_by_a_client(data: bytes) -> list:

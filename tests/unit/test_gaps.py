@@ -5,7 +5,12 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from realtime.gaps import Gap, GapDetector, Position, missed_until
+from realtime.core.positions import (
+    Gap,
+    GapDetector,
+    Position,
+    missed_until,
+)
 
 OLD, NEW = "0" * 16, "1" * 16
 
@@ -21,13 +26,13 @@ def at(offset: int, epoch: str = OLD) -> Position:
     return Position(epoch, offset)
 
 
-def test_what_follows_reveals_no_gap():
+def test_the_next_offset_reveals_no_gap():
     counting = detector(5)
     assert counting.observe(at(6)) == ()
     assert counting.last == at(6)
 
 
-def test_a_jump_reveals_what_is_between():
+def test_a_jump_reveals_the_missing_offsets():
     assert detector(5).observe(at(9)) == (Gap(OLD, 6, 8),)
 
 
@@ -37,7 +42,7 @@ def test_a_gap_is_reported_once():
     assert counting.observe(at(10)) == ()
 
 
-def test_a_new_epoch_ends_the_old_one_openly():
+def test_a_new_epoch_leaves_the_end_of_the_old_one_open():
     assert detector(5).observe(at(1, NEW)) == (Gap(OLD, 6, None),)
 
 
@@ -45,13 +50,13 @@ def test_a_new_epoch_that_begins_late_misses_its_beginning():
     assert detector(5).observe(at(4, NEW)) == (Gap(OLD, 6, None), Gap(NEW, 1, 3))
 
 
-def test_a_new_epoch_is_counted_on_from_its_first_arrival():
+def test_a_new_epoch_is_counted_from_its_first_arrival():
     counting = detector(5)
     counting.observe(at(4, NEW))
     assert counting.observe(at(5, NEW)) == ()
 
 
-def test_arrivals_that_the_start_position_counts_are_ignored():
+def test_arrivals_that_the_start_position_includes_are_ignored():
     settling = detector(5, settled=False)
     assert settling.observe(at(4)) is None
     assert settling.observe(at(5)) is None
@@ -76,7 +81,7 @@ def test_after_a_rollback_counting_goes_on_from_the_lower_position():
     assert counting.observe(at(4)) == ()
 
 
-def test_a_jump_settles_as_well_as_a_step():
+def test_a_jump_settles_like_a_step():
     jumping = detector(5, settled=False)
     jumping.observe(at(8))
     assert jumping.observe(at(8)) is not None
@@ -88,11 +93,11 @@ def test_a_new_epoch_settles():
     assert changing.observe(at(2, NEW)) is not None
 
 
-def test_resuming_where_it_stopped_reveals_nothing():
+def test_resuming_at_the_same_position_reveals_no_gap():
     assert detector(5).resume(at(5)) == ()
 
 
-def test_resuming_further_on_reveals_everything_up_to_there():
+def test_resuming_at_a_later_position_reveals_the_offsets_between():
     counting = detector(5)
     assert counting.resume(at(9)) == (Gap(OLD, 6, 9),)
     assert counting.last == at(9)
@@ -118,7 +123,7 @@ def test_resuming_in_a_new_epoch_that_is_empty_misses_nothing_of_it():
     assert counting.observe(at(1, NEW)) == ()
 
 
-def test_a_position_that_was_read_never_lowers_a_known_one():
+def test_a_read_position_never_lowers_a_known_one():
     counting = detector(5)
     assert counting.resume(at(3)) == ()
     assert counting.last == at(5)
@@ -132,7 +137,7 @@ def test_a_rollback_shows_after_a_break_that_missed_nothing():
     assert counting.observe(at(4)) == (Gap(OLD, 6, None),)
 
 
-def test_a_gap_knows_how_many_it_misses():
+def test_a_gap_has_its_number_of_missing_publications():
     assert Gap(OLD, 5, 7).missed == 3
     assert Gap(OLD, 5, None).missed is None
 
@@ -214,22 +219,22 @@ def test_after_a_break_the_read_position_covers_the_tail(stream, data):
 # ------------------------------------------------- a client that has listened for a while
 
 
-def test_what_came_after_the_beginning_is_not_missed():
+def test_later_publications_are_not_missed():
     assert missed_until(at(2), at(5), at(9)) == (Gap(OLD, 3, 5),)
     assert missed_until(at(5), at(5), at(9)) == ()
     assert missed_until(at(7), at(5), at(9)) == ()
 
 
-def test_who_stands_in_an_epoch_that_came_later_missed_nothing():
+def test_a_client_in_a_later_epoch_missed_nothing():
     assert missed_until(at(1, NEW), at(5), at(3, NEW)) == ()
 
 
-def test_who_stands_in_an_epoch_that_ended_before_is_told_of_the_later_one_too():
+def test_a_client_in_an_ended_epoch_also_gets_the_gap_of_the_later_one():
     assert missed_until(at(2), at(5, NEW), at(6, NEW)) == (Gap(OLD, 3, None), Gap(NEW, 1, 5))
 
 
 @given(st.lists(st.integers(1, 3), min_size=1, max_size=5), st.data())
-def test_nothing_between_a_place_and_the_beginning_stays_untold(sizes, data):
+def test_every_loss_between_a_position_and_the_start_is_reported(sizes, data):
     """An epoch after another, each with so many publications; a client begins somewhere."""
     line = [Position(str(n), offset) for n, size in enumerate(sizes) for offset in range(size + 1)]
     began = data.draw(st.integers(0, len(line) - 1))

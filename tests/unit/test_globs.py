@@ -1,4 +1,4 @@
-"""Patterns stand for what they say, and take one look at each character."""
+"""Patterns match like in the shell, in linear time."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from realtime.globs import Glob
+from realtime.core.globs import Glob
 
 
 class Counted(str):
@@ -28,12 +28,12 @@ class Counted(str):
 @example("*", "")
 @example("**a", "ba")
 @example("a*?b", "ab")
-def test_a_pattern_stands_for_what_the_shell_says(pattern: str, text: str) -> None:
+def test_a_pattern_matches_like_in_the_shell(pattern: str, text: str) -> None:
     assert Glob(pattern, one="?").fits(text) is fnmatchcase(text, pattern)
 
 
 @given(st.text("ab*?[]^\\.", max_size=9), st.text("ab?[]^\\.", max_size=9))
-def test_all_but_the_star_is_itself(pattern: str, text: str) -> None:
+def test_every_character_but_the_star_is_literal(pattern: str, text: str) -> None:
     escaped = "".join(f"[{c}]" if c in "?[" else c for c in pattern)
     assert Glob(pattern).fits(text) is fnmatchcase(text, escaped)
 

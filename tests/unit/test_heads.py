@@ -1,26 +1,26 @@
-"""Heads that no reader should have to make sense of."""
+"""Request heads that must be refused."""
 
 from __future__ import annotations
 
 import pytest
 
-from realtime.heads import HEADERS_LIMIT, SINGLE, flaw_of
+from realtime.core.headers import HEADERS_LIMIT, SINGLE, flaw_of
 
 
-def test_an_ordinary_head_has_no_flaw():
+def test_an_ordinary_head_is_accepted():
     headers = [(b"host", b"a"), (b"accept", b"x"), (b"accept", b"y"), (b"cookie", b"a=b")]
     assert flaw_of(headers) is None
 
 
 @pytest.mark.parametrize("name", sorted(SINGLE))
-def test_what_decides_may_not_come_twice(name):
+def test_security_relevant_headers_must_not_be_repeated(name):
     flaw = flaw_of([(b"host", b"a"), (name, b"1"), (b"accept", b"x"), (name, b"1")])
     assert flaw is not None
     assert flaw.status == 400
     assert name.decode() in flaw.reason
 
 
-def test_there_is_a_number_of_headers():
+def test_the_number_of_headers_is_limited():
     headers = [(b"x-%d" % number, b"") for number in range(HEADERS_LIMIT)]
     assert flaw_of(headers) is None
     flaw = flaw_of([*headers, (b"accept", b"")])

@@ -14,8 +14,14 @@ from hypothesis import strategies as st
 from jwt.algorithms import ECAlgorithm, OKPAlgorithm, RSAAlgorithm
 
 from realtime.errors import ConfigurationError, InvalidToken
-from realtime.jwks import KEYS_LIMIT, KID_LIMIT, SET_BYTES, keys_of_set, read_set
-from realtime.tokens import Tokens
+from realtime.identity.jwks import (
+    KEYS_LIMIT,
+    KID_LIMIT,
+    SET_BYTES,
+    keys_of_set,
+    read_set,
+)
+from realtime.identity.tokens import Tokens
 
 NOW = 1_800_000_000.0
 RSA_KEY = rsa.generate_private_key(65537, 2048)
@@ -43,7 +49,7 @@ def token(key: Any, algorithm: str, kid: Any) -> str:
 
 
 @pytest.mark.parametrize("given_as", [dict, json.dumps, lambda s: json.dumps(s).encode()])
-def test_a_set_has_keys_by_their_ids_each_for_one_algorithm(given_as: Any) -> None:
+def test_a_set_maps_key_ids_to_keys_with_one_algorithm_each(given_as: Any) -> None:
     found = keys_of_set(given_as(GOOD))
     assert {name: key[0] for name, key in found.items()} == {"rsa": "RS256", "ec": "ES256"}
 
@@ -53,7 +59,7 @@ def test_a_set_has_keys_by_their_ids_each_for_one_algorithm(given_as: Any) -> No
     [(RSA_KEY, "RS256", "rsa"), (EC_KEY, "ES256", "ec"), ("s" * 64, "HS256", "rsa")],
 )
 def test_a_token_is_checked_with_the_key_that_it_names(key: Any, algorithm: str, kid: str) -> None:
-    """HS256 has one secret here, whatever its tokens call it."""
+    """HS256 has a single secret here; the kid of its tokens is ignored."""
     assert TOKENS.identity(token(key, algorithm, kid), NOW).user == "42"
 
 
@@ -75,12 +81,12 @@ OTHER = rsa.generate_private_key(65537, 2048)
         token(RSA_JWK["n"], "HS256", "rsa"),
     ],
 )
-def test_no_key_is_used_for_what_it_is_not_for(shown: str) -> None:
+def test_no_key_is_used_for_another_purpose(shown: str) -> None:
     with pytest.raises(InvalidToken):
         TOKENS.identity(shown, NOW)
 
 
-def test_a_key_without_an_id_serves_tokens_without_one() -> None:
+def test_a_key_without_an_id_verifies_tokens_without_one() -> None:
     """A provider that moves to a set has still tokens out that name no key."""
     both = Tokens({"RS256": OTHER.public_key()}, key_named=keys_of_set(GOOD).get)
     assert both.identity(token(OTHER, "RS256", None), NOW).user == "42"
@@ -102,30 +108,30 @@ PASSED_OVER = {
 
 
 @pytest.mark.parametrize("entry", PASSED_OVER.values(), ids=PASSED_OVER.keys())
-def test_what_is_not_for_us_is_passed_over(entry: dict[str, Any]) -> None:
+def test_keys_for_other_uses_are_ignored(entry: dict[str, Any]) -> None:
     """Keycloak lists an encryption key beside the other; RFC 7517 §5 says to ignore it."""
     assert keys_of_set({"keys": [entry, EC_JWK]}).keys() == {"ec"}
-    with pytest.raises(ConfigurationError, match="has no key for signatures"):
+    with pytest.raises(ConfigurationError, match="contains no key for RS256"):
         keys_of_set({"keys": [entry]})
 
 
 WRONG = {
-    "private RSA": (jwk(RSA_KEY), "is secret"),
-    "private EC": (jwk(EC_KEY), "is secret"),
-    "private Ed25519": ({"kid": "a", "kty": "OKP", "d": "x"}, "is secret"),
-    "symmetric": ({"kid": "a", "kty": "oct", "k": "c2VjcmV0"}, "is secret"),
-    "small": (jwk(rsa.generate_private_key(65537, 1024).public_key()), "less than 2048 bits"),
-    "without an id": ({**RSA_JWK, "kid": None}, "its key 1 has no kid"),
-    "with a number as its id": ({**RSA_JWK, "kid": 7}, "its key 1 has no kid"),
-    "with a long id": ({**RSA_JWK, "kid": "k" * (KID_LIMIT + 1)}, "its key 1 has no kid"),
+    "private RSA": (jwk(RSA_KEY), "is not public"),
+    "private EC": (jwk(EC_KEY), "is not public"),
+    "private Ed25519": ({"kid": "a", "kty": "OKP", "d": "x"}, "is not public"),
+    "symmetric": ({"kid": "a", "kty": "oct", "k": "c2VjcmV0"}, "is not public"),
+    "small": (jwk(rsa.generate_private_key(65537, 1024).public_key()), "fewer than 2048 bits"),
+    "without an id": ({**RSA_JWK, "kid": None}, "key 1 has no kid"),
+    "with a number as its id": ({**RSA_JWK, "kid": 7}, "key 1 has no kid"),
+    "with a long id": ({**RSA_JWK, "kid": "k" * (KID_LIMIT + 1)}, "key 1 has no kid"),
     "without a modulus": ({"kid": "a", "kty": "RSA", "e": "AQAB"}, "'a' cannot be read"),
     "off the curve": ({**EC_JWK, "y": EC_JWK["x"]}, "'ec' cannot be read"),
-    "no object": (7, "its key 1 is not an object"),
+    "no object": (7, "key 1 is not an object"),
 }
 
 
 @pytest.mark.parametrize(("entry", "problem"), WRONG.values(), ids=WRONG.keys())
-def test_a_key_that_must_not_be_there_is_named(entry: Any, problem: str) -> None:
+def test_a_forbidden_key_is_named(entry: Any, problem: str) -> None:
     with pytest.raises(ConfigurationError, match=problem) as caught:
         keys_of_set({"keys": [entry]})
     assert str(caught.value).startswith("REALTIME_TOKEN_JWKS: ")
@@ -135,21 +141,21 @@ def test_a_key_that_must_not_be_there_is_named(entry: Any, problem: str) -> None
 
 
 @pytest.mark.parametrize(("entry", "problem"), WRONG.values(), ids=WRONG.keys())
-def test_a_key_that_must_not_be_there_leaves_the_others(entry: Any, problem: str) -> None:
+def test_a_forbidden_key_does_not_affect_the_others(entry: Any, problem: str) -> None:
     keys, [flaw] = read_set({"keys": [entry, RSA_JWK]})
     assert keys.keys() == {"rsa"}
     assert re.search(problem, str(flaw))
 
 
 @pytest.mark.parametrize("count", [2, 3])
-def test_none_of_the_keys_with_one_id_is_used(count: int) -> None:
+def test_keys_with_a_duplicate_id_are_not_used(count: int) -> None:
     """Whoever can add a key to the set could stand in for another one otherwise."""
     keys, flaws = read_set({"keys": [EC_JWK] * count + [RSA_JWK]})
     assert keys.keys() == {"rsa"}
     assert len(flaws) == count - 1
 
 
-def test_a_provider_withdraws_all_keys_by_an_empty_set() -> None:
+def test_an_empty_set_withdraws_all_keys() -> None:
     assert read_set({"keys": []}) == ({}, [])
 
 
@@ -161,14 +167,14 @@ def test_a_provider_withdraws_all_keys_by_an_empty_set() -> None:
         ("[]", "must be a set of keys"),
         ({}, "must be a set of keys"),
         ({"keys": {}}, "must be a set of keys"),
-        ({"keys": []}, "has no key for signatures"),
+        ({"keys": []}, "contains no key for RS256"),
         ({"keys": [EC_JWK] * 2}, "two keys have the kid 'ec'"),
         ({"keys": [EC_JWK] * (KEYS_LIMIT + 1)}, "the limit is 32"),
         ("[" * SET_BYTES, "is not JSON"),
         (" " * (SET_BYTES + 1), "has more than 65536 bytes"),
     ],
 )
-def test_what_is_no_set_is_refused_with_its_reason(given_set: Any, problem: str) -> None:
+def test_an_invalid_set_is_refused_with_its_reason(given_set: Any, problem: str) -> None:
     with pytest.raises(ConfigurationError, match=problem):
         keys_of_set(given_set)
 
@@ -186,7 +192,7 @@ entries = st.dictionaries(
 
 
 @given(st.fixed_dictionaries({"keys": st.lists(entries | json_values, max_size=4)}) | json_values)
-def test_whatever_is_given_is_a_set_or_refused(given_set: Any) -> None:
+def test_any_input_is_a_key_set_or_refused(given_set: Any) -> None:
     try:
         keys = keys_of_set(json.dumps(given_set))
     except ConfigurationError:

@@ -1,4 +1,4 @@
-"""What a key is good for, and what is said of one that is configured wrongly."""
+"""The permissions of API keys, and the errors for invalid entries."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from realtime.api import methods
+from realtime.api.key_entries import NAMED, PATTERNS_LIMIT, describe_unlisted, keys_of
+from realtime.api.keys import BY_DEFAULT, METHODS, Key
+from realtime.core.publication import SITE
 from realtime.errors import ConfigurationError
-from realtime.keys import BY_DEFAULT, METHODS, NAMED, PATTERNS_LIMIT, Key, keys_of, notice
-from realtime.publication import SITE
 
 SECRET = "a-secret-that-must-not-be-seen"
 DIGEST = hashlib.sha256(SECRET.encode()).hexdigest()
@@ -26,28 +27,41 @@ def key(**fields: Any) -> Key:
 
 
 @pytest.mark.parametrize("fields", [{}, {"methods": None, "fallbacks": None}])
-def test_a_key_that_lists_nothing_may_publish_and_nothing_else(fields: dict[str, None]) -> None:
+def test_a_key_without_lists_may_only_publish(fields: dict[str, None]) -> None:
     """It could close every user's connections, list all channels, and mail anybody."""
     plain = key(**fields)
-    assert tuple(filter(plain.may_use, METHODS)) == ("publish", "broadcast", "batch")
+    assert tuple(filter(plain.may_use, METHODS)) == ("publish", "broadcast", "batch", "position")
     assert not plain.may_fall_back("email")
     assert plain.may_name("any:channel")
     assert plain.rate is None
 
 
-def test_a_key_made_in_python_may_do_no_more() -> None:
+def test_a_key_made_in_python_has_the_same_defaults() -> None:
     made = Key("made", b"")
-    assert tuple(filter(made.may_use, METHODS)) == BY_DEFAULT
+    assert tuple(filter(made.may_use, METHODS)) == (*BY_DEFAULT, "position")
     assert not made.may_fall_back("email")
 
 
-def test_keys_that_leave_out_lists_are_told_of() -> None:
+@pytest.mark.parametrize("method", ["publish", "broadcast", "events", "subscribe", "position"])
+def test_a_key_that_may_publish_or_subscribe_may_read_positions(method: str) -> None:
+    assert key(methods=[method]).may_use("position")
+
+
+@pytest.mark.parametrize("method", ["info", "channels", "presence", "disconnect", "unsubscribe"])
+def test_another_key_may_not_read_positions(method: str) -> None:
+    assert not key(methods=[method]).may_use("position")
+
+
+def test_keys_without_lists_are_reported() -> None:
     listed = {"methods": ["publish"], "fallbacks": []}
-    assert notice(keys_of([{"name": "shop", "sha256": DIGEST, **listed}], and_one="k")) == ""
+    assert (
+        describe_unlisted(keys_of([{"name": "shop", "sha256": DIGEST, **listed}], and_one="k"))
+        == ""
+    )
     entries = [{"name": f"k{n}", "sha256": f"{n:064x}"} for n in range(NAMED + 2)]
     del listed["methods"]
     entries[0] |= listed
-    told = notice(keys_of(entries))
+    told = describe_unlisted(keys_of(entries))
     assert told.endswith(f"{', '.join(f'k{n}' for n in range(NAMED))} and 2 more")
     assert "`methods`" in told
     assert "`fallbacks`" in told
@@ -57,7 +71,7 @@ def test_keys_that_leave_out_lists_are_told_of() -> None:
 @example("key:shop")
 @example("staff:1")
 @example("site")
-def test_a_name_forges_no_scope(name: str) -> None:
+def test_a_name_cannot_forge_a_scope(name: str) -> None:
     """A name with a separator in it would be a scope of somebody else, or of the site itself."""
     try:
         keys = keys_of([{"name": name, "sha256": DIGEST}])
@@ -76,13 +90,13 @@ def test_a_scope_outlives_a_secret() -> None:
     assert scope == "key:shop"
 
 
-def test_the_methods_are_those_of_the_api() -> None:
+def test_the_methods_match_those_of_the_api() -> None:
     assert set(METHODS) == set(methods.METHODS)
 
 
-def test_a_list_of_methods_is_all_there_are() -> None:
-    limited = key(methods=["publish"])
-    assert [method for method in METHODS if limited.may_use(method)] == ["publish"]
+def test_the_list_of_methods_is_complete() -> None:
+    limited = key(methods=["info"])
+    assert [method for method in METHODS if limited.may_use(method)] == ["info"]
 
 
 @pytest.mark.parametrize(
@@ -99,7 +113,7 @@ def test_a_list_of_methods_is_all_there_are() -> None:
         ("a.c", ["a.c"], ["abc"]),
     ],
 )
-def test_patterns(pattern: str, covered: list[str], others: list[str]) -> None:
+def test_patterns_match_channels(pattern: str, covered: list[str], others: list[str]) -> None:
     limited = key(channels=[pattern])
     assert [name for name in covered + others if limited.may_name(name)] == covered
 
@@ -125,25 +139,25 @@ def says(pattern: list[str], segments: list[str]) -> bool:
 @given(st.lists(_patterns.filter(bool), min_size=1, max_size=3), _names)
 @example(["a:**"], "a")
 @example(["*"], "")
-def test_no_pattern_grants_more_or_less_than_it_says(patterns: list[str], name: str) -> None:
+def test_patterns_grant_exactly_what_they_match(patterns: list[str], name: str) -> None:
     granted = any(says(pattern.split(":"), name.split(":")) for pattern in patterns)
     assert key(channels=patterns).may_name(name) == granted
 
 
-def test_what_patterns_have_in_common_is_looked_at_once() -> None:
+def test_the_common_prefix_of_patterns_is_matched_once() -> None:
     """`/api/channels` holds 10,000 names against them: that took the loop for 4 s."""
     shared = ":".join(["*"] * 60)
     patterns = key(channels=[f"{shared}:{n}" for n in range(PATTERNS_LIMIT)]).channels
     assert patterns is not None
-    places, place = 0, patterns._root
-    while len(place.following) == 1:
-        places, place = places + 1, place.following["*"]
-    assert (places, len(place.following)) == (60, PATTERNS_LIMIT)
-    assert not patterns.cover(":".join(["a"] * 60) + ":x")
-    assert patterns.cover(":".join(["a"] * 60) + ":7")
+    depth, node = 0, patterns._root
+    while len(node.children) == 1:
+        depth, node = depth + 1, node.children["*"]
+    assert (depth, len(node.children)) == (60, PATTERNS_LIMIT)
+    assert not patterns.match(":".join(["a"] * 60) + ":x")
+    assert patterns.match(":".join(["a"] * 60) + ":7")
 
 
-def test_a_key_is_found_by_its_secret_alone() -> None:
+def test_a_key_is_found_by_its_secret_only() -> None:
     keys = keys_of([{"name": "a", "sha256": DIGEST}, {"name": "b", "sha256": "0" * 64}])
     assert len(keys) == 2
     found = keys.find(SECRET)
@@ -153,7 +167,7 @@ def test_a_key_is_found_by_its_secret_alone() -> None:
         assert keys.find(wrong) is None
 
 
-def test_one_key_beside_the_others_may_do_everything() -> None:
+def test_the_single_api_key_may_do_everything() -> None:
     keys = keys_of([{"name": "a", "sha256": DIGEST, "methods": ["publish"]}], and_one="k")
     master = keys.find("k")
     assert master is not None
@@ -162,11 +176,11 @@ def test_one_key_beside_the_others_may_do_everything() -> None:
     assert master.may_fall_back("email")
 
 
-def test_json_text_is_the_same_as_a_list() -> None:
+def test_json_text_is_equivalent_to_a_list() -> None:
     assert keys_of(json.dumps([{"name": "a", "sha256": DIGEST}])).find(SECRET) is not None
 
 
-def test_nobody_sees_a_digest_by_accident() -> None:
+def test_digests_do_not_appear_in_representations() -> None:
     assert DIGEST not in repr(key())
     assert str(bytes.fromhex(DIGEST)) not in repr(key())
 
@@ -182,17 +196,17 @@ WRONG: dict[str, tuple[Any, str]] = {
     "no name": ([{"sha256": DIGEST}], "key 1: name must be"),
     "a name with a space": ([{"name": SECRET + " ", "sha256": DIGEST}], "key 1: name must be"),
     "a long name": ([{"name": "n" * 65, "sha256": DIGEST}], "key 1: name must be"),
-    "an unknown field": ([{"name": "a", "sha256": DIGEST, SECRET: 1}], "key 1 (a): an unknown"),
+    "an unknown field": ([{"name": "a", "sha256": DIGEST, SECRET: 1}], "key 1 (a): unknown field"),
     "no digest": ([{"name": "a"}], "key 1 (a): sha256 must be"),
     "the secret for a digest": ([{"name": "a", "sha256": SECRET}], "key 1 (a): sha256 must be"),
     "a short digest": ([{"name": "a", "sha256": DIGEST[:-1]}], "key 1 (a): sha256 must be"),
     "the digest of nothing": (
         [{"name": "a", "sha256": hashlib.sha256(b"").hexdigest()}],
-        "key 1 (a): sha256 is that of an empty secret",
+        "key 1 (a): sha256 is the hash of an empty secret",
     ),
     "a name twice": (
         [{"name": "a", "sha256": DIGEST}, {"name": "a", "sha256": "0" * 64}],
-        "key 2 (a): the name is there twice",
+        "key 2 (a): another key has the same name",
     ),
     "a secret twice": (
         [{"name": "a", "sha256": DIGEST}, {"name": "b", "sha256": DIGEST.upper()}],
@@ -205,15 +219,15 @@ FIELDS: dict[str, tuple[Any, str]] = {
     "too many channels": ({"channels": ["a"] * (PATTERNS_LIMIT + 1)}, "more than 100 channels"),
     "an empty pattern": ({"channels": ["a", ""]}, "channel 2 must have 1 to 255"),
     "a number": ({"channels": [1]}, "channel 1 must have 1 to 255"),
-    "half a part": ({"channels": ["ord*"]}, "channel 1: the parts between : are"),
-    "three stars": ({"channels": ["a:***"]}, "channel 1: the parts between : are"),
-    "a space": ({"channels": ["a b"]}, "channel 1: the parts between : are"),
-    "a regular expression": ({"channels": ["(a+)+$"]}, "channel 1: the parts between : are"),
-    "the rest in the middle": ({"channels": ["**:a"]}, "** may only be the last"),
-    "no methods": ({"methods": []}, "methods must be a list out of publish"),
-    "a method that is none": ({"methods": ["publis"]}, "methods must be a list out of publish"),
-    "a list of lists": ({"methods": [["publish"]]}, "methods must be a list out of publish"),
-    "a batch of nothing": ({"methods": ["batch"]}, "it needs the methods of the commands"),
+    "half a part": ({"channels": ["ord*"]}, "channel 1: segments between : must be"),
+    "three stars": ({"channels": ["a:***"]}, "channel 1: segments between : must be"),
+    "a space": ({"channels": ["a b"]}, "channel 1: segments between : must be"),
+    "a regular expression": ({"channels": ["(a+)+$"]}, "channel 1: segments between : must be"),
+    "the rest in the middle": ({"channels": ["**:a"]}, "** is allowed only as the last"),
+    "no methods": ({"methods": []}, "methods must be a list of any of publish"),
+    "a method that is none": ({"methods": ["publis"]}, "methods must be a list of any of publish"),
+    "a list of lists": ({"methods": [["publish"]]}, "methods must be a list of any of publish"),
+    "a batch of nothing": ({"methods": ["batch"]}, "batch also requires the methods"),
     "no rate": ({"rate": 0}, "rate must be a number from 0.001"),
     "a negative rate": ({"rate": -1}, "rate must be a number"),
     "a rate of NaN": ({"rate": float("nan")}, "rate must be a number"),
@@ -232,7 +246,7 @@ FIELDS: dict[str, tuple[Any, str]] = {
     ],
     ids=[*WRONG, *FIELDS],
 )
-def test_what_is_wrong_is_named_and_no_value_is(entries: Any, problem: str) -> None:
+def test_an_error_names_the_field_and_not_its_value(entries: Any, problem: str) -> None:
     with pytest.raises(ConfigurationError) as caught:
         keys_of(entries)
     said = caught.value.problem.replace("key 1 (a): key 1 (a)", "key 1 (a)")
@@ -244,6 +258,8 @@ def test_what_is_wrong_is_named_and_no_value_is(entries: Any, problem: str) -> N
     assert str(caught.value).isprintable()
 
 
-def test_a_name_like_that_of_the_one_key_is_there_twice() -> None:
-    with pytest.raises(ConfigurationError, match=r"key 1 \(default\): the name is there twice"):
+def test_the_name_of_the_single_api_key_is_reserved() -> None:
+    with pytest.raises(
+        ConfigurationError, match=r"key 1 \(default\): another key has the same name"
+    ):
         keys_of([{"name": "default", "sha256": DIGEST}], and_one="k")

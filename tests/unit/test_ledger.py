@@ -1,4 +1,4 @@
-"""The proof proves something: what is planted in an honest ledger is found, each time."""
+"""The ledger finds every fault that is planted in it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from realtime.gaps import Gap, Position
+from realtime.core.positions import Gap, Position
 from tests.support.ledger import Attempt, Fault, Heard, Journal, Ledger, Outcome, Told
 
 OLD, NEW = "0" * 16, "1" * 16
@@ -146,14 +146,14 @@ PLANTED = [
 
 @pytest.mark.parametrize("plant", PLANTED, ids=lambda plant: plant.__name__)
 @pytest.mark.parametrize("victim", [0, 1])
-def test_what_is_planted_is_found(plant: Callable[[Ledger, Journal], None], victim: int) -> None:
+def test_planted_faults_are_found(plant: Callable[[Ledger, Journal], None], victim: int) -> None:
     ledger = honest()
     plant(ledger, ledger.journals[victim])
     assert ledger.violations()
 
 
 @given(st.integers(0, 1), st.data())
-def test_whatever_one_client_did_not_hear_is_found(victim: int, data: st.DataObject) -> None:
+def test_every_publication_that_a_client_missed_is_found(victim: int, data: st.DataObject) -> None:
     ledger = honest()
     entries = ledger.journals[victim].entries
     gone = data.draw(st.sets(st.integers(0, len(entries) - 1), min_size=1))
@@ -161,14 +161,14 @@ def test_whatever_one_client_did_not_hear_is_found(victim: int, data: st.DataObj
     assert ledger.violations()
 
 
-def test_what_is_unknown_may_be_heard_or_not() -> None:
+def test_publications_of_unknown_outcome_may_arrive_or_not() -> None:
     ledger = honest()
     for attempt in (ledger.attempts[1], ledger.attempts[5]):
         attempt.outcome, attempt.position = Outcome.UNKNOWN, None
     assert ledger.violations() == []
 
 
-def test_a_retry_that_got_the_first_answer_is_no_second_publication() -> None:
+def test_a_retry_with_the_first_receipt_is_not_a_second_publication() -> None:
     ledger = honest()
     ledger.attempts.append(Attempt(12, CHANNEL, 14, 14.1, Outcome.PUBLISHED, Position(OLD, 12)))
     assert ledger.violations() == []
@@ -185,7 +185,7 @@ def test_a_fault_that_can_end_an_epoch_may_leave_its_end_open() -> None:
     assert ledger.violations() == []
 
 
-def test_an_epoch_that_came_and_went_unseen_is_inside_the_open_end_before_it() -> None:
+def test_an_unseen_epoch_is_covered_by_the_open_end_before_it() -> None:
     ledger = honest()
     ledger.faults[0].ends_epochs = True
     ledger.attempts[6].position = Position("2" * 16, 1)
@@ -199,7 +199,7 @@ def test_an_epoch_that_came_and_went_unseen_is_inside_the_open_end_before_it() -
     assert ledger.violations() == []
 
 
-def test_what_was_published_before_a_client_came_is_none_of_its_business() -> None:
+def test_publications_before_a_client_joined_do_not_count_for_it() -> None:
     ledger = honest()
     late = Journal("late", CHANNEL, 10.0, Position(OLD, 10))
     late.entries = [heard(11), heard(12)]
@@ -217,7 +217,7 @@ def twice_out(ledger: Ledger) -> None:
         journal.entries[5] = heard(8, 4)
 
 
-def test_a_retry_may_go_out_again_when_redis_lost_its_memory_and_only_then() -> None:
+def test_a_retry_may_be_published_twice_only_after_redis_lost_its_data() -> None:
     ledger = honest()
     twice_out(ledger)
     assert ledger.violations()

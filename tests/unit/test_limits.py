@@ -1,4 +1,4 @@
-"""How much of each thing is allowed: the law of the bucket, the patience with a flood, the news."""
+"""Rate and connection limits: the token bucket, floods, and logging."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from realtime.codes import TOO_MANY_COMMANDS, TOO_MANY_REQUESTS
-from realtime.limits import (
+from realtime.core.codes import TOO_MANY_COMMANDS, TOO_MANY_REQUESTS
+from realtime.core.limits import (
     ADDRESSES_LIMIT,
     TELL_SECONDS,
     Bucket,
@@ -49,7 +49,7 @@ def test_over_any_window_at_most_burst_and_rate_pass(rate: Rate, start: float, g
 
 
 @given(RATES, st.floats(0, 1e6), GAPS)
-def test_nothing_is_refused_that_an_exact_bucket_would_let_pass(rate, start, gaps):
+def test_nothing_is_refused_that_an_exact_bucket_would_allow(rate, start, gaps):
     level, at, bucket = Fraction(rate.burst), Fraction(start), Bucket(rate)
     for now in moments(start, gaps):
         came = (Fraction(now) - at) * int(rate.per_second)
@@ -75,13 +75,13 @@ def test_a_bucket_is_full_again_after_a_rest():
     assert [bucket.take(60.0) for _ in range(21)] == [True] * 20 + [False]
 
 
-def test_a_command_too_many_is_refused_and_as_many_again_are_a_flood():
+def test_commands_over_the_burst_are_refused_and_twice_as_many_are_a_flood():
     throttle = Throttle(Rate(1, 3), Rate(1, 1))
     said = [throttle.command(0.0) for _ in range(7)]
     assert said == [None] * 3 + [TOO_MANY_COMMANDS] * 3 + [TOO_MANY_REQUESTS]
 
 
-def test_a_client_that_is_a_little_too_fast_for_ever_is_never_a_flood():
+def test_a_client_at_twice_the_rate_is_never_a_flood():
     """Twice the rate: half of it is done, half of it refused, and nobody is closed."""
     throttle = Throttle(Rate(10, 5), Rate(1, 1))
     said = [throttle.command(number / 20) for number in range(2000)]
@@ -89,7 +89,7 @@ def test_a_client_that_is_a_little_too_fast_for_ever_is_never_a_flood():
     assert said[-100:].count(None) == pytest.approx(50, abs=1)
 
 
-def test_a_command_that_is_the_work_of_many_costs_as_much_or_nothing():
+def test_an_expensive_command_costs_its_whole_price_or_nothing():
     throttle = Throttle(Rate(1, 10), Rate(1, 1))
     assert throttle.command(0.0, 6) is None
     assert throttle.command(0.0, 6) is TOO_MANY_COMMANDS
@@ -97,13 +97,13 @@ def test_a_command_that_is_the_work_of_many_costs_as_much_or_nothing():
     assert throttle.command(0.0, 6) is TOO_MANY_REQUESTS, "nor are its refusals free"
 
 
-def test_a_command_of_more_work_than_a_burst_is_never_done():
+def test_a_command_that_costs_more_than_a_burst_is_never_executed():
     throttle = Throttle(Rate(100, 10), Rate(1, 1))
     assert throttle.command(1e6, 11) is TOO_MANY_REQUESTS
     assert throttle.command(1e6, 10) is None
 
 
-def test_work_whose_amount_is_known_afterwards_is_owed():
+def test_a_cost_known_only_afterwards_becomes_a_debt():
     throttle = Throttle(Rate(1, 10), Rate(1, 1))
     throttle.pay(0.0, 5)
     throttle.pay(0.0, 20)
@@ -127,13 +127,13 @@ def test_many_tokens_at_once_pass_like_single_ones(
         level -= tokens * took
 
 
-def test_publications_have_a_bucket_of_their_own():
+def test_publications_have_their_own_bucket():
     throttle = Throttle(Rate(1, 5), Rate(1, 2))
     assert [throttle.publication(0.0) for _ in range(3)] == [None, None, TOO_MANY_COMMANDS]
     assert throttle.command(0.0) is None
 
 
-def test_a_limit_is_news_once_a_minute_with_all_that_came_meanwhile():
+def test_a_limit_is_logged_once_a_minute_with_a_count():
     reached = Reached()
     assert not list(reached.news(0.0))
     reached.count("commands", 3)
@@ -162,7 +162,7 @@ def test_a_limit_is_news_once_a_minute_with_all_that_came_meanwhile():
         (("x" * 1000, 0), "x" * 64),
     ],
 )
-def test_an_address_is_counted_as_what_one_person_has(client, counted):
+def test_an_address_is_counted_by_its_network(client, counted):
     assert address_of(client) == counted
 
 
@@ -170,7 +170,7 @@ NOBODY = {"channels_per_connection": 1, "commands": Rate(1, 1), "publications": 
 
 
 @given(st.lists(st.tuples(st.sampled_from(["", "a", "b"]), st.booleans()), max_size=60))
-def test_the_crowd_never_grows_beyond_its_limits_and_forgets_everybody(steps):
+def test_connection_counts_stay_bounded_and_return_to_zero(steps):
     limits = Limits(
         connections=3,
         connections_per_user=1,
@@ -206,7 +206,7 @@ def test_tokens_are_taken_all_or_none(rate: Rate, gaps: list[float], data: st.Da
             assert total <= rate.burst + (last - first) * rate.per_second + 0.1
 
 
-def test_an_address_that_reconnects_has_what_was_left_of_its_subscriptions() -> None:
+def test_a_reconnecting_address_keeps_its_used_subscription_budget() -> None:
     subscriptions = Subscriptions(Rate(1, 10))
     assert subscriptions.take("a", 10, now=0.0)
     assert not subscriptions.take("a", 1, now=0.5)
@@ -216,7 +216,7 @@ def test_an_address_that_reconnects_has_what_was_left_of_its_subscriptions() -> 
     assert Subscriptions(None).take("a", 10_000, now=0.0)
 
 
-def test_addresses_without_number_cost_a_bounded_table() -> None:
+def test_the_address_table_is_bounded() -> None:
     subscriptions = Subscriptions(Rate(1, 10))
     for number in range(ADDRESSES_LIMIT + 100):
         subscriptions.take(f"a{number}", 1, now=0.0)

@@ -1,4 +1,4 @@
-"""Members of a channel: what travels about them, and how much of it is told one by one."""
+"""Messages about members, and the budget for announcing joins one by one."""
 
 from __future__ import annotations
 
@@ -9,8 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from realtime.errors import EnvelopeError
-from realtime.membership import (
+from realtime.core.members import (
     CHANGES_BYTES,
     PREFIX,
     PUSHES_BURST,
@@ -19,9 +18,10 @@ from realtime.membership import (
     Changes,
     Crier,
     Headcount,
+    decode_changes,
     listed,
-    opened,
 )
+from realtime.errors import EnvelopeError
 
 ADA = '{"user":"ada","client":"1","conn_info":{"name":"Ada"},"chan_info":{"role":"guest"}}'
 BEN = '{"user":"ben","client":"2"}'
@@ -36,9 +36,9 @@ def changes(joined: int, untold: int = 0) -> Changes:
     return Changes((BEN,) * joined, (), untold, Headcount(joined, 1))
 
 
-def test_what_travels_is_taken_apart() -> None:
+def test_an_encoded_message_is_decoded() -> None:
     raw = told(joined=[json.loads(ADA)], left=[json.loads(BEN)], untold=3, num_clients=5)
-    assert opened(raw) == Changes((ADA,), (BEN,), 3, Headcount(5, 1))
+    assert decode_changes(raw) == Changes((ADA,), (BEN,), 3, Headcount(5, 1))
 
 
 @pytest.mark.parametrize(
@@ -55,15 +55,15 @@ def test_what_travels_is_taken_apart() -> None:
         told(joined=[{"user": "ada", "client": "1"}]).replace(b'"1"', b'"1"\n'),
     ],
 )
-def test_what_is_not_ours_is_refused(raw: bytes) -> None:
+def test_foreign_messages_are_refused(raw: bytes) -> None:
     with pytest.raises(EnvelopeError):
-        opened(raw)
+        decode_changes(raw)
 
 
 @given(st.binary(max_size=200) | st.text(max_size=100).map(str.encode))
-def test_garbage_is_refused_and_nothing_else(raw: bytes) -> None:
+def test_garbage_raises_only_the_documented_error(raw: bytes) -> None:
     with contextlib.suppress(EnvelopeError):
-        opened(PREFIX + raw)
+        decode_changes(PREFIX + raw)
 
 
 def test_members_are_listed_as_one_object() -> None:
@@ -71,23 +71,23 @@ def test_members_are_listed_as_one_object() -> None:
     assert listed({}) == "{}"
 
 
-def test_few_are_told_one_by_one() -> None:
+def test_a_few_changes_are_announced_one_by_one() -> None:
     crier = Crier(0.0)
     assert crier.may_tell(changes(1), 10, 0.0)
     assert crier.untold == 0
     assert crier.headcount == Headcount(1, 1)
 
 
-def test_a_message_without_names_is_a_count_for_later() -> None:
+def test_a_message_without_names_is_counted_for_later() -> None:
     crier = Crier(0.0)
     assert not crier.may_tell(changes(0, untold=60), 10, 0.0)
     assert crier.untold == 60
-    crier.told()
+    crier.note_count_sent()
     assert crier.untold == 0
 
 
 @given(st.lists(st.tuples(st.integers(1, 50), st.integers(1, 3000), st.floats(0, 2)), max_size=60))
-def test_each_to_each_is_never_more_than_the_rate_allows(
+def test_announcements_never_exceed_the_rate(
     storm: list[tuple[int, int, float]],
 ) -> None:
     """And what is not told one by one is counted, all of it."""
@@ -103,9 +103,9 @@ def test_each_to_each_is_never_more_than_the_rate_allows(
     assert told_by_name + crier.untold == came
 
 
-def test_after_a_break_nobody_knows_how_many() -> None:
+def test_after_a_break_the_number_of_changes_is_unknown() -> None:
     crier = Crier(0.0)
-    crier.lost()
+    crier.note_loss()
     assert crier.untold == UNKNOWN
     assert crier.headcount is None
     assert crier.may_tell(changes(1, untold=2), 10, 0.0)

@@ -7,9 +7,20 @@ from types import MappingProxyType
 
 import pytest
 
+from realtime.core.identity import ANONYMOUS, Grant, Identity
+from realtime.core.namespaces import (
+    BUILT_IN,
+    CLOSED,
+    FOR_MEMBERS,
+    FOR_OTHERS,
+    OTHER_GRANT,
+    TOO_LONG,
+    UNKNOWN_NAMESPACE,
+    Namespace,
+    Namespaces,
+    Overflow,
+)
 from realtime.errors import ConfigurationError, InvalidName
-from realtime.identity import ANONYMOUS, Grant, Identity
-from realtime.namespaces import BUILT_IN, Namespace, Namespaces, Overflow
 
 FLAGS = (
     "allow_subscribe_for_client",
@@ -26,7 +37,7 @@ def problem(configured: object) -> ConfigurationError:
     return caught.value
 
 
-def test_a_new_namespace_forbids_everything_and_tells_the_slow_by_gaps():
+def test_a_new_namespace_forbids_everything_and_reports_overflow_as_gaps():
     namespaces = Namespaces({"n": {}})
     assert namespaces.get("n:x") == Namespace(*[False] * 11, Overflow.GAP)
     assert not namespaces.may_subscribe("n:x")
@@ -35,7 +46,7 @@ def test_a_new_namespace_forbids_everything_and_tells_the_slow_by_gaps():
 
 @pytest.mark.parametrize("identity", [ANONYMOUS, Identity("42")], ids=["anonymous", "known"])
 @pytest.mark.parametrize("values", [*product([False, True], repeat=5)])
-def test_the_permissions_are_this_table(values, identity):
+def test_the_permissions_match_this_table(values, identity):
     client, anonymous, publish_client, publish_subscriber, publish_anonymous = values
     namespaces = Namespaces({"n": dict(zip(FLAGS, values, strict=True))})
     subscribes = client and (anonymous or not identity.is_anonymous)
@@ -47,9 +58,32 @@ def test_the_permissions_are_this_table(values, identity):
     assert namespaces.may_publish("n:x", identity, subscribed=True) is (says or publishes or None)
 
 
+@pytest.mark.parametrize(
+    ("channel", "identity", "grant", "why"),
+    [
+        ("nwes:today", ANONYMOUS, None, UNKNOWN_NAMESPACE),
+        ("nwes:#7", ANONYMOUS, None, UNKNOWN_NAMESPACE),
+        ("n:" + "x" * 40, ANONYMOUS, None, TOO_LONG),
+        ("user:#7", Identity("42"), None, FOR_OTHERS),
+        ("user:#", Identity("42"), None, FOR_OTHERS),
+        ("n:x", Identity("42"), Grant("n:y", "42", None), OTHER_GRANT),
+        ("n:x", Identity("42"), Grant("n:x", "7", None), OTHER_GRANT),
+        ("members:x", ANONYMOUS, None, FOR_MEMBERS),
+        ("n:x", ANONYMOUS, None, CLOSED),
+        ("n:x", Identity("42"), None, CLOSED),
+    ],
+)
+def test_the_log_tells_which_rule_has_refused(channel, identity, grant, why):
+    namespaces = Namespaces(
+        {"n": {}, "members": {"allow_subscribe_for_client": True}}, channel_characters=32
+    )
+    assert not namespaces.may_subscribe(channel, identity, grant)
+    assert namespaces.why_not_subscribe(channel, identity, grant) == why
+
+
 @pytest.mark.parametrize("identity", [ANONYMOUS, Identity("42")], ids=["anonymous", "known"])
 @pytest.mark.parametrize("values", [*product([False, True], repeat=3)])
-def test_who_may_ask_who_is_on_a_channel_is_this_table(values, identity):
+def test_the_presence_permissions_match_this_table(values, identity):
     """Centrifugo's rule: `hasAccessToPresence` in its internal/client/handler.go."""
     client, subscriber, anonymous = values
     options = {
@@ -66,13 +100,13 @@ def test_who_may_ask_who_is_on_a_channel_is_this_table(values, identity):
     assert not namespaces.may_see_members("absent:x", identity, subscribed=False)
 
 
-def test_members_of_a_channel_for_certain_users_are_shown_to_these_alone():
+def test_presence_of_a_user_channel_is_visible_only_to_its_users():
     namespaces = Namespaces({"n": {"allow_presence_for_client": True}})
     assert namespaces.may_see_members("n:x#42", MINE, subscribed=False)
     assert not namespaces.may_see_members("n:x#43", MINE, subscribed=False)
 
 
-def test_what_is_not_configured_is_refused_like_what_is_forbidden():
+def test_unknown_namespaces_are_refused_like_forbidden_ones():
     namespaces = Namespaces({})
     assert namespaces.get("absent:x") is None
     assert not namespaces.may_subscribe("absent:x")
@@ -105,7 +139,7 @@ def test_a_client_publishes_in_a_project_that_opened_no_namespace(name, user, su
     assert not Namespaces({}).may_publish(channel, Identity(user), subscribed=subscribed)
 
 
-def test_a_built_in_namespace_can_be_replaced_as_a_whole():
+def test_a_built_in_namespace_can_be_replaced():
     namespaces = Namespaces({"public": {}, "": {"overflow": "latest"}})
     assert not namespaces.may_subscribe("public:news")
     assert namespaces.get("news").overflow is Overflow.LATEST
@@ -115,7 +149,7 @@ def test_a_built_in_namespace_can_be_replaced_as_a_whole():
 def test_a_publisher_learns_that_a_namespace_is_missing():
     namespaces = Namespaces({})
     assert namespaces.for_publishing("public:x") is namespaces.get("public:x")
-    with pytest.raises(InvalidName, match="there is no namespace 'absent'") as caught:
+    with pytest.raises(InvalidName, match="the namespace 'absent' is not configured") as caught:
         namespaces.for_publishing("absent:x")
     assert caught.value.code == "invalid_channel"
 
@@ -127,17 +161,17 @@ def test_every_overflow_policy_can_be_named(overflow):
 
 
 @pytest.mark.parametrize("name", ["Chat", "a:b", "é", 1, None, "a\n"])
-def test_a_name_that_no_channel_can_begin_with_is_a_mistake(name):
-    assert "is not a name" in problem({name: {}}).problem
+def test_an_impossible_namespace_name_is_an_error(name):
+    assert "is not a valid name" in problem({name: {}}).problem
 
 
 @pytest.mark.parametrize("options", [None, "gap", ["overflow"], True])
-def test_options_that_are_no_object_are_a_mistake(options):
+def test_options_must_be_an_object(options):
     assert problem({"n": options}).problem == "'n' must be an object of options"
 
 
 @pytest.mark.parametrize("key", ["presense", "", 1])
-def test_an_unknown_option_is_a_mistake_that_names_the_known_ones(key):
+def test_the_error_for_an_unknown_option_names_the_known_ones(key):
     error = problem({"n": {key: True}})
     assert error.setting == "REALTIME_NAMESPACES['n']"
     assert "allow_subscribe_for_client" in error.problem
@@ -150,7 +184,7 @@ def test_only_true_and_false_are_flags(flag, value):
 
 
 @pytest.mark.parametrize("value", ["Gap", "", None, [], {}, True])
-def test_an_unknown_overflow_policy_is_a_mistake_that_names_the_known_ones(value):
+def test_the_error_for_an_unknown_overflow_policy_names_the_known_ones(value):
     error = problem({"n": {"overflow": value}})
     assert error.problem == "overflow must be one of gap, latest, disconnect"
 
@@ -186,21 +220,22 @@ def test_the_first_rule_that_applies_decides(
     assert namespaces.may_subscribe(channel, identity, grant) is allowed
 
 
-def test_a_client_is_served_its_own_channel_and_those_of_its_token() -> None:
+def test_a_client_is_served_its_personal_channel_and_those_of_its_token() -> None:
     namespaces = Namespaces({}, personal="user:#")
-    assert namespaces.served(MINE) == ["user:#42"]
-    assert namespaces.served(Identity("42", channels=("a", "no:b", "user:#42"))) == [
+    assert namespaces.server_side_channels(MINE) == ["user:#42"]
+    assert namespaces.server_side_channels(Identity("42", channels=("a", "no:b", "user:#42"))) == [
         "user:#42",
         "a",
     ]
-    assert namespaces.served(ANONYMOUS) == []
-    assert namespaces.served(Identity("a,b")) == []
-    assert Namespaces({}).served(MINE) == []
+    assert namespaces.server_side_channels(ANONYMOUS) == []
+    assert namespaces.server_side_channels(Identity("a,b")) == ["user:#,a=2Cb"]
+    assert namespaces.server_side_channels(Identity("é" * 128)) == []
+    assert Namespaces({}).server_side_channels(MINE) == []
     with pytest.raises(ConfigurationError, match="'absent', which is not configured"):
         Namespaces({}, personal="absent:#")
 
 
-def test_who_may_publish_is_asked_of_the_same_client() -> None:
+def test_anonymous_clients_lack_permissions_for_clients() -> None:
     options = {"allow_subscribe_for_client": True, "allow_publish_for_client": True}
     namespaces = Namespaces({"members": options})
     assert namespaces.may_publish("members:x", MINE, subscribed=False)

@@ -1,4 +1,4 @@
-"""What waits is taken in order, and what is dropped on the way is told: by cases and as a law."""
+"""The outbox keeps its order and reports every drop as a gap: cases and properties."""
 
 from __future__ import annotations
 
@@ -10,9 +10,15 @@ from hypothesis import given, note, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from realtime.gaps import Gap
-from realtime.namespaces import Overflow
-from realtime.outbox import CONTROL_BYTES, Control, Missed, Outbox, Pushes
+from realtime.connection.outbox import (
+    UNDROPPABLE_BYTES,
+    Missed,
+    Outbox,
+    Pushes,
+    Undroppable,
+)
+from realtime.core.overflow import Overflow
+from realtime.core.positions import Gap
 
 LIMIT = 400
 EPOCH = "e0"
@@ -49,11 +55,11 @@ def missed(
     return Missed(channel, gap, "broker", gap_text(channel, gap, "broker"), overflow)
 
 
-def control(text: str) -> Control:
-    return Control(text, len(text.encode()))
+def control(text: str) -> Undroppable:
+    return Undroppable(text, len(text.encode()))
 
 
-def outbox(*entries: Pushes | Missed | Control, limit: int = LIMIT) -> Outbox:
+def outbox(*entries: Pushes | Missed | Undroppable, limit: int = LIMIT) -> Outbox:
     box = Outbox(limit, gap_text)
     for entry in entries:
         assert box.add(entry)
@@ -71,7 +77,7 @@ def lines(box: Outbox, limit: int = 10_000) -> list[str]:
 # ------------------------------------------------------------------ case by case
 
 
-def test_what_fits_waits_in_order():
+def test_entries_that_fit_wait_in_order():
     box = outbox(
         pushes(first=1), control("reply"), missed(first=2, last=3), pushes(first=4, last=5)
     )
@@ -86,13 +92,13 @@ def test_what_fits_waits_in_order():
     assert box.bytes == 0
 
 
-def test_a_frame_takes_what_fits_and_leaves_the_rest():
+def test_a_frame_takes_only_entries_that_fit():
     box = outbox(control("aaaa"), control("bbbb"), control("cccc"))
     assert box.take(9) == "aaaa\nbbbb"
     assert box.take(9) == "cccc"
 
 
-def test_a_frame_one_byte_too_small_takes_less():
+def test_a_frame_one_byte_too_small_takes_fewer_entries():
     box = outbox(control("aaaa"), control("bbbb"), control("cccc"))
     assert box.take(13) == "aaaa\nbbbb"
     assert box.take(3) == "cccc"
@@ -103,12 +109,12 @@ def test_an_entry_larger_than_a_frame_goes_alone():
     assert box.take(9) == "a" * 20
 
 
-def test_a_frame_counts_bytes_and_not_characters():
+def test_a_frame_is_measured_in_bytes():
     box = outbox(control("éé"), control("éé"))
     assert box.take(8) == "éé"
 
 
-def test_long_gaps_count_as_long_as_they_are():
+def test_gaps_are_counted_with_their_real_length():
     """A gap counted 160 bytes whatever it had: of a channel with a long name it has 350, and frames
     of many gaps were twice as large as the limit that stock clients accept."""
     long = "x" * 255
@@ -118,13 +124,13 @@ def test_long_gaps_count_as_long_as_they_are():
         assert len(box.take(1000)) <= 1000
 
 
-def test_an_overflow_turns_what_waits_into_one_gap():
+def test_an_overflow_turns_waiting_publications_into_one_gap():
     box = outbox(*(pushes(first=n) for n in range(1, 50)))
     [only] = [line for line in lines(box) if line.startswith("gap")]
     assert only.startswith("gap c e0 1 ")
 
 
-def test_the_oldest_go_and_the_newest_stay():
+def test_an_overflow_drops_the_oldest_and_keeps_the_newest():
     """All that waited was dropped at once: that took 2 ms, and a hundred clients that had stopped
     at the same moment did it at the same moment, five seconds later."""
     box = outbox(*(pushes(first=n) for n in range(1, 50)))
@@ -134,26 +140,26 @@ def test_the_oldest_go_and_the_newest_stay():
     assert len(pubs) * pushes(first=49).size > LIMIT / 2
 
 
-def test_a_gap_stands_where_the_oldest_stood():
+def test_a_gap_takes_the_place_of_the_oldest_publication():
     box = outbox(control("before"), pushes(first=1), control("between"))
     for n in range(2, 40):
         box.add(pushes(first=n))
     assert [line.split()[0] for line in lines(box)][:3] == ["before", "gap", "between"]
 
 
-def test_a_gap_grows_by_what_is_dropped_later():
+def test_a_gap_grows_with_later_drops():
     box = outbox(pushes(first=1, last=20, pad=30))
     assert lines(outbox(pushes(first=1, last=20, pad=30))) == ["gap c e0 1 20 slow"]
     box.add(pushes(first=21, last=40, pad=30))
     assert lines(box) == ["gap c e0 1 40 slow"]
 
 
-def test_what_comes_after_an_overflow_is_delivered():
+def test_publications_after_an_overflow_are_delivered():
     box = outbox(pushes(first=1, last=20), pushes(first=21))
     assert lines(box) == ["gap c e0 1 20 slow", "pub c e0 21"]
 
 
-def test_each_channel_and_each_epoch_has_its_own_gap():
+def test_each_channel_and_epoch_has_its_own_gap():
     box = outbox(
         pushes("a", 1, pad=90),
         pushes("b", 1, pad=90),
@@ -164,23 +170,23 @@ def test_each_channel_and_each_epoch_has_its_own_gap():
     assert lines(box) == ["gap a e0 1 None slow", "gap b e0 1 1 slow", "gap a e1 1 3 slow"]
 
 
-def test_a_gap_of_the_broker_that_is_only_moved_keeps_its_reason():
+def test_a_broker_gap_that_is_only_moved_keeps_its_reason():
     """It was announced again as `slow`: the client was blamed for a restart of Redis."""
     box = outbox(missed("a", 5, 7), pushes("b", 1, 20))
     assert lines(box) == ["gap a e0 5 7 broker", "gap b e0 1 20 slow"]
 
 
-def test_a_gap_of_the_broker_keeps_its_reason_through_many_overflows():
+def test_a_broker_gap_keeps_its_reason_through_many_overflows():
     box = outbox(missed("a", 5, 7), pushes("b", 1, 20), pushes("b", 21, 40))
     assert lines(box) == ["gap a e0 5 7 broker", "gap b e0 1 40 slow"]
 
 
-def test_gaps_of_the_broker_alone_stay_the_brokers_when_they_join():
+def test_broker_gaps_that_merge_keep_their_reason():
     box = outbox(missed("a", 5, 7), missed("a", 8, None), pushes("b", 1, 20))
     assert lines(box)[0] == "gap a e0 5 None broker"
 
 
-def test_a_gap_of_the_broker_that_joins_dropped_publications_is_slow():
+def test_a_broker_gap_merged_with_drops_has_the_reason_slow():
     box = outbox(missed("a", 5, 7), pushes("a", 8, 20))
     assert lines(box) == ["gap a e0 5 20 slow"]
 
@@ -194,7 +200,7 @@ def latest(first: int, last: int | None = None, *, epoch: str = EPOCH, pad: int 
     return pushes("l", first, last, epoch=epoch, overflow=Overflow.LATEST, pad=pad)
 
 
-def test_latest_keeps_the_newest_and_tells_the_rest():
+def test_latest_keeps_the_newest_and_reports_the_rest():
     assert lines(outbox(latest(1, 20))) == ["gap l e0 1 19 slow", "pub l e0 20"]
 
 
@@ -207,7 +213,7 @@ def test_latest_again_keeps_only_the_newest():
     assert lines(outbox(latest(1, 20), latest(21, 40))) == ["gap l e0 1 39 slow", "pub l e0 40"]
 
 
-def test_latest_keeps_again_after_what_was_kept_has_been_taken():
+def test_latest_works_again_after_the_kept_publication_was_taken():
     """The second overflow of a `latest` channel raised KeyError, and its client was closed."""
     for newer in (latest(21), missed("l", 21, 22, overflow=Overflow.LATEST)):
         box = outbox(latest(1, 20))
@@ -227,12 +233,12 @@ def test_latest_keeps_the_newest_of_the_newest_epoch():
     assert lines(box) == ["gap l e0 1 None slow", "gap l e1 1 19 slow", "pub l e1 20"]
 
 
-def test_latest_keeps_nothing_that_a_gap_has_outdated():
+def test_latest_keeps_no_publication_that_a_gap_has_outdated():
     box = outbox(latest(1, 5), missed("l", 6, 7, overflow=Overflow.LATEST), pushes("c", 1, 20))
     assert lines(box) == ["gap l e0 1 7 slow", "gap c e0 1 20 slow"]
 
 
-def test_latest_gives_up_the_newest_where_there_is_no_room_for_it():
+def test_latest_drops_the_newest_when_it_does_not_fit():
     assert lines(outbox(latest(1, 3, pad=LIMIT))) == ["gap l e0 1 3 slow"]
 
 
@@ -245,12 +251,12 @@ def test_disconnect_drops_nothing_and_asks_to_be_closed():
     assert not box.add(strict(2, 20))
 
 
-def test_disconnect_keeps_its_own_while_others_make_room():
+def test_disconnect_channels_keep_their_entries_while_others_make_room():
     box = outbox(strict(1), pushes("c", 1, 20), strict(2))
     assert lines(box) == ["pub d e0 1", "gap c e0 1 20 slow", "pub d e0 2"]
 
 
-def test_gaps_of_a_strict_channel_are_never_joined():
+def test_gaps_of_a_strict_channel_are_never_merged():
     strict_gaps = [missed("d", n, n, overflow=Overflow.DISCONNECT) for n in (1, 3)]
     box = outbox(*strict_gaps, pushes("c", 1, 20))
     assert lines(box)[:2] == ["gap d e0 1 1 broker", "gap d e0 3 3 broker"]
@@ -263,14 +269,14 @@ def test_control_is_never_dropped_and_does_not_count_as_publications():
 
 
 def test_too_much_control_asks_to_be_closed():
-    box = outbox(control("x" * CONTROL_BYTES))
+    box = outbox(control("x" * UNDROPPABLE_BYTES))
     assert not box.add(control("x"))
 
 
-def test_control_that_was_taken_makes_room_for_more():
-    box = outbox(control("x" * CONTROL_BYTES))
+def test_taken_control_messages_make_room_for_more():
+    box = outbox(control("x" * UNDROPPABLE_BYTES))
     box.take(1)
-    assert box.add(control("x" * CONTROL_BYTES))
+    assert box.add(control("x" * UNDROPPABLE_BYTES))
 
 
 def test_more_channels_than_there_is_room_for_gaps_asks_to_be_closed():
@@ -278,14 +284,14 @@ def test_more_channels_than_there_is_room_for_gaps_asks_to_be_closed():
     assert not all(box.add(pushes(f"c{n}", pad=1)) for n in range(100))
 
 
-def test_a_channel_that_was_left_leaves_nothing_behind():
+def test_an_unsubscribed_channel_leaves_nothing_behind():
     box = outbox(pushes("a"), control("r"), missed("a", 2, 3), pushes("b"))
     box.forget("a")
     assert box.bytes == pushes("b").size
     assert lines(box) == ["r", "pub b e0 1"]
 
 
-def test_no_gap_spans_the_time_in_which_the_client_had_left():
+def test_no_gap_spans_the_time_without_a_subscription():
     box = outbox(pushes("a", 1, 5))
     box.forget("a")
     box.add(control("subscribed at 9"))
@@ -377,7 +383,7 @@ class OutboxMachine(RuleBasedStateMachine):
     def the_client_comes_back(self, limit: int) -> None:
         self.start(limit)
 
-    def add(self, entry: Pushes | Missed | Control) -> None:
+    def add(self, entry: Pushes | Missed | Undroppable) -> None:
         if isinstance(entry, Pushes | Missed) and entry.overflow is Overflow.DISCONNECT:
             self.strict.append(entry)
         if self.box.add(entry):
@@ -441,7 +447,7 @@ class OutboxMachine(RuleBasedStateMachine):
         self.hear(frame)
 
     @property
-    def waiting(self) -> list[Pushes | Missed | Control]:
+    def waiting(self) -> list[Pushes | Missed | Undroppable]:
         return [*self.box._front.values(), *self.box._entries]
 
     def hear(self, frame: str) -> None:
@@ -472,7 +478,7 @@ class OutboxMachine(RuleBasedStateMachine):
 
     @invariant()
     def bytes_are_what_waits(self) -> None:
-        waiting = [entry for entry in self.waiting if not isinstance(entry, Control)]
+        waiting = [entry for entry in self.waiting if not isinstance(entry, Undroppable)]
         assert self.box.bytes == sum(len(entry.text.encode()) for entry in waiting)
 
     def teardown(self) -> None:

@@ -1,4 +1,4 @@
-"""The newest always gets through, and never more often than it may."""
+"""The latest value is always sent, at a limited rate."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def told(reports: list[float], *, pauses: list[float] | None = None) -> list[tup
             if wait != 0.0:
                 continue
         sent.append((now, newest))
-        pace.told(now, pause=next(later, 0.0))
+        pace.note_attempt(now, pause=next(later, 0.0))
     return sent
 
 
@@ -38,7 +38,7 @@ times = st.lists(st.floats(0, 10), min_size=1, max_size=200)
 
 
 @given(times)
-def test_the_last_word_gets_through_in_time(reports):
+def test_the_latest_value_is_sent_in_time(reports):
     sent = told(reports)
     assert sent[-1][1] == len(reports) - 1
     assert sent[-1][0] <= max(reports) + SECONDS + 1e-9
@@ -46,7 +46,7 @@ def test_the_last_word_gets_through_in_time(reports):
 
 
 @given(times, st.lists(st.floats(0, 5), max_size=20))
-def test_never_more_often_than_it_may(reports, pauses):
+def test_values_are_not_sent_more_often_than_allowed(reports, pauses):
     sent = told(reports, pauses=pauses)
     gaps = [b - a for (a, _), (b, _) in pairwise(sent)]
     wanted = [max(SECONDS, pause) for pause in [*pauses, *[0.0] * len(sent)]]
@@ -55,6 +55,6 @@ def test_never_more_often_than_it_may(reports, pauses):
 
 
 @given(times)
-def test_nothing_is_told_twice_or_in_another_order(reports):
+def test_values_are_sent_once_and_in_order(reports):
     numbers = [number for _, number in told(reports)]
     assert numbers == sorted(set(numbers))

@@ -16,12 +16,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from realtime.envelope import opened, sealed
-from realtime.errors import InvalidData, InvalidName, RequestError, TooLarge
-from realtime.gaps import Position
-from realtime.publication import (
+from realtime.core.envelope import decode_envelope, encode_envelope
+from realtime.core.json_text import (
     DATA_LIMIT,
     DEPTH_LIMIT,
+    decoded,
+    is_deeper,
+)
+from realtime.core.names import checked_channel
+from realtime.core.positions import Position
+from realtime.core.publication import (
     OPTIONS_LIMIT,
     TAG_VALUE_LIMIT,
     TAGS_LIMIT,
@@ -29,8 +33,8 @@ from realtime.publication import (
     Receipt,
     Sizes,
     client_info,
-    decoded,
 )
+from realtime.errors import InvalidData, InvalidName, RequestError, TooLarge
 from tests.unit.strategies import anything_in_python, json_values
 
 
@@ -63,12 +67,12 @@ def nested(levels: int) -> object:
 
 
 @given(json_values())
-def test_data_arrives_as_it_was_given(data):
+def test_data_arrives_unchanged(data):
     assert body(data) == {"data": data}
 
 
 @given(anything_in_python())
-def test_whatever_is_given_becomes_one_line_of_json_or_a_request_error(data):
+def test_any_value_becomes_one_line_of_json_or_a_request_error(data):
     try:
         publication = Publication.of("c", data)
     except RequestError:
@@ -96,7 +100,7 @@ def test_newlines_in_text_are_escaped():
     ],
     ids=["UUID", "Decimal", "date"],
 )
-def test_what_json_lacks_is_written_as_a_string(data, written):
+def test_types_without_json_form_are_encoded_as_strings(data, written):
     assert body([data]) == {"data": [written]}
 
 
@@ -110,7 +114,7 @@ def test_what_json_lacks_is_written_as_a_string(data, written):
     ],
     ids=["str", "int", "float", "mapping"],
 )
-def test_a_subclass_is_written_as_what_it_is(data, written):
+def test_a_subclass_is_encoded_like_its_base_class(data, written):
     assert body([None, data]) == {"data": [None, written]}
 
 
@@ -136,7 +140,7 @@ def test_nan_and_infinity_are_refused_and_never_become_null(number, around):
 
 
 @pytest.mark.parametrize("data", [None, [None], {"null": 1}, "null"])
-def test_null_itself_is_data(data):
+def test_null_is_valid_data(data):
     assert body(data) == {"data": data}
 
 
@@ -151,10 +155,37 @@ def test_a_lone_surrogate_is_refused(text):
     [object(), {(1, 2): 3}, 10**5000, (n for n in [1]), 1j],
     ids=["object", "pair as key", "huge number", "generator", "complex"],
 )
-def test_what_cannot_be_json_is_refused(data):
+def test_values_without_json_form_are_refused(data):
     with pytest.raises(InvalidData) as caught:
         Publication.of("c", data)
     assert caught.value.field == "data"
+
+
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [
+        (object(), "data: object is not JSON"),
+        ({"items": [1, 2, 3, {"price": 1j}]}, "data.items[3].price: complex is not JSON"),
+        ({"a b": {"c": object()}}, "data['a b'].c: object is not JSON"),
+        ({"x" * 50: [object()]}, f"data['{'x' * 39}][0]: object is not JSON"),
+        ([1, (2, {"n": math.nan})], "data[1][1].n: NaN and infinity are not JSON"),
+        ({"text": ["fine", "\ud800"]}, "data.text[1]: a string contains a lone surrogate"),
+        ({"raw": msgspec.Raw(b"junk")}, "data.raw: "),
+        ({"a": {(1, 2): 3}}, "data.a: "),
+        (MappingProxyType({"a": [object()]}), "data.a[0]: object is not JSON"),
+        (nested(DEPTH_LIMIT + 1), "data: nested deeper"),
+        ([object(), nested(5000)], "data[0]: object is not JSON"),
+    ],
+)
+def test_the_error_names_the_place_of_what_is_not_json(data, said):
+    with pytest.raises(InvalidData) as caught:
+        Publication.of("c", data)
+    assert str(caught.value).startswith(said)
+
+
+def test_the_place_is_found_in_options_too():
+    with pytest.raises(InvalidData, match=r"^fallback_options\.to\[0\]: object is not JSON"):
+        Publication.of("c", 1, fallback="mail", fallback_options={"to": [object()]})
 
 
 @pytest.mark.parametrize("raw", [b"[\n]", b"junk", b'"\xff"', b"1 2"])
@@ -180,8 +211,25 @@ def test_data_may_be_nested_exactly_to_the_limit():
         Publication.of("c", nested(DEPTH_LIMIT + 1))
 
 
-def test_many_brackets_are_not_depth():
+def test_the_number_of_brackets_is_not_the_depth():
     assert Publication.of("c", [[[1]]] * 100 + ["[" * 100])
+
+
+@given(json_values(), st.integers(0, 4))
+def test_the_depth_is_that_of_the_value(value, levels):
+    assert is_deeper(json.dumps(value).encode(), levels) is (depth(value) > levels)
+
+
+@given(st.lists(st.text('"\\\\[]{}a'), max_size=9), st.integers(1, 3))
+def test_brackets_in_strings_do_not_count_as_depth(texts, levels):
+    value = [[text, [], {text: text}] for text in texts]
+    assert is_deeper(msgspec.json.encode(value), levels) is (depth(value) > levels)
+
+
+def depth(value):
+    if not isinstance(value, dict | list):
+        return 0
+    return 1 + max(map(depth, value.values() if isinstance(value, dict) else value), default=0)
 
 
 @pytest.mark.parametrize("levels", [500, 5000, 50_000])
@@ -190,7 +238,7 @@ def test_a_nesting_bomb_is_refused(levels):
         Publication.of("c", nested(levels))
 
 
-def test_data_that_holds_itself_is_refused():
+def test_self_referential_data_is_refused():
     data: list[object] = []
     data.append(data)
     with pytest.raises(InvalidData, match="deeper"):
@@ -201,45 +249,45 @@ def test_the_event_is_the_tag_event():
     assert body(1, event="order.shipped") == {"data": 1, "tags": {"event": "order.shipped"}}
 
 
-def test_a_tag_may_say_the_same_as_the_event_but_nothing_else():
+def test_an_event_tag_must_equal_the_event():
     assert body(1, event="a", tags={"event": "a"})["tags"] == {"event": "a"}
     with pytest.raises(InvalidName) as caught:
         Publication.of("c", 1, event="a", tags={"event": "b"})
     assert caught.value.code == "invalid_tags"
 
 
-def test_the_tags_of_the_caller_stay_as_they_are():
+def test_the_tags_of_the_caller_are_not_modified():
     tags = {"a": "b"}
     Publication.of("c", 1, event="e", tags=tags)
     assert tags == {"a": "b"}
 
 
-def test_no_tags_leave_no_trace():
+def test_empty_tags_are_omitted():
     assert body(1, tags={}) == {"data": 1}
 
 
 @pytest.mark.parametrize("tags", [[], "a", 1, True, [("a", "b")]])
-def test_tags_are_an_object(tags):
+def test_tags_must_be_an_object(tags):
     with pytest.raises(InvalidName) as caught:
         Publication.of("c", 1, tags=tags)
     assert caught.value.code == "invalid_tags"
 
 
 @pytest.mark.parametrize("name", ["", "a b", "x" * 65, 1, None, "é"])
-def test_a_tag_has_a_name_like_an_event(name):
+def test_tag_names_follow_the_rule_for_events(name):
     with pytest.raises(InvalidName) as caught:
         Publication.of("c", 1, tags={name: "v"})
     assert caught.value.code == "invalid_tags"
 
 
 @pytest.mark.parametrize("value", [1, None, ["a"], "x" * (TAG_VALUE_LIMIT + 1), "\ud800"])
-def test_a_tag_has_a_short_text_as_value(value):
+def test_tag_values_must_be_short_text(value):
     with pytest.raises(InvalidName) as caught:
         Publication.of("c", 1, tags={"t": value})
     assert caught.value.code == "invalid_tags"
 
 
-def test_the_limit_of_tags():
+def test_the_number_of_tags_is_limited():
     most = {f"t{n}": "x" * TAG_VALUE_LIMIT for n in range(TAGS_LIMIT)}
     assert Publication.of("c", 1, tags=most, event="e")
     with pytest.raises(TooLarge, match="17 entries, the limit is 16"):
@@ -257,18 +305,26 @@ def test_the_limit_of_tags():
         ({"idempotency_key": "a b"}, "invalid_idempotency_key"),
     ],
 )
-def test_a_wrong_name_is_refused_by_its_field(wrong, code):
+def test_an_invalid_name_is_refused_with_its_field(wrong, code):
     with pytest.raises(InvalidName) as caught:
         Publication.of(**{"channel": "c", "data": 1, **wrong})
     assert caught.value.code == code
 
 
-def test_the_fingerprint_is_of_all_that_is_delivered_and_of_nothing_else():
+def test_the_fingerprint_covers_exactly_the_delivered_content():
     first = Publication.of("c", {"a": 1}, event="e", idempotency_key="k").fingerprint
     assert first == Publication.of("d", {"a": 1}, event="e", idempotency_key="l").fingerprint
     others = [({"a": 2}, "e"), ({"a": 1}, "f"), ({"a": 1}, None)]
     assert first not in {Publication.of("c", data, event=e).fingerprint for data, e in others}
     assert len(first) == 64
+
+
+def test_the_same_data_for_many_channels_is_encoded_once():
+    first = Publication.of("c", {"a": 1}, event="e", idempotency_key="k", fallback="log")
+    second = first.on(checked_channel("d"))
+    assert second == Publication.of("d", {"a": 1}, event="e", idempotency_key="k", fallback="log")
+    assert second.body is first.body
+    assert second.fingerprint == first.fingerprint
 
 
 def shuffled(value, how):
@@ -281,7 +337,7 @@ def shuffled(value, how):
 
 
 @given(json_values(), st.randoms(use_true_random=False))
-def test_the_order_of_members_makes_no_other_publication(value, how):
+def test_the_order_of_members_does_not_change_the_publication(value, how):
     """A retry whose program builds its JSON anew was a conflict (RFC 8259 §4: unordered)."""
     one, again = ({"fallback": "email", "fallback_options": {"a": 1, "o": v}} for v in (value, 0))
     again["fallback_options"] = shuffled(one["fallback_options"], how)
@@ -317,13 +373,13 @@ def test_different_values_are_different_publications(one, other):
     assert Publication.of("c", one).fingerprint != Publication.of("c", other).fingerprint
 
 
-def test_a_number_that_is_no_double_is_compared_as_it_stands():
+def test_a_number_outside_double_range_is_compared_as_text():
     raw = Publication.of("c", msgspec.Raw(b"[1e400]"))
     assert raw.fingerprint == Publication.of("c", msgspec.Raw(b"[1e400]")).fingerprint
     assert raw.fingerprint != Publication.of("c", msgspec.Raw(b"[1e401]")).fingerprint
 
 
-def test_who_is_to_have_it_belongs_to_the_fingerprint():
+def test_the_fallback_is_part_of_the_fingerprint():
     ways = [
         {},
         {"fallback": "email"},
@@ -350,7 +406,7 @@ def test_who_is_to_have_it_belongs_to_the_fingerprint():
         ({"fallback_options": {"a": "b" * OPTIONS_LIMIT}}, "too_large"),
     ],
 )
-def test_a_fallback_that_cannot_be_is_refused(wrong, code):
+def test_an_invalid_fallback_is_refused(wrong, code):
     with pytest.raises(RequestError) as caught:
         Publication.of("c", 1, **wrong)
     assert caught.value.code == code
@@ -361,12 +417,12 @@ def test_a_receipt_is_new_unless_it_says_otherwise():
 
 
 @given(json_values())
-def test_decoded_reads_what_json_writes(value):
+def test_decoding_reads_encoded_json(value):
     assert decoded(json.dumps(value).encode()) == value
 
 
 @given(st.binary(max_size=40) | st.sampled_from([b"[" * 100_000, b'{"a":' * 100_000, b"1e999"]))
-def test_decoded_raises_nothing_but_invalid_data(raw):
+def test_decoding_raises_only_invalid_data(raw):
     with suppress(InvalidData):
         decoded(raw)
 
@@ -374,24 +430,24 @@ def test_decoded_raises_nothing_but_invalid_data(raw):
 @pytest.mark.parametrize(
     "raw", [b"", b"NaN", b"'a'", b'"\\ud800"', b'"\xff"', b"1 2", b"\xef\xbb\xbf1"]
 )
-def test_what_a_browser_could_not_parse_is_refused(raw):
+def test_json_that_browsers_cannot_parse_is_refused(raw):
     with pytest.raises(InvalidData):
         decoded(raw)
 
 
-def test_who_says_it_stands_beside_what_is_said() -> None:
+def test_the_author_is_published_beside_the_data() -> None:
     info = client_info("42", "c1", '{"name":"Ada"}')
     body = Publication.of("c", 1, info=info).body
     assert body == b'{"data":1,"info":{"user":"42","client":"c1","conn_info":{"name":"Ada"}}}'
-    assert opened(sealed(Position("f" * 16, 1), body)).body == body.decode()
+    assert decode_envelope(encode_envelope(Position("f" * 16, 1), body)).body == body.decode()
 
 
-def test_what_is_shown_on_one_channel_is_beside_what_is_shown_on_all() -> None:
+def test_channel_info_is_published_beside_connection_info() -> None:
     info = client_info("42", "c1", "1", '"guest"')
     assert info == b'{"user":"42","client":"c1","conn_info":1,"chan_info":"guest"}'
 
 
-def test_nobody_says_it_without_an_info() -> None:
+def test_an_anonymous_author_has_no_info() -> None:
     assert client_info("", "c1", "") == b'{"user":"","client":"c1"}'
 
 
@@ -402,7 +458,7 @@ SMALL = Sizes(data_bytes=10, depth=2, tags=1)
     ("data", "tags"),
     [("x" * 8, None), ([[1]], None), ("null", None), (1, {"a": "b"})],
 )
-def test_a_site_may_allow_less_and_what_fits_is_published(data, tags):
+def test_data_within_a_lower_site_limit_is_published(data, tags):
     assert Publication.of("c", data, tags=tags, sizes=SMALL) == Publication.of("c", data, tags=tags)
 
 
@@ -414,6 +470,6 @@ def test_a_site_may_allow_less_and_what_fits_is_published(data, tags):
         (1, {"a": "b", "c": "d"}, TooLarge),
     ],
 )
-def test_a_site_may_allow_less_and_what_does_not_fit_is_refused(data, tags, error):
+def test_data_over_a_lower_site_limit_is_refused(data, tags, error):
     with pytest.raises(error, match=r"the limit is|deeper than 2 levels"):
         Publication.of("c", data, tags=tags, sizes=SMALL)

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from realtime.query import has_secret
+from realtime.identity.url_secrets import has_secret
 
 
 @pytest.mark.parametrize(
@@ -25,7 +25,7 @@ def test_a_secret_in_a_query_is_found_by_its_name(query: str) -> None:
 
 
 @pytest.mark.parametrize("query", ["", "a=token", "tokens=1", "page=2&sort=api_key", "channel=a"])
-def test_other_queries_are_nobody_s_business(query: str) -> None:
+def test_other_query_parameters_are_ignored(query: str) -> None:
     assert not has_secret(query)
 
 
@@ -83,7 +83,7 @@ HIDDEN = {
 
 
 @pytest.mark.parametrize("text", HIDDEN.values(), ids=HIDDEN.keys())
-def test_a_token_hides_in_what_is_no_json_or_names_it_twice(text: str) -> None:
+def test_a_token_hides_in_invalid_json_or_a_duplicate_member(text: str) -> None:
     """The parser took the last of two members, and gave up on a byte order mark or `%0B`."""
     assert has_secret(urlencode({"cf_connect": text}))
 
@@ -105,7 +105,7 @@ def _has_member(value: Any) -> bool:
 
 
 @given(VALUES, st.booleans(), st.sampled_from([None, 2]))
-def test_of_json_that_can_be_read_only_members_count(
+def test_only_members_of_readable_json_are_searched(
     value: Any, is_ascii: bool, indent: int | None
 ) -> None:
     text = json.dumps(value, ensure_ascii=is_ascii, indent=indent)
@@ -117,13 +117,13 @@ def test_of_json_that_can_be_read_only_members_count(
     "piece",
     ['"', '" ', '"token', '"token" ', '"token":', " ", "\\u0020", '"token"\v', '"token":""'],
 )
-def test_a_long_query_is_searched_in_time_in_proportion_to_it(piece: str) -> None:
+def test_a_long_query_is_searched_in_linear_time(piece: str) -> None:
     """With a search that goes back, 100 KB of one of these would take minutes."""
     has_secret(f"a={piece * (100_000 // len(piece))}")
     has_secret(f'a="{" " * 100_000}"token"{" " * 100_000}')
 
 
 @given(st.text())
-def test_whatever_a_query_is_it_is_read(query: str) -> None:
+def test_any_query_is_read(query: str) -> None:
     assert has_secret(f"{query}&token=x")
     has_secret(query)

@@ -8,17 +8,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from realtime.errors import EnvelopeError
-from realtime.publication import Publication, client_info
-from realtime.queued import (
+from realtime.core.fallback_entry import (
     FIRST_SECONDS,
     LONGEST_SECONDS,
     REASON_LIMIT,
-    head_of,
-    opened,
+    decode_entry,
+    entry_fields,
     retry_seconds,
     unreadable,
 )
+from realtime.core.publication import Publication, client_info
+from realtime.errors import EnvelopeError
 from tests.unit.strategies import json_values
 
 NUMBER = 12345678901234567890  # which Lua's cjson would round
@@ -26,11 +26,11 @@ NUMBER = 12345678901234567890  # which Lua's cjson would round
 
 def queued(publication: Publication, *, failures: int = 0, at: int = 1_700_000_000_123) -> bytes:
     """As `publish.lua` writes it."""
-    head = b'{"epoch":"00ff","offset":7,"at":%d,' % at + head_of(publication) + b","
+    head = b'{"epoch":"00ff","offset":7,"at":%d,' % at + entry_fields(publication) + b","
     return b"%d " % failures + head + publication.body[1:]
 
 
-def test_a_handler_gets_what_was_published():
+def test_a_handler_receives_the_publication():
     publication = Publication.of(
         "user:#42",
         {"n": NUMBER},
@@ -40,7 +40,7 @@ def test_a_handler_gets_what_was_published():
         fallback="email",
         fallback_options={"to": "ada@example.com"},
     )
-    given_to = opened(queued(publication)).for_handler()
+    given_to = decode_entry(queued(publication)).for_handler()
     assert given_to.id == "00ff-7"
     assert (given_to.fallback, given_to.channel) == ("email", "user:#42")
     assert given_to.data == {"n": NUMBER}
@@ -52,17 +52,17 @@ def test_a_handler_gets_what_was_published():
     assert given_to.attempt == 1
 
 
-def test_what_was_not_said_is_empty():
-    given_to = opened(queued(Publication.of("c", None, fallback="f"))).for_handler()
+def test_absent_fields_are_empty():
+    given_to = decode_entry(queued(Publication.of("c", None, fallback="f"))).for_handler()
     assert (given_to.data, given_to.event, given_to.info) == (None, None, None)
     assert (given_to.tags, given_to.options) == ({}, {})
 
 
 @given(data=json_values(), failures=st.integers(0, 30), reason=st.text(max_size=2000))
-def test_an_entry_that_failed_is_the_same_but_for_its_failures(data, failures, reason):
+def test_a_failed_entry_differs_only_in_its_failures(data, failures, reason):
     raw = queued(Publication.of("c", data, fallback="f", tags={"a": "b"}), failures=failures)
-    first = opened(raw)
-    second = opened(first.failed(reason, 1_700_000_001.5))
+    first = decode_entry(raw)
+    second = decode_entry(first.failed(reason, 1_700_000_001.5))
     assert second.failures == failures + 1
     assert second.failed_at == 1_700_000_001.5
     assert second.for_handler().attempt == failures + 2
@@ -71,15 +71,15 @@ def test_an_entry_that_failed_is_the_same_but_for_its_failures(data, failures, r
     assert len(second.reason) <= 6 * REASON_LIMIT + 1
     assert second.reason.isprintable()
     assert b"\n" not in second.failed("again", 2)
-    assert opened(second.anew()) == opened(
+    assert decode_entry(second.anew()) == decode_entry(
         queued(Publication.of("c", data, fallback="f", tags={"a": "b"}))
     )
 
 
-def test_of_two_reasons_the_last_one_counts():
+def test_the_last_of_two_reasons_counts():
     """As `queue_tend.lua` adds one to an entry that has one."""
-    raw = opened(queued(Publication.of("c", 1, fallback="f"))).failed("first", 1)
-    entry = opened(raw[:-1] + b',"reason":"second","failed_at":2000}')
+    raw = decode_entry(queued(Publication.of("c", 1, fallback="f"))).failed("first", 1)
+    entry = decode_entry(raw[:-1] + b',"reason":"second","failed_at":2000}')
     assert (entry.reason, entry.failed_at) == ("second", 2.0)
 
 
@@ -104,28 +104,28 @@ def test_of_two_reasons_the_last_one_counts():
         b'0 {"epoch":"e","offset":1,"at":1,"channel":"c","fallback":"f","data":1} {}',
     ],
 )
-def test_what_is_no_entry_is_refused(raw):
+def test_an_invalid_entry_is_refused(raw):
     with pytest.raises(EnvelopeError):
-        opened(raw)
+        decode_entry(raw)
     assert unreadable(raw).isprintable()
     assert len(unreadable(raw)) < 300
 
 
 @given(st.binary(max_size=200))
-def test_anything_is_an_entry_or_refused(raw):
+def test_any_input_is_an_entry_or_refused(raw):
     try:
-        entry = opened(raw)
+        entry = decode_entry(raw)
     except EnvelopeError:
         return
     entry.for_handler()
 
 
 @given(failures=st.integers(1, 10_000), chance=st.floats(0, 1))
-def test_each_pause_is_between_half_and_whole_of_twice_the_last_one(failures, chance):
+def test_the_back_off_doubles_with_jitter(failures, chance):
     whole = min(LONGEST_SECONDS, FIRST_SECONDS * 2 ** (min(failures, 64) - 1))
     assert whole / 2 <= retry_seconds(failures, chance) <= whole
 
 
-def test_fifteen_attempts_take_hours_and_not_weeks():
+def test_fifteen_attempts_take_hours():
     hours = sum(retry_seconds(failures, 1.0) for failures in range(1, 15)) / 3600
     assert 3 < hours < 8

@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from redis.asyncio.connection import parse_url
 
+from realtime.core.redis_url import read_redis_url
 from realtime.errors import ConfigurationError
-from realtime.redis_url import read_redis_url
 
 
 def problem(url: str) -> str:
@@ -43,7 +43,7 @@ def test_a_unix_socket_has_a_path():
 @pytest.mark.parametrize(
     "url", ["redis://u:p%40%23%2F%3F@h", "redis://h?username=u&password=p%40%23%2F%3F"]
 )
-def test_what_is_special_in_a_password_is_escaped(url):
+def test_special_characters_in_a_password_are_escaped(url):
     found = read_redis_url(url)
     assert (found.username, found.password, found.host) == ("u", "p@#/?", "h")
 
@@ -97,19 +97,19 @@ def test_a_password_with_a_special_character_leads_to_no_other_server(url):
         "redis://h?client_name=a%20b",
     ],
 )
-def test_what_redis_py_would_read_otherwise_or_not_at_all_is_refused(url):
+def test_urls_that_redis_py_reads_differently_are_refused(url):
     problem(url)
 
 
 @pytest.mark.parametrize(
     ("url", "said"),
     [
-        ("redis://h?ssl_cert_reqs=none", "ssl_cert_reqs, which needs rediss://"),
-        ("unix:///s?ssl_ca_certs=/a", "ssl_ca_certs, which needs rediss://"),
-        ("rediss://h?ssl_ca_cert=/a", "an option 'ssl_ca_cert': there are"),
-        ("redis://h?passwort=x", "an option 'passwort': there are"),
-        ("redis://h?decode_responses=true", "an option 'decode_responses'"),
-        ("redis://h?a-secret-!=x", "an option with a strange name"),
+        ("redis://h?ssl_cert_reqs=none", "ssl_cert_reqs, which requires rediss://"),
+        ("unix:///s?ssl_ca_certs=/a", "ssl_ca_certs, which requires rediss://"),
+        ("rediss://h?ssl_ca_cert=/a", "unknown option 'ssl_ca_cert'; known"),
+        ("redis://h?passwort=x", "unknown option 'passwort'; known"),
+        ("redis://h?decode_responses=true", "an unknown option 'decode_responses'"),
+        ("redis://h?a-secret-!=x", "an unknown option with an invalid name"),
         ("rediss://h?ssl_cert_reqs=CERT_NONE", "required or optional or none for ssl_cert_reqs"),
         ("rediss://h?ssl_cert_reqs=None", "required or optional or none for ssl_cert_reqs"),
         ("rediss://h?ssl_check_hostname=maybe", "for ssl_check_hostname"),
@@ -118,12 +118,12 @@ def test_what_redis_py_would_read_otherwise_or_not_at_all_is_refused(url):
         ("rediss://h?ssl_ca_certs=", "ssl_ca_certs without a value"),
     ],
 )
-def test_an_option_that_cannot_work_is_named(url, said):
+def test_an_invalid_option_is_named(url, said):
     """Each was an exception in the first connection, or one that `check --deploy` misread."""
     assert said in problem(url)
 
 
-def test_whether_tls_checks_the_server():
+def test_url_options_control_tls_verification():
     assert read_redis_url("rediss://h?ssl_check_hostname=Yes").checks_server
     assert not read_redis_url("rediss://h?ssl_check_hostname=N").checks_server
     assert not read_redis_url("rediss://h?ssl_cert_reqs=optional").checks_server
@@ -145,7 +145,7 @@ PIECES = (
         lambda scheme: scheme + rest
     ))
 )  # fmt: skip
-def test_redis_py_reads_what_we_read(url):
+def test_redis_py_reads_the_same_address(url):
     try:
         ours = read_redis_url(url)
     except ConfigurationError:

@@ -1,4 +1,4 @@
-"""Channels come and go, the broker confirms late and breaks: nobody is left with an untold gap."""
+"""Channels come and go while the broker is late or fails: every gap is reported."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from hypothesis import note
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from realtime.envelope import Envelope, opened, sealed
-from realtime.gaps import Gap, Position
-from realtime.namespaces import Namespace
-from realtime.registry import (
+from realtime.core.envelope import Envelope, decode_envelope, encode_envelope
+from realtime.core.namespaces import Namespace
+from realtime.core.positions import Gap, Position
+from realtime.delivery.registry import (
     KEPT_LIMIT,
     Arrival,
     Channel,
@@ -28,7 +28,7 @@ NAMESPACE = Namespace()
 
 
 def envelope(offset: int, epoch: str = OLD) -> Envelope:
-    return opened(sealed(Position(epoch, offset), b'{"data":1}'))
+    return decode_envelope(encode_envelope(Position(epoch, offset), b'{"data":1}'))
 
 
 def nothing() -> None:
@@ -51,14 +51,14 @@ def confirmed(registry: Registry[str], name: str = "c") -> Channel[str]:
     """A channel whose position is being read."""
     channel = wanted(registry, name)
     registry.take_wishes(100)
-    assert registry.subscribed(name)
+    assert registry.note_subscribed(name)
     return channel
 
 
 def live(registry: Registry[str], offset: int = 5, name: str = "c") -> Channel[str]:
     """A live channel with one listener."""
     channel = confirmed(registry, name)
-    channel.settled(Position(OLD, offset))
+    channel.go_live(Position(OLD, offset))
     channel.listeners["l"] = None
     channel.waiting.clear()
     return channel
@@ -67,10 +67,10 @@ def live(registry: Registry[str], offset: int = 5, name: str = "c") -> Channel[s
 def broken(registry: Registry[str]) -> Channel[str]:
     """A channel that was live at 5, confirmed again after a break."""
     channel = live(registry)
-    channel.arrived(envelope(6))
-    registry.lost()
+    channel.note_arrival(envelope(6))
+    registry.note_lost()
     registry.take_wishes(100)
-    assert registry.subscribed("c")
+    assert registry.note_subscribed("c")
     return channel
 
 
@@ -80,7 +80,7 @@ def left(registry: Registry[str], channel: Channel[str]) -> None:
     registry.release(channel)
 
 
-def test_a_channel_is_subscribed_when_somebody_wants_it(registry):
+def test_a_channel_is_subscribed_when_it_is_wanted(registry):
     channel = wanted(registry)
     assert registry.has_wishes
     assert registry.take_wishes(100) == (["c"], [])
@@ -94,14 +94,14 @@ def test_a_channel_that_is_wanted_twice_is_subscribed_once(registry):
     assert registry.take_wishes(100) == (["c"], [])
 
 
-def test_wishes_are_taken_in_order_and_in_bites(registry):
+def test_wanted_channels_are_taken_in_order_and_in_batches(registry):
     for name in "abc":
         wanted(registry, name)
     assert registry.take_wishes(2) == (["a", "b"], [])
     assert registry.take_wishes(2) == (["c"], [])
 
 
-def test_an_absent_channel_is_none(registry):
+def test_an_absent_channel_has_no_state(registry):
     assert registry.get("c") is None
 
 
@@ -113,116 +113,116 @@ def test_a_channel_has_no_position_before_it_was_live(registry):
 def test_a_confirmed_channel_is_not_live_until_its_position_is_read(registry):
     channel = confirmed(registry)
     assert not channel.is_live
-    assert channel.settled(Position(OLD, 5)) == []
+    assert channel.go_live(Position(OLD, 5)) == []
     assert channel.is_live
     assert channel.position == Position(OLD, 5)
-    assert channel.told_epoch == OLD
+    assert channel.announced_epoch == OLD
 
 
-def test_what_arrives_before_the_confirmation_is_of_another_time(registry):
+def test_arrivals_before_the_confirmation_are_ignored(registry):
     channel = wanted(registry)
-    assert channel.arrived(envelope(5)) is None
+    assert channel.note_arrival(envelope(5)) is None
     registry.take_wishes(100)
-    registry.subscribed("c")
-    channel.settled(Position(OLD, 5))
+    registry.note_subscribed("c")
+    channel.go_live(Position(OLD, 5))
     assert channel.position == Position(OLD, 5)
 
 
-def test_what_arrives_while_the_position_is_read_is_kept(registry):
+def test_arrivals_during_the_position_read_are_kept(registry):
     channel = confirmed(registry)
-    assert channel.arrived(envelope(5)) is None
-    assert channel.arrived(envelope(6)) is None
-    assert channel.settled(Position(OLD, 5)) == [Arrival((), envelope(6))]
+    assert channel.note_arrival(envelope(5)) is None
+    assert channel.note_arrival(envelope(6)) is None
+    assert channel.go_live(Position(OLD, 5)) == [Arrival((), envelope(6))]
     assert channel.position == Position(OLD, 6)
 
 
-def test_what_the_position_counts_already_is_not_told_again(registry):
+def test_arrivals_that_the_position_includes_are_not_delivered_again(registry):
     channel = confirmed(registry)
-    channel.settled(Position(OLD, 6))
-    assert channel.arrived(envelope(6)) is None
-    assert channel.arrived(envelope(7)) == Arrival((), envelope(7))
+    channel.go_live(Position(OLD, 6))
+    assert channel.note_arrival(envelope(6)) is None
+    assert channel.note_arrival(envelope(7)) == Arrival((), envelope(7))
 
 
-def test_a_live_channel_tells_what_arrives_and_what_did_not(registry):
+def test_a_live_channel_delivers_arrivals_and_gaps(registry):
     channel = live(registry)
-    assert channel.arrived(envelope(6)) == Arrival((), envelope(6))
-    assert channel.arrived(envelope(9)) == Arrival((Gap(OLD, 7, 8),), envelope(9))
+    assert channel.note_arrival(envelope(6)) == Arrival((), envelope(6))
+    assert channel.note_arrival(envelope(9)) == Arrival((Gap(OLD, 7, 8),), envelope(9))
 
 
-def test_after_a_break_the_first_arrival_says_what_was_missed(registry):
+def test_after_a_break_the_first_arrival_reveals_the_gap(registry):
     channel = broken(registry)
-    channel.arrived(envelope(9))
-    assert channel.settled(Position(OLD, 20)) == [Arrival((Gap(OLD, 7, 8),), envelope(9))]
+    channel.note_arrival(envelope(9))
+    assert channel.go_live(Position(OLD, 20)) == [Arrival((Gap(OLD, 7, 8),), envelope(9))]
     assert channel.position == Position(OLD, 9)
 
 
-def test_after_a_break_without_an_arrival_the_position_says_what_was_missed(registry):
+def test_after_a_break_without_arrivals_the_position_reveals_the_gap(registry):
     channel = broken(registry)
-    assert channel.settled(Position(OLD, 8)) == [Arrival((Gap(OLD, 7, 8),), None)]
+    assert channel.go_live(Position(OLD, 8)) == [Arrival((Gap(OLD, 7, 8),), None)]
 
 
-def test_after_a_break_that_missed_nothing_nothing_is_told(registry):
-    assert broken(registry).settled(Position(OLD, 6)) == []
+def test_after_a_break_without_loss_no_gap_is_reported(registry):
+    assert broken(registry).go_live(Position(OLD, 6)) == []
 
 
-def test_after_a_restart_the_old_epoch_ends_and_the_new_one_is_missing_so_far(registry):
+def test_after_a_restart_the_old_epoch_ends_and_the_new_one_has_a_gap(registry):
     channel = broken(registry)
     gaps = (Gap(OLD, 7, None), Gap(NEW, 1, 3))
-    assert channel.settled(Position(NEW, 3)) == [Arrival(gaps, None)]
-    assert channel.told_epoch == OLD  # so that the next publication names the new one
+    assert channel.go_live(Position(NEW, 3)) == [Arrival(gaps, None)]
+    assert channel.announced_epoch == OLD  # so that the next publication names the new one
 
 
-def test_what_does_not_fit_among_the_kept_shows_as_a_gap(registry):
+def test_arrivals_that_cannot_be_kept_become_a_gap(registry):
     channel = broken(registry)
     for offset in range(7, 7 + KEPT_LIMIT + 10):
-        channel.arrived(envelope(offset))
-    [first, *rest] = channel.settled(Position(OLD, 6))
+        channel.note_arrival(envelope(offset))
+    [first, *rest] = channel.go_live(Position(OLD, 6))
     assert first == Arrival((Gap(OLD, 7, 16),), envelope(17))
     assert len(rest) == KEPT_LIMIT - 1
 
 
-def test_a_channel_that_nobody_wants_is_left_at_once(registry):
+def test_an_unwanted_channel_is_left_at_once(registry):
     channel = live(registry)
     left(registry, channel)
     assert registry.take_wishes(100) == ([], ["c"])
     assert channel.state is State.LEAVING
-    registry.unsubscribed("c")
+    registry.note_unsubscribed("c")
     assert len(registry) == 0
 
 
-def test_a_channel_that_somebody_wants_is_not_left(registry):
+def test_a_wanted_channel_is_not_left(registry):
     channel = live(registry)
     registry.release(channel)
     assert not registry.has_wishes
     assert channel.is_live
 
 
-def test_a_wish_that_was_not_taken_yet_is_simply_forgotten(registry):
+def test_a_channel_that_was_not_yet_subscribed_is_simply_forgotten(registry):
     left(registry, wanted(registry))
     assert not registry.has_wishes
     assert len(registry) == 0
 
 
-def test_a_channel_that_is_left_while_it_subscribes_is_confirmed_for_nobody(registry):
+def test_a_channel_left_while_subscribing_is_not_confirmed(registry):
     channel = wanted(registry)
     registry.take_wishes(100)
     left(registry, channel)
     assert registry.take_wishes(100) == ([], ["c"])
-    assert not registry.subscribed("c")
-    registry.unsubscribed("c")
+    assert not registry.note_subscribed("c")
+    registry.note_unsubscribed("c")
     assert len(registry) == 0
 
 
-def test_a_channel_that_is_left_forgets_its_position(registry):
+def test_a_left_channel_forgets_its_position(registry):
     """What is published from now on until it is subscribed again is nobody's gap."""
     channel = live(registry)
     left(registry, channel)
-    assert channel.arrived(envelope(6)) is None
+    assert channel.note_arrival(envelope(6)) is None
     with pytest.raises(LookupError):
         _ = channel.position
 
 
-def test_a_channel_that_is_left_twice_is_unsubscribed_once(registry):
+def test_a_channel_left_twice_is_unsubscribed_once(registry):
     channel = live(registry)
     left(registry, channel)
     assert registry.take_wishes(100) == ([], ["c"])
@@ -231,49 +231,49 @@ def test_a_channel_that_is_left_twice_is_unsubscribed_once(registry):
     assert not registry.has_wishes
 
 
-def test_a_new_wish_for_a_channel_that_is_leaving_waits_and_starts_again(registry):
+def test_a_leaving_channel_that_is_wanted_again_is_resubscribed(registry):
     channel = live(registry)
     left(registry, channel)
     registry.take_wishes(100)
     assert wanted(registry) is channel
     assert not registry.has_wishes
-    registry.unsubscribed("c")
+    registry.note_unsubscribed("c")
     assert registry.take_wishes(100) == (["c"], [])
-    assert registry.subscribed("c")
-    assert channel.settled(Position(NEW, 9)) == []
-    assert channel.told_epoch == NEW
+    assert registry.note_subscribed("c")
+    assert channel.go_live(Position(NEW, 9)) == []
+    assert channel.announced_epoch == NEW
 
 
-def test_after_a_break_everything_that_is_wanted_is_subscribed_again(registry):
+def test_every_wanted_channel_is_resubscribed_after_a_break(registry):
     live(registry, name="a")
     wanted(registry, "b")
     confirmed(registry, "c")
     left(registry, live(registry, name="d"))
-    registry.lost()
+    registry.note_lost()
     assert registry.take_wishes(100) == (["a", "b", "c"], [])
 
 
-def test_a_channel_that_was_leaving_when_it_broke_has_no_gap(registry):
+def test_a_channel_that_was_leaving_at_the_break_has_no_gap(registry):
     channel = live(registry)
     left(registry, channel)
     wanted(registry)
-    registry.lost()
+    registry.note_lost()
     registry.take_wishes(100)
-    registry.subscribed("c")
-    assert channel.settled(Position(OLD, 50)) == []
+    registry.note_subscribed("c")
+    assert channel.go_live(Position(OLD, 50)) == []
 
 
-def test_confirmations_from_before_a_break_are_owed_no_more(registry):
+def test_confirmations_from_before_a_break_are_no_longer_expected(registry):
     wanted(registry)
     registry.take_wishes(100)
-    registry.lost()
+    registry.note_lost()
     with pytest.raises(UnexpectedConfirmation):
-        registry.subscribed("c")
+        registry.note_subscribed("c")
 
 
-@pytest.mark.parametrize("kind", ["subscribed", "unsubscribed"])
+@pytest.mark.parametrize("kind", ["note_subscribed", "note_unsubscribed"])
 @pytest.mark.parametrize("state", ["absent", "live"])
-def test_a_confirmation_that_nobody_asked_for_is_an_alarm(registry, kind, state):
+def test_an_unexpected_confirmation_is_an_error(registry, kind, state):
     """The broker's connection was remade behind our back (channels_redis#256)."""
     if state == "live":
         live(registry)
@@ -319,7 +319,7 @@ class Told:
 
 @dataclass
 class Broker:
-    """Redis: does commands in order, counts, and sends what is published to who is subscribed."""
+    """A simulated Redis: executes commands in order, counts, and delivers to subscribers."""
 
     commands: deque[tuple[str, str]] = field(default_factory=deque)
     events: deque[tuple[str, str, Envelope | None]] = field(default_factory=deque)
@@ -425,12 +425,12 @@ class RegistryMachine(RuleBasedStateMachine):
         for _ in range(min(count, len(self.broker.events))):
             kind, name, message = self.broker.events.popleft()
             if kind == "unsubscribed":
-                self.registry.unsubscribed(name)
+                self.registry.note_unsubscribed(name)
             elif kind == "subscribed":
-                if self.registry.subscribed(name):
+                if self.registry.note_subscribed(name):
                     self.to_settle[name] = None
             elif channel := self.registry.get(name):
-                self.tell(channel, channel.arrived(message))
+                self.tell(channel, channel.note_arrival(message))
 
     def tell(self, channel: Channel[Told], arrival: Arrival | None) -> None:
         if arrival is None:
@@ -453,7 +453,7 @@ class RegistryMachine(RuleBasedStateMachine):
         for name, position in answers.items():
             channel = self.registry.get(name)
             if channel and channel.state is State.SETTLING and name not in self.to_settle:
-                for arrival in channel.settled(position):
+                for arrival in channel.go_live(position):
                     self.tell(channel, arrival)
                 self.join(channel)
 
@@ -473,7 +473,7 @@ class RegistryMachine(RuleBasedStateMachine):
     def the_connection_breaks(self, restarted: bool, missed: int) -> None:
         self.faults += 1
         self.broker.cut()
-        self.registry.lost()
+        self.registry.note_lost()
         self.to_settle.clear()
         self.reading = None
         for name in "ab":

@@ -200,11 +200,11 @@ def _characters(op: Any, value: Any) -> frozenset[int]:
 
 
 @pytest.mark.parametrize("found", PATTERNS, ids=lambda found: found.where)
-def test_a_regular_expression_has_one_way_through_a_text(found: Found) -> None:
+def test_no_regular_expression_can_backtrack(found: Found) -> None:
     assert faults(found.pattern, found.flags, is_searched=found.is_searched) == []
 
 
-def test_the_search_finds_them() -> None:
+def test_the_search_finds_regular_expressions() -> None:
     """Or a change of style could hide one."""
     said = sum(
         len(re.findall(r"\bre\.(?:compile|match|fullmatch|search|sub|split)\(", path.read_text()))
@@ -216,7 +216,7 @@ def test_the_search_finds_them() -> None:
 
 
 @pytest.mark.parametrize("module", ["fnmatch", "glob"])
-def test_nobody_makes_a_regular_expression_of_a_pattern(module: str) -> None:
+def test_no_pattern_is_translated_to_a_regular_expression(module: str) -> None:
     """Both translate a pattern into one."""
     for path in [*ROOT.glob("realtime/**/*.py"), *ROOT.glob("notifier/**/*.py")]:
         assert not re.search(rf"^(?:import|from) {module}\b", path.read_text(), re.M), path
@@ -237,7 +237,7 @@ def test_nobody_makes_a_regular_expression_of_a_pattern(module: str) -> None:
         ("a[ab]*c", True),
     ],
 )
-def test_what_explodes_is_found(pattern: str, is_searched: bool) -> None:
+def test_exploding_expressions_are_found(pattern: str, is_searched: bool) -> None:
     assert faults(pattern, is_searched=is_searched)
 
 
@@ -250,5 +250,5 @@ def test_what_explodes_is_found(pattern: str, is_searched: bool) -> None:
         ("(?:[ab]|%[0-9]{2})+", False),
     ],
 )
-def test_what_does_not_is_left_alone(pattern: str, is_searched: bool) -> None:
+def test_safe_expressions_are_allowed(pattern: str, is_searched: bool) -> None:
     assert faults(pattern, is_searched=is_searched) == []

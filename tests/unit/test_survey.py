@@ -1,4 +1,4 @@
-"""What nodes are asked and answer; a question costs a node no more than its slices."""
+"""Surveys of nodes: their questions, answers and bounded cost."""
 
 from __future__ import annotations
 
@@ -6,19 +6,19 @@ from typing import Any
 
 import pytest
 
-from realtime import survey
-from realtime.errors import InvalidData
-from realtime.survey import (
+from realtime.core import survey
+from realtime.core.survey import (
     PATTERN_LIMIT,
     Question,
     TooManyChannels,
     channels_answer,
     channels_of,
     checked_pattern,
+    decode_question,
+    encode_question,
     matcher,
-    opened,
-    sealed,
 )
+from realtime.errors import InvalidData
 
 
 @pytest.mark.parametrize(
@@ -30,15 +30,15 @@ from realtime.survey import (
         ("a.c", ["a.c"], ["abc"]),
     ],
 )
-def test_a_pattern_is_for_channels(pattern: str, fits: list[str], others: list[str]) -> None:
+def test_a_pattern_matches_channels(pattern: str, fits: list[str], others: list[str]) -> None:
     found = matcher(pattern)
     assert [name for name in fits + others if found(name)] == fits
 
 
-def test_a_question_comes_out_as_it_went_in() -> None:
+def test_a_question_round_trips() -> None:
     asked = Question("0" * 16, "channels", "chat:*")
-    assert opened(sealed(asked)) == asked
-    assert opened(b"? 00 channels ") is None
+    assert decode_question(encode_question(asked)) == asked
+    assert decode_question(b"? 00 channels ") is None
 
 
 @pytest.mark.parametrize("value", ["a" * (PATTERN_LIMIT + 1), "a b", 7, "ä"])
@@ -47,7 +47,7 @@ def test_a_pattern_that_is_longer_than_a_name_is_refused(value: Any) -> None:
         checked_pattern(value)
 
 
-def test_what_is_more_than_may_be_listed_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_too_many_channels_to_list_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(survey, "CHANNELS_LIMIT", 2)
     two, three = {"a": 1, "b": 2}, {"a": 1, "b": 2, "c": 3}
     assert channels_of([channels_answer(two)], lambda name: True) == two

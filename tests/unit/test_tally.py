@@ -1,11 +1,11 @@
-"""What happens often is told seldom, and counted always."""
+"""Frequent events are logged rarely, and always counted."""
 
 from __future__ import annotations
 
-from realtime.tally import TELL_EVERY_SECONDS, Tally
+from realtime.core.tally import TELL_EVERY_SECONDS, Tally
 
 
-def test_a_reason_is_told_at_once_and_then_once_a_minute() -> None:
+def test_a_reason_is_logged_at_once_and_then_once_a_minute() -> None:
     tally = Tally()
     assert tally.add("a", 10.0) == 1
     assert [tally.add("a", 10.0 + n) for n in range(50)] == [None] * 50
@@ -13,6 +13,6 @@ def test_a_reason_is_told_at_once_and_then_once_a_minute() -> None:
     assert tally.add("a", 11.0 + TELL_EVERY_SECONDS) is None
 
 
-def test_reasons_are_told_apart() -> None:
+def test_each_reason_is_counted_separately() -> None:
     tally = Tally()
     assert (tally.add("a", 0.0), tally.add("b", 0.0), tally.add("a", 1.0)) == (1, 1, None)

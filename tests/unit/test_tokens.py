@@ -1,4 +1,4 @@
-"""A token proves who somebody is, or nothing at all."""
+"""A token proves an identity, or it is refused."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from hypothesis import given
 from hypothesis import strategies as st
 
+from realtime.core.identity import USER_LIMIT, Grant, Identity, UserTable
 from realtime.errors import InvalidToken, TokenExpired
-from realtime.identity import USER_LIMIT, Grant, Identity
-from realtime.tokens import (
+from realtime.identity.tokens import (
     CHANNELS_LIMIT,
     INFO_BYTES,
     LEEWAY_SECONDS,
@@ -47,7 +47,7 @@ def unsigned(header: dict[str, Any], **claims: Any) -> str:
 @pytest.mark.parametrize(
     ("key", "algorithm"), [(SECRET, "HS256"), (RSA_KEY, "RS256"), (EC_KEY, "ES256")]
 )
-def test_a_token_says_who_and_until_when(key: Any, algorithm: str) -> None:
+def test_a_token_has_a_user_and_an_expiry(key: Any, algorithm: str) -> None:
     assert TOKENS.identity(token(key, algorithm), NOW) == Identity("42", NOW + 60)
 
 
@@ -55,7 +55,43 @@ def test_a_subscription_token_grants_one_channel() -> None:
     assert TOKENS.grant(token(channel="private:a"), NOW) == Grant("private:a", "42", NOW + 60)
 
 
-def test_a_subscription_token_says_what_others_there_are_shown() -> None:
+@pytest.mark.parametrize(
+    "claims",
+    [
+        {"sub": "service.1"},
+        {"sub": "service."},
+        {"sub": "service.1", "channel": "closed"},
+        {"channels": ["news", "user:#service.1"]},
+        {"channels": ["talk#42,service.1"]},
+    ],
+)
+def test_a_token_claims_a_user_of_the_service_s_own_table(claims: dict[str, Any]) -> None:
+    refused: list[InvalidToken] = []
+    apart = Tokens({"HS256": SECRET}, own_users=UserTable("service."), refused=refused.append)
+    read = "grant" if "channel" in claims else "identity"
+    with pytest.raises(InvalidToken, match="names a user of the service's own table"):
+        getattr(apart, read)(token(**claims), NOW)
+    assert len(refused) == 1
+    assert getattr(TOKENS, read)(token(**claims), NOW), "a host, whose users these are"
+
+
+@pytest.mark.parametrize("user", ["1", "service", "Service.1", "a.service.1", ""])
+def test_a_token_claims_any_other_user(user: str) -> None:
+    apart = Tokens({"HS256": SECRET}, own_users=UserTable("service."))
+    assert apart.identity(token(sub=user, channels=[f"user:#{user}"]), NOW).user == user
+
+
+@given(prefix=st.from_regex(r"([a-z]{1,31}\.)?", fullmatch=True), key=st.text())
+def test_an_id_leads_back_to_its_key_and_to_no_other_table(prefix: str, key: str) -> None:
+    table, other = UserTable(prefix), UserTable("service.")
+    user = table.id_of(key)
+    assert table.key_of(user) == key
+    if prefix and prefix != other.prefix:
+        assert other.key_of(user) is None
+        assert not other.has(user)
+
+
+def test_a_subscription_token_carries_channel_info() -> None:
     shown = token(channel="a", info={"role": "guest"})
     assert TOKENS.grant(shown, NOW).info == '{"role":"guest"}'
     with pytest.raises(InvalidToken):
@@ -68,7 +104,7 @@ def test_a_subscription_token_names_a_channel(channel: Any) -> None:
         TOKENS.grant(token(channel=channel), NOW)
 
 
-def test_what_has_expired_was_good_once() -> None:
+def test_an_expired_token_has_a_valid_signature() -> None:
     shown = token(exp=NOW - LEEWAY_SECONDS - 1)
     with pytest.raises(TokenExpired):
         TOKENS.identity(shown, NOW)
@@ -92,11 +128,11 @@ def test_a_forged_token_is_not_called_expired() -> None:
         ("x" * (INFO_BYTES - 2), f'"{"x" * (INFO_BYTES - 2)}"'),
     ],
 )
-def test_what_others_are_shown_comes_as_compact_json(info: Any, text: str) -> None:
+def test_token_info_is_compact_json(info: Any, text: str) -> None:
     assert TOKENS.identity(token(info=info), NOW).info == text
 
 
-def test_a_token_names_channels_a_login_and_a_stamp() -> None:
+def test_a_token_has_channels_a_session_and_a_stamp() -> None:
     shown = token(channels=["a", "b:c", "a"], session="s" * MARK_LIMIT, stamp="t" * MARK_LIMIT)
     identity = TOKENS.identity(shown, NOW)
     assert identity.channels == ("a", "b:c")
@@ -106,7 +142,7 @@ def test_a_token_names_channels_a_login_and_a_stamp() -> None:
 
 
 @pytest.mark.parametrize("iat", [NOW + 1e6, 1e300, "then", None])
-def test_when_it_was_made_does_not_matter(iat: Any) -> None:
+def test_the_issue_time_is_ignored(iat: Any) -> None:
     """RFC 7519 §4.1.6 has no rule for it; what is not good yet says so by nbf."""
     assert TOKENS.identity(token(iat=iat), NOW).user == "42"
 
@@ -142,7 +178,7 @@ def signed(claims: dict[str, Any]) -> str:
 
 @pytest.mark.parametrize("kind", ODD)
 @pytest.mark.parametrize("claim", TAKEN)
-def test_each_claim_is_judged_by_our_rule_and_not_by_the_librarys(claim: str, kind: str) -> None:
+def test_each_claim_is_checked_by_our_rule_instead_of_the_library(claim: str, kind: str) -> None:
     """PyJWT ≥ 2.10 refuses a `jti` or `sub` that is no text (jpadilla/pyjwt#1005, 2.10.0)."""
     shown = signed({"sub": "42", "exp": NOW + 60, claim: ODD[kind]})
     if kind in TAKEN[claim] and claim != "exp":
@@ -157,7 +193,7 @@ IGNORED_BY_GRANTS = {"channels", "session", "stamp"}  # they are about a connect
 
 @pytest.mark.parametrize("kind", ODD)
 @pytest.mark.parametrize("claim", sorted(TAKEN.keys() - {"channel", "exp"}))
-def test_each_claim_of_a_subscription_token_is_judged_by_our_rule(claim: str, kind: str) -> None:
+def test_each_claim_of_a_subscription_token_is_checked_by_our_rule(claim: str, kind: str) -> None:
     shown = signed({"sub": "42", "exp": NOW + 60, "channel": "a", claim: ODD[kind]})
     if kind in TAKEN[claim] or claim in IGNORED_BY_GRANTS:
         assert TOKENS.grant(shown, NOW).user == ("x" if claim == "sub" else "42")
@@ -167,7 +203,7 @@ def test_each_claim_of_a_subscription_token_is_judged_by_our_rule(claim: str, ki
 
 
 @pytest.mark.parametrize("claim", sorted(TAKEN.keys() - {"exp"}))
-def test_a_claim_that_is_null_is_as_absent(claim: str) -> None:
+def test_a_null_claim_counts_as_absent(claim: str) -> None:
     without = {"sub": "42", "exp": NOW + 60}
     without.pop(claim, None)
     assert TOKENS.identity(signed({**without, claim: None}), NOW) == TOKENS.identity(
@@ -179,7 +215,7 @@ ENDLESS = {"no expiry": signed({"sub": "42"}), "an expiry that is null": signed(
 
 
 @pytest.mark.parametrize("shown", ENDLESS.values(), ids=ENDLESS)
-def test_a_token_without_an_expiry_holds_for_ever_where_that_is_allowed(shown: str) -> None:
+def test_a_token_without_an_expiry_never_expires_where_allowed(shown: str) -> None:
     """As in Centrifugo, whose SDKs have such tokens in their own tests."""
     optional = Tokens({"HS256": SECRET}, must_expire=False)
     identity = optional.identity(shown, NOW)
@@ -191,7 +227,7 @@ def test_a_token_without_an_expiry_holds_for_ever_where_that_is_allowed(shown: s
 
 
 @pytest.mark.parametrize("exp", [True, str(NOW), [], 1e300])
-def test_an_expiry_that_is_none_is_not_taken_for_an_absent_one(exp: Any) -> None:
+def test_an_invalid_expiry_does_not_count_as_absent(exp: Any) -> None:
     optional = Tokens({"HS256": SECRET}, must_expire=False)
     with pytest.raises(InvalidToken, match="is not a number of seconds"):
         optional.identity(signed({"sub": "42", "exp": exp}), NOW)
@@ -244,7 +280,7 @@ FORGED = {
 
 
 @pytest.mark.parametrize("forged", FORGED.values(), ids=FORGED.keys())
-def test_what_proves_nothing_is_refused(forged: str) -> None:
+def test_unverifiable_tokens_are_refused(forged: str) -> None:
     with pytest.raises(InvalidToken):
         TOKENS.identity(forged, NOW)
 
@@ -258,7 +294,7 @@ def test_without_a_key_every_token_is_refused() -> None:
     ("aud", "good"),
     [("us", True), (["them", "us"], True), ("them", False), ([], False), (None, False), (7, False)],
 )
-def test_the_audience_is_ours_where_one_is_set(aud: Any, good: bool) -> None:
+def test_the_audience_must_match_where_one_is_set(aud: Any, good: bool) -> None:
     ours = Tokens({"HS256": SECRET}, audience="us")
     shown = token(aud=aud) if aud is not None else token()
     if good:
@@ -270,13 +306,13 @@ def test_the_audience_is_ours_where_one_is_set(aud: Any, good: bool) -> None:
 
 
 @given(st.text(max_size=200))
-def test_whatever_is_shown_is_a_token_or_refused(shown: str) -> None:
+def test_any_input_is_a_valid_token_or_refused(shown: str) -> None:
     with pytest.raises(InvalidToken):
         TOKENS.identity(shown, NOW)
 
 
 @given(st.integers(0, 200), st.characters(codec="ascii"))
-def test_a_token_with_another_character_is_refused(at: int, character: str) -> None:
+def test_a_token_with_a_changed_character_is_refused(at: int, character: str) -> None:
     good = token()
     at %= len(good)
     changed = good[:at] + character + good[at + 1 :]

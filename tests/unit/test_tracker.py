@@ -5,8 +5,8 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from realtime.gaps import Gap, Position
-from realtime.tracker import EPOCHS_LIMIT, Missed, Tracker
+from realtime.client.tracker import EPOCHS_LIMIT, MissedPublications, Tracker
+from realtime.core.positions import Gap, Position
 
 A, B = "a" * 16, "b" * 16
 
@@ -14,106 +14,106 @@ A, B = "a" * 16, "b" * 16
 def subscribed(epoch: str, offset: int) -> Tracker:
     tracker = Tracker()
     assert tracker.position is None
-    assert tracker.subscribed(Position(epoch, offset)) == []
+    assert tracker.note_subscribed(Position(epoch, offset)) == []
     return tracker
 
 
-def missed(epoch: str, first: int, last: int | None, reason: str) -> Missed:
-    return Missed(Gap(epoch, first, last), reason)
+def missed(epoch: str, first: int, last: int | None, reason: str) -> MissedPublications:
+    return MissedPublications(Gap(epoch, first, last), reason)
 
 
-def test_the_next_offset_is_new_and_misses_nothing() -> None:
+def test_the_next_offset_is_new_and_reveals_no_gap() -> None:
     tracker = subscribed(A, 7)
-    assert tracker.publication(8, None) == (True, [])
+    assert tracker.note_publication(8, None) == (True, [])
     assert tracker.position == Position(A, 8)
 
 
-def test_what_the_start_position_counts_is_not_new() -> None:
-    assert subscribed(A, 7).publication(7, None) == (False, [])
+def test_publications_that_the_start_position_includes_are_not_new() -> None:
+    assert subscribed(A, 7).note_publication(7, None) == (False, [])
 
 
-def test_a_hole_that_nobody_announced_is_reported_once() -> None:
+def test_an_unannounced_gap_is_reported_once() -> None:
     tracker = subscribed(A, 7)
-    assert tracker.publication(10, None) == (True, [missed(A, 8, 9, "unknown")])
-    assert tracker.publication(11, None) == (True, [])
+    assert tracker.note_publication(10, None) == (True, [missed(A, 8, 9, "unknown")])
+    assert tracker.note_publication(11, None) == (True, [])
 
 
-def test_a_new_epoch_that_nobody_announced_ends_the_old_one_openly() -> None:
+def test_an_unannounced_epoch_leaves_the_end_of_the_old_one_open() -> None:
     tracker = subscribed(A, 7)
     expected = [missed(A, 8, None, "unknown"), missed(B, 1, 2, "unknown")]
-    assert tracker.publication(3, B) == (True, expected)
+    assert tracker.note_publication(3, B) == (True, expected)
 
 
-def test_before_the_first_reply_a_publication_is_just_new() -> None:
-    assert Tracker().publication(5, None) == (True, [])
+def test_a_publication_before_the_first_reply_is_new() -> None:
+    assert Tracker().note_publication(5, None) == (True, [])
 
 
-def test_a_return_in_the_same_epoch_reports_exactly_what_was_missed() -> None:
+def test_a_reconnect_in_the_same_epoch_reports_the_exact_gap() -> None:
     tracker = subscribed(A, 7)
-    assert tracker.subscribed(Position(A, 9)) == [missed(A, 8, 9, "reconnect")]
-    assert tracker.publication(10, None) == (True, [])
+    assert tracker.note_subscribed(Position(A, 9)) == [missed(A, 8, 9, "reconnect")]
+    assert tracker.note_publication(10, None) == (True, [])
 
 
-def test_a_return_in_another_epoch_reports_the_open_end_and_the_new_beginning() -> None:
+def test_a_reconnect_in_another_epoch_reports_the_open_end_and_the_new_start() -> None:
     tracker = subscribed(A, 7)
     expected = [missed(A, 8, None, "reconnect"), missed(B, 1, 2, "reconnect")]
-    assert tracker.subscribed(Position(B, 2)) == expected
+    assert tracker.note_subscribed(Position(B, 2)) == expected
 
 
-def test_a_return_through_a_node_that_is_behind_computes_no_gap_backwards() -> None:
+def test_a_reconnect_to_a_node_that_is_behind_reports_no_backward_gap() -> None:
     tracker = subscribed(A, 7)
-    assert tracker.subscribed(Position(A, 5)) == []
-    assert tracker.publication(6, None) == (False, [])
-    assert tracker.publication(7, None) == (False, [])
-    assert tracker.publication(8, None) == (True, [])
+    assert tracker.note_subscribed(Position(A, 5)) == []
+    assert tracker.note_publication(6, None) == (False, [])
+    assert tracker.note_publication(7, None) == (False, [])
+    assert tracker.note_publication(8, None) == (True, [])
 
 
-def test_a_return_through_a_node_in_an_older_epoch_is_no_new_epoch() -> None:
+def test_a_reconnect_to_a_node_in_an_older_epoch_is_not_a_new_epoch() -> None:
     tracker = subscribed(A, 7)
-    tracker.publication(1, B)
-    assert tracker.subscribed(Position(A, 7)) == []
-    assert tracker.publication(2, B) == (True, [])
+    tracker.note_publication(1, B)
+    assert tracker.note_subscribed(Position(A, 7)) == []
+    assert tracker.note_publication(2, B) == (True, [])
 
 
-def test_an_epoch_that_was_reported_as_ended_and_lives_is_counted_from_where_it_is_now() -> None:
+def test_an_epoch_wrongly_reported_as_ended_is_counted_from_its_current_offset() -> None:
     """Two nodes disagreed for a moment; up to 20 its open gap has told already."""
     tracker = subscribed(A, 7)
-    tracker.publication(1, B)
-    assert tracker.subscribed(Position(A, 20)) == []
-    assert tracker.publication(22, None) == (True, [missed(A, 21, 21, "unknown")])
+    tracker.note_publication(1, B)
+    assert tracker.note_subscribed(Position(A, 20)) == []
+    assert tracker.note_publication(22, None) == (True, [missed(A, 21, 21, "unknown")])
 
 
-def test_an_announced_gap_is_passed_on_without_what_is_known() -> None:
+def test_an_announced_gap_is_reported_without_known_offsets() -> None:
     tracker = subscribed(A, 7)
-    assert tracker.gap(Gap(A, 6, 9), "slow") == [missed(A, 8, 9, "slow")]
-    assert tracker.gap(Gap(A, 6, 9), "slow") == []
-    assert tracker.publication(10, None) == (True, [])
+    assert tracker.note_gap(Gap(A, 6, 9), "slow") == [missed(A, 8, 9, "slow")]
+    assert tracker.note_gap(Gap(A, 6, 9), "slow") == []
+    assert tracker.note_publication(10, None) == (True, [])
 
 
-def test_an_announced_gap_that_leaves_a_hole_before_it_reports_both() -> None:
+def test_an_unannounced_gap_before_an_announced_one_is_reported_too() -> None:
     tracker = subscribed(A, 7)
     expected = [missed(A, 8, 9, "unknown"), missed(A, 10, 11, "slow")]
-    assert tracker.gap(Gap(A, 10, 11), "slow") == expected
+    assert tracker.note_gap(Gap(A, 10, 11), "slow") == expected
 
 
 def test_an_announced_end_of_an_epoch_is_reported_once() -> None:
     tracker = subscribed(A, 7)
-    assert tracker.gap(Gap(A, 8, None), "broker") == [missed(A, 8, None, "broker")]
-    assert tracker.gap(Gap(A, 8, None), "broker") == []
-    assert tracker.publication(1, B) == (True, [])
+    assert tracker.note_gap(Gap(A, 8, None), "broker") == [missed(A, 8, None, "broker")]
+    assert tracker.note_gap(Gap(A, 8, None), "broker") == []
+    assert tracker.note_publication(1, B) == (True, [])
 
 
 def test_after_an_open_gap_the_counter_of_the_same_epoch_may_go_back() -> None:
     tracker = subscribed(A, 7)
-    tracker.gap(Gap(A, 8, None), "broker")
-    assert tracker.publication(3, None) == (True, [])
-    assert tracker.publication(4, None) == (True, [])
+    tracker.note_gap(Gap(A, 8, None), "broker")
+    assert tracker.note_publication(3, None) == (True, [])
+    assert tracker.note_publication(4, None) == (True, [])
 
 
-def test_it_remembers_a_bounded_number_of_epochs() -> None:
+def test_the_number_of_remembered_epochs_is_bounded() -> None:
     tracker = subscribed("0", 0)
     for n in range(1, 3 * EPOCHS_LIMIT):
-        tracker.publication(1, str(n))
+        tracker.note_publication(1, str(n))
     assert len(tracker._epochs) == EPOCHS_LIMIT
 
 
@@ -126,7 +126,7 @@ class World:
         self.published: dict[int, int] = {}
         self.covered: dict[int, list[tuple[int, int | None]]] = {}
         self.last_sent = (-1, 0)
-        self.tracker.subscribed(Position("0", 0))
+        self.tracker.note_subscribed(Position("0", 0))
 
     def publish(self) -> None:
         self.offset += 1
@@ -135,7 +135,7 @@ class World:
     def send(self) -> None:
         named = None if self.last_sent[0] == self.epoch else str(self.epoch)
         self.last_sent = (self.epoch, self.offset)
-        new, gaps = self.tracker.publication(self.offset, named)
+        new, gaps = self.tracker.note_publication(self.offset, named)
         self.cover(gaps)
         if new:
             self.covered.setdefault(self.epoch, []).append((self.offset, self.offset))
@@ -145,7 +145,7 @@ class World:
 
     def come_back(self) -> None:
         self.last_sent = (self.epoch, self.offset)
-        self.cover(self.tracker.subscribed(Position(str(self.epoch), self.offset)))
+        self.cover(self.tracker.note_subscribed(Position(str(self.epoch), self.offset)))
 
     def announce(self) -> None:
         """Say what was missed since the last push, as a slow connection is told."""
@@ -153,9 +153,9 @@ class World:
         assert position is not None
         if position.epoch == str(self.epoch) and position.offset < self.offset:
             gap = Gap(position.epoch, position.offset + 1, self.offset)
-            self.cover(self.tracker.gap(gap, "slow"))
+            self.cover(self.tracker.note_gap(gap, "slow"))
 
-    def cover(self, gaps: list[Missed]) -> None:
+    def cover(self, gaps: list[MissedPublications]) -> None:
         for gap, _ in gaps:
             self.covered.setdefault(int(gap.epoch), []).append((gap.first, gap.last))
 

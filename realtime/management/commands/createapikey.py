@@ -1,4 +1,4 @@
-"""`manage.py createapikey NAME`: a key for one more publisher."""
+"""`manage.py createapikey NAME`: create a key for another publisher."""
 
 from __future__ import annotations
 
@@ -14,59 +14,66 @@ from typing import Any
 from django.core.files import locks
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
+from realtime.api.key_entries import SETTING, keys_of
+from realtime.api.keys import BY_DEFAULT, METHODS, digest_of
+from realtime.auth.watched_file import read_file
 from realtime.errors import ConfigurationError
-from realtime.keys import BY_DEFAULT, METHODS, SETTING, digest_of, keys_of
-from realtime.watched import read_file
 
 SECRET_BYTES = 32
 FRESH_MODE = 0o600
 
 
 class Command(BaseCommand):
-    help = "Make an API key: print its secret, once, and the entry that makes it known."
-    requires_system_checks = ()  # it is needed where the keys are what is missing
+    help = "Create an API key: print its secret once, and the entry to configure it."
+    requires_system_checks = ()  # the missing keys may be what a check would complain about
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.formatter_class = RawDescriptionHelpFormatter
         parser.epilog = (
-            "The secret is all that is printed to stdout with --file, and the first line without;\n"
-            "then the entry follows, for the list in REALTIME_API_KEYS (NOTIFIER_API_KEYS).\n"
-            "Whoever publishes sends the secret as X-API-Key. It is stored nowhere: an entry has\n"
-            "only its SHA-256. A running service reads a changed file within two seconds.\n\n"
-            "patterns are held against a channel part by part, between the colons:\n"
-            "  orders:*     orders:7, not orders:7:lines\n"
-            "  orders:**    both of them, not orders\n"
+            "With --file, stdout has only the secret. Without it, the secret is the first line\n"
+            "and the entry follows; add it to the list in REALTIME_API_KEYS (NOTIFIER_API_KEYS).\n"
+            "Publishers send the secret as X-API-Key. It is not stored: the entry contains only\n"
+            "its SHA-256. A running service reloads a changed file within two seconds.\n\n"
+            "patterns match channel names segment by segment, split at colons:\n"
+            "  orders:*     matches orders:7, not orders:7:lines\n"
+            "  orders:**    matches both, not orders\n"
             "  *            every channel without a colon\n"
             "  **           every channel\n\n"
             "example:\n"
             "  manage.py createapikey shop --channels 'orders:*' public:news \\\n"
             "      --methods publish batch --rate 100 --file /etc/notifier/keys.json"
         )
-        parser.add_argument("name", help="who will have it, as the log says it: A-Z a-z 0-9 _ - .")
+        parser.add_argument("name", help="name of the key in logs: A-Z a-z 0-9 _ - .")
         parser.add_argument(
-            "--channels", nargs="+", metavar="PATTERN", help="what it may publish to; default: all"
+            "--channels",
+            nargs="+",
+            metavar="PATTERN",
+            help="channels it may publish to; default: all",
         )
         parser.add_argument(
             "--methods",
             nargs="+",
             metavar="METHOD",
             default=list(BY_DEFAULT),
-            help=f"out of {', '.join(METHODS)}; default: {' '.join(BY_DEFAULT)}",
+            help=f"methods it may call: {', '.join(METHODS)}; default: {' '.join(BY_DEFAULT)}",
         )
         parser.add_argument(
             "--fallbacks",
             nargs="*",
             metavar="NAME",
             default=[],
-            help="which fallbacks it may name; default: none",
+            help="fallbacks it may name; default: none",
         )
         parser.add_argument(
-            "--rate", type=_number, metavar="N", help="publications a second, over all nodes"
+            "--rate",
+            type=_number,
+            metavar="N",
+            help="publications per second across all nodes; default: no limit",
         )
         parser.add_argument(
             "--file",
             metavar="PATH",
-            help="add the entry to this file, which is made (0600) where it is missing",
+            help="add the entry to this file; a missing file is created with mode 0600",
         )
 
     def handle(self, *args: Any, **options: Any) -> None:
@@ -82,7 +89,7 @@ class Command(BaseCommand):
             raise CommandError(f"{options['file']}: {error.strerror}") from error
         self.stdout.write(secret)
         if options["file"]:
-            self.stderr.write(f"The key {entry['name']} is in {options['file']}.", str)
+            self.stderr.write(f"Added key {entry['name']} to {options['file']}.", str)
         else:
             self.stdout.write(json.dumps(entry))
 
@@ -99,13 +106,13 @@ def _entry(secret: str, options: dict[str, Any]) -> dict[str, Any]:
 
 
 def _add(entry: dict[str, Any], path: Path) -> None:
-    """Add an entry to a file so that no reader sees half of it and no other command loses it.
+    """Add an entry to a file atomically: no reader sees half of it, no other command loses it.
 
     Raises:
-        ConfigurationError: What is there cannot be used, or has this name.
-        OSError: It cannot be read or written.
+        ConfigurationError: The existing content is invalid, or has this name.
+        OSError: The file cannot be read or written.
     """
-    path = path.resolve()  # what a symbolic link leads to is replaced, not the link
+    path = path.resolve()  # replaces the target of a symbolic link, not the link
     with _locked(path.parent):
         entries = []
         if path.exists():
@@ -119,13 +126,13 @@ def _add(entry: dict[str, Any], path: Path) -> None:
 
 @contextmanager
 def _locked(folder: Path) -> Iterator[None]:
-    """Let one command at a time into a folder: the file itself is another one after each."""
+    """Lock a directory: the file itself is replaced by each command, so it cannot hold the lock."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         locks.lock(descriptor, locks.LOCK_EX)
         yield
     finally:
-        os.close(descriptor)  # and with it the lock
+        os.close(descriptor)  # also releases the lock
 
 
 def _replace(path: Path, text: str) -> None:
@@ -134,7 +141,7 @@ def _replace(path: Path, text: str) -> None:
     try:
         with open(descriptor, "w", encoding="utf-8") as file:
             if path.exists():
-                # Or a service that runs as somebody else could not read its keys any more.
+                # Otherwise a service under another user could no longer read its keys.
                 old = path.stat()
                 os.fchown(descriptor, old.st_uid, old.st_gid)
                 os.fchmod(descriptor, old.st_mode & 0o660)

@@ -1,4 +1,4 @@
-"""`manage.py fallback list|retry|purge|stats`: the operator's view of the queue for fallbacks."""
+"""`manage.py fallback list|retry|purge|stats`: inspect and repair the queue for fallbacks."""
 
 from __future__ import annotations
 
@@ -7,18 +7,26 @@ import json
 import time
 from argparse import RawDescriptionHelpFormatter
 from collections.abc import AsyncIterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
 from realtime import wiring
 from realtime.api.answers import queue_body
-from realtime.brokers import Stats
-from realtime.brokers.queue_commands import PLACES
-from realtime.brokers.redis_queue import RedisQueue
+from realtime.brokers.fallback_queue import PLACES
+from realtime.core.fallback_entry import (
+    REASON_LIMIT,
+    Entry,
+    decode_entry,
+    unreadable,
+)
 from realtime.errors import BrokerError, ConfigurationError, EnvelopeError
-from realtime.queued import REASON_LIMIT, Entry, opened, unreadable
+from realtime.management.own_process import refuse_memory
+
+if TYPE_CHECKING:
+    from realtime.brokers import Stats
+    from realtime.brokers.fallback_queue import FallbackQueue
 
 BROKER_UNAVAILABLE = 3
 LIST_LIMIT = 100
@@ -26,38 +34,43 @@ Found = tuple[bytes, Entry | None]
 
 
 class Command(BaseCommand):
-    help = "Look at what is queued for fallbacks, let it be tried again, or throw it away."
+    help = "List, retry, or purge the publications queued for fallbacks."
     requires_system_checks = ("realtime",)
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.formatter_class = RawDescriptionHelpFormatter
         parser.epilog = (
-            "waiting: nobody has tried yet, or it is due again.\n"
-            "later: an attempt failed, the next one comes by itself.\n"
-            "dead: given up, with the reason; it stays until you say what to do.\n\n"
-            "For people on a terminal, and one line of JSON each in a pipe.\n\n"
-            "exit codes: 0 done; 1 it is not there; 2 wrong usage; 3 Redis is away"
+            "waiting: not tried yet, or due for another attempt.\n"
+            "later: an attempt failed; the next one is scheduled.\n"
+            "dead: all attempts failed; the entry stays until you retry or purge it.\n\n"
+            "On a terminal the output is text; in a pipe it is one line of JSON for each entry.\n\n"
+            "exit codes: 0 success; 1 entry not found; 2 wrong usage; 3 Redis is unreachable"
         )
         actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
-        actions.add_parser("stats", help="how many wait, for how long, and what became of the rest")
-        listing = actions.add_parser("list", help="what is there (what is dead)")
+        actions.add_parser("stats", help="show the length and age of the queue, and the totals")
+        listing = actions.add_parser("list", help="list entries (default: dead ones)")
         _add_choice(listing, places=PLACES)
         listing.add_argument(
-            "--limit", type=int, default=LIST_LIMIT, metavar="N", help=f"at most ({LIST_LIMIT})"
+            "--limit",
+            type=int,
+            default=LIST_LIMIT,
+            metavar="N",
+            help=f"maximum number of entries ({LIST_LIMIT})",
         )
-        listing.add_argument("--data", action="store_true", help="with data, tags and options")
-        retry = actions.add_parser("retry", help="try it again now, as if for the first time")
+        listing.add_argument("--data", action="store_true", help="include data, tags, and options")
+        retry = actions.add_parser("retry", help="queue entries again and reset their attempts")
         _add_choice(retry, places=("dead", "later"))
         _add_selection(retry)
-        purge = actions.add_parser("purge", help="throw it away for good")
+        purge = actions.add_parser("purge", help="delete entries permanently")
         _add_choice(purge, places=PLACES)
         _add_selection(purge)
         purge.add_argument(
             "--no-input", "--noinput", action="store_false", dest="interactive",
-            help="do not ask whether that is meant",
+            help="do not ask for confirmation",
         )  # fmt: skip
 
     def handle(self, *args: Any, **options: Any) -> None:
+        refuse_memory(BROKER_UNAVAILABLE)
         try:
             asyncio.run(self._handle(options))
         except BrokerError as error:
@@ -77,44 +90,46 @@ class Command(BaseCommand):
         finally:
             await queue.aclose()
 
-    async def _list(self, queue: RedisQueue, options: dict[str, Any]) -> None:
+    async def _list(self, queue: FallbackQueue, options: dict[str, Any]) -> None:
         count = 0
         async for raw, entry in _chosen(queue, options):
             if count == options["limit"]:
                 if self.stdout.isatty():
-                    self.stdout.write("... and more (--limit)")
+                    self.stdout.write("... more entries exist (see --limit)")
                 break
             count += 1
             facts = _facts(raw, entry, with_data=options["data"])
             self.stdout.write(_line(facts) if self.stdout.isatty() else json.dumps(facts))
         if not count and self.stdout.isatty():
-            self.stdout.write(f"nothing is {options['where']}")
+            self.stdout.write(f"no {options['where']} entries")
 
-    async def _move(self, queue: RedisQueue, options: dict[str, Any]) -> None:
+    async def _move(self, queue: FallbackQueue, options: dict[str, Any]) -> None:
         wanted = set(options["ids"])
         if bool(wanted) == options["all"]:
-            raise CommandError("name ids (see `fallback list`), or --all", returncode=2)
+            raise CommandError("give IDs (see `fallback list`) or --all", returncode=2)
         where, purging = options["where"], options["action"] == "purge"
-        # First all of them: what is moved would shift the pages that are still to be read.
+        # Collect all of them first: moving entries would shift the pages still to be read.
         chosen = [
             (raw, entry)
             async for raw, entry in _chosen(queue, options)
             if not wanted or (entry is not None and entry.id in wanted)
         ]
         if wanted and (absent := wanted - {entry.id for _, entry in chosen if entry}):
-            raise CommandError(f"not {where}: {', '.join(sorted(absent))}")
+            raise CommandError(f"not found among {where} entries: {', '.join(sorted(absent))}")
         if purging and options["interactive"] and not self._means_it(len(chosen), where):
-            raise CommandError("nothing was thrown away")
+            raise CommandError("cancelled; nothing was deleted")
         moved = 0
         for raw, entry in chosen:
             if purging:
                 moved += await queue.move(where, raw)
             elif entry is not None:
                 moved += await queue.move(where, raw, entry.anew())
-        self.stdout.write(f"{'thrown away' if purging else 'to be tried again'}: {moved}")
+        self.stdout.write(f"{'deleted' if purging else 'queued again'}: {moved}")
 
     def _means_it(self, count: int, where: str) -> bool:
-        self.stdout.write(f"{count} that are {where} will be gone for good. Type 'yes' to go on: ")
+        self.stdout.write(
+            f"This deletes {count} {where} entries permanently. Type 'yes' to continue: "
+        )
         try:
             return input() == "yes"
         except EOFError:
@@ -124,31 +139,35 @@ class Command(BaseCommand):
         if not self.stdout.isatty():
             self.stdout.write(json.dumps(queue_body(stats)))
             return
-        oldest = f", the next one for {stats.oldest_seconds:.0f} s" if stats.waiting else ""
-        workers = f"{stats.hands} at a time" if stats.hands else "there is no worker: runfallback"
+        oldest = f", oldest {stats.oldest_seconds:.0f} s" if stats.waiting else ""
+        workers = (
+            f"capacity {stats.hands}" if stats.hands else "no worker is running; start runfallback"
+        )
         self.stdout.write(
             f"waiting   {stats.waiting}{oldest}\n"
             f"in hand   {stats.in_hand} ({workers})\n"
             f"later     {stats.later}\n"
             f"dead      {stats.dead}\n"
             f"bytes     {stats.bytes}\n"
-            f"so far    {stats.handled} handled, {stats.retried} retried, "
+            f"total     {stats.handled} handled, {stats.retried} retried, "
             f"{stats.taken_over} taken over, {stats.given_up} given up"
         )
 
 
 def _add_choice(parser: CommandParser, *, places: tuple[str, ...]) -> None:
-    parser.add_argument("--where", choices=places, default="dead", help="where to look (dead)")
-    parser.add_argument("--fallback", metavar="NAME", help="only those of this fallback")
+    parser.add_argument(
+        "--where", choices=places, default="dead", help="state of the entries (dead)"
+    )
+    parser.add_argument("--fallback", metavar="NAME", help="only entries of this fallback")
 
 
 def _add_selection(parser: CommandParser) -> None:
-    parser.add_argument("ids", nargs="*", metavar="ID", help="as `fallback list` shows them")
-    parser.add_argument("--all", action="store_true", help="all of them")
+    parser.add_argument("ids", nargs="*", metavar="ID", help="an ID that `fallback list` shows")
+    parser.add_argument("--all", action="store_true", help="all entries")
 
 
-async def _chosen(queue: RedisQueue, options: dict[str, Any]) -> AsyncIterator[Found]:
-    """Yield what is at the place that the operator named, with the entry where it is one."""
+async def _chosen(queue: FallbackQueue, options: dict[str, Any]) -> AsyncIterator[Found]:
+    """Yield the items at the place that the operator named, with the parsed entry if it is one."""
     async for raw in queue.entries(options["where"]):
         entry = _opened(raw)
         if options["fallback"] in (None, entry.fallback if entry else None):
@@ -157,14 +176,14 @@ async def _chosen(queue: RedisQueue, options: dict[str, Any]) -> AsyncIterator[F
 
 def _opened(raw: bytes) -> Entry | None:
     try:
-        return opened(raw)
+        return decode_entry(raw)
     except EnvelopeError:
         return None
 
 
 def _facts(raw: bytes, entry: Entry | None, *, with_data: bool) -> dict[str, Any]:
     if entry is None:
-        return {"id": None, "reason": "this is no entry", "starts": unreadable(raw)}
+        return {"id": None, "reason": "unreadable entry", "starts": unreadable(raw)}
     queued = entry.for_handler()
     facts = {
         "id": entry.id,
@@ -187,7 +206,7 @@ def _line(facts: dict[str, Any]) -> str:
     text = "  ".join(map(_shown, (facts["id"], facts["fallback"], facts["channel"])))
     text += f"  {age} ago"
     if facts["attempts"]:
-        reason = _shown(facts["reason"] or "its worker ended")
+        reason = _shown(facts["reason"] or "the worker died")
         text += f"  {facts['attempts']} attempts: {reason}"
     if "data" in facts:
         text += "\n    " + ascii(msgspec.json.encode(facts["data"]).decode())[1:-1]
@@ -195,7 +214,7 @@ def _line(facts: dict[str, Any]) -> str:
 
 
 def _shown(text: str) -> str:
-    """Return what somebody has written into Redis, as a terminal may be given it (CWE-150)."""
+    """Escape text from Redis, which anyone may have written, for a terminal (CWE-150)."""
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)[:REASON_LIMIT]
 
 

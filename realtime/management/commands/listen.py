@@ -1,4 +1,4 @@
-"""`manage.py listen CHANNEL…`: print what comes, as a WebSocket client of the running service."""
+"""`manage.py listen CHANNEL…`: print publications, as a WebSocket client of the running service."""
 
 from __future__ import annotations
 
@@ -12,47 +12,39 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
 from realtime import wiring
+from realtime.client.events import Event, GapFound, Live, NotLive, Published, Reconnecting
+from realtime.client.listening import DEFAULT_URL, ListeningClient
+from realtime.core.publication import EVENT_TAG
 from realtime.errors import RealtimeError
-from realtime.listening import (
-    DEFAULT_URL,
-    Event,
-    GapFound,
-    Listener,
-    Live,
-    NotLive,
-    Published,
-    Reconnecting,
-)
-from realtime.management.stop_signals import notice
-from realtime.publication import EVENT_TAG
+from realtime.management.stop_signals import ignored_signals_text
 
 
 class Command(BaseCommand):
-    help = "Listen on channels of the running service: publications and gaps, until Ctrl-C."
+    help = "Subscribe to channels of the running service; print publications and gaps until Ctrl-C."
     requires_system_checks = ()
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.epilog = (
-            "Prints lines for people on a terminal, and lines of JSON in a pipe; whether it is "
-            "live is said on stderr."
+            "On a terminal the output is text; in a pipe it is one line of JSON for each event. "
+            "Changes of the connection state go to stderr."
         )
         parser.add_argument("channels", nargs="+", metavar="CHANNEL")
         parser.add_argument(
             "--url",
-            help="where the service is (default: the environment's or the setting's REALTIME_URL, "
-            f"else {DEFAULT_URL})",
+            help="URL of the service (default: REALTIME_URL of the environment or the settings, "
+            f"or {DEFAULT_URL})",
         )
 
     def handle(self, *args: Any, **options: Any) -> None:
         # Python raises KeyboardInterrupt unless SIGINT was ignored when it started.
-        if text := notice([signal.SIGINT]):
+        if text := ignored_signals_text([signal.SIGINT]):
             self.stderr.write(text, style_func=str)
         try:
             asyncio.run(self._listen(options))
         except KeyboardInterrupt:
             return
         except BrokenPipeError:
-            # Whoever read along has gone (`listen … | head -1`). Python would complain at its end.
+            # The reader has gone (`listen … | head -1`). Python would complain on exit.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         except RealtimeError as error:
             raise CommandError(str(error)) from error
@@ -61,7 +53,7 @@ class Command(BaseCommand):
         self._for_people = self.stdout.isatty()
         url = options["url"] or os.environ.get("REALTIME_URL") or wiring.settings().url
         channels = list(dict.fromkeys(options["channels"]))
-        await Listener(url or DEFAULT_URL, channels, self._tell).run()
+        await ListeningClient(url or DEFAULT_URL, channels, self._tell).run()
 
     def _tell(self, event: Event) -> None:
         match event:
@@ -110,11 +102,11 @@ def _human(event: Published | GapFound) -> str:
 
 
 def _printable(text: str) -> str:
-    """Escape what could steer a terminal: anybody may have published it (CWE-150)."""
+    """Escape terminal control characters: anyone may have published the text (CWE-150)."""
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
 def _encodable(text: str, encoding: str | None) -> str:
-    """Escape what the terminal cannot show: in an ASCII locale that is every letter beyond."""
+    """Escape what the terminal's encoding lacks: with ASCII, that is every non-ASCII character."""
     encoding = encoding or "utf-8"
     return text.encode(encoding, "backslashreplace").decode(encoding)

@@ -11,48 +11,54 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 
 from realtime import wiring
 from realtime.api.answers import result
+from realtime.core.json_text import decoded
+from realtime.core.publication import Publication, Receipt, When
 from realtime.errors import BrokerUnavailable, InvalidData, OutcomeUnknown, RealtimeError, TooLarge
-from realtime.publication import Publication, Receipt, When, decoded
+from realtime.management.own_process import refuse_memory
 
-STDIN_BYTES = 1024 * 1024  # white space may be much; what counts is the data, encoded compactly
+STDIN_BYTES = 1024 * 1024  # may include much white space; the limit on data counts compact JSON
 NOT_PUBLISHED = 1
 BROKER_UNAVAILABLE = 3
 OUTCOME_UNKNOWN = 4
 
 
 class Command(BaseCommand):
-    help = "Publish on a channel: whoever listens there now gets it."
+    help = "Publish to a channel: all current subscribers receive it."
     requires_system_checks = ("realtime",)
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.formatter_class = RawDescriptionHelpFormatter
         parser.epilog = (
-            "The receipt is for people on a terminal, and one line of JSON in a pipe.\n\n"
-            "exit codes: 0 published; 1 not published: it cannot be as it is; 2 wrong usage;\n"
-            "3 not published: Redis is away; 4 perhaps published: Redis did not answer"
+            "On a terminal the receipt is text; in a pipe it is one line of JSON.\n\n"
+            "exit codes: 0 published; 1 not published, the publication is invalid; 2 wrong usage;\n"
+            "3 not published, Redis is unreachable; 4 outcome unknown, Redis did not respond"
         )
         parser.add_argument("channel", help="for example public:news")
-        parser.add_argument("json", help="the data as JSON, for example '{\"n\":1}'; - for stdin")
-        parser.add_argument("--event", help="what happened, for example order.shipped")
+        parser.add_argument("json", help="the data as JSON, for example '{\"n\":1}'; - reads stdin")
+        parser.add_argument("--event", help="name of the event, for example order.shipped")
         parser.add_argument(
             "--tag",
             action="append",
             default=[],
             dest="tags",
             metavar="NAME=VALUE",
-            help="delivered beside the data; may be repeated",
+            help="a tag delivered with the data; repeatable",
         )
         parser.add_argument(
             "--idempotency-key",
             metavar="KEY",
-            help="the same key with the same content is published once in five minutes",
+            help="publish the same key and content only once within five minutes",
         )
 
         parser.add_argument(
-            "--fallback", metavar="NAME", help="who gets it if nobody listens, for example email"
+            "--fallback",
+            metavar="NAME",
+            help="fallback that handles it if no one is subscribed, for example email",
         )
         parser.add_argument(
-            "--fallback-when", choices=list(When), help="always: whoever listens; default: nobody"
+            "--fallback-when",
+            choices=list(When),
+            help="run the fallback always, or only if nobody is subscribed (default)",
         )
         parser.add_argument(
             "--fallback-option",
@@ -60,10 +66,11 @@ class Command(BaseCommand):
             default=[],
             dest="fallback_options",
             metavar="NAME=VALUE",
-            help="for the fallback alone, for example to=ada@example.com; may be repeated",
+            help="an option for the fallback, for example to=ada@example.com; repeatable",
         )
 
     def handle(self, *args: Any, **options: Any) -> None:
+        refuse_memory(BROKER_UNAVAILABLE)
         try:
             receipt = self._publish(options)
         except OutcomeUnknown as error:
@@ -76,6 +83,7 @@ class Command(BaseCommand):
         self._print(options["channel"], receipt)
 
     def _publish(self, options: dict[str, Any]) -> Receipt:
+        namespaces = wiring.namespaces()
         publication = Publication.of(
             options["channel"],
             decoded(_json(options["json"])),
@@ -85,22 +93,22 @@ class Command(BaseCommand):
             fallback=options["fallback"],
             fallback_when=options["fallback_when"],
             fallback_options=_pairs(options["fallback_options"], "--fallback-option"),
-            sizes=wiring.namespaces().sizes,
+            sizes=namespaces.sizes,
         )
-        return wiring.sync_publisher().publish(publication)
+        return wiring.publish_sync(namespaces.complete(publication))
 
     def _print(self, channel: str, receipt: Receipt) -> None:
         if not self.stdout.isatty():
             self.stdout.write(json.dumps(result(receipt)))
             return
-        said = "had been published" if receipt.repeated else "published"
-        nodes = "1 node listens" if receipt.nodes == 1 else f"{receipt.nodes} nodes listen"
-        there = nodes if receipt.nodes else "nobody listens, and nobody will get it later"
+        said = "already published" if receipt.repeated else "published"
+        nodes = "1 node subscribed" if receipt.nodes == 1 else f"{receipt.nodes} nodes subscribed"
+        there = nodes if receipt.nodes else "no subscribers; no one receives it later"
         if receipt.queued:
             there = (
-                f"{nodes}, and its fallback has it"
+                f"{nodes}, and queued for its fallback"
                 if receipt.nodes
-                else "nobody listens: its fallback has it"
+                else "no subscribers; queued for its fallback"
             )
         self.stdout.write(f"{said} on {channel} at {receipt.offset} ({receipt.epoch}): {there}")
 
@@ -115,7 +123,7 @@ def _json(argument: str) -> bytes:
 
 
 def _decoded(argument: str) -> str:
-    """Return an argument as UTF-8, whatever the locale made of its bytes (PEP 383)."""
+    """Return an argument as UTF-8, however the locale decoded its bytes (PEP 383)."""
     return argument.encode("utf-8", "surrogateescape").decode("utf-8", "surrogateescape")
 
 

@@ -1,4 +1,4 @@
-"""`manage.py runfallback`: the worker that empties the queue for fallbacks."""
+"""`manage.py runfallback`: the worker that delivers the queue to the fallbacks' handlers."""
 
 from __future__ import annotations
 
@@ -15,49 +15,50 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 
 from realtime import wiring
 from realtime.errors import ConfigurationError
-from realtime.fallbacks import handlers, threads
-from realtime.management.stop_signals import heeded, notice
-from realtime.worker import LEAST_LEASE_SECONDS, Worker, WorkerOptions
+from realtime.fallbacks.registry import handlers, threads
+from realtime.fallbacks.worker import LEAST_LEASE_SECONDS, Worker, WorkerOptions
+from realtime.management.own_process import refuse_memory
+from realtime.management.stop_signals import heeded, ignored_signals_text
 
 logger = logging.getLogger(__name__)
 
 STUCK = 70
-"""Exit code of a worker whose handlers hang (EX_SOFTWARE of sysexits.h); start another one."""
+"""Exit code of a worker whose handlers hang (EX_SOFTWARE in sysexits.h); start another one."""
 DEFAULTS = WorkerOptions()
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class Command(BaseCommand):
-    help = "Let fallbacks have what nobody heard: take it from Redis, and try until it is done."
+    help = "Run the fallback worker: deliver queued publications to their handlers."
     requires_system_checks = ("realtime",)
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.formatter_class = RawDescriptionHelpFormatter
         parser.epilog = (
-            "Several of them share the work. SIGTERM or Ctrl-C: it takes nothing more, ends what\n"
-            "it has in hand and leaves; once more: it puts that back and leaves at once.\n"
-            "Ctrl-C does nothing where SIGINT was ignored at its start, as in the background of a\n"
-            "script; it says so.\n\n"
-            f"exit codes: 0 asked to leave; {STUCK} as many handlers hang as it has hands"
+            "Several workers share the queue. On SIGTERM or Ctrl-C, a worker takes no more\n"
+            "entries, finishes those in progress, and exits. On a second signal it returns them\n"
+            "to the queue and exits at once. If SIGINT was ignored at start, as in the background\n"
+            "of a script, Ctrl-C has no effect and the worker says so.\n\n"
+            f"exit codes: 0 stopped by a signal; {STUCK} all handler slots are hung"
         )
         parser.add_argument(
             "--hands", type=_number(1, 1000), default=DEFAULTS.hands, metavar="N",
-            help=f"how many it handles at the same time ({DEFAULTS.hands})",
+            help=f"maximum number of concurrent handlers ({DEFAULTS.hands})",
         )  # fmt: skip
         parser.add_argument(
             "--attempts", type=_number(1, 1000), default=DEFAULTS.attempts, metavar="N",
-            help=f"after so many that failed it gives up ({DEFAULTS.attempts}); "
-            "`fallback list` shows what it gave up",
+            help=f"attempts before an entry is dead ({DEFAULTS.attempts}); "
+            "`fallback list` shows dead entries",
         )  # fmt: skip
         parser.add_argument(
             "--timeout", type=_number(0.1, 86_400), default=DEFAULTS.handler_seconds,
             metavar="SECONDS",
-            help=f"an attempt that takes longer has failed ({DEFAULTS.handler_seconds:g})",
+            help=f"fail an attempt that takes longer ({DEFAULTS.handler_seconds:g})",
         )  # fmt: skip
         parser.add_argument(
             "--lease", type=_number(LEAST_LEASE_SECONDS, 86_400), default=DEFAULTS.lease_seconds,
             metavar="SECONDS",
-            help="so long after its death others take over what it had in hand "
+            help="after a worker dies, others take over its entries once this time has passed "
             f"({DEFAULTS.lease_seconds:g})",
         )  # fmt: skip
 
@@ -66,6 +67,7 @@ class Command(BaseCommand):
             wiring.redis_url()
         except ConfigurationError as error:
             raise CommandError(str(error)) from error
+        refuse_memory()
         asyncio.run(_work(_options(options)))
 
 
@@ -89,7 +91,7 @@ async def _work(options: WorkerOptions) -> None:
         asked.append(number)
         worker.stop()
 
-    if text := notice(STOP_SIGNALS):
+    if text := ignored_signals_text(STOP_SIGNALS):
         sys.stderr.write(f"{text}\n")
     loop = asyncio.get_running_loop()
     for number in heeded(STOP_SIGNALS):
@@ -99,15 +101,15 @@ async def _work(options: WorkerOptions) -> None:
         await worker.run()
     finally:
         await queue.aclose()
-    if worker.left:
-        # Nothing else ends a thread that hangs, or a task that refuses to be cancelled.
+    if worker.hung_handlers:
+        # Nothing else ends a hung thread, or a task that ignores its cancellation.
         logging.shutdown()
         sys.stderr.flush()
         os._exit(0 if asked else STUCK)
 
 
 def _number(least: float, most: float) -> Callable[[str], float]:
-    """Return the type of an option: a number within a range, whole if the least one is."""
+    """Return an option's type: a number within a range, an integer if the minimum is one."""
 
     def number(text: str) -> float:
         try:
@@ -115,7 +117,7 @@ def _number(least: float, most: float) -> Callable[[str], float]:
         except ValueError:
             value = least - 1
         if not least <= value <= most:
-            raise ArgumentTypeError(f"{text!r} is no number from {least:g} to {most:g}")
+            raise ArgumentTypeError(f"{text!r} is not a number from {least:g} to {most:g}")
         return value
 
     return number

@@ -1,144 +1,248 @@
 /**
- * The browser's end of the notifier: subscriptions over one WebSocket, and the truth about what was missed.
+ * Browser client of the notifier: subscriptions over one WebSocket, with exact reports of what was missed.
  *
- *     import { connect } from "/static/realtime/client.js";
- *     const live = connect();
+ *     const live = connect(); // exported by this module
  *     const news = live.subscribe("public:news");
  *     news.addEventListener("publication", (e) => console.log(e.detail.data));
  *     news.addEventListener("gap", (e) => console.log("missed", e.detail.missed));
  *
- * One ES module, no dependency, no build step. It speaks Centrifugo's JSON protocol (centrifugal.dev,
- * client_protocol) with our additions, the pushes `gap`, `state` and `presence` (docs/protocol.md). It knows nothing of
- * pages, and nothing that the server sends can make it throw: a frame it cannot read ends the connection, which is
- * then made again. How to use it: docs/client.md.
+ * One ES module without dependencies or a build step. It speaks Centrifugo's JSON protocol (centrifugal.dev,
+ * client_protocol) and our pushes `gap`, `state` and `presence` (docs/protocol.md). It never changes the page, and
+ * nothing that the server sends can make it throw: a malformed frame closes the connection, and the client reconnects.
+ * Usage: docs/client.md. The types in client.d.ts are generated from the comments of this file (`make types`). No
+ * comment may look like a statement that loads a module: Django's storages for static files would rewrite it.
+ *
+ * | class | responsibility |
+ * |---|---|
+ * | `Connection` | the public API; routes pushes to feeds and announces the state |
+ * | `Feed` | one subscription: its state, position, gaps and token; pages see it as a `Subscription` |
+ * | `RosterSync` | keeps the members of one channel up to date |
+ * | `Link` | the socket: dialling, back-off, the connect command and the connection token |
+ * | `Heartbeat` | detects a silent server and measures the round trip |
+ * | `Calls` | commands: numbering, frames, time-outs and outcomes |
+ * | `PositionTracker`, `Roster` | rules without a clock or a socket |
  *
  * @module
  */
 
 /**
  * @typedef {"connecting" | "live" | "not-live" | "reconnecting" | "closed"} StateName
+ */
+
+/**
+ * The state of a connection.
+ *
  * @typedef {object} State
  * @property {StateName} state
- * @property {string} reason why, as a slug or in the server's words; "" while all is well
- * @property {number | null} retryInMs only while "reconnecting": the next attempt starts in so many milliseconds
- * @property {number | null} latencyMs round trip of the newest ping, null before the first one
+ * @property {string} reason why, as a slug or in the server's words; "" while nothing is wrong
+ * @property {number | null} retryInMs milliseconds until the next attempt; only while "reconnecting"
+ * @property {number | null} latencyMs round trip of the latest ping; null before the first
+ */
+
+/**
+ * How far a channel has counted.
  *
  * @typedef {object} Position
- * @property {string} epoch the life of a channel's counter
- * @property {number} offset how many publications it has counted
+ * @property {string} epoch identifies one life of the channel's counter
+ * @property {number} offset number of publications counted in this epoch
+ */
+
+/**
+ * A range of publications that did not arrive.
  *
- * @typedef {object} Missing publications that did not arrive
+ * @typedef {object} Missing
  * @property {string} epoch
- * @property {number} from the first one
- * @property {number | null} to the last one; null where nobody can know
- * @property {string} reason "slow", "broker", … from the server; "reconnect" and "unknown" are found here
+ * @property {number} from the first missing offset
+ * @property {number | null} to the last missing offset; null if it cannot be known
+ * @property {string} reason from the server: "slow", "broker", …; found by this client: "reconnect", "unknown"
+ */
+
+/**
+ * The `detail` of a `publication` event.
  *
- * @typedef {object} Publication the `detail` of a `publication` event
+ * @typedef {object} Publication
  * @property {string} channel
  * @property {any} data
  * @property {string | null} event the event's name, if the publisher gave one
  * @property {Readonly<Record<string, string>>} tags
- * @property {Sender | null} sender the client that said it; null where your server did
+ * @property {Sender | null} sender the client that published it; null if your server did
  * @property {number | null} offset
  * @property {string | null} epoch
+ */
+
+/**
+ * A connection as the server describes it to others. Clients cannot forge it.
  *
- * @typedef {object} Sender who published from a page, in the server's words; nobody can say it of somebody else
- * @property {string} user the user's id; "" is nobody
+ * @typedef {object} Sender
+ * @property {string} user the user's id; "" if anonymous
  * @property {string} client the id of the connection
- * @property {any} info what the site shows of the user, such as a name; null is nothing
- * @property {any} channelInfo what it shows of the user on this channel; null is nothing
+ * @property {any} info what the site discloses about the user, such as a name; null if nothing
+ * @property {any} channelInfo what the site discloses about the user on this channel; null if nothing
+ */
+
+/**
+ * A member of a channel: one user with all of their connections, or one anonymous connection.
  *
- * @typedef {object} Person who is on a channel: a user with all of its connections, or one connection of nobody
- * @property {string} user the user's id; "" is nobody
- * @property {any} info what the site shows of the user, or null
- * @property {string[]} clients the ids of the connections: several tabs are several
+ * @typedef {object} Person
+ * @property {string} user the user's id; "" if anonymous
+ * @property {any} info what the site discloses about the user; null if nothing
+ * @property {string[]} clients the ids of their connections, one per tab
+ */
+
+/**
+ * How many members a channel has.
  *
- * @typedef {object} Gap the `detail` of a `gap` event
+ * @typedef {object} Headcount
+ * @property {number} clients connections
+ * @property {number} users different users; all anonymous connections count as one
+ */
+
+/**
+ * The `detail` of a `gap` event.
+ *
+ * @typedef {object} Gap
  * @property {string} channel
  * @property {string} epoch
- * @property {number} from
- * @property {number | null} to
- * @property {number | null} missed how many; null: some may be missing, nobody knows how many
- * @property {string} reason
- * @property {Date} since up to then the channel was known to be complete
- * @property {Date} until from then on it is complete again
- * @property {number} refetchAfterMs wait so long before fetching what was missed: other browsers missed it too
+ * @property {number} from the first missing offset
+ * @property {number | null} to the last missing offset; null if it cannot be known
+ * @property {number | null} missed how many publications; null if some may be missing and the number is unknown
+ * @property {string} reason see `Missing`
+ * @property {Date} since the channel is known to be complete up to this time
+ * @property {Date} until the channel is complete again from this time on
+ * @property {number} refetchAfterMs wait this long before you fetch what was missed: other browsers missed it too; 0 for
+ *   what was published while the page loaded
+ */
+
+/**
+ * The events of a `Subscription` and their details.
  *
+ * @typedef {object} SubscriptionEvents
+ * @property {Publication} publication
+ * @property {Gap} gap
+ * @property {{channel: string, epoch?: string, offset?: number}} subscribed without a position if the server keeps none
+ * @property {{channel: string, code: number, reason: string}} unsubscribed it has ended; code 0: by this client
+ * @property {RealtimeError} error the server refused the subscription, which has ended
+ * @property {Sender} join
+ * @property {Sender} leave
+ * @property {{channel: string, complete: boolean} & Headcount} presence complete: `people` lists all members
+ */
+
+/**
+ * The events of a `Connection` and their details.
+ *
+ * @typedef {object} ConnectionEvents
+ * @property {Readonly<State>} state
+ * @property {{subscription: Subscription}} subscription the server started one, such as of the user's own channel
+ * @property {{data: any}} message a message to this client that is not on any channel
+ * @property {{subscription: Subscription, error: RealtimeError}} error the server refused a subscription, which has
+ *   ended; follows the `error` of the subscription
+ */
+
+/**
+ * An EventTarget whose events are CustomEvents with known details.
+ *
+ * @template Details
+ * @typedef {{
+ *   addEventListener<Name extends keyof Details & string>(
+ *     type: Name,
+ *     listener: ((event: CustomEvent<Details[Name]>) => void) | null,
+ *     options?: AddEventListenerOptions | boolean,
+ *   ): void,
+ *   removeEventListener<Name extends keyof Details & string>(
+ *     type: Name,
+ *     listener: ((event: CustomEvent<Details[Name]>) => void) | null,
+ *     options?: EventListenerOptions | boolean,
+ *   ): void,
+ * } & EventTarget} Emitter
+ */
+
+/**
+ * The part of the WebSocket API that the client uses.
+ *
+ * @typedef {object} Socket
+ * @property {number} readyState
+ * @property {(data: string) => void} send
+ * @property {(code?: number, reason?: string) => void} close
+ * @property {((event: any) => void) | null} onopen
+ * @property {((event: any) => void) | null} onmessage
+ * @property {((event: any) => void) | null} onclose
+ * @property {((event: any) => void) | null} onerror
+ */
+
+/**
  * @typedef {object} Options
- * @property {() => string | Promise<string>} [getToken] asked for a connection token before each connection is made and
- *   before the token expires; "" is nobody. On the service's own pages the session does as well, and on others the
- *   template tag
- * @property {string} [url] default what the template tag `{% realtime %}` wrote into the page, otherwise
- *   "/connection/websocket" on this origin; relative, http(s) and ws(s) are fine
- * @property {new (url: string) => WebSocket} [WebSocket] the constructor, where the platform has none
- * @property {() => number} [random] 0 ≤ x < 1, for the jitter
- * @property {number} [retryFirstMs] reconnect number n waits random(0, min(retryMostMs, retryFirstMs · 2ⁿ))
+ * @property {() => string | Promise<string>} [getToken] returns a connection token; called before each connection and
+ *   before the token expires; "" is anonymous. Pages of the service itself use the session instead, and pages with the
+ *   template tag `{% realtime %}` get tokens from the tag's address
+ * @property {string} [url] relative, http(s) or ws(s); default: what the template tag `{% realtime %}` wrote into the
+ *   page, otherwise "/connection/websocket" on this origin
+ * @property {new (url: string) => Socket} [WebSocket] the constructor, for platforms without one
+ * @property {() => number} [random] 0 ≤ x < 1, for jitter
+ * @property {number} [retryFirstMs] reconnect attempt n waits random(0, min(retryMostMs, retryFirstMs · 2ⁿ))
  * @property {number} [retryMostMs]
- * @property {number} [pingGraceMs] silence beyond the server's ping interval after which it counts as dead
- * @property {number} [answerMs] how long a command may stay unanswered
- * @property {number} [latencyEveryMs] how often the round trip is measured while the page is visible
+ * @property {number} [pingGraceMs] how much longer than its ping interval the server may be silent before it counts as
+ *   dead
+ * @property {number} [answerMs] how long a command may remain unanswered
+ * @property {number} [latencyEveryMs] interval of latency measurements while the page is visible
  * @property {number} [refetchWindowMs] `refetchAfterMs` is drawn from 0 to this
+ * @property {Readonly<Record<string, Position | null>>} [positions] what channels had counted when the page's data was
+ *   read: the first subscription to each of them begins there, as with its option `since`. Default: what the template
+ *   tag wrote into the page
+ */
+
+/**
+ * Returns a subscription token for one channel.
  *
- * @typedef {(asked: {channel: string}) => string | Promise<string>} GetChannelToken
- *
- * @typedef {object} Answer a reply to one command
- * @property {any} [result]
- * @property {{code: number, message: string, temporary: boolean}} [error]
- *
- * @typedef {object} Command
- * @property {string} body the command without its id: `"publish":{…}`
- * @property {(answer: Answer) => void} answered
- * @property {(sent: boolean) => void} lost no answer can come any more; sent: the server may have had it
- * @property {() => void} late `answerMs` have passed
- *
- * @typedef {object} Feed what the connection keeps of one subscription
- * @property {Subscription} face
- * @property {PositionTracker} tracker
- * @property {GetChannelToken | undefined} getToken
- * @property {boolean} served the server began it, and does so again after a break
- * @property {object | null} fetching the token that is being fetched for it
- * @property {"subscribing" | "subscribed" | "unsubscribed"} state
- * @property {Roster | null} roster who is there, if somebody wants to know
- * @property {Command | null} asked the subscribe command that waits for its reply
- * @property {number} failures subscribes refused for now, one after the other
- * @property {number} completeAt when the channel was last known to be complete
+ * @typedef {(request: {channel: string}) => string | Promise<string>} GetChannelToken
+ */
+
+/**
+ * @typedef {object} SubscribeOptions
+ * @property {GetChannelToken} [getToken] for channels that need a subscription token; called before each subscribe and
+ *   before the token expires
+ * @property {boolean} [presence] keep track of the channel's members
+ * @property {Position | null} [since] what the channel had counted when the page's data was read. What was published
+ *   after it and before the subscription is reported as a gap. Null: the position could not be read, so some
+ *   publications may be missing, which is reported as well. Undefined: the position from `Options.positions`, if any
  */
 
 const OPTIONS = {
   url: "/connection/websocket",
   random: Math.random,
-  retryFirstMs: 500, // centrifuge-js: 500 ms and 20 s too
+  retryFirstMs: 500, // centrifuge-js also uses 500 ms and 20 s
   retryMostMs: 20_000,
   pingGraceMs: 10_000, // centrifuge-js: 10 s
   answerMs: 10_000, // the server's own deadlines are 1 s (publish) and 2 s (subscribe)
   latencyEveryMs: 10_000,
-  refetchWindowMs: 10_000, // ten thousand browsers: a thousand fetches a second
+  refetchWindowMs: 10_000, // spreads 10,000 browsers to 1,000 fetches per second
 };
 
-const LONGEST_TIMER_MS = 2 ** 31 - 1; // longer ones fire at once
-const DEFAULT_PING_SECONDS = 25; // what Centrifugo sends; ours names it in the connect reply
-const STABLE_MS = 5_000; // a connection that lived so long starts the back-off anew
-const PROBE_MS = 5_000; // after waking up or a change of network the server has so long to say something
+const OPEN = 1; // WebSocket.OPEN
+const LONGEST_TIMER_MS = 2 ** 31 - 1; // setTimeout fires at once for longer delays
+const DEFAULT_PING_SECONDS = 25; // Centrifugo's default; our server names its interval in the connect reply
+const STABLE_MS = 5_000; // a connection that lasted this long resets the back-off
+const PROBE_MS = 5_000; // time for the server to send something after the page woke up or the network changed
 const FIRST_LATENCY_MS = 1_000;
 const FRAME_BYTES = 65_536; // commands joined into one frame; the server refuses frames over 80 KiB
-const COMMAND_BYTES = 80_000; // one command alone; refused here, since the server would end the connection (1009)
+const COMMAND_BYTES = 80_000; // a single command; refused here because the server would close the connection (1009)
 const MOST_SUBSCRIPTIONS = 10_000;
-const MOST_CALLS = 256; // publishes and questions that are unanswered at one time
-const TOO_MANY = 106; // the server's word for members that are too many to name
-const MOST_NAMED = 1_000; // members of a channel; who more are here is not asked again and again
-const MOST_NEWS = 10_000; // joins and leaves that come while we wait for a list
-const MOST_EPOCHS = 8; // remembered per channel; a new one starts when Redis restarts
+const MOST_CALLS = 256; // unanswered publishes and requests
+const TOO_MANY = 106; // error code of a presence request for a channel with too many members to list
+const MOST_NAMED = 1_000; // the member list of a larger channel is not requested again after bursts of joins and leaves
+const MOST_NEWS = 10_000; // joins and leaves buffered while the client waits for a member list
+const REFUSALS_PAGE = "docs/client.md#a-subscription-that-is-refused";
+const MOST_EPOCHS = 8; // epochs remembered per channel; a new one starts when Redis restarts
 
 /**
- * Something was refused or is unknown.
+ * The server refused a request, or its outcome is unknown.
  */
 export class RealtimeError extends Error {
   /**
-   * @param {number | string} code the server's number, or a slug of ours: "not-connected", "unknown-outcome",
+   * @param {number | string} code the server's number, or one of our slugs: "not-connected", "unknown-outcome",
    *   "too-large", "too-many", "closed"
    * @param {string} message
-   * @param {{temporary?: boolean, outcome?: "not-done" | "unknown"}} [facts] temporary: the same may work later;
-   *   outcome: whether it may have happened all the same
+   * @param {{temporary?: boolean, outcome?: "not-done" | "unknown"}} [facts] temporary: the same request may succeed
+   *   later; outcome: whether it may have happened despite the error
    */
   constructor(code, message, { temporary = false, outcome = "not-done" } = {}) {
     super(message);
@@ -150,48 +254,74 @@ export class RealtimeError extends Error {
 }
 
 /**
- * Tell whether a close code means: do not come back (Centrifugo's ranges; 1009 is "your frame is too big").
+ * Write to the console that the server refused a subscription, as the client does if nobody listens for `error`.
+ *
+ * @param {string} channel
+ * @param {RealtimeError} error
+ */
+export function warnOfRefusal(channel, error) {
+  console.warn(
+    `realtime: the subscription to ${JSON.stringify(channel)} was refused (${error.code} ${error.message}), so nothing ` +
+      `is received on it. The server's log has the reason: see ${REFUSALS_PAGE} of django-realtime-notifier.`,
+  );
+}
+
+/**
+ * Tell whether a close code forbids reconnecting (Centrifugo's ranges; 1009 means that a frame was too big).
  *
  * @param {number} code
+ * @returns {boolean}
  */
 export function isTerminal(code) {
   return code === 1009 || (code >= 3500 && code < 4000) || (code >= 4500 && code < 5000);
 }
 
 /**
- * Full jitter: anything between nothing and a limit that doubles (AWS, "Exponential Backoff And Jitter", 2015).
+ * Full jitter: a random delay below a limit that doubles (AWS, "Exponential Backoff And Jitter", 2015).
  *
  * @param {number} attempt 0, 1, 2 …
  * @param {number} firstMs
  * @param {number} mostMs
  * @param {number} random 0 ≤ x < 1
+ * @returns {number}
  */
 export function backoffMs(attempt, firstMs, mostMs, random) {
   return Math.floor(random * Math.min(mostMs, firstMs * 2 ** Math.min(attempt, 30)));
 }
 
 /**
- * Know which publications of one channel were received and which are missing. No clock, no socket.
+ * Tracks which publications of one channel arrived and which are missing. No clock, no socket.
  *
- * Law: everything since the first position is either received or in a gap, never in both, in order. The one exception
- * is an epoch that was reported as ended and turns out to live, because two nodes disagreed for a moment: its gap had
- * no end ("some may be missing"), and what the server still sends of it is received.
+ * Law: each publication after the first position is either received or in a gap, never in both, in order. The one
+ * exception is an epoch that was reported as ended and turns out to be alive, because two nodes disagreed for a moment:
+ * its gap had no end ("some may be missing"), and publications that still arrive in it are received.
  */
 export class PositionTracker {
-  /** @type {Map<string, {last: number, ended: boolean}>} last: everything up to it is received or reported */
+  /** @type {Map<string, {last: number, ended: boolean}>} every offset up to `last` was received or reported */
   #epochs = new Map();
-  /** @type {string | null} the epoch the server speaks of; its publications do not repeat it */
+  /** @type {string | null} the server's current epoch; its publications do not repeat it */
   #stream = null;
   #mayRewind = false;
 
-  /** @returns {Position | null} */
+  /** @param {Position | null} [since] the first position, if it is known before the first subscribe */
+  constructor(since = null) {
+    if (since === null) return;
+    this.#epochs.set(since.epoch, { last: since.offset, ended: false });
+    this.#stream = since.epoch;
+  }
+
+  /**
+   * The newest position; null before the first one.
+   *
+   * @returns {Position | null}
+   */
   get position() {
     const known = this.#stream === null ? undefined : this.#epochs.get(this.#stream);
     return known ? { epoch: /** @type {string} */ (this.#stream), offset: known.last } : null;
   }
 
   /**
-   * The position in the reply to a subscribe: what follows is live.
+   * Process the position in a subscribe reply: publications after it arrive live.
    *
    * @param {Position} position
    * @returns {Missing[]}
@@ -201,15 +331,15 @@ export class PositionTracker {
     const { known, missing } = this.#enter(epoch, "reconnect");
     if (first) known.last = offset;
     this.#reopen(known, offset);
-    // Below what is known: this node is behind the one we come from. Never a gap backwards.
+    // An offset below `known.last` means that this node lags behind the previous one. Never report a gap backwards.
     this.#fill(missing, epoch, offset, "reconnect");
     return missing;
   }
 
   /**
-   * A publication. It is `fresh` unless it was received or reported before; `missing` comes before it.
+   * Process a publication. It is `fresh` unless it was received or reported before; `missing` precedes it.
    *
-   * @param {{offset: number, epoch?: string}} publication epoch only where it is a new one
+   * @param {{offset: number, epoch?: string}} publication epoch only if it differs from that of the one before
    * @returns {{fresh: boolean, missing: Missing[]}}
    */
   publication({ offset, epoch }) {
@@ -217,7 +347,7 @@ export class PositionTracker {
     if (named === null) return { fresh: true, missing: [] };
     const rewinds = this.#mayRewind && named === this.#stream;
     const { known, missing } = this.#enter(named, "unknown");
-    // The server announced an open gap and goes on in the same epoch: the counter went back, and it says so.
+    // The server announced an open gap and continues in the same epoch: its counter went back.
     if (rewinds) known.last = Math.min(known.last, offset - 1);
     this.#reopen(known, offset - 1);
     if (offset <= known.last) return { fresh: false, missing };
@@ -227,7 +357,7 @@ export class PositionTracker {
   }
 
   /**
-   * A gap that the server announces. What is known already is cut off.
+   * Process a gap that the server announces, without the part that is already known.
    *
    * @param {Missing} gap
    * @returns {Missing[]}
@@ -247,7 +377,7 @@ export class PositionTracker {
   }
 
   /**
-   * Make `epoch` the one that the server speaks of. If it was never seen, the others have ended, nobody knows where.
+   * Make `epoch` the current one. A new epoch ends all others, at an unknown offset.
    *
    * @param {string} epoch
    * @param {string} reason
@@ -271,7 +401,7 @@ export class PositionTracker {
   }
 
   /**
-   * An epoch that was reported as ended lives: up to `offset` its open gap has told, from there we count again.
+   * Resume counting in an epoch that was reported as ended: its open gap covers everything up to `offset`.
    *
    * @param {{last: number, ended: boolean}} known
    * @param {number} offset
@@ -283,6 +413,8 @@ export class PositionTracker {
   }
 
   /**
+   * Report everything between the last known offset and `to` as missing.
+   *
    * @param {Missing[]} missing
    * @param {string} epoch
    * @param {number} to
@@ -297,68 +429,89 @@ export class PositionTracker {
 }
 
 /**
- * Know who is on one channel. No clock, no socket.
+ * Tracks the members of one channel. No clock, no socket.
  *
- * A list that was asked for and the joins and leaves around it travel on different roads: what came since it was asked
- * for is applied again on top of it.
+ * The member list and the joins and leaves around it travel on different paths and may overtake each other. Joins and
+ * leaves that arrive after the list was requested are therefore applied again on top of it.
  */
 export class Roster {
   /** @type {Map<string, Sender>} by client */
   #members = new Map();
-  /** @type {[boolean, Sender][] | null} joins and leaves since a list was asked for */
+  /** @type {[boolean, Sender][] | null} joins and leaves since a list was requested */
   #since = null;
+  /** @type {Headcount} */
   #counted = { clients: 0, users: 0 };
   #complete = false;
 
-  /** A list is asked for. */
+  /** A list was requested. */
   asked() {
     this.#since = [];
   }
 
-  /** The list that was asked for. */
-  listed(/** @type {Map<string, Sender>} */ members) {
+  /**
+   * The requested list arrived.
+   *
+   * @param {Map<string, Sender>} members
+   */
+  listed(members) {
     this.#members = members;
     this.#complete = true;
     for (const [joined, member] of this.#since ?? []) this.#apply(joined, member);
     this.#since = null;
   }
 
-  /** Somebody came. */
-  joined(/** @type {Sender} */ member) {
+  /**
+   * A member joined.
+   *
+   * @param {Sender} member
+   */
+  joined(member) {
     this.#note(true, member);
   }
 
-  /** Somebody went. */
-  left(/** @type {Sender} */ member) {
+  /**
+   * A member left.
+   *
+   * @param {Sender} member
+   */
+  left(member) {
     this.#note(false, member);
   }
 
   /**
-   * So many are there.
+   * The server sent the number of members.
    *
-   * @param {{clients: number, users: number}} count
-   * @param {boolean} same whether nobody came or went who was not told by name
+   * @param {Headcount} count
+   * @param {boolean} same whether each join and leave until then was announced by name
    */
   counted(count, same) {
     this.#counted = count;
     if (!same) this.#complete = false;
   }
 
-  /** The connection is gone: those who are known are perhaps not here any more. */
+  /** The connection was lost: known members may have left. */
   lost() {
     this.#since = null;
     this.#complete = false;
   }
 
-  /** How many are there, and whether `people` are all of them. */
+  /**
+   * The number of members, and whether `people` lists all of them.
+   *
+   * @returns {Headcount & {complete: boolean}}
+   */
   get presence() {
     const complete = this.#complete;
     const people = complete ? this.people : [];
-    const { clients, users } = complete ? { clients: this.#members.size, users: distinct(people) } : this.#counted;
+    const { clients, users } = complete ? { clients: this.#members.size, users: countUsers(people) } : this.#counted;
     return { clients, users, complete };
   }
 
-  /** @returns {Person[]} as far as they are known; each user once, in the order in which they came */
+  /**
+   * The known members; each user once, in the order in which they joined.
+   *
+   * @returns {Person[]}
+   */
   get people() {
     /** @type {Map<string, Person>} */
     const people = new Map();
@@ -390,366 +543,947 @@ export class Roster {
   }
 }
 
-/** How the server counts users: all that have no identity are one. */
-function distinct(/** @type {Person[]} */ people) {
+/**
+ * Count users as the server does: all anonymous members are one.
+ *
+ * @param {Person[]} people
+ */
+function countUsers(people) {
   return new Set(people.map(({ user }) => user)).size;
 }
 
-/**
- * One channel. Events: `publication`, `gap`, `subscribed` (detail: the position), `unsubscribed` (detail: code, reason)
- * and `error` (detail: a RealtimeError; the subscription has ended). With the option `presence` also `join` and `leave`
- * (detail: a Sender) and `presence` (detail: how many are there; `people` says who).
- */
-export class Subscription extends EventTarget {
-  #link;
+/** @type {WeakSet<EventTarget>} the targets whose `error` somebody has listened for */
+const watched = new WeakSet();
 
+/** An EventTarget that adds itself to `watched`. */
+class ErrorTarget extends EventTarget {
   /**
-   * Made by `Connection.subscribe`.
-   *
-   * @param {string} channel
-   * @param {{feed: () => Feed, ask: (method: string) => Promise<any>, publish: (data: any) => Promise<void>,
-   *   unsubscribe: () => void}} link
+   * @param {string} type
+   * @param {EventListenerOrEventListenerObject | null} listener
+   * @param {AddEventListenerOptions | boolean} [options]
    */
-  constructor(channel, link) {
-    super();
-    this.channel = channel;
-    this.#link = link;
-  }
-
-  /** "subscribing" (again, after a break), "subscribed" or "unsubscribed" for good. */
-  get state() {
-    return this.#link.feed().state;
-  }
-
-  /** Everything up to here was received or reported as missing; null before the first reply. */
-  get position() {
-    return this.#link.feed().tracker.position;
-  }
-
-  /**
-   * @param {any} data
-   * @returns {Promise<void>} see `Connection.publish`
-   */
-  publish(data) {
-    return this.#link.publish(data);
-  }
-
-  /** Who is there, as far as it is known; empty without the option `presence`. */
-  get people() {
-    return this.#link.feed().roster?.people ?? [];
-  }
-
-  /**
-   * Ask once who is there, where the server tells it.
-   *
-   * @returns {Promise<Map<string, Sender>>} by client; rejects with a RealtimeError
-   */
-  async presence() {
-    return asMembers(await this.#link.ask("presence"));
-  }
-
-  /** @returns {Promise<{clients: number, users: number}>} how many are there; rejects with a RealtimeError */
-  async presenceStats() {
-    return asHeadcount(await this.#link.ask("presence_stats"));
-  }
-
-  unsubscribe() {
-    this.#link.unsubscribe();
+  addEventListener(type, listener, options) {
+    if (type === "error" && listener) watched.add(this);
+    super.addEventListener(type, listener, options);
   }
 }
 
+const SubscriptionTarget = /** @type {new () => Emitter<SubscriptionEvents>} */ (ErrorTarget);
+
 /**
- * One WebSocket, kept alive, and the subscriptions that share it. Events: `state` (detail: State), `subscription`
- * (detail: `{subscription}`, one that the server began by itself: of the user's own channel, say) and `message` (detail:
- * `{data}`, something for this page that is on no channel).
+ * One channel. Events: `publication`, `gap`, `subscribed`, `unsubscribed` and `error`; with the option `presence` also
+ * `join`, `leave` and `presence`. See `SubscriptionEvents` for their details.
  */
-export class Connection extends EventTarget {
+export class Subscription extends SubscriptionTarget {
+  /**
+   * @readonly
+   * @type {string}
+   */
+  channel;
+  #feed;
+
+  /**
+   * Created by `Connection.subscribe`.
+   *
+   * @param {string} channel
+   * @param {{
+   *   readonly state: "subscribing" | "subscribed" | "unsubscribed",
+   *   readonly tracker: PositionTracker,
+   *   readonly rosterSync: {readonly people: Person[]} | null,
+   *   call: (body: string) => Promise<any>,
+   *   unsubscribe: () => void,
+   * }} feed
+   */
+  constructor(channel, feed) {
+    super();
+    this.channel = channel;
+    this.#feed = feed;
+  }
+
+  /**
+   * "subscribing" (also after a break), "subscribed", or "unsubscribed" for good.
+   *
+   * @returns {"subscribing" | "subscribed" | "unsubscribed"}
+   */
+  get state() {
+    return this.#feed.state;
+  }
+
+  /**
+   * Everything up to this position was received, reported as missing, or part of the page's data (`since`); null before
+   * the first reply if there is no `since`.
+   *
+   * @returns {Position | null}
+   */
+  get position() {
+    return this.#feed.tracker.position;
+  }
+
+  /**
+   * Publish into this channel; see `Connection.publish`.
+   *
+   * @param {any} data
+   * @returns {Promise<void>}
+   */
+  async publish(data) {
+    await this.#feed.call(formatCommand("publish", this.channel, `,"data":${toJson(data)}`));
+  }
+
+  /**
+   * The known members; empty without the option `presence`.
+   *
+   * @returns {Person[]}
+   */
+  get people() {
+    return this.#feed.rosterSync?.people ?? [];
+  }
+
+  /**
+   * Request the members once, by client, where the server discloses them.
+   *
+   * @returns {Promise<Map<string, Sender>>} rejects with a RealtimeError
+   */
+  async presence() {
+    return asMembers(await this.#feed.call(formatCommand("presence", this.channel)));
+  }
+
+  /**
+   * Request the number of members once.
+   *
+   * @returns {Promise<Headcount>} rejects with a RealtimeError
+   */
+  async presenceStats() {
+    return asHeadcount(await this.#feed.call(formatCommand("presence_stats", this.channel)));
+  }
+
+  /** End the subscription. */
+  unsubscribe() {
+    this.#feed.unsubscribe();
+  }
+}
+
+const ConnectionTarget = /** @type {new () => Emitter<ConnectionEvents>} */ (ErrorTarget);
+
+/**
+ * One WebSocket that reconnects, and the subscriptions that share it. Events: `state`, `subscription` (the server
+ * started one), `message` (for this client, on no channel) and `error` (the server refused a subscription). See
+ * `ConnectionEvents` for their details.
+ */
+export class Connection extends ConnectionTarget {
   #options;
-  #url;
-  /** @type {WebSocket | null} null between two attempts */
-  #socket = null;
-  /** @type {Map<string, Feed>} */
+  #calls;
+  #link;
+  /** @type {Map<string, Feed>} by channel */
   #feeds = new Map();
-  /** @type {Command[]} not sent yet */
-  #queue = [];
-  /** @type {Map<number, Command>} sent, not answered */
-  #unanswered = new Map();
-  #lastId = 0;
-  #calls = 0;
-  #attempt = 0;
-  #connectedAt = 0; // 0: the server has not accepted this attempt yet
-  #heardAt = 0; // by the calendar, for people
-  #heardTick = 0; // by the monotonic clock, for deadlines
-  #silenceMs = 0;
-  #pongs = true;
-  /** @type {string | null} why the server is not live */
-  #notLive = null;
-  #client = "";
-  #outageAt = 0;
-  #measuring = false;
-  /** @type {object | null} the attempt whose token is being fetched */
-  #fetching = null;
-  #refreshFailures = 0;
-  #timers = new Timers();
+  /** @type {Map<string, Position | null>} where the first subscription to a channel begins */
+  #positions;
   /** @type {Readonly<State>} */
   #state = Object.freeze({ state: "connecting", reason: "", retryInMs: null, latencyMs: null });
+  #client = "";
+  /** @type {string | null} why the server is not live; null while it is */
+  #notLive = null;
+  #outageAt = 0; // start of the latest outage of the broker
 
   /** @param {Options} [options] */
   constructor(options = {}) {
     super();
-    // Whoever names a server himself shows it no token of the page's.
-    const page = options.url === undefined ? pageOptions() : {};
-    this.#options = { ...OPTIONS, WebSocket: globalThis.WebSocket, ...page, ...options };
-    if (options.url === undefined) this.#options.url = page.url ?? OPTIONS.url;
-    this.#url = socketUrl(this.#options.url);
-    this.#open();
-    globalThis.addEventListener?.("online", this.#onOnline);
-    globalThis.addEventListener?.("offline", this.#onOffline);
-    globalThis.document?.addEventListener("visibilitychange", this.#onVisible);
+    this.#options = completeOptions(options);
+    this.#positions = toPositions(this.#options.positions);
+    this.#calls = new Calls(this.#options.answerMs);
+    this.#link = new Link(this.#options, this.#calls, {
+      setState: (change) => this.#setState(change),
+      isSubscribing: () => this.#isSubscribing(),
+      onOpen: () => this.#subscribeAll(),
+      onAccepted: (client) => this.#onAccepted(client),
+      onPush: (push) => this.#onPush(push),
+      onLost: (heardAt) => this.#onLost(heardAt),
+      end: (reason, code) => this.#end(reason, code),
+    });
+    this.#link.start();
   }
 
-  /** The newest state; each change is also a `state` event. */
+  /**
+   * The current state; each change is also a `state` event.
+   *
+   * @returns {Readonly<State>}
+   */
   get state() {
     return this.#state;
   }
 
-  /** The id by which others see this connection (`sender.client`); another one after each break, "" without one. */
+  /**
+   * The id by which others see this connection (`sender.client`). It changes with each reconnect, and is "" while there
+   * is no connection.
+   *
+   * @returns {string}
+   */
   get client() {
     return this.#client;
   }
 
   /**
-   * Listen on a channel; now, and again after every break, until `unsubscribe` or a refusal. A second call for a
-   * channel returns the same subscription.
+   * Subscribe to a channel, and again after each break, until `unsubscribe` is called or the server refuses. A second
+   * call for the same channel returns the same subscription.
    *
    * @param {string} channel
-   * @param {{getToken?: GetChannelToken, presence?: boolean}} [options] getToken is asked for a subscription token, before
-   *   each subscribe and before the token expires; for channels that are closed otherwise. presence: know who is there
+   * @param {SubscribeOptions} [options]
    * @returns {Subscription}
    */
-  subscribe(channel, { getToken, presence = false } = {}) {
+  subscribe(channel, { getToken, presence = false, since } = {}) {
     const existing = this.#feeds.get(channel);
-    if (existing) return existing.face;
+    if (existing) return existing.subscription;
     if (this.#state.state === "closed") throw new RealtimeError("closed", "the connection is closed");
     if (this.#feeds.size >= MOST_SUBSCRIPTIONS) {
-      throw new RealtimeError("too-many", `at most ${MOST_SUBSCRIPTIONS} subscriptions`);
+      throw new RealtimeError("too-many", `a connection has at most ${MOST_SUBSCRIPTIONS} subscriptions`);
     }
-    const feed = this.#newFeed(channel, getToken);
-    if (presence) feed.roster = new Roster();
-    this.#feeds.set(channel, feed);
-    this.#ask(feed);
-    return feed.face;
+    const feed = this.#addFeed(channel, { getToken, presence, since: toSince(since) });
+    feed.subscribe();
+    return feed.subscription;
   }
 
   /**
-   * Publish into a channel, where the server allows it. Before the connection is made the command waits for it; while
-   * it is broken the promise rejects at once.
+   * Publish into a channel, where the server allows it. While the first connection or a reconnect attempt is under way,
+   * the command waits for it; while the client waits for the next attempt, the promise rejects at once.
    *
    * @param {string} channel
-   * @param {any} data anything JSON can say
-   * @returns {Promise<void>} rejects with a RealtimeError; `outcome` "unknown": it may have been published
+   * @param {any} data any JSON value
+   * @returns {Promise<void>} rejects with a RealtimeError; with `outcome` "unknown" it may have been published
    */
   async publish(channel, data) {
-    await this.#call(`"publish":{"channel":${JSON.stringify(channel)},"data":${jsonOf(data)}}`);
+    await this.#calls.call(formatCommand("publish", channel, `,"data":${toJson(data)}`));
   }
 
   /**
-   * Ask the server's own code something (`REALTIME_RPC`).
+   * Call the server's function `REALTIME_RPC`.
    *
    * @param {string} method
-   * @param {any} [data] anything JSON can say
-   * @returns {Promise<any>} its answer; rejects with a RealtimeError
+   * @param {any} [data] any JSON value
+   * @returns {Promise<any>} its result; rejects with a RealtimeError
    */
   async rpc(method, data = null) {
-    return (await this.#call(`"rpc":{"method":${JSON.stringify(method)},"data":${jsonOf(data)}}`)).data;
+    return (await this.#calls.call(`"rpc":{"method":${JSON.stringify(method)},"data":${toJson(data)}}`)).data;
   }
 
-  /**
-   * Send a command for somebody who waits for its answer.
-   *
-   * @param {string} body
-   * @returns {Promise<any>} the result; rejects with a RealtimeError
-   */
-  async #call(body) {
-    const bytes = utf8Length(body);
-    if (bytes > COMMAND_BYTES) {
-      throw new RealtimeError("too-large", `${bytes} bytes, the limit is ${COMMAND_BYTES}`);
-    }
-    if (!this.#socket && !this.#fetching) throw new RealtimeError("not-connected", "not connected", { temporary: true });
-    if (this.#calls >= MOST_CALLS) {
-      throw new RealtimeError("too-many", `${MOST_CALLS} calls wait already`, { temporary: true });
-    }
-    this.#calls += 1;
-    try {
-      return await this.#outcome(body);
-    } finally {
-      this.#calls -= 1;
-    }
-  }
-
-  /** Make the next attempt now, if one is waiting: for a person who presses a button. */
+  /** Start the pending attempt to reconnect at once, such as from a "retry" button. */
   retryNow() {
-    if (this.#timers.clear("retry")) this.#retry();
+    this.#link.retryNow();
   }
 
-  /** End for good: no timer, no listener and no socket is left behind. */
+  /** Close for good. No timer, listener or socket remains. */
   close() {
     if (this.#state.state !== "closed") this.#end("closed-here", 1000);
   }
 
-  // --- the socket ---------------------------------------------------------------------------------------------------
+  // --- the state of the connection -----------------------------------------------------------------------------------
 
-  #open() {
-    this.#timers.set("connect", this.#options.answerMs, () => this.#lose("no-answer"));
-    const { getToken } = this.#options;
-    if (!getToken) return this.#dial("");
-    const fetching = (this.#fetching = {});
-    fetchToken(getToken).then(
-      (token) => {
-        if (this.#fetching === fetching) this.#dialSafely(token);
-      },
-      () => {
-        if (this.#fetching === fetching) this.#lose("no-token");
-      },
+  /** @param {Partial<State>} change fields that do not change may be omitted; `retryInMs` is reset when omitted */
+  #setState(change) {
+    if (this.#state.state === "closed") return;
+    this.#state = Object.freeze({ ...this.#state, retryInMs: null, ...change });
+    this.#emit("state", this.#state);
+  }
+
+  #showServerState() {
+    if (this.#notLive === null) this.#setState({ state: "live", reason: "" });
+    else this.#setState({ state: "not-live", reason: this.#notLive });
+  }
+
+  /**
+   * The server accepted the connection.
+   *
+   * @param {string} client
+   */
+  #onAccepted(client) {
+    this.#client = client;
+    this.#showServerState();
+  }
+
+  /**
+   * The connection was lost.
+   *
+   * @param {number} heardAt when the server was last heard
+   */
+  #onLost(heardAt) {
+    for (const feed of this.#feeds.values()) feed.interrupt(heardAt);
+    this.#notLive = null;
+    this.#client = "";
+  }
+
+  /**
+   * Close for good.
+   *
+   * @param {string} reason
+   * @param {number} code
+   */
+  #end(reason, code) {
+    this.#setState({ state: "closed", reason }); // first, so that listeners of later events cannot start anything
+    this.#link.close();
+    for (const feed of [...this.#feeds.values()]) feed.end({ code, reason });
+  }
+
+  // --- pushes --------------------------------------------------------------------------------------------------------
+
+  /** @param {Record<string, any>} push */
+  #onPush(push) {
+    if (push.state !== undefined && push.channel === undefined) return this.#onState(asObject(push.state));
+    if (push.disconnect !== undefined) return this.#onDisconnect(asObject(push.disconnect));
+    if (push.message !== undefined) return this.#emit("message", { data: asObject(push.message).data });
+    if (push.subscribe !== undefined) return this.#onServed(asText(push.channel), asObject(push.subscribe));
+    this.#feeds.get(push.channel)?.onPush(push);
+  }
+
+  /**
+   * The server gained or lost its broker.
+   *
+   * @param {Record<string, any>} push
+   */
+  #onState({ live, reason }) {
+    if (typeof live !== "boolean") throw new Malformed("a state without live");
+    if (!live && this.#notLive === null) this.#outageAt = Date.now();
+    this.#notLive = live ? null : asText(reason ?? "broker");
+    if (!this.#link.isAccepted) return; // the connect reply will follow and announce the state
+    this.#showServerState();
+    if (!live) return;
+    for (const feed of this.#feeds.values()) feed.subscribeNow();
+  }
+
+  /** @param {Record<string, any>} push */
+  #onDisconnect({ code, reason, reconnect }) {
+    const number = asCount(code);
+    const text = asText(reason ?? "") || `disconnected (${number})`;
+    if (reconnect === false || (reconnect !== true && isTerminal(number))) this.#end(text, number);
+    else this.#link.reconnect(text);
+  }
+
+  /**
+   * The server started a subscription, such as the user's own channel.
+   *
+   * @param {string} channel
+   * @param {Record<string, any>} result
+   */
+  #onServed(channel, result) {
+    const position = asPosition(result);
+    let feed = this.#feeds.get(channel);
+    if (!feed) {
+      feed = this.#addFeed(channel, { served: true });
+      this.#emit("subscription", { subscription: feed.subscription });
+    }
+    feed.onServed(position);
+  }
+
+  // --- subscriptions -------------------------------------------------------------------------------------------------
+
+  /**
+   * @param {string} channel
+   * @param {SubscribeOptions & {served?: boolean}} options
+   */
+  #addFeed(channel, { since = this.#positions.get(channel), ...options }) {
+    this.#positions.delete(channel); // a later subscription does not continue from the page's data
+    const feed = new Feed(channel, { ...options, since }, {
+      options: this.#options,
+      calls: this.#calls,
+      link: this.#link,
+      outageAt: () => this.#outageAt,
+      remove: () => this.#feeds.delete(channel),
+      onRefused: (subscription, error) => this.#onRefused(subscription, error),
+    });
+    this.#feeds.set(channel, feed);
+    return feed;
+  }
+
+  /**
+   * The server refused a subscription for good.
+   *
+   * @param {Subscription} subscription
+   * @param {RealtimeError} error
+   */
+  #onRefused(subscription, error) {
+    this.#emit("error", { subscription, error });
+    if (!watched.has(subscription) && !watched.has(this)) warnOfRefusal(subscription.channel, error);
+  }
+
+  #subscribeAll() {
+    for (const feed of this.#feeds.values()) if (!feed.served) feed.subscribe();
+  }
+
+  #isSubscribing() {
+    for (const feed of this.#feeds.values()) if (feed.isSubscribing) return true;
+    return false;
+  }
+
+  /**
+   * @template {keyof ConnectionEvents} Name
+   * @param {Name} type
+   * @param {ConnectionEvents[Name]} detail
+   */
+  #emit(type, detail) {
+    this.dispatchEvent(new CustomEvent(type, { detail }));
+  }
+}
+
+/**
+ * Open a connection. It reconnects until `close()` is called or the server forbids it.
+ *
+ * @param {Options} [options]
+ * @returns {Connection}
+ */
+export function connect(options) {
+  return new Connection(options);
+}
+
+/**
+ * One subscription of a connection: subscribes to the channel, compares positions, and emits events.
+ */
+class Feed {
+  /** @type {"subscribing" | "subscribed" | "unsubscribed"} */
+  state = "subscribing";
+  tracker;
+  #host;
+  #token;
+  #timers = new Timers();
+  /** @type {Command | null} the subscribe command that waits for its reply */
+  #subscribing = null;
+  #refusals = 0; // consecutive temporary refusals of the subscribe
+  #completeAt; // the channel is known to be complete up to this time
+  #isFirst = true; // whether the subscription has not begun yet
+  #isStartUnknown; // whether the page's data is as of a position that could not be read
+
+  /**
+   * @param {string} channel
+   * @param {SubscribeOptions & {served?: boolean}} options served: the server started the subscription, and starts it
+   *   again after a break
+   * @param {{
+   *   options: ReturnType<typeof completeOptions>,
+   *   calls: Calls,
+   *   link: Link,
+   *   outageAt: () => number,
+   *   remove: () => void,
+   *   onRefused: (subscription: Subscription, error: RealtimeError) => void,
+   * }} host outageAt: start of the latest outage of the broker; remove: forgets this feed; onRefused: the server
+   *   refused the subscription for good
+   */
+  constructor(channel, { getToken, presence = false, served = false, since }, host) {
+    this.channel = channel;
+    this.served = served;
+    this.tracker = new PositionTracker(since);
+    this.#isStartUnknown = since === null;
+    // The site read the page's data some time after the browser had asked for the page.
+    this.#completeAt = since === undefined ? Date.now() : performance.timeOrigin;
+    this.#host = host;
+    this.#token = new TokenSource(getToken && (() => getToken({ channel })));
+    this.rosterSync = presence ? new RosterSync(this, host) : null;
+    this.subscription = new Subscription(channel, this);
+  }
+
+  /** Whether a subscribe command awaits its reply. */
+  get isSubscribing() {
+    return this.#subscribing !== null;
+  }
+
+  /**
+   * Send a command for the page.
+   *
+   * @param {string} body
+   * @returns {Promise<any>} the result; rejects with a RealtimeError
+   */
+  call(body) {
+    return this.#host.calls.call(body);
+  }
+
+  /**
+   * @template {keyof SubscriptionEvents} Name
+   * @param {Name} type
+   * @param {SubscriptionEvents[Name]} detail
+   */
+  emit(type, detail) {
+    this.subscription.dispatchEvent(new CustomEvent(type, { detail }));
+  }
+
+  // --- subscribing ---------------------------------------------------------------------------------------------------
+
+  /** Send the subscribe command. Without an open socket this does nothing: a new one subscribes to all. */
+  subscribe() {
+    if (!this.#host.link.isOpen) return;
+    this.#token.fetch(
+      (token) => this.#subscribeWith(token),
+      () => this.#subscribeLater(),
     );
   }
 
-  #dialSafely(/** @type {string} */ token) {
-    this.#fetching = null;
+  /** Retry a temporarily refused subscribe without waiting any longer. */
+  subscribeNow() {
+    if (this.#timers.clear("subscribe")) this.subscribe();
+  }
+
+  /** @param {string} token */
+  #subscribeWith(token) {
+    const joinLeave = this.rosterSync ? ',"join_leave":true' : "";
+    const command = new Command(formatCommand("subscribe", this.channel, formatToken(token) + joinLeave), {
+      onResult: (result) => {
+        if (this.#subscribing === command) this.#onSubscribed(result);
+      },
+      onRefusal: (refusal) => {
+        if (this.#subscribing === command) this.#onRefused(refusal);
+      },
+      onTimeout: () => {
+        if (this.#subscribing === command) this.#host.link.reconnect("no-answer");
+      },
+    });
+    this.#subscribing = command;
+    this.#host.calls.send(command);
+  }
+
+  #subscribeLater() {
+    this.#timers.set("subscribe", retryDelayMs(this.#refusals, this.#host.options), () => this.subscribe());
+    this.#refusals += 1;
+  }
+
+  /** @param {any} result */
+  #onSubscribed(result) {
+    this.#subscribing = null;
+    // If the server subscribed us before we asked, the reply has no position and changes nothing.
+    if (this.state !== "subscribed") this.#becomeSubscribed(asPosition(result));
+    this.#refreshAfter(result);
+    this.#host.link.measure();
+  }
+
+  /** @param {Refusal} refusal */
+  #onRefused(refusal) {
+    this.#subscribing = null;
+    this.#host.link.measure();
+    if (refusal.isTemporary) return this.#subscribeLater();
+    this.#forget();
+    const error = refusal.toError();
+    this.emit("error", error);
+    this.#host.onRefused(this.subscription, error);
+  }
+
+  /**
+   * The server started the subscription.
+   *
+   * @param {Position | null} position
+   */
+  onServed(position) {
+    if (this.state === "subscribing") this.#becomeSubscribed(position);
+  }
+
+  /** @param {Position | null} position */
+  #becomeSubscribed(position) {
+    const missing = position ? this.tracker.subscribed(position) : [];
+    if (this.#isStartUnknown && position) missing.push({ epoch: position.epoch, from: 1, to: null, reason: "broker" });
+    // Pages load at different times, unless they have waited for the broker together.
+    const windowMs = this.#isFirst && this.#refusals === 0 ? 0 : this.#host.options.refetchWindowMs;
+    this.#isFirst = this.#isStartUnknown = false;
+    this.#refusals = 0;
+    this.state = "subscribed";
+    this.emit("subscribed", { channel: this.channel, ...position });
+    this.#reportGaps(missing, windowMs);
+    this.#completeAt = Date.now();
+    this.rosterSync?.request();
+  }
+
+  // --- the subscription token ----------------------------------------------------------------------------------------
+
+  /**
+   * Send a new token when the current one expires; the server allows a few seconds more.
+   *
+   * @param {{expires?: boolean, ttl?: number}} result
+   */
+  #refreshAfter(result) {
+    if (!result.expires || !this.#token.exists) return;
+    if (this.state !== "subscribed") return; // a listener of "subscribed" has unsubscribed
+    this.#timers.set("refresh", ttlMs(result), () => this.#token.fetch((token) => this.#refresh(token)));
+  }
+
+  /** @param {string} token */
+  #refresh(token) {
+    if (this.state !== "subscribed") return;
+    const command = new Command(formatCommand("sub_refresh", this.channel, `,"token":${JSON.stringify(token)}`), {
+      onResult: (result) => this.#refreshAfter(result), // after a refusal the server ends it, and we resubscribe
+      onTimeout: () => this.#host.link.reconnect("no-answer"),
+    });
+    this.#host.calls.send(command);
+  }
+
+  // --- pushes --------------------------------------------------------------------------------------------------------
+
+  /** @param {Record<string, any>} push */
+  onPush(push) {
+    if (this.state !== "subscribed") return; // sent before the server processed the unsubscribe
+    if (push.pub !== undefined) this.#onPublication(asObject(push.pub));
+    else if (push.gap !== undefined) this.#onGap(asObject(push.gap));
+    else if (push.unsubscribe !== undefined) this.#onUnsubscribe(asObject(push.unsubscribe));
+    else if (push.join !== undefined) this.#onMember("join", asObject(push.join));
+    else if (push.leave !== undefined) this.#onMember("leave", asObject(push.leave));
+    else if (push.presence !== undefined) {
+      const count = asHeadcount(push.presence); // validated even if no caller uses the members
+      this.rosterSync?.onHeadcount(count, push.presence.untold === 0);
+    }
+    // Any other push comes from a newer server.
+  }
+
+  /** @param {Record<string, any>} pub */
+  #onPublication(pub) {
+    const offset = pub.offset === undefined ? 0 : asCount(pub.offset);
+    const epoch = pub.epoch === undefined ? undefined : asText(pub.epoch);
+    const tags = pub.tags === undefined ? {} : asObject(pub.tags);
+    // Without an offset (from a server that keeps no positions) there is nothing to compare.
+    const seen = offset > 0 ? this.tracker.publication({ offset, epoch }) : { fresh: true, missing: [] };
+    this.#reportGaps(seen.missing);
+    if (!seen.fresh || this.state !== "subscribed") return; // a listener of the gap may have unsubscribed
+    this.#completeAt = Date.now();
+    this.emit("publication", {
+      channel: this.channel,
+      data: pub.data,
+      event: typeof tags.event === "string" ? tags.event : null,
+      tags,
+      sender: pub.info === undefined ? null : asSender(pub.info),
+      offset: offset > 0 ? offset : null,
+      epoch: offset > 0 ? (this.tracker.position?.epoch ?? null) : null,
+    });
+  }
+
+  /** @param {Record<string, any>} gap */
+  #onGap(gap) {
+    const from = asCount(gap.from);
+    const to = gap.to === null ? null : asCount(gap.to);
+    const reason = asText(gap.reason ?? "unknown");
+    this.#reportGaps(this.tracker.gap({ epoch: asText(gap.epoch), from, to, reason }));
+    this.#completeAt = Date.now();
+  }
+
+  /**
+   * @param {Missing[]} missing
+   * @param {number} [windowMs] `refetchAfterMs` is drawn from 0 to this
+   */
+  #reportGaps(missing, windowMs = this.#host.options.refetchWindowMs) {
+    const { outageAt, options } = this.#host;
+    for (const { epoch, from, to, reason } of missing) {
+      const since = reason === "reconnect" ? this.#completeAt : Math.max(this.#completeAt, outageAt());
+      this.emit("gap", {
+        channel: this.channel,
+        epoch,
+        from,
+        to,
+        missed: to === null ? null : to - from + 1,
+        reason,
+        since: new Date(since),
+        until: new Date(),
+        refetchAfterMs: Math.floor(options.random() * windowMs),
+      });
+    }
+  }
+
+  /**
+   * @param {"join" | "leave"} what
+   * @param {Record<string, any>} push
+   */
+  #onMember(what, push) {
+    const member = asSender(push.info);
+    this.rosterSync?.onMember(what, member);
+    this.emit(what, member);
+    this.rosterSync?.announce();
+  }
+
+  /**
+   * The server ended the subscription.
+   *
+   * @param {Record<string, any>} push
+   */
+  #onUnsubscribe({ code, reason }) {
+    const number = asCount(code);
+    if (number < 2500) return this.end({ code: number, reason: asText(reason ?? "") });
+    this.interrupt(Date.now());
+    if (!this.served) this.#subscribeLater();
+  }
+
+  // --- the end -------------------------------------------------------------------------------------------------------
+
+  /**
+   * The subscription is broken and will be renewed.
+   *
+   * @param {number} completeAt nothing was missed up to this time
+   */
+  interrupt(completeAt) {
+    if (this.state === "subscribed") this.#completeAt = completeAt;
+    this.state = "subscribing";
+    this.#stop();
+    this.rosterSync?.interrupt();
+  }
+
+  /** End the subscription because the page called `unsubscribe`. */
+  unsubscribe() {
+    if (this.state === "unsubscribed") return;
+    const known = this.state === "subscribed" || this.isSubscribing;
+    this.end({ code: 0, reason: "unsubscribed-here" });
+    if (known) this.#host.calls.send(new Command(formatCommand("unsubscribe", this.channel)));
+  }
+
+  /**
+   * End the subscription for good and say why.
+   *
+   * @param {{code: number, reason: string}} why
+   */
+  end(why) {
+    this.#forget();
+    this.emit("unsubscribed", { channel: this.channel, ...why });
+  }
+
+  #forget() {
+    this.#host.remove();
+    this.state = "unsubscribed";
+    this.#stop();
+  }
+
+  #stop() {
+    this.#timers.clearAll();
+    this.#token.cancel();
+    this.#subscribing = null;
+    this.rosterSync?.stop();
+  }
+}
+
+/**
+ * Keeps the roster of one feed in sync with the server, and emits its changes as events of the feed.
+ */
+class RosterSync {
+  #feed;
+  #host;
+  #roster = new Roster();
+  #timers = new Timers();
+
+  /**
+   * @param {Feed} feed
+   * @param {{options: ReturnType<typeof completeOptions>, calls: Calls, link: Link}} host
+   */
+  constructor(feed, host) {
+    this.#feed = feed;
+    this.#host = host;
+  }
+
+  /** The known members. */
+  get people() {
+    return this.#roster.people;
+  }
+
+  /** Request the member list. */
+  request() {
+    if (this.#feed.state !== "subscribed") return;
+    this.#roster.asked();
+    const command = new Command(formatCommand("presence", this.#feed.channel), {
+      onResult: (result) => {
+        if (this.#feed.state !== "subscribed") return;
+        this.#roster.listed(asMembers(result));
+        this.announce();
+      },
+      onRefusal: (refusal) => {
+        if (this.#feed.state === "subscribed") this.#onRefused(refusal);
+      },
+      onTimeout: () => this.#host.link.reconnect("no-answer"),
+    });
+    this.#host.calls.send(command);
+  }
+
+  /** @param {Refusal} refusal */
+  #onRefused(refusal) {
+    if (refusal.isTemporary) return this.#requestWithin(this.#host.options.refetchWindowMs);
+    if (refusal.code !== TOO_MANY) return; // the server does not disclose who is on this channel
+    const counted = (/** @type {Headcount} */ count) => {
+      this.#roster.counted(count, false);
+      this.announce();
+    };
+    this.#feed.subscription.presenceStats().then(counted, () => {});
+  }
+
+  /**
+   * Request the list again at a random moment, because other clients will do so too.
+   *
+   * @param {number} windowMs
+   */
+  #requestWithin(windowMs) {
+    if (this.#feed.state !== "subscribed") return; // a listener of "presence" has unsubscribed
+    const delay = Math.floor(this.#host.options.random() * windowMs);
+    this.#timers.set("request", delay, () => this.request());
+  }
+
+  /**
+   * A member joined or left.
+   *
+   * @param {"join" | "leave"} what
+   * @param {Sender} member
+   */
+  onMember(what, member) {
+    if (what === "join") this.#roster.joined(member);
+    else this.#roster.left(member);
+  }
+
+  /**
+   * The server sent the number of members, after a burst of joins and leaves.
+   *
+   * @param {Headcount} count
+   * @param {boolean} same whether each of them was announced by name
+   */
+  onHeadcount(count, same) {
+    this.#roster.counted(count, same);
+    this.announce();
+    if (same || count.clients > MOST_NAMED) return;
+    this.#requestWithin(Math.min(this.#host.options.refetchWindowMs, 1_000 + 20 * count.clients));
+  }
+
+  /** Emit the number of members. */
+  announce() {
+    this.#feed.emit("presence", { channel: this.#feed.channel, ...this.#roster.presence });
+  }
+
+  /** The subscription is interrupted: known members may leave unnoticed. */
+  interrupt() {
+    this.#roster.lost();
+  }
+
+  /** Forget a planned request. */
+  stop() {
+    this.#timers.clearAll();
+  }
+}
+
+/**
+ * The socket of a connection: opens it, sends the connect command, and replaces it when it is lost.
+ */
+class Link {
+  #options;
+  #calls;
+  #owner;
+  #url;
+  #token;
+  #heartbeat;
+  #timers = new Timers();
+  /** @type {Socket | null} null between two attempts */
+  #socket = null;
+  #attempt = 0; // consecutive attempts without a stable connection
+  #connectedAt = 0; // monotonic; 0 until the server has accepted the connection
+  #pongs = true; // whether the server wants its pings answered
+  #refreshFailures = 0;
+  #isClosed = false;
+
+  /**
+   * @param {ReturnType<typeof completeOptions>} options
+   * @param {Calls} calls
+   * @param {object} owner callbacks into the connection
+   * @param {(change: Partial<State>) => void} owner.setState changes the state
+   * @param {() => boolean} owner.isSubscribing tells whether a subscribe waits for its reply
+   * @param {() => void} owner.onOpen sends the other commands of the first frame
+   * @param {(client: string) => void} owner.onAccepted the server accepted the connection
+   * @param {(push: Record<string, any>) => void} owner.onPush a push arrived
+   * @param {(heardAt: number) => void} owner.onLost the socket is gone; the server was last heard at `heardAt`
+   * @param {(reason: string, code: number) => void} owner.end reconnecting is forbidden
+   */
+  constructor(options, calls, owner) {
+    this.#options = options;
+    this.#calls = calls;
+    this.#owner = owner;
+    this.#url = toSocketUrl(options.url);
+    this.#token = new TokenSource(options.getToken);
+    this.#heartbeat = new Heartbeat(calls, options.latencyEveryMs, {
+      isSubscribing: owner.isSubscribing,
+      onMeasured: (latencyMs) => owner.setState({ latencyMs }),
+      onSilent: () => this.reconnect("server-silent"),
+    });
+  }
+
+  /** Whether the socket is open. */
+  get isOpen() {
+    return this.#socket?.readyState === OPEN;
+  }
+
+  /** Whether the server has accepted the connection. */
+  get isAccepted() {
+    return this.#connectedAt > 0;
+  }
+
+  /** Make the first attempt, and watch for changes of network and visibility. */
+  start() {
+    this.#open();
+    globalThis.addEventListener?.("online", this);
+    globalThis.addEventListener?.("offline", this);
+    globalThis.document?.addEventListener("visibilitychange", this);
+  }
+
+  /** Close for good. */
+  close() {
+    this.#isClosed = true;
+    globalThis.removeEventListener?.("online", this);
+    globalThis.removeEventListener?.("offline", this);
+    globalThis.document?.removeEventListener("visibilitychange", this);
+    this.#disconnect(1000, "");
+  }
+
+  // --- attempts ------------------------------------------------------------------------------------------------------
+
+  #open() {
+    this.#timers.set("connect", this.#options.answerMs, () => this.reconnect("no-answer"));
+    this.#calls.expect();
+    if (!this.#token.exists) return this.#dial("");
+    this.#token.fetch(
+      (token) => this.#dialSafely(token),
+      () => this.reconnect("no-token"),
+    );
+  }
+
+  /** @param {string} token */
+  #dialSafely(token) {
     try {
       this.#dial(token);
     } catch (error) {
-      this.#lose(String(error));
+      this.reconnect(String(error));
     }
   }
 
-  #dial(/** @type {string} */ token) {
+  /** @param {string} token */
+  #dial(token) {
     const socket = new this.#options.WebSocket(this.#url);
     this.#socket = socket;
-    // What a socket says after we have left it is of no interest.
+    // Ignore the events of a socket that is no longer used.
     const current = (/** @type {(event: any) => void} */ then) => (/** @type {any} */ event) => {
       if (this.#socket === socket) then(event);
     };
-    socket.onopen = current(() => this.#greet(token));
+    socket.onopen = current(() => this.#sendConnect(socket, token));
     socket.onmessage = current((event) => this.#onFrame(event.data));
     socket.onclose = current((event) => this.#onClose(event.code, event.reason));
-    socket.onerror = () => {}; // a close event follows and says more
-  }
-
-  /** Connect and all subscribes in one frame: one round trip until the first publication can come. */
-  #greet(/** @type {string} */ token) {
-    const shown = token ? `,"token":${JSON.stringify(token)}` : "";
-    const waiting = this.#queue.splice(0);
-    this.#send({
-      body: `"connect":{"name":"client.js"${shown}}`,
-      answered: (answer) => this.#onConnected(answer),
-      lost: () => {},
-      late: () => {}, // the timer "connect" runs since before the socket opened
-    });
-    for (const feed of this.#feeds.values()) if (!feed.served) this.#ask(feed);
-    this.#queue.push(...waiting);
-    this.#flush();
-  }
-
-  /** @param {Answer} answer */
-  #onConnected({ result, error }) {
-    if (error) {
-      const again = isTemporary(error);
-      return again ? this.#lose(error.message) : this.#end(error.message, 1000);
-    }
-    this.#timers.clear("connect");
-    this.#connectedAt = performance.now();
-    this.#client = asText(result?.client ?? "");
-    this.#pongs = result?.pong !== false;
-    const seconds = result?.ping > 0 ? result.ping : DEFAULT_PING_SECONDS;
-    this.#silenceMs = seconds * 1000 + this.#options.pingGraceMs;
-    this.#refreshAfter(result);
-    this.#watchSilence();
-    this.#showServerState();
-    this.#measure();
-  }
-
-  // --- tokens that expire -------------------------------------------------------------------------------------------
-
-  /** Show another token when this one expires; the server waits a little longer. */
-  #refreshAfter(/** @type {{expires?: boolean, ttl?: number} | undefined} */ result) {
-    this.#refreshFailures = 0;
-    if (result?.expires) this.#timers.set("refresh", ttlMs(result), () => this.#refresh());
-  }
-
-  #refresh() {
-    const socket = this.#socket;
-    const { getToken } = this.#options;
-    if (!getToken) return; // then the server will close with 3005, and the session says who it is
-    fetchToken(getToken).then(
-      (token) => {
-        if (this.#socket === socket) this.#showToken(token);
-      },
-      () => {
-        if (this.#socket === socket) this.#refreshLater();
-      },
-    );
-  }
-
-  #showToken(/** @type {string} */ token) {
-    this.#send({
-      body: `"refresh":{"token":${JSON.stringify(token)}}`,
-      answered: ({ result, error }) => (error ? this.#refreshLater() : this.#refreshAfter(result)),
-      lost: () => {},
-      late: () => this.#lose("no-answer"),
-    });
-  }
-
-  #refreshLater() {
-    const { retryFirstMs, retryMostMs, random } = this.#options;
-    const delay = backoffMs(this.#refreshFailures, retryFirstMs, retryMostMs, random());
-    this.#refreshFailures += 1;
-    this.#timers.set("refresh", delay, () => this.#refresh());
+    socket.onerror = () => {}; // a close event follows and has the details
   }
 
   /**
-   * @param {Feed} feed
-   * @param {{expires?: boolean, ttl?: number} | undefined} result
-   */
-  #refreshFeedAfter(feed, result) {
-    if (!result?.expires || !feed.getToken) return;
-    this.#timers.set(`refresh ${feed.face.channel}`, ttlMs(result), () => {
-      this.#withToken(feed, (token) => this.#showFeedToken(feed, token));
-    });
-  }
-
-  /**
-   * @param {Feed} feed
+   * Send connect and all subscribes in one frame: publications arrive after a single round trip.
+   *
+   * @param {Socket} socket
    * @param {string} token
    */
-  #showFeedToken(feed, token) {
-    if (feed.state !== "subscribed") return;
-    const channel = JSON.stringify(feed.face.channel);
-    this.#send({
-      body: `"sub_refresh":{"channel":${channel},"token":${JSON.stringify(token)}}`,
-      answered: ({ result }) => this.#refreshFeedAfter(feed, result), // refused: the server will end it, and we ask anew
-      lost: () => {},
-      late: () => this.#lose("no-answer"),
+  #sendConnect(socket, token) {
+    const connect = new Command(`"connect":{"name":"client.js"${formatToken(token)}}`, {
+      onResult: (result) => this.#onConnected(result),
+      onRefusal: (refusal) => {
+        if (refusal.isTemporary) this.reconnect(refusal.message);
+        else this.#owner.end(refusal.message, 1000);
+      },
+      // No time-out: the timer "connect" started before the socket opened.
+    });
+    this.#calls.open(socket, () => {
+      this.#calls.send(connect);
+      this.#owner.onOpen();
     });
   }
 
-  /**
-   * Fetch a token for a subscription; what comes when it is no longer wanted is dropped.
-   *
-   * @param {Feed} feed
-   * @param {(token: string) => void} then
-   * @param {() => void} [otherwise]
-   */
-  #withToken(feed, then, otherwise = () => {}) {
-    const { getToken } = feed;
-    if (!getToken) return then("");
-    const fetching = (feed.fetching = {});
-    const current = (/** @type {(token: string) => void} */ next) => (/** @type {string} */ token) => {
-      if (feed.fetching !== fetching) return;
-      feed.fetching = null;
-      next(token);
-    };
-    fetchToken(() => getToken({ channel: feed.face.channel })).then(current(then), current(otherwise));
+  /** @param {any} result */
+  #onConnected(result) {
+    this.#timers.clear("connect");
+    this.#connectedAt = performance.now();
+    const client = asText(result.client ?? "");
+    this.#pongs = result.pong !== false;
+    const seconds = result.ping > 0 ? result.ping : DEFAULT_PING_SECONDS;
+    this.#refreshAfter(result);
+    this.#heartbeat.start(seconds * 1000 + this.#options.pingGraceMs);
+    this.#owner.onAccepted(client);
+    this.#heartbeat.measure();
   }
 
   /**
@@ -757,17 +1491,20 @@ export class Connection extends EventTarget {
    * @param {string} reason
    */
   #onClose(code, reason) {
-    if (isTerminal(code)) this.#end(reason || `closed by the server (${code})`, code);
-    else this.#lose(reason || "connection-lost");
+    if (isTerminal(code)) this.#owner.end(reason || `closed by the server (${code})`, code);
+    else this.reconnect(reason || "connection-lost");
   }
 
-  /** Leave the socket, if there is one, and try again later. */
-  #lose(/** @type {string} */ reason) {
-    const lived = this.#connectedAt > 0 && performance.now() - this.#connectedAt >= STABLE_MS;
-    this.#leave(4000, reason);
+  /**
+   * Leave the socket, if there is one, and try again later.
+   *
+   * @param {string} reason
+   */
+  reconnect(reason) {
+    const lived = this.isAccepted && performance.now() - this.#connectedAt >= STABLE_MS;
+    this.#disconnect(4000, reason);
     if (lived) this.#attempt = 0;
-    const { retryFirstMs, retryMostMs, random } = this.#options;
-    const delay = backoffMs(this.#attempt, retryFirstMs, retryMostMs, random());
+    const delay = retryDelayMs(this.#attempt, this.#options);
     this.#attempt += 1;
     this.#retryIn(delay, globalThis.navigator?.onLine === false ? "offline" : reason);
   }
@@ -778,70 +1515,365 @@ export class Connection extends EventTarget {
    */
   #retryIn(ms, reason) {
     this.#timers.set("retry", ms, () => this.#retry());
-    this.#become({ state: "reconnecting", reason, retryInMs: ms });
+    this.#owner.setState({ state: "reconnecting", reason, retryInMs: ms });
+  }
+
+  /** Make the next attempt now, if one is pending. */
+  retryNow() {
+    if (this.#timers.clear("retry")) this.#retry();
   }
 
   #retry() {
-    this.#become({ state: "connecting", reason: this.#state.reason });
+    this.#owner.setState({ state: "connecting" });
+    if (this.#isClosed) return; // by a listener of the state
     try {
       this.#open();
     } catch (error) {
-      // The first attempt throws to the caller of `connect`; a later one (a policy that changed?) must not escape.
-      this.#lose(String(error));
+      // The first attempt throws to the caller of `connect`; a later one has no caller (a policy may have changed).
+      this.reconnect(String(error));
     }
   }
 
   /**
-   * Terminal: nothing is tried any more.
+   * Forget the socket and everything that depended on it.
    *
-   * @param {string} reason
    * @param {number} code
+   * @param {string} reason
    */
-  #end(reason, code) {
-    globalThis.removeEventListener?.("online", this.#onOnline);
-    globalThis.removeEventListener?.("offline", this.#onOffline);
-    globalThis.document?.removeEventListener("visibilitychange", this.#onVisible);
-    this.#become({ state: "closed", reason }); // first, so that nothing below starts anything again
-    this.#leave(1000, "");
-    for (const feed of [...this.#feeds.values()]) this.#drop(feed, { code, reason });
-    this.#timers.clearAll();
-  }
-
-  /** Forget the socket and all that belonged to it. */
-  #leave(/** @type {number} */ code, /** @type {string} */ reason) {
+  #disconnect(code, reason) {
     const socket = this.#socket;
     this.#socket = null;
-    this.#fetching = null;
-    for (const feed of this.#feeds.values()) this.#interrupt(feed, this.#heardAt);
-    const sent = [...this.#unanswered.values()];
-    const unsent = this.#queue.splice(0);
-    this.#unanswered.clear();
-    this.#timers.clearAll();
     this.#connectedAt = 0;
-    this.#notLive = null;
-    this.#client = "";
-    this.#measuring = false;
-    for (const command of sent) command.lost(true);
-    for (const command of unsent) command.lost(false);
+    this.#token.cancel();
+    this.#timers.clearAll();
+    this.#heartbeat.stop();
+    this.#owner.onLost(this.#heartbeat.heardAt);
+    this.#calls.close();
     closeQuietly(socket, code, reason);
   }
 
-  // --- commands -----------------------------------------------------------------------------------------------------
+  // --- the connection token ------------------------------------------------------------------------------------------
 
-  /** Send a command with all others of this turn of the event loop. */
-  #send(/** @type {Command} */ command) {
+  /**
+   * Send a new token when the current one expires; the server allows a few seconds more.
+   *
+   * @param {{expires?: boolean, ttl?: number}} result
+   */
+  #refreshAfter(result) {
+    this.#refreshFailures = 0;
+    if (result.expires) this.#timers.set("refresh", ttlMs(result), () => this.#refresh());
+  }
+
+  #refresh() {
+    if (!this.#token.exists) return; // the server will close with 3005, and the session identifies the next connection
+    this.#token.fetch(
+      (token) => this.#sendToken(token),
+      () => this.#refreshLater(),
+    );
+  }
+
+  /** @param {string} token */
+  #sendToken(token) {
+    const command = new Command(`"refresh":{"token":${JSON.stringify(token)}}`, {
+      onResult: (result) => this.#refreshAfter(result),
+      onRefusal: () => this.#refreshLater(),
+      onTimeout: () => this.reconnect("no-answer"),
+    });
+    this.#calls.send(command);
+  }
+
+  #refreshLater() {
+    this.#timers.set("refresh", retryDelayMs(this.#refreshFailures, this.#options), () => this.#refresh());
+    this.#refreshFailures += 1;
+  }
+
+  // --- frames --------------------------------------------------------------------------------------------------------
+
+  /** @param {unknown} frame */
+  #onFrame(frame) {
+    const socket = this.#socket;
+    this.#heartbeat.onFrame();
+    try {
+      if (typeof frame !== "string") throw new Malformed("a binary frame");
+      for (const line of frame.split("\n")) {
+        if (line !== "") this.#onMessage(asObject(JSON.parse(line)));
+        if (this.#socket !== socket) return; // the message ended the connection, or a listener closed it
+      }
+    } catch (error) {
+      // Untrusted input: SyntaxError from the parser or Malformed from the checks. The rest of the frame is unreliable.
+      const why = error instanceof Error ? error.message : String(error);
+      if (this.#socket === socket) this.reconnect(`malformed-frame: ${why}`.slice(0, 120));
+    }
+  }
+
+  /** @param {Record<string, any>} message */
+  #onMessage(message) {
+    if (message.push !== undefined) return this.#owner.onPush(asObject(message.push));
+    if (message.id !== undefined) return this.#calls.onReply(asCount(message.id), message);
+    // An empty object is a ping. The server measures the round trip by our pong, which therefore bypasses the queue.
+    if (Object.keys(message).length === 0 && this.#pongs) this.#socket?.send("{}");
+  }
+
+  // --- heartbeat -----------------------------------------------------------------------------------------------------
+
+  /** Measure the round trip now, unless it was measured a moment ago. */
+  measure() {
+    this.#heartbeat.measure();
+  }
+
+  /**
+   * Called by the browser when the network or the page's visibility changes.
+   *
+   * @param {Event} event
+   */
+  handleEvent({ type }) {
+    if (type === "online" && this.#timers.has("retry")) {
+      // Jitter: a whole office may come back online at the same moment.
+      this.#retryIn(Math.floor(this.#options.random() * this.#options.retryFirstMs), "online");
+    } else if (type !== "visibilitychange" || globalThis.document.visibilityState === "visible") {
+      // "offline" is only the browser's guess: a server on this machine or another interface may still be reachable.
+      this.#heartbeat.probe();
+    }
+  }
+}
+
+/**
+ * Watches one connection at a time for silence of the server, and measures the round trip.
+ */
+class Heartbeat {
+  heardAt = 0; // wall clock, for reports
+  #heardTick = 0; // monotonic clock, for deadlines
+  #calls;
+  #latencyEveryMs;
+  #owner;
+  #timers = new Timers();
+  #isRunning = false;
+  #isMeasuring = false;
+  #hasMeasured = false;
+  #silenceMs = 0;
+
+  /**
+   * @param {Calls} calls
+   * @param {number} latencyEveryMs
+   * @param {object} owner
+   * @param {() => boolean} owner.isSubscribing
+   * @param {(latencyMs: number) => void} owner.onMeasured
+   * @param {() => void} owner.onSilent the server counts as dead
+   */
+  constructor(calls, latencyEveryMs, owner) {
+    this.#calls = calls;
+    this.#latencyEveryMs = latencyEveryMs;
+    this.#owner = owner;
+  }
+
+  /**
+   * Watch a new connection.
+   *
+   * @param {number} silenceMs how long the server may be silent
+   */
+  start(silenceMs) {
+    this.#isRunning = true;
+    this.#silenceMs = silenceMs;
+    this.#watch();
+  }
+
+  /** The connection is gone. */
+  stop() {
+    this.#isRunning = this.#isMeasuring = false;
+    this.#timers.clearAll();
+  }
+
+  /** A frame arrived. */
+  onFrame() {
+    this.heardAt = Date.now();
+    this.#heardTick = performance.now();
+  }
+
+  /** Check when the silence would become too long; each frame postpones that moment. */
+  #watch() {
+    const due = this.#heardTick + this.#silenceMs;
+    this.#timers.set("silence", due - performance.now(), () => {
+      const now = performance.now();
+      if (this.#heardTick + this.#silenceMs > now) this.#watch();
+      else if (now - due > PROBE_MS) this.probe(); // the page was frozen, and frames from that time are still unread
+      else this.#owner.onSilent();
+    });
+  }
+
+  /** The network changed or the page woke up: expect a sign of life soon. */
+  probe() {
+    if (!this.#isRunning) return;
+    this.measure();
+    const asked = performance.now();
+    this.#timers.set("silence", PROBE_MS, () => {
+      if (this.#heardTick >= asked) this.#watch();
+      else this.#owner.onSilent();
+    });
+  }
+
+  /** Measure the round trip now, and regularly while the page is visible. */
+  measure() {
+    if (!this.#isRunning || this.#isMeasuring) return;
+    // Replies arrive in the order of the commands: behind a pending subscribe, the ping would measure its duration.
+    if (this.#owner.isSubscribing()) return;
+    // The page is still loading during the first measurement, so the second one follows soon.
+    const wait = this.#hasMeasured ? this.#latencyEveryMs : FIRST_LATENCY_MS;
+    this.#timers.set("latency", Math.min(wait, this.#latencyEveryMs), () => this.measure());
+    if (globalThis.document?.visibilityState === "hidden") return;
+    this.#ping();
+  }
+
+  #ping() {
+    this.#isMeasuring = true;
+    const asked = performance.now();
+    const end = () => {
+      this.#isMeasuring = false;
+    };
+    const onAnswer = () => {
+      end();
+      this.#hasMeasured = true;
+      this.#owner.onMeasured(Math.round((performance.now() - asked) * 10) / 10);
+    };
+    const outcomes = { onResult: onAnswer, onRefusal: onAnswer, onLost: end, onTimeout: end };
+    this.#calls.send(new Command('"ping":{}', outcomes));
+  }
+}
+
+/**
+ * A command without its id, and what to do with each of its outcomes.
+ */
+class Command {
+  /**
+   * @param {string} body such as `"publish":{…}`
+   * @param {object} [outcomes]
+   * @param {(result: any) => void} [outcomes.onResult]
+   * @param {(refusal: Refusal) => void} [outcomes.onRefusal]
+   * @param {(sent: boolean) => void} [outcomes.onLost] the connection is gone; `sent`: the server may have received it
+   * @param {() => void} [outcomes.onTimeout] there was no answer within `answerMs`
+   */
+  constructor(body, { onResult = ignore, onRefusal = ignore, onLost = ignore, onTimeout = ignore } = {}) {
+    this.body = body;
+    this.onResult = onResult;
+    this.onRefusal = onRefusal;
+    this.onLost = onLost;
+    this.onTimeout = onTimeout;
+  }
+}
+
+/**
+ * The commands of a connection: numbers them, packs them into frames, and settles them.
+ */
+class Calls {
+  #answerMs;
+  #timers = new Timers();
+  #isExpecting = false; // whether a socket is open or being opened
+  /** @type {Socket | null} null until it is open */
+  #socket = null;
+  /** @type {Command[]} not sent yet */
+  #queue = [];
+  /** @type {Map<number, Command>} sent, not answered */
+  #unanswered = new Map();
+  #lastId = 0;
+  #waiting = 0; // callers of `call`
+
+  /** @param {number} answerMs how long a command may remain unanswered */
+  constructor(answerMs) {
+    this.#answerMs = answerMs;
+  }
+
+  /** A socket is being opened: commands wait for it. */
+  expect() {
+    this.#isExpecting = true;
+  }
+
+  /**
+   * The socket is open: send the commands that `first` adds, then those that wait.
+   *
+   * @param {Socket} socket
+   * @param {() => void} first
+   */
+  open(socket, first) {
+    this.#socket = socket;
+    const waiting = this.#queue.splice(0);
+    first();
+    this.#queue.push(...waiting);
+    this.#flush();
+  }
+
+  /** The socket is gone: no command can be answered any more. */
+  close() {
+    const sent = [...this.#unanswered.values()];
+    const unsent = this.#queue.splice(0);
+    this.#isExpecting = false;
+    this.#socket = null;
+    this.#unanswered.clear();
+    this.#timers.clearAll();
+    for (const command of sent) command.onLost(true);
+    for (const command of unsent) command.onLost(false);
+  }
+
+  /**
+   * Send a command for a caller that waits for the result.
+   *
+   * @param {string} body
+   * @returns {Promise<any>} the result; rejects with a RealtimeError
+   */
+  async call(body) {
+    const bytes = utf8Length(body);
+    if (bytes > COMMAND_BYTES) {
+      throw new RealtimeError("too-large", `the command has ${bytes} bytes, the limit is ${COMMAND_BYTES}`);
+    }
+    if (!this.#isExpecting) throw new RealtimeError("not-connected", "not connected", { temporary: true });
+    if (this.#waiting >= MOST_CALLS) {
+      throw new RealtimeError("too-many", `${MOST_CALLS} calls are already waiting`, { temporary: true });
+    }
+    this.#waiting += 1;
+    try {
+      return await this.#request(body);
+    } finally {
+      this.#waiting -= 1;
+    }
+  }
+
+  /**
+   * @param {string} body
+   * @returns {Promise<any>}
+   */
+  #request(body) {
+    return new Promise((resolve, reject) => {
+      const unknown = (/** @type {string} */ why) =>
+        reject(new RealtimeError("unknown-outcome", `unknown outcome: ${why}`, { outcome: "unknown" }));
+      const command = new Command(body, {
+        onResult: resolve,
+        onRefusal: (refusal) => reject(refusal.toError()),
+        onLost: (sent) => {
+          if (sent) unknown("the connection broke before the answer");
+          else reject(new RealtimeError("not-connected", "not connected", { temporary: true }));
+        },
+        onTimeout: () => unknown("no answer"),
+      });
+      this.send(command);
+    });
+  }
+
+  /**
+   * Send a command, in one frame with all others of this turn of the event loop.
+   *
+   * @param {Command} command
+   */
+  send(command) {
     this.#queue.push(command);
     if (this.#queue.length === 1) queueMicrotask(() => this.#flush());
   }
 
   #flush() {
     const socket = this.#socket;
-    if (socket?.readyState !== 1 || this.#queue.length === 0) return;
+    if (socket?.readyState !== OPEN || this.#queue.length === 0) return;
     /** @type {string[]} */
     let frame = [];
     let size = 0;
     for (const command of this.#queue.splice(0)) {
-      const text = this.#numbered(command);
+      const text = this.#number(command);
       const bytes = utf8Length(text) + 1;
       if (size + bytes > FRAME_BYTES && frame.length > 0) {
         socket.send(frame.join("\n"));
@@ -854,530 +1886,80 @@ export class Connection extends EventTarget {
     socket.send(frame.join("\n"));
   }
 
-  #numbered(/** @type {Command} */ command) {
+  /** @param {Command} command */
+  #number(command) {
     const id = ++this.#lastId;
     this.#unanswered.set(id, command);
-    this.#timers.set(`answer ${id}`, this.#options.answerMs, () => {
+    this.#timers.set(`answer ${id}`, this.#answerMs, () => {
       this.#unanswered.delete(id);
-      command.late();
+      command.onTimeout();
     });
     return `{"id":${id},${command.body}}`;
-  }
-
-  /** @returns {Promise<any>} what becomes of a command */
-  #outcome(/** @type {string} */ body) {
-    return new Promise((resolve, reject) => {
-      const unknown = (/** @type {string} */ why) =>
-        reject(new RealtimeError("unknown-outcome", `unknown outcome: ${why}`, { outcome: "unknown" }));
-      this.#send({
-        body,
-        answered: ({ result, error }) => (error ? reject(refusal(error)) : resolve(result)),
-        lost: (sent) => {
-          if (sent) unknown("the connection broke before the answer");
-          else reject(new RealtimeError("not-connected", "not connected", { temporary: true }));
-        },
-        late: () => unknown("no answer"),
-      });
-    });
-  }
-
-  // --- frames -------------------------------------------------------------------------------------------------------
-
-  #onFrame(/** @type {unknown} */ frame) {
-    const socket = this.#socket;
-    this.#heardAt = Date.now();
-    this.#heardTick = performance.now();
-    try {
-      if (typeof frame !== "string") throw new Malformed("a binary frame");
-      for (const line of frame.split("\n")) {
-        if (line !== "") this.#onMessage(asObject(JSON.parse(line)));
-        if (this.#socket !== socket) return; // a message ended the connection, or a listener closed it
-      }
-    } catch (error) {
-      // Foreign bytes: SyntaxError from the parser, Malformed from the checks. Nothing after them can be trusted.
-      const why = error instanceof Error ? error.message : String(error);
-      if (this.#socket === socket) this.#lose(`malformed-frame: ${why}`.slice(0, 120));
-    }
-  }
-
-  #onMessage(/** @type {Record<string, any>} */ message) {
-    if (message.push !== undefined) return this.#onPush(asObject(message.push));
-    if (message.id !== undefined) return this.#onReply(asCount(message.id), message);
-    // An empty object is the server's ping. It measures what is under way by our answer: at once, past the queue.
-    if (Object.keys(message).length === 0 && this.#pongs) this.#socket?.send("{}");
   }
 
   /**
    * @param {number} id
    * @param {Record<string, any>} message
    */
-  #onReply(id, message) {
+  onReply(id, message) {
     const command = this.#unanswered.get(id);
-    if (!command) return; // too late, or never asked
+    if (!command) return; // the call has timed out, or never existed
     this.#unanswered.delete(id);
     this.#timers.clear(`answer ${id}`);
-    if (message.error !== undefined) return command.answered({ error: asError(message.error) });
+    if (message.error !== undefined) return command.onRefusal(asRefusal(message.error));
     const { id: _, ...rest } = message;
-    command.answered({ result: Object.values(rest)[0] ?? {} });
-  }
-
-  #onPush(/** @type {Record<string, any>} */ push) {
-    if (push.state !== undefined && push.channel === undefined) return this.#onState(asObject(push.state));
-    if (push.disconnect !== undefined) return this.#onDisconnect(asObject(push.disconnect));
-    if (push.message !== undefined) return tell(this, "message", { data: asObject(push.message).data });
-    if (push.subscribe !== undefined) return this.#onServed(asText(push.channel), asObject(push.subscribe));
-    const feed = this.#feeds.get(push.channel);
-    if (feed?.state !== "subscribed") return; // on its way while we left
-    if (push.pub !== undefined) this.#onPublication(feed, asObject(push.pub));
-    else if (push.gap !== undefined) this.#onGap(feed, asObject(push.gap));
-    else if (push.unsubscribe !== undefined) this.#onUnsubscribe(feed, asObject(push.unsubscribe));
-    else if (push.join !== undefined) this.#onMember(feed, "join", asObject(push.join));
-    else if (push.leave !== undefined) this.#onMember(feed, "leave", asObject(push.leave));
-    else if (push.presence !== undefined) this.#onHeadcount(feed, asObject(push.presence));
-    // Anything else is of a newer server than this client.
-  }
-
-  #onState(/** @type {Record<string, any>} */ { live, reason }) {
-    if (typeof live !== "boolean") throw new Malformed("state without live");
-    if (!live && this.#notLive === null) this.#outageAt = Date.now();
-    this.#notLive = live ? null : asText(reason ?? "broker");
-    if (this.#connectedAt === 0) return; // before the connect reply, which will show it
-    this.#showServerState();
-    if (!live) return;
-    for (const feed of this.#feeds.values()) {
-      if (this.#timers.clear(`subscribe ${feed.face.channel}`)) this.#ask(feed);
-    }
-  }
-
-  #showServerState() {
-    if (this.#notLive === null) this.#become({ state: "live", reason: "" });
-    else this.#become({ state: "not-live", reason: this.#notLive });
-  }
-
-  #onDisconnect(/** @type {Record<string, any>} */ { code, reason, reconnect }) {
-    const number = asCount(code);
-    const words = asText(reason ?? "") || `disconnected (${number})`;
-    const stays = reconnect === false || (reconnect !== true && isTerminal(number));
-    return stays ? this.#end(words, number) : this.#lose(words);
-  }
-
-  // --- subscriptions ------------------------------------------------------------------------------------------------
-
-  /**
-   * @param {string} channel
-   * @param {GetChannelToken | undefined} getToken
-   * @returns {Feed}
-   */
-  #newFeed(channel, getToken) {
-    /** @type {Feed} */
-    const feed = {
-      face: new Subscription(channel, {
-        feed: () => feed,
-        publish: (data) => this.publish(channel, data),
-        ask: (method) => this.#call(`"${method}":{"channel":${JSON.stringify(channel)}}`),
-        unsubscribe: () => this.#unsubscribe(feed),
-      }),
-      tracker: new PositionTracker(),
-      getToken,
-      served: false,
-      fetching: null,
-      state: "subscribing",
-      roster: null,
-      asked: null,
-      failures: 0,
-      completeAt: Date.now(),
-    };
-    return feed;
-  }
-
-  /** Ask the server for the channel, if there is a server; otherwise `#greet` will. */
-  #ask(/** @type {Feed} */ feed) {
-    if (this.#socket?.readyState !== 1) return;
-    this.#withToken(
-      feed,
-      (token) => this.#askWith(feed, token),
-      () => this.#askLater(feed),
-    );
-  }
-
-  /**
-   * @param {Feed} feed
-   * @param {string} token
-   */
-  #askWith(feed, token) {
-    const shown = (token ? `,"token":${JSON.stringify(token)}` : "") + (feed.roster ? `,"join_leave":true` : "");
-    /** @type {Command} */
-    const command = {
-      body: `"subscribe":{"channel":${JSON.stringify(feed.face.channel)}${shown}}`,
-      answered: (answer) => {
-        if (feed.asked === command) this.#onSubscribed(feed, answer);
-      },
-      lost: () => {},
-      late: () => {
-        if (feed.asked === command) this.#lose("no-answer");
-      },
-    };
-    feed.asked = command;
-    this.#send(command);
-  }
-
-  /**
-   * @param {Feed} feed
-   * @param {Answer} answer
-   */
-  #onSubscribed(feed, { result, error }) {
-    feed.asked = null;
-    if (error) return this.#onRefused(feed, error);
-    // Subscribed by the server before we asked: then the reply has no position, and nothing is new.
-    if (feed.state !== "subscribed") this.#enter(feed, asPosition(result));
-    this.#refreshFeedAfter(feed, result);
-    this.#measure();
-  }
-
-  /**
-   * The server began a subscription by itself: of the user's own channel, say.
-   *
-   * @param {string} channel
-   * @param {Record<string, any>} result
-   */
-  #onServed(channel, result) {
-    const position = asPosition(result);
-    let feed = this.#feeds.get(channel);
-    if (!feed) {
-      feed = this.#newFeed(channel, undefined);
-      feed.served = true;
-      this.#feeds.set(channel, feed);
-      tell(this, "subscription", { subscription: feed.face });
-    }
-    if (feed.state === "subscribing") this.#enter(feed, position);
-  }
-
-  /**
-   * @param {Feed} feed
-   * @param {Position | null} position
-   */
-  #enter(feed, position) {
-    const missing = position ? feed.tracker.subscribed(position) : [];
-    feed.failures = 0;
-    feed.state = "subscribed";
-    tell(feed.face, "subscribed", { channel: feed.face.channel, ...position });
-    this.#report(feed, missing);
-    feed.completeAt = Date.now();
-    this.#askWho(feed);
-  }
-
-  // --- who is there -------------------------------------------------------------------------------------------------
-
-  #askWho(/** @type {Feed} */ feed) {
-    const { roster } = feed;
-    if (!roster || feed.state !== "subscribed") return;
-    roster.asked();
-    const channel = JSON.stringify(feed.face.channel);
-    this.#send({
-      body: `"presence":{"channel":${channel}}`,
-      answered: ({ result, error }) => {
-        if (feed.state !== "subscribed" || feed.roster !== roster) return;
-        if (error) return this.#onWhoRefused(feed, error);
-        roster.listed(asMembers(result));
-        this.#tellWho(feed);
-      },
-      lost: () => {},
-      late: () => this.#lose("no-answer"),
-    });
-  }
-
-  /**
-   * @param {Feed} feed
-   * @param {{code: number, temporary: boolean}} error
-   */
-  #onWhoRefused(feed, error) {
-    if (isTemporary(error)) return this.#askWhoLater(feed, this.#options.refetchWindowMs);
-    if (error.code !== TOO_MANY) return; // nobody is told who is there; joins and leaves come, perhaps
-    const counted = (/** @type {{clients: number, users: number}} */ count) => {
-      feed.roster?.counted(count, false);
-      this.#tellWho(feed);
-    };
-    feed.face.presenceStats().then(counted, () => {});
-  }
-
-  /**
-   * @param {Feed} feed
-   * @param {number} windowMs others ask as well: at a random moment within it
-   */
-  #askWhoLater(feed, windowMs) {
-    const delay = Math.floor(this.#options.random() * windowMs);
-    this.#timers.set(`who ${feed.face.channel}`, delay, () => this.#askWho(feed));
-  }
-
-  #tellWho(/** @type {Feed} */ feed) {
-    if (feed.roster) tell(feed.face, "presence", { channel: feed.face.channel, ...feed.roster.presence });
-  }
-
-  /**
-   * @param {Feed} feed
-   * @param {"join" | "leave"} what
-   * @param {Record<string, any>} push
-   */
-  #onMember(feed, what, push) {
-    const member = asSender(push.info);
-    if (what === "join") feed.roster?.joined(member);
-    else feed.roster?.left(member);
-    tell(feed.face, what, member);
-    this.#tellWho(feed);
-  }
-
-  /**
-   * @param {Feed} feed
-   * @param {Record<string, any>} push
-   */
-  #onHeadcount(feed, push) {
-    const count = asHeadcount(push);
-    const same = push.untold === 0;
-    feed.roster?.counted(count, same);
-    this.#tellWho(feed);
-    if (same || count.clients > MOST_NAMED) return;
-    this.#askWhoLater(feed, Math.min(this.#options.refetchWindowMs, 1_000 + 20 * count.clients));
-  }
-
-  /**
-   * @param {Feed} feed
-   * @param {{code: number, message: string, temporary: boolean}} error
-   */
-  #onRefused(feed, error) {
-    if (isTemporary(error)) return this.#askLater(feed);
-    this.#forget(feed);
-    tell(feed.face, "error", refusal(error));
-  }
-
-  #askLater(/** @type {Feed} */ feed) {
-    const { retryFirstMs, retryMostMs, random } = this.#options;
-    const delay = backoffMs(feed.failures, retryFirstMs, retryMostMs, random());
-    feed.failures += 1;
-    this.#timers.set(`subscribe ${feed.face.channel}`, delay, () => this.#ask(feed));
-  }
-
-  /**
-   * @param {Feed} feed
-   * @param {Record<string, any>} pub
-   */
-  #onPublication(feed, pub) {
-    const offset = pub.offset === undefined ? 0 : asCount(pub.offset);
-    const epoch = pub.epoch === undefined ? undefined : asText(pub.epoch);
-    const tags = pub.tags === undefined ? {} : asObject(pub.tags);
-    // Without an offset (a server that keeps no position) there is nothing to compare.
-    const seen = offset > 0 ? feed.tracker.publication({ offset, epoch }) : { fresh: true, missing: [] };
-    this.#report(feed, seen.missing);
-    if (!seen.fresh || feed.state !== "subscribed") return; // a listener of the gap may have had enough
-    feed.completeAt = Date.now();
-    tell(feed.face, "publication", {
-      channel: feed.face.channel,
-      data: pub.data,
-      event: typeof tags.event === "string" ? tags.event : null,
-      tags,
-      sender: pub.info === undefined ? null : asSender(pub.info),
-      offset: offset > 0 ? offset : null,
-      epoch: offset > 0 ? (feed.tracker.position?.epoch ?? null) : null,
-    });
-  }
-
-  /**
-   * @param {Feed} feed
-   * @param {Record<string, any>} gap
-   */
-  #onGap(feed, gap) {
-    const from = asCount(gap.from);
-    const to = gap.to === null ? null : asCount(gap.to);
-    const reason = asText(gap.reason ?? "unknown");
-    this.#report(feed, feed.tracker.gap({ epoch: asText(gap.epoch), from, to, reason }));
-    feed.completeAt = Date.now();
-  }
-
-  /**
-   * @param {Feed} feed
-   * @param {Missing[]} missing
-   */
-  #report(feed, missing) {
-    for (const { epoch, from, to, reason } of missing) {
-      const since = reason === "reconnect" ? feed.completeAt : Math.max(feed.completeAt, this.#outageAt);
-      tell(feed.face, "gap", {
-        channel: feed.face.channel,
-        epoch,
-        from,
-        to,
-        missed: to === null ? null : to - from + 1,
-        reason,
-        since: new Date(since),
-        until: new Date(),
-        refetchAfterMs: Math.floor(this.#options.random() * this.#options.refetchWindowMs),
-      });
-    }
-  }
-
-  /**
-   * @param {Feed} feed
-   * @param {Record<string, any>} push
-   */
-  #onUnsubscribe(feed, { code, reason }) {
-    const number = asCount(code);
-    if (number < 2500) return this.#drop(feed, { code: number, reason: asText(reason ?? "") });
-    this.#interrupt(feed, Date.now());
-    if (!feed.served) this.#askLater(feed);
-  }
-
-  /**
-   * The subscription is broken for now; up to `completeAt` nothing was missed.
-   *
-   * @param {Feed} feed
-   * @param {number} completeAt
-   */
-  #interrupt(feed, completeAt) {
-    if (feed.state === "subscribed") feed.completeAt = completeAt;
-    feed.state = "subscribing";
-    feed.asked = feed.fetching = null;
-    feed.roster?.lost();
-    this.#timers.clear(`refresh ${feed.face.channel}`);
-    this.#timers.clear(`who ${feed.face.channel}`);
-  }
-
-  #unsubscribe(/** @type {Feed} */ feed) {
-    if (feed.state === "unsubscribed") return;
-    const known = feed.state === "subscribed" || feed.asked !== null;
-    this.#drop(feed, { code: 0, reason: "unsubscribed-here" });
-    if (!known) return;
-    const nothing = () => {};
-    const body = `"unsubscribe":{"channel":${JSON.stringify(feed.face.channel)}}`;
-    this.#send({ body, answered: nothing, lost: nothing, late: nothing });
-  }
-
-  /**
-   * @param {Feed} feed
-   * @param {{code: number, reason: string}} why
-   */
-  #drop(feed, why) {
-    this.#forget(feed);
-    tell(feed.face, "unsubscribed", { channel: feed.face.channel, ...why });
-  }
-
-  #forget(/** @type {Feed} */ feed) {
-    this.#feeds.delete(feed.face.channel);
-    this.#timers.clear(`subscribe ${feed.face.channel}`);
-    this.#timers.clear(`refresh ${feed.face.channel}`);
-    this.#timers.clear(`who ${feed.face.channel}`);
-    feed.state = "unsubscribed";
-    feed.asked = feed.fetching = null;
-  }
-
-  // --- is anybody there? --------------------------------------------------------------------------------------------
-
-  /** Look again when the silence would be too long; every frame pushes that moment back. */
-  #watchSilence() {
-    const due = this.#heardTick + this.#silenceMs;
-    this.#timers.set("silence", due - performance.now(), () => {
-      const now = performance.now();
-      if (this.#heardTick + this.#silenceMs > now) this.#watchSilence();
-      else if (now - due > PROBE_MS) this.#probe(); // this page was frozen; what came meanwhile is still unread
-      else this.#lose("server-silent");
-    });
-  }
-
-  /** Something changed (network, sleep): the server must say something soon. */
-  #probe() {
-    if (this.#connectedAt === 0) return;
-    this.#measure();
-    const asked = performance.now();
-    this.#timers.set("silence", PROBE_MS, () => {
-      if (this.#heardTick >= asked) this.#watchSilence();
-      else this.#lose("server-silent");
-    });
-  }
-
-  /** Measure the round trip, now and every `latencyEveryMs` while somebody may be looking. */
-  #measure() {
-    if (this.#connectedAt === 0 || this.#measuring) return;
-    // Replies come in the order of the commands: behind a waiting subscribe we would measure its wait.
-    if ([...this.#feeds.values()].some((feed) => feed.asked !== null)) return;
-    // The first measurement is of a page that is still loading; the next one follows soon.
-    const wait = this.#state.latencyMs === null ? FIRST_LATENCY_MS : this.#options.latencyEveryMs;
-    this.#timers.set("latency", Math.min(wait, this.#options.latencyEveryMs), () => this.#measure());
-    if (globalThis.document?.visibilityState === "hidden") return;
-    this.#measuring = true;
-    const asked = performance.now();
-    const done = () => {
-      this.#measuring = false;
-    };
-    this.#send({
-      body: '"ping":{}',
-      answered: () => {
-        done();
-        const { state, reason } = this.#state;
-        this.#become({ state, reason, latencyMs: Math.round((performance.now() - asked) * 10) / 10 });
-      },
-      lost: done,
-      late: done,
-    });
-  }
-
-  #onOnline = () => {
-    if (this.#timers.has("retry")) {
-      // A whole office comes back at the same moment.
-      this.#retryIn(Math.floor(this.#options.random() * this.#options.retryFirstMs), "online");
-    } else this.#probe();
-  };
-
-  // Browsers guess: a server on this machine, or beyond another interface, may still be there. So ask it.
-  #onOffline = () => this.#probe();
-
-  #onVisible = () => {
-    if (globalThis.document.visibilityState === "visible") this.#probe();
-  };
-
-  /** @param {{state: StateName, reason: string, retryInMs?: number, latencyMs?: number}} change */
-  #become({ state, reason, retryInMs, latencyMs }) {
-    const old = this.#state;
-    if (old.state === "closed") return;
-    const next = { state, reason, retryInMs: retryInMs ?? null, latencyMs: latencyMs ?? old.latencyMs };
-    this.#state = Object.freeze(/** @type {State} */ (next));
-    tell(this, "state", this.#state);
+    command.onResult(Object.values(rest)[0] ?? {});
   }
 }
 
 /**
- * Open a connection. It keeps itself alive until `close()` or until the server says not to come back.
- *
- * @param {Options} [options]
- * @returns {Connection}
+ * Fetches one token at a time, and drops a token that arrives when it is no longer needed.
  */
-export function connect(options) {
-  return new Connection(options);
+class TokenSource {
+  #getToken;
+  /** @type {object | null} identifies the fetch under way */
+  #fetching = null;
+
+  /** @param {(() => string | Promise<string>) | undefined} getToken */
+  constructor(getToken) {
+    this.#getToken = getToken;
+  }
+
+  get exists() {
+    return Boolean(this.#getToken);
+  }
+
+  /**
+   * Fetch a token and call `then` with it, at once with "" if there is no source.
+   *
+   * @param {(token: string) => void} then
+   * @param {() => void} [otherwise] called if the token could not be fetched
+   */
+  fetch(then, otherwise = ignore) {
+    const getToken = this.#getToken;
+    if (!getToken) return then("");
+    const fetching = (this.#fetching = {});
+    const current = (/** @type {(token: string) => void} */ next) => (/** @type {string} */ token) => {
+      if (this.#fetching !== fetching) return;
+      this.#fetching = null;
+      next(token);
+    };
+    fetchToken(getToken).then(current(then), current(otherwise));
+  }
+
+  /** Drop the token that is being fetched. */
+  cancel() {
+    this.#fetching = null;
+  }
 }
 
-/**
- * What the template tag `{% realtime %}` wrote into this page.
- *
- * @returns {{url?: string, getToken?: () => Promise<string>}}
- */
-function pageOptions() {
-  // Only a script can say it: markup that somebody smuggled into the page is not asked where tokens go.
-  const element = globalThis.document?.querySelector('script#realtime-config[type="application/json"]');
-  if (!element) return {};
-  const { url, tokenUrl } = asObject(JSON.parse(element.textContent ?? ""));
-  return tokenUrl ? { url, getToken: () => pageToken(tokenUrl) } : { url };
-}
-
-/** @returns {Promise<string>} a token for the user of this page; "" when nobody is logged in any more */
-async function pageToken(/** @type {string} */ tokenUrl) {
-  const answer = await fetch(tokenUrl, { headers: { Accept: "application/json" }, mode: "same-origin", cache: "no-store" });
-  if (answer.status === 403) return "";
-  if (!answer.ok) throw new Error(`no token: status ${answer.status}`);
-  return (await answer.json()).token;
-}
-
-/** Timers by name, so that none is started twice and none is left behind. */
+/** Named timers: starting one again replaces it, and all can be stopped together. */
 class Timers {
   /** @type {Map<string, ReturnType<typeof setTimeout>>} */
   #running = new Map();
 
-  has(/** @type {string} */ name) {
+  /** @param {string} name */
+  has(name) {
     return this.#running.has(name);
   }
 
@@ -1395,8 +1977,11 @@ class Timers {
     this.#running.set(name, setTimeout(fire, ms));
   }
 
-  /** @returns {boolean} whether it was running */
-  clear(/** @type {string} */ name) {
+  /**
+   * @param {string} name
+   * @returns {boolean} whether it was running
+   */
+  clear(name) {
     clearTimeout(this.#running.get(name));
     return this.#running.delete(name);
   }
@@ -1406,113 +1991,254 @@ class Timers {
   }
 }
 
-/** A frame says something that no server of this protocol says. */
-class Malformed extends Error {}
+// --- options ---------------------------------------------------------------------------------------------------------
 
-/** @returns {Record<string, any>} */
-function asObject(/** @type {unknown} */ value) {
-  if (typeof value === "object" && value !== null && !Array.isArray(value)) return value;
-  throw new Malformed("not an object");
-}
-
-/** @returns {number} */
-function asCount(/** @type {unknown} */ value) {
-  if (Number.isSafeInteger(value) && /** @type {number} */ (value) >= 0) return /** @type {number} */ (value);
-  throw new Malformed("not a count");
-}
-
-/** @returns {string} */
-function asText(/** @type {unknown} */ value) {
-  if (typeof value === "string") return value;
-  throw new Malformed("not a text");
-}
-
-/** @returns {Position | null} null from a server that keeps no positions */
-function asPosition(/** @type {unknown} */ result) {
-  const { positioned, epoch, offset } = asObject(result);
-  return positioned ? { epoch: asText(epoch), offset: asCount(offset ?? 0) } : null;
-}
-
-/** @returns {Map<string, Sender>} */
-function asMembers(/** @type {unknown} */ value) {
-  const listed = Object.entries(asObject(asObject(value).presence));
-  return new Map(listed.map(([client, info]) => [client, asSender(info)]));
-}
-
-function asHeadcount(/** @type {unknown} */ value) {
-  const { num_clients, num_users } = asObject(value);
-  return { clients: asCount(num_clients ?? 0), users: asCount(num_users ?? 0) };
-}
-
-/** @returns {Sender} */
-function asSender(/** @type {unknown} */ value) {
-  const { user, client, conn_info, chan_info } = asObject(value);
-  const info = conn_info ?? null;
-  return { user: asText(user ?? ""), client: asText(client ?? ""), info, channelInfo: chan_info ?? null };
-}
-
-function asError(/** @type {unknown} */ value) {
-  const { code, message, temporary } = asObject(value);
-  return { code: asCount(code), message: asText(message ?? ""), temporary: temporary === true };
-}
-
-/** @returns {Promise<string>} */
-async function fetchToken(/** @type {() => string | Promise<string>} */ getToken) {
-  return asText(await getToken());
-}
-
-/** @returns {number} */
-function ttlMs(/** @type {{ttl?: number}} */ { ttl }) {
-  return Math.min(asCount(ttl ?? 0) * 1000, LONGEST_TIMER_MS);
-}
-
-/** The rule of the stock SDKs: worth another try. */
-function isTemporary(/** @type {{code: number, temporary: boolean}} */ { code, temporary }) {
-  return temporary || code < 100 || code === 109;
-}
-
-function refusal(/** @type {{code: number, message: string, temporary: boolean}} */ { code, message, temporary }) {
-  // 1002: the broker did not answer. 100, from another server of this protocol, is "internal" and says as little.
-  return new RealtimeError(code, message, { temporary, outcome: [100, 1002].includes(code) ? "unknown" : "not-done" });
+/**
+ * Complete the options of `connect` by those that the page sets and by the defaults.
+ *
+ * @param {Options} options
+ */
+function completeOptions(options) {
+  // A caller that names another server must not send the page's token to it.
+  const page = options.url === undefined ? readPageOptions() : {};
+  /** @type {new (url: string) => Socket} */
+  const WebSocket = globalThis.WebSocket;
+  const complete = { ...OPTIONS, WebSocket, positions: {}, ...page, ...options };
+  if (options.url === undefined) complete.url = page.url ?? OPTIONS.url;
+  return complete;
 }
 
 /**
- * @param {EventTarget} target
- * @param {string} type
- * @param {object} detail
+ * Read what the template tag `{% realtime %}` wrote into this page.
+ *
+ * @returns {{url?: string, positions?: Record<string, Position | null>, getToken?: () => Promise<string>}}
  */
-function tell(target, type, detail) {
-  target.dispatchEvent(new CustomEvent(type, { detail }));
+function readPageOptions() {
+  // Only a script element counts: injected markup of another kind must not decide where tokens are sent.
+  const element = globalThis.document?.querySelector('script#realtime-config[type="application/json"]');
+  if (!element) return {};
+  const { url, positions = {}, tokenUrl } = asObject(JSON.parse(element.textContent ?? ""));
+  return tokenUrl ? { url, positions, getToken: () => fetchPageToken(tokenUrl) } : { url, positions };
 }
 
-/** @returns {string} */
-function socketUrl(/** @type {string} */ url) {
+/**
+ * Check the positions of the page's data.
+ *
+ * @param {Readonly<Record<string, Position | null>>} positions
+ * @returns {Map<string, Position | null>}
+ */
+function toPositions(positions) {
+  /** @type {Map<string, Position | null>} */
+  const checked = new Map();
+  for (const [channel, since] of Object.entries(positions)) checked.set(channel, toSince(since));
+  return checked;
+}
+
+/**
+ * Check a position that the page's own code gave: only the server's mistakes may close the connection later.
+ *
+ * @template {Position | null | undefined} Since
+ * @param {Since} since
+ * @returns {Since}
+ */
+function toSince(since) {
+  if (since === null || since === undefined) return since;
+  const { epoch, offset } = since;
+  if (typeof epoch === "string" && epoch !== "" && Number.isSafeInteger(offset) && offset >= 0) return since;
+  throw new TypeError("a position is {epoch, offset}, as `position()` of the site or POST /api/position returns it");
+}
+
+/**
+ * Fetch a token for the page's user; "" if they are no longer logged in.
+ *
+ * @param {string} tokenUrl
+ * @returns {Promise<string>}
+ */
+async function fetchPageToken(tokenUrl) {
+  const headers = { Accept: "application/json" };
+  const answer = await fetch(tokenUrl, { headers, mode: "same-origin", cache: "no-store" });
+  if (answer.status === 403) return "";
+  if (!answer.ok) throw new Error(`no token: the site answered with status ${answer.status}`);
+  return (await answer.json()).token;
+}
+
+/**
+ * @param {string} url
+ * @returns {string}
+ */
+function toSocketUrl(url) {
   const absolute = new URL(url, globalThis.location?.href);
   absolute.protocol = absolute.protocol.replace("http", "ws");
   return absolute.href;
 }
 
 /**
- * @param {WebSocket | null} socket
- * @param {number} code
- * @param {string} reason
+ * @param {number} attempt
+ * @param {{retryFirstMs: number, retryMostMs: number, random: () => number}} options
  */
-function closeQuietly(socket, code, reason) {
-  // At most 123 bytes of reason (RFC 6455 §5.5); ours are short, the server's words may not be ASCII.
-  socket?.close(code, reason.replace(/[^ -~]/g, "?").slice(0, 120));
+function retryDelayMs(attempt, { retryFirstMs, retryMostMs, random }) {
+  return backoffMs(attempt, retryFirstMs, retryMostMs, random());
 }
 
-/** @returns {string} */
-function jsonOf(/** @type {any} */ data) {
+// --- commands --------------------------------------------------------------------------------------------------------
+
+/**
+ * @param {string} method
+ * @param {string} channel
+ * @param {string} [more] further fields
+ */
+function formatCommand(method, channel, more = "") {
+  return `"${method}":{"channel":${JSON.stringify(channel)}${more}}`;
+}
+
+/** @param {string} token */
+function formatToken(token) {
+  return token ? `,"token":${JSON.stringify(token)}` : "";
+}
+
+/**
+ * @param {any} data
+ * @returns {string}
+ */
+function toJson(data) {
   const json = JSON.stringify(data);
-  if (json === undefined) throw new TypeError("data is not JSON");
+  if (json === undefined) throw new TypeError("data cannot be encoded as JSON");
   return json;
 }
 
 const encoder = new TextEncoder();
 
-function utf8Length(/** @type {string} */ text) {
+/** @param {string} text */
+function utf8Length(text) {
   return encoder.encode(text).length;
+}
+
+// --- server messages -------------------------------------------------------------------------------------------------
+
+/** A frame that no server of this protocol sends. */
+class Malformed extends Error {}
+
+/**
+ * The server's refusal of a command.
+ */
+class Refusal {
+  /**
+   * @param {number} code
+   * @param {string} message
+   * @param {boolean} temporary
+   */
+  constructor(code, message, temporary) {
+    this.code = code;
+    this.message = message;
+    this.temporary = temporary;
+  }
+
+  /** Whether another attempt is worthwhile: the rule of Centrifugo's SDKs. */
+  get isTemporary() {
+    return this.temporary || this.code < 100 || this.code === 109;
+  }
+
+  toError() {
+    const { code, message, temporary } = this;
+    // 1002: the broker did not answer. Other servers of this protocol send 100 ("internal"), which says no more.
+    const outcome = [100, 1002].includes(code) ? "unknown" : "not-done";
+    return new RealtimeError(code, message, { temporary, outcome });
+  }
+}
+
+/** @param {unknown} value */
+function asRefusal(value) {
+  const { code, message, temporary } = asObject(value);
+  return new Refusal(asCount(code), asText(message ?? ""), temporary === true);
+}
+
+/**
+ * @param {unknown} value
+ * @returns {Record<string, any>}
+ */
+function asObject(value) {
+  if (typeof value === "object" && value !== null && !Array.isArray(value)) return value;
+  throw new Malformed("not an object");
+}
+
+/**
+ * @param {unknown} value
+ * @returns {number}
+ */
+function asCount(value) {
+  if (Number.isSafeInteger(value) && /** @type {number} */ (value) >= 0) return /** @type {number} */ (value);
+  throw new Malformed("not a non-negative integer");
+}
+
+/**
+ * @param {unknown} value
+ * @returns {string}
+ */
+function asText(value) {
+  if (typeof value === "string") return value;
+  throw new Malformed("not a string");
+}
+
+/**
+ * @param {unknown} result
+ * @returns {Position | null} null from a server that keeps no positions
+ */
+function asPosition(result) {
+  const { positioned, epoch, offset } = asObject(result);
+  return positioned ? { epoch: asText(epoch), offset: asCount(offset ?? 0) } : null;
+}
+
+/**
+ * @param {unknown} value
+ * @returns {Map<string, Sender>}
+ */
+function asMembers(value) {
+  const listed = Object.entries(asObject(asObject(value).presence));
+  return new Map(listed.map(([client, info]) => [client, asSender(info)]));
+}
+
+/**
+ * @param {unknown} value
+ * @returns {Headcount}
+ */
+function asHeadcount(value) {
+  const { num_clients, num_users } = asObject(value);
+  return { clients: asCount(num_clients ?? 0), users: asCount(num_users ?? 0) };
+}
+
+/**
+ * @param {unknown} value
+ * @returns {Sender}
+ */
+function asSender(value) {
+  const { user, client, conn_info, chan_info } = asObject(value);
+  const info = conn_info ?? null;
+  return { user: asText(user ?? ""), client: asText(client ?? ""), info, channelInfo: chan_info ?? null };
+}
+
+/**
+ * @param {() => string | Promise<string>} getToken
+ * @returns {Promise<string>}
+ */
+async function fetchToken(getToken) {
+  return asText(await getToken());
+}
+
+/** @param {{ttl?: number}} result */
+function ttlMs({ ttl }) {
+  return Math.min(asCount(ttl ?? 0) * 1000, LONGEST_TIMER_MS);
+}
+
+// --- helpers ---------------------------------------------------------------------------------------------------------
+
+/**
+ * @param {Socket | null} socket
+ * @param {number} code
+ * @param {string} reason
+ */
+function closeQuietly(socket, code, reason) {
+  // A reason has at most 123 bytes (RFC 6455 §5.5). Ours are short; the server's may be longer and not ASCII.
+  socket?.close(code, reason.replace(/[^ -~]/g, "?").slice(0, 120));
 }
 
 /**
@@ -1523,3 +2249,5 @@ function utf8Length(/** @type {string} */ text) {
 function firstKey(map) {
   return /** @type {K} */ (map.keys().next().value);
 }
+
+function ignore() {}

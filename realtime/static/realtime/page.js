@@ -1,30 +1,62 @@
 /**
- * What `{% realtime_client "public:news" %}` loads: it listens to the channels that the template names, and to those of
- * the user, and tells the document. A page needs no module and no import to hear it:
+ * Loaded by `{% realtime_client "public:news" %}`. It subscribes to the channels that the template names, and forwards
+ * their events and those of server-side subscriptions to the page, as DOM events. A page needs no module to listen:
  *
  *     document.addEventListener("realtime:publication", (e) => console.log(e.detail.channel, e.detail.data));
  *
  * With HTMX: `hx-trigger="realtime:publication from:document"`.
  */
 
-import { connect } from "./client.js";
+// Deferred scripts below this one have not run yet, and would not hear of the gap since the page's data was read. The
+// load event is for a page that loads this module later; both may pass while client.js is fetched.
+const parsed = new Promise((resolve) => {
+  if (document.readyState === "complete") resolve(undefined);
+  document.addEventListener("DOMContentLoaded", resolve, { once: true });
+  addEventListener("load", resolve, { once: true });
+});
 
-/** The connection of this page, for whoever wants more of it. */
+// Where names have hashes but statements that load modules are not rewritten, the template tag puts the URL of client.js
+// into the fragment of this file's URL. Not into the page's data: markup that is injected must not choose the code.
+const named = decodeURIComponent(new URL(import.meta.url).hash.slice(1));
+const { connect, warnOfRefusal } = named
+  ? await import(new URL(named, import.meta.url).href)
+  : await import("./client.js");
+
+/** The connection of this page, for scripts that load this module. */
 export const live = connect();
 
-/** @param {import("./client.js").Subscription} subscription */
+const configured = document.getElementById("realtime-config");
+
+/** @param {any} subscription */
 function forward(subscription) {
   const { channel } = subscription;
-  for (const name of ["subscribed", "publication", "gap"]) {
+  for (const name of ["subscribed", "publication", "gap", "unsubscribed"]) {
     subscription.addEventListener(name, (/** @type {any} */ event) => tell(name, { channel, ...event.detail }));
   }
+  subscription.addEventListener("error", (/** @type {any} */ { detail: error }) => {
+    const { code, message } = error;
+    // Whether anybody listens on the page cannot be known, so a listener has to say that it handles the error.
+    if (tell("error", { channel, code, message })) warnOfRefusal(channel, error);
+  });
 }
 
-function tell(/** @type {string} */ name, /** @type {object} */ detail) {
-  document.dispatchEvent(new CustomEvent(`realtime:${name}`, { detail }));
+/**
+ * Dispatch a DOM event on the element of the template tag; it bubbles to the document.
+ *
+ * @param {string} name
+ * @param {object} detail
+ * @returns {boolean} whether no listener has called `preventDefault`
+ */
+function tell(name, detail) {
+  // A page that replaces its body may have removed the element: the document hears the event all the same.
+  const target = configured?.isConnected ? configured : document;
+  return target.dispatchEvent(new CustomEvent(`realtime:${name}`, { detail, bubbles: true, cancelable: name === "error" }));
 }
 
-const configured = document.getElementById("realtime-config");
-for (const channel of JSON.parse(configured?.textContent ?? "{}").channels ?? []) forward(live.subscribe(channel));
+function start() {
+  for (const channel of JSON.parse(configured?.textContent ?? "{}").channels ?? []) forward(live.subscribe(channel));
+}
+
+parsed.then(start);
 live.addEventListener("subscription", (/** @type {any} */ event) => forward(event.detail.subscription));
 live.addEventListener("state", (/** @type {any} */ event) => tell("state", event.detail));

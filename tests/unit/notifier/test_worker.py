@@ -1,4 +1,4 @@
-"""How a worker leaves: not ready, lingering, no new ones, draining, gone."""
+"""The shutdown of a worker: not ready, lingering, draining, stopped."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 import pytest
 
 from notifier.server import LeavingNotice, Server, listening_socket, server_config
-from realtime.limits import Limits, Rate
+from realtime.core.limits import Limits, Rate
 
 
 async def app(scope, receive, send):
@@ -83,7 +83,7 @@ async def running(linger_seconds: float) -> AsyncIterator[Leaving]:
         await task
 
 
-async def test_while_it_lingers_it_is_not_ready_and_still_answers():
+async def test_a_lingering_worker_is_not_ready_but_still_answers():
     async with running(linger_seconds=0.5) as leaving:
         leaving.server.handle_exit(signal.SIGTERM, None)
         await leaving.standing_down.wait()
@@ -91,7 +91,7 @@ async def test_while_it_lingers_it_is_not_ready_and_still_answers():
         assert not leaving.draining.is_set()
 
 
-async def test_a_leaving_worker_is_alive_and_not_ready():
+async def test_a_stopping_worker_is_alive_and_not_ready():
     notice = LeavingNotice(app)
     assert await status(notice, "/readyz") == 204
     notice.leave()
@@ -99,7 +99,7 @@ async def test_a_leaving_worker_is_alive_and_not_ready():
     assert await status(notice, "/livez") == 204
 
 
-async def test_a_leaving_worker_lets_go_of_each_connection_with_its_response():
+async def test_a_stopping_worker_closes_each_connection_after_its_response():
     notice = LeavingNotice(app)
     assert await answered(notice, "/api/publish") == []
     notice.leave()
@@ -124,7 +124,7 @@ async def start(application, path: str):
     return sent[0]
 
 
-async def test_while_it_drains_nobody_new_comes_in():
+async def test_a_draining_worker_accepts_no_new_clients():
     async with running(linger_seconds=0.0) as leaving:
         leaving.server.handle_exit(signal.SIGTERM, None)
         await leaving.draining.wait()
@@ -132,13 +132,13 @@ async def test_while_it_drains_nobody_new_comes_in():
             await leaving.answer()
 
 
-async def test_without_its_launcher_it_does_not_linger():
+async def test_a_worker_without_a_launcher_does_not_linger():
     async with running(linger_seconds=60.0) as leaving:
         leaving.server.leave_at_once()
         await leaving.draining.wait()
 
 
-def test_the_transport_takes_larger_frames_than_the_protocol_so_that_ours_speaks_first():
+def test_the_transport_limit_exceeds_the_protocol_limit():
     config = server_config(app, lambda name: None, LIMITS)
     assert config.first_frame_bytes == 128 * 1024
     assert config.ws_max_size == 528 * 1024
@@ -146,7 +146,7 @@ def test_the_transport_takes_larger_frames_than_the_protocol_so_that_ours_speaks
     assert not config.ws_per_message_deflate
 
 
-def test_a_second_signal_ends_it_at_once(monkeypatch):
+def test_a_second_signal_stops_the_worker_at_once(monkeypatch):
     codes: list[int] = []
     monkeypatch.setattr("notifier.server.os._exit", codes.append)
     server = Server(

@@ -1,0 +1,42 @@
+"""Remembers which keys are over their rate, so that a flood is refused before it is read.
+
+Each process remembers this for itself. It may, because the rate is shared: until the moment that
+Redis named, no node can accept a publication of the key.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from realtime.api.keys import Key
+
+
+class Owed:
+    """For each key, the moment before which not even one publication is within its rate."""
+
+    def __init__(self) -> None:
+        self._until: dict[str, tuple[float, float]] = {}  # by name: the rate, and until when
+
+    def note_refusal(self, key: Key, count: int, wait: float, now: float) -> None:
+        """Remember that Redis refused some publications.
+
+        Args:
+            key: The key, which has a rate.
+            count: The number of publications.
+            wait: The seconds after which as many publications may be within the rate.
+            now: The time of a monotonic clock, in seconds.
+        """
+        rate = key.rate or 1.0
+        burst = max(1.0, rate)  # as in take.lua: one publication is accepted before many are
+        for_one = wait - (min(burst, count) - 1) / rate
+        if for_one > 0:
+            self._until[key.name] = (rate, now + for_one)
+
+    def wait(self, key: Key, now: float) -> float:
+        """Return the seconds until a publication of a key may be within its rate; 0.0 is now."""
+        rate, until = self._until.get(key.name, (key.rate, now))
+        if rate == key.rate and until > now:
+            return until - now
+        self._until.pop(key.name, None)
+        return 0.0

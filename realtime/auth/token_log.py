@@ -1,0 +1,27 @@
+"""Log why tokens are rejected: each reason at most once a minute, with a count.
+
+Clients can send invalid tokens at will, and without a log the operator of a site that issues bad
+tokens sees nothing but missing clients. Tokens are never logged: they may be valid elsewhere.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from typing import TYPE_CHECKING
+
+from realtime.core.tally import Tally
+
+if TYPE_CHECKING:
+    from realtime.errors import InvalidToken
+
+logger = logging.getLogger(__name__)
+
+_tally = Tally()
+
+
+def told(error: InvalidToken) -> None:
+    """Count a rejection, and log it if its reason was not logged within the last minute."""
+    count = _tally.add(error.reason, time.monotonic())
+    if count is not None:
+        logger.warning("refused a token: %s (%d so far)", error, count)

@@ -1,0 +1,34 @@
+"""What a broker holds at most and for how long, whatever it is built on. No I/O."""
+
+from __future__ import annotations
+
+DEADLINE_SECONDS = 1.0
+"""The timeout for one publish, including all stages."""
+IDEMPOTENCY_SECONDS = 300
+
+QUEUE_ITEMS = 100_000
+"""The maximum of waiting, later and dead entries together; each is at most a little over 64 KiB."""
+QUEUE_BYTES = 256 * 1024 * 1024
+"""The maximum size of all entries, including those in hands: 100,000 of 64 KiB need 6.4 GiB."""
+QUEUE_LOT = 100
+"""Entries that one `tend` moves at most, so that it blocks the broker for a millisecond at most."""
+KNOWN_SECONDS = 3600
+"""How long an empty hand is checked after its lease has expired."""
+
+TOLD_LIMIT = 10_000
+"""Commands to nodes that are kept for nodes that missed them."""
+TOLD_SECONDS = 3600
+TOLD_BYTES = 2048
+"""A longer command counts as several."""
+
+ANSWERS_SECONDS = 10
+"""How long the answers of nodes are kept."""
+SURVEY_SECONDS = 1.0
+"""The timeout for the answers of nodes."""
+SURVEY_POLL_SECONDS = 0.01
+"""The interval for polling their answers."""
+
+KEPT_SECONDS = 300
+"""How long the members of a channel are kept unless their node renews them."""
+PRESENCE_LOT = 100
+"""Channels that one sweep processes, and expired leases that one beat returns."""

@@ -1,0 +1,15 @@
+-- Renews the lease of a node. Follows presence.lua.
+--
+-- KEYS  nodes (sorted set, by the end of their leases)
+-- ARGV  1 the node, 2 milliseconds, 3 whether it is new ('1'), 4 the maximum number of nodes to
+--       return
+--
+-- Returns {whether it is known, nodes whose lease has expired…}. A node that is neither new nor
+-- known has been swept: its members were removed, and it must start again under another name.
+local nodes, time = KEYS[1], now()
+if ARGV[3] == '0' and not redis.call('ZSCORE', nodes, ARGV[1]) then
+    return {'0'}
+end
+redis.call('ZADD', nodes, string.format('%.0f', time + ARGV[2]), ARGV[1])
+redis.call('EXPIRE', nodes, 86400)
+return {'1', unpack(redis.call('ZRANGEBYSCORE', nodes, '-inf', string.format('%.0f', time), 'LIMIT', 0, ARGV[4]))}

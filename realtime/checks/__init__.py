@@ -1,0 +1,6 @@
+"""Django's system checks.
+
+* `settings`: Settings that are wrong.
+* `urls`: An include that pages do not find.
+* `deploy`: Settings that are dangerous in production.
+"""

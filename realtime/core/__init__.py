@@ -1,0 +1,28 @@
+"""Ring 0: the values and rules that everything else builds on.
+
+* `names`: Valid names of channels, events, keys and fallbacks.
+* `namespaces`: The options and permissions of namespaces.
+* `overflow`: The policies for an outbox that is full.
+* `publication`: A valid publication and its receipt.
+* `json_text`: Validation and encoding of JSON.
+* `envelope`: The wire format of a publication on Redis.
+* `positions`: Positions in a channel, and gap detection.
+* `identity`: A client's identity, and the grants of its tokens.
+* `members`: Presence: the members of a channel, joins and leaves.
+* `node_commands`: Commands between nodes about the connections of users.
+* `survey`: Questions to all nodes, and their answers.
+* `fallback_entry`: A publication queued for its fallback.
+* `limits`: Rate and connection limits.
+* `codes`: The close and error codes that clients see.
+* `callbacks`: A callback that does nothing.
+* `globs`: Glob patterns for channel names, matched in linear time.
+* `addresses`: Which IP addresses are public.
+* `url_rules`: Validation of URLs in settings.
+* `paths`: The URL paths of the app, relative to their prefixes.
+* `redis_url`: Validation and parsing of Redis URLs.
+* `headers`: Which request headers are rejected.
+* `mail_text`: Sanitizing text for mail.
+* `tally`: Counters that are logged at most once a minute.
+* `outage`: Logs the start and the end of an outage once each.
+* `breaker`: A circuit breaker: skips calls that have just failed slowly.
+"""

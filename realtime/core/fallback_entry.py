@@ -1,0 +1,176 @@
+"""A publication queued for a fallback: its format on Redis, and the object a handler receives.
+
+An entry is the number of failed attempts, a space, and one JSON object on one line; `publish.lua`
+writes it. It is readable in redis-cli, and Lua can increment the count without decoding the JSON,
+whose numbers cjson would round.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+
+from realtime.core.publication import EVENT_TAG, Fallback, Publication
+from realtime.errors import EnvelopeError
+
+FIRST_SECONDS, LONGEST_SECONDS = 2.0, 3600.0
+"""The delay between attempts. It starts at `FIRST_SECONDS` and doubles up to `LONGEST_SECONDS`."""
+REASON_LIMIT = 500  # characters of a handler's failure message
+
+
+@dataclass(frozen=True, slots=True)
+class Queued:
+    """A publication handed to a fallback, with the fields its handler needs."""
+
+    id: str
+    """Same for every attempt, unique per publication: use it as the idempotency key."""
+    fallback: str
+    channel: str
+    data: Any
+    tags: Mapping[str, str] = field(default_factory=dict)
+    options: Mapping[str, Any] = field(default_factory=dict)
+    """The publisher's options for the fallback alone."""
+    info: Mapping[str, Any] | None = None
+    """The client that published it, if any: ``{"user": "42", "client": "…", "conn_info": …}``."""
+    published_at: float = 0.0
+    """Seconds since 1970, by Redis' clock."""
+    attempt: int = 1
+    """Counts from 1."""
+
+    @property
+    def event(self) -> str | None:
+        """The event's name, if it has one."""
+        return self.tags.get(EVENT_TAG)
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """An entry as read from Redis."""
+
+    failures: int
+    said: _Said
+
+    @property
+    def id(self) -> str:
+        """The publication's id."""
+        return f"{self.said.epoch}-{self.said.offset}"
+
+    @property
+    def fallback(self) -> str:
+        """The name of the fallback whose handler receives it."""
+        return self.said.fallback
+
+    @property
+    def reason(self) -> str:
+        """Why the last attempt failed; empty if none did."""
+        return self.said.reason
+
+    @property
+    def published_at(self) -> float:
+        """Seconds since 1970."""
+        return self.said.at / 1000
+
+    @property
+    def failed_at(self) -> float:
+        """When the last attempt failed, in seconds since 1970; 0.0 if none did."""
+        return self.said.failed_at / 1000
+
+    def for_handler(self) -> Queued:
+        """Return the object that the handler receives."""
+        said = self.said
+        return Queued(
+            self.id,
+            said.fallback,
+            said.channel,
+            msgspec.json.decode(said.data),
+            tags=said.tags or {},
+            options=msgspec.json.decode(said.options) if said.options else {},
+            info=msgspec.json.decode(said.info) if said.info else None,
+            published_at=self.published_at,
+            attempt=self.failures + 1,
+        )
+
+    def failed(self, reason: str, now: float) -> bytes:
+        """Return the encoded entry after one more failed attempt."""
+        said = msgspec.structs.replace(self.said, reason=_short(reason), failed_at=int(now * 1000))
+        return _written(self.failures + 1, said)
+
+    def anew(self) -> bytes:
+        """Return the encoded entry with its attempts reset."""
+        return _written(0, msgspec.structs.replace(self.said, reason="", failed_at=0))
+
+
+_NOTHING = msgspec.Raw()
+
+
+class _Said(msgspec.Struct, omit_defaults=True):
+    epoch: str
+    offset: int
+    at: int
+    channel: str
+    fallback: str
+    data: msgspec.Raw
+    options: msgspec.Raw = _NOTHING
+    tags: dict[str, str] | None = None
+    info: msgspec.Raw = _NOTHING
+    reason: str = ""
+    failed_at: int = 0
+
+
+_encode = msgspec.json.Encoder().encode
+_decode = msgspec.json.Decoder(_Said).decode
+
+
+def entry_fields(publication: Publication) -> bytes:
+    """Return the part of a JSON object that `publish.lua` writes between position and body."""
+    fallback = publication.fallback or Fallback("")
+    # Both names consist of characters that need no escaping.
+    head = f'"channel":"{publication.channel}","fallback":"{fallback.name}"'.encode()
+    return head + b',"options":' + fallback.options if fallback.options else head
+
+
+def decode_entry(raw: bytes) -> Entry:
+    """Parse an entry.
+
+    Raises:
+        EnvelopeError: It was written by something else, or by another version.
+    """
+    count, space, text = raw.partition(b" ")
+    if not space or not count.isdigit() or len(count) > 9:
+        raise EnvelopeError("an entry must begin with a number")
+    try:
+        return Entry(int(count), _decode(text))
+    except (msgspec.MsgspecError, UnicodeError, RecursionError) as error:
+        raise EnvelopeError(str(error)) from error
+
+
+def unreadable(raw: bytes) -> str:
+    """Return a printable excerpt of bytes that are not an entry: escaped and short."""
+    return ascii(raw[:60])
+
+
+def retry_seconds(failures: int, chance: float) -> float:
+    """Return the delay after this many failed attempts.
+
+    Half of it is random, so that entries which failed together are not retried together.
+
+    Args:
+        failures: 1 or more.
+        chance: From 0.0 to 1.0.
+    """
+    longest = min(LONGEST_SECONDS, FIRST_SECONDS * 2.0 ** min(failures - 1, 32))
+    return longest * (0.5 + chance / 2)
+
+
+def _written(failures: int, said: _Said) -> bytes:
+    return b"%d %s" % (failures, _encode(said))
+
+
+def _short(reason: str) -> str:
+    # One printable line: operators read it in a terminal (CWE-117).
+    text = " ".join(reason.split())
+    text = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+    return text if len(text) <= REASON_LIMIT else f"{text[:REASON_LIMIT]}…"

@@ -1,0 +1,166 @@
+"""The parser for ``REDIS_URL``: which Redis URLs are valid, and what they mean.
+
+redis-py passes on whatever the query contains and drops what follows a ``#``: a misspelt option
+raises when the first connection is made, and a password with a ``#`` leads to another server. URLs
+accepted here mean the same to redis-py and to Celery (`realtime.contrib.celery_settings`).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import NamedTuple
+from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
+
+from realtime.core.url_rules import is_line
+from realtime.errors import ConfigurationError
+
+SETTING = "REALTIME_REDIS_URL"
+MEMORY = "memory://"
+"""Instead of a URL: the broker inside the process."""
+_MEANT = (
+    "must be redis://user:password@host:port/number, rediss://…, or unix:///path, with special "
+    "characters in the password percent-encoded: %40 (@), %23 (#), %2F (/), %3F (?)"
+)
+_PLAIN = ("db", "username", "password", "client_name")
+_YES, _NO = ("true", "t", "yes", "y", "1"), ("false", "f", "no", "n", "0")
+_CERTIFICATES = ("required", "optional", "none")
+_TLS: Mapping[str, tuple[str, ...]] = {
+    "ssl_cert_reqs": _CERTIFICATES,
+    "ssl_check_hostname": (*_YES, *_NO),
+    "ssl_min_version": ("771", "772"),  # TLS 1.2 and 1.3, as `ssl.TLSVersion` numbers them
+    "ssl_ca_certs": (),
+    "ssl_ca_path": (),
+    "ssl_ca_data": (),
+    "ssl_certfile": (),
+    "ssl_keyfile": (),
+    "ssl_password": (),
+    "ssl_ciphers": (),
+}
+"""The TLS options and their permitted values; an empty tuple permits any text."""
+_FILES = ("ssl_ca_certs", "ssl_ca_path", "ssl_certfile", "ssl_keyfile")
+_OPTION_NAME = re.compile(r"[a-zA-Z_]{1,40}")
+_PRINTABLE = re.compile(r"[!-~]+")
+
+
+class RedisUrl(NamedTuple):
+    """The parts of a Redis URL."""
+
+    scheme: str
+    host: str
+    port: int
+    path: str
+    """Path of a Unix socket."""
+    username: str
+    password: str
+    database: int
+    tls: Mapping[str, str]
+    """The ``ssl_…`` options as given."""
+
+    @property
+    def checks_hostname(self) -> bool:
+        """Whether the certificate must match this host."""
+        return self.tls.get("ssl_check_hostname", "true").lower() in _YES
+
+    @property
+    def checks_server(self) -> bool:
+        """Whether TLS authenticates the server."""
+        return self.tls.get("ssl_cert_reqs", "required") == "required" and self.checks_hostname
+
+    @property
+    def files(self) -> Mapping[str, str]:
+        """The files and directories in the URL, by option."""
+        return {name: self.tls[name] for name in _FILES if name in self.tls}
+
+
+def read_redis_url(text: str) -> RedisUrl:
+    """Parse a Redis URL.
+
+    Raises:
+        ConfigurationError: It is not usable. The message quotes no value: it may hold a password.
+    """
+    parts, port = _split(text)
+    if parts.scheme not in ("redis", "rediss", "unix") or parts.fragment:
+        raise _wrong(_MEANT)
+    if "@" in parts.query or (parts.scheme != "unix" and "@" in parts.path):
+        raise _wrong(_MEANT)  # the end of a password that contains a / or a ?
+    options = _options(parts)
+    # Host names are not percent-encoded, but redis-py would decode them.
+    if "%" in (parts.hostname or "") or not is_line(unquote(text)):
+        raise _wrong(_MEANT)
+    database = _database(parts, options)
+    if parts.scheme == "unix":
+        if not parts.path or parts.netloc.rpartition("@")[2]:
+            raise _wrong("must be unix:///path, with three slashes")
+    elif parts.netloc and not parts.hostname:
+        raise _wrong(_MEANT)
+    return RedisUrl(
+        parts.scheme,
+        unquote(parts.hostname or "localhost"),
+        port,
+        unquote(parts.path) if parts.scheme == "unix" else "",
+        unquote(parts.username or "") or options.get("username", ""),
+        unquote(parts.password or "") or options.get("password", ""),
+        database,
+        {name: value for name, value in options.items() if name in _TLS},
+    )
+
+
+def _split(text: str) -> tuple[SplitResult, int]:
+    if not _PRINTABLE.fullmatch(text):  # `urlsplit` would drop line breaks
+        raise _wrong(_MEANT)
+    try:
+        parts = urlsplit(text)
+        port = parts.port
+    except ValueError:
+        raise _wrong(_MEANT) from None  # the cause would quote the password
+    if port == 0:
+        raise _wrong("has port 0: use 1 to 65535")
+    return parts, port or 6379
+
+
+def _options(parts: SplitResult) -> dict[str, str]:
+    options: dict[str, str] = {}
+    for name, value in parse_qsl(parts.query, keep_blank_values=True):
+        if name not in _PLAIN and name not in _TLS:
+            shown = repr(name) if _OPTION_NAME.fullmatch(name) else "with an invalid name"
+            raise _wrong(
+                f"has an unknown option {shown}; known: {', '.join(_PLAIN)} and, for rediss://, "
+                f"{', '.join(_TLS)}"
+            )
+        if name in options:
+            raise _wrong(f"has the option {name} twice")
+        if not value:
+            raise _wrong(f"has the option {name} without a value")
+        if name in _TLS and parts.scheme != "rediss":
+            raise _wrong(f"has the option {name}, which requires rediss:// (TLS)")
+        _check_value(name, value)
+        options[name] = value
+    for name, given in (("username", parts.username), ("password", parts.password)):
+        if given and name in options:
+            raise _wrong(f"has the {name} twice, before the host and as an option")
+    return options
+
+
+def _check_value(name: str, value: str) -> None:
+    known = _TLS.get(name, ())
+    # redis-py reads booleans case-insensitively, and everything else as written.
+    said = value.lower() if name == "ssl_check_hostname" else value
+    if known and said not in known:
+        raise _wrong(f"must use {' or '.join(known[:3])} for {name}, as in ?{name}={known[0]}")
+    if name == "client_name" and not _PRINTABLE.fullmatch(value):
+        raise _wrong("must use printable ASCII without spaces for client_name")  # CLIENT SETNAME
+
+
+def _database(parts: SplitResult, options: Mapping[str, str]) -> int:
+    in_path = "" if parts.scheme == "unix" else parts.path.strip("/")
+    if in_path and "db" in options:
+        raise _wrong("has the database number twice, in the path and in the option db")
+    number = in_path or options.get("db", "0")
+    if not (number.isascii() and number.isdecimal() and len(number) <= 9):
+        raise _wrong("must have a database number as its path, as in redis://host:6379/0")
+    return int(number)
+
+
+def _wrong(problem: str) -> ConfigurationError:
+    return ConfigurationError(SETTING, problem)

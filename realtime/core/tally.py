@@ -1,0 +1,24 @@
+"""Count failures, and decide which of them to log.
+
+For events that outsiders can trigger at will. No clock here: time is an argument, in seconds.
+"""
+
+from __future__ import annotations
+
+TELL_EVERY_SECONDS = 60.0
+
+
+class Tally:
+    """One counter per reason. Reasons come from our code, so their number is bounded."""
+
+    def __init__(self) -> None:
+        self._counts: dict[str, int] = {}
+        self._tell_at: dict[str, float] = {}
+
+    def add(self, reason: str, now: float) -> int | None:
+        """Count one; return the total if it should be logged now, at most once a minute."""
+        self._counts[reason] = count = self._counts.get(reason, 0) + 1
+        if now < self._tell_at.get(reason, now):
+            return None
+        self._tell_at[reason] = now + TELL_EVERY_SECONDS
+        return count

@@ -1,0 +1,25 @@
+"""A node's delivering side: from the broker to its connections.
+
+* `hub`: The delivering side of one node; a façade over the parts below.
+* `subscriber`: Owns the node's broker subscription.
+* `liveness`: Tells whether the node receives every publication on its channels.
+* `registry`: The channels that the node needs, and the state of each.
+* `fanout`: Delivers arrivals to all listeners of a channel.
+* `batch`: Queued arrivals, and their encoding.
+* `connections`: The connections of a node.
+* `conversation`: Executes the commands of one client in order.
+* `inbox`: Reads, throttles and queues the commands of one client.
+* `client_subscriptions`: Starts and ends the subscriptions of one connection.
+* `active_subscriptions`: The active subscriptions of one connection, and their expiry.
+* `client_calls`: The publishes, RPCs and presence queries of one client.
+* `joining`: A pending subscription and its stages.
+* `refusal_log`: Logs why subscriptions are refused.
+* `node_services`: The interface of a node that a connection uses.
+* `users`: The connections by user; applies commands to them and checks permissions.
+* `presence_writer`: Writes the members of channels to Redis.
+* `presence_announcer`: Tells clients about members, joins and leaves.
+* `survey_responder`: Answers surveys of all nodes.
+* `announcer`: Announces the service, and reports other services on the same channels.
+* `watchdog`: Detects a subscription that is silent but broken.
+* `canary`: Tracks the messages that a node sends to itself.
+"""

@@ -1,0 +1,66 @@
+"""The interface of a node that its connections use."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Protocol
+
+from realtime.connection.hostcode import of_host
+from realtime.core.identity import Identity
+from realtime.core.publication import Publication, Receipt
+
+if TYPE_CHECKING:
+    from realtime.core.limits import Limits, Reached, Subscriptions
+    from realtime.delivery.fanout import Fanout
+    from realtime.delivery.presence_announcer import PresenceAnnouncer
+    from realtime.delivery.subscriber import Subscriber
+    from realtime.protocols import WireProtocol
+
+AUTHORIZE_SECONDS = 5.0
+"""The timeout for the host's decision."""
+
+PublishFunction = Callable[[Publication], Awaitable[Receipt]]
+Authorize = Callable[[Identity, str, str], Awaitable[bool]]
+"""Decides whether an identity may "subscribe" to or "publish" on a channel."""
+Rpc = Callable[[Identity, str, object], Awaitable[object]]
+"""Returns the host's answer to a method and its data; both are JSON values."""
+
+
+class NodeServices(Protocol):
+    """See the module; `realtime.delivery.hub.Hub` implements it."""
+
+    limits: Limits
+    reached: Reached
+    subscriptions: Subscriptions
+    """The budget of new subscriptions, by address."""
+    grace_seconds: int
+    fanout: Fanout
+    presence: PresenceAnnouncer
+    subscriber: Subscriber
+    authorize: Authorize
+    rpc: Rpc
+    publish: PublishFunction
+
+    @property
+    def live(self) -> bool:
+        """Whether every publication reaches this node."""
+
+    def admits(self, user: str) -> bool:
+        """Tell whether there is room for one more connection of this user."""
+
+
+def state_push(node: NodeServices, protocol: WireProtocol) -> str:
+    """Return the push that tells whether a node is live."""
+    return protocol.encode_state(live=node.live, reason=None if node.live else "broker")
+
+
+async def is_allowed(node: NodeServices, identity: Identity, channel: str, action: str) -> bool:
+    """Ask the host whether a client may do something.
+
+    Raises:
+        Exception: The host has raised it.
+        TimeoutError: The host does not answer in time.
+    """
+    async with asyncio.timeout(AUTHORIZE_SECONDS):
+        return bool(await of_host(node.authorize(identity, channel, action)))

@@ -1,0 +1,233 @@
+"""Reports the members of channels to this node's clients: on request, and when they change.
+
+Concurrent requests for one channel share a single query to Redis. Joins and leaves are sent
+individually while that is cheap. Above that rate, listeners get a summary once a second: the number
+of changes and the current number of members.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Iterator, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Never
+
+from realtime.core.members import (
+    ANSWER_BYTES,
+    UNKNOWN,
+    Changes,
+    Crier,
+    Headcount,
+    Member,
+    listed,
+)
+from realtime.delivery.batch import SHORT_BYTES, Encode
+from realtime.errors import BrokerError
+from realtime.protocols import JOINED_FRAME_BYTES
+
+if TYPE_CHECKING:
+    from realtime.brokers import Broker
+    from realtime.delivery.fanout import Fanout, Listener
+    from realtime.delivery.presence_writer import PresenceWriter
+    from realtime.delivery.registry import Channel, Registry
+    from realtime.protocols import WireProtocol
+
+logger = logging.getLogger(__name__)
+
+SUMMARY_SECONDS = 1.0
+FRESH_SECONDS = 1.0
+"""How long an answer is reused, unless a join or leave arrives."""
+AT_ONCE = 500
+"""Channels whose members are counted in one round trip."""
+
+
+class _Answer:
+    """One query to Redis, shared by all callers that wait for it."""
+
+    def __init__(self, task: asyncio.Task[str], asked_at: float) -> None:
+        self.task = task
+        self.asked_at = asked_at
+        self.is_stale = False
+
+
+class PresenceAnnouncer:
+    """See the module. Belongs to one hub; `watch` is a task of each of its subscriptions."""
+
+    def __init__(
+        self,
+        broker: Broker,
+        writer: PresenceWriter,
+        registry: Registry[Listener],
+        fanout: Fanout,
+    ) -> None:
+        self._presence = broker.presence
+        self._writer = writer
+        self._registry = registry
+        self._fanout = fanout
+        self._criers: dict[Channel[Listener], Crier] = {}
+        self._answers: dict[str, _Answer] = {}
+
+    async def members(self, channel: str) -> str:
+        """Return the members of a channel, as a JSON object of infos by client.
+
+        Raises:
+            TooManyMembers: There are more members than fit into a reply.
+            BrokerError: Redis did not answer.
+        """
+        answer = self._answers.get(channel)
+        now = asyncio.get_running_loop().time()
+        if answer is None or answer.is_stale or now - answer.asked_at > FRESH_SECONDS:
+            task = asyncio.get_running_loop().create_task(self._read(channel))
+            task.add_done_callback(_noted)
+            answer = self._answers[channel] = _Answer(task, now)
+        return await asyncio.shield(answer.task)
+
+    async def headcount(self, channel: str) -> Headcount:
+        """Return the number of clients and users on a channel.
+
+        Raises:
+            BrokerError: Redis did not answer.
+        """
+        await self._writer.wait_until_written(channel)
+        [found] = await self._presence.headcounts([channel])
+        return found
+
+    def count_in(self, channel: Channel[Listener], member: Member) -> None:
+        """Add a connection to a channel that counts its members."""
+        self._invalidate(channel.name)
+        self._writer.join(channel.name, member, is_told=channel.namespace.join_leave)
+
+    def count_out(self, channel: Channel[Listener], client: str) -> None:
+        """Remove a connection from a channel that counts its members."""
+        self._invalidate(channel.name)
+        self._writer.leave(channel.name, client)
+
+    def _invalidate(self, channel: str) -> None:
+        """Invalidate the cached members of a channel."""
+        if (answer := self._answers.get(channel)) is not None:
+            answer.is_stale = True
+
+    def hear(self, channel: Channel[Listener], changes: Changes) -> None:
+        """Process joins and leaves that arrived on a channel."""
+        self._invalidate(channel.name)
+        if not channel.namespace.join_leave:
+            return
+        now = asyncio.get_running_loop().time()
+        crier = self._crier(channel, now)
+        if crier.may_tell(changes, len(channel.listeners), now):
+            for encode, size in _frames(channel.name, changes):
+                self._fanout.tell(channel, encode, size)
+
+    def note_loss(self) -> None:
+        """Record that joins and leaves may have been missed during an outage of the broker."""
+        now = asyncio.get_running_loop().time()
+        for channel in self._registry:
+            if channel.namespace.join_leave and channel.listeners:
+                self._crier(channel, now).note_loss()
+        for answer in self._answers.values():
+            answer.is_stale = True
+
+    async def watch(self) -> Never:
+        """Send summaries of unsent joins and leaves once a second until the subscription ends."""
+        self.note_loss()
+        while True:
+            await asyncio.sleep(SUMMARY_SECONDS)
+            self._forget()
+            try:
+                await self._sum_up()
+            except BrokerError:
+                continue  # the watchdog detects an outage of Redis
+
+    def stop(self) -> None:
+        """Cancel all pending queries."""
+        for answer in self._answers.values():
+            answer.task.cancel()
+        self._answers.clear()
+        self._criers.clear()
+
+    async def _read(self, channel: str) -> str:
+        await self._writer.wait_until_written(channel)
+        return listed(await self._presence.members(channel, ANSWER_BYTES))
+
+    def _crier(self, channel: Channel[Listener], now: float) -> Crier:
+        crier = self._criers.get(channel)
+        if crier is None:
+            crier = self._criers[channel] = Crier(now)
+        return crier
+
+    def _forget(self) -> None:
+        now = asyncio.get_running_loop().time()
+        for name, answer in list(self._answers.items()):
+            if answer.task.done() and now - answer.asked_at > FRESH_SECONDS:
+                del self._answers[name]
+        for channel in list(self._criers):
+            if self._registry.get(channel.name) is not channel:
+                del self._criers[channel]
+
+    async def _sum_up(self) -> None:
+        """Send each channel the number of joins and leaves that were not sent individually."""
+        due = [c for c, crier in self._criers.items() if crier.untold and c.is_live]
+        for start in range(0, len(due), AT_ONCE):
+            await self._count(due[start : start + AT_ONCE])
+        for channel in due:
+            crier = self._criers.get(channel)
+            if crier is not None and crier.headcount is not None:
+                summary = _summary(channel, crier.untold, crier.headcount)
+                self._fanout.tell(channel, summary, SHORT_BYTES)
+                crier.note_count_sent()
+        await self._tell_those_behind()
+
+    async def _count(self, channels: list[Channel[Listener]]) -> None:
+        unknown = [c for c in channels if self._criers[c].headcount is None]
+        if not unknown:
+            return
+        counted = await self._presence.headcounts([channel.name for channel in unknown])
+        for channel, headcount in zip(unknown, counted, strict=True):
+            if (crier := self._criers.get(channel)) is not None:
+                crier.headcount = headcount
+
+    async def _tell_those_behind(self) -> None:
+        """Send the current headcount to listeners that missed a join or leave."""
+        behind = self._fanout.take_behind()
+        channels = list(dict.fromkeys(behind.values()))
+        if not channels:
+            return
+        counted = await self._presence.headcounts([channel.name for channel in channels])
+        counts = dict(zip(channels, counted, strict=True))
+        for listener, channel in behind.items():
+            self._fanout.tell_one(listener, channel, _summary(channel, UNKNOWN, counts[channel]))
+
+
+def _frames(channel: str, changes: Changes) -> Iterator[tuple[Encode, int]]:
+    """Yield encoders for pushes of joins and leaves, each for as many as fit into a frame."""
+    came = [(True, info) for info in changes.joined]
+    went = [(False, info) for info in changes.left]
+    some: list[tuple[bool, str]] = []
+    size = 0
+    for change in came + went:
+        length = SHORT_BYTES + len(change[1])
+        if some and size + length >= JOINED_FRAME_BYTES:
+            yield partial(_pushes, channel, some), size
+            some, size = [], 0
+        some.append(change)
+        size += length
+    yield partial(_pushes, channel, some), size
+
+
+def _pushes(channel: str, changes: Sequence[tuple[bool, str]], protocol: WireProtocol) -> str:
+    return "\n".join(
+        protocol.encode_join(channel, info) if has_come else protocol.encode_leave(channel, info)
+        for has_come, info in changes
+    )
+
+
+def _summary(channel: Channel[Listener], untold: int, headcount: Headcount) -> Encode:
+    known = None if untold == UNKNOWN else untold
+    return lambda protocol: protocol.encode_headcount(channel.name, headcount, known)
+
+
+def _noted(task: asyncio.Task[str]) -> None:
+    """Retrieve the exception, or asyncio would log it when no caller waits any more."""
+    if not task.cancelled():
+        task.exception()

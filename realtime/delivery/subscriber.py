@@ -1,0 +1,335 @@
+"""A node's one subscription at the broker: opens it, serves it, and replaces it when it breaks.
+
+The registry knows which channels are needed. The `Subscriber` subscribes to them and reads the
+position of each confirmed channel. The `Receiver` passes arrivals on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from realtime.brokers import Broker, Message, Subscribed, Subscription
+from realtime.brokers.node_messages import Dispatcher, UnknownMessage, parse
+from realtime.core.envelope import decode_envelope
+from realtime.core.members import Changes
+from realtime.core.tally import Tally
+from realtime.delivery.fanout import Fanout, Listener
+from realtime.delivery.registry import (
+    Arrival,
+    Channel,
+    Registry,
+    State,
+    UnexpectedConfirmation,
+)
+from realtime.delivery.watchdog import Watchdog
+from realtime.errors import BrokerError, BrokerUnavailable, EnvelopeError
+
+if TYPE_CHECKING:
+    from realtime.core.namespaces import Namespace
+    from realtime.core.positions import Position
+    from realtime.delivery.liveness import Liveness
+
+logger = logging.getLogger(__name__)
+
+WISHES_LIMIT = 500
+"""Channels in one SUBSCRIBE, and positions in one round trip."""
+RENEW_SECONDS = 60.0
+"""The interval for renewing counters of subscribed channels, which expire after 300 s or more."""
+BACKOFF_SECONDS = (0.05, 1.0)
+"""The shortest and the longest pause between two attempts to subscribe at Redis."""
+
+MembersChanged = Callable[[Channel[Listener], Changes], object]
+Companions = Callable[[], Iterable[Coroutine[None, None, None]]]
+"""Returns coroutines for additional tasks of a subscription, which end with it."""
+
+
+class Subscriber:
+    """See the module. Belongs to one hub, which starts and stops it."""
+
+    def __init__(
+        self,
+        broker: Broker,
+        node_channel: str,
+        registry: Registry[Listener],
+        fanout: Fanout,
+        liveness: Liveness,
+        receiver: Receiver,
+        *,
+        companions: Companions,
+    ) -> None:
+        """Start without a subscription.
+
+        Args:
+            broker: The source of publications.
+            node_channel: The channel on which the node sends canaries to itself.
+            registry: The channels that are needed.
+            fanout: Delivers arrivals and applies back-pressure.
+            liveness: Informed when the subscription starts, breaks, and has caught up.
+            receiver: Processes each message.
+            companions: Returns coroutines for additional tasks of each subscription.
+        """
+        self._broker = broker
+        self._node_channel = node_channel
+        self._registry = registry
+        self._fanout = fanout
+        self._liveness = liveness
+        self._receiver = receiver
+        self._companions = companions
+        self._owner: asyncio.Task[None] | None = None
+        self._wishes = asyncio.Event()
+        self._to_settle: dict[str, None] = {}
+        self._settle = asyncio.Event()
+        self._renew_at = 0.0
+        self.watchdog = self._new_watchdog()
+        """The watchdog of the current subscription."""
+
+    @property
+    def is_started(self) -> bool:
+        """Whether the node is subscribed at the broker, or is trying to subscribe."""
+        return self._owner is not None
+
+    def start(self) -> None:
+        """Start the subscription; returns at once."""
+        self._owner = asyncio.get_running_loop().create_task(
+            self._own(), name="realtime subscriber"
+        )
+
+    def stop(self) -> asyncio.Task[None] | None:
+        """Cancel the subscription; return its task, which ends soon, if there is one."""
+        owner, self._owner = self._owner, None
+        if owner is not None:
+            owner.cancel()
+        return owner
+
+    def want(
+        self, name: str, namespace: Namespace, waiter: object, wake: Callable[[], None]
+    ) -> Channel[Listener]:
+        """Return the channel and register a waiter; subscribe to it if necessary."""
+        channel = self._registry.want(name, namespace, waiter, wake)
+        if not channel.is_live:
+            self._wishes.set()
+        return channel
+
+    def release(self, channel: Channel[Listener]) -> None:
+        """Unsubscribe from a channel at the broker if it is no longer needed."""
+        self._registry.release(channel)
+        if self._registry.has_wishes:
+            self._wishes.set()
+
+    def renew(self, now: float) -> None:
+        """Read all positions again periodically, which keeps the counters from expiring."""
+        if now >= self._renew_at:
+            self._renew_at = now + RENEW_SECONDS
+            self._to_settle.update(
+                (channel.name, None) for channel in self._registry if channel.is_live
+            )
+            self._settle.set()
+
+    def has_compared(self, name: str) -> bool:
+        """Tell whether a channel's position is known, or the channel is no longer needed."""
+        channel = self._registry.get(name)
+        return channel is None or channel.is_live
+
+    async def _own(self) -> None:
+        """Open a subscription, serve it, and open another one when it breaks."""
+        while True:
+            try:
+                await self._serve(await self._broker.subscription())
+            except BrokerError as error:
+                self._liveness.lose(str(error))
+            # The outermost loop of a node: a bug must not stop it permanently.
+            except Exception:
+                logger.exception("the subscription failed unexpectedly; reopening it")
+                self._liveness.lose("internal error")
+            await asyncio.sleep(_backoff_seconds(self._liveness.failures))
+            self._liveness.failures += 1
+
+    async def _serve(self, subscription: Subscription) -> None:
+        """Serve one subscription until it breaks.
+
+        Raises:
+            BrokerUnavailable: It broke.
+        """
+        self.watchdog = self._new_watchdog()
+        self._to_settle.clear()
+        self._liveness.note_subscribed(channel.name for channel in self._registry)
+        self._wishes.set()
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self._read(subscription))
+                group.create_task(self._carry_out_wishes(subscription))
+                group.create_task(self._settle_all())
+                for companion in self._companions():
+                    group.create_task(companion)
+                group.create_task(self.watchdog.send_canaries())
+                group.create_task(self.watchdog.watch_socket(subscription))
+        except* (BrokerError, UnexpectedConfirmation) as broken:
+            raise BrokerUnavailable(str(broken.exceptions[0])) from broken
+        finally:
+            # Otherwise the node would become live when clients leave the remaining channels.
+            self._liveness.note_unsubscribed()
+            self._registry.note_lost()
+            await subscription.aclose()
+
+    def _new_watchdog(self) -> Watchdog:
+        return Watchdog(
+            self._broker,
+            self._node_channel,
+            is_subscribed=lambda: self.has_compared(self._node_channel),
+            is_behind=lambda: self._fanout.is_full,
+        )
+
+    async def _read(self, subscription: Subscription) -> None:
+        while True:
+            events = await subscription.read()
+            for event in events:
+                if isinstance(event, Message):
+                    self._receiver.take(event)
+                elif isinstance(event, Subscribed):
+                    if self._registry.note_subscribed(event.channel):
+                        self._to_settle[event.channel] = None
+                        self._settle.set()
+                else:
+                    self._registry.note_unsubscribed(event.channel)
+                    self._wishes.set()
+            if self._fanout.is_full:
+                await self._fanout.wait_for_space()
+
+    async def _carry_out_wishes(self, subscription: Subscription) -> None:
+        """Subscribe and unsubscribe as the registry requests; the only task that does so."""
+        while True:
+            await self._wishes.wait()
+            self._wishes.clear()
+            while self._registry.has_wishes:
+                await subscription.send(*self._registry.take_wishes(WISHES_LIMIT))
+
+    async def _settle_all(self) -> None:
+        """Read the positions of channels after their confirmation, and periodically of all."""
+        while True:
+            await self._settle.wait()
+            self._settle.clear()
+            while self._to_settle:
+                await self._settle_some()
+
+    async def _settle_some(self) -> None:
+        names = list(self._to_settle)[:WISHES_LIMIT]
+        for name in names:
+            del self._to_settle[name]
+        error = None
+        for name, position in zip(names, await self._positions(names), strict=True):
+            channel = self._registry.get(name)
+            if channel is None:
+                continue  # no longer needed
+            if isinstance(position, BrokerError):
+                error = position
+                self._to_settle[name] = None
+            # A name that is due again was left and subscribed again meanwhile, so this position is
+            # outdated.
+            elif channel.state is State.SETTLING and name not in self._to_settle:
+                self._deliver_and_wake(channel, channel.go_live(position))
+        self._liveness.look()
+        if error is not None:
+            if not self._liveness.live:  # Redis is reachable but loading or full: a new reason
+                self._liveness.lose(str(error))
+            await asyncio.sleep(BACKOFF_SECONDS[0])
+
+    async def _positions(self, names: list[str]) -> Sequence[Position | BrokerError]:
+        try:
+            return await self._broker.positions(names)
+        except BrokerError as error:
+            return [error] * len(names)
+
+    def _deliver_and_wake(self, channel: Channel[Listener], arrivals: list[Arrival]) -> None:
+        for arrival in arrivals:
+            self._fanout.add(channel, arrival)
+        for wake in list(channel.waiting.values()):
+            wake()
+
+
+class Receiver:
+    """The receiver of the messages of a node's subscription.
+
+    Publications go through the registry to the fan-out, messages between nodes to their handlers.
+    """
+
+    def __init__(
+        self,
+        registry: Registry[Listener],
+        fanout: Fanout,
+        between_nodes: Mapping[str, Dispatcher],
+        *,
+        members_changed: MembersChanged,
+    ) -> None:
+        """Create a receiver.
+
+        Args:
+            registry: The channels with publications.
+            fanout: Delivers arrivals.
+            between_nodes: The channels with messages between nodes, and the handlers of each.
+            members_changed: Called when clients have joined or left a channel.
+        """
+        self._registry = registry
+        self._fanout = fanout
+        self._between_nodes = between_nodes
+        self._members_changed = members_changed
+        self.passed_over = 0
+        """The number of messages between nodes that this version does not know."""
+        self._unknown = Tally()
+        self.dropped_envelopes = 0
+        """The number of messages on channels that are not envelopes of this service."""
+
+    def take(self, message: Message) -> None:
+        """Pass on one message."""
+        if (dispatcher := self._between_nodes.get(message.channel)) is not None:
+            if not dispatcher.take(message.raw):
+                self._pass_over()
+        elif (channel := self._registry.get(message.channel)) is not None:
+            self._take_publication(channel, message.raw)
+        # else it was in flight while this node unsubscribed
+
+    def _take_publication(self, channel: Channel[Listener], raw: bytes) -> None:
+        try:
+            envelope = decode_envelope(raw)
+        except EnvelopeError as error:
+            self._take_changes(channel, raw, error)
+            return
+        if (arrival := channel.note_arrival(envelope)) is not None:
+            self._fanout.add(channel, arrival)
+
+    def _take_changes(self, channel: Channel[Listener], raw: bytes, error: EnvelopeError) -> None:
+        """Pass on a message about joins and leaves; drop any other that is not an envelope."""
+        try:
+            changes = parse(raw)
+        except UnknownMessage:
+            changes = None
+        if isinstance(changes, Changes):
+            self._members_changed(channel, changes)
+        else:
+            self._drop(channel.name, error)
+
+    def _drop(self, channel: str, error: EnvelopeError) -> None:
+        self.dropped_envelopes += 1
+        count = self.dropped_envelopes
+        if count & (count - 1) == 0:  # the 1st, 2nd, 4th, 8th …: never a flood
+            logger.warning(
+                "dropped an invalid envelope on %s: %s (%d so far)", channel, error, count
+            )
+
+    def _pass_over(self) -> None:
+        self.passed_over += 1
+        count = self._unknown.add("message", asyncio.get_running_loop().time())
+        if count is not None:
+            logger.warning(
+                "ignored a node message that this version does not know (%d so far)",
+                count,
+            )
+
+
+def _backoff_seconds(failures: int) -> float:
+    """Return a delay with full jitter, so that nodes do not all reconnect to Redis at once."""
+    shortest, longest = BACKOFF_SECONDS
+    return random.uniform(0, min(longest, shortest * 2**failures))  # noqa: S311 - spreads load, hides nothing

@@ -1,0 +1,237 @@
+"""The fallback `email`: sends a queued publication through Django's mail backend.
+
+The recipients are those in the publication (``fallback_options={"to": "ada@example.com"}``), or
+else the users of its channel (``user:#42``), by the address in Django's user model.
+"""
+
+from __future__ import annotations
+
+import json
+import smtplib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from django.apps import apps
+from django.conf import settings
+from django.contrib.auth import get_user_model
+from django.core import mail
+from django.core.exceptions import ValidationError
+from django.core.mail import EmailMultiAlternatives
+from django.core.mail.utils import DNS_NAME
+from django.core.validators import validate_email
+from django.template import Engine, TemplateDoesNotExist
+from django.template.loader import render_to_string
+from django.utils.functional import Promise
+
+from realtime.core.identity import SAME_USERS, UserTable
+from realtime.core.mail_text import body_text, header_text, is_address_text
+from realtime.core.names import users_of
+from realtime.core.url_rules import is_line
+from realtime.errors import ConfigurationError, GiveUp
+
+if TYPE_CHECKING:
+    from realtime.core.fallback_entry import Queued
+
+RECIPIENTS_LIMIT = 10
+SUBJECT_LIMIT = 200  # characters
+MESSAGE_ID_LIMIT = 500  # characters: a DNS name has at most 253
+TIMEOUT_SECONDS = 20.0
+"""For each step of the dialogue with the mail server, if EMAIL_TIMEOUT is not set."""
+DEFAULT_TEMPLATE = "realtime/fallback"
+OPTIONS = ("template", "from_email", "subject", "mailer")
+# Since Django 6.1; `get_connection` and the settings EMAIL_… are deprecated there.
+_mailers: Any = getattr(mail, "mailers", None)
+
+
+@dataclass(frozen=True, slots=True)
+class Email:
+    """Sends mails. A handler, to be called in a thread."""
+
+    template: str = DEFAULT_TEMPLATE
+    """The template of the body: with ``.txt``, and with ``.html`` if it exists."""
+    from_email: str = ""
+    """Empty is DEFAULT_FROM_EMAIL."""
+    subject: str = ""
+    """The subject of publications that have none; if empty, their title (unless a client published
+    it), event or channel."""
+    mailer: str = ""
+    """The alias of one of Django's MAILERS; empty is the default one."""
+    table: UserTable = SAME_USERS
+    """The user table of this project: where the addresses are."""
+
+    def __call__(self, queued: Queued) -> None:
+        """Send one mail to all of its recipients.
+
+        Raises:
+            GiveUp: There is no recipient, or the mail server will never accept it.
+            ConfigurationError: The sender's address is invalid.
+            SMTPException: A temporary failure, like all others.
+            OSError: The mail server cannot be reached; also temporary.
+        """
+        to = _recipients(queued, self.table)
+        context = {"queued": queued, "data": queued.data, "channel": queued.channel}
+        context |= _texts(queued.data)
+        message = EmailMultiAlternatives(
+            self._subject(queued),
+            body_text(_text(self.template, context)),
+            self._sender(),
+            to,
+            headers={
+                # The same for every attempt, so that duplicates are recognizable (RFC 5322 §3.6.4).
+                "Message-ID": header_text(f"<{queued.id}@{DNS_NAME}>", MESSAGE_ID_LIMIT),
+                "Auto-Submitted": "auto-generated",  # RFC 3834 §5: suppresses out-of-office replies
+            },
+        )
+        try:
+            html = render_to_string(f"{self.template}.html", context)
+        except TemplateDoesNotExist:
+            pass
+        else:
+            message.attach_alternative(body_text(html), "text/html")
+        _send(_connection(self.mailer), message)
+
+    def _sender(self) -> str:
+        sender = str(self.from_email) or str(settings.DEFAULT_FROM_EMAIL)
+        if not is_line(sender):  # a lazy text or Django's own setting: not validated before
+            name = "from_email" if str(self.from_email) else "DEFAULT_FROM_EMAIL"
+            raise ConfigurationError("email", f"{name} must be one line")
+        return sender
+
+    def _subject(self, queued: Queued) -> str:
+        # A client's title is not the site's word, but in an inbox it would appear next to the
+        # site's address: "Your account is suspended" (CWE-451).
+        is_own = isinstance(queued.data, dict) and queued.info is None
+        title = queued.data.get("title") if is_own else None
+        for text in (queued.options.get("subject"), self.subject, title):
+            line = header_text(str(text), SUBJECT_LIMIT) if isinstance(text, str | Promise) else ""
+            if line:
+                return line
+        return header_text(queued.event or queued.channel, SUBJECT_LIMIT)
+
+
+def email_of(options: Mapping[str, Any], table: UserTable = SAME_USERS) -> Email:
+    """Return a handler with the options of a configuration.
+
+    Args:
+        options: By name, without ``use``.
+        table: The user table of this project.
+
+    Raises:
+        ConfigurationError: An option is unknown or is not a string.
+    """
+    for name, value in options.items():
+        if name not in OPTIONS:
+            raise ConfigurationError("email", f"unknown option {ascii(name)[:40]}")
+        if not isinstance(value, str | Promise):  # settings may say `gettext_lazy("News")`
+            raise ConfigurationError("email", f"{name} must be a string")
+        # A lazy text has no language yet, so it is validated with each mail.
+        if isinstance(value, str) and not is_line(value):
+            raise ConfigurationError("email", f"{name} must be one line")
+    handler = Email(**options, table=table)
+    if handler.mailer and (_mailers is None or handler.mailer not in _mailers):
+        raise ConfigurationError("email", f"mailer {ascii(handler.mailer)[:80]} is not in MAILERS")
+    return handler
+
+
+def _text(template: str, context: dict[str, Any]) -> str:
+    try:
+        return render_to_string(f"{template}.txt", context)
+    except TemplateDoesNotExist:
+        if template != DEFAULT_TEMPLATE:
+            raise
+        # The host uses another template engine (Jinja), or does not load templates from apps.
+        return Engine(app_dirs=True).render_to_string(f"{template}.txt", context)
+
+
+def _texts(data: object) -> dict[str, str]:
+    """Return the values that the built-in template shows, exactly as they were published.
+
+    Not by the template's own lookups: for a string, ``data.title`` is the method `str.title`, which
+    Django calls, and numbers are formatted for the current locale.
+    """
+    if not isinstance(data, dict):
+        return {"title": "", "text": _text_of(data), "url": ""}
+    found = [data.get(name) for name in ("title", "text", "url")]
+    title, text, url = ("" if value is None else _text_of(value) for value in found)
+    return {"title": title, "text": text if text or title else _text_of(data), "url": url}
+
+
+def _text_of(value: object) -> str:
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+def _connection(mailer: str) -> Any:
+    connection: Any
+    if _mailers is None:
+        connection = mail.get_connection()
+    else:
+        connection = _mailers[mailer] if mailer else _mailers.default
+    if not getattr(connection, "timeout", TIMEOUT_SECONDS):
+        connection.timeout = TIMEOUT_SECONDS  # Django's default waits forever
+    return connection
+
+
+def _send(connection: Any, message: EmailMultiAlternatives) -> None:
+    try:
+        connection.send_messages([message])
+    except smtplib.SMTPRecipientsRefused as error:
+        if all(code >= 500 for code, _ in error.recipients.values()):
+            raise GiveUp(f"the mail server rejected all recipients: {error}") from error
+        raise
+    except smtplib.SMTPDataError as error:
+        if error.smtp_code >= 500:
+            raise GiveUp(f"the mail server rejected the message: {error}") from error
+        raise
+
+
+def _recipients(queued: Queued, table: UserTable) -> list[str]:
+    given = queued.options.get("to")
+    addresses = _addresses_of_users(queued.channel, table) if given is None else given
+    if isinstance(addresses, str):
+        addresses = [addresses]
+    if not isinstance(addresses, list) or not all(isinstance(one, str) for one in addresses):
+        raise GiveUp("`to` must be an address or a list of addresses")
+    if not 1 <= len(addresses) <= RECIPIENTS_LIMIT:
+        rule = f"1 to {RECIPIENTS_LIMIT} are allowed (`to`, or the users of the channel)"
+        raise GiveUp(f"the mail has {len(addresses)} recipients: {rule}")
+    for address in addresses:
+        try:
+            validate_email(address)
+        except ValidationError:
+            raise GiveUp(f"{ascii(address)[:80]} is not an email address") from None
+        if not is_address_text(address):
+            raise GiveUp(f"{ascii(address)[:80]} contains a control character or an encoded word")
+    return addresses
+
+
+def _addresses_of_users(channel: str, table: UserTable) -> list[str]:
+    """Return the mail addresses of the channel's users.
+
+    Raises:
+        GiveUp: One of them is a user of another table, whose id may be that of somebody else here.
+    """
+    users = sorted(users_of(channel) or ())[: RECIPIENTS_LIMIT + 1]
+    keys = [key for user in users if (key := table.key_of(user)) is not None]
+    if len(keys) < len(users):
+        raise GiveUp(
+            f"the channel {ascii(channel)[:80]} is for users of another table than this worker's, "
+            f"whose ids begin with {table.prefix}: run `runfallback` in the project whose users "
+            "they are, and not here; there, `fallback retry ID` tries again"
+        )
+    if not keys or not apps.is_installed("django.contrib.auth"):
+        return []
+    return [address for address in map(_address_of, keys) if address]
+
+
+def _address_of(user_id: str) -> str:
+    model = get_user_model()
+    try:
+        user = model._default_manager.filter(pk=user_id).first()
+    except (ValueError, ValidationError):  # not a valid id of this model
+        return ""
+    # The id in the channel must be in canonical form: `user:#01` and `user:#0_1` are nobody's
+    # channels, but an integer field parses both as 1.
+    if user is None or str(user.pk) != user_id or not user.is_active:
+        return ""
+    return getattr(user, model.get_email_field_name(), "") or ""

@@ -1,0 +1,11 @@
+"""HTTP beside the API: Django views, probes and descriptions.
+
+* `views`: The sync rim of the API.
+* `staff`: Publishing by the session of a page.
+* `health`: The probes.
+* `documents`: Serves the descriptions of the API.
+* `openapi`: Describes the API in OpenAPI.
+* `openapi_methods`: Texts, results and errors of its methods.
+* `openapi_schemas`: Schemas of its requests and responses.
+* `asyncapi`: Describes the wire protocol in AsyncAPI.
+"""

@@ -1,0 +1,197 @@
+"""Identifies the sender of a request by its headers; applies `identity.origins` in ASGI and Django.
+
+The scheme of the site is determined as in Django: by ``SECURE_PROXY_SSL_HEADER`` if the project
+sets it, otherwise by the server, which evaluates ``X-Forwarded-Proto`` from trusted proxies; its
+host by ``X-Forwarded-Host`` if the project sets ``USE_X_FORWARDED_HOST``. The settings of the
+session cookie are taken into account as well.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, MutableMapping, Sequence
+from typing import Any, NamedTuple
+
+from django.conf import settings
+from django.core.exceptions import DisallowedHost
+from django.http import HttpRequest
+from django.http.request import split_domain_port, validate_host
+
+from realtime import wiring
+from realtime.core.tally import Tally
+from realtime.errors import ConfigurationError, Forbidden
+from realtime.identity.origins import (
+    ANY,
+    AllowedOrigins,
+    Head,
+    OwnSite,
+    Standing,
+    judge,
+    read_origin,
+)
+
+logger = logging.getLogger(__name__)
+
+_foreign = Tally()
+_SECURE_PREFIXES = ("__host-", "__secure-")  # RFC 6265bis §4.1.3: browsers insist on HTTPS
+
+
+class Caller(NamedTuple):
+    """The sender of a request that was not refused."""
+
+    is_own_page: bool
+    """Whether a script on a page of this site sent it, so that the session is valid for it."""
+    cors: dict[str, str]
+    """Headers that let the script on its page read the response (Fetch, CORS protocol)."""
+
+
+def caller_of(scope: MutableMapping[str, Any]) -> Caller:
+    """Return the sender of a request or a handshake.
+
+    Raises:
+        Forbidden: The sender is a page of a site that may not connect, or a link or image on one.
+    """
+    found = _values(scope)
+    head = _head(found)
+    allowed = wiring.allowed_origins()
+    standing = judge(head, _own_site(scope, found), allowed)
+    if standing is Standing.REFUSED:
+        _log_foreign_page(head)
+        raise Forbidden
+    is_own = standing is Standing.OWN
+    return Caller(is_own, _cors(head.origins[0], allowed, is_own) if head.origins else {})
+
+
+def _cors(origin: str, allowed: AllowedOrigins, is_own: bool) -> dict[str, str]:
+    headers = {
+        "Access-Control-Allow-Origin": origin,
+        "Vary": "Origin",
+        "Cross-Origin-Resource-Policy": "cross-origin",
+    }
+    page = read_origin(origin)
+    # HTMX opens its streams with credentials. We ignore them on pages of other sites, so this
+    # header only satisfies the browser; "*" must not allow it for every site (Fetch §3.3.3).
+    if is_own or (page is not None and allowed.names(page)):
+        headers["Access-Control-Allow-Credentials"] = "true"
+    return headers
+
+
+def is_own_page(request: HttpRequest) -> bool:
+    """Tell by its Origin whether a page of this site sent a Django request."""
+    origins = _origins(request)
+    standing = judge(_head_of(request, origins), _site_of(request), AllowedOrigins(()))
+    return bool(origins) and standing is Standing.OWN
+
+
+def may_have_token(request: HttpRequest) -> bool:
+    """Tell whether a request for a token comes from a page that may have one.
+
+    A request without Origin is allowed unless the browser reports that another site caused it:
+    pages of other sites cannot read the response. Pages that the project trusts with its forms
+    (``CSRF_TRUSTED_ORIGINS``) are allowed, because its own CORS middleware may admit them.
+    """
+    origins = _origins(request)
+    standing = judge(_head_of(request, origins), _site_of(request), _trusted())
+    if standing is not Standing.ANONYMOUS or not origins:
+        return standing is not Standing.REFUSED
+    page = read_origin(origins[0])
+    return page is not None and _trusted().names(page)
+
+
+def _trusted() -> AllowedOrigins:
+    named = [origin for origin in wiring.settings().allowed_origins if origin != ANY]
+    trusted: list[str] = []
+    for origin in settings.CSRF_TRUSTED_ORIGINS:
+        try:
+            AllowedOrigins([origin])
+        except ConfigurationError:
+            continue  # left to Django
+        trusted.append(origin)
+    return AllowedOrigins([*named, *trusted])
+
+
+def _values(scope: MutableMapping[str, Any]) -> Callable[[bytes], list[str]]:
+    headers: Sequence[tuple[bytes, bytes]] = scope["headers"]
+
+    def values(name: bytes) -> list[str]:
+        return [value.decode("latin-1") for key, value in headers if key == name]
+
+    return values
+
+
+def _head(values: Callable[[bytes], list[str]]) -> Head:
+    return Head(
+        values(b"origin"),
+        ",".join(values(b"sec-fetch-site")),
+        ",".join(values(b"sec-fetch-mode")),
+        ",".join(values(b"sec-fetch-dest")),
+        ",".join(values(b"sec-purpose") or values(b"purpose")),
+    )
+
+
+def _origins(request: HttpRequest) -> list[str]:
+    origin = request.headers.get("Origin")
+    return [] if origin is None else [origin]
+
+
+def _head_of(request: HttpRequest, origins: Sequence[str]) -> Head:
+    said = request.headers.get
+    return Head(
+        origins,
+        said("Sec-Fetch-Site", ""),
+        said("Sec-Fetch-Mode", ""),
+        said("Sec-Fetch-Dest", ""),
+        said("Sec-Purpose", "") or said("Purpose", ""),
+    )
+
+
+def _own_site(scope: MutableMapping[str, Any], values: Callable[[bytes], list[str]]) -> OwnSite:
+    hosts = (values(b"x-forwarded-host") if settings.USE_X_FORWARDED_HOST else []) or values(
+        b"host"
+    )
+    host = hosts[0] if len(hosts) == 1 and _is_ours(hosts[0]) else None
+    return OwnSite(host, _is_https(scope.get("scheme", ""), values), _sends_secure_cookies())
+
+
+def _site_of(request: HttpRequest) -> OwnSite:
+    try:
+        host = request.get_host()
+    except DisallowedHost:
+        host = None
+    return OwnSite(host, request.is_secure(), _sends_secure_cookies())
+
+
+def _is_https(scheme: str, values: Callable[[bytes], list[str]]) -> bool:
+    """Tell whether the browser uses HTTPS, like `HttpRequest.scheme`, but also for handshakes."""
+    if settings.SECURE_PROXY_SSL_HEADER:
+        name, secure = settings.SECURE_PROXY_SSL_HEADER
+        said = values(name.removeprefix("HTTP_").replace("_", "-").lower().encode("latin-1"))
+        if said:
+            return said[0].split(",", 1)[0].strip() == secure
+    return scheme in ("https", "wss")
+
+
+def _sends_secure_cookies() -> bool:
+    name = settings.SESSION_COOKIE_NAME.lower()
+    return settings.SESSION_COOKIE_SECURE or name.startswith(_SECURE_PREFIXES)
+
+
+def _is_ours(host: str) -> bool:
+    """Tell whether a Host header names this site, by Django's ALLOWED_HOSTS."""
+    allowed = settings.ALLOWED_HOSTS
+    if settings.DEBUG and not allowed:
+        allowed = [".localhost", "127.0.0.1", "[::1]"]  # as Django itself does
+    domain, _ = split_domain_port(host)
+    return bool(domain) and validate_host(domain, allowed)
+
+
+def _log_foreign_page(head: Head) -> None:
+    """Log a refused page at most once a minute, or anyone could fill the disk."""
+    count = _foreign.add("origin", time.monotonic())
+    if count is not None:
+        logger.warning(
+            "refused a connection from a page of %s: see REALTIME_ALLOWED_ORIGINS (%d so far)",
+            ascii(list(head.origins) or head.site)[:200],
+            count,
+        )

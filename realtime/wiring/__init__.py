@@ -1,0 +1,97 @@
+"""Builds the parts of the app from the settings and connects them.
+
+`configured` has the settings. `parts` is the composition root: what a process has once. `nodes`
+starts and stops what one event loop has. `request_limits` has the limits on requests and clients.
+`brokers` chooses the broker, `one_process` keeps the one inside the process to one process, `guard`
+keeps tests from a Redis that others use, and tests take publications in `interception`.
+"""
+
+from __future__ import annotations
+
+from realtime.wiring.brokers import (
+    is_alone,
+    is_memory,
+    publish_many_sync,
+    publish_sync,
+    queue,
+    redis_broker,
+    redis_url,
+    refuse_foreign_prefix,
+    shared_store,
+    sync_broker,
+)
+from realtime.wiring.configured import settings
+from realtime.wiring.nodes import (
+    Node,
+    aclose,
+    drain,
+    limit_reached,
+    node,
+    publish,
+    publish_many,
+    tell_nodes,
+    tell_nodes_sync,
+)
+from realtime.wiring.parts import (
+    allowed_origins,
+    authorizer,
+    fallbacks,
+    keyring,
+    namespaces,
+    routes,
+    rpc,
+    tokens,
+    user_info,
+    user_table,
+)
+from realtime.wiring.request_limits import (
+    USUAL_CHANNELS,
+    HttpLimits,
+    body_bytes,
+    http_limits,
+    largest_body_bytes,
+    limits,
+    path_prefix,
+    shape,
+)
+
+__all__ = [
+    "USUAL_CHANNELS",
+    "HttpLimits",
+    "Node",
+    "aclose",
+    "allowed_origins",
+    "authorizer",
+    "body_bytes",
+    "drain",
+    "fallbacks",
+    "http_limits",
+    "is_alone",
+    "is_memory",
+    "keyring",
+    "largest_body_bytes",
+    "limit_reached",
+    "limits",
+    "namespaces",
+    "node",
+    "path_prefix",
+    "publish",
+    "publish_many",
+    "publish_many_sync",
+    "publish_sync",
+    "queue",
+    "redis_broker",
+    "redis_url",
+    "refuse_foreign_prefix",
+    "routes",
+    "rpc",
+    "settings",
+    "shape",
+    "shared_store",
+    "sync_broker",
+    "tell_nodes",
+    "tell_nodes_sync",
+    "tokens",
+    "user_info",
+    "user_table",
+]

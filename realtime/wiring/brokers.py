@@ -1,0 +1,158 @@
+"""Chooses the broker by `REALTIME_REDIS_URL`: Redis, or the one inside the process.
+
+redis-py is imported only where Redis is used.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from realtime.brokers.memory.asynchronous import MemoryBroker
+from realtime.brokers.memory.blocking import SyncMemoryBroker
+from realtime.brokers.memory.queue import MemoryQueue
+from realtime.conf.improper import ImproperSetting
+from realtime.core.redis_url import MEMORY
+from realtime.errors import BrokerUnavailable, RealtimeError
+from realtime.wiring import guard, interception, one_process
+from realtime.wiring.configured import forget_all, once, once_open, settings
+
+if TYPE_CHECKING:
+    from realtime.brokers import Broker, SyncBroker
+    from realtime.brokers.fallback_queue import FallbackQueue
+    from realtime.brokers.memory.shared import SharedStore
+    from realtime.brokers.redis_sync import SyncRedisBroker
+    from realtime.core.publication import Publication, Receipt
+
+
+def redis_url() -> str:
+    """Return the URL of Redis, or ``memory://``.
+
+    Raises:
+        ConfigurationError: It is not set.
+    """
+    if not settings().redis_url:
+        raise ImproperSetting(
+            "REALTIME_REDIS_URL",
+            "is not set: set it (for the service: REDIS_URL), or start `make run`; memory:// needs "
+            "no server, for a single process",
+        )
+    return settings().redis_url
+
+
+def is_memory() -> bool:
+    """Tell whether the broker is inside the process."""
+    return settings().redis_url == MEMORY
+
+
+def is_alone() -> bool:
+    """Tell whether the broker is inside the process, and this process cannot be the one."""
+    return is_memory() and not one_process.has_store(settings().redis_prefix)
+
+
+def shared_store() -> SharedStore:
+    """Return the store of this process for the prefix.
+
+    Raises:
+        ConfigurationError: Another process of the same project has one.
+    """
+    return one_process.store_of(settings().redis_prefix, forget_all)
+
+
+@once
+def sync_broker() -> SyncBroker:
+    """Return the broker for threads.
+
+    Raises:
+        ConfigurationError: The URL is not set, or this process may not use the broker.
+    """
+    if redis_url() == MEMORY:
+        return SyncMemoryBroker(shared_store(), **_queue_limits())
+    refuse_foreign_prefix()
+    return redis_broker()
+
+
+def async_broker() -> Broker:
+    """Return a broker for the running event loop; the caller closes it. Errors as above."""
+    if redis_url() == MEMORY:
+        return MemoryBroker(shared_store(), **_queue_limits())
+    from realtime.brokers.redis import RedisBroker
+
+    refuse_foreign_prefix()
+    return RedisBroker(redis_url(), **_redis_options())
+
+
+def queue() -> FallbackQueue:
+    """Return the fallback queue for the running event loop; the caller closes it."""
+    if redis_url() == MEMORY:
+        return MemoryQueue(shared_store())
+    from realtime.brokers.redis_queue import RedisQueue
+
+    return RedisQueue(redis_url(), prefix=settings().redis_prefix)
+
+
+@once_open
+def redis_broker() -> SyncRedisBroker:
+    """Return the connection to Redis for threads, for what only Redis keeps.
+
+    Raises:
+        BrokerUnavailable: The broker is inside the process.
+        ConfigurationError: The URL is not set.
+    """
+    if redis_url() == MEMORY:
+        raise BrokerUnavailable("memory:// is inside one process: this needs Redis")
+    from realtime.brokers.redis_sync import SyncRedisBroker
+
+    return SyncRedisBroker(redis_url(), **_redis_options())
+
+
+def refuse_foreign_prefix() -> None:
+    """Refuse, in a test run, a Redis prefix that other processes use.
+
+    Raises:
+        ConfigurationError: They do.
+        BrokerError: Redis does not answer.
+    """
+    if guard.is_test_run() and settings().redis_url not in ("", MEMORY):
+        guard.refuse_foreign_prefix(redis_broker(), settings().redis_prefix)
+
+
+def publish_sync(publication: Publication, *, on_commit: bool = False) -> Receipt:
+    """Publish, unless a test intercepts; errors as for `realtime.brokers.Broker.publish`.
+
+    Args:
+        publication: What to publish.
+        on_commit: Whether it has waited for a commit.
+    """
+    if (test := interception.current) is None:
+        return sync_broker().publish(publication)
+    return only(test.publish([publication], on_commit=on_commit))
+
+
+def publish_many_sync(publications: Sequence[Publication]) -> list[Receipt | RealtimeError]:
+    """Publish, unless a test intercepts; see `realtime.brokers.Broker.publish_many`."""
+    if (test := interception.current) is None:
+        return sync_broker().publish_many(publications)
+    return test.publish(publications)
+
+
+def only(answers: list[Receipt | RealtimeError]) -> Receipt:
+    """Return the only receipt, or raise the only error."""
+    [answer] = answers
+    if isinstance(answer, RealtimeError):
+        raise answer
+    return answer
+
+
+def _redis_options() -> dict[str, Any]:
+    given = settings()
+    return {
+        "prefix": given.redis_prefix,
+        "deadline_seconds": given.publish_seconds,
+        **_queue_limits(),
+    }
+
+
+def _queue_limits() -> dict[str, int]:
+    given = settings()
+    return {"queue_items": given.fallback_items, "queue_bytes": given.fallback_bytes}

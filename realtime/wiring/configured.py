@@ -1,0 +1,53 @@
+"""The settings of this process, and the way to remember what is made from them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache
+from typing import Any, TypeVar
+
+from django.core.signals import setting_changed
+
+from realtime.conf.settings import PREFIX, Settings
+
+T = TypeVar("T")
+_cached: list[Any] = []
+_to_close: list[Any] = []
+
+
+def once(function: Callable[[], T]) -> Callable[[], T]:
+    """Call a function once per process, and again only after a test changes a setting."""
+    cached = cache(function)
+    _cached.append(cached)
+    return cached
+
+
+def once_open(function: Callable[[], T]) -> Callable[[], T]:
+    """Do as `once`, and close what the function returned before it is called again."""
+    cached = once(function)
+    _to_close.append(cached)
+    return cached
+
+
+@once
+def settings() -> Settings:
+    """Return the settings, which are read once."""
+    return Settings.from_django()
+
+
+def _forget(*, setting: str, **kwargs: object) -> None:
+    """Read the settings again when a test overrides them."""
+    if setting.startswith(PREFIX):
+        forget_all()
+
+
+def forget_all() -> None:
+    """Make everything anew at its next use."""
+    for cached in _to_close:
+        if cached.cache_info().currsize:
+            cached().close()
+    for cached in _cached:
+        cached.cache_clear()
+
+
+setting_changed.connect(_forget)

@@ -1,0 +1,179 @@
+"""The lifecycle of a node: the parts that belong to one event loop.
+
+A node is one broker, one publisher and one hub. It is created once per running loop; the server's
+lifespan starts and closes it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from functools import cached_property
+from typing import TYPE_CHECKING
+from weakref import WeakKeyDictionary
+
+import msgspec
+from django.conf import settings as django_settings
+
+from realtime.auth.sessions import entitled
+from realtime.brokers.publisher import Publisher
+from realtime.core.node_commands import NodeCommand, encode_command
+from realtime.core.tally import Tally
+from realtime.delivery.hub import Hub
+from realtime.wiring import brokers, interception, parts
+from realtime.wiring.configured import settings
+from realtime.wiring.request_limits import limits
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from realtime.brokers import Broker
+    from realtime.core.publication import Publication, Receipt
+    from realtime.errors import RealtimeError
+
+logger = logging.getLogger(__name__)
+
+REST_SECONDS = 5.0  # without a lifespan, a hub outlives its last connection by this long
+PROBED_SECONDS = 330.0
+"""How long it outlives a probe: load balancers probe every 5 to 300 s (AWS ELB), Kubernetes 10."""
+_no_lifespan = Tally()
+_encode = msgspec.json.Encoder().encode
+
+
+class Node:
+    """The parts of one event loop. The hub does nothing until it is started."""
+
+    @cached_property
+    def broker(self) -> Broker:
+        """The broker, shared by publisher and hub."""
+        return brokers.async_broker()
+
+    @cached_property
+    def publisher(self) -> Publisher:
+        """The publishing side for clients."""
+        return Publisher(parts.namespaces(), self.broker)
+
+    @cached_property
+    def hub(self) -> Hub:
+        """The delivering side."""
+        return Hub(
+            self.broker,
+            parts.namespaces(),
+            self.publisher.publish,
+            limits=limits(),
+            outbox_bytes=settings().outbox_bytes,
+            window_bytes=settings().window_bytes,
+            ping_seconds=settings().ping_seconds,
+            tokens=parts.tokens(),
+            grace_seconds=settings().token_grace_seconds,
+            authorize=parts.authorizer(),
+            entitled=entitled(parts.user_table()),
+            rpc=parts.rpc(),
+        )
+
+    def running_hub(self) -> Hub:
+        """Return the hub, started; without a lifespan it stops when no client is connected."""
+        hub = self.hub
+        if not hub.is_started:
+            hub.rest_after_seconds = REST_SECONDS
+            hub.start()
+            _tell_of_lifespan()
+        return hub
+
+    def probed_hub(self) -> Hub:
+        """Return the hub, started, and let it run until the next probe, with or without clients.
+
+        Otherwise a node without a lifespan would never be ready: each probe would start it anew.
+        """
+        hub = self.running_hub()
+        hub.keep_running(PROBED_SECONDS)
+        return hub
+
+    async def aclose(self) -> None:
+        """Close everything."""
+        if "hub" in self.__dict__:
+            await self.hub.stop()
+        if "broker" in self.__dict__:
+            await self.broker.aclose()
+
+
+def _tell_of_lifespan() -> None:
+    if django_settings.DEBUG:  # Daphne's runserver has no lifespan
+        return
+    if _no_lifespan.add("lifespan", time.monotonic()) is not None:
+        logger.warning(
+            "no lifespan event: this node starts with its first client or probe; "
+            'route "lifespan" in asgi.py (Daphne does not support it)'
+        )
+
+
+_nodes: WeakKeyDictionary[asyncio.AbstractEventLoop, Node] = WeakKeyDictionary()
+
+
+def node() -> Node:
+    """Return the node of the running event loop."""
+    loop = asyncio.get_running_loop()
+    if loop not in _nodes:
+        _forget_ended_loops()
+        _nodes[loop] = Node()
+    return _nodes[loop]
+
+
+def _forget_ended_loops() -> None:
+    """Drop the nodes of closed event loops, which can no longer be closed themselves.
+
+    A node's connections refer to its loop, so the weak reference alone would keep both forever;
+    under WSGI, `async_to_sync` creates a loop for each call.
+    """
+    for loop in list(_nodes):
+        if loop.is_closed():
+            _nodes.pop(loop, None)
+
+
+async def aclose() -> None:
+    """Close the node of the running event loop."""
+    ending = _nodes.pop(asyncio.get_running_loop(), None)
+    if ending is not None:
+        await ending.aclose()
+
+
+def limit_reached(name: str) -> None:
+    """Count a server limit that was reached, on the node of the running event loop."""
+    node().hub.reached.count(name)
+
+
+async def drain(seconds: float) -> None:
+    """Close all connections of the running event loop, spread over up to ``seconds``."""
+    ending = _nodes.get(asyncio.get_running_loop())
+    if ending is not None and "hub" in ending.__dict__:
+        await ending.hub.drain(seconds)
+
+
+async def publish(publication: Publication) -> Receipt:
+    """Publish, unless a test intercepts; errors as for `realtime.brokers.Broker.publish`."""
+    if (test := interception.current) is None:
+        return await node().broker.publish(publication)
+    return brokers.only(test.publish([publication]))
+
+
+async def publish_many(publications: Sequence[Publication]) -> list[Receipt | RealtimeError]:
+    """Publish, unless a test intercepts; see `realtime.brokers.Broker.publish_many`."""
+    if (test := interception.current) is None:
+        return await node().broker.publish_many(publications)
+    return test.publish(publications)
+
+
+async def tell_nodes(command: NodeCommand) -> None:
+    """Send all nodes a command about connections that any of them may have.
+
+    Raises:
+        BrokerUnavailable: It was certainly not sent.
+        OutcomeUnknown: It may have been sent.
+    """
+    await node().broker.tell(_encode(encode_command(command)))
+
+
+def tell_nodes_sync(command: NodeCommand) -> None:
+    """Like `tell_nodes`, for threads."""
+    brokers.sync_broker().tell(_encode(encode_command(command)))

@@ -1,0 +1,67 @@
+"""Users and sessions by multi-table inheritance and proxies, as hosts have them."""
+
+from __future__ import annotations
+
+from django.contrib.auth.models import AbstractUser
+from django.contrib.sessions.models import Session
+from django.db import models
+
+
+class Account(AbstractUser):
+    """The parent of the user model: it has the password."""
+
+
+class Customer(Account):
+    """The user model."""
+
+
+class CustomerProxy(Customer):
+    class Meta:
+        proxy = True
+
+
+class AccountProxy(Account):
+    class Meta:
+        proxy = True
+
+
+class Partner(Account):
+    """A sibling of the user model: both may be children of the same account."""
+
+
+class Staff(Customer):
+    """A child with a key of its own."""
+
+    badge = models.AutoField(primary_key=True)
+    customer = models.OneToOneField(Customer, models.CASCADE, parent_link=True)
+
+
+class StaffProxy(Staff):
+    class Meta:
+        proxy = True
+
+
+class Order(models.Model):
+    """What has to do with users, and is none."""
+
+    customer = models.ForeignKey(Customer, models.CASCADE)
+
+    def __str__(self) -> str:
+        return str(self.pk)
+
+
+class Login(Session):
+    """A session in a table of its own beside that of Django's."""
+
+    place = models.CharField(max_length=10, default="")
+
+    @classmethod
+    def get_session_store_class(cls) -> type:
+        from tests.accounts.sessions import SessionStore
+
+        return SessionStore
+
+
+class LoginProxy(Login):
+    class Meta:
+        proxy = True

@@ -1,0 +1,259 @@
+"""docs/howto/servers.md, to the letter: each server, and nginx that strips a prefix."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from copy import copy
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from realtime import apublish, wiring
+from tests.conftest import NGINX
+from tests.support.client import Client
+from tests.support.eventually import eventually, eventually_sync
+from tests.support.host import Host, files_of
+from tests.support.machine import within
+from tests.support.overheard_channel import Heard
+from tests.support.ports import free_port
+from tests.support.redis_server import RedisServer
+from tests.support.service import ROOT
+
+PAGE = (ROOT / "docs" / "howto" / "servers.md").read_text(encoding="utf-8")
+SERVERS, BELOW_A_PATH = PAGE.split("\n## nginx, below a path\n")
+BLOCKS = re.findall(r"^```sh\n(.*?)^```$", PAGE.replace("\\\n", " "), re.M | re.S)
+COMMANDS = [line for block in BLOCKS for line in block.splitlines()]
+ASGI = [command for command in COMMANDS if "mysite.asgi" in command]
+IDS = [re.sub(r"^(\w+).*?(?:--task-impl (\w+).*)?$", r"\1 \2", each).strip() for each in ASGI]
+[WSGI] = [command for command in COMMANDS if "mysite.wsgi" in command]
+OPTIONS = dict(re.findall(r"^\| (\w+) \| `(--[^`]+)` \|$", BELOW_A_PATH, re.M))
+[LOCATION] = re.findall(r"^```nginx\n(.*?)^```$", BELOW_A_PATH, re.M | re.S)
+CLOSE_CODES = {
+    "uvicorn": 1012,
+    "gunicorn": 1012,
+    "hypercorn": 1011,
+    "granian": 1006,
+    "daphne": 1006,
+}
+PRODUCTION = """
+DEBUG = False
+ALLOWED_HOSTS = ["127.0.0.1"]
+"""
+NGINX_CONF = """
+daemon off; pid {folder}/pid; error_log {folder}/error.log; events {{}}
+http {{
+    access_log off; client_body_temp_path {folder}/a; proxy_temp_path {folder}/b;
+    fastcgi_temp_path {folder}/c; uwsgi_temp_path {folder}/d; scgi_temp_path {folder}/e;
+    map $http_upgrade $connection_upgrade {{ default upgrade; '' close; }}
+    server {{ listen 127.0.0.1:{port}; {location} }}
+}}
+"""
+
+
+class Server:
+    """One that a command of the page has started, with another port."""
+
+    def __init__(self, process: subprocess.Popen[bytes], port: int, log: Path) -> None:
+        self.process = process
+        self.port = port
+        self.url = f"http://127.0.0.1:{port}"
+        self._log = log
+
+    @property
+    def log(self) -> str:
+        return self._log.read_text(encoding="utf-8")
+
+    def wait_until(self, probe: str) -> None:
+        """Wait until a path is answered with 200."""
+        try:
+            eventually_sync(lambda: self.process.poll() is not None or self._is_ok(probe), 20)
+            assert self.process.poll() is None
+        except AssertionError:
+            raise AssertionError(self.log) from None
+
+    def _is_ok(self, path: str) -> bool:
+        try:
+            return httpx.get(self.url + path, timeout=5).status_code == 200
+        except httpx.HTTPError:
+            return False
+
+
+@contextmanager
+def started(project: Host, command: str, log: Path) -> Iterator[Server]:
+    port = free_port()
+    programs = Path(sys.executable).parent
+    env = project.env | {"PATH": f"{programs}:{os.environ['PATH']}", "PYTHONUNBUFFERED": "1"}
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            shlex.split(command.replace("8000", str(port))),
+            cwd=project.folder, env=env, stdout=output, stderr=output,
+        )  # fmt: skip
+    try:
+        yield Server(process, port, log)
+    finally:
+        process.terminate()
+        process.wait(timeout=60)
+
+
+@pytest.fixture(scope="module")
+def project(redis: RedisServer, tmp_path_factory: pytest.TempPathFactory) -> Host:
+    """The project of `django-host`, changed as the page says, with DEBUG off."""
+    folder = tmp_path_factory.mktemp("servers")
+    project = Host(folder, f"{folder}:{ROOT}", redis.url)
+    project.write(files_of((ROOT / "docs/howto/django-host.md").read_text(encoding="utf-8")))
+    project.write(files_of(SERVERS))
+    with (folder / "mysite/settings.py").open("a", encoding="utf-8") as settings:
+        settings.write(PRODUCTION)
+    return project
+
+
+@pytest.fixture(scope="module")
+def below_a_path(project: Host, tmp_path_factory: pytest.TempPathFactory) -> Host:
+    """The same project, with the line that the page adds for a path."""
+    moved = copy(project)
+    moved.folder = tmp_path_factory.mktemp("path")
+    moved.env = project.env | {"PYTHONPATH": f"{moved.folder}:{ROOT}"}
+    shutil.copytree(project.folder, moved.folder, dirs_exist_ok=True)
+    moved.write(files_of(BELOW_A_PATH))
+    return moved
+
+
+@pytest.fixture
+async def _publishes_there(redis: RedisServer, settings: Any) -> AsyncIterator[None]:
+    """Let this process publish to the project."""
+    settings.REALTIME_REDIS_URL = redis.url
+    settings.REALTIME_REDIS_PREFIX = "rt"
+    settings.REALTIME_NAMESPACES = {"orders": {}}
+    yield
+    await wiring.aclose()
+
+
+@asynccontextmanager
+async def clients(base: str, origin: str) -> AsyncIterator[tuple[Client, AsyncIterator[str]]]:
+    """A WebSocket and an event stream, which have received a publication."""
+    url = f"{base.replace('http', 'ws', 1)}/connection/websocket"
+    async with (
+        httpx.AsyncClient(base_url=base, timeout=60) as http,
+        http.stream("GET", "/connection/sse?channel=orders:all") as stream,
+    ):
+        assert stream.status_code == 200
+        lines = stream.aiter_lines()
+        page = await Client.open(url, origin=origin)
+        try:
+            await page.subscribe("orders:all")
+            receipt = await apublish("orders:all", {"number": 1042})
+            assert receipt.nodes
+            # One worker may be live before the other, and the client be with the other.
+            pub = await page.push("pub", passing_over="state")
+            assert pub["data"] == {"number": 1042}
+            async with within(10):
+                while await anext(lines) != 'data: {"number":1042}':
+                    pass
+            await eventually(partial(is_ready, http))
+            yield page, lines
+        finally:
+            await page.close()
+
+
+async def is_ready(http: httpx.AsyncClient) -> bool:
+    return (await http.get("/live/readyz")).status_code == 200
+
+
+async def ended(lines: AsyncIterator[str]) -> None:
+    """Read a stream to its end, which some servers write and some do not."""
+    try:
+        async for _ in lines:
+            pass
+    except httpx.RemoteProtocolError:
+        pass
+
+
+def errors_in(log: str) -> list[str]:
+    """Return the exception of each traceback: the first line after it that is not indented."""
+    found = re.findall(r"^Traceback .*?\n(?=\S)([\w.]+)", log, re.M | re.S)
+    return [str(error) for error in found]
+
+
+@pytest.mark.usefixtures("_publishes_there")
+@pytest.mark.parametrize("command", ASGI, ids=IDS)
+async def test_a_server_delivers_and_stops(project: Host, command: str, tmp_path: Path) -> None:
+    name = command.split()[0]
+    with started(project, command, tmp_path / "log") as server:
+        await asyncio.to_thread(server.wait_until, "/live/readyz")  # without a client
+        async with clients(server.url, server.url) as (page, lines):
+            assert "Traceback" not in server.log
+            server.process.terminate()
+            (code, _), _ = await asyncio.gather(page.closed(20), ended(lines))
+            assert code == CLOSE_CODES[name]
+        await asyncio.to_thread(server.process.wait, 60)
+        assert ("no lifespan event" in server.log) == (name == "daphne")
+        assert set(errors_in(server.log)) <= {"asyncio.exceptions.CancelledError"}
+        assert ("Traceback" in server.log) == (name not in {"granian", "daphne"})
+
+
+def test_the_page_names_an_option_for_each_server_below_a_path() -> None:
+    assert OPTIONS.keys() | {"gunicorn"} == CLOSE_CODES.keys()
+
+
+@pytest.mark.nginx
+@pytest.mark.usefixtures("_publishes_there")
+@pytest.mark.parametrize("name", OPTIONS)
+async def test_nginx_serves_each_server_below_a_path(
+    below_a_path: Host, name: str, tmp_path: Path
+) -> None:
+    command = next(each for each in ASGI if each.startswith(name))
+    with started(below_a_path, f"{command} {OPTIONS[name]}", tmp_path / "log") as server:
+        await asyncio.to_thread(server.wait_until, "/live/readyz")
+        with nginx(tmp_path, server) as site:
+            async with clients(f"{site}/app/live", site):
+                pass
+            async with httpx.AsyncClient(timeout=30) as http:
+                answer = await http.get(f"{site}/app/live/live/api/openapi.json")
+                assert answer.json()["servers"] == [{"url": "/app/live/live"}]
+                assert await eventually(partial(is_live_without_clients, http, site))
+        assert "Traceback" not in server.log
+
+
+async def is_live_without_clients(http: httpx.AsyncClient, site: str) -> bool:
+    answer = await http.get(f"{site}/app/live/live/readyz")
+    assert answer.status_code == 200
+    return bool(answer.json()["connections"] == 0)
+
+
+@contextmanager
+def nginx(folder: Path, server: Server) -> Iterator[str]:
+    port = free_port()
+    location = LOCATION.replace("8000", str(server.port))
+    conf = folder / "nginx.conf"
+    conf.write_text(NGINX_CONF.format(folder=folder, port=port, location=location))
+    process = subprocess.Popen([str(NGINX), "-c", str(conf)], stderr=subprocess.DEVNULL)
+    try:
+        eventually_sync(lambda: (folder / "pid").exists())
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        process.terminate()
+        process.wait(timeout=60)
+
+
+def test_a_project_under_wsgi_publishes(project: Host, heard: Heard, tmp_path: Path) -> None:
+    token = "a" * 32
+    headers = {"Cookie": f"csrftoken={token}", "X-CSRFToken": token}
+    with started(project, WSGI, tmp_path / "log") as server:
+        server.wait_until("/live/livez")
+        answer = httpx.post(f"{server.url}/orders/7/ship/", headers=headers, timeout=30)
+        assert answer.is_redirect, answer.text
+        assert heard.data_on("orders:all") == [{"number": 7}]
+        server.process.terminate()
+        server.process.wait(60)
+        assert "Traceback" not in server.log

@@ -1,0 +1,137 @@
+"""docs/howto/testing.md, to the letter: a foreign project without Redis, and with one process."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import httpx
+import pytest
+from websockets.asyncio.client import connect
+
+from tests.support.eventually import eventually_sync
+from tests.support.host import Host, files_of
+from tests.support.ports import free_port
+from tests.support.service import ROOT
+
+HOWTO = ROOT / "docs" / "howto"
+PAGE = (HOWTO / "testing.md").read_text(encoding="utf-8")
+SETTINGS = """
+import os
+INSTALLED_APPS = ["daphne", *INSTALLED_APPS, "realtime", "orders"]
+ASGI_APPLICATION = "mysite.asgi.application"
+REALTIME_API_KEY = "test-key"
+REALTIME_NAMESPACES = {
+    "orders": {"allow_subscribe_for_client": True, "allow_subscribe_for_anonymous": True},
+}
+"""
+URLS = """
+from django.urls import include, path
+from orders import views
+urlpatterns = [path("ship/<int:number>/", views.ship), path("live/", include("realtime.urls"))]
+"""
+PUBLISH = "from realtime import publish; print(publish('orders:7', 1))"
+ALONE = "works inside one process only, and another one uses it (process"
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Host:
+    folder = tmp_path_factory.mktemp("testing")
+    made = Host(folder, f"{folder}:{ROOT}", "")
+    del made.env["REDIS_URL"]
+    with (folder / "mysite/settings.py").open("a", encoding="utf-8") as file:
+        file.write(SETTINGS)
+    (folder / "mysite/urls.py").write_text(URLS, encoding="utf-8")
+    host_page = files_of((HOWTO / "django-host.md").read_text(encoding="utf-8"))
+    made.write([file for file in host_page if file.name == "mysite/asgi.py"])
+    made.write(files_of((HOWTO / "view.md").read_text(encoding="utf-8")))
+    files = files_of(PAGE)
+    assert len(files) == 6
+    made.write(files)
+    made.run("manage.py", "makemigrations", "orders")
+    made.run("manage.py", "migrate")
+    return made
+
+
+def commands() -> list[str]:
+    """Return the lines that the page runs."""
+    [lines] = re.findall(r"^```sh\n(.*?)^```$", PAGE, re.M | re.S)
+    return [line for line in lines.splitlines() if line]
+
+
+@pytest.mark.parametrize("command", commands())
+def test_the_tests_of_the_page_need_no_redis(project: Host, command: str) -> None:
+    output = project.run(*command.split()[1:])
+    assert re.search(r"Ran 5 tests|6 passed", output), output
+    assert "OK" in output or "passed" in output
+
+
+async def test_runserver_delivers_and_is_the_only_process(project: Host, tmp_path: Path) -> None:
+    command = ("manage.py", "runserver", "--noreload")
+    with project.served(tmp_path / "log", *command, probe="/live/livez") as url:
+        async with connect(url.replace("http", "ws") + "/connection/websocket") as socket:
+            await socket.send('{"id":1,"connect":{}}\n{"id":2,"subscribe":{"channel":"orders:7"}}')
+            while '"epoch"' not in str(await socket.recv()):
+                continue
+            async with httpx.AsyncClient(headers={"X-API-Key": "test-key"}) as client:
+                body = {"channel": "orders:7", "data": {"n": 1}}
+                answer = await client.post(f"{url}/live/api/publish", json=body)
+            assert answer.json()["result"]["offset"] == 1
+            while '{"n":1}' not in str(await socket.recv()):
+                continue
+            # What would reach nobody is refused, and says so.
+            refused = output_of(project, "manage.py", "publish", "orders:7", "1")
+            assert "REALTIME_REDIS_URL is memory://" in refused
+            refused = output_of(project, "manage.py", "shell", "-c", PUBLISH)
+            assert f"{ALONE} " in refused
+            assert "manage.py runserver" in refused, "it names the other process"
+
+
+def output_of(project: Host, *command: str) -> str:
+    """Return what a command that fails in the project says."""
+    done = subprocess.run(
+        [sys.executable, *command], cwd=project.folder, env=project.env,
+        capture_output=True, text=True, encoding="utf-8",
+    )  # fmt: skip
+    assert done.returncode != 0
+    return done.stderr
+
+
+def test_a_second_worker_is_refused(project: Host, tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    port = str(free_port())
+    command = ["-m", "uvicorn", "mysite.asgi:application", "--workers", "2", "--port", port]
+    with log.open("w", encoding="utf-8") as output:
+        server = subprocess.Popen(
+            [sys.executable, *command], cwd=project.folder, env=project.env,
+            stdout=output, stderr=output,
+        )  # fmt: skip
+    try:
+        eventually_sync(lambda: ALONE in log.read_text(encoding="utf-8"), seconds=20)
+    finally:
+        server.terminate()
+        server.wait(timeout=60)
+
+
+@pytest.mark.parametrize("command", [("runfallback",), ("fallback", "stats")])
+def test_commands_that_would_reach_nothing_are_refused(
+    project: Host, command: tuple[str, ...]
+) -> None:
+    assert "This command is a process of its own" in output_of(project, "manage.py", *command)
+
+
+def test_redis_py_is_not_even_imported(project: Host) -> None:
+    code = f"{PUBLISH}; import sys; print('redis' in sys.modules)"
+    assert project.run("manage.py", "shell", "--no-imports", "-v", "0", "-c", code).endswith(
+        "False\n"
+    )
+
+
+def test_a_project_in_production_is_warned(project: Host) -> None:
+    with (project.folder / "mysite/production.py").open("w", encoding="utf-8") as file:
+        file.write("from mysite.settings import *\nDEBUG = False\n")
+    output = project.run("manage.py", "check", "--settings", "mysite.production")
+    assert "realtime.W013" in output
+    assert "realtime.W013" not in project.run("manage.py", "check")

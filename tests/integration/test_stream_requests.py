@@ -1,0 +1,72 @@
+"""What a request for an event stream may say of what its page has already."""
+
+from __future__ import annotations
+
+from typing import Any
+from urllib.parse import urlencode
+
+import pytest
+
+from realtime.core.paths import SSE
+from realtime.core.positions import Position
+from realtime.errors import RequestError
+from realtime.transports.sse_format import LAST_ID_LIMIT, UNKNOWN
+from realtime.transports.stream_request import Asked, asked
+
+
+async def parsed(*since: str, last_id: str = "") -> Asked:
+    query = urlencode([("channel", "a"), *(("since", text) for text in since)])
+    scope: dict[str, Any] = {
+        "type": "http",
+        "method": "GET",
+        "path": f"/{SSE}",
+        "query_string": query.encode(),
+        "headers": [(b"last-event-id", last_id.encode())] if last_id else [],
+    }
+
+    async def no_body() -> bytes:
+        raise AssertionError("a GET has no body")
+
+    return await asked(SSE, scope, no_body)
+
+
+async def test_a_page_names_the_positions_of_its_data() -> None:
+    assert (await parsed()).had == {}
+    request = await parsed("ab/7/a", "/0/user:#42")
+    assert request.had == {"a": Position("ab", 7), "user:#42": UNKNOWN}
+
+
+async def test_after_a_reconnect_the_last_id_is_newer() -> None:
+    request = await parsed("ab/7/a", "ab/1/user:#42", last_id="ab/9/a&ab/2/b")
+    assert request.had == {
+        "a": Position("ab", 9),
+        "b": Position("ab", 2),
+        "user:#42": Position("ab", 1),
+    }
+
+
+@pytest.mark.parametrize(
+    "since",
+    [
+        ["ab/7"],
+        ["ab//a"],
+        ["/7/a"],
+        ["AB/7/a"],
+        ["ab/-7/a"],
+        ["ab/7.5/a"],
+        ["ab/\u0663/a"],
+        ["ab/7/a b"],
+        ["ab/7/a&ab/7/b"],
+        ["ab/7/a", "x"],
+        ["a" * 65 + "/7/a"],
+        ["ab/" + "7" * 20 + "/a"],
+        ["ab/7/" + "a" * 256],
+        ["ab/7/" + "a" * LAST_ID_LIMIT],
+        [f"ab/7/{n:04}" for n in range(LAST_ID_LIMIT // 9 + 1)],
+    ],
+    ids=lambda since: since[0][:20],
+)
+async def test_a_stranger_sends_positions_of_any_form_and_length(since: list[str]) -> None:
+    """One that was ignored would be a silent loss."""
+    with pytest.raises(RequestError):
+        await parsed(*since)

@@ -1,0 +1,53 @@
+"""A node that lists its channels keeps doing everything else."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from realtime.core import survey
+from realtime.core.namespaces import Namespace
+from realtime.core.survey import SLICE
+from realtime.delivery.fanout import Listener
+from realtime.delivery.registry import Registry
+from realtime.delivery.survey_responder import SurveyResponder
+from realtime.wiring import Node
+
+CHANNELS = 20 * SLICE
+
+
+@pytest.fixture
+def responder(node: Node) -> SurveyResponder:
+    """Answers for a node with many channels, which have the longest names."""
+    registry: Registry[Listener] = Registry()
+    for number in range(CHANNELS):
+        channel = registry.want(f"{number:05d}".ljust(255, "a"), Namespace(), 1, lambda: None)
+        channel.listeners[object()] = None  # type: ignore[index]
+    return SurveyResponder(node.broker, "00", registry, lambda: (1, 1))
+
+
+async def turns_during(work: asyncio.Task[object]) -> int:
+    """Count how often somebody else has a turn of the loop until a task has ended."""
+    turns = 0
+    while not work.done():
+        turns += 1
+        await asyncio.sleep(0)
+    return turns
+
+
+async def test_a_pattern_stops_the_loop_of_a_node(responder: SurveyResponder) -> None:
+    """`*a*a*a*a*b` stopped each node for 0.7 to 3 s; a slice of names is what it may take now."""
+    work = asyncio.ensure_future(responder._channels("*a" * 127 + "b"))
+    assert await turns_during(work) >= CHANNELS // SLICE
+    assert work.result() == {}
+    info = asyncio.ensure_future(responder._info())
+    assert await turns_during(info) >= CHANNELS // SLICE
+    assert info.result().num_subs == CHANNELS
+
+
+async def test_the_number_of_listed_channels_is_limited(
+    responder: SurveyResponder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(survey, "CHANNELS_LIMIT", 7)
+    assert len(await responder._channels("*")) == 8
