@@ -1713,14 +1713,14 @@ class Heartbeat {
 
   /** Measure the round trip now, and regularly while the page is visible. */
   measure() {
-    if (!this.#isRunning || this.#isMeasuring) return;
+    if (!this.#isRunning) return;
     // Replies arrive in the order of the commands: behind a pending subscribe, the ping would measure its duration.
     if (this.#owner.isSubscribing()) return;
     // The page is still loading during the first measurement, so the second one follows soon.
     const wait = this.#hasMeasured ? this.#latencyEveryMs : FIRST_LATENCY_MS;
     this.#timers.set("latency", Math.min(wait, this.#latencyEveryMs), () => this.measure());
     if (globalThis.document?.visibilityState === "hidden") return;
-    this.#ping();
+    if (!this.#isMeasuring) this.#ping(); // else the last answer is late: ask again in the next interval
   }
 
   #ping() {

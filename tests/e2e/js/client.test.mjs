@@ -45,6 +45,18 @@ describe("connecting", () => {
     for (let n = 0; n < 3; n += 1) await peer.frameWith("ping"); // the state only tells of a latency that differs
   });
 
+  test("goes on measuring its latency when an answer takes longer than the interval", async (t) => {
+    const { server, open } = await start(t, { latencyEveryMs: 5 });
+    server.override = ({ id, ping }, peer) => {
+      if (!ping) return null;
+      setTimeout(() => peer.send({ id, ping: {} }), 30);
+      return undefined;
+    };
+    open();
+    const peer = await server.peers.take();
+    for (let n = 0; n < 3; n += 1) await peer.frameWith("ping");
+  });
+
   test("returns the same subscription for the same channel", async (t) => {
     const { live, news } = await subscribed(t);
     assert.equal(live.subscribe("public:news"), news);

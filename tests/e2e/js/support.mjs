@@ -6,6 +6,14 @@
 import { WebSocketServer, WebSocket } from "../sdk/node_modules/ws/wrapper.mjs";
 import { connect } from "../../../realtime/static/realtime/client.js";
 
+const HUNG_MS = 120_000;
+
+/** A test that waits for something that never happens fails with its file; Node's runner would wait for ever. */
+setTimeout(() => {
+  console.error(`A test has not ended within ${HUNG_MS / 1000} s.`);
+  process.exit(1);
+}, HUNG_MS).unref();
+
 /** Values that arrive later: `put` and `take` meet in either order. */
 class Mailbox {
   #values = [];
