@@ -114,10 +114,11 @@ _nodes: WeakKeyDictionary[asyncio.AbstractEventLoop, Node] = WeakKeyDictionary()
 def node() -> Node:
     """Return the node of the running event loop."""
     loop = asyncio.get_running_loop()
-    if loop not in _nodes:
+    found = _nodes.get(loop)  # one look-up: a weak dictionary is slow, and each publish asks
+    if found is None:
         _forget_ended_loops()
-        _nodes[loop] = Node()
-    return _nodes[loop]
+        found = _nodes[loop] = Node()
+    return found
 
 
 def _forget_ended_loops() -> None:
