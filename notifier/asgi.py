@@ -16,15 +16,16 @@ from notifier.bodies import BoundedBodies  # noqa: E402
 from realtime.endpoint import App, HttpEndpoint  # noqa: E402
 from realtime.routing import lifespan, otherwise, websocket_urlpatterns  # noqa: E402
 
+# The API bypasses Django, whose views would handle a tenth of the requests (ADR-0009).
+endpoint = HttpEndpoint(
+    cast(App, BoundedBodies(cast(App, django_application))),
+    api="/api/",
+    probes="/",
+    owns_site=True,
+)
 application = ProtocolTypeRouter(
     {
-        # The API bypasses Django, whose views would handle a tenth of the requests (ADR-0009).
-        "http": HttpEndpoint(
-            cast(App, BoundedBodies(cast(App, django_application))),
-            api="/api/",
-            probes="/",
-            owns_site=True,
-        ),
+        "http": endpoint,
         "websocket": URLRouter([*websocket_urlpatterns, otherwise]),
         "lifespan": lifespan,
     }

@@ -4,10 +4,11 @@ Stock uvicorn waits for a request without a timeout (measured: silent sockets we
 75 s), keeps any number of headers, and queues any number of pipelined requests. A proxy in front
 has limits of its own; these are for a service without one, and for what passes the proxy.
 
-`notifier.http_framing` and `notifier.http_offers` read heads, `notifier.http_cycles` answers
-requests that are not plain HTTP/1.1, and `notifier.http_refusals` writes our own answers. Long
-because the rest shares the state of one connection: callbacks of uvicorn and of the parser, which
-run for each request and each read, so another object would cost every publish.
+`notifier.http_framing` and `notifier.http_offers` read heads, `notifier.http_lane` starts requests,
+`notifier.http_cycles` answers those that are not plain HTTP/1.1, and `notifier.http_refusals`
+writes our own answers. Long because the rest shares the state of one connection: callbacks of
+uvicorn and of the parser, which run for each request and each read, so another object would cost
+every publish.
 """
 
 from __future__ import annotations
@@ -20,11 +21,11 @@ from typing import Any, ClassVar
 
 import httptools
 from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
 from notifier.counting import BODY_BYTES, Config, ConnectionLimiter, count_limit
-from notifier.http_cycles import adapt_cycle
 from notifier.http_framing import count_head_bytes, find_framing_error, read_content_length
+from notifier.http_lane import LaneProtocol, WholeRequestCycle
 from notifier.http_offers import (
     announces_body,
     drop_empty_offers,
@@ -59,7 +60,7 @@ class Waiting(Enum):
     BODY = "request_body_seconds"
 
 
-class HttpProtocol(HttpToolsProtocol):
+class HttpProtocol(LaneProtocol):
     """One HTTP connection, until it ends or becomes a WebSocket."""
 
     seconds: ClassVar = {Waiting.HEAD: HEAD_SECONDS, Waiting.BODY: BODY_SECONDS}
@@ -83,7 +84,7 @@ class HttpProtocol(HttpToolsProtocol):
     _limiter: ConnectionLimiter | None = None
     """Counts this connection until it ends; None if it is not counted."""
     _is_refused = False
-    _running: RequestResponseCycle | None = None
+    _running: RequestResponseCycle | WholeRequestCycle | None = None
     """The cycle that is being answered; `cycle` is that of the newest request."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -92,6 +93,8 @@ class HttpProtocol(HttpToolsProtocol):
         if isinstance(self.config, Config):
             self._body_limit = self.config.body_bytes
             self._limiter = self.config.limiter
+            if self.config.lane is not None:
+                self.lane, self.answers = self.config.lane
         if self._limiter is None or (limit := self._limiter.enter(self.client)) is None:
             self._set_deadline()
             return
@@ -111,7 +114,7 @@ class HttpProtocol(HttpToolsProtocol):
         super().connection_lost(exc)
         self._leave()
 
-    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
+    def _start_asgi_task(self, cycle: RequestResponseCycle | WholeRequestCycle, app: Any) -> None:
         """Start answering a request, which may have waited behind another."""
         self._running = cycle
         if not self.pipeline:
@@ -141,9 +144,11 @@ class HttpProtocol(HttpToolsProtocol):
         try:
             while data:
                 data = self._parse(data)
+            self.leave_lane()
             if self._waiting is not None and self._head_bytes > HEAD_BYTES:
                 self._refuse(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, "request_head_bytes")
         except httptools.HttpParserError:
+            self.leave_lane()
             self._refuse(self._problem, None)
         if self.pipeline:
             self._read_ahead(self._read_bytes)
@@ -266,26 +271,16 @@ class HttpProtocol(HttpToolsProtocol):
             if (flaw := find_framing_error(self._hosts, self._codings, is_old=is_old)) is not None:
                 self._give_up(flaw.status, why=flaw.why)
         super().on_headers_complete()
-        if self.expect_100_continue or self.scope["http_version"] != "1.1":
-            cycle: RequestResponseCycle | None = self.cycle
-            if cycle is not None and cycle.scope is self.scope:  # else an upgrade was offered
-                adapt_cycle(cycle)
         self._body_bytes = 0
         self._expect(Waiting.BODY)
 
     def on_body(self, body: bytes) -> None:
-        """Add a part of the body; the stock class has no limit, and asks the parser each time."""
+        """Add a part of the body, up to the limit."""
         self._head_bytes = 0
         self._body_bytes += len(body)
         if self._body_bytes > self._body_limit:
             self._give_up(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "request_body_bytes")
-        cycle = self.cycle
-        if cycle.response_complete:
-            return
-        cycle.body += body
-        if len(cycle.body) > HIGH_WATER_LIMIT:
-            self.flow.pause_reading()
-        cycle.message_event.set()
+        super().on_body(body)
 
     def on_message_complete(self) -> None:
         """End a request."""

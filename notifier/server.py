@@ -16,7 +16,7 @@ import resource
 import socket
 import sys
 import threading
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from types import FrameType
 from typing import Any
 
@@ -24,6 +24,7 @@ import uvicorn
 
 from notifier.counting import BODY_BYTES, Config
 from notifier.http import HttpProtocol
+from notifier.http_lane import Headers, Lane, Work
 from notifier.websocket import WebSocketProtocol
 from realtime.core.limits import Limits
 
@@ -70,6 +71,17 @@ class LeavingNotice:
     def leave(self) -> None:
         """Make /readyz fail from now on, so that traffic goes elsewhere."""
         self._leaving = True
+
+    def lane(self, take: Lane) -> Lane:
+        """Return a lane that takes no request once the worker is leaving.
+
+        Requests then take the way through this object, which closes their connections.
+        """
+
+        def take_unless_leaving(url: bytes, headers: Headers) -> Work | None:
+            return None if self._leaving else take(url, headers)
+
+        return take_unless_leaving
 
     async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
         """Serve one request or connection (ASGI 3)."""
@@ -149,7 +161,11 @@ class Server(uvicorn.Server):
 
 
 def server_config(
-    app: Any, reached: Callable[[str], None], limits: Limits, body_bytes: int = BODY_BYTES
+    app: Any,
+    reached: Callable[[str], None],
+    limits: Limits,
+    body_bytes: int = BODY_BYTES,
+    lane: tuple[Lane, Mapping[str, str]] | None = None,
 ) -> uvicorn.Config:
     """Return uvicorn's configuration for ``app``.
 
@@ -158,12 +174,14 @@ def server_config(
         reached: Called with the name of each limit that was reached.
         limits: The limits on connections and frames.
         body_bytes: Maximum body of a request, whatever its path.
+        lane: See `notifier.counting.Config`.
     """
     return Config(
         app,
         reached=reached,
         limits=limits,
         body_bytes=body_bytes,
+        lane=lane,
         first_frame_bytes=limits.frame_bytes + WEBSOCKET_SLACK_BYTES,
         interface="asgi3",
         lifespan="on",
@@ -279,12 +297,19 @@ def main(arguments: list[str] | None = None) -> int:
     raise_file_limit()
 
     # Imported here because they need Django's settings; the launcher and its tests need the rest.
-    from notifier.asgi import application
+    from notifier.asgi import application, endpoint
+    from realtime.endpoint import COMMON_HEADERS
     from realtime.wiring import drain, largest_body_bytes, limit_reached, limits
 
     notice = LeavingNotice(application)
     server = Server(
-        server_config(notice, limit_reached, limits(), largest_body_bytes()),
+        server_config(
+            notice,
+            limit_reached,
+            limits(),
+            largest_body_bytes(),
+            (notice.lane(endpoint.take_whole), COMMON_HEADERS),
+        ),
         stand_down=notice.leave,
         drain=drain,
         linger_seconds=options.linger,

@@ -8,9 +8,9 @@ with a session cookie instead of a key: `http.views` answers those.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, MutableMapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, MutableMapping, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import msgspec
 from django.conf import settings
@@ -22,23 +22,14 @@ from realtime.api.request import EVENTS, Request, RequestTimeout, body_limit
 from realtime.auth.sessions import has_session
 from realtime.core import paths
 from realtime.core.headers import Flaw, flaw_of
-from realtime.core.positions import by_channel
 from realtime.errors import ConfigurationError, RealtimeError, TooLarge
 from realtime.http import documents, health
+from realtime.http.loop_backend import BACKEND
 from realtime.http.staff import look_up_session
 from realtime.transports import emulation, sse
 from realtime.transports.misdirected import is_handshake_without_upgrade, refuse_plain_http
 from realtime.transports.mounting import path_within_project, script_name
 from realtime.transports.own_task import is_in_task, run_in_own_task
-
-if TYPE_CHECKING:
-    from realtime.api.backend import Outcome
-    from realtime.brokers import Stats, Survey
-    from realtime.core.members import Headcount
-    from realtime.core.node_commands import NodeCommand
-    from realtime.core.positions import Position
-    from realtime.core.publication import Publication
-    from realtime.core.survey import Question
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -46,12 +37,16 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 Door = Callable[[str, Scope, Receive, Send], Awaitable[None]]
+WholeRequest = Callable[[bytes], Coroutine[Any, Any, Response]]
+"""Answers a request when its whole body is known."""
 
 BODY_SECONDS = 10.0
 """To receive the whole body; nginx's client_body_timeout allows 60 between two reads."""
 API_NAMES = frozenset(METHODS) | documents.DOCUMENTS.keys()
 """What is below the prefix of the API."""
-BASE = {name.lower(): value for name, value in HEADERS.items()}
+COMMON_HEADERS = {name.lower(): value for name, value in HEADERS.items()}
+"""Headers of every response of the API."""
+_COMMON_PAIRS = [(name.encode(), value.encode()) for name, value in COMMON_HEADERS.items()]
 
 
 class HttpEndpoint:
@@ -86,9 +81,30 @@ class HttpEndpoint:
         _check_prefix("probes", probes, "/")
         self._app = app
         self._api_prefix = api
+        self._lane_prefix = api.encode()
         self._probes_prefix = probes
         self._owns_site = owns_site
         self._body_seconds = body_seconds
+
+    def take_whole(self, url: bytes, headers: Sequence[tuple[bytes, bytes]]) -> WholeRequest | None:
+        """Return what answers a POST whose body the server has already, without ASGI (ADR-0034).
+
+        None if the request is not plainly one to the API with a key; it must then take the usual
+        way, which decides all other cases. Nothing is checked twice: what is returned does all that
+        the usual way does for such a request.
+
+        Args:
+            url: The target in the first line of the request.
+            headers: All headers, with names in lower case.
+        """
+        prefix = self._lane_prefix
+        if not prefix or not url.startswith(prefix) or settings.FORCE_SCRIPT_NAME:
+            return None
+        name = url[len(prefix) :].decode("latin-1")  # with a query or an escape, it is no method
+        given = dict(headers)
+        if name not in METHODS or b"x-api-key" not in given or len(given) != len(headers):
+            return None
+        return partial(_answer_whole, _whole_head(name, given))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request (ASGI 3)."""
@@ -171,7 +187,7 @@ class HttpEndpoint:
         try:
             admitted = admit_request(request, wiring.keyring().admit)
             body = await _body(receive, request.most_bytes, self._body_seconds)
-            return await respond(admitted, body, _BACKEND, wiring.namespaces(), wiring.routes())
+            return await respond(admitted, body, BACKEND, wiring.namespaces(), wiring.routes())
         except RealtimeError as error:
             return failure(error)
 
@@ -239,38 +255,36 @@ def _attributes(headers: dict[bytes, str]) -> dict[str, str]:
     }
 
 
-class _Backend:
-    """The publishing side of the running event loop; see `realtime.api.backend.Backend`."""
-
-    async def publish(self, publications: Sequence[Publication]) -> list[Outcome]:
-        if len(publications) == 1:
-            return [await wiring.publish(publications[0])]
-        return await wiring.publish_many(publications)
-
-    async def take(self, name: str, rate: float, count: int) -> float:
-        return await wiring.node().broker.take(name, rate, count)
-
-    async def tell(self, command: NodeCommand) -> None:
-        await wiring.tell_nodes(command)
-
-    async def queue_stats(self) -> Stats:
-        return await wiring.node().broker.queue_stats()
-
-    async def positions(self, channels: Sequence[str]) -> dict[str, Position]:
-        return by_channel(channels, await wiring.node().broker.positions(channels))
-
-    async def members(self, channel: str) -> dict[str, str]:
-        return await wiring.node().broker.presence.members(channel)
-
-    async def headcount(self, channel: str) -> Headcount:
-        [found] = await wiring.node().broker.presence.headcounts([channel])
-        return found
-
-    async def survey(self, question: Question) -> Survey:
-        return await wiring.node().broker.survey(question)
+def _whole_head(api_method: str, given: dict[bytes, bytes]) -> Request:
+    """Return the head of a request without repeated headers, whose body has arrived."""
+    limits = wiring.http_limits()
+    key = given.get(b"idempotency-key")
+    return Request(
+        "POST",
+        api_method,
+        "",
+        given.get(b"content-type", b"").decode("latin-1"),
+        given.get(b"content-encoding", b"").decode("latin-1"),
+        given[b"x-api-key"].decode("latin-1"),
+        None if key is None else key.decode("latin-1"),
+        "",
+        body_limit(api_method, limits.body_bytes, limits.batch_bytes),
+        {
+            name[3:].decode("latin-1"): value.decode("latin-1")
+            for name, value in given.items()
+            if name[:3] == b"ce-"
+        }
+        if api_method == EVENTS
+        else None,
+    )
 
 
-_BACKEND = _Backend()
+async def _answer_whole(head: Request, body: bytes) -> Response:
+    try:
+        admitted = admit_request(head, wiring.keyring().admit)
+    except RealtimeError as error:
+        return failure(error)
+    return await respond(admitted, body, BACKEND, wiring.namespaces(), wiring.routes())
 
 
 async def _body(receive: Receive, limit: int, seconds: float) -> bytes:
@@ -303,9 +317,12 @@ def _once_more(body: bytes, receive: Receive) -> Receive:
 
 
 async def _send(send: Send, response: Response) -> None:
-    headers = {**BASE, **{name.lower(): value for name, value in response.headers.items()}}
+    pairs = _COMMON_PAIRS
+    if response.headers:
+        own = {name.lower(): value for name, value in response.headers.items()}
+        headers = COMMON_HEADERS | own
+        pairs = [(name.encode(), value.encode("latin-1")) for name, value in headers.items()]
     if response.status not in (204, 304):  # these have no body (RFC 9110 §8.6)
-        headers["content-length"] = str(len(response.body))
-    pairs = [(name.encode(), value.encode("latin-1")) for name, value in headers.items()]
+        pairs = [*pairs, (b"content-length", b"%d" % len(response.body))]
     await send({"type": "http.response.start", "status": response.status, "headers": pairs})
     await send({"type": "http.response.body", "body": response.body})

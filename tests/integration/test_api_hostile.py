@@ -248,7 +248,7 @@ WRONG_HEADERS: dict[str, tuple[dict[str, Any], str]] = {
     "half a key": ({"x_api_key": "test"}, "unauthorized"),
     "a longer key": ({"x_api_key": "test-key2"}, "unauthorized"),
     "another case": ({"x_api_key": "TEST-KEY"}, "unauthorized"),
-    "a key of 60 KiB": ({"x_api_key": "k" * 60_000}, "unauthorized"),
+    "a key of 30 KB": ({"x_api_key": "k" * 30_000}, "unauthorized"),
     "a key in latin-1": ({"x_api_key": "schlüssel".encode("latin-1")}, "unauthorized"),
     "a key in UTF-8": ({"x_api_key": "schlüssel😀".encode()}, "unauthorized"),
     "all bytes": ({"x_api_key": bytes(range(128, 256))}, "unauthorized"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
 import pytest
@@ -19,7 +19,9 @@ from notifier.http import (
     HttpProtocol,
     Waiting,
 )
+from notifier.http_lane import Work
 from notifier.websocket import WebSocketProtocol
+from realtime.api.answers import Response
 from tests.support.eventually import eventually
 from tests.support.machine import within
 
@@ -37,7 +39,8 @@ class Quick(HttpProtocol):
 class Host:
     """An app that answers when it has the body, and only when the test lets it."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, has_lane: bool = False) -> None:
+        self.has_lane = has_lane
         self.reached: Counter[str] = Counter()
         self.served = 0
         self.scopes: list[Any] = []
@@ -61,10 +64,20 @@ class Host:
         await send({"type": "http.response.start", "status": 200, "headers": []})
         await send({"type": "http.response.body", "body": b"ok"})
 
+    def lane(self, url: bytes, headers: Sequence[tuple[bytes, bytes]]) -> Work:
+        async def answer(body: bytes) -> Response:
+            self.scopes.append({"headers": list(headers), "body": body})
+            await self.may_answer.wait()
+            self.served += 1
+            return Response(200, b"ok\r\n0\r\n\r\n", {})  # what the app sends in chunks
+
+        return answer
+
     def protocol(self) -> HttpProtocol:
         config = Config(
             self.app,
             reached=lambda name: self.reached.update([name]),
+            lane=(self.lane, {}) if self.has_lane else None,
             interface="asgi3",
             log_config=None,
             ws=WebSocketProtocol,
@@ -73,9 +86,9 @@ class Host:
         return Quick(config, self.state, {})
 
 
-@pytest.fixture
-async def host() -> Host:
-    return Host()
+@pytest.fixture(params=["through ASGI", "in the lane"])
+async def host(request: pytest.FixtureRequest) -> Host:
+    return Host(has_lane=request.param == "in the lane")
 
 
 @pytest.fixture

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 import httpx
 import msgspec
 from django.test import Client
+from uvicorn.server import ServerState
 
+from notifier.counting import Config
+from notifier.http import HttpProtocol
 from realtime.api.answers import STATUSES
-from realtime.endpoint import HttpEndpoint
+from realtime.endpoint import COMMON_HEADERS, HttpEndpoint, WholeRequest
 
-RIMS = ("view under ASGI", "view under WSGI", "endpoint")
+LANE = "lane of the server"
+RIMS = ("view under ASGI", "view under WSGI", "endpoint", LANE)
 HEADERS = {"X-API-Key": "test-key", "Content-Type": "application/json"}
 Headers = Iterable[tuple[str, str | bytes]]
 
@@ -34,10 +38,15 @@ class Answer(NamedTuple):
 
 
 class Rim:
-    """One entry point of `realtime.api.methods.respond`, in this process, without a socket."""
+    """One entry point of `realtime.api.methods.respond`, in this process.
+
+    Without a socket, except for the lane, which belongs to the protocol class of our server.
+    """
 
     def __init__(self, kind: str) -> None:
         self._kind = kind
+        self.taken = 0
+        """How many requests the lane has taken."""
 
     async def post(self, method: str, body: Any, **changed: Any) -> Answer:
         """Send a body: bytes as they are, anything else as JSON; a header of None is omitted."""
@@ -47,6 +56,8 @@ class Rim:
     async def send(self, verb: str, path: str, raw: bytes, given: Headers) -> Answer:
         if self._kind == "view under WSGI":
             return await asyncio.to_thread(_through_wsgi, verb, path, raw, given)
+        if self._kind == LANE:
+            return await self._through_lane(verb, path, raw, given)
         return await self._through_asgi(verb, path, raw, given)
 
     async def _through_asgi(self, verb: str, path: str, raw: bytes, given: Headers) -> Answer:
@@ -60,6 +71,49 @@ class Rim:
             pairs = [(name.encode(), _bytes(value)) for name, value in given]
             response = await client.request(verb, path, content=raw, headers=pairs)
         return Answer(response.status_code, dict(response.headers), response.content)
+
+    async def _through_lane(self, verb: str, path: str, raw: bytes, given: Headers) -> Answer:
+        from tests.asgi import application
+
+        endpoint = HttpEndpoint(application, api="/api/")
+
+        def take(url: bytes, pairs: Sequence[tuple[bytes, bytes]]) -> WholeRequest | None:
+            work = endpoint.take_whole(url, pairs)
+            self.taken += work is not None
+            return work
+
+        config = Config(
+            endpoint,
+            reached=lambda limit: None,
+            lane=(take, COMMON_HEADERS),
+            body_bytes=1 << 40,  # so that the API refuses larger bodies, not the server
+            lifespan="off",
+            log_config=None,
+        )
+        config.load()
+        state = ServerState()
+        loop = asyncio.get_running_loop()
+        server = await loop.create_server(lambda: HttpProtocol(config, state, {}), "127.0.0.1", 0)
+        try:
+            port = server.sockets[0].getsockname()[1]
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            sent = [("Host", "testserver"), ("Content-Length", str(len(raw))), *given]
+            head = b"".join(b"%b: %b\r\n" % (name.encode(), _bytes(value)) for name, value in sent)
+            # In one write, as most clients send a small request.
+            writer.write(b"%b %b HTTP/1.1\r\n%b\r\n%b" % (verb.encode(), path.encode(), head, raw))
+            answer = await _read_answer(reader)
+            writer.close()
+            await writer.wait_closed()
+        finally:
+            server.close()
+        return answer
+
+
+async def _read_answer(reader: asyncio.StreamReader) -> Answer:
+    first, *lines = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")[:-2]
+    found = dict(line.split(": ", 1) for line in lines)
+    raw = await reader.readexactly(int(found["content-length"]))
+    return Answer(int(first.split()[1]), found, raw)
 
 
 def headers(**changed: Any) -> list[tuple[str, str | bytes]]:

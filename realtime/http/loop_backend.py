@@ -1,0 +1,53 @@
+"""The publishing side of the running event loop, as the methods of the API take it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from realtime import wiring
+from realtime.core.positions import by_channel
+
+if TYPE_CHECKING:
+    from realtime.api.backend import Outcome
+    from realtime.brokers import Stats, Survey
+    from realtime.core.members import Headcount
+    from realtime.core.node_commands import NodeCommand
+    from realtime.core.positions import Position
+    from realtime.core.publication import Publication
+    from realtime.core.survey import Question
+
+
+class _Backend:
+    """See `realtime.api.backend.Backend`."""
+
+    async def publish(self, publications: Sequence[Publication]) -> list[Outcome]:
+        if len(publications) == 1:
+            return [await wiring.publish(publications[0])]
+        return await wiring.publish_many(publications)
+
+    async def take(self, name: str, rate: float, count: int) -> float:
+        return await wiring.node().broker.take(name, rate, count)
+
+    async def tell(self, command: NodeCommand) -> None:
+        await wiring.tell_nodes(command)
+
+    async def queue_stats(self) -> Stats:
+        return await wiring.node().broker.queue_stats()
+
+    async def positions(self, channels: Sequence[str]) -> dict[str, Position]:
+        return by_channel(channels, await wiring.node().broker.positions(channels))
+
+    async def members(self, channel: str) -> dict[str, str]:
+        return await wiring.node().broker.presence.members(channel)
+
+    async def headcount(self, channel: str) -> Headcount:
+        [found] = await wiring.node().broker.presence.headcounts([channel])
+        return found
+
+    async def survey(self, question: Question) -> Survey:
+        return await wiring.node().broker.survey(question)
+
+
+BACKEND = _Backend()
+"""For any loop: each call asks for the node of the loop that runs."""

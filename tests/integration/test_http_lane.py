@@ -1,0 +1,274 @@
+"""API requests whose body has arrived are answered without ASGI, in order, and like all others."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from typing import Any
+
+import pytest
+from django.test import override_settings
+from uvicorn.server import ServerState
+
+from notifier.counting import Config
+from notifier.http import HttpProtocol
+from notifier.http_lane import Work
+from notifier.server import LeavingNotice
+from realtime.api.answers import Response
+from realtime.endpoint import HttpEndpoint
+from tests.support.eventually import eventually
+from tests.support.machine import within
+from tests.support.rims import LANE, Rim
+
+ANSWERED = b"HTTP/1.1 200 OK\r\n"
+
+
+def post(name: bytes, *, body: bytes = b"{}", more: bytes = b"") -> bytes:
+    """Return a request; the lane of `Api` takes it if its name begins with lane."""
+    return b"POST /%b HTTP/1.1\r\nHost: h\r\nContent-Length: %d\r\n%b\r\n%b" % (
+        *(name, len(body), more),
+        body,
+    )
+
+
+class Api:
+    """An app and a lane that write down what reaches them, and answer when the test lets them."""
+
+    def __init__(self) -> None:
+        self.reached: list[str] = []
+        self.finished: list[str] = []
+        self.answer_bytes = 2
+        self.error: Exception | None = None
+        self.may_answer = asyncio.Event()
+        self.may_answer.set()
+        self.state = ServerState()
+
+    async def app(self, scope: Any, receive: Any, send: Any) -> None:
+        body = b""
+        while True:
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                return
+            body += message["body"]
+            if not message["more_body"]:
+                break
+        self.reached.append(f"app {scope['path']} {body.decode()}")
+        await self.may_answer.wait()
+        headers = [(b"content-length", b"3")]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send({"type": "http.response.body", "body": b"app"})
+
+    def lane(self, url: bytes, headers: Sequence[tuple[bytes, bytes]]) -> Work | None:
+        if not url.startswith(b"/lane"):
+            return None
+
+        async def answer(body: bytes) -> Response:
+            self.reached.append(f"lane {url.decode()} {body.decode()}")
+            await self.may_answer.wait()
+            if self.error is not None:
+                raise self.error
+            self.finished.append(url.decode())
+            return Response(200, b"x" * self.answer_bytes, {})
+
+        return answer
+
+    def protocol(self) -> HttpProtocol:
+        config = Config(
+            self.app,
+            reached=lambda name: None,
+            lane=(self.lane, {"X-Common": "yes"}),
+            interface="asgi3",
+            log_config=None,
+        )
+        return HttpProtocol(config, self.state, {})
+
+
+@pytest.fixture
+async def api() -> Api:
+    return Api()
+
+
+@pytest.fixture
+async def peer(api: Api) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
+    server = await asyncio.get_running_loop().create_server(api.protocol, "127.0.0.1", 0)
+    reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
+    yield reader, writer
+    writer.close()
+    api.may_answer.set()
+    server.close()
+    await eventually(lambda: not api.state.connections and not api.state.tasks)
+
+
+Peer = tuple[asyncio.StreamReader, asyncio.StreamWriter]
+
+
+async def read_answer(peer: Peer) -> bytes:
+    """Return the body of the next answer."""
+    async with within(5):
+        head = (await peer[0].readuntil(b"\r\n\r\n")).lower()
+        length = int(head.partition(b"content-length: ")[2].split(b"\r\n")[0])
+        return await peer[0].readexactly(length)
+
+
+async def test_a_whole_request_takes_the_lane(api: Api, peer: Peer) -> None:
+    peer[1].write(post(b"lane"))
+    async with within(5):
+        head = await peer[0].readuntil(b"\r\n\r\n")
+    assert head == b"HTTP/1.1 200 OK\r\nx-common: yes\r\ncontent-length: 2\r\n\r\n"
+    assert await peer[0].readexactly(2) == b"xx"
+    assert api.reached == ["lane /lane {}"]
+
+
+async def test_a_body_that_arrives_later_goes_through_asgi(api: Api, peer: Peer) -> None:
+    request = post(b"lane", body=b"0123456789")
+    peer[1].write(request[:-4])
+    await eventually(lambda: bool(api.state.tasks))  # it has begun, without the rest
+    peer[1].write(request[-4:])
+    assert await read_answer(peer) == b"app"
+    assert api.reached == ["app /lane 0123456789"]
+
+
+@pytest.mark.parametrize(
+    "request_bytes",
+    [
+        b"GET /lane HTTP/1.1\r\nHost: h\r\n\r\n",
+        b"PUT /lane HTTP/1.1\r\nHost: h\r\nContent-Length: 2\r\n\r\n{}",
+        b"POST /lane HTTP/1.0\r\nHost: h\r\nConnection: keep-alive\r\nContent-Length: 2\r\n\r\n{}",
+        post(b"lane", more=b"Expect: 100-continue\r\n"),
+        post(b"other"),
+    ],
+    ids=["GET", "PUT", "HTTP/1.0", "Expect", "another path"],
+)
+async def test_any_other_request_goes_through_asgi(
+    api: Api, peer: Peer, request_bytes: bytes
+) -> None:
+    peer[1].write(request_bytes)
+    async with within(5):
+        await peer[0].readuntil(b"app")
+    assert [reached.split()[0] for reached in api.reached] == ["app"]
+
+
+async def test_an_offer_to_upgrade_that_is_declined_does_not_keep_it_out(
+    api: Api, peer: Peer
+) -> None:
+    peer[1].write(post(b"lane", more=b"Connection: Upgrade\r\nUpgrade: h2c\r\n"))
+    assert await read_answer(peer) == b"xx"
+    assert api.reached == ["lane /lane {}"]
+
+
+async def test_pipelined_requests_are_answered_in_order_whichever_way_each_takes(
+    api: Api, peer: Peer
+) -> None:
+    names = [b"lane1", b"app1", b"lane2", b"lane3", b"app2"]
+    api.may_answer.clear()
+    peer[1].write(b"".join(post(name) for name in names))
+    await eventually(lambda: len(api.reached) == 1)
+    api.may_answer.set()
+    answers = [await read_answer(peer) for _ in names]
+    assert answers == [b"xx", b"app", b"xx", b"xx", b"app"]
+    assert [reached.split()[1] for reached in api.reached] == [f"/{n.decode()}" for n in names]
+
+
+async def test_connection_close_ends_the_connection_after_the_answer(api: Api, peer: Peer) -> None:
+    peer[1].write(post(b"lane", more=b"Connection: close\r\n"))
+    async with within(5):
+        everything = await peer[0].read()
+    assert everything.startswith(ANSWERED)
+    assert b"connection: close\r\n" in everything
+
+
+async def test_a_request_is_carried_out_although_its_client_has_gone(
+    api: Api, peer: Peer, caplog: pytest.LogCaptureFixture
+) -> None:
+    api.may_answer.clear()
+    peer[1].write(post(b"lane"))
+    await eventually(lambda: bool(api.reached))
+    peer[1].transport.abort()
+    await eventually(lambda: not api.state.connections)
+    api.may_answer.set()
+    await eventually(lambda: not api.state.tasks)
+    assert api.finished == ["/lane"]
+    assert not caplog.records
+
+
+async def test_an_error_nobody_expected_is_logged_and_ends_the_connection(
+    api: Api, peer: Peer, caplog: pytest.LogCaptureFixture
+) -> None:
+    api.error = ValueError("a bug")
+    peer[1].write(post(b"lane") + post(b"lane-behind"))
+    async with within(5):
+        everything = await peer[0].read()
+    assert everything.startswith(b"HTTP/1.1 500 Internal Server Error\r\n")
+    assert everything.count(b"HTTP/1.1") == 1
+    assert b"a bug" not in everything
+    [record] = caplog.records
+    assert record.exc_info is not None
+    assert record.exc_info[1] is api.error
+
+
+async def test_a_client_that_does_not_read_is_not_answered_without_limit(
+    api: Api, peer: Peer
+) -> None:
+    api.answer_bytes = 8 * 1024 * 1024  # more than the buffers of both sockets
+    peer[1].write(post(b"lane1") + post(b"lane2") + post(b"lane3"))
+    await eventually(lambda: len(api.finished) == 2)
+    [connection] = api.state.connections
+    waiting = connection.transport.get_write_buffer_size()
+    assert waiting < 2 * api.answer_bytes  # one answer; the second is waiting outside
+    for _ in range(3):
+        assert len(await read_answer(peer)) == api.answer_bytes
+    assert api.finished == ["/lane1", "/lane2", "/lane3"]
+
+
+async def test_a_server_that_is_leaving_takes_no_request_into_the_lane() -> None:
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        """Never called."""
+
+    notice, api = LeavingNotice(app), Api()
+    lane = notice.lane(api.lane)
+    assert lane(b"/lane", []) is not None
+    notice.leave()
+    assert lane(b"/lane", []) is None  # and so the answer closes the connection
+
+
+KEY = (b"x-api-key", b"k")
+
+
+@pytest.mark.parametrize(
+    ("url", "headers"),
+    [
+        (b"/api/publish", []),
+        (b"/api/publish", [(b"cookie", b"sessionid=x")]),
+        (b"/api/publish", [KEY, KEY]),
+        (b"/api/publish", [KEY, (b"origin", b"http://a"), (b"origin", b"http://b")]),
+        (b"/api/publish?a=1", [KEY]),
+        (b"/api/publis%68", [KEY]),
+        (b"/api//publish", [KEY]),
+        (b"/api/publish/", [KEY]),
+        (b"/api/unknown", [KEY]),
+        (b"/api/openapi.json", [KEY]),
+        (b"http://h/api/publish", [KEY]),
+        (b"/other", [KEY]),
+    ],
+)
+async def test_the_lane_takes_only_what_is_plainly_for_the_api(
+    url: bytes, headers: list[tuple[bytes, bytes]]
+) -> None:
+    endpoint = HttpEndpoint(None, api="/api/")  # type: ignore[arg-type]
+    assert endpoint.take_whole(b"/api/publish", [KEY]) is not None
+    assert endpoint.take_whole(url, headers) is None
+
+
+async def test_there_is_no_lane_without_an_api_or_under_a_script_name() -> None:
+    without = HttpEndpoint(None)  # type: ignore[arg-type]
+    assert without.take_whole(b"/api/publish", [KEY]) is None
+    endpoint = HttpEndpoint(None, api="/api/")  # type: ignore[arg-type]
+    with override_settings(FORCE_SCRIPT_NAME="/app"):
+        assert endpoint.take_whole(b"/api/publish", [KEY]) is None
+
+
+async def test_a_usual_publish_takes_the_lane(node: Any) -> None:
+    rim = Rim(LANE)
+    answer = await rim.post("publish", {"channel": "public:news", "data": 1})
+    assert answer.result["offset"] == 1
+    assert rim.taken == 1
