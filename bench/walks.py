@@ -32,7 +32,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
-from http.client import HTTPConnection
+from http.client import HTTPConnection, HTTPResponse
 from itertools import pairwise
 from pathlib import Path
 from types import CodeType, FrameType
@@ -50,7 +50,7 @@ WARM_UP = 3  # rounds in which scripts are loaded and caches filled
 ROUNDS = 15
 USUAL = 0.8  # share of the rounds in which a function of the walk runs
 QUIET_SECONDS = 0.01  # a walk ends when no code of ours has run for this long after the effect
-PATIENCE_SECONDS = 20.0
+PATIENCE_SECONDS = 60.0
 CHANNEL = "public:walk"
 API_KEY = "bench-key-that-is-long-enough-to-be-taken"
 WORKER, SERVER = "worker", "server"
@@ -184,12 +184,20 @@ class Driver:
             body = json.dumps({"channel": CHANNEL, "data": {"n": number}})
             headers = {"X-API-Key": API_KEY, "Content-Type": "application/json"}
             with self._record(walks):
-                self._http.request("POST", "/api/publish", body, headers)
+                self._send_at_once(body, headers)
                 _until(client, '"pub"')
-                status = self._status()
-            if status != 200:
-                raise RuntimeError(f"a publish was answered with {status}")
+                answer = HTTPResponse(self._http.sock, method="POST")
+                answer.begin()
+                answer.read()
+            if answer.status != 200:
+                raise RuntimeError(f"a publish was answered with {answer.status}")
         return walks
+
+    def _send_at_once(self, body: str, headers: dict[str, str]) -> None:
+        """Send head and body in one write, as curl does; `HTTPConnection` uses two."""
+        lines = {"Host": "127.0.0.1", "Content-Length": str(len(body)), **headers}
+        head = "".join(f"{name}: {text}\r\n" for name, text in lines.items())
+        self._http.sock.sendall(f"POST /api/publish HTTP/1.1\r\n{head}\r\n{body}".encode())
 
     def _subscribe(self, client: ClientConnection) -> list[Walk]:
         walks: list[Walk] = []

@@ -11,21 +11,18 @@ from typing import Any
 from bench.walks import WALKS, Step, figures, usual
 
 ROOT = Path(__file__).resolve().parents[2]
-LONGEST_POST = 26
+LONGEST_POST = 25
 """Files of the app from a POST to the bytes; 20 are wanted, and ADR-0030 says why it is more."""
+TRIES = 3
+"""A trace on a busy machine may contain a timer's code, but never lacks code of the walk."""
 ENDPOINT, NAMES = "realtime/endpoint.py", "realtime/core/names.py"
 
 
 def test_each_walk_is_found() -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "bench.walks", "--json", "--rounds", "2"],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
-    assert done.returncode == 0, done.stderr
-    walks = json.loads(done.stdout)
+    for _ in range(TRIES):
+        walks = _trace()
+        if walks["post"]["in_realtime"] <= LONGEST_POST:
+            break
     assert list(walks) == list(WALKS)
     for walk in walks.values():
         assert walk["files"] == len(walk["visits"]) > 5
@@ -35,6 +32,19 @@ def test_each_walk_is_found() -> None:
     assert walks["post"]["in_realtime"] <= LONGEST_POST, _files(walks["post"])
     assert "notifier/http.py" in _files(walks["post"])
     assert "notifier/websocket.py" in _files(walks["subscribe"])
+
+
+def _trace() -> dict[str, Any]:
+    done = subprocess.run(
+        [sys.executable, "-m", "bench.walks", "--json", "--rounds", "2"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=200,
+    )
+    assert done.returncode == 0, done.stderr
+    traced: dict[str, Any] = json.loads(done.stdout)
+    return traced
 
 
 def _files(walk: dict[str, Any]) -> set[str]:
