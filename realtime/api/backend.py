@@ -37,7 +37,7 @@ class Backend(Protocol):
     async def take(self, name: str, rate: float, count: int) -> float:
         """See `realtime.brokers.Broker.take`."""
 
-    async def tell(self, command: NodeCommand) -> None:
+    async def send_node_command(self, command: NodeCommand) -> None:
         """Send a command to all nodes."""
 
     async def queue_stats(self) -> Stats:

@@ -256,11 +256,13 @@ async def _presence_stats(fields: dict[str, Any], rules: Rules, backend: Backend
     return success({"result": {"num_clients": headcount.clients, "num_users": headcount.users}})
 
 
-def _make_teller(read: Callable[[dict[str, Any], Rules], node_commands.NodeCommand]) -> Method:
+def _make_command_method(
+    read: Callable[[dict[str, Any], Rules], node_commands.NodeCommand],
+) -> Method:
     """Return a method that sends a command, read from its fields, to all nodes."""
 
     async def method(fields: dict[str, Any], rules: Rules, backend: Backend) -> Response:
-        await backend.tell(read(fields, rules))
+        await backend.send_node_command(read(fields, rules))
         return success({"result": {}})
 
     return method
@@ -276,7 +278,7 @@ METHODS: dict[str, Method] = {
     "position": _position,
     "presence": _presence,
     "presence_stats": _presence_stats,
-    **{name: _make_teller(read) for name, read in READERS.items()},
+    **{name: _make_command_method(read) for name, read in READERS.items()},
 }
 """By name, as in the path of a request."""
 

@@ -60,11 +60,11 @@ class Unsubscribed(NamedTuple):
 Event = Message | Subscribed | Unsubscribed
 
 
-TOLD_PAGE = 250
+NODE_COMMANDS_PAGE = 250
 """Commands in one read, at most 16 MiB: `message_user` can send 64 KiB in one command."""
 
 
-class Told(NamedTuple):
+class SentCommand(NamedTuple):
     """A command that was sent to all nodes."""
 
     at: Moment
@@ -180,8 +180,8 @@ class SyncBroker(Protocol):
     def take(self, name: str, rate: float, count: int) -> float:
         """See `Broker.take`."""
 
-    def tell(self, raw: bytes) -> None:
-        """See `Broker.tell`."""
+    def send_node_command(self, raw: bytes) -> None:
+        """See `Broker.send_node_command`."""
 
     def members(self, channel: str) -> dict[str, str]:
         """See `PresenceStore.members`."""
@@ -270,8 +270,8 @@ class Broker(Protocol):
             BrokerError: The bytes may not have been sent.
         """
 
-    async def tell(self, raw: bytes) -> None:
-        """Send a command to all nodes: on `ALL_NODES` as ``moment raw``, and for `told_since`.
+    async def send_node_command(self, raw: bytes) -> None:
+        """Send a command to all nodes, on `ALL_NODES` as ``moment raw``, and keep it for a while.
 
         Raises:
             BrokerUnavailable: Certainly not sent.
@@ -285,11 +285,11 @@ class Broker(Protocol):
             BrokerError: The announcement may not have been sent.
         """
 
-    async def told_since(self, moment: Moment) -> tuple[Moment, list[Told]]:
+    async def read_node_commands(self, moment: Moment) -> tuple[Moment, list[SentCommand]]:
         """Return the broker's time, and the kept commands sent to all nodes after ``moment``.
 
-        Returns at most `TOLD_PAGE` commands, the oldest first; if there are that many, call it
-        again with the moment of the last one.
+        Returns at most `NODE_COMMANDS_PAGE` commands, the oldest first; if there are that many,
+        call it again with the moment of the last one.
 
         Raises:
             BrokerError: The broker could not be read.

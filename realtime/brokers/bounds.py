@@ -15,10 +15,10 @@ QUEUE_LOT = 100
 KNOWN_SECONDS = 3600
 """How long an empty hand is checked after its lease has expired."""
 
-TOLD_LIMIT = 10_000
+NODE_COMMANDS_LIMIT = 10_000
 """Commands to nodes that are kept for nodes that missed them."""
-TOLD_SECONDS = 3600
-TOLD_BYTES = 2048
+NODE_COMMANDS_SECONDS = 3600
+NODE_COMMAND_BYTES = 2048
 """A longer command counts as several."""
 
 ANSWERS_SECONDS = 10

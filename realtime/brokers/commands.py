@@ -14,14 +14,14 @@ from typing import Any, Final
 
 from redis import exceptions
 
-from realtime.brokers import ALL_NODES, TOLD_PAGE, Stats, Told
+from realtime.brokers import ALL_NODES, NODE_COMMANDS_PAGE, SentCommand, Stats
 from realtime.brokers.bounds import (
     ANSWERS_SECONDS,
     IDEMPOTENCY_SECONDS,
+    NODE_COMMANDS_LIMIT,
+    NODE_COMMANDS_SECONDS,
     QUEUE_BYTES,
     QUEUE_ITEMS,
-    TOLD_LIMIT,
-    TOLD_SECONDS,
 )
 from realtime.brokers.node_messages import Moment, moment_of
 from realtime.brokers.queue_commands import QueueCommands, stats
@@ -57,7 +57,7 @@ PUBLISH = Script("position.lua", "publish.lua")
 READ_POSITION = Script("position.lua", "read_position.lua")
 CANARY = Script("canary.lua")
 TAKE = Script("take.lua")
-TELL = Script("tell.lua")
+SEND_NODE_COMMAND = Script("node_command.lua")
 SERVICE = Script("service.lua")
 
 
@@ -111,22 +111,23 @@ class Commands:
         """Return the command that sends bytes to a node's own channel."""
         return ("EVALSHA", CANARY.digest, 0, self.channel_prefix + channel, raw)
 
-    def tell(self, raw: bytes) -> Args:
+    def send_node_command(self, raw: bytes) -> Args:
         """Return the command that sends a command to all nodes."""
-        told_to = self.channel_prefix + ALL_NODES
+        channel = self.channel_prefix + ALL_NODES
         key = f"{self._keys}told"
-        return ("EVALSHA", TELL.digest, 1, key, told_to, raw, TOLD_LIMIT, TOLD_SECONDS)
+        kept = (NODE_COMMANDS_LIMIT, NODE_COMMANDS_SECONDS)
+        return ("EVALSHA", SEND_NODE_COMMAND.digest, 1, key, channel, raw, *kept)
 
     def announce(self) -> Args:
         """Return the command that announces the service of this database to all nodes."""
-        told_to = self.channel_prefix + ALL_NODES
+        channel = self.channel_prefix + ALL_NODES
         key = f"{self._keys}service"
-        return ("EVALSHA", SERVICE.digest, 1, key, secrets.token_hex(8), told_to)
+        return ("EVALSHA", SERVICE.digest, 1, key, secrets.token_hex(8), channel)
 
-    def told_since(self, moment: Moment) -> list[Args]:
+    def read_node_commands(self, moment: Moment) -> list[Args]:
         """Return the commands that read the time and the commands sent to all nodes since then."""
         after = f"({moment.milliseconds}-{moment.number}"
-        return [("TIME",), ("XRANGE", f"{self._keys}told", after, "+", "COUNT", TOLD_PAGE)]
+        return [("TIME",), ("XRANGE", f"{self._keys}told", after, "+", "COUNT", NODE_COMMANDS_PAGE)]
 
     def ask_nodes(self, question: Question) -> Args:
         """Return the command that asks all nodes; its reply is how many received it."""
@@ -197,8 +198,8 @@ def parse_queue_stats(reply: Any) -> Stats:
         raise unavailable(error) from error
 
 
-def parse_told(replies: Sequence[Any]) -> tuple[Moment, list[Told]]:
-    """Parse the replies to `Commands.told_since`.
+def parse_node_commands(replies: Sequence[Any]) -> tuple[Moment, list[SentCommand]]:
+    """Parse the replies to `Commands.read_node_commands`.
 
     Raises:
         BrokerUnavailable: Redis refused.
@@ -208,7 +209,7 @@ def parse_told(replies: Sequence[Any]) -> tuple[Moment, list[Told]]:
             raise unavailable(reply)
     (seconds, microseconds), entries = replies
     now = Moment(int(seconds) * 1000 + int(microseconds) // 1000, 0)
-    return now, [Told(moment_of(entry), fields[1]) for entry, fields in entries]
+    return now, [SentCommand(moment_of(entry), fields[1]) for entry, fields in entries]
 
 
 def lacks_script(reply: Any) -> bool:

@@ -50,7 +50,7 @@ class PresenceCommands:
         gone = [client for client, member in roll.changes.items() if member is None]
         fixed: Args = (
             *(node, roll.channel, f"{self._keys}ch:{roll.channel}"),
-            *("1" if roll.is_told else "0", "1" if roll.has_members else "0"),
+            *("1" if roll.is_announced else "0", "1" if roll.has_members else "0"),
             *(KEPT_SECONDS, CHANGES_LIMIT, CHANGES_BYTES, len(come)),
         )
         keys = (*self._of(roll.channel), self._at(node))

@@ -17,10 +17,10 @@ from redis.asyncio.connection import Connection
 from realtime.brokers import (
     Event,
     Message,
+    SentCommand,
     Stats,
     Subscribed,
     Survey,
-    Told,
     Unsubscribed,
 )
 from realtime.brokers.bounds import (
@@ -34,15 +34,15 @@ from realtime.brokers.commands import (
     CANARY,
     PUBLISH,
     READ_POSITION,
+    SEND_NODE_COMMAND,
     SERVICE,
     TAKE,
-    TELL,
     Commands,
     checked_version,
+    parse_node_commands,
     parse_position,
     parse_queue_stats,
     parse_receipt,
-    parse_told,
     parse_wait,
     transaction,
     unavailable,
@@ -126,9 +126,9 @@ class RedisBroker:
             raise unavailable(reply)
         return int(reply)
 
-    async def tell(self, raw: bytes) -> None:
-        """See `realtime.brokers.Broker.tell`."""
-        [reply] = await self._run_script(TELL, [self._commands.tell(raw)])
+    async def send_node_command(self, raw: bytes) -> None:
+        """See `realtime.brokers.Broker.send_node_command`."""
+        [reply] = await self._run_script(SEND_NODE_COMMAND, [self._commands.send_node_command(raw)])
         if isinstance(reply, exceptions.RedisError):
             raise unavailable(reply)
 
@@ -139,10 +139,10 @@ class RedisBroker:
             raise unavailable(reply)
         return str(reply.decode("latin-1"))
 
-    async def told_since(self, moment: Moment) -> tuple[Moment, list[Told]]:
-        """See `realtime.brokers.Broker.told_since`."""
-        commands = self._commands.told_since(moment)
-        return parse_told(await self._link.execute(commands, self._deadline_seconds))
+    async def read_node_commands(self, moment: Moment) -> tuple[Moment, list[SentCommand]]:
+        """See `realtime.brokers.Broker.read_node_commands`."""
+        commands = self._commands.read_node_commands(moment)
+        return parse_node_commands(await self._link.execute(commands, self._deadline_seconds))
 
     async def survey(self, question: Question) -> Survey:
         """See `realtime.brokers.Broker.survey`."""

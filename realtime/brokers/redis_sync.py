@@ -30,8 +30,8 @@ from realtime.brokers.commands import (
     FRESH_SECONDS,
     PUBLISH,
     READ_POSITION,
+    SEND_NODE_COMMAND,
     TAKE,
-    TELL,
     Commands,
     is_error_reply,
     is_of_no_master,
@@ -127,9 +127,9 @@ class SyncRedisBroker:
         [reply] = self._run_script(TAKE, [self._commands.take(name, rate, count)])
         return parse_wait(reply)
 
-    def tell(self, raw: bytes) -> None:
-        """See `realtime.brokers.Broker.tell`."""
-        [reply] = self._run_script(TELL, [self._commands.tell(raw)])
+    def send_node_command(self, raw: bytes) -> None:
+        """See `realtime.brokers.Broker.send_node_command`."""
+        [reply] = self._run_script(SEND_NODE_COMMAND, [self._commands.send_node_command(raw)])
         if isinstance(reply, exceptions.RedisError):
             raise unavailable(reply)
 

@@ -86,7 +86,7 @@ class Roll(NamedTuple):
     channel: str
     changes: Mapping[str, Member | None]
     """By client; None means that the client left."""
-    is_told: bool
+    is_announced: bool
     """Whether joins and leaves are announced to other clients."""
     has_members: bool
     """Whether the node still has members there."""

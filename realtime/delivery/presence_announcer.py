@@ -96,7 +96,7 @@ class PresenceAnnouncer:
     def count_in(self, channel: Channel[Listener], member: Member) -> None:
         """Add a connection to a channel that counts its members."""
         self._invalidate(channel.name)
-        self._writer.join(channel.name, member, is_told=channel.namespace.join_leave)
+        self._writer.join(channel.name, member, is_announced=channel.namespace.join_leave)
 
     def count_out(self, channel: Channel[Listener], client: str) -> None:
         """Remove a connection from a channel that counts its members."""

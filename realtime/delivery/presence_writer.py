@@ -40,7 +40,7 @@ class PresenceWriter:
     def __init__(self, broker: Broker) -> None:
         self._presence = broker.presence
         self._members: dict[str, dict[str, Member]] = {}
-        self._told: dict[str, bool] = {}
+        self._announced: dict[str, bool] = {}
         self._dirty: dict[str, dict[str, Member | None]] = {}
         self._writing: dict[str, dict[str, Member | None]] = {}
         self._is_kept = False
@@ -51,16 +51,16 @@ class PresenceWriter:
         self._beat_at = self._renew_at = 0.0
         self._is_new = True
 
-    def join(self, channel: str, member: Member, *, is_told: bool) -> None:
+    def join(self, channel: str, member: Member, *, is_announced: bool) -> None:
         """Add a connection to the members of a channel.
 
         Args:
             channel: The name of the channel.
             member: The connection.
-            is_told: Whether joins and leaves are announced on the channel.
+            is_announced: Whether joins and leaves are announced on the channel.
         """
         self._members.setdefault(channel, {})[member.client] = member
-        self._told[channel] = is_told
+        self._announced[channel] = is_announced
         self._note(channel, member.client, member)
 
     def leave(self, channel: str, client: str) -> None:
@@ -167,7 +167,7 @@ class PresenceWriter:
             self._written.set()
         for channel in written:
             if channel not in self._members and channel not in self._dirty:
-                self._told.pop(channel, None)
+                self._announced.pop(channel, None)
 
     def _some(self) -> Iterator[tuple[str, dict[str, Member | None]]]:
         """Yield the changes for one write, and remove them from the pending ones."""
@@ -184,7 +184,7 @@ class PresenceWriter:
 
     def _roll(self, channel: str, changes: dict[str, Member | None]) -> Roll:
         is_here = channel in self._members or channel in self._dirty
-        return Roll(channel, changes, self._told.get(channel, False), is_here)
+        return Roll(channel, changes, self._announced.get(channel, False), is_here)
 
     async def _leave_earlier_names(self) -> None:
         """Remove the members that this node wrote under earlier names."""

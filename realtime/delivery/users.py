@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import msgspec
 
-from realtime.brokers import TOLD_PAGE, Broker
+from realtime.brokers import NODE_COMMANDS_PAGE, Broker
 from realtime.brokers.node_messages import Moment, UserCommand
 from realtime.connection.hostcode import of_host
 from realtime.core.codes import EXPIRED, FORCE_DISCONNECT, Close
@@ -139,11 +139,11 @@ class Users:
         """Return the number of connections of a user at this node."""
         return len(self._connections.get(user, ()))
 
-    def hear(self, told: UserCommand) -> None:
+    def hear(self, sent: UserCommand) -> None:
         """Apply a command from the channel of all nodes, unless it was applied already."""
-        if self._until is not None and told.at > self._until and told.at not in self._heard:
-            self._heard[told.at] = None
-            self._obey(told.raw)
+        if self._until is not None and sent.at > self._until and sent.at not in self._heard:
+            self._heard[sent.at] = None
+            self._obey(sent.raw)
 
     def look_again(self) -> None:
         """Check all users soon, because commands may have been missed."""
@@ -196,9 +196,9 @@ class Users:
             self._suspects[user] = None
         self._due.set()
 
-    def _obey(self, told: bytes, before: float | None = None) -> None:
+    def _obey(self, sent: bytes, before: float | None = None) -> None:
         """Apply a command to the connections that existed when it was sent."""
-        command = _read(told)
+        command = _read(sent)
         if command is None:
             count = self._nonsense.add("control", asyncio.get_running_loop().time())
             if count is not None:
@@ -236,7 +236,7 @@ class Users:
         is_new, read_until = self._until is None, self._until or BEGINNING
         while True:
             try:
-                now, entries = await self._broker.told_since(read_until)
+                now, entries = await self._broker.read_node_commands(read_until)
             except BrokerError:  # the hub reports the outage; the next check asks again
                 self._heard = known | self._heard
                 return
@@ -254,15 +254,15 @@ class Users:
                     self._obey(raw, before=told_at)
             if not is_new:
                 self._until = read_until
-            if len(entries) < TOLD_PAGE:
+            if len(entries) < NODE_COMMANDS_PAGE:
                 break
         # A Redis whose clock was set back has commands from its future: read them again then.
         self._until = min(read_until, now) if is_new else read_until
         self.ended_sessions.forget_expired(loop_now)
 
-    def _learn(self, told: bytes, before: float) -> None:
+    def _learn(self, sent: bytes, before: float) -> None:
         """Record the end of a session from a command that is older than this node."""
-        command = _read(told)
+        command = _read(sent)
         if isinstance(command, DisconnectUser) and command.ends_session:
             self._end_session(command, before)
 
@@ -284,9 +284,9 @@ class Users:
             yield from list(self._connections.get(user, ()))
 
 
-def _read(told: bytes) -> NodeCommand | None:
+def _read(sent: bytes) -> NodeCommand | None:
     try:
-        return decode_command(msgspec.json.decode(told))
+        return decode_command(msgspec.json.decode(sent))
     except (msgspec.MsgspecError, UnicodeError, RecursionError):
         return None
 

@@ -178,7 +178,7 @@ def _tell_now(command: NodeCommand) -> None:
             _outage.note_failure(began)
             return
     try:
-        wiring.tell_nodes_sync(command)
+        wiring.send_node_command_sync(command)
     except BrokerError as error:
         _note_failure(began, error)
     else:

@@ -53,7 +53,7 @@ async def adisconnect_user(
     reason: str = FORCE_DISCONNECT.reason,
 ) -> None:
     """Like `disconnect_user`, for async code."""
-    await wiring.tell_nodes(_disconnect(user, client, code, reason))
+    await wiring.send_node_command(_disconnect(user, client, code, reason))
 
 
 def subscribe_user(user: Any, channel: str, *, client: str = "") -> None:
@@ -69,7 +69,7 @@ def subscribe_user(user: Any, channel: str, *, client: str = "") -> None:
 
 async def asubscribe_user(user: Any, channel: str, *, client: str = "") -> None:
     """Like `subscribe_user`, for async code."""
-    await wiring.tell_nodes(_command("subscribe", user, client, channel=channel))
+    await wiring.send_node_command(_command("subscribe", user, client, channel=channel))
 
 
 def unsubscribe_user(user: Any, channel: str, *, client: str = "") -> None:
@@ -79,7 +79,7 @@ def unsubscribe_user(user: Any, channel: str, *, client: str = "") -> None:
 
 async def aunsubscribe_user(user: Any, channel: str, *, client: str = "") -> None:
     """Like `unsubscribe_user`, for async code."""
-    await wiring.tell_nodes(_command("unsubscribe", user, client, channel=channel))
+    await wiring.send_node_command(_command("unsubscribe", user, client, channel=channel))
 
 
 def message_user(user: Any, data: Any, *, client: str = "") -> None:
@@ -97,7 +97,7 @@ def message_user(user: Any, data: Any, *, client: str = "") -> None:
 
 async def amessage_user(user: Any, data: Any, *, client: str = "") -> None:
     """Like `message_user`, for async code."""
-    await wiring.tell_nodes(_message(user, data, client))
+    await wiring.send_node_command(_message(user, data, client))
 
 
 def _message(user: Any, data: Any, client: str) -> NodeCommand:
@@ -118,4 +118,4 @@ def _command(method: str, user: Any, client: str, **fields: Any) -> NodeCommand:
 
 def _tell(command: NodeCommand) -> None:
     refuse_event_loop(AWAIT_VARIANT)
-    wiring.tell_nodes_sync(command)
+    wiring.send_node_command_sync(command)

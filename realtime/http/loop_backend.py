@@ -29,8 +29,8 @@ class _Backend:
     async def take(self, name: str, rate: float, count: int) -> float:
         return await wiring.node().broker.take(name, rate, count)
 
-    async def tell(self, command: NodeCommand) -> None:
-        await wiring.tell_nodes(command)
+    async def send_node_command(self, command: NodeCommand) -> None:
+        await wiring.send_node_command(command)
 
     async def queue_stats(self) -> Stats:
         return await wiring.node().broker.queue_stats()

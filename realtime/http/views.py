@@ -92,8 +92,8 @@ class _Backend:
     async def take(self, name: str, rate: float, count: int) -> float:
         return wiring.sync_broker().take(name, rate, count)
 
-    async def tell(self, command: NodeCommand) -> None:
-        wiring.tell_nodes_sync(command)
+    async def send_node_command(self, command: NodeCommand) -> None:
+        wiring.send_node_command_sync(command)
 
     async def queue_stats(self) -> Stats:
         return wiring.sync_broker().queue_stats()

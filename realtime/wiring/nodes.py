@@ -165,16 +165,16 @@ async def publish_many(publications: Sequence[Publication]) -> list[Receipt | Re
     return test.publish(publications)
 
 
-async def tell_nodes(command: NodeCommand) -> None:
+async def send_node_command(command: NodeCommand) -> None:
     """Send all nodes a command about connections that any of them may have.
 
     Raises:
         BrokerUnavailable: It was certainly not sent.
         OutcomeUnknown: It may have been sent.
     """
-    await node().broker.tell(_encode(encode_command(command)))
+    await node().broker.send_node_command(_encode(encode_command(command)))
 
 
-def tell_nodes_sync(command: NodeCommand) -> None:
-    """Like `tell_nodes`, for threads."""
-    brokers.sync_broker().tell(_encode(encode_command(command)))
+def send_node_command_sync(command: NodeCommand) -> None:
+    """Like `send_node_command`, for threads."""
+    brokers.sync_broker().send_node_command(_encode(encode_command(command)))

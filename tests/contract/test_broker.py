@@ -285,16 +285,16 @@ async def test_a_command_reaches_all_nodes_and_is_kept_for_those_that_missed_it(
     broker, other, sync
 ) -> None:
     ear = await Ear.of(other, ALL_NODES)
-    before, told = await broker.told_since(Moment(0, 0))
+    before, told = await broker.read_node_commands(Moment(0, 0))
     assert not told
-    await broker.tell(b'{"a":1}')
-    await asyncio.to_thread(sync.tell, b'{"a":2}')
-    _, told = await other.told_since(Moment(0, 0))
+    await broker.send_node_command(b'{"a":1}')
+    await asyncio.to_thread(sync.send_node_command, b'{"a":2}')
+    _, told = await other.read_node_commands(Moment(0, 0))
     assert [each.raw for each in told] == [b'{"a":1}', b'{"a":2}']
     assert before <= told[0].at < told[1].at
     heard = [message.raw for message in await ear.until(2)]
     assert heard == [b"%d-%d %s" % (*each.at, each.raw) for each in told]
-    assert [each.raw for each in (await broker.told_since(told[0].at))[1]] == [b'{"a":2}']
+    assert [each.raw for each in (await broker.read_node_commands(told[0].at))[1]] == [b'{"a":2}']
 
 
 async def test_a_service_has_one_id(broker, other) -> None:
@@ -325,7 +325,7 @@ def member(number: int, user: str = "ada") -> Member:
 
 def roll(*members: Member, left: tuple[str, ...] = (), has_members: bool = True) -> Roll:
     changes = {each.client: each for each in members} | dict.fromkeys(left)
-    return Roll("hall", changes, is_told=True, has_members=has_members)
+    return Roll("hall", changes, is_announced=True, has_members=has_members)
 
 
 async def test_members_join_and_leave_and_are_announced(broker, other, sync) -> None:

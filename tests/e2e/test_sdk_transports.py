@@ -107,7 +107,7 @@ def obey(line: dict[str, Any], service: Service, redis_server: RedisServer) -> N
         "disconnect": DisconnectUser(user),
     }[line["want"]]
     broker = SyncRedisBroker(redis_server.url)
-    broker.tell(json.dumps(encode_command(command)).encode())
+    broker.send_node_command(json.dumps(encode_command(command)).encode())
     broker.close()
 
 

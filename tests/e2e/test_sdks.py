@@ -339,7 +339,7 @@ async def test_centrifuge_js_handles_server_subscriptions_and_disconnects(
 
 def tell(redis_server: RedisServer, command: NodeCommand) -> None:
     broker = SyncRedisBroker(redis_server.url)
-    broker.tell(json.dumps(encode_command(command)).encode())
+    broker.send_node_command(json.dumps(encode_command(command)).encode())
     broker.close()
 
 

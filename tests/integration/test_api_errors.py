@@ -145,7 +145,7 @@ async def fill(room: str) -> int:
     await presence.lease("aa", is_new=True)
     while number <= MEMBERS_LIMIT:
         some = {one.client: one for one in map(member, range(number, number + 1000))}
-        await presence.change("aa", [Roll(room, some, is_told=False, has_members=True)])
+        await presence.change("aa", [Roll(room, some, is_announced=False, has_members=True)])
         number += 1000
     return number
 

@@ -348,7 +348,7 @@ async def test_too_many_members_are_only_counted(broker: RedisBroker) -> None:
     await presence.lease("aa", is_new=True)
     while number <= MEMBERS_LIMIT:
         some = {one.client: one for one in map(member, range(number, number + 500))}
-        await presence.change("aa", [Roll("hall", some, is_told=False, has_members=True)])
+        await presence.change("aa", [Roll("hall", some, is_announced=False, has_members=True)])
         number += 500
     [headcount] = await presence.headcounts(["hall"])
     assert headcount == (number, number)
@@ -367,7 +367,7 @@ async def crowd(presence: Any, channel: str, number: int) -> None:
     await presence.lease("aa", is_new=True)
     for start in range(0, number, 50):
         some = {one.client: one for one in map(described, range(start, start + 50))}
-        await presence.change("aa", [Roll(channel, some, is_told=False, has_members=True)])
+        await presence.change("aa", [Roll(channel, some, is_announced=False, has_members=True)])
 
 
 async def test_members_are_read_only_up_to_the_limit_of_the_answer(

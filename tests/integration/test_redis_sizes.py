@@ -18,7 +18,14 @@ import redis
 
 from notifier import login_limit
 from notifier.login_limit import ADDRESS, IPV6_SITE
-from realtime.brokers.commands import PUBLISH, READ_POSITION, SERVICE, TAKE, TELL, Commands
+from realtime.brokers.commands import (
+    PUBLISH,
+    READ_POSITION,
+    SEND_NODE_COMMAND,
+    SERVICE,
+    TAKE,
+    Commands,
+)
 from realtime.brokers.presence_commands import CHANGE, LEASE, PresenceCommands
 from realtime.brokers.queue_commands import HOLD
 from realtime.brokers.redis_sync import SyncRedisBroker
@@ -36,7 +43,7 @@ NAMES = 500
 INFO_BYTES = 4096
 REASON_CHARACTERS = 32
 OWL = "\U0001f989"  # four bytes of UTF-8
-SCRIPTS = (PUBLISH, READ_POSITION, SERVICE, TAKE, TELL, CHANGE, LEASE, HOLD)
+SCRIPTS = (PUBLISH, READ_POSITION, SERVICE, TAKE, SEND_NODE_COMMAND, CHANGE, LEASE, HOLD)
 
 
 @pytest.fixture
@@ -99,20 +106,20 @@ def test_node_commands(client, commands, size) -> None:
     )
     raw = msgspec.json.encode(encode_command(told))
     for _ in range(NAMES):
-        client.execute_command(*commands.tell(raw))
+        client.execute_command(*commands.send_node_command(raw))
     assert size("}:told") / NAMES <= 2048
 
 
 def test_a_site_fills_redis_with_messages_to_users(client, wired, size, monkeypatch) -> None:
     """A message may have 64 KiB of data: ten thousand that are kept would be 640 MB."""
-    monkeypatch.setattr("realtime.brokers.commands.TOLD_LIMIT", 100)
+    monkeypatch.setattr("realtime.brokers.commands.NODE_COMMANDS_LIMIT", 100)
     raw = msgspec.json.encode(encode_command(SendToUser("1", "x" * DATA_LIMIT)))
     for _ in range(10):
-        client.execute_command(*Commands(wired).tell(raw))
+        client.execute_command(*Commands(wired).send_node_command(raw))
     most = 100 * 2048 + 2 * len(raw)  # and what Redis has not cut off yet
     assert len(raw) < size("}:told") <= most
     small = msgspec.json.encode(encode_command(SendToUser("1", "x")))
-    client.execute_command(*Commands(wired).tell(small))
+    client.execute_command(*Commands(wired).send_node_command(small))
     *_, told = client.xrange(f"{wired}:{{0}}:told")
     assert told[1] == {b"told": small}, "nothing stands before what is short"
 
@@ -134,7 +141,7 @@ def test_a_member(client, wired, size, user: str, infos: dict[str, str], most: i
             who = user and f"{user[4:]}{number:04}"  # each another one
             info = msgspec.json.encode({"user": who, "client": name, **infos}).decode()
             come[name] = Member(name, who, info)
-        roll = Roll(channel, come, is_told=False, has_members=True)
+        roll = Roll(channel, come, is_announced=False, has_members=True)
         client.execute_command(*presence.change(node, roll))
     assert (size("}:here:") + size("}:users:")) / NAMES <= most
 
@@ -144,7 +151,9 @@ def test_a_channel_of_a_node_and_a_node(client, wired, size) -> None:
     for number in range(NAMES):
         come = {"c": Member("c", "", "{}")}
         client.execute_command(
-            *presence.change(node, Roll(long_name(number), come, is_told=False, has_members=True))
+            *presence.change(
+                node, Roll(long_name(number), come, is_announced=False, has_members=True)
+            )
         )
         client.execute_command(*presence.lease(secrets.token_hex(8), is_new=True))
     assert size("}:at:") / NAMES <= 330

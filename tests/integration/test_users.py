@@ -12,7 +12,7 @@ import pytest
 from redis.asyncio import Redis
 
 from realtime import apublish, personal_channel, wiring
-from realtime.brokers import ALL_NODES, Told
+from realtime.brokers import ALL_NODES, SentCommand
 from realtime.brokers.node_messages import Moment, UserCommand
 from realtime.core.identity import Identity
 from realtime.core.node_commands import (
@@ -27,7 +27,7 @@ from realtime.core.node_commands import (
 )
 from realtime.delivery.hub import Hub
 from realtime.identity.ended_sessions import EndedSessions
-from realtime.wiring import Node, tell_nodes, tell_nodes_sync
+from realtime.wiring import Node, send_node_command, send_node_command_sync
 from tests.support.eventually import eventually
 from tests.support.member import Member
 from tests.support.overheard import overheard
@@ -144,10 +144,10 @@ async def test_a_user_whose_channel_would_be_too_long_has_none(hub: Hub) -> None
 @pytest.fixture(params=["async", "sync"])
 def tell(request: pytest.FixtureRequest, wired: str) -> Callable[[NodeCommand], Awaitable[None]]:
     if request.param == "async":
-        return tell_nodes
+        return send_node_command
 
     async def in_a_thread(command: NodeCommand) -> None:
-        await asyncio.to_thread(tell_nodes_sync, command)
+        await asyncio.to_thread(send_node_command_sync, command)
 
     return in_a_thread
 
@@ -247,11 +247,11 @@ async def test_connections_made_after_a_command_are_not_affected(
 
 async def test_a_received_command_is_not_executed_twice(join: Join, hub: Hub) -> None:
     one = await join("ada")
-    await tell_nodes(DisconnectUser("ada"))
+    await send_node_command(DisconnectUser("ada"))
     await eventually(lambda: one.ended)
     again = await join("ada")
     hub.users.look_again()
-    await tell_nodes(DisconnectUser("ben"))
+    await send_node_command(DisconnectUser("ben"))
     await settled(hub)
     assert not again.ended
 
@@ -261,15 +261,16 @@ async def test_a_poll_requested_during_another_poll_is_not_lost(
 ) -> None:
     one = await join("ada")
     broker = hub.users._broker
-    told_since, has_read, may_go_on = broker.told_since, asyncio.Event(), asyncio.Event()
+    read_node_commands = broker.read_node_commands
+    has_read, may_go_on = asyncio.Event(), asyncio.Event()
 
     async def slow(moment: Any) -> Any:
-        answer = await told_since(moment)
+        answer = await read_node_commands(moment)
         has_read.set()
         await may_go_on.wait()
         return answer
 
-    monkeypatch.setattr(broker, "told_since", slow)
+    monkeypatch.setattr(broker, "read_node_commands", slow)
     hub.users.look_again()
     await has_read.wait()
     await lose(hub, DisconnectUser("ada"))
@@ -296,7 +297,7 @@ async def test_an_unreadable_command_is_ignored(
     newer = (b"", b"\xff", b"1", b"x-1 {}", b"handover 0123", b"? 0123456789abcdef traces *")
     for garbage in (*newer, b"%d-0 nonsense", b"%d-1 []", b"%d-2 \xff"):
         await redis.publish(channel, garbage % until if b"%d" in garbage else garbage)
-    await tell_nodes(DisconnectUser("ben"))
+    await send_node_command(DisconnectUser("ben"))
     await settled(hub)
     assert not one.ended
     assert caplog.text.count("unreadable node command") == 1, "once a minute"
@@ -376,7 +377,7 @@ async def test_a_logout_happens_between_handshake_and_connect(hub: Hub, is_livin
     hub.users._entitled = entitled
     member = Member(hub, Identity("ada", session="s1", proof="s1"))
     await eventually(lambda: member.conversation)
-    await tell_nodes(DisconnectUser("ada", session="s1"))
+    await send_node_command(DisconnectUser("ada", session="s1"))
     await settled(hub)
     assert asked == []
     member.say({"id": 1, "connect": {}})
@@ -429,11 +430,11 @@ async def test_a_token_is_shown_to_a_node_that_started_after_the_logout(
     show: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It reads what the others were told, page by page, and does nothing else of it."""
-    monkeypatch.setattr("realtime.brokers.commands.TOLD_PAGE", 2)
-    monkeypatch.setattr("realtime.delivery.users.TOLD_PAGE", 2)
+    monkeypatch.setattr("realtime.brokers.commands.NODE_COMMANDS_PAGE", 2)
+    monkeypatch.setattr("realtime.delivery.users.NODE_COMMANDS_PAGE", 2)
     for number in range(5):
-        await tell_nodes(DisconnectUser("ada", session=f"s{number}"))
-        await tell_nodes(DisconnectUser("ben"))
+        await send_node_command(DisconnectUser("ada", session=f"s{number}"))
+        await send_node_command(DisconnectUser("ben"))
     node = Node()
     node.hub.start()
     try:
@@ -442,7 +443,7 @@ async def test_a_token_is_shown_to_a_node_that_started_after_the_logout(
         assert await refused(await show(token("ada", session="s4"), node.hub)) == 109
         ben = await show(token("ben", session="s9"), node.hub)
         assert "connect" in await answer(ben, 1)
-        await tell_nodes(DisconnectUser("ben"))
+        await send_node_command(DisconnectUser("ben"))
         await eventually(lambda: ben.ended)
         await ben.leave()
     finally:
@@ -454,7 +455,7 @@ async def test_remembered_logouts_are_bounded_and_counted(
 ) -> None:
     monkeypatch.setattr(hub.users, "ended_sessions", EndedSessions(limit=3))
     for number in range(5):
-        await tell_nodes(DisconnectUser("ada", session=f"s{number}"))
+        await send_node_command(DisconnectUser("ada", session=f"s{number}"))
     await settled(hub)
     assert len(hub.users.ended_sessions) == 3
     assert hub.reached.counts["ended_sessions"] == 2
@@ -464,17 +465,17 @@ async def test_remembered_logouts_are_bounded_and_counted(
 async def test_commands_read_in_pages_are_each_executed_once(
     join: Join, hub: Hub, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("realtime.brokers.commands.TOLD_PAGE", 2)
-    monkeypatch.setattr("realtime.delivery.users.TOLD_PAGE", 2)
+    monkeypatch.setattr("realtime.brokers.commands.NODE_COMMANDS_PAGE", 2)
+    monkeypatch.setattr("realtime.delivery.users.NODE_COMMANDS_PAGE", 2)
     member = await join("ada")
     for number in range(6):
         command = SendToUser("ada", str(number))
-        await (lose(hub, command) if number % 2 else tell_nodes(command))
+        await (lose(hub, command) if number % 2 else send_node_command(command))
     await settled(hub)
     hub.users.look_again()
     await eventually(lambda: len(member.pushes("message")) >= 6)
     hub.users.look_again()
-    await tell_nodes(SendToUser("ada", "6"))
+    await send_node_command(SendToUser("ada", "6"))
     await eventually(lambda: len(member.pushes("message")) >= 7)
     assert sorted(push["data"] for push in member.pushes("message")) == list(range(7))
 
@@ -484,15 +485,15 @@ async def test_commands_written_in_the_millisecond_of_the_poll_are_executed(
 ) -> None:
     """The node mistook it for another Redis whose clock is behind, and executed none of them."""
     broker = hub.users._broker
-    told_since = broker.told_since
+    read_node_commands = broker.read_node_commands
 
-    async def in_one_millisecond(moment: Moment) -> tuple[Moment, list[Told]]:
-        now, entries = await told_since(moment)
+    async def in_one_millisecond(moment: Moment) -> tuple[Moment, list[SentCommand]]:
+        now, entries = await read_node_commands(moment)
         return Moment(entries[-1].at.milliseconds, 0) if entries else now, entries
 
-    monkeypatch.setattr(broker, "told_since", in_one_millisecond)
-    monkeypatch.setattr("realtime.brokers.commands.TOLD_PAGE", 2)
-    monkeypatch.setattr("realtime.delivery.users.TOLD_PAGE", 2)
+    monkeypatch.setattr(broker, "read_node_commands", in_one_millisecond)
+    monkeypatch.setattr("realtime.brokers.commands.NODE_COMMANDS_PAGE", 2)
+    monkeypatch.setattr("realtime.delivery.users.NODE_COMMANDS_PAGE", 2)
     member = await join("ada")
     assert hub.users._until is not None
     at = hub.users._until.milliseconds + 10
@@ -508,7 +509,7 @@ async def lose(hub: Hub, command: NodeCommand) -> None:
     """Tell it, and let this node hear nothing of it."""
     handlers, lost = hub.receiver._between_nodes[ALL_NODES]._handlers, asyncio.Event()
     hub.receiver._between_nodes[ALL_NODES]._handlers = {UserCommand: lambda _: lost.set()}
-    await tell_nodes(command)
+    await send_node_command(command)
     await lost.wait()
     hub.receiver._between_nodes[ALL_NODES]._handlers = handlers
 
@@ -529,7 +530,7 @@ async def settled(hub: Hub) -> None:
             heard.set()
 
     hub.receiver._between_nodes[ALL_NODES]._handlers = {**handlers, UserCommand: hear_and_tell}
-    await tell_nodes(RecheckUser("marker"))
+    await send_node_command(RecheckUser("marker"))
     await heard.wait()
     hub.receiver._between_nodes[ALL_NODES]._handlers = handlers
 
@@ -555,7 +556,7 @@ async def test_a_user_that_the_site_no_longer_knows_is_disconnected(join: Join, 
     assert asked[0] == ["ada", "ben"], "who came by a token of somebody else cannot be looked up"
     gone.add("ada")
     asked.clear()
-    await tell_nodes(RecheckUser("ada"))
+    await send_node_command(RecheckUser("ada"))
     await eventually(lambda: ada.ended)
     assert ada.closed == (3503, "force disconnect")
     assert asked == [["ada"]]

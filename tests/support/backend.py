@@ -40,9 +40,9 @@ class CannedBackend:
     async def take(self, name: str, rate: float, count: int) -> float:
         return float(self._answer("take", 0.0))
 
-    async def tell(self, command: NodeCommand) -> None:
+    async def send_node_command(self, command: NodeCommand) -> None:
         encode_command(command)
-        self._answer("tell", None)
+        self._answer("send_node_command", None)
 
     async def queue_stats(self) -> Stats:
         stats: Stats = self._answer("queue_stats", Stats(*[0] * 11))

@@ -16,9 +16,9 @@ from realtime.brokers.bounds import (
     IDEMPOTENCY_SECONDS,
     KEPT_SECONDS,
     KNOWN_SECONDS,
+    NODE_COMMAND_BYTES,
+    NODE_COMMANDS_SECONDS,
     QUEUE_LOT,
-    TOLD_BYTES,
-    TOLD_SECONDS,
 )
 from realtime.brokers.memory.counters import PositionCounters
 from realtime.brokers.memory.entry_queue import EntryQueue, EntryQueueLimits
@@ -153,23 +153,23 @@ def test_names_without_a_debt_are_forgotten() -> None:
 def test_the_time_of_commands_never_goes_back() -> None:
     broker = store()
     for now in (NOW, NOW, NOW - 60, NOW + 1):
-        broker.tell(b"x", now)
-    moments = [at for at, _ in broker.told_since(Moment(0, 0), 10, NOW)]
+        broker.send_node_command(b"x", now)
+    moments = [at for at, _ in broker.read_node_commands(Moment(0, 0), 10, NOW)]
     assert moments == [(MS, 0), (MS, 1), (MS, 2), (MS + 1000, 0)]
-    assert len(broker.told_since(moments[1], 10, NOW)) == 2
-    assert len(broker.told_since(Moment(0, 0), 3, NOW)) == 3
+    assert len(broker.read_node_commands(moments[1], 10, NOW)) == 2
+    assert len(broker.read_node_commands(Moment(0, 0), 3, NOW)) == 3
 
 
 def test_kept_commands_are_bounded_by_their_size_and_expire() -> None:
-    broker = store(told=10)
+    broker = store(node_commands=10)
     for number in range(20):
-        broker.tell(b"%d" % number, NOW)
-    assert broker.told_since(Moment(0, 0), 1, NOW)[0][1] == b"10"
-    broker.tell(b"x" * (8 * TOLD_BYTES), NOW)
-    assert len(broker.told_since(Moment(0, 0), 99, NOW)) == 2, "it counts as nine"
-    assert not broker.told_since(Moment(0, 0), 99, NOW + TOLD_SECONDS)
-    broker.tell(b"new", NOW + TOLD_SECONDS)
-    assert len(broker.told_since(Moment(0, 0), 99, NOW + TOLD_SECONDS)) == 1
+        broker.send_node_command(b"%d" % number, NOW)
+    assert broker.read_node_commands(Moment(0, 0), 1, NOW)[0][1] == b"10"
+    broker.send_node_command(b"x" * (8 * NODE_COMMAND_BYTES), NOW)
+    assert len(broker.read_node_commands(Moment(0, 0), 99, NOW)) == 2, "it counts as nine"
+    assert not broker.read_node_commands(Moment(0, 0), 99, NOW + NODE_COMMANDS_SECONDS)
+    broker.send_node_command(b"new", NOW + NODE_COMMANDS_SECONDS)
+    assert len(broker.read_node_commands(Moment(0, 0), 99, NOW + NODE_COMMANDS_SECONDS)) == 1
 
 
 def test_answers_are_kept_for_a_few_seconds() -> None:
@@ -187,14 +187,14 @@ def test_between_two_tests_nodes_keep_what_they_know() -> None:
     box = SubscriberMailbox()
     broker.exchange.subscribe(box, ["c"])
     first = publish(broker, idempotency_key="k")
-    broker.tell(b"x", NOW + 60)
+    broker.send_node_command(b"x", NOW + 60)
     publish(broker, channel="d", fallback="f")
     broker.forget()
-    assert not broker.told_since(Moment(0, 0), 9, NOW)
+    assert not broker.read_node_commands(Moment(0, 0), 9, NOW)
     assert not broker.queue.has_waiting
     assert publish(broker, idempotency_key="k") == first._replace(offset=2)
-    broker.tell(b"y", NOW)
-    [(at, _)] = broker.told_since(Moment(0, 0), 9, NOW)
+    broker.send_node_command(b"y", NOW)
+    [(at, _)] = broker.read_node_commands(Moment(0, 0), 9, NOW)
     assert at == (MS + 60_000, 1)
 
 

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING
 
 from realtime.brokers import (
     ALL_NODES,
-    TOLD_PAGE,
+    NODE_COMMANDS_PAGE,
     Event,
     Message,
+    SentCommand,
     Stats,
     Subscribed,
     Survey,
-    Told,
     Unsubscribed,
 )
 from realtime.brokers.bounds import QUEUE_BYTES, QUEUE_ITEMS, SURVEY_POLL_SECONDS, SURVEY_SECONDS
@@ -80,20 +80,20 @@ class MemoryBroker:
         """See `realtime.brokers.Broker.send_raw`."""
         return self._do(lambda store, now: store.exchange.publish(channel, raw))
 
-    async def tell(self, raw: bytes) -> None:
-        """See `realtime.brokers.Broker.tell`."""
-        self._do(lambda store, now: store.tell(raw, now))
+    async def send_node_command(self, raw: bytes) -> None:
+        """See `realtime.brokers.Broker.send_node_command`."""
+        self._do(lambda store, now: store.send_node_command(raw, now))
 
     async def announce(self) -> str:
         """See `realtime.brokers.Broker.announce`."""
         return self._do(lambda store, now: store.announce(random_text()))
 
-    async def told_since(self, moment: Moment) -> tuple[Moment, list[Told]]:
-        """See `realtime.brokers.Broker.told_since`."""
+    async def read_node_commands(self, moment: Moment) -> tuple[Moment, list[SentCommand]]:
+        """See `realtime.brokers.Broker.read_node_commands`."""
 
-        def step(store: MemoryStore, now: float) -> tuple[Moment, list[Told]]:
-            told = store.told_since(moment, TOLD_PAGE, now)
-            return Moment(int(now * 1000), 0), [Told(at, raw) for at, raw in told]
+        def step(store: MemoryStore, now: float) -> tuple[Moment, list[SentCommand]]:
+            entries = store.read_node_commands(moment, NODE_COMMANDS_PAGE, now)
+            return Moment(int(now * 1000), 0), [SentCommand(at, raw) for at, raw in entries]
 
         return self._do(step)
 

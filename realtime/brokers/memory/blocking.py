@@ -51,9 +51,9 @@ class SyncMemoryBroker:
         """See `realtime.brokers.Broker.take`."""
         return self._shared.do(lambda store, now: store.take(name, rate, count, now))
 
-    def tell(self, raw: bytes) -> None:
-        """See `realtime.brokers.Broker.tell`."""
-        self._shared.do(lambda store, now: store.tell(raw, now))
+    def send_node_command(self, raw: bytes) -> None:
+        """See `realtime.brokers.Broker.send_node_command`."""
+        self._shared.do(lambda store, now: store.send_node_command(raw, now))
 
     def members(self, channel: str) -> dict[str, str]:
         """See `realtime.brokers.PresenceStore.members`."""

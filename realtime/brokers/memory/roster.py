@@ -92,7 +92,7 @@ class MemberRoster:
             places.discard(roll.channel)
         if not places:
             del self._places[node]
-        if roll.is_told and (joined or left):
+        if roll.is_announced and (joined or left):
             self._tell(roll.channel, room, joined, left)
 
     def members(self, channel: str, most_bytes: int, now: int) -> dict[str, str]:

@@ -12,9 +12,9 @@ from typing import NamedTuple
 from realtime.brokers.bounds import (
     ANSWERS_SECONDS,
     IDEMPOTENCY_SECONDS,
-    TOLD_BYTES,
-    TOLD_LIMIT,
-    TOLD_SECONDS,
+    NODE_COMMAND_BYTES,
+    NODE_COMMANDS_LIMIT,
+    NODE_COMMANDS_SECONDS,
 )
 from realtime.brokers.memory.counters import COUNTERS, PositionCounters
 from realtime.brokers.memory.entry_queue import EntryQueue, EntryQueueLimits
@@ -35,7 +35,7 @@ class StoreLimits(NamedTuple):
     counters: int = COUNTERS
     remembered: int = REMEMBERED
     mailbox_bytes: int = MAILBOX_BYTES
-    told: int = TOLD_LIMIT
+    node_commands: int = NODE_COMMANDS_LIMIT
 
 
 class _Answered(NamedTuple):
@@ -142,7 +142,7 @@ class MemoryStore:
             self._paid_limit = max(1024, 2 * len(self._paid))
         return 0.0
 
-    def tell(self, raw: bytes, now: float) -> None:
+    def send_node_command(self, raw: bytes, now: float) -> None:
         """Send a command to all nodes, and keep it for a while for nodes that miss it."""
         self._drop_sent(now)
         milliseconds = int(now * 1000)
@@ -150,14 +150,16 @@ class MemoryStore:
             self._moment = Moment(self._moment.milliseconds, self._moment.number + 1)
         else:
             self._moment = Moment(milliseconds, 0)
-        sent = _Sent(self._moment, raw, 1 + len(raw) // TOLD_BYTES)
+        sent = _Sent(self._moment, raw, 1 + len(raw) // NODE_COMMAND_BYTES)
         self._sent.append(sent)
         self._weight += sent.weight
-        while self._weight > self._limits.told:
+        while self._weight > self._limits.node_commands:
             self._weight -= self._sent.popleft().weight
         self.exchange.publish(ALL_NODES, b"%d-%d %s" % (*self._moment, raw))
 
-    def told_since(self, moment: Moment, count: int, now: float) -> list[tuple[Moment, bytes]]:
+    def read_node_commands(
+        self, moment: Moment, count: int, now: float
+    ) -> list[tuple[Moment, bytes]]:
         """Return the first ``count`` kept commands that were sent after ``moment``."""
         self._drop_sent(now)
         return [(at, raw) for at, raw, _ in self._sent if at > moment][:count]
@@ -197,5 +199,5 @@ class MemoryStore:
         return answered.receipt._replace(repeated=True)
 
     def _drop_sent(self, now: float) -> None:
-        while self._sent and self._sent[0].at.milliseconds <= (now - TOLD_SECONDS) * 1000:
+        while self._sent and self._sent[0].at.milliseconds <= (now - NODE_COMMANDS_SECONDS) * 1000:
             self._weight -= self._sent.popleft().weight
