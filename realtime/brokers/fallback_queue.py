@@ -19,7 +19,7 @@ PLACES: Final = ("waiting", "later", "dead")
 """The places in which an operator can inspect entries."""
 
 
-class Tended(NamedTuple):
+class TendResult(NamedTuple):
     """The numbers of entries that a `tend` moved."""
 
     due: int
@@ -28,7 +28,7 @@ class Tended(NamedTuple):
     """Dead ones among those taken over."""
 
 
-class Settled(NamedTuple):
+class AttemptResult(NamedTuple):
     """The result of ending an attempt."""
 
     is_ours: bool
@@ -60,19 +60,19 @@ class QueueHand(Protocol):
     async def take(self, seconds: float) -> bytes | None:
         """Take the next entry, or wait for one; None if none comes within ``seconds``.
 
-        If it raises, the hand may contain an entry: call `look`.
+        If it raises, the hand may contain an entry: call `peek`.
         """
 
-    async def look(self) -> bytes | None:
+    async def peek(self) -> bytes | None:
         """Return the first entry in the hand, if there is one."""
 
-    async def handled(self, raw: bytes) -> Settled:
+    async def acknowledge(self, raw: bytes) -> AttemptResult:
         """Remove a handled entry from the hand."""
 
-    async def retried(self, raw: bytes, written: bytes, seconds: float) -> Settled:
+    async def retry(self, raw: bytes, written: bytes, seconds: float) -> AttemptResult:
         """Schedule a retry of an entry, stored as ``written``."""
 
-    async def dead(self, raw: bytes, written: bytes) -> Settled:
+    async def bury(self, raw: bytes, written: bytes) -> AttemptResult:
         """Move an entry to the dead ones, stored as ``written``."""
 
     async def aclose(self) -> None:
@@ -85,13 +85,13 @@ class FallbackQueue(Protocol):
     def hand(self, name: str) -> QueueHand:
         """Return a hand, which the caller closes."""
 
-    async def hold(self, hands: Sequence[str], seconds: float) -> None:
+    async def renew_leases(self, hands: Sequence[str], seconds: float) -> None:
         """Extend the leases of hands."""
 
-    async def leave(self, hands: Sequence[str]) -> int:
+    async def release(self, hands: Sequence[str]) -> int:
         """Requeue the entries in hands, and end the leases; return the number of entries."""
 
-    async def tend(self, attempts: int, reason: str) -> Tended:
+    async def tend(self, attempts: int, reason: str) -> TendResult:
         """Requeue entries that are due, and entries in hands whose leases have expired.
 
         Args:

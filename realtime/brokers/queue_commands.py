@@ -20,10 +20,10 @@ from realtime.brokers.script import Args, Script
 from realtime.core.fallback_entry import decode_entry
 from realtime.errors import EnvelopeError
 
-HOLD = Script("queue.lua", "queue_hold.lua")
-LEAVE = Script("queue.lua", "queue_leave.lua")
+RENEW_LEASES = Script("queue.lua", "queue_renew.lua")
+RELEASE = Script("queue.lua", "queue_release.lua")
 TEND = Script("queue.lua", "queue_tend.lua")
-SETTLE = Script("queue.lua", "queue_settle.lua")
+END_ATTEMPT = Script("queue.lua", "queue_end_attempt.lua")
 STATS = Script("queue.lua", "queue_stats.lua")
 MOVE = Script("queue.lua", "queue_move.lua")
 
@@ -55,28 +55,28 @@ class QueueCommands:
         """Return the command that moves the next entry into a hand, or waits for one."""
         return ("BLMOVE", self.keys.waiting, self._hand + hand, "LEFT", "RIGHT", repr(seconds))
 
-    def look(self, hand: str) -> Args:
+    def peek(self, hand: str) -> Args:
         """Return the command that reads the first entry in a hand."""
         return ("LINDEX", self._hand + hand, 0)
 
-    def hold(self, hands: tuple[str, ...], seconds: float) -> Args:
+    def renew_leases(self, hands: tuple[str, ...], seconds: float) -> Args:
         """Return the command that renews leases."""
-        return (*self._call(HOLD), int(seconds * 1000), *hands)
+        return (*self._call(RENEW_LEASES), int(seconds * 1000), *hands)
 
-    def leave(self, hands: tuple[str, ...]) -> Args:
+    def release(self, hands: tuple[str, ...]) -> Args:
         """Return the command that requeues the entries of hands, and ends their leases."""
-        return (*self._call(LEAVE), self._hand, *hands)
+        return (*self._call(RELEASE), self._hand, *hands)
 
     def tend(self, attempts: int, reason: str) -> Args:
         """Return the command that requeues due entries and those of expired leases."""
         said = msgspec.json.encode(reason)
         return (*self._call(TEND), self._hand, attempts, said, QUEUE_LOT, KNOWN_SECONDS * 1000)
 
-    def settle(
+    def end_attempt(
         self, hand: str, raw: bytes, outcome: str, written: bytes = b"", seconds: float = 0.0
     ) -> Args:
         """Return the command that ends an attempt: ``handled``, ``retried`` or ``dead``."""
-        call = self._call(SETTLE, self._hand + hand)
+        call = self._call(END_ATTEMPT, self._hand + hand)
         return (*call, raw, outcome, written, int(seconds * 1000))
 
     def stats(self) -> Args:

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any
 from redis import exceptions
 
 from realtime.brokers.commands import parse_queue_stats, unavailable
-from realtime.brokers.fallback_queue import Durability, Settled, Tended
+from realtime.brokers.fallback_queue import AttemptResult, Durability, TendResult
 from realtime.brokers.link import Link
 from realtime.brokers.queue_commands import (
-    HOLD,
-    LEAVE,
+    END_ATTEMPT,
     MOVE,
-    SETTLE,
+    RELEASE,
+    RENEW_LEASES,
     STATS,
     TEND,
     QueueCommands,
@@ -43,29 +43,29 @@ class RedisQueue:
         """Return a hand with its own connection, on which it waits for entries."""
         return RedisHand(name, self._commands, Link(self._url), self._seconds)
 
-    async def hold(self, hands: Sequence[str], seconds: float) -> None:
+    async def renew_leases(self, hands: Sequence[str], seconds: float) -> None:
         """Extend the leases of hands.
 
         Raises:
             BrokerError: The leases may not have been extended. All methods of this class raise it.
         """
-        await self._run_script(HOLD, self._commands.hold(tuple(hands), seconds))
+        await self._run_script(RENEW_LEASES, self._commands.renew_leases(tuple(hands), seconds))
 
-    async def leave(self, hands: Sequence[str]) -> int:
+    async def release(self, hands: Sequence[str]) -> int:
         """Requeue the entries in hands, and end the leases; return the number of entries.
 
         Do not call it while a hand handles an entry: another worker would handle the entry as well.
         """
-        return int(await self._run_script(LEAVE, self._commands.leave(tuple(hands))))
+        return int(await self._run_script(RELEASE, self._commands.release(tuple(hands))))
 
-    async def tend(self, attempts: int, reason: str) -> Tended:
+    async def tend(self, attempts: int, reason: str) -> TendResult:
         """Requeue entries that are due, and entries in hands whose leases have expired.
 
         Args:
             attempts: The number of attempts after which an entry is dead.
             reason: The reason to record for operators.
         """
-        return Tended(*await self._run_script(TEND, self._commands.tend(attempts, reason)))
+        return TendResult(*await self._run_script(TEND, self._commands.tend(attempts, reason)))
 
     async def stats(self) -> Stats:
         """Return the state of the queue."""
@@ -127,24 +127,24 @@ class RedisHand:
         """Take the next entry, or wait for one; None if none comes within ``seconds``.
 
         Raises:
-            BrokerError: The hand may contain an entry now; call `look`.
+            BrokerError: The hand may contain an entry now; call `peek`.
         """
         command = self._commands.take(self.name, seconds)
         [reply] = await self._link.execute([command], seconds + self._seconds)
         taken: bytes | None = _answer(reply)
         return taken
 
-    async def look(self) -> bytes | None:
+    async def peek(self) -> bytes | None:
         """Return the first entry in the hand, if there is one.
 
         Raises:
             BrokerError: Redis could not be read.
         """
-        [reply] = await self._link.execute([self._commands.look(self.name)], self._seconds)
+        [reply] = await self._link.execute([self._commands.peek(self.name)], self._seconds)
         found: bytes | None = _answer(reply)
         return found
 
-    async def handled(self, raw: bytes) -> Settled:
+    async def acknowledge(self, raw: bytes) -> AttemptResult:
         """Remove a handled entry from the hand.
 
         Raises:
@@ -153,12 +153,12 @@ class RedisHand:
         """
         return await self._settle(raw, "handled")
 
-    async def retried(self, raw: bytes, written: bytes, seconds: float) -> Settled:
-        """Schedule a retry of an entry, stored as ``written``; errors as for `handled`."""
+    async def retry(self, raw: bytes, written: bytes, seconds: float) -> AttemptResult:
+        """Schedule a retry of an entry, stored as ``written``; errors as for `acknowledge`."""
         return await self._settle(raw, "retried", written, seconds)
 
-    async def dead(self, raw: bytes, written: bytes) -> Settled:
-        """Move an entry to the dead ones, stored as ``written``; errors as for `handled`."""
+    async def bury(self, raw: bytes, written: bytes) -> AttemptResult:
+        """Move an entry to the dead ones, stored as ``written``; errors as for `acknowledge`."""
         return await self._settle(raw, "dead", written)
 
     async def aclose(self) -> None:
@@ -167,11 +167,11 @@ class RedisHand:
 
     async def _settle(
         self, raw: bytes, outcome: str, written: bytes = b"", seconds: float = 0.0
-    ) -> Settled:
-        command = self._commands.settle(self.name, raw, outcome, written, seconds)
-        [reply] = await self._link.run_script(SETTLE, [command], self._seconds)
+    ) -> AttemptResult:
+        command = self._commands.end_attempt(self.name, raw, outcome, written, seconds)
+        [reply] = await self._link.run_script(END_ATTEMPT, [command], self._seconds)
         is_ours, following = _answer(reply)
-        return Settled(is_ours == b"1", following)
+        return AttemptResult(is_ours == b"1", following)
 
 
 def _answer(reply: Any) -> Any:

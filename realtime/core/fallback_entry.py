@@ -93,14 +93,14 @@ class Entry:
             attempt=self.failures + 1,
         )
 
-    def failed(self, reason: str, now: float) -> bytes:
+    def encode_failed(self, reason: str, now: float) -> bytes:
         """Return the encoded entry after one more failed attempt."""
         said = msgspec.structs.replace(self.said, reason=_short(reason), failed_at=int(now * 1000))
-        return _written(self.failures + 1, said)
+        return _encode_entry(self.failures + 1, said)
 
-    def anew(self) -> bytes:
+    def encode_reset(self) -> bytes:
         """Return the encoded entry with its attempts reset."""
-        return _written(0, msgspec.structs.replace(self.said, reason="", failed_at=0))
+        return _encode_entry(0, msgspec.structs.replace(self.said, reason="", failed_at=0))
 
 
 _NOTHING = msgspec.Raw()
@@ -147,7 +147,7 @@ def decode_entry(raw: bytes) -> Entry:
         raise EnvelopeError(str(error)) from error
 
 
-def unreadable(raw: bytes) -> str:
+def excerpt_of(raw: bytes) -> str:
     """Return a printable excerpt of bytes that are not an entry: escaped and short."""
     return ascii(raw[:60])
 
@@ -165,7 +165,7 @@ def retry_seconds(failures: int, chance: float) -> float:
     return longest * (0.5 + chance / 2)
 
 
-def _written(failures: int, said: _Said) -> bytes:
+def _encode_entry(failures: int, said: _Said) -> bytes:
     return b"%d %s" % (failures, _encode(said))
 
 

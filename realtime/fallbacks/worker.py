@@ -24,15 +24,15 @@ from realtime.core.fallback_entry import (
     Entry,
     Queued,
     decode_entry,
+    excerpt_of,
     retry_seconds,
-    unreadable,
 )
 from realtime.errors import BrokerError, EnvelopeError, GiveUp
 from realtime.fallbacks.threads import Threads
 from realtime.fallbacks.worker_log import Failure, WorkerLog
 
 if TYPE_CHECKING:
-    from realtime.brokers.fallback_queue import FallbackQueue, QueueHand, Settled
+    from realtime.brokers.fallback_queue import AttemptResult, FallbackQueue, QueueHand
 
 logger = logging.getLogger(__name__)
 
@@ -135,7 +135,7 @@ class Worker:
 
     async def _release_hands(self, names: list[str]) -> None:
         try:
-            back = await self._queue.leave(names)
+            back = await self._queue.release(names)
         except BrokerError as error:
             logger.warning(
                 "could not return entries to the queue; other workers take over in %.0f s: %s",
@@ -150,7 +150,7 @@ class Worker:
         report_at = 0.0
         while True:
             try:
-                await self._queue.hold(names, self._options.lease_seconds)
+                await self._queue.renew_leases(names, self._options.lease_seconds)
                 self._leases_valid.set()
                 if not self._knows_durability:  # of this Redis; it may have been replaced
                     self._log.warn_of_losses(await self._queue.durability())
@@ -165,7 +165,7 @@ class Worker:
                     self._log.report(await self._queue.stats())
                     report_at = time.monotonic() + REPORT_SECONDS
             except BrokerError as error:
-                self._redis_failed(error)
+                self._note_redis_failure(error)
             else:
                 self._log.note_redis_success()
             await asyncio.sleep(TEND_SECONDS)
@@ -179,7 +179,7 @@ class Worker:
                 continue
             try:
                 if raw is None:
-                    raw = await hand.take(WAIT_SECONDS) if is_empty else await hand.look()
+                    raw = await hand.take(WAIT_SECONDS) if is_empty else await hand.peek()
                     # Look again after each empty wait: a BLMOVE that was sent on a broken
                     # connection may have been executed late.
                     is_empty = raw is None and not is_empty
@@ -189,7 +189,7 @@ class Worker:
             except _Abandoned:
                 return
             except BrokerError as error:
-                self._redis_failed(error)
+                self._note_redis_failure(error)
                 self._leases_valid.clear()  # Redis may have lost the leases
                 raw, is_empty = None, False
                 await self._rest()
@@ -198,7 +198,7 @@ class Worker:
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._stopping.wait(), REST_SECONDS)
 
-    async def _handle(self, hand: QueueHand, raw: bytes) -> Settled:
+    async def _handle(self, hand: QueueHand, raw: bytes) -> AttemptResult:
         """Make one attempt, and record its result on Redis.
 
         Raises:
@@ -207,34 +207,34 @@ class Worker:
         try:
             entry = decode_entry(raw)
         except EnvelopeError as error:
-            self._log.gave_up("", f"an unreadable entry ({error}): {unreadable(raw)}")
-            return await self._record_result(lambda: hand.dead(raw, raw))
+            self._log.note_dead("", f"an unreadable entry ({error}): {excerpt_of(raw)}")
+            return await self._record_result(lambda: hand.bury(raw, raw))
         failure = await self._attempt(entry)
         if failure is None:
             self._log.note_success(entry)
-            return await self._record_result(lambda: hand.handled(raw))
-        written = entry.failed(failure.reason, time.time())
+            return await self._record_result(lambda: hand.acknowledge(raw))
+        written = entry.encode_failed(failure.reason, time.time())
         failures = entry.failures + 1
         if failure.is_final or failures >= self._options.attempts:
             what = f"{ascii(entry.id)[1:-1][:40]} after attempt {failures}: {failure.reason}"
-            self._log.gave_up(entry.fallback, what)
-            return await self._record_result(lambda: hand.dead(raw, written))
+            self._log.note_dead(entry.fallback, what)
+            return await self._record_result(lambda: hand.bury(raw, written))
         seconds = retry_seconds(failures, random.random())  # noqa: S311 - nothing is secret here
         self._log.note_failure(entry, failure, seconds)
-        return await self._record_result(lambda: hand.retried(raw, written, seconds))
+        return await self._record_result(lambda: hand.retry(raw, written, seconds))
 
-    async def _record_result(self, settle: Callable[[], Awaitable[Settled]]) -> Settled:
+    async def _record_result(self, record: Callable[[], Awaitable[AttemptResult]]) -> AttemptResult:
         """Retry until Redis has recorded the result; otherwise the handler is called again."""
         while True:
             try:
-                settled = await settle()
+                result = await record()
             except BrokerError as error:
-                self._redis_failed(error)
+                self._note_redis_failure(error)
                 if self._stopping.is_set():
                     raise
                 await self._rest()
             else:
-                return settled
+                return result
 
     async def _attempt(self, entry: Entry) -> Failure | None:
         """Call the handler of an entry; return the failure, if there is one."""
@@ -265,7 +265,7 @@ class Worker:
             self.stop()
         return Failure(f"the handler took longer than {seconds:g} s")
 
-    def _redis_failed(self, error: BrokerError) -> None:
+    def _note_redis_failure(self, error: BrokerError) -> None:
         self._knows_durability = False
         self._log.note_redis_failure(error)
 

@@ -101,7 +101,7 @@ class WorkerLog:
                 *(entry.fallback, over.failures, over.seconds),
             )
 
-    def gave_up(self, fallback: str, what: str) -> None:
+    def note_dead(self, fallback: str, what: str) -> None:
         """Log that an entry is dead; most of a flood is only counted."""
         name = self._name_of(fallback)
         count = self._dead.add(name, time.monotonic())

@@ -178,7 +178,7 @@ class PublicationsMixin:
 def _take(store: MemoryStore, now: float) -> bytes | None:
     raw = store.queue.take("test")
     if raw is not None:
-        store.queue.settle("test", raw, "handled", b"", 0)
+        store.queue.end_attempt("test", raw, "handled", b"", 0)
     return raw
 
 

@@ -458,17 +458,17 @@ async def test_the_queue_is_full_in_bytes_before_it_is_in_items(prefix, settings
 
 async def test_a_hand_takes_entries_in_order_and_waits_for_one(broker, queue) -> None:
     hand = queue.hand("h")
-    await queue.hold(["h"], 30)
+    await queue.renew_leases(["h"], 30)
     assert await hand.take(0.05) is None
     taking = asyncio.create_task(hand.take(20))
     await broker.publish(mail("first"))
     await broker.publish(mail("second"))
     raw = await taking
     assert decode_entry(raw).for_handler().data == "first"
-    assert await hand.look() == raw
+    assert await hand.peek() == raw
     assert (await queue.stats())[:5] == (1, 1, 0, 0, 1)
-    assert await hand.handled(raw) == (True, None)
-    assert await hand.handled(raw) == (False, None)
+    assert await hand.acknowledge(raw) == (True, None)
+    assert await hand.acknowledge(raw) == (False, None)
     assert (await queue.stats()).handled == 1
     await hand.aclose()
 
@@ -479,16 +479,16 @@ async def test_entries_are_retried_and_die_and_are_moved(broker, queue) -> None:
         await broker.publish(mail(data))
     for outcome in ("late", "soon", "dead"):
         raw = await hand.take(5)
-        written = decode_entry(raw).failed("why", 1.0)
+        written = decode_entry(raw).encode_failed("why", 1.0)
         if outcome == "dead":
-            assert (await hand.dead(raw, written)).is_ours
+            assert (await hand.bury(raw, written)).is_ours
         else:
-            assert (await hand.retried(raw, written, 600 if outcome == "late" else 0)).is_ours
+            assert (await hand.retry(raw, written, 600 if outcome == "late" else 0)).is_ours
     assert (await queue.tend(3, "died")) == (1, 0, 0)
     assert (await queue.stats())[:4] == (1, 0, 1, 1)
     [dead] = [raw async for raw in queue.entries("dead")]
     assert decode_entry(dead).reason == "why"
-    assert await queue.move("dead", dead, decode_entry(dead).anew())
+    assert await queue.move("dead", dead, decode_entry(dead).encode_reset())
     assert not await queue.move("dead", dead)
     [later] = [raw async for raw in queue.entries("later")]
     assert await queue.move("later", later)
@@ -510,9 +510,9 @@ async def test_the_entry_of_a_lost_worker_is_taken_over_and_dies_in_the_end(brok
     for attempt in (1, 2):
         raw = await hand.take(5)
         assert decode_entry(raw).failures == attempt - 1
-        await queue.hold(["h"], -1)
+        await queue.renew_leases(["h"], -1)
         assert (await queue.tend(2, 'it "died"'))[1:] == (1, attempt - 1)
-        assert await hand.look() is None
+        assert await hand.peek() is None
     [dead] = [raw async for raw in queue.entries("dead")]
     assert (decode_entry(dead).failures, decode_entry(dead).reason) == (2, 'it "died"')
     assert decode_entry(dead).failed_at > 0
@@ -524,7 +524,7 @@ async def test_a_worker_that_leaves_puts_its_entries_back_in_front(broker, queue
     await broker.publish(mail("first"))
     await broker.publish(mail("second"))
     raw = await hand.take(5)
-    assert await queue.leave(["h"]) == 1
+    assert await queue.release(["h"]) == 1
     first, second = [raw async for raw in queue.entries("waiting")]
     assert first == raw != second
     assert (await queue.stats()).hands == 0

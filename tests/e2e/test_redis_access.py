@@ -191,10 +191,10 @@ async def test_the_redis_user_of_a_worker_suffices(guarded_each: RedisServer) ->
             raise ConnectionError("not now")
         await got(queued)
 
-    await queue.hold(["ghost"], 0.001)
+    await queue.renew_leases(["ghost"], 0.001)
     hand = queue.hand("ghost")
     assert await hand.take(1)
-    assert await hand.look()
+    assert await hand.peek()
     await hand.aclose()
     async with working(queue, {"f": choose}):
         await eventually(lambda: got)

@@ -14,7 +14,14 @@ from hypothesis import settings as h_settings
 from hypothesis import strategies as st
 
 from realtime.brokers.commands import PUBLISH, Commands
-from realtime.brokers.queue_commands import HOLD, LEAVE, MOVE, SETTLE, TEND, QueueKeys
+from realtime.brokers.queue_commands import (
+    END_ATTEMPT,
+    MOVE,
+    RELEASE,
+    RENEW_LEASES,
+    TEND,
+    QueueKeys,
+)
 from realtime.brokers.redis import RedisBroker
 from realtime.brokers.redis_sync import SyncRedisBroker
 from realtime.brokers.script import Args, Script
@@ -158,14 +165,14 @@ class Moves:
             self.run(PUBLISH, self.commands.publish(named("x" * secrets.randbelow(99))))
         elif move == "take":
             self.client.lmove(self.queue.keys.waiting, self.list, "LEFT", "RIGHT")
-            self.run(HOLD, self.queue.hold(("h",), -1.0))
+            self.run(RENEW_LEASES, self.queue.renew_leases(("h",), -1.0))
         elif move == "tend":
             self.run(TEND, self.queue.tend(2, "why"))
         elif move == "leave":
-            self.run(LEAVE, self.queue.leave(("h",)))
+            self.run(RELEASE, self.queue.release(("h",)))
         elif move in ("handled", "retried", "dead") and held:
-            written = decode_entry(held).failed("why", 1.0) if move != "handled" else b""
-            self.run(SETTLE, self.queue.settle("h", held, move, written))
+            written = decode_entry(held).encode_failed("why", 1.0) if move != "handled" else b""
+            self.run(END_ATTEMPT, self.queue.end_attempt("h", held, move, written))
         elif move in ("purge", "again"):
             for raw in self.client.lrange(self.queue.keys.dead, 0, 0):
                 self.run(MOVE, self.queue.move("dead", raw, raw if move == "again" else b""))

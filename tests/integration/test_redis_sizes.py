@@ -27,7 +27,7 @@ from realtime.brokers.commands import (
     Commands,
 )
 from realtime.brokers.presence_commands import CHANGE, LEASE, PresenceCommands
-from realtime.brokers.queue_commands import HOLD
+from realtime.brokers.queue_commands import RENEW_LEASES
 from realtime.brokers.redis_sync import SyncRedisBroker
 from realtime.contrib.records import Records
 from realtime.core.identity import USER_LIMIT
@@ -43,7 +43,7 @@ NAMES = 500
 INFO_BYTES = 4096
 REASON_CHARACTERS = 32
 OWL = "\U0001f989"  # four bytes of UTF-8
-SCRIPTS = (PUBLISH, READ_POSITION, SERVICE, TAKE, SEND_NODE_COMMAND, CHANGE, LEASE, HOLD)
+SCRIPTS = (PUBLISH, READ_POSITION, SERVICE, TAKE, SEND_NODE_COMMAND, CHANGE, LEASE, RENEW_LEASES)
 
 
 @pytest.fixture
@@ -162,7 +162,7 @@ def test_a_channel_of_a_node_and_a_node(client, wired, size) -> None:
 
 def test_a_worker_hand(client, commands, size) -> None:
     hands = tuple(secrets.token_hex(16) for _ in range(NAMES))
-    client.execute_command(*commands.queue.hold(hands, 60.0))
+    client.execute_command(*commands.queue.renew_leases(hands, 60.0))
     assert size("}:fallback:hands") / NAMES <= 130
 
 

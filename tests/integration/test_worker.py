@@ -284,7 +284,7 @@ async def test_the_items_of_a_dead_worker_are_taken_over_when_its_lease_expires(
     queue, publish, client, keys, caplog
 ) -> None:
     ours = await publish(1)
-    await queue.hold(["ghost"], 0.3)
+    await queue.renew_leases(["ghost"], 0.3)
     await taken_by(queue, "ghost")
     got = Got()
     async with working(queue, {"f": got}):
@@ -317,7 +317,7 @@ async def test_an_item_that_kills_its_workers_is_finally_dead_lettered(
 ) -> None:
     ours = await publish({"n": 12345678901234567890})
     for n in range(3):
-        await queue.hold([f"ghost-{n}"], 0.001)
+        await queue.renew_leases([f"ghost-{n}"], 0.001)
         await taken_by(queue, f"ghost-{n}")
 
         async def is_over() -> bool:
@@ -333,7 +333,7 @@ async def test_an_item_that_kills_its_workers_is_finally_dead_lettered(
 
 async def test_an_item_that_arrives_after_the_lease_expired_is_recovered(queue, publish) -> None:
     """Redis may carry out late what a worker had asked that is gone."""
-    await queue.hold(["ghost"], 0.001)
+    await queue.renew_leases(["ghost"], 0.001)
     got = Got()
     async with working(queue, {"f": got}):
         await publish(1)
@@ -351,7 +351,7 @@ async def _is_tended(queue: RedisQueue) -> bool:
 async def test_finishing_an_item_that_was_taken_over_does_no_harm(queue, publish) -> None:
     await publish(1)
     hand = queue.hand("frozen")
-    await queue.hold(["frozen"], 0.001)
+    await queue.renew_leases(["frozen"], 0.001)
     raw = await hand.take(1)
     assert raw is not None
 
@@ -360,9 +360,9 @@ async def test_finishing_an_item_that_was_taken_over_does_no_harm(queue, publish
 
     await eventually(is_over)
     for settled in (
-        await hand.handled(raw),
-        await hand.retried(raw, raw, 1),
-        await hand.dead(raw, raw),
+        await hand.acknowledge(raw),
+        await hand.retry(raw, raw, 1),
+        await hand.bury(raw, raw),
     ):
         assert settled == (False, None)
     stats = await queue.stats()

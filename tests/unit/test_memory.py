@@ -262,21 +262,21 @@ class Moves:
         self.queue, self.number, self.now = EntryQueue(), 0, MS
 
     def do(self, move: str) -> None:
-        queue, held = self.queue, self.queue.look("h")
+        queue, held = self.queue, self.queue.peek("h")
         self.now += 1000
         if move == "add":
             self.number += 1
             queue.add(entry(self.number))
         elif move == "take":
             queue.take("h")
-            queue.hold(["h"], self.now)
+            queue.renew_leases(["h"], self.now)
         elif move == "tend":
             queue.tend(self.now, 2, "why")
         elif move == "leave":
-            queue.leave(["h"], self.now)
+            queue.release(["h"], self.now)
         elif move in ("handled", "retried", "dead") and held:
-            written = decode_entry(held).failed("why", 1.0) if move != "handled" else b""
-            assert queue.settle("h", held, move, written, self.now)[0]
+            written = decode_entry(held).encode_failed("why", 1.0) if move != "handled" else b""
+            assert queue.end_attempt("h", held, move, written, self.now)[0]
         elif move in ("purge", "again"):
             for place in ("dead", "later"):
                 for raw in queue.page(place, 0, 1):
@@ -310,19 +310,19 @@ def test_one_tend_moves_a_hundred_at_most() -> None:
     for number in range(QUEUE_LOT + 20):
         queue.add(entry(number))
         queue.take("h")
-        queue.settle("h", entry(number), "retried", entry(number), MS)
+        queue.end_attempt("h", entry(number), "retried", entry(number), MS)
     assert queue.tend(MS, 3, "why")[0] == QUEUE_LOT
     assert queue.tend(MS, 3, "why")[0] == 20
     for _ in range(QUEUE_LOT + 20):
         queue.take("h")
-    queue.hold(["h"], MS)
+    queue.renew_leases(["h"], MS)
     assert queue.tend(MS, 3, "why")[1] == QUEUE_LOT
     assert queue.tend(MS, 3, "why")[1] == 20
 
 
 def test_a_hand_is_forgotten_an_hour_after_its_lease() -> None:
     queue = EntryQueue()
-    queue.hold(["h"], MS)
+    queue.renew_leases(["h"], MS)
     queue.tend(MS + KNOWN_SECONDS * 1000, 3, "why")
     assert queue._leases
     queue.tend(MS + KNOWN_SECONDS * 1000 + 1, 3, "why")
@@ -333,7 +333,7 @@ def test_an_entry_that_cannot_be_read_is_dead() -> None:
     queue = EntryQueue()
     queue.add(b"nonsense")
     queue.take("h")
-    queue.hold(["h"], MS)
+    queue.renew_leases(["h"], MS)
     assert queue.tend(MS, 3, "why") == (0, 1, 1)
     assert queue.page("dead", 0, 9) == [b"nonsense"]
     assert not queue.move("later", b"nonsense", b"")

@@ -14,8 +14,8 @@ from realtime.core.fallback_entry import (
     REASON_LIMIT,
     decode_entry,
     entry_fields,
+    excerpt_of,
     retry_seconds,
-    unreadable,
 )
 from realtime.core.publication import Publication, client_info
 from realtime.errors import EnvelopeError
@@ -62,7 +62,7 @@ def test_absent_fields_are_empty():
 def test_a_failed_entry_differs_only_in_its_failures(data, failures, reason):
     raw = queued(Publication.of("c", data, fallback="f", tags={"a": "b"}), failures=failures)
     first = decode_entry(raw)
-    second = decode_entry(first.failed(reason, 1_700_000_001.5))
+    second = decode_entry(first.encode_failed(reason, 1_700_000_001.5))
     assert second.failures == failures + 1
     assert second.failed_at == 1_700_000_001.5
     assert second.for_handler().attempt == failures + 2
@@ -70,15 +70,15 @@ def test_a_failed_entry_differs_only_in_its_failures(data, failures, reason):
     assert second.id == first.id
     assert len(second.reason) <= 6 * REASON_LIMIT + 1
     assert second.reason.isprintable()
-    assert b"\n" not in second.failed("again", 2)
-    assert decode_entry(second.anew()) == decode_entry(
+    assert b"\n" not in second.encode_failed("again", 2)
+    assert decode_entry(second.encode_reset()) == decode_entry(
         queued(Publication.of("c", data, fallback="f", tags={"a": "b"}))
     )
 
 
 def test_the_last_of_two_reasons_counts():
     """As `queue_tend.lua` adds one to an entry that has one."""
-    raw = decode_entry(queued(Publication.of("c", 1, fallback="f"))).failed("first", 1)
+    raw = decode_entry(queued(Publication.of("c", 1, fallback="f"))).encode_failed("first", 1)
     entry = decode_entry(raw[:-1] + b',"reason":"second","failed_at":2000}')
     assert (entry.reason, entry.failed_at) == ("second", 2.0)
 
@@ -107,8 +107,8 @@ def test_the_last_of_two_reasons_counts():
 def test_an_invalid_entry_is_refused(raw):
     with pytest.raises(EnvelopeError):
         decode_entry(raw)
-    assert unreadable(raw).isprintable()
-    assert len(unreadable(raw)) < 300
+    assert excerpt_of(raw).isprintable()
+    assert len(excerpt_of(raw)) < 300
 
 
 @given(st.binary(max_size=200))

@@ -33,7 +33,7 @@ async function join(client, name) {
   client.send(JSON.stringify({ joined: name }));
 }
 
-function leave(client, name) {
+function release(client, name) {
   const channel = channels.get(name);
   channel?.members.delete(client);
   if (channel?.members.size === 0) {

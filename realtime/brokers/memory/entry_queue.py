@@ -78,16 +78,16 @@ class EntryQueue:
         self._held.setdefault(hand, deque()).append(raw)
         return raw
 
-    def look(self, hand: str) -> bytes | None:
+    def peek(self, hand: str) -> bytes | None:
         """Return the first entry in a hand, if there is one."""
         held = self._held.get(hand)
         return held[0] if held else None
 
-    def hold(self, hands: Iterable[str], until: int) -> None:
+    def renew_leases(self, hands: Iterable[str], until: int) -> None:
         """Extend the leases of hands."""
         self._leases.update((hand, until) for hand in hands)
 
-    def leave(self, hands: Iterable[str], now: int) -> int:
+    def release(self, hands: Iterable[str], now: int) -> int:
         """Requeue the entries of hands, and end their leases; return the number of entries."""
         back = 0
         for hand in hands:
@@ -97,7 +97,7 @@ class EntryQueue:
             self._leases[hand] = now
         return back
 
-    def settle(
+    def end_attempt(
         self, hand: str, raw: bytes, outcome: str, written: bytes, due: int
     ) -> tuple[bool, bytes | None]:
         """End an attempt: ``handled``, ``retried`` at ``due``, or ``dead``.
@@ -114,7 +114,7 @@ class EntryQueue:
                 self._dead.append(written)
             self._bytes += (0 if outcome == "handled" else len(written)) - len(raw)
             self.counts[outcome] += 1
-        following = self.look(hand)
+        following = self.peek(hand)
         if following is None:
             self._held.pop(hand, None)
         return is_ours, following

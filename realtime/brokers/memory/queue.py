@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Sequence
 from typing import TYPE_CHECKING
 
-from realtime.brokers.fallback_queue import Durability, Settled, Tended
+from realtime.brokers.fallback_queue import AttemptResult, Durability, TendResult
 from realtime.brokers.memory.steps import stats_of
 
 if TYPE_CHECKING:
@@ -27,18 +27,20 @@ class MemoryQueue:
         """Return a hand."""
         return MemoryHand(name, self._shared)
 
-    async def hold(self, hands: Sequence[str], seconds: float) -> None:
+    async def renew_leases(self, hands: Sequence[str], seconds: float) -> None:
         """Extend the leases of hands."""
-        self._shared.do(lambda store, now: store.queue.hold(hands, int((now + seconds) * 1000)))
+        self._shared.do(
+            lambda store, now: store.queue.renew_leases(hands, int((now + seconds) * 1000))
+        )
 
-    async def leave(self, hands: Sequence[str]) -> int:
+    async def release(self, hands: Sequence[str]) -> int:
         """Requeue the entries in hands, and end the leases; return the number of entries."""
-        return self._shared.do(lambda store, now: store.queue.leave(hands, int(now * 1000)))
+        return self._shared.do(lambda store, now: store.queue.release(hands, int(now * 1000)))
 
-    async def tend(self, attempts: int, reason: str) -> Tended:
+    async def tend(self, attempts: int, reason: str) -> TendResult:
         """Requeue entries that are due, and entries in hands whose leases have expired."""
         return self._shared.do(
-            lambda store, now: Tended(*store.queue.tend(int(now * 1000), attempts, reason))
+            lambda store, now: TendResult(*store.queue.tend(int(now * 1000), attempts, reason))
         )
 
     async def stats(self) -> Stats:
@@ -93,19 +95,19 @@ class MemoryHand:
         finally:
             self._shared.stop_waiting(wake)
 
-    async def look(self) -> bytes | None:
+    async def peek(self) -> bytes | None:
         """Return the first entry in the hand, if there is one."""
-        return self._shared.do(lambda store, now: store.queue.look(self.name))
+        return self._shared.do(lambda store, now: store.queue.peek(self.name))
 
-    async def handled(self, raw: bytes) -> Settled:
+    async def acknowledge(self, raw: bytes) -> AttemptResult:
         """Remove a handled entry from the hand."""
         return self._settle(raw, "handled")
 
-    async def retried(self, raw: bytes, written: bytes, seconds: float) -> Settled:
+    async def retry(self, raw: bytes, written: bytes, seconds: float) -> AttemptResult:
         """Schedule a retry of an entry, stored as ``written``."""
         return self._settle(raw, "retried", written, seconds)
 
-    async def dead(self, raw: bytes, written: bytes) -> Settled:
+    async def bury(self, raw: bytes, written: bytes) -> AttemptResult:
         """Move an entry to the dead ones, stored as ``written``."""
         return self._settle(raw, "dead", written)
 
@@ -114,9 +116,9 @@ class MemoryHand:
 
     def _settle(
         self, raw: bytes, outcome: str, written: bytes = b"", seconds: float = 0.0
-    ) -> Settled:
-        def step(store: MemoryStore, now: float) -> Settled:
+    ) -> AttemptResult:
+        def step(store: MemoryStore, now: float) -> AttemptResult:
             due = int((now + seconds) * 1000)
-            return Settled(*store.queue.settle(self.name, raw, outcome, written, due))
+            return AttemptResult(*store.queue.end_attempt(self.name, raw, outcome, written, due))
 
         return self._shared.do(step)

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from typing import Final, NamedTuple
 
 from realtime import wiring
-from realtime.core.fallback_entry import Entry, decode_entry, unreadable
+from realtime.core.fallback_entry import Entry, decode_entry, excerpt_of
 from realtime.errors import EnvelopeError
 
 PAGE_ROWS: Final = 100
@@ -30,7 +30,7 @@ class Letter(NamedTuple):
     @property
     def id(self) -> str:
         """The publication's ID, or an excerpt of what cannot be read."""
-        return self.entry.id if self.entry else unreadable(self.raw)
+        return self.entry.id if self.entry else excerpt_of(self.raw)
 
     @property
     def channel(self) -> str:
@@ -125,7 +125,7 @@ def move_letters(keys: Set[str], start: int, *, purging: bool) -> Moved:
 
 
 def _move(letter: Letter, purging: bool) -> bool:
-    written = b"" if purging or letter.entry is None else letter.entry.anew()
+    written = b"" if purging or letter.entry is None else letter.entry.encode_reset()
     return wiring.sync_broker().move_entry(PLACE, letter.raw, written)
 
 

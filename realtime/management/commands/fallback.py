@@ -19,7 +19,7 @@ from realtime.core.fallback_entry import (
     REASON_LIMIT,
     Entry,
     decode_entry,
-    unreadable,
+    excerpt_of,
 )
 from realtime.errors import BrokerError, ConfigurationError, EnvelopeError
 from realtime.management.own_process import refuse_memory
@@ -123,7 +123,7 @@ class Command(BaseCommand):
             if purging:
                 moved += await queue.move(where, raw)
             elif entry is not None:
-                moved += await queue.move(where, raw, entry.anew())
+                moved += await queue.move(where, raw, entry.encode_reset())
         self.stdout.write(f"{'deleted' if purging else 'queued again'}: {moved}")
 
     def _means_it(self, count: int, where: str) -> bool:
@@ -183,7 +183,7 @@ def _opened(raw: bytes) -> Entry | None:
 
 def _facts(raw: bytes, entry: Entry | None, *, with_data: bool) -> dict[str, Any]:
     if entry is None:
-        return {"id": None, "reason": "unreadable entry", "starts": unreadable(raw)}
+        return {"id": None, "reason": "unreadable entry", "starts": excerpt_of(raw)}
     queued = entry.for_handler()
     facts = {
         "id": entry.id,
