@@ -20,7 +20,7 @@ logger = logging.getLogger(__name__)
 _tally = Tally()
 
 
-def told(error: InvalidToken) -> None:
+def log_refused_token(error: InvalidToken) -> None:
     """Count a rejection, and log it if its reason was not logged within the last minute."""
     count = _tally.add(error.reason, time.monotonic())
     if count is not None:

@@ -14,7 +14,7 @@ from typing import Any
 
 from realtime.connection.hostcode import of_host
 from realtime.core.outage import Outage
-from realtime.identity.tokens import encoded_info
+from realtime.identity.tokens import encode_info
 
 logger = logging.getLogger(__name__)
 
@@ -42,7 +42,7 @@ async def info_of(user: Any, describe: Describe | None) -> str:
 
 async def _described(user: Any, describe: Describe) -> str:
     # Encoded here, where a language that the function activated is still active.
-    return encoded_info(await of_host(describe(user)))
+    return encode_info(await of_host(describe(user)))
 
 
 def _log_failure(error: BaseException) -> str:

@@ -43,7 +43,7 @@ class Authentication:
             TokenExpired: The token has expired, or its session has ended.
             InvalidToken: The token is invalid or not valid yet.
         """
-        identity = self._credentials.identity(token, now)
+        identity = self._credentials.verify_identity(token, now)
         if identity.session in self._ended_sessions:
             # Not `InvalidToken`: a well-behaved client then requests another token, and gets 403
             # after a log-out, or a token of the new login.
@@ -53,7 +53,7 @@ class Authentication:
     def grant_of(self, command: Subscription) -> Grant | Refusal | None:
         """Verify the token of a command and return its grant; None if it has no token."""
         try:
-            return self._credentials.presented(self._client, command, self.wall_seconds())
+            return self._credentials.verify_subscription(self._client, command, self.wall_seconds())
         except TokenExpired:
             return TOKEN_EXPIRED
         except InvalidToken:

@@ -16,7 +16,7 @@ from realtime.core import names
 from realtime.core.names import checked_channel
 from realtime.errors import ConfigurationError, InvalidData, InvalidName, TooLarge
 from realtime.identity.ended_sessions import ENDED_SECONDS, TOKEN_SECONDS_LIMIT
-from realtime.identity.tokens import TOKEN_CHARACTERS, checked_channels, encoded_info
+from realtime.identity.tokens import TOKEN_CHARACTERS, checked_channels, encode_info
 
 TOKEN_SECONDS = 600
 
@@ -55,7 +55,7 @@ def connection_token(
             REALTIME_SESSION_USER_PREFIX keeps them out of tokens.
     """
     claims: dict[str, Any] = {"sub": _subject(user)}
-    if text := encoded_info(info):
+    if text := encode_info(info):
         claims["info"] = json.loads(text)
     if served := checked_channels(channels):
         claims["channels"] = served
@@ -121,7 +121,7 @@ def subscription_token(
             REALTIME_SESSION_USER_PREFIX keeps them out of tokens.
     """
     claims = {"sub": _subject(user), "channel": checked_channel(channel)}
-    if text := encoded_info(info):
+    if text := encode_info(info):
         claims["info"] = json.loads(text)
     return _token(claims, seconds)
 

@@ -19,7 +19,7 @@ from realtime.errors import ConfigurationError
 
 logger = logging.getLogger(__name__)
 
-_told = Tally()
+_tally = Tally()
 _encode = msgspec.json.Encoder().encode
 
 
@@ -40,7 +40,7 @@ def readyz() -> Response:
     try:
         hub = wiring.node().probed_hub()
     except ConfigurationError as error:
-        if count := _told.add("configuration", time.monotonic()):
+        if count := _tally.add("configuration", time.monotonic()):
             logger.error("not configured: %s (%d probes so far)", error, count)
         return _response(503, {"status": "not live", "reason": NOT_CONFIGURED})
     body: dict[str, object] = {

@@ -99,7 +99,7 @@ class Tokens:
         self._own_users = own_users
         self._refused = refused
 
-    def identity(self, token: str, now: float) -> Identity:
+    def verify_identity(self, token: str, now: float) -> Identity:
         """Return the identity in a connection token.
 
         From its claims ``sub``, ``exp``, ``info``, ``channels``, ``session`` and ``stamp``.
@@ -108,9 +108,9 @@ class Tokens:
             TokenExpired: It was valid once.
             InvalidToken: It was never valid, or is not valid yet.
         """
-        return self._told(_identity, token, now)
+        return self._verify(_identity, token, now)
 
-    def grant(self, token: str, now: float) -> Grant:
+    def verify_grant(self, token: str, now: float) -> Grant:
         """Return the permission in a subscription token.
 
         From its claims ``sub``, ``channel``, ``exp`` and ``info``.
@@ -119,17 +119,17 @@ class Tokens:
             TokenExpired: It was valid once.
             InvalidToken: It was never valid, or is not valid yet.
         """
-        return self._told(_grant, token, now)
+        return self._verify(_grant, token, now)
 
-    def presented(self, client: str, command: Subscription, now: float) -> Grant | None:
-        """See `realtime.protocols.Credentials.presented`; a token is valid for any connection."""
-        return self.grant(command.token, now) if command.token else None
+    def verify_subscription(self, client: str, command: Subscription, now: float) -> Grant | None:
+        """See `realtime.protocols.Credentials`; a token is valid for any connection."""
+        return self.verify_grant(command.token, now) if command.token else None
 
-    def _told(
-        self, made: Callable[[dict[str, Any], float | None], _Made], token: str, now: float
+    def _verify(
+        self, make: Callable[[dict[str, Any], float | None], _Made], token: str, now: float
     ) -> _Made:
         try:
-            found = made(*self._claims(token, now))
+            found = make(*self._verify_claims(token, now))
             self._refuse_own_users(found)
             return found
         except InvalidToken as error:
@@ -144,9 +144,9 @@ class Tokens:
             problem = "it names a user of the service's own table, who has a session instead"
             raise InvalidToken(problem, user)
 
-    def _claims(self, token: str, now: float) -> tuple[dict[str, Any], float | None]:
+    def _verify_claims(self, token: str, now: float) -> tuple[dict[str, Any], float | None]:
         """Return its claims and its expiry; None is never."""
-        claims = self._verified(token)
+        claims = self._verify_signature(token)
         expires, begins = _moment(claims.get("exp")), _moment(claims.get("nbf", now))
         if expires is None and ("exp" in claims or self._must_expire):
             problem = "is not a number of seconds" if "exp" in claims else "is missing"
@@ -159,7 +159,7 @@ class Tokens:
             raise InvalidToken("its audience (aud) is not this service", claims.get("aud"))
         return claims, expires
 
-    def _verified(self, token: str) -> dict[str, Any]:
+    def _verify_signature(self, token: str) -> dict[str, Any]:
         if len(token) > TOKEN_CHARACTERS:
             raise InvalidToken(f"it has more than {TOKEN_CHARACTERS} characters")
         try:
@@ -188,7 +188,7 @@ class Tokens:
         return algorithm, self._keys[algorithm]
 
 
-def encoded_info(info: object) -> str:
+def encode_info(info: object) -> str:
     """Return what others see about a user, as compact JSON; empty for None.
 
     Raises:
@@ -216,7 +216,7 @@ def _identity(claims: dict[str, Any], expires: float | None) -> Identity:
     if "channel" in claims:  # else a permission for one channel would grant all the user's rights
         raise InvalidToken("it is a subscription token (channel)", user)
     try:
-        info, channels = encoded_info(claims.get("info")), checked_channels(claims.get("channels"))
+        info, channels = encode_info(claims.get("info")), checked_channels(claims.get("channels"))
     except RequestError as error:
         raise InvalidToken("its info or channels are invalid", str(error)) from None
     return Identity(
@@ -235,7 +235,7 @@ def _grant(claims: dict[str, Any], expires: float | None) -> Grant:
     except InvalidName:
         raise InvalidToken("it names no valid channel", claims.get("sub")) from None
     try:
-        info = encoded_info(claims.get("info"))
+        info = encode_info(claims.get("info"))
     except RequestError as error:
         raise InvalidToken("its info is invalid", str(error)) from None
     return Grant(channel, _user(claims), expires, info)

@@ -174,7 +174,7 @@ Subscription = Subscribe | Wanted | SubRefresh
 class Credentials(Protocol):
     """Verifies the tokens of clients; `realtime.identity.tokens.Tokens` verifies Centrifugo's."""
 
-    def identity(self, token: str, now: float) -> Identity:
+    def verify_identity(self, token: str, now: float) -> Identity:
         """Return the identity in a connection token, at a time in seconds since 1970.
 
         Raises:
@@ -182,7 +182,7 @@ class Credentials(Protocol):
             InvalidToken: The token is invalid or not valid yet.
         """
 
-    def presented(self, client: str, command: Subscription, now: float) -> Grant | None:
+    def verify_subscription(self, client: str, command: Subscription, now: float) -> Grant | None:
         """Return the grant in the token of a command of this client, at that time.
 
         None if the command has no token and needs none: the rules of the namespace apply.

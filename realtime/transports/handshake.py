@@ -11,7 +11,7 @@ from django.db import Error as DatabaseError
 
 from realtime import wiring
 from realtime.auth.sessions import session_identity
-from realtime.auth.token_log import told
+from realtime.auth.token_log import log_refused_token
 from realtime.core.identity import ANONYMOUS, Identity
 from realtime.core.limits import address_of
 from realtime.core.tally import Tally
@@ -85,7 +85,7 @@ def has_secret_in_url(scope: Scope) -> bool:
     """Tell whether the URL contains a secret, and log that, without the secret."""
     if not has_secret(scope.get("query_string", b"").decode("latin-1")):
         return False
-    told(InvalidToken("it was sent in the URL"))
+    log_refused_token(InvalidToken("it was sent in the URL"))
     return True
 
 

@@ -82,7 +82,7 @@ def tokens() -> Tokens:
         audience=settings().token_audience,
         must_expire=settings().token_expiry == REQUIRED,
         own_users=user_table(),
-        refused=token_log.told,
+        refused=token_log.log_refused_token,
     )
 
 

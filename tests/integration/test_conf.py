@@ -195,7 +195,7 @@ async def test_a_stranger_learns_from_readyz_which_setting_is_wrong(settings, ca
     """The text of an error may quote the system: a path, for example. The log names the setting."""
     from realtime.http import health
 
-    monkeypatch.setattr(health, "_told", Tally())
+    monkeypatch.setattr(health, "_tally", Tally())
     settings.REALTIME_REDIS_URL = ""
     for _ in range(3):
         answer = health.readyz()

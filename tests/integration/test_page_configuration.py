@@ -225,7 +225,7 @@ def test_a_user_gets_a_token_for_their_own_account() -> None:
     found = body(answer)
     assert found.keys() == {"token", "expires_in"}
     assert found["expires_in"] == 600
-    identity = wiring.tokens().identity(found["token"], now=time.time())
+    identity = wiring.tokens().verify_identity(found["token"], now=time.time())
     assert identity.user == "42"
 
 
@@ -309,7 +309,7 @@ def broken(user: User) -> object:
 
 def info_in_a_token() -> str:
     found = body(token(page(User(7))))["token"]
-    return wiring.tokens().identity(found, now=time.time()).info
+    return wiring.tokens().verify_identity(found, now=time.time()).info
 
 
 @pytest.mark.django_db(transaction=True)  # Channels looks after the thread's connections

@@ -22,7 +22,7 @@ from tests.support.tokens import Provider
 
 def good(provider: Provider, name: str) -> bool:
     try:
-        return wiring.tokens().identity(provider.token(name), time.time()).user == "42"
+        return wiring.tokens().verify_identity(provider.token(name), time.time()).user == "42"
     except InvalidToken:
         return False
 
@@ -149,7 +149,7 @@ def test_a_token_refusal_is_logged_once_without_the_token(
     for _ in range(20):
         for each in shown:
             with pytest.raises(InvalidToken):
-                wiring.tokens().identity(each, time.time())
+                wiring.tokens().verify_identity(each, time.time())
     lines = [record.getMessage() for record in caplog.records]
     assert lines == [
         "refused a token: its signature does not match our key (1 so far)",
@@ -162,7 +162,7 @@ def test_a_token_refusal_is_logged_once_without_the_token(
 def test_a_user_id_in_the_log_is_escaped_and_shortened() -> None:
     evil = subscription_token("4\n2026 CRITICAL \x1b[31m" + "x" * 90, "closed")
     with pytest.raises(InvalidToken, match=r"2026 CRITICAL") as caught:
-        wiring.tokens().identity(evil, time.time())
+        wiring.tokens().verify_identity(evil, time.time())
     assert "\n" not in str(caught.value)
     assert "\x1b" not in str(caught.value)
     assert len(str(caught.value)) < 200

@@ -21,17 +21,17 @@ from realtime.http.staff import key_of_session
 )
 def test_a_token_names_its_user_and_its_expiry(user: Any, known: str) -> None:
     now = time.time()
-    identity = wiring.tokens().identity(connection_token(user, seconds=60), now)
+    identity = wiring.tokens().verify_identity(connection_token(user, seconds=60), now)
     assert identity.user == known
     assert 58 <= (identity.ttl_seconds(now) or 0) <= 60
-    grant = wiring.tokens().grant(subscription_token(user, "closed"), now)
+    grant = wiring.tokens().verify_grant(subscription_token(user, "closed"), now)
     assert (grant.user, grant.channel) == (known, "closed")
     assert 598 <= grant.ttl_seconds(now) <= 600
 
 
 def test_a_token_carries_info_and_channels() -> None:
     shown = connection_token("42", info={"name": "Zoë"}, channels=["news", "talk#42"])
-    identity = wiring.tokens().identity(shown, time.time())
+    identity = wiring.tokens().verify_identity(shown, time.time())
     assert (identity.info, identity.channels) == ('{"name":"Zoë"}', ("news", "talk#42"))
 
 
@@ -45,7 +45,7 @@ def test_users_of_this_project_have_other_ids_than_those_of_tokens() -> None:
         assert personal_channel(ada) == "user:#service.1"
         assert personal_channel("1") == "user:#1"
         assert personal_channel(SimpleNamespace(pk=0)) == "user:#service.0"
-        wiring.tokens().identity(connection_token("1"), time.time())
+        wiring.tokens().verify_identity(connection_token("1"), time.time())
         for make in (connection_token, lambda user: subscription_token(user, "closed")):
             for user in (ada, "service.1"):
                 with pytest.raises(ConfigurationError, match="they have a session"):

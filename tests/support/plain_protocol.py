@@ -249,11 +249,11 @@ def _said(*items: object) -> str:
 class Proofs:
     """Credentials of this protocol: a closed channel requires a proof for one connection."""
 
-    def identity(self, token: str, now: float) -> Identity:
+    def verify_identity(self, token: str, now: float) -> Identity:
         """Return the anonymous identity: this protocol has no users."""
         raise InvalidToken("there are no tokens")
 
-    def presented(self, client: str, command: Subscription, now: float) -> Grant | None:
+    def verify_subscription(self, client: str, command: Subscription, now: float) -> Grant | None:
         """Return a grant for a valid proof; without one, a closed channel stays closed."""
         if not command.channel.startswith(CLOSED):
             return None

@@ -60,7 +60,7 @@ def test_a_set_maps_key_ids_to_keys_with_one_algorithm_each(given_as: Any) -> No
 )
 def test_a_token_is_checked_with_the_key_that_it_names(key: Any, algorithm: str, kid: str) -> None:
     """HS256 has a single secret here; the kid of its tokens is ignored."""
-    assert TOKENS.identity(token(key, algorithm, kid), NOW).user == "42"
+    assert TOKENS.verify_identity(token(key, algorithm, kid), NOW).user == "42"
 
 
 OTHER = rsa.generate_private_key(65537, 2048)
@@ -83,17 +83,17 @@ OTHER = rsa.generate_private_key(65537, 2048)
 )
 def test_no_key_is_used_for_another_purpose(shown: str) -> None:
     with pytest.raises(InvalidToken):
-        TOKENS.identity(shown, NOW)
+        TOKENS.verify_identity(shown, NOW)
 
 
 def test_a_key_without_an_id_verifies_tokens_without_one() -> None:
     """A provider that moves to a set has still tokens out that name no key."""
     both = Tokens({"RS256": OTHER.public_key()}, key_named=keys_of_set(GOOD).get)
-    assert both.identity(token(OTHER, "RS256", None), NOW).user == "42"
-    assert both.identity(token(RSA_KEY, "RS256", "rsa"), NOW).user == "42"
+    assert both.verify_identity(token(OTHER, "RS256", None), NOW).user == "42"
+    assert both.verify_identity(token(RSA_KEY, "RS256", "rsa"), NOW).user == "42"
     for shown in (token(OTHER, "RS256", "rsa"), token(OTHER, "RS256", "other")):
         with pytest.raises(InvalidToken):
-            both.identity(shown, NOW)
+            both.verify_identity(shown, NOW)
 
 
 PASSED_OVER = {

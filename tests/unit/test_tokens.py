@@ -48,11 +48,13 @@ def unsigned(header: dict[str, Any], **claims: Any) -> str:
     ("key", "algorithm"), [(SECRET, "HS256"), (RSA_KEY, "RS256"), (EC_KEY, "ES256")]
 )
 def test_a_token_has_a_user_and_an_expiry(key: Any, algorithm: str) -> None:
-    assert TOKENS.identity(token(key, algorithm), NOW) == Identity("42", NOW + 60)
+    assert TOKENS.verify_identity(token(key, algorithm), NOW) == Identity("42", NOW + 60)
 
 
 def test_a_subscription_token_grants_one_channel() -> None:
-    assert TOKENS.grant(token(channel="private:a"), NOW) == Grant("private:a", "42", NOW + 60)
+    assert TOKENS.verify_grant(token(channel="private:a"), NOW) == Grant(
+        "private:a", "42", NOW + 60
+    )
 
 
 @pytest.mark.parametrize(
@@ -68,7 +70,7 @@ def test_a_subscription_token_grants_one_channel() -> None:
 def test_a_token_claims_a_user_of_the_service_s_own_table(claims: dict[str, Any]) -> None:
     refused: list[InvalidToken] = []
     apart = Tokens({"HS256": SECRET}, own_users=UserTable("service."), refused=refused.append)
-    read = "grant" if "channel" in claims else "identity"
+    read = "verify_grant" if "channel" in claims else "verify_identity"
     with pytest.raises(InvalidToken, match="names a user of the service's own table"):
         getattr(apart, read)(token(**claims), NOW)
     assert len(refused) == 1
@@ -78,7 +80,7 @@ def test_a_token_claims_a_user_of_the_service_s_own_table(claims: dict[str, Any]
 @pytest.mark.parametrize("user", ["1", "service", "Service.1", "a.service.1", ""])
 def test_a_token_claims_any_other_user(user: str) -> None:
     apart = Tokens({"HS256": SECRET}, own_users=UserTable("service."))
-    assert apart.identity(token(sub=user, channels=[f"user:#{user}"]), NOW).user == user
+    assert apart.verify_identity(token(sub=user, channels=[f"user:#{user}"]), NOW).user == user
 
 
 @given(prefix=st.from_regex(r"([a-z]{1,31}\.)?", fullmatch=True), key=st.text())
@@ -93,28 +95,28 @@ def test_an_id_leads_back_to_its_key_and_to_no_other_table(prefix: str, key: str
 
 def test_a_subscription_token_carries_channel_info() -> None:
     shown = token(channel="a", info={"role": "guest"})
-    assert TOKENS.grant(shown, NOW).info == '{"role":"guest"}'
+    assert TOKENS.verify_grant(shown, NOW).info == '{"role":"guest"}'
     with pytest.raises(InvalidToken):
-        TOKENS.grant(token(channel="a", info="x" * 5000), NOW)
+        TOKENS.verify_grant(token(channel="a", info="x" * 5000), NOW)
 
 
 @pytest.mark.parametrize("channel", [None, "", "a b", 7, ["a"]])
 def test_a_subscription_token_names_a_channel(channel: Any) -> None:
     with pytest.raises(InvalidToken):
-        TOKENS.grant(token(channel=channel), NOW)
+        TOKENS.verify_grant(token(channel=channel), NOW)
 
 
 def test_an_expired_token_has_a_valid_signature() -> None:
     shown = token(exp=NOW - LEEWAY_SECONDS - 1)
     with pytest.raises(TokenExpired):
-        TOKENS.identity(shown, NOW)
-    TOKENS.identity(token(exp=NOW - LEEWAY_SECONDS + 1), NOW)
+        TOKENS.verify_identity(shown, NOW)
+    TOKENS.verify_identity(token(exp=NOW - LEEWAY_SECONDS + 1), NOW)
 
 
 def test_a_forged_token_is_not_called_expired() -> None:
     """Or a stock SDK would ask its site for another one, again and again."""
     with pytest.raises(InvalidToken):
-        TOKENS.identity(token("x" * 64, exp=1), NOW)
+        TOKENS.verify_identity(token("x" * 64, exp=1), NOW)
 
 
 @pytest.mark.parametrize(
@@ -129,22 +131,22 @@ def test_a_forged_token_is_not_called_expired() -> None:
     ],
 )
 def test_token_info_is_compact_json(info: Any, text: str) -> None:
-    assert TOKENS.identity(token(info=info), NOW).info == text
+    assert TOKENS.verify_identity(token(info=info), NOW).info == text
 
 
 def test_a_token_has_channels_a_session_and_a_stamp() -> None:
     shown = token(channels=["a", "b:c", "a"], session="s" * MARK_LIMIT, stamp="t" * MARK_LIMIT)
-    identity = TOKENS.identity(shown, NOW)
+    identity = TOKENS.verify_identity(shown, NOW)
     assert identity.channels == ("a", "b:c")
     assert (identity.session, identity.stamp) == ("s" * MARK_LIMIT, "t" * MARK_LIMIT)
-    plain = TOKENS.identity(token(channels=None, session=None), NOW)
+    plain = TOKENS.verify_identity(token(channels=None, session=None), NOW)
     assert (plain.channels, plain.session, plain.stamp) == ((), "", "")
 
 
 @pytest.mark.parametrize("iat", [NOW + 1e6, 1e300, "then", None])
 def test_the_issue_time_is_ignored(iat: Any) -> None:
     """RFC 7519 §4.1.6 has no rule for it; what is not good yet says so by nbf."""
-    assert TOKENS.identity(token(iat=iat), NOW).user == "42"
+    assert TOKENS.verify_identity(token(iat=iat), NOW).user == "42"
 
 
 ODD = {"a number": 7, "text": "x", "true": True, "a list": ["x"], "an object": {"x": 1}}
@@ -182,10 +184,10 @@ def test_each_claim_is_checked_by_our_rule_instead_of_the_library(claim: str, ki
     """PyJWT ≥ 2.10 refuses a `jti` or `sub` that is no text (jpadilla/pyjwt#1005, 2.10.0)."""
     shown = signed({"sub": "42", "exp": NOW + 60, claim: ODD[kind]})
     if kind in TAKEN[claim] and claim != "exp":
-        assert TOKENS.identity(shown, NOW).user == ("x" if claim == "sub" else "42")
+        assert TOKENS.verify_identity(shown, NOW).user == ("x" if claim == "sub" else "42")
     else:
         with pytest.raises(TokenExpired if kind in TAKEN[claim] else InvalidToken):
-            TOKENS.identity(shown, NOW)
+            TOKENS.verify_identity(shown, NOW)
 
 
 IGNORED_BY_GRANTS = {"channels", "session", "stamp"}  # they are about a connection
@@ -196,17 +198,17 @@ IGNORED_BY_GRANTS = {"channels", "session", "stamp"}  # they are about a connect
 def test_each_claim_of_a_subscription_token_is_checked_by_our_rule(claim: str, kind: str) -> None:
     shown = signed({"sub": "42", "exp": NOW + 60, "channel": "a", claim: ODD[kind]})
     if kind in TAKEN[claim] or claim in IGNORED_BY_GRANTS:
-        assert TOKENS.grant(shown, NOW).user == ("x" if claim == "sub" else "42")
+        assert TOKENS.verify_grant(shown, NOW).user == ("x" if claim == "sub" else "42")
     else:
         with pytest.raises(InvalidToken):
-            TOKENS.grant(shown, NOW)
+            TOKENS.verify_grant(shown, NOW)
 
 
 @pytest.mark.parametrize("claim", sorted(TAKEN.keys() - {"exp"}))
 def test_a_null_claim_counts_as_absent(claim: str) -> None:
     without = {"sub": "42", "exp": NOW + 60}
     without.pop(claim, None)
-    assert TOKENS.identity(signed({**without, claim: None}), NOW) == TOKENS.identity(
+    assert TOKENS.verify_identity(signed({**without, claim: None}), NOW) == TOKENS.verify_identity(
         signed(without), NOW
     )
 
@@ -218,19 +220,19 @@ ENDLESS = {"no expiry": signed({"sub": "42"}), "an expiry that is null": signed(
 def test_a_token_without_an_expiry_never_expires_where_allowed(shown: str) -> None:
     """As in Centrifugo, whose SDKs have such tokens in their own tests."""
     optional = Tokens({"HS256": SECRET}, must_expire=False)
-    identity = optional.identity(shown, NOW)
+    identity = optional.verify_identity(shown, NOW)
     assert (identity.expires_at, identity.ttl_seconds(NOW)) == (None, None)
-    grant = optional.grant(signed({"channel": "a"}), NOW)
+    grant = optional.verify_grant(signed({"channel": "a"}), NOW)
     assert (grant.expires_at, grant.ttl_seconds(NOW)) == (None, None)
     with pytest.raises(InvalidToken, match="exp"):
-        TOKENS.identity(shown, NOW)
+        TOKENS.verify_identity(shown, NOW)
 
 
 @pytest.mark.parametrize("exp", [True, str(NOW), [], 1e300])
 def test_an_invalid_expiry_does_not_count_as_absent(exp: Any) -> None:
     optional = Tokens({"HS256": SECRET}, must_expire=False)
     with pytest.raises(InvalidToken, match="is not a number of seconds"):
-        optional.identity(signed({"sub": "42", "exp": exp}), NOW)
+        optional.verify_identity(signed({"sub": "42", "exp": exp}), NOW)
 
 
 FORGED = {
@@ -282,12 +284,12 @@ FORGED = {
 @pytest.mark.parametrize("forged", FORGED.values(), ids=FORGED.keys())
 def test_unverifiable_tokens_are_refused(forged: str) -> None:
     with pytest.raises(InvalidToken):
-        TOKENS.identity(forged, NOW)
+        TOKENS.verify_identity(forged, NOW)
 
 
 def test_without_a_key_every_token_is_refused() -> None:
     with pytest.raises(InvalidToken):
-        Tokens({}).identity(token(), NOW)
+        Tokens({}).verify_identity(token(), NOW)
 
 
 @pytest.mark.parametrize(
@@ -298,17 +300,17 @@ def test_the_audience_must_match_where_one_is_set(aud: Any, good: bool) -> None:
     ours = Tokens({"HS256": SECRET}, audience="us")
     shown = token(aud=aud) if aud is not None else token()
     if good:
-        assert ours.identity(shown, NOW).user == "42"
+        assert ours.verify_identity(shown, NOW).user == "42"
     else:
         with pytest.raises(InvalidToken):
-            ours.identity(shown, NOW)
-    assert TOKENS.identity(shown, NOW).user == "42", "without one, nobody looks"
+            ours.verify_identity(shown, NOW)
+    assert TOKENS.verify_identity(shown, NOW).user == "42", "without one, nobody looks"
 
 
 @given(st.text(max_size=200))
 def test_any_input_is_a_valid_token_or_refused(shown: str) -> None:
     with pytest.raises(InvalidToken):
-        TOKENS.identity(shown, NOW)
+        TOKENS.verify_identity(shown, NOW)
 
 
 @given(st.integers(0, 200), st.characters(codec="ascii"))
@@ -317,7 +319,7 @@ def test_a_token_with_a_changed_character_is_refused(at: int, character: str) ->
     at %= len(good)
     changed = good[:at] + character + good[at + 1 :]
     try:
-        identity = TOKENS.identity(changed, NOW)
+        identity = TOKENS.verify_identity(changed, NOW)
     except InvalidToken:
         return
     # The last character of a part in base64 has bits that mean nothing.
