@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote_to_bytes
 
 from realtime.api.cloudevent_attributes import DATA, InvalidAttribute, check_attributes
-from realtime.core.json_text import decoded
+from realtime.core.json_text import decode_json
 from realtime.core.publication import TAGS_LIMIT
 from realtime.errors import InvalidData
 
@@ -147,7 +147,7 @@ def _data_of(event: Mapping[str, Any], media: str) -> tuple[object, str]:
     if kind is _BYTES:
         return base64.b64encode(raw).decode(), kind
     try:
-        return (decoded(raw) if kind is _JSON else raw.decode()), kind
+        return (decode_json(raw) if kind is _JSON else raw.decode()), kind
     except InvalidData as error:
         raise InvalidAttribute("data", error.reason) from None
     except UnicodeDecodeError:

@@ -37,7 +37,7 @@ from realtime.core.codes import (
     Refusal,
 )
 from realtime.core.identity import ANONYMOUS, Grant, Identity
-from realtime.core.json_text import decoded
+from realtime.core.json_text import decode_json
 from realtime.core.members import Member
 from realtime.core.publication import Publication, client_info
 from realtime.errors import InvalidToken, RequestError, TokenExpired
@@ -276,7 +276,7 @@ class ClientState:
         try:
             publication = Publication.of(
                 command.channel,
-                decoded(command.data),
+                decode_json(command.data),
                 event=command.event,
                 info=self._client_info(command.channel),
                 sizes=self._sizes,
@@ -298,7 +298,7 @@ class ClientState:
             # 108 as in centrifuge (`handleRPC` without a handler); 104 is for unknown commands.
             return self._refuse(command, NOT_AVAILABLE) if command.wants_answer else None
         try:
-            data = decoded(command.data)
+            data = decode_json(command.data)
         except RequestError as error:
             return self._refuse(command, BAD_COMMAND._replace(message=str(error)))
         return CallHost(command, data)

@@ -17,7 +17,7 @@ import msgspec
 from realtime import wiring
 from realtime.brokers.redis_sync import SyncRedisBroker
 from realtime.brokers.script import Args
-from realtime.core.json_text import decoded
+from realtime.core.json_text import decode_json
 from realtime.core.outage import Outage
 from realtime.errors import InvalidData
 
@@ -176,7 +176,7 @@ def _state(raw: bytes | None) -> State | None:
     if raw is None:
         return None
     try:
-        found = decoded(raw)
+        found = decode_json(raw)
     except InvalidData:  # not written by this service
         return None
     return found if isinstance(found, dict) else None

@@ -18,9 +18,9 @@ import msgspec
 from realtime.core.json_text import (
     DATA_LIMIT,
     DEPTH_LIMIT,
-    canonical,
-    encoded,
-    plain,
+    canonicalize,
+    encode_json,
+    to_json_type,
 )
 from realtime.core.names import (
     ChannelName,
@@ -117,7 +117,7 @@ class Publication:
         Args:
             channel: Its name, see `realtime.core.names`.
             data: Any JSON value as Python objects; dates, UUIDs, Decimals and types registered
-                with `plain` are written as strings.
+                with `to_json_type` are written as strings.
             options: See `PublicationOptions`.
 
         Raises:
@@ -135,7 +135,7 @@ class Publication:
         sizes = options.get("sizes", LARGEST)
         info, key = options.get("info"), options.get("idempotency_key")
         body = _Body(
-            data=msgspec.Raw(encoded(data, limit=sizes.data_bytes, depth=sizes.depth)),
+            data=msgspec.Raw(encode_json(data, limit=sizes.data_bytes, depth=sizes.depth)),
             tags=_all_tags(options.get("event"), options.get("tags"), sizes.tags),
             info=msgspec.Raw(info) if info else None,
         )
@@ -162,7 +162,7 @@ class Publication:
         if self.fallback is None:
             return said
         name, when, options = self.fallback
-        queued = (said, name, when, canonical(options) if options else options)
+        queued = (said, name, when, canonicalize(options) if options else options)
         return hashlib.sha256(repr(queued).encode()).hexdigest()
 
 
@@ -213,7 +213,7 @@ _encoder = msgspec.json.Encoder()
 
 
 def _digest(body: bytes) -> str:
-    return hashlib.sha256(canonical(body)).hexdigest()
+    return hashlib.sha256(canonicalize(body)).hexdigest()
 
 
 def _fallback(name: object, when: object, options: object) -> Fallback | None:
@@ -231,7 +231,7 @@ def _fallback(name: object, when: object, options: object) -> Fallback | None:
 def _options(options: object) -> bytes:
     if not isinstance(options, Mapping):
         raise InvalidData("must be an object", field="fallback_options")
-    return encoded(options, "fallback_options", OPTIONS_LIMIT)
+    return encode_json(options, "fallback_options", OPTIONS_LIMIT)
 
 
 def _all_tags(event: object, tags: object, limit: int) -> dict[str, str] | None:
@@ -264,7 +264,7 @@ def _tag_name(name: object) -> str:
 def _tag_value(name: object, value: object) -> str:
     if not isinstance(value, str):
         with suppress(TypeError):
-            value = plain(value)
+            value = to_json_type(value)
     if not isinstance(value, str) or len(value) > TAG_VALUE_LIMIT:
         raise InvalidName(
             "tags",

@@ -23,7 +23,7 @@ from realtime.core.codes import (
     UNKNOWN_OUTCOME,
     Refusal,
 )
-from realtime.core.json_text import encoded
+from realtime.core.json_text import encode_json
 from realtime.core.members import TooManyMembers
 from realtime.core.tally import Tally
 from realtime.delivery.joining import LIVE_SECONDS, why_not
@@ -178,7 +178,7 @@ class PendingQuery:
         async with asyncio.timeout(RPC_SECONDS):
             answer = await of_host(self._node.rpc(self._identity, call.command.method, call.data))
         try:
-            return self._protocol.encode_call_reply(call.command, encoded(answer).decode())
+            return self._protocol.encode_call_reply(call.command, encode_json(answer).decode())
         except RequestError as error:
             raise TypeError(f"it returned a value that cannot be sent: {error}") from error
 

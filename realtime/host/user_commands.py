@@ -12,7 +12,7 @@ from realtime.api.control import READERS
 from realtime.api.items import Rules
 from realtime.api.keys import Key
 from realtime.core.codes import FORCE_DISCONNECT
-from realtime.core.json_text import encoded
+from realtime.core.json_text import encode_json
 from realtime.core.node_commands import NodeCommand, SendToUser
 from realtime.host.publishing import AWAIT_VARIANT, refuse_event_loop
 from realtime.host.user_tokens import id_of
@@ -102,7 +102,7 @@ async def amessage_user(user: Any, data: Any, *, client: str = "") -> None:
 
 def _message(user: Any, data: Any, client: str) -> NodeCommand:
     checked = _command("refresh", user, client)
-    text = encoded(data, limit=wiring.settings().data_bytes).decode()
+    text = encode_json(data, limit=wiring.settings().data_bytes).decode()
     return SendToUser(checked.user, text, client)
 
 

@@ -25,7 +25,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
 from realtime.core.identity import SAME_USERS, USER_LIMIT, Grant, Identity, UserTable
-from realtime.core.json_text import encoded
+from realtime.core.json_text import encode_json
 from realtime.core.names import checked_channel, users_of
 from realtime.errors import InvalidName, InvalidToken, RequestError, TokenExpired
 
@@ -195,7 +195,7 @@ def encode_info(info: object) -> str:
         InvalidData: It is not JSON that every client can read.
         TooLarge: It has more than `INFO_BYTES`.
     """
-    return "" if info is None else encoded(info, "info", INFO_BYTES).decode()
+    return "" if info is None else encode_json(info, "info", INFO_BYTES).decode()
 
 
 def checked_channels(channels: object) -> tuple[str, ...]:

@@ -16,7 +16,7 @@ from realtime.api.keyring import Keyring
 from realtime.auth import token_log
 from realtime.auth.jwks_file import JwksFile
 from realtime.core.identity import UserTable
-from realtime.core.json_text import plain
+from realtime.core.json_text import to_json_type
 from realtime.core.namespaces import Namespaces
 from realtime.core.publication import Sizes
 from realtime.fallbacks.handlers import built_in, configured
@@ -139,4 +139,4 @@ def fallbacks() -> Mapping[str, Callable[[Queued], Any]]:
 
 
 # `gettext_lazy`, `reverse_lazy`, `format_lazy`: Django's own JSON encoder writes strings, too.
-plain.register(Promise, str)
+to_json_type.register(Promise, str)

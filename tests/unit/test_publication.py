@@ -20,7 +20,7 @@ from realtime.core.envelope import decode_envelope, encode_envelope
 from realtime.core.json_text import (
     DATA_LIMIT,
     DEPTH_LIMIT,
-    decoded,
+    decode_json,
     is_deeper,
 )
 from realtime.core.names import checked_channel
@@ -418,13 +418,13 @@ def test_a_receipt_is_new_unless_it_says_otherwise():
 
 @given(json_values())
 def test_decoding_reads_encoded_json(value):
-    assert decoded(json.dumps(value).encode()) == value
+    assert decode_json(json.dumps(value).encode()) == value
 
 
 @given(st.binary(max_size=40) | st.sampled_from([b"[" * 100_000, b'{"a":' * 100_000, b"1e999"]))
 def test_decoding_raises_only_invalid_data(raw):
     with suppress(InvalidData):
-        decoded(raw)
+        decode_json(raw)
 
 
 @pytest.mark.parametrize(
@@ -432,7 +432,7 @@ def test_decoding_raises_only_invalid_data(raw):
 )
 def test_json_that_browsers_cannot_parse_is_refused(raw):
     with pytest.raises(InvalidData):
-        decoded(raw)
+        decode_json(raw)
 
 
 def test_the_author_is_published_beside_the_data() -> None:

@@ -11,7 +11,7 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 
 from realtime import wiring
 from realtime.api.answers import result
-from realtime.core.json_text import decoded
+from realtime.core.json_text import decode_json
 from realtime.core.publication import Publication, Receipt, When
 from realtime.errors import BrokerUnavailable, InvalidData, OutcomeUnknown, RealtimeError, TooLarge
 from realtime.management.own_process import refuse_memory
@@ -86,7 +86,7 @@ class Command(BaseCommand):
         namespaces = wiring.namespaces()
         publication = Publication.of(
             options["channel"],
-            decoded(_json(options["json"])),
+            decode_json(_json(options["json"])),
             event=options["event"],
             tags=_pairs(options["tags"], "--tag"),
             idempotency_key=options["idempotency_key"],
@@ -122,7 +122,7 @@ def _json(argument: str) -> bytes:
     return data
 
 
-def _decoded(argument: str) -> str:
+def _decode_argument(argument: str) -> str:
     """Return an argument as UTF-8, however the locale decoded its bytes (PEP 383)."""
     return argument.encode("utf-8", "surrogateescape").decode("utf-8", "surrogateescape")
 
@@ -130,7 +130,7 @@ def _decoded(argument: str) -> str:
 def _pairs(pairs: list[str], field: str) -> dict[str, str] | None:
     found = {}
     for pair in pairs:
-        name, equals, value = _decoded(pair).partition("=")
+        name, equals, value = _decode_argument(pair).partition("=")
         if not equals:
             raise InvalidData(f"{ascii(pair)[:40]} is not NAME=VALUE", field=field)
         found[name] = value
