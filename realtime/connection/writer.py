@@ -113,21 +113,21 @@ class Writer:
             self._sink = sink = WireSink(wire, send, protocol, self, task, context)
             self._write_frame = sink.write_frame
 
-    def push(self, entry: Entry) -> None:
+    def write_entry(self, entry: Entry) -> None:
         """Write an entry now, or append it to the outbox."""
         if self._blocked:
             self._store(entry)
         else:
             self._write(entry.text, entry.size)
 
-    def push_frame(self, entry: Pushes, frame: bytes, size: int) -> None:
-        """Write an entry with an encoded frame as `push` does; the hot path, one call per delivery.
+    def write_encoded(self, entry: Pushes, frame: bytes, size: int) -> None:
+        """Write an entry whose frame is encoded already; the hot path, one call per delivery.
 
         Frame and size are those of the entry; the caller reads them once for all connections.
         """
         write_frame = self._write_frame
         if self._blocked or write_frame is None:
-            self.push(entry)
+            self.write_entry(entry)
             return
         flow = self.flow
         flow.written += size
@@ -135,7 +135,7 @@ class Writer:
         if flow.written >= flow.mark:
             self._look_at_flow()
 
-    def tell(self, text: str, size: int) -> bool:
+    def write_ephemeral(self, text: str, size: int) -> bool:
         """Write an ephemeral text; return False if it would have to wait.
 
         A connection that has ended drops it and returns True.
@@ -145,7 +145,7 @@ class Writer:
         self._write(text, size)
         return True
 
-    def say(self, text: str) -> None:
+    def send(self, text: str) -> None:
         """Write a reply, or another text that must not be dropped; ignores an empty text."""
         if not text:
             return
@@ -153,7 +153,7 @@ class Writer:
         if size > JOINED_FRAME_BYTES // 2 and self._corked:  # in its own frame, not buffered
             self._flush_corked(Undroppable(text, size))
         else:
-            self.push(Undroppable(text, size))
+            self.write_entry(Undroppable(text, size))
 
     @contextmanager
     def corked(self) -> Iterator[None]:
@@ -268,7 +268,7 @@ class Writer:
         self._corked = False
         self._drain()
         if entry is not None:
-            self.push(entry)
+            self.write_entry(entry)
         self._corked = self._blocked = True
 
     def _write(self, text: str, size: int) -> None:

@@ -163,7 +163,7 @@ def listed(infos: Mapping[str, str]) -> str:
     return "{" + ",".join([f'"{client}":{info}' for client, info in infos.items()]) + "}"
 
 
-class Crier:
+class AnnouncementThrottle:
     """Limits how fast joins and leaves of one channel are announced, by their cost in pushes.
 
     A token bucket of pushes: each change goes to each listener, so a thousand members who join
@@ -182,7 +182,7 @@ class Crier:
         self.headcount: Headcount | None = None
         """The latest; None if it must be requested."""
 
-    def may_tell(self, changes: Changes, listeners: int, now: float) -> bool:
+    def admits(self, changes: Changes, listeners: int, now: float) -> bool:
         """Return whether to announce these one by one; otherwise they are added to `untold`."""
         self.headcount = changes.headcount
         news = len(changes.joined) + len(changes.left)

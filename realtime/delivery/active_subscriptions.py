@@ -115,7 +115,7 @@ class ActiveSubscriptions:
             elif name in self._listeners:
                 self.leave(name)
                 self._state.channels.end_subscription(name)
-                self._writer.say(
+                self._writer.send(
                     self._writer.protocol.encode_unsubscribe_push(name, SUBSCRIPTION_EXPIRED)
                 )
         return bool(self._ends) and not self._writer.ended

@@ -134,7 +134,7 @@ class ClientSubscriptions:
         channel = self._active.change(join)
         gaps, ttl = _missed(join, channel), self._state.channels.start_subscription(join)
         has_all = _has_all(join, gaps)
-        self._writer.say(
+        self._writer.send(
             self._writer.protocol.encode_subscribe_reply(
                 _asked_by(joining), None, ttl, has_all=has_all
             )
@@ -143,7 +143,7 @@ class ClientSubscriptions:
 
     def _refuse(self, joining: Joining, refusal: Refusal) -> bool:
         self._drop(joining)
-        self._writer.say(self._writer.protocol.encode_refusal(_asked_by(joining), refusal))
+        self._writer.send(self._writer.protocol.encode_refusal(_asked_by(joining), refusal))
         log_refusal(joining.name, refusal.because)
         if refusal is LIMIT_EXCEEDED:
             self._node.reached.count("channels_per_connection")
@@ -222,7 +222,7 @@ class ClientSubscriptions:
                 continue
             self.leave(channel)
             self._state.channels.end_subscription(channel)
-            self._writer.say(self._writer.protocol.encode_unsubscribe_push(channel, UNSUBSCRIBED))
+            self._writer.send(self._writer.protocol.encode_unsubscribe_push(channel, UNSUBSCRIBED))
 
     def _finish_serving(self, joining: Joining) -> None:
         """Validate a server-side subscription, and finish it if it is ready; idempotent."""
@@ -242,7 +242,7 @@ class ClientSubscriptions:
     def _fail_serving(self, joining: Joining, join: Join, end: SubscriptionEnd) -> None:
         self._drop(joining)
         self._state.channels.cancel_join(join)
-        self._writer.say(self._writer.protocol.encode_unsubscribe_push(join.channel, end))
+        self._writer.send(self._writer.protocol.encode_unsubscribe_push(join.channel, end))
         log_refusal(join.channel, end.because)
 
     def _stop_serving(self, name: str) -> None:
@@ -271,7 +271,7 @@ class ClientSubscriptions:
             text = self._writer.protocol.encode_subscribe_reply(
                 joining.command, channel.position, ttl, has_all=has_all
             )
-        self._writer.say(text)
+        self._writer.send(text)
         self._tell_gaps(join, gaps)
         # It has ended if these texts exceeded the outbox of a client that does not read.
         if not self._writer.ended:
@@ -282,7 +282,7 @@ class ClientSubscriptions:
 
     def _tell_gaps(self, join: Join, gaps: Sequence[Gap]) -> None:
         for gap in gaps:
-            self._writer.say(
+            self._writer.send(
                 self._writer.protocol.encode_gap(join.channel, gap, GapReason.RECONNECT)
             )
 

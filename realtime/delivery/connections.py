@@ -236,9 +236,9 @@ class Connections:
         """Check a connection every second for expired permissions."""
         self._expiring[conversation] = None
 
-    def announce(self, encode: Encode) -> None:
+    def send_to_all(self, encode: Encode) -> None:
         """Send a text to every client that has completed its connect command."""
-        self._fanout.announce(self._everyone, encode)
+        self._fanout.send_notice(self._everyone, encode)
 
     def close_all(self) -> None:
         """Close all connections with 3001."""

@@ -215,15 +215,15 @@ class Conversation:
                 return False
             case QueryPosition():
                 position = self._active.position(decision.command.channel)
-                self.writer.say(self._protocol.encode_history_reply(decision.command, position))
+                self.writer.send(self._protocol.encode_history_reply(decision.command, position))
             case Leave():
                 self._subscriptions.leave(decision.channel)
-                self.writer.say(decision.text)
+                self.writer.send(decision.text)
             case Renew():
-                self.writer.say(decision.text)
+                self.writer.send(decision.text)
                 self._active.renew(decision.channel, decision.ttl_seconds)
             case Reply():
-                self.writer.say(decision.text)
+                self.writer.send(decision.text)
             case Greet():
                 self._greet(decision)
             case End():
@@ -235,11 +235,11 @@ class Conversation:
             self.end(CONNECTION_LIMIT)
             return
         self._node.welcome(self)  # first: `forget` removes it if a later step ends it
-        self.writer.say(greet.text)
-        self.writer.say(state_push(self._node, self._protocol))
+        self.writer.send(greet.text)
+        self.writer.send(state_push(self._node, self._protocol))
         self._active.renew("", greet.ttl_seconds)
         for channel, end in greet.refused:
-            self.writer.say(self._protocol.encode_unsubscribe_push(channel, end))
+            self.writer.send(self._protocol.encode_unsubscribe_push(channel, end))
             log_refusal(channel, end.because)
         for channel in greet.unserved:
             log_refusal(channel, NOT_SERVED)
@@ -251,7 +251,7 @@ class Conversation:
         if not self.ended:
             ttl = self._state.prolong(expire_at)
             self._active.renew("", ttl)
-            self.writer.say(self._protocol.encode_refresh_push(ttl))
+            self.writer.send(self._protocol.encode_refresh_push(ttl))
 
     def serve(self, name: str) -> None:
         """Subscribe the client to a channel on behalf of the server."""
@@ -270,7 +270,7 @@ class Conversation:
     def message(self, data: str) -> None:
         """Send the client data that belongs to no channel, as compact JSON."""
         if not self.ended:
-            self.writer.say(self._protocol.encode_message(data))
+            self.writer.send(self._protocol.encode_message(data))
 
     # ------------------------------------------------------ slow calls, one at a time
 
@@ -280,7 +280,7 @@ class Conversation:
             return False
         self._working = None
         if isinstance(working, PendingPublish):
-            self.writer.say(working.reply())
+            self.writer.send(working.reply())
             return True
         return self._send_answer(working.query, working.answer())
 
@@ -296,9 +296,9 @@ class Conversation:
         elif not query.wants_answer:
             return True  # no reply is expected; `answer` has logged a failure already
         if isinstance(answer, Refusal):
-            self.writer.say(self._protocol.encode_refusal(query, answer))
+            self.writer.send(self._protocol.encode_refusal(query, answer))
         else:
-            self.writer.say(answer)
+            self.writer.send(answer)
         return True
 
     def _note_published(self, error: BaseException | None) -> None:

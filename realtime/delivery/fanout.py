@@ -97,7 +97,7 @@ class Fanout:
             channel.announced_epoch = epoch
         self._backlog += batch.bytes - before
 
-    def announce(self, channel: Channel[Listener], encode: Encode) -> None:
+    def send_notice(self, channel: Channel[Listener], encode: Encode) -> None:
         """Send a text to all listeners, never dropped, after everything that is queued now.
 
         The state "live" must not overtake the gaps that report what the channels missed.
@@ -113,7 +113,7 @@ class Fanout:
         self._backlog += said.bytes
         self._schedule()
 
-    def tell(self, channel: Channel[Listener], encode: Encode, size: int) -> None:
+    def send_ephemeral(self, channel: Channel[Listener], encode: Encode, size: int) -> None:
         """Send a text to all listeners that receive joins, in order with the publications.
 
         Args:
@@ -131,11 +131,13 @@ class Fanout:
         behind, self._behind = self._behind, {}
         return behind
 
-    def tell_one(self, listener: Listener, channel: Channel[Listener], encode: Encode) -> None:
+    def send_ephemeral_to(
+        self, listener: Listener, channel: Channel[Listener], encode: Encode
+    ) -> None:
         """Send a text to one listener, or record again that it is blocked."""
         if listener.active:
             text = encode(listener.writer.protocol)
-            self._tell(listener, channel, EphemeralText(text, len(text.encode())))
+            self._write_ephemeral(listener, channel, EphemeralText(text, len(text.encode())))
 
     def seal(self, channel: Channel[Listener]) -> None:
         """Fix the recipients of the pending batch: later listeners do not receive it."""
@@ -235,29 +237,31 @@ class Fanout:
             if isinstance(entry, EphemeralText):
                 for listener in listeners:
                     if listener.hears_joins and listener.active:
-                        self._tell(listener, channel, entry)
+                        self._write_ephemeral(listener, channel, entry)
             else:
-                _push_to(listeners, entry)
+                _write_to(listeners, entry)
 
-    def _tell(self, listener: Listener, channel: Channel[Listener], news: EphemeralText) -> None:
+    def _write_ephemeral(
+        self, listener: Listener, channel: Channel[Listener], news: EphemeralText
+    ) -> None:
         try:
-            if not listener.writer.tell(news.text, news.size):
+            if not listener.writer.write_ephemeral(news.text, news.size):
                 self._behind[listener] = channel
-        except Exception:  # as in `_push_to`
+        except Exception:  # as in `_write_to`
             logger.exception("delivering to a connection failed; closing it")
             listener.writer.end(SERVER_ERROR)
 
 
-def _push_to(listeners: Sequence[Listener], entry: Entry) -> None:
+def _write_to(listeners: Sequence[Listener], entry: Entry) -> None:
     frame = entry.frame if isinstance(entry, Pushes) else b""
     size = entry.size
     for listener in listeners:
         if listener.active:
             try:
                 if frame:
-                    listener.writer.push_frame(entry, frame, size)  # type: ignore[arg-type]
+                    listener.writer.write_encoded(entry, frame, size)  # type: ignore[arg-type]
                 else:
-                    listener.writer.push(entry)
+                    listener.writer.write_entry(entry)
             except Exception:  # the hub's outermost loop: a failure must not affect others
                 logger.exception("delivering to a connection failed; closing it")
                 listener.writer.end(SERVER_ERROR)

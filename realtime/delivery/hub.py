@@ -138,7 +138,7 @@ class Hub:
         )
         self._liveness = Liveness(
             is_compared=lambda name: self.subscriber.has_compared(name),
-            changed=lambda: self.connections.announce(partial(state_push, self)),
+            changed=lambda: self.connections.send_to_all(partial(state_push, self)),
             size=lambda: {"connections": len(self.connections), "channels": len(self.registry)},
         )
         self._node = f"!{self.uid}"  # no client can name this channel

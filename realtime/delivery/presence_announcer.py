@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Never
 from realtime.core.members import (
     ANSWER_BYTES,
     UNKNOWN,
+    AnnouncementThrottle,
     Changes,
-    Crier,
     Headcount,
     Member,
     listed,
@@ -65,7 +65,7 @@ class PresenceAnnouncer:
         self._writer = writer
         self._registry = registry
         self._fanout = fanout
-        self._criers: dict[Channel[Listener], Crier] = {}
+        self._throttles: dict[Channel[Listener], AnnouncementThrottle] = {}
         self._answers: dict[str, _Answer] = {}
 
     async def members(self, channel: str) -> str:
@@ -114,17 +114,17 @@ class PresenceAnnouncer:
         if not channel.namespace.join_leave:
             return
         now = asyncio.get_running_loop().time()
-        crier = self._crier(channel, now)
-        if crier.may_tell(changes, len(channel.listeners), now):
+        throttle = self._throttle(channel, now)
+        if throttle.admits(changes, len(channel.listeners), now):
             for encode, size in _frames(channel.name, changes):
-                self._fanout.tell(channel, encode, size)
+                self._fanout.send_ephemeral(channel, encode, size)
 
     def note_loss(self) -> None:
         """Record that joins and leaves may have been missed during an outage of the broker."""
         now = asyncio.get_running_loop().time()
         for channel in self._registry:
             if channel.namespace.join_leave and channel.listeners:
-                self._crier(channel, now).note_loss()
+                self._throttle(channel, now).note_loss()
         for answer in self._answers.values():
             answer.is_stale = True
 
@@ -144,50 +144,50 @@ class PresenceAnnouncer:
         for answer in self._answers.values():
             answer.task.cancel()
         self._answers.clear()
-        self._criers.clear()
+        self._throttles.clear()
 
     async def _read(self, channel: str) -> str:
         await self._writer.wait_until_written(channel)
         return listed(await self._presence.members(channel, ANSWER_BYTES))
 
-    def _crier(self, channel: Channel[Listener], now: float) -> Crier:
-        crier = self._criers.get(channel)
-        if crier is None:
-            crier = self._criers[channel] = Crier(now)
-        return crier
+    def _throttle(self, channel: Channel[Listener], now: float) -> AnnouncementThrottle:
+        throttle = self._throttles.get(channel)
+        if throttle is None:
+            throttle = self._throttles[channel] = AnnouncementThrottle(now)
+        return throttle
 
     def _forget(self) -> None:
         now = asyncio.get_running_loop().time()
         for name, answer in list(self._answers.items()):
             if answer.task.done() and now - answer.asked_at > FRESH_SECONDS:
                 del self._answers[name]
-        for channel in list(self._criers):
+        for channel in list(self._throttles):
             if self._registry.get(channel.name) is not channel:
-                del self._criers[channel]
+                del self._throttles[channel]
 
     async def _sum_up(self) -> None:
         """Send each channel the number of joins and leaves that were not sent individually."""
-        due = [c for c, crier in self._criers.items() if crier.untold and c.is_live]
+        due = [c for c, throttle in self._throttles.items() if throttle.untold and c.is_live]
         for start in range(0, len(due), AT_ONCE):
             await self._count(due[start : start + AT_ONCE])
         for channel in due:
-            crier = self._criers.get(channel)
-            if crier is not None and crier.headcount is not None:
-                summary = _summary(channel, crier.untold, crier.headcount)
-                self._fanout.tell(channel, summary, SHORT_BYTES)
-                crier.note_count_sent()
-        await self._tell_those_behind()
+            throttle = self._throttles.get(channel)
+            if throttle is not None and throttle.headcount is not None:
+                summary = _summary(channel, throttle.untold, throttle.headcount)
+                self._fanout.send_ephemeral(channel, summary, SHORT_BYTES)
+                throttle.note_count_sent()
+        await self._update_those_behind()
 
     async def _count(self, channels: list[Channel[Listener]]) -> None:
-        unknown = [c for c in channels if self._criers[c].headcount is None]
+        unknown = [c for c in channels if self._throttles[c].headcount is None]
         if not unknown:
             return
         counted = await self._presence.headcounts([channel.name for channel in unknown])
         for channel, headcount in zip(unknown, counted, strict=True):
-            if (crier := self._criers.get(channel)) is not None:
-                crier.headcount = headcount
+            if (throttle := self._throttles.get(channel)) is not None:
+                throttle.headcount = headcount
 
-    async def _tell_those_behind(self) -> None:
+    async def _update_those_behind(self) -> None:
         """Send the current headcount to listeners that missed a join or leave."""
         behind = self._fanout.take_behind()
         channels = list(dict.fromkeys(behind.values()))
@@ -196,7 +196,9 @@ class PresenceAnnouncer:
         counted = await self._presence.headcounts([channel.name for channel in channels])
         counts = dict(zip(channels, counted, strict=True))
         for listener, channel in behind.items():
-            self._fanout.tell_one(listener, channel, _summary(channel, UNKNOWN, counts[channel]))
+            self._fanout.send_ephemeral_to(
+                listener, channel, _summary(channel, UNKNOWN, counts[channel])
+            )
 
 
 def _frames(channel: str, changes: Changes) -> Iterator[tuple[Encode, int]]:

@@ -117,7 +117,7 @@ def _logged_out(*, request: Any, user: Any, **kwargs: Any) -> None:
     """Close the connections of this login; the user's other browsers stay connected."""
     key = getattr(getattr(request, "session", None), "session_key", None)
     if user is not None and key:
-        _tell(DisconnectUser(id_of(user), session=session_digest(key)))
+        _send_command(DisconnectUser(id_of(user), session=session_digest(key)))
 
 
 @_contained
@@ -127,7 +127,7 @@ def _session_deleted(*, instance: Any, **kwargs: Any) -> None:
     # With the site's store: `get_decoded` uses the store of the model, which may be another one.
     user = _session_store()().decode(instance.session_data).get(SESSION_KEY)
     if user is not None:
-        _tell(
+        _send_command(
             DisconnectUser(id_of_key(user), session=session_digest(instance.session_key)),
             kwargs.get("using"),
         )
@@ -144,32 +144,32 @@ def _user_saved(
     if update_fields is None or _CREDENTIALS & update_fields:
         table = next(table for table in tables if isinstance(instance, table))
         # The primary key of that table, not of the instance: a child may have one of its own.
-        _tell(
+        _send_command(
             RecheckUser(id_of_key(getattr(instance, table._meta.pk.attname))), kwargs.get("using")
         )
 
 
 @_contained
 def _user_deleted(*, instance: Any, **kwargs: Any) -> None:
-    _tell(DisconnectUser(id_of_key(instance.pk)), kwargs.get("using"))
+    _send_command(DisconnectUser(id_of_key(instance.pk)), kwargs.get("using"))
 
 
-def _tell(command: NodeCommand, using: str | None = None) -> None:
+def _send_command(command: NodeCommand, using: str | None = None) -> None:
     """Send a command to the nodes after the commit, or now if the commit cannot be observed."""
 
     # Not a `partial`: Django logs the `__qualname__` of a failed callback, which a partial lacks,
     # and the AttributeError would leave the host's `atomic` after the commit.
-    def tell() -> None:
+    def send() -> None:
         with contain_errors("sending a command to the nodes", _CONSEQUENCE):
-            _tell_now(command)
+            _send_now(command)
 
     try:
-        transaction.on_commit(tell, using=using, robust=True)
+        transaction.on_commit(send, using=using, robust=True)
     except _NO_COMMIT:
-        tell()
+        send()
 
 
-def _tell_now(command: NodeCommand) -> None:
+def _send_now(command: NodeCommand) -> None:
     if not wiring.settings().redis_url:
         return  # a project that only has the app installed; no node exists
     began = time.monotonic()

@@ -42,7 +42,7 @@ def disconnect_user(
         OutcomeUnknown: Possibly sent; repeating it is safe.
         SynchronousOnlyOperation: An event loop runs in this thread; await `adisconnect_user` there.
     """
-    _tell(_disconnect(user, client, code, reason))
+    _send_command(_disconnect(user, client, code, reason))
 
 
 async def adisconnect_user(
@@ -64,7 +64,7 @@ def subscribe_user(user: Any, channel: str, *, client: str = "") -> None:
     Raises:
         InvalidName: The channel's name is invalid, or its namespace is not configured.
     """
-    _tell(_command("subscribe", user, client, channel=channel))
+    _send_command(_command("subscribe", user, client, channel=channel))
 
 
 async def asubscribe_user(user: Any, channel: str, *, client: str = "") -> None:
@@ -74,7 +74,7 @@ async def asubscribe_user(user: Any, channel: str, *, client: str = "") -> None:
 
 def unsubscribe_user(user: Any, channel: str, *, client: str = "") -> None:
     """End a user's subscriptions to a channel; otherwise like `subscribe_user`."""
-    _tell(_command("unsubscribe", user, client, channel=channel))
+    _send_command(_command("unsubscribe", user, client, channel=channel))
 
 
 async def aunsubscribe_user(user: Any, channel: str, *, client: str = "") -> None:
@@ -92,7 +92,7 @@ def message_user(user: Any, data: Any, *, client: str = "") -> None:
         InvalidData: data cannot be encoded as JSON.
         TooLarge: data has more than 64 KiB.
     """
-    _tell(_message(user, data, client))
+    _send_command(_message(user, data, client))
 
 
 async def amessage_user(user: Any, data: Any, *, client: str = "") -> None:
@@ -116,6 +116,6 @@ def _command(method: str, user: Any, client: str, **fields: Any) -> NodeCommand:
     return READERS[method](given, Rules(_HOST, wiring.namespaces()))
 
 
-def _tell(command: NodeCommand) -> None:
+def _send_command(command: NodeCommand) -> None:
     refuse_event_loop(AWAIT_VARIANT)
     wiring.send_node_command_sync(command)

@@ -604,7 +604,7 @@ async def test_a_client_that_stops_reading_while_being_served_is_closed(
     member.say({"id": 1, "connect": {}}, {"id": 2, "subscribe": {"channel": "public:slow"}})
     await eventually(lambda: member.conversation.writer._finisher is not None)
     writer = member.conversation.writer
-    writer.say(" " * (64 * 1024 - 20))
+    writer.send(" " * (64 * 1024 - 20))
     node.hub.start()
     await eventually(lambda: member.ended)
     await eventually(lambda: node.hub.live)

@@ -97,7 +97,7 @@ def test_a_ready_connection_has_sent_the_frame_before_push_returns(
     async def scene() -> None:
         server = Server()
         async with attached(server.send) as writer:
-            writer.push(push(1))
+            writer.write_entry(push(1))
             assert server.texts == ["push 1"]
 
     run(scene())
@@ -114,7 +114,7 @@ def test_a_failing_send_ends_only_its_own_connection(
         first, last = Server(), Server()
         async with attached(first.send) as a, attached(broken) as b, attached(last.send) as c:
             for writer in (a, b, c):
-                writer.push(push(1))
+                writer.write_entry(push(1))
             assert first.texts == last.texts == ["push 1"]
             assert (a.ended, b.ended, c.ended) == (False, True, False)
 
@@ -131,7 +131,7 @@ def test_sending_to_a_client_that_has_left_is_not_an_error(
 
     async def scene() -> None:
         async with attached(gone) as writer:
-            writer.push(push(1))
+            writer.write_entry(push(1))
             assert writer.ended
 
     run(scene())
@@ -146,12 +146,12 @@ def test_a_suspended_send_delays_later_messages_and_keeps_their_order(
         async with attached(server.send) as writer:
             server.writable.clear()
             for n in range(1, 4):
-                writer.push(push(n))
+                writer.write_entry(push(n))
             assert server.texts == []
             server.writable.set()
             await eventually(lambda: len(server.texts) >= 2)
             assert "\n".join(server.texts) == "push 1\npush 2\npush 3"
-            writer.push(push(4))
+            writer.write_entry(push(4))
             assert server.texts[-1] == "push 4"
 
     run(scene())
@@ -163,7 +163,7 @@ def test_an_outbox_that_overflows_becomes_a_gap(run: Callable[[Any], None]) -> N
         async with attached(server.send) as writer:
             server.writable.clear()
             for n in range(1, 9):
-                writer.push(push(n, str(n) * 1000))
+                writer.write_entry(push(n, str(n) * 1000))
             server.writable.set()
             await eventually(lambda: len(server.texts) >= 2)
             first, rest = server.texts
@@ -186,7 +186,7 @@ def test_a_send_runs_in_the_context_of_its_connection(run: Callable[[Any], None]
         who.set("ada")
         async with attached(send) as writer:
             who.set("somebody else, whose task the hub runs in")
-            writer.push(push(1))
+            writer.write_entry(push(1))
             await eventually(lambda: len(seen) >= 2)
         assert seen == ["ada", "ada"]
 
@@ -206,12 +206,12 @@ def test_a_timeout_in_a_middleware_ends_its_connection_and_not_the_hub(
                 await server.send(message)
 
         async with attached(hurried) as writer, attached(neighbour.send) as other:
-            writer.push(push(1))
+            writer.write_entry(push(1))
             assert server.texts == ["push 1"]
             server.writable.clear()
-            writer.push(push(2))
+            writer.write_entry(push(2))
             await eventually(lambda: writer.ended)
-            other.push(push(2))
+            other.write_entry(push(2))
             assert neighbour.texts == ["push 2"]
 
     run(scene())
@@ -228,7 +228,7 @@ def test_ending_cancels_a_suspended_send_and_leaves_no_task(run: Callable[[Any],
 
     async def scene() -> None:
         async with attached(stalled) as writer:
-            writer.push(push(1))
+            writer.write_entry(push(1))
             await asyncio.sleep(0)
             writer.end(SHUTDOWN)
         await asyncio.sleep(0)
@@ -267,7 +267,7 @@ def test_a_server_that_writes_later_writes_the_close_frame_too(
         server = LaterServer()
         async with attached(server.send) as writer:
             if is_blocked:
-                writer.push(push(1))
+                writer.write_entry(push(1))
             writer.end(BAD_REQUEST)
         texts = [message.get("text", message.get("code")) for message in server.sent]
         assert texts[-2:] == [centrifugo.encode_disconnect_push(BAD_REQUEST), 3501]
@@ -284,7 +284,7 @@ def test_a_client_that_does_not_read_delays_its_goodbye_for_a_second_at_most(
         server = Server()
         async with attached(server.send) as writer:
             server.writable.clear()
-            writer.push(push(1))
+            writer.write_entry(push(1))
             writer.end(SHUTDOWN)
         assert [message["type"] for message in server.sent if "code" in message] == []
         assert asyncio.all_tasks() == {asyncio.current_task()}
@@ -329,7 +329,7 @@ def test_the_close_reason_is_sent_after_all_earlier_messages(
         server = Server()
         async with attached(server.send) as writer:
             with writer.corked():
-                writer.say("a reply")
+                writer.send("a reply")
                 writer.end(SHUTDOWN)
         assert server.sent == [
             {"type": "websocket.send", "text": "a reply"},
@@ -345,7 +345,7 @@ def test_messages_sent_in_one_turn_share_a_frame(run: Callable[[Any], None]) -> 
         async with attached(server.send) as writer:
             with writer.corked():
                 for text in "abc":
-                    writer.say(text)
+                    writer.send(text)
             assert server.texts == ["a\nb\nc"]
 
     run(scene())
@@ -356,7 +356,7 @@ def test_a_full_window_holds_publications_back_until_a_pong(run: Callable[[Any],
         server = Server()
         async with attached(server.send, window_bytes=4000, outbox_bytes=100_000) as writer:
             for n in range(1, 9):
-                writer.push(push(n, str(n) * 1000))
+                writer.write_entry(push(n, str(n) * 1000))
             written = [text for text in server.texts if text != "{}"]
             assert len(written) == 5, "one more than the window holds: then it is past it"
             assert server.texts.count("{}") == 4
@@ -374,7 +374,7 @@ def test_hundreds_of_unread_replies_close_the_connection(
         async with attached(server.send) as writer:
             server.writable.clear()
             for _ in range(70):
-                writer.say("x" * 1024)
+                writer.send("x" * 1024)
             assert writer.ended
 
     run(scene())
@@ -388,7 +388,7 @@ def test_hundreds_of_replies_in_one_turn_are_allowed(run: Callable[[Any], None])
         async with attached(server.send) as writer:
             with writer.corked():
                 for n in range(700):
-                    writer.say(f"{n:0100}")
+                    writer.send(f"{n:0100}")
             assert not writer.ended
             assert len("\n".join(server.texts).split("\n")) == 700
             assert len(server.texts) < 5
@@ -430,8 +430,8 @@ def test_every_wire_gets_the_same_shared_frame(run: Callable[[Any], None]) -> No
             attached(not_this_way, wire=two) as b,
         ):
             for writer in (a, b):
-                writer.push_frame(entry, entry.frame, entry.size)
-                writer.say("a reply")
+                writer.write_encoded(entry, entry.frame, entry.size)
+                writer.send("a reply")
         assert one.frames[0] is two.frames[0] is entry.frame
         assert one.frames[1] == text_frame(b"a reply")
 
@@ -446,7 +446,7 @@ def test_a_full_wire_delays_later_messages_until_it_drains(
         async with attached(not_this_way, wire=socket) as writer:
             socket.has_room.clear()
             for n in range(1, 4):
-                writer.push_frame(push(n), text_frame(b"push %d" % n), 6)
+                writer.write_encoded(push(n), text_frame(b"push %d" % n), 6)
             assert socket.frames == [text_frame(b"push 1")]
             assert writer.is_owed_an_answer
             socket.has_room.set()
@@ -462,7 +462,7 @@ def test_a_wire_whose_client_has_left_ends_its_connection(run: Callable[[Any], N
         async with attached(not_this_way, wire=socket) as writer:
             socket.user.note_lost()
             assert writer.ended
-            writer.push_frame(push(1), text_frame(b"push 1"), 6)
+            writer.write_encoded(push(1), text_frame(b"push 1"), 6)
             assert socket.frames == []
 
     run(scene())
@@ -477,7 +477,7 @@ def test_an_ended_writer_is_freed_without_the_garbage_collector(
     async def scene() -> None:
         server, socket = Server(), Socket()
         async with attached(server.send, wire=socket if has_wire else None) as writer:
-            writer.say("a reply")
+            writer.send("a reply")
             writer.end(SHUTDOWN)
             if has_wire:
                 del socket.user

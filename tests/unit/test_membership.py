@@ -15,8 +15,8 @@ from realtime.core.members import (
     PUSHES_BURST,
     PUSHES_PER_SECOND,
     UNKNOWN,
+    AnnouncementThrottle,
     Changes,
-    Crier,
     Headcount,
     decode_changes,
     listed,
@@ -72,18 +72,18 @@ def test_members_are_listed_as_one_object() -> None:
 
 
 def test_a_few_changes_are_announced_one_by_one() -> None:
-    crier = Crier(0.0)
-    assert crier.may_tell(changes(1), 10, 0.0)
-    assert crier.untold == 0
-    assert crier.headcount == Headcount(1, 1)
+    throttle = AnnouncementThrottle(0.0)
+    assert throttle.admits(changes(1), 10, 0.0)
+    assert throttle.untold == 0
+    assert throttle.headcount == Headcount(1, 1)
 
 
 def test_a_message_without_names_is_counted_for_later() -> None:
-    crier = Crier(0.0)
-    assert not crier.may_tell(changes(0, untold=60), 10, 0.0)
-    assert crier.untold == 60
-    crier.note_count_sent()
-    assert crier.untold == 0
+    throttle = AnnouncementThrottle(0.0)
+    assert not throttle.admits(changes(0, untold=60), 10, 0.0)
+    assert throttle.untold == 60
+    throttle.note_count_sent()
+    assert throttle.untold == 0
 
 
 @given(st.lists(st.tuples(st.integers(1, 50), st.integers(1, 3000), st.floats(0, 2)), max_size=60))
@@ -91,22 +91,22 @@ def test_announcements_never_exceed_the_rate(
     storm: list[tuple[int, int, float]],
 ) -> None:
     """And what is not told one by one is counted, all of it."""
-    crier = Crier(0.0)
+    throttle = AnnouncementThrottle(0.0)
     now = pushes = told_by_name = came = 0.0
     for joins, listeners, pause in storm:
         now += pause
         came += joins
-        if crier.may_tell(changes(joins), listeners, now):
+        if throttle.admits(changes(joins), listeners, now):
             pushes += joins * listeners
             told_by_name += joins
     assert pushes <= PUSHES_BURST + now * PUSHES_PER_SECOND + 1e-6
-    assert told_by_name + crier.untold == came
+    assert told_by_name + throttle.untold == came
 
 
 def test_after_a_break_the_number_of_changes_is_unknown() -> None:
-    crier = Crier(0.0)
-    crier.note_loss()
-    assert crier.untold == UNKNOWN
-    assert crier.headcount is None
-    assert crier.may_tell(changes(1, untold=2), 10, 0.0)
-    assert crier.untold == UNKNOWN
+    throttle = AnnouncementThrottle(0.0)
+    throttle.note_loss()
+    assert throttle.untold == UNKNOWN
+    assert throttle.headcount is None
+    assert throttle.admits(changes(1, untold=2), 10, 0.0)
+    assert throttle.untold == UNKNOWN

@@ -93,7 +93,7 @@ class MemberRoster:
         if not places:
             del self._places[node]
         if roll.is_announced and (joined or left):
-            self._tell(roll.channel, room, joined, left)
+            self._announce_changes(roll.channel, room, joined, left)
 
     def members(self, channel: str, most_bytes: int, now: int) -> dict[str, str]:
         """Return the members of living nodes on a channel: infos by client.
@@ -185,9 +185,11 @@ class MemberRoster:
         if not room.members:
             self._rooms.pop(channel, None)
         if left:
-            self._tell(channel, room, [], left)
+            self._announce_changes(channel, room, [], left)
 
-    def _tell(self, channel: str, room: _Room, joined: list[str], left: list[str]) -> None:
+    def _announce_changes(
+        self, channel: str, room: _Room, joined: list[str], left: list[str]
+    ) -> None:
         untold, came, went = 0, ",".join(joined).encode(), ",".join(left).encode()
         if len(joined) + len(left) > CHANGES_LIMIT or len(came) + len(went) > CHANGES_BYTES:
             untold, came, went = len(joined) + len(left), b"", b""
