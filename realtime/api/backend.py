@@ -34,8 +34,8 @@ class Backend(Protocol):
             RequestError: There is only one publication, and it is refused.
         """
 
-    async def take(self, name: str, rate: float, count: int) -> float:
-        """See `realtime.brokers.Broker.take`."""
+    async def take_from_rate(self, name: str, rate: float, count: int) -> float:
+        """See `realtime.brokers.Broker.take_from_rate`."""
 
     async def send_node_command(self, command: NodeCommand) -> None:
         """Send a command to all nodes."""

@@ -316,7 +316,7 @@ async def _take_from_rate(key: Key, rate: float, count: int, backend: Backend) -
         BrokerUnavailable: Redis did not answer; nothing was published.
     """
     try:
-        wait = await backend.take(key.name, rate, count)
+        wait = await backend.take_from_rate(key.name, rate, count)
     except OutcomeUnknown as error:
         raise BrokerUnavailable(str(error)) from error  # only the count is uncertain
     if wait > 0:

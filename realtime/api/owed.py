@@ -28,7 +28,8 @@ class Owed:
             now: The time of a monotonic clock, in seconds.
         """
         rate = key.rate or 1.0
-        burst = max(1.0, rate)  # as in take.lua: one publication is accepted before many are
+        # As in take_from_rate.lua: one publication is accepted before many are.
+        burst = max(1.0, rate)
         for_one = wait - (min(burst, count) - 1) / rate
         if for_one > 0:
             self._until[key.name] = (rate, now + for_one)

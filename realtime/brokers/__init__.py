@@ -177,8 +177,8 @@ class SyncBroker(Protocol):
     def positions(self, channels: Sequence[str]) -> list[Position | BrokerError]:
         """See `Broker.positions`."""
 
-    def take(self, name: str, rate: float, count: int) -> float:
-        """See `Broker.take`."""
+    def take_from_rate(self, name: str, rate: float, count: int) -> float:
+        """See `Broker.take_from_rate`."""
 
     def send_node_command(self, raw: bytes) -> None:
         """See `Broker.send_node_command`."""
@@ -244,7 +244,7 @@ class Broker(Protocol):
             BrokerError: All positions are unknown at present.
         """
 
-    async def take(self, name: str, rate: float, count: int) -> float:
+    async def take_from_rate(self, name: str, rate: float, count: int) -> float:
         """Take publications from the rate limit of a name, which is shared by all nodes.
 
         Args:

@@ -23,7 +23,7 @@ from realtime.brokers.bounds import (
     QUEUE_BYTES,
     QUEUE_ITEMS,
 )
-from realtime.brokers.node_messages import Moment, moment_of
+from realtime.brokers.node_messages import Moment, parse_moment
 from realtime.brokers.queue_commands import QueueCommands, stats
 from realtime.brokers.script import Args, Script
 from realtime.core.fallback_entry import entry_fields
@@ -55,8 +55,8 @@ REPLY_ERRORS: Final = (
 
 PUBLISH = Script("position.lua", "publish.lua")
 READ_POSITION = Script("position.lua", "read_position.lua")
-CANARY = Script("canary.lua")
-TAKE = Script("take.lua")
+SEND_RAW = Script("send_raw.lua")
+TAKE_FROM_RATE = Script("take_from_rate.lua")
 SEND_NODE_COMMAND = Script("node_command.lua")
 SERVICE = Script("service.lua")
 
@@ -103,13 +103,13 @@ class Commands:
         key = f"{self._keys}pos:{channel}"
         return ("EVALSHA", READ_POSITION.digest, 2, key, self._base, secrets.token_hex(8))
 
-    def take(self, name: str, rate: float, count: int) -> Args:
+    def take_from_rate(self, name: str, rate: float, count: int) -> Args:
         """Return the command that takes publications from a rate limit."""
-        return ("EVALSHA", TAKE.digest, 1, f"{self._keys}rate:{name}", repr(rate), count)
+        return ("EVALSHA", TAKE_FROM_RATE.digest, 1, f"{self._keys}rate:{name}", repr(rate), count)
 
-    def canary(self, channel: str, raw: bytes) -> Args:
+    def send_raw(self, channel: str, raw: bytes) -> Args:
         """Return the command that sends bytes to a node's own channel."""
-        return ("EVALSHA", CANARY.digest, 0, self.channel_prefix + channel, raw)
+        return ("EVALSHA", SEND_RAW.digest, 0, self.channel_prefix + channel, raw)
 
     def send_node_command(self, raw: bytes) -> Args:
         """Return the command that sends a command to all nodes."""
@@ -131,7 +131,7 @@ class Commands:
 
     def ask_nodes(self, question: Question) -> Args:
         """Return the command that asks all nodes; its reply is how many received it."""
-        return self.canary(ALL_NODES, encode_question(question))
+        return self.send_raw(ALL_NODES, encode_question(question))
 
     def answers(self, question_id: str) -> Args:
         """Return the command that reads the nodes' answers so far."""
@@ -176,7 +176,7 @@ def parse_position(reply: Any) -> Position | BrokerError:
 
 
 def parse_wait(reply: Any) -> float:
-    """Parse the reply of ``take.lua``: 0.0 if taken, or the seconds until a retry can succeed.
+    """Parse the reply of ``take_from_rate.lua``: 0.0, or the seconds until a retry can succeed.
 
     Raises:
         BrokerUnavailable: Redis refused.
@@ -209,7 +209,7 @@ def parse_node_commands(replies: Sequence[Any]) -> tuple[Moment, list[SentComman
             raise unavailable(reply)
     (seconds, microseconds), entries = replies
     now = Moment(int(seconds) * 1000 + int(microseconds) // 1000, 0)
-    return now, [SentCommand(moment_of(entry), fields[1]) for entry, fields in entries]
+    return now, [SentCommand(parse_moment(entry), fields[1]) for entry, fields in entries]
 
 
 def lacks_script(reply: Any) -> bool:

@@ -83,12 +83,12 @@ def parse(raw: bytes) -> NodeMessage:
         UnknownMessage: The message is not of one of the six types.
     """
     word, _, rest = raw.partition(b" ")
-    if (read := _READERS.get(word)) is not None:
+    if (read := _PARSERS.get(word)) is not None:
         return read(raw)
     if _NUMBER.fullmatch(raw):
         return CanaryMessage(int(raw))
     if _MOMENT.fullmatch(word):
-        return UserCommand(moment_of(word), rest)
+        return UserCommand(parse_moment(word), rest)
     raise UnknownMessage(f"unknown first word in {raw[:32]!r}")
 
 
@@ -98,7 +98,7 @@ class Dispatcher:
     def __init__(self, handlers: Mapping[type[NodeMessage], Callable[[Any], object]]) -> None:
         self._handlers = handlers
 
-    def take(self, raw: bytes) -> bool:
+    def dispatch(self, raw: bytes) -> bool:
         """Pass a message to its handler; return False if there is none."""
         try:
             message = parse(raw)
@@ -111,12 +111,12 @@ class Dispatcher:
         return True
 
 
-def forwarded(session: str, frame: str) -> bytes:
+def encode_forwarded(session: str, frame: str) -> bytes:
     """Return the message that carries a frame of an emulated client to its node."""
     return f"said {session} {frame}".encode("utf-8", "replace")
 
 
-def moment_of(text: bytes) -> Moment:
+def parse_moment(text: bytes) -> Moment:
     """Parse a moment such as ``1700000000000-0``.
 
     Raises:
@@ -126,35 +126,35 @@ def moment_of(text: bytes) -> Moment:
     return Moment(int(milliseconds), int(number))
 
 
-def _forwarded(raw: bytes) -> Forwarded:
+def _parse_forwarded(raw: bytes) -> Forwarded:
     _, session, *frame = raw.split(b" ", 2)
     return Forwarded(session.decode("latin-1"), b"".join(frame).decode(errors="replace"))
 
 
-def _question(raw: bytes) -> Question:
+def _parse_question(raw: bytes) -> Question:
     question = survey.decode_question(raw)
     if question is None:
         raise UnknownMessage(f"unknown question {raw[:64]!r}")
     return question
 
 
-def _announcement(raw: bytes) -> Announcement:
+def _parse_announcement(raw: bytes) -> Announcement:
     match = _SERVICE.fullmatch(raw)
     if match is None:
         raise UnknownMessage(f"invalid service ID {raw[:64]!r}")
     return Announcement(match[1].decode())
 
 
-def _changes(raw: bytes) -> Changes:
+def _parse_changes(raw: bytes) -> Changes:
     try:
         return members.decode_changes(raw)
     except EnvelopeError as error:
         raise UnknownMessage(str(error)) from error
 
 
-_READERS: Mapping[bytes, Callable[[bytes], NodeMessage]] = {
-    b"said": _forwarded,
-    b"?": _question,
-    b"service": _announcement,
-    b"members": _changes,
+_PARSERS: Mapping[bytes, Callable[[bytes], NodeMessage]] = {
+    b"said": _parse_forwarded,
+    b"?": _parse_question,
+    b"service": _parse_announcement,
+    b"members": _parse_changes,
 }

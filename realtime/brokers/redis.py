@@ -31,12 +31,12 @@ from realtime.brokers.bounds import (
     SURVEY_SECONDS,
 )
 from realtime.brokers.commands import (
-    CANARY,
     PUBLISH,
     READ_POSITION,
     SEND_NODE_COMMAND,
+    SEND_RAW,
     SERVICE,
-    TAKE,
+    TAKE_FROM_RATE,
     Commands,
     checked_version,
     parse_node_commands,
@@ -114,14 +114,16 @@ class RedisBroker:
         commands = [self._commands.read_position(channel) for channel in channels]
         return [parse_position(reply) for reply in await self._run_script(READ_POSITION, commands)]
 
-    async def take(self, name: str, rate: float, count: int) -> float:
-        """See `realtime.brokers.Broker.take`."""
-        [reply] = await self._run_script(TAKE, [self._commands.take(name, rate, count)])
+    async def take_from_rate(self, name: str, rate: float, count: int) -> float:
+        """See `realtime.brokers.Broker.take_from_rate`."""
+        [reply] = await self._run_script(
+            TAKE_FROM_RATE, [self._commands.take_from_rate(name, rate, count)]
+        )
         return parse_wait(reply)
 
     async def send_raw(self, channel: str, raw: bytes) -> int:
         """See `realtime.brokers.Broker.send_raw`."""
-        [reply] = await self._run_script(CANARY, [self._commands.canary(channel, raw)])
+        [reply] = await self._run_script(SEND_RAW, [self._commands.send_raw(channel, raw)])
         if isinstance(reply, exceptions.RedisError):
             raise unavailable(reply)
         return int(reply)
@@ -146,7 +148,7 @@ class RedisBroker:
 
     async def survey(self, question: Question) -> Survey:
         """See `realtime.brokers.Broker.survey`."""
-        [asked] = await self._run_script(CANARY, [self._commands.ask_nodes(question)])
+        [asked] = await self._run_script(SEND_RAW, [self._commands.ask_nodes(question)])
         refuse_errors([asked])
         until = asyncio.get_running_loop().time() + SURVEY_SECONDS
         while True:

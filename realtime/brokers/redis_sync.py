@@ -26,12 +26,12 @@ from realtime.brokers.bounds import (
     SURVEY_SECONDS,
 )
 from realtime.brokers.commands import (
-    CANARY,
     FRESH_SECONDS,
     PUBLISH,
     READ_POSITION,
     SEND_NODE_COMMAND,
-    TAKE,
+    SEND_RAW,
+    TAKE_FROM_RATE,
     Commands,
     is_error_reply,
     is_of_no_master,
@@ -122,9 +122,11 @@ class SyncRedisBroker:
         commands = [self._commands.read_position(channel) for channel in channels]
         return [parse_position(reply) for reply in self._run_script(READ_POSITION, commands)]
 
-    def take(self, name: str, rate: float, count: int) -> float:
-        """See `realtime.brokers.Broker.take`."""
-        [reply] = self._run_script(TAKE, [self._commands.take(name, rate, count)])
+    def take_from_rate(self, name: str, rate: float, count: int) -> float:
+        """See `realtime.brokers.Broker.take_from_rate`."""
+        [reply] = self._run_script(
+            TAKE_FROM_RATE, [self._commands.take_from_rate(name, rate, count)]
+        )
         return parse_wait(reply)
 
     def send_node_command(self, raw: bytes) -> None:
@@ -145,7 +147,7 @@ class SyncRedisBroker:
 
     def survey(self, question: Question) -> Survey:
         """See `realtime.brokers.Broker.survey`."""
-        [asked] = self._run_script(CANARY, [self._commands.ask_nodes(question)])
+        [asked] = self._run_script(SEND_RAW, [self._commands.ask_nodes(question)])
         refuse_errors([asked])
         until = time.monotonic() + SURVEY_SECONDS
         while True:

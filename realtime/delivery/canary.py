@@ -33,7 +33,7 @@ class Canary:
             self._flying[number] = now
         return number
 
-    def back(self, number: int, now: float) -> None:
+    def note_return(self, number: int, now: float) -> None:
         """Record that a canary came back; all earlier ones are lost or came back before it."""
         if not 0 < number < self._next:
             return

@@ -148,7 +148,9 @@ class Hub:
             {
                 self._node: Dispatcher(
                     {
-                        CanaryMessage: lambda canary: self.subscriber.watchdog.back(canary.number),
+                        CanaryMessage: lambda canary: self.subscriber.watchdog.note_return(
+                            canary.number
+                        ),
                         Forwarded: lambda message: self.connections.receive_emulated(
                             message.session, message.frame
                         ),

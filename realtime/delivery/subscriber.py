@@ -188,7 +188,7 @@ class Subscriber:
             events = await subscription.read()
             for event in events:
                 if isinstance(event, Message):
-                    self._receiver.take(event)
+                    self._receiver.receive(event)
                 elif isinstance(event, Subscribed):
                     if self._registry.note_subscribed(event.channel):
                         self._to_settle[event.channel] = None
@@ -282,25 +282,27 @@ class Receiver:
         self.dropped_envelopes = 0
         """The number of messages on channels that are not envelopes of this service."""
 
-    def take(self, message: Message) -> None:
+    def receive(self, message: Message) -> None:
         """Pass on one message."""
         if (dispatcher := self._between_nodes.get(message.channel)) is not None:
-            if not dispatcher.take(message.raw):
+            if not dispatcher.dispatch(message.raw):
                 self._pass_over()
         elif (channel := self._registry.get(message.channel)) is not None:
-            self._take_publication(channel, message.raw)
+            self._receive_publication(channel, message.raw)
         # else it was in flight while this node unsubscribed
 
-    def _take_publication(self, channel: Channel[Listener], raw: bytes) -> None:
+    def _receive_publication(self, channel: Channel[Listener], raw: bytes) -> None:
         try:
             envelope = decode_envelope(raw)
         except EnvelopeError as error:
-            self._take_changes(channel, raw, error)
+            self._receive_changes(channel, raw, error)
             return
         if (arrival := channel.note_arrival(envelope)) is not None:
             self._fanout.add(channel, arrival)
 
-    def _take_changes(self, channel: Channel[Listener], raw: bytes, error: EnvelopeError) -> None:
+    def _receive_changes(
+        self, channel: Channel[Listener], raw: bytes, error: EnvelopeError
+    ) -> None:
         """Pass on a message about joins and leaves; drop any other that is not an envelope."""
         try:
             changes = parse(raw)

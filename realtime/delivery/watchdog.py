@@ -1,7 +1,7 @@
 """Detects whether a node still receives from its broker, with canaries on the publisher's path.
 
 One watchdog per subscription. The subscriber reads the subscription, and returned canaries are
-passed to `Watchdog.back`.
+passed to `Watchdog.note_return`.
 """
 
 from __future__ import annotations
@@ -57,9 +57,9 @@ class Watchdog:
         """The latest round-trip time through the broker."""
         return self._canary.lag_seconds
 
-    def back(self, number: int) -> None:
+    def note_return(self, number: int) -> None:
         """Record a canary that arrived on the node's own channel."""
-        self._canary.back(number, asyncio.get_running_loop().time())
+        self._canary.note_return(number, asyncio.get_running_loop().time())
 
     async def send_canaries(self) -> None:
         """Send canaries periodically.

@@ -26,8 +26,8 @@ class _Backend:
             return [await wiring.publish(publications[0])]
         return await wiring.publish_many(publications)
 
-    async def take(self, name: str, rate: float, count: int) -> float:
-        return await wiring.node().broker.take(name, rate, count)
+    async def take_from_rate(self, name: str, rate: float, count: int) -> float:
+        return await wiring.node().broker.take_from_rate(name, rate, count)
 
     async def send_node_command(self, command: NodeCommand) -> None:
         await wiring.send_node_command(command)

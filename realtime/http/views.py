@@ -89,8 +89,8 @@ class _Backend:
             return [wiring.publish_sync(publications[0])]
         return wiring.publish_many_sync(publications)
 
-    async def take(self, name: str, rate: float, count: int) -> float:
-        return wiring.sync_broker().take(name, rate, count)
+    async def take_from_rate(self, name: str, rate: float, count: int) -> float:
+        return wiring.sync_broker().take_from_rate(name, rate, count)
 
     async def send_node_command(self, command: NodeCommand) -> None:
         wiring.send_node_command_sync(command)

@@ -20,7 +20,7 @@ from django.utils.crypto import constant_time_compare, salted_hmac
 from realtime import wiring
 from realtime.api.answers import STATUSES, Response
 from realtime.api.request import MethodNotAllowed
-from realtime.brokers.node_messages import forwarded
+from realtime.brokers.node_messages import encode_forwarded
 from realtime.core import paths
 from realtime.core.codes import Close
 from realtime.errors import (
@@ -194,7 +194,9 @@ async def _carry(said: _Said) -> None:
         node.hub.connections.receive_emulated(said.session, said.data)
         return
     try:
-        heard_by = await node.broker.send_raw(f"!{said.node}", forwarded(said.session, said.data))
+        heard_by = await node.broker.send_raw(
+            f"!{said.node}", encode_forwarded(said.session, said.data)
+        )
     except BrokerError as error:
         raise NodeNotLive from error
     if not heard_by:

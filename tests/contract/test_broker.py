@@ -266,16 +266,16 @@ async def test_raw_bytes_arrive_unchanged_and_have_no_position(broker) -> None:
 
 
 async def test_a_rate_is_shared_by_all_nodes_and_accumulates_for_a_second(broker, sync) -> None:
-    assert await broker.take("key", 5.0, 4) == 0.0
-    assert await asyncio.to_thread(sync.take, "key", 5.0, 1) == 0.0
-    wait = await broker.take("key", 5.0, 2)
+    assert await broker.take_from_rate("key", 5.0, 4) == 0.0
+    assert await asyncio.to_thread(sync.take_from_rate, "key", 5.0, 1) == 0.0
+    wait = await broker.take_from_rate("key", 5.0, 2)
     assert 0.0 < wait <= 0.4
-    assert await broker.take("another", 5.0, 5) == 0.0
+    assert await broker.take_from_rate("another", 5.0, 5) == 0.0
 
 
 async def test_a_batch_above_the_rate_is_taken_when_there_is_no_debt(broker) -> None:
-    assert await broker.take("key", 1.0, 10) == 0.0
-    assert 8.0 < await broker.take("key", 1.0, 1) <= 10.0
+    assert await broker.take_from_rate("key", 1.0, 10) == 0.0
+    assert 8.0 < await broker.take_from_rate("key", 1.0, 1) <= 10.0
 
 
 # Commands and questions between nodes

@@ -169,7 +169,7 @@ def test_the_redis_user_of_a_publisher_suffices(guarded_each: RedisServer, user:
     assert not broker.publish(twice).repeated
     again, second = broker.publish_many([twice, once])
     assert (getattr(again, "repeated", None), getattr(second, "offset", None)) == (True, 2)
-    assert broker.take("shop", 1, 1) == 0
+    assert broker.take_from_rate("shop", 1, 1) == 0
     broker.send_node_command(b"{}")
     assert broker.publish(Publication.of("public:a", 1, fallback="log")).queued
     broker.close()

@@ -101,7 +101,7 @@ def test_a_broker_error_becomes_the_response(method: str, error: RealtimeError) 
     """`presence` sent a list with the error in it on, and was an AttributeError: a 500."""
     for call, answer, status in failures(method, error):
         # Perhaps counted is certainly not published.
-        is_of_the_rate = call == "take" and isinstance(error, OutcomeUnknown)
+        is_of_the_rate = call == "take_from_rate" and isinstance(error, OutcomeUnknown)
         expected = "broker_unavailable" if is_of_the_rate else error.code
         assert answer["error"]["reason"] == expected
         assert status == STATUSES[expected][0]

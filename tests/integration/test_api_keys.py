@@ -237,11 +237,11 @@ async def test_all_nodes_share_a_rate(redis_server: RedisServer, wired: str) -> 
     """Two nodes in two loops' stead, and a process of threads: together no more than one."""
     nodes = [RedisBroker(redis_server.url, prefix=wired) for _ in range(2)]
     threads = SyncRedisBroker(redis_server.url, prefix=wired)
-    taken = [await nodes[n % 2].take("shop", 10, 1) == 0 for n in range(20)]
-    taken += [threads.take("shop", 10, 1) == 0 for _ in range(5)]
+    taken = [await nodes[n % 2].take_from_rate("shop", 10, 1) == 0 for n in range(20)]
+    taken += [threads.take_from_rate("shop", 10, 1) == 0 for _ in range(5)]
     assert taken[:10] == [True] * 10
     assert sum(taken) <= 11, "one more, where these few calls took a tenth of a second"
-    assert await nodes[0].take("other", 10, 1) == 0
+    assert await nodes[0].take_from_rate("other", 10, 1) == 0
     for node in nodes:
         await node.aclose()
     threads.close()
@@ -254,7 +254,7 @@ async def test_a_rate_recovers_at_the_configured_speed(
     loop = asyncio.get_running_loop()
     began, taken = loop.time(), 0
     while (now := loop.time()) < began + 0.5:
-        taken += await broker.take("shop", 100, 1) == 0
+        taken += await broker.take_from_rate("shop", 100, 1) == 0
     assert 100 <= taken <= 100 + 100 * (now - began) + 2
     key = f"{wired}:{{0}}:rate:shop"
     assert 0 < redis_server.client().pttl(key) <= 1100
@@ -266,7 +266,7 @@ async def test_a_clock_set_back_does_not_block_a_key_for_long(
 ) -> None:
     broker = RedisBroker(redis_server.url, prefix=wired)
     redis_server.client().set(f"{wired}:{{0}}:rate:shop", "99999999999")
-    assert 0 < await broker.take("shop", 10, 1) <= 10
+    assert 0 < await broker.take_from_rate("shop", 10, 1) <= 10
     await broker.aclose()
 
 

@@ -23,7 +23,7 @@ from realtime.brokers.commands import (
     READ_POSITION,
     SEND_NODE_COMMAND,
     SERVICE,
-    TAKE,
+    TAKE_FROM_RATE,
     Commands,
 )
 from realtime.brokers.presence_commands import CHANGE, LEASE, PresenceCommands
@@ -43,7 +43,16 @@ NAMES = 500
 INFO_BYTES = 4096
 REASON_CHARACTERS = 32
 OWL = "\U0001f989"  # four bytes of UTF-8
-SCRIPTS = (PUBLISH, READ_POSITION, SERVICE, TAKE, SEND_NODE_COMMAND, CHANGE, LEASE, RENEW_LEASES)
+SCRIPTS = (
+    PUBLISH,
+    READ_POSITION,
+    SERVICE,
+    TAKE_FROM_RATE,
+    SEND_NODE_COMMAND,
+    CHANGE,
+    LEASE,
+    RENEW_LEASES,
+)
 
 
 @pytest.fixture
@@ -93,7 +102,7 @@ def test_an_idempotency_key(client, commands, size) -> None:
 
 
 def test_a_rate_and_a_service(client, commands, size) -> None:
-    client.execute_command(*commands.take("n" * 64, 1.0, 1))
+    client.execute_command(*commands.take_from_rate("n" * 64, 1.0, 1))
     client.execute_command(*commands.announce())
     assert size("}:rate:") <= 152
     assert size("}:service") <= 72

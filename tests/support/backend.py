@@ -37,8 +37,8 @@ class CannedBackend:
             raise answer[0]  # as a broker would
         return answer
 
-    async def take(self, name: str, rate: float, count: int) -> float:
-        return float(self._answer("take", 0.0))
+    async def take_from_rate(self, name: str, rate: float, count: int) -> float:
+        return float(self._answer("take_from_rate", 0.0))
 
     async def send_node_command(self, command: NodeCommand) -> None:
         encode_command(command)

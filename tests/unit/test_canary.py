@@ -11,7 +11,7 @@ from realtime.delivery.canary import FLYING_LIMIT, OVERDUE_SECONDS, Canary
 
 def test_a_returning_canary_shows_its_latency():
     canary = Canary()
-    canary.back(canary.send(10.0), 10.25)
+    canary.note_return(canary.send(10.0), 10.25)
     assert canary.lag_seconds == 0.25
     assert not canary.is_overdue(1e9)
 
@@ -32,7 +32,7 @@ def test_a_later_canary_answers_all_earlier_ones():
     canary = Canary()
     canary.send(0.0)
     second = canary.send(0.5)
-    canary.back(second, 0.6)
+    canary.note_return(second, 0.6)
     assert not canary.is_overdue(1e9)
 
 
@@ -40,7 +40,7 @@ def test_an_earlier_canary_does_not_answer_a_later_one():
     canary = Canary()
     first = canary.send(0.0)
     canary.send(0.5)
-    canary.back(first, 0.6)
+    canary.note_return(first, 0.6)
     assert canary.is_overdue(0.51 + OVERDUE_SECONDS)
 
 
@@ -49,17 +49,17 @@ def test_an_hour_behind_the_number_of_remembered_canaries_is_bounded():
     *_, last = [canary.send(n / 4) for n in range(4 * 3600)]
     assert len(canary._flying) == FLYING_LIMIT
     assert canary.is_overdue(3600.0)
-    canary.back(last, 3600.0)
+    canary.note_return(last, 3600.0)
     assert not canary.is_overdue(1e9)
-    canary.back(canary.send(3601.0), 3601.5)
+    canary.note_return(canary.send(3601.0), 3601.5)
     assert canary.lag_seconds == 0.5
 
 
 def test_a_canary_that_returns_twice_counts_once():
     canary = Canary()
     first = canary.send(0.0)
-    canary.back(first, 0.1)
-    canary.back(first, 5.0)
+    canary.note_return(first, 0.1)
+    canary.note_return(first, 5.0)
     assert canary.lag_seconds == pytest.approx(0.1)
 
 
@@ -68,7 +68,7 @@ def test_a_forged_canary_is_ignored(number):
     """Anybody with access to Redis can publish on a node's channel."""
     canary = Canary()
     canary.send(0.0)
-    canary.back(number, 0.1)
+    canary.note_return(number, 0.1)
     assert canary.lag_seconds == 0.0
     assert canary.is_overdue(0.1 + OVERDUE_SECONDS)
 
@@ -82,5 +82,5 @@ def test_overdue_matches_a_list_of_unanswered_canaries(steps):
         if sends:
             away.append((canary.send(now), now))
         elif away:
-            canary.back(away.pop(0)[0], now)
+            canary.note_return(away.pop(0)[0], now)
         assert canary.is_overdue(now) == any(now - sent > OVERDUE_SECONDS for _, sent in away)

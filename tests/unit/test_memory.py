@@ -124,7 +124,7 @@ def test_no_more_is_taken_than_a_rate_allows(rate: float, takes: list[Any]) -> N
     broker, now, taken, largest = store(), NOW, 0, 0
     for pause, count in takes:
         now += pause
-        wait = broker.take("key", rate, count, now)
+        wait = broker.take_from_rate("key", rate, count, now)
         if wait == 0.0:
             taken, largest = taken + count, max(largest, count)
         else:
@@ -134,16 +134,16 @@ def test_no_more_is_taken_than_a_rate_allows(rate: float, takes: list[Any]) -> N
 
 def test_after_the_wait_it_is_taken() -> None:
     broker = store()
-    assert broker.take("key", 2.0, 2, NOW) == 0.0
-    wait = broker.take("key", 2.0, 1, NOW)
+    assert broker.take_from_rate("key", 2.0, 2, NOW) == 0.0
+    wait = broker.take_from_rate("key", 2.0, 1, NOW)
     assert wait == pytest.approx(0.5)
-    assert broker.take("key", 2.0, 1, NOW + wait) == 0.0
+    assert broker.take_from_rate("key", 2.0, 1, NOW + wait) == 0.0
 
 
 def test_names_without_a_debt_are_forgotten() -> None:
     broker = store()
     for number in range(5000):
-        assert broker.take(f"key-{number}", 10.0, 1, NOW + number) == 0.0
+        assert broker.take_from_rate(f"key-{number}", 10.0, 1, NOW + number) == 0.0
     assert len(broker._paid) <= 1025
 
 

@@ -17,7 +17,7 @@ from realtime.brokers.node_messages import (
     Moment,
     UnknownMessage,
     UserCommand,
-    forwarded,
+    encode_forwarded,
     parse,
 )
 from realtime.core import node_commands, survey
@@ -52,7 +52,7 @@ def written(message: object) -> bytes:
         case CanaryMessage(number):
             return b"%d" % number
         case Forwarded(session, frame):
-            return forwarded(session, frame)
+            return encode_forwarded(session, frame)
         case UserCommand(at, raw):
             return b"%d-%d %s" % (*at, raw)
         case Question():
@@ -112,7 +112,7 @@ def test_a_message_of_another_version_is_unknown(raw):
 def test_a_message_goes_only_to_the_handler_of_its_type():
     taken = []
     dispatcher = Dispatcher({CanaryMessage: taken.append})
-    assert dispatcher.take(b"12")
-    assert not dispatcher.take(b"service 0123456789abcdef")
-    assert not dispatcher.take(b"a newer version says this")
+    assert dispatcher.dispatch(b"12")
+    assert not dispatcher.dispatch(b"service 0123456789abcdef")
+    assert not dispatcher.dispatch(b"a newer version says this")
     assert taken == [CanaryMessage(12)]

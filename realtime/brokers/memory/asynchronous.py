@@ -72,9 +72,9 @@ class MemoryBroker:
         """See `realtime.brokers.Broker.positions`."""
         return self._do(lambda store, now: [store.counters.read(channel) for channel in channels])
 
-    async def take(self, name: str, rate: float, count: int) -> float:
-        """See `realtime.brokers.Broker.take`."""
-        return self._do(lambda store, now: store.take(name, rate, count, now))
+    async def take_from_rate(self, name: str, rate: float, count: int) -> float:
+        """See `realtime.brokers.Broker.take_from_rate`."""
+        return self._do(lambda store, now: store.take_from_rate(name, rate, count, now))
 
     async def send_raw(self, channel: str, raw: bytes) -> int:
         """See `realtime.brokers.Broker.send_raw`."""

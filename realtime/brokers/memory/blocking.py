@@ -47,9 +47,9 @@ class SyncMemoryBroker:
             lambda store, now: [store.counters.read(channel) for channel in channels]
         )
 
-    def take(self, name: str, rate: float, count: int) -> float:
-        """See `realtime.brokers.Broker.take`."""
-        return self._shared.do(lambda store, now: store.take(name, rate, count, now))
+    def take_from_rate(self, name: str, rate: float, count: int) -> float:
+        """See `realtime.brokers.Broker.take_from_rate`."""
+        return self._shared.do(lambda store, now: store.take_from_rate(name, rate, count, now))
 
     def send_node_command(self, raw: bytes) -> None:
         """See `realtime.brokers.Broker.send_node_command`."""

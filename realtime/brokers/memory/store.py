@@ -125,8 +125,8 @@ class MemoryStore:
             self._once[once] = answered
         return receipt
 
-    def take(self, name: str, rate: float, count: int, now: float) -> float:
-        """Take publications from a rate limit; see ``take.lua``.
+    def take_from_rate(self, name: str, rate: float, count: int, now: float) -> float:
+        """Take publications from a rate limit; see ``take_from_rate.lua``.
 
         Returns 0.0, or the seconds until a retry can succeed.
         """
