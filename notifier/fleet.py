@@ -21,7 +21,7 @@ from urllib.parse import urlsplit
 
 from notifier.preparation import Preparation
 from notifier.server import STOP_SECONDS
-from realtime.management.stop_signals import heeded, ignored_signals_text
+from realtime.management.stop_signals import ignored_signals_text, signals_to_handle
 
 logger = logging.getLogger("notifier.fleet")
 
@@ -240,7 +240,7 @@ def _on_stop_signals(stop: Callable[[], None]) -> None:
     if text := ignored_signals_text(_STOP_SIGNALS):
         print(f"notifier: {text}", file=sys.stderr)
     loop = asyncio.get_running_loop()
-    for number in heeded(_STOP_SIGNALS):
+    for number in signals_to_handle(_STOP_SIGNALS):
         loop.add_signal_handler(number, stop)
 
 

@@ -98,13 +98,13 @@ class LeavingNotice:
 def _close_after(send: Send) -> Send:
     """Return a `send` whose response is the last one of its connection (RFC 9112 §9.6)."""
 
-    async def sent(message: Message) -> None:
+    async def send_last(message: Message) -> None:
         if message["type"] == "http.response.start":
             headers = [*message.get("headers", ()), (b"connection", b"close")]
             message = {**message, "headers": headers}
         await send(message)
 
-    return sent
+    return send_last
 
 
 class Server(uvicorn.Server):

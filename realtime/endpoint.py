@@ -116,7 +116,7 @@ class HttpEndpoint:
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         door = self._door_of(scope)
         if (door is not None or self._owns_site) and (flaw := _flaw_of(scope)) is not None:
-            await _send(send, _flawed(flaw))
+            await _send(send, _refuse_flaw(flaw))
         elif door is not None:
             serve, name = door
             await serve(name, scope, receive, send)
@@ -223,7 +223,7 @@ def _flaw_of(scope: Scope) -> Flaw | None:
     )
 
 
-def _flawed(flaw: Flaw) -> Response:
+def _refuse_flaw(flaw: Flaw) -> Response:
     if flaw.limit:
         wiring.limit_reached(flaw.limit)
     # In the format of the API, because publishers read this, too.

@@ -55,7 +55,7 @@ class InvalidName(RequestError):
 
     def __init__(self, field: str, value: object, rule: str) -> None:
         self.field = field
-        self.value = _shortened(value)
+        self.value = _shorten(value)
         self.rule = rule
         name = field if value is None else f"{field} {self.value} is not valid"
         super().__init__(f"{name}: {rule}")
@@ -108,7 +108,7 @@ class InvalidToken(Unauthorized):
 
     def __init__(self, reason: str, said: object = None) -> None:
         self.reason = reason
-        self.about = "" if said is None else _shortened(said)
+        self.about = "" if said is None else _shorten(said)
         super().__init__(f"{reason}: {self.about}" if self.about else reason)
 
 
@@ -190,7 +190,7 @@ class ConfigurationError(RealtimeError):
         super().__init__(f"{setting}: {problem}")
 
 
-def _shortened(value: object, longest: int = 80) -> str:
+def _shorten(value: object, longest: int = 80) -> str:
     """Show a foreign value in an error: quoted, escaped, never long (CWE-117)."""
     try:
         text = ascii(value)

@@ -50,10 +50,10 @@ def with_root_path(app: App) -> App:
     hypercorn and Granian do not. With FORCE_SCRIPT_NAME instead, nothing needs to be wrapped.
     """
 
-    async def prefixed(scope: Scope, receive: Receive, send: Send) -> None:
+    async def add_prefix(scope: Scope, receive: Receive, send: Send) -> None:
         await app(with_prefix(scope), receive, send)
 
-    return prefixed
+    return add_prefix
 
 
 async def lifespan(scope: Scope, receive: Receive, send: Send) -> None:

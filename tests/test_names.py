@@ -1,4 +1,4 @@
-"""The names of public classes: each is used once, and the glossary explains what is not plain."""
+"""Names: each public class has its own, the glossary explains what is not plain, functions act."""
 
 from __future__ import annotations
 
@@ -92,6 +92,49 @@ def test_unexplained_class_names_are_found():
 def test_plain_names_are_used_and_not_in_the_glossary():
     assert set(ONE_WORD) >= PLAIN
     assert [name for name in PLAIN if is_explained(name)] == []
+
+
+IRREGULAR = (
+    "begun|born|bound|broken|built|came|caught|chosen|done|drawn|driven|found|gave|given|gone|got|"
+    "grown|heard|held|hidden|kept|known|left|lost|made|meant|met|overslept|paid|said|seen|sent|"
+    "shown|sold|spent|spoken|stood|taken|taught|thought|told|torn|understood|went|won|written"
+)
+NO_PARTICIPLES = "(?!(?:embed|exceed|feed|need|proceed|seed|shed|speed|succeed)$)"
+PARTICIPLE = re.compile(
+    rf"_*{NO_PARTICIPLES}(?:[a-z]+ed|{IRREGULAR})(?:_(?:again|async|at|away|by|in|of|off|out|up|"
+    r"since|until))?"
+)
+"""A state where a verb is meant. *checked_channel* is a noun: it says what is returned."""
+READ_LIKE_STATES = ("property", "contextmanager", "fixture")
+"""Decorators whose functions are read where a state is: ``with corked():``."""
+
+
+def participles(package: Path) -> Iterator[str]:
+    """Yield each function that is called by a bare participle, as ``name in file``."""
+    for path in sorted(package.rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                decorators = " ".join(map(ast.unparse, node.decorator_list))
+                if PARTICIPLE.fullmatch(node.name) and not any(
+                    each in decorators for each in READ_LIKE_STATES
+                ):
+                    yield f"{node.name} in {path.relative_to(ROOT)}"
+
+
+@pytest.mark.parametrize("package", ["realtime", "notifier"])
+def test_a_function_is_not_called_by_a_bare_participle(package):
+    assert [*participles(ROOT / package)] == [], "say what it does: a verb, or what it returns"
+
+
+@pytest.mark.parametrize(
+    ("name", "is_one"),
+    [
+        *(("told", True), ("_checked", True), ("told_since", True), ("made_async", True)),
+        *(("tell", False), ("shed", False), ("checked_channel", False), ("note_failed", False)),
+    ],
+)
+def test_participles_are_found(name, is_one):
+    assert bool(PARTICIPLE.fullmatch(name)) is is_one
 
 
 CLASS_TERMS = re.findall(

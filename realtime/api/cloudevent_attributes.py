@@ -124,7 +124,7 @@ def _time(text: str) -> str | None:
     return "must be a time such as 2026-11-27T12:00:00Z (RFC 3339)"
 
 
-def _named(check: Callable[[object], str]) -> Problem:
+def _make_name_rule(check: Callable[[object], str]) -> Problem:
     def problem(text: str) -> str | None:
         try:
             check(text)
@@ -139,13 +139,13 @@ _RULES: dict[str, Problem] = {
     "specversion": _any,
     "id": _any,
     "source": _reference,
-    "type": _named(checked_event),
+    "type": _make_name_rule(checked_event),
     "datacontenttype": _media,
     "dataschema": _uri,
     "subject": _any,
     "time": _time,
-    "channel": _named(checked_channel),
-    "fallback": _named(checked_fallback),
+    "channel": _make_name_rule(checked_channel),
+    "fallback": _make_name_rule(checked_fallback),
     "fallbackwhen": _any,
 }
 """The rules of the known attributes; their values must be strings."""

@@ -56,7 +56,7 @@ def read_binary(headers: Mapping[str, str], content_type: str, body: bytes) -> d
     Raises:
         InvalidAttribute: A header is not UTF-8, or names something that is not an attribute.
     """
-    event: dict[str, Any] = {name: _unescaped(name, text) for name, text in headers.items()}
+    event: dict[str, Any] = {name: _unescape(name, text) for name, text in headers.items()}
     if "datacontenttype" in event:
         raise InvalidAttribute(
             "datacontenttype", "must be sent as the header Content-Type in binary mode"
@@ -71,7 +71,7 @@ def read_binary(headers: Mapping[str, str], content_type: str, body: bytes) -> d
     return event
 
 
-def _unescaped(name: str, header: str) -> str:
+def _unescape(name: str, header: str) -> str:
     """Return the text of a header: unquoted and percent-decoded (HTTP §3.1.3.2)."""
     text = header.strip()
     if len(text) >= 2 and text[0] == text[-1] == '"':

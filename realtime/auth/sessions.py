@@ -101,7 +101,7 @@ def stamp_of(user: Any) -> str:
     return next(iter(_stamps(user)), "")
 
 
-def entitled(table: UserTable) -> Entitled | None:
+def entitlement_check(table: UserTable) -> Entitled | None:
     """Return the function that rechecks identities; None if the project has no users."""
     return partial(_are_entitled, table) if apps.is_installed("django.contrib.auth") else None
 

@@ -32,7 +32,7 @@ async def info_of(user: Any, describe: Describe | None) -> str:
     """
     if describe is None:
         return ""
-    asked = asyncio.wait_for(_described(user, describe), DESCRIBE_SECONDS)
+    asked = asyncio.wait_for(_describe(user, describe), DESCRIBE_SECONDS)
     [text] = await asyncio.gather(asked, return_exceptions=True)
     if isinstance(text, BaseException):
         return _log_failure(text)
@@ -40,7 +40,7 @@ async def info_of(user: Any, describe: Describe | None) -> str:
     return text
 
 
-async def _described(user: Any, describe: Describe) -> str:
+async def _describe(user: Any, describe: Describe) -> str:
     # Encoded here, where a language that the function activated is still active.
     return encode_info(await of_host(describe(user)))
 

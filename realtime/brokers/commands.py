@@ -251,7 +251,7 @@ def unknown(error: Exception) -> BrokerError:
     return OutcomeUnknown(f"Redis did not respond ({type(error).__name__}): outcome unknown")
 
 
-def checked_version(info: bytes) -> None:
+def check_version(info: bytes) -> None:
     """Refuse a server that is too old.
 
     Raises:

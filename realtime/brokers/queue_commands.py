@@ -107,7 +107,7 @@ def stats(reply: Any) -> Stats:
     if isinstance(reply, exceptions.RedisError):
         raise reply
     waiting, in_hand, later, dead, hands, now, oldest, counts = reply
-    age = 0.0 if oldest is None else max(0.0, int(now) / 1000 - _published_at(oldest))
+    age = 0.0 if oldest is None else max(0.0, int(now) / 1000 - _read_time(oldest))
     handled, retried, taken_over, given_up, size = [int(count or 0) for count in counts]
     return Stats(
         *(waiting, in_hand, later, dead, hands),
@@ -116,7 +116,7 @@ def stats(reply: Any) -> Stats:
     )
 
 
-def _published_at(raw: bytes) -> float:
+def _read_time(raw: bytes) -> float:
     try:
         return decode_entry(raw).published_at
     except EnvelopeError:  # the worker reports the error

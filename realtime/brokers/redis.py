@@ -38,7 +38,7 @@ from realtime.brokers.commands import (
     SERVICE,
     TAKE_FROM_RATE,
     Commands,
-    checked_version,
+    check_version,
     parse_node_commands,
     parse_position,
     parse_queue_stats,
@@ -169,7 +169,7 @@ class RedisBroker:
             async with asyncio.timeout(self._deadline_seconds):
                 connection = await self._link.connect()
                 await connection.send_command("INFO", "server")
-                checked_version(await connection.read_response())
+                check_version(await connection.read_response())
         except (exceptions.RedisError, OSError, TimeoutError, BrokerError) as error:
             if connection is not None:
                 abort(connection)

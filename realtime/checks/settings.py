@@ -16,7 +16,7 @@ from realtime.conf import PREFIX, Settings, setting_names
 from realtime.core.namespaces import Namespaces
 from realtime.core.redis_url import MEMORY
 from realtime.errors import ConfigurationError
-from realtime.fallbacks.handlers import built_in
+from realtime.fallbacks.handlers import make_built_in
 from realtime.fallbacks.registry import registered
 
 _LONE_PERCENT = re.compile(r"%(?![0-9A-Fa-f]{2})")
@@ -38,12 +38,12 @@ def check_settings(**kwargs: Any) -> list[checks.CheckMessage]:
         messages.extend(_memory(given))
         if text := keyring.warning_text():
             messages.append(checks.Warning(f"{SETTING}: {text}.", id="realtime.W009"))
-    messages.extend(map(_unknown, sorted(_given() - set(setting_names()))))
+    messages.extend(map(_unknown, sorted(_find_given() - set(setting_names()))))
     return messages
 
 
 def _absent_fallbacks(given: Settings) -> Iterator[checks.CheckMessage]:
-    known = {*registered, *given.fallbacks, *built_in()}
+    known = {*registered, *given.fallbacks, *make_built_in()}
     for name, namespace in Namespaces(given.namespaces).items():
         if namespace.fallback and namespace.fallback not in known:
             yield checks.Error(
@@ -85,7 +85,7 @@ def _memory(given: Settings) -> Iterator[checks.CheckMessage]:
         )
 
 
-def _given() -> set[str]:
+def _find_given() -> set[str]:
     return {name for name in dir(settings) if name.startswith(PREFIX)}
 
 

@@ -79,7 +79,7 @@ def number(
             default=default,
             check=check,
             kind="integer" if isinstance(default, int) else "number",
-            unit=f"{unit}, {_said(at_least, unit)}–{_said(at_most, unit)}",
+            unit=f"{unit}, {_format_amount(at_least, unit)}–{_format_amount(at_most, unit)}",
             doc=f"{doc} {precedent}" if precedent else doc,
         )
     )
@@ -154,7 +154,7 @@ def _literal(default: Any) -> str:
     return json.dumps(default) if isinstance(default, str) else repr(default)
 
 
-def _said(amount: float, unit: str) -> str:
+def _format_amount(amount: float, unit: str) -> str:
     """Format an amount for people."""
     if unit == "bytes":
         for size, name in ((GIB, "GiB"), (MIB, "MiB"), (KIB, "KiB")):

@@ -18,7 +18,7 @@ from realtime.core.names import is_personal_prefix
 from realtime.core.namespaces import Namespaces
 from realtime.core.redis_url import MEMORY, read_redis_url
 from realtime.core.url_rules import is_line, read_url
-from realtime.fallbacks.handlers import configured
+from realtime.fallbacks.handlers import make_handlers
 from realtime.identity.jwks import keys_of_set
 from realtime.identity.origins import AllowedOrigins
 from realtime.identity.tokens import key_of
@@ -142,7 +142,7 @@ def allowed_origins(given: Any) -> tuple[str, ...]:
 
 def fallbacks(given: Any) -> Any:
     """Return fallback descriptions by name."""
-    configured(given)
+    make_handlers(given)
     return given
 
 

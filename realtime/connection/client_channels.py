@@ -140,7 +140,7 @@ class ClientChannels:
         names = self._namespaces.server_side_channels(self._auth.identity)
         return list(filter(None, map(self.serve, names)))
 
-    def unserved(self) -> Sequence[str]:
+    def unknown_channels(self) -> Sequence[str]:
         """Return the channels of the client's token that do not exist."""
         named = self._auth.identity.channels
         return [channel for channel in named if self._namespaces.get(channel) is None]

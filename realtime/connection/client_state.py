@@ -244,7 +244,7 @@ class ClientState:
         text = self._protocol.encode_connect_reply(
             command, self.client, self._version, self._ping_seconds, ttl, self._emulated_by
         )
-        return Greet(text, ttl, tuple(joins), tuple(refused), self.channels.unserved())
+        return Greet(text, ttl, tuple(joins), tuple(refused), self.channels.unknown_channels())
 
     def _refresh(self, command: Refresh) -> Decision:
         now = self._auth.wall_seconds()

@@ -86,7 +86,7 @@ class Heartbeat:
 
     def _tick(self) -> None:
         now = self._loop.time()
-        overslept = self._overslept(now)
+        overslept = self._has_overslept(now)
         self._await_tick(now)
         if not overslept:
             self._end_stale(now)
@@ -97,7 +97,7 @@ class Heartbeat:
                 writer.ping()
         self._on_tick()
 
-    def _overslept(self, now: float) -> bool:
+    def _has_overslept(self, now: float) -> bool:
         """Tell whether this process was paused, so that the sockets may contain unread answers.
 
         They are read before the next tick, which is processed even if it is late again.

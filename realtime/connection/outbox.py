@@ -189,7 +189,7 @@ class Outbox:
         self.bytes -= entry.size
         self._give_up(entry.channel)
         stays = isinstance(entry, Pushes) and self._newest.get(entry.channel) is entry
-        dropped = _dropped(entry, but_last=stays)
+        dropped = _gap_of(entry, but_last=stays)
         if dropped is not None:
             reason = entry.reason if isinstance(entry, Missed) else GapReason.SLOW
             self._miss(entry.channel, dropped, reason, entry.overflow)
@@ -236,7 +236,7 @@ class Outbox:
         self._unencoded.clear()
 
 
-def _dropped(entry: Pushes | Missed, *, but_last: bool) -> Gap | None:
+def _gap_of(entry: Pushes | Missed, *, but_last: bool) -> Gap | None:
     if isinstance(entry, Missed):
         return entry.gap
     last = entry.last - 1 if but_last else entry.last

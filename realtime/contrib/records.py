@@ -162,7 +162,7 @@ def records() -> Records:
     return Records(wiring.redis_broker())
 
 
-def log_untold(error: Exception) -> None:
+def log_unpublished(error: Exception) -> None:
     """Log that states cannot be published or read; one line per outage."""
     if _outage.note_failure(time.monotonic()):
         logger.warning("cannot publish the progress of tasks: %s", error)

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 from realtime.contrib.pace import Pace
-from realtime.contrib.records import log_untold
+from realtime.contrib.records import log_unpublished
 from realtime.errors import BrokerError
 
 REST_SECONDS = 5.0
@@ -79,6 +79,6 @@ class Reporter:
         try:
             self._is_cancelled = self._tell_state(word, more) or self._is_cancelled
         except BrokerError as error:
-            log_untold(error)
+            log_unpublished(error)
             pause = REST_SECONDS
         self._pace.note_attempt(time.monotonic(), pause=pause)

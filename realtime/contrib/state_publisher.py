@@ -12,7 +12,7 @@ from celery.utils.log import get_task_logger
 
 from realtime import wiring
 from realtime.auth.containment import contain_errors
-from realtime.contrib.records import State, log_untold, records
+from realtime.contrib.records import State, log_unpublished, records
 from realtime.core.tally import Tally
 from realtime.errors import BrokerError, RealtimeError
 from realtime.host.publishing import make_publication
@@ -93,7 +93,7 @@ class StatePublisher:
                     records().note_end(state["task"], state)
                     self.publish(state, user, idempotency_key=key, **self._task.live_end(state))
             except BrokerError as error:
-                log_untold(error)
+                log_unpublished(error)
             else:
                 return
 
@@ -130,7 +130,7 @@ def contain_telling(*, but: tuple[type[Exception], ...] = ()) -> Iterator[None]:
     except but:
         raise
     except BrokerError as error:
-        log_untold(error)
+        log_unpublished(error)
 
 
 def shorten(text: Any) -> str:

@@ -157,7 +157,7 @@ def checked_info(raw: bytes) -> str:
     return text
 
 
-def listed(infos: Mapping[str, str]) -> str:
+def encode_members(infos: Mapping[str, str]) -> str:
     """Return members by client as one JSON object."""
     # Client ids are our own UUIDs and infos are JSON, so joining them is encoding.
     return "{" + ",".join([f'"{client}":{info}' for client, info in infos.items()]) + "}"

@@ -38,7 +38,7 @@ def checked_channel(value: object) -> ChannelName:
             #``.
     """
     alphabet = "A-Z a-z 0-9 _ - = @ , . ; : #"
-    return ChannelName(_checked("channel", value, CHANNEL, CHANNEL_LIMIT, alphabet))
+    return ChannelName(_check("channel", value, CHANNEL, CHANNEL_LIMIT, alphabet))
 
 
 def checked_event(value: object) -> str:
@@ -47,7 +47,7 @@ def checked_event(value: object) -> str:
     Raises:
         InvalidName: It is not a string of 1 to 64 characters out of ``A-Z a-z 0-9 _ - . :``.
     """
-    return _checked("event", value, EVENT, EVENT_LIMIT, "A-Z a-z 0-9 _ - . :")
+    return _check("event", value, EVENT, EVENT_LIMIT, "A-Z a-z 0-9 _ - . :")
 
 
 def checked_idempotency_key(value: object) -> str:
@@ -56,7 +56,7 @@ def checked_idempotency_key(value: object) -> str:
     Raises:
         InvalidName: It is not a string of 1 to 64 visible ASCII characters.
     """
-    return _checked("idempotency_key", value, KEY, KEY_LIMIT, "visible ASCII")
+    return _check("idempotency_key", value, KEY, KEY_LIMIT, "visible ASCII")
 
 
 def checked_fallback(value: object) -> str:
@@ -65,7 +65,7 @@ def checked_fallback(value: object) -> str:
     Raises:
         InvalidName: It is not a string of 1 to 64 characters out of ``A-Z a-z 0-9 _ - . :``.
     """
-    return _checked("fallback", value, EVENT, FALLBACK_LIMIT, "A-Z a-z 0-9 _ - . :")
+    return _check("fallback", value, EVENT, FALLBACK_LIMIT, "A-Z a-z 0-9 _ - . :")
 
 
 def is_namespace(name: str) -> bool:
@@ -91,7 +91,7 @@ def users_of(channel: str) -> frozenset[str] | None:
     users, is_escaped = set(), False
     for part in text.split(","):
         if part:
-            users.add(_unescaped(part) if is_escaped else part)
+            users.add(_unescape(part) if is_escaped else part)
         is_escaped = not part
     return frozenset(users)
 
@@ -111,7 +111,7 @@ def personal_channel(prefix: str, user: str) -> str | None:
     Returns:
         None if the id is empty, or the channel would be too long.
     """
-    channel = prefix + (user if _PLAIN_ID.fullmatch(user) else _escaped(user))
+    channel = prefix + (user if _PLAIN_ID.fullmatch(user) else _escape(user))
     try:
         checked_channel(channel)
     except InvalidName:
@@ -124,23 +124,23 @@ def is_personal_prefix(text: str) -> bool:
     return text.endswith("#") and personal_channel(text, "42") is not None
 
 
-def _escaped(user: str) -> str:
+def _escape(user: str) -> str:
     """Return an id in the form that follows a comma, with the comma."""
     raw = user.encode("utf-8", "surrogatepass").decode("latin-1")
     return "," + _NEEDS_ESCAPE.sub(lambda found: f"={ord(found[0]):02X}", raw)
 
 
-def _unescaped(part: str) -> str:
-    """Return the id that `_escaped` wrote; any other text is an id as it stands."""
+def _unescape(part: str) -> str:
+    """Return the id that `_escape` wrote; any other text is an id as it stands."""
     raw = _ESCAPE.sub(lambda found: chr(int(found[1], 16)), part)
     try:
         user = raw.encode("latin-1").decode("utf-8", "surrogatepass")
     except UnicodeError:
         return part
-    return user if _escaped(user) == f",{part}" else part
+    return user if _escape(user) == f",{part}" else part
 
 
-def _checked(field: str, value: object, rule: re.Pattern[str], limit: int, alphabet: str) -> str:
+def _check(field: str, value: object, rule: re.Pattern[str], limit: int, alphabet: str) -> str:
     if isinstance(value, str) and len(value) <= limit and rule.fullmatch(value):
         return value
     raise InvalidName(field, value, f"use 1 to {limit} characters from {alphabet}")

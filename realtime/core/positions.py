@@ -103,7 +103,7 @@ class GapDetector:
         return (Gap(last.epoch, last.offset + 1, None),)
 
 
-def missed_until(since: Position, began: Position, now: Position) -> tuple[Gap, ...]:
+def find_missed(since: Position, began: Position, now: Position) -> tuple[Gap, ...]:
     """Return what a client missed that was at ``since`` and has listened from ``began`` on.
 
     The client receives everything after ``began``, up to ``now``, or is told what is missing. If

@@ -103,7 +103,7 @@ class _BatchEncoder:
     def encode_all(self, items: Sequence[_Item]) -> Sequence[Entry | EphemeralText]:
         for item in items:
             if isinstance(item, Gap):
-                self._add(_missed(self._channel, item, self._protocol))
+                self._add(_encode_gap(self._channel, item, self._protocol))
             elif isinstance(item, UnencodedText):
                 text = item.encode(self._protocol)
                 self._add(EphemeralText(text, len(text.encode())))
@@ -153,7 +153,7 @@ class _BatchEncoder:
         self._first = self._last = None
 
 
-def _missed(channel: Channel[Any], gap: Gap, protocol: WireProtocol) -> Missed:
+def _encode_gap(channel: Channel[Any], gap: Gap, protocol: WireProtocol) -> Missed:
     reason = GapReason.BROKER
     text = protocol.encode_gap(channel.name, gap, reason)
     return Missed(channel.name, gap, reason, text, channel.namespace.overflow)

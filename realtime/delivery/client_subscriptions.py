@@ -22,7 +22,7 @@ from realtime.core.codes import (
     Refusal,
     SubscriptionEnd,
 )
-from realtime.core.positions import Gap, GapReason, missed_until
+from realtime.core.positions import Gap, GapReason, find_missed
 from realtime.delivery.joining import LIVE_SECONDS, Joining, Stage
 from realtime.delivery.node_services import NodeServices, is_allowed
 from realtime.delivery.refusal_log import log_refusal
@@ -119,7 +119,7 @@ class ClientSubscriptions:
         return True
 
     def _check(self, joining: Joining) -> Join | Refusal | End:
-        command = _asked_by(joining)
+        command = _command_of(joining)
         if joining.token_grant is None:
             joining.token_grant = self._state.grant_of(command)
         return self._state.check_subscribe(command, joining.token_grant)
@@ -132,18 +132,18 @@ class ClientSubscriptions:
         """
         self._drop(joining)
         channel = self._active.change(join)
-        gaps, ttl = _missed(join, channel), self._state.channels.start_subscription(join)
+        gaps, ttl = _find_gaps(join, channel), self._state.channels.start_subscription(join)
         has_all = _has_all(join, gaps)
         self._writer.send(
             self._writer.protocol.encode_subscribe_reply(
-                _asked_by(joining), None, ttl, has_all=has_all
+                _command_of(joining), None, ttl, has_all=has_all
             )
         )
         self._tell_gaps(join, gaps)
 
     def _refuse(self, joining: Joining, refusal: Refusal) -> bool:
         self._drop(joining)
-        self._writer.send(self._writer.protocol.encode_refusal(_asked_by(joining), refusal))
+        self._writer.send(self._writer.protocol.encode_refusal(_command_of(joining), refusal))
         log_refusal(joining.name, refusal.because)
         if refusal is LIMIT_EXCEEDED:
             self._node.reached.count("channels_per_connection")
@@ -262,7 +262,7 @@ class ClientSubscriptions:
         channel = joining.channel
         assert channel is not None  # noqa: S101 - it is live
         self._node.fanout.seal(channel)
-        gaps, ttl = _missed(join, channel), self._state.channels.start_subscription(join)
+        gaps, ttl = _find_gaps(join, channel), self._state.channels.start_subscription(join)
         if joining.command is None:
             join.began = channel.position
             text = self._writer.protocol.encode_subscribe_push(join.channel, join.began)
@@ -292,18 +292,18 @@ class ClientSubscriptions:
         self._active.leave(name)
 
 
-def _asked_by(joining: Joining) -> Subscribe:
+def _command_of(joining: Joining) -> Subscribe:
     """Return the command of a subscription that the client requested."""
     assert joining.command is not None  # noqa: S101 - only server-side subscriptions lack one
     return joining.command
 
 
-def _missed(join: Join, channel: Channel[Listener]) -> Sequence[Gap]:
+def _find_gaps(join: Join, channel: Channel[Listener]) -> Sequence[Gap]:
     """Return the gaps between the position that the client names and its first push."""
     if join.since is None:
         return ()
     now = channel.position
-    return missed_until(join.since, join.began or now, now)
+    return find_missed(join.since, join.began or now, now)
 
 
 def _has_all(join: Join, gaps: Sequence[Gap]) -> bool | None:

@@ -100,12 +100,12 @@ class Joining:
         self._asked_at = loop.time()
         self._answer = loop.create_task(answer)
 
-        def came(task: asyncio.Task[bool]) -> None:
+        def use_answer(task: asyncio.Task[bool]) -> None:
             failure_of(task)  # asyncio logs an exception that was never retrieved
             if task is self._answer:  # else it was dropped or replaced
                 then(self)
 
-        self._answer.add_done_callback(came)
+        self._answer.add_done_callback(use_answer)
 
     def next_stage(self) -> Stage:
         """Return the stage of the subscription; record the host's refusal, if there is one."""

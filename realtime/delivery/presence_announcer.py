@@ -20,7 +20,7 @@ from realtime.core.members import (
     Changes,
     Headcount,
     Member,
-    listed,
+    encode_members,
 )
 from realtime.delivery.batch import SHORT_BYTES, Encode
 from realtime.errors import BrokerError
@@ -79,7 +79,7 @@ class PresenceAnnouncer:
         now = asyncio.get_running_loop().time()
         if answer is None or answer.is_stale or now - answer.asked_at > FRESH_SECONDS:
             task = asyncio.get_running_loop().create_task(self._read(channel))
-            task.add_done_callback(_noted)
+            task.add_done_callback(_retrieve_exception)
             answer = self._answers[channel] = _Answer(task, now)
         return await asyncio.shield(answer.task)
 
@@ -148,7 +148,7 @@ class PresenceAnnouncer:
 
     async def _read(self, channel: str) -> str:
         await self._writer.wait_until_written(channel)
-        return listed(await self._presence.members(channel, ANSWER_BYTES))
+        return encode_members(await self._presence.members(channel, ANSWER_BYTES))
 
     def _throttle(self, channel: Channel[Listener], now: float) -> AnnouncementThrottle:
         throttle = self._throttles.get(channel)
@@ -229,7 +229,7 @@ def _summary(channel: Channel[Listener], untold: int, headcount: Headcount) -> E
     return lambda protocol: protocol.encode_headcount(channel.name, headcount, known)
 
 
-def _noted(task: asyncio.Task[str]) -> None:
+def _retrieve_exception(task: asyncio.Task[str]) -> None:
     """Retrieve the exception, or asyncio would log it when no caller waits any more."""
     if not task.cancelled():
         task.exception()

@@ -82,7 +82,7 @@ class SurveyResponder:
         """Return the number of listeners per matching channel; stop one channel above the limit."""
         fits = matcher(pattern)
         found: dict[str, int] = {}
-        async for channel in self._heard():
+        async for channel in self._each_channel():
             if fits(channel.name):
                 found[channel.name] = len(channel.listeners)
                 if len(found) > survey.CHANNELS_LIMIT:
@@ -91,7 +91,7 @@ class SurveyResponder:
 
     async def _info(self) -> NodeInfo:
         clients, users = self._size()
-        heard = [len(channel.listeners) async for channel in self._heard()]
+        heard = [len(channel.listeners) async for channel in self._each_channel()]
         return NodeInfo(
             uid=self._uid,
             name=f"{socket.gethostname()}_{os.getpid()}",
@@ -103,7 +103,7 @@ class SurveyResponder:
             uptime=int(time.monotonic() - self._began),
         )
 
-    async def _heard(self) -> AsyncIterator[Channel[Listener]]:
+    async def _each_channel(self) -> AsyncIterator[Channel[Listener]]:
         """Yield the channels with listeners, in slices.
 
         A node may have a hundred thousand channels, and listing them must not stall the event loop.

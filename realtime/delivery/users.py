@@ -153,7 +153,7 @@ class Users:
     def start(self) -> None:
         """Start the periodic checks."""
         self._watcher = asyncio.get_running_loop().create_task(self._watch())
-        self._watcher.add_done_callback(self._failed)
+        self._watcher.add_done_callback(self._note_failure)
 
     def stop(self) -> asyncio.Task[None] | None:
         """Stop the checks; return their task, which ends soon, if there is one."""
@@ -162,7 +162,7 @@ class Users:
             watcher.cancel()
         return watcher
 
-    def _failed(self, watcher: asyncio.Task[None]) -> None:
+    def _note_failure(self, watcher: asyncio.Task[None]) -> None:
         """Restart the checks; only the site's code can raise here."""
         if watcher is self._watcher and not watcher.cancelled():
             logger.error("checking the connected users failed", exc_info=watcher.exception())

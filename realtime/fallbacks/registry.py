@@ -72,10 +72,10 @@ def handlers(
     functions: Mapping[str, Callable[[Queued], Any]], threads: Threads
 ) -> dict[str, Handler]:
     """Return handlers by name, in the form that workers call."""
-    return {name: _made_async(function, threads) for name, function in functions.items()}
+    return {name: _make_async(function, threads) for name, function in functions.items()}
 
 
-def _made_async(function: Callable[[Queued], Any], threads: Threads) -> Handler:
+def _make_async(function: Callable[[Queued], Any], threads: Threads) -> Handler:
     if iscoroutinefunction(function):
         return function
     return lambda queued: threads.run(function, queued)

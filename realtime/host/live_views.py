@@ -63,7 +63,7 @@ def with_position(*channels: Channels) -> Callable[[View], View]:
     async def before(call: _Call) -> None:
         await _read_for_page(call, channels)
 
-    return _decorator(before, _unchanged)
+    return _decorator(before, _change_nothing)
 
 
 def live_etag(
@@ -89,13 +89,13 @@ def live_etag(
         if call.request.method not in ("GET", "HEAD"):
             return None
         call.etag = await _etag(call, positions, vary)
-        response = _labelled(HttpResponse(), call.etag)
+        response = _add_headers(HttpResponse(), call.etag)
         answer = get_conditional_response(call.request, etag=call.etag or None, response=response)
         return answer if answer is not None and answer.status_code == 304 else None
 
     def after(call: _Call, response: Any) -> Any:
         is_page = call.request.method in ("GET", "HEAD") and response.status_code == 200
-        return _labelled(response, call.etag) if is_page else response
+        return _add_headers(response, call.etag) if is_page else response
 
     return _decorator(before, after)
 
@@ -134,7 +134,7 @@ def _decorator(before: _Before, after: _After) -> Callable[[View], View]:
 
     def decorate(view: View) -> View:
         @wraps(view)
-        async def awaited(request: HttpRequest, *args: Any, **kwargs: Any) -> Any:
+        async def in_loop(request: HttpRequest, *args: Any, **kwargs: Any) -> Any:
             call = _Call(request, args, kwargs, _IN_LOOP)
             if (answer := await before(call)) is not None:
                 return answer
@@ -142,20 +142,20 @@ def _decorator(before: _Before, after: _After) -> Callable[[View], View]:
             return after(call, await response if isawaitable(response) else response)
 
         @wraps(view)
-        def called(request: HttpRequest, *args: Any, **kwargs: Any) -> Any:
+        def in_thread(request: HttpRequest, *args: Any, **kwargs: Any) -> Any:
             if _has_loop():  # the `dispatch` of an async class-based view returns an awaitable
-                return awaited(request, *args, **kwargs)
+                return in_loop(request, *args, **kwargs)
             call = _Call(request, args, kwargs, _IN_THREAD)
             if (answer := run_blocking(before(call))) is not None:
                 return answer
             return after(call, view(request, *args, **kwargs))
 
-        return cast(View, awaited if iscoroutinefunction(view) else called)
+        return cast(View, in_loop if iscoroutinefunction(view) else in_thread)
 
     return decorate
 
 
-def _unchanged(_: _Call, response: Any) -> Any:
+def _change_nothing(_: _Call, response: Any) -> Any:
     return response
 
 
@@ -251,7 +251,7 @@ async def _etag(call: _Call, positions: Known, vary: Callable[..., Iterable[obje
     return entity_tag(known, map(str, parts))
 
 
-def _labelled(response: Any, etag: str) -> Any:
+def _add_headers(response: Any, etag: str) -> Any:
     """Add the headers with which a browser keeps the response, and asks again each time."""
     if etag and not response.has_header("ETag"):
         response["ETag"] = etag

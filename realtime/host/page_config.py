@@ -132,9 +132,9 @@ def token(request: HttpRequest) -> HttpResponse:
             session=getattr(getattr(request, "session", None), "session_key", None) or "",
         )
     except (Unauthorized, Forbidden) as error:
-        return _refused(error, 403)
+        return _refuse(error, 403)
     except RealtimeError as error:
-        return _refused(error)
+        return _refuse(error)
     return JsonResponse({"token": made, "expires_in": TOKEN_SECONDS}, headers=_PRIVATE)
 
 
@@ -154,7 +154,7 @@ def _info(user: Any) -> Any:
     return json.loads(text) if text else None
 
 
-def _refused(error: RealtimeError, status: int | None = None) -> HttpResponse:
+def _refuse(error: RealtimeError, status: int | None = None) -> HttpResponse:
     answer = failure(error)
     # WWW-Authenticate would ask for an API key, which a page does not have.
     headers = {name: value for name, value in answer.headers.items() if name == "Retry-After"}

@@ -39,12 +39,12 @@ def presence(channel: str) -> list[Present]:
         SynchronousOnlyOperation: An event loop runs in this thread; await `apresence` there.
     """
     refuse_event_loop(AWAIT_VARIANT)
-    return _listed(wiring.sync_broker().members(counted(channel)))
+    return _parse_infos(wiring.sync_broker().members(check_counts_members(channel)))
 
 
 async def apresence(channel: str) -> list[Present]:
     """Like `presence`, for async code."""
-    return _listed(await wiring.node().broker.presence.members(counted(channel)))
+    return _parse_infos(await wiring.node().broker.presence.members(check_counts_members(channel)))
 
 
 def presence_stats(channel: str) -> Headcount:
@@ -53,16 +53,16 @@ def presence_stats(channel: str) -> Headcount:
     Arguments and errors are those of `presence`, without a limit.
     """
     refuse_event_loop(AWAIT_VARIANT)
-    return wiring.sync_broker().headcount(counted(channel))
+    return wiring.sync_broker().headcount(check_counts_members(channel))
 
 
 async def apresence_stats(channel: str) -> Headcount:
     """Like `presence_stats`, for async code."""
-    [found] = await wiring.node().broker.presence.headcounts([counted(channel)])
+    [found] = await wiring.node().broker.presence.headcounts([check_counts_members(channel)])
     return found
 
 
-def counted(channel: object) -> str:
+def check_counts_members(channel: object) -> str:
     """Return the name of a channel whose members are recorded; errors are those of `presence`."""
     name = checked_channel(channel)
     if not wiring.namespaces().for_publishing(name).counts_members:
@@ -70,6 +70,6 @@ def counted(channel: object) -> str:
     return name
 
 
-def _listed(infos: dict[str, str]) -> list[Present]:
+def _parse_infos(infos: dict[str, str]) -> list[Present]:
     said = (json.loads(info) for info in infos.values())
     return [Present(each["client"], each["user"], each.get("conn_info")) for each in said]

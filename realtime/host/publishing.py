@@ -77,13 +77,13 @@ def publish(channel: str, data: Any, **options: Unpack[PublishOptions]) -> Recei
         SynchronousOnlyOperation: An event loop runs in this thread; await `apublish` there.
     """
     refuse_event_loop("publish() would block the event loop: await apublish() instead")
-    return wiring.publish_sync(_checked("publish", channel, data, options))
+    return wiring.publish_sync(_publication_of("publish", channel, data, options))
 
 
 @_explicit
 async def apublish(channel: str, data: Any, **options: Unpack[PublishOptions]) -> Receipt:
     """Like `publish`, for async code."""
-    return await wiring.publish(_checked("apublish", channel, data, options))
+    return await wiring.publish(_publication_of("apublish", channel, data, options))
 
 
 @_explicit
@@ -113,7 +113,7 @@ def publish_on_commit(
         "an event loop has no transaction: call publish_on_commit() in the sync function that has "
         "it, which async code calls through sync_to_async()"
     )
-    publication = _checked("publish_on_commit", channel, data, options)
+    publication = _publication_of("publish_on_commit", channel, data, options)
     callback = PublishOnCommit(publication, transaction.get_connection(using))
     if (test := interception.current) is not None:
         test.defer(callback)
@@ -161,7 +161,7 @@ def make_publication(channel: str, data: Any, **options: Any) -> Publication:
     return namespaces.complete(Publication.of(channel, data, **options, sizes=namespaces.sizes))
 
 
-def _checked(caller: str, channel: str, data: Any, options: PublishOptions) -> Publication:
+def _publication_of(caller: str, channel: str, data: Any, options: PublishOptions) -> Publication:
     for name in options:
         if name not in PublishOptions.__annotations__:  # callers may not choose `scope`, say
             raise TypeError(f"{caller}() got an unexpected keyword argument {name!r}")

@@ -57,7 +57,7 @@ def connect() -> None:
     save of the host, and make each `QuerySet.delete` fetch the rows first (without receivers Django
     deletes them directly).
     """
-    user_logged_out.connect(_logged_out, dispatch_uid="realtime")
+    user_logged_out.connect(_on_logout, dispatch_uid="realtime")
     users, sessions = _concrete(get_user_model()), None
     if apps.is_installed("django.contrib.sessions"):
         with contain_errors("connecting the session signals", _CONSEQUENCE):
@@ -68,12 +68,12 @@ def connect() -> None:
     def listen(sender: Any, **kwargs: Any) -> None:
         model = _concrete(sender)  # for a proxy, the model that owns its table
         if issubclass(model, _tables_of(users)):
-            post_save.connect(_user_saved, sender=sender, dispatch_uid="realtime")
+            post_save.connect(_on_user_saved, sender=sender, dispatch_uid="realtime")
         # Django deletes the rows of parents and children along with a model's row, with signals.
         if model is users:
-            post_delete.connect(_user_deleted, sender=sender, dispatch_uid="realtime")
+            post_delete.connect(_on_user_deleted, sender=sender, dispatch_uid="realtime")
         if model is sessions:
-            post_delete.connect(_session_deleted, sender=sender, dispatch_uid="realtime")
+            post_delete.connect(_on_session_deleted, sender=sender, dispatch_uid="realtime")
 
     for model in apps.get_models():
         listen(model)
@@ -103,7 +103,7 @@ def _session_store() -> Any:
     return import_module(settings.SESSION_ENGINE).SessionStore
 
 
-def _contained(receiver: Callable[..., None]) -> Callable[..., None]:
+def _contain(receiver: Callable[..., None]) -> Callable[..., None]:
     @wraps(receiver)
     def receive(**kwargs: Any) -> None:
         with contain_errors(f"the signal receiver {receiver.__name__}", _CONSEQUENCE):
@@ -112,16 +112,16 @@ def _contained(receiver: Callable[..., None]) -> Callable[..., None]:
     return receive
 
 
-@_contained
-def _logged_out(*, request: Any, user: Any, **kwargs: Any) -> None:
+@_contain
+def _on_logout(*, request: Any, user: Any, **kwargs: Any) -> None:
     """Close the connections of this login; the user's other browsers stay connected."""
     key = getattr(getattr(request, "session", None), "session_key", None)
     if user is not None and key:
         _send_command(DisconnectUser(id_of(user), session=session_digest(key)))
 
 
-@_contained
-def _session_deleted(*, instance: Any, **kwargs: Any) -> None:
+@_contain
+def _on_session_deleted(*, instance: Any, **kwargs: Any) -> None:
     if instance.expire_date < timezone.now():
         return  # `clearsessions`: perhaps a million, whose connections ended long ago
     # With the site's store: `get_decoded` uses the store of the model, which may be another one.
@@ -133,8 +133,8 @@ def _session_deleted(*, instance: Any, **kwargs: Any) -> None:
         )
 
 
-@_contained
-def _user_saved(
+@_contain
+def _on_user_saved(
     *, instance: Any, created: bool, update_fields: frozenset[str] | None = None, **kwargs: Any
 ) -> None:
     """Make the nodes recheck a user whose password or `is_active` may have changed."""
@@ -149,8 +149,8 @@ def _user_saved(
         )
 
 
-@_contained
-def _user_deleted(*, instance: Any, **kwargs: Any) -> None:
+@_contain
+def _on_user_deleted(*, instance: Any, **kwargs: Any) -> None:
     _send_command(DisconnectUser(id_of_key(instance.pk)), kwargs.get("using"))
 
 

@@ -86,7 +86,7 @@ class AllowedOrigins:
             raise ConfigurationError(setting, problem)
         texts = list(given)
         self._any = ANY in texts
-        self._patterns = [_checked(setting, text) for text in texts if text != ANY]
+        self._patterns = [_parse_entry(setting, text) for text in texts if text != ANY]
 
     def names(self, origin: Origin) -> bool:
         """Return whether an origin is listed, other than by ``*``."""
@@ -100,7 +100,7 @@ class AllowedOrigins:
         return origin is not None and self.names(origin)
 
 
-def _checked(setting: str, text: object) -> Pattern:
+def _parse_entry(setting: str, text: object) -> Pattern:
     pattern = _read(text) if isinstance(text, str) else None
     # Browsers decode percent-encoding in the hosts of http and https URLs (WHATWG URL §3.5).
     is_encoded = (

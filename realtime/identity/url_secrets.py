@@ -58,9 +58,9 @@ def _names_secret(text: str) -> bool:
     Runs in linear time: an attempt starts at a quote, never backtracks (``*+``), and ends at the
     second quote after it at the latest.
     """
-    return '"' in text and _MEMBER.search(_ESCAPED.sub(_unescaped, text)) is not None
+    return '"' in text and _MEMBER.search(_ESCAPED.sub(_unescape, text)) is not None
 
 
-def _unescaped(found: re.Match[str]) -> str:
+def _unescape(found: re.Match[str]) -> str:
     character = chr(int(found[1], 16))
     return found[0] if character in '"\\' else character  # those two would end a string, or not

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from signal import Signals
 
 
-def heeded(numbers: Sequence[Signals]) -> list[Signals]:
+def signals_to_handle(numbers: Sequence[Signals]) -> list[Signals]:
     """Return the signals to install a handler for. Call it before any handler is installed."""
     return [number for number in numbers if not _is_left_ignored(number)]
 

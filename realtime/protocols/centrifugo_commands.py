@@ -159,12 +159,12 @@ def _command(line: str, commands_left: int) -> Command:
     if not _is_id(parsed.id):
         raise BadFrame(NO_ID)
     try:
-        return _known(parsed, commands_left) or Refused(parsed.id, METHOD_NOT_FOUND)
+        return _command_of(parsed, commands_left) or Refused(parsed.id, METHOD_NOT_FOUND)
     except InvalidName:
         return Refused(parsed.id, BAD_COMMAND)
 
 
-def _known(line: CommandLine, commands_left: int) -> Command | None:
+def _command_of(line: CommandLine, commands_left: int) -> Command | None:
     if line.subscribe is not None:
         sub = line.subscribe
         channel = checked_channel(sub.channel)

@@ -95,7 +95,7 @@ class CapturedPublications(Sequence[CapturedPublication]):
             KeyError: There is no handler of that name.
         """
         count = 0
-        while (raw := self._shared().do(_take)) is not None:
+        while (raw := self._pick_store().do(_take)) is not None:
             queued = decode_entry(raw).for_handler()
             _handle(wiring.fallbacks()[queued.fallback], queued)
             count += 1
@@ -109,12 +109,12 @@ class CapturedPublications(Sequence[CapturedPublication]):
             answers = self._outer.publish(publications, on_commit=on_commit)
         else:
             given = wiring.settings()
-            steps = PublishingSteps(self._shared(), given.fallback_items, given.fallback_bytes)
+            steps = PublishingSteps(self._pick_store(), given.fallback_items, given.fallback_bytes)
             answers = steps.publish(publications)
         for publication, answer in zip(publications, answers, strict=True):
             # A repeated idempotency key publishes nothing.
             if isinstance(answer, Receipt) and not answer.repeated:
-                self._published.append(_captured(publication, answer, on_commit=on_commit))
+                self._published.append(_capture(publication, answer, on_commit=on_commit))
         return answers
 
     def defer(self, deferred: Deferred) -> None:
@@ -127,7 +127,7 @@ class CapturedPublications(Sequence[CapturedPublication]):
         """Start to capture, with an empty fallback queue and without idempotency keys."""
         self._outer = intercept(self)
         if self._outer is None:
-            self._shared().do(lambda store, now: store.forget())
+            self._pick_store().do(lambda store, now: store.forget())
 
     def end(self) -> None:
         """Stop capturing; what waits for its commit now will be delivered as usual."""
@@ -139,9 +139,9 @@ class CapturedPublications(Sequence[CapturedPublication]):
         if self._is_over:
             return self._published
         waiting = [each.publication for each in self._deferred if each.is_waiting]
-        return [*self._published, *(_captured(each, None, on_commit=True) for each in waiting)]
+        return [*self._published, *(_capture(each, None, on_commit=True) for each in waiting)]
 
-    def _shared(self) -> SharedStore:
+    def _pick_store(self) -> SharedStore:
         """Return the store of the process if it is the broker, so that test clients receive."""
         return wiring.shared_store() if wiring.is_memory() else self._store
 
@@ -186,7 +186,7 @@ def _handle(handler: Callable[[Queued], Any], queued: Queued) -> None:
     (async_to_sync(handler) if iscoroutinefunction(handler) else handler)(queued)
 
 
-def _captured(
+def _capture(
     publication: Publication, receipt: Receipt | None, *, on_commit: bool
 ) -> CapturedPublication:
     body = msgspec.json.decode(publication.body)

@@ -92,14 +92,14 @@ def may_have_token(request: HttpRequest) -> bool:
     (``CSRF_TRUSTED_ORIGINS``) are allowed, because its own CORS middleware may admit them.
     """
     origins = _origins(request)
-    standing = judge(_head_of(request, origins), _site_of(request), _trusted())
+    standing = judge(_head_of(request, origins), _site_of(request), _trusted_origins())
     if standing is not Standing.ANONYMOUS or not origins:
         return standing is not Standing.REFUSED
     page = read_origin(origins[0])
-    return page is not None and _trusted().names(page)
+    return page is not None and _trusted_origins().names(page)
 
 
-def _trusted() -> AllowedOrigins:
+def _trusted_origins() -> AllowedOrigins:
     named = [origin for origin in wiring.settings().allowed_origins if origin != ANY]
     trusted: list[str] = []
     for origin in settings.CSRF_TRUSTED_ORIGINS:

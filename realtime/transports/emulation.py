@@ -37,12 +37,12 @@ from realtime.transports.stream_request import CONNECT, query_of, refuse_secrets
 from realtime.transports.streams import (
     EVENT_STREAM,
     NodeNotLive,
+    admit_and_serve,
     begin,
     preflight,
     readable,
     refusal,
     until_end,
-    welcomed,
 )
 
 if TYPE_CHECKING:
@@ -112,7 +112,7 @@ async def serve(
             raise MethodNotAllowed(f"use {method}")
         refuse_secrets(scope)
         if path == paths.EMULATION:
-            await _carry(_said(await read_body()))
+            await _carry(_parse_body(await read_body()))
             return Response(204, b"", caller.cors)
         is_sse = path == paths.SSE
         frame = _first_frame(scope) if is_sse else _text(await read_body())
@@ -126,7 +126,7 @@ async def serve(
     async def talk(hub: Hub, identity: Identity) -> None:
         await stream.serve(hub, identity, receive)
 
-    return readable(await welcomed(scope, caller, talk), caller.cors)
+    return readable(await admit_and_serve(scope, caller, talk), caller.cors)
 
 
 def _first_frame(scope: Scope) -> str:
@@ -152,7 +152,7 @@ def _text(body: bytes) -> str:
         raise InvalidData("is not UTF-8", field="body") from error
 
 
-def _said(body: bytes) -> _Said:
+def _parse_body(body: bytes) -> _Said:
     try:
         return msgspec.json.decode(body, type=_Said)
     except (msgspec.MsgspecError, UnicodeError, RecursionError) as error:

@@ -32,23 +32,23 @@ from realtime.transports.sse_format import (
     HEARTBEAT,
     Places,
     event_of,
-    pushed,
     raw_event,
+    unwrap_push,
 )
 from realtime.transports.stream_request import (
     METHODS,
-    Asked,
-    asked,
+    StreamRequest,
+    parse_request,
 )
 from realtime.transports.streams import (
     EVENT_STREAM,
     NodeNotLive,
+    admit_and_serve,
     begin,
     preflight,
     readable,
     refusal,
     until_end,
-    welcomed,
 )
 
 if TYPE_CHECKING:
@@ -93,7 +93,7 @@ async def serve(
     if scope["method"] == "OPTIONS" and caller.cors:
         return preflight(caller.cors, methods)
     try:
-        wanted = await asked(path, scope, read_body)
+        wanted = await parse_request(path, scope, read_body)
     except RealtimeError as error:
         answer = refusal(error, STATUSES[error.code][0], allow=f"{methods}, OPTIONS")
         return readable(answer, caller.cors)
@@ -101,23 +101,23 @@ async def serve(
     async def listen(hub: Hub, identity: Identity) -> Response | None:
         return await _Stream(hub, wanted, caller.cors, send).serve(receive, identity)
 
-    return readable(await welcomed(scope, caller, listen), caller.cors)
+    return readable(await admit_and_serve(scope, caller, listen), caller.cors)
 
 
 class _Stream:
     """One stream: acts as the client of a conversation on behalf of a browser."""
 
-    def __init__(self, hub: Hub, asked: Asked, cors: dict[str, str], send: Send) -> None:
+    def __init__(self, hub: Hub, request: StreamRequest, cors: dict[str, str], send: Send) -> None:
         self._hub = hub
-        self._asked = asked
+        self._request = request
         self._cors = cors
         self._http_send = send
-        self._places = Places(asked.had)
+        self._places = Places(request.had)
         self._begun: dict[str, Position] = {}
         self._greeting: dict[str, Any] = {}
         self._early: list[str] = []
         self._owed = 0  # pings received before the response started
-        self._awaited = {CONNECT_ID, *(CONNECT_ID + n for n, _ in enumerate(asked.channels, 1))}
+        self._awaited = {CONNECT_ID, *(CONNECT_ID + n for n, _ in enumerate(request.channels, 1))}
         self._ready: asyncio.Future[Response | None] = asyncio.get_running_loop().create_future()
         self._is_open = False
         self._conversation: Conversation | None = None
@@ -130,7 +130,7 @@ class _Stream:
         )
         try:
             conversation.receive(self._commands())
-            if (refused := await self._opened()) is not None:
+            if (refused := await self._open_or_refuse()) is not None:
                 return refused
             await until_end(conversation, receive)
         finally:
@@ -139,7 +139,7 @@ class _Stream:
         await self._http_send({"type": "http.response.body", "body": b"", "more_body": False})
         return None
 
-    async def _opened(self) -> Response | None:
+    async def _open_or_refuse(self) -> Response | None:
         """Start the response once all commands are answered; return the refusal otherwise."""
         task = asyncio.current_task()
         assert task is not None and self._conversation is not None  # noqa: S101, PT018 - see `serve`
@@ -158,9 +158,9 @@ class _Stream:
 
     def _commands(self) -> str:
         """Return the commands of an SDK: connect, and subscribe to each channel, in one frame."""
-        token = {"token": self._asked.token} if self._asked.token else {}
+        token = {"token": self._request.token} if self._request.token else {}
         lines: list[dict[str, Any]] = [{"id": CONNECT_ID, "connect": token}]
-        for number, channel in enumerate(self._asked.channels, CONNECT_ID + 1):
+        for number, channel in enumerate(self._request.channels, CONNECT_ID + 1):
             lines.append({"id": number, "subscribe": {"channel": channel}})
         return "\n".join(_encode(line).decode() for line in lines)
 
@@ -168,7 +168,7 @@ class _Stream:
         """Start the response: the positions, the gaps, and the events received so far."""
         await begin(self._http_send, EVENT_STREAM, self._cors)
         retry = random.randint(*RETRY_MS)  # noqa: S311 - spreads load, hides nothing
-        if self._asked.is_raw:
+        if self._request.is_raw:
             parts = [f"retry: {retry}\n", raw_event(_encode({"connect": self._greeting}).decode())]
         else:
             parts = [f"retry: {retry}\n{self._places.open(self._begun)}"]
@@ -183,7 +183,7 @@ class _Stream:
         """Process a message of the hub."""
         if message["type"] == "websocket.close":
             if not self._ready.done():
-                self._ready.set_result(_ended(int(message.get("code", 0))))
+                self._ready.set_result(_refusal_of_close(int(message.get("code", 0))))
             return  # `serve` ends the response
         lines = message["text"].split("\n")
         if not self._is_open:
@@ -204,11 +204,11 @@ class _Stream:
             return
         self._awaited.discard(said["id"])
         if "error" in said and not self._ready.done():
-            self._ready.set_result(_refused(said["error"]))
+            self._ready.set_result(_refusal_of_error(said["error"]))
         if "connect" in said:
             self._greeting = {**said["connect"], "subs": {}}
         if "subscribe" in said:
-            channel = self._asked.channels[said["id"] - CONNECT_ID - 1]
+            channel = self._request.channels[said["id"] - CONNECT_ID - 1]
             begun = self._greeting["subs"][channel] = said["subscribe"]
             if "epoch" in begun:  # else it is server-side: a push has its position
                 self._begun[channel] = Position(begun["epoch"], begun["offset"])
@@ -216,14 +216,14 @@ class _Stream:
             self._ready.set_result(None)
 
     def _events(self, lines: list[str]) -> list[str]:
-        if self._asked.is_raw:
-            return [raw_event(pushed(line)) for line in lines]
+        if self._request.is_raw:
+            return [raw_event(unwrap_push(line)) for line in lines]
         written = []
         for line in lines:
             if line == PING:
                 written.append(HEARTBEAT)
             elif (event := event_of(line)) is not None:
-                written.append(self._places.written(event))
+                written.append(self._places.encode(event))
         return written
 
     async def _write(self, body: bytes) -> None:
@@ -238,7 +238,7 @@ class _Stream:
             asyncio.get_running_loop().call_soon(conversation.receive, PONG)
 
 
-def _ended(code: int) -> Response:
+def _refusal_of_close(code: int) -> Response:
     """Return the response if the hub has closed the connection before the response started."""
     if code == INVALID_TOKEN.code:
         return refusal(Unauthorized("the token is invalid"), 401)
@@ -250,7 +250,7 @@ def _ended(code: int) -> Response:
     return refusal(NodeNotLive(), 503)
 
 
-def _refused(error: dict[str, Any]) -> Response:
+def _refusal_of_error(error: dict[str, Any]) -> Response:
     """Return the response if a command was refused: one refused channel refuses the stream."""
     if error.get("temporary"):
         return refusal(NodeNotLive(), 503)

@@ -68,25 +68,25 @@ def event_of(line: str) -> Event | None:
     if (said := push.get("pub")) is not None:
         position = Position(said.get("epoch", ""), said["offset"])
         name = (said.get("tags") or {}).get(EVENT_TAG, "")
-        return Event(_written(name_on_stream(name), said["data"]), channel, position)
+        return Event(_encode_fields(name_on_stream(name), said["data"]), channel, position)
     if (missed := push.get("gap")) is not None:
         last = missed["to"]
         after = None if last is None else Position(missed["epoch"], last)
-        return Event(_written(f"{OWN}gap", {"channel": channel, **missed}), channel, after)
+        return Event(_encode_fields(f"{OWN}gap", {"channel": channel, **missed}), channel, after)
     if (begun := push.get("subscribe")) is not None:
         position = Position(begun["epoch"], begun["offset"])
-        text = _written(f"{OWN}subscribed", {"channel": channel})
+        text = _encode_fields(f"{OWN}subscribed", {"channel": channel})
         return Event(text, channel, position, begins=True)
     if (over := push.get("unsubscribe")) is not None:
         return Event(
-            _written(f"{OWN}unsubscribed", {"channel": channel, **over}), channel, ends=True
+            _encode_fields(f"{OWN}unsubscribed", {"channel": channel, **over}), channel, ends=True
         )
     for word in ("join", "leave", "presence"):
         if (told := push.get(word)) is not None:
-            return Event(_written(f"{OWN}{word}", {"channel": channel, **told}), channel)
+            return Event(_encode_fields(f"{OWN}{word}", {"channel": channel, **told}), channel)
     for word in ("state", "disconnect", "message", "refresh"):
         if (told := push.get(word)) is not None:
-            return Event(_written(f"{OWN}{word}", told))
+            return Event(_encode_fields(f"{OWN}{word}", told))
     return None
 
 
@@ -96,7 +96,7 @@ def name_on_stream(name: str) -> str:
     return f"{RENAMED}{name}" if is_taken else name
 
 
-def _written(name: str, data: object) -> str:
+def _encode_fields(name: str, data: object) -> str:
     """Return the lines of an event, with a string unchanged and other data as JSON."""
     text = data if isinstance(data, str) else _encode(data).decode()
     # All three line endings that parsers accept; text after one would be parsed as a new field.
@@ -104,7 +104,7 @@ def _written(name: str, data: object) -> str:
     return "\n".join([f"event: {name}", *lines] if name else lines)
 
 
-def pushed(line: str) -> str:
+def unwrap_push(line: str) -> str:
     """Return a line as unidirectional clients of Centrifugo expect it: a plain push or ``{}``."""
     return line[len(_WRAPPING) : -1] if line.startswith(_WRAPPING) else line
 
@@ -139,14 +139,14 @@ class Places:
         next stream reports all gaps again.
         """
         known = {channel: at for channel, at in self._had.items() if channel in begun}
-        gaps = [gap for channel, at in begun.items() for gap in self._missed(channel, at)]
+        gaps = [gap for channel, at in begun.items() for gap in self._find_gaps(channel, at)]
         self._begin(begun)
         if not gaps:
             return f"id: {self.id}\n\n"
         before = self._id({**self._places, **known})
         return f"id: {before}\n\n{_texts(gaps[:-1])}{self._block(gaps[-1])}"
 
-    def written(self, event: Event) -> str:
+    def encode(self, event: Event) -> str:
         """Return an event in the stream format, with an id of the positions after it.
 
         If the client has an old position of a channel that starts, the gaps come first. They have
@@ -157,7 +157,7 @@ class Places:
         if event.ends:
             self._end(channel)
         elif position is not None and event.begins:
-            gaps = self._missed(channel, position)
+            gaps = self._find_gaps(channel, position)
             self._begin({channel: position})
         elif position is not None:
             epoch = position.epoch or self._epoch_of(channel)
@@ -176,7 +176,7 @@ class Places:
         self._had.pop(channel, None)
         self._fit()
 
-    def _missed(self, channel: str, now: Position) -> list[Event]:
+    def _find_gaps(self, channel: str, now: Position) -> list[Event]:
         """Return the gaps between the client's old position and the channel's current one."""
         had = self._had.get(channel)
         if had is None:
@@ -257,4 +257,4 @@ def place_of(text: str) -> tuple[str, Position]:
 
 def _gap_event(channel: str, gap: Gap, reason: str) -> Event:
     fields = {"channel": channel, "epoch": gap.epoch, "from": gap.first, "to": gap.last}
-    return Event(_written(f"{OWN}gap", {**fields, "reason": reason}), channel)
+    return Event(_encode_fields(f"{OWN}gap", {**fields, "reason": reason}), channel)

@@ -30,7 +30,7 @@ CONNECT = "cf_connect"
 """The query parameter with a connect command of Centrifugo's protocol."""
 
 
-class Asked(NamedTuple):
+class StreamRequest(NamedTuple):
     """A parsed request."""
 
     channels: list[str]
@@ -48,7 +48,9 @@ class _Wanted(msgspec.Struct):
     subs: dict[str, Any] = {}
 
 
-async def asked(path: str, scope: Scope, read_body: Callable[[], Awaitable[bytes]]) -> Asked:
+async def parse_request(
+    path: str, scope: Scope, read_body: Callable[[], Awaitable[bytes]]
+) -> StreamRequest:
     """Parse a request.
 
     Args:
@@ -66,7 +68,7 @@ async def asked(path: str, scope: Scope, read_body: Callable[[], Awaitable[bytes
     return await _raw(scope, read_body) if is_raw else _plain(scope)
 
 
-def _plain(scope: Scope) -> Asked:
+def _plain(scope: Scope) -> StreamRequest:
     """Parse a request of a plain `EventSource`.
 
     Raises:
@@ -83,10 +85,10 @@ def _plain(scope: Scope) -> Asked:
         raise InvalidData("the names are too long in total for a Last-Event-ID", field="channel")
     since = _since(query.get("since", []))
     # A reconnect has the same URL; what the stream has sent in the meantime is in the id.
-    return Asked(channels, {**since, **places_of(header(scope, b"last-event-id"))})
+    return StreamRequest(channels, {**since, **places_of(header(scope, b"last-event-id"))})
 
 
-async def _raw(scope: Scope, read_body: Callable[[], Awaitable[bytes]]) -> Asked:
+async def _raw(scope: Scope, read_body: Callable[[], Awaitable[bytes]]) -> StreamRequest:
     """Parse a request for a unidirectional stream of Centrifugo's protocol.
 
     Raises:
@@ -102,7 +104,7 @@ async def _raw(scope: Scope, read_body: Callable[[], Awaitable[bytes]]) -> Asked
         field = CONNECT if in_url else "body"
         raise InvalidData(f"is not a connect command: {error}"[:200], field=field) from error
     channels = _channels(list(wanted.subs))
-    return Asked(channels, {}, wanted.token, is_raw=True)
+    return StreamRequest(channels, {}, wanted.token, is_raw=True)
 
 
 def refuse_secrets(scope: Scope) -> None:

@@ -55,7 +55,7 @@ class NodeFull(RealtimeError):
     temporary = True
 
 
-async def welcomed(
+async def admit_and_serve(
     scope: Scope, caller: Caller, serve: Callable[[Hub, Identity], Awaitable[Response | None]]
 ) -> Response | None:
     """Admit and serve a connection, or return the response that refuses it.
@@ -68,12 +68,12 @@ async def welcomed(
     try:
         return await let_in(scope, caller, serve)
     except NoRoom as error:
-        return _turned_away(error.limit)
+        return _refuse_for_limit(error.limit)
     except SessionUnknown:
         return refusal(NodeNotLive(), 503)
 
 
-def _turned_away(limit: str) -> Response:
+def _refuse_for_limit(limit: str) -> Response:
     if limit == "connections":
         return refusal(NodeFull(), 503)
     most = wiring.limits().connections_per_address

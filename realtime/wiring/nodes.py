@@ -16,7 +16,7 @@ from weakref import WeakKeyDictionary
 import msgspec
 from django.conf import settings as django_settings
 
-from realtime.auth.sessions import entitled
+from realtime.auth.sessions import entitlement_check
 from realtime.brokers.publisher import Publisher
 from realtime.core.node_commands import NodeCommand, encode_command
 from realtime.core.tally import Tally
@@ -68,7 +68,7 @@ class Node:
             tokens=parts.tokens(),
             grace_seconds=settings().token_grace_seconds,
             authorize=parts.authorizer(),
-            entitled=entitled(parts.user_table()),
+            entitled=entitlement_check(parts.user_table()),
             rpc=parts.rpc(),
         )
 

@@ -19,7 +19,7 @@ from realtime.core.identity import UserTable
 from realtime.core.json_text import to_json_type
 from realtime.core.namespaces import Namespaces
 from realtime.core.publication import Sizes
-from realtime.fallbacks.handlers import built_in, configured
+from realtime.fallbacks.handlers import make_built_in, make_handlers
 from realtime.fallbacks.registry import registered
 from realtime.identity.jwks import keys_of_set
 from realtime.identity.origins import AllowedOrigins
@@ -96,23 +96,23 @@ def _key_named(jwks: str | Mapping[str, Any]) -> Callable[[str], Key | None] | N
 @once
 def authorizer() -> Authorize | None:
     """Return the host's authorizer, made async; a sync one may use the database."""
-    return _made_async(settings().authorizer)  # type: ignore[no-any-return]
+    return _make_async(settings().authorizer)  # type: ignore[no-any-return]
 
 
 @once
 def rpc() -> Rpc | None:
     """Return the host's RPC handler, made async; a sync one may use the database."""
     # It may take long and must not hold up other clients.
-    return _made_async(settings().rpc, in_one_thread=False)  # type: ignore[no-any-return]
+    return _make_async(settings().rpc, in_one_thread=False)  # type: ignore[no-any-return]
 
 
 @once
 def user_info() -> Describe | None:
     """Return the host's `user_info` function, made async; a sync one may use the database."""
-    return _made_async(settings().user_info)  # type: ignore[no-any-return]
+    return _make_async(settings().user_info)  # type: ignore[no-any-return]
 
 
-def _made_async(path: str, *, in_one_thread: bool = True) -> Any:
+def _make_async(path: str, *, in_one_thread: bool = True) -> Any:
     if not path:
         return None
     function = import_string(path)
@@ -135,7 +135,7 @@ def keyring() -> Keyring:
 def fallbacks() -> Mapping[str, Callable[[Queued], Any]]:
     """Return the handlers by name, including those that are registered later."""
     table = user_table()
-    return ChainMap(configured(settings().fallbacks, table), registered, built_in(table))
+    return ChainMap(make_handlers(settings().fallbacks, table), registered, make_built_in(table))
 
 
 # `gettext_lazy`, `reverse_lazy`, `format_lazy`: Django's own JSON encoder writes strings, too.

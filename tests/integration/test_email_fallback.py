@@ -20,7 +20,7 @@ from realtime.core.fallback_entry import Queued
 from realtime.core.identity import UserTable
 from realtime.core.url_rules import is_line
 from realtime.errors import ConfigurationError, GiveUp
-from realtime.fallbacks.handlers import configured
+from realtime.fallbacks.handlers import make_handlers
 from realtime.fallbacks.handlers.email import Email, email_of
 from realtime.fallbacks.handlers.log import log
 from tests.support.receivers import MailServer, mail_server
@@ -100,7 +100,7 @@ def test_the_published_data_is_unchanged_in_the_mail(
 
 
 def test_a_lazy_subject_in_the_settings_becomes_text(server: MailServer) -> None:
-    handlers = configured({"news": {"use": "email", "subject": gettext_lazy("Yes")}})
+    handlers = make_handlers({"news": {"use": "email", "subject": gettext_lazy("Yes")}})
     with translation.override("de"):
         handlers["news"](queued())
     assert server.mails.got[0]["Subject"] == "Ja"
@@ -110,7 +110,7 @@ def test_a_lazy_subject_in_the_settings_becomes_text(server: MailServer) -> None
 def test_a_user_of_another_table_is_mailed_at_an_address_of_this_one(
     server: MailServer, channel: str
 ) -> None:
-    handlers = configured({"news": {"use": "email"}}, UserTable("service."))
+    handlers = make_handlers({"news": {"use": "email"}}, UserTable("service."))
     entry = Queued("00ff-7", "email", channel, "private")
     reason = r"users of another table .* begin with service\.: run `runfallback` in the project"
     with pytest.raises(GiveUp, match=reason):
@@ -171,7 +171,7 @@ def test_the_sender_of_the_settings_ends_the_headers(server: MailServer, control
     """It is tried again until the operator has mended the setting; no mail is lost for it."""
     sender = f'"a{control}b" <shop@example.com>'
     with pytest.raises(ConfigurationError, match="from_email must be one line"):
-        configured({"news": {"use": "email", "from_email": sender}})
+        make_handlers({"news": {"use": "email", "from_email": sender}})
     with pytest.raises(ConfigurationError, match="from_email must be one line"):
         Email(from_email=lazystr(sender))(queued())
     with (
@@ -278,7 +278,7 @@ def test_a_custom_template_is_used(server: MailServer, tmp_path: Path) -> None:
         "DIRS": [tmp_path],
         "APP_DIRS": True,
     }
-    handlers = configured(
+    handlers = make_handlers(
         {"order": {"use": "email", "template": "order", "from_email": "x@example.com"}}
     )
     with override_settings(TEMPLATES=[engine]):
@@ -306,7 +306,7 @@ def test_a_custom_template_is_used(server: MailServer, tmp_path: Path) -> None:
 )
 def test_an_invalid_configuration_is_reported(entries: Any, problem: str) -> None:
     with pytest.raises(ConfigurationError, match=problem):
-        configured(entries)
+        make_handlers(entries)
 
 
 def test_the_log_shows_the_data_escaped_and_shortened(caplog: pytest.LogCaptureFixture) -> None:

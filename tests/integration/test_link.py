@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 from realtime.brokers import Message, Subscribed
-from realtime.brokers.commands import checked_version
+from realtime.brokers.commands import check_version
 from realtime.brokers.link import UNSENT_BYTES
 from realtime.brokers.redis import RedisBroker
 from realtime.brokers.redis_sync import SyncRedisBroker
@@ -629,10 +629,10 @@ async def test_url_options_do_not_override_ours(
 
 @pytest.mark.parametrize("version", ["7.0.0", "7.2.0-rc1", "10.1", "8.255.255-dev"])
 def test_a_supported_redis_is_recognized_in_every_version_format(version: str) -> None:
-    checked_version(f"# Server\r\nredis_version:{version}\r\n".encode())
+    check_version(f"# Server\r\nredis_version:{version}\r\n".encode())
 
 
 @pytest.mark.parametrize("version", ["6.2.14", "5", "unstable", ""])
 def test_an_old_redis_is_refused(version: str) -> None:
     with pytest.raises(BrokerUnavailable, match="too old"):
-        checked_version(f"# Server\r\nredis_version:{version}\r\n".encode())
+        check_version(f"# Server\r\nredis_version:{version}\r\n".encode())

@@ -11,10 +11,10 @@ from realtime.core.paths import SSE
 from realtime.core.positions import Position
 from realtime.errors import RequestError
 from realtime.transports.sse_format import LAST_ID_LIMIT, UNKNOWN
-from realtime.transports.stream_request import Asked, asked
+from realtime.transports.stream_request import StreamRequest, parse_request
 
 
-async def parsed(*since: str, last_id: str = "") -> Asked:
+async def parsed(*since: str, last_id: str = "") -> StreamRequest:
     query = urlencode([("channel", "a"), *(("since", text) for text in since)])
     scope: dict[str, Any] = {
         "type": "http",
@@ -27,7 +27,7 @@ async def parsed(*since: str, last_id: str = "") -> Asked:
     async def no_body() -> bytes:
         raise AssertionError("a GET has no body")
 
-    return await asked(SSE, scope, no_body)
+    return await parse_request(SSE, scope, no_body)
 
 
 async def test_a_page_names_the_positions_of_its_data() -> None:

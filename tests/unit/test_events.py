@@ -37,7 +37,7 @@ def push(data: object, offset: int = 1, *, channel: str = "c", **options: object
 
 def stream(*lines: str, last_id: str = "") -> tuple[list[Event], Places]:
     places = Places(places_of(last_id))
-    written = [places.written(event) for line in lines if (event := event_of(line))]
+    written = [places.encode(event) for line in lines if (event := event_of(line))]
     return parsed("".join(written)), places
 
 
@@ -98,7 +98,7 @@ def test_a_gap_event_advances_the_position():
     places.open({"c": Position("e", 3)})
     gap = event_of(centrifugo.encode_gap("c", Gap("e", 4, 6), "slow"))
     assert gap is not None
-    [event] = parsed(places.written(gap))
+    [event] = parsed(places.encode(gap))
     assert event.name == "realtime.gap"
     assert json.loads(event.data) == {
         "channel": "c", "epoch": "e", "from": 4, "to": 6, "reason": "slow",
@@ -106,7 +106,7 @@ def test_a_gap_event_advances_the_position():
     assert event.id == "e/6/c"
     open_end = event_of(centrifugo.encode_gap("c", Gap("e", 7, None), "broker"))
     assert open_end is not None
-    assert parsed(places.written(open_end))[0].id == "e/6/c"
+    assert parsed(places.encode(open_end))[0].id == "e/6/c"
 
 
 def test_a_gap_between_two_streams_is_reported():
@@ -206,7 +206,7 @@ def test_every_loss_between_streams_is_reported_as_a_gap(data):
         places = Places(places_of(last_id))
         text = places.open({channel: Position("e", offset) for channel in asked})
         begins = [event for c in later if (event := event_of(served(c, offset)))]
-        text += "".join(map(places.written, begins))
+        text += "".join(map(places.encode, begins))
         blocks = text.split("\n\n")[:-1]
         heard = data.draw(st.integers(1, len(blocks)))
         for channel in asked:

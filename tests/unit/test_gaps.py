@@ -9,7 +9,7 @@ from realtime.core.positions import (
     Gap,
     GapDetector,
     Position,
-    missed_until,
+    find_missed,
 )
 
 OLD, NEW = "0" * 16, "1" * 16
@@ -220,17 +220,17 @@ def test_after_a_break_the_read_position_covers_the_tail(stream, data):
 
 
 def test_later_publications_are_not_missed():
-    assert missed_until(at(2), at(5), at(9)) == (Gap(OLD, 3, 5),)
-    assert missed_until(at(5), at(5), at(9)) == ()
-    assert missed_until(at(7), at(5), at(9)) == ()
+    assert find_missed(at(2), at(5), at(9)) == (Gap(OLD, 3, 5),)
+    assert find_missed(at(5), at(5), at(9)) == ()
+    assert find_missed(at(7), at(5), at(9)) == ()
 
 
 def test_a_client_in_a_later_epoch_missed_nothing():
-    assert missed_until(at(1, NEW), at(5), at(3, NEW)) == ()
+    assert find_missed(at(1, NEW), at(5), at(3, NEW)) == ()
 
 
 def test_a_client_in_an_ended_epoch_also_gets_the_gap_of_the_later_one():
-    assert missed_until(at(2), at(5, NEW), at(6, NEW)) == (Gap(OLD, 3, None), Gap(NEW, 1, 5))
+    assert find_missed(at(2), at(5, NEW), at(6, NEW)) == (Gap(OLD, 3, None), Gap(NEW, 1, 5))
 
 
 @given(st.lists(st.integers(1, 3), min_size=1, max_size=5), st.data())
@@ -239,7 +239,7 @@ def test_every_loss_between_a_position_and_the_start_is_reported(sizes, data):
     line = [Position(str(n), offset) for n, size in enumerate(sizes) for offset in range(size + 1)]
     began = data.draw(st.integers(0, len(line) - 1))
     since = data.draw(st.integers(0, len(line) - 1))
-    gaps = missed_until(line[since], line[began], line[-1])
+    gaps = find_missed(line[since], line[began], line[-1])
     told = {
         position
         for position in line

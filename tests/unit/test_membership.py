@@ -19,7 +19,7 @@ from realtime.core.members import (
     Changes,
     Headcount,
     decode_changes,
-    listed,
+    encode_members,
 )
 from realtime.errors import EnvelopeError
 
@@ -67,8 +67,11 @@ def test_garbage_raises_only_the_documented_error(raw: bytes) -> None:
 
 
 def test_members_are_listed_as_one_object() -> None:
-    assert json.loads(listed({"1": ADA, "2": BEN})) == {"1": json.loads(ADA), "2": json.loads(BEN)}
-    assert listed({}) == "{}"
+    assert json.loads(encode_members({"1": ADA, "2": BEN})) == {
+        "1": json.loads(ADA),
+        "2": json.loads(BEN),
+    }
+    assert encode_members({}) == "{}"
 
 
 def test_a_few_changes_are_announced_one_by_one() -> None:

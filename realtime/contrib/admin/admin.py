@@ -31,7 +31,7 @@ from realtime.contrib.admin.models import LABEL, DeadLetter, LiveChannel, LiveUs
 from realtime.contrib.admin.pages import (
     PAGE,
     PagesWithoutTable,
-    explained,
+    explain,
     has_permission,
     printable,
 )
@@ -58,7 +58,7 @@ class DeadLetterAdmin(PagesWithoutTable):
             context["page"] = self.page_of(request, LetterList())
             list(context["page"])  # read it here, where an error can still be explained
         except RealtimeError as error:
-            context = {"problem": explained(error)}
+            context = {"problem": explain(error)}
         return self.respond(request, "dead_letters", _("Dead letters"), **context)
 
     def _act(self, request: HttpRequest) -> HttpResponse:
@@ -83,7 +83,7 @@ class DeadLetterAdmin(PagesWithoutTable):
                 )
             moved = move_letters(keys, start, purging=purging)
         except RealtimeError as error:
-            self.message_user(request, explained(error), messages.ERROR)
+            self.message_user(request, explain(error), messages.ERROR)
             return back
         self._report(request, moved, purging=purging)
         return back
@@ -131,7 +131,7 @@ class LiveUserAdmin(PagesWithoutTable):
             self.warn_of_silent(request, census.silent)
             context["page"] = self.page_of(request, census.found)
         except RealtimeError as error:
-            context["problem"] = explained(error)
+            context["problem"] = explain(error)
         return self.respond(request, "live_users", _("Live users"), **context)
 
     def detail_view(self, request: HttpRequest) -> HttpResponse:
@@ -151,7 +151,7 @@ class LiveUserAdmin(PagesWithoutTable):
             context["occupants"] = occupants
             context["page"] = self.page_of(request, occupants.members or [])
         except RealtimeError as error:
-            context["problem"] = explained(error)
+            context["problem"] = explain(error)
         title = _("Connections of user %s") % user
         return self.respond(request, "live_user", title, **context)
 
@@ -164,7 +164,7 @@ class LiveUserAdmin(PagesWithoutTable):
         try:
             disconnect_user(user, client=client)
         except RealtimeError as error:
-            self.message_user(request, explained(error), messages.ERROR)
+            self.message_user(request, explain(error), messages.ERROR)
         else:
             self.log_change(
                 request, LiveUser(id=printable(user)), f"Disconnected {printable(client) or 'all'}."
@@ -193,7 +193,7 @@ class LiveChannelAdmin(PagesWithoutTable):
             self.warn_of_silent(request, census.silent)
             context["page"] = self.page_of(request, census.found)
         except RealtimeError as error:
-            context["problem"] = explained(error)
+            context["problem"] = explain(error)
         return self.respond(request, "live_channels", _("Channels"), **context)
 
     def detail_view(self, request: HttpRequest) -> HttpResponse:
@@ -210,7 +210,7 @@ class LiveChannelAdmin(PagesWithoutTable):
             context["occupants"] = occupants
             context["page"] = self.page_of(request, occupants.members or [])
         except RealtimeError as error:
-            context["problem"] = explained(error)
+            context["problem"] = explain(error)
         return self.respond(request, "live_channel", _("Channel %s") % name, **context)
 
 

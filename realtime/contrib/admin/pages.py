@@ -117,7 +117,7 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
-def explained(error: RealtimeError) -> str:
+def explain(error: RealtimeError) -> str:
     """Return what a page says about an error; the log has the details, such as hosts."""
     if not isinstance(error, BrokerError):
         return str(error) or type(error).__doc__ or ""

@@ -21,12 +21,12 @@ SETTING = "REALTIME_FALLBACKS"
 Function = Callable[[Queued], Any]
 
 
-def built_in(table: UserTable = SAME_USERS) -> dict[str, Function]:
+def make_built_in(table: UserTable = SAME_USERS) -> dict[str, Function]:
     """Return the handlers that exist without configuration, by name."""
     return {"email": Email(table=table), "log": log}
 
 
-def configured(entries: object, table: UserTable = SAME_USERS) -> dict[str, Function]:
+def make_handlers(entries: object, table: UserTable = SAME_USERS) -> dict[str, Function]:
     """Return the configured handlers by name.
 
     Args:

@@ -93,7 +93,7 @@ class Webhook:
         deadline = _Deadline(self.seconds)
         connection = HTTPConnection(self.url.hostname or "", self._port)
         try:
-            connection.sock = deadline.guard(self._connected(deadline))
+            connection.sock = deadline.guard(self._connect(deadline))
             if self.url.scheme == "https":
                 secured = ssl.create_default_context().wrap_socket(
                     connection.sock,
@@ -122,11 +122,11 @@ class Webhook:
     def _port(self) -> int:
         return self.url.port or _PORTS[self.url.scheme]
 
-    def _connected(self, deadline: _Deadline) -> socket.socket:
+    def _connect(self, deadline: _Deadline) -> socket.socket:
         """Connect to a vetted address, not to a name that may resolve differently by now."""
         host, port = self.url.hostname or "", self._port
         try:
-            found = _looked_up(self.look_up, host, port, deadline)
+            found = _resolve(self.look_up, host, port, deadline)
         except TimeoutError as error:
             raise WebhookFailed(f"resolving {host} took longer than {self.seconds:g} s") from error
         addresses = list(dict.fromkeys(str(info[4][0]) for info in found))
@@ -136,7 +136,7 @@ class Webhook:
                 raise WebhookFailed(
                     f"{host} is in a private network: set allow_private to permit it"
                 )
-        return _opened(addresses, port, deadline)
+        return _connect_any(addresses, port, deadline)
 
 
 class _Deadline:
@@ -235,7 +235,7 @@ def _path(url: SplitResult) -> str:
     return (url.path or "/") + (f"?{url.query}" if url.query else "")
 
 
-def _looked_up(look_up: LookUp, host: str, port: int, deadline: _Deadline) -> list[tuple[Any, ...]]:
+def _resolve(look_up: LookUp, host: str, port: int, deadline: _Deadline) -> list[tuple[Any, ...]]:
     """Resolve a host in a thread of its own: `getaddrinfo` has no timeout and cannot be cancelled.
 
     Hung threads are daemons, so that the process can exit, and there are at most `LOOK_UPS_LIMIT`;
@@ -265,7 +265,7 @@ def _looked_up(look_up: LookUp, host: str, port: int, deadline: _Deadline) -> li
     return found.result(deadline.left)
 
 
-def _opened(addresses: list[str], port: int, deadline: _Deadline) -> socket.socket:
+def _connect_any(addresses: list[str], port: int, deadline: _Deadline) -> socket.socket:
     """Connect to the first address that answers; each gets its share of the remaining time."""
     errors: list[OSError] = []
     for number, address in enumerate(addresses):

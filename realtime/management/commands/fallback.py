@@ -92,7 +92,7 @@ class Command(BaseCommand):
 
     async def _list(self, queue: FallbackQueue, options: dict[str, Any]) -> None:
         count = 0
-        async for raw, entry in _chosen(queue, options):
+        async for raw, entry in _choose(queue, options):
             if count == options["limit"]:
                 if self.stdout.isatty():
                     self.stdout.write("... more entries exist (see --limit)")
@@ -111,7 +111,7 @@ class Command(BaseCommand):
         # Collect all of them first: moving entries would shift the pages still to be read.
         chosen = [
             (raw, entry)
-            async for raw, entry in _chosen(queue, options)
+            async for raw, entry in _choose(queue, options)
             if not wanted or (entry is not None and entry.id in wanted)
         ]
         if wanted and (absent := wanted - {entry.id for _, entry in chosen if entry}):
@@ -166,15 +166,15 @@ def _add_selection(parser: CommandParser) -> None:
     parser.add_argument("--all", action="store_true", help="all entries")
 
 
-async def _chosen(queue: FallbackQueue, options: dict[str, Any]) -> AsyncIterator[Found]:
+async def _choose(queue: FallbackQueue, options: dict[str, Any]) -> AsyncIterator[Found]:
     """Yield the items at the place that the operator named, with the parsed entry if it is one."""
     async for raw in queue.entries(options["where"]):
-        entry = _opened(raw)
+        entry = _decode_or_none(raw)
         if options["fallback"] in (None, entry.fallback if entry else None):
             yield raw, entry
 
 
-def _opened(raw: bytes) -> Entry | None:
+def _decode_or_none(raw: bytes) -> Entry | None:
     try:
         return decode_entry(raw)
     except EnvelopeError:
@@ -203,17 +203,17 @@ def _line(facts: dict[str, Any]) -> str:
     if facts["id"] is None:
         return f"{facts['starts']}  {facts['reason']}"
     age = _age(time.time() - facts["published_at"])
-    text = "  ".join(map(_shown, (facts["id"], facts["fallback"], facts["channel"])))
+    text = "  ".join(map(_escape, (facts["id"], facts["fallback"], facts["channel"])))
     text += f"  {age} ago"
     if facts["attempts"]:
-        reason = _shown(facts["reason"] or "the worker died")
+        reason = _escape(facts["reason"] or "the worker died")
         text += f"  {facts['attempts']} attempts: {reason}"
     if "data" in facts:
         text += "\n    " + ascii(msgspec.json.encode(facts["data"]).decode())[1:-1]
     return text
 
 
-def _shown(text: str) -> str:
+def _escape(text: str) -> str:
     """Escape text from Redis, which anyone may have written, for a terminal (CWE-150)."""
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)[:REASON_LIMIT]
 

@@ -18,7 +18,7 @@ from realtime.errors import ConfigurationError
 from realtime.fallbacks.registry import handlers, threads
 from realtime.fallbacks.worker import LEAST_LEASE_SECONDS, Worker, WorkerOptions
 from realtime.management.own_process import refuse_memory
-from realtime.management.stop_signals import heeded, ignored_signals_text
+from realtime.management.stop_signals import ignored_signals_text, signals_to_handle
 
 logger = logging.getLogger(__name__)
 
@@ -94,7 +94,7 @@ async def _work(options: WorkerOptions) -> None:
     if text := ignored_signals_text(STOP_SIGNALS):
         sys.stderr.write(f"{text}\n")
     loop = asyncio.get_running_loop()
-    for number in heeded(STOP_SIGNALS):
+    for number in signals_to_handle(STOP_SIGNALS):
         loop.add_signal_handler(number, leave, number)
     logger.info("handling fallbacks: %s; %d at a time", ", ".join(sorted(known)), options.hands)
     try:
