@@ -14,7 +14,7 @@ import uvicorn
 from uvicorn.middleware.proxy_headers import _TrustedHosts
 
 from notifier.http_lane import AnswerWriter, Lane
-from realtime.core.limits import Crowd, Limits, address_of
+from realtime.core.limits import ConnectionCounter, Limits, address_of
 
 SPARE_CONNECTIONS = 1024
 """For other requests when WebSockets and streams are at their limit: publishers and probes."""
@@ -35,7 +35,7 @@ class ConnectionLimiter:
 
     def __init__(self, limits: Limits, proxies: list[str] | str) -> None:
         per_address = limits.connections_per_address
-        self._crowd = Crowd(
+        self._crowd = ConnectionCounter(
             replace(
                 limits,
                 connections=limits.connections + SPARE_CONNECTIONS,

@@ -38,7 +38,7 @@ _STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _CHECKOUT = Path(__file__).resolve().parent.parent
 
 
-class Ended(Exception):
+class ServiceEnded(Exception):
     """The service ended without being asked to; the text says why."""
 
 
@@ -94,7 +94,7 @@ class Fleet:
             os.close(self._held)
             os.close(self._lifeline)
         if self._failure:
-            raise Ended(self._failure)
+            raise ServiceEnded(self._failure)
 
     def note_answer(self) -> None:
         """Record that the service has responded once: from now on dead workers are replaced."""

@@ -30,7 +30,7 @@ from notifier.env import (
     read_environment,
     read_secrets,
 )
-from notifier.fleet import Companion, Ended, Fleet, supervise, watch
+from notifier.fleet import Companion, Fleet, ServiceEnded, supervise, watch
 from notifier.preparation import NO_REDIS_YET, Preparation
 from notifier.private import NotPrivate
 from notifier.server import LINGER_SECONDS, listening_socket
@@ -61,7 +61,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             serve(os.environ)
         else:
             run(os.environ, stop_with_parent=options.stop_with_parent)
-    except (BadEnvironment, CannotStart, Ended, NoEmbeddedValkey, NotPrivate) as error:
+    except (BadEnvironment, CannotStart, ServiceEnded, NoEmbeddedValkey, NotPrivate) as error:
         print(f"notifier: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:  # before the event loop handled the signal

@@ -16,7 +16,7 @@ import pytest
 import pytest_asyncio
 from httpx._transports import default as httpx_transports
 
-from realtime.api.owed import Owed
+from realtime.api.key_debts import KeyDebts
 from realtime.core.breaker import Breaker
 from realtime.core.limits import Bucket
 from realtime.core.outage import Outage
@@ -78,7 +78,7 @@ def _log_has_told_nothing() -> None:
 @cache
 def _throttles(module: ModuleType) -> list[Any]:
     """Return what a module has made to throttle the log, found once: there are 200 modules."""
-    kinds = (Tally, Outage, Owed, Breaker, Bucket)
+    kinds = (Tally, Outage, KeyDebts, Breaker, Bucket)
     return [each for each in vars(module).copy().values() if type(each) in kinds]
 
 

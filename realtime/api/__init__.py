@@ -15,5 +15,5 @@
 * `channel_patterns`: Which channels it may use.
 * `key_entries`: Reads keys from the configuration.
 * `keyring`: The API keys of the settings and of files.
-* `owed`: Which keys are over their rate.
+* `key_debts`: Which keys are over their rate.
 """

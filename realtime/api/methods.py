@@ -42,8 +42,8 @@ from realtime.api.items import (
     read_channel_with_members,
     read_channels,
 )
+from realtime.api.key_debts import KeyDebts
 from realtime.api.keys import Key
-from realtime.api.owed import Owed
 from realtime.api.request import (
     EVENTS,
     MethodNotAllowed,
@@ -86,7 +86,7 @@ Access = Callable[[str], Key]
 """Finds the key for the value of X-API-Key; raises `Unauthorized`."""
 
 
-class Admitted(NamedTuple):
+class AdmittedRequest(NamedTuple):
     """A request that passed the checks of its head."""
 
     request: Request
@@ -96,11 +96,11 @@ class Admitted(NamedTuple):
 
 _PUBLISHING = {"publish", "broadcast", "batch", EVENTS}
 _uses, _refusals = Tally(), Tally()
-_owed = Owed()
+_debts = KeyDebts()
 _noting = threading.Lock()  # Django's sync view runs in threads
 
 
-def admit_request(request: Request, access: Access) -> Admitted:
+def admit_request(request: Request, access: Access) -> AdmittedRequest:
     """Check the head of a request, before its body is read.
 
     Otherwise a client without a key could make us buffer a megabyte for each connection.
@@ -116,11 +116,11 @@ def admit_request(request: Request, access: Access) -> Admitted:
     if key.rate is not None and request.api_method in _PUBLISHING:
         _refuse_debtor(key)
     check_head(request)
-    return Admitted(request, method, key)
+    return AdmittedRequest(request, method, key)
 
 
 def _refuse_debtor(key: Key) -> None:
-    if wait := _owed.wait(key, time.monotonic()):
+    if wait := _debts.wait(key, time.monotonic()):
         _note_limit(key)
         raise _make_rate_error(key, wait)
 
@@ -144,7 +144,7 @@ def method_of(request: Request) -> Method:
 
 
 async def respond(
-    admitted: Admitted,
+    admitted: AdmittedRequest,
     body: bytes,
     backend: Backend,
     namespaces: Namespaces,
@@ -320,7 +320,7 @@ async def _take_from_rate(key: Key, rate: float, count: int, backend: Backend) -
     except OutcomeUnknown as error:
         raise BrokerUnavailable(str(error)) from error  # only the count is uncertain
     if wait > 0:
-        _owed.note_refusal(key, count, wait, time.monotonic())
+        _debts.note_refusal(key, count, wait, time.monotonic())
         raise _make_rate_error(key, wait)
 
 

@@ -31,7 +31,7 @@ from realtime.brokers.node_messages import ALL_NODES as ALL_NODES
 
 if TYPE_CHECKING:
     from realtime.brokers.node_messages import Moment
-    from realtime.core.members import Beat, Headcount, Roll
+    from realtime.core.members import Headcount, LeaseReply, MemberUpdate
     from realtime.core.positions import Position
     from realtime.core.publication import Publication, Receipt
     from realtime.core.survey import Question
@@ -138,8 +138,8 @@ class PresenceStore(Protocol):
     `BrokerError` if the result is unknown or the change may have been made; retrying is safe.
     """
 
-    async def change(self, node: str, rolls: Sequence[Roll]) -> None:
-        """Write joins and leaves; announce them on the channel if the roll requires it."""
+    async def change(self, node: str, updates: Sequence[MemberUpdate]) -> None:
+        """Write joins and leaves; announce them on the channel if the update requires it."""
 
     async def members(self, channel: str, most_bytes: int = ...) -> dict[str, str]:
         """Return the members of a channel: infos by client.
@@ -152,7 +152,7 @@ class PresenceStore(Protocol):
     async def headcounts(self, channels: Sequence[str]) -> list[Headcount]:
         """Return the number of members of each channel."""
 
-    async def lease(self, node: str, *, is_new: bool) -> Beat:
+    async def lease(self, node: str, *, is_new: bool) -> LeaseReply:
         """Renew the lease of a node, and return nodes whose lease has expired."""
 
     async def sweep(self, node: str, *, is_leaving: bool = False) -> bool:

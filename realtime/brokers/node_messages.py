@@ -48,7 +48,7 @@ class CanaryMessage(NamedTuple):
     number: int
 
 
-class Forwarded(NamedTuple):
+class ForwardedFrame(NamedTuple):
     """A frame of an emulated client, received by another node."""
 
     session: str
@@ -69,7 +69,7 @@ class Announcement(NamedTuple):
     """The id stored in the service's database: 16 hex digits."""
 
 
-NodeMessage = CanaryMessage | Forwarded | UserCommand | Question | Announcement | Changes
+NodeMessage = CanaryMessage | ForwardedFrame | UserCommand | Question | Announcement | Changes
 
 _NUMBER = re.compile(rb"[0-9]{1,15}")
 _MOMENT = re.compile(rb"[0-9]{1,16}-[0-9]{1,16}")
@@ -126,9 +126,9 @@ def parse_moment(text: bytes) -> Moment:
     return Moment(int(milliseconds), int(number))
 
 
-def _parse_forwarded(raw: bytes) -> Forwarded:
+def _parse_forwarded(raw: bytes) -> ForwardedFrame:
     _, session, *frame = raw.split(b" ", 2)
-    return Forwarded(session.decode("latin-1"), b"".join(frame).decode(errors="replace"))
+    return ForwardedFrame(session.decode("latin-1"), b"".join(frame).decode(errors="replace"))
 
 
 def _parse_question(raw: bytes) -> Question:

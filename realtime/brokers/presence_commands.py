@@ -20,9 +20,9 @@ from realtime.core.members import (
     CHANGES_LIMIT,
     LEASE_SECONDS,
     MEMBERS_LIMIT,
-    Beat,
     Headcount,
-    Roll,
+    LeaseReply,
+    MemberUpdate,
     TooManyMembers,
     checked_info,
 )
@@ -44,16 +44,16 @@ class PresenceCommands:
         self._keys = f"{prefix}:{{0}}:"
         self._nodes = f"{self._keys}nodes"
 
-    def change(self, node: str, roll: Roll) -> Args:
+    def change(self, node: str, update: MemberUpdate) -> Args:
         """Return the command that writes joins and leaves of a channel."""
-        come = [member for member in roll.changes.values() if member is not None]
-        gone = [client for client, member in roll.changes.items() if member is None]
+        come = [member for member in update.changes.values() if member is not None]
+        gone = [client for client, member in update.changes.items() if member is None]
         fixed: Args = (
-            *(node, roll.channel, f"{self._keys}ch:{roll.channel}"),
-            *("1" if roll.is_announced else "0", "1" if roll.has_members else "0"),
+            *(node, update.channel, f"{self._keys}ch:{update.channel}"),
+            *("1" if update.is_announced else "0", "1" if update.has_members else "0"),
             *(KEPT_SECONDS, CHANGES_LIMIT, CHANGES_BYTES, len(come)),
         )
-        keys = (*self._of(roll.channel), self._at(node))
+        keys = (*self._of(update.channel), self._at(node))
         members = [text for member in come for text in member]
         return ("EVALSHA", CHANGE.digest, 3, *keys, *fixed, *members, *gone)
 
@@ -124,7 +124,7 @@ def headcount(reply: Any) -> Headcount:
     return Headcount(*map(int, reply))
 
 
-def beat(reply: Any) -> Beat:
+def parse_lease_reply(reply: Any) -> LeaseReply:
     """Parse the reply to `PresenceCommands.lease`.
 
     Raises:
@@ -132,7 +132,7 @@ def beat(reply: Any) -> Beat:
     """
     _refuse(reply)
     known, *gone = reply
-    return Beat(known == b"1", tuple(name.decode() for name in gone))
+    return LeaseReply(known == b"1", tuple(name.decode() for name in gone))
 
 
 def refuse_errors(replies: Sequence[Any]) -> None:

@@ -12,17 +12,17 @@ from realtime.brokers.presence_commands import (
     READ,
     SWEEP,
     PresenceCommands,
-    beat,
     headcount,
     members,
+    parse_lease_reply,
     refuse_errors,
 )
 from realtime.brokers.script import Args, Script
 from realtime.core.members import (
     MEMBERS_BYTES,
-    Beat,
     Headcount,
-    Roll,
+    LeaseReply,
+    MemberUpdate,
 )
 
 Run = Callable[[Script, Sequence[Args]], Awaitable[list[Any]]]
@@ -41,10 +41,10 @@ class RedisPresence:
         self._run_script = run
         self._execute = execute
 
-    async def change(self, node: str, rolls: Sequence[Roll]) -> None:
+    async def change(self, node: str, updates: Sequence[MemberUpdate]) -> None:
         """Write joins and leaves."""
         refuse_errors(
-            await self._run_script(CHANGE, [self._commands.change(node, r) for r in rolls])
+            await self._run_script(CHANGE, [self._commands.change(node, r) for r in updates])
         )
 
     async def members(self, channel: str, most_bytes: int = MEMBERS_BYTES) -> dict[str, str]:
@@ -63,10 +63,10 @@ class RedisPresence:
         )
         return [headcount(reply) for reply in replies]
 
-    async def lease(self, node: str, *, is_new: bool) -> Beat:
+    async def lease(self, node: str, *, is_new: bool) -> LeaseReply:
         """Renew the lease of a node, and return nodes whose lease has expired."""
         [reply] = await self._run_script(LEASE, [self._commands.lease(node, is_new=is_new)])
-        return beat(reply)
+        return parse_lease_reply(reply)
 
     async def sweep(self, node: str, *, is_leaving: bool = False) -> bool:
         """Remove some members of a node that is gone or leaving; return whether more remain."""

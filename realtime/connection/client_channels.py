@@ -23,7 +23,7 @@ from realtime.core.codes import (
 )
 from realtime.core.names import users_of
 from realtime.core.namespaces import Namespace, Namespaces
-from realtime.protocols import SubRefresh, Subscribe, Wanted
+from realtime.protocols import SubRefresh, Subscribe, WantedChannel
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -145,7 +145,7 @@ class ClientChannels:
         named = self._auth.identity.channels
         return [channel for channel in named if self._namespaces.get(channel) is None]
 
-    def subscribe_at_connect(self, wanted: Wanted) -> Join | SubscriptionEnd | None:
+    def subscribe_at_connect(self, wanted: WantedChannel) -> Join | SubscriptionEnd | None:
         """Validate a channel named in a `Connect` with the rules for a `Subscribe`."""
         if (served := self._joins.get(wanted.channel)) is not None:
             served.since = wanted.position
@@ -216,7 +216,7 @@ class ClientChannels:
         self,
         channel: str,
         namespace: Namespace,
-        command: Subscribe | Wanted | None = None,
+        command: Subscribe | WantedChannel | None = None,
         known: Join | None = None,
     ) -> bool:
         """Tell whether a subscription receives joins and leaves.

@@ -36,7 +36,7 @@ class Pushes(NamedTuple):
     """The text as a frame, encoded once for all connections; empty if it was not encoded."""
 
 
-class Missed(NamedTuple):
+class GapEntry(NamedTuple):
     """A gap of one channel."""
 
     channel: str
@@ -58,7 +58,7 @@ class Undroppable(NamedTuple):
     size: int
 
 
-Entry = Pushes | Missed | Undroppable
+Entry = Pushes | GapEntry | Undroppable
 
 
 class Outbox:
@@ -191,7 +191,7 @@ class Outbox:
         stays = isinstance(entry, Pushes) and self._newest.get(entry.channel) is entry
         dropped = _gap_of(entry, but_last=stays)
         if dropped is not None:
-            reason = entry.reason if isinstance(entry, Missed) else GapReason.SLOW
+            reason = entry.reason if isinstance(entry, GapEntry) else GapReason.SLOW
             self._miss(entry.channel, dropped, reason, entry.overflow)
         if stays:
             assert isinstance(entry, Pushes)  # noqa: S101 - tells the type checker what `stays` says
@@ -217,27 +217,27 @@ class Outbox:
         """Merge a gap into the one of its channel and epoch in front, or add it there."""
         key = (channel, gap.epoch)
         before = self._front.get(key)
-        if isinstance(before, Missed):
+        if isinstance(before, GapEntry):
             self.bytes -= before.size
             gap = _merge(before.gap, gap)
             # A gap that was only moved keeps its reason, so that a restart of Redis is not
             # attributed to the client.
             reason = reason if before.reason == reason else GapReason.SLOW
-        self._front[key] = Missed(channel, gap, reason, "", overflow)
+        self._front[key] = GapEntry(channel, gap, reason, "", overflow)
         self._unencoded[key] = None
 
     def _encode_gaps(self) -> None:
         for key in self._unencoded:
             missed = self._front[key]
-            assert isinstance(missed, Missed)  # noqa: S101 - nothing else is unencoded
+            assert isinstance(missed, GapEntry)  # noqa: S101 - nothing else is unencoded
             text = self._encode_gap(missed.channel, missed.gap, missed.reason)
             self._front[key] = missed = missed._replace(text=text)
             self.bytes += missed.size
         self._unencoded.clear()
 
 
-def _gap_of(entry: Pushes | Missed, *, but_last: bool) -> Gap | None:
-    if isinstance(entry, Missed):
+def _gap_of(entry: Pushes | GapEntry, *, but_last: bool) -> Gap | None:
+    if isinstance(entry, GapEntry):
         return entry.gap
     last = entry.last - 1 if but_last else entry.last
     return Gap(entry.epoch, entry.first, last) if last >= entry.first else None

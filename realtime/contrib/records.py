@@ -31,7 +31,7 @@ State = dict[str, Any]
 _encode = msgspec.json.Encoder().encode
 
 
-class Begun(NamedTuple):
+class TaskStart(NamedTuple):
     """The record of a task at one of its starts."""
 
     starts: int
@@ -66,7 +66,7 @@ class Records:
             ]
         )
 
-    def note_start(self, task_id: str) -> Begun:
+    def note_start(self, task_id: str) -> TaskStart:
         """Record that a worker starts a task, perhaps not for the first time; return the record."""
         starts, _, _, (state, cancelled) = self._ask(
             [
@@ -76,7 +76,7 @@ class Records:
                 ("HMGET", self._key(task_id), "state", "cancel"),
             ]
         )
-        return Begun(starts, _state(state), bool(cancelled))
+        return TaskStart(starts, _state(state), bool(cancelled))
 
     def note_state(self, task_id: str, state: State, delay: float = 0.0) -> bool:
         """Record a state of a task; return whether the task has been cancelled."""

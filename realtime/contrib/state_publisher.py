@@ -25,7 +25,7 @@ MESSAGE_LIMIT = 500  # characters
 _TELLING = ("publishing the state of a task", "its watchers miss an update")
 
 
-class ToldTask(Protocol):
+class ReportedTask(Protocol):
     """The interface of a task that a `StatePublisher` uses; `LiveTask` implements it."""
 
     name: str
@@ -40,7 +40,7 @@ class ToldTask(Protocol):
 class StatePublisher:
     """Publishes the states of all runs of one task; stateless itself."""
 
-    def __init__(self, task: ToldTask) -> None:
+    def __init__(self, task: ReportedTask) -> None:
         self._task = task
 
     def make(self, task_id: str, word: str, **more: Any) -> State:

@@ -69,7 +69,7 @@ class Limits:
     """Commands per frame; a reconnecting SDK resubscribes to all its channels in one frame."""
 
 
-class Crowd:
+class ConnectionCounter:
     """Counts a node's connections: in total, and per address."""
 
     def __init__(self, limits: Limits) -> None:
@@ -223,7 +223,7 @@ def cost_of(data: Sized) -> int:
     return 1 + len(data) // BYTES_PER_COMMAND
 
 
-class Reached:
+class LimitCounts:
     """Counts how often each limit was reached, and reports it at intervals."""
 
     def __init__(self) -> None:

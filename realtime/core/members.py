@@ -31,7 +31,7 @@ is sent."""
 PUSHES_BURST = 20_000
 LEASE_SECONDS = 6.0
 """How long the members of a killed node remain listed."""
-BEAT_SECONDS = 2.0
+LEASE_RENEWAL_SECONDS = 2.0
 """How often a node renews its lease and looks for nodes whose lease has expired."""
 UNKNOWN = -1
 """Joins and leaves were missed, and their number is not known."""
@@ -71,7 +71,7 @@ class Changes(NamedTuple):
     """The number of members afterwards."""
 
 
-class Beat(NamedTuple):
+class LeaseReply(NamedTuple):
     """The result of renewing a node's lease."""
 
     is_known: bool
@@ -80,7 +80,7 @@ class Beat(NamedTuple):
     """Nodes whose lease has expired."""
 
 
-class Roll(NamedTuple):
+class MemberUpdate(NamedTuple):
     """What a node reports about the members of one channel."""
 
     channel: str

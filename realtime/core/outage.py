@@ -12,7 +12,7 @@ CALM_SECONDS = 1.0
 """An outage ends after this long without a failure; until then successes and failures may mix."""
 
 
-class Over(NamedTuple):
+class OutageEnd(NamedTuple):
     """An outage that has ended."""
 
     failures: int
@@ -35,10 +35,10 @@ class Outage:
         self._last = now
         return self._failures == 1
 
-    def note_success(self, now: float) -> Over | None:
+    def note_success(self, now: float) -> OutageEnd | None:
         """Record a success; return the outage that it ends, if any."""
         if not self._failures or now - self._last < CALM_SECONDS:
             return None
-        over = Over(self._failures, self._last - self._began)
+        over = OutageEnd(self._failures, self._last - self._began)
         self._failures = 0
         return over

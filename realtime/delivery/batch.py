@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from realtime.connection.outbox import Entry, Missed, Pushes, Undroppable
+from realtime.connection.outbox import Entry, GapEntry, Pushes, Undroppable
 from realtime.core.envelope import Envelope
 from realtime.core.positions import Gap, GapReason, Position
 from realtime.protocols import JOINED_FRAME_BYTES, WireProtocol
@@ -153,7 +153,7 @@ class _BatchEncoder:
         self._first = self._last = None
 
 
-def _encode_gap(channel: Channel[Any], gap: Gap, protocol: WireProtocol) -> Missed:
+def _encode_gap(channel: Channel[Any], gap: Gap, protocol: WireProtocol) -> GapEntry:
     reason = GapReason.BROKER
     text = protocol.encode_gap(channel.name, gap, reason)
-    return Missed(channel.name, gap, reason, text, channel.namespace.overflow)
+    return GapEntry(channel.name, gap, reason, text, channel.namespace.overflow)

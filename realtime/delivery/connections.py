@@ -18,7 +18,7 @@ from realtime.connection.heartbeat import Heartbeat
 from realtime.connection.writer import Writer
 from realtime.core.codes import SHUTDOWN, TOO_MANY_REQUESTS
 from realtime.core.identity import ANONYMOUS, Identity
-from realtime.core.limits import Crowd, Limits, Reached
+from realtime.core.limits import ConnectionCounter, LimitCounts, Limits
 from realtime.core.namespaces import Namespace, Namespaces
 from realtime.delivery.conversation import Conversation, ConversationNode
 from realtime.delivery.fanout import Fanout, Listener
@@ -65,7 +65,7 @@ class Connections:
         options: ConnectionOptions,
         users: Users,
         fanout: Fanout,
-        reached: Reached,
+        reached: LimitCounts,
         *,
         ticked: Callable[[float], None],
     ) -> None:
@@ -87,7 +87,7 @@ class Connections:
         self._users = users
         self._fanout = fanout
         self._reached = reached
-        self._crowd = Crowd(options.limits)
+        self._crowd = ConnectionCounter(options.limits)
         self._conversations: dict[Conversation, tuple[int, Listener] | None] = {}
         self._expiring: dict[Conversation, None] = {}
         self._sessions: dict[str, Conversation] = {}

@@ -20,12 +20,12 @@ from realtime.brokers.node_messages import (
     Announcement,
     CanaryMessage,
     Dispatcher,
-    Forwarded,
+    ForwardedFrame,
     UserCommand,
 )
 from realtime.connection.flow import WINDOW_BYTES
 from realtime.core.callbacks import do_nothing
-from realtime.core.limits import Limits, Reached, Subscriptions
+from realtime.core.limits import LimitCounts, Limits, Subscriptions
 from realtime.core.namespaces import Namespace, Namespaces
 from realtime.core.survey import Question
 from realtime.delivery.announcer import Announcer
@@ -97,7 +97,7 @@ class Hub:
         self.limits = limits
         self.subscriptions = Subscriptions(limits.subscriptions_per_address)
         """The budget of new subscriptions, by address."""
-        self.reached = Reached()
+        self.reached = LimitCounts()
         """How often each limit was reached."""
         self.grace_seconds = grace_seconds
         self.authorize: Authorize = authorize or _nobody_may
@@ -151,7 +151,7 @@ class Hub:
                         CanaryMessage: lambda canary: self.subscriber.watchdog.note_return(
                             canary.number
                         ),
-                        Forwarded: lambda message: self.connections.receive_emulated(
+                        ForwardedFrame: lambda message: self.connections.receive_emulated(
                             message.session, message.frame
                         ),
                     }

@@ -11,7 +11,7 @@ from realtime.core.identity import Identity
 from realtime.core.publication import Publication, Receipt
 
 if TYPE_CHECKING:
-    from realtime.core.limits import Limits, Reached, Subscriptions
+    from realtime.core.limits import LimitCounts, Limits, Subscriptions
     from realtime.delivery.fanout import Fanout
     from realtime.delivery.presence_announcer import PresenceAnnouncer
     from realtime.delivery.subscriber import Subscriber
@@ -31,7 +31,7 @@ class NodeServices(Protocol):
     """See the module; `realtime.delivery.hub.Hub` implements it."""
 
     limits: Limits
-    reached: Reached
+    reached: LimitCounts
     subscriptions: Subscriptions
     """The budget of new subscriptions, by address."""
     grace_seconds: int

@@ -15,7 +15,7 @@ from contextlib import suppress
 from itertools import islice
 from typing import TYPE_CHECKING, Never
 
-from realtime.core.members import BEAT_SECONDS, Member, Roll
+from realtime.core.members import LEASE_RENEWAL_SECONDS, Member, MemberUpdate
 from realtime.errors import BrokerError
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ class PresenceWriter:
         self._written = asyncio.Event()
         self._name = ""
         self._earlier: list[str] = []
-        self._beat_at = self._renew_at = 0.0
+        self._lease_at = self._renew_at = 0.0
         self._is_new = True
 
     def join(self, channel: str, member: Member, *, is_announced: bool) -> None:
@@ -110,16 +110,16 @@ class PresenceWriter:
         self._name = secrets.token_hex(8)
         self._writing = {}
         self._dirty = {channel: dict(members) for channel, members in self._members.items()}
-        self._beat_at = 0.0
+        self._lease_at = 0.0
         self._renew_at = asyncio.get_running_loop().time() + RENEW_SECONDS
         self._is_new = True
 
     async def _step(self) -> None:
         loop = asyncio.get_running_loop()
         self._wake.clear()
-        if loop.time() >= self._beat_at:
-            has_more = await self._beat()
-            self._beat_at = loop.time() + (PAUSE_SECONDS if has_more else BEAT_SECONDS)
+        if loop.time() >= self._lease_at:
+            has_more = await self._renew_lease()
+            self._lease_at = loop.time() + (PAUSE_SECONDS if has_more else LEASE_RENEWAL_SECONDS)
         if loop.time() >= self._renew_at:
             await self._renew()
             self._renew_at = loop.time() + RENEW_SECONDS
@@ -129,10 +129,10 @@ class PresenceWriter:
             return
         await self._leave_earlier_names()
         with suppress(TimeoutError):
-            async with asyncio.timeout_at(min(self._beat_at, self._renew_at)):
+            async with asyncio.timeout_at(min(self._lease_at, self._renew_at)):
                 await self._wake.wait()
 
-    async def _beat(self) -> bool:
+    async def _renew_lease(self) -> bool:
         """Renew the lease and sweep expired nodes; return whether more remains to be swept."""
         is_known, gone = await self._presence.lease(self._name, is_new=self._is_new)
         if not is_known:  # the process was paused, and other nodes removed our members
@@ -155,9 +155,11 @@ class PresenceWriter:
 
     async def _write(self) -> None:
         self._writing = dict(self._some())
-        rolls = [self._roll(channel, changes) for channel, changes in self._writing.items()]
+        updates = [
+            self._make_update(channel, changes) for channel, changes in self._writing.items()
+        ]
         try:
-            await self._presence.change(self._name, rolls)
+            await self._presence.change(self._name, updates)
         except BrokerError:
             for channel, changes in self._writing.items():
                 self._dirty[channel] = {**changes, **self._dirty.get(channel, {})}
@@ -182,9 +184,9 @@ class PresenceWriter:
             budget -= len(now)
             yield channel, now
 
-    def _roll(self, channel: str, changes: dict[str, Member | None]) -> Roll:
+    def _make_update(self, channel: str, changes: dict[str, Member | None]) -> MemberUpdate:
         is_here = channel in self._members or channel in self._dirty
-        return Roll(channel, changes, self._announced.get(channel, False), is_here)
+        return MemberUpdate(channel, changes, self._announced.get(channel, False), is_here)
 
     async def _leave_earlier_names(self) -> None:
         """Remove the members that this node wrote under earlier names."""

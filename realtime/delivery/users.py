@@ -34,7 +34,7 @@ from realtime.errors import BrokerError
 from realtime.identity.ended_sessions import EndedSessions
 
 if TYPE_CHECKING:
-    from realtime.core.limits import Reached
+    from realtime.core.limits import LimitCounts
 
 logger = logging.getLogger(__name__)
 
@@ -86,7 +86,7 @@ class Users:
         self,
         broker: Broker,
         entitled: Entitled | None,
-        reached: Reached,
+        reached: LimitCounts,
         *,
         recheck_seconds: float = RECHECK_SECONDS,
     ) -> None:

@@ -124,7 +124,7 @@ def _is_address(origin: Origin) -> bool:
     return origin.host.startswith("[") or origin.host.replace(".", "").isdigit()
 
 
-class Head(NamedTuple):
+class OriginHeaders(NamedTuple):
     """The headers of a request that tell where it comes from."""
 
     origins: Sequence[str]
@@ -176,7 +176,7 @@ class OwnSite(NamedTuple):
         return read_origin(f"{origin.scheme}://{self.host}") == origin
 
 
-class Standing(Enum):
+class OriginTrust(Enum):
     """What a request is allowed to do."""
 
     REFUSED = "refused"
@@ -186,10 +186,10 @@ class Standing(Enum):
     """A script on a page of this site sent it: the session counts."""
 
 
-def judge(head: Head, own: OwnSite, allowed: AllowedOrigins) -> Standing:
+def judge(head: OriginHeaders, own: OwnSite, allowed: AllowedOrigins) -> OriginTrust:
     """Decide about a request that opens a stream or a connection, or sends over one."""
     if len(head.origins) > 1:
-        return Standing.REFUSED
+        return OriginTrust.REFUSED
     origin = head.origins[0] if head.origins else None
     if head.site in _OTHER_SITES:
         return _of_another_site(origin, head.mode, allowed)
@@ -199,21 +199,21 @@ def judge(head: Head, own: OwnSite, allowed: AllowedOrigins) -> Standing:
         # (Sec-Fetch-Site: none).
         is_own = head.site == "same-origin" and own.host is not None
         is_own = is_own and head.mode in _BY_SCRIPT and _is_for_script(head)
-        return Standing.OWN if is_own else Standing.ANONYMOUS
+        return OriginTrust.OWN if is_own else OriginTrust.ANONYMOUS
     page = read_origin(origin)
     if page is not None and own.is_page(page):
         is_own = head.site in ("", "same-origin") and head.mode in ("", *_BY_SCRIPT)
         is_own = is_own and _is_for_script(head) and own.counts_session(page)
-        return Standing.OWN if is_own else Standing.ANONYMOUS
-    return Standing.ANONYMOUS if allowed.allows(origin) else Standing.REFUSED
+        return OriginTrust.OWN if is_own else OriginTrust.ANONYMOUS
+    return OriginTrust.ANONYMOUS if allowed.allows(origin) else OriginTrust.REFUSED
 
 
-def _of_another_site(origin: str | None, mode: str, allowed: AllowedOrigins) -> Standing:
+def _of_another_site(origin: str | None, mode: str, allowed: AllowedOrigins) -> OriginTrust:
     """Judge a request from a page of another origin, including siblings under the same domain."""
     if origin is None or mode not in ("", *_BY_SCRIPT) or not allowed.allows(origin):
-        return Standing.REFUSED
-    return Standing.ANONYMOUS
+        return OriginTrust.REFUSED
+    return OriginTrust.ANONYMOUS
 
 
-def _is_for_script(head: Head) -> bool:
+def _is_for_script(head: OriginHeaders) -> bool:
     return head.destination in _INTO_SCRIPT and not head.purpose

@@ -30,11 +30,11 @@ class Connect(NamedTuple):
     id: int
     token: str = ""
     """The connection token; empty if the client is anonymous or identified by the transport."""
-    subs: tuple[Wanted, ...] = ()
+    subs: tuple[WantedChannel, ...] = ()
     """Channels to subscribe to without a `Subscribe` for each."""
 
 
-class Wanted(NamedTuple):
+class WantedChannel(NamedTuple):
     """A channel that is named in a `Connect`."""
 
     channel: str
@@ -167,7 +167,7 @@ class BadFrame(Exception):
     """The limit that the frame exceeds; empty if the reason is another one."""
 
 
-Subscription = Subscribe | Wanted | SubRefresh
+Subscription = Subscribe | WantedChannel | SubRefresh
 """The commands that may carry a subscription token."""
 
 

@@ -27,7 +27,7 @@ from realtime.protocols import (
     SubRefresh,
     Subscribe,
     Unsubscribe,
-    Wanted,
+    WantedChannel,
 )
 
 PONG = "{}"
@@ -195,9 +195,9 @@ def _command_of(line: CommandLine, commands_left: int) -> Command | None:
     return None
 
 
-def _subs(subs: dict[str, _Sub]) -> tuple[Wanted, ...]:
+def _subs(subs: dict[str, _Sub]) -> tuple[WantedChannel, ...]:
     return tuple(
-        Wanted(checked_channel(channel), sub.token, sub.join_leave, _place(sub))
+        WantedChannel(checked_channel(channel), sub.token, sub.join_leave, _place(sub))
         for channel, sub in subs.items()
     )
 

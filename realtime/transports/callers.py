@@ -24,9 +24,9 @@ from realtime.errors import ConfigurationError, Forbidden
 from realtime.identity.origins import (
     ANY,
     AllowedOrigins,
-    Head,
+    OriginHeaders,
+    OriginTrust,
     OwnSite,
-    Standing,
     judge,
     read_origin,
 )
@@ -56,10 +56,10 @@ def caller_of(scope: MutableMapping[str, Any]) -> Caller:
     head = _head(found)
     allowed = wiring.allowed_origins()
     standing = judge(head, _own_site(scope, found), allowed)
-    if standing is Standing.REFUSED:
+    if standing is OriginTrust.REFUSED:
         _log_foreign_page(head)
         raise Forbidden
-    is_own = standing is Standing.OWN
+    is_own = standing is OriginTrust.OWN
     return Caller(is_own, _cors(head.origins[0], allowed, is_own) if head.origins else {})
 
 
@@ -81,7 +81,7 @@ def is_own_page(request: HttpRequest) -> bool:
     """Tell by its Origin whether a page of this site sent a Django request."""
     origins = _origins(request)
     standing = judge(_head_of(request, origins), _site_of(request), AllowedOrigins(()))
-    return bool(origins) and standing is Standing.OWN
+    return bool(origins) and standing is OriginTrust.OWN
 
 
 def may_have_token(request: HttpRequest) -> bool:
@@ -93,8 +93,8 @@ def may_have_token(request: HttpRequest) -> bool:
     """
     origins = _origins(request)
     standing = judge(_head_of(request, origins), _site_of(request), _trusted_origins())
-    if standing is not Standing.ANONYMOUS or not origins:
-        return standing is not Standing.REFUSED
+    if standing is not OriginTrust.ANONYMOUS or not origins:
+        return standing is not OriginTrust.REFUSED
     page = read_origin(origins[0])
     return page is not None and _trusted_origins().names(page)
 
@@ -120,8 +120,8 @@ def _values(scope: MutableMapping[str, Any]) -> Callable[[bytes], list[str]]:
     return values
 
 
-def _head(values: Callable[[bytes], list[str]]) -> Head:
-    return Head(
+def _head(values: Callable[[bytes], list[str]]) -> OriginHeaders:
+    return OriginHeaders(
         values(b"origin"),
         ",".join(values(b"sec-fetch-site")),
         ",".join(values(b"sec-fetch-mode")),
@@ -135,9 +135,9 @@ def _origins(request: HttpRequest) -> list[str]:
     return [] if origin is None else [origin]
 
 
-def _head_of(request: HttpRequest, origins: Sequence[str]) -> Head:
+def _head_of(request: HttpRequest, origins: Sequence[str]) -> OriginHeaders:
     said = request.headers.get
-    return Head(
+    return OriginHeaders(
         origins,
         said("Sec-Fetch-Site", ""),
         said("Sec-Fetch-Mode", ""),
@@ -186,7 +186,7 @@ def _is_ours(host: str) -> bool:
     return bool(domain) and validate_host(domain, allowed)
 
 
-def _log_foreign_page(head: Head) -> None:
+def _log_foreign_page(head: OriginHeaders) -> None:
     """Log a refused page at most once a minute, or anyone could fill the disk."""
     count = _foreign.add("origin", time.monotonic())
     if count is not None:

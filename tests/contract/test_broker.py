@@ -19,7 +19,7 @@ from realtime.brokers.fallback_queue import FallbackQueue
 from realtime.brokers.node_messages import Moment
 from realtime.core.envelope import decode_envelope
 from realtime.core.fallback_entry import decode_entry
-from realtime.core.members import Member, Roll, TooManyMembers, decode_changes
+from realtime.core.members import Member, MemberUpdate, TooManyMembers, decode_changes
 from realtime.core.positions import Position
 from realtime.core.publication import Publication, Receipt
 from realtime.core.survey import Question
@@ -323,21 +323,21 @@ def member(number: int, user: str = "ada") -> Member:
     return Member(client, user, f'{{"user":"{user}","client":"{client}"}}')
 
 
-def roll(*members: Member, left: tuple[str, ...] = (), has_members: bool = True) -> Roll:
+def update(*members: Member, left: tuple[str, ...] = (), has_members: bool = True) -> MemberUpdate:
     changes = {each.client: each for each in members} | dict.fromkeys(left)
-    return Roll("hall", changes, is_announced=True, has_members=has_members)
+    return MemberUpdate("hall", changes, is_announced=True, has_members=has_members)
 
 
 async def test_members_join_and_leave_and_are_announced(broker, other, sync) -> None:
     ear = await Ear.of(other, "hall")
     await broker.presence.lease("aa", is_new=True)
     one, two = member(1), member(2)
-    await broker.presence.change("aa", [roll(one, two)])
-    await broker.presence.change("aa", [roll(one)])  # repeated: announced once
+    await broker.presence.change("aa", [update(one, two)])
+    await broker.presence.change("aa", [update(one)])  # repeated: announced once
     assert await other.presence.members("hall") == {one.client: one.info, two.client: two.info}
     assert await asyncio.to_thread(sync.members, "hall") == await other.presence.members("hall")
     assert await other.presence.headcounts(["hall", "empty"]) == [(2, 1), (0, 0)]
-    await broker.presence.change("aa", [roll(left=(one.client, "unknown"))])
+    await broker.presence.change("aa", [update(left=(one.client, "unknown"))])
     assert await asyncio.to_thread(sync.headcount, "hall") == (1, 1)
     joined, left = [decode_changes(message.raw) for message in await ear.until(2)]
     assert joined == ((one.info, two.info), (), 0, (2, 1))
@@ -348,15 +348,15 @@ async def test_a_node_removes_only_its_own_members(broker) -> None:
     presence = broker.presence
     await presence.lease("aa", is_new=True)
     await presence.lease("bb", is_new=True)
-    await presence.change("aa", [roll(member(1))])
-    await presence.change("bb", [roll(left=(member(1).client,), has_members=False)])
+    await presence.change("aa", [update(member(1))])
+    await presence.change("bb", [update(left=(member(1).client,), has_members=False)])
     assert await presence.headcounts(["hall"]) == [(1, 1)]
 
 
 async def test_a_crowd_is_announced_as_a_number(broker) -> None:
     ear = await Ear.of(broker, "hall")
     await broker.presence.lease("aa", is_new=True)
-    await broker.presence.change("aa", [roll(*(member(n, f"u{n}") for n in range(60)))])
+    await broker.presence.change("aa", [update(*(member(n, f"u{n}") for n in range(60)))])
     [message] = await ear.until(1)
     assert decode_changes(message.raw) == ((), (), 60, (60, 60))
 
@@ -366,7 +366,7 @@ async def test_a_node_that_leaves_takes_its_members_along(broker) -> None:
     ear = await Ear.of(broker, "hall")
     for node, number in (("aa", 1), ("bb", 2)):
         await presence.lease(node, is_new=True)
-        await presence.change(node, [roll(member(number))])
+        await presence.change(node, [update(member(number))])
     assert not await presence.sweep("bb"), "it is alive"
     assert await presence.headcounts(["hall"]) == [(2, 1)]
     assert not await presence.sweep("bb", is_leaving=True)
@@ -378,13 +378,13 @@ async def test_a_node_that_leaves_takes_its_members_along(broker) -> None:
 
 async def test_members_that_expired_are_named_when_they_are_kept(broker) -> None:
     await broker.presence.lease("aa", is_new=True)
-    await broker.presence.change("aa", [roll(member(1))])
+    await broker.presence.change("aa", [update(member(1))])
     assert await broker.presence.keep("aa", ["hall", "gone"]) == ["gone"]
 
 
 async def test_a_list_of_members_has_a_limit_in_bytes(broker) -> None:
     await broker.presence.lease("aa", is_new=True)
-    await broker.presence.change("aa", [roll(member(1), member(2))])
+    await broker.presence.change("aa", [update(member(1), member(2))])
     with pytest.raises(TooManyMembers, match="2 members"):
         await broker.presence.members("hall", 80)
 

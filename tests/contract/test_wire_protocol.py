@@ -41,7 +41,7 @@ from realtime.protocols import (
     SubRefresh,
     Subscribe,
     Unsubscribe,
-    Wanted,
+    WantedChannel,
     WireProtocol,
     centrifugo,
 )
@@ -157,7 +157,7 @@ def _token(command: Any) -> dict[str, Any]:
     return {"token": command.token} if command.token else {}
 
 
-def _wish(wanted: Subscribe | Wanted) -> dict[str, Any]:
+def _wish(wanted: Subscribe | WantedChannel) -> dict[str, Any]:
     """Return what a client may say beside the channel that it wants."""
     position = wanted.position
     since = (
@@ -186,7 +186,7 @@ since = st.none() | positions().map(
     lambda position: position._replace(offset=position.offset % 2**53)
 )
 wishes = st.lists(
-    st.builds(Wanted, channels(), text(), st.booleans(), since),
+    st.builds(WantedChannel, channels(), text(), st.booleans(), since),
     max_size=3,
     unique_by=lambda wanted: wanted.channel,
 )

@@ -20,7 +20,7 @@ from realtime.api.request import EVENTS, Request
 from realtime.core.members import (
     MEMBERS_LIMIT,
     Member,
-    Roll,
+    MemberUpdate,
     TooManyMembers,
 )
 from realtime.core.namespaces import Namespaces
@@ -145,7 +145,9 @@ async def fill(room: str) -> int:
     await presence.lease("aa", is_new=True)
     while number <= MEMBERS_LIMIT:
         some = {one.client: one for one in map(member, range(number, number + 1000))}
-        await presence.change("aa", [Roll(room, some, is_announced=False, has_members=True)])
+        await presence.change(
+            "aa", [MemberUpdate(room, some, is_announced=False, has_members=True)]
+        )
         number += 1000
     return number
 

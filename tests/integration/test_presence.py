@@ -17,7 +17,7 @@ from realtime.core.members import (
     MEMBERS_BYTES,
     MEMBERS_LIMIT,
     Member,
-    Roll,
+    MemberUpdate,
     TooManyMembers,
 )
 from realtime.delivery.hub import Hub
@@ -348,7 +348,9 @@ async def test_too_many_members_are_only_counted(broker: RedisBroker) -> None:
     await presence.lease("aa", is_new=True)
     while number <= MEMBERS_LIMIT:
         some = {one.client: one for one in map(member, range(number, number + 500))}
-        await presence.change("aa", [Roll("hall", some, is_announced=False, has_members=True)])
+        await presence.change(
+            "aa", [MemberUpdate("hall", some, is_announced=False, has_members=True)]
+        )
         number += 500
     [headcount] = await presence.headcounts(["hall"])
     assert headcount == (number, number)
@@ -367,7 +369,9 @@ async def crowd(presence: Any, channel: str, number: int) -> None:
     await presence.lease("aa", is_new=True)
     for start in range(0, number, 50):
         some = {one.client: one for one in map(described, range(start, start + 50))}
-        await presence.change("aa", [Roll(channel, some, is_announced=False, has_members=True)])
+        await presence.change(
+            "aa", [MemberUpdate(channel, some, is_announced=False, has_members=True)]
+        )
 
 
 async def test_members_are_read_only_up_to_the_limit_of_the_answer(
@@ -417,7 +421,7 @@ async def test_members_of_a_node_without_a_lease_are_ignored(broker: RedisBroker
     for name, number in (("aa", 1), ("bb", 2)):
         one = member(number)
         await presence.lease(name, is_new=True)
-        await presence.change(name, [Roll("hall", {one.client: one}, True, True)])
+        await presence.change(name, [MemberUpdate("hall", {one.client: one}, True, True)])
     assert await presence.sweep("bb") is False  # it lives
     assert len(await presence.members("hall")) == 2
     await presence._run_script(*_without_lease(broker, "bb"))

@@ -32,7 +32,7 @@ from realtime.brokers.redis_sync import SyncRedisBroker
 from realtime.contrib.records import Records
 from realtime.core.identity import USER_LIMIT
 from realtime.core.json_text import DATA_LIMIT
-from realtime.core.members import Member, Roll
+from realtime.core.members import Member, MemberUpdate
 from realtime.core.names import CHANNEL_LIMIT, KEY_LIMIT
 from realtime.core.node_commands import DisconnectUser, SendToUser, encode_command
 from realtime.core.publication import Publication
@@ -150,8 +150,8 @@ def test_a_member(client, wired, size, user: str, infos: dict[str, str], most: i
             who = user and f"{user[4:]}{number:04}"  # each another one
             info = msgspec.json.encode({"user": who, "client": name, **infos}).decode()
             come[name] = Member(name, who, info)
-        roll = Roll(channel, come, is_announced=False, has_members=True)
-        client.execute_command(*presence.change(node, roll))
+        update = MemberUpdate(channel, come, is_announced=False, has_members=True)
+        client.execute_command(*presence.change(node, update))
     assert (size("}:here:") + size("}:users:")) / NAMES <= most
 
 
@@ -161,7 +161,7 @@ def test_a_channel_of_a_node_and_a_node(client, wired, size) -> None:
         come = {"c": Member("c", "", "{}")}
         client.execute_command(
             *presence.change(
-                node, Roll(long_name(number), come, is_announced=False, has_members=True)
+                node, MemberUpdate(long_name(number), come, is_announced=False, has_members=True)
             )
         )
         client.execute_command(*presence.lease(secrets.token_hex(8), is_new=True))

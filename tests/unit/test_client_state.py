@@ -51,7 +51,7 @@ from realtime.protocols import (
     SubRefresh,
     Subscribe,
     Unsubscribe,
-    Wanted,
+    WantedChannel,
     centrifugo,
 )
 from tests.support.chat import CHAT
@@ -370,7 +370,7 @@ class Clock:
 @pytest.mark.parametrize("way", ["asked for", "served", "named in connect"])
 def test_a_pending_subscription_permits_nothing(command, way):
     state = new()
-    state.decide(Connect(1, subs=(Wanted("chat:lobby"),) if way[0] == "n" else ()))
+    state.decide(Connect(1, subs=(WantedChannel("chat:lobby"),) if way[0] == "n" else ()))
     if way == "served":
         state.channels.serve("chat:lobby")
     elif way == "asked for":
@@ -396,7 +396,7 @@ def test_a_token_that_expires_while_its_subscribe_waits_is_refused():
 def test_a_token_that_expires_during_a_broker_outage_serves_no_channel():
     clock = Clock()
     state = new(now=clock, identity=Identity("42"))
-    wanted = Wanted("private", token(channel="private", expires=NOW + 10))
+    wanted = WantedChannel("private", token(channel="private", expires=NOW + 10))
     [join] = state.decide(Connect(1, subs=(wanted,))).joins
     assert state.channels.why_end(join) is None
     clock.now += 60
@@ -407,7 +407,7 @@ def test_a_token_that_expires_during_a_broker_outage_serves_no_channel():
 def test_taking_over_an_undecided_channel_is_authorized_again():
     """`subs` in connect, and a subscribe to the same in its frame: the host was never asked."""
     state = new(has_authorizer=True, identity=Identity("42"))
-    greet = state.decide(Connect(1, subs=(Wanted("secret"), Wanted("absent:secret"))))
+    greet = state.decide(Connect(1, subs=(WantedChannel("secret"), WantedChannel("absent:secret"))))
     assert [join.must_ask for join in greet.joins] == [True, True]
     for channel, is_refused_anyway in (("secret", False), ("absent:secret", True)):
         join = decide(state, Subscribe(2, channel))
@@ -417,7 +417,7 @@ def test_taking_over_an_undecided_channel_is_authorized_again():
 def test_a_takeover_of_a_token_channel_keeps_its_expiry():
     clock = Clock()
     state = new(now=clock, identity=Identity("42"))
-    wanted = Wanted("private", token(channel="private", info="guest"))
+    wanted = WantedChannel("private", token(channel="private", info="guest"))
     [served] = state.decide(Connect(1, subs=(wanted,))).joins
     before = decide(state, Subscribe(2, "private"))
     assert state.channels.start_subscription(served) == 60
@@ -442,11 +442,11 @@ def test_channels_named_in_connect_are_decided_like_subscribes():
     position = Position("e", 7)
     old = token(channel="private", expires=NOW - 60)
     wanted = (
-        Wanted("user:#42", position=position),
-        Wanted("public:news"),
-        Wanted("closed"),
-        Wanted("private", old),
-        *(Wanted(f"public:{number}") for number in range(2)),
+        WantedChannel("user:#42", position=position),
+        WantedChannel("public:news"),
+        WantedChannel("closed"),
+        WantedChannel("private", old),
+        *(WantedChannel(f"public:{number}") for number in range(2)),
     )
     greet = state.decide(Connect(1, subs=wanted))
     assert [join.channel for join in greet.joins] == ["user:#42", "public:news", "public:0"]
@@ -688,7 +688,9 @@ def test_a_client_without_presence_permission_listens_to_joins_instead(
         state.decide(Connect(1))
         assert decide(state, Subscribe(2, channel, "", wish)).hears_joins is hears
         by_connect = new(namespaces=CROWDS, identity=Identity("42"))
-        [join] = by_connect.decide(Connect(1, subs=(Wanted(channel, join_leave=wish),))).joins
+        [join] = by_connect.decide(
+            Connect(1, subs=(WantedChannel(channel, join_leave=wish),))
+        ).joins
         assert join.hears_joins is hears
         served = new(namespaces=CROWDS, identity=Identity("42"))
         served.decide(Connect(1))

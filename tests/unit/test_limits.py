@@ -13,10 +13,10 @@ from realtime.core.limits import (
     ADDRESSES_LIMIT,
     TELL_SECONDS,
     Bucket,
-    Crowd,
+    ConnectionCounter,
+    LimitCounts,
     Limits,
     Rate,
-    Reached,
     Subscriptions,
     Throttle,
     address_of,
@@ -134,7 +134,7 @@ def test_publications_have_their_own_bucket():
 
 
 def test_a_limit_is_logged_once_a_minute_with_a_count():
-    reached = Reached()
+    reached = LimitCounts()
     assert not list(reached.news(0.0))
     reached.count("commands", 3)
     assert list(reached.news(1.0)) == [("commands", 3)]
@@ -178,7 +178,7 @@ def test_connection_counts_stay_bounded_and_return_to_zero(steps):
         connect_seconds=1,
         **NOBODY,
     )
-    crowd, inside = Crowd(limits), []
+    crowd, inside = ConnectionCounter(limits), []
     for address, comes in steps:
         if not comes and inside:
             crowd.leave(inside.pop(0))

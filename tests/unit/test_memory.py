@@ -27,7 +27,7 @@ from realtime.brokers.memory.roster import MemberRoster
 from realtime.brokers.memory.store import MemoryStore, StoreLimits
 from realtime.brokers.node_messages import Moment
 from realtime.core.fallback_entry import decode_entry
-from realtime.core.members import LEASE_SECONDS, MEMBERS_LIMIT, Member, Roll, TooManyMembers
+from realtime.core.members import LEASE_SECONDS, MEMBERS_LIMIT, Member, MemberUpdate, TooManyMembers
 from realtime.core.publication import Publication, Receipt
 from realtime.errors import BrokerUnavailable
 
@@ -346,8 +346,8 @@ def member(number: int, user: str = "ada") -> Member:
     return Member(f"{number:08x}", user, f'{{"user":"{user}","client":"{number:08x}"}}')
 
 
-def roll(*members: Member, channel: str = "hall", has_members: bool = True) -> Roll:
-    return Roll(channel, {each.client: each for each in members}, True, has_members)
+def update(*members: Member, channel: str = "hall", has_members: bool = True) -> MemberUpdate:
+    return MemberUpdate(channel, {each.client: each for each in members}, True, has_members)
 
 
 @pytest.fixture
@@ -363,8 +363,8 @@ AFTER_ALL = MS + KEPT_SECONDS * 1000
 
 def test_members_of_a_node_without_a_lease_are_nobody(roster: MemberRoster) -> None:
     roster.lease("bb", MS + 1000, is_new=True)
-    roster.change("aa", roll(member(1)), MS)
-    roster.change("bb", roll(member(2, "bob")), MS)
+    roster.change("aa", update(member(1)), MS)
+    roster.change("bb", update(member(2, "bob")), MS)
     assert roster.headcount("hall", AFTER_LEASE) == (1, 1)
     assert list(roster.members("hall", 9999, AFTER_LEASE)) == [member(2).client]
     assert roster.lease("bb", AFTER_LEASE, is_new=False) == (True, ("aa",))
@@ -374,7 +374,7 @@ def test_members_of_a_node_without_a_lease_are_nobody(roster: MemberRoster) -> N
 
 
 def test_members_that_nobody_keeps_expire(roster: MemberRoster) -> None:
-    roster.change("aa", roll(member(1)), MS)
+    roster.change("aa", update(member(1)), MS)
     assert roster.keep("aa", ["hall"], MS + 1000) == []
     roster.lease("aa", AFTER_ALL, is_new=False)
     assert roster.headcount("hall", AFTER_ALL + 999).clients == 1
@@ -385,10 +385,10 @@ def test_members_that_nobody_keeps_expire(roster: MemberRoster) -> None:
 
 
 def test_a_member_that_joins_again_with_another_user_is_counted_once(roster: MemberRoster) -> None:
-    roster.change("aa", roll(member(1, "ada")), MS)
-    roster.change("aa", roll(member(1, "bob")), MS)
+    roster.change("aa", update(member(1, "ada")), MS)
+    roster.change("aa", update(member(1, "bob")), MS)
     assert roster.headcount("hall", MS) == (1, 1)
-    roster.change("aa", Roll("hall", {member(1).client: None}, True, False), MS)
+    roster.change("aa", MemberUpdate("hall", {member(1).client: None}, True, False), MS)
     assert roster.headcount("hall", MS) == (0, 0)
     assert not roster._rooms
     assert not roster._places
@@ -396,14 +396,14 @@ def test_a_member_that_joins_again_with_another_user_is_counted_once(roster: Mem
 
 def test_a_sweep_handles_a_hundred_channels_at_a_time(roster: MemberRoster) -> None:
     for number in range(150):
-        roster.change("aa", roll(member(1), channel=f"c{number}"), MS)
+        roster.change("aa", update(member(1), channel=f"c{number}"), MS)
     assert roster.sweep("aa", MS, is_leaving=True)
     assert not roster.sweep("aa", MS, is_leaving=True)
     assert not roster._rooms
 
 
 def test_too_many_members_are_counted_but_not_listed(roster: MemberRoster) -> None:
-    roster.change("aa", roll(*map(member, range(MEMBERS_LIMIT + 1))), MS)
+    roster.change("aa", update(*map(member, range(MEMBERS_LIMIT + 1))), MS)
     assert roster.headcount("hall", AFTER_LEASE) == (MEMBERS_LIMIT + 1, 1)
     with pytest.raises(TooManyMembers, match="10001 members"):
         roster.members("hall", 10**9, MS)

@@ -13,7 +13,7 @@ from realtime.brokers.node_messages import (
     Announcement,
     CanaryMessage,
     Dispatcher,
-    Forwarded,
+    ForwardedFrame,
     Moment,
     UnknownMessage,
     UserCommand,
@@ -31,7 +31,7 @@ hexes = st.text("0123456789abcdef", min_size=16, max_size=16)
 messages = st.one_of(
     st.integers(0, 10**15 - 1).map(CanaryMessage),
     st.builds(
-        Forwarded,
+        ForwardedFrame,
         st.text(string.hexdigits, min_size=1, max_size=40),
         st.text(st.characters(exclude_categories=["Cs"])),
     ),
@@ -51,7 +51,7 @@ def written(message: object) -> bytes:
     match message:
         case CanaryMessage(number):
             return b"%d" % number
-        case Forwarded(session, frame):
+        case ForwardedFrame(session, frame):
             return encode_forwarded(session, frame)
         case UserCommand(at, raw):
             return b"%d-%d %s" % (*at, raw)

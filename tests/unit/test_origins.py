@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 from realtime.errors import ConfigurationError
 from realtime.identity.origins import (
     AllowedOrigins,
-    Head,
     Origin,
+    OriginHeaders,
+    OriginTrust,
     OwnSite,
-    Standing,
     judge,
     read_origin,
 )
@@ -22,16 +22,16 @@ NOBODY = AllowedOrigins([])
 HTTP, HTTPS = OwnSite("a.example"), OwnSite("a.example", is_https=True)
 UNTOLD = OwnSite("a.example", sends_secure_cookies=True)
 """A proxy ends TLS and does not say so; the cookie of the session is for HTTPS alone."""
-REFUSED, ANONYMOUS, OWN = Standing
+REFUSED, ANONYMOUS, OWN = OriginTrust
 
 
 def standing(origin, host, allowed=()):
-    return judge(Head([origin]), OwnSite(host), AllowedOrigins(allowed))
+    return judge(OriginHeaders([origin]), OwnSite(host), AllowedOrigins(allowed))
 
 
 def test_a_client_without_an_origin_is_anonymous():
-    assert judge(Head([]), HTTP, NOBODY) is ANONYMOUS
-    assert judge(Head([]), OwnSite(None), NOBODY) is ANONYMOUS
+    assert judge(OriginHeaders([]), HTTP, NOBODY) is ANONYMOUS
+    assert judge(OriginHeaders([]), OwnSite(None), NOBODY) is ANONYMOUS
 
 
 @pytest.mark.parametrize(
@@ -75,7 +75,7 @@ def test_foreign_pages_may_not_connect(origin, host):
 def test_a_page_on_a_foreign_name_for_our_address_is_refused():
     """DNS rebinding: the caller passes None for a host that is not ours."""
     assert standing("https://rebound.example", None) is REFUSED
-    same_origin = Head([], "same-origin", "cors", "empty")
+    same_origin = OriginHeaders([], "same-origin", "cors", "empty")
     assert judge(same_origin, OwnSite(None), NOBODY) is ANONYMOUS
 
 
@@ -88,15 +88,15 @@ def test_a_page_on_a_foreign_name_for_our_address_is_refused():
 )
 def test_an_http_page_has_no_session_on_an_https_host(own, by_https, by_http):
     """Whoever is between browser and server can forge the page, but cannot read the cookie."""
-    assert judge(Head(["https://a.example"]), own, NOBODY) is by_https
-    assert judge(Head(["http://a.example"]), own, NOBODY) is by_http
+    assert judge(OriginHeaders(["https://a.example"]), own, NOBODY) is by_https
+    assert judge(OriginHeaders(["http://a.example"]), own, NOBODY) is by_http
 
 
 @pytest.mark.parametrize("own", [HTTP, HTTPS, UNTOLD])
 @pytest.mark.parametrize("site", ["cross-site", "same-site"])
 def test_the_browser_marks_a_page_of_another_scheme_as_cross_site(own, site):
     """Even where the server knows nothing: no TLS seen, and cookies without Secure."""
-    assert judge(Head(["http://a.example"], site, "cors"), own, NOBODY) is REFUSED
+    assert judge(OriginHeaders(["http://a.example"], site, "cors"), own, NOBODY) is REFUSED
 
 
 # --- fetch metadata ---
@@ -105,7 +105,9 @@ def test_the_browser_marks_a_page_of_another_scheme_as_cross_site(own, site):
 @pytest.mark.parametrize("mode", ["cors", "same-origin", "websocket"])
 @pytest.mark.parametrize("origins", [[], ["https://a.example"]])
 def test_a_script_of_our_own_page_has_its_session(origins, mode):
-    head = Head(origins, "same-origin", mode, "websocket" if mode == "websocket" else "empty")
+    head = OriginHeaders(
+        origins, "same-origin", mode, "websocket" if mode == "websocket" else "empty"
+    )
     assert judge(head, HTTPS, NOBODY) is OWN
 
 
@@ -127,7 +129,7 @@ def test_a_script_of_our_own_page_has_its_session(origins, mode):
     ],
 )
 def test_a_link_or_an_image_on_another_site_is_refused(origins, site, mode, destination, purpose):
-    head = Head(origins, site, mode, destination, purpose)
+    head = OriginHeaders(origins, site, mode, destination, purpose)
     assert judge(head, HTTPS, NOBODY) is REFUSED
     if mode in ("navigate", "no-cors"):
         assert judge(head, HTTPS, AllowedOrigins(["*", "https://evil.example"])) is REFUSED
@@ -136,19 +138,19 @@ def test_a_link_or_an_image_on_another_site_is_refused(origins, site, mode, dest
 @pytest.mark.parametrize(
     "head",
     [
-        Head([], "none", "navigate", "document"),
-        Head([], "none", "cors", "empty"),
-        Head([], "same-origin", "navigate", "document"),
-        Head([], "same-origin", "no-cors", "image"),
-        Head([], "same-origin", "cors", "image"),
-        Head([], "same-origin", "no-cors", "empty"),
-        Head([], "same-origin", "cors", "empty", "prefetch"),
-        Head([], "same-origin"),
-        Head([], "same-origin,cross-site", "cors", "empty"),
-        Head([], "SAME-ORIGIN", "cors", "empty"),
-        Head(["https://a.example"], "none", "navigate", "document"),
-        Head(["https://a.example"], "same-origin", "navigate", "document"),
-        Head(["https://a.example"], "same-origin", "no-cors", "empty"),
+        OriginHeaders([], "none", "navigate", "document"),
+        OriginHeaders([], "none", "cors", "empty"),
+        OriginHeaders([], "same-origin", "navigate", "document"),
+        OriginHeaders([], "same-origin", "no-cors", "image"),
+        OriginHeaders([], "same-origin", "cors", "image"),
+        OriginHeaders([], "same-origin", "no-cors", "empty"),
+        OriginHeaders([], "same-origin", "cors", "empty", "prefetch"),
+        OriginHeaders([], "same-origin"),
+        OriginHeaders([], "same-origin,cross-site", "cors", "empty"),
+        OriginHeaders([], "SAME-ORIGIN", "cors", "empty"),
+        OriginHeaders(["https://a.example"], "none", "navigate", "document"),
+        OriginHeaders(["https://a.example"], "same-origin", "navigate", "document"),
+        OriginHeaders(["https://a.example"], "same-origin", "no-cors", "empty"),
     ],
 )
 def test_a_request_not_made_by_our_script_is_anonymous(head):
@@ -159,7 +161,9 @@ def test_a_request_not_made_by_our_script_is_anonymous(head):
 def test_an_allowed_page_is_anonymous_on_any_site():
     for site in ("", "same-site", "cross-site"):
         for mode in ("cors", "websocket"):
-            assert judge(Head([APP], site, mode), HTTPS, AllowedOrigins([APP])) is ANONYMOUS
+            assert (
+                judge(OriginHeaders([APP], site, mode), HTTPS, AllowedOrigins([APP])) is ANONYMOUS
+            )
 
 
 # --- the setting ---
@@ -299,7 +303,7 @@ def test_an_invalid_origin_may_not_connect(origin, allowed):
 
 @pytest.mark.parametrize("allowed", [[], [APP], ["*"]])
 def test_two_origins_are_an_attack(allowed):
-    head = Head([APP, APP], "same-origin", "cors", "empty")
+    head = OriginHeaders([APP, APP], "same-origin", "cors", "empty")
     assert judge(head, OwnSite("app.example.com"), AllowedOrigins(allowed)) is REFUSED
 
 
@@ -325,7 +329,7 @@ def nearly_origins() -> st.SearchStrategy[str]:
 
 @given(nearly_origins(), st.none() | nearly_origins(), nearly_origins())
 def test_no_header_raises_an_exception(origin, host, said):
-    judge(Head([origin], said, said, said, said), OwnSite(host), AllowedOrigins([APP]))
+    judge(OriginHeaders([origin], said, said, said, said), OwnSite(host), AllowedOrigins([APP]))
 
 
 @given(nearly_origins())
@@ -349,7 +353,7 @@ def test_the_setting_accepts_exactly_the_origins_that_pages_can_send(text):
 
 
 heads = st.builds(
-    Head,
+    OriginHeaders,
     st.lists(st.sampled_from(["https://a.example", "http://a.example", APP, "null"]), max_size=2),
     st.sampled_from(["", "none", "same-origin", "same-site", "cross-site", "odd"]),
     st.sampled_from(["", "navigate", "no-cors", "cors", "same-origin", "websocket", "odd"]),

@@ -12,7 +12,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from realtime.connection.outbox import (
     UNDROPPABLE_BYTES,
-    Missed,
+    GapEntry,
     Outbox,
     Pushes,
     Undroppable,
@@ -50,16 +50,16 @@ def missed(
     *,
     epoch: str = EPOCH,
     overflow: Overflow = Overflow.GAP,
-) -> Missed:
+) -> GapEntry:
     gap = Gap(epoch, first, last)
-    return Missed(channel, gap, "broker", gap_text(channel, gap, "broker"), overflow)
+    return GapEntry(channel, gap, "broker", gap_text(channel, gap, "broker"), overflow)
 
 
 def control(text: str) -> Undroppable:
     return Undroppable(text, len(text.encode()))
 
 
-def outbox(*entries: Pushes | Missed | Undroppable, limit: int = LIMIT) -> Outbox:
+def outbox(*entries: Pushes | GapEntry | Undroppable, limit: int = LIMIT) -> Outbox:
     box = Outbox(limit, gap_text)
     for entry in entries:
         assert box.add(entry)
@@ -343,7 +343,7 @@ class Model:
             for offset, kind in arrived.items():
                 assert kind == "pub" or self.told[epoch][offset] == "gap"
 
-    def least_bytes(self, channel: str, waiting: list[Pushes | Missed]) -> int:
+    def least_bytes(self, channel: str, waiting: list[Pushes | GapEntry]) -> int:
         """What must wait if everything is dropped that may be."""
         if self.policy is Overflow.DISCONNECT:
             return sum(len(entry.text) for entry in waiting)
@@ -373,7 +373,7 @@ class OutboxMachine(RuleBasedStateMachine):
             "d": Model(Overflow.DISCONNECT),
         }
         self.next = dict.fromkeys(self.models, ("e0", 1))
-        self.strict: deque[Pushes | Missed] = deque()  # what waits of "d", entry by entry
+        self.strict: deque[Pushes | GapEntry] = deque()  # what waits of "d", entry by entry
         self.replies: deque[str] = deque()
         self.count = 0
         self.closed = False
@@ -383,8 +383,8 @@ class OutboxMachine(RuleBasedStateMachine):
     def the_client_comes_back(self, limit: int) -> None:
         self.start(limit)
 
-    def add(self, entry: Pushes | Missed | Undroppable) -> None:
-        if isinstance(entry, Pushes | Missed) and entry.overflow is Overflow.DISCONNECT:
+    def add(self, entry: Pushes | GapEntry | Undroppable) -> None:
+        if isinstance(entry, Pushes | GapEntry) and entry.overflow is Overflow.DISCONNECT:
             self.strict.append(entry)
         if self.box.add(entry):
             assert self.box.bytes <= self.limit
@@ -447,7 +447,7 @@ class OutboxMachine(RuleBasedStateMachine):
         self.hear(frame)
 
     @property
-    def waiting(self) -> list[Pushes | Missed | Undroppable]:
+    def waiting(self) -> list[Pushes | GapEntry | Undroppable]:
         return [*self.box._front.values(), *self.box._entries]
 
     def hear(self, frame: str) -> None:

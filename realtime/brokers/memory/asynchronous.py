@@ -22,7 +22,7 @@ from realtime.brokers.memory.exchange import DeliveredMessage, MailboxClosed
 from realtime.brokers.memory.shared import Result, SharedStore, TakeStep, random_text
 from realtime.brokers.memory.steps import PublishingSteps, stats_of
 from realtime.brokers.node_messages import Moment
-from realtime.core.members import MEMBERS_BYTES, Beat, Headcount, Roll
+from realtime.core.members import MEMBERS_BYTES, Headcount, LeaseReply, MemberUpdate
 from realtime.core.survey import Question, encode_question
 from realtime.errors import BrokerError, BrokerUnavailable, RealtimeError
 
@@ -188,12 +188,12 @@ class MemoryPresence:
     def __init__(self, do: TakeStep) -> None:
         self._do = do
 
-    async def change(self, node: str, rolls: Sequence[Roll]) -> None:
+    async def change(self, node: str, updates: Sequence[MemberUpdate]) -> None:
         """Write joins and leaves."""
 
         def step(store: MemoryStore, now: float) -> None:
-            for roll in rolls:
-                store.roster.change(node, roll, int(now * 1000))
+            for update in updates:
+                store.roster.change(node, update, int(now * 1000))
 
         self._do(step)
 
@@ -211,7 +211,7 @@ class MemoryPresence:
             lambda store, now: [store.roster.headcount(channel, _ms(now)) for channel in channels]
         )
 
-    async def lease(self, node: str, *, is_new: bool) -> Beat:
+    async def lease(self, node: str, *, is_new: bool) -> LeaseReply:
         """Renew the lease of a node, and return nodes whose lease has expired."""
         return self._do(lambda store, now: store.roster.lease(node, _ms(now), is_new=is_new))
 

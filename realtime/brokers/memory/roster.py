@@ -17,9 +17,9 @@ from realtime.core.members import (
     CHANGES_LIMIT,
     LEASE_SECONDS,
     MEMBERS_LIMIT,
-    Beat,
     Headcount,
-    Roll,
+    LeaseReply,
+    MemberUpdate,
     TooManyMembers,
 )
 
@@ -73,27 +73,27 @@ class MemberRoster:
         self._places: dict[str, set[str]] = {}  # channels by node
         self._leases: dict[str, int] = {}
 
-    def change(self, node: str, roll: Roll, now: int) -> None:
+    def change(self, node: str, update: MemberUpdate, now: int) -> None:
         """Write joins and leaves of one channel, and announce them; repeating it does nothing."""
-        room = self._room(roll.channel, now) or _Room()
+        room = self._room(update.channel, now) or _Room()
         joined, left = [], []
-        for client, member in roll.changes.items():
+        for client, member in update.changes.items():
             if member is not None:
                 if room.add(client, _Listed(node, member.user, member.info)):
                     joined.append(member.info)
             elif (was := room.members.get(client)) is not None and was.node == node:
                 room.remove(client)
                 left.append(was.info)
-        self._keep(roll.channel, room, now)
+        self._keep(update.channel, room, now)
         places = self._places.setdefault(node, set())
-        if roll.has_members:
-            places.add(roll.channel)
+        if update.has_members:
+            places.add(update.channel)
         else:
-            places.discard(roll.channel)
+            places.discard(update.channel)
         if not places:
             del self._places[node]
-        if roll.is_announced and (joined or left):
-            self._announce_changes(roll.channel, room, joined, left)
+        if update.is_announced and (joined or left):
+            self._announce_changes(update.channel, room, joined, left)
 
     def members(self, channel: str, most_bytes: int, now: int) -> dict[str, str]:
         """Return the members of living nodes on a channel: infos by client.
@@ -122,14 +122,14 @@ class MemberRoster:
         alive = [each for each in room.members.values() if self._is_alive(each.node, now)]
         return Headcount(len(alive), len({each.user for each in alive}))
 
-    def lease(self, node: str, now: int, *, is_new: bool) -> Beat:
+    def lease(self, node: str, now: int, *, is_new: bool) -> LeaseReply:
         """Renew the lease of a node, and return nodes whose lease has expired."""
         self._drop_expired(now)
         if not is_new and node not in self._leases:
-            return Beat(False, ())
+            return LeaseReply(False, ())
         self._leases[node] = now + int(LEASE_SECONDS * 1000)
         gone = [name for name, until in self._leases.items() if until <= now]
-        return Beat(True, tuple(gone[:PRESENCE_LOT]))
+        return LeaseReply(True, tuple(gone[:PRESENCE_LOT]))
 
     def sweep(self, node: str, now: int, *, is_leaving: bool) -> bool:
         """Remove some members of a node that is gone or leaving; return whether more remain."""

@@ -17,7 +17,7 @@ from realtime import wiring
 from realtime.contrib.admin.dead_letters import (
     PAGE_ROWS,
     LetterList,
-    Moved,
+    MoveResult,
     find_letters,
     move_letters,
 )
@@ -88,7 +88,7 @@ class DeadLetterAdmin(PagesWithoutTable):
         self._report(request, moved, purging=purging)
         return back
 
-    def _report(self, request: HttpRequest, moved: Moved, *, purging: bool) -> None:
+    def _report(self, request: HttpRequest, moved: MoveResult, *, purging: bool) -> None:
         count = len(moved.done)
         self._log(request, moved, DELETION if purging else CHANGE)
         if purging:
@@ -106,7 +106,7 @@ class DeadLetterAdmin(PagesWithoutTable):
             text = _("Not readable, so they can only be purged: %d")
             self.message_user(request, text % moved.unreadable, messages.WARNING)
 
-    def _log(self, request: HttpRequest, moved: Moved, flag: int) -> None:
+    def _log(self, request: HttpRequest, moved: MoveResult, flag: int) -> None:
         letters: Any = [DeadLetter(id=printable(each)) for each in moved.done]
         if letters:
             message = "Queued again." if flag == CHANGE else "Purged."

@@ -70,7 +70,7 @@ class LetterList:
         return read_letters(rows.start, rows.stop - rows.start)
 
 
-class Moved(NamedTuple):
+class MoveResult(NamedTuple):
     """The result of a retry or a purge."""
 
     done: list[str]
@@ -111,7 +111,7 @@ def find_letters(keys: Set[str], start: int) -> list[Letter]:
     return list(found.values())
 
 
-def move_letters(keys: Set[str], start: int, *, purging: bool) -> Moved:
+def move_letters(keys: Set[str], start: int, *, purging: bool) -> MoveResult:
     """Delete dead letters, or queue them again with their attempts reset.
 
     Raises:
@@ -121,7 +121,7 @@ def move_letters(keys: Set[str], start: int, *, purging: bool) -> Moved:
     movable = [letter for letter in letters if purging or letter.entry]
     done = [letter.id for letter in movable if _move(letter, purging)]
     skipped = len(letters) - len(movable)
-    return Moved(done, len(keys) - len(done) - skipped, skipped)
+    return MoveResult(done, len(keys) - len(done) - skipped, skipped)
 
 
 def _move(letter: Letter, purging: bool) -> bool:

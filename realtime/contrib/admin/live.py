@@ -13,7 +13,7 @@ from realtime.host.presence import Present, presence
 from realtime.host.user_tokens import personal_channel
 
 
-class Occupied(NamedTuple):
+class Occupancy(NamedTuple):
     """A channel or a user, with a number of connections."""
 
     name: str
@@ -23,7 +23,7 @@ class Occupied(NamedTuple):
 class Census(NamedTuple):
     """What the nodes answered."""
 
-    found: list[Occupied]
+    found: list[Occupancy]
     silent: int
     """Nodes that did not answer in time."""
 
@@ -56,7 +56,7 @@ def find_users() -> Census:
         return Census([], 0)
     census = _census(f"{prefix}*")
     found = [
-        Occupied(user, connections)
+        Occupancy(user, connections)
         for name, connections in census.found
         for user in users_of(name) or ()
         if names.personal_channel(prefix, user) == name  # some channels are for several users
@@ -92,4 +92,4 @@ def _census(pattern: str) -> Census:
     question = Question(secrets.token_hex(8), "channels", pattern)
     survey = wiring.sync_broker().survey(question)
     counts = channels_of(survey.answers, lambda name: True)
-    return Census([Occupied(*each) for each in counts.items()], survey.silent)
+    return Census([Occupancy(*each) for each in counts.items()], survey.silent)

@@ -36,7 +36,7 @@ from realtime.protocols import (
     SubRefresh,
     Subscribe,
     Unsubscribe,
-    Wanted,
+    WantedChannel,
     centrifugo,
 )
 from realtime.protocols.centrifugo_commands import COMMANDS_LIMIT, read
@@ -62,7 +62,7 @@ def bad(frame: str) -> BadFrame:
         (
             '{"id":1,"connect":{"subs":{"c":{},"d":{"token":"t","join_leave":true,"recover":true,'
             '"epoch":"ab","offset":7}}}}',
-            Connect(1, subs=(Wanted("c"), Wanted("d", "t", True, Position("ab", 7)))),
+            Connect(1, subs=(WantedChannel("c"), WantedChannel("d", "t", True, Position("ab", 7)))),
         ),
         ('{"id":1,"connect":{"subs":{"a b":{}}}}', Refused(1, BAD_COMMAND)),
         ('{"id":1,"connect":{"subs":[]}}', Refused(1, BAD_COMMAND)),

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from realtime.api.keys import Key
 
 
-class Owed:
+class KeyDebts:
     """For each key, the moment before which not even one publication is within its rate."""
 
     def __init__(self) -> None:

@@ -6,14 +6,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from realtime.api.key_debts import KeyDebts
 from realtime.api.keys import Key
-from realtime.api.owed import Owed
 
 
 @given(st.floats(0.001, 1000), st.integers(1, 100), st.floats(0, 1e6), st.floats(0.001, 100))
 def test_no_request_is_refused_that_redis_would_allow(rate, count, now, owed):
     """As take_from_rate.lua reckons: `paid` is the moment until which the key owes."""
-    slow, remembered = Key("slow", b"", rate=rate), Owed()
+    slow, remembered = Key("slow", b"", rate=rate), KeyDebts()
     burst = max(1.0, rate)
     wait = owed - (burst - min(burst, count)) / rate
     if wait > 0:
@@ -24,7 +24,7 @@ def test_no_request_is_refused_that_redis_would_allow(rate, count, now, owed):
 
 
 def test_a_flood_of_large_bodies_is_refused_unread():
-    slow, other, remembered = Key("slow", b"", rate=1.0), Key("other", b"", rate=1.0), Owed()
+    slow, other, remembered = Key("slow", b"", rate=1.0), Key("other", b"", rate=1.0), KeyDebts()
     remembered.note_refusal(slow, 100, 99.0, now=7.0)
     assert remembered.wait(slow, 8.0) == pytest.approx(98.0)
     assert remembered.wait(other, 8.0) == 0.0
@@ -32,12 +32,12 @@ def test_a_flood_of_large_bodies_is_refused_unread():
 
 
 def test_a_changed_rate_clears_the_debt():
-    remembered = Owed()
+    remembered = KeyDebts()
     remembered.note_refusal(Key("slow", b"", rate=1.0), 1, 99.0, now=7.0)
     assert remembered.wait(Key("slow", b"", rate=2.0), 8.0) == 0.0
 
 
 def test_a_refused_large_batch_does_not_block_small_requests():
-    fast, remembered = Key("fast", b"", rate=10.0), Owed()
+    fast, remembered = Key("fast", b"", rate=10.0), KeyDebts()
     remembered.note_refusal(fast, 100, 0.5, now=7.0)  # it owes half a second, and may owe 0.9
     assert remembered.wait(fast, 7.0) == 0.0
