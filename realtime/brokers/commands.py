@@ -24,7 +24,7 @@ from realtime.brokers.bounds import (
     QUEUE_ITEMS,
 )
 from realtime.brokers.node_messages import Moment, parse_moment
-from realtime.brokers.queue_commands import QueueCommands, stats
+from realtime.brokers.queue_commands import QueueCommands, parse_stats
 from realtime.brokers.script import Args, Script
 from realtime.core.fallback_entry import entry_fields
 from realtime.core.positions import Position
@@ -193,7 +193,7 @@ def parse_queue_stats(reply: Any) -> Stats:
         BrokerUnavailable: Redis refused.
     """
     try:
-        return stats(reply)
+        return parse_stats(reply)
     except exceptions.RedisError as error:
         raise unavailable(error) from error
 

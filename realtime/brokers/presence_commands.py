@@ -94,7 +94,7 @@ class PresenceCommands:
         return f"{self._keys}at:{node}"
 
 
-def members(reply: Any) -> dict[str, str]:
+def parse_members(reply: Any) -> dict[str, str]:
     """Parse the members of a channel: infos by client.
 
     Raises:
@@ -114,7 +114,7 @@ def members(reply: Any) -> dict[str, str]:
     return found
 
 
-def headcount(reply: Any) -> Headcount:
+def parse_headcount(reply: Any) -> Headcount:
     """Parse the number of members of a channel.
 
     Raises:

@@ -98,7 +98,7 @@ class QueueCommands:
         return ("EVALSHA", script.digest, len(keys), *keys)
 
 
-def stats(reply: Any) -> Stats:
+def parse_stats(reply: Any) -> Stats:
     """Parse the reply of ``queue_stats.lua``.
 
     Raises:

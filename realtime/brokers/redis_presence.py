@@ -12,9 +12,9 @@ from realtime.brokers.presence_commands import (
     READ,
     SWEEP,
     PresenceCommands,
-    headcount,
-    members,
+    parse_headcount,
     parse_lease_reply,
+    parse_members,
     refuse_errors,
 )
 from realtime.brokers.script import Args, Script
@@ -54,14 +54,14 @@ class RedisPresence:
             TooManyMembers: There are more than can be listed, or than fit into ``most_bytes``.
         """
         [reply] = await self._run_script(READ, [self._commands.read(channel, most_bytes)])
-        return members(reply)
+        return parse_members(reply)
 
     async def headcounts(self, channels: Sequence[str]) -> list[Headcount]:
         """Return the number of members of each channel."""
         replies = await self._run_script(
             COUNT, [self._commands.count(channel) for channel in channels]
         )
-        return [headcount(reply) for reply in replies]
+        return [parse_headcount(reply) for reply in replies]
 
     async def lease(self, node: str, *, is_new: bool) -> LeaseReply:
         """Renew the lease of a node, and return nodes whose lease has expired."""

@@ -48,8 +48,8 @@ from realtime.brokers.presence_commands import (
     COUNT,
     READ,
     PresenceCommands,
-    headcount,
-    members,
+    parse_headcount,
+    parse_members,
     refuse_errors,
 )
 from realtime.brokers.queue_commands import MOVE, STATS
@@ -138,12 +138,12 @@ class SyncRedisBroker:
     def members(self, channel: str) -> dict[str, str]:
         """See `realtime.brokers.PresenceStore.members`."""
         [reply] = self._run_script(READ, [self._presence.read(channel, MEMBERS_BYTES)])
-        return members(reply)
+        return parse_members(reply)
 
     def headcount(self, channel: str) -> Headcount:
         """See `realtime.brokers.PresenceStore.headcounts`."""
         [reply] = self._run_script(COUNT, [self._presence.count(channel)])
-        return headcount(reply)
+        return parse_headcount(reply)
 
     def survey(self, question: Question) -> Survey:
         """See `realtime.brokers.Broker.survey`."""
