@@ -17,7 +17,7 @@ from pathlib import Path
 
 from notifier import servicefile
 
-WAIT_SECONDS = 10.0
+GUARDIAN_STOP_SECONDS = 10.0
 
 
 class NoEmbeddedValkey(RuntimeError):
@@ -81,7 +81,7 @@ class EmbeddedValkey:
         if self._guardian.stdin:
             self._guardian.stdin.close()
         try:
-            self._guardian.wait(WAIT_SECONDS)
+            self._guardian.wait(GUARDIAN_STOP_SECONDS)
         except subprocess.TimeoutExpired:
             self._guardian.kill()
             self._guardian.wait()

@@ -29,7 +29,7 @@ logger = logging.getLogger("notifier.fleet")
 START_SECONDS = 60.0
 # The delay between two starts of a worker that keeps dying: doubles from the first number to the
 # second. The first replacement starts at once: new connections to the node wait until it serves.
-RESTART_SECONDS = (0.5, 10.0)
+RESTART_BACKOFF_SECONDS = (0.5, 10.0)
 # A worker that lived this long was healthy: if it dies, its replacement starts at once again.
 HEALTHY_SECONDS = 30.0
 PROCESS_POLL_SECONDS = 0.5
@@ -130,7 +130,7 @@ class Fleet:
 
     async def _keep_one(self, name: str, command: Sequence[str]) -> None:
         loop = asyncio.get_running_loop()
-        least, most = RESTART_SECONDS
+        least, most = RESTART_BACKOFF_SECONDS
         pause = 0.0
         while not self._stopping.is_set():
             started = loop.time()

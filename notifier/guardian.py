@@ -33,7 +33,7 @@ SOCKET_PATH_BYTES = 103
 START_SECONDS = 10.0
 STOP_SECONDS = 5.0
 # A Valkey that dies (someone may be testing just that) is restarted, but not in a busy loop.
-RESTART_SECONDS = 0.5
+RESTART_PAUSE_SECONDS = 0.5
 LAUNCHER_POLL_SECONDS = 0.2
 
 
@@ -128,7 +128,7 @@ def guard(valkey: Valkey) -> None:
     while not _is_launcher_gone(LAUNCHER_POLL_SECONDS):
         if valkey.is_alive():
             continue
-        if _is_launcher_gone(RESTART_SECONDS):
+        if _is_launcher_gone(RESTART_PAUSE_SECONDS):
             return
         valkey.start()
 

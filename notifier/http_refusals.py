@@ -11,7 +11,7 @@ LINGER_SECONDS = 2.0
 """How long a refused connection is still read. Closing a socket with unread bytes resets it, and
 the client may lose our answer (RFC 9112 §9.6). nginx lingers for up to 30 s."""
 LINGER_BYTES = 1024 * 1024
-RETRY_SECONDS = 5
+RETRY_AFTER_SECONDS = 5
 TURNED_AWAY = {
     "transport_connections": HTTPStatus.SERVICE_UNAVAILABLE,
     "transport_connections_per_address": HTTPStatus.TOO_MANY_REQUESTS,
@@ -35,7 +35,7 @@ def write_refusal(status: HTTPStatus, why: str, body_limit: int) -> bytes:
     elif status is HTTPStatus.METHOD_NOT_ALLOWED:
         extra = "allow: GET, HEAD, POST\r\n"  # RFC 9110 §15.5.6
     elif status in TURNED_AWAY.values():
-        extra = f"retry-after: {RETRY_SECONDS}\r\n"
+        extra = f"retry-after: {RETRY_AFTER_SECONDS}\r\n"
     return (
         f"HTTP/1.1 {status.value} {status.phrase}\r\ncontent-type: {kind}\r\n{extra}"
         f"content-length: {len(text)}\r\nconnection: close\r\n\r\n{text}"

@@ -21,11 +21,11 @@ from notifier.models import Job
 from realtime.contrib.celery import ENDS, cancel_task, task_states
 from realtime.errors import BrokerError
 
-SHOWN = 20
+JOBS_SHOWN = 20
 UNFINISHED_LIMIT = 3
 """Unfinished jobs per user; all anonymous visitors count as one."""
-KEPT = timedelta(days=1)
-KEPT_LIMIT = 50
+JOBS_KEPT_FOR = timedelta(days=1)
+JOBS_LIMIT = 50
 NOT_STARTED = (
     "The job was not started because Redis is unreachable. Try again when the page is live."
 )
@@ -46,7 +46,7 @@ def state(request: HttpRequest) -> HttpResponse:
     """Return the newest jobs: ``{"jobs": [{"id", "owner", "mine", "at", "state"}]}``."""
     if not _may_use(request):
         return _refuse(403, "Log in to see the jobs.")
-    found = list(Job.objects.select_related("owner")[:SHOWN])
+    found = list(Job.objects.select_related("owner")[:JOBS_SHOWN])
     try:
         states = task_states([str(job.pk) for job in found])
     except BrokerError:
@@ -128,8 +128,8 @@ def _count_unfinished(owner: User | None) -> int:
 @transaction.atomic
 def _prune() -> None:
     """Delete old jobs, and those beyond the limit."""
-    Job.objects.filter(created_at__lt=timezone.now() - KEPT).delete()
-    newest = Job.objects.values_list("pk", flat=True)[: KEPT_LIMIT - 1]
+    Job.objects.filter(created_at__lt=timezone.now() - JOBS_KEPT_FOR).delete()
+    newest = Job.objects.values_list("pk", flat=True)[: JOBS_LIMIT - 1]
     Job.objects.exclude(pk__in=list(newest)).delete()
 
 

@@ -19,7 +19,7 @@ from realtime.contrib.celery import JobFailed, LiveTask
 
 CHANNEL = "jobs:all"
 ROWS = 10_000
-LOT = 100
+PAYMENTS_AT_ONCE = 100
 LOT_SECONDS = 0.1
 """Minimum time for a batch: as long as one from a real file on another machine would take."""
 BROKEN_ROW = 7_321
@@ -58,7 +58,7 @@ def import_payments(self: LiveTask) -> str:
     rows = csv.DictReader(io.StringIO(csv_of(job)))
     done, is_whole = 0, False
     try:
-        while lot := list(islice(rows, LOT)):
+        while lot := list(islice(rows, PAYMENTS_AT_ONCE)):
             self.progress(done, ROWS, f"Row {done:,} of {ROWS:,}")
             began = time.monotonic()
             with transaction.atomic():

@@ -26,8 +26,8 @@ from realtime.errors import BrokerError
 
 CHANNEL = "public:orders"
 EVENT = "order"
-KEPT = 30
-SHOWN = 50
+ORDERS_LIMIT = 30
+CHANGES_SHOWN = 50
 """Changes returned per request; the page shows no more lines (static/notifier/stream.js)."""
 NEW_A_MINUTE = 20
 """New orders from all visitors together; each is published to all of them."""
@@ -71,7 +71,7 @@ def changes(request: HttpRequest) -> HttpResponse:
     after = request.GET.get("after", "")
     if not (after.isdecimal() and len(after) < 19):  # 64 bits, like the primary key
         return HttpResponse(status=400)
-    found = OrderChange.objects.filter(pk__gt=int(after)).select_related("order")[:SHOWN]
+    found = OrderChange.objects.filter(pk__gt=int(after)).select_related("order")[:CHANGES_SHOWN]
     if not found:
         return HttpResponse(status=204)
     return render(request, "notifier/fragments/changes.html", {"changes": found})
@@ -130,7 +130,7 @@ def _advance(order: Order, shown_state: str, who: str) -> bool:
 def _save(what: str, who: str) -> Order:
     order = Order.objects.create(what=what)
     OrderChange.objects.create(order=order, state=order.state, who=who)
-    newest = Order.objects.values_list("pk", flat=True)[:KEPT]
+    newest = Order.objects.values_list("pk", flat=True)[:ORDERS_LIMIT]
     Order.objects.exclude(pk__in=list(newest)).delete()
     return order
 

@@ -12,7 +12,7 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-WAIT_SECONDS = 5.0
+PREPARATION_STOP_SECONDS = 5.0
 NO_REDIS_YET = "unix:///later"
 """The Redis URL it gets before there is a Redis: it never connects to one."""
 
@@ -39,7 +39,7 @@ class Preparation:
     def __exit__(self, *exception: object) -> None:
         self._process.terminate()
         with contextlib.suppress(subprocess.TimeoutExpired):
-            self._process.wait(WAIT_SECONDS)
+            self._process.wait(PREPARATION_STOP_SECONDS)
         self._process.kill()
         self._process.wait()
         if self._process.stdout:

@@ -28,7 +28,7 @@ SURVEY_SECONDS = 1.0
 SURVEY_POLL_SECONDS = 0.01
 """The interval for polling their answers."""
 
-KEPT_SECONDS = 300
+MEMBERS_KEPT_SECONDS = 300
 """How long the members of a channel are kept unless their node renews them."""
 PRESENCE_LOT = 100
 """Channels that one sweep processes, and expired leases that one beat returns."""

@@ -39,7 +39,7 @@ from realtime.errors import (
     RealtimeError,
 )
 
-FRESH_SECONDS = 0.25
+NEW_CONNECTION_SECONDS = 0.25
 """A connection younger than this is not replaced: a new one would lead to the same Redis."""
 OLDEST_REDIS = (7, 0)  # functions and ACL channels; Valkey 7.2 and later calls itself Redis 7.2
 

@@ -25,7 +25,7 @@ from redis._parsers.hiredis import NOT_ENOUGH_DATA
 from redis.asyncio.connection import Connection, DefaultParser
 
 from realtime.brokers.commands import (
-    FRESH_SECONDS,
+    NEW_CONNECTION_SECONDS,
     is_of_no_master,
     lacks_script,
     unavailable,
@@ -136,7 +136,7 @@ class Pipeline:
     @property
     def is_fresh(self) -> bool:
         """Whether replacing the connection is useless, because it would reach the same Redis."""
-        return self._loop.time() - self._opened_at < FRESH_SECONDS
+        return self._loop.time() - self._opened_at < NEW_CONNECTION_SECONDS
 
     async def send_and_wait(self, commands: Sequence[Args], deadline: float) -> list[Any]:
         """Return a reply or an error reply for each command.

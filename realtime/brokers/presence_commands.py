@@ -13,7 +13,7 @@ from typing import Any
 
 from redis import exceptions
 
-from realtime.brokers.bounds import KEPT_SECONDS, PRESENCE_LOT
+from realtime.brokers.bounds import MEMBERS_KEPT_SECONDS, PRESENCE_LOT
 from realtime.brokers.script import Args, Script
 from realtime.core.members import (
     CHANGES_BYTES,
@@ -51,7 +51,7 @@ class PresenceCommands:
         fixed: Args = (
             *(node, update.channel, f"{self._keys}ch:{update.channel}"),
             *("1" if update.is_announced else "0", "1" if update.has_members else "0"),
-            *(KEPT_SECONDS, CHANGES_LIMIT, CHANGES_BYTES, len(come)),
+            *(MEMBERS_KEPT_SECONDS, CHANGES_LIMIT, CHANGES_BYTES, len(come)),
         )
         keys = (*self._of(update.channel), self._at(node))
         members = [text for member in come for text in member]
@@ -85,7 +85,7 @@ class PresenceCommands:
         A reply of 0 means that the key has expired.
         """
         keys = (key for channel in channels for key in (*self._of(channel), self._at(node)))
-        return [("EXPIRE", key, KEPT_SECONDS) for key in keys]
+        return [("EXPIRE", key, MEMBERS_KEPT_SECONDS) for key in keys]
 
     def _of(self, channel: str) -> tuple[str, str]:
         return f"{self._keys}here:{channel}", f"{self._keys}users:{channel}"

@@ -24,15 +24,15 @@ if TYPE_CHECKING:
     from realtime.brokers import Stats
     from realtime.brokers.script import Args, Script
 
-SECONDS = 5.0
+COMMAND_SECONDS = 5.0
 """The timeout for replies of Redis; a worker can wait longer than a publisher."""
-PAGE = 100
+PAGE_ENTRIES = 100
 
 
 class RedisQueue:
     """The queue on Redis. Bound to one event loop; create it inside that loop."""
 
-    def __init__(self, url: str, *, prefix: str = "rt", seconds: float = SECONDS) -> None:
+    def __init__(self, url: str, *, prefix: str = "rt", seconds: float = COMMAND_SECONDS) -> None:
         """Connect lazily; arguments as for `realtime.brokers.redis.RedisBroker`."""
         self._url = url
         self._commands = QueueCommands(prefix)
@@ -79,12 +79,12 @@ class RedisQueue:
         """
         start = 0
         while True:
-            page = await self._execute(self._commands.page(place, start, PAGE))
+            page = await self._execute(self._commands.page(place, start, PAGE_ENTRIES))
             for raw in page:
                 yield raw
-            if len(page) < PAGE:
+            if len(page) < PAGE_ENTRIES:
                 return
-            start += PAGE
+            start += PAGE_ENTRIES
 
     async def move(self, place: str, raw: bytes, written: bytes = b"") -> bool:
         """Requeue an entry as ``written``, or delete it without one; return whether it existed."""

@@ -26,7 +26,7 @@ from realtime.brokers.bounds import (
     SURVEY_SECONDS,
 )
 from realtime.brokers.commands import (
-    FRESH_SECONDS,
+    NEW_CONNECTION_SECONDS,
     PUBLISH,
     READ_POSITION,
     SEND_NODE_COMMAND,
@@ -219,7 +219,10 @@ class SyncRedisBroker:
     def _renew(self, connection: Connection) -> None:
         """Make the next user of a connection reconnect: the name may resolve to the new master."""
         now = time.monotonic()
-        if now - self._renewed_at.get(connection, -FRESH_SECONDS) >= FRESH_SECONDS:
+        if (
+            now - self._renewed_at.get(connection, -NEW_CONNECTION_SECONDS)
+            >= NEW_CONNECTION_SECONDS
+        ):
             self._renewed_at[connection] = now
             connection.disconnect()  # type: ignore[no-untyped-call]
 

@@ -18,7 +18,7 @@ from django.core import checks
 
 from realtime.conf import Settings
 from realtime.core.namespaces import Namespaces
-from realtime.core.redis_url import MEMORY, read_redis_url
+from realtime.core.redis_url import MEMORY_URL, read_redis_url
 from realtime.errors import ConfigurationError
 from realtime.identity.tokens import OPTIONAL
 
@@ -75,7 +75,7 @@ def _shared_secrets(given: Settings) -> Messages:
 
 
 def _open_redis(given: Settings) -> Messages:
-    if given.redis_url in ("", MEMORY):
+    if given.redis_url in ("", MEMORY_URL):
         return
     url = read_redis_url(given.redis_url)
     if url.scheme != "unix" and not _is_here(url.host) and not url.password:
@@ -88,7 +88,7 @@ def _open_redis(given: Settings) -> Messages:
 
 
 def _unchecked_redis(given: Settings) -> Messages:
-    if given.redis_url in ("", MEMORY):
+    if given.redis_url in ("", MEMORY_URL):
         return
     url = read_redis_url(given.redis_url)
     if url.scheme == "rediss" and not url.checks_server:

@@ -14,7 +14,7 @@ from realtime.api.key_entries import SETTING
 from realtime.api.keyring import Keyring
 from realtime.conf import PREFIX, Settings, setting_names
 from realtime.core.namespaces import Namespaces
-from realtime.core.redis_url import MEMORY
+from realtime.core.redis_url import MEMORY_URL
 from realtime.errors import ConfigurationError
 from realtime.fallbacks.handlers import make_built_in
 from realtime.fallbacks.registry import registered
@@ -75,7 +75,7 @@ def _doubtful_redis(given: Settings) -> Iterator[checks.CheckMessage]:
 def _memory(given: Settings) -> Iterator[checks.CheckMessage]:
     from realtime.wiring.guard import is_test_run  # the rest of wiring needs all apps
 
-    if given.redis_url == MEMORY and not settings.DEBUG and not is_test_run():
+    if given.redis_url == MEMORY_URL and not settings.DEBUG and not is_test_run():
         yield checks.Warning(
             "REALTIME_REDIS_URL is memory://, which works inside one process only, and DEBUG is "
             "off.",

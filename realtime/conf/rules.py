@@ -16,7 +16,7 @@ from realtime.auth.jwks_file import JwksFile
 from realtime.conf.declared import UnusableValue, string
 from realtime.core.names import is_personal_prefix
 from realtime.core.namespaces import Namespaces
-from realtime.core.redis_url import MEMORY, read_redis_url
+from realtime.core.redis_url import MEMORY_URL, read_redis_url
 from realtime.core.url_rules import is_line, read_url
 from realtime.fallbacks.handlers import make_handlers
 from realtime.identity.jwks import keys_of_set
@@ -102,7 +102,7 @@ def is_path_prefix(text: str) -> bool:
 def redis_url(given: Any) -> str:
     """Return a URL that redis-py parses as we do, or ``memory://``; empty is none."""
     url = string(given)
-    if url and url != MEMORY:
+    if url and url != MEMORY_URL:
         read_redis_url(url)
     return url
 

@@ -8,7 +8,7 @@ from urllib.parse import quote, urlencode
 from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
 
-from realtime.contrib.records import KEPT_SECONDS
+from realtime.contrib.records import RECORD_SECONDS
 from realtime.core.redis_url import read_redis_url
 
 
@@ -27,7 +27,7 @@ def task_settings(task_seconds: float) -> dict[str, Any]:
         "task_soft_time_limit": task_seconds,
         "task_time_limit": task_seconds + _grace(task_seconds),
         "task_track_started": True,
-        "result_expires": KEPT_SECONDS,
+        "result_expires": RECORD_SECONDS,
         "broker_connection_retry_on_startup": True,
         "worker_cancel_long_running_tasks_on_connection_loss": True,
         "worker_hijack_root_logger": False,

@@ -23,9 +23,9 @@ from realtime.errors import InvalidData
 
 logger = logging.getLogger(__name__)
 
-KEPT_SECONDS = 86_400
+RECORD_SECONDS = 86_400
 """How long a record is kept after its last change; Celery also keeps results for a day."""
-LOT = 100
+RECORDS_AT_ONCE = 100
 
 State = dict[str, Any]
 _encode = msgspec.json.Encoder().encode
@@ -59,10 +59,10 @@ class Records:
         self._ask(
             [
                 ("HSET", self._key(task_id), "state", _encode(state), *fresh),
-                ("EXPIRE", self._key(task_id), KEPT_SECONDS + int(delay)),
+                ("EXPIRE", self._key(task_id), RECORD_SECONDS + int(delay)),
                 ("ZADD", self._open, _now(delay), task_id),
                 # In case no sweep runs: after so long a silence, the record of a task has expired.
-                ("ZREMRANGEBYSCORE", self._open, "-inf", _now(-KEPT_SECONDS)),
+                ("ZREMRANGEBYSCORE", self._open, "-inf", _now(-RECORD_SECONDS)),
             ]
         )
 
@@ -71,7 +71,7 @@ class Records:
         starts, _, _, (state, cancelled) = self._ask(
             [
                 ("HINCRBY", self._key(task_id), "starts", 1),
-                ("EXPIRE", self._key(task_id), KEPT_SECONDS),
+                ("EXPIRE", self._key(task_id), RECORD_SECONDS),
                 ("ZADD", self._open, _now(), task_id),
                 ("HMGET", self._key(task_id), "state", "cancel"),
             ]
@@ -83,7 +83,7 @@ class Records:
         *_, [cancelled] = self._ask(
             [
                 ("HSET", self._key(task_id), "state", _encode(state)),
-                ("EXPIRE", self._key(task_id), KEPT_SECONDS + int(delay)),
+                ("EXPIRE", self._key(task_id), RECORD_SECONDS + int(delay)),
                 ("ZADD", self._open, _now(delay), task_id),
                 ("HMGET", self._key(task_id), "cancel"),
             ]
@@ -95,7 +95,7 @@ class Records:
         self._ask(
             [
                 ("HSET", self._key(task_id), "state", _encode(state)),
-                ("EXPIRE", self._key(task_id), KEPT_SECONDS),
+                ("EXPIRE", self._key(task_id), RECORD_SECONDS),
                 ("ZREM", self._open, task_id),
             ]
         )
@@ -105,7 +105,7 @@ class Records:
         self._ask(
             [
                 ("HSET", self._key(task_id), "cancel", "1"),
-                ("EXPIRE", self._key(task_id), KEPT_SECONDS),
+                ("EXPIRE", self._key(task_id), RECORD_SECONDS),
             ]
         )
 
@@ -122,7 +122,9 @@ class Records:
     def silent(self, seconds: float) -> Iterable[tuple[str, str]]:
         """Yield tasks whose record has not changed for so long, with their calls."""
         until = f"{time.time() - seconds:.3f}"
-        [found] = self._ask([("ZRANGEBYSCORE", self._open, "-inf", until, "LIMIT", 0, LOT)])
+        [found] = self._ask(
+            [("ZRANGEBYSCORE", self._open, "-inf", until, "LIMIT", 0, RECORDS_AT_ONCE)]
+        )
         for raw in found:
             task_id = raw.decode()
             [[call]] = self._ask([("HMGET", self._key(task_id), "call")])

@@ -11,7 +11,7 @@ from realtime.contrib.pace import Pace
 from realtime.contrib.records import log_unpublished
 from realtime.errors import BrokerError
 
-REST_SECONDS = 5.0
+REPORT_PAUSE_SECONDS = 5.0
 """The pause after a failed report, so that a task does not wait for an unreachable Redis."""
 
 
@@ -80,5 +80,5 @@ class Reporter:
             self._is_cancelled = self._tell_state(word, more) or self._is_cancelled
         except BrokerError as error:
             log_unpublished(error)
-            pause = REST_SECONDS
+            pause = REPORT_PAUSE_SECONDS
         self._pace.note_attempt(time.monotonic(), pause=pause)

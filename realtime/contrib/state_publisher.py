@@ -22,7 +22,7 @@ logger = get_task_logger("realtime.contrib.celery")
 END_PAUSES = (0.0, 0.4, 0.8, 1.6, 3.2)
 """Seconds before each attempt to publish the last state of a task: no later state replaces it."""
 MESSAGE_LIMIT = 500  # characters
-_TELLING = ("publishing the state of a task", "its watchers miss an update")
+_PUBLISHING_STATE = ("publishing the state of a task", "its watchers miss an update")
 
 
 class ReportedTask(Protocol):
@@ -125,7 +125,7 @@ def contain_telling(*, but: tuple[type[Exception], ...] = ()) -> Iterator[None]:
     """
     try:
         # Celery raises its soft time limit from a signal handler, at any point of the task.
-        with contain_errors(*_TELLING, but=(SoftTimeLimitExceeded, BrokerError)):
+        with contain_errors(*_PUBLISHING_STATE, but=(SoftTimeLimitExceeded, BrokerError)):
             yield
     except but:
         raise

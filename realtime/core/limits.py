@@ -21,7 +21,7 @@ from realtime.core.codes import (
 )
 from realtime.core.json_text import ESCAPED
 
-TELL_SECONDS = 60.0
+REPORT_SECONDS = 60.0
 """Minimum time between two log lines about the same limit, however often it is reached."""
 
 BYTES_PER_COMMAND = 16 * 1024
@@ -242,7 +242,7 @@ class LimitCounts:
         eventually.
         """
         for name, count in self.counts.items():
-            reported, at = self._reported.get(name, (0, now - TELL_SECONDS))
-            if count > reported and now - at >= TELL_SECONDS:
+            reported, at = self._reported.get(name, (0, now - REPORT_SECONDS))
+            if count > reported and now - at >= REPORT_SECONDS:
                 self._reported[name] = (count, now)
                 yield name, count - reported

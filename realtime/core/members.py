@@ -33,7 +33,7 @@ LEASE_SECONDS = 6.0
 """How long the members of a killed node remain listed."""
 LEASE_RENEWAL_SECONDS = 2.0
 """How often a node renews its lease and looks for nodes whose lease has expired."""
-UNKNOWN = -1
+UNKNOWN_COUNT = -1
 """Joins and leaves were missed, and their number is not known."""
 
 PREFIX = b"members "
@@ -178,7 +178,7 @@ class AnnouncementThrottle:
         self._at = now
         self._pushes = float(PUSHES_BURST)
         self.untold = 0
-        """Changes to report as a count; `UNKNOWN` if their number is not known."""
+        """Changes to report as a count; `UNKNOWN_COUNT` if their number is not known."""
         self.headcount: Headcount | None = None
         """The latest; None if it must be requested."""
 
@@ -186,12 +186,12 @@ class AnnouncementThrottle:
         """Return whether to announce these one by one; otherwise they are added to `untold`."""
         self.headcount = changes.headcount
         news = len(changes.joined) + len(changes.left)
-        if self.untold != UNKNOWN:
+        if self.untold != UNKNOWN_COUNT:
             self.untold += changes.untold
         self._pushes = min(PUSHES_BURST, self._pushes + (now - self._at) * PUSHES_PER_SECOND)
         self._at = now
         if news * listeners > self._pushes:
-            if self.untold != UNKNOWN:
+            if self.untold != UNKNOWN_COUNT:
                 self.untold += news
             return False
         self._pushes -= news * listeners
@@ -199,7 +199,7 @@ class AnnouncementThrottle:
 
     def note_loss(self) -> None:
         """Record that an unknown number of changes was missed."""
-        self.untold, self.headcount = UNKNOWN, None
+        self.untold, self.headcount = UNKNOWN_COUNT, None
 
     def note_count_sent(self) -> None:
         """Record that the count was sent."""

@@ -16,7 +16,7 @@ from realtime.core.url_rules import is_line
 from realtime.errors import ConfigurationError
 
 SETTING = "REALTIME_REDIS_URL"
-MEMORY = "memory://"
+MEMORY_URL = "memory://"
 """Instead of a URL: the broker inside the process."""
 _MEANT = (
     "must be redis://user:password@host:port/number, rediss://…, or unix:///path, with special "

@@ -5,7 +5,7 @@ For events that outsiders can trigger at will. No clock here: time is an argumen
 
 from __future__ import annotations
 
-TELL_EVERY_SECONDS = 60.0
+LOG_EVERY_SECONDS = 60.0
 
 
 class Tally:
@@ -13,12 +13,12 @@ class Tally:
 
     def __init__(self) -> None:
         self._counts: dict[str, int] = {}
-        self._tell_at: dict[str, float] = {}
+        self._log_at: dict[str, float] = {}
 
     def add(self, reason: str, now: float) -> int | None:
         """Count one; return the total if it should be logged now, at most once a minute."""
         self._counts[reason] = count = self._counts.get(reason, 0) + 1
-        if now < self._tell_at.get(reason, now):
+        if now < self._log_at.get(reason, now):
             return None
-        self._tell_at[reason] = now + TELL_EVERY_SECONDS
+        self._log_at[reason] = now + LOG_EVERY_SECONDS
         return count

@@ -14,7 +14,7 @@ logger = logging.getLogger(__name__)
 
 UNHEARD = "this node does not receive from Redis; see its log"
 """The only reason that probes report: the error itself names hosts, ports and paths (CWE-209)."""
-REASONS_TOLD = 8
+REASONS_LOGGED = 8
 """Distinct reasons that are logged until the node is live again."""
 
 
@@ -45,12 +45,12 @@ class Liveness:
         self._size = size
         self._to_compare: set[str] | None = None  # None: no subscription, or all is compared
         self._since = asyncio.get_running_loop().time()
-        self._told: set[str] = set()  # reasons logged during this outage
+        self._logged: set[str] = set()  # reasons logged during this outage
 
     def start(self) -> None:
         """Measure the outage from now: the time during which a hub was stopped does not count."""
         self._since = asyncio.get_running_loop().time()
-        self._told.clear()
+        self._logged.clear()
 
     def stop(self) -> None:
         """Stop without a log record or a call of ``changed``: no client is connected any more."""
@@ -69,8 +69,8 @@ class Liveness:
         was_live, self.live, self.reason = self.live, False, UNHEARD
         if was_live:
             self.start()
-        if reason not in self._told and len(self._told) < REASONS_TOLD:
-            self._told.add(reason)  # logged once, not for each reconnect attempt
+        if reason not in self._logged and len(self._logged) < REASONS_LOGGED:
+            self._logged.add(reason)  # logged once, not for each reconnect attempt
             logger.warning("not live: %s", reason, extra=self._size())
         if was_live:
             self._changed()

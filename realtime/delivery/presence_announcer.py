@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Never
 
 from realtime.core.members import (
     ANSWER_BYTES,
-    UNKNOWN,
+    UNKNOWN_COUNT,
     AnnouncementThrottle,
     Changes,
     Headcount,
@@ -36,9 +36,9 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 SUMMARY_SECONDS = 1.0
-FRESH_SECONDS = 1.0
+ANSWER_REUSE_SECONDS = 1.0
 """How long an answer is reused, unless a join or leave arrives."""
-AT_ONCE = 500
+COUNTED_AT_ONCE = 500
 """Channels whose members are counted in one round trip."""
 
 
@@ -77,7 +77,7 @@ class PresenceAnnouncer:
         """
         answer = self._answers.get(channel)
         now = asyncio.get_running_loop().time()
-        if answer is None or answer.is_stale or now - answer.asked_at > FRESH_SECONDS:
+        if answer is None or answer.is_stale or now - answer.asked_at > ANSWER_REUSE_SECONDS:
             task = asyncio.get_running_loop().create_task(self._read(channel))
             task.add_done_callback(_retrieve_exception)
             answer = self._answers[channel] = _Answer(task, now)
@@ -159,7 +159,7 @@ class PresenceAnnouncer:
     def _forget(self) -> None:
         now = asyncio.get_running_loop().time()
         for name, answer in list(self._answers.items()):
-            if answer.task.done() and now - answer.asked_at > FRESH_SECONDS:
+            if answer.task.done() and now - answer.asked_at > ANSWER_REUSE_SECONDS:
                 del self._answers[name]
         for channel in list(self._throttles):
             if self._registry.get(channel.name) is not channel:
@@ -168,8 +168,8 @@ class PresenceAnnouncer:
     async def _sum_up(self) -> None:
         """Send each channel the number of joins and leaves that were not sent individually."""
         due = [c for c, throttle in self._throttles.items() if throttle.untold and c.is_live]
-        for start in range(0, len(due), AT_ONCE):
-            await self._count(due[start : start + AT_ONCE])
+        for start in range(0, len(due), COUNTED_AT_ONCE):
+            await self._count(due[start : start + COUNTED_AT_ONCE])
         for channel in due:
             throttle = self._throttles.get(channel)
             if throttle is not None and throttle.headcount is not None:
@@ -197,7 +197,7 @@ class PresenceAnnouncer:
         counts = dict(zip(channels, counted, strict=True))
         for listener, channel in behind.items():
             self._fanout.send_ephemeral_to(
-                listener, channel, _summary(channel, UNKNOWN, counts[channel])
+                listener, channel, _summary(channel, UNKNOWN_COUNT, counts[channel])
             )
 
 
@@ -225,7 +225,7 @@ def _pushes(channel: str, changes: Sequence[tuple[bool, str]], protocol: WirePro
 
 
 def _summary(channel: Channel[Listener], untold: int, headcount: Headcount) -> Encode:
-    known = None if untold == UNKNOWN else untold
+    known = None if untold == UNKNOWN_COUNT else untold
     return lambda protocol: protocol.encode_headcount(channel.name, headcount, known)
 
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 PAUSE_SECONDS = 0.05
 """The pause between two writes; changes during it share one write."""
 RETRY_SECONDS = 0.5
-RENEW_SECONDS = 60.0
+MEMBERS_RENEWAL_SECONDS = 60.0
 CHANGES_AT_ONCE = 500
 """Members in one write, over all channels."""
 CHANNELS_AT_ONCE = 500
@@ -111,7 +111,7 @@ class PresenceWriter:
         self._writing = {}
         self._dirty = {channel: dict(members) for channel, members in self._members.items()}
         self._lease_at = 0.0
-        self._renew_at = asyncio.get_running_loop().time() + RENEW_SECONDS
+        self._renew_at = asyncio.get_running_loop().time() + MEMBERS_RENEWAL_SECONDS
         self._is_new = True
 
     async def _step(self) -> None:
@@ -122,7 +122,7 @@ class PresenceWriter:
             self._lease_at = loop.time() + (PAUSE_SECONDS if has_more else LEASE_RENEWAL_SECONDS)
         if loop.time() >= self._renew_at:
             await self._renew()
-            self._renew_at = loop.time() + RENEW_SECONDS
+            self._renew_at = loop.time() + MEMBERS_RENEWAL_SECONDS
         if self._dirty:
             await self._write()
             await asyncio.sleep(PAUSE_SECONDS)

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from realtime.core.envelope import Envelope
     from realtime.core.namespaces import Namespace
 
-KEPT_LIMIT = 256
+KEPT_ARRIVALS_LIMIT = 256
 """Envelopes kept while a position is read; older ones are dropped and show up as a gap."""
 
 L = TypeVar("L")
@@ -191,7 +191,7 @@ class Registry(Generic[L]):
         if channel.state is not State.SUBSCRIBING:
             return False
         channel.state = State.SETTLING
-        channel._kept = deque(maxlen=KEPT_LIMIT)
+        channel._kept = deque(maxlen=KEPT_ARRIVALS_LIMIT)
         return True
 
     def note_unsubscribed(self, name: str) -> None:

@@ -37,7 +37,7 @@ logger = logging.getLogger(__name__)
 
 WISHES_LIMIT = 500
 """Channels in one SUBSCRIBE, and positions in one round trip."""
-RENEW_SECONDS = 60.0
+COUNTERS_RENEWAL_SECONDS = 60.0
 """The interval for renewing counters of subscribed channels, which expire after 300 s or more."""
 BACKOFF_SECONDS = (0.05, 1.0)
 """The shortest and the longest pause between two attempts to subscribe at Redis."""
@@ -123,7 +123,7 @@ class Subscriber:
     def renew(self, now: float) -> None:
         """Read all positions again periodically, which keeps the counters from expiring."""
         if now >= self._renew_at:
-            self._renew_at = now + RENEW_SECONDS
+            self._renew_at = now + COUNTERS_RENEWAL_SECONDS
             self._to_settle.update(
                 (channel.name, None) for channel in self._registry if channel.is_live
             )

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 QUESTIONS_LIMIT = 8
 """Concurrent questions that are answered; further ones time out at the asking node."""
-OWN = "!"
+INTERNAL_PREFIX = "!"
 """The prefix of the nodes' own channels."""
 
 
@@ -109,7 +109,7 @@ class SurveyResponder:
         A node may have a hundred thousand channels, and listing them must not stall the event loop.
         """
         for number, channel in enumerate(list(self._registry), 1):
-            if channel.listeners and not channel.name.startswith(OWN):
+            if channel.listeners and not channel.name.startswith(INTERNAL_PREFIX):
                 yield channel
             if number % survey.SLICE == 0:
                 await asyncio.sleep(0)

@@ -38,18 +38,18 @@ logger = logging.getLogger(__name__)
 
 Handler = Callable[[Queued], Awaitable[None]]
 
-WAIT_SECONDS = 1.0
+TAKE_SECONDS = 1.0
 """How long a hand waits for an entry on Redis; also the delay until an idle worker stops."""
 TEND_SECONDS = 1.0
 """The interval for renewing leases, and for checking for due entries and expired leases."""
-REST_SECONDS = 0.2
+REDIS_PAUSE_SECONDS = 0.2
 """The pause between two attempts while Redis is unreachable."""
 CANCEL_SECONDS = 2.0
 """How long a handler may take to end after it was cancelled."""
 REPORT_SECONDS = 60.0
 """The interval for logging the state of the queue."""
 LEAST_LEASE_SECONDS = 3.0
-"""Long enough for several renewals, and longer than `WAIT_SECONDS`: Redis may still complete the
+"""Long enough for several renewals, and longer than `TAKE_SECONDS`: Redis may still complete the
 BLMOVE of a lost hand."""
 DIED = "its worker died during the attempt, or was frozen for longer than its lease"
 
@@ -179,7 +179,7 @@ class Worker:
                 continue
             try:
                 if raw is None:
-                    raw = await hand.take(WAIT_SECONDS) if is_empty else await hand.peek()
+                    raw = await hand.take(TAKE_SECONDS) if is_empty else await hand.peek()
                     # Look again after each empty wait: a BLMOVE that was sent on a broken
                     # connection may have been executed late.
                     is_empty = raw is None and not is_empty
@@ -196,7 +196,7 @@ class Worker:
 
     async def _rest(self) -> None:
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._stopping.wait(), REST_SECONDS)
+            await asyncio.wait_for(self._stopping.wait(), REDIS_PAUSE_SECONDS)
 
     async def _handle(self, hand: QueueHand, raw: bytes) -> AttemptResult:
         """Make one attempt, and record its result on Redis.

@@ -31,7 +31,7 @@ from realtime.errors import Forbidden, RealtimeError, Unauthorized
 from realtime.host.page_positions import positions_of
 from realtime.host.user_tokens import TOKEN_SECONDS, connection_token
 from realtime.transports.callers import may_have_token
-from realtime.transports.sse_format import UNKNOWN, place_text
+from realtime.transports.sse_format import UNKNOWN_POSITION, place_text
 
 if TYPE_CHECKING:
     from realtime.host.page_positions import Known
@@ -72,7 +72,7 @@ def stream_url(channels: Sequence[str], positions: Known) -> str:
     Those of the user's own channels count, too: the server subscribes the user to them.
     """
     since = [
-        ("since", place_text(name, at or UNKNOWN))
+        ("since", place_text(name, at or UNKNOWN_POSITION))
         for name, at in positions.items()
         if name in channels or users_of(name) is not None
     ]

@@ -15,7 +15,7 @@ from realtime._version import __version__
 from realtime.api.fields import Schema, Shape, channel_name, record, ref
 from realtime.core.positions import GapReason
 from realtime.protocols.centrifugo_commands import CommandLine
-from realtime.transports.sse_format import OWN
+from realtime.transports.sse_format import OWN_PREFIX
 
 ANY: Schema = {}
 _COUNT: Schema = {"type": "integer", "minimum": 0}
@@ -253,7 +253,7 @@ def _pushes(shape: Shape) -> dict[str, Schema]:
 _EVENTS = {
     "message": "A publication without an event name. Other publications have their own event name.",
     **{
-        OWN + name: about
+        OWN_PREFIX + name: about
         for name, about in {
             "gap": "Publications that were missed and are never sent.",
             "state": "Whether the node is connected to Redis.",

@@ -21,7 +21,7 @@ from realtime.errors import InvalidData, InvalidName
 
 HEARTBEAT = ":\n\n"
 """A comment, invisible to pages; it keeps proxies from closing a quiet stream."""
-OWN = "realtime."
+OWN_PREFIX = "realtime."
 """The prefix of our own events, which are not publications."""
 RENAMED = "publication."
 """The prefix for publications whose event name is reserved: ours, or one of `OF_EVENT_SOURCE`."""
@@ -33,9 +33,9 @@ LAST_ID_LIMIT = 24 * 1024
 headers; 128 channels with names of a hundred characters make 18 KiB."""
 PLACE_CHARACTERS = 40
 """The length of one channel's position without its name."""
-UNKNOWN = Position("", 0)
+UNKNOWN_POSITION = Position("", 0)
 """The position of a page whose data is as of a position that could not be read."""
-MEMORY = 64
+CACHED_LINES = 64
 """Lines whose events are cached: all connections of a channel get the same lines."""
 
 _WRAPPING = '{"push":'
@@ -58,7 +58,7 @@ class Event(NamedTuple):
     """Whether the event starts a server-side subscription, at ``position``."""
 
 
-@lru_cache(MEMORY)
+@lru_cache(CACHED_LINES)
 def event_of(line: str) -> Event | None:
     """Return the event of a push; None if the line has no event."""
     push = _decode(line).get("push")
@@ -72,27 +72,33 @@ def event_of(line: str) -> Event | None:
     if (missed := push.get("gap")) is not None:
         last = missed["to"]
         after = None if last is None else Position(missed["epoch"], last)
-        return Event(_encode_fields(f"{OWN}gap", {"channel": channel, **missed}), channel, after)
+        return Event(
+            _encode_fields(f"{OWN_PREFIX}gap", {"channel": channel, **missed}), channel, after
+        )
     if (begun := push.get("subscribe")) is not None:
         position = Position(begun["epoch"], begun["offset"])
-        text = _encode_fields(f"{OWN}subscribed", {"channel": channel})
+        text = _encode_fields(f"{OWN_PREFIX}subscribed", {"channel": channel})
         return Event(text, channel, position, begins=True)
     if (over := push.get("unsubscribe")) is not None:
         return Event(
-            _encode_fields(f"{OWN}unsubscribed", {"channel": channel, **over}), channel, ends=True
+            _encode_fields(f"{OWN_PREFIX}unsubscribed", {"channel": channel, **over}),
+            channel,
+            ends=True,
         )
     for word in ("join", "leave", "presence"):
         if (told := push.get(word)) is not None:
-            return Event(_encode_fields(f"{OWN}{word}", {"channel": channel, **told}), channel)
+            return Event(
+                _encode_fields(f"{OWN_PREFIX}{word}", {"channel": channel, **told}), channel
+            )
     for word in ("state", "disconnect", "message", "refresh"):
         if (told := push.get(word)) is not None:
-            return Event(_encode_fields(f"{OWN}{word}", told))
+            return Event(_encode_fields(f"{OWN_PREFIX}{word}", told))
     return None
 
 
 def name_on_stream(name: str) -> str:
     """Return the event name in streams of a publication whose event is ``name``."""
-    is_taken = name in OF_EVENT_SOURCE or name.startswith(OWN)
+    is_taken = name in OF_EVENT_SOURCE or name.startswith(OWN_PREFIX)
     return f"{RENAMED}{name}" if is_taken else name
 
 
@@ -181,7 +187,7 @@ class Places:
         had = self._had.get(channel)
         if had is None:
             return []
-        if had == UNKNOWN:
+        if had == UNKNOWN_POSITION:
             return [_gap_event(channel, Gap(now.epoch, 1, None), "broker")]
         return [_gap_event(channel, gap, "reconnect") for gap in GapDetector(had).resume(now)]
 
@@ -252,9 +258,11 @@ def place_of(text: str) -> tuple[str, Position]:
     if (match := _POSITION.fullmatch(text)) is None:
         raise InvalidData("is not epoch/offset/channel", field="since")
     epoch, offset, channel = match.groups()
-    return checked_channel(channel), UNKNOWN if epoch is None else Position(epoch, int(offset))
+    return checked_channel(channel), UNKNOWN_POSITION if epoch is None else Position(
+        epoch, int(offset)
+    )
 
 
 def _gap_event(channel: str, gap: Gap, reason: str) -> Event:
     fields = {"channel": channel, "epoch": gap.epoch, "from": gap.first, "to": gap.last}
-    return Event(_encode_fields(f"{OWN}gap", {**fields, "reason": reason}), channel)
+    return Event(_encode_fields(f"{OWN_PREFIX}gap", {**fields, "reason": reason}), channel)

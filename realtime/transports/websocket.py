@@ -40,7 +40,7 @@ logger = logging.getLogger(__name__)
 
 CLIENT_SLICE_SECONDS = 0.002  # the time slice of a client that has sent many frames
 
-RETRY_SECONDS = b"5"
+RETRY_AFTER = b"5"
 TOKEN_IN_URL = b"token_in_url: it belongs into the connect command\n"
 TURNED_AWAY = {
     "connections": (503, b"this node is full\n"),
@@ -125,7 +125,7 @@ class RealtimeConsumer(AsyncConsumer):  # type: ignore[misc]  # Channels has no 
         else:
             headers = [(b"content-type", b"text/plain")]
             if status in (429, 503):
-                headers.append((b"retry-after", RETRY_SECONDS))
+                headers.append((b"retry-after", RETRY_AFTER))
             start = {"type": "websocket.http.response.start", "status": status, "headers": headers}
             await send(start)
             await send({"type": "websocket.http.response.body", "body": reason})

@@ -12,7 +12,7 @@ from realtime.brokers.memory.asynchronous import MemoryBroker
 from realtime.brokers.memory.blocking import SyncMemoryBroker
 from realtime.brokers.memory.queue import MemoryQueue
 from realtime.conf.improper import ImproperSetting
-from realtime.core.redis_url import MEMORY
+from realtime.core.redis_url import MEMORY_URL
 from realtime.errors import BrokerUnavailable, RealtimeError
 from realtime.wiring import guard, interception, one_process
 from realtime.wiring.configured import forget_all, once, once_open, settings
@@ -42,7 +42,7 @@ def redis_url() -> str:
 
 def is_memory() -> bool:
     """Tell whether the broker is inside the process."""
-    return settings().redis_url == MEMORY
+    return settings().redis_url == MEMORY_URL
 
 
 def is_alone() -> bool:
@@ -66,7 +66,7 @@ def sync_broker() -> SyncBroker:
     Raises:
         ConfigurationError: The URL is not set, or this process may not use the broker.
     """
-    if redis_url() == MEMORY:
+    if redis_url() == MEMORY_URL:
         return SyncMemoryBroker(shared_store(), **_queue_limits())
     refuse_foreign_prefix()
     return redis_broker()
@@ -74,7 +74,7 @@ def sync_broker() -> SyncBroker:
 
 def async_broker() -> Broker:
     """Return a broker for the running event loop; the caller closes it. Errors as above."""
-    if redis_url() == MEMORY:
+    if redis_url() == MEMORY_URL:
         return MemoryBroker(shared_store(), **_queue_limits())
     from realtime.brokers.redis import RedisBroker
 
@@ -84,7 +84,7 @@ def async_broker() -> Broker:
 
 def queue() -> FallbackQueue:
     """Return the fallback queue for the running event loop; the caller closes it."""
-    if redis_url() == MEMORY:
+    if redis_url() == MEMORY_URL:
         return MemoryQueue(shared_store())
     from realtime.brokers.redis_queue import RedisQueue
 
@@ -99,7 +99,7 @@ def redis_broker() -> SyncRedisBroker:
         BrokerUnavailable: The broker is inside the process.
         ConfigurationError: The URL is not set.
     """
-    if redis_url() == MEMORY:
+    if redis_url() == MEMORY_URL:
         raise BrokerUnavailable("memory:// is inside one process: this needs Redis")
     from realtime.brokers.redis_sync import SyncRedisBroker
 
@@ -113,7 +113,7 @@ def refuse_foreign_prefix() -> None:
         ConfigurationError: They do.
         BrokerError: Redis does not answer.
     """
-    if guard.is_test_run() and settings().redis_url not in ("", MEMORY):
+    if guard.is_test_run() and settings().redis_url not in ("", MEMORY_URL):
         guard.refuse_foreign_prefix(redis_broker(), settings().redis_prefix)
 
 

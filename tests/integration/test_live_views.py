@@ -227,7 +227,7 @@ async def test_without_redis_the_page_is_rendered_and_says_so(
 async def test_a_frozen_redis_is_waited_for_once(
     own_redis: RedisServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(breaker, "REST_SECONDS", 3600.0)
+    monkeypatch.setattr(breaker, "BREAKER_SECONDS", 3600.0)
     with override_settings(REALTIME_REDIS_URL=own_redis.url, REALTIME_PUBLISH_SECONDS=0.3):
         view = of_function(with_position(ORDERS))
         await view(get())

@@ -324,7 +324,7 @@ async def test_concurrent_presence_requests_share_one_query(
         return await members(channel, *limits)
 
     monkeypatch.setattr(presence, "members", noted)
-    monkeypatch.setattr("realtime.delivery.presence_announcer.FRESH_SECONDS", 600)
+    monkeypatch.setattr("realtime.delivery.presence_announcer.ANSWER_REUSE_SECONDS", 600)
     answers = await asyncio.gather(*(person.presence("seen:hall") for person in crowd))
     assert all(len(found) == 50 for found in answers)
     # The first answer can have been read before the node had heard of the last one to come.

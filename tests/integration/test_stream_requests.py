@@ -10,7 +10,7 @@ import pytest
 from realtime.core.paths import SSE
 from realtime.core.positions import Position
 from realtime.errors import RequestError
-from realtime.transports.sse_format import LAST_ID_LIMIT, UNKNOWN
+from realtime.transports.sse_format import LAST_ID_LIMIT, UNKNOWN_POSITION
 from realtime.transports.stream_request import StreamRequest, parse_request
 
 
@@ -33,7 +33,7 @@ async def parsed(*since: str, last_id: str = "") -> StreamRequest:
 async def test_a_page_names_the_positions_of_its_data() -> None:
     assert (await parsed()).had == {}
     request = await parsed("ab/7/a", "/0/user:#42")
-    assert request.had == {"a": Position("ab", 7), "user:#42": UNKNOWN}
+    assert request.had == {"a": Position("ab", 7), "user:#42": UNKNOWN_POSITION}
 
 
 async def test_after_a_reconnect_the_last_id_is_newer() -> None:

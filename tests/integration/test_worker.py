@@ -30,7 +30,7 @@ Publish = Callable[..., Any]
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Pauses in which a test would only wait."""
     monkeypatch.setattr(worker_module, "TEND_SECONDS", 0.05)
-    monkeypatch.setattr(worker_module, "WAIT_SECONDS", 0.1)
+    monkeypatch.setattr(worker_module, "TAKE_SECONDS", 0.1)
     monkeypatch.setattr(worker_module, "CANCEL_SECONDS", 0.1)
     monkeypatch.setattr("realtime.core.fallback_entry.FIRST_SECONDS", 0.1)
 

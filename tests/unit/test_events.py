@@ -16,7 +16,7 @@ from realtime.protocols import centrifugo
 from realtime.transports.sse_format import (
     LAST_ID_LIMIT,
     PLACE_CHARACTERS,
-    UNKNOWN,
+    UNKNOWN_POSITION,
     Places,
     event_of,
     name_on_stream,
@@ -257,8 +257,8 @@ def test_a_written_position_is_read_again(epoch, offset, channel):
 
 
 def test_an_unknown_position_is_an_open_gap_and_told_once():
-    text = place_text("c", UNKNOWN)
-    assert place_of(text) == ("c", UNKNOWN)
+    text = place_text("c", UNKNOWN_POSITION)
+    assert place_of(text) == ("c", UNKNOWN_POSITION)
     places = Places(dict([place_of(text)]))
     [event] = parsed(places.open({"c": Position("e", 5)}))
     assert json.loads(event.data) == {
@@ -268,9 +268,9 @@ def test_an_unknown_position_is_an_open_gap_and_told_once():
 
 
 def test_an_unknown_position_of_a_channel_that_is_not_served_yet_stays_unknown():
-    places = Places({"user:#1": UNKNOWN})
+    places = Places({"user:#1": UNKNOWN_POSITION})
     places.open({"a": Position("e", 1)})
-    assert places_of(places.id) == {"a": Position("e", 1), "user:#1": UNKNOWN}
+    assert places_of(places.id) == {"a": Position("e", 1), "user:#1": UNKNOWN_POSITION}
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from realtime.core.codes import TOO_MANY_COMMANDS, TOO_MANY_REQUESTS
 from realtime.core.limits import (
     ADDRESSES_LIMIT,
-    TELL_SECONDS,
+    REPORT_SECONDS,
     Bucket,
     ConnectionCounter,
     LimitCounts,
@@ -141,9 +141,9 @@ def test_a_limit_is_logged_once_a_minute_with_a_count():
     reached.count("commands", 1000)
     reached.count("connections")
     assert list(reached.news(2.0)) == [("connections", 1)]
-    assert not list(reached.news(TELL_SECONDS))
-    assert list(reached.news(TELL_SECONDS + 1)) == [("commands", 1000)], "never untold"
-    assert not list(reached.news(10 * TELL_SECONDS))
+    assert not list(reached.news(REPORT_SECONDS))
+    assert list(reached.news(REPORT_SECONDS + 1)) == [("commands", 1000)], "never untold"
+    assert not list(reached.news(10 * REPORT_SECONDS))
     assert reached.counts == {"commands": 1003, "connections": 1}
 
 

@@ -14,7 +14,7 @@ from realtime.core.members import (
     PREFIX,
     PUSHES_BURST,
     PUSHES_PER_SECOND,
-    UNKNOWN,
+    UNKNOWN_COUNT,
     AnnouncementThrottle,
     Changes,
     Headcount,
@@ -109,7 +109,7 @@ def test_announcements_never_exceed_the_rate(
 def test_after_a_break_the_number_of_changes_is_unknown() -> None:
     throttle = AnnouncementThrottle(0.0)
     throttle.note_loss()
-    assert throttle.untold == UNKNOWN
+    assert throttle.untold == UNKNOWN_COUNT
     assert throttle.headcount is None
     assert throttle.admits(changes(1, untold=2), 10, 0.0)
-    assert throttle.untold == UNKNOWN
+    assert throttle.untold == UNKNOWN_COUNT

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from realtime.brokers.bounds import (
     ANSWERS_SECONDS,
     IDEMPOTENCY_SECONDS,
-    KEPT_SECONDS,
     KNOWN_SECONDS,
+    MEMBERS_KEPT_SECONDS,
     NODE_COMMAND_BYTES,
     NODE_COMMANDS_SECONDS,
     QUEUE_LOT,
@@ -358,7 +358,7 @@ def roster() -> MemberRoster:
 
 
 AFTER_LEASE = MS + int(LEASE_SECONDS * 1000)
-AFTER_ALL = MS + KEPT_SECONDS * 1000
+AFTER_ALL = MS + MEMBERS_KEPT_SECONDS * 1000
 
 
 def test_members_of_a_node_without_a_lease_are_nobody(roster: MemberRoster) -> None:

@@ -14,7 +14,7 @@ from realtime.core.envelope import Envelope, decode_envelope, encode_envelope
 from realtime.core.namespaces import Namespace
 from realtime.core.positions import Gap, Position
 from realtime.delivery.registry import (
-    KEPT_LIMIT,
+    KEPT_ARRIVALS_LIMIT,
     Arrival,
     Channel,
     Registry,
@@ -174,11 +174,11 @@ def test_after_a_restart_the_old_epoch_ends_and_the_new_one_has_a_gap(registry):
 
 def test_arrivals_that_cannot_be_kept_become_a_gap(registry):
     channel = broken(registry)
-    for offset in range(7, 7 + KEPT_LIMIT + 10):
+    for offset in range(7, 7 + KEPT_ARRIVALS_LIMIT + 10):
         channel.note_arrival(envelope(offset))
     [first, *rest] = channel.go_live(Position(OLD, 6))
     assert first == Arrival((Gap(OLD, 7, 16),), envelope(17))
-    assert len(rest) == KEPT_LIMIT - 1
+    assert len(rest) == KEPT_ARRIVALS_LIMIT - 1
 
 
 def test_an_unwanted_channel_is_left_at_once(registry):

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from realtime.core.tally import TELL_EVERY_SECONDS, Tally
+from realtime.core.tally import LOG_EVERY_SECONDS, Tally
 
 
 def test_a_reason_is_logged_at_once_and_then_once_a_minute() -> None:
     tally = Tally()
     assert tally.add("a", 10.0) == 1
     assert [tally.add("a", 10.0 + n) for n in range(50)] == [None] * 50
-    assert tally.add("a", 10.0 + TELL_EVERY_SECONDS) == 52
-    assert tally.add("a", 11.0 + TELL_EVERY_SECONDS) is None
+    assert tally.add("a", 10.0 + LOG_EVERY_SECONDS) == 52
+    assert tally.add("a", 11.0 + LOG_EVERY_SECONDS) is None
 
 
 def test_each_reason_is_counted_separately() -> None:

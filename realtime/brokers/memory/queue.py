@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from realtime.brokers.memory.shared import SharedStore
     from realtime.brokers.memory.store import MemoryStore
 
-PAGE = 100
+PAGE_ENTRIES = 100
 
 
 class MemoryQueue:
@@ -53,10 +53,10 @@ class MemoryQueue:
         while page := self._page(place, start):
             for raw in page:
                 yield raw
-            start += PAGE
+            start += PAGE_ENTRIES
 
     def _page(self, place: str, start: int) -> list[bytes]:
-        return self._shared.do(lambda store, now: store.queue.page(place, start, PAGE))
+        return self._shared.do(lambda store, now: store.queue.page(place, start, PAGE_ENTRIES))
 
     async def move(self, place: str, raw: bytes, written: bytes = b"") -> bool:
         """Requeue an entry as ``written``, or delete it without one; return whether it existed."""

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable
 from itertools import islice
 from typing import NamedTuple
 
-from realtime.brokers.bounds import KEPT_SECONDS, PRESENCE_LOT
+from realtime.brokers.bounds import MEMBERS_KEPT_SECONDS, PRESENCE_LOT
 from realtime.core.members import (
     CHANGES_BYTES,
     CHANGES_LIMIT,
@@ -168,7 +168,7 @@ class MemberRoster:
         if not room.members:
             self._rooms.pop(channel, None)
             return
-        room.ends = now + KEPT_SECONDS * 1000
+        room.ends = now + MEMBERS_KEPT_SECONDS * 1000
         self._rooms[channel] = room
         self._rooms.move_to_end(channel)
 

@@ -29,7 +29,7 @@ from realtime.contrib.admin.live import (
 )
 from realtime.contrib.admin.models import LABEL, DeadLetter, LiveChannel, LiveUser
 from realtime.contrib.admin.pages import (
-    PAGE,
+    PAGE_PARAMETER,
     PagesWithoutTable,
     explain,
     has_permission,
@@ -65,11 +65,11 @@ class DeadLetterAdmin(PagesWithoutTable):
         action, _space, scope = request.POST.get("action", "").partition(" ")
         field = "shown" if scope == "all" else "selected"
         keys = frozenset(request.POST.getlist(field)[:PAGE_ROWS])
-        number = _number(request.POST.get(PAGE))
+        number = _number(request.POST.get(PAGE_PARAMETER))
         if action not in ACTIONS:
             raise BadRequest("action must be retry or purge")
         self.require(request, action)
-        back = HttpResponseRedirect(f"{request.path}?{urlencode({PAGE: number})}")
+        back = HttpResponseRedirect(f"{request.path}?{urlencode({PAGE_PARAMETER: number})}")
         start = (number - 1) * PAGE_ROWS
         if not keys:
             self.message_user(request, _("Select dead letters first."), messages.WARNING)

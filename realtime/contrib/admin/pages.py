@@ -25,7 +25,7 @@ else:
 
 logger = logging.getLogger(__name__)
 
-PAGE = "p"
+PAGE_PARAMETER = "p"
 """The parameter with the number of a page, as in Django's admin."""
 
 
@@ -95,7 +95,7 @@ class PagesWithoutTable(ModelAdmin):
 
     def page_of(self, request: HttpRequest, rows: Any) -> Any:
         """Return the page of rows that a request asks for."""
-        return Paginator(rows, PAGE_ROWS).get_page(request.GET.get(PAGE))
+        return Paginator(rows, PAGE_ROWS).get_page(request.GET.get(PAGE_PARAMETER))
 
     def warn_of_silent(self, request: HttpRequest, silent: int) -> None:
         """Say that some nodes did not answer."""

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from realtime.core.fallback_entry import Queued
 
 logger = logging.getLogger(__name__)
-SHOWN = 500  # characters of the data
+DATA_CHARACTERS = 500  # characters of the data
 LINES = Rate(10, 100)
 """Ten batches of a hundred made a thousand lines; a publisher must not fill the disk (CWE-779)."""
 
@@ -38,6 +38,10 @@ def log(queued: Queued) -> None:
     text = ascii(queued.data)
     logger.info(
         "fallback log: publication %s on %s: %s",
-        *(queued.id, queued.channel, text if len(text) <= SHOWN else f"{text[:SHOWN]}…"),
+        *(
+            queued.id,
+            queued.channel,
+            text if len(text) <= DATA_CHARACTERS else f"{text[:DATA_CHARACTERS]}…",
+        ),
         extra={"id": queued.id, "channel": queued.channel},
     )

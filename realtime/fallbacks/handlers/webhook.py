@@ -33,7 +33,7 @@ from realtime.errors import ConfigurationError, GiveUp
 if TYPE_CHECKING:
     from realtime.core.fallback_entry import Queued
 
-SECONDS = 15.0
+REQUEST_SECONDS = 15.0
 """For one POST in total: the specification recommends 15 to 30."""
 SECRET_BYTES = range(24, 65)
 SECRETS_LIMIT = 4  # the new one, and the old one until the receiver has switched
@@ -59,7 +59,7 @@ class Webhook:
     url: SplitResult
     secrets: tuple[bytes, ...] = field(repr=False)
     allow_private: bool = False
-    seconds: float = SECONDS
+    seconds: float = REQUEST_SECONDS
     look_up: LookUp = field(default=socket.getaddrinfo, repr=False)
 
     def __call__(self, queued: Queued) -> None:
@@ -193,7 +193,10 @@ def webhook_of(options: Mapping[str, Any]) -> Webhook:
     for name in options:
         if name not in OPTIONS:
             raise ConfigurationError("webhook", f"unknown option {ascii(name)[:40]}")
-    allow_private, seconds = options.get("allow_private", False), options.get("seconds", SECONDS)
+    allow_private, seconds = (
+        options.get("allow_private", False),
+        options.get("seconds", REQUEST_SECONDS),
+    )
     if not isinstance(allow_private, bool):
         raise ConfigurationError("webhook", "allow_private must be true or false")
     if not isinstance(seconds, int | float) or not 0.1 <= seconds <= 300:
