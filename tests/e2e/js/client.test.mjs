@@ -17,8 +17,8 @@ async function subscribed(t, { position = { epoch: "A", offset: 4 }, ...options 
   return { server, live, news, peer: await server.peers.take() };
 }
 
-describe("connecting", () => {
-  test("sends connect and all subscribes in the first frame", async (t) => {
+describe("a connection that opens", () => {
+  test("it sends connect and all subscribes in the first frame", async (t) => {
     const { server, open } = await start(t);
     const live = open();
     live.subscribe("public:a");
@@ -29,7 +29,7 @@ describe("connecting", () => {
     assert.deepEqual(first.map(({ subscribe }) => subscribe?.channel), [undefined, "public:a", "public:b"]);
   });
 
-  test("is live and knows its latency", async (t) => {
+  test("it is live and measures its latency", async (t) => {
     const { open } = await start(t);
     const live = open();
     assert.deepEqual(live.state, { state: "connecting", reason: "", retryInMs: null, latencyMs: null });
@@ -38,14 +38,14 @@ describe("connecting", () => {
     assert.ok(state.latencyMs >= 0 && state.latencyMs < 10_000);
   });
 
-  test("measures its latency again and again", async (t) => {
+  test("it measures its latency periodically", async (t) => {
     const { server, open } = await start(t, { latencyEveryMs: 5 });
     open();
     const peer = await server.peers.take();
     for (let n = 0; n < 3; n += 1) await peer.frameWith("ping"); // the state only tells of a latency that differs
   });
 
-  test("goes on measuring its latency when an answer takes longer than the interval", async (t) => {
+  test("it continues to measure its latency when a reply takes longer than the interval", async (t) => {
     const { server, open } = await start(t, { latencyEveryMs: 5 });
     server.override = ({ id, ping }, peer) => {
       if (!ping) return null;
@@ -57,12 +57,12 @@ describe("connecting", () => {
     for (let n = 0; n < 3; n += 1) await peer.frameWith("ping");
   });
 
-  test("returns the same subscription for the same channel", async (t) => {
+  test("it returns the same subscription when a channel is subscribed to twice", async (t) => {
     const { live, news } = await subscribed(t);
     assert.equal(live.subscribe("public:news"), news);
   });
 
-  test("spreads many subscribes over frames that the server takes", async (t) => {
+  test("it splits subscribes into several frames when one would be too large", async (t) => {
     const { server, open } = await start(t);
     const live = open();
     for (let n = 0; n < 999; n += 1) live.subscribe(`public:${n}-${"x".repeat(240)}`);
@@ -74,14 +74,14 @@ describe("connecting", () => {
     assert.ok(Math.max(...sizes) <= 65_536, String(sizes));
   });
 
-  test("has a bound on how many channels there are", async (t) => {
+  test("it refuses to subscribe when it has 10,000 channels", async (t) => {
     const { open } = await start(t);
     const live = open();
     for (let n = 0; n < 10_000; n += 1) live.subscribe(`public:${n}`);
     assert.throws(() => live.subscribe("public:one-too-many"), { code: "too-many" });
   });
 
-  test("that is refused for now is tried again, and for good is not", async (t) => {
+  test("it connects again after a temporary refusal, but not after a permanent one", async (t) => {
     const { server, open } = await start(t);
     const errors = [
       { code: 100, message: "internal server error", temporary: true },
@@ -94,17 +94,17 @@ describe("connecting", () => {
     assert.equal((await nextState(live, "closed")).reason, "unauthorized");
   });
 
-  test("gives up on a server that does not answer", async (t) => {
+  test("it gives up when the server does not answer", async (t) => {
     const { server, open } = await start(t, { answerMs: 20 });
     server.override = () => undefined;
     assert.equal((await nextState(open(), "reconnecting")).reason, "no-answer");
   });
 });
 
-describe("a refusal", () => {
+describe("a refused subscription", () => {
   const refused = ({ id, subscribe }) => (subscribe ? { id, error: { code: 103, message: "permission denied" } } : null);
 
-  test("is written to the console once if nobody listens for it", async (t) => {
+  test("it is logged to the console once when no listener handles the error", async (t) => {
     const warn = t.mock.method(console, "warn", () => {});
     const { server, open } = await start(t);
     server.override = refused;
@@ -117,7 +117,7 @@ describe("a refusal", () => {
   });
 
   for (const on of ["subscription", "connection"]) {
-    test(`is not written there if somebody listens on the ${on}`, async (t) => {
+    test(`it is not logged when the ${on} has an error listener`, async (t) => {
       const warn = t.mock.method(console, "warn", () => {});
       const { server, open } = await start(t);
       server.override = refused;
@@ -136,14 +136,14 @@ describe("a refusal", () => {
   }
 });
 
-describe("frames", () => {
-  test("a ping is answered at once by a pong", async (t) => {
+describe("a received frame", () => {
+  test("a ping is answered with a pong immediately", async (t) => {
     const { peer } = await subscribed(t);
     peer.send({});
     for (;;) if ((await peer.frames.take()) === "{}") return;
   });
 
-  test("a publication arrives with all that is known of it", async (t) => {
+  test("a publication is delivered with its position, event and tags", async (t) => {
     const { peer, news } = await subscribed(t);
     const tags = { event: "order.shipped", region: "eu" };
     peer.publish("public:news", { data: { title: "Hi" }, offset: 5, tags });
@@ -158,7 +158,7 @@ describe("frames", () => {
     });
   });
 
-  test("what another client says names it in the server's words", async (t) => {
+  test("a publication of a client contains the info about that client", async (t) => {
     const { peer, news } = await subscribed(t);
     const info = { user: "42", client: "c7", conn_info: { name: "Ada" }, chan_info: "guest" };
     peer.publish("public:news", { data: { name: "Ben" }, offset: 5, info });
@@ -169,7 +169,7 @@ describe("frames", () => {
     assert.deepEqual(nobody, { user: "", client: "c8", info: null, channelInfo: null });
   });
 
-  test("several messages in one frame arrive in order", async (t) => {
+  test("messages in one frame are delivered in order", async (t) => {
     const { peer, news } = await subscribed(t);
     const heard = record(news);
     peer.publish("public:news", { data: 1, offset: 5 }, { data: 2, offset: 6 }, { data: 3, offset: 7 });
@@ -177,7 +177,7 @@ describe("frames", () => {
     assert.deepEqual(heard, ["A5", "A6", "A7"]);
   });
 
-  test("a server without positions is listened to all the same", async (t) => {
+  test("publications are delivered when the server has no positions", async (t) => {
     const { server, open } = await start(t);
     server.override = ({ id, subscribe }) => (subscribe ? { id, subscribe: {} } : null);
     const news = open().subscribe("public:news");
@@ -188,7 +188,7 @@ describe("frames", () => {
     assert.deepEqual([data, offset, epoch], [1, null, null]);
   });
 
-  test("what is for channels of others, or of a newer server, is passed over", async (t) => {
+  test("unknown channels and unknown messages are ignored", async (t) => {
     const { peer, news } = await subscribed(t);
     peer.send(
       { push: { channel: "public:other", pub: { data: 0, offset: 1 } } },
@@ -202,24 +202,24 @@ describe("frames", () => {
   });
 
   const malformed = {
-    "no JSON": "<html>502 Bad Gateway</html>",
+    "invalid JSON": "<html>502 Bad Gateway</html>",
     "half a message": '{"push":{"channel":"public:news","pub":{"da',
     "a number": "42",
     null: "null",
     "an array": "[1,2]",
-    "a push that is none": '{"push":7}',
-    "a publication that is none": '{"push":{"channel":"public:news","pub":"x"}}',
-    "an offset that is none": '{"push":{"channel":"public:news","pub":{"data":1,"offset":"5"}}}',
-    "an offset beyond counting": '{"push":{"channel":"public:news","pub":{"data":1,"offset":9007199254740993}}}',
-    "tags that are none": '{"push":{"channel":"public:news","pub":{"data":1,"offset":5,"tags":[]}}}',
-    "a gap without a start": '{"push":{"channel":"public:news","gap":{"epoch":"A","to":7,"reason":"slow"}}}',
-    "a state that is none": '{"push":{"state":{"live":"yes"}}}',
-    "an id that is none": '{"id":"one","connect":{}}',
-    "nesting without end": "[".repeat(200_000),
+    "an invalid push": '{"push":7}',
+    "an invalid publication": '{"push":{"channel":"public:news","pub":"x"}}',
+    "an invalid offset": '{"push":{"channel":"public:news","pub":{"data":1,"offset":"5"}}}',
+    "an offset above 2^53": '{"push":{"channel":"public:news","pub":{"data":1,"offset":9007199254740993}}}',
+    "invalid tags": '{"push":{"channel":"public:news","pub":{"data":1,"offset":5,"tags":[]}}}',
+    "a gap without a first offset": '{"push":{"channel":"public:news","gap":{"epoch":"A","to":7,"reason":"slow"}}}',
+    "an invalid state": '{"push":{"state":{"live":"yes"}}}',
+    "an invalid id": '{"id":"one","connect":{}}',
+    "JSON nested 200,000 levels deep": "[".repeat(200_000),
     "a binary frame": Buffer.from([1, 2, 3]),
   };
   for (const [what, frame] of Object.entries(malformed)) {
-    test(`${what} ends the connection, which comes back`, async (t) => {
+    test(`${what} closes the connection, which then reconnects`, async (t) => {
       const { server, live, peer } = await subscribed(t);
       peer.raw(frame);
       assert.match((await nextState(live, "reconnecting")).reason, /^malformed-frame: /);
@@ -230,8 +230,8 @@ describe("frames", () => {
   }
 });
 
-describe("gaps", () => {
-  test("a gap that the server announces is passed on with times and a moment to refetch", async (t) => {
+describe("a gap", () => {
+  test("it is reported with its time span and a delay before the refetch", async (t) => {
     const { peer, news } = await subscribed(t, { random: () => 0.5 });
     const before = Date.now();
     peer.gap("public:news", { epoch: "A", from: 5, to: 7, reason: "slow" });
@@ -248,14 +248,14 @@ describe("gaps", () => {
     assert.ok(since <= until && until >= before);
   });
 
-  test("an open gap says that nobody knows how many", async (t) => {
+  test("it has no number of missed publications when its end is unknown", async (t) => {
     const { peer, news } = await subscribed(t);
     peer.gap("public:news", { epoch: "A", from: 5, to: null, reason: "broker" });
     const { missed, to } = await next(news, "gap");
     assert.deepEqual([missed, to], [null, null]);
   });
 
-  test("a gap while the broker was away starts when it went away", async (t) => {
+  test("it begins when the broker became unreachable, after an outage", async (t) => {
     const { live, peer, news } = await subscribed(t);
     const subscribedBy = Date.now();
     while (Date.now() === subscribedBy); // the next millisecond
@@ -267,15 +267,15 @@ describe("gaps", () => {
   });
 
   const returns = {
-    "in the same epoch the number is exact": [{ epoch: "A", offset: 9 }, [10], ["gap A6-9 reconnect", "A10"]],
-    "at the same position nothing was missed": [{ epoch: "A", offset: 5 }, [6], ["A6"]],
-    "behind its position it drops what it had": [{ epoch: "A", offset: 3 }, [4, 5, 6], ["A6"]],
-    "in another epoch the old end is open": [
+    "in the same epoch, its size is exact": [{ epoch: "A", offset: 9 }, [10], ["gap A6-9 reconnect", "A10"]],
+    "at the same position, there is none": [{ epoch: "A", offset: 5 }, [6], ["A6"]],
+    "behind the old position, known publications are dropped": [{ epoch: "A", offset: 3 }, [4, 5, 6], ["A6"]],
+    "in another epoch, the gap in the old one is open": [
       { epoch: "B", offset: 2 },
       [3],
       ["gap A6- reconnect", "gap B1-2 reconnect", "B3"],
     ],
-    "in an empty epoch only the old end is open": [{ epoch: "B", offset: 0 }, [1], ["gap A6- reconnect", "B1"]],
+    "in an empty epoch, there is only the open gap in the old one": [{ epoch: "B", offset: 0 }, [1], ["gap A6- reconnect", "B1"]],
   };
   for (const [what, [position, offsets, expected]] of Object.entries(returns)) {
     test(`after a reconnect ${what}`, async (t) => {
@@ -293,7 +293,7 @@ describe("gaps", () => {
     });
   }
 
-  test("of a reconnect start when the server was last heard", async (t) => {
+  test("it begins with the last message of the server, after a reconnect", async (t) => {
     const { server, news, peer } = await subscribed(t);
     server.positions["public:news"] = { epoch: "A", offset: 6 };
     const before = Date.now();
@@ -305,8 +305,8 @@ describe("gaps", () => {
   });
 });
 
-describe("the state", () => {
-  test("says that the broker is away, and that it is back", async (t) => {
+describe("the state of a connection", () => {
+  test("it reports when the broker is unreachable, and when it is back", async (t) => {
     const { live, peer } = await subscribed(t);
     peer.send({ push: { state: { live: false, reason: "broker" } } });
     assert.equal((await nextState(live, "not-live")).reason, "broker");
@@ -314,7 +314,7 @@ describe("the state", () => {
     await nextState(live, "live");
   });
 
-  test("is true from the start, whatever comes first", async (t) => {
+  test("it is correct when the first message arrives before the reply to connect", async (t) => {
     const { server, open } = await start(t);
     server.override = ({ id, connect }, peer) => {
       if (!connect) return null;
@@ -325,7 +325,7 @@ describe("the state", () => {
     await nextState(live, "not-live");
   });
 
-  test("says when the next attempt comes, later each time", async (t) => {
+  test("it contains the delay until the next attempt, which grows", async (t) => {
     const { server, open } = await start(t, { random: () => 0.999, retryFirstMs: 4, retryMostMs: 12 });
     server.override = (_, peer) => void peer.socket.terminate();
     const live = open();
@@ -334,7 +334,7 @@ describe("the state", () => {
     assert.deepEqual(waits, [3, 7, 11, 11]);
   });
 
-  test("need not be waited for by a person who presses a button", async (t) => {
+  test("retryNow connects without waiting for the next attempt", async (t) => {
     const { server, live, peer } = await subscribed(t, { retryFirstMs: 3_600_000, retryMostMs: 3_600_000, random: () => 0.9 });
     peer.socket.terminate();
     await nextState(live, "reconnecting");
@@ -346,7 +346,7 @@ describe("the state", () => {
   });
 
   for (const code of [1000, 1001, 1011, 1012, 3001, 3008, 3012, 4000, 4499]) {
-    test(`comes back after close code ${code}`, async (t) => {
+    test(`it reconnects after close code ${code}`, async (t) => {
       const { server, live, peer } = await subscribed(t);
       peer.socket.close(code, "because");
       assert.equal((await nextState(live, "reconnecting")).reason, "because");
@@ -356,7 +356,7 @@ describe("the state", () => {
   }
 
   for (const code of [1009, 3500, 3501, 3999, 4500, 4999]) {
-    test(`stays away after close code ${code}`, async (t) => {
+    test(`it stays closed after close code ${code}`, async (t) => {
       const { live, news, peer } = await subscribed(t);
       const ended = next(news, "unsubscribed");
       peer.socket.close(code, "because");
@@ -367,7 +367,7 @@ describe("the state", () => {
     });
   }
 
-  test("a disconnect push decides by itself, else by its code", async (t) => {
+  test("a disconnect push says whether to reconnect, otherwise its code does", async (t) => {
     const cases = [
       [{ code: 3000, reason: "x", reconnect: false }, "closed"],
       [{ code: 3503, reason: "x", reconnect: true }, "reconnecting"],
@@ -381,7 +381,7 @@ describe("the state", () => {
     }
   });
 
-  test("does not hear what stands in a frame behind the end of its connection", async (t) => {
+  test("messages after a disconnect push in the same frame are ignored", async (t) => {
     const { server, live, peer } = await subscribed(t);
     const away = { push: { state: { live: false, reason: "broker" } } };
     peer.send({ push: { disconnect: { code: 3001, reason: "shutdown" } } }, away);
@@ -391,14 +391,14 @@ describe("the state", () => {
     assert.equal(state, "live");
   });
 
-  test("a server that has fallen silent counts as dead", async (t) => {
+  test("it reconnects when the server stops pinging", async (t) => {
     const { server, open } = await start(t, { pingGraceMs: 10, latencyEveryMs: 60_000 });
     server.connectReply = { ...server.connectReply, ping: 0.02 };
     const live = open();
     assert.equal((await nextState(live, "reconnecting")).reason, "server-silent");
   });
 
-  test("a server that only pings is alive", async (t) => {
+  test("it stays connected when the server sends nothing but pings", async (t) => {
     const { server, open } = await start(t, { pingGraceMs: 100, latencyEveryMs: 60_000 });
     server.connectReply = { ...server.connectReply, ping: 0.1 };
     const live = open();
@@ -420,7 +420,7 @@ describe("the state", () => {
 });
 
 describe("a subscription", () => {
-  test("that is refused ends with an error, and its neighbour does not notice", async (t) => {
+  test("it ends with an error when it is refused, and others continue", async (t) => {
     const { server, open } = await start(t);
     server.override = ({ id, subscribe }) =>
       subscribe?.channel === "secret" ? { id, error: { code: 103, message: "permission denied" } } : null;
@@ -434,7 +434,7 @@ describe("a subscription", () => {
   });
 
   for (const error of [{ code: 100, message: "away", temporary: true }, { code: 7, message: "" }, { code: 109, message: "" }]) {
-    test(`that is refused for now (${error.code}) is asked for again`, async (t) => {
+    test(`it is retried after a temporary refusal (${error.code})`, async (t) => {
       const { server, open } = await start(t);
       let refusals = 3;
       server.override = ({ id, subscribe }) => (subscribe && refusals-- > 0 ? { id, error } : null);
@@ -443,7 +443,7 @@ describe("a subscription", () => {
     });
   }
 
-  test("that waits for the broker is asked for at once when it is back", async (t) => {
+  test("it is retried immediately when the broker is back", async (t) => {
     const { server, open } = await start(t, { retryFirstMs: 3_600_000, retryMostMs: 3_600_000, random: () => 0.9 });
     let away = true;
     server.override = ({ id, subscribe }) =>
@@ -458,14 +458,14 @@ describe("a subscription", () => {
     await next(news, "subscribed");
   });
 
-  test("that the server ends for good stays ended", async (t) => {
+  test("it stays ended when the server has ended it permanently", async (t) => {
     const { live, news, peer } = await subscribed(t);
     peer.send({ push: { channel: "public:news", unsubscribe: { code: 2000, reason: "revoked" } } });
     assert.deepEqual(await next(news, "unsubscribed"), { channel: "public:news", code: 2000, reason: "revoked" });
     assert.notEqual(live.subscribe("public:news"), news);
   });
 
-  test("that the server interrupts comes back and says what it missed", async (t) => {
+  test("it resumes and reports what it missed when the server interrupts it", async (t) => {
     const { server, news, peer } = await subscribed(t);
     server.positions["public:news"] = { epoch: "A", offset: 6 };
     peer.send({ push: { channel: "public:news", unsubscribe: { code: 2500, reason: "insufficient" } } });
@@ -474,7 +474,7 @@ describe("a subscription", () => {
     assert.equal(news.state, "subscribed");
   });
 
-  test("that is ended before the reply stays ended", async (t) => {
+  test("it stays ended when it is ended before the reply", async (t) => {
     const { server, open } = await start(t);
     const live = open();
     const news = live.subscribe("public:news");
@@ -487,7 +487,7 @@ describe("a subscription", () => {
     assert.equal(news.state, "unsubscribed");
   });
 
-  test("that is ended here hears nothing more", async (t) => {
+  test("it receives nothing after unsubscribe", async (t) => {
     const { live, news, peer } = await subscribed(t);
     const heard = record(news);
     news.unsubscribe();
@@ -501,7 +501,7 @@ describe("a subscription", () => {
 });
 
 describe("publishing", () => {
-  test("resolves when the server has published", async (t) => {
+  test("it resolves when the server has published", async (t) => {
     const { live, peer } = await subscribed(t);
     const done = live.publish("chat:lobby", { text: "hi" });
     const messages = await peer.frameWith("publish");
@@ -509,18 +509,18 @@ describe("publishing", () => {
     assert.equal(await done, undefined);
   });
 
-  test("waits for a connection that is being made", async (t) => {
+  test("it waits while the connection opens", async (t) => {
     const { open } = await start(t);
     await open().publish("chat:lobby", 1);
   });
 
-  test("rejects with the server's code", async (t) => {
+  test("it rejects with the code of the server", async (t) => {
     const { server, live } = await subscribed(t);
     server.override = ({ id, publish }) => (publish ? { id, error: { code: 103, message: "permission denied" } } : null);
     await assert.rejects(live.publish("public:news", 1), { code: 103, message: "permission denied", outcome: "not-done" });
   });
 
-  test("rejects as unknown if the connection breaks before the answer", async (t) => {
+  test("it rejects with an unknown outcome when the connection breaks before the reply", async (t) => {
     const { server, live } = await subscribed(t);
     server.override = ({ publish }, peer) => (publish ? void peer.socket.terminate() : null);
     await assert.rejects(live.publish("chat:lobby", 1), {
@@ -530,27 +530,27 @@ describe("publishing", () => {
     });
   });
 
-  test("rejects as unknown if no answer comes", async (t) => {
+  test("it rejects with an unknown outcome when no reply arrives", async (t) => {
     const { server, live } = await subscribed(t, { answerMs: 50 });
     server.override = ({ publish }) => (publish ? undefined : null);
     await assert.rejects(live.publish("chat:lobby", 1), { code: "unknown-outcome" });
     assert.equal(live.state.state, "live");
   });
 
-  test("rejects at once while there is no connection", async (t) => {
+  test("it rejects immediately while there is no connection", async (t) => {
     const { live, peer } = await subscribed(t, { retryFirstMs: 3_600_000, retryMostMs: 3_600_000, random: () => 0.9 });
     peer.socket.terminate();
     await nextState(live, "reconnecting");
     await assert.rejects(live.publish("chat:lobby", 1), { code: "not-connected", outcome: "not-done" });
   });
 
-  test("rejects what was never sent as not done", async (t) => {
+  test("it rejects with outcome not-done when nothing was sent", async (t) => {
     const { server, open } = await start(t);
     await server.stop();
     await assert.rejects(open().publish("chat:lobby", 1), { code: "not-connected", outcome: "not-done" });
   });
 
-  test("refuses here what would cost the connection", async (t) => {
+  test("it refuses data for which the server would close the connection", async (t) => {
     const { live } = await subscribed(t);
     await assert.rejects(live.publish("chat:lobby", "ä".repeat(40_001)), { code: "too-large" });
     await assert.rejects(live.publish("chat:lobby", undefined), TypeError);
@@ -558,7 +558,7 @@ describe("publishing", () => {
     assert.equal(live.state.state, "live");
   });
 
-  test("has a bound on what may wait", async (t) => {
+  test("it rejects when 256 publications are waiting", async (t) => {
     const { server, live } = await subscribed(t);
     server.override = ({ publish }) => (publish ? undefined : null);
     const waiting = Array.from({ length: 256 }, (_, n) => live.publish("chat:lobby", n));
@@ -569,8 +569,8 @@ describe("publishing", () => {
   });
 });
 
-describe("closing", () => {
-  test("says so, and the server sees a normal close", async (t) => {
+describe("close", () => {
+  test("it reports the state closed, and sends close code 1000", async (t) => {
     const { live, news, peer } = await subscribed(t);
     const ended = next(news, "unsubscribed");
     live.close();
@@ -581,7 +581,7 @@ describe("closing", () => {
     live.close();
   });
 
-  test("from inside an event ends the rest of the frame", async (t) => {
+  test("it drops the rest of a frame when it is called by an event listener", async (t) => {
     const { live, news, peer } = await subscribed(t);
     const heard = record(news);
     news.addEventListener("publication", () => live.close());
@@ -590,7 +590,7 @@ describe("closing", () => {
     assert.deepEqual(heard, ["A5"]);
   });
 
-  test("when the next attempt begins opens no socket that nobody would close", async (t) => {
+  test("it opens no socket when it is called as the next attempt begins", async (t) => {
     let sockets = 0;
     class Counted extends WebSocket {
       constructor(url) {
@@ -609,10 +609,10 @@ describe("closing", () => {
     "a live connection": "live.addEventListener('state', (e) => e.detail.latencyMs !== null && live.close());",
     "a connection that waits for its next attempt":
       "live.addEventListener('state', (e) => e.detail.state === 'reconnecting' && live.close());",
-    "a connection that is being made": "live.close();",
+    "a connection that is opening": "live.close();",
   };
   for (const [what, script] of Object.entries(lives)) {
-    test(`of ${what} leaves no timer behind: the process ends by itself`, async (t) => {
+    test(`it leaves no timer of ${what}, so the process can exit`, async (t) => {
       const { server } = await start(t);
       if (what.includes("waits")) await server.stop();
       const url = (path) => JSON.stringify(new URL(path, import.meta.url).href);

@@ -15,7 +15,7 @@ function listed(...members) {
 }
 
 describe("a roster", () => {
-  test("knows a user with two tabs as one person, and each guest as one", () => {
+  test("it counts a user with two tabs once, and each guest", () => {
     const roster = new Roster();
     roster.asked();
     roster.listed(listed(ada, guest, tab, other));
@@ -29,7 +29,7 @@ describe("a roster", () => {
     assert.deepEqual(roster.presence, { clients: 3, users: 2, complete: true });
   });
 
-  test("applies again what came while it waited for the list", () => {
+  test("it applies joins and leaves that arrived before the list", () => {
     const roster = new Roster();
     roster.asked();
     roster.joined(guest);
@@ -38,7 +38,7 @@ describe("a roster", () => {
     assert.deepEqual([...roster.people.flatMap(({ clients }) => clients)], ["a2", "g1"]);
   });
 
-  test("is not complete when somebody came who was not named", () => {
+  test("it is incomplete after joins without names", () => {
     const roster = new Roster();
     roster.asked();
     roster.listed(listed(ada));
@@ -51,7 +51,7 @@ describe("a roster", () => {
     assert.equal(roster.presence.complete, false);
   });
 
-  test("keeps no more news than it must", () => {
+  test("it keeps at most 10,000 joins while it waits for the list", () => {
     const roster = new Roster();
     roster.asked();
     for (let n = 0; n < 20_000; n += 1) roster.joined({ ...guest, client: `g${n}` });
@@ -82,7 +82,7 @@ async function watching(t, members, options = {}) {
 }
 
 describe("a subscription with presence", () => {
-  test("asks for joins and leaves, then who is there", async (t) => {
+  test("it asks for joins and leaves, then for the members", async (t) => {
     const { lobby, peer } = await watching(t, [ada, guest]);
     const frame = await peer.frameWith("subscribe");
     assert.equal(frame.find(({ subscribe }) => subscribe).subscribe.join_leave, true);
@@ -90,7 +90,7 @@ describe("a subscription with presence", () => {
     assert.deepEqual(lobby.people[0], { user: "ada", info: { name: "Ada" }, clients: ["a1"] });
   });
 
-  test("hears who comes and who goes", async (t) => {
+  test("it reports who joins and who leaves", async (t) => {
     const { lobby, peer } = await watching(t, [ada]);
     await next(lobby, "presence");
     peer.send({ push: { channel: "chat:lobby", join: { info: shown(tab) } } });
@@ -101,7 +101,7 @@ describe("a subscription with presence", () => {
     assert.deepEqual(lobby.people[0].clients, ["a2"]);
   });
 
-  test("asks again when it was not told of everybody", async (t) => {
+  test("it asks again after joins without names", async (t) => {
     const { server, lobby, peer } = await watching(t, [ada]);
     await next(lobby, "presence");
     server.members = [ada, guest];
@@ -111,7 +111,7 @@ describe("a subscription with presence", () => {
     assert.equal(server.asked, 2);
   });
 
-  test("does not ask for the names of a crowd again and again", async (t) => {
+  test("it does not ask for the names of a large channel repeatedly", async (t) => {
     const { server, lobby, peer } = await watching(t, [ada]);
     await next(lobby, "presence");
     peer.send({ push: { channel: "chat:lobby", presence: { num_clients: 5000, num_users: 4000, untold: 70 } } });
@@ -121,7 +121,7 @@ describe("a subscription with presence", () => {
     assert.equal(server.asked, 1);
   });
 
-  test("knows at least how many there are, where they are too many to name", async (t) => {
+  test("it reports only the numbers when there are too many members to list", async (t) => {
     const { server, open } = await start(t);
     server.override = ({ id, presence, presence_stats }) => {
       if (presence) return { id, error: { code: 106, message: "too many" } };
@@ -132,7 +132,7 @@ describe("a subscription with presence", () => {
     assert.deepEqual(told, { channel: "chat:lobby", clients: 20_000, users: 12_000, complete: false });
   });
 
-  test("asks again after a break", async (t) => {
+  test("it asks again after a reconnect", async (t) => {
     const { server, lobby, peer } = await watching(t, [ada, guest]);
     await next(lobby, "presence");
     server.members = [ada];
@@ -141,7 +141,7 @@ describe("a subscription with presence", () => {
     assert.equal(server.asked, 2);
   });
 
-  test("goes on without names where the server does not tell them", async (t) => {
+  test("it continues without names when the server refuses to list members", async (t) => {
     const { server, open } = await start(t);
     server.override = ({ id, presence }) => (presence ? { id, error: { code: 103, message: "permission denied" } } : null);
     const lobby = open().subscribe("chat:lobby", { presence: true });
@@ -153,8 +153,8 @@ describe("a subscription with presence", () => {
   });
 });
 
-describe("a question", () => {
-  test("is answered once", async (t) => {
+describe("a query", () => {
+  test("it resolves with the reply", async (t) => {
     const { server, open } = await start(t);
     server.override = ({ id, presence, presence_stats, rpc }) => {
       if (presence) return { id, presence: { presence: { a1: shown(ada) } } };
@@ -170,7 +170,7 @@ describe("a question", () => {
     assert.deepEqual(lobby.people, []);
   });
 
-  test("that is refused says so", async (t) => {
+  test("it rejects when the server refuses it", async (t) => {
     const { server, open } = await start(t);
     server.override = ({ id, presence }) => (presence ? { id, error: { code: 103, message: "permission denied" } } : null);
     const lobby = open().subscribe("chat:lobby");
@@ -178,7 +178,7 @@ describe("a question", () => {
     await assert.rejects(lobby.presence(), { code: 103, outcome: "not-done" });
   });
 
-  test("a message for this page alone arrives", async (t) => {
+  test("a message outside of any channel is an event of the connection", async (t) => {
     const { server, open } = await start(t);
     const live = open();
     const peer = await server.peers.take();

@@ -25,8 +25,8 @@ function given(live) {
   });
 }
 
-describe("a subscription that the server begins", () => {
-  test("is given to the page before it says anything", async (t) => {
+describe("a server-side subscription", () => {
+  test("it is passed to the page before its first event", async (t) => {
     const { server, open } = await start(t);
     const live = open();
     const found = given(live);
@@ -40,7 +40,7 @@ describe("a subscription that the server begins", () => {
     assert.deepEqual(subscription.position, { epoch: EPOCH, offset: 8 });
   });
 
-  test("is not asked for after a break, and tells what was missed meanwhile", async (t) => {
+  test("it is not requested after a reconnect, and reports what was missed", async (t) => {
     const { server, open } = await start(t, { retryFirstMs: 1 });
     const live = open();
     const found = given(live);
@@ -59,7 +59,7 @@ describe("a subscription that the server begins", () => {
     assert.equal(subscription.state, "subscribed");
   });
 
-  test("is the one that a page gets which asks for the channel later", async (t) => {
+  test("it is returned when the page subscribes to the channel later", async (t) => {
     const { server, open } = await start(t);
     const live = open();
     const found = given(live);
@@ -70,7 +70,7 @@ describe("a subscription that the server begins", () => {
     assert.equal(live.subscribe("user:#42"), subscription);
   });
 
-  test("belongs to the page that has asked before: one subscription, told once", async (t) => {
+  test("it is the page's own subscription when the page has subscribed before", async (t) => {
     const { server, open } = await start(t);
     server.override = ({ subscribe }) => (subscribe ? undefined : null);
     const live = open();
@@ -89,7 +89,7 @@ describe("a subscription that the server begins", () => {
     assert.deepEqual(mine.position, { epoch: EPOCH, offset: 4 });
   });
 
-  test("ends when the server says so, and may begin again", async (t) => {
+  test("it ends when the server ends it, and can begin again", async (t) => {
     const { server, open } = await start(t);
     const live = open();
     const found = given(live);

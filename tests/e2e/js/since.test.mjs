@@ -15,7 +15,7 @@ async function counted(t, position, options = {}) {
 }
 
 describe("a subscription since a position", () => {
-  test("is first told exactly what was published in between", async (t) => {
+  test("it first reports exactly what was published in between", async (t) => {
     const { server, open } = await counted(t, at("A", 6));
     const began = performance.timeOrigin;
     const news = open().subscribe(NEWS, { since: at("A", 4) });
@@ -29,7 +29,7 @@ describe("a subscription since a position", () => {
     assert.deepEqual(heard, ["gap A5-6 reconnect", "A7"]);
   });
 
-  test("is fetched again at once, as pages load at different times", async (t) => {
+  test("it asks for a refetch immediately, because pages load at different times", async (t) => {
     const { server, open } = await counted(t, at("A", 6), { random: () => 0.5, retryFirstMs: 1, refetchWindowMs: 1_000 });
     const news = open().subscribe(NEWS, { since: at("A", 4) });
     const peer = await server.peers.take();
@@ -39,7 +39,7 @@ describe("a subscription since a position", () => {
     assert.equal((await next(news, "gap")).refetchAfterMs, 500);
   });
 
-  test("is fetched again at a random time by pages that have waited together", async (t) => {
+  test("it asks for a refetch after a random delay when pages have waited together", async (t) => {
     const { server, open } = await counted(t, at("A", 6), { random: () => 0.5, retryFirstMs: 1, refetchWindowMs: 1_000 });
     const refusals = [{ code: 100, message: "the broker is unavailable", temporary: true }];
     server.override = ({ id, subscribe }) => (subscribe && refusals.length ? { id, error: refusals.pop() } : null);
@@ -47,7 +47,7 @@ describe("a subscription since a position", () => {
     assert.equal(refetchAfterMs, 500);
   });
 
-  test("is told nothing if nothing was published", async (t) => {
+  test("it reports nothing when nothing was published", async (t) => {
     const { server, open } = await counted(t, at("A", 4));
     const news = open().subscribe(NEWS, { since: at("A", 4) });
     const heard = record(news);
@@ -58,7 +58,7 @@ describe("a subscription since a position", () => {
     assert.deepEqual(heard, ["A5"]);
   });
 
-  test("is told of it once, and after a break of what it missed then", async (t) => {
+  test("it reports the gap once, and only newer gaps after a reconnect", async (t) => {
     const { server, open } = await counted(t, at("A", 6), { retryFirstMs: 1 });
     const news = open().subscribe(NEWS, { since: at("A", 4) });
     const heard = record(news);
@@ -70,7 +70,7 @@ describe("a subscription since a position", () => {
     assert.deepEqual(heard, ["gap A5-6 reconnect", "gap A7-9 reconnect"]);
   });
 
-  test("is told of an open gap if the position could not be read", async (t) => {
+  test("it reports an open gap when the position is null", async (t) => {
     const { server, open } = await counted(t, at("A", 6));
     const news = open().subscribe(NEWS, { since: null });
     const heard = record(news);
@@ -82,7 +82,7 @@ describe("a subscription since a position", () => {
     assert.deepEqual(heard, ["gap A1- broker", "A7"]);
   });
 
-  test("is told so once", async (t) => {
+  test("it reports the open gap only once", async (t) => {
     const { server, open } = await counted(t, at("A", 6), { retryFirstMs: 1 });
     const news = open().subscribe(NEWS, { since: null });
     const heard = record(news);
@@ -94,7 +94,7 @@ describe("a subscription since a position", () => {
   });
 
   for (const since of [{}, at("", 1), at("A", -1), at("A", 1.5), at("A", "1"), at(7, 1), "A", "", 7, 0]) {
-    test(`cannot begin at ${JSON.stringify(since)}`, async (t) => {
+    test(`it refuses the position ${JSON.stringify(since)}`, async (t) => {
       const { open } = await start(t);
       assert.throws(() => open().subscribe(NEWS, { since }), TypeError);
       assert.throws(() => open({ positions: { [NEWS]: since } }), TypeError);
@@ -105,7 +105,7 @@ describe("a subscription since a position", () => {
 describe("the positions of a page", () => {
   afterEach(() => delete globalThis.document);
 
-  test("are where the first subscription to each channel begins", async (t) => {
+  test("they are used by the first subscription to each channel", async (t) => {
     const { open } = await counted(t, at("A", 6));
     const live = open({ positions: { [NEWS]: at("A", 4), "public:other": null } });
     const gap = await next(live.subscribe(NEWS), "gap");
@@ -114,7 +114,7 @@ describe("the positions of a page", () => {
     assert.deepEqual([other.missed, other.reason], [null, "broker"]);
   });
 
-  test("are not where a later subscription begins", async (t) => {
+  test("they are not used by a later subscription", async (t) => {
     const { server, open } = await counted(t, at("A", 4));
     const live = open({ positions: { [NEWS]: at("A", 4) } });
     const first = live.subscribe(NEWS);
@@ -127,14 +127,14 @@ describe("the positions of a page", () => {
     assert.deepEqual(heard, []);
   });
 
-  test("give way to the position of a subscription", async (t) => {
+  test("they are overridden by the position of a subscription", async (t) => {
     const { open } = await counted(t, at("A", 6));
     const live = open({ positions: { [NEWS]: at("A", 1) } });
     const gap = await next(live.subscribe(NEWS, { since: at("A", 5) }), "gap");
     assert.deepEqual([gap.from, gap.to], [6, 6]);
   });
 
-  test("are for subscriptions that the server begins, too", async (t) => {
+  test("they are used by server-side subscriptions", async (t) => {
     const { server, open } = await start(t);
     const live = open({ positions: { "user:#42": at("A", 4) } });
     const found = new Promise((resolve) => {
@@ -148,7 +148,7 @@ describe("the positions of a page", () => {
     assert.deepEqual([from, to], [5, 6]);
   });
 
-  test("are those that the template tag has written", async (t) => {
+  test("they are read from the element of the template tag", async (t) => {
     const { server, open } = await counted(t, at("A", 6));
     const config = { url: server.url, positions: { [NEWS]: at("A", 4) } };
     globalThis.document = Object.assign(new EventTarget(), {
@@ -159,7 +159,7 @@ describe("the positions of a page", () => {
     assert.equal(missed, 2);
   });
 
-  test("are of this page's server alone", async (t) => {
+  test("they are ignored when they are for another server", async (t) => {
     const { server, open } = await counted(t, at("A", 6));
     globalThis.document = Object.assign(new EventTarget(), {
       visibilityState: "visible",

@@ -12,8 +12,8 @@ async function command(peer, kind) {
 
 const reply = (fields) => ({ client: "c1", version: "test", ping: 25, pong: true, ...fields });
 
-describe("the token of a connection", () => {
-  test("is fetched before each connection and shown in connect", async (t) => {
+describe("a connection token", () => {
+  test("it is fetched before each connection, and sent in connect", async (t) => {
     let count = 0;
     const { server, open } = await start(t, { getToken: async () => `token ${(count += 1)}`, retryFirstMs: 1 });
     open();
@@ -23,13 +23,13 @@ describe("the token of a connection", () => {
     assert.equal((await command(await server.peers.take(), "connect")).token, "token 2");
   });
 
-  test("may be empty: then nobody is there", async (t) => {
+  test("it may be empty: then the client is anonymous", async (t) => {
     const { server, open } = await start(t, { getToken: () => "" });
     open();
     assert.equal("token" in (await command(await server.peers.take(), "connect")), false);
   });
 
-  test("is renewed when it expires, and the connection stays", async (t) => {
+  test("it is renewed when it expires, and the connection continues", async (t) => {
     let count = 0;
     const { server, open } = await start(t, { getToken: () => `token ${(count += 1)}` });
     server.override = ({ id, refresh }) => (refresh ? { id, refresh: {} } : null);
@@ -40,7 +40,7 @@ describe("the token of a connection", () => {
     assert.equal(live.state.state, "live");
   });
 
-  test("that could not be fetched is tried again later", async (t) => {
+  test("it is fetched again later when fetching fails", async (t) => {
     let count = 0;
     const getToken = async () => {
       count += 1;
@@ -55,7 +55,7 @@ describe("the token of a connection", () => {
     assert.equal(count, 3);
   });
 
-  test("that is refused as expired is fetched anew", async (t) => {
+  test("it is fetched again when the server says that it has expired", async (t) => {
     let count = 0;
     const { server, open } = await start(t, { getToken: () => `token ${(count += 1)}`, retryFirstMs: 1 });
     server.override = ({ id, connect }) =>
@@ -65,7 +65,7 @@ describe("the token of a connection", () => {
     assert.equal(count, 2);
   });
 
-  test("that comes when the connection was closed opens nothing", async (t) => {
+  test("it opens no connection when it arrives after close", async (t) => {
     let give;
     const token = new Promise((resolve) => {
       give = resolve;
@@ -79,7 +79,7 @@ describe("the token of a connection", () => {
     assert.equal(live.state.state, "closed");
   });
 
-  test("is waited for by what is published before", async (t) => {
+  test("publish waits until it is fetched", async (t) => {
     const { server, open } = await start(t, { getToken: async () => "token" });
     const live = open();
     await live.publish("chat:lobby", "hi");
@@ -87,8 +87,8 @@ describe("the token of a connection", () => {
   });
 });
 
-describe("the token of a subscription", () => {
-  test("is fetched for its channel and shown in subscribe", async (t) => {
+describe("a subscription token", () => {
+  test("it is fetched for its channel, and sent in subscribe", async (t) => {
     const { server, open } = await start(t);
     const live = open();
     const closed = live.subscribe("closed", { getToken: async ({ channel }) => `token of ${channel}` });
@@ -97,7 +97,7 @@ describe("the token of a subscription", () => {
     assert.equal((await command(peer, "subscribe")).token, "token of closed");
   });
 
-  test("is renewed when it expires, and the subscription stays", async (t) => {
+  test("it is renewed when it expires, and the subscription continues", async (t) => {
     let count = 0;
     const { server, open } = await start(t);
     server.override = ({ id, subscribe, sub_refresh: renewed }) => {
@@ -110,7 +110,7 @@ describe("the token of a subscription", () => {
     assert.equal(closed.state, "subscribed");
   });
 
-  test("that the server has ended is fetched anew", async (t) => {
+  test("it is fetched again when the server ends the subscription", async (t) => {
     let count = 0;
     const { server, open } = await start(t, { retryFirstMs: 1 });
     const closed = open().subscribe("closed", { getToken: () => `token ${(count += 1)}` });
@@ -122,7 +122,7 @@ describe("the token of a subscription", () => {
     await next(closed, "subscribed");
   });
 
-  test("that could not be fetched is tried again, and holds up no other channel", async (t) => {
+  test("it is fetched again when fetching fails, and other channels do not wait", async (t) => {
     let count = 0;
     const getToken = async () => {
       count += 1;
@@ -136,7 +136,7 @@ describe("the token of a subscription", () => {
     assert.equal(count, 2);
   });
 
-  test("that comes when nobody wants the channel any more is dropped", async (t) => {
+  test("it is dropped when it arrives after unsubscribe", async (t) => {
     let give;
     const token = new Promise((resolve) => {
       give = resolve;

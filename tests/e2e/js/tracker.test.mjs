@@ -19,84 +19,84 @@ function receives(tracker, offset, epoch) {
 }
 
 describe("a subscription", () => {
-  test("starts at the position of the reply and receives the next offset", () => {
+  test("it starts at the position of the reply, and receives the next offset", () => {
     const tracker = subscribedAt("A", 7);
     receives(tracker, 8);
     assert.deepEqual(tracker.position, at("A", 8));
   });
 
-  test("drops what its start position counts already", () => {
+  test("it drops publications up to its start position", () => {
     const tracker = subscribedAt("A", 7);
     assert.deepEqual(tracker.publication({ offset: 7 }), { fresh: false, missing: [] });
   });
 
-  test("reports a hole that nobody announced", () => {
+  test("it reports missing offsets when no gap was announced", () => {
     const tracker = subscribedAt("A", 7);
     const seen = tracker.publication({ offset: 10 });
     assert.deepEqual(seen, { fresh: true, missing: [missing("A", 8, 9, "unknown")] });
   });
 
-  test("reports a change of epoch that nobody announced", () => {
+  test("it reports a change of epoch when no gap was announced", () => {
     const tracker = subscribedAt("A", 7);
     const seen = tracker.publication({ offset: 3, epoch: "B" });
     const expected = [missing("A", 8, null, "unknown"), missing("B", 1, 2, "unknown")];
     assert.deepEqual(seen, { fresh: true, missing: expected });
   });
 
-  test("takes publications of a server that keeps no positions", () => {
+  test("it receives publications without positions", () => {
     const tracker = new PositionTracker();
     assert.equal(tracker.position, null);
     receives(tracker, 5);
   });
 });
 
-describe("a tracker that knows where the page's data is from", () => {
-  test("reports exactly what was published before the first subscribe", () => {
+describe("a subscription since the position of the page's data", () => {
+  test("it reports exactly what was published before the first subscribe", () => {
     const tracker = new PositionTracker(at("A", 4));
     assert.deepEqual(tracker.position, at("A", 4));
     assert.deepEqual(tracker.subscribed(at("A", 6)), [missing("A", 5, 6, "reconnect")]);
     receives(tracker, 7);
   });
 
-  test("reports nothing if nothing was published", () => {
+  test("it reports nothing when nothing was published", () => {
     assert.deepEqual(new PositionTracker(at("A", 4)).subscribed(at("A", 4)), []);
   });
 
-  test("drops what the data contains already when the node is behind", () => {
+  test("it drops what the data contains already when the node is behind", () => {
     const tracker = new PositionTracker(at("A", 4));
     assert.deepEqual(tracker.subscribed(at("A", 2)), []);
     assert.deepEqual(tracker.publication({ offset: 4 }), { fresh: false, missing: [] });
     receives(tracker, 5);
   });
 
-  test("leaves the end open if the epoch has ended since", () => {
+  test("it reports an open gap when the epoch has ended since", () => {
     const expected = [missing("A", 5, null, "reconnect"), missing("B", 1, 2, "reconnect")];
     assert.deepEqual(new PositionTracker(at("A", 4)).subscribed(at("B", 2)), expected);
   });
 });
 
 describe("a reconnect", () => {
-  test("within the epoch reports exactly what was missed", () => {
+  test("it reports exactly what was missed when the epoch is the same", () => {
     const tracker = subscribedAt("A", 7);
     assert.deepEqual(tracker.subscribed(at("A", 9)), [missing("A", 8, 9, "reconnect")]);
     receives(tracker, 10);
   });
 
-  test("at the same position reports nothing", () => {
+  test("it reports nothing when the position is the same", () => {
     assert.deepEqual(subscribedAt("A", 7).subscribed(at("A", 7)), []);
   });
 
-  test("into another epoch leaves the end of the old one open and counts the new one", () => {
+  test("it reports an open gap in the old epoch, and all of the new one", () => {
     const tracker = subscribedAt("A", 7);
     const expected = [missing("A", 8, null, "reconnect"), missing("B", 1, 4, "reconnect")];
     assert.deepEqual(tracker.subscribed(at("B", 4)), expected);
   });
 
-  test("into an epoch without publications reports only the open end", () => {
+  test("it reports only the open gap when the new epoch is empty", () => {
     assert.deepEqual(subscribedAt("A", 7).subscribed(at("B", 0)), [missing("A", 8, null, "reconnect")]);
   });
 
-  test("to a node that is behind never computes a gap backwards and drops what was had", () => {
+  test("it reports no gap, and drops known publications, when the node is behind", () => {
     const tracker = subscribedAt("A", 7);
     receives(tracker, 8);
     assert.deepEqual(tracker.subscribed(at("A", 5)), []);
@@ -104,7 +104,7 @@ describe("a reconnect", () => {
     receives(tracker, 9);
   });
 
-  test("to a node that is still in the old epoch and moves on does not report twice", () => {
+  test("it reports nothing twice when the node is still in the old epoch", () => {
     const tracker = subscribedAt("A", 7);
     tracker.subscribed(at("B", 4));
     assert.deepEqual(tracker.subscribed(at("A", 7)), []);
@@ -113,14 +113,14 @@ describe("a reconnect", () => {
     receives(tracker, 6, "B");
   });
 
-  test("to an epoch that was reported as ended goes on from where it is now", () => {
+  test("it continues an epoch that was reported as ended", () => {
     const tracker = subscribedAt("A", 7);
     tracker.subscribed(at("B", 4));
     assert.deepEqual(tracker.subscribed(at("A", 9)), []);
     receives(tracker, 10);
   });
 
-  test("to an epoch that was believed to have ended receives what goes on there", () => {
+  test("it receives publications of an epoch that was reported as ended", () => {
     // Two nodes disagree for a moment: B is new, A is what the slower node still speaks of.
     const tracker = subscribedAt("B", 3);
     tracker.subscribed(at("A", 9));
@@ -129,20 +129,20 @@ describe("a reconnect", () => {
   });
 });
 
-describe("a gap that the server announces", () => {
-  test("is passed on and advances the position", () => {
+describe("an announced gap", () => {
+  test("it is reported, and advances the position", () => {
     const tracker = subscribedAt("A", 7);
     assert.deepEqual(tracker.gap(missing("A", 8, 9, "slow")), [missing("A", 8, 9, "slow")]);
     receives(tracker, 10);
   });
 
-  test("is cut where it is known already", () => {
+  test("it is shortened by what is known already", () => {
     const tracker = subscribedAt("A", 7);
     assert.deepEqual(tracker.gap(missing("A", 5, 9, "slow")), [missing("A", 8, 9, "slow")]);
     assert.deepEqual(tracker.gap(missing("A", 5, 9, "slow")), []);
   });
 
-  test("tells the new epoch even if the publication that names it was dropped", () => {
+  test("it names the new epoch when the first publication of it was dropped", () => {
     const tracker = subscribedAt("A", 7);
     tracker.gap(missing("A", 8, null, "slow"));
     tracker.gap(missing("B", 1, 3, "slow"));
@@ -150,20 +150,20 @@ describe("a gap that the server announces", () => {
     assert.deepEqual(tracker.position, at("B", 4));
   });
 
-  test("with an open end is told once", () => {
+  test("it is reported once when its end is open", () => {
     const tracker = subscribedAt("A", 7);
     assert.deepEqual(tracker.gap(missing("A", 8, null, "broker")), [missing("A", 8, null, "broker")]);
     assert.deepEqual(tracker.gap(missing("A", 8, null, "broker")), []);
     receives(tracker, 1, "B");
   });
 
-  test("in an epoch that was reported as ended tells only what it names", () => {
+  test("it is reported alone when its epoch was reported as ended", () => {
     const tracker = subscribedAt("A", 7);
     tracker.gap(missing("A", 8, null, "broker"));
     assert.deepEqual(tracker.gap(missing("A", 10, 12, "slow")), [missing("A", 10, 12, "slow")]);
   });
 
-  test("lets a counter go back that the server says has gone back", () => {
+  test("it sets the position back when the server has set it back", () => {
     const tracker = subscribedAt("A", 7);
     tracker.gap(missing("A", 8, null, "broker"));
     receives(tracker, 3);
@@ -171,7 +171,7 @@ describe("a gap that the server announces", () => {
     assert.equal(tracker.publication({ offset: 4 }).fresh, false);
   });
 
-  test("after a hole reports the hole too", () => {
+  test("it is reported after missing offsets that come before it", () => {
     const expected = [missing("A", 8, 9, "unknown"), missing("A", 10, 12, "slow")];
     assert.deepEqual(subscribedAt("A", 7).gap(missing("A", 10, 12, "slow")), expected);
   });
@@ -185,14 +185,14 @@ test("a channel remembers a bounded number of epochs", () => {
   }
 });
 
-test("close codes decide by their range", () => {
+test("a close code says by its range whether to reconnect", () => {
   for (const code of [1000, 1001, 1006, 1011, 1012, 2999, 3000, 3499, 4000, 4499, 5000]) {
     assert.equal(isTerminal(code), false, String(code));
   }
   for (const code of [1009, 3500, 3999, 4500, 4999]) assert.equal(isTerminal(code), true, String(code));
 });
 
-test("the back-off doubles to its limit and is jittered over all of it", () => {
+test("the back-off doubles up to its limit, with full jitter", () => {
   const longest = [0, 1, 2, 5, 6, 1000].map((attempt) => backoffMs(attempt, 500, 20_000, 1));
   assert.deepEqual(longest, [500, 1000, 2000, 16_000, 20_000, 20_000]);
   assert.equal(backoffMs(6, 500, 20_000, 0), 0);
@@ -332,7 +332,7 @@ function play(seed, nodeCount) {
 
 const count = (values, wanted) => values.filter(wanted).length;
 
-test("received and gaps together are everything, disjoint and in order (one node, 3000 histories)", () => {
+test("publications and gaps are complete, disjoint and in order with one node (3000 histories)", () => {
   for (let seed = 1; seed <= 3000; seed += 1) {
     const { log, start, listener } = play(seed, 1);
     const { received, gaps } = listener;
@@ -351,7 +351,7 @@ test("received and gaps together are everything, disjoint and in order (one node
   }
 });
 
-test("nothing is silent and nothing comes twice between nodes that lag (two nodes, 3000 histories)", () => {
+test("nothing is lost silently or delivered twice between two lagging nodes (3000 histories)", () => {
   for (let seed = 1; seed <= 3000; seed += 1) {
     const { log, start, listener } = play(seed, 2);
     const { received, gaps } = listener;
