@@ -114,13 +114,23 @@ def test_a_file_is_checked_at_most_once_a_second(
     provider: Provider, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     looks: list[Any] = []
-    keys = JwksFile(str(provider.file))
-    real = os.stat
-    monkeypatch.setattr(watched_file.os, "stat", lambda path: looks.append(path) or real(path))
+
+    class CountingOs:
+        """The module for the watched file alone; pytest and other threads use it, too."""
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(os, name)
+
+        def stat(self, path: str) -> os.stat_result:
+            looks.append(path)
+            return os.stat(path)
+
     began = time.monotonic()
+    keys = JwksFile(str(provider.file))
+    monkeypatch.setattr(watched_file, "os", CountingOs())
     while time.monotonic() < began + 1.2:
         assert keys.key("unknown") is None
-    assert len(looks) == 1
+    assert 1 <= len(looks) <= int(time.monotonic() - began)
 
 
 def test_a_missing_file_is_an_invalid_setting(tmp_path: Path) -> None:

@@ -47,8 +47,9 @@ SLOWNESS = max(1.0, min(_work() for _ in range(5)) / REFERENCE_SECONDS)
 def _descendants(pid: int) -> Iterator[int]:
     """Yield the processes that a process has started, and those that these have started."""
     with suppress(OSError):  # it has ended, or this is not Linux
-        for children in Path(f"/proc/{pid}/task").glob("*/children"):
-            for child in map(int, children.read_text(encoding="ascii").split()):
+        for thread in os.listdir(f"/proc/{pid}/task"):
+            children = Path(f"/proc/{pid}/task/{thread}/children").read_text(encoding="ascii")
+            for child in map(int, children.split()):
                 yield child
                 yield from _descendants(child)
 
