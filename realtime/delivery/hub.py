@@ -12,6 +12,7 @@ import asyncio
 import secrets
 import time
 from collections.abc import Callable, Coroutine, Iterable
+from contextvars import Context
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -212,8 +213,13 @@ class Hub:
 
     def start(self) -> None:
         """Start subscribing at the broker. Returns at once; `live` tells when it succeeded."""
-        if self.is_started:
-            return
+        if not self.is_started:
+            # Without a lifespan, a request starts the hub. Its context has the thread in which
+            # asgiref runs the host's sync code, and that ends with the request (Django adapts a
+            # sync middleware so): the host could never be asked again.
+            Context().run(self._start)
+
+    def _start(self) -> None:
         self.registry.want(self._node, Namespace(), self, do_nothing)
         self.registry.want(ALL_NODES, Namespace(), self, self.users.look_again)
         self._busy_at = asyncio.get_running_loop().time()

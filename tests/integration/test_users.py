@@ -9,6 +9,7 @@ from typing import Any
 
 import msgspec
 import pytest
+from asgiref.sync import async_to_sync, sync_to_async
 from redis.asyncio import Redis
 
 from realtime import apublish, personal_channel, wiring
@@ -587,6 +588,30 @@ async def test_a_failing_site_is_asked_again(
     hub.users.look_again()
     await eventually(lambda: ada.ended)
     assert "checking the connected users failed" in caplog.text
+
+
+async def test_a_hub_that_a_request_has_started_asks_the_site_after_that_request(
+    node: Node,
+) -> None:
+    """Its tasks inherited the thread of a sync middleware: nobody was checked any more."""
+
+    async def view() -> None:
+        node.hub.start()
+
+    async def entitled(identities: Sequence[Identity]) -> list[bool]:
+        return await sync_to_async(lambda: [False] * len(identities))()
+
+    node.hub.users._entitled = entitled
+    middleware = async_to_sync(view)
+    await sync_to_async(middleware)()  # as Django calls it
+    ada = Member(node.hub, Identity("ada", stamp="s"))
+    await eventually(lambda: ada.conversation)
+    ada.say({"id": 1, "connect": {}})
+    await eventually(lambda: ada.pushes("subscribe"))
+    node.hub.users.look_again()
+    await eventually(lambda: ada.ended)
+    assert ada.closed == (3503, "force disconnect")
+    await ada.leave()
 
 
 async def test_a_client_that_stops_reading_while_being_served_is_closed(
