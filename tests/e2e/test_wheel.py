@@ -8,9 +8,6 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
-import subprocess
-import sys
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,9 +19,9 @@ from websockets.asyncio.client import connect
 from tests.support.host import Host, files_of
 from tests.support.redis_server import RedisServer
 from tests.support.service import ROOT
+from tests.support.wheel import build_wheel
 
 PAGE = ROOT / "docs" / "howto" / "django-host.md"
-NO_BACKEND = re.compile(r"failed to (resolve|fetch)|no matching distribution|connection", re.I)
 
 # Packages that were installed by a test of another kind must not hide a hole in the wheel.
 FILES = (
@@ -44,17 +41,7 @@ FILES = (
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("wheel")
-    if shutil.which("uv"):
-        command = ["uv", "build", "--wheel", "--out-dir", str(folder), str(ROOT)]
-    else:
-        command = [sys.executable, "-m", "pip", "wheel", "--no-deps", "-w", str(folder), str(ROOT)]
-    done = subprocess.run(command, capture_output=True, text=True)
-    if done.returncode and "hatchling" in done.stderr and NO_BACKEND.search(done.stderr):
-        pytest.skip("the wheel cannot be built here: hatchling cannot be fetched")
-    assert done.returncode == 0, done.stderr
-    [built] = folder.glob("*.whl")
-    return built
+    return build_wheel(tmp_path_factory.mktemp("wheel"))
 
 
 @pytest.fixture(scope="module")

@@ -31,8 +31,19 @@ def files_of(page: str) -> list[File]:
     return [File(name, bool(at_the_end), text) for name, at_the_end, text in found]
 
 
+def foreign_environment() -> dict[str, str]:
+    """Return the environment without what belongs to this project and its tests."""
+    ours = ("DJANGO_", "REALTIME_", "NOTIFIER_", "PYTEST", "PYTHONDEVMODE")
+    return {name: value for name, value in os.environ.items() if not name.startswith(ours)}
+
+
 class Host:
     """A project created by `startproject`: `mysite` with an app `orders`."""
+
+    python = sys.executable
+    """The interpreter whose packages the project has."""
+    command_seconds = 200.0
+    """The deadline of a command."""
 
     def __init__(self, folder: Path, packages: str, redis_url: str) -> None:
         """Create the project.
@@ -43,11 +54,7 @@ class Host:
             redis_url: The Redis of its settings, as REDIS_URL.
         """
         self.folder = folder
-        self.env = {
-            name: value
-            for name, value in os.environ.items()
-            if not name.startswith(("DJANGO_", "REALTIME_", "NOTIFIER_", "PYTHONDEVMODE"))
-        } | {"PYTHONPATH": packages, "REDIS_URL": redis_url}
+        self.env = foreign_environment() | {"PYTHONPATH": packages, "REDIS_URL": redis_url}
         self.run("-m", "django", "startproject", "mysite", ".")
         self.run("manage.py", "startapp", "orders")
 
@@ -61,7 +68,7 @@ class Host:
 
     def run(self, *arguments: str) -> str:
         """Run Python in the project; return its output, including stderr."""
-        done = self._done([sys.executable, *arguments])
+        done = self._done([self.python, *arguments])
         return done.stdout + done.stderr
 
     def shell(self, command: list[str]) -> str:
@@ -70,8 +77,9 @@ class Host:
 
     def _done(self, command: list[str]) -> subprocess.CompletedProcess[str]:
         done = subprocess.run(
-            command, cwd=self.folder, env=self.env, capture_output=True, text=True, timeout=200
-        )
+            command, cwd=self.folder, env=self.env, capture_output=True, text=True,
+            timeout=self.command_seconds,
+        )  # fmt: skip
         assert done.returncode == 0, done.stdout + done.stderr
         return done
 
@@ -83,7 +91,7 @@ class Host:
         where = [f"127.0.0.1:{port}"] if "runserver" in command else ["--port", str(port)]
         with log.open("w", encoding="utf-8") as output:
             process = subprocess.Popen(
-                [sys.executable, *command, *where],
+                [self.python, *command, *where],
                 cwd=self.folder, env=self.env, stdout=output, stderr=output,
             )  # fmt: skip
         try:
