@@ -4,13 +4,14 @@
 # installed, otherwise with venv and pip from hashed requirements. Nothing is set up twice.
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-faults threats soak check format types bench plots lock clean
+.PHONY: help setup run test test-faults threats foreign soak check format types bench plots lock clean
 
 VENV := .venv
 BIN := $(VENV)/bin
 # Stamps: made when the set-up is done, out of date when the lock changes.
 RUN_READY := $(VENV)/.ready-to-run
 DEV_READY := $(VENV)/.ready-to-develop
+RDMO := tests/e2e/rdmo
 SDK := tests/e2e/sdk
 SDK_READY := $(SDK)/node_modules/.ready
 # The types of client.js: the file that is shipped, and the one that tsc generates.
@@ -39,6 +40,9 @@ test-faults: $(DEV_READY) ## run the fault tests with 500 clients, up to 20 time
 
 threats: $(DEV_READY) ## run every attack of docs/security.md in full (takes 4 minutes)
 	NOTIFIER_THREATS=full $(BIN)/pytest tests/threats
+
+foreign: $(DEV_READY) ## add the app to RDMO from PyPI, and run RDMO's own tests and a live page of it
+	$(BIN)/pytest -s -p no:randomly tests/e2e/big_project.py
 
 soak: $(DEV_READY) ## run under load for 30 minutes with a fault every 10 seconds (SOAK_MINUTES=30)
 	$(BIN)/pytest -s -p no:randomly tests/faults/soak.py
@@ -74,9 +78,12 @@ lock: ## (uv) update the lock file and export it for pip
 	uv lock
 	$(EXPORT) --no-default-groups --group service --output-file requirements.txt
 	$(EXPORT) --output-file requirements-dev.txt
+	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate --no-header \
+		--output-file $(RDMO)/requirements.txt $(RDMO)/requirements.in
 
 clean: ## remove everything that was set up, built, or cached here
-	rm -rf $(VENV) $(SDK)/node_modules .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage htmlcov dist
+	rm -rf $(VENV) $(SDK)/node_modules .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage htmlcov dist \
+		.foreign
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # --- tests ---

@@ -27,7 +27,12 @@ from tests.support.postgres_server import PostgresServer
 from tests.support.redis_server import DEBIAN, RedisServer
 from tests.support.service import Service
 
-KEPT = {"NOTIFIER_REQUIRE", "NOTIFIER_FAULTS", "NOTIFIER_THREATS"}  # of the tests themselves
+KEPT = {
+    "NOTIFIER_REQUIRE",
+    "NOTIFIER_FAULTS",
+    "NOTIFIER_THREATS",
+    "NOTIFIER_FOREIGN",
+}  # of the tests themselves
 for name in list(os.environ):
     if name.startswith(("REALTIME_", "NOTIFIER_")) and name not in KEPT:
         del os.environ[name]  # the tests' settings are the tests' own

@@ -50,6 +50,7 @@ from realtime.protocols import BadFrame, centrifugo
 from realtime.routing import websocket_urlpatterns
 from realtime.wiring import USUAL_CHANNELS
 from tests.support import prose
+from tests.support.host import files_of
 from tests.support.settings_tables import with_tables
 from tests.unit.test_tokens import TAKEN
 
@@ -336,6 +337,16 @@ def test_the_commands_of_the_readme_are_targets_of_make():
     named = re.findall(r"^make (\w+)$", README, re.M)
     assert named[0] == "run"
     assert set(named) <= targets
+
+
+def test_the_lines_that_an_existing_project_needs_are_counted():
+    text = page("howto/existing-project.md")
+    lines = {
+        file.name: sum(bool(line.strip()) for line in file.text.splitlines())
+        for file in files_of((DOCS / "howto/existing-project.md").read_text(encoding="utf-8"))
+    }
+    assert {code(row[0]): int(row[1]) for row in rows(section(text, "## What it took"))} == lines
+    assert f"{sum(lines.values())} lines, without the empty ones" in text
 
 
 def test_the_changelog_has_the_current_version():
