@@ -54,10 +54,10 @@ class Writer:
         "_sink",
         "_suspended_at",
         "_task",
-        "_task_ends",
         "_watch",
         "_write_frame",
         "ended",
+        "ends_task",
         "flow",
         "on_end",
         "protocol",
@@ -97,12 +97,13 @@ class Writer:
         self._watch = watch
         self._finisher: asyncio.Task[None] | None = None
         self._goodbye: list[Callable[[], None]] = []
-        self._task_ends = False
         self._suspended_at = 0.0
         self._corked = False
         self._blocked = False
         self.flow = Flow(window_bytes)
         self.ended = False
+        self.ends_task = False
+        """Whether it has cancelled the connection's task, or the task has called `finish`."""
         self.on_end: Callable[[], None] = do_nothing
         """Called once, when the connection ends."""
         self._write_frame: Callable[[bytes], None] | None = None
@@ -231,7 +232,7 @@ class Writer:
 
         Servers whose `send` always suspends (Granian) lose the close frame if the task ends first.
         """
-        self._task_ends = True
+        self.ends_task = True
         while self._finisher is not None:
             await asyncio.wait([self._finisher])
 
@@ -249,8 +250,8 @@ class Writer:
                 return
             self._goodbye.clear()
             self._finisher.cancel()
-        if not self._task_ends and self._task is not asyncio.current_task():
-            self._task_ends = True
+        if not self.ends_task and self._task is not asyncio.current_task():
+            self.ends_task = True
             self._task.cancel()
 
     def _store(self, entry: Entry) -> None:

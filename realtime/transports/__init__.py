@@ -5,6 +5,7 @@
 * `handshake`: Admits and identifies clients of every transport.
 * `mounting`: Where a proxy mounts the project: FORCE_SCRIPT_NAME and ASGI's ``root_path``.
 * `own_task`: Runs a connection in a task of its own, where the server does not.
+* `cancellation`: Tells the cancellations that end one connection from all others.
 * `callers`: Identifies the sender of a request by its headers.
 * `sse`: Event streams for `EventSource`.
 * `sse_format`: The format of event streams.

@@ -28,6 +28,7 @@ from realtime.core.positions import Position
 from realtime.errors import Forbidden, LimitExceeded, RealtimeError, Unauthorized
 from realtime.protocols.centrifugo import PING, PONG
 from realtime.transports.callers import caller_of
+from realtime.transports.cancellation import absorb_cancellation
 from realtime.transports.sse_format import (
     HEARTBEAT,
     Places,
@@ -141,20 +142,19 @@ class _Stream:
 
     async def _open_or_refuse(self) -> Response | None:
         """Start the response once all commands are answered; return the refusal otherwise."""
-        task = asyncio.current_task()
-        assert task is not None and self._conversation is not None  # noqa: S101, PT018 - see `serve`
+        assert self._conversation is not None  # noqa: S101 - see `serve`
         try:
             refused = await self._ready
             if refused is None:
                 await self._open()
             return refused
-        except asyncio.CancelledError:
-            if not self._conversation.ended:
-                raise
-            task.uncancel()  # cancelled by the hub at the end of this connection
+        except asyncio.CancelledError as error:
+            absorb_cancellation(error, self._conversation)
         if self._is_open:
             return None
-        return self._ready.result() if self._ready.done() else refusal(NodeNotLive(), 503)
+        # The task was cancelled, and perhaps the future for which it waited.
+        is_refused = self._ready.done() and not self._ready.cancelled()
+        return self._ready.result() if is_refused else refusal(NodeNotLive(), 503)
 
     def _commands(self) -> str:
         """Return the commands of an SDK: connect, and subscribe to each channel, in one frame."""

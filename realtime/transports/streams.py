@@ -12,6 +12,7 @@ import msgspec
 from realtime import wiring
 from realtime.api.answers import HEADERS, Response, error_body
 from realtime.errors import LimitExceeded, RealtimeError
+from realtime.transports.cancellation import absorb_cancellation
 from realtime.transports.handshake import (
     NoRoom,
     Receive,
@@ -93,15 +94,11 @@ def refusal(error: RealtimeError, status: int, *, allow: str = "GET") -> Respons
 
 async def until_end(conversation: Conversation, receive: Receive) -> None:
     """Wait until either side ends the stream."""
-    task = asyncio.current_task()
-    assert task is not None  # noqa: S101 - ASGI apps run in tasks
     try:
         while not conversation.ended and (await receive())["type"] != "http.disconnect":
             pass
-    except asyncio.CancelledError:
-        if not conversation.ended:
-            raise
-        task.uncancel()  # cancelled by the hub at the end of this connection
+    except asyncio.CancelledError as error:
+        absorb_cancellation(error, conversation)
 
 
 async def begin(send: Send, content_type: str, cors: dict[str, str]) -> None:

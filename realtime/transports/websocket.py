@@ -20,6 +20,7 @@ from realtime.core.headers import flaw_of
 from realtime.errors import Forbidden
 from realtime.protocols import Credentials, WireProtocol, centrifugo
 from realtime.transports.callers import caller_of
+from realtime.transports.cancellation import absorb_cancellation
 from realtime.transports.handshake import (
     NoRoom,
     Receive,
@@ -97,10 +98,8 @@ class RealtimeConsumer(AsyncConsumer):  # type: ignore[misc]  # Channels has no 
         )
         try:
             await _listen(conversation, receive)
-        except asyncio.CancelledError:
-            if not conversation.ended:
-                raise
-            task.uncancel()  # cancelled by the hub at the end of this connection
+        except asyncio.CancelledError as error:
+            absorb_cancellation(error, conversation)
         except (
             Exception
         ):  # the consumer's outermost loop: a bug ends this connection, not the server
