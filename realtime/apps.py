@@ -14,7 +14,12 @@ class RealtimeConfig(AppConfig):
 
     def ready(self) -> None:
         """Register the system checks and fallbacks, and connect the signals that revoke rights."""
-        from realtime.checks import deploy, settings, urls  # noqa: F401 - they register by being imported
+        from realtime.checks import (  # noqa: F401 - they register by being imported
+            deploy,
+            lifespan,
+            settings,
+            urls,
+        )
 
         if apps.is_installed("django.contrib.auth"):
             from realtime.host import signals

@@ -51,8 +51,8 @@ def require_upgrade(app: App) -> App:
 def is_handshake_without_upgrade(scope: Scope) -> bool:
     """Tell whether a request is plain HTTP at the address of the WebSocket."""
     return (
-        scope["path"].endswith(paths.WEBSOCKET)
-        and scope["type"] == "http"
+        scope["type"] == "http"  # first, because a lifespan has no path
+        and scope["path"].endswith(paths.WEBSOCKET)
         and path_within_project(scope) == _address()
     )
 

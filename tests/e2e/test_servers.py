@@ -121,11 +121,16 @@ def project(redis: RedisServer, tmp_path_factory: pytest.TempPathFactory) -> Hos
 @pytest.fixture(scope="module")
 def below_a_path(project: Host, tmp_path_factory: pytest.TempPathFactory) -> Host:
     """The same project, with the line that the page adds for a path."""
-    moved = copy(project)
-    moved.folder = tmp_path_factory.mktemp("path")
-    moved.env = project.env | {"PYTHONPATH": f"{moved.folder}:{ROOT}"}
-    shutil.copytree(project.folder, moved.folder, dirs_exist_ok=True)
+    moved = copy_of(project, tmp_path_factory.mktemp("path"))
     moved.write(files_of(BELOW_A_PATH))
+    return moved
+
+
+def copy_of(project: Host, folder: Path) -> Host:
+    moved = copy(project)
+    moved.folder = folder
+    moved.env = project.env | {"PYTHONPATH": f"{folder}:{ROOT}"}
+    shutil.copytree(project.folder, folder, dirs_exist_ok=True)
     return moved
 
 
@@ -203,6 +208,22 @@ async def test_a_server_delivers_and_stops(project: Host, command: str, tmp_path
         assert set(errors_in(server.log)) <= {"asyncio.exceptions.CancelledError"}
         assert ("Traceback" in server.log) == (name == "hypercorn")
         assert "without completing response" not in server.log  # uvicorn's complaint
+
+
+def test_a_project_whose_clients_have_no_lifespan_is_told(project: Host, tmp_path: Path) -> None:
+    assert "realtime.W" not in project.run("manage.py", "check")
+    told = copy_of(project, tmp_path)
+    asgi = told.folder / "mysite/asgi.py"
+    text = asgi.read_text(encoding="utf-8")
+    asgi.write_text(text.replace('"lifespan": lifespan,', ""), encoding="utf-8")
+    for more in ((), ("--deploy",)):
+        said = told.run("manage.py", "check", *more)
+        assert "(realtime.W014) mysite.asgi.application serves clients and does not" in said
+    # Under WSGI alone, nothing serves clients.
+    settings = told.folder / "mysite/settings.py"
+    text = settings.read_text(encoding="utf-8")
+    settings.write_text(text.replace("ASGI_APPLICATION = ", "UNUSED = "), encoding="utf-8")
+    assert "realtime.W" not in told.run("manage.py", "check")
 
 
 def test_the_page_names_an_option_for_each_server_below_a_path() -> None:
