@@ -8,13 +8,15 @@ from collections.abc import Iterator
 
 import httpx
 import pytest
+from playwright.async_api import Browser, Error
 from websockets.asyncio.client import connect
 
 from tests.conftest import NGINX
 from tests.support.eventually import eventually_sync
+from tests.support.pages import in_browser_loop, own_contexts
 from tests.support.ports import free_port
 from tests.support.redis_server import RedisServer
-from tests.support.service import KEY, Service
+from tests.support.service import KEY, ROOT, Service
 
 pytestmark = pytest.mark.nginx
 CONF = """
@@ -27,8 +29,17 @@ http {{
     proxy_set_header Upgrade $http_upgrade;
     proxy_set_header Connection $connection_upgrade;
     proxy_set_header Host $http_host;
-    server {{ listen 127.0.0.1:{strips}; location /app/live/ {{ proxy_pass {service}/; }} }}
-    server {{ listen 127.0.0.1:{keeps}; location /app/live/ {{ proxy_pass {service}; }} }}
+    types {{ text/javascript js; }}
+    server {{
+        listen 127.0.0.1:{strips};
+        location /app/live/ {{ proxy_pass {service}/; }}
+        location /app/live/static/ {{ alias {static}/; }}
+    }}
+    server {{
+        listen 127.0.0.1:{keeps};
+        location /app/live/ {{ proxy_pass {service}; }}
+        location /app/live/static/ {{ alias {static}/; }}
+    }}
 }}
 """
 
@@ -43,7 +54,8 @@ def ports(
     service = Service(redis_server.url, app="tests.asgi_endpoint:application", **env).start()
     found = {"strips": free_port(), "keeps": free_port()}
     conf = folder / "nginx.conf"
-    conf.write_text(CONF.format(folder=folder, service=service.http, **found))
+    static = ROOT / "realtime" / "static"
+    conf.write_text(CONF.format(folder=folder, service=service.http, static=static, **found))
     nginx = subprocess.Popen([str(NGINX), "-c", str(conf)], stderr=subprocess.DEVNULL)
     try:
         eventually_sync(lambda: (folder / "pid").exists())
@@ -83,3 +95,29 @@ async def test_every_door_is_open_below_a_prefix(ports: dict[str, int], proxy: s
             async for line in stream.aiter_lines():
                 if line == "data: 1":
                     break
+
+
+@pytest.mark.browser
+@in_browser_loop
+@pytest.mark.parametrize("kind", ["client", "module", "stream"])
+@pytest.mark.parametrize("proxy", ["strips", "keeps"])
+async def test_a_page_of_each_template_tag_connects_below_a_prefix(
+    ports: dict[str, int], chromium: Browser, proxy: str, kind: str
+) -> None:
+    base = f"http://127.0.0.1:{ports[proxy]}/app/live"
+    channel = f"public:{proxy}-{kind}"
+    complaints: list[str] = []
+    async with own_contexts(chromium) as browser, httpx.AsyncClient(timeout=30) as http:
+        page = await browser.new_page()
+        page.on("console", lambda message: complaints.append(message.text))
+        page.on("pageerror", lambda error: complaints.append(str(error)))
+        await page.goto(f"{base}/page/{kind}/{channel}")
+        try:
+            await page.get_by_text("listens").wait_for(timeout=60_000)
+            published = {"channel": channel, "data": "it works"}
+            answer = await http.post(f"{base}/api/publish", json=published, headers=KEY)
+            assert answer.json()["result"]["nodes"] == 1
+            await page.get_by_text("heard it works").wait_for(timeout=60_000)
+        except Error:
+            raise AssertionError(f"{complaints}; {await page.content()}") from None
+        assert complaints == []

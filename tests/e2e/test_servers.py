@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import re
 import shlex
@@ -240,6 +241,9 @@ async def test_nginx_serves_each_server_below_a_path(
     with started(below_a_path, f"{command} {OPTIONS[name]}", tmp_path / "log") as server:
         await asyncio.to_thread(server.wait_until, "/live/readyz")
         with nginx(tmp_path, server) as site:
+            assert await configured_url(f"{site}/app/live/orders/") == (
+                "/app/live/connection/websocket"  # as `clients` have it
+            )
             async with clients(f"{site}/app/live", site):
                 pass
             async with httpx.AsyncClient(timeout=30) as http:
@@ -247,6 +251,14 @@ async def test_nginx_serves_each_server_below_a_path(
                 assert answer.json()["servers"] == [{"url": "/app/live/live"}]
                 assert await eventually(partial(is_live_without_clients, http, site))
         assert "Traceback" not in server.log
+
+
+async def configured_url(page: str) -> str:
+    """Return the URL that the template tag has written into a page."""
+    async with httpx.AsyncClient(timeout=30) as http:
+        html = (await http.get(page)).text
+    [configured] = re.findall(r'<script id="realtime-config"[^>]*>(.*?)</script>', html)
+    return str(json.loads(configured)["url"])
 
 
 async def is_live_without_clients(http: httpx.AsyncClient, site: str) -> bool:
