@@ -44,7 +44,9 @@ class _OnChannel(msgspec.Struct):
     token: str = ""
 
 
-class _Sub(msgspec.Struct):
+class SubFields(msgspec.Struct):
+    """What a client says of a channel when it subscribes."""
+
     token: str = ""
     join_leave: bool = False
     recover: bool = False
@@ -52,13 +54,13 @@ class _Sub(msgspec.Struct):
     offset: int = 0
 
 
-class _Subscribe(_Sub, kw_only=True):
+class _Subscribe(SubFields, kw_only=True):
     channel: str
 
 
 class _ConnectFields(msgspec.Struct):
     token: str = ""
-    subs: dict[str, _Sub] = {}
+    subs: dict[str, SubFields] = {}
 
 
 class _PublishFields(msgspec.Struct):
@@ -168,7 +170,7 @@ def _command_of(line: CommandLine, commands_left: int) -> Command | None:
     if line.subscribe is not None:
         sub = line.subscribe
         channel = checked_channel(sub.channel)
-        return Subscribe(line.id, channel, sub.token, sub.join_leave, _place(sub))
+        return Subscribe(line.id, channel, sub.token, sub.join_leave, position_in(sub))
     if line.publish is not None:
         return Publish(line.id, checked_channel(line.publish.channel), bytes(line.publish.data))
     if line.unsubscribe is not None:
@@ -195,14 +197,15 @@ def _command_of(line: CommandLine, commands_left: int) -> Command | None:
     return None
 
 
-def _subs(subs: dict[str, _Sub]) -> tuple[WantedChannel, ...]:
+def _subs(subs: dict[str, SubFields]) -> tuple[WantedChannel, ...]:
     return tuple(
-        WantedChannel(checked_channel(channel), sub.token, sub.join_leave, _place(sub))
+        WantedChannel(checked_channel(channel), sub.token, sub.join_leave, position_in(sub))
         for channel, sub in subs.items()
     )
 
 
-def _place(sub: _Sub) -> Position | None:
+def position_in(sub: SubFields) -> Position | None:
+    """Return the position that the client names, if it names a valid one."""
     good = sub.recover and _EPOCH.fullmatch(sub.epoch) and 0 <= sub.offset < 2**53
     return Position(sub.epoch, sub.offset) if good else None
 

@@ -161,8 +161,13 @@ class _Stream:
         token = {"token": self._request.token} if self._request.token else {}
         lines: list[dict[str, Any]] = [{"id": CONNECT_ID, "connect": token}]
         for number, channel in enumerate(self._request.channels, CONNECT_ID + 1):
-            lines.append({"id": number, "subscribe": {"channel": channel}})
+            lines.append({"id": number, "subscribe": {"channel": channel, **self._since(channel)}})
         return "\n".join(_encode(line).decode() for line in lines)
+
+    def _since(self, channel: str) -> dict[str, Any]:
+        """Return the client's old position as SDKs send it; a plain stream compares by itself."""
+        had = self._request.had.get(channel) if self._request.is_raw else None
+        return {} if had is None else {"recover": True, **had._asdict()}
 
     async def _open(self) -> None:
         """Start the response: the positions, the gaps, and the events received so far."""

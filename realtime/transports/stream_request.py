@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, TypeGuard
 from urllib.parse import parse_qs
 
 import msgspec
@@ -14,6 +14,7 @@ from realtime.core import paths
 from realtime.core.names import checked_channel
 from realtime.errors import InvalidData, InvalidName
 from realtime.identity.url_secrets import IN_URL
+from realtime.protocols.centrifugo_commands import SubFields, position_in
 from realtime.transports.handshake import Scope, has_secret_in_url, header
 from realtime.transports.sse_format import (
     LAST_ID_LIMIT,
@@ -45,7 +46,7 @@ class _Wanted(msgspec.Struct):
     """A connect command of Centrifugo's protocol; other fields are ignored."""
 
     token: str = ""
-    subs: dict[str, Any] = {}
+    subs: dict[str, SubFields | None] = {}
 
 
 async def parse_request(
@@ -92,7 +93,7 @@ async def _raw(scope: Scope, read_body: Callable[[], Awaitable[bytes]]) -> Strea
     """Parse a request for a unidirectional stream of Centrifugo's protocol.
 
     Raises:
-        InvalidData: It does not contain a connect command.
+        InvalidData: It does not contain a connect command, or one of the positions is invalid.
         InvalidName: It names an invalid channel.
         RequestError: Its body does not arrive in time, or is too large.
     """
@@ -104,7 +105,19 @@ async def _raw(scope: Scope, read_body: Callable[[], Awaitable[bytes]]) -> Strea
         field = CONNECT if in_url else "body"
         raise InvalidData(f"is not a connect command: {error}"[:200], field=field) from error
     channels = _channels(list(wanted.subs))
-    return StreamRequest(channels, {}, wanted.token, is_raw=True)
+    had = {name: _position(name, sub) for name, sub in wanted.subs.items() if _recovers(sub)}
+    return StreamRequest(channels, had, wanted.token, is_raw=True)
+
+
+def _recovers(sub: SubFields | None) -> TypeGuard[SubFields]:
+    """Tell whether a client names a position; with an empty epoch, it has none yet."""
+    return sub is not None and sub.recover and bool(sub.epoch)
+
+
+def _position(name: str, sub: SubFields) -> Position:
+    if (position := position_in(sub)) is None:
+        raise InvalidData("has no valid epoch and offset", field=f"subs.{name}")
+    return position
 
 
 def refuse_secrets(scope: Scope) -> None:

@@ -432,6 +432,28 @@ async def test_a_unidirectional_client_receives_pushes(service: Service, post: b
         assert push["pub"]["offset"] == receipt["offset"]
 
 
+@pytest.mark.parametrize("post", [False, True])
+async def test_a_unidirectional_client_is_told_what_it_missed(service: Service, post: bool) -> None:
+    channel = f"public:returns-{post}"
+    async with raw(service, {"subs": {channel: {}}}, post=post) as stream:
+        begun = (await stream.next())[1]["connect"]["subs"][channel]
+        assert "recovered" not in begun
+    place = {"recover": True, "epoch": begun["epoch"], "offset": begun["offset"]}
+    async with raw(service, {"subs": {channel: place}}, post=post) as stream:
+        again = (await stream.next())[1]["connect"]["subs"][channel]
+        assert (again["was_recovering"], again["recovered"]) == (True, True)
+    for n in range(3):
+        last = await publish(service, channel, n)
+    async with raw(service, {"subs": {channel: place}}, post=post) as stream:
+        again = (await stream.next())[1]["connect"]["subs"][channel]
+        assert (again["recovered"], again["offset"]) == (False, last["offset"])
+        missed = await pushed_to(stream, "gap")
+        told = {"from": begun["offset"] + 1, "to": last["offset"], "reason": "reconnect"}
+        assert missed == {"channel": channel, "gap": {"epoch": begun["epoch"], **told}}
+        await publish(service, channel, "next")
+        assert (await pushed_to(stream, "pub"))["pub"]["data"] == "next"
+
+
 async def test_a_client_may_send_its_token_in_the_body(
     redis_server: RedisServer, serve: Serve
 ) -> None:
@@ -441,8 +463,14 @@ async def test_a_client_may_send_its_token_in_the_body(
         assert connect["expires"] is True
         assert list(connect["subs"]) == ["news#42"]
         assert (await pushed_to(stream, "subscribe"))["channel"] == "user:#42"
-        await publish(service, "user:#42", "mine")
+        at = await publish(service, "user:#42", "mine")
         assert (await pushed_to(stream, "pub"))["pub"]["data"] == "mine"
+    await publish(service, "user:#42", "missed")
+    place = {"recover": True, "epoch": at["epoch"], "offset": at["offset"]}
+    wanted = {"token": token("42"), "subs": {"user:#42": place}}
+    async with raw(service, wanted, post=True) as stream:
+        missed = await pushed_to(stream, "gap")
+        assert (missed["channel"], missed["gap"]["to"]) == ("user:#42", at["offset"] + 1)
 
 
 @pytest.mark.parametrize(

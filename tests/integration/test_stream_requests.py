@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 from urllib.parse import urlencode
 
 import pytest
 
-from realtime.core.paths import SSE
+from realtime.core.paths import SSE, UNI_SSE
 from realtime.core.positions import Position
 from realtime.errors import RequestError
 from realtime.transports.sse_format import LAST_ID_LIMIT, UNKNOWN_POSITION
@@ -34,6 +35,46 @@ async def test_a_page_names_the_positions_of_its_data() -> None:
     assert (await parsed()).had == {}
     request = await parsed("ab/7/a", "/0/user:#42")
     assert request.had == {"a": Position("ab", 7), "user:#42": UNKNOWN_POSITION}
+
+
+async def parsed_raw(subs: object) -> StreamRequest:
+    scope: dict[str, Any] = {"type": "http", "method": "POST", "query_string": b"", "headers": []}
+
+    async def body() -> bytes:
+        return json.dumps({"subs": subs}).encode()
+
+    return await parse_request(UNI_SSE, scope, body)
+
+
+async def test_a_unidirectional_client_names_positions_as_to_centrifugo() -> None:
+    request = await parsed_raw(
+        {
+            "a": {"recover": True, "epoch": "ab", "offset": 7, "delta": "fossil"},
+            "b": {"epoch": "ab", "offset": 7},
+            "c": {"recover": True},
+            "d": {"recover": True, "epoch": "", "offset": 3},
+            "e": None,
+        }
+    )
+    assert (request.channels, request.had) == (list("abcde"), {"a": Position("ab", 7)})
+
+
+@pytest.mark.parametrize(
+    "sub",
+    [
+        {"recover": True, "epoch": "AB", "offset": 7},
+        {"recover": True, "epoch": "ab", "offset": -1},
+        {"recover": True, "epoch": "ab", "offset": 2**53},
+        {"recover": True, "epoch": "ab", "offset": "7"},
+        {"recover": True, "epoch": 7, "offset": 7},
+        {"recover": True, "epoch": "a" * 65},
+        {"recover": "yes"},
+    ],
+)
+async def test_a_position_of_another_form_is_refused_to_it(sub: object) -> None:
+    """One that was ignored would be a silent loss."""
+    with pytest.raises(RequestError):
+        await parsed_raw({"a": sub})
 
 
 async def test_after_a_reconnect_the_last_id_is_newer() -> None:
