@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
@@ -58,7 +60,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Host:
 def commands() -> list[str]:
     """Return the lines that the page runs."""
     [lines] = re.findall(r"^```sh\n(.*?)^```$", PAGE, re.M | re.S)
-    return [line for line in lines.splitlines() if line]
+    return [line.partition("#")[0].strip() for line in lines.splitlines() if line]
 
 
 @pytest.mark.parametrize("command", commands())
@@ -99,20 +101,83 @@ def output_of(project: Host, *command: str) -> str:
     return done.stderr
 
 
-def test_a_second_worker_is_refused(project: Host, tmp_path: Path) -> None:
+SECOND_WORKERS = {
+    "uvicorn": "uvicorn mysite.asgi:application --workers 2 --port {port}",
+    "gunicorn": "gunicorn mysite.asgi:application --workers 2 --bind 127.0.0.1:{port} "
+    "--worker-class uvicorn_worker.UvicornWorker --no-control-socket",
+    "gunicorn that preloads": "gunicorn mysite.asgi:application --workers 2 --preload "
+    "--bind 127.0.0.1:{port} --worker-class uvicorn_worker.UvicornWorker --no-control-socket",
+}
+
+
+@pytest.mark.parametrize("command", SECOND_WORKERS.values(), ids=SECOND_WORKERS)
+def test_a_second_worker_is_refused(project: Host, tmp_path: Path, command: str) -> None:
     log = tmp_path / "log"
-    port = str(free_port())
-    command = ["-m", "uvicorn", "mysite.asgi:application", "--workers", "2", "--port", port]
+    with started(project, log, f"-m {command.format(port=free_port())}") as server:
+        eventually_sync(lambda: ALONE in log.read_text(encoding="utf-8"), seconds=20)
+        if command.startswith("gunicorn"):
+            assert server.wait(timeout=60) == 3  # WORKER_BOOT_ERROR: it does not start at all
+
+
+def test_one_worker_of_gunicorn_is_enough(project: Host, tmp_path: Path) -> None:
+    port, log = free_port(), tmp_path / "log"
+    command = SECOND_WORKERS["gunicorn that preloads"].replace("--workers 2", "--workers 1")
+    with started(project, log, f"-m {command.format(port=port)}"):
+        wait_until_published(port, 1, log)
+        wait_until_published(port, 2, log)
+
+
+def test_the_autoreloader_of_runserver_is_no_second_process(project: Host, tmp_path: Path) -> None:
+    port, log = free_port(), tmp_path / "log"
+    with started(project, log, f"manage.py runserver 127.0.0.1:{port}"):
+        wait_until_published(port, 1, log)
+        wait_until_published(port, 2, log)
+        # Whether the reloader watches the file already cannot be seen, so it changes until then.
+        watched = project.folder / "orders/admin.py"
+        wait_until_published(port, 1, log, before_each=watched.touch)  # by the next process
+        assert ALONE not in log.read_text(encoding="utf-8")
+
+
+@contextmanager
+def started(project: Host, log: Path, command: str) -> Iterator[subprocess.Popen[bytes]]:
     with log.open("w", encoding="utf-8") as output:
         server = subprocess.Popen(
-            [sys.executable, *command], cwd=project.folder, env=project.env,
+            [sys.executable, *command.split()], cwd=project.folder, env=project.env,
             stdout=output, stderr=output,
         )  # fmt: skip
     try:
-        eventually_sync(lambda: ALONE in log.read_text(encoding="utf-8"), seconds=20)
+        yield server
     finally:
         server.terminate()
         server.wait(timeout=60)
+
+
+def wait_until_published(
+    port: int, offset: int, log: Path, *, before_each: Callable[[], object] = lambda: None
+) -> None:
+    """Publish until a publication has this offset."""
+
+    def has_offset() -> bool:
+        before_each()
+        return publish_over_http(port) == offset
+
+    try:
+        eventually_sync(has_offset, seconds=20)
+    except AssertionError:
+        raise AssertionError(log.read_text(encoding="utf-8")) from None
+
+
+def publish_over_http(port: int) -> int:
+    """Publish; return the offset, or 0 if no server answers."""
+    url = f"http://127.0.0.1:{port}/live/api/publish"
+    try:
+        answer = httpx.post(
+            url, json={"channel": "orders:7", "data": 1}, headers={"X-API-Key": "test-key"}
+        )
+    except httpx.TransportError:
+        return 0
+    answer.raise_for_status()
+    return int(answer.json()["result"]["offset"])
 
 
 @pytest.mark.parametrize("command", [("runfallback",), ("fallback", "stats")])
