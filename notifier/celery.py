@@ -11,7 +11,12 @@ from realtime.contrib.celery import celery_app
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "notifier.settings")
 
-app = celery_app("notifier", task_ignore_result=True)  # the live states show the outcome
+app = celery_app(
+    "notifier",
+    task_ignore_result=True,  # the live states show the outcome
+    # Not "celery", the queue of a project on the same Redis: a worker discards tasks of others.
+    task_default_queue="notifier",
+)
 app.autodiscover_tasks(["notifier"], related_name="jobs")
 
 

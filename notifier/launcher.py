@@ -39,11 +39,16 @@ JOB_OPTIONS = (
     *("--concurrency", "2", "--loglevel", "WARNING"),
     *("--without-gossip", "--without-mingle"),  # no communication with other workers is needed
 )
-COMPANIONS = (
-    Companion("fallback worker", "manage", ("runfallback",)),
-    Companion("job worker", "celery", ("-q", "-A", "notifier.celery", "worker", *JOB_OPTIONS)),
+FALLBACK_WORKER = Companion("fallback worker", "manage", ("runfallback",))
+JOB_WORKER = Companion(
+    "job worker", "celery", ("-q", "-A", "notifier.celery", "worker", *JOB_OPTIONS)
 )
+COMPANIONS = (FALLBACK_WORKER, JOB_WORKER)
 """For `make run`. In production each is a line of the Procfile, and managed by something else."""
+BESIDE_OTHERS = (JOB_WORKER,)
+"""For `make run` on a Redis that may be a project's, too: a fallback worker would take what that
+project has queued, without its users, handlers and mail server (docs/howto/beside-the-service.md).
+"""
 
 
 class CannotStart(Exception):
@@ -99,7 +104,8 @@ _HELP = """\
 environment:
   HOST, PORT           address to listen on (127.0.0.1, 8000)
   WEB_CONCURRENCY      number of worker processes (1)
-  REDIS_URL            redis://, rediss://, or unix://; if unset, `run` starts a private Valkey
+  REDIS_URL            redis://, rediss://, or unix://; if unset, `run` starts a private Valkey,
+                       and a fallback worker
   DATABASE_URL         database of users and sessions: postgres://user:password@host/name, or
                        sqlite:////path (db.sqlite3 in the checkout; in .run/ for `run`)
   SECRET_KEY           at least 50 characters unless DEBUG is on
@@ -199,7 +205,7 @@ def run(environ: Mapping[str, str], *, stop_with_parent: bool = False) -> None:
             listener,
             environ,
             linger=linger_seconds(env),
-            companions=COMPANIONS,
+            companions=COMPANIONS if embedded else BESIDE_OTHERS,
         )
         text = write_welcome(
             url,
@@ -243,13 +249,17 @@ def fill_in(environ: Mapping[str, str], secret_key: str) -> dict[str, str]:
     return {**proposals, **{name: value for name, value in environ.items() if value}}
 
 
+_OWN_REDIS = """REDIS_URL
+  Fallbacks      wait for `manage.py runfallback`, in the project that has the users"""
+
+
 def write_welcome(
     url: str, api_key: str, *, private_valkey: bool, passwords: Mapping[str, str]
 ) -> str:
     """Return the text that a person sees when the service is live."""
     data = {"title": "Hello", "text": "It works", "level": "success"}
     body = json.dumps({"channel": "public:news", "data": data}, separators=(",", ":"))
-    redis = "private Valkey, deleted when the service stops" if private_valkey else "REDIS_URL"
+    redis = "private Valkey, deleted when the service stops" if private_valkey else _OWN_REDIS
     curl = shlex.join(
         ["curl", "-X", "POST", f"{url}/api/publish", "-H", f"X-API-Key: {api_key}",
          "-H", "Content-Type: application/json", "-d", body]

@@ -62,6 +62,8 @@ class Sweep:
                 logger.error("cannot send task %s again: its arguments are unknown", task_id)
                 records().forget(task_id)
                 continue
+            if call["task"] not in self._app.tasks:
+                continue  # of another project on this Redis, whose workers look for it
             logger.warning("sending task %s again: its message seems to be lost", task_id)
             self._app.send_task(
                 call["task"], call["args"], call["kwargs"], task_id=task_id, headers=call["headers"]

@@ -342,6 +342,47 @@ def test_a_companion_that_dies_is_replaced(launched):
     assert launched.pid_of("runfallback") != before
 
 
+QUEUE = """
+import django; django.setup()
+from realtime import publish
+from tests.shop.celery import count
+assert publish("public:news", 1, fallback="ledger").queued
+count.start(1)
+"""
+OWN_JOB = """
+import time
+from notifier.jobs import import_payments
+from realtime.contrib.celery import task_states
+job = import_payments.start()  # of no row of the database: it fails
+while (state := task_states([job])[0]["state"]) != "failed":
+    time.sleep(0.05)
+print(state)
+"""
+
+
+def test_on_a_redis_of_others_nothing_that_a_project_has_queued_is_taken(launch, own_redis):
+    """Its fallback worker mailed what was the project's, and its job worker discarded tasks."""
+    settings = {"DJANGO_SETTINGS_MODULE": "tests.settings", "TEST_REDIS_URL": own_redis.url}
+    subprocess.run(
+        [sys.executable, "-c", QUEUE], cwd=CHECKOUT, env=clean_environ(**settings), check=True
+    )
+    service = launch(REDIS_URL=own_redis.url)
+    url = service.wait_until_live()
+    assert "Fallbacks      wait for `manage.py runfallback`" in service.text()
+    done = subprocess.run(
+        [sys.executable, "manage.py", "shell", "--no-imports", "-v", "0", "-c", OWN_JOB],
+        cwd=CHECKOUT, env=clean_environ(NOTIFIER_RUN_DIR=str(service.run_directory)),
+        capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
+    assert done.stdout == "failed\n", done.stderr
+    headers = {"X-API-Key": service.service()["api_key"]}
+    info = httpx.post(f"{url}/api/info", json={}, headers=headers, timeout=60).json()
+    queue = info["result"]["fallback"]
+    assert (queue["waiting"], queue["hands"]) == (1, 0)
+    with own_redis.client() as client:
+        assert client.llen("rt:celery:celery") == 1
+
+
 @needs_proc
 def test_a_valkey_that_dies_is_restarted_at_the_same_address(launched):
     launched.wait_until_live()

@@ -74,10 +74,14 @@ def test_a_message_that_celery_lost_is_sent_again_unchanged(
 
     celery.use_redis_of_settings(TASK_SECONDS)
     celery.name_types.start(datetime.now(UTC), Decimal(1), "text", live_user="7")
-    unreadable = celery.name_types.start()
+    unreadable, foreign = celery.name_types.start(), celery.name_types.start()
     with own_redis.client() as client:
         assert client.delete("rt:celery:celery") == 1
         client.hset(f"rt:{{0}}:job:{unreadable}", "call", "")
+        call = client.hget(f"rt:{{0}}:job:{foreign}", "call")
+        elsewhere = call.replace(b"tests.shop.celery", b"elsewhere")  # the workers of another app
+        assert elsewhere != call
+        client.hset(f"rt:{{0}}:job:{foreign}", "call", elsewhere)
     env = {"TEST_REDIS_URL": own_redis.url, "TEST_TASK_SECONDS": str(TASK_SECONDS)}
     worker = CeleryWorker(tmp_path / "log", **env)
     try:
@@ -88,6 +92,8 @@ def test_a_message_that_celery_lost_is_sent_again_unchanged(
     assert states[-1]["message"] == "datetime Decimal str"
     assert worker.log.count("again: its message seems to be lost") == 1
     assert f"cannot send task {unreadable} again" in worker.log
+    with own_redis.client() as client:
+        assert client.zscore("rt:{0}:jobs:open", foreign) is not None, "its workers look for it"
 
 
 async def test_every_job_ends_and_every_page_shows_its_end(

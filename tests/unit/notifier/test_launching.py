@@ -67,6 +67,14 @@ def test_the_printed_curl_line_is_a_valid_publish_for_any_key():
     assert body["data"] == {"title": "Hello", "text": "It works", "level": "success"}
 
 
+def test_who_brings_a_redis_is_told_where_its_fallbacks_are_handled():
+    texts = [
+        launcher.write_welcome("http://127.0.0.1:8000", "KEY", private_valkey=own, passwords={})
+        for own in (True, False)
+    ]
+    assert ["runfallback" in text for text in texts] == [False, True]
+
+
 def test_the_printed_addresses_open_in_a_local_browser():
     with listening_socket("0.0.0.0", 0) as listener:
         assert launcher.address_of(listener).startswith("http://127.0.0.1:")
