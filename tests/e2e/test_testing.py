@@ -102,7 +102,8 @@ def output_of(project: Host, *command: str) -> str:
 
 
 SECOND_WORKERS = {
-    "uvicorn": "uvicorn mysite.asgi:application --workers 2 --port {port}",
+    "uvicorn": "uvicorn mysite.asgi:application --workers 2 --port {port} "
+    "--timeout-worker-healthcheck 60",
     "gunicorn": "gunicorn mysite.asgi:application --workers 2 --bind 127.0.0.1:{port} "
     "--worker-class uvicorn_worker.UvicornWorker --no-control-socket",
     "gunicorn that preloads": "gunicorn mysite.asgi:application --workers 2 --preload "
