@@ -599,8 +599,9 @@ async def test_a_hub_that_a_request_has_started_asks_the_site_after_that_request
         node.hub.start()
 
     async def entitled(identities: Sequence[Identity]) -> list[bool]:
-        return await sync_to_async(lambda: [False] * len(identities))()
+        return await sync_to_async(lambda: [may_stay] * len(identities))()
 
+    may_stay = True  # at first: the hub also asks as soon as it is subscribed
     node.hub.users._entitled = entitled
     middleware = async_to_sync(view)
     await sync_to_async(middleware)()  # as Django calls it
@@ -608,6 +609,7 @@ async def test_a_hub_that_a_request_has_started_asks_the_site_after_that_request
     await eventually(lambda: ada.conversation)
     ada.say({"id": 1, "connect": {}})
     await eventually(lambda: ada.pushes("subscribe"))
+    may_stay = False
     node.hub.users.look_again()
     await eventually(lambda: ada.ended)
     assert ada.closed == (3503, "force disconnect")
