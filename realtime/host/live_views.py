@@ -1,9 +1,9 @@
 """Decorators that read the positions of channels before a view reads its data (ADR-0032).
 
-A view's data is older than the page's subscription, and what is published in between would be
-lost in silence. The template tags write the positions into the page, and its client subscribes
-*since* them. The decorators work on sync and async functions, and by Django's ``method_decorator``
-on the ``dispatch`` of class-based views.
+A view's data is older than the page's subscription, so publications in between would be lost
+silently. The template tags write the positions into the page, and its client subscribes *since*
+them. The decorators work on sync and async functions, and through Django's ``method_decorator`` on
+the ``dispatch`` of class-based views.
 """
 
 from __future__ import annotations
@@ -51,8 +51,8 @@ def with_position(*channels: Channels) -> Callable[[View], View]:
     """Read the positions of channels before the view runs, for its page.
 
     ``{% realtime_client %}``, ``{% realtime %}`` and ``{% realtime_stream %}`` write them into the
-    page, whose client is told of everything that is published after them. If Redis cannot be
-    reached, the view runs all the same, and the client reports a gap of unknown size.
+    page, whose client then receives or detects everything that is published after them. If Redis
+    cannot be reached, the view still runs, and the client reports a gap of unknown size.
 
     Args:
         *channels: Names, or functions that are called with the arguments of the view (the request
@@ -69,13 +69,13 @@ def with_position(*channels: Channels) -> Callable[[View], View]:
 def live_etag(
     *channels: Channels, vary: Callable[..., Iterable[object]] | None = None
 ) -> Callable[[View], View]:
-    """Answer 304 while nothing was published on the channels; includes `with_position`.
+    """Answer 304 if nothing has been published on the channels; includes `with_position`.
 
     The positions are read before the view runs and become the entity tag of its response, so an
     unchanged page costs a round trip to Redis instead of the view. The tag also depends on the
-    user, the session and the active language. A change that is not published is not seen: publish
-    after the commit, and let ``vary`` return what else the response depends on. Permissions must be
-    checked by decorators above this one, since a 304 does not run the view.
+    user, the session and the active language. Changes that are not published go unnoticed: publish
+    after the commit, and let ``vary`` return everything else that the response depends on. Check
+    permissions in decorators above this one, since the view does not run for a 304.
 
     Args:
         *channels: As for `with_position`.
@@ -101,7 +101,7 @@ def live_etag(
 
 
 class _Doors(NamedTuple):
-    """How to reach Redis and the user: from a thread, where nothing suspends, or from a loop."""
+    """Access to Redis and the user, for a thread (where nothing suspends) or an event loop."""
 
     positions: Callable[[list[str]], Awaitable[Mapping[str, Position]]]
     user: Callable[[HttpRequest], Awaitable[Any]]
@@ -194,7 +194,7 @@ def _names(each: Channels, call: _Call) -> Iterable[str]:
 
 
 async def _read(names: list[str], doors: _Doors) -> Known:
-    """Return the positions; None for each if Redis is away, and a frozen one is not waited for."""
+    """Return the positions, or None for each if Redis is unreachable; skip a frozen one."""
     if not names:
         return {}
     began = time.monotonic()
@@ -217,7 +217,10 @@ def _note_failure(began: float, error: BrokerError) -> None:
         _breaker.note_failure(began, now)
         is_news = _outage.note_failure(now)
     if is_news:
-        logger.warning("pages are rendered without positions, and report an open gap: %s", error)
+        logger.warning(
+            "cannot read positions: pages are rendered without them and report an open gap: %s",
+            error,
+        )
 
 
 def _note_success() -> None:
@@ -226,7 +229,7 @@ def _note_success() -> None:
         over = _outage.note_success(time.monotonic())
     if over is not None:
         logger.info(
-            "pages are rendered with positions again: %d were not within %.1f s",
+            "reading positions works again: %d pages were rendered without them within %.1f s",
             over.failures,
             over.seconds,
         )
@@ -252,7 +255,7 @@ async def _etag(call: _Call, positions: Known, vary: Callable[..., Iterable[obje
 
 
 def _add_headers(response: Any, etag: str) -> Any:
-    """Add the headers with which a browser keeps the response, and asks again each time."""
+    """Add headers that let the browser store the response, but revalidate it each time."""
     if etag and not response.has_header("ETag"):
         response["ETag"] = etag
     patch_cache_control(response, private=True, no_cache=True)

@@ -192,7 +192,7 @@ def _note_failure(began: float, error: BrokerError) -> None:
         is_news = _outage.note_failure(now)
     if is_news:
         logger.warning(
-            "could not send a command to the nodes, they notice within ten seconds: %s", error
+            "could not send a command to the nodes; they will notice within ten seconds: %s", error
         )
 
 

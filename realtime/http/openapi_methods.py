@@ -23,7 +23,7 @@ _PUBLISHES = (
 
 
 class Method(NamedTuple):
-    """What the description says of a method of the API."""
+    """The description of a method of the API."""
 
     summary: str
     about: str
@@ -101,8 +101,8 @@ METHODS: dict[str, Method] = {
     ),
     "position": Method(
         "Positions",
-        "Read how far channels have counted. A page that reads the position before its data, and "
-        "subscribes since that position, is told of every publication in between.",
+        "Read the positions of channels. A page that reads the position before its data, and "
+        "subscribes since that position, detects every publication in between.",
         fields.POSITION,
         "Positions",
         ("invalid_channel",),
