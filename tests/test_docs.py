@@ -1,8 +1,8 @@
-"""Where code and documents must agree, they are compared here.
+"""Compares the documentation with the code wherever they must agree.
 
-The HTTP API's page has a test of its own, which runs its examples (e2e/test_docs_http_api.py), and
-so has the page for hosts (e2e/test_wheel.py). The users of Redis are tried in
-e2e/test_redis_access.py, the environment of a deployment in e2e/test_setup.py.
+The page about the HTTP API has its own test, which runs its examples (e2e/test_docs_http_api.py),
+and so has the page for hosts (e2e/test_wheel.py). The Redis users are tested in
+e2e/test_redis_access.py, and the environment of a deployment in e2e/test_setup.py.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ def page(name: str) -> str:
 
 
 def section(text: str, heading: str) -> str:
-    """Return what stands under a heading, up to the next one that is not below it."""
+    """Return the text under a heading, up to the next heading that is not below it."""
     level = heading.index(" ")
     found = re.search(rf"^{re.escape(heading)}\n(.*?)(?=^#{{1,{level}}} |\Z)", text, re.M | re.S)
     assert found is not None, f"there is no {heading!r}"
@@ -82,7 +82,7 @@ def section(text: str, heading: str) -> str:
 
 
 def rows(text: str) -> list[list[str]]:
-    """Return the cells of all tables, heads and rulers left out."""
+    """Return the cells of all tables, without headers and separators."""
     lines = [line for line in text.splitlines() if line.startswith("|")]
     table = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
     rulers = [n for n, row in enumerate(table) if set("".join(row)) <= set("- ")]
@@ -90,7 +90,7 @@ def rows(text: str) -> list[list[str]]:
 
 
 def code(cell: str) -> str:
-    """Return what stands in backticks at the start of a cell."""
+    """Return the code at the start of a cell, which is in backticks."""
     found = re.match(r"`([^`]+)`", cell)
     return found[1] if found else ""
 
@@ -129,7 +129,7 @@ def test_the_launcher_help_names_only_documented_variables():
 
 
 class Recorder(dict[str, str]):
-    """An environment that remembers what it was asked for."""
+    """An environment that records which variables were read."""
 
     def __init__(self) -> None:
         super().__init__(DEBUG="1", SECRET_KEY="x")
@@ -181,7 +181,7 @@ def test_node_messages_in_examples_are_documented_json():
         assert line == json.dumps(message, separators=(",", ":")), line
 
 
-# --- commands and addresses ---
+# --- commands and URLs ---
 
 
 def test_documented_commands_are_exactly_those_that_exist():
@@ -232,7 +232,7 @@ MAPPED = sorted(
 
 @pytest.mark.parametrize("module", MAPPED, ids=str)
 def test_the_map_has_every_module(module):
-    """By its path below `realtime`, or by its name alone where its package was just named."""
+    """By its path below `realtime`, or by its name alone if its package was just named."""
     name = module.parent if module.name == "__init__" else module
     pattern = rf"`(realtime/)?({name}|{name.name})(\.py|/)?`"
     assert name.name in ("", "checks") or re.search(pattern, page("architecture.md"))
@@ -294,7 +294,7 @@ def test_no_package_depends_on_one_further_down_the_map(above, below):
 
 
 def messages() -> Iterator[str]:
-    """Yield the text of every call of a logger, with … for what is filled in."""
+    """Yield the text of every logger call, with … for its arguments."""
     for path in [*(ROOT / "realtime").rglob("*.py"), *(ROOT / "notifier").rglob("*.py")]:
         for node in ast.walk(ast.parse(path.read_text())):
             match node:
@@ -353,7 +353,7 @@ def test_the_changelog_has_the_current_version():
     assert __version__ in (ROOT / "CHANGELOG.md").read_text()
 
 
-# --- what points somewhere ---
+# --- links and references ---
 
 
 @pytest.mark.parametrize("path", PAGES, ids=lambda p: str(p.relative_to(ROOT)))
@@ -399,7 +399,7 @@ def test_every_referenced_adr_exists():
 
 
 def test_the_client_feature_table_has_no_empty_cell():
-    """A client × a feature is a test, or the reason why there is none."""
+    """Each cell for a client and a feature names a test, or the reason why there is none."""
     text = page("clients.md")
     table = rows(text.partition("## Which")[0])
     assert len(table) >= 19
@@ -448,11 +448,11 @@ def test_the_totals_in_the_readme_match_the_tables():
         assert said in readme, said
 
 
-# --- statements of a kind ---
+# --- statements that must be consistent ---
 
 
 def test_readme_and_semantics_list_the_same_missing_features():
-    """The README named presence long after it was built."""
+    """The README listed presence as missing long after it was built."""
     [said] = re.findall(r"^\*\*Not built yet:\*\* ([^.]+)\.", README, re.M)
     table = rows(section(page("semantics.md"), "## Not built yet"))
     missing = {name.strip() for row in table for name in row[0].split(",")}
@@ -463,7 +463,7 @@ def test_readme_and_semantics_list_the_same_missing_features():
 
 @pytest.mark.parametrize("path", PAGES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_prose_is_at_most_a_hundred_columns_wide(path):
-    """Tables, code and what cannot be parted are as wide as they are."""
+    """Tables, code and unbreakable text may be wider."""
     text = re.sub(r"^ *```.*?^ *```", "", path.read_text(encoding="utf-8"), flags=re.M | re.S)
     wide = [
         line
@@ -493,7 +493,7 @@ def test_every_referenced_file_exists(path):
     if "adr" in path.parts:  # they say what there was
         return
     text = prose.read(path)
-    # Some pages speak of the app's own folders, and of its templates as Django names them.
+    # Some pages name the app's own folders, and its templates as Django names them.
     folders = ("", "realtime/", "realtime/templates/")
     missing = [
         name
@@ -516,7 +516,7 @@ def constant_of_client_js(name: str) -> str:
 
 
 NUMBERS = {
-    # (page, the words around a number): what the code says
+    # (page, the words around a number): the value in the code
     ("client.md", r"the same one for the same channel\. At most ([\d,]+)"): constant_of_client_js(
         "MOST_SUBSCRIPTIONS"
     ),
@@ -524,9 +524,9 @@ NUMBERS = {
     ("protocol.md", r"a string of at most (\d+) characters; without one"): str(USER_LIMIT),
     ("protocol.md", r"at most (\d+) channels that the client"): str(CHANNELS_LIMIT),
     ("protocol.md", r"at most (\d+) characters: the login"): str(MARK_LIMIT),
-    ("protocol.md", r"when it begins to be good; (\d+) seconds"): f"{LEEWAY_SECONDS:g}",
+    ("protocol.md", r"when it becomes valid; (\d+) seconds"): f"{LEEWAY_SECONDS:g}",
     ("deploy.md", r"still accepts connections for (\d+) s"): f"{server.LINGER_SECONDS:g}",
-    ("deploy.md", r"sends its clients away over at most (\d+) s"): f"{server.DRAIN_SECONDS:g}",
+    ("deploy.md", r"disconnects its clients over at most (\d+) s"): f"{server.DRAIN_SECONDS:g}",
     ("deploy.md", r"gives requests that hang (\d+) s"): str(server.GRACEFUL_SECONDS),
     ("deploy.md", r"After (\d+) s it is killed"): f"{server.STOP_SECONDS:g}",
     ("deploy.md", r"(\d+) s for the whole head"): f"{http.HEAD_SECONDS:g}",
@@ -548,7 +548,7 @@ def test_numbers_in_prose_match_the_code(told, value):
 
 
 def test_documented_listen_addresses_match_the_service():
-    """It has HOST and PORT, and no unix socket, which a page once recommended."""
+    """The service has HOST and PORT, and no unix socket, which a page once recommended."""
     assert {"HOST", "PORT"} <= variables()
     for path in PAGES:
         sentences = re.split(r"(?<=\.)\s", prose.read(path))  # not at the dots of `net.ipv4`
@@ -565,7 +565,7 @@ def test_every_token_claim_is_documented_and_tested():
 
 
 def test_the_deployment_check_runs_in_the_documented_environment():
-    """Make check runs it with what deploy.md tells operators to set, and with nothing else."""
+    """`make check` uses exactly the environment that deploy.md tells operators to set."""
     [block] = re.findall(r"^It needs .*?^```\n(.*?)^```$", page("deploy.md"), re.M | re.S)
     makefile = (ROOT / "Makefile").read_text().replace("\\\n", " ")
     [given] = re.findall(r"^PRODUCTION = env (.*)$", makefile, re.M)
@@ -575,7 +575,7 @@ def test_the_deployment_check_runs_in_the_documented_environment():
 
 
 def said(number: int) -> str:
-    """Return a bound as pages write it: 10,000, or 64 KiB."""
+    """Format a bound as pages write it: 10,000, or 64 KiB."""
     for unit, size in (("MiB", 1024**2), ("KiB", 1024)):
         if number >= size and number % size == 0:
             return f"{number // size} {unit}"
@@ -615,7 +615,7 @@ NOT_OURS = {
 
 @pytest.mark.parametrize("name", BOUNDS)
 def test_every_bound_in_prose_matches_the_code(name):
-    """A new "at most" needs its constant here; NUMBERS holds those that are worded otherwise."""
+    """A new "at most" needs its constant here; NUMBERS holds those with other wording."""
     found = re.findall(r"\b(?:at most|more than) (\d[\d,]*(?: [KM]iB)?)", page(name), re.IGNORECASE)
     assert {bound.rstrip(",") for bound in found} - NOT_OURS == {
         said(number) for number in BOUNDS[name]

@@ -148,7 +148,7 @@ class Settings(NumericSettings):
         doc="Prefix of the ids of users who are logged in by a session, if [tokens are about the "
         "users of another project](howto/beside-the-service.md): with `staff.`, user 1 is "
         "`staff.1`, with the personal channel `user:#staff.1`. No token may claim such an id. "
-        "Empty: session and tokens are about the same users. The service has `service.`.",
+        "Empty: session and tokens are about the same users. The service uses `service.`.",
     )
     url: str = text(
         "",
