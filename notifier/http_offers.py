@@ -1,7 +1,7 @@
 """Reads and rewrites requests that offer to switch to another protocol.
 
-A declined offer changes nothing (RFC 9110 §7.8): the request is answered as if it had made none,
-with its body, and so are the requests behind it.
+Declining an offer changes nothing else (RFC 9110 §7.8): the request is answered as if it had made
+no offer, with its body, and so are the requests behind it.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ OFFERS = {b"sec-websocket-protocol", b"sec-websocket-extensions"}
 def offers_websocket(method: str, http_version: str, headers: Headers) -> bool:
     """Tell whether a request is a WebSocket handshake (RFC 6455 §4.1).
 
-    HTTP/1.0 has no Upgrade (RFC 9110 §7.8).
+    HTTP/1.0 has no upgrade (RFC 9110 §7.8).
     """
     return (
         method == "GET"

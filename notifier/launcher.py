@@ -147,7 +147,7 @@ A secret can also be read from the file that …_FILE names: REDIS_URL_FILE=/run
 
 
 def serve(environ: Mapping[str, str]) -> None:
-    """Run the service in production: no setting is made up.
+    """Run the service in production: missing settings are an error.
 
     Raises:
         BadEnvironment: A variable is missing or invalid.
@@ -167,7 +167,7 @@ def serve(environ: Mapping[str, str]) -> None:
 
 
 def run(environ: Mapping[str, str], *, stop_with_parent: bool = False) -> None:
-    """Run the service for a person who tries it or works on it: missing settings are made up.
+    """Run the service for a person who tries or develops it: missing settings are generated.
 
     Raises:
         BadEnvironment: A variable is invalid.
@@ -228,7 +228,7 @@ def run(environ: Mapping[str, str], *, stop_with_parent: bool = False) -> None:
 
 
 def fill_in(environ: Mapping[str, str], secret_key: str) -> dict[str, str]:
-    """Fill in whatever ``make run`` may make up: everything except the URL of Redis.
+    """Generate all missing settings that ``make run`` may generate: all except the URL of Redis.
 
     Raises:
         BadEnvironment: A secret's file cannot be used.

@@ -5,9 +5,9 @@ account that Django finds by it: one account with many spellings (``"ada "``, ``
 letters) has one counter. A name without an account is counted in the same way, so neither the
 response nor its timing reveals whether there is one.
 
-Attempts count before the password is checked, so that many at the same time gain nothing. They are
-forgotten when one succeeds, and after a quarter of an hour: Redis stores no more than the attempts
-of that time.
+Attempts count before the password is checked, so that sending many at the same time gains nothing.
+They are forgotten when one succeeds, and after a quarter of an hour, so Redis stores only the
+attempts of that time.
 """
 
 from __future__ import annotations

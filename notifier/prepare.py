@@ -1,8 +1,8 @@
-"""``python -m notifier.prepare``: is the database ready? A process beside the workers that start.
+"""``python -m notifier.prepare``: prepares the database in a process next to the starting workers.
 
-The launcher starts it, so that what it needs (Django with all models, and a third of a second for
-each new password) is neither in the launcher nor in the way of the workers. What it prints is the
-reason why the service cannot start.
+The launcher starts it, so that neither the launcher nor the workers have to load what it needs
+(Django with all models, and a third of a second for each new password). It prints the reason why
+the service cannot start, if there is one.
 """
 
 from __future__ import annotations

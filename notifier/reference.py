@@ -94,7 +94,7 @@ def _method(document: dict[str, Any], path: str, operation: dict[str, Any]) -> M
 
 
 def example(schema: dict[str, Any]) -> Any:
-    """Return an example that the schema allows: the smallest that is still instructive."""
+    """Return the smallest instructive example that the schema allows."""
     if "examples" in schema:
         return schema["examples"][0]
     properties = schema.get("properties", {})

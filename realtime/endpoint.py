@@ -1,4 +1,4 @@
-"""An ASGI app in front of Django for event streams and, where a project asks for it, the HTTP API.
+"""An ASGI app in front of Django for event streams and, if the project enables it, the HTTP API.
 
 Django's views cannot serve the streams, and publishing through one costs ten times as much
 (ADR-0009). All other requests go to the app behind it untouched (ADR-0033), and so do API requests

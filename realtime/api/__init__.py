@@ -1,15 +1,15 @@
-"""The HTTP API as one rule for two rims.
+"""The HTTP API: one implementation for two rims.
 
 * `methods`: What each method does.
-* `backend`: What a method asks of the publishing side.
-* `request`: Looks at a request before its body is read.
+* `backend`: What a method needs from the publishing side.
+* `request`: Checks a request before its body is read.
 * `fields`: The fields of each method, declared once.
-* `items`: Makes publications of fields.
-* `events`: Makes publications of CloudEvents.
-* `cloudevents`: Reads CloudEvents, and makes fields of them.
-* `cloudevent_attributes`: What their attributes must be.
+* `items`: Builds publications from fields.
+* `events`: Builds publications from CloudEvents.
+* `cloudevents`: Parses CloudEvents into fields.
+* `cloudevent_attributes`: Validates their attributes.
 * `cloudevent_routes`: Chooses their channels, by rules.
-* `control`: Makes commands for nodes of fields.
+* `control`: Builds commands for nodes from fields.
 * `answers`: Statuses and bodies.
 * `keys`: What an API key may do.
 * `channel_patterns`: Which channels it may use.

@@ -1,4 +1,4 @@
-"""Responses of the HTTP API: statuses and bodies, and what is logged of errors.
+"""Responses of the HTTP API: statuses, bodies, and how errors are logged.
 
 docs/http-api.md documents the bodies and codes.
 """
@@ -38,7 +38,8 @@ class Response(NamedTuple):
 HEADERS = {
     "Content-Type": "application/json",
     "Cache-Control": "no-store",
-    # For browsers: this is data, not a page, and not for pages of other sites.
+    # Responses are data: browsers must not treat them as a page, or let pages of other sites read
+    # them.
     "X-Content-Type-Options": "nosniff",
     "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
     "Cross-Origin-Resource-Policy": "same-origin",

@@ -1,4 +1,4 @@
-"""What the methods of the HTTP API need of the publishing side.
+"""What the methods of the HTTP API need from the publishing side.
 
 The methods are coroutines that serve both rims. The ASGI rim awaits them. Under WSGI the backend
 blocks and never suspends, so `run_blocking` runs a method to its end without an event loop. Both

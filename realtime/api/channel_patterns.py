@@ -1,4 +1,4 @@
-"""Which channels an API key is for: patterns, matched segment by segment.
+"""The channels that an API key may use: patterns, matched segment by segment.
 
 ``*`` stands for one segment, a final ``**`` for one or more: ``orders:*`` matches ``orders:7``,
 not ``orders:7:lines``.

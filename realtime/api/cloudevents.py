@@ -1,9 +1,9 @@
-"""CloudEvents 1.0: reads an event, and turns it into the fields of a publish.
+"""CloudEvents 1.0: parses an event, and turns it into the fields of a publish.
 
-The event's ``type`` becomes the name of the event, ``source`` and ``id`` together the idempotency
-key, its data the data, and each other attribute the tag ``ce-<name>``. Sources: CloudEvents spec
-1.0.2, its JSON format and its HTTP protocol binding. Both rims pass in what they have read, so that
-nothing here depends on a web framework.
+The event's ``type`` becomes the name of the event, and ``source`` and ``id`` together become the
+idempotency key. Its data is published as the data, and each other attribute as the tag
+``ce-<name>``. Sources: CloudEvents spec 1.0.2, its JSON format and its HTTP protocol binding. Both
+rims pass in what they have read, so this module does not depend on a web framework.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
-"""Makes commands about a user's connections from the fields of a request.
+"""Builds commands about a user's connections from the fields of a request.
 
-Methods and fields are Centrifugo's; its fields that have no meaning here are refused as unknown.
+Methods and fields are Centrifugo's; those of its fields that have no meaning here are refused as
+unknown.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Makes publications from a request with CloudEvents; an invalid event does not affect others."""
+"""Builds publications from a request with CloudEvents; an invalid event does not affect others."""
 
 from __future__ import annotations
 

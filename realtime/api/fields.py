@@ -1,7 +1,8 @@
 """The fields of each method of the HTTP API: one declaration of each (ADR-0020).
 
-The names of known fields and the descriptions of `realtime.http.openapi` are derived from here; the
-limits in the schemas are the constants that the checks use. Schemas are JSON Schema 2020-12.
+The names of known fields and the descriptions of `realtime.http.openapi` are derived from these
+declarations; the limits in the schemas are the constants that the checks use. Schemas are JSON
+Schema 2020-12.
 """
 
 from __future__ import annotations

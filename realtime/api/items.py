@@ -1,4 +1,4 @@
-"""Makes publications from the fields of a request, as far as the publisher's key permits.
+"""Builds publications from the fields of a request, as far as the publisher's key permits.
 
 If one of several is invalid, only that one gets an error.
 """

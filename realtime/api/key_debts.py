@@ -1,6 +1,6 @@
 """Remembers which keys are over their rate, so that a flood is refused before it is read.
 
-Each process remembers this for itself. It may, because the rate is shared: until the moment that
+Each process keeps its own record. That is safe because the rate is shared: until the moment that
 Redis named, no node can accept a publication of the key.
 """
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 class KeyDebts:
-    """For each key, the moment before which not even one publication is within its rate."""
+    """For each key, the time before which it cannot publish even once."""
 
     def __init__(self) -> None:
         self._until: dict[str, tuple[float, float]] = {}  # by name: the rate, and until when
@@ -35,7 +35,7 @@ class KeyDebts:
             self._until[key.name] = (rate, now + for_one)
 
     def wait(self, key: Key, now: float) -> float:
-        """Return the seconds until a publication of a key may be within its rate; 0.0 is now."""
+        """Return the seconds until a key may be able to publish again; 0.0 means now."""
         rate, until = self._until.get(key.name, (key.rate, now))
         if rate == key.rate and until > now:
             return until - now

@@ -20,7 +20,7 @@ class Keyring:
         """Read the keys.
 
         Args:
-            entries: A list of keys, one as JSON text, or ``@`` and the path of a file with one.
+            entries: A list of keys, the same as JSON text, or ``@`` and the path of a file with it.
             and_one: The secret of an additional key that may do everything; empty adds none.
 
         Raises:

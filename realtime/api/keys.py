@@ -1,4 +1,4 @@
-"""API keys: what each permits, and how one is found by its secret.
+"""API keys: what each one permits, and how a key is found by its secret.
 
 A key is stored as the SHA-256 of its secret, so reading the configuration is not enough to use it.
 A fast hash is enough for a secret of 256 random bits; a password would need a slow one.

@@ -1,10 +1,10 @@
-"""The methods of the HTTP API, without sockets and Redis: a request in, a response out.
+"""The methods of the HTTP API, without sockets or Redis: a request in, a response out.
 
 A rim calls `admit_request` with the head of a request, reads the body, then awaits `respond`.
 Methods call a `Backend` of the rim, so that a sync and an async rim share them.
 
-Methods and fields are Centrifugo's (centrifugal.dev/docs/server/server_api), but errors have HTTP
-statuses of their own: docs/http-api.md.
+Methods and fields are Centrifugo's (centrifugal.dev/docs/server/server_api), but errors have their
+own HTTP statuses: docs/http-api.md.
 """
 
 from __future__ import annotations

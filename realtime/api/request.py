@@ -121,7 +121,7 @@ def mode_of(request: Request) -> Mode:
     """Return how a request carries CloudEvents.
 
     Raises:
-        UnsupportedMediaType: It carries none, or in an unknown form.
+        UnsupportedMediaType: It carries no events, or carries them in an unknown form.
     """
     media = _media_type(request)
     if media == STRUCTURED:

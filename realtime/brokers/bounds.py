@@ -1,4 +1,4 @@
-"""What a broker holds at most and for how long, whatever it is built on. No I/O."""
+"""Limits of every broker: how much it holds, and for how long. No I/O."""
 
 from __future__ import annotations
 

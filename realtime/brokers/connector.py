@@ -1,4 +1,4 @@
-"""Opens connections to Redis with redis-py, and closes them at once.
+"""Opens connections to Redis with redis-py, and closes them without flushing.
 
 redis-py retries ten times by default and has timeouts of its own. Both are disabled: the stage of a
 command decides its outcome (ADR-0007), and deadlines are ours.

@@ -1,7 +1,7 @@
 """Django's system checks.
 
-* `settings`: Settings that are wrong.
+* `settings`: Settings that are invalid.
 * `lifespan`: An ASGI application without a lifespan.
-* `urls`: An include that pages do not find.
+* `urls`: An include whose URLs pages cannot find.
 * `deploy`: Settings that are dangerous in production.
 """

@@ -133,7 +133,7 @@ _CHECKS: tuple[Callable[[Settings], Messages], ...] = (
 
 
 def is_weak(secret: str) -> bool:
-    """Return whether a secret looks invented instead of random."""
+    """Return whether a secret looks made up rather than random."""
     said = secret.lower()
     return (
         len(secret) * math.log2(len(set(secret))) < GUESS_BITS

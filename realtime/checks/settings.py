@@ -1,4 +1,4 @@
-"""System checks: what is wrong with the settings, said before anything starts."""
+"""System checks: report invalid settings before anything starts."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _LONE_PERCENT = re.compile(r"%(?![0-9A-Fa-f]{2})")
 
 @checks.register("realtime")
 def check_settings(**kwargs: Any) -> list[checks.CheckMessage]:
-    """Report settings that cannot work, and names that nobody reads."""
+    """Report invalid settings, and unknown names."""
     messages: list[checks.CheckMessage] = []
     try:
         given = Settings.from_django()

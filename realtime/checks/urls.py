@@ -1,4 +1,4 @@
-"""System check of the project's addresses: whether pages find those of the app."""
+"""System check of the project's URLs: whether pages can find those of the app."""
 
 from __future__ import annotations
 

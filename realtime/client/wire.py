@@ -1,4 +1,4 @@
-"""The messages of the service in Centrifugo's JSON protocol, as far as `session` needs them.
+"""The messages of Centrifugo's JSON protocol that `session` needs.
 
 Unknown fields are ignored, so a newer service may add some.
 """

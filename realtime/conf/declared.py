@@ -61,7 +61,7 @@ def number(
         at_most: The largest.
         unit: ``bytes`` are documented as KiB, MiB and GiB.
         doc: See `Declaration`.
-        precedent: What other software uses, and which.
+        precedent: The values of other software, with its name.
     """
     types = int if isinstance(default, int) else (int, float)
 
@@ -103,7 +103,7 @@ def text(
             secret.
         doc: See `Declaration`; likewise below.
         unit: Or another remark about valid content.
-        kind: If "string" says too little.
+        kind: A more specific type than "string".
     """
 
     def check(given: Any) -> str:

@@ -1,7 +1,8 @@
 """Log why subscribes are refused: each reason at most once a minute, with a count.
 
-The client learns only "permission denied": more would tell a stranger which namespaces exist. So
-without a log, a misspelt channel is a page that says "live" and hears nothing.
+The client learns only "permission denied", because more would tell a stranger which namespaces
+exist. Without a log, a page with a misspelt channel would say "live" and receive nothing, and
+nobody would know why.
 """
 
 from __future__ import annotations

@@ -4,8 +4,8 @@
 * `user_tokens`: Tokens and personal channels of users.
 * `user_commands`: Commands to the connections of a user.
 * `presence`: The members of a channel.
-* `positions`: How far channels have counted.
-* `live_views`: Decorators for views whose pages continue from there.
+* `positions`: The current positions of channels.
+* `live_views`: Decorators for views whose pages subscribe from there.
 * `page_positions`: The positions of what one page shows.
 * `page_config`: What a page needs to connect.
 * `page_tags`: What the template tags write.

@@ -40,7 +40,8 @@ _PRIVATE = {
     "Cache-Control": "no-store",
     "Vary": "Cookie",
     "X-Content-Type-Options": "nosniff",
-    # Not even into another site's process: a token is as good as the session for ten minutes.
+    # It must not enter another site's process either: for ten minutes, a token is as good as the
+    # session.
     "Cross-Origin-Resource-Policy": "same-origin",
 }
 

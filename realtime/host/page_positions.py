@@ -1,4 +1,4 @@
-"""The positions of the channels that a page shows: on its request, for the template tags."""
+"""The positions of the channels that a page shows, stored on its request for the template tags."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ ATTRIBUTE = "realtime_positions"
 
 
 def positions_of(request: Any) -> Known:
-    """Return the positions that were read for the page of a request; None has none."""
+    """Return the positions that were read for the page of a request; empty without a request."""
     return cast("Known", getattr(request, ATTRIBUTE, {}))
 
 
 def note_positions(request: Any, read: Known) -> None:
-    """Keep positions for the page; an earlier one of a channel stays."""
+    """Store positions for the page; a position that was stored earlier takes precedence."""
     setattr(request, ATTRIBUTE, {**read, **positions_of(request)})

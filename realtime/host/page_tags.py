@@ -44,7 +44,7 @@ def configuration_tag(context: Any, *, importmap: bool = False) -> SafeString:
 
 
 def client_tag(context: Any, channels: Sequence[str]) -> SafeString:
-    """Return what `page.js` needs, and the element that loads it.
+    """Return the configuration for `page.js`, and the element that loads it.
 
     Raises:
         InvalidName: A channel name is invalid.

@@ -1,7 +1,6 @@
 """The positions of channels, for a host's code: read one before the data that a page shows.
 
-A page that then subscribes *since* that position is told of every publication in between
-(ADR-0032).
+A page that then subscribes *since* that position detects every publication in between (ADR-0032).
 """
 
 from __future__ import annotations

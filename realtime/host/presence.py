@@ -1,4 +1,4 @@
-"""The members of a channel, for a host's code: a view that shows them, a task that waits."""
+"""The members of a channel, for a host's code, such as a view that shows them."""
 
 from __future__ import annotations
 

@@ -136,7 +136,7 @@ class PublishOnCommit:
         self.publication = publication
         self._connection = connection
         self._is_done = False
-        # Django logs the `__qualname__` of a callback that failed, which an instance lacks.
+        # Django logs the `__qualname__` of a failed callback, which an instance lacks.
         self.__qualname__ = f"publish_on_commit({publication.channel!r})"
 
     def __call__(self) -> None:

@@ -1,7 +1,7 @@
 """A JSON Web Key Set (JWKS, RFC 7517), as identity providers publish it.
 
 A token names its key (``kid``), and the key names the one algorithm that it is for (RFC 8725 §3.1).
-Keys that could be used to *issue* tokens are an error: a key listed here is a key published. Keys
+Keys that could be used to *issue* tokens are an error, because every key in a set is public. Keys
 that are not for signatures, or for an unknown algorithm, are skipped, as RFC 7517 §5 says:
 providers list encryption keys next to signing keys. No file and no network here.
 """
@@ -49,7 +49,7 @@ def keys_of_set(given: str | bytes | Mapping[str, Any]) -> dict[str, Key]:
 def read_set(
     given: str | bytes | Mapping[str, Any],
 ) -> tuple[dict[str, Key], list[ConfigurationError]]:
-    """Return the usable keys of a set by id, and what is wrong with each of the others.
+    """Return the usable keys of a set by id, and the problem of each other key.
 
     An empty set is valid: its provider has withdrawn all keys.
 

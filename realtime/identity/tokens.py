@@ -89,7 +89,7 @@ class Tokens:
             key_named: Finds the key of a token that names one (``kid``); never for HS256.
             audience: Required among the token's ``aud``; empty requires none.
             must_expire: Reject tokens without ``exp``. Centrifugo accepts them, forever.
-            own_users: Users of this project, of whom no token speaks if their ids have a prefix.
+            own_users: Users of this project; if their ids have a prefix, no token may name them.
             refused: Called for each rejected token, but not for one that has expired.
         """
         self._keys = dict(keys)

@@ -23,8 +23,8 @@ def has_secret(query: str) -> bool:
     Or a parameter whose value is JSON with such a member, at any depth: Centrifugo's `cf_connect`
     holds a command, with a connection token and one token for each subscription.
 
-    It would have no effect, but the developer should notice on the first attempt, before it is in
-    the log of every proxy on the way (OWASP, CWE-598).
+    It would have no effect, but the developer should notice on the first attempt, before every
+    proxy along the path has logged it (OWASP, CWE-598).
     """
     for part in query.split("&"):
         name, _, value = part.partition("=")

@@ -47,8 +47,8 @@ class CapturedPublication:
 class CapturedPublications(Sequence[CapturedPublication]):
     """What was published in a block, in the order of publishing.
 
-    What `publish_on_commit` holds back until the commit comes last. It counts as published, since a
-    ``TestCase`` never commits; what was rolled back does not.
+    Publications that `publish_on_commit` holds back until the commit come last. They count as
+    published, since a ``TestCase`` never commits; those that were rolled back do not.
     """
 
     def __init__(self) -> None:
@@ -77,19 +77,19 @@ class CapturedPublications(Sequence[CapturedPublication]):
     __hash__ = None  # type: ignore[assignment]
 
     def on(self, channel: str) -> list[CapturedPublication]:
-        """Return those on one channel."""
+        """Return the publications on one channel."""
         return [each for each in self._all() if each.channel == channel]
 
     def clear(self) -> None:
-        """Forget what was published so far."""
+        """Forget everything that was published so far."""
         self._published.clear()
         self._deferred.clear()
 
     def run_fallbacks(self) -> int:
         """Give each queued publication to the handler of its fallback, once; return their number.
 
-        Handlers run here, in the test's own thread and transaction, one after the other. What a
-        handler raises is raised; the publications after it stay queued.
+        Handlers run here, in the test's own thread and transaction, one after the other. An
+        exception of a handler propagates; the publications after it stay queued.
 
         Raises:
             KeyError: There is no handler of that name.
@@ -130,7 +130,7 @@ class CapturedPublications(Sequence[CapturedPublication]):
             self._pick_store().do(lambda store, now: store.forget())
 
     def end(self) -> None:
-        """Stop capturing; what waits for its commit now will be delivered as usual."""
+        """Stop capturing; publications that still wait for a commit will be delivered as usual."""
         intercept(self._outer)
         self._published = self._all()
         self._is_over = True

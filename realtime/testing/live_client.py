@@ -1,7 +1,7 @@
 """A client for async tests: it connects to the hub of the running event loop and waits.
 
-No server and no socket is between them. The session, the Origin and the limits of the transports
-are not tested this way; permissions, tokens and everything that is delivered are.
+There is no server and no socket in between. The session, the Origin and the limits of the
+transports are not tested this way; permissions, tokens and delivery are.
 """
 
 from __future__ import annotations
@@ -111,7 +111,7 @@ class LiveClient:
         return self.received[self._seen - 1]
 
     async def until_subscribed(self) -> None:
-        """Wait until the server has subscribed a user to their personal channel, if there is one.
+        """Wait until the server has subscribed a user to their personal channel, if they have one.
 
         Errors are those of `next`.
         """

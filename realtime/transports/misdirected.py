@@ -1,6 +1,6 @@
-"""Answers what arrives at the wrong door: a WebSocket elsewhere, and plain HTTP at the WebSocket.
+"""Answers misdirected requests: WebSockets at other paths, and plain HTTP at the WebSocket's path.
 
-Both are mistakes of a configuration, so the answer says what to change. Without it, Channels logs a
+Both are configuration mistakes, so the answer says what to change. Without it, Channels logs a
 traceback for each mistyped address, and Django answers a handshake without its headers with 404.
 """
 

@@ -24,9 +24,9 @@ def path_within_project(scope: MutableMapping[str, Any]) -> str:
 
 
 def with_prefix(scope: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-    """Return a scope whose path begins with its ``root_path``, as ASGI demands.
+    """Return a scope whose path begins with its ``root_path``, as ASGI requires.
 
-    Daphne, hypercorn and Granian do not see to that, so it does not if a proxy strips the prefix.
+    If a proxy strips the prefix, Daphne, hypercorn and Granian do not add it back.
     """
     prefix = script_name(scope).rstrip("/")
     if not prefix or "path" not in scope:

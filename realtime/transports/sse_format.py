@@ -207,7 +207,7 @@ class Places:
         """Drop old positions that would make the id too long for a browser to send back.
 
         The last ones are dropped first. An id ends with the positions that were old when it was
-        created, so these belong to the channels that were without a subscription for longest.
+        created, so these belong to the channels that have been without a subscription longest.
         """
         if not self._had:
             self._had_text = ""

@@ -16,14 +16,14 @@ _to_close: list[Any] = []
 
 
 def once(function: Callable[[], T]) -> Callable[[], T]:
-    """Call a function once per process, and again only after a test changes a setting."""
+    """Call a function once per process, and again only after a test has changed a setting."""
     cached = cache(function)
     _cached.append(cached)
     return cached
 
 
 def once_open(function: Callable[[], T]) -> Callable[[], T]:
-    """Do as `once`, and close what the function returned before it is called again."""
+    """Like `once`, but close what the function returned before it is called again."""
     cached = once(function)
     _to_close.append(cached)
     return cached
@@ -42,7 +42,7 @@ def _forget(*, setting: str, **kwargs: object) -> None:
 
 
 def forget_all() -> None:
-    """Make everything anew at its next use."""
+    """Forget everything that was created from the settings; it is created again at its next use."""
     for cached in _to_close:
         if cached.cache_info().currsize:
             cached().close()

@@ -1,8 +1,8 @@
 """Keeps tests away from a Redis that others use.
 
-A host's `manage.py test` queued five mails for real users, because its settings named the Redis of
-development. So in a test run, a prefix under which a service or a fallback worker has ever run is
-refused, unless its name says that it is for tests.
+A host's `manage.py test` once queued five mails for real users, because its settings named the
+development Redis. So in a test run, a prefix under which a service or a fallback worker has ever
+run is refused, unless its name says that it is for tests.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Where tests intercept publications by the host's code, the HTTP API and commands.
 
-Publications of clients are not intercepted: they are no behaviour of the code under test.
+Publications of clients are not intercepted: they are not part of the code under test.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class Interceptor(Protocol):
     def publish(
         self, publications: Sequence[Publication], *, on_commit: bool = False
     ) -> list[Receipt | RealtimeError]:
-        """Take publications, without waiting; return what the broker would."""
+        """Take publications, without waiting; return what the broker would return."""
 
     def defer(self, deferred: Deferred) -> None:
         """Note a publication that waits for a commit."""

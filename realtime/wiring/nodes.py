@@ -84,7 +84,7 @@ class Node:
     def probed_hub(self) -> Hub:
         """Return the hub, started, and let it run until the next probe, with or without clients.
 
-        Otherwise a node without a lifespan would never be ready: each probe would start it anew.
+        Otherwise a node without a lifespan would never be ready: each probe would restart it.
         """
         hub = self.running_hub()
         hub.keep_running(PROBED_SECONDS)

@@ -1,9 +1,9 @@
 """The store of ``memory://``: one for a process, and one process for a project.
 
-What a second process published would reach nobody, in silence. So the first process that uses the
-store of a project locks a file, and any other is refused. A fork starts without a store, and is
-refused as long as its parent lives. Processes that run tests share nothing and need no lock: each
-has a store of its own, also with `manage.py test --parallel` and pytest-xdist.
+What a second process published would silently reach nobody. So the first process that uses the
+store of a project locks a file, and any other process is refused. A fork starts without a store,
+and is refused as long as its parent lives. Processes that run tests share nothing and need no lock:
+each has its own store, also with `manage.py test --parallel` and pytest-xdist.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def store_of(prefix: str, forget: Callable[[], object]) -> SharedStore:
 
 
 def has_store(prefix: str) -> bool:
-    """Tell whether this process uses a store already, or may have one of its own."""
+    """Tell whether this process already uses a store, or may have its own."""
     return prefix in _stores or is_test_run()
 
 
@@ -103,7 +103,7 @@ else:
         return True
 
     def _start_anew() -> None:
-        """Forget what a forked process has inherited; the lock remains its parent's."""
+        """Forget what a forked process has inherited; the lock still belongs to its parent."""
         global _making
         _making = threading.Lock()
         for forget in _forget:

@@ -102,7 +102,7 @@ def authorizer() -> Authorize | None:
 @once
 def rpc() -> Rpc | None:
     """Return the host's RPC handler, made async; a sync one may use the database."""
-    # It may take long and must not hold up other clients.
+    # It may take long and must not delay other clients.
     return _make_async(settings().rpc, in_one_thread=False)  # type: ignore[no-any-return]
 
 

@@ -53,7 +53,7 @@ def shape() -> Shape:
 
 
 class HttpLimits(NamedTuple):
-    """The limits of each request, which apply before it is looked at."""
+    """The limits of each request, which apply before it is parsed."""
 
     headers: int
     body_bytes: int
@@ -83,7 +83,7 @@ def body_bytes(api_method: str) -> int:
 
 
 def _settings_or_defaults() -> Settings:
-    """Return the settings, or the defaults if they are invalid; a request fails on them later."""
+    """Return the settings, or the defaults if they are invalid; a request then fails later."""
     try:
         return settings()
     except ConfigurationError:

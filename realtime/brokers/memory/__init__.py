@@ -1,7 +1,7 @@
 """The broker inside one process (``memory://``), for tests, `runserver` and a first try.
 
-It keeps the contract of `realtime.brokers` without a server. The rules take the time and chance as
-arguments; everything in them is bounded, as it is on Redis.
+It implements the contract of `realtime.brokers` without a server. Its rules take the time and
+random values as arguments; everything in them is bounded, as it is on Redis.
 
 * `exchange`: Subscribers, and what has arrived for them.
 * `counters`: The positions of channels.

@@ -2,8 +2,8 @@
 
 A channel without publications has no counter. It is at offset 0 of an epoch derived from the *base
 epoch* and its name, and its first publication continues that epoch. When there are too many
-counters, the longest unused ones are forgotten and the base is replaced, so that a channel which is
-published to again begins another epoch: no offset is used twice.
+counters, those that have been unused longest are forgotten and the base is replaced. A channel that
+is published to again then begins another epoch, so no offset is used twice.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ COUNTERS = 100_000  # as on Redis, where the base is replaced after as many chan
 
 
 class PositionCounters:
-    """The counters of all channels. No clock and no chance: new epochs come from outside."""
+    """The counters of all channels. No clock and no randomness: new epochs are passed in."""
 
     def __init__(self, base: str, most: int = COUNTERS) -> None:
         """Start without counters.
 
         Args:
-            base: A random text, the base epoch.
+            base: A random string, the base epoch.
             most: The number of counters after which unused ones are forgotten.
         """
         self._base = base
@@ -47,7 +47,7 @@ class PositionCounters:
 
         Args:
             channel: Its name.
-            fresh: A random text, in case the base must be replaced.
+            fresh: A random string, in case the base must be replaced.
             listened: The channels with subscribers, whose counters are never forgotten.
         """
         if channel not in self._positions and len(self._positions) >= self._most:
@@ -57,7 +57,7 @@ class PositionCounters:
         return self._positions[channel]
 
     def _forget(self, fresh: str, listened: Collection[str]) -> None:
-        """Forget the longest unused half, and replace the base."""
+        """Forget the half that has been unused longest, and replace the base."""
         for channel in listened:  # those at offset 0 keep their epoch, too
             self._positions[channel] = self.read(channel)
         unused = [channel for channel in self._positions if channel not in listened]

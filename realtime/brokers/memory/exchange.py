@@ -1,4 +1,4 @@
-"""Subscribers and their mailboxes: who hears a channel, and what has arrived and was not read.
+"""Subscribers and their mailboxes: who receives a channel, and what they have not read yet.
 
 Like Redis, it disconnects a subscriber that does not read (`client-output-buffer-limit pubsub`).
 No lock, no clock, no event loop.
@@ -23,11 +23,11 @@ class DeliveredMessage(NamedTuple):
 
 
 class MailboxClosed(Exception):
-    """The mailbox was closed, or its subscriber was too slow; its text says which."""
+    """The mailbox was closed, or its subscriber was too slow; the text says which."""
 
 
 class SubscriberMailbox:
-    """What has arrived for one subscriber and was not read yet."""
+    """What has arrived for one subscriber and has not been read yet."""
 
     __slots__ = ("channels", "delivered", "problem", "size", "wants_waking")
 
@@ -90,10 +90,10 @@ class MemoryExchange:
         return len(listeners)
 
     def read(self, box: SubscriberMailbox, most_bytes: int = READ_BYTES) -> list[DeliveredMessage]:
-        """Take what has arrived, in order; empty if nothing has: then it is woken by the next.
+        """Take what has arrived, in order; if that is nothing, the next arrival wakes the reader.
 
         Args:
-            box: The subscriber's.
+            box: The mailbox of the subscriber.
             most_bytes: Stop after this size, so that a long backlog takes several reads.
 
         Raises:
@@ -110,7 +110,7 @@ class MemoryExchange:
         return taken
 
     def close(self, box: SubscriberMailbox, problem: str = "the subscription was closed") -> None:
-        """Deliver nothing more to a mailbox; its reader is woken and told."""
+        """Deliver nothing more to a mailbox; wake its reader, whose read then raises."""
         for channel in list(box.channels):
             self._remove(box, channel)
         box.delivered.clear()

@@ -63,7 +63,7 @@ class MemoryQueue:
         return self._shared.do(lambda store, now: store.queue.move(place, raw, written))
 
     async def durability(self) -> Durability:
-        """Return that nothing survives the process, which nobody needs to be warned of."""
+        """Return that nothing survives the process; this needs no warning."""
         return Durability(aof=True, fsync="", eviction="", restores=False)
 
     async def aclose(self) -> None:

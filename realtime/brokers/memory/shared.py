@@ -1,6 +1,7 @@
 """One store for all threads and event loops of a process.
 
-A lock makes each step atomic. Who waits is woken after the lock is released, on their own loop.
+A lock makes each step atomic. Waiting readers are woken after the lock is released, in their own
+event loops.
 """
 
 from __future__ import annotations
@@ -48,7 +49,7 @@ class SharedStore:
         self._zero = time.time() - time.monotonic()
 
     def do(self, step: Callable[[MemoryStore, float], Result]) -> Result:
-        """Take one step, alone; it gets the store and the time, and must not wait.
+        """Take one step under the lock; it gets the store and the time, and must not block.
 
         Raises whatever the step raises.
         """
@@ -78,7 +79,7 @@ class SharedStore:
             self._readers.pop(box, None)
 
     def take_entry(self, hand: str, wake: Callable[[], object]) -> bytes | None:
-        """Move the next queued entry into a hand; None if there is none: ``wake`` tells of one."""
+        """Move the next queued entry into a hand; if there is none, ``wake`` announces one."""
 
         def step(store: MemoryStore, now: float) -> bytes | None:
             raw = store.queue.take(hand)
@@ -89,7 +90,7 @@ class SharedStore:
         return self.do(step)
 
     def stop_waiting(self, wake: Callable[[], object]) -> None:
-        """Do not call ``wake`` any more."""
+        """Stop calling ``wake``."""
         with self._lock:
             self._takers = [taker for taker in self._takers if taker.wake != wake]
 
@@ -104,7 +105,7 @@ class SharedStore:
     def _drop_ended_loops(self) -> None:
         """Close the mailboxes of event loops that ended without closing them.
 
-        Nobody reads them any more, so they must not count as subscribers.
+        Nobody reads them, so they must not count as subscribers.
         """
         for box in [box for box, waker in self._readers.items() if waker.loop.is_closed()]:
             self._store.exchange.close(box)

@@ -1,4 +1,4 @@
-"""The steps that the broker has for event loops and for threads alike."""
+"""The broker's steps that event loops and threads have in common."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class PublishingSteps:
         return self._shared.do(step)
 
     def publish_one(self, publication: Publication) -> Receipt:
-        """Publish one; raise the error why it was not published."""
+        """Publish one, or raise the error that prevented it."""
         [answer] = self.publish([publication])
         if isinstance(answer, RealtimeError):
             raise answer

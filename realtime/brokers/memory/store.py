@@ -1,6 +1,6 @@
-"""All that a broker keeps, and each of its atomic steps, as the Lua scripts of the Redis broker.
+"""All state of a broker, and its atomic steps, which mirror the Lua scripts of the Redis broker.
 
-Times are seconds since 1970 and never go back. Random texts come from outside.
+Times are seconds since 1970 and never go back. Random values are passed in.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ REMEMBERED = 100_000
 
 
 class StoreLimits(NamedTuple):
-    """What a store holds at most."""
+    """The limits of a store."""
 
     counters: int = COUNTERS
     remembered: int = REMEMBERED
@@ -55,13 +55,13 @@ class _Sent(NamedTuple):
 
 
 class MemoryStore:
-    """The state of one broker. No lock, no clock, no event loop, no chance."""
+    """The state of one broker. No lock, no clock, no event loop, no randomness."""
 
     def __init__(self, base: str, limits: StoreLimits | None = None) -> None:
         """Start empty.
 
         Args:
-            base: A random text, from which the epochs of channels are derived.
+            base: A random string, from which the epochs of channels are derived.
             limits: What it holds at most.
         """
         self._limits = limits or StoreLimits()
@@ -88,7 +88,7 @@ class MemoryStore:
     def forget(self) -> None:
         """Forget the queue, idempotency keys, rates and commands, as between two tests.
 
-        Subscribers, positions and members stay: nodes that run know them.
+        Subscribers, positions and members stay, because running nodes rely on them.
         """
         moment = self._moment  # it never goes back
         self._start()
@@ -97,10 +97,10 @@ class MemoryStore:
     def publish(
         self, publication: Publication, now: float, fresh: str, limits: EntryQueueLimits
     ) -> Receipt | RealtimeError:
-        """Assign a position and send; queue for the fallback without receivers, or always.
+        """Assign a position and send; queue for the fallback if nobody is subscribed, or always.
 
-        Returns the error why nothing was published instead of raising it, because others of a batch
-        may be published.
+        Returns the error instead of raising it if nothing was published, because other publications
+        of a batch may succeed.
         """
         channel, once = publication.channel, ""
         if publication.idempotency_key is not None:
@@ -171,7 +171,7 @@ class MemoryStore:
         return self._service
 
     def answer(self, question_id: str, answer: bytes, now: float) -> None:
-        """MemoryStore the answer of a node."""
+        """Store the answer of a node."""
         self._answers = {key: kept for key, kept in self._answers.items() if kept[0] > now}
         _, given = self._answers.get(question_id, (now, []))
         self._answers[question_id] = (now + ANSWERS_SECONDS, [*given, answer])
@@ -184,7 +184,7 @@ class MemoryStore:
     def _answer_to(
         self, once: str, publication: Publication, now: float
     ) -> Receipt | RealtimeError | None:
-        """Return what a repeated publication is answered; None if its key is new."""
+        """Return the answer to a repeated publication; None if its key is new."""
         while self._once and next(iter(self._once.values())).ends <= now:
             self._once.popitem(last=False)
         answered = self._once.get(once)

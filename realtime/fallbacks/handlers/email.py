@@ -147,8 +147,8 @@ def _text(template: str, context: dict[str, Any]) -> str:
 def _texts(data: object) -> dict[str, str]:
     """Return the values that the built-in template shows, exactly as they were published.
 
-    Not by the template's own lookups: for a string, ``data.title`` is the method `str.title`, which
-    Django calls, and numbers are formatted for the current locale.
+    The template's own lookups would change them: for a string, ``data.title`` is the method
+    `str.title`, which Django calls, and numbers are formatted for the current locale.
     """
     if not isinstance(data, dict):
         return {"title": "", "text": _text_of(data), "url": ""}
