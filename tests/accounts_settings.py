@@ -8,5 +8,5 @@ from tests.session_settings import INSTALLED_APPS as WITH_USERS
 INSTALLED_APPS = [*WITH_USERS, "tests.accounts"]
 AUTH_USER_MODEL = "accounts.Customer"
 SESSION_ENGINE = "tests.accounts.sessions"
-# None at all: models without migrations may not inherit from some with migrations.
+# No migrations at all: models without migrations may not inherit from models with migrations.
 MIGRATION_MODULES = dict.fromkeys(["auth", "contenttypes", "sessions"])

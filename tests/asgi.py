@@ -1,4 +1,4 @@
-"""The host project's ASGI application, as the README tells a host to write it."""
+"""The host project's ASGI application, written as the README shows it."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ from realtime.endpoint import HttpEndpoint  # isort: skip - Django must be set u
 
 
 class WithUser:
-    """An authentication of the host's own: whoever the cookie names (only for tests)."""
+    """The host's own authentication, only for tests: it trusts the user named in the cookie."""
 
     def __init__(self, app: Any) -> None:
         self._app = app

@@ -1,4 +1,4 @@
-"""The service with a setting that no variable of its environment makes: no worker can start."""
+"""The service with a setting that its environment variables cannot produce: no worker can start."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Fixtures for all tests: a real Valkey, the app wired to it, and what may be missing here."""
+"""Fixtures for all tests: a real Valkey, the app connected to it, and optional tools."""
 
 from __future__ import annotations
 
@@ -40,7 +40,8 @@ os.environ.pop("DATABASE_URL", None)  # likewise: nobody's own database
 
 
 give_children_ordinary_signals()
-# The servers under test speak plain HTTP; to make a TLS context is 22 of the 24 ms of `httpx.get`.
+# The servers under test speak plain HTTP; creating a TLS context takes 22 of the 24 ms of
+# `httpx.get`.
 httpx_transports.create_ssl_context = cache(httpx_transports.create_ssl_context)
 SDK = Path(__file__).parent / "e2e" / "sdk" / "node_modules"
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
@@ -59,7 +60,10 @@ MISSING = {
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Leave out by name what this machine cannot run; under NOTIFIER_REQUIRE it fails instead."""
+    """Skip tests whose tools this machine lacks, and say so.
+
+    Under NOTIFIER_REQUIRE, fail them instead.
+    """
     required = os.environ.get("NOTIFIER_REQUIRE", "").split(",")
     for item in items:
         for need, problem in MISSING.items():
@@ -69,8 +73,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(autouse=True)
 def _log_has_told_nothing() -> None:
-    """Start each test like a new process: what the log was told before, throttles no line of it."""
-    # Copied in one step: a thread of the test before may still import something.
+    """Start each test like a new process: log lines of earlier tests do not throttle its own."""
+    # Copied in one step: a thread of the previous test may still be importing something.
     for name, module in sys.modules.copy().items():
         if name.startswith(("realtime.", "notifier.")):
             for each in _throttles(module):
@@ -82,14 +86,14 @@ def _log_has_told_nothing() -> None:
 
 @cache
 def _throttles(module: ModuleType) -> list[Any]:
-    """Return what a module has made to throttle the log, found once: there are 200 modules."""
+    """Return the log throttles that a module has created; searched once, in about 200 modules."""
     kinds = (Tally, Outage, KeyDebts, Breaker, Bucket)
     return [each for each in vars(module).copy().values() if type(each) in kinds]
 
 
 @pytest.fixture(scope="session", autouse=True)
 def _services_on_the_usual_prefix_are_ours() -> None:
-    """Many tests publish to a service that they have started, which a host's tests may not do."""
+    """Many tests publish to services that they have started; a host's tests must not do that."""
     from realtime.testing import share_prefix
 
     share_prefix("rt")
@@ -105,7 +109,7 @@ def redis_server() -> Iterator[RedisServer]:
 
 @pytest.fixture(scope="session")
 def postgres_server() -> Iterator[PostgresServer]:
-    """One PostgreSQL for all tests that need one; each takes a database of its own in it."""
+    """One PostgreSQL for all tests that need one; each uses its own database in it."""
     server = PostgresServer().start()
     yield server
     server.stop()
@@ -115,7 +119,7 @@ def postgres_server() -> Iterator[PostgresServer]:
     scope="module", params=["sqlite", pytest.param("postgres", marks=pytest.mark.postgres)]
 )
 def database_url(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> str:
-    """A database without a table, for a module's tests, on each of the two that we know."""
+    """A database without tables, for one module; once for each supported kind."""
     if request.param == "sqlite":
         return f"sqlite:///{tmp_path_factory.mktemp('database')}/site.sqlite3"
     return request.getfixturevalue("postgres_server").new_database()
@@ -124,7 +128,7 @@ def database_url(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPa
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
 async def chromium() -> AsyncIterator[Any]:
     """One browser for all tests with pages; see `tests.support.pages.own_contexts`."""
-    # Only here: most tests have no page, and need not wait for Playwright's import.
+    # Imported here because most tests have no page and should not wait for Playwright's import.
     from tests.support.pages import launch_chromium
 
     assert CHROMIUM, MISSING["browser"]
@@ -134,7 +138,7 @@ async def chromium() -> AsyncIterator[Any]:
 
 @pytest.fixture
 def own_redis() -> Iterator[RedisServer]:
-    """A Valkey of this test alone, to be broken."""
+    """A Valkey for this test alone, which may break it."""
     server = RedisServer().start()
     yield server
     server.stop()
@@ -142,10 +146,11 @@ def own_redis() -> Iterator[RedisServer]:
 
 @pytest.fixture
 def wired(redis_server: RedisServer, settings: Any) -> str:
-    """The app's settings point to the real Valkey, under a prefix of its own, which is returned.
+    """Point the app's settings to the real Valkey, under a separate prefix; return the prefix.
 
-    By pytest-django's fixture: an ``override_settings`` that ends before what a test has set with
-    that one would come back when it ends, and stay for all tests to come.
+    This uses pytest-django's fixture. If an ``override_settings`` ended before a setting that the
+    test has changed with that fixture, the setting would come back at the end of the test and stay
+    for all later tests.
     """
     settings.REALTIME_REDIS_URL = redis_server.url
     settings.REALTIME_REDIS_PREFIX = f"test-{secrets.token_hex(4)}"
@@ -154,7 +159,7 @@ def wired(redis_server: RedisServer, settings: Any) -> str:
 
 @pytest.fixture
 async def node(wired: str) -> AsyncIterator[Any]:
-    """The node of this test's loop, closed in the end."""
+    """The node of this test's loop, closed at the end."""
     from realtime import wiring
 
     yield wiring.node()

@@ -1,4 +1,4 @@
-"""Pages whose views publish after they have read their data, before the browser has the page."""
+"""Pages whose views publish after reading their data, before the browser has received the page."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ MISSED = 3
 orders: list[int] = []
 """The database of this site."""
 PAGES = {
-    # The script stands below the tag, so it may arrive after publications do.
+    # The script is below the tag, so it may load after publications have arrived.
     "websocket": """{% realtime_client "public:orders" %}
 <script defer src="/orders.js"></script>
 <body><p id="rows">{{ orders }}</p><p id="gaps"></p></body>""",
@@ -79,7 +79,7 @@ urlpatterns = [
 
 
 def __getattr__(name: str) -> Any:
-    """Make the ASGI application when a server asks for it, not when Django reads the addresses."""
+    """Create the ASGI application when a server asks for it, not when Django reads the URLs."""
     if name != "application":
         raise AttributeError(name)
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "tests.live_settings")

@@ -1,4 +1,4 @@
-"""The foreign host project without a database: whatever asks for one raises."""
+"""The foreign host project without a database: every use of one raises."""
 
 from __future__ import annotations
 

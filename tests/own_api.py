@@ -1,4 +1,4 @@
-"""A foreign host project with an API of its own, at the addresses that the service uses."""
+"""A foreign host project with its own API, at the paths that the service uses."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def mark(get_response: Callable[[HttpRequest], HttpResponse]) -> Callable[..., H
 
 @csrf_exempt
 def echo(request: HttpRequest, name: str = "") -> JsonResponse:
-    """Say what the request was, whatever it was."""
+    """Respond with a description of the request."""
     return JsonResponse({"method": request.method, "bytes": len(request.body)})
 
 
@@ -38,7 +38,7 @@ urlpatterns = [
 
 
 def __getattr__(name: str) -> Any:
-    """Make the ASGI application when a server asks for it, not when Django reads the addresses."""
+    """Create the ASGI application when a server asks for it, not when Django reads the URLs."""
     if name != "application":
         raise AttributeError(name)
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "tests.own_api_settings")

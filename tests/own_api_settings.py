@@ -1,4 +1,4 @@
-"""The foreign host project with an API of its own (`tests.own_api`)."""
+"""The foreign host project with its own API (`tests.own_api`)."""
 
 from __future__ import annotations
 

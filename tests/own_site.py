@@ -1,4 +1,4 @@
-"""The project of `tests.session_settings` with a page and a service worker of its own."""
+"""The project of `tests.session_settings` with its own page and service worker."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The foreign host project with pages of its own; the service may be on another host."""
+"""The foreign host project with its own pages; the service may be on another host."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ ROOT_URLCONF = "tests.page_site"
 MIDDLEWARE = [
     "django.contrib.sessions.middleware.SessionMiddleware",
     "django.contrib.auth.middleware.AuthenticationMiddleware",
-    # All pages are for members, unless a view says otherwise; those of the app do.
+    # All pages require a login unless a view says otherwise, as the app's views do.
     "django.contrib.auth.middleware.LoginRequiredMiddleware",
 ]
 TEMPLATES = [

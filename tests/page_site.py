@@ -62,7 +62,7 @@ urlpatterns = [
 
 
 def __getattr__(name: str) -> Any:
-    """Make the ASGI application when a server asks for it, not when Django reads the addresses."""
+    """Create the ASGI application when a server asks for it, not when Django reads the URLs."""
     if name != "application":
         raise AttributeError(name)
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "tests.page_settings")

@@ -1,4 +1,4 @@
-"""The foreign host project with users: sessions in a database, which the app itself needs not."""
+"""The foreign host project with users, whose sessions are in a database; the app needs none."""
 
 from __future__ import annotations
 

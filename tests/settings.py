@@ -1,4 +1,4 @@
-"""A foreign host project: Django with the app in it, and nothing of the service."""
+"""A foreign host project: Django with the app, and nothing of the service."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ REALTIME_NAMESPACES = {
     },
 }
 REALTIME_CLOUDEVENTS = json.loads(os.environ.get("TEST_CLOUDEVENTS", "[]"))
-# TEST_PING_SECONDS=1 in the environment of a service is its REALTIME_PING_SECONDS.
+# TEST_PING_SECONDS=1 in the environment of a server sets REALTIME_PING_SECONDS.
 for _name, _value in os.environ.items():
     if _name.startswith("TEST_") and _value.isdecimal():
         globals()[f"REALTIME_{_name.removeprefix('TEST_')}"] = int(_value)

@@ -1,7 +1,7 @@
-"""The rings: who may import whom (docs/architecture.md), and how large a module may be.
+"""The rings: which modules may import which (docs/architecture.md), and how large a module may be.
 
-Every import statement of every module is looked at, also those inside functions and under
-TYPE_CHECKING. What breaks a rule fails with the rule's own sentence.
+Every import statement of every module is checked, including those inside functions and under
+TYPE_CHECKING. A violation fails with the sentence of the rule that it breaks.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ QUEUEING = {"fallbacks.worker", "fallbacks.worker_log", "fallbacks.threads"}
 ENGINE = PUBLISHING | DELIVERING | QUEUEING | {"brokers"}
 """Ring 1, but for what is named above."""
 
-# Parts of the standard library that neither wait nor look at a clock, at chance or at the world.
+# Parts of the standard library that neither wait nor use a clock, randomness or the outside world.
 PURE = {
     "__future__", "abc", "base64", "binascii", "bisect", "collections", "contextlib", "copy",
     "dataclasses", "datetime.date", "enum",
@@ -100,7 +100,7 @@ def imports(source: str, package: str = "") -> Iterator[str]:
 
 
 def is_within(name: str, places: set[str]) -> bool:
-    """Tell whether a full name is one of these packages or modules of the app, or inside of one."""
+    """Tell whether a full name is one of these packages or modules, or inside one of them."""
     own = name.removeprefix("realtime.")
     return name.startswith("realtime.") and is_of(own, places)
 
@@ -111,7 +111,7 @@ def ring_of(module: str) -> int:
 
 
 def side(name: str) -> str:
-    """Return the side of the road on which a module or an imported name stands."""
+    """Return the side, publishing or delivering, of a module or an imported name."""
     if ring_of(name) == 0:
         return ""
     if is_within(name, PUBLISHING):
@@ -120,7 +120,7 @@ def side(name: str) -> str:
 
 
 def is_of(imported: str, names: set[str]) -> bool:
-    """Tell whether something imported is one of the names, or of what is inside them."""
+    """Tell whether an imported name is one of these names, or inside one of them."""
     return any(imported == name or imported.startswith(f"{name}.") for name in names)
 
 
@@ -165,7 +165,7 @@ def test_every_import_follows_the_rules(module):
 
 
 def test_every_rule_and_engine_module_exists():
-    """A module that was renamed would fall out of its ring without a word."""
+    """A renamed module would otherwise silently drop out of its ring."""
     names = {f"realtime.{place}" for place in RULES | ENGINE}
     known = {module.removesuffix(".__init__") for module in MODULES}
     assert names <= known
@@ -192,12 +192,12 @@ def test_a_package_announces_each_of_its_modules(package):
 
 
 def package_of(name: str) -> str:
-    """Return the package of a full name of the app, or its module where it lies beside them."""
+    """Return the package of a full name of the app, or its module if it is in no package."""
     return ".".join(name.split(".")[:2])
 
 
 def test_packages_depend_on_each_other_in_one_direction():
-    """A circle would be one package with several names."""
+    """Packages in a cycle would be one package with several names."""
     uses = {}
     for module, path in MODULES.items():
         if module.startswith("realtime.") and module != "realtime.__init__":
@@ -214,12 +214,12 @@ LONGEST_CHAIN = 15
 
 
 def imports_when_loaded(tree: ast.Module) -> list[ast.stmt]:
-    """Return the imports that loading a module carries out, unlike those for types only."""
+    """Return the imports that are executed when a module is loaded, unlike those for types only."""
     return [each for each in tree.body if isinstance(each, ast.Import | ast.ImportFrom)]
 
 
 def test_import_chains_are_short():
-    """A reader of the first module of a chain may have to understand all others."""
+    """To understand the first module of a chain, a reader may have to understand all others."""
     loads = {}
     for module, path in MODULES.items():
         if module.startswith("realtime."):
@@ -242,7 +242,7 @@ CLASS_METHODS = 25
 
 
 def too_large(source: str) -> list[str]:
-    """Return what is too large without a reason: an empty name for the module, and its classes.
+    """Return what is too large without a reason: the module (as an empty name), and its classes.
 
     The reason is a sentence of the docstring that begins with "Long because" in a module and with
     "Many methods because" in a class.
@@ -306,7 +306,7 @@ def test_rule_modules_contain_no_await(module):
 
 
 def texts_of_the_locale(source: str) -> list[str]:
-    """Return the calls that read or write text in whatever encoding the locale has (PEP 597).
+    """Return the calls that read or write text in the encoding of the locale (PEP 597).
 
     Ruff's PLW1514 finds fewer (not the pipes of subprocesses, not `importlib.resources`), and needs
     the preview mode, which changes other rules as well.
@@ -335,7 +335,7 @@ SHIPPED = [*MODULES.values(), ROOT / "manage.py", *sorted((ROOT / "bench").rglob
 
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: str(path.relative_to(ROOT)))
 def test_text_files_are_opened_with_an_explicit_encoding(path):
-    """Issue 15, C19: in an ASCII locale the import died at the Lua scripts."""
+    """Issue 15, C19: in an ASCII locale, the import failed at the Lua scripts."""
     assert not texts_of_the_locale(path.read_text(encoding="utf-8"))
 
 

@@ -34,7 +34,7 @@ PLAIN = {
 
 
 def public_classes(package: Path) -> Iterator[tuple[str, str]]:
-    """Yield the name and the file of each public class at the top of a module."""
+    """Yield the name and the file of each public class at the top level of a module."""
     for path in sorted(package.rglob("*.py")):
         for node in ast.parse(path.read_text(encoding="utf-8")).body:
             if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
@@ -42,7 +42,7 @@ def public_classes(package: Path) -> Iterator[tuple[str, str]]:
 
 
 def twice(classes: list[tuple[str, str]]) -> dict[str, list[str]]:
-    """Return the names that more than one class has, with the files."""
+    """Return the names that more than one class has, with their files."""
     places = defaultdict(list)
     for name, file in classes:
         if name not in NAMED_BY_DJANGO:
@@ -61,7 +61,7 @@ def test_duplicate_class_names_are_found():
 
 
 def is_explained(name: str) -> bool:
-    """Tell whether the glossary has the name of a class, in singular or plural."""
+    """Tell whether the glossary has the name of a class, in the singular or plural."""
     known = {re.sub("[- ]", "", term.lower()) for term in TERMS}
     return bool({name.lower(), name.lower().removesuffix("s"), f"{name.lower()}s"} & known)
 
@@ -164,7 +164,7 @@ WRITTEN = "\n".join(
 
 
 def is_in_use(term: str) -> bool:
-    """Tell whether code or pages have a term, also `in flight` as `in_flight`, or as `Fanout`."""
+    """Tell whether code or pages use a term, also `in flight` as `in_flight`, or as `Fanout`."""
     words = map(re.escape, re.split("[- ]", term.lower()))
     return re.search(rf"(?<![a-z]){'[-_ ]?'.join(words)}", WRITTEN) is not None
 

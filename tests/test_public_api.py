@@ -1,4 +1,4 @@
-"""What others may rely on, literally listed: a change here is a change of the contract."""
+"""The public API, listed literally: a change here changes the contract."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def test_every_exported_name_exists(name):
 
 @pytest.mark.parametrize("name", [name for name in realtime.__all__ if name != "__version__"])
 def test_a_host_can_read_the_type_hints(name):
-    """As frameworks do that check arguments or write documentation."""
+    """Frameworks do this to check arguments or to generate documentation."""
     assert "return" in get_type_hints(getattr(realtime, name))
 
 
@@ -88,7 +88,7 @@ def test_the_exported_names_of_the_browser_client():
 
 
 def test_the_types_of_the_browser_client_declare_the_names_that_it_exports():
-    """`make check` compares the whole file with what tsc generates, where Node is installed."""
+    """If Node is installed, `make check` compares the whole file with the output of tsc."""
     static = resources.files("realtime").joinpath("static/realtime")
     exported = r"^export (?:declare )?(?:async )?(?:class|function|const) (\w+)"
     names = [

@@ -1,1 +1,1 @@
-"""An app of a host whose users and sessions are spread over several models."""
+"""A host's app whose users and sessions are spread over several models."""

@@ -1,4 +1,4 @@
-"""Users and sessions by multi-table inheritance and proxies, as hosts have them."""
+"""Users and sessions with multi-table inheritance and proxies, as real hosts have them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from django.db import models
 
 
 class Account(AbstractUser):
-    """The parent of the user model: it has the password."""
+    """The parent of the user model; it holds the password."""
 
 
 class Customer(Account):
@@ -30,7 +30,7 @@ class Partner(Account):
 
 
 class Staff(Customer):
-    """A child with a key of its own."""
+    """A child with its own primary key."""
 
     badge = models.AutoField(primary_key=True)
     customer = models.OneToOneField(Customer, models.CASCADE, parent_link=True)
@@ -42,7 +42,7 @@ class StaffProxy(Staff):
 
 
 class Order(models.Model):
-    """What has to do with users, and is none."""
+    """A model that refers to users but is not one."""
 
     customer = models.ForeignKey(Customer, models.CASCADE)
 
@@ -51,7 +51,7 @@ class Order(models.Model):
 
 
 class Login(Session):
-    """A session in a table of its own beside that of Django's."""
+    """A session in its own table, next to Django's."""
 
     place = models.CharField(max_length=10, default="")
 

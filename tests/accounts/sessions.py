@@ -1,4 +1,4 @@
-"""A session engine with a model and an encoding of its own."""
+"""A session engine with its own model and encoding."""
 
 from __future__ import annotations
 

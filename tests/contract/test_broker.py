@@ -1,7 +1,7 @@
 """The contract of a broker (`realtime/brokers/__init__.py`): the same cases for every broker.
 
-What only Redis does (its scripts, expiry, failover, sizes) is in tests/integration and
-tests/faults; what only the broker inside the process does is in tests/unit/test_memory.py.
+The behaviour of Redis alone (its scripts, expiry, failover, sizes) is tested in tests/integration
+and tests/faults, and that of the broker inside the process in tests/unit/test_memory.py.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ EPOCH = "0123456789abcdef"
 
 @pytest.fixture(params=["redis", "memory"])
 def prefix(request: pytest.FixtureRequest, settings: Any) -> str:
-    """The app is wired to the broker under test, with a small fallback queue."""
+    """The app, connected to the broker under test, with a small fallback queue."""
     settings.REALTIME_FALLBACK_ITEMS = 3
     if request.param == "redis":
         return str(request.getfixturevalue("wired"))
@@ -82,7 +82,7 @@ async def _subscriptions_end_with_the_test() -> AsyncIterator[None]:
 
 
 class Ear:
-    """A subscription, and what it has heard."""
+    """A subscription, and what it has received."""
 
     all: ClassVar[list[Ear]] = []
 
@@ -93,7 +93,7 @@ class Ear:
 
     @classmethod
     async def of(cls, broker: Broker, *channels: str) -> Ear:
-        """Return one that is subscribed; the confirmations are no longer among its events."""
+        """Return an active subscription; its events no longer include the confirmations."""
         ear = cls(await broker.subscription())
         await ear.subscription.send(channels, [])
         assert await ear.until(len(channels)) == [Subscribed(channel) for channel in channels]
@@ -163,7 +163,7 @@ async def test_many_are_answered_one_by_one(broker) -> None:
 async def test_concurrent_publishers_are_seen_in_the_order_of_their_offsets(
     broker, other, sync
 ) -> None:
-    """From two loops' worth of brokers and eight threads."""
+    """Publishers are the brokers of two loops, and eight threads."""
     ears = [await Ear.of(broker, "c"), await Ear.of(other, "c")]
     threads = [asyncio.to_thread(sync.publish, news(n)) for n in range(40)]
     tasks = [each.publish(news(n)) for n in range(20) for each in (broker, other)]

@@ -1,7 +1,8 @@
-"""What every wire protocol must do. A new one is finished when it passes here as well.
+"""What every wire protocol must do. A new one is finished when it passes these tests.
 
-Add it to `PROTOCOLS` with a `Client`: the other end, as a stock SDK writes and reads the bytes. One
-that lives here alone, `tests.support.plain_protocol`, differs from Centrifugo's wherever one can.
+Add it to `PROTOCOLS` with a `Client`: the other end, which writes and reads the bytes like a stock
+SDK. `tests.support.plain_protocol`, which exists only for tests, differs from Centrifugo's wherever
+possible.
 """
 
 from __future__ import annotations
@@ -53,13 +54,13 @@ class Client(Protocol):
     """The other end of a protocol."""
 
     def sayable(self, command: Command) -> Command | None:
-        """Return a command as it arrives; None where it cannot be said."""
+        """Return a command as it arrives; None if the protocol cannot express it."""
 
     def frames(self, lines: Sequence[str]) -> list[str]:
         """Return the frames in which these lines are sent."""
 
     def lines(self, frame: str) -> list[str]:
-        """Return the lines of a frame that is heard."""
+        """Return the lines of a received frame."""
 
     def names(self, command: Command | None) -> object:
         """Return how a reply names the command that it answers."""
@@ -68,14 +69,14 @@ class Client(Protocol):
         """Return the code of the close frame for one of ours."""
 
     def write(self, command: Command) -> str:
-        """Return the line that says this; data stays as it is written."""
+        """Return the line for a command; data is unchanged."""
 
     def read(self, line: str) -> dict[str, Any]:
-        """Return what a line says, in the words below."""
+        """Return the meaning of a line, in the terms below."""
 
 
 class CentrifugoClient:
-    """As centrifuge-js writes and reads."""
+    """Writes and reads like centrifuge-js."""
 
     def sayable(self, command: Command) -> Command | None:
         return command
@@ -158,7 +159,7 @@ def _token(command: Any) -> dict[str, Any]:
 
 
 def _wish(wanted: Subscribe | WantedChannel) -> dict[str, Any]:
-    """Return what a client may say beside the channel that it wants."""
+    """Return a command that a client may send, besides naming the channel that it wants."""
     position = wanted.position
     since = (
         {"recover": True, "epoch": position.epoch, "offset": position.offset} if position else {}

@@ -1,4 +1,4 @@
-"""What several of these modules start from."""
+"""Fixtures that several of these modules share."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Template:
 
 @pytest.fixture(scope="module")
 def redis() -> Iterator[RedisServer]:
-    """One Valkey for a module, on whose channels nothing of other tests is heard."""
+    """One Valkey for a module; nothing from other tests is published on its channels."""
     server = RedisServer().start()
     yield server
     server.stop()
@@ -29,6 +29,6 @@ def redis() -> Iterator[RedisServer]:
 
 @pytest.fixture
 def heard(redis: RedisServer) -> Iterator[Heard]:
-    """What is published there."""
+    """The publications on it."""
     with Heard(redis) as listening:
         yield listening

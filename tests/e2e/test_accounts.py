@@ -1,4 +1,4 @@
-"""Users of the service: the database they are in, and the way in and out."""
+"""Users of the service: their database, logging in and logging out."""
 
 from __future__ import annotations
 
@@ -41,10 +41,10 @@ def browsing(service: Service, address: str = "203.0.113.1") -> Iterator[Browser
 
 
 class Browser:
-    """Keeps cookies and sends the token of the form, as a browser does."""
+    """Keeps cookies and sends the form's token, like a browser."""
 
     def __init__(self, service: Service, address: str) -> None:
-        # The launcher believes a proxy on this machine.
+        # The launcher trusts a proxy on this machine.
         headers = {"X-Forwarded-For": address, "Origin": service.http}
         self.http = httpx.Client(base_url=service.http, headers=headers, timeout=60)
 
@@ -76,7 +76,7 @@ _addresses = (f"192.0.2.{n}" for n in itertools.count(1))
 
 @pytest.fixture
 def browser(service: Service) -> Iterator[Browser]:
-    """One at an address of its own: attempts to log in are counted."""
+    """A browser with its own address, because login attempts are counted per address."""
     with browsing(service, next(_addresses)) as browser:
         yield browser
     assert "Traceback" not in service.log
@@ -99,7 +99,7 @@ def test_a_user_logs_in_and_out(browser: Browser) -> None:
 
 
 def test_a_form_on_another_site_cannot_log_a_user_in_or_out(browser: Browser) -> None:
-    """Login CSRF: somebody would be on the attacker's account without knowing."""
+    """Login CSRF: the victim would use the attacker's account without knowing it."""
     refused = browser.http.post("/login/", data={"username": "ada", "password": PASSWORD})
     assert refused.status_code == 403
     assert "<style" not in refused.text
@@ -147,7 +147,7 @@ SPELLINGS = [
 
 
 def test_all_spellings_of_an_account_share_one_counter(browser: Browser) -> None:
-    """Issue 15, A4: `"ada "`, `ａda` and `𝐚da` were one account and a counter each."""
+    """Issue 15, A4: `"ada "`, `ａda` and `𝐚da` were one account with three separate counters."""
     codes = [browser.log_in(name, "wrong").status_code for name in SPELLINGS]
     assert codes == [200] * NAME_FROM_ADDRESS + [429] * (len(SPELLINGS) - NAME_FROM_ADDRESS)
 
@@ -176,7 +176,7 @@ def test_the_login_limit_does_not_reveal_whether_an_account_exists(service: Serv
                     f"{name}\t",
                 )
             ]
-        # But for the name that was typed and the token of the form.
+        # Apart from the name that was typed and the form's token.
         texts = [re.sub(r'value="[^"]*"', "", answer.text) for answer in answers]
         said.append([(a.status_code, len(text)) for a, text in zip(answers, texts, strict=True)])
     assert said[0] == said[1]
@@ -203,7 +203,7 @@ async def test_a_page_receives_private_publications_until_logout(
 
 
 def handshake(service: Service, browser: Browser) -> dict[str, Any]:
-    """Return what a browser adds to the handshake of its page."""
+    """Return the headers that a browser adds to the handshake of its page."""
     cookie = f"sessionid={browser.http.cookies['sessionid']}"
     return {"origin": service.http, "additional_headers": {"Cookie": cookie}}
 
@@ -269,7 +269,7 @@ def test_the_service_starts_and_delivers_without_postgres(
 
 
 def test_logins_are_refused_without_redis(own_redis: RedisServer, serve: Serve) -> None:
-    """Without the counters, passwords could be guessed without end."""
+    """Without the counters, passwords could be guessed without limit."""
     service = serve(own_redis.url, DEPLOYED, HTTPS="0")
     own_redis.kill()
     with browsing(service) as browser:

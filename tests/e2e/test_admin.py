@@ -28,7 +28,7 @@ from tests.support.redis_server import RedisServer
 Browse = Callable[[str], httpx.Client]
 KEYS = QueueCommands("rt").keys
 SETTINGS = """
-# Django logs each 403 with a traceback, and a served project may not have any other.
+# Django logs each 403 with a traceback; any other traceback of a served project is an error.
 LOGGING = {"version": 1, "disable_existing_loggers": False}
 LOGGING["loggers"] = {"django.request": {"level": "ERROR"}}
 """
@@ -79,7 +79,7 @@ ATTACK = "<script>window.evil = 1</script>"
 
 
 class Site(NamedTuple):
-    """The project while it is served."""
+    """The project while it runs."""
 
     host: Host
     url: str
@@ -119,7 +119,7 @@ def shell(host: Host, code: str) -> str:
 
 @pytest.fixture
 def browse(site: Site) -> Iterator[Browse]:
-    """Gives browsers in which a user is logged in, with a CSRF cookie."""
+    """Return browsers with a logged-in user and a CSRF cookie."""
     opened: list[httpx.Client] = []
 
     def open_browser(user: str) -> httpx.Client:
@@ -163,7 +163,7 @@ def online(site: Site, user: str) -> Iterator[tuple[Any, str]]:
         yield socket, json.loads(str(socket.recv(timeout=10)).split("\n")[0])["connect"]["client"]
 
 
-# --- a guest in the project ---
+# --- a guest of the project ---
 
 
 def test_the_index_lists_the_pages_for_those_who_may_view_them(site: Site, browse: Browse) -> None:
@@ -313,7 +313,7 @@ def test_a_connection_of_a_user_is_closed(site: Site, browse: Browse) -> None:
 
 
 def closed(socket: Any) -> int:
-    """Read until the end of a connection; return the code."""
+    """Read until the connection ends; return the close code."""
     with suppress(ConnectionClosed):
         for _ in socket:
             pass

@@ -1,4 +1,4 @@
-"""Keys of a deployment: several workers, one file, no restart."""
+"""API keys in a deployment: several workers, one file, no restart."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def write(path: Path, *entries: Any) -> None:
 
 
 def statuses(service: Service, name: str, requests: int = 12) -> set[int]:
-    """Publish on connections of their own, so that each worker gets some."""
+    """Publish on separate connections, so that each worker handles some."""
     return {
         httpx.post(
             f"{service.http}/api/publish",
@@ -37,7 +37,7 @@ def statuses(service: Service, name: str, requests: int = 12) -> set[int]:
 def test_a_key_is_changed_without_a_restart_on_all_workers(
     own_redis: RedisServer, serve: Callable[..., Service], tmp_path: Path
 ) -> None:
-    """Rotation as docs/deploy.md tells it."""
+    """Key rotation as described in docs/deploy.md."""
     path = tmp_path / "keys.json"
     write(path, entry("shop", channels=["public:*"]))
     service = serve(

@@ -1,4 +1,4 @@
-"""`make bench` measures: small and short here, so that it still works when somebody needs it."""
+"""`make bench`, in a small and short form, so that it still works when it is needed."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def row(server: str, turn: int, rate: float) -> dict[str, object]:
 
 
 def test_ratios_are_computed_per_round() -> None:
-    """The machine was twice as fast in the third turn: the ratio of the medians would be 1.5."""
+    """If the machine was twice as fast in the third turn, the ratio of the medians would be 1.5."""
     rows = [row("a", 0, 10), row("b", 0, 10), row("a", 1, 15), row("b", 1, 10)]
     rows += [row("a", 2, 60), row("b", 2, 20)]
     assert ratios(rows) == [{"a / …": "b", "deliveries/s": "1.5 (1–3)"}]
@@ -68,7 +68,7 @@ def test_ratios_are_computed_per_round() -> None:
 
 
 class Pipe:
-    """The client's end of a socket, with what the server sent already in it."""
+    """The client's end of a socket; it already contains what the server has sent."""
 
     def __init__(self) -> None:
         self.sent = b""
@@ -78,8 +78,10 @@ class Pipe:
 
 
 def test_a_ping_is_answered_by_each_member_that_gets_the_same_bytes() -> None:
-    """Whoever got, byte for byte, what the neighbour had got was only counted: of 20 clients one
-    answered the server's ping, and the server closed the other 19."""
+    """A member that received the same bytes as another one used to be counted without answering.
+
+    Out of 20 clients, only one answered the server's ping, and the server closed the other 19.
+    """
     crowd = Crowd(1, Dialect(path="/", marker=b"pub"), lambda number: "c")
     for ping in (b"\x89\x04abcd", b"\x81\x03pub\x89\x04abcd", b"\x81\x03pub"):
         members = [Member(number, Pipe()) for number in range(3)]  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""docs/howto/beside-the-service.md, to the letter: two user tables, each with a user 1."""
+"""Follows docs/howto/beside-the-service.md: two user tables, each with a user 1."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ Attach = Callable[..., Awaitable[Client]]
 
 
 class Ada:
-    """User 1 of the service, and the service."""
+    """User 1 of the service, and the service itself."""
 
     def __init__(self, redis_url: str, folder: Path) -> None:
         self.mails = folder / "mails"
@@ -74,7 +74,7 @@ class Ada:
 
 
 def shop_of(redis_url: str, folder: Path, service: Service) -> Host:
-    """Make the project of the page, with a mail backend that writes files."""
+    """Create the project of the page, with a mail backend that writes files."""
     folder.mkdir()
     shop = Host(folder, f"{folder}:{ROOT}", redis_url)
     shop.env |= {"SERVICE_URL": service.http, "NOTIFIER_TOKEN_SECRET": SECRET}
@@ -147,7 +147,7 @@ async def _hears_only_what_is_for_her(ada: Ada, bob: Bob, attach: Attach) -> Non
 
 
 async def _own_channel(client: Client) -> str:
-    """Return the channel to which the server subscribes a client by itself."""
+    """Return the channel to which the server automatically subscribes a client."""
     while "subscribe" not in (push := (await client.next())["push"]):
         pass  # the state of the node
     channel: str = push["channel"]

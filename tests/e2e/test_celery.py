@@ -1,4 +1,4 @@
-"""Live progress of real tasks, in a real Celery worker, on a real Valkey."""
+"""Live progress of real tasks, with a real Celery worker and a real Valkey."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def worker(redis: RedisServer, tmp_path_factory: pytest.TempPathFactory) -> Iter
 
 @pytest.fixture
 def tasks(worker: CeleryWorker, redis: RedisServer, settings: Any) -> Any:
-    """The host's tasks, as its web process knows them."""
+    """The host's tasks, as its web process sees them."""
     settings.REALTIME_REDIS_URL = redis.url
     settings.REALTIME_REDIS_PREFIX = "rt"
     from tests.shop import celery
@@ -45,7 +45,7 @@ def tasks(worker: CeleryWorker, redis: RedisServer, settings: Any) -> Any:
 
 
 def ended(task_id: str, seconds: float = 20) -> dict[str, Any]:
-    """Return the last state of a task, when it has ended."""
+    """Return the last state of a task once it has ended."""
 
     def end() -> Any:
         [state] = task_states([task_id])
@@ -116,7 +116,7 @@ def test_a_failure_shows_only_its_user_facing_message(
 
 
 def test_a_task_whose_event_loop_is_cancelled_fails(tasks: Any, heard: Heard) -> None:
-    """It ended the process of Celery's pool, and began again until it had begun too often."""
+    """It used to end the process of Celery's pool, and was restarted up to its limit."""
     task_id = tasks.run_a_loop.start()
     assert ended(task_id)["message"].startswith("RuntimeError: ")
     words = [state["state"] for state in heard.until(f"job:{task_id}", "failed")]
@@ -135,8 +135,8 @@ def test_a_running_task_can_be_cancelled(tasks: Any, heard: Heard) -> None:
     heard.until(f"job:{task_id}", "progress")
     cancel_task(task_id)
     assert ended(task_id)["state"] == "cancelled"
-    # An AsyncResult that has seen the end is a cycle: the collector would find it in a later test,
-    # whose Redis is another one.
+    # An AsyncResult that has seen the end is in a reference cycle: the garbage collector would find
+    # it in a later test, which uses another Redis.
     assert tasks.app.backend.get_state(task_id) == "REVOKED"
 
 
@@ -179,7 +179,7 @@ def test_a_task_that_cannot_be_sent_has_failed(tasks: Any, heard: Heard) -> None
 
 
 async def test_a_task_can_be_started_in_an_event_loop(tasks: Any) -> None:
-    """As Celery lets it: who does that waits for Redis."""
+    """Celery allows this, and blocks the event loop while it waits for Redis."""
     task_id = tasks.count.start(1)
     state = await asyncio.to_thread(ended, task_id)
     assert state["state"] == "succeeded"
@@ -261,7 +261,7 @@ def test_the_redis_url_is_given_in_the_form_that_celery_reads(ours: str, theirs:
 
 
 def test_everything_else_works_without_celery() -> None:
-    """The extra is one: nothing imports it but its own module."""
+    """Celery is an optional extra: only its own module imports it."""
     code = (
         "import sys; sys.modules['celery'] = sys.modules['kombu'] = None\n"
         "import django; django.setup()\n"

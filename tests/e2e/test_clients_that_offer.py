@@ -1,4 +1,4 @@
-"""The deployed service with clients that offer unsupported upgrades, or are old."""
+"""The deployed service with clients that are old, or offer unsupported upgrades."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.support.service import DEPLOYED, Service
 
 BODY = b'{"channel":"public:offers","data":"from Java"}'
 JAVA = (
-    # What java.net.http.HttpClient of Java 17 writes, head and body in a packet of their own.
+    # What java.net.http.HttpClient of Java 17 sends; head and body are in separate packets.
     b"POST /api/publish HTTP/1.1\r\nConnection: Upgrade, HTTP2-Settings\r\n"
     b"Content-Length: %d\r\nHost: 127.0.0.1\r\n"
     b"HTTP2-Settings: AAEAAEAAAAIAAAABAAMAAABkAAQBAAAAAAUAAEAA\r\nUpgrade: h2c\r\n"
@@ -37,7 +37,7 @@ def service() -> Iterator[Service]:
 
 
 def test_the_java_http_client_publishes_and_reuses_its_connection(service: Service) -> None:
-    """Issue 15, C13: the body was lost, and so was the next request. See Kludex/uvicorn#2722."""
+    """Issue 15, C13: the body and the next request were lost. See Kludex/uvicorn#2722."""
     with Raw(service.port) as peer:
         for parts in ((JAVA, BODY), (JAVA + BODY,), (JAVA + BODY + JAVA[:40], JAVA[40:] + BODY)):
             assert b"HTTP/1.1 200" in peer.send(*parts).head()  # behind the body before it
@@ -63,7 +63,7 @@ def test_curl_offering_http_2_can_publish(service: Service) -> None:
 def test_a_handshake_without_a_subprotocol_but_with_its_header_is_accepted(
     service: Service,
 ) -> None:
-    """centrifuge-python with `websockets` 15 (issue 15, C13)."""
+    """As centrifuge-python with `websockets` 15 does (issue 15, C13)."""
     with Raw(service.port) as peer:
         assert status_of(peer.send(handshake("Sec-WebSocket-Protocol:")).head()) == 101
 
@@ -86,7 +86,7 @@ async def test_an_http_1_0_client_gets_an_event_stream_without_chunks(service: S
 
 
 def test_an_http_1_0_client_publishes(service: Service) -> None:
-    """What `ab -p` sends."""
+    """The request that `ab -p` sends."""
     head = b"POST /api/publish HTTP/1.0\r\nContent-length: %d\r\nX-API-Key: test-key\r\n" % len(
         BODY
     )

@@ -1,4 +1,4 @@
-"""Connection limits per node, address and user, and their counts after disconnects."""
+"""Connection limits per node, address and user, and the counts after disconnects."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ Serve = Callable[..., Service]
 
 
 async def status_of(service: Service, **options: Any) -> tuple[int, str | None]:
-    """Connect and return with what it was refused, and after how long to come back."""
+    """Connect; return the status of the refusal, and after how long to retry."""
     with pytest.raises(websockets.InvalidStatus) as caught:
         await websockets.connect(service.ws, **options)
     response = caught.value.response
@@ -93,7 +93,7 @@ async def test_an_address_with_too_many_connections_is_refused_and_others_are_no
 
 @pytest.fixture
 def deployed(serve: Serve, redis_server: RedisServer) -> Service:
-    """The service itself, one connection for each address; its proxies are .1 and .9."""
+    """The service itself, limited to one connection per address; its proxies are .1 and .9."""
     return serve(
         redis_server.url,
         DEPLOYED,
@@ -151,7 +151,7 @@ async def test_an_ipv6_network_counts_as_one_address(deployed: Service, attach: 
 async def test_a_client_that_keeps_reconnecting_subscribes_no_faster(
     serve: Serve, redis_server: RedisServer, attach: Attach
 ) -> None:
-    """One client made 3,144 counters a second, by 128 channels for each new connection."""
+    """One client created 3,144 counters a second, with 128 channels for each new connection."""
     limits = {"subscriptions_per_address": 1, "channels_per_connection": 16}
     service = serve(redis_server.url, DEPLOYED, NOTIFIER_LIMITS=json.dumps(limits))
     refused = []
@@ -167,11 +167,11 @@ async def test_a_client_that_keeps_reconnecting_subscribes_no_faster(
     assert "subscribe" in await other.ask(subscribe={"channel": "public:other"})
 
 
-# --- nobody stays counted ---
+# --- no connection stays counted ---
 
 
 class Ending(Exception):
-    """The server gives up."""
+    """The server gives up on the connection."""
 
 
 def _scope(address: int, *headers: tuple[bytes, bytes]) -> dict[str, Any]:
@@ -185,7 +185,7 @@ def _scope(address: int, *headers: tuple[bytes, bytes]) -> dict[str, Any]:
 
 
 async def _visit(shown: str, how: str, number: int, gone: asyncio.Event) -> None:
-    """Connect as a server would tell it, and end in one of the ways in which connections end."""
+    """Connect as a server would report it, and end the connection in one of the possible ways."""
     foreign = (b"origin", b"https://evil.example")
     scope = _scope(number, *([foreign] if how == "foreign page" else []))
     connect = {} if how == "stranger" else {"token": shown}
@@ -254,7 +254,7 @@ async def test_ten_thousand_connections_leave_no_count_behind(node: Any, setting
 async def test_thousands_that_connect_and_vanish_leave_no_count_behind(
     serve: Serve, redis_server: RedisServer, attach: Attach
 ) -> None:
-    """Over sockets, in the middle of the handshake or right after it."""
+    """Over real sockets, which close during the handshake or right after it."""
     service = serve(redis_server.url, "framed", TEST_CONNECTIONS="50")
     request = (
         b"GET /connection/websocket HTTP/1.1\r\nHost: 127.0.0.1\r\nUpgrade: websocket\r\n"
@@ -279,7 +279,7 @@ async def test_thousands_that_connect_and_vanish_leave_no_count_behind(
 async def test_sockets_that_end_in_every_way_leave_no_count_behind(
     serve: Serve, redis_server: RedisServer
 ) -> None:
-    """At the transport, whatever they speak: by the loop and the server of a deployment."""
+    """At the transport, whatever the protocol: with the event loop and server of a deployment."""
     service = serve(
         redis_server.url,
         DEPLOYED,

@@ -1,4 +1,4 @@
-"""Delivery end to end on both servers: from an HTTP request to WebSocket frames."""
+"""End-to-end delivery on both servers: from an HTTP request to WebSocket frames."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Attach = Callable[..., Awaitable[Client]]
 
 @pytest.fixture(scope="module", params=SERVERS)
 def service(request: pytest.FixtureRequest, redis_server: RedisServer) -> Iterator[Service]:
-    """One server of each kind for all tests here; none of them breaks it."""
+    """One server of each kind, shared by all tests here; none of them breaks it."""
     service = Service(redis_server.url, request.param).start()
     yield service
     log = service.log
@@ -135,7 +135,7 @@ async def test_a_vanished_client_is_no_longer_counted(service: Service, attach: 
 async def test_positions_are_exact_when_publications_race_with_subscribes(
     service: Service, attach: Attach
 ) -> None:
-    """Each subscriber gets exactly what follows its position, however fast somebody publishes."""
+    """Each subscriber receives exactly what follows its position, however fast others publish."""
     racing = True
 
     async def publish() -> None:
@@ -194,7 +194,7 @@ async def test_a_page_of_a_foreign_origin_is_refused_with_403(
 
 
 async def test_dns_rebinding_does_not_make_a_foreign_page_our_own(service: Service) -> None:
-    """evil.org may resolve to our address; then Origin and Host agree, and both are foreign."""
+    """evil.org may resolve to our address; Origin and Host then match, but both are foreign."""
     with pytest.raises(websockets.InvalidStatus) as refused:
         await websockets.connect(
             f"ws://evil.org:{service.port}/connection/websocket",

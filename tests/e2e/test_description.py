@@ -117,7 +117,7 @@ def test_the_descriptions_are_public(service: Service, name: str) -> None:
 
 
 def test_the_service_does_what_its_description_says(service: Service, tmp_path: Path) -> None:
-    """Schemathesis sends what the description allows, and what it does not, and looks."""
+    """Schemathesis sends valid and invalid requests, and checks the responses."""
     done = subprocess.run(
         [
             *(sys.executable, "-m", "schemathesis.cli"),
@@ -136,11 +136,11 @@ def test_the_service_does_what_its_description_says(service: Service, tmp_path: 
     assert int(said[1]) > 500
 
 
-# --- what is really said on a stream ---
+# --- the messages actually sent on a stream ---
 
 
 class Frames:
-    """Holds what is said against the messages of the AsyncAPI document."""
+    """Compares messages with those in the AsyncAPI document."""
 
     def __init__(self) -> None:
         document = asyncapi_document(shape())
@@ -156,7 +156,7 @@ class Frames:
         return set(self._validators)
 
     def check(self, line: str, *, said_by_client: bool = False) -> None:
-        """Check that a line is exactly one of the messages."""
+        """Check that a line matches exactly one of the messages."""
         if line == "{}":
             return
         kinds = ("Command",) if said_by_client else ("Reply", "Push")
@@ -171,7 +171,10 @@ class Frames:
 
 
 def test_the_protocol_examples_match_the_description() -> None:
-    """tests/contract holds these bytes against the service; here they meet the description."""
+    """tests/contract compares these bytes with the service.
+
+    This test compares them with the description.
+    """
     page = (ROOT / "docs" / "protocol.md").read_text()
     frames = Frames()
     for line in re.findall(r"^< (\{.*)$", page, re.MULTILINE):
@@ -231,7 +234,7 @@ async def page(redis_server: RedisServer, serve: Serve, chromium: Browser) -> As
         await opened.goto(f"{service.http}/docs/")
         await opened.wait_for_selector("#main[data-ready]")
         yield opened
-        # The browser itself writes a line for each answer that is an error; the tests provoke them.
+        # The browser itself logs a line for each error response; the tests provoke them.
         assert [text for text in complaints if "status of 4" not in text] == []
 
 

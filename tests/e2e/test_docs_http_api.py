@@ -1,4 +1,4 @@
-"""docs/http-api.md: its examples do what they show, its tables say what the code says."""
+"""docs/http-api.md: its examples work as shown, and its tables match the code."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ PAGE = prose.read(ROOT / "docs" / "http-api.md")
 
 
 def examples() -> Iterator[tuple[str, str]]:
-    """Give each command of the page and what it is shown to print, in order."""
+    """Yield each command of the page with its documented output, in order."""
     for block in re.findall(r"```console\n(.*?)```", PAGE, re.DOTALL):
         for part in re.split(r"^\$ ", block, flags=re.MULTILINE)[1:]:
             command, _, output = re.sub(r"\\\n\s+", "", part).partition("\n")
@@ -32,7 +32,7 @@ def examples() -> Iterator[tuple[str, str]]:
 
 
 def steady(text: str) -> str:
-    """Leave out what is different each time."""
+    """Leave out everything that is different each time."""
     text = re.sub(r'("epoch"|"request_id"|"uid")(: ?)"[0-9a-f]{16}"', r"\1\2…", text).strip()
     return re.sub(r'"name":"[^"]+_\d+"', "…", re.sub(r'"uptime":\d+', "…", text))
 

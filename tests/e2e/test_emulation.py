@@ -36,7 +36,7 @@ def service(redis_server: RedisServer) -> Iterator[Service]:
 
 
 class Stream:
-    """What the node says in a stream, line by line, and how to speak beside it."""
+    """The messages of the node in a stream, line by line; commands are sent separately."""
 
     def __init__(self, http: httpx.AsyncClient, response: httpx.Response) -> None:
         self.http = http
@@ -94,7 +94,7 @@ def reason(answer: httpx.Response) -> tuple[int, str]:
 both = pytest.mark.parametrize("sse", [False, True], ids=["http_stream", "sse"])
 
 
-# --- as it should be ---
+# --- normal use ---
 
 
 @both
@@ -118,7 +118,7 @@ async def test_an_emulation_request_is_answered_in_the_stream(service: Service, 
     assert stream.session not in service.log
 
 
-# --- what is not for everybody ---
+# --- access control ---
 
 
 async def test_an_emulation_request_with_a_forged_session_is_refused(service: Service) -> None:
@@ -170,7 +170,7 @@ async def test_a_stream_with_an_empty_first_request_is_refused(service: Service)
 
 
 async def test_a_link_on_another_site_sends_commands_as_the_user(service: Service) -> None:
-    """A GET is sent with the session's cookie by whoever follows a link (SameSite=Lax)."""
+    """If the user follows a link, the GET carries the session cookie (SameSite=Lax)."""
     connect, said = '{"id":1,"connect":{}}', '{"channel":"chat:link","data":"forged"}'
     both = '{"id":2,"connect":{},"publish":' + said + "}"
     frames = [
@@ -218,7 +218,7 @@ async def test_a_token_is_left_in_the_logs_of_proxies(
     assert "POST" in answer.json()["error"]["message"]
     await eventually(lambda: "refused a token: it was sent in the URL" in service.log)
     assert shown not in answer.text
-    # uvicorn's own access log, which the service turns off, is one of those that have it.
+    # uvicorn's own access log, which the service turns off, is one of the logs with the URL.
     ours = [line for line in service.log.splitlines() if not line.startswith("INFO:")]
     assert not any(shown in line for line in ours)
 
@@ -290,7 +290,7 @@ async def test_pages_that_may_connect_may_send_commands(service: Service, path: 
         assert wrong.headers["access-control-allow-origin"] == PAGE["Origin"], "it may read why"
 
 
-# --- nodes that are gone, and a broker that is ---
+# --- nodes that are gone, and an unreachable broker ---
 
 
 async def test_a_session_of_a_stopped_node_is_not_found(

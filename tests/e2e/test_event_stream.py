@@ -130,7 +130,7 @@ async def test_a_returning_client_gets_the_exact_gap(service: Service) -> None:
 async def test_a_stream_since_a_position_begins_with_what_was_published_since(
     service: Service,
 ) -> None:
-    """As the page's data has that position; afterwards the last id counts."""
+    """Since the position of the page's data; on a reconnect, the last id takes precedence."""
     channels = {"channels": ["public:since", "public:other"]}
     answer = await asyncio.to_thread(service.post, "position", channels)
     read = answer.json()["result"]["positions"]["public:since"]
@@ -227,7 +227,7 @@ async def test_a_page_that_may_connect_may_read(redis_server: RedisServer, serve
 async def test_a_preflight_for_a_reconnect_is_answered(
     service: Service, path: str, methods: str
 ) -> None:
-    """It was 405: the first connect of an allowed page worked, and each return failed."""
+    """The preflight used to get 405, so the first connect of a page worked but no reconnect did."""
     asks = {
         "Access-Control-Request-Method": "GET",
         "Access-Control-Request-Headers": "last-event-id",
@@ -310,7 +310,8 @@ async def test_the_event_source_of_a_browser_receives_events(
         await asyncio.to_thread(service.stop)
         await asyncio.to_thread(service.start)
 
-        # A node counts before the page's place is known: what is published just then is before it.
+        # The node counts as subscribed before the stream has its position; later publications come
+        # after it.
         async def is_back() -> bool:
             await publish(service, "public:es", "again")
             return bool(await page.evaluate("heard.some(([name, data]) => data === 'again')"))
@@ -344,7 +345,7 @@ async def test_joins_and_leaves_are_events_where_the_namespace_sends_them(
 
 
 async def test_a_permanent_end_is_announced(redis_server: RedisServer, serve: Serve) -> None:
-    """An EventSource comes back whatever happens, so the event says that it need not."""
+    """An EventSource always reconnects, so this event tells it not to."""
     service = await asyncio.to_thread(serve, redis_server.url, app=ENDPOINT)
     wanted = {"token": token("ada"), "subs": {"public:end": {}}}
     async with raw(service, wanted, post=True) as stream:
@@ -374,7 +375,7 @@ async def test_closed_streams_leave_nothing_behind(redis_server: RedisServer, se
 async def test_a_stream_may_have_thousands_of_channels(
     redis_server: RedisServer, serve: Serve
 ) -> None:
-    """With the limit raised: as many as fit in Last-Event-ID, and three thousand in a body."""
+    """With a raised limit: as many as fit into Last-Event-ID, and 3,000 in a request body."""
     limit = {"TEST_CHANNELS_PER_CONNECTION": "3000"}
     service = await asyncio.to_thread(serve, redis_server.url, app=ENDPOINT, **limit)
     names = [f"public:m{n}" for n in range(3000)]
@@ -394,7 +395,7 @@ async def test_a_stream_may_have_thousands_of_channels(
         assert (await pushed_to(stream, "pub"))["pub"]["data"] == "last"
 
 
-# --- Centrifugo's own, for clients that only listen ---
+# --- Centrifugo's own format, for clients that only listen ---
 
 
 @asynccontextmanager
@@ -409,7 +410,7 @@ async def raw(service: Service, wanted: Any, *, post: bool = False) -> AsyncIter
 
 
 async def pushed_to(stream: Stream, kind: str) -> Any:
-    """Return the next push of a kind; none of them has a name or an id."""
+    """Return the next push of a kind; these have neither a name nor an id."""
     while True:
         name, data, last_id = await stream.next()
         assert (name, last_id) == ("message", "")
@@ -495,7 +496,7 @@ async def test_bidirectional_features_are_refused_to_unidirectional_clients(
     assert stream.response.headers.get("www-authenticate") == ("Bearer" if status == 401 else None)
 
 
-# --- by the session of a page ---
+# --- identified by the session of a page ---
 
 
 SCRIPT = {"Sec-Fetch-Site": "same-origin", "Sec-Fetch-Mode": "cors"}
@@ -511,7 +512,7 @@ def serve_ada(serve: Serve, redis_server: RedisServer, folder: Path) -> Service:
 
 @asynccontextmanager
 async def logged_in(service: Service) -> AsyncIterator[httpx.AsyncClient]:
-    """Give a client with Ada's session."""
+    """Return a client with Ada's session."""
     async with httpx.AsyncClient(base_url=service.http, timeout=60) as client:
         page = (await client.get("/login/")).text
         [csrf] = re.findall(r'name="csrfmiddlewaretoken" value="(\w+)"', page)
@@ -524,7 +525,7 @@ async def logged_in(service: Service) -> AsyncIterator[httpx.AsyncClient]:
 async def page_of(
     client: httpx.AsyncClient, channel: str, last_id: str = ""
 ) -> AsyncIterator[Stream]:
-    """Open a stream like a page of the site, for the first time or again."""
+    """Open a stream as a page of the site does, for the first time or again."""
     headers = SCRIPT | ({"Last-Event-ID": last_id} if last_id else {})
     query = {"channel": channel}
     async with client.stream("GET", "/connection/sse", params=query, headers=headers) as got:
@@ -557,7 +558,7 @@ async def test_the_session_of_a_page_identifies_the_client(
 
 
 async def first_id(client: httpx.AsyncClient, channel: str, last_id: str) -> str:
-    """Come back, and break off when no more than the first id has come; return it."""
+    """Reconnect, and disconnect as soon as the first id has arrived; return the id."""
     async with page_of(client, channel, last_id) as stream:
         async for line in stream.response.aiter_lines():
             if line.startswith("id: "):
@@ -568,7 +569,7 @@ async def first_id(client: httpx.AsyncClient, channel: str, last_id: str) -> str
 async def test_a_user_gets_the_exact_gap_on_the_personal_channel(
     redis_server: RedisServer, serve: Serve, tmp_path: Path
 ) -> None:
-    """The place of a channel that the server begins was erased by the first id of a stream."""
+    """The first id of a stream used to erase the position of a channel that the server starts."""
     service = await asyncio.to_thread(serve_ada, serve, redis_server, tmp_path)
     own = "user:#service.1"
     async with logged_in(service) as client:
@@ -606,7 +607,10 @@ async def test_a_user_gets_the_exact_gap_on_the_personal_channel(
 
 
 async def becomes_served(service: Service, channel: str) -> None:
-    """Wait until the server has begun a channel; it does not say so where it was asked for."""
+    """Wait until the server has started a channel.
+
+    The original request gets no reply about that.
+    """
 
     async def is_heard() -> bool:
         info = await asyncio.to_thread(service.post, "channels", {})
@@ -618,7 +622,7 @@ async def becomes_served(service: Service, channel: str) -> None:
 async def test_a_user_gets_the_exact_gap_on_a_channel_subscribed_by_the_api(
     redis_server: RedisServer, serve: Serve, tmp_path: Path
 ) -> None:
-    """Such a channel begins whenever the API says so, maybe two connections later."""
+    """Such a channel starts whenever the API is called, perhaps two connections later."""
     service = await asyncio.to_thread(serve_ada, serve, redis_server, tmp_path)
     fields = {"user": "service.1", "channel": "desk"}
     async with logged_in(service) as client:

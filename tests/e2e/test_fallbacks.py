@@ -1,4 +1,4 @@
-"""The service's own fallbacks, as its worker carries them out: real mails, real webhooks."""
+"""The service's built-in fallbacks, run by its worker: real mails and real webhooks."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ def test_a_mail_to_a_user_without_an_address_is_given_up_with_a_reason(
 
 
 def test_another_spelling_of_an_id_mails_its_user(service: Service, mails: MailServer) -> None:
-    """`user:#service.041` is a channel of nobody; Python's `int` reads each of these as 41."""
+    """Nobody has the channel `user:#service.041`, but Python's `int` parses each of these as 41."""
     for user in ("041", "4_1", "0041"):
         body = {"channel": f"user:#service.{user}", "data": 1, "fallback": "email"}
         assert service.post("publish", body).status_code == 200

@@ -1,7 +1,7 @@
-"""Pages of other sites against a user who is logged in here, in a real Chromium.
+"""Pages of other sites attack a user who is logged in here, in a real Chromium.
 
-All sites are on 127.0.0.1. Chromium takes ``http://localhost:…`` for another site than
-``http://127.0.0.1:…``, and two ports of one host for siblings, which share cookies.
+All sites are on 127.0.0.1. For Chromium, ``http://localhost:…`` is another site than
+``http://127.0.0.1:…``, and two ports of one host are siblings, which share cookies.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ EVIL = "chat:evil"
 
 
 class Site:
-    """Our site, and a user who is logged in there."""
+    """Our site, and a user who is logged in to it."""
 
     def __init__(self, service: Service, user: str, cookie: str) -> None:
         self.service = service
@@ -58,7 +58,7 @@ class Site:
 
     @asynccontextmanager
     async def visitor(self, browser: Browser, url: str) -> AsyncIterator[Page]:
-        """Open a page of any site in the browser of the user."""
+        """Open a page of any site in the user's browser."""
         context = await browser.new_context()
         cookie = {"name": "sessionid", "value": self._cookie, "sameSite": "Lax"}
         await context.add_cookies([cookie | {"url": self.service.http}])  # type: ignore[list-item]
@@ -68,19 +68,19 @@ class Site:
         await context.close()
 
     def marked(self, path: str) -> str:
-        """Return a path that no other test asks for."""
+        """Return a path that no other test requests."""
         self._marks += 1
         return f"{path}&mark={self._marks}"
 
     async def statuses(self, url: str) -> set[int]:
-        """Return with what the server has answered: a browser does not tell what it blocks."""
+        """Record the server's responses: a browser does not say what it has blocked."""
         path = re.escape(url.removeprefix(self.service.http))
         answered = re.compile(rf'"[A-Z]+ {path} HTTP/1.1" (\d+)')
         found = await eventually(lambda: answered.findall(self.service.log), seconds=10)
         return set(map(int, found))
 
     async def members(self) -> list[str]:
-        """Return who is on the attacker's channel: the ids of users, empty for nobody's."""
+        """Return the user ids on the attacker's channel; empty for anonymous clients."""
         found = await asyncio.to_thread(self.service.post, "presence", {"channel": EVIL})
         return [info.get("user", "") for info in found.json()["result"]["presence"].values()]
 
@@ -164,7 +164,7 @@ ATTACKS = {
 async def test_a_script_on_our_own_page_joins_as_the_user(
     site: Site, browser: Browser, stream: str
 ) -> None:
-    """The control: what the attacks below would look like if they worked."""
+    """The control: this is what the attacks below would look like if they succeeded."""
     async with site.visitor(browser, f"{site.service.http}/") as page:
         heard = """([url, own]) => new Promise((resolve) => {
             const source = new EventSource(url);
@@ -196,7 +196,10 @@ async def test_a_page_of_another_site_joins_a_channel_as_the_user(
 async def test_a_service_worker_of_another_site_joins_as_the_user(
     site: Site, foreign: int, browser: Browser, host: str
 ) -> None:
-    """It fetches where no page is to be seen; a refusal ends at once, a stream would not."""
+    """The worker fetches in the background.
+
+    A refusal ends immediately, while a stream would not.
+    """
     async with site.visitor(browser, f"http://{host}:{foreign}/") as page:
         for mode in ("no-cors", "cors"):
             url = site.service.http + site.marked(STREAMS["sse"])
@@ -225,7 +228,10 @@ WRITTEN_BY_USERS = ("an image", "a script", "a prefetch", "a frame", "a link")
 async def test_a_link_on_our_own_page_joins_as_the_user(
     site: Site, browser: Browser, has_worker: bool
 ) -> None:
-    """Users write links and images, too: in a chat message, say. They count as nobody's."""
+    """Users also write links and images, for example in a chat message.
+
+    Their requests are anonymous.
+    """
     own = f"/connection/sse?channel=news%23{site.user}"  # for this user alone
     answers = {}
     async with site.visitor(browser, f"{site.service.http}/") as page:
@@ -250,7 +256,7 @@ async def test_a_link_on_our_own_page_joins_as_the_user(
 
 
 async def test_a_link_in_a_mail_joins_as_the_user(site: Site, browser: Browser) -> None:
-    """For the browser no site is behind it: ``Sec-Fetch-Site: none``."""
+    """For the browser, no site caused the request: ``Sec-Fetch-Site: none``."""
     async with site.visitor(browser, f"{site.service.http}/") as page:
         with pytest.raises(Exception, match="Timeout"):
             await page.goto(site.service.http + STREAMS["sse"], timeout=2000)
@@ -285,7 +291,7 @@ async def test_a_page_of_an_allowed_site_reconnects_and_gets_its_gap(
     browser: Browser,
     with_credentials: bool,
 ) -> None:
-    """The preflight for Last-Event-ID was 405, so that each return failed."""
+    """The preflight for Last-Event-ID used to get 405, so each reconnect failed."""
     origin = f"http://localhost:{foreign}"
     env = {"app": ENDPOINT, "TEST_ALLOWED_ORIGINS": origin}
     service = await asyncio.to_thread(serve, redis_server.url, **env)
@@ -301,7 +307,8 @@ async def test_a_page_of_an_allowed_site_reconnects_and_gets_its_gap(
     await asyncio.to_thread(other.publish, channel, "missed")
     await asyncio.to_thread(service.start)
 
-    # A node counts before the page's place is known: what is published just then is no one's loss.
+    # The node counts as subscribed before the page has its position; what is published in between
+    # is no loss.
     async def is_back() -> bool:
         await asyncio.to_thread(service.publish, channel, "again")
         return bool(await page.evaluate("heard.some(([name, data]) => data === 'again')"))
@@ -317,7 +324,7 @@ async def test_a_page_of_an_allowed_site_reconnects_and_gets_its_gap(
 async def test_htmx_on_a_page_of_an_allowed_site_receives_publications(
     redis_server: RedisServer, serve: Serve, foreign: int, browser: Browser
 ) -> None:
-    """Its SSE extension opens streams with credentials."""
+    """HTMX's SSE extension opens streams with credentials."""
     origin = f"http://localhost:{foreign}"
     env = {"app": ENDPOINT, "TEST_ALLOWED_ORIGINS": origin}
     service = await asyncio.to_thread(serve, redis_server.url, **env)

@@ -1,4 +1,4 @@
-"""A foreign project with hashed static files and a strict policy: its pages load, and say no."""
+"""Pages of a foreign project with hashed static files and a strict policy, and their errors."""
 
 from __future__ import annotations
 
@@ -106,7 +106,7 @@ SERVER = ("-m", "uvicorn", "mysite.asgi:application", "--ws", "websockets-sansio
 
 
 class Collected(NamedTuple):
-    """What `collectstatic` made of the files, and the pages that refer to them."""
+    """The files that `collectstatic` has created, and the pages that refer to them."""
 
     folder: Path
     pages: dict[str, str]
@@ -146,7 +146,7 @@ def url(host: Host, only_hashed: Collected, tmp_path_factory: Any) -> Iterator[s
 
 
 def test_a_storage_that_rewrites_imports_leads_every_module_to_the_same_file(host: Host) -> None:
-    """A comment of client.js looked like an import of itself, and `collectstatic` never ended."""
+    """A comment in client.js looked like an import of itself, so `collectstatic` never ended."""
     done = collect(host, "mysite.storages.Rewriting", "rewritten")
     source = ROOT / "realtime/static/realtime/client.js"
     client = done.named("realtime/client.*.js")
@@ -172,7 +172,7 @@ def test_where_imports_are_not_rewritten_the_tag_names_the_file(only_hashed: Col
 def test_all_that_loads_code_carries_a_nonce_that_was_not_made_before(
     only_hashed: Collected,
 ) -> None:
-    """The tag asked whether the nonce was true, which it is not until it is written."""
+    """The tag tested whether the nonce was true, but it is false until it has been written."""
     for page in only_hashed.pages.values():
         loading = [
             tag
@@ -193,14 +193,14 @@ def test_plain_http_at_the_address_of_the_websocket_is_told_about_the_proxy(url:
 
 
 def test_a_websocket_at_an_unknown_address_is_closed_without_a_traceback(url: str) -> None:
-    """Channels' URLRouter raised; the fixture reads the log for tracebacks."""
+    """Channels' URLRouter used to raise; the fixture checks the log for tracebacks."""
     key = {"Sec-WebSocket-Version": "13", "Sec-WebSocket-Key": "dGhlIHNhbXBsZSBub25jZQ=="}
     upgrade = {"Connection": "Upgrade", "Upgrade": "websocket"}
     assert httpx.get(f"{url}/nowhere", headers=upgrade | key).status_code == 404
 
 
 class Watched:
-    """A page, with what its browser loads and says."""
+    """A page, with everything that its browser loads and logs."""
 
     def __init__(self, page: Page) -> None:
         self.page = page
@@ -236,7 +236,7 @@ for (const name of ["error", "subscribed"]) {
 async def test_a_page_shows_what_was_refused_and_loads_its_modules_once(
     url: str, only_hashed: Collected, chromium: Browser
 ) -> None:
-    """It said "live" and heard nothing."""
+    """The page said "live" and received nothing."""
     client = only_hashed.named("realtime/client.*.js").name
     async with own_contexts(chromium) as browser:
         for fragment in ("", "#handled"):

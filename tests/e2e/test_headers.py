@@ -1,4 +1,4 @@
-"""What the service tells browsers to forbid: over real HTTP, behind a proxy that ends TLS."""
+"""The restrictions that the service sends to browsers, over real HTTP behind a TLS proxy."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ def test_a_script_has_its_type_and_the_same_headers_as_a_page(service: Service) 
 def test_a_data_response_cannot_act_as_a_page(
     service: Service, method: str, path: str, status: int
 ) -> None:
-    """Not redirected to HTTPS either: the proxy sees to it that keys do not travel in the clear."""
+    """Not redirected to HTTPS either: the proxy makes sure that keys are not sent in clear text."""
     response = httpx.request(method, service.http + path)
     assert response.status_code == status
     assert lacks(response, DATA) == {}
@@ -155,7 +155,8 @@ def test_cookies_are_host_only_and_hidden_from_scripts(
     with httpx.Client(base_url=service.http, headers=BY_TLS | origin) as browser:
         form = browser.get("/login/")
         [token] = re.findall('name="csrfmiddlewaretoken" value="([^"]+)"', form.text)
-        # A browser sends a secure cookie to the proxy's https, this client none to our http.
+        # A browser sends a secure cookie to the proxy's HTTPS address; this client does not send it
+        # over HTTP.
         csrf = form.headers["set-cookie"].partition(";")[0]
         fields = {"csrfmiddlewaretoken": token, "username": "ada", "password": PASSWORD}
         entered = browser.post("/login/", data=fields, headers={"Cookie": csrf})

@@ -1,4 +1,4 @@
-"""A host keeps its own addresses: only what it mounts of the app is the app's (ADR-0033)."""
+"""A host keeps its own paths: the app serves only what the host has mounted (ADR-0033)."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def test_the_api_of_the_host_is_the_host_s(
 
 
 def test_the_headers_of_the_host_are_the_host_s(streams: Service) -> None:
-    """One that comes twice, and more of them than the app takes."""
+    """With a duplicate header, and with more headers than the app allows."""
     headers = [("Authorization", "a"), ("Authorization", "b"), *[("X-More", "x")] * 120]
     answer = httpx.get(f"{streams.http}/api/v3/status/", headers=headers)
     assert (answer.status_code, answer.headers[MARK]) == (200, "yes")

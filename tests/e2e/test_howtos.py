@@ -1,4 +1,4 @@
-"""The pages of docs/howto, to the letter: one project with the files of all of them."""
+"""Follows the pages of docs/howto: one project with the files of all of them."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ USER = "from django.contrib.auth.models import User; ada = User.objects.create(u
 
 
 class Project(Host):
-    """One with the files of the pages in it."""
+    """A project with the files that the pages show."""
 
     def python(self, code: str) -> str:
         return self.run("manage.py", "shell", "--no-imports", "-v", "0", "-c", USER + code)
@@ -142,7 +142,7 @@ def test_from_a_management_command(project: Project, heard: Heard) -> None:
 
 
 def test_from_cron(project: Project, heard: Heard) -> None:
-    """The line as cron hands it to the shell: without the time, and with its percent signs."""
+    """The line as cron passes it to the shell: without the time, and with its percent signs."""
     line = lines_of("cron").split("&&", 1)[1].replace(r"\%", "%")
     line = line.replace(".venv/bin/python", sys.executable)
     first, again = [json.loads(project.shell(["sh", "-c", line])) for _ in range(2)]
@@ -163,11 +163,11 @@ def test_from_any_other_language(redis: RedisServer, serve: Any, heard: Heard) -
     assert heard.data_on("orders:all") == [{"number": 7}]
 
 
-# --- pages that are live; each is a change to the project of django-host ---
+# --- live pages; each changes the project of django-host ---
 
 
 def live_project(redis: RedisServer, folder: Path, page: str) -> Host:
-    """Make the project of `django-host`, then do what a page says."""
+    """Create the project of `django-host`, then follow a page."""
     host = Host(folder, f"{folder}:{ROOT}", redis.url)
     host.write(files_of(text_of("django-host")))
     host.write(files_of(text_of(page)))
@@ -181,7 +181,7 @@ RUNSERVER = ("manage.py", "runserver", "--noreload")
 
 @asynccontextmanager
 async def windows(chromium: Browser, url: str, until: str) -> AsyncIterator[list[Page]]:
-    """Open two windows, and wait until a DOM event says that each is live."""
+    """Open two windows, and wait for the DOM event that says that each is live."""
     async with own_contexts(chromium) as browser:
         opened = [await browser.new_page() for _ in range(2)]
         for page in opened:
@@ -206,7 +206,7 @@ async def test_a_live_page_by_one_tag(
 
 
 def test_a_live_page_that_misses_nothing(redis: RedisServer, tmp_path: Path) -> None:
-    """In a browser: `tests/e2e/test_live_pages.py`."""
+    """tests/e2e/test_live_pages.py tests this in a browser."""
     host = live_project(redis, tmp_path, "live-page")
     code = "from orders.models import Order; Order.objects.create(title='A bicycle')"
     host.run("manage.py", "shell", "--no-imports", "-v", "0", "-c", code)

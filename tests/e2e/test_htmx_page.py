@@ -1,4 +1,4 @@
-"""The board that is made with HTMX, in Chromium, and its views."""
+"""The order board, built with HTMX, in Chromium; and its views."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ async def visit(chromium: Browser) -> AsyncIterator[Callable[..., Any]]:
             return visitors[-1]
 
         yield open_page
-        # What HTMX itself says of a stream that broke or a request without an answer.
+        # HTMX's own messages about a broken stream or an unanswered request.
         noise = re.compile(
             r"^\[object Event\]$|^htmx:(sendError|afterRequest|responseError|sseError)"
         )
@@ -164,7 +164,7 @@ async def test_the_board_works_with_the_keyboard(service: Service, visit: Any) -
 
 @pytest.fixture
 def client() -> Iterator[Callable[[Service], httpx.Client]]:
-    """Opens what a browser is without its eyes, with the token of the page."""
+    """Return HTTP clients that use the page's token as a browser does."""
     opened: list[httpx.Client] = []
 
     def browse(service: Service) -> httpx.Client:
@@ -216,7 +216,7 @@ def test_the_number_and_age_of_orders_are_bounded(
 
 
 def test_the_board_may_create_markup_but_not_run_scripts(service: Service) -> None:
-    """Trusted types forbid what HTMX is for; all else of the policy is that of the other pages."""
+    """Trusted types forbid what HTMX does; the rest of the policy is that of the other pages."""
     others, own = [
         dict(part.split(" ", 1) for part in answer.headers["content-security-policy"].split("; "))
         for answer in (httpx.get(service.http), httpx.get(f"{service.http}/htmx/"))

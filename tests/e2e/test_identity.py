@@ -123,7 +123,7 @@ async def test_a_client_with_an_expired_token_gets_error_109(
 
 
 def test_no_token_is_ever_logged(service: Service) -> None:
-    """Runs after or before the others: what they showed begins like every token of these."""
+    """Runs before or after the others: the tokens that they send all begin like these."""
     assert token().split(".")[0] not in service.log
 
 
@@ -152,7 +152,7 @@ async def test_keys_in_a_file_change_while_the_service_runs(
 async def test_tokens_issued_for_centrifugo_are_accepted(
     redis_server: RedisServer, serve: Callable[..., Service], attach: Attach
 ) -> None:
-    """No `exp`, a number as `jti`, and a personal channel `#42`: its SDKs have such in tests."""
+    """No `exp`, a number as `jti`, a personal channel `#42`: the tests of its SDKs use these."""
     service = await asyncio.to_thread(
         serve,
         redis_server.url,

@@ -42,7 +42,7 @@ def somebody(service: Service) -> Iterator[Callable[..., Browser]]:
 
 
 class Browser:
-    """Somebody with cookies, who is perhaps logged in."""
+    """A user with cookies, who may be logged in."""
 
     def __init__(self, service: Service, user: str = "") -> None:
         self.http = httpx.Client(base_url=service.http, headers={"Origin": service.http})

@@ -76,12 +76,12 @@ async def visit(chromium: Browser) -> AsyncIterator[Callable[..., Any]]:
 
 
 async def value_of(visitor: Visitor) -> float:
-    """Return how far the bar of the newest job is."""
+    """Return the value of the newest job's progress bar."""
     return float(await visitor.page.locator(f"{ROW} progress").evaluate("bar => bar.value"))
 
 
 async def moves(visitor: Visitor) -> None:
-    """Wait until the bar of the newest job has moved twice."""
+    """Wait until the newest job's progress bar has moved twice."""
     seen: set[float] = set()
 
     async def has_moved() -> bool:
@@ -136,7 +136,7 @@ async def test_a_failed_job_says_what_to_do(
 async def test_the_state_is_refetched_after_a_reconnect(
     service: Service, worker: CeleryWorker, visit: Callable[..., Any]
 ) -> None:
-    """The web server is gone while the job goes on and ends: what it said then, nobody heard."""
+    """The web server is down while the job continues and ends, so the page misses those states."""
     page = await visit(service)
     await page.page.click("#start")
     await moves(page)
@@ -161,7 +161,7 @@ async def test_a_killed_worker_delays_its_job_without_losing_it(
     worker: CeleryWorker,
     visit: Callable[..., Any],
 ) -> None:
-    """The pool's process is killed: its message comes back at once, and the job begins anew."""
+    """When the pool's process is killed, the message is requeued and the job restarts."""
     page = await visit(service)
     await page.page.click("#start")
     await moves(page)

@@ -28,7 +28,7 @@ from tests.support.database import manage, migrated_url
 from tests.support.dispositions import IGNORED, ORDINARY, dispositions
 
 CHECKOUT = Path(__file__).resolve().parents[2]
-# What a developer may have set for himself and no test wants.
+# Variables that a developer may have set and that would affect the tests.
 SETTINGS_OF_THE_SERVICE = {
     "ALLOWED_HOSTS",
     "ALLOWED_ORIGINS",
@@ -69,7 +69,7 @@ def clean_environ(**variables: str) -> dict[str, str]:
 
 
 def parents() -> dict[int, int]:
-    """Return the parent of each living process (zombies count as gone)."""
+    """Return the parent of each living process (zombies do not count)."""
     table = {}
     for directory in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):
@@ -97,7 +97,7 @@ READY = {"manage": "handling fallbacks: ", "celery": " ready."}
 
 
 class Launched:
-    """One ``python -m notifier …`` with its output in files."""
+    """A running ``python -m notifier …``, with its output in files."""
 
     def __init__(
         self,
@@ -120,7 +120,7 @@ class Launched:
         return self.out.read_text()
 
     def wait_until_live(self) -> str:
-        """Return the URL that it prints."""
+        """Wait until the service is live; return the URL that it prints."""
         live = re.compile(r"http://[0-9.:]+")
         eventually(lambda: live.search(self.text()) or self.process.poll() is not None)
         found = live.search(self.text())
@@ -136,7 +136,7 @@ class Launched:
         }
 
     def wait_for_companions(self) -> None:
-        """Wait until all of them work: one that only just starts does not watch its lifeline."""
+        """Wait until all companions work: a starting process does not watch its lifeline yet."""
         for companion in COMPANIONS:
             eventually(lambda ready=READY[companion.module]: ready in self.err.read_text())
 
@@ -145,7 +145,7 @@ class Launched:
         return pid
 
     def valkey(self) -> int:
-        # Its title shows the socket, the guardian's command line only the binary.
+        # Its process title shows the socket; the guardian's command line shows only the binary.
         return self.pid_of("valkey.sock")
 
     def guardian(self) -> int:
@@ -168,7 +168,7 @@ class Launch(Protocol):
 
 @pytest.fixture
 def launch(tmp_path) -> Iterator[Launch]:
-    """Start launchers that are stopped at the end of the test, whatever it did."""
+    """Start launchers, and stop them at the end of the test in any case."""
     with contextlib.ExitStack() as stack:
 
         def start(*arguments: str, **options: Any) -> Launched:
@@ -186,7 +186,7 @@ def launched(launch) -> Launched:
 
 @pytest.fixture(scope="module")
 def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Launched]:
-    """One that is live, for all tests that only use it: six processes take seconds to start."""
+    """One live service for all tests that only use it: starting six processes takes seconds."""
     service = Launched(tmp_path_factory.mktemp("live"))
     try:
         service.wait_until_live()
@@ -220,7 +220,7 @@ def test_the_printed_addresses_work(live):
 
 @pytest.fixture
 def short_directory() -> Iterator[Path]:
-    """A directory so near to the root that a Unix socket can be below it."""
+    """A directory with a path that is short enough for a Unix socket in it."""
     with tempfile.TemporaryDirectory(dir="/tmp") as directory:
         yield Path(directory)
 
@@ -233,7 +233,7 @@ def short_directory() -> Iterator[Path]:
 def test_the_service_starts_in_any_locale(launch, short_directory, locale):
     """Issue 15, C19: the Lua scripts were read in the locale's encoding, and the import failed.
 
-    And the address of Valkey's socket, which is a URL, can have no letters but ASCII.
+    The address of Valkey's socket is a URL, so it must be ASCII.
     """
     directory = short_directory / "Zoë"
     directory.mkdir()
@@ -280,7 +280,7 @@ def test_no_process_or_file_is_left_behind(launched, ending):
     valkey_directory = Path(launched.service()["redis_url"].removeprefix("unix://")).parent
     launched.wait_for_companions()
     processes = descendants(launched.process.pid)
-    # A worker, the guardian, Valkey, the companions, and the pool of the one that runs jobs.
+    # A worker, the guardian, Valkey, the companions, and the pool of the companion that runs jobs.
     assert len(processes) == 3 + len(COMPANIONS) + 2
     assert stat.S_IMODE(service_file.stat().st_mode) == 0o600
 
@@ -297,7 +297,7 @@ def test_no_process_or_file_is_left_behind(launched, ending):
 
 @needs_proc
 def test_a_signal_that_was_ignored_at_its_start_stays_ignored(launch):
-    """`nohup make run &` outlives the terminal, and says what stops it."""
+    """`nohup make run &` survives the terminal, and says which signal stops it."""
     service = launch(signals=IGNORED)
     url = service.wait_until_live()
     pid = service.process.pid
@@ -489,7 +489,7 @@ def test_the_two_demo_users_survive_a_restart(launch):
 
 
 def test_a_run_directory_that_others_can_enter_is_refused(launch, tmp_path):
-    """In /tmp, say: others could read the secrets, or plant a key that they know."""
+    """For example in /tmp: others could read the secrets, or plant a key that they know."""
     shared = tmp_path / "shared"
     shared.mkdir()
     shared.chmod(0o1777)
@@ -573,7 +573,7 @@ def test_a_command_in_another_terminal_finds_the_service(live):
     assert found.stdout.strip() == live.service()["redis_url"]
 
 
-# --- the private Valkey by itself ---
+# --- the private Valkey on its own ---
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""The limits per client on each server: excess is refused, and a flood is closed."""
+"""The limits per client on each server: excess commands are refused, and a flood is closed."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ async def test_a_flood_of_unsolicited_pongs_is_closed_with_3013(
 async def test_solicited_pongs_are_free(
     serve: Any, redis_server: RedisServer, attach: Attach
 ) -> None:
-    """With a window of 64 KiB each 16 KiB ask for one: more of them than a burst has tokens."""
+    """With a window of 64 KiB, each 16 KiB causes a ping: more pongs than a burst has tokens."""
     service = serve(redis_server.url, **SMALL, TEST_WINDOW_BYTES="65536")
     client = await attach(service)
     await client.subscribe("public:much")
@@ -132,7 +132,7 @@ async def test_a_client_that_does_not_connect_in_time_is_stale(
 async def test_an_sdk_reconnecting_with_all_its_channels_is_not_a_flood(
     redis_server: RedisServer, serve: Any, attach: Attach
 ) -> None:
-    """However many channels a setting allows: the burst is never less than two for each."""
+    """However many channels a setting allows, the burst is at least two for each of them."""
     many = 1000
     service = serve(redis_server.url, TEST_CHANNELS_PER_CONNECTION=str(many))
     for _ in range(2):

@@ -1,4 +1,4 @@
-"""What is published between the reading of a page's data and its subscription, in Chromium."""
+"""Publications between reading a page's data and its subscription, in Chromium."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def site(redis_server: RedisServer) -> Iterator[Service]:
 
 
 async def hold_script_until_first_frame(page: Page) -> None:
-    """Let the page's script arrive after the first frame of the server."""
+    """Delay the page's script until the server's first frame has arrived."""
     heard = asyncio.Event()
 
     def watch(socket: WebSocket) -> None:

@@ -1,4 +1,4 @@
-"""The app needs no database: a host project that has none publishes, listens and shows pages."""
+"""The app needs no database: a host project without one publishes, listens and shows pages."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ async def test_a_host_without_a_database_has_everything_but_users(
 ) -> None:
     env = {"DJANGO_SETTINGS_MODULE": "tests.no_database_settings"}
     service = await asyncio.to_thread(lambda: serve(redis_server.url, server, **env))
-    # The cookie of a session: there is nowhere to look for one.
+    # A session cookie, although there is no database in which to look up the session.
     page = {"origin": service.http, "additional_headers": {"Cookie": "sessionid=abc"}}
     client = await attach(service, **page)
     await client.subscribe("public:news")

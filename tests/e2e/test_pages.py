@@ -25,7 +25,7 @@ Open = Callable[..., Any]
 
 @pytest_asyncio.fixture(loop_scope="session")
 async def visit(chromium: Browser) -> AsyncIterator[Open]:
-    """Open pages, each in a browser of its own; none of them may complain on its console."""
+    """Open pages, each in a separate browser; none of them may log errors to its console."""
     async with own_contexts(chromium) as browser:
         visitors: list[Visitor] = []
 

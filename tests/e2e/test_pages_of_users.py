@@ -56,7 +56,7 @@ def ids(service: Service) -> dict[str, int]:
 
 @pytest_asyncio.fixture(loop_scope="session")
 async def visit(service: Service, chromium: Browser) -> AsyncIterator[Open]:
-    """Open pages as a user or a guest, each in a browser of its own; none may complain."""
+    """Open pages as a user or a guest, each in a separate browser; none of them may log errors."""
     async with own_contexts(chromium) as browser:
         visitors: list[Visitor] = []
 

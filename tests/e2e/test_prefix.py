@@ -1,4 +1,4 @@
-"""A project that a real nginx serves below ``/app/live/``, whether it strips that prefix or not."""
+"""A project behind a real nginx at ``/app/live/``, with the prefix stripped or kept."""
 
 from __future__ import annotations
 

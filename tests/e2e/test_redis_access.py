@@ -1,4 +1,4 @@
-"""The service at a Redis as docs/deploy.md sets it up: users that may do little, and TLS."""
+"""The service with a Redis set up as in docs/deploy.md: restricted users, and TLS."""
 
 from __future__ import annotations
 
@@ -50,7 +50,10 @@ SERVERS = [
 
 
 def with_users(program: str = "") -> Iterator[RedisServer]:
-    """Start a server with the documented users. The default one is the test's own, for looking."""
+    """Start a server with the documented users.
+
+    The default user is only for the test's own checks.
+    """
     server = RedisServer(program=program).start()
     with server.client() as admin:
         version = str(admin.info("server")["redis_version"])
@@ -70,13 +73,13 @@ def guarded() -> Iterator[RedisServer]:
 
 @pytest.fixture(params=SERVERS)
 def guarded_each(request: pytest.FixtureRequest) -> Iterator[RedisServer]:
-    """Each kind of server that is here, with the documented users."""
+    """Each kind of server that is installed, with the documented users."""
     yield from with_users(request.param)
 
 
 @pytest.mark.parametrize("program", SERVERS)
 def test_a_server_starts_with_the_documented_lines(program: str, tmp_path: Path) -> None:
-    """Redis 7.0 did not: `client|setinfo` is unknown there, and comments stood behind values."""
+    """Redis 7.0 did not start: it does not know `client|setinfo`, and comments followed values."""
     assert len(CONF) > 8
     users = [f"user {name} {rules}" for name, rules in USERS.items()]
     conf = tmp_path / "redis.conf"
@@ -97,7 +100,7 @@ def as_user(server: RedisServer, user: str, password: str = "SECRET") -> str:
 
 
 def denied(server: RedisServer) -> list[Any]:
-    """Return what Redis has forbidden to anybody."""
+    """Return the commands that Redis has denied to any user."""
     with server.client() as admin:
         return admin.execute_command("ACL", "LOG")  # type: ignore[no-any-return]
 
@@ -136,7 +139,7 @@ async def test_the_redis_user_of_a_node_suffices(
     assert "unsubscribe" in await second.ask(unsubscribe={"channel": "public:a"})
     breaks = service.log.count("live after ")
     await asyncio.to_thread(guarded_each.cut_subscribers)
-    # Not whether it is live: it may not have noticed the cut yet.
+    # Do not wait for "live": the node may not have noticed the disconnect yet.
     await eventually(lambda: service.log.count("live after ") > breaks)
     await asyncio.to_thread(service.publish, "public:b", "after the break")
     heard = [m["push"]["pub"]["data"] for m in await pushes(second) if "pub" in m["push"]]
@@ -145,13 +148,13 @@ async def test_the_redis_user_of_a_node_suffices(
 
 
 def post_as_shop(service: Service, method: str, body: Any) -> httpx.Response:
-    """Publish with a key that has a rate, which the nodes count together."""
+    """Publish with a key whose rate is shared by all nodes."""
     headers = {"X-API-Key": secret_of("shop")}
     return httpx.post(f"{service.http}/api/{method}", json=body, headers=headers, timeout=60)
 
 
 async def pushes(client: Client) -> list[Any]:
-    """Return all that was pushed until the last publication of the test above."""
+    """Return all pushes up to the last publication of the test above."""
     found: list[Any] = []
     while not found or found[-1].get("push", {}).get("pub", {}).get("data") != "after the break":
         found.append(await client.next())

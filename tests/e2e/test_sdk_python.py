@@ -1,4 +1,4 @@
-"""The stock Python SDK, unmodified: all of its features, and its robustness."""
+"""The stock Python SDK, unmodified: all of its features, and reconnects."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.support.redis_server import RedisServer
 from tests.support.service import Service
 from tests.support.tokens import token
 
-# The SDK leaves its transport to the garbage collector, which complains then.
+# The SDK leaves closing its transport to the garbage collector, which then warns.
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 
 ENDPOINT = "tests.asgi_endpoint:application"
@@ -29,7 +29,7 @@ class One(
     centrifuge.ClientEventHandler,  # type: ignore[misc]
     centrifuge.SubscriptionEventHandler,  # type: ignore[misc]
 ):
-    """A client, and all that its SDK tells."""
+    """A client, and all events that its SDK reports."""
 
     def __init__(self, service: Service, **options: Any) -> None:
         delays = {"min_reconnect_delay": 0.05, "max_reconnect_delay": 0.5}
@@ -40,7 +40,7 @@ class One(
         return [context for event, context in self.events if event == kind]
 
     async def until(self, kind: str, count: int = 1, seconds: float = 10) -> Any:
-        """Wait until something has been told so often; return the last of it."""
+        """Wait until an event has been reported this many times; return the last one."""
         await eventually(lambda: len(self.of(kind)) >= count, seconds)
         return self.of(kind)[-1]
 
@@ -82,7 +82,7 @@ def service(redis_server: RedisServer, request: pytest.FixtureRequest) -> Iterat
 
 @pytest.fixture
 async def opened() -> AsyncIterator[Open]:
-    """Opens clients that leave with the test."""
+    """Open clients that disconnect at the end of the test."""
     ones: list[One] = []
 
     def open_one(service: Service, **options: Any) -> One:

@@ -1,4 +1,4 @@
-"""The stock JavaScript SDK over each of its transports: all of it, unmodified."""
+"""The stock JavaScript SDK over each of its transports, unmodified, with all features."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ class Script:
 
 
 def worn(what: str, client: str, service: Service, *how_often: str) -> tuple[str, ...]:
-    """Return the command of a script that wears a client."""
+    """Return the command of a script that uses one of the clients."""
     if client == "client.js":
         return ("own.mjs", what, service.http, *how_often)
     return ("loops.mjs", what, client, service.http, *how_often)
@@ -91,13 +91,13 @@ async def script(*command: str) -> AsyncIterator[Script]:
 
 
 def obey(line: dict[str, Any], service: Service, redis_server: RedisServer) -> None:
-    """Do what a script wants the server to do."""
+    """Do what a script asks the server to do."""
     user, channel = line.get("user", ""), line.get("channel", "")
     if line["want"] == "publish":
         service.publish(channel, {"n": 1}, event="e", tags={"a": "b"})
         return
     if line["want"] == "nobody":
-        # The client has its reply before Redis has the UNSUBSCRIBE of the node.
+        # The client gets its reply before Redis gets the node's UNSUBSCRIBE.
         eventually_sync(lambda: service.publish(channel, {})["nodes"] == 0)
         return
     command = {
@@ -124,7 +124,7 @@ async def test_every_feature_works_over_each_transport(
     assert said["connected"]["transport"] == transport
     assert said["served"]["channel"] == "user:#ada"
     assert said["own join"] == {"user": "ada"}
-    # Over SSE they are known by a cookie, since no token may be in a URL; a token has an info.
+    # Over SSE, a cookie identifies them, since a URL must not contain a token; a token has an info.
     ada, ben = ({} if transport == "sse" else {"info": {"name": name}} for name in ("ada", "ben"))
     assert said["join"] == {"user": "ben"} | ben
     assert said["presence"] == {"users": ["ada", "ben"]}
@@ -164,7 +164,7 @@ async def test_the_sdk_survives_the_death_of_the_server(
 
 
 def publish_elsewhere(server: RedisServer, channel: str) -> int:
-    """Publish while no node is there; return the offset."""
+    """Publish while no node is running; return the offset."""
     broker = SyncRedisBroker(server.url)
     receipt = broker.publish(Publication.of(channel, "missed"))
     broker.close()
@@ -216,7 +216,10 @@ def is_deserted(service: Service) -> bool:
 async def test_emulation_requests_reach_the_right_worker(
     redis_server: RedisServer, serve: Serve, transport: str
 ) -> None:
-    """Each request may come to either of two; twenty rounds are a million to one."""
+    """Each request may reach either of two workers.
+
+    The chance that twenty rounds hit only one is one in a million.
+    """
     service = await asyncio.to_thread(serve, redis_server.url, DEPLOYED, WEB_CONCURRENCY="2")
     async with script("loops.mjs", "subscribe-loop", transport, service.http, "10") as looping:
         assert (await looping.until("done"))["rounds"] == 10

@@ -40,7 +40,7 @@ def service(request: pytest.FixtureRequest, redis_server: RedisServer) -> Iterat
 class Recorder(
     centrifuge.ClientEventHandler,  # type: ignore[misc]
 ):
-    """Keeps what the Python SDK tells."""
+    """Records the events that the Python SDK reports."""
 
     def __init__(self) -> None:
         self.events: list[tuple[str, Any]] = []
@@ -78,7 +78,7 @@ class Ear(centrifuge.SubscriptionEventHandler):  # type: ignore[misc]
         self._events.append(("publication", context.pub))
 
 
-# The SDK leaves its transport to the garbage collector, which complains then.
+# The SDK leaves closing its transport to the garbage collector, which then warns.
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 async def test_centrifuge_python_subscribes_receives_and_publishes(service: Service) -> None:
     recorder = Recorder()
@@ -110,7 +110,7 @@ async def test_centrifuge_python_subscribes_receives_and_publishes(service: Serv
 
 @pytest.mark.node
 def test_centrifuge_js_is_told_whether_its_page_missed_anything(service: Service) -> None:
-    """By `since` or `getState`, with the position that was read before the page's data."""
+    """Through `since` or `getState`, with the position that was read before the page's data."""
     channel = "public:since"
 
     def position() -> dict[str, Any]:
@@ -175,7 +175,10 @@ async def test_centrifuge_js_subscribes_receives_and_publishes(service: Service)
 async def test_centrifuge_python_continues_after_a_redis_restart(
     own_redis: RedisServer, serve: Callable[..., Service]
 ) -> None:
-    """It stays connected and subscribed; who subscribes meanwhile gets in by its own retries."""
+    """It stays connected and subscribed.
+
+    A subscribe during the restart succeeds by the SDK's retries.
+    """
     service = await asyncio.to_thread(serve, own_redis.url, "framed")
     recorder = Recorder()
     client = centrifuge.Client(service.ws, events=recorder)
@@ -226,7 +229,7 @@ async def test_centrifuge_js_continues_after_a_redis_restart(
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 async def test_centrifuge_python_sends_and_renews_tokens(service: Service) -> None:
-    """It is asked for another token before one expires, and nothing is interrupted by that."""
+    """The SDK is asked for a new token before one expires; the connection is not interrupted."""
     asked: list[str] = []
 
     async def get_token(channel: str = "") -> str:
@@ -272,7 +275,7 @@ async def test_centrifuge_js_sends_and_renews_tokens(service: Service) -> None:
         if events[-1]["event"] == "token":
             asked.append(events[-1].get("channel", ""))
             claims = {"channel": asked[-1]} if asked[-1] else {}
-            # The first one is of a page that had it for too long.
+            # The first token comes from a page that has kept it for too long.
             seconds = -60 if asked == [""] else 2
             node.stdin.write(f"{token(seconds=seconds, **claims)}\n".encode())
     await asyncio.to_thread(service.publish, "closed", "end")

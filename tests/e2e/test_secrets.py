@@ -1,4 +1,4 @@
-"""Secrets that can be recognised, and everything that the service says: they must not meet."""
+"""Recognisable secrets must not appear in anything that the service outputs."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ Attach = Callable[..., Awaitable[Client]]
 
 
 class Marks:
-    """Makes secrets, and finds them again."""
+    """Creates secrets, and finds them again."""
 
     def __init__(self) -> None:
         self.made: dict[str, str] = {}
@@ -46,7 +46,7 @@ class Marks:
         return secret
 
     def token(self, what: str, key: str, **claims: Any) -> str:
-        """Return a token; its header is everybody's, the rest is secret."""
+        """Return a token; its header is not secret, but the rest is."""
         whole = jwt.encode({"sub": "42", "exp": time.time() + 60, **claims}, key, "HS256")
         _, claimed, signature = whole.split(".")
         self.mark(f"{what}: claims", claimed)
@@ -54,7 +54,7 @@ class Marks:
         return whole
 
     def found_in(self, text: str) -> list[str]:
-        """Return what stands there, as it is or as its most characteristic half."""
+        """Return the secrets in a text, either whole or their most characteristic half."""
         return [what for what, secret in self.made.items() if secret[: len(secret) // 2] in text]
 
 
@@ -64,7 +64,7 @@ def marks() -> Marks:
 
 
 def test_a_leaked_secret_is_found(marks: Marks) -> None:
-    """So the tests below are ones that can fail."""
+    """This proves that the tests below can fail."""
     key = marks.secret("key")
     token = marks.token("token", key)
     assert marks.found_in(f"… {key} …") == ["key"]
@@ -76,7 +76,7 @@ def test_a_leaked_secret_is_found(marks: Marks) -> None:
 
 
 class Said:
-    """All that the service answers."""
+    """All responses of the service."""
 
     def __init__(self, service: Service) -> None:
         self._service = service
@@ -89,7 +89,7 @@ class Said:
         assert status in (None, response.status_code), (path, response.status_code, response.text)
 
     async def shown(self, attach: Attach, token: str, then: str = "") -> None:
-        """Show a token at connect, and another one at refresh; keep what is said to it."""
+        """Send a token at connect, and another one at refresh; record the replies."""
         client = await attach(self._service, connect=False)
         await client.tell(connect={"token": token})
         if then:
@@ -103,7 +103,7 @@ class Said:
 
 
 def command_lines(pid: int) -> str:
-    """Return the titles and arguments of a process and of all that it has started."""
+    """Return the titles and arguments of a process and all of its descendants."""
     texts = [
         Path(f"/proc/{pid}/{name}").read_text(encoding="utf-8") for name in ("cmdline", "comm")
     ]
@@ -225,7 +225,7 @@ def _logged_in(database: str, password: str, marks: Marks) -> _LoggedIn:
     return _LoggedIn(secret_key, marks.mark("session", printed.strip()))
 
 
-# --- settings that are wrong ---
+# --- invalid settings ---
 
 
 def private_pem() -> str:

@@ -1,4 +1,4 @@
-"""docs/howto/servers.md, to the letter: each server, and nginx that strips a prefix."""
+"""Follows docs/howto/servers.md: each server, and an nginx that strips a prefix."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ http {{
 
 
 class Server:
-    """One that a command of the page has started, with another port."""
+    """A server started by a command of the page, on another port."""
 
     def __init__(self, process: subprocess.Popen[bytes], port: int, log: Path) -> None:
         self.process = process
@@ -76,7 +76,7 @@ class Server:
         return self._log.read_text(encoding="utf-8")
 
     def wait_until(self, probe: str) -> None:
-        """Wait until a path is answered with 200."""
+        """Wait until a path responds with 200."""
         try:
             eventually_sync(lambda: self.process.poll() is not None or self._is_ok(probe), 20)
             assert self.process.poll() is None
@@ -147,7 +147,7 @@ async def _publishes_there(redis: RedisServer, settings: Any) -> AsyncIterator[N
 
 @asynccontextmanager
 async def clients(base: str, origin: str) -> AsyncIterator[tuple[Client, AsyncIterator[str]]]:
-    """A WebSocket and an event stream, which have received a publication."""
+    """A WebSocket and an event stream that have each received a publication."""
     url = f"{base.replace('http', 'ws', 1)}/connection/websocket"
     async with (
         httpx.AsyncClient(base_url=base, timeout=60) as http,
@@ -160,7 +160,7 @@ async def clients(base: str, origin: str) -> AsyncIterator[tuple[Client, AsyncIt
             await page.subscribe("orders:all")
             receipt = await apublish("orders:all", {"number": 1042})
             assert receipt.nodes
-            # One worker may be live before the other, and the client be with the other.
+            # One worker may be live before the other, and the client may be connected to the other.
             pub = await page.push("pub", passing_over="state")
             assert pub["data"] == {"number": 1042}
             async with within(10):

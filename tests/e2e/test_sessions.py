@@ -1,4 +1,4 @@
-"""Django's session suffices for a page of the site to receive its user's publications."""
+"""On a page of the site, Django's session is enough to receive the user's publications."""
 
 from __future__ import annotations
 
@@ -99,13 +99,13 @@ class Site:
         return run(code, self.env)
 
     def end(self, code: str) -> str:
-        """Run code with the ``user`` and the ``KEY`` of the session."""
+        """Run code that uses ``user`` and ``KEY``, the key of the session."""
         start = "import django; django.setup()\nfrom django.contrib.auth import get_user_model\n"
         names = f"user = get_user_model().objects.get()\nKEY = {self.ada['cookie']!r}\n"
         return self.run(start + names + code)
 
     def page(self, *, origin: str | None = None) -> dict[str, Any]:
-        """Return what a browser adds to the handshake of a page."""
+        """Return the headers that a browser adds to the handshake of a page."""
         return {
             "origin": self.service.http if origin is None else origin,
             "additional_headers": {"Cookie": f"theme=dark; sessionid={self.ada['cookie']}"},
@@ -122,16 +122,16 @@ def run(code: str, env: dict[str, str]) -> str:
 
 
 class Template(NamedTuple):
-    """A database to copy: migrating takes seconds."""
+    """A database to copy, because migrating takes seconds."""
 
     database: Path
     ada: dict[str, str]
 
     def copy(self, folder: Path) -> tuple[Path, dict[str, str]]:
-        """Copy the database into a folder, and give the user's session a key of its own.
+        """Copy the database into a folder, and give the user's session a new key.
 
         The tests of a process share one Redis, whose nodes remember for an hour which sessions have
-        ended: under the same key, the log-out of one test would end the session of the next.
+        ended: with the same key, the logout of one test would end the session of the next.
         """
         database = folder / "site.sqlite3"
         shutil.copy(self.database, database)
@@ -191,7 +191,7 @@ async def test_a_session_ended_by_a_password_change_is_anonymous(
 
 
 async def test_a_page_is_refused_temporarily_without_a_database(site: Site, attach: Attach) -> None:
-    """Let in as nobody, it would be refused its channels for good."""
+    """If the page were accepted as anonymous, it would be refused its channels permanently."""
     site.database.rename(f"{site.database}.away")
     site.database.mkdir()
     with pytest.raises(websockets.InvalidStatus) as refused:
@@ -220,8 +220,10 @@ async def test_ending_a_login_closes_its_connections_within_two_seconds(
 async def test_a_login_ends_between_the_handshake_and_the_connect(
     site: Site, attach: Attach, end: str
 ) -> None:
-    """The session is looked up at the handshake; whoever sent `connect` only after a log-out kept
-    the connection until the next look at everybody.
+    """The session is looked up at the handshake.
+
+    A client that sent `connect` only after a logout kept its connection until the next check of all
+    users.
     """
     page = await attach(site.service, connect=False, **site.page())
     await asyncio.to_thread(site.end, ENDS[end])
@@ -291,9 +293,9 @@ print(connection_token(user, session=KEY), end="")
 
 
 async def test_a_token_is_replayed_after_its_session_logged_out(site: Site, attach: Attach) -> None:
-    """`connection/token` gave it to a page, and it was good for up to ten minutes more.
+    """`connection/token` had issued it to a page, and it stayed valid for up to ten minutes.
 
-    On each transport, at the node that heard of the log-out and at one that started later.
+    Tested on each transport, on a node that received the logout and on one that started later.
     """
     shown = await asyncio.to_thread(site.end, MAKE_TOKEN_OF_SESSION)
     page = await attach(site.service, connect=False)

@@ -1,6 +1,6 @@
-"""Set-up on a fresh clone: with uv, without it, and where something is missing. All offline.
+"""Setup of a fresh clone: with uv, without it, and with missing tools. All offline.
 
-The Makefile runs in a directory of its own, with a PATH that holds only what a test puts there.
+The Makefile runs in a temporary directory, with a PATH that contains only what the test puts there.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ CHECKOUT = Path(__file__).resolve().parents[2]
 VERBS = {"run", "test", "check", "format", "bench"}
 
 NPM_LOCK = "tests/e2e/sdk/package-lock.json"
-# What a fake command does: it notes how it was called.
+# A fake command: it records how it was called.
 NOTE = 'echo "$(basename "$0") $*" >> "$CALLS"\n'
-# A Python that has all it needs, and makes environments with a Python like itself in them.
+# A Python that has everything it needs, and creates environments that contain a Python like itself.
 GOOD_PYTHON = NOTE + (
     'if [ "$2" = venv ]; then\n'
     "    for directory; do :; done\n"
@@ -41,7 +41,7 @@ pytestmark = pytest.mark.skipif(not shutil.which("make"), reason="needs make")
 
 
 class FreshClone:
-    """A directory with the Makefile and the locks, and a PATH with the bare necessities."""
+    """A directory with the Makefile and the locks, and a PATH with the essentials."""
 
     def __init__(self, directory: Path, commands: Mapping[str, str]) -> None:
         self.directory = directory / "clone"
@@ -146,7 +146,7 @@ def test_a_python_without_venv_is_reported_in_one_sentence(tmp_path):
 
 
 def with_a_test_of_node(tmp_path: Path, **commands: str) -> FreshClone:
-    """A clone whose Python tests all pass, and which has one test that Node runs."""
+    """A clone whose Python tests all pass, and which has one test that needs Node."""
     clone = FreshClone(tmp_path, {"uv": fake_uv(), **commands})
     pytest_command = clone.directory / ".venv/bin/pytest"
     pytest_command.parent.mkdir(parents=True)
@@ -175,7 +175,7 @@ def test_make_test_installs_the_npm_packages_itself_and_only_once(tmp_path):
 
 @pytest.mark.node
 def test_the_installed_node_is_recognized(tmp_path):
-    """The question for its version once threw in Node 20, so it was taken for absent."""
+    """Asking for its version once raised an error in Node 20, so Node was taken for missing."""
     real = f'exec {shutil.which("node")} "$@"\n'
     clone = with_a_test_of_node(tmp_path, node=NOTE + real, npm=FAKE_NPM)
     clone.make("setup")
@@ -183,7 +183,7 @@ def test_the_installed_node_is_recognized(tmp_path):
 
 
 def test_a_failed_npm_install_is_an_error(tmp_path):
-    """Nothing else would tell why the tests of Node are missing from the run."""
+    """Otherwise nothing would say why the tests that need Node were skipped."""
     clone = with_a_test_of_node(tmp_path, node=NOTE, npm='[ "$1" = --version ]\n')
     assert clone.make("test").returncode != 0
 
@@ -279,7 +279,7 @@ def manage(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str
 
 
 def documented() -> dict[str, str]:
-    """Return the environment that docs/deploy.md tells operators to set; … is a secret."""
+    """Return the environment that docs/deploy.md tells operators to set; … stands for a secret."""
     text = prose.read(CHECKOUT / "docs/deploy.md")
     [block] = re.findall(r"^It needs .*?^```\n(.*?)^```$", text, re.M | re.S)
     lines = [shlex.split(line, comments=True)[0].partition("=") for line in block.splitlines()]
@@ -297,7 +297,7 @@ def test_the_deployment_check_has_no_warning_and_silences_none():
 
 
 def test_the_deployment_check_reports_dangerous_settings():
-    """So the test above is one that can fail."""
+    """This proves that the test above can fail."""
     checked = deployment_check(
         NOTIFIER_NAMESPACES=NOTIFIER_NAMESPACES,
         NOTIFIER_API_KEY="key",
@@ -323,7 +323,7 @@ def test_a_missing_variable_is_reported_without_a_traceback():
 
 
 def test_stored_data_is_json_and_never_pickled():
-    """Whoever can write to Redis or to a cookie would otherwise run code here (CWE-502)."""
+    """Otherwise anyone who can write to Redis, or forge a cookie, could run code here (CWE-502)."""
     code = (
         "import json; from django.conf import settings as s;"
         "print(json.dumps([s.CHANNEL_LAYERS['default']['CONFIG']['serializer_format'],"

@@ -1,4 +1,4 @@
-"""A member of the staff publishes from a page of the site; nobody else does it by a cookie."""
+"""Staff users may publish from a page of the site with their session cookie; nobody else may."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ KINDS = [
 
 
 class Site:
-    """A project with users who are logged in."""
+    """A project with logged-in users."""
 
     def __init__(self, folder: Path, redis_url: str, server: str, app: str) -> None:
         self.database = folder / "site.sqlite3"
@@ -79,7 +79,7 @@ class Site:
     def post(
         self, who: str, method: str = "publish", body: Any = None, **changed: str | bytes | None
     ) -> httpx.Response:
-        """Send what a page of the site sends; a header of None is left out."""
+        """Send what a page of the site would send; a header of None is omitted."""
         cookie = f"theme=dark; sessionid={self.sessions.get(who, who)}; csrftoken={TOKEN}"
         given: dict[str, str | bytes | None] = {
             "Origin": self.service.http,
@@ -110,7 +110,7 @@ def site(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     finally:
         site.stop()
         redis.stop()
-    # Django's own, of a host that it does not know, where the server shows what Django logs.
+    # Django's own response to an unknown host name, on servers that show what Django logs.
     assert log.count("Traceback") == log.count("DisallowedHost: Invalid HTTP_HOST")
     assert not any(cookie in log for cookie in site.sessions.values())
 
@@ -166,7 +166,7 @@ def test_a_cookie_is_accepted_only_from_pages_of_the_site(site: Site, origin: st
 
 
 def test_a_page_on_a_foreign_host_name(site: Site) -> None:
-    """DNS rebinding: the browser holds the page for one of evil.example, and so do we."""
+    """DNS rebinding: to the browser and to us, the page belongs to evil.example."""
     response = site.post("ada", Host="evil.example", Origin="http://evil.example")
     assert response.status_code in {400, 401}  # Django's answer, or ours before it
 
@@ -252,7 +252,7 @@ def post_raw(site: Site, who: str, head: bytes, body: bytes) -> bytes:
 def test_request_bodies_of_staff_are_limited(
     site: Site, head: bytes, body: bytes, reason: str
 ) -> None:
-    """Django reads any body to its end before a view is asked, as slowly as it comes."""
+    """Django reads every body completely before it calls a view, however slowly it arrives."""
     answer = post_raw(site, "ada", head, body)
     assert status_of(answer) == STATUSES[reason][0]
     assert reason.encode() in answer
@@ -264,7 +264,7 @@ def test_request_bodies_of_staff_are_limited(
 def test_a_session_without_permission_has_no_body_buffered(
     site: Site, who: str, head: bytes, body: bytes, reason: str
 ) -> None:
-    """The session is looked up before a body is read, so its answer does not wait for one."""
+    """The session is looked up before the body is read, so the response does not wait for it."""
     answer = post_raw(site, who, head, body)
     expected = {"forged": (401, b"unauthorized"), "bob": (403, b"forbidden")}[who]
     assert (status_of(answer), expected[1] in answer) == (expected[0], True), answer

@@ -1,4 +1,4 @@
-"""One line in the template of a foreign Django project, and its pages hear what is for them."""
+"""One line in a template of a foreign Django project, and its pages receive their publications."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ Serve = Callable[..., Service]
 
 
 class PageSite:
-    """A project with pages; its users are on `localhost`, the service may be elsewhere."""
+    """A project with pages; its users are on `localhost`, and the service may be elsewhere."""
 
     def __init__(self, template: Template, folder: Path, redis_url: str) -> None:
         self.database, self.ada = template.copy(folder)
@@ -41,18 +41,18 @@ class PageSite:
         self.origin = f"http://localhost:{self.port}"
 
     def start(self, public_url: str = "") -> None:
-        """Start it; its address is known before, so that the service can know it."""
+        """Start it; its address is fixed beforehand, so that the service can be told."""
         self.service = self._started(port=self.port, TEST_PUBLIC_URL=public_url).start()
 
     def log_out(self) -> None:
-        """End the session as another tab would."""
+        """End the session, as a logout in another tab would."""
         key = self.ada["cookie"]
         code = "import django; django.setup()\nfrom django.contrib.sessions.models import Session\n"
         run(f"{code}Session.objects.get(pk={key!r}).delete()", self._env)
 
 
 class Look:
-    """A page, and all that its browser has to complain about."""
+    """A page, and everything that its browser reports as a problem."""
 
     def __init__(self, page: Page) -> None:
         self.page = page
@@ -149,7 +149,7 @@ async def test_a_token_identifies_the_user_on_another_host_until_logout(
 
 
 def test_the_views_of_the_app_answer_under_login_required_middleware(site: PageSite) -> None:
-    """Django's LoginRequiredMiddleware would send probes, publishers and pages to a log-in form."""
+    """Django's LoginRequiredMiddleware would redirect probes and publishers to a login form."""
     site.start()
     with httpx.Client(base_url=site.origin) as nobody:
         assert nobody.get("/livez").status_code == 200

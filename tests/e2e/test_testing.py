@@ -1,4 +1,4 @@
-"""docs/howto/testing.md, to the letter: a foreign project without Redis, and with one process."""
+"""Follows docs/howto/testing.md: a foreign project without Redis, in a single process."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Host:
 
 
 def commands() -> list[str]:
-    """Return the lines that the page runs."""
+    """Return the commands that the page shows."""
     [lines] = re.findall(r"^```sh\n(.*?)^```$", PAGE, re.M | re.S)
     return [line.partition("#")[0].strip() for line in lines.splitlines() if line]
 
@@ -83,7 +83,7 @@ async def test_runserver_delivers_and_is_the_only_process(project: Host, tmp_pat
             assert answer.json()["result"]["offset"] == 1
             while '{"n":1}' not in str(await socket.recv()):
                 continue
-            # What would reach nobody is refused, and says so.
+            # Commands whose publications would reach nobody are refused with a message.
             refused = output_of(project, "manage.py", "publish", "orders:7", "1")
             assert "REALTIME_REDIS_URL is memory://" in refused
             refused = output_of(project, "manage.py", "shell", "-c", PUBLISH)
@@ -92,7 +92,7 @@ async def test_runserver_delivers_and_is_the_only_process(project: Host, tmp_pat
 
 
 def output_of(project: Host, *command: str) -> str:
-    """Return what a command that fails in the project says."""
+    """Return the output of a command that fails in the project."""
     done = subprocess.run(
         [sys.executable, *command], cwd=project.folder, env=project.env,
         capture_output=True, text=True, encoding="utf-8",

@@ -1,4 +1,4 @@
-"""`python -m bench.walks` traces a real server and a real worker, and counts what it has traced."""
+"""`python -m bench.walks` traces a real server and a real worker, and counts what they execute."""
 
 from __future__ import annotations
 

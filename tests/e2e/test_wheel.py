@@ -1,7 +1,7 @@
-"""The wheel is complete: a foreign project does what docs/howto/django-host.md says, to the letter.
+"""The wheel is complete: a foreign project follows docs/howto/django-host.md with nothing else.
 
-The project is made by ``startproject`` outside of the checkout, its files are those of the page,
-and `realtime` comes from the wheel alone. The libraries are those of the tests' environment.
+``startproject`` creates the project outside of the checkout, its files are those of the page, and
+`realtime` comes from the wheel alone. The libraries are those of the test environment.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from tests.support.wheel import build_wheel
 
 PAGE = ROOT / "docs" / "howto" / "django-host.md"
 
-# Packages that were installed by a test of another kind must not hide a hole in the wheel.
+# Packages that were installed for other tests must not hide a file missing from the wheel.
 FILES = (
     "realtime/static/realtime/client.d.ts",
     "realtime/static/realtime/client.js",
@@ -56,7 +56,7 @@ def host(wheel: Path, redis_server: RedisServer, tmp_path_factory: pytest.TempPa
 
 @pytest.fixture(params=["runserver", "uvicorn"])
 def address(host: Host, request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
-    """Serve the project as the page says."""
+    """Serve the project as described on the page."""
     command = {
         "runserver": ["manage.py", "runserver", "--noreload"],
         "uvicorn": ["-m", *options_of_uvicorn()],

@@ -1,4 +1,4 @@
-"""Prints what the fault tests say of us, and of the tutorial: the tables of docs/semantics.md."""
+"""Prints the results of the fault tests and of the tutorial, as tables of docs/semantics.md."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ TUTORIAL = (
 
 @pytest.fixture
 def account(request: pytest.FixtureRequest) -> Callable[[int, Summary], None]:
-    """Write a line of the table of ledgers."""
+    """Add a row to the table of ledgers."""
 
     def write(runs: int, summary: Summary) -> None:
         figures = (runs, summary.clients, summary.published, summary.received, summary.announced)
@@ -30,7 +30,7 @@ def account(request: pytest.FixtureRequest) -> Callable[[int, Summary], None]:
 
 @pytest.fixture
 def compare(request: pytest.FixtureRequest) -> Callable[[list[Tally]], None]:
-    """Write a line of the table of the tutorial: sums over all runs, but for the clients."""
+    """Add a row to the table of the tutorial: sums over all runs, except for the clients."""
 
     def write(tallies: list[Tally]) -> None:
         [clients] = {tally.clients for tally in tallies}

@@ -1,6 +1,6 @@
 """Half an hour of load with a fault every ten seconds: resources are released after each.
 
-Too long for `make test`; `make soak` runs it. SOAK_MINUTES is how long.
+It takes too long for `make test`; `make soak` runs it. SOAK_MINUTES sets its duration.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ pytestmark = [needs_proc, pytest.mark.faults, pytest.mark.timeout(MINUTES * 60 +
 
 
 class Sample(NamedTuple):
-    """What the process of the node holds."""
+    """The resources of the node's process."""
 
     minutes: float
     resident_mib: float
@@ -56,7 +56,7 @@ async def test_resources_used_during_a_fault_are_released(
 
 
 async def soaked(scene: Scene, chance: random.Random, faults: int) -> list[Sample]:
-    """Break one thing after the other; count after each."""
+    """Cause one fault after the other; take a sample after each."""
     begin = time.monotonic()
     samples = [await sample(scene.nodes[0], begin)]
     for number in range(faults):
@@ -72,7 +72,7 @@ async def soaked(scene: Scene, chance: random.Random, faults: int) -> list[Sampl
 
 
 async def visited(scene: Scene, chance: random.Random) -> None:
-    """Let clients come, listen for a moment and go, half of them without a word."""
+    """Let clients connect, listen for a moment and leave, half of them without closing."""
     for url in scene.load.addresses():
         visitors = [await LeanClient.open(url, lambda frame: None) for _ in range(VISITORS)]
         for visitor in visitors:
@@ -84,7 +84,7 @@ async def visited(scene: Scene, chance: random.Random) -> None:
 
 
 async def sample(node: Service, begin: float) -> Sample:
-    """Count what the node holds at present."""
+    """Count the resources that the node holds now."""
     async with httpx.AsyncClient() as http:
         counts = (await http.get(f"{node.http}/count", timeout=60)).json()
     files = await asyncio.to_thread(lambda: len(list(Path(f"/proc/{node.pid}/fd").iterdir())))
@@ -93,7 +93,7 @@ async def sample(node: Service, begin: float) -> Sample:
 
 
 def given_back(samples: list[Sample]) -> None:
-    """Compare the end with the beginning, and look whether memory still grows."""
+    """Compare the end with the beginning, and check whether memory is still growing."""
     first, last = samples[0], samples[-1]
     assert last.files <= first.files + SLACK, f"files: {first.files}, then {last.files}"
     assert last.tasks <= first.tasks + SLACK, f"tasks: {first.tasks}, then {last.tasks}"

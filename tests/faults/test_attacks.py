@@ -27,9 +27,10 @@ Attach = Callable[..., Awaitable[Client]]
 async def test_clients_that_connected_during_a_suspension_are_not_rejected_for_good(
     redis_server: RedisServer, serve: Serve, attach: Attach
 ) -> None:
-    """A machine that was suspended or starved came back, and the timer was faster than the sockets.
+    """After a suspension or starvation of the machine, the timer ran before the sockets were read.
 
-    Clients whose `connect` lay there unread got 3502, after which an SDK never returns.
+    Clients whose `connect` had arrived but was unread got 3502, after which an SDK never
+    reconnects.
     """
     service = serve(redis_server.url)
     clients = [await attach(service, connect=False) for _ in range(20)]
@@ -58,9 +59,9 @@ def launched(folder: Path, redis: RedisServer, *command: str) -> Launched:
 async def test_more_clients_than_the_soft_file_limit_are_served(
     redis_server: RedisServer, tmp_path: Path
 ) -> None:
-    """A login shell allows 1,024 open files; whoever opened as many connections shut out the rest.
+    """A login shell allows 1,024 open files; that many connections used to block everybody else.
 
-    The node could not even connect to Redis again.
+    The node could not even reconnect to Redis.
     """
     limited = f"ulimit -S -n 64; exec {sys.executable} -m notifier serve"
     service = launched(tmp_path, redis_server, "bash", "-c", limited)
@@ -78,7 +79,7 @@ async def test_more_clients_than_the_soft_file_limit_are_served(
 async def test_a_hanging_request_does_not_delay_shutdown(
     redis_server: RedisServer, tmp_path: Path
 ) -> None:
-    """Lingering, draining and what then still hangs are bounded together."""
+    """Lingering, draining, and requests that then still hang have a common time limit."""
     assert LINGER_SECONDS + DRAIN_SECONDS + GRACEFUL_SECONDS < 15
     service = launched(tmp_path, redis_server, sys.executable, "-m", "notifier", "serve")
     try:

@@ -1,6 +1,6 @@
 """Every job ends, and every page shows its end, even if workers are killed with -9.
 
-NOTIFIER_FAULTS=full does it in the size of the issue.
+NOTIFIER_FAULTS=full runs it in full size.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ TASK_SECONDS = 2  # its message is visible again after four
 
 
 class Workers:
-    """Processes with pools; who is killed is replaced."""
+    """Processes with pools; a killed one is replaced."""
 
     def __init__(self, redis: RedisServer, folder: Path) -> None:
         self._env = {"TEST_REDIS_URL": redis.url, "TEST_TASK_SECONDS": str(TASK_SECONDS)}

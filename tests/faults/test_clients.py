@@ -1,7 +1,7 @@
 """Clients that vanish, stall, or never read: memory is bounded, and they are closed in time.
 
-What a client that merely does not read loses is in `test_slow_clients.py`. Here the time it takes,
-the road to it, or the client itself is broken.
+What a client loses that merely does not read is tested in `test_slow_clients.py`. Here, the client
+itself, the connection to it or its timing is faulty.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ WINDOW_BYTES = 96 * 1024
 LIMITS = {
     "TEST_WINDOW_BYTES": str(WINDOW_BYTES),
     "TEST_OUTBOX_BYTES": str(128 * 1024),
-    # Who speaks without a pause is sent away for that by default, long before anything piles up.
+    # By default, a client that sends without a pause is disconnected long before anything piles up.
     "TEST_COMMANDS_PER_SECOND": "1000000",
     "TEST_COMMANDS_BURST": "1000000",
 }
@@ -59,7 +59,7 @@ COMMANDS = 500
 
 @pytest.fixture(scope="module")
 def services(redis_server: RedisServer) -> Iterator[dict[str, Service]]:
-    """All servers, at once: what has to be waited for is waited for once. No test breaks them."""
+    """All servers at the same time, so that the tests wait only once. No test breaks them."""
     services = {
         server: Service(redis_server.url, server, TEST_PING_SECONDS="1", **LIMITS)
         for server in SERVERS
@@ -77,7 +77,7 @@ def services(redis_server: RedisServer) -> Iterator[dict[str, Service]]:
 
 
 class Publisher:
-    """Publishes from the test's own loop."""
+    """Publishes from the event loop of the test."""
 
     def __init__(self, broker: RedisBroker) -> None:
         self._broker = broker
@@ -87,9 +87,12 @@ class Publisher:
         return (await self._broker.publish(Publication.of(channel, data))).nodes
 
     async def heard(self, channel: str, neighbour: Client) -> int:
-        """Publish; the neighbour hears this next, and no gap or end. Returns the offset."""
+        """Publish; the neighbour receives this next, without a gap or a close.
+
+        Returns the offset.
+        """
         offset = (await self._broker.publish(Publication.of(channel, DATA))).offset
-        # On a busy machine the node may say meanwhile that it is not live, which costs nothing.
+        # On a busy machine, the node may report in between that it is not live, which is harmless.
         push = await neighbour.push("pub", GIVE_UP_SECONDS, passing_over="state")
         assert push["offset"] == offset
         return offset
@@ -104,7 +107,7 @@ async def publisher(redis_server: RedisServer) -> AsyncIterator[Publisher]:
 
 @asynccontextmanager
 async def attached(url: str, *, answers_pings: bool = True) -> AsyncIterator[Client]:
-    """A client without WebSocket pings of its own, which does not wait long for a good-bye."""
+    """A client without its own WebSocket pings, which waits only briefly for the close."""
     client = await Client.open(
         url, answers_pings=answers_pings, ping_interval=None, close_timeout=0.1
     )
@@ -116,13 +119,13 @@ async def attached(url: str, *, answers_pings: bool = True) -> AsyncIterator[Cli
 
 @asynccontextmanager
 async def road_to(service: Service) -> AsyncIterator[tuple[FaultProxy, str]]:
-    """A road to be broken, and the address at its near end."""
+    """A connection that can be broken, and the address of its near end."""
     async with FaultProxy(("127.0.0.1", service.port)) as road:
         yield road, service.ws.replace(str(service.port), str(road.port))
 
 
 async def has_connections(service: Service, count: int) -> bool:
-    """Ask the node how many it has, without a byte to any of them."""
+    """Ask the node how many connections it has, without sending a byte to any of them."""
     async with httpx.AsyncClient() as client:
         return bool((await client.get(service.http + "/readyz")).json()["connections"] == count)
 
@@ -136,7 +139,7 @@ async def seconds_until_a_vanished_client_counts_no_more(
     *,
     most_seconds: float,
 ) -> float:
-    """Let a client vanish without FIN; publications go on, to it and to a neighbour."""
+    """Let a client vanish without FIN; publications to it and to a neighbour continue."""
     beside = f"{channel}-beside"
     async with (
         attached(service.ws) as neighbour,
@@ -161,7 +164,7 @@ async def seconds_until_a_vanished_client_counts_no_more(
 
 
 async def vanishes(service: Service, publisher: Publisher) -> None:
-    """What is on its way to it adds to its deadline; what waits for it stays within the outbox."""
+    """Bytes in flight to it extend its deadline; waiting publications stay within the outbox."""
     seconds = await seconds_until_a_vanished_client_counts_no_more(
         *(service, publisher, f"public:vanished-{service.server}", DATA, PACE_SECONDS),
         most_seconds=PONG_SECONDS + FULL_SECONDS + LATE_SECONDS,
@@ -170,7 +173,7 @@ async def vanishes(service: Service, publisher: Publisher) -> None:
 
 
 async def is_half_open(service: Service, publisher: Publisher) -> None:
-    """Next to nothing is said to a host that forgot us, and no RST comes: pings alone find out."""
+    """Little is sent to a host that lost the connection, and no RST comes: only pings detect it."""
     seconds = await seconds_until_a_vanished_client_counts_no_more(
         *(service, publisher, f"public:half-open-{service.server}", "", QUIET_SECONDS),
         most_seconds=PONG_SECONDS + LATE_SECONDS,
@@ -179,7 +182,7 @@ async def is_half_open(service: Service, publisher: Publisher) -> None:
 
 
 async def stalls(service: Service, publisher: Publisher) -> None:
-    """What is in flight gives it the time to come back, and then it is told what it missed."""
+    """Bytes in flight give it time to resume, and then it is told what it missed."""
     channel = f"public:stalled-{service.server}"
     async with (
         attached(service.ws) as neighbour,
@@ -206,7 +209,7 @@ async def stalls(service: Service, publisher: Publisher) -> None:
 async def test_vanished_clients_end_at_the_pong_deadline_and_stalled_ones_get_longer(
     services: dict[str, Service], publisher: Publisher
 ) -> None:
-    """The deadline is 10 s and the bytes in flight at 16 KiB/s, whatever the server buffers."""
+    """The deadline is 10 s plus the time of the bytes in flight at 16 KiB/s."""
     async with asyncio.TaskGroup() as group:
         for service in services.values():
             for fault in (vanishes, is_half_open, stalls):
@@ -228,7 +231,8 @@ async def test_a_client_whose_host_rebooted_ends_at_the_next_rst(
         await neighbour.subscribe(beside)
         await client.subscribe(channel)
         async with neighbour.attentive(), client.attentive():
-            # Those of other tests have left, also those that had to reach their pong deadline.
+            # The connections of other tests have ended, including those that had to reach their
+            # pong deadline.
             await eventually(lambda: has_connections(service, 2), GIVE_UP_SECONDS)
             road.behave(cut_after=1)
             began = time.monotonic()
@@ -242,7 +246,7 @@ async def test_a_client_whose_host_rebooted_ends_at_the_next_rst(
 
 
 class Deaf:
-    """A client that never reads, after the handshake: what comes stays in the kernels."""
+    """A client that never reads after the handshake: everything sent to it stays in the kernels."""
 
     def __init__(self, service: Service) -> None:
         self._port = service.port
@@ -264,19 +268,19 @@ class Deaf:
         self._socket.close()
 
     async def tell(self, *lines: str) -> None:
-        """Send a frame; waits as long as the service does not read."""
+        """Send a frame; block while the service does not read."""
         self._protocol.send_text("\n".join(lines).encode())
         await self._flush()
 
     async def speak(self, *lines: str, pause_seconds: float) -> None:
-        """Send the same frame again and again, until the connection breaks."""
+        """Send the same frame repeatedly until the connection breaks."""
         with suppress(OSError):
             while True:
                 await self.tell(*lines)
                 await asyncio.sleep(pause_seconds)
 
     async def close_code(self) -> int:
-        """Read at last, until the end; 1006 if it came without a word."""
+        """Finally read, until the end; 1006 if there was no close frame."""
         with suppress(OSError):
             while self._protocol.close_rcvd is None:
                 self._protocol.receive_data(await self._read())
@@ -301,11 +305,11 @@ class Deaf:
 async def test_a_client_that_sends_but_never_reads_is_closed_as_slow(
     services: dict[str, Service], publisher: Publisher, server: str, forged_pongs: int
 ) -> None:
-    """Replies cannot be dropped, so who lets them pile up must go.
+    """Replies cannot be dropped, so a client that lets them pile up must be disconnected.
 
-    With forged pongs it looks as if it read. Then TCP is the bound, except on Daphne, which takes
-    all that it is given to write. It also reads all that comes, faster than anybody could answer
-    (docs/deploy.md#daphne), so there, it is given the time.
+    With forged pongs, the client seems to read. Then TCP is the limit, except on Daphne, which
+    accepts everything that it is given to write. Daphne also reads everything that arrives, faster
+    than anybody could answer (docs/deploy.md#daphne), so the test allows it more time.
     """
     service = services[server]
     channel = f"public:deaf-{server}-{forged_pongs}"

@@ -1,7 +1,7 @@
 """The wall clock jumps by a day in either direction without any effect.
 
-libfaketime moves the clock of a living process and leaves CLOCK_MONOTONIC alone, as NTP does, or an
-operator. Every jump is read back from the process before anything is concluded from it.
+libfaketime changes the clock of a running process and leaves CLOCK_MONOTONIC alone, like NTP or an
+operator. Each jump is read back from the process before the test draws conclusions from it.
 """
 
 from __future__ import annotations
@@ -52,12 +52,12 @@ class Clock:
             "FAKETIME_TIMESTAMP_FILE": str(self._file),
             "FAKETIME_NO_CACHE": "1",  # the file is read at each call
             "FAKETIME_DONT_FAKE_MONOTONIC": "1",
-            # Its remedy for a glibc that hangs lets threads spin that wait for Python's lock.
+            # Its workaround for a glibc that hangs makes threads that wait for Python's lock spin.
             "FAKETIME_FORCE_MONOTONIC_FIX": "0",
         }
 
     def jump(self, days: int) -> None:
-        """Show a time so many days from the true one, at once."""
+        """Shift the time by this many days, immediately."""
         following = self._file.with_suffix(".next")
         following.write_text(f"{days:+}d\n")
         os.replace(following, self._file)  # a file that is half written would be another jump
@@ -85,7 +85,8 @@ def service_with_clock(own_redis: RedisServer, serve: Serve, clock: Clock) -> It
     """A service whose clock can jump."""
     service = serve(own_redis.url, "framed", TEST_PING_SECONDS="1", **clock.env)
     yield service
-    # uvicorn ends by the signal that stopped it, and libfaketime then leaves these behind.
+    # uvicorn is ended by the signal that stopped it, and libfaketime then leaves these files
+    # behind.
     for left in Path("/dev/shm").glob(f"*faketime_*_{service.pid}"):
         left.unlink()
 
@@ -95,7 +96,7 @@ def days_off(seconds: float) -> float:
 
 
 async def shows(service: Service, days: int) -> bool:
-    """Tell how wrong its clock is, by the date that its server writes above each answer."""
+    """Return the error of its clock, according to the Date header of its server."""
     answer = await ask(service, "livez")
     return days_off(parsedate_to_datetime(answer.headers["date"]).timestamp()) == days
 
@@ -106,7 +107,7 @@ def days_of_redis(server: RedisServer) -> float:
 
 
 async def ask(service: Service, probe: str) -> httpx.Response:
-    """Ask it how it is, in a thread: the load goes on in this one."""
+    """Query it in a thread, because the load runs in this one."""
     return await asyncio.to_thread(httpx.get, f"{service.http}/{probe}")
 
 
@@ -118,7 +119,7 @@ async def is_told_nothing_but_pings(client: Client) -> None:
 
 
 def nothing_happened(load: Load) -> None:
-    """Told once that its node is live, each client heard all that was published, and no more."""
+    """Each client was told once that its node is live, and received exactly all publications."""
     assert load.verdict() == []
     summary = load.ledger.summary()
     assert (summary.announced, summary.open_gaps) == (0, 0)
@@ -145,7 +146,7 @@ async def test_a_one_day_jump_of_the_service_clock_has_no_effect(
 async def test_a_one_day_jump_of_the_redis_clock_has_no_effect(
     redis_with_clock: RedisServer, serve: Serve, attach: Attach, clock: Clock
 ) -> None:
-    """No epoch ends: neither where publications flow, nor where they are rare or never came."""
+    """No epoch ends, whether publications are frequent, rare or absent."""
     service = serve(redis_with_clock.url, "framed", TEST_PING_SECONDS="1")
     witness = await attach(service)
     rare = await witness.subscribe("public:rare")
@@ -173,7 +174,7 @@ async def test_a_one_day_jump_of_the_redis_clock_has_no_effect(
 
 @asynccontextmanager
 async def forgetting(load: Load) -> AsyncIterator[None]:
-    """Idempotency keys end early when the clock jumps ahead; epochs do not."""
+    """Idempotency keys expire early when the clock jumps ahead; epochs do not."""
     fault = Fault("Redis' clock jumps", time.monotonic(), float("inf"), forgets=True)
     load.ledger.faults.append(fault)
     yield
@@ -181,14 +182,14 @@ async def forgetting(load: Load) -> AsyncIterator[None]:
 
 
 async def listen_for_a_minute(server: RedisServer, channels: list[str]) -> None:
-    """Read positions as a node does once a minute, whenever its minute is over."""
+    """Read positions as a node does once a minute."""
     broker = RedisBroker(server.url)
     await broker.positions(channels)
     await broker.aclose()
 
 
 async def listen_for_hours(server: RedisServer, channels: list[str]) -> None:
-    """Read positions as often as a node does that has listened for a bit more than six hours."""
+    """Read positions as often as a node that has listened for a little more than six hours."""
     broker = RedisBroker(server.url)
     for _ in range(38):
         await broker.positions(channels * 10)
@@ -198,7 +199,10 @@ async def listen_for_hours(server: RedisServer, channels: list[str]) -> None:
 async def test_a_forward_clock_jump_keeps_the_epoch_of_an_unused_channel(
     redis_with_clock: RedisServer, serve: Serve, attach: Attach, clock: Clock
 ) -> None:
-    """It has no counter that could expire; a base of yesterday closes before it is replaced."""
+    """The channel has no counter that could expire.
+
+    Yesterday's base closes before it is replaced.
+    """
     service = serve(redis_with_clock.url)
     client = await attach(service)
     start = await client.subscribe("public:new")

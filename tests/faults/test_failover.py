@@ -1,7 +1,7 @@
 """Redis under load fails over, returns with older data, or loads slowly.
 
-What a failover is behind one address (DNS, a proxy, Sentinel's announced master): connections end
-up at another server, which knows what the first one has told it so far, and no more.
+This is what a failover looks like behind a single address (DNS, a proxy, Sentinel's announced
+master): connections reach another server, which knows only what the first one has replicated to it.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ FILLING = 200
 
 
 class Pair:
-    """A master and its replica; the replica hears from it over a link that can be broken."""
+    """A master and its replica; the replication link between them can be broken."""
 
     def __init__(self, scene: Scene, master: RedisServer, replica: RedisServer, link: FaultProxy):
         self.scene = scene
@@ -38,7 +38,7 @@ class Pair:
         self.link = link
 
     async def follow(self) -> None:
-        """Let the replica follow the master, and wait until it has all that the master has."""
+        """Make the replica follow the master, and wait until it has caught up."""
         self.link.target = ("127.0.0.1", self.master.port)
         self.link.reset()
         await self.link.heal()
@@ -56,7 +56,7 @@ class Pair:
         return link == "up" and int(str(offset)) > 0 and known["connected_slaves"] == 1  # type: ignore[index]
 
     async def promote(self) -> None:
-        """Make the replica the master, and let new connections lead to it."""
+        """Promote the replica, and direct new connections to it."""
         with self.replica.client() as client:
             await asyncio.to_thread(client.replicaof, "NO", "ONE")
         self.master, self.replica = self.replica, self.master
@@ -81,7 +81,7 @@ async def pair_of(serve: Serve, account: Account) -> AsyncIterator[Pair]:
 
 
 async def master_killed(pair: Pair) -> None:
-    """The replica had not heard the last half second; failback does the same the other way."""
+    """The replica lacks the last half second; failback does the same in the other direction."""
     load = pair.scene.load
     async with load.fault("the master is killed, a lagging replica promoted", forgets=True):
         pair.link.behave(blackhole=True)
@@ -93,7 +93,7 @@ async def master_killed(pair: Pair) -> None:
 
 
 async def master_demoted(pair: Pair) -> None:
-    """Nothing breaks: the old master keeps all connections, and takes no publication any more."""
+    """Nothing breaks: the old master keeps all connections, but no longer accepts publications."""
     load = pair.scene.load
     async with load.fault("the master is demoted and keeps its connections", forgets=True):
         pair.link.behave(blackhole=True)
@@ -104,7 +104,7 @@ async def master_demoted(pair: Pair) -> None:
 
 
 async def handed_over(pair: Pair) -> None:
-    """As `FAILOVER` does it: the old master follows the new one, all connections stay."""
+    """As `FAILOVER` does: the old master follows the new one, and all connections stay open."""
     load = pair.scene.load
     async with load.fault("the master hands over", forgets=True):
         demoted = pair.master
@@ -131,7 +131,7 @@ async def test_failover_and_failback(
 
 
 async def tail_lost(scene: Scene) -> None:
-    """As after a power cut: the last writes never reached the disk, the very last one by half."""
+    """As after a power failure: the last writes never reached the disk, and one only in part."""
     async with scene.load.fault("killed, and the tail of the AOF is lost", forgets=True):
         await asyncio.to_thread(scene.redis.kill)
         [log] = (scene.redis.folder / "appendonlydir").glob("*.incr.aof")
@@ -140,7 +140,7 @@ async def tail_lost(scene: Scene) -> None:
 
 
 def truncate(file: Path, count: int) -> None:
-    """Take so many bytes off its end."""
+    """Remove this many bytes from its end."""
     with file.open("r+b") as stream:
         size = stream.seek(0, 2)
         assert size > count
@@ -148,7 +148,7 @@ def truncate(file: Path, count: int) -> None:
 
 
 async def loading(scene: Scene) -> None:
-    """It comes back with what it had saved a while ago, and loads it for a second."""
+    """Redis returns with an older snapshot, which it loads for a second."""
     async with scene.load.fault("Redis loads for a second", forgets=True):
         with scene.redis.client() as client:
             await asyncio.to_thread(
@@ -164,7 +164,7 @@ async def loading(scene: Scene) -> None:
 
 
 async def shut_down_with_save(scene: Scene) -> None:
-    """It loses nothing and comes back as the master of another history, of which it knows all."""
+    """Redis loses nothing, and returns as the master of a new history that extends the old one."""
     async with scene.load.fault("SHUTDOWN SAVE, and started again", ends_epochs=True):
         await asyncio.to_thread(scene.redis.shut_down)
         await asyncio.to_thread(scene.redis.start)
@@ -194,7 +194,7 @@ async def test_an_orderly_restart_is_announced_too(
 
 @asynccontextmanager
 async def scene_with(serve: Serve, account: Account, *options: str) -> AsyncIterator[Scene]:
-    """A scene whose Redis has other options."""
+    """A scene whose Redis has different options."""
     redis = RedisServer(*options).start()
     try:
         async with scene_of(redis, serve, account) as scene:

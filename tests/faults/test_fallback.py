@@ -1,9 +1,9 @@
-"""Live or queued, and handled at least once: whatever is killed, and when.
+"""Live or queued, and handled at least once, whatever is killed, and whenever.
 
-Publications name a fallback, on channels where nobody listens and on one where somebody does.
-Workers of a host project are killed with -9 while they work, Redis (with an append-only file) is
-killed and started again. Each handler writes down what it gets; the publishers write down what they
-were answered; in the end the two must agree. NOTIFIER_FAULTS=full does it in the size of the issue.
+Publications name a fallback, on channels without listeners and on one with a listener. Workers of a
+host project are killed with -9 while they work; Redis (with an append-only file) is killed and
+restarted. Each handler records what it receives, and the publishers record the responses; at the
+end, the two must agree. NOTIFIER_FAULTS=full runs it in full size.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ SIZE = Size(10_000, 20, 5, 16) if FULL else Size(1_000, 4, 1, 8)
 
 
 class Workers:
-    """Processes of `runfallback`; who is killed is replaced."""
+    """Processes of `runfallback`; a killed one is replaced."""
 
     def __init__(self, redis: RedisServer, ledger: Path) -> None:
         self._env = {"TEST_REDIS_URL": redis.url, "TEST_LEDGER": str(ledger)}
@@ -71,7 +71,7 @@ class Workers:
 
 @pytest.fixture
 def kept_redis() -> Iterator[RedisServer]:
-    """A Valkey that keeps what it is told; the last `--appendonly` of its command line counts."""
+    """A Valkey that persists its data; the last `--appendonly` of its command line takes effect."""
     server = RedisServer("--appendonly", "yes", "--appendfsync", "everysec").start()
     yield server
     server.stop()
@@ -101,7 +101,7 @@ async def queue(kept_redis: RedisServer) -> AsyncIterator[RedisQueue]:
 
 
 async def published(broker: RedisBroker, channel: str, number: int) -> Receipt:
-    """Publish until it is certain, as the docs say: with an idempotency key."""
+    """Publish until the outcome is certain, as the docs recommend: with an idempotency key."""
     publication = Publication.of(
         channel, {"n": number}, fallback="ledger", idempotency_key=f"{channel}-{number}"
     )
@@ -112,7 +112,7 @@ async def published(broker: RedisBroker, channel: str, number: int) -> Receipt:
 
 
 class Listener:
-    """Somebody who listens to the lit channel, as a node does, and comes back after each break."""
+    """Listens to the lit channel like a node, and reconnects after each break."""
 
     def __init__(self, url: str) -> None:
         self._broker = RedisBroker(url)
@@ -136,7 +136,7 @@ class Listener:
 
 
 def written(ledger: Path) -> list[str]:
-    """Return the ids that handlers got, in the order of their beginning."""
+    """Return the ids that handlers received, in the order in which they started."""
     lines = ledger.read_text(encoding="utf-8").splitlines()
     return [line.split()[0] for line in lines]
 
@@ -163,7 +163,7 @@ async def test_every_queued_publication_is_handled_and_no_live_one_is(
     random.shuffle(kills)
 
     async def keep_killing() -> None:
-        """Spread over the work, and each in the middle of some."""
+        """Kill workers at intervals during the run, each in the middle of its work."""
         for number, victim in enumerate(kills):
             due = SIZE.publications * (number + random.random()) / len(kills)
             await eventually(lambda due=due: len(written(ledger)) >= due, seconds=120)

@@ -1,4 +1,4 @@
-"""A node is stopped, killed or restarted under load; the clients of the others notice nothing."""
+"""A node is stopped, killed or restarted under load; clients of other nodes notice nothing."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def gaps(listener: Listener) -> list[Told]:
 async def test_a_rolling_restart_reports_every_loss_and_fails_no_request(
     own_redis: RedisServer, serve: Serve, account: Account
 ) -> None:
-    """Two nodes, one after the other, again and again, under load and with stalled readers."""
+    """Two nodes restart alternately, several times, under load and with stalled readers."""
     async with (
         scene_of(own_redis, serve, account, nodes=2, runs=2 * RESTARTS) as scene,
         AsyncExitStack() as stalled,
@@ -102,7 +102,7 @@ async def test_a_rolling_restart_reports_every_loss_and_fails_no_request(
 
 
 async def stall(node: Service, stalled: AsyncExitStack) -> None:
-    """Let clients subscribe, stop reading, and be sent more than anybody will hold for them."""
+    """Let clients subscribe and stop reading, and send them more than any buffer holds."""
     channel = f"public:stalled-{node.port}"
     subscribed = asyncio.Event()
     for _ in range(STALLED):
@@ -126,7 +126,7 @@ def _note(frame: str, subscribed: asyncio.Event) -> None:
 
 
 async def restarted(scene: Scene, node: Service) -> None:
-    """Restart a node; see how it goes."""
+    """Restart a node; observe the shutdown."""
     load, here = scene.load, [each for each in scene.load.listeners if each.url == node.ws]
     assert here
     before = [len(gaps(each)) for each in here]
@@ -153,7 +153,7 @@ def says_that_it_leaves(node: Service) -> bool:
 
 
 def published_after(began: float, load: Load, listeners: list[tuple[Listener, int]]) -> None:
-    """What was published before the node began to leave has reached its clients."""
+    """Publications from before the node began to leave have reached its clients."""
     answered = {
         (each.channel, each.position): each.ended for each in load.ledger.attempts if each.position
     }

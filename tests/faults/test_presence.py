@@ -1,4 +1,4 @@
-"""Presence while nodes and Redis fail: no ghost stays for longer than 10 seconds."""
+"""Presence while nodes and Redis fail: no ghost member stays for longer than 10 seconds."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ async def names(client: Client) -> set[str]:
 
 
 async def told(client: Client, kind: str, count: int, seconds: float) -> list[dict[str, Any]]:
-    """Wait until so many joins or leaves were told by name."""
+    """Wait until this many joins or leaves were announced by name."""
     found: list[dict[str, Any]] = []
     async with within(seconds):
         while len(found) < count:
@@ -109,7 +109,7 @@ async def test_members_remain_after_an_outage_and_clients_are_told_to_refetch(
 
 
 async def told_to_look(client: Client) -> None:
-    """Wait for the push that says that nobody knows how many came and went."""
+    """Wait for the push that says that the number of joins and leaves is unknown."""
     async with within(GHOST_SECONDS):
         while True:
             push = (await client.next()).get("push", {})

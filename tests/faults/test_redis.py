@@ -23,7 +23,7 @@ Attach = Callable[..., Awaitable[Client]]
 
 
 class Outside:
-    """A publisher beside the service, on a way to Redis of its own."""
+    """A publisher outside of the service, with its own connection to Redis."""
 
     def __init__(self, server: RedisServer) -> None:
         from realtime.brokers.redis_sync import SyncRedisBroker
@@ -77,7 +77,8 @@ async def test_a_redis_restart_leaves_the_old_epoch_open_and_counts_the_new_one(
     first = outside.publish("public:restart", "perhaps lost")
     gap = await client.push("gap")
     assert gap == {"epoch": start["epoch"], "from": 2, "to": None, "reason": "broker"}
-    # The node may be back before or after this one was published, and hear it or be told of it.
+    # The node may be back before or after this was published, and receive it or report it as
+    # missed.
     told: list[dict[str, Any]] = []
     while len(told) < 2:
         told.append((await client.next())["push"])
@@ -190,7 +191,7 @@ async def test_garbage_on_the_broker_is_dropped_and_does_no_harm(
 
 
 def test_a_stranger_learns_from_readyz_where_redis_is(own_redis: RedisServer, serve: Serve) -> None:
-    """The reason quoted the error, with host and port (CWE-209); the log alone does."""
+    """The reason used to quote the error, with host and port (CWE-209); now only the log does."""
     service, parts = serve(own_redis.url), urlsplit(own_redis.url)
     address = str(parts.port) if parts.port else parts.path
     own_redis.kill()
@@ -211,7 +212,7 @@ def test_the_redis_that_tests_break_is_at_least_version_7(redis_server: RedisSer
 async def test_the_first_publication_names_an_epoch_that_began_empty(
     own_redis: RedisServer, serve: Serve, attach: Attach
 ) -> None:
-    """After the break the position is (new epoch, 0): there is no gap that would name it."""
+    """After the break the position is (new epoch, 0), so no gap names the new epoch."""
     service = serve(own_redis.url)
     client = await attach(service)
     start = await client.subscribe("public:empty")

@@ -32,7 +32,10 @@ def service(request: pytest.FixtureRequest, redis_server: RedisServer, serve: Se
 
 
 async def overflow(service: Service, channel: str, slow: Client, neighbour: Client) -> int:
-    """Overflow the outbox of the slow client; a neighbour that reads all shows when it is done."""
+    """Overflow the outbox of the slow client.
+
+    A neighbour that reads everything shows when it is done.
+    """
     start = (await slow.subscribe(channel))["offset"]
     await neighbour.subscribe(channel)
     for _ in range(COUNT):
@@ -42,7 +45,10 @@ async def overflow(service: Service, channel: str, slow: Client, neighbour: Clie
 
 
 async def account(client: Client, start: int, last: int) -> tuple[list[int], list[int]]:
-    """Read until ``last``; return the offsets received and missed: together they are all."""
+    """Read until ``last``.
+
+    Return the offsets received and missed, which together are all offsets.
+    """
     received: list[int] = []
     missed: list[int] = []
     expected = start + 1
@@ -94,7 +100,7 @@ async def test_the_disconnect_policy_closes_a_slow_connection_with_3008_or_abort
 async def test_a_client_that_does_not_read_costs_at_most_window_and_outbox(
     service: Service, redis_server: RedisServer, attach: Attach
 ) -> None:
-    """Daphne never says that it is full: it would keep all 30 MiB for this one client."""
+    """Daphne never reports a full buffer: it would hold all 30 MiB for this one client."""
     slow, neighbour = await attach(service, answers_pings=False), await attach(service)
     start = await overflow(service, "public:heavy", slow, neighbour)
     last = start + COUNT

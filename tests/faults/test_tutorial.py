@@ -1,7 +1,7 @@
-"""The faults of our own tests, applied to the Channels tutorial's chat: what it loses silently.
+"""The faults of our own tests, applied to the Channels tutorial's chat: its silent losses.
 
-The table in docs/semantics.md claims no more than is asserted here: what it loses nobody is told,
-some of it leaves its clients deaf, and much of what is broken harms it as little as us.
+The table in docs/semantics.md claims no more than these tests assert: nobody is told of a loss,
+some faults leave clients deaf, and many faults affect the tutorial as little as us.
 """
 
 from __future__ import annotations
@@ -52,12 +52,12 @@ Compare = Callable[[list[Tally]], None]
 
 
 async def nothing(scene: Scene) -> None:
-    """No fault: the load by itself must lose nothing, or the comparison would not be fair."""
+    """No fault: the load alone must lose nothing, or the comparison would not be fair."""
     await scene.load.run(10.0 if FULL else 1.0)
 
 
 async def master_hangs(pair: Pair) -> None:
-    """It keeps all its connections and says no more, as a machine whose disk hangs."""
+    """The master keeps its connections but stops responding, like a machine whose disk hangs."""
     pair.master.freeze()
     await pair.promote()
 

@@ -75,7 +75,7 @@ async def replies_lost(scene: Scene) -> None:
 
 
 async def half_dead(scene: Scene) -> None:
-    """It answers commands and delivers nothing: only the canary can tell."""
+    """Redis answers commands and delivers nothing: only the canary can detect this."""
     async with scene.load.fault("Redis delivers nothing"):
         scene.road.behave(blackhole=True, only=b"SUBSCRIBE")
         told = await scene.load.told()
@@ -106,7 +106,7 @@ async def one_byte_at_a_time(scene: Scene) -> None:
 
 
 async def too_much_at_once(scene: Scene) -> None:
-    """Redis drops the node as a subscriber that is too slow; what was in its buffer is gone."""
+    """Redis drops the node as too slow a subscriber; the contents of its buffer are lost."""
     async with scene.load.fault("output buffer exceeded"):
         await scene.ask("CONFIG", "SET", "client-output-buffer-limit", "pubsub 16384 0 0")
         await scene.load.burst("x" * 18_000)  # of each channel one, in one transaction
@@ -190,14 +190,17 @@ async def test_no_gap_is_reported_without_a_fault(
 async def test_a_backlog_is_delivered_late_and_complete(
     own_redis: RedisServer, serve: Serve, account: Account
 ) -> None:
-    """What lies in the socket is not lost: a node that is behind is not cut off from it."""
+    """Data in the socket is not lost: a node that lags behind is not disconnected from it."""
     async with (
         scene_of(own_redis, serve, account, runs=SOMETIMES) as scene,
         httpx.AsyncClient(base_url=scene.nodes[0].http) as http,
     ):
 
         async def lag_seconds() -> float:
-            """How late the node hears what is published; not live would be a failure."""
+            """Measure how late the node receives publications.
+
+            Not being live would be a failure.
+            """
             answer = await http.get("/readyz")
             assert answer.status_code == 200, answer.text
             return float(answer.json()["lag_ms"]) / 1000

@@ -43,7 +43,7 @@ async def join(hub: Hub) -> AsyncIterator[Any]:
 
 @pytest.fixture
 async def join_user(hub: Hub) -> AsyncIterator[Any]:
-    """Gives connections of users, once they listen to their own channel."""
+    """Return connections of users, as soon as they are subscribed to their personal channel."""
     members: list[Member] = []
 
     async def open_member(user: str = "42", identity: Identity | None = None) -> Member:

@@ -1,6 +1,6 @@
-"""What the HTTP API answers, on both rims, against a real Valkey.
+"""The responses of the HTTP API, on both rims, with a real Valkey.
 
-What it refuses, and that nothing of it reaches Redis, stands in test_api_hostile.py.
+Refused requests, none of which may reach Redis, are in test_api_hostile.py.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def rim(request: pytest.FixtureRequest, node: Any) -> Rim:
 
 
 def heard(redis_server: RedisServer, prefix: str) -> Any:
-    """Return a function that gives what was published on the test's channels since."""
+    """Return a function that returns what has been published on the test's channels since."""
     listener = redis_server.client().pubsub(ignore_subscribe_messages=False)
     listener.psubscribe(f"{prefix}:*")
     assert listener.get_message(timeout=60)["type"] == "psubscribe"
@@ -88,7 +88,10 @@ async def test_the_data_limit_counts_compact_json(rim: Rim) -> None:
 async def test_only_the_last_of_duplicate_members_is_published(
     rim: Rim, wired: str, redis_server: RedisServer
 ) -> None:
-    """RFC 8259 §4 leaves it open. What is passed on was encoded again and has one of them."""
+    """RFC 8259 §4 leaves this open.
+
+    The delivered data is encoded again, so it has only one of them.
+    """
     messages = heard(redis_server, wired)
     raw = b'{"channel":"secret","channel":"public:a","data":{"x":1,"x":2}}'
     assert (await rim.post("publish", raw)).status == 200
@@ -172,14 +175,14 @@ async def test_the_idempotency_header_equals_the_field(rim: Rim) -> None:
 
 
 async def test_the_header_is_used_when_the_field_is_null(rim: Rim) -> None:
-    """`setdefault` kept the null: a retry that sends all fields was published twice."""
+    """`setdefault` kept the null, so a retry that sends all fields was published twice."""
     body = {"channel": "a", "data": 1, "idempotency_key": None}
     assert (await rim.post("publish", body, idempotency_key="k")).status == 200
     assert (await rim.post("publish", body, idempotency_key="k")).result["repeated"] is True
 
 
 async def test_header_and_field_must_not_differ(rim: Rim) -> None:
-    """Whichever we believed, the publisher would rely on the other one."""
+    """Whichever we used, the publisher might rely on the other one."""
     body = {"channel": "a", "data": 1, "idempotency_key": "k"}
     refused(await rim.post("publish", body, idempotency_key="j"), "invalid_idempotency_key")
 
@@ -228,7 +231,7 @@ async def test_a_channel_named_twice_receives_a_keyed_publication_once(rim: Rim)
 async def test_a_conflict_in_a_broadcast_is_reported_for_its_channel(
     rim: Rim, channels: list[str]
 ) -> None:
-    """A broadcast to one channel took the road of a single publish, and answered 409 as a whole."""
+    """A broadcast to one channel took the path of a single publish, and got 409 as a whole."""
     await rim.post("publish", {"channel": "a", "data": 1, "idempotency_key": "k"})
     body = {"channels": channels, "data": 2, "idempotency_key": "k"}
     answer = await rim.post("broadcast", body)
@@ -310,7 +313,7 @@ async def test_a_batch_has_one_reply_for_each_command_in_order(
 
 @pytest.mark.parametrize("others", [0, 1])
 async def test_a_conflict_in_a_batch_is_reported_for_its_command(rim: Rim, others: int) -> None:
-    """With one publication in it, a batch answered 409 as a whole."""
+    """A batch with a single publication got 409 as a whole."""
     await rim.post("publish", {"channel": "a", "data": 1, "idempotency_key": "k"})
     commands = [{"publish": {"channel": "a", "data": 2, "idempotency_key": "k"}}]
     commands += [{"publish": {"channel": "a", "data": 3}}] * others
@@ -349,13 +352,13 @@ async def test_an_invalid_batch_is_refused_as_a_whole(
 
 
 async def test_the_idempotency_header_is_refused_for_a_batch(rim: Rim) -> None:
-    """It was accepted and ignored: the retry of the batch was published twice."""
+    """It used to be accepted and ignored, so a retried batch was published twice."""
     body = {"commands": [{"publish": {"channel": "a", "data": 1}}]}
     refused(await rim.post("batch", body, idempotency_key="k"), "invalid_idempotency_key")
 
 
 async def test_an_oversized_batch_is_refused_before_encoding(rim: Rim) -> None:
-    """Counting came after encoding: a hundred broadcasts of a hundred made 100 MB of bodies."""
+    """Counted after encoding, a hundred broadcasts to a hundred channels took 100 MB."""
     command = {"broadcast": {"channels": ["a"] * 100, "data": "x" * 9_000}}
     loop = asyncio.get_running_loop()
     started = loop.time()
@@ -373,7 +376,7 @@ async def test_an_oversized_batch_is_refused_before_encoding(rim: Rim) -> None:
 async def test_many_publications_take_one_round_trip(
     rim: Rim, wired: str, redis_server: RedisServer, method: str, body: Any
 ) -> None:
-    """One MULTI … EXEC, sent as one write: Redis reads it in one go, as its event loop counts."""
+    """A single MULTI … EXEC in one write: Redis reads it in one iteration of its event loop."""
     await rim.post("publish", {"channel": "warm", "data": 1})  # connects, loads the script
     before = _counts(redis_server)
     assert (await rim.post(method, body)).status == 200

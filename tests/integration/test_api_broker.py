@@ -1,4 +1,4 @@
-"""The responses of the HTTP API when Redis fails: in time, and certain about the outcome."""
+"""The responses of the HTTP API when Redis fails: in time, and definite about the outcome."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ async def test_redis_is_frozen_under_a_connection(
 
 
 async def test_redis_is_frozen_before_a_connection(rim: Rim, own_redis: RedisServer) -> None:
-    """Nothing can have been published on a connection that was never ready."""
+    """On a connection that was never ready, nothing can have been published."""
     own_redis.freeze()
     retryable(await in_time(rim, "publish"), "broker_unavailable")
     own_redis.thaw()
@@ -107,7 +107,7 @@ def proxy(own_redis: RedisServer) -> Iterator[ReplyProxy]:
 
 @each_method
 async def test_redis_is_full(rim: Rim, own_redis: RedisServer, method: str) -> None:
-    """The first write of the script stands before PUBLISH: what Redis refuses, nobody hears."""
+    """The script writes before its PUBLISH: if Redis refuses the write, nothing is delivered."""
     heard = own_redis.client().pubsub()
     heard.psubscribe("own:*")
     assert heard.get_message(timeout=60)
@@ -147,7 +147,7 @@ async def test_redis_refuses_more_connections(rim: Rim, own_redis: RedisServer) 
 async def test_redis_errors_are_not_exposed_to_the_caller(
     rim: Rim, own_redis: RedisServer, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Hosts, ports and paths are for those who run the service, with the id that the caller got."""
+    """Hosts, ports and paths are only in the log, under the id that the caller has received."""
     caplog.set_level(logging.DEBUG, "realtime.api.answers")  # a warning only where it is the first
     await asyncio.to_thread(own_redis.kill)
     answer = await in_time(rim, "publish")

@@ -1,4 +1,4 @@
-"""Control of a user's connections by the HTTP API and in Python."""
+"""Controlling a user's connections through the HTTP API and in Python."""
 
 from __future__ import annotations
 

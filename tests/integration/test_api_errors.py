@@ -92,15 +92,15 @@ def test_every_method_has_a_test_case() -> None:
     assert set(BODIES) == set(METHODS)
 
 
-# --- the rule: each call, each error, no rim ---
+# --- the API itself: each call and each error, without a rim ---
 
 
 @each_method
 @pytest.mark.parametrize("error", ERRORS, ids=lambda error: type(error).__name__)
 def test_a_broker_error_becomes_the_response(method: str, error: RealtimeError) -> None:
-    """`presence` sent a list with the error in it on, and was an AttributeError: a 500."""
+    """`presence` used to pass on a list that contained the error: an AttributeError, and a 500."""
     for call, answer, status in failures(method, error):
-        # Perhaps counted is certainly not published.
+        # If it is unknown whether a publication was counted, it is certainly not published.
         is_of_the_rate = call == "take_from_rate" and isinstance(error, OutcomeUnknown)
         expected = "broker_unavailable" if is_of_the_rate else error.code
         assert answer["error"]["reason"] == expected
@@ -108,7 +108,7 @@ def test_a_broker_error_becomes_the_response(method: str, error: RealtimeError) 
 
 
 def failures(method: str, error: RealtimeError) -> Iterator[tuple[str, dict[str, Any], int]]:
-    """Yield each call of a request that can fail, with the answer where it does."""
+    """Yield each call of a request that can fail, with the response to its failure."""
     keyring = Keyring([entry("limited", rate=5, methods=[method, "publish"])], and_one="all")
     for secret in ("all", secret_of("limited")):
         request = Request("POST", method, "", content_type(method), "", secret)
@@ -140,7 +140,7 @@ def member(number: int) -> Member:
 
 
 async def fill(room: str) -> int:
-    """Write down more members than may be named."""
+    """Record more members than may be listed."""
     presence, number = wiring.node().broker.presence, 0
     await presence.lease("aa", is_new=True)
     while number <= MEMBERS_LIMIT:

@@ -1,6 +1,6 @@
-"""What the HTTP API refuses: on both rims, with its exact answer, and nothing of it reaches Redis.
+"""Requests that the HTTP API refuses on both rims: the exact response, and nothing reaches Redis.
 
-What only a real server can show (chunked bodies, half requests, headers that came twice) is done on
+Tests that need a real server (chunked bodies, incomplete requests, duplicate headers) run on
 uvicorn and Daphne, with either rim.
 """
 
@@ -50,7 +50,7 @@ def rim(request: pytest.FixtureRequest, node: Any) -> Rim:
 
 @pytest.fixture
 def untouched(redis_server: RedisServer, wired: str) -> Iterator[None]:
-    """Nothing of this test may reach Redis: neither a key nor a single command of ours."""
+    """Nothing in this test may reach Redis: neither a key nor a single command of ours."""
     before = _commands(redis_server)
     yield
     assert redis_server.client().keys(f"{wired}:*") == []
@@ -325,7 +325,7 @@ async def test_unknown_methods(rim: Rim, method: str) -> None:
 async def test_an_invalid_setting_is_503_and_logged(
     rim: Rim, wrong: dict[str, Any], caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A wrong setting came out of the rim as an exception: 500, and a traceback."""
+    """An invalid setting used to raise in the rim: 500, and a traceback."""
     caplog.set_level(logging.DEBUG, "realtime.api.answers")  # a warning only where it is the first
     with override_settings(**wrong):
         error = refused(await rim.post("publish", publish()), "configuration")
@@ -334,7 +334,7 @@ async def test_an_invalid_setting_is_503_and_logged(
     assert "REALTIME" in caplog.text
 
 
-# --- the rule, with anything at all ---
+# --- the API itself, with arbitrary input ---
 
 
 _keys = st.sampled_from(
@@ -402,7 +402,7 @@ _keyring = Keyring(
 
 
 def driven(request: Request, body: bytes, outcomes: Any, wait: Any = lambda: 0.0) -> Response:
-    """Do a request with a broker that answers what it likes."""
+    """Execute a request with a broker that returns arbitrary replies."""
     backend = CannedBackend(
         publish=outcomes,
         take=wait,
@@ -465,21 +465,24 @@ KINDS = [
 ]
 
 
-# Daphne reads the whole body before it calls an app, and so does Django before a view.
+# Daphne reads the whole body before it calls an app, and Django before it calls a view.
 reads_bodies_itself = pytest.mark.parametrize("service", [KINDS[1]], indirect=True)
 
 
 @pytest.fixture(scope="module", params=KINDS, ids=lambda kind: f"{kind[0]}, {kind[1][6:]}")
 def service(request: pytest.FixtureRequest) -> Iterator[Service]:
-    """A server that all tests of this module attack: at the end its log has no traceback."""
+    """A server that all tests of this module attack.
+
+    At the end its log must not contain a traceback.
+    """
     redis = RedisServer().start()
     server, app = request.param
     service = Service(redis.url, server, app=app, TEST_BODY_SECONDS="0.5")
     try:
         service.start()
         yield service
-        # The node's own: its canary is on a channel that no publisher can name; its lease, the id
-        # of its service, and where channels stand that were never published.
+        # The node's own commands: its canary, on a channel that no publisher can name; its lease,
+        # the id of its service, and the positions of channels without publications.
         own = (b":pos:!", b":nodes", b":service", b":base")
         keys = [key for key in redis.client().keys("rt:*") if not any(o in key for o in own)]
         assert keys == [], "something reached Redis"
@@ -493,7 +496,7 @@ def service(request: pytest.FixtureRequest) -> Iterator[Service]:
 
 
 def raw(service: Service, request: bytes, *parts: bytes) -> bytes:
-    """Send bytes on a socket and return all that comes back until the server closes."""
+    """Send bytes on a socket; return everything that arrives until the server closes."""
     with socket.create_connection(("127.0.0.1", service.port), timeout=60) as peer:
         try:
             peer.sendall(request)
@@ -553,7 +556,7 @@ def test_a_chunked_body_that_fits_is_read(service: Service) -> None:
 
 
 def test_two_keys_in_one_request_are_refused(service: Service) -> None:
-    """Which of the two counts must not depend on the rim: together they are a wrong one."""
+    """It must not depend on the rim which one is used: two keys together are a wrong key."""
     body = publish()
     head = HEAD + b"X-API-Key: other\r\nContent-Length: %d\r\n\r\n" % len(body)
     response = raw(service, head, body)
@@ -568,7 +571,7 @@ def test_two_content_types_in_one_request_are_refused(service: Service) -> None:
 
 
 def test_a_cross_site_form_publishes_nothing(service: Service) -> None:
-    """CSRF: a page can send this without asking, cookies included, but no X-API-Key."""
+    """CSRF: a page can send this without a preflight, with cookies, but without X-API-Key."""
     given = {"Origin": "https://evil.example", "Content-Type": "text/plain", "Cookie": "a=b"}
     response = httpx.post(f"{service.http}/api/publish", content=publish(), headers=given)
     assert response.status_code == 401
@@ -598,7 +601,7 @@ SMUGGLED = {
 
 @pytest.mark.parametrize("rest", SMUGGLED.values(), ids=SMUGGLED)
 def test_request_smuggling(service: Service, rest: bytes) -> None:
-    """Whatever a server makes of it: an answer in the four hundreds, one and no second."""
+    """Whatever the server makes of it, it answers with a 4xx, and only once."""
     answer = raw(service, HEAD + rest + b"GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n")
     assert answer == b"" or answer.startswith((b"HTTP/1.1 4", b"HTTP/1.0 4")), answer
     assert b'"alive"' not in answer
@@ -608,7 +611,7 @@ FORGED = "\r\n127.0.0.1:1 - - [now] FORGED LINE \x1b[31m"
 
 
 def test_log_injection(service: Service) -> None:
-    """A line of the log that begins as we like would be a forged witness (CWE-117)."""
+    """A log line whose beginning an attacker chooses would be forged evidence (CWE-117)."""
     quoted = "".join(f"%{byte:02x}" for byte in FORGED.encode())
     url = f"{service.http}/api/"
     given = {"X-API-Key": "test-key", "Content-Type": "application/json"}
@@ -636,14 +639,14 @@ def test_a_client_disconnects_while_sending_its_body(service: Service) -> None:
 
 @reads_bodies_itself
 def test_a_wrong_key_is_refused_before_the_body_arrives(service: Service) -> None:
-    """Otherwise whoever has no key could make us hold a megabyte for each of his connections."""
+    """Otherwise a client without a key could make us buffer a megabyte per connection."""
     head = HEAD.replace(b"test-key", b"wrong").replace(b"publish", b"batch")
     told(raw(service, head + b"Content-Length: 1000000\r\n\r\n"), "unauthorized")
 
 
 @reads_bodies_itself
 def test_a_slow_body_is_answered_with_408(service: Service) -> None:
-    """Slowloris in the body; nginx in front cuts it too, but not everybody has one."""
+    """Slowloris in the body; nginx in front would stop it too, but not every host has one."""
     told(raw(service, HEAD + b'Content-Length: 100\r\n\r\n{"channel":'), "request_timeout")
 
 

@@ -1,4 +1,4 @@
-"""What one key may do, on each rim: methods, channels, a rate that all nodes share."""
+"""The permissions of one key, on each rim: methods, channels, and a rate shared by all nodes."""
 
 from __future__ import annotations
 
@@ -197,7 +197,10 @@ async def test_a_batch_larger_than_the_rate_is_published_and_owed(rim: Rim, with
 
 
 async def test_a_key_over_its_rate_keeps_sending_large_bodies(rim: Rim, with_rate: Any) -> None:
-    """Each took half a second of the loop, and then it was refused: it is refused unread."""
+    """Each body took half a second of the event loop before it was refused.
+
+    Now it is refused unread.
+    """
     with_rate(1)
     channels = [f"c{n}" for n in range(100)]
     brackets = {"channels": channels, "data": [[]] * 21_000}
@@ -211,7 +214,7 @@ async def test_a_key_over_its_rate_keeps_sending_large_bodies(rim: Rim, with_rat
 
 
 async def test_a_retry_counts_against_the_rate(rim: Rim, with_rate: Any) -> None:
-    """It costs us as much as the first one; its outcome waits for it for five minutes."""
+    """A retry costs as much as the first attempt, whose outcome is kept for it for five minutes."""
     with_rate(2)
     body = publish("a", idempotency_key="k")
     assert "repeated" not in (await post(rim, "slow", "publish", body)).result
@@ -234,7 +237,7 @@ async def test_a_key_over_its_rate_logs_one_line_a_minute(
 
 
 async def test_all_nodes_share_a_rate(redis_server: RedisServer, wired: str) -> None:
-    """Two nodes in two loops' stead, and a process of threads: together no more than one."""
+    """Two brokers stand for nodes in two loops, and a thread for another process."""
     nodes = [RedisBroker(redis_server.url, prefix=wired) for _ in range(2)]
     threads = SyncRedisBroker(redis_server.url, prefix=wired)
     taken = [await nodes[n % 2].take_from_rate("shop", 10, 1) == 0 for n in range(20)]
@@ -274,7 +277,7 @@ async def test_a_clock_set_back_does_not_block_a_key_for_long(
 async def test_an_unavailable_rate_limiter_is_503_and_publishes_nothing(
     own_redis: RedisServer, rim: Rim, with_rate: Any, how: str
 ) -> None:
-    """A frozen Redis answered 504, perhaps published, though only the rate had been asked."""
+    """A frozen Redis used to give 504, although only the rate had been queried."""
     with_rate(5)
     with override_settings(REALTIME_REDIS_URL=own_redis.url, REALTIME_PUBLISH_SECONDS=0.3):
         await wiring.aclose()
@@ -292,7 +295,7 @@ async def test_an_unavailable_rate_limiter_is_503_and_publishes_nothing(
 
 
 async def test_another_key_squats_an_idempotency_key(rim: Rim) -> None:
-    """The owner got 409, or the receipt of what somebody else had published."""
+    """The owner used to get 409, or the receipt of another publisher's publication."""
     body = publish("public:news", idempotency_key="order-7-shipped")
     squat = {"channels": ["public:news"], "data": "other", "idempotency_key": "order-7-shipped"}
     assert (await post(rim, "caster", "broadcast", squat)).status == 200
@@ -328,7 +331,7 @@ async def test_the_site_and_its_publishers_share_no_idempotency_keys(rim: Rim) -
 
 
 async def test_a_retry_is_recognized_on_every_rim_and_after_key_rotation(node: Any) -> None:
-    """A retry may meet another node, after somebody has changed the key's secret."""
+    """A retry may reach another node, after the secret of the key was changed."""
     body = publish("public:news", idempotency_key="k")
     with override_settings(REALTIME_API_KEYS=[SHOP]):
         answers = [await post(Rim(kind), "shop", "publish", body) for kind in RIMS]
@@ -393,7 +396,7 @@ def keys_file(tmp_path: Path) -> Path:
 
 
 def write(path: Path, *entries: Any) -> None:
-    """Put another file in its place, as `createapikey` does it."""
+    """Replace the file by another one, as `createapikey` does."""
     draft = path.with_suffix(".draft")
     draft.write_text(json.dumps(entries))
     draft.replace(path)
@@ -500,7 +503,7 @@ FLAWS = {
 def test_a_withdrawn_api_key_survives_beside_a_flaw_in_its_file(
     keys_file: Path, flawed: list[Any], caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The whole old list stayed good as long as one entry of the new one could not be used."""
+    """The whole old list used to stay valid as long as one entry of the new list was invalid."""
     ring = Keyring(f"@{keys_file}", and_one="one")
     write(keys_file, entry("kept"), *flawed)
     eventually_sync(lambda: knows(ring, "kept"), seconds=2)

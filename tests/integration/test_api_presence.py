@@ -36,7 +36,7 @@ def rim(request: pytest.FixtureRequest, hub: Hub) -> Rim:
 
 @pytest.fixture
 async def sit(hub: Hub) -> AsyncIterator[Join]:
-    """Gives connections that are on a channel, once all nodes can know."""
+    """Return connections on a channel, once every node can know about them."""
     members: list[Member] = []
 
     async def open_member(user: str, channel: str = ROOM) -> Member:
@@ -145,7 +145,7 @@ async def test_too_many_channels_are_refused(
 
 
 async def test_surveys_over_the_limit_are_not_answered(hub: Hub, node: Node) -> None:
-    """Nobody but us can ask; were it otherwise, it would not matter."""
+    """Only our own nodes can send surveys; even if others could, they would gain nothing."""
     questions = [Question(f"{n:016x}", "channels") for n in range(100)]
     answers = await asyncio.gather(*(node.broker.survey(question) for question in questions))
     assert all(answer.silent + len(answer.answers) == 1 for answer in answers)

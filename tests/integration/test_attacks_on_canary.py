@@ -1,6 +1,7 @@
 """Attacks on the canary and on its connection: how often a node stops being live.
 
-One name leads to Redis, as DNS or a proxy gives it; a failover changes where new connections go.
+Redis is reached by a single name, as with DNS or a proxy; a failover changes where new connections
+lead.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ def other_redis() -> Iterator[RedisServer]:
 
 @pytest.fixture
 async def road(own_redis: RedisServer) -> AsyncIterator[FaultProxy]:
-    """The name: it leads to `own_redis` at first."""
+    """The name: at first it leads to `own_redis`."""
     async with FaultProxy(own_redis.socket) as proxy:
         yield proxy
 
@@ -51,7 +52,7 @@ def url(road: FaultProxy) -> str:
 
 @pytest.fixture
 async def away(url: str) -> AsyncIterator[Node]:
-    """A node at the end of the road, whose hub is live."""
+    """A node that connects through the proxy, and whose hub is live."""
     with override_settings(REALTIME_REDIS_URL=url):
         node = wiring.node()
         node.hub.start()
@@ -94,10 +95,10 @@ def ask(server: RedisServer, *command: str) -> Any:
 async def test_listener_and_publisher_follow_a_changed_name_to_the_same_redis(
     away: Node, road: FaultProxy, own_redis: RedisServer, other_redis: RedisServer
 ) -> None:
-    """The old Redis lives on, so nothing ends the publisher's connection to it.
+    """The old Redis keeps running, so nothing ends the publisher's connection to it.
 
-    It was tried: the node listened to the new one, published and sent its canaries to the old one,
-    and went live and not live, again and again, for ever.
+    We tried it: the node listened to the new one, published and sent its canaries to the old one,
+    and alternated between live and not live forever.
     """
     member = Member(away.hub)
     await eventually(lambda: member.conversation)
@@ -120,7 +121,7 @@ async def test_listener_and_publisher_follow_a_changed_name_to_the_same_redis(
         pytest.param(
             [["CONFIG", "SET", "replica-serve-stale-data", "no"], DEMOTE], id="MASTERDOWN"
         ),
-        # Redis' own remedy against two masters at once: the one who is cut off takes no writes.
+        # Redis' own remedy against two masters: the isolated one accepts no writes.
         pytest.param([["CONFIG", "SET", "min-replicas-to-write", "1"]], id="NOREPLICAS"),
     ],
 )
@@ -131,7 +132,10 @@ async def test_a_publisher_leaves_a_redis_that_is_no_longer_master(
     publish: Publish,
     isolates: list[list[str]],
 ) -> None:
-    """Nothing ends its connection; where Redis said anything but READONLY, it stayed for ever."""
+    """Nothing ends its connection.
+
+    Unless Redis said exactly READONLY, the publisher used to stay forever.
+    """
     assert await publish()
     for command in isolates:
         ask(own_redis, *command)
@@ -143,7 +147,10 @@ async def test_a_publisher_leaves_a_redis_that_is_no_longer_master(
 async def test_a_replica_is_not_flooded_with_connections(
     road: FaultProxy, own_redis: RedisServer, publish: Publish
 ) -> None:
-    """The name leads there until DNS has changed; each refusal made a connection, 565 a second."""
+    """The name leads there until DNS has changed.
+
+    Each refusal opened a connection, 565 a second.
+    """
     ask(own_redis, *DEMOTE)
     clock = asyncio.get_running_loop().time
     start, before = clock(), road.accepted
@@ -155,7 +162,10 @@ async def test_a_replica_is_not_flooded_with_connections(
 async def test_an_idle_hub_does_not_report_its_idle_time_as_an_outage(
     node: Node, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Without a lifespan it rests while nobody is here: it woke with "live after 86400.0 s"."""
+    """Without a lifespan, the hub rests without clients.
+
+    It used to wake with "live after 86400.0 s".
+    """
     caplog.set_level(logging.INFO, "realtime.delivery.liveness")
     clock = asyncio.get_running_loop().time
     hub = node.running_hub()
@@ -171,7 +181,7 @@ async def test_an_idle_hub_does_not_report_its_idle_time_as_an_outage(
 async def test_a_hub_that_was_idle_reports_its_next_outage(
     away: Node, road: FaultProxy, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """It had told the reason before it was live for the first time, and so it told nothing."""
+    """The hub had logged the reason before it was first live, so it did not log it again."""
     caplog.set_level(logging.INFO, "realtime.delivery.liveness")
     for _ in range(2):
         caplog.clear()
@@ -186,9 +196,10 @@ async def test_a_hub_that_was_idle_reports_its_next_outage(
 async def test_a_channel_that_redis_cannot_count_does_not_delay_other_channels(
     away: Node, own_redis: RedisServer
 ) -> None:
-    """A client that wants one waits; the others waited as long, behind it.
+    """A client that wants such a channel waits; others used to wait behind it for as long.
 
-    The name stayed to be read again, twenty times a second, when nobody wanted it any more.
+    The channel's position was read again twenty times a second, even when nobody needed it any
+    more.
     """
     await away.broker.publish(Publication.of("public:known", 1))
     with own_redis.client() as client:

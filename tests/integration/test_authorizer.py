@@ -25,7 +25,7 @@ gates: dict[str, asyncio.Event] = {}
 
 
 async def decide(identity: Identity, channel: str, action: str) -> bool:
-    """Say yes to members of a team on the channel that has its name."""
+    """Allow the members of a team on the channel of that name."""
     asked.append((identity.user, channel, action))
     if channel in gates:
         await gates[channel].wait()
@@ -35,7 +35,7 @@ async def decide(identity: Identity, channel: str, action: str) -> bool:
 
 
 def decide_slowly(identity: Identity, channel: str, action: str) -> bool:
-    """The same without async, as most hosts will write it."""
+    """The same as a sync function, as most hosts will write it."""
     time.sleep(0.05)  # a query
     return identity.user == "42"
 
@@ -102,7 +102,7 @@ async def test_the_host_is_not_asked_where_a_rule_decides(member: Member, channe
 async def test_the_timing_of_a_refusal_does_not_reveal_namespaces(
     member: Member, kind: str
 ) -> None:
-    """The host is asked about what does not exist, too, and its answer counts for nothing."""
+    """The host is also asked about namespaces that do not exist, but its answer is ignored."""
     data = {"data": 1} if kind == "publish" else {}
     for number, channel in enumerate(("secret", "absent:a", "team-x:a"), 2):
         member.say({"id": number, kind: {"channel": channel, **data}})

@@ -1,4 +1,4 @@
-"""The laws of positions without a key, on a real Redis, whatever becomes of its keys (ADR-0026)."""
+"""The properties of positions without a key, on a real Redis, whatever happens to its keys."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def direct() -> Iterator[redis.Redis]:
 
 
 class Service:
-    """One node that listens, a publisher, and what a reader of both can tell."""
+    """One node that listens, a publisher, and the observations of both."""
 
     def __init__(self, client: redis.Redis) -> None:
         self.client = client
@@ -85,7 +85,7 @@ class Service:
             self.note(channel, gaps)
 
     def do_miss(self, channel: str) -> None:
-        """The connection of the node breaks, a publication is missed, the node reads again."""
+        """The node's connection breaks, a publication is missed, and the node reads again."""
         position = self.published(channel)
         if channel in self.listening:
             self.unheard[channel].add(position)
@@ -96,7 +96,8 @@ class Service:
             self.unheard[channel] -= {
                 position
                 for position in self.unheard[channel]
-                # An open end covers what followed, in whatever epochs nobody heard of.
+                # An open gap covers everything after it, in whatever epochs the node never learned
+                # of.
                 if gap.last is None
                 or (gap.epoch == position.epoch and gap.first <= position.offset <= gap.last)
             }
@@ -148,7 +149,7 @@ def test_no_gap_is_reported_without_a_fault(direct: redis.Redis, actions: list) 
 @given(st.lists(st.one_of(lawful, faults), max_size=30))
 @RUNS
 def test_offsets_are_unique_and_every_loss_is_reported(direct: redis.Redis, actions: list) -> None:
-    """Keys may expire, be evicted or deleted at any time, the base among them."""
+    """Keys may expire, be evicted or be deleted at any time, including the base."""
     service = Service(direct)
     for action in actions:
         service.do(*action)
@@ -157,7 +158,7 @@ def test_offsets_are_unique_and_every_loss_is_reported(direct: redis.Redis, acti
 
 
 def test_publications_missed_before_a_counter_deletion_are_announced(direct: redis.Redis) -> None:
-    """The node stood at offset 0 without a key; the publication and the counter are gone."""
+    """The node was at offset 0 without a key; the publication and the counter are both gone."""
     service = Service(direct)
     for action in ("listen", "miss", "delete"):
         service.do(action, "a")
@@ -167,7 +168,7 @@ def test_publications_missed_before_a_counter_deletion_are_announced(direct: red
 
 
 def test_an_evicting_redis_reuses_no_offset() -> None:
-    """`volatile-lru` takes counters, which expire, and never the base, which does not."""
+    """`volatile-lru` evicts counters, which have an expiry, but never the base, which has none."""
     server = RedisServer(
         "--maxmemory", "4mb", "--maxmemory-policy", "volatile-lru", port=free_port()
     ).start()
@@ -184,7 +185,7 @@ def test_an_evicting_redis_reuses_no_offset() -> None:
 
 
 def test_no_two_channels_share_an_epoch(direct: redis.Redis) -> None:
-    """Epoch and offset alone are the id of what is queued for a fallback."""
+    """The id of an entry queued for a fallback consists of epoch and offset alone."""
     service = Service(direct)
     epochs = [service.published(f"news:{number}").epoch for number in range(50)]
     assert len(set(epochs)) == 50
@@ -192,7 +193,7 @@ def test_no_two_channels_share_an_epoch(direct: redis.Redis) -> None:
 
 
 def test_a_stranger_fills_redis_by_subscribing() -> None:
-    """With 6 MiB of room, two senders made 122 of 124 publishes 503."""
+    """With 6 MiB of memory left, two clients made 122 of 124 publishes fail with 503."""
     server = RedisServer(port=free_port()).start()
     try:
         with server.client() as client:

@@ -27,7 +27,7 @@ def scope(scheme: str, **headers: str) -> dict[str, Any]:
 
 
 def has_session(scheme: str, origin: str, **headers: str) -> bool | None:
-    """Tell whether the session counts; None where the request is refused."""
+    """Tell whether the session counts; None if the request is refused."""
     try:
         return caller_of(scope(scheme, origin=origin, **headers)).is_own_page
     except Forbidden:
@@ -36,7 +36,7 @@ def has_session(scheme: str, origin: str, **headers: str) -> bool | None:
 
 @pytest.mark.parametrize("scheme", ["https", "wss"])
 def test_an_http_page_of_an_https_host_counts_as_cross_site(scheme: str) -> None:
-    """It was taken for our own, and whoever is on the network can forge it."""
+    """The page used to count as our own, although anyone on the network can forge it."""
     assert has_session(scheme, BY_HTTPS) is True
     assert has_session(scheme, BY_HTTP) is None
 
@@ -161,7 +161,7 @@ def test_an_http_page_gets_no_token_behind_a_silent_proxy() -> None:
 
 
 def test_the_host_is_what_the_proxy_says_if_the_project_trusts_it() -> None:
-    """As `HttpRequest.get_host` does; other doors refused each page behind such a proxy."""
+    """As in `HttpRequest.get_host`; other entry points refused every page behind such a proxy."""
     said = {"host": "10.0.0.7:8000", "x_forwarded_host": HOST}
     assert has_session("https", BY_HTTPS, **said) is None
     with override_settings(USE_X_FORWARDED_HOST=True, ALLOWED_HOSTS=[HOST, "10.0.0.7"]):

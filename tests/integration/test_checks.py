@@ -146,7 +146,7 @@ ANONYMOUS = {"allow_publish_for_anonymous": True}
 
 
 def dangers(**settings: Any) -> list[tuple[str, str]]:
-    """Return ids and texts of what a deployment with these settings is told."""
+    """Return the ids and texts of the warnings for a deployment with these settings."""
     deployed = {**GOOD, "REALTIME_NAMESPACES": {}, "REALTIME_REDIS_URL": REDIS, **settings}
     with override_settings(**deployed):
         found = checks.run_checks(tags=["realtime"], include_deployment_checks=True)

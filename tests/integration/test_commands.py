@@ -171,7 +171,7 @@ def mortal(own_redis: RedisServer, serve: Callable[..., Service]) -> Service:
 
 @pytest.fixture
 def news() -> str:
-    """A channel of this test alone."""
+    """A channel that only this test uses."""
     return f"public:{secrets.token_hex(4)}"
 
 
@@ -220,7 +220,7 @@ def test_listen_takes_the_address_from_the_environment(
 
 
 def test_listen_finds_the_service_of_make_run(run: Run, service: Service, news: str) -> None:
-    """The launcher names its address in NOTIFIER_URL; the service's settings pass it on."""
+    """The launcher puts its address into NOTIFIER_URL; the service's settings pass it on."""
     env = {"DJANGO_SETTINGS_MODULE": "notifier.settings", "DEBUG": "1", "SECRET_KEY": "k" * 50}
     command = run("listen", news, NOTIFIER_URL=service.http, **env)
     command.said("live")
@@ -327,7 +327,7 @@ def test_listen_prints_the_gaps_of_a_redis_restart(
 def test_listen_answers_pings_and_stays_connected(
     run: Run, own_redis: RedisServer, serve: Callable[..., Service]
 ) -> None:
-    """Unanswered, it would be closed with 3012 after ten seconds."""
+    """Without answers, it would be closed with 3012 after ten seconds."""
     service = serve(own_redis.url, TEST_PING_SECONDS="1")
     command = run("listen", "public:news", "--url", service.ws)
     command.said("live")

@@ -68,7 +68,7 @@ def test_valid_settings_are_accepted(given: dict[str, Any]) -> None:
 
 
 def test_a_changed_setting_closes_the_connections_of_the_old_broker(own_redis: RedisServer) -> None:
-    """They stayed open until the garbage collector found them, with a warning in any later test."""
+    """They used to stay open until garbage collection, which then warned in a later test."""
     with override_settings(REALTIME_REDIS_URL=own_redis.url):
         broker = wiring.sync_broker()  # kept, so that nothing but us closes its connections
         broker.publish(Publication.of("public:conf", 1))
@@ -192,7 +192,7 @@ async def test_a_server_with_lifespan_reports_an_invalid_setting_and_does_not_st
 
 
 async def test_a_stranger_learns_from_readyz_which_setting_is_wrong(settings, caplog, monkeypatch):
-    """The text of an error may quote the system: a path, for example. The log names the setting."""
+    """The text of an error may quote the system, such as a path. Only the log names the setting."""
     from realtime.http import health
 
     monkeypatch.setattr(health, "_tally", Tally())

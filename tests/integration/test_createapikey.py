@@ -68,7 +68,7 @@ def test_a_new_file_is_readable_by_its_owner_only(tmp_path: Path) -> None:
 
 
 def test_existing_file_permissions_are_kept(tmp_path: Path) -> None:
-    """Root made a key, and the service, another user, could not read its keys any more."""
+    """When root added a key, the service under another user could no longer read its keys."""
     path = tmp_path / "keys.json"
     path.write_text("[]")
     path.chmod(0o644)

@@ -1,7 +1,7 @@
-"""An offer in a request that we decline changes nothing: not its answer, not the next request.
+"""A declined offer changes nothing: neither the response to its request nor the next request.
 
-Over our protocol class as the service configures it, with bytes as their clients send them. Why:
-issue 15, C13, where the JDK's HTTP client and centrifuge-python could not speak to the service.
+Tested with our protocol class, configured as the service does it, and with the bytes that real
+clients send. Issue 15, C13: the JDK's HTTP client and centrifuge-python could not use the service.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ LAST = "GET /last HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n"
 
 
 async def echo(scope: Any, receive: Any, send: Any) -> None:
-    """Answer with what came: method, path and body, in a body of no announced length."""
+    """Respond with what was received: method, path and body, without announcing the length."""
     if scope["type"] == "websocket":
         await receive()
         await send({"type": "websocket.accept"})
@@ -72,13 +72,13 @@ async def ask(port: int, *parts: str) -> bytes:
 
 
 def said(answer: bytes) -> list[str]:
-    """Return what `echo` has said, in chunks or not."""
+    """Return the body that `echo` has sent, chunked or not."""
     return ["<" + text for text in re.findall(r"<(?:\r\n\w+\r\n)?([^<>]+>)", answer.decode())]
 
 
 JDK = (
     # Java 17, java.net.http.HttpClient.newHttpClient(), a POST of a string; head and body are
-    # written apart, each in a packet of its own.
+    # written separately, each in its own packet.
     "POST /a HTTP/1.1\r\nConnection: Upgrade, HTTP2-Settings\r\nContent-Length: 3\r\n"
     "Host: 127.0.0.1\r\nHTTP2-Settings: AAEAAEAAAAIAAAABAAMAAABkAAQBAAAAAAUAAEAA\r\n"
     "Upgrade: h2c\r\nUser-Agent: Java-http-client/17.0.15\r\n\r\n",
@@ -132,7 +132,7 @@ OFFERS = {
 async def test_a_post_with_an_offer_keeps_its_body_and_the_next_request_is_answered(
     port: int, parts: tuple[str, ...]
 ) -> None:
-    """Stock uvicorn answers without the body, and takes the rest for the other protocol.
+    """Stock uvicorn responds without the body, and takes the rest for the other protocol.
 
     Public reports: Kludex/uvicorn#2722 (Java's RestClient), #1501 (`curl --http2`).
     """
@@ -161,7 +161,7 @@ async def test_requests_with_offers_may_be_pipelined(port: int) -> None:
 async def test_a_pending_response_precedes_a_websocket_upgrade(
     port: int,
 ) -> None:
-    """The 101 would stand before the answer to the first request, and be taken for it."""
+    """The 101 would precede the response to the first request, and be taken for that response."""
     post = f"POST /a HTTP/1.1\r\nHost: h\r\n{BODY}"
     both = post.encode() + handshake(path="/b")
     answer = await asyncio.to_thread(asked, port, both + LAST.encode())
@@ -169,7 +169,7 @@ async def test_a_pending_response_precedes_a_websocket_upgrade(
 
 
 async def test_a_declined_offer_does_not_hide_a_second_length(port: int) -> None:
-    """RFC 9112 §6.3: a body with two ends is none, with an offer before it or without."""
+    """RFC 9112 §6.3: a body with two lengths is invalid, with or without an offer before it."""
     head = f"POST /a HTTP/1.1\r\nHost: h\r\n{H2C}"
     both = "Content-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n"
     for framing in (both, "Content-Length: 3\r\nContent-Length: 4\r\n\r\nabcd"):
@@ -206,9 +206,9 @@ async def test_prior_knowledge_of_http_2_is_400(port: int) -> None:
 async def test_a_handshake_with_an_offer_that_is_declined_or_empty_is_accepted(
     port: int, header: str
 ) -> None:
-    """centrifuge-python with `websockets` 15 sends the first one, and could not connect at all.
+    """centrifuge-python with `websockets` 15 sends the first of these, and could not connect.
 
-    Issue 15, C13: `websockets` on the server's side answered it by 400.
+    Issue 15, C13: the server-side `websockets` answered it with 400.
     """
     with Raw(port) as peer:
         head = await asyncio.to_thread(peer.send(handshake(header)).head)
@@ -242,7 +242,10 @@ async def test_an_http_1_0_client_gets_no_chunks_and_the_end_of_the_connection(
 
 
 async def test_an_http_1_0_client_is_not_told_to_continue(port: int) -> None:
-    """RFC 9110 §10.1.1: it must be ignored; such a client takes the 100 for the answer."""
+    """RFC 9110 §10.1.1: the expectation must be ignored.
+
+    Such a client takes the 100 for the response.
+    """
     answer = await ask(port, f"POST /a HTTP/1.0\r\nExpect: 100-continue\r\n{BODY}")
     assert status_of(answer) == 200
 
@@ -259,7 +262,10 @@ async def test_a_client_that_waits_for_100_is_told_to_continue(port: int) -> Non
 async def test_a_request_after_a_refused_100_continue_is_not_read_as_its_body(
     port: int,
 ) -> None:
-    """The client need not send that body. Two ends that disagree about it are a way to smuggle."""
+    """The client need not send that body.
+
+    If the two ends disagree about it, requests can be smuggled.
+    """
     refused = "POST /refused HTTP/1.1\r\nHost: h\r\nExpect: 100-continue\r\n"
     with Raw(port) as peer:
         peer.send(f"{refused}Content-Length: {len(LAST)}\r\n\r\n".encode())

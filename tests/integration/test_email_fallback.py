@@ -150,7 +150,7 @@ CONTROLS = [chr(code) for code in (*range(0x20), *range(0x7F, 0xA0), 0x2028, 0x2
 
 @pytest.mark.parametrize("to", [f'"a{control}b"@example.com' for control in CONTROLS], ids=ascii)
 def test_a_control_character_in_an_address_ends_the_headers(server: MailServer, to: str) -> None:
-    """Django lets VT, FF and \\x1c pass in quotes, and Python ends the line of the header there."""
+    """Django allows VT, FF and \\x1c in quotes, and Python ends the header line there."""
     with pytest.raises(GiveUp):
         Email()(queued(to=["ada@example.com", to]))
     assert not server.mails.got
@@ -168,7 +168,7 @@ def test_an_address_hides_another_one(server: MailServer, to: str) -> None:
 
 @pytest.mark.parametrize("control", CONTROLS, ids=ascii)
 def test_the_sender_of_the_settings_ends_the_headers(server: MailServer, control: str) -> None:
-    """It is tried again until the operator has mended the setting; no mail is lost for it."""
+    """The mail is retried until the operator has fixed the setting, so it is not lost."""
     sender = f'"a{control}b" <shop@example.com>'
     with pytest.raises(ConfigurationError, match="from_email must be one line"):
         make_handlers({"news": {"use": "email", "from_email": sender}})
@@ -194,14 +194,14 @@ def test_the_sender_of_the_settings_ends_the_headers(server: MailServer, control
     ids=ascii,
 )
 def test_a_control_character_reaches_a_header(server: MailServer, text: str) -> None:
-    """NUL, ESC and the like, bare or within an encoded word, which the mail's reader decodes."""
+    """NUL, ESC and the like, bare or in an encoded word that the mail client decodes."""
     written = lazystr(text)
     Email()(queued(subject=text))
     Email()(queued({"title": text}))
     Email(subject=written)(queued())
     assert len(server.mails.got) == 3
     for mail in server.mails.got:
-        # Parsed and decoded, as a reader of mails does it.
+        # Parsed and decoded, like a mail client does it.
         assert is_line(str(mail["Subject"]))
         assert mail["To"] == "ada@example.com"
         assert mail["Bcc"] is None
@@ -216,7 +216,10 @@ def test_an_id_forged_in_redis_stays_on_one_line(server: MailServer) -> None:
 
 
 def test_a_body_commands_the_terminal_that_shows_it(server: MailServer, tmp_path: Path) -> None:
-    """`EMAIL_URL=console:` prints mails on a terminal; NUL is none of a mail (RFC 5322 §4)."""
+    """`EMAIL_URL=console:` prints mails on a terminal.
+
+    NUL is not allowed in a mail (RFC 5322 §4).
+    """
     (tmp_path / "raw.txt").write_text("{% autoescape off %}{{ text }}{% endautoescape %}")
     (tmp_path / "raw.html").write_text("<p>{{ text }}</p>")
     engine = {"BACKEND": "django.template.backends.django.DjangoTemplates", "DIRS": [tmp_path]}
@@ -229,7 +232,7 @@ def test_a_body_commands_the_terminal_that_shows_it(server: MailServer, tmp_path
 
 
 def test_a_client_writes_the_subject_of_a_mail(server: MailServer) -> None:
-    """In an inbox, its title would stand beside the site's own address."""
+    """In an inbox, its title would appear next to the site's own address."""
     said = queued({"title": "Your account is suspended", "text": "hi"}, channel="chat:#1,2")
     by_client = replace(said, info={"user": "2", "client": "c"})
     Email()(by_client)
@@ -323,7 +326,7 @@ def test_the_log_shows_the_data_escaped_and_shortened(caplog: pytest.LogCaptureF
 def test_an_undelivered_batch_does_not_log_a_line_per_publication(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """Ten requests of a hundred publications made a thousand lines of the log."""
+    """Ten requests with a hundred publications each wrote a thousand log lines."""
     caplog.set_level(logging.INFO, logger="realtime.fallbacks.handlers.log")
     for number in range(1000):
         log(queued(number))

@@ -13,7 +13,7 @@ from tests.support.fault_proxy import FaultProxy
 
 @pytest.fixture
 async def echo() -> AsyncIterator[tuple[str, int]]:
-    """A server that says what it hears."""
+    """A server that sends back what it receives."""
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while data := await reader.read(65536):

@@ -1,6 +1,6 @@
 """Saves, logouts and tasks of the host succeed even if our part fails (issue 15, C16).
 
-Each case is a process of its own: a foreign project with users, whose nodes nobody can reach.
+Each case runs in a separate process: a foreign project with users, whose nodes are unreachable.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def run(code: str, **env: str) -> str:
 
 def execute(code: str, **env: str) -> str:
     names = {"DJANGO_SETTINGS_MODULE": "tests.session_settings", "TEST_REDIS_URL": REDIS_IS_AWAY}
-    # In its development mode Python writes down each step of a loop that takes long here.
+    # In its development mode, Python logs each step of a loop that takes long here.
     names["PYTHONDEVMODE"] = ""
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=ROOT, env=os.environ | names | env,
@@ -67,7 +67,7 @@ def test_a_user_is_saved_while_redis_is_away(way: str) -> None:
 
 @pytest.mark.parametrize("way", WAYS.values(), ids=WAYS)
 def test_a_user_is_saved_though_our_settings_are_broken(way: str) -> None:
-    """Django logs `__qualname__` of what failed after the commit, and a `partial` has none."""
+    """Django logs `__qualname__` of a failed callback, and a `partial` has none."""
     log = run(f"{BROKEN_SETTINGS}{way}\n{SAVED}")
     assert "within ten seconds, not at once" in log
     assert "REALTIME_REDIS_URL" in log
@@ -113,10 +113,10 @@ with redis.Redis.from_url(settings.REALTIME_REDIS_URL) as client, client.pubsub(
 
 
 def test_each_save_waits_in_turn_for_a_frozen_redis(own_redis: RedisServer) -> None:
-    """Each save waited for the time-out of a second: 10 saves took 10 s.
+    """Each save used to wait for the timeout of a second: 10 saves took 10 s.
 
-    Each time-out closes its connection, so Redis accepts one more for each try that follows. A
-    machine that is slow may have come to the next try, five seconds later.
+    Each timeout closes its connection, so Redis accepts one more for each following attempt. A slow
+    machine may have reached the next attempt, five seconds later.
     """
     code = f"{FREEZE}for _ in range(10): {SAVE}\n{SAVED}{SAVE_IN_THREADS}"
     with own_redis.client() as client:
@@ -209,7 +209,7 @@ async def cell():
     publish_on_commit("a", 2)
 asyncio.run(cell())
 """
-    # An event loop has a connection of its own, so the database must be a file.
+    # An event loop has its own database connection, so the database must be a file.
     given = {"TEST_DATABASE": str(tmp_path / "db"), "DJANGO_ALLOW_ASYNC_UNSAFE": "true"}
     assert run(code, TEST_REDIS_URL=redis_server.url, **given) == ""
 

@@ -30,7 +30,7 @@ HERE = "tests.integration.test_hostcode"
 
 
 async def await_a_shared_task() -> None:
-    """Await what other calls await, too, and what somebody cancels meanwhile."""
+    """Await a task that other calls await, too, and that somebody cancels in the meantime."""
     shared = asyncio.ensure_future(asyncio.Event().wait())
     asyncio.get_running_loop().call_soon(shared.cancel)
     await shared
@@ -133,7 +133,7 @@ FAILED = {"code": 100, "message": "internal error", "temporary": True}
 async def test_a_host_that_is_cancelled_or_exits_blocks_a_connection(
     hub: Hub, caplog: pytest.LogCaptureFixture, command: dict[str, Any], logged: str
 ) -> None:
-    """The command got no answer, nor did any after it; an exit ended the node."""
+    """Neither the command nor any later one was answered, and an exit ended the node."""
     client = await come(hub)
     client.say({"id": 2, **command}, {"id": 3, **command}, {"id": 4, "rpc": {"method": "fine"}})
     assert await error_of(client, 2) == await error_of(client, 3) == FAILED
@@ -161,7 +161,7 @@ async def test_a_host_that_is_cancelled_or_exits_leaves_a_channel_of_connect_und
 async def test_a_client_leaving_during_a_host_call_is_not_a_host_failure(
     hub: Hub, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A cancellation by the server itself stays one."""
+    """A cancellation by the server itself is still a cancellation."""
     cancelled: list[bool] = []
 
     async def wait_and_see() -> None:
@@ -185,7 +185,7 @@ async def test_a_client_leaving_during_a_host_call_is_not_a_host_failure(
 async def test_a_host_that_is_cancelled_or_exits_shows_nothing_of_a_user(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """REALTIME_USER_INFO is asked before a connection is accepted; it must not end the node."""
+    """REALTIME_USER_INFO is called before a connection is accepted; it must not end the node."""
     monkeypatch.setattr("realtime.auth.user_info._outage", Outage())
 
     async def describe(user: object) -> object:
@@ -223,7 +223,7 @@ async def may_without_shield(identity, channel, action):
 
 
 async def subscribe_twice_and_leave_once(hub: Hub, decide: Authorize) -> dict[str, Any]:
-    """Return the error of the client that stays; both wait for the same task of the host."""
+    """Return the error of the remaining client; both wait for the same task of the host."""
     waiting: list[str] = []
 
     async def authorize(identity: Identity, channel: str, action: str) -> bool:
@@ -247,9 +247,9 @@ async def subscribe_twice_and_leave_once(hub: Hub, decide: Authorize) -> dict[st
 
 @pytest.mark.parametrize("hub", [""], ids=["async"], indirect=True)
 async def test_a_leaving_client_cancels_a_task_that_others_await(hub: Hub) -> None:
-    """Whoever leaves cancels the call, and so a task that the host shares between calls.
+    """A client that leaves cancels its call, and with it a task that the host shares between calls.
 
-    The example of the docs shields it; without that, the other client is refused.
+    The documented example shields the task; without that, the other client is refused.
     """
     assert inspect.getsource(may) in PROTOCOL.read_text(encoding="utf-8")
     assert await subscribe_twice_and_leave_once(hub, may) == {}

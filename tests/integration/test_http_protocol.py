@@ -31,13 +31,13 @@ POST = b"POST /a HTTP/1.1\r\nHost: h\r\nContent-Length: 10\r\n\r\n"
 
 
 class Quick(HttpProtocol):
-    """Seconds become tenths."""
+    """Uses tenths instead of seconds."""
 
     seconds = {Waiting.HEAD: 0.4, Waiting.BODY: 0.6}  # noqa: RUF012
 
 
 class Host:
-    """An app that answers when it has the body, and only when the test lets it."""
+    """An app that responds when it has the body, and only when the test allows it."""
 
     def __init__(self, *, has_lane: bool = False) -> None:
         self.has_lane = has_lane
@@ -101,7 +101,7 @@ async def port(host: Host) -> AsyncIterator[int]:
 
 
 class Peer:
-    """A socket that says exactly what the test says."""
+    """A socket that sends exactly what the test says."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._reader, self._writer = reader, writer
@@ -115,7 +115,7 @@ class Peer:
         await self._writer.drain()
 
     async def drip(self, data: bytes, seconds: float = 0.05) -> None:
-        """One byte after the other, until the other end has had enough."""
+        """Send one byte after the other, until the other end closes."""
         for place in range(len(data)):
             if self._reader.at_eof() or self._writer.is_closing():
                 return
@@ -123,11 +123,11 @@ class Peer:
             await asyncio.sleep(seconds)  # that is the attack
 
     def abort(self) -> None:
-        """Vanish with a RST."""
+        """Disappear with a RST."""
         self._writer.transport.abort()
 
     async def rest(self, seconds: float = 5.0) -> bytes:
-        """Everything until the other end closes."""
+        """Return everything until the other end closes."""
         async with within(seconds):
             try:
                 return await self._reader.read()
@@ -159,7 +159,7 @@ async def test_an_incomplete_head_is_answered_with_408(host: Host, port: int, sa
 
 @pytest.mark.parametrize("said", [GET + b"X-A: b\r\n" * 50, b"\r\n" * 100])
 async def test_a_slow_head_has_one_deadline(host: Host, port: int, said: bytes) -> None:
-    """Stock Daphne gives each byte a minute of its own, stock uvicorn for ever."""
+    """Stock Daphne allows each byte a minute, stock uvicorn waits forever."""
     peer = await Peer.to(port)
     await asyncio.wait_for(peer.drip(said), 3)
     await peer.rest()
@@ -280,7 +280,7 @@ async def test_a_malformed_request_is_400_and_not_logged(
 
 
 class Streaming(Host):
-    """Streams on /stream until its client has gone."""
+    """Streams on /stream until the client has disconnected."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -312,7 +312,7 @@ BEHIND = {
 
 @pytest.mark.parametrize("behind", BEHIND.values(), ids=BEHIND)
 async def test_a_stream_ends_with_its_client_despite_pipelined_requests(behind: bytes) -> None:
-    """A stream and one request behind it, and the node counted the client until its restart."""
+    """With a request behind a stream, the node counted the client until it was restarted."""
     host = Streaming()
     server = await asyncio.get_running_loop().create_server(host.protocol, "127.0.0.1", 0)
     peer = await Peer.to(server.sockets[0].getsockname()[1])
@@ -325,9 +325,9 @@ async def test_a_stream_ends_with_its_client_despite_pipelined_requests(behind: 
 
 
 async def test_a_stream_ends_at_once_despite_a_later_pipelined_request() -> None:
-    """Reading was paused for the second request, so nobody saw the end of the connection.
+    """Reading was paused because of the second request, so the disconnect went unnoticed.
 
-    The stream writes nothing here, as between two pings: no write can find out either.
+    The stream writes nothing here, as between two pings, so no write can detect it either.
     """
     host = Silent()
     server = await asyncio.get_running_loop().create_server(host.protocol, "127.0.0.1", 0)
@@ -354,7 +354,7 @@ async def test_a_stream_ends_at_once_despite_a_later_pipelined_request() -> None
     ids=["requests", "small bodies", "a large body", "large heads"],
 )
 async def test_data_sent_behind_a_stream_is_read_without_limit(ahead: bytes) -> None:
-    """What is read behind a stream has a bound in requests and in bytes."""
+    """The data read behind a stream is bounded, both in requests and in bytes."""
     host = Silent()
     server = await asyncio.get_running_loop().create_server(host.protocol, "127.0.0.1", 0)
     peer = await Peer.to(server.sockets[0].getsockname()[1])
@@ -379,7 +379,7 @@ async def test_data_sent_behind_a_stream_is_read_without_limit(ahead: bytes) -> 
 
 
 class Silent(Host):
-    """Streams on /stream, and has nothing to say there."""
+    """Streams on /stream without sending anything."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -414,7 +414,7 @@ BODIES = {
 @pytest.mark.parametrize("before", [b"", GET + b"\r\n"], ids=["first", "behind a request"])
 @pytest.mark.parametrize("body", BODIES.values(), ids=BODIES)
 async def test_a_handshake_has_a_body(host: Host, port: int, body: bytes, before: bytes) -> None:
-    """It was closed without an answer."""
+    """The connection used to be closed without a response."""
     peer = await Peer.to(port)
     if before:
         await peer.say(before)
@@ -466,7 +466,7 @@ FRAMINGS = {
 async def test_a_request_is_framed_so_that_two_servers_disagree(
     host: Host, port: int, said: bytes, status: int
 ) -> None:
-    """RFC 9112 §3.2 and §6.1: refused and closed, so that what follows is not a request."""
+    """RFC 9112 §3.2 and §6.1: refused and closed, so what follows is not parsed as a request."""
     peer = await Peer.to(port)
     await peer.say(said + GET + b"\r\n")
     answer = await peer.rest()
@@ -507,7 +507,7 @@ LAST_CHUNK = b"POST /a HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n
 
 
 async def test_a_trailer_is_taken_for_a_header(host: Host, port: int) -> None:
-    """RFC 9110 §6.5.1: one could say who the client is, behind what a proxy has looked at."""
+    """RFC 9110 §6.5.1: a trailer could claim an identity after a proxy has checked the headers."""
     peer = await Peer.to(port)
     await peer.say(
         LAST_CHUNK + b"\r\nX-Forwarded-For: 192.0.2.1\r\nHost: i\r\n\r\n" + GET + b"\r\n"

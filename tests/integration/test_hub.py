@@ -1,4 +1,4 @@
-"""The hub against a real Redis, in this loop: channels come and go, the loop stays free."""
+"""The hub with a real Redis, in this loop: channels come and go, and the loop is never blocked."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ async def test_a_burst_is_one_frame_and_in_order(hub: Hub, node: Node, join: Any
 
 
 async def test_ten_thousand_listeners_do_not_stall_the_loop(hub: Hub, join: Any) -> None:
-    """Each turn of the loop gives at most a slice of the delivery."""
+    """Each iteration of the loop gets at most one slice of the delivery."""
     from realtime.delivery.fanout import Listener
 
     member = await join("public:crowd")
@@ -108,7 +108,7 @@ async def test_an_unused_hub_goes_idle_and_wakes_up(node: Node) -> None:
 
 
 async def test_a_hub_that_is_probed_does_not_rest(node: Node, caplog: Any) -> None:
-    """Under a server without a lifespan, a probe every ten seconds never found it live."""
+    """On a server without a lifespan, a probe every ten seconds never found the hub live."""
     hub = node.probed_hub()
     await eventually(lambda: hub.live)
     hub.rest_after_seconds = 0
@@ -122,7 +122,7 @@ async def test_a_hub_that_is_probed_does_not_rest(node: Node, caplog: Any) -> No
 
 
 def count_ticks(hub: Hub) -> list[float]:
-    """Return a list to which each tick of the heartbeat adds its time."""
+    """Return a list to which each tick of the heartbeat appends its time."""
     ticks: list[float] = []
     renew = hub.subscriber.renew
 
@@ -156,7 +156,7 @@ async def test_draining_ends_as_soon_as_all_connections_have_closed(hub: Hub, jo
 async def test_a_connection_that_has_left_is_freed_without_the_collector(
     hub: Hub, join: Any
 ) -> None:
-    """Nothing of it may hold each other: full collections are rare (`notifier.server`)."""
+    """It must not be in a reference cycle: full collections are rare (`notifier.server`)."""
 
     def conversations() -> int:
         return sum(isinstance(each, Conversation) for each in gc.get_objects())

@@ -28,7 +28,7 @@ from tests.support.redis_server import RedisServer
 
 @pytest.fixture
 def wired(own_redis: RedisServer, settings: Any) -> str:
-    """Attacks break what they use, so each has a Valkey of its own."""
+    """Attacks break what they use, so each has its own Valkey."""
     settings.REALTIME_REDIS_URL = own_redis.url
     settings.REALTIME_COMMANDS_BURST = settings.REALTIME_PUBLICATIONS_BURST = 10_000
     return "rt"
@@ -36,7 +36,7 @@ def wired(own_redis: RedisServer, settings: Any) -> str:
 
 @pytest.fixture
 async def complaints() -> AsyncIterator[list[dict[str, Any]]]:
-    """What callbacks on the loop raise, which nobody awaits."""
+    """Exceptions in callbacks of the loop, which nobody awaits."""
     loop = asyncio.get_running_loop()
     heard: list[dict[str, Any]] = []
     loop.set_exception_handler(lambda _loop, context: heard.append(context))
@@ -53,10 +53,10 @@ def states(member: Member) -> list[bool]:
 async def test_a_reader_cancelled_while_waiting_for_room_leaves_nothing_behind(
     hub: Hub, join: Any, own_redis: RedisServer
 ) -> None:
-    """Daphne cancels a consumer whose client has gone 10 s ago.
+    """Daphne cancels a consumer 10 s after its client has disconnected.
 
-    The future that `room` waited for was cancelled with it, and giving room then raised in the
-    middle of `release`: the hub never heard that the connection had ended, and kept it for ever.
+    The future of `room` was cancelled with it, and completing it then raised in the middle of
+    `release`: the hub did not learn that the connection had ended, and kept it forever.
     """
     member = await join("chat:full")
     own_redis.freeze()
@@ -79,7 +79,7 @@ async def test_a_reader_cancelled_while_waiting_for_room_leaves_nothing_behind(
 async def test_large_waiting_publications_are_counted_in_bytes(
     hub: Hub, join: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """One client had 33 MiB of them waiting here, where only their number was bounded."""
+    """One client had 33 MiB waiting here, where only the number of commands was limited."""
     member = await join("chat:large")
     slowly = asyncio.Event()
     monkeypatch.setattr(hub, "publish", partial(_published, hub.subscriber._broker, slowly))
@@ -113,7 +113,7 @@ async def test_a_subscription_that_breaks_while_the_reader_waits_does_no_harm(
     complaints: list[dict[str, Any]],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """The future of a cancelled reader stayed behind, and each turn of the fanout raised on it."""
+    """The future of a cancelled reader stayed, and each turn of the fan-out raised on it."""
     member = await join("public:flood")
     channel = hub.registry.get("public:flood")
     assert channel is not None
@@ -145,7 +145,7 @@ def _flood(server: RedisServer, channel: str, count: int) -> None:
 async def test_a_queued_subscribe_is_refused_in_time_when_the_broker_is_down(
     hub: Hub, join: Any, own_redis: RedisServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its channel was live when it was said, so nobody set the 2 seconds; it waited for ever."""
+    """Its channel was live when the command arrived, so no timer of 2 s was set."""
     await join("public:alive")
     member = await join("chat:slow")
     slowly = asyncio.Event()
@@ -177,7 +177,7 @@ def _reply(member: Member, command_id: int) -> dict[str, Any] | None:
 async def test_a_queued_subscribe_to_a_live_channel_is_not_refused(
     hub: Hub, join: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Publications before it may take a second each; the channel had long been live."""
+    """Earlier publications may take a second each, while the channel is already live."""
     member = await join("chat:slow")
     slowly = asyncio.Event()
     monkeypatch.setattr("realtime.delivery.client_subscriptions.LIVE_SECONDS", 0.05)
@@ -198,9 +198,9 @@ async def test_a_queued_subscribe_to_a_live_channel_is_not_refused(
 async def test_a_node_without_a_broker_does_not_become_live_when_channels_are_left(
     hub: Hub, join: Any, own_redis: RedisServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What was still to be compared outlived the subscription.
+    """The set of channels still to be compared outlived the subscription.
 
-    When the last of those channels was left, the node called itself live, without a broker.
+    When the last of them was left, the node considered itself live, without a broker.
     """
     member = await join("public:slowly")
     positions = RedisBroker.positions
@@ -225,7 +225,7 @@ async def test_a_node_without_a_broker_does_not_become_live_when_channels_are_le
 async def test_a_client_that_connects_between_two_changes_sees_only_the_last(
     hub: Hub, join: Any
 ) -> None:
-    """What was announced before a client came was told to it after it had been told the present."""
+    """A client received an older announcement after it had been told the current state."""
     member = await join()
     hub._liveness.lose("a test")
     late = Member(hub)
@@ -247,7 +247,7 @@ async def test_the_live_state_is_sent_after_the_last_gap(
 ) -> None:
     """Deliveries take turns, so `state` overtook the gap of a channel with many listeners.
 
-    docs/protocol.md: before the node is live again, the gap of every channel is sent.
+    docs/protocol.md: the gap of every channel is sent before the node is live again.
     """
     member = await join()
     crowd = await join("public:crowd")
@@ -271,7 +271,7 @@ async def test_the_live_state_is_sent_after_the_last_gap(
 async def test_a_redis_that_refuses_subscriptions_is_retried_with_back_off(
     hub: Hub, own_redis: RedisServer
 ) -> None:
-    """To have connected counted as success, so each node came back 34 times a second."""
+    """Connecting alone counted as success, so each node reconnected 34 times a second."""
     with own_redis.client() as client:
         client.execute_command("ACL", "SETUSER", "default", "-subscribe")
         own_redis.cut_subscribers()

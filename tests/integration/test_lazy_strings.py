@@ -1,4 +1,4 @@
-"""Lazy strings (`gettext_lazy`) wherever a site hands us data: text in the active language."""
+"""Lazy strings (`gettext_lazy`) in all data from a site: text in the active language."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ YES = gettext_lazy("Yes")
 
 
 class User:
-    """What every user model of Django has."""
+    """A user with the attributes that every user model of Django has."""
 
     def __init__(self, language: str) -> None:
         self.pk = 42
@@ -34,7 +34,7 @@ class User:
 
 
 def answer(identity: Identity, method: str, data: object) -> object:
-    """Answer in the language that the client names, as Django's LocaleMiddleware chooses one."""
+    """Respond in the language that the client names, as chosen by Django's LocaleMiddleware."""
     if method:
         translation.activate(method)
     return {"text": YES, "nested": [YES]}
@@ -74,7 +74,7 @@ async def come(hub: Hub, user: str = "") -> Member:
 
 @pytest.mark.django_db(transaction=True)  # Channels looks after the thread's connections
 async def test_an_rpc_answers_in_the_language_that_it_activates(hub: Hub) -> None:
-    """And the next answer on the same connection is in that of the site again."""
+    """The next response on the same connection is in the site's language again."""
     member = await come(hub)
     methods = ["de", "", "fr", ""]
     member.say(*({"id": n, "rpc": {"method": method}} for n, method in enumerate(methods, 2)))
@@ -120,6 +120,6 @@ def test_token_info_is_rendered_in_the_active_language() -> None:
 
 
 async def test_a_lazy_reason_is_a_clear_error(wired: str) -> None:
-    """It is for the program at the other end, and no data."""
+    """The reason is for the program at the other end; it is not data."""
     with pytest.raises(RequestError, match="reason"):
         await asyncio.to_thread(disconnect_user, "42", code=4000, reason=YES)

@@ -1,4 +1,4 @@
-"""The link to Redis: each caller gets its own replies, and the right error when there are none."""
+"""The link to Redis: each caller gets its own replies, or the right error."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ async def relay(own_redis: RedisServer) -> AsyncIterator[Relay]:
 
 @pytest.fixture
 async def make(own_redis: RedisServer) -> AsyncIterator[Callable[..., RedisBroker]]:
-    """Make brokers; when the test is over, they must have left nothing behind."""
+    """Create brokers; at the end of the test, they must have left nothing behind."""
     brokers: list[RedisBroker] = []
 
     def make_broker(url: str = own_redis.url, seconds: float = 5.0) -> RedisBroker:
@@ -62,7 +62,7 @@ async def broker(make: Callable[..., RedisBroker]) -> RedisBroker:
 
 @pytest.fixture
 def heard(own_redis: RedisServer) -> Any:
-    """Gives how often each data was published so far."""
+    """Return how often each data has been published so far."""
     listener = own_redis.client().pubsub()
     listener.psubscribe("t:*")
     assert listener.get_message(timeout=60)["type"] == "psubscribe"
@@ -98,7 +98,7 @@ def publication(data: Any = 0, channel: str = "a", **options: Any) -> Publicatio
 
 
 def echo(broker: RedisBroker, word: str, seconds: float = 5.0) -> asyncio.Task[list[Any]]:
-    """Ask for a word, and for no more than this word."""
+    """Ask Redis to echo a word; return just this word."""
     deadline = asyncio.get_running_loop().time() + seconds
     return asyncio.create_task(broker._link._execute_until([("ECHO", word)], deadline))
 
@@ -112,12 +112,12 @@ def publishing(broker: RedisBroker, *publications: Publication) -> list[asyncio.
 
 
 async def turns(count: int) -> None:
-    """Let the loop turn round, which is no waiting: what is ready happens, and nothing else."""
+    """Let the loop run several iterations. This does not wait: only what is ready happens."""
     for _ in range(count):
         await asyncio.sleep(0)
 
 
-# --- everybody his own answer ---
+# --- each caller gets its own reply ---
 
 
 async def test_publications_of_one_turn_are_sent_in_one_write(make: Any, relay: Relay) -> None:
@@ -130,7 +130,7 @@ async def test_publications_of_one_turn_are_sent_in_one_write(make: Any, relay: 
 
 
 async def test_each_caller_gets_its_own_reply(broker: RedisBroker, own_redis: RedisServer) -> None:
-    """Single ones, batches, refusals and, in the midst of it, a Redis that forgets the script."""
+    """Single commands, batches, refusals, and in between a Redis that forgets the script."""
     await broker.publish(publication("taken", idempotency_key="k"))
     own_redis.client().set("t:{0}:pos:broken", "is no hash")
     tasks: list[asyncio.Task[Any]] = []
@@ -158,7 +158,7 @@ async def test_each_caller_gets_its_own_reply(broker: RedisBroker, own_redis: Re
         assert isinstance(broken, BrokerUnavailable)
         assert (again.offset, again.repeated) == (1, True)
         first, refused, last = batch
-        # Those that had to bring the script again came after the batch that had not.
+        # Those that had to load the script again came after the batch that had not.
         assert sorted([single.offset, first.offset, last.offset]) == [1, 2, 3]
         assert last.offset == first.offset + 1
         assert isinstance(refused, BrokerUnavailable)
@@ -166,7 +166,7 @@ async def test_each_caller_gets_its_own_reply(broker: RedisBroker, own_redis: Re
 
 
 async def test_a_call_without_commands_takes_no_replies(broker: RedisBroker) -> None:
-    """A call without commands took the answers of all that came after it."""
+    """A call without commands used to take the replies of all later calls."""
     assert await broker.positions([]) == []
     assert await broker.publish_many([]) == []
     assert (await broker.publish(publication())).offset == 1
@@ -205,7 +205,7 @@ async def test_a_call_cancelled_after_the_write_leaves_other_replies_intact(
     assert heard() == Counter(['"firs', '"0"', '"1"', '"2"', '"3"', '"4"'])
 
 
-# --- Redis takes its time ---
+# --- a slow Redis ---
 
 
 async def test_a_timed_out_call_keeps_its_place_in_the_order(
@@ -242,7 +242,7 @@ async def test_no_reply_by_the_deadline_is_an_unknown_outcome(
     assert {type(error) for error in errors} == {OutcomeUnknown}
     own_redis.thaw()
 
-    # Redis reads a new connection beside the old one, of which it has everything.
+    # Redis reads a new connection in addition to the old one, of which it has received everything.
     async def all_have_come() -> bool:
         return (await broker.publish(publication())).offset > 101
 
@@ -252,7 +252,7 @@ async def test_no_reply_by_the_deadline_is_an_unknown_outcome(
 async def test_a_reply_that_arrived_in_time_counts_although_the_loop_was_busy(
     broker: RedisBroker,
 ) -> None:
-    """Under a flood the loop looked at the deadline first, and the publisher heard 503 or 504."""
+    """Under a flood, the loop checked the deadline first, and the publisher got 503 or 504."""
     await echo(broker, "warm")
     for _ in range(5):
         late = echo(broker, "late", seconds=0.3)
@@ -264,7 +264,7 @@ async def test_a_reply_that_arrived_in_time_counts_although_the_loop_was_busy(
 async def test_a_command_that_was_never_written_is_certainly_not_published(
     make: Any, own_redis: RedisServer, heard: Any
 ) -> None:
-    """What only our own memory has held is never unknown, and nobody hears of it afterwards."""
+    """A command that never left our memory has a certain outcome, and nobody receives it later."""
     broker = make(seconds=0.5)
     await broker.publish(publication("first"))
     own_redis.freeze()
@@ -295,7 +295,7 @@ def open_sockets() -> int:
 async def test_a_connection_that_redis_does_not_read_is_closed_anyway(
     make: Any, own_redis: RedisServer
 ) -> None:
-    """Closing politely waits until all is written: as long as Redis sleeps, for ever."""
+    """A graceful close waits until everything is written: forever, if Redis hangs."""
     broker = make(seconds=0.2)
     before = open_sockets()
     await broker.publish(publication())
@@ -339,7 +339,7 @@ async def test_calls_over_the_limit_are_refused_and_the_rest_answered(
 async def test_publishing_after_a_closed_connection_has_no_unknown_outcome(
     make: Any, relay: Relay, own_redis: RedisServer, how: str
 ) -> None:
-    """However seldom the loop has turned round since: also when somebody has blocked it."""
+    """However few iterations the loop has run since then, even if it was blocked."""
     broker = make(own_redis.url if how == "killed" else relay.url)
     for n in range(10):
         await broker.publish(publication(n))
@@ -394,7 +394,7 @@ async def test_a_call_made_while_connecting_waits_only_until_its_deadline(
     assert await patient == [b"patient"]
 
 
-# --- Redis talks nonsense ---
+# --- invalid replies ---
 
 
 async def test_a_garbage_reply_is_an_unknown_outcome(make: Any, relay: Relay) -> None:
@@ -485,7 +485,7 @@ async def test_closing_reports_the_outcome_of_every_call(
 async def test_closing_an_unstarted_pipeline_answers_its_calls(
     broker: RedisBroker, own_redis: RedisServer
 ) -> None:
-    """A task that is cancelled before its first step never comes to its `finally`."""
+    """A task that is cancelled before its first step never reaches its `finally`."""
     task = echo(broker, "word")
     while broker._link._pipeline is None:
         await turns(1)
@@ -541,7 +541,7 @@ print("end", flush=True)
 
 
 async def test_a_loop_that_ends_leaves_no_warning(own_redis: RedisServer) -> None:
-    """Nothing that was never awaited, never retrieved, never closed, at any moment of the work."""
+    """Nothing is left unawaited, unretrieved or unclosed, at whatever moment the loop ends."""
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-X", "dev", "-W", "error", "-c", LOOPS, own_redis.url),
         cwd=Path(__file__).parents[2],
@@ -598,7 +598,7 @@ async def test_messages_before_garbage_are_not_lost(make: Any, relay: Relay) -> 
 
 
 async def test_a_closed_subscription_does_not_reconnect(make: Any, own_redis: RedisServer) -> None:
-    """redis-py's connection opens itself again when something is sent."""
+    """redis-py's connection reopens itself when something is sent."""
     subscription = await make().subscription()
     await subscription.aclose()
     with pytest.raises(BrokerUnavailable):

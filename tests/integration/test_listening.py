@@ -31,7 +31,7 @@ Script = Callable[["Peer"], Awaitable[None]]
 
 
 class Peer:
-    """The server's end of one connection, which says what the test wants."""
+    """The server's end of one connection, which sends what the test wants."""
 
     def __init__(self, socket: ServerConnection) -> None:
         self.socket = socket
@@ -43,7 +43,7 @@ class Peer:
         await self.socket.send("\n".join(map(json.dumps, messages)))
 
     async def welcome(self, offset: int = 0, epoch: str = EPOCH) -> None:
-        """Answer connect and subscribe, and say that we are live."""
+        """Answer connect and subscribe, and report that the node is live."""
         connect, subscribe = await self.commands()
         await self.say(
             {"id": connect["id"], "connect": {"client": "x", "ping": 25, "pong": True}},
@@ -57,7 +57,7 @@ class Peer:
 
 @asynccontextmanager
 async def listening(*scripts: Script, **options: Any) -> AsyncIterator[asyncio.Queue[Event]]:
-    """Run a listener against a server with one script for each connection; give its events."""
+    """Run a listener with one server script for each connection; return its events."""
     waiting = list(scripts)
 
     async def handle(socket: ServerConnection) -> None:

@@ -1,4 +1,4 @@
-"""Views whose pages are live from the moment that their data is read."""
+"""Views whose pages are live from the moment at which their data is read."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ ORDERS = "chat:orders"
 
 
 class User:
-    """What every user model of Django has."""
+    """A user with the attributes that every user model of Django has."""
 
     is_authenticated = True
 
@@ -41,7 +41,7 @@ class User:
 
 
 class Session:
-    """What is known of a session without a query."""
+    """A session whose key is known without a query."""
 
     def __init__(self, key: str) -> None:
         self.session_key = key
@@ -158,7 +158,7 @@ async def test_an_invalid_channel_is_an_error_of_the_view(kind: Kind) -> None:
 @pytest.mark.parametrize("decorator", [with_position, live_etag])
 @pytest.mark.parametrize("channels", [(), (7,), (answer_with_positions, None)])
 def test_a_decorator_without_channels_is_a_mistake(decorator: Any, channels: Any) -> None:
-    """Such as one without parentheses."""
+    """For example, a decorator without parentheses."""
     with pytest.raises(TypeError):
         decorator(*channels)
 
@@ -310,7 +310,7 @@ async def test_only_a_page_has_a_tag(kind: Kind) -> None:
 
 
 async def test_a_page_without_channels_has_no_tag(kind: Kind) -> None:
-    """It would never change."""
+    """Such a tag would never change."""
     view = kind(live_etag(lambda request: []))
     assert "ETag" not in await view(get())
 

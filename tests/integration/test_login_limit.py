@@ -36,7 +36,7 @@ def test_another_spelling_counts_as_the_same_username(name: str):
 
 
 def test_an_account_has_one_counter_for_all_its_spellings():
-    """A database that compares without case or accents finds one by more names."""
+    """A database that compares without case or accents finds an account by more names."""
     names = [f"ada by name {n}" for n in range(NAME_FROM_ADDRESS)]
     for name in names:
         assert login_limit.seconds_to_wait("192.0.2.1", name, lambda: "7") == 0
@@ -65,7 +65,7 @@ def test_a_refused_flood_looks_up_no_account():
 
 
 def test_unknown_usernames_are_counted_like_known_ones(redis_server: RedisServer, wired: str):
-    """What Redis is asked, and so the time that it takes, does not tell whether there is one."""
+    """The commands sent to Redis, and their timing, do not reveal whether an account exists."""
     with redis_server.client() as client:
         counters = []
         for name, account in (("ada", "7"), ("eve", login_limit.NOBODY)):
@@ -108,7 +108,7 @@ def test_an_ipv6_address_is_counted_by_its_network(one: str, other: str, same: b
 def test_the_owner_of_an_ipv6_48_tries_from_each_of_its_networks(
     redis_server: RedisServer, wired: str
 ):
-    """What is refused for the /48 makes no key, whatever network and name it comes with."""
+    """An attempt that is refused for its /48 creates no key, whatever its network and name."""
     networks = (f"2001:db8:1:{n:x}::1" for n in range(2 * IPV6_SITE))
     waits = [
         login_limit.seconds_to_wait(address, f"name {n}") for n, address in enumerate(networks)

@@ -88,6 +88,6 @@ async def test_readyz_warns_of_another_service(node: Node) -> None:
 
 
 async def announced(hub: Hub, times: int) -> None:
-    """Wait until the hub has announced its service so often."""
+    """Wait until the hub has announced its service this many times."""
     until = hub.neighbours._announced + times
     await eventually(lambda: hub.neighbours._announced >= until)

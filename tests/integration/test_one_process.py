@@ -1,4 +1,4 @@
-"""``memory://`` belongs to one process of a project; others are refused, as long as it lives."""
+"""``memory://`` belongs to one process of a project; others are refused as long as it lives."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ print(parent, os.read(reading, 1000).decode(), attempt())
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
 def test_a_fork_after_the_first_use_is_refused(tmp_path: Path) -> None:
-    """As the workers of a server that preloads the application."""
+    """Like the workers of a server that preloads the application."""
     said = run(FORK, tmp_path)
     assert said.startswith("['1', '2'] refused: REALTIME_REDIS_URL")
     assert said.endswith("3\n"), "the parent goes on"
@@ -97,7 +97,7 @@ def test_a_daemon_whose_parent_has_ended_starts_anew(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(not hasattr(os, "O_NOFOLLOW"), reason="links can be followed here")
 def test_a_link_in_place_of_the_lock_is_not_followed(tmp_path: Path) -> None:
-    """The directory belongs to everybody (CWE-59)."""
+    """Every user can write to the directory (CWE-59)."""
     run("attempt()", tmp_path)
     [lock] = tmp_path.glob("realtime-memory-*.lock")
     assert lock.stat().st_mode & 0o077 == 0
@@ -118,6 +118,6 @@ def test_it_is_written_exactly(settings: Any, url: str) -> None:
 
 
 def test_test_runs_are_not_warned(settings: Any) -> None:
-    """They set DEBUG to False."""
+    """Test runs set DEBUG to False."""
     settings.REALTIME_REDIS_URL = "memory://"
     assert "realtime.W013" not in [message.id for message in check_settings()]

@@ -1,4 +1,4 @@
-"""A server that steps the application without a task of asyncio, as Granian's ``rust`` does."""
+"""A server that runs the application without an asyncio task, like Granian's ``rust``."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def nothing(loop: asyncio.AbstractEventLoop) -> Iterator[None]:
 
 @contextlib.contextmanager
 def placeholder(loop: asyncio.AbstractEventLoop) -> Iterator[None]:
-    """During a step, it returns a task that was never initialized: so does Granian 2.8.9."""
+    """During a step, it returns a task that was never initialized, as Granian 2.8.9 does."""
     task: asyncio.Task[Any] = asyncio.Task.__new__(asyncio.Task)
     asyncio._enter_task(loop, task)
     try:
@@ -39,7 +39,7 @@ def placeholder(loop: asyncio.AbstractEventLoop) -> Iterator[None]:
 
 
 class Stepper:
-    """Runs a coroutine by callbacks of the loop."""
+    """Runs a coroutine through callbacks of the loop."""
 
     def __init__(self, coroutine: Coroutine[Any, Any, None], current: Current) -> None:
         self._coroutine = coroutine
@@ -54,7 +54,7 @@ class Stepper:
             self._advance(self._coroutine.send, None)
 
     def end(self, error: BaseException) -> None:
-        """Raise an exception where the coroutine waits, as a server does that gives up."""
+        """Raise an exception where the coroutine waits, like a server that gives up."""
         self._loop.call_soon(self._advance, self._coroutine.throw, error)
 
     def _advance(self, step: Callable[[Any], Any], value: Any) -> None:
@@ -80,7 +80,7 @@ def current(request: pytest.FixtureRequest) -> Current:
 
 
 class Exchange:
-    """One connection: what the client says, and what the application sends."""
+    """One connection: what the client sends, and what the application sends."""
 
     def __init__(self) -> None:
         self.incoming: asyncio.Queue[dict[str, Any]] = asyncio.Queue()

@@ -27,7 +27,7 @@ OTHER = override_settings(REALTIME_PUBLIC_URL="https://notify.example.com")
 
 
 class User:
-    """What every user model of Django has."""
+    """A user with the attributes that every user model of Django has."""
 
     is_authenticated = True
 
@@ -89,7 +89,7 @@ def test_the_functions_for_other_template_engines_render_the_same() -> None:
 
 
 class LazyNonce(SimpleLazyObject):
-    """As `django.utils.csp.LazyNonce` of Django 6: false until it is written."""
+    """Like `django.utils.csp.LazyNonce` of Django 6: false until it is written."""
 
     def __bool__(self) -> bool:
         return self._wrapped is not empty
@@ -97,7 +97,7 @@ class LazyNonce(SimpleLazyObject):
 
 @pytest.mark.parametrize("by", ["Django 6", "Django 6 without its context processor", "django-csp"])
 def test_all_that_loads_code_has_the_nonce_of_the_policy(by: str) -> None:
-    """Nobody has written the nonce before us, so it was taken for none."""
+    """Nobody had written the nonce before us, so it was treated as missing."""
     request, context = page(), {}
     nonce = LazyNonce(lambda: 'n"1')
     if by == "Django 6":
@@ -165,7 +165,7 @@ def test_a_prefix_that_cannot_be_mounted_is_named(prefixes: dict[str, str]) -> N
 
 
 def test_no_script_is_inline() -> None:
-    """A Content-Security-Policy without `unsafe-inline` lets data pass, and files."""
+    """A Content-Security-Policy without `unsafe-inline` allows data and files."""
     html = rendered(page())
     assert re.findall(r"<script[^>]*>", html) == [
         '<script id="realtime-config" type="application/json">'
@@ -284,7 +284,7 @@ def test_the_error_without_a_secret_names_the_setting(caplog: Any) -> None:
     assert "REALTIME_TOKEN_SECRET" in caplog.text
 
 
-# --- what others are shown ---
+# --- the user info that others see ---
 
 
 def by_name(user: User) -> object:

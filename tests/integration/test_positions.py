@@ -50,7 +50,7 @@ async def test_reading_renews_a_used_counter(node: Node, direct: redis.Redis, co
 
 
 async def test_subscribing_creates_no_key(node: Node, direct: redis.Redis, counter: str) -> None:
-    """One client made 3,144 keys a second (ADR-0026)."""
+    """One client created 3,144 keys a second (ADR-0026)."""
     positions = await node.broker.positions(["c"] * 10)
     assert set(positions) == {Position(positions[0].epoch, 0)}
     assert not direct.exists(counter)
@@ -68,7 +68,7 @@ async def test_the_first_publication_continues_from_the_position_of_subscribers(
 async def test_reading_during_base_closure_keeps_a_counter_for_five_minutes(
     node: Node, direct: redis.Redis, counter: str, reads: int
 ) -> None:
-    """Memory: subscribing a thousand times a second keeps no more than 300,000 alive for long."""
+    """Memory: a thousand subscribes a second keep at most 300,000 keys alive at any time."""
     [before] = await node.broker.positions(["c"])
     direct.hincrby(base_of(counter), "born", -DAY_SECONDS)
     assert await node.broker.positions(["c"] * reads) == [before] * reads
@@ -110,12 +110,12 @@ async def test_the_base_is_replaced_when_it_remembers_too_many_channels(
 
 
 def base_of(counter: str) -> str:
-    """Return the key of the base that belongs to a counter's."""
+    """Return the key of the base of a counter."""
     return counter.removesuffix("pos:c") + "base"
 
 
 class Pair:
-    """A master and a replica of it, each with a publisher of its own."""
+    """A master and its replica, each with its own publisher."""
 
     def __init__(self) -> None:
         self.servers = [
@@ -128,7 +128,7 @@ class Pair:
         return Position(receipt.epoch, receipt.offset)
 
     def read(self, at: int) -> Position:
-        """Return where a channel stands that was never published."""
+        """Return the position of a channel without publications."""
         with self.servers[at].client() as client:
             client.script_load(READ_POSITION.text)
             epoch, offset = client.execute_command(*Commands("rt").read_position("quiet"))
@@ -145,7 +145,7 @@ class Pair:
             return client.execute_command(*command)
 
     def follow(self, replica: int, master: int) -> None:
-        """Let one follow the other, and wait until it has all."""
+        """Make one follow the other, and wait until it has caught up."""
         self.ask(replica, "REPLICAOF", "127.0.0.1", str(self.servers[master].port))
         self.ask(master, "SET", "witness", f"{replica} follows {master}")
         eventually_sync(lambda: self.has_followed(replica, master))
@@ -171,7 +171,7 @@ def pair() -> Iterator[Pair]:
 
 
 def test_the_first_replica_ends_no_epoch(pair: Pair) -> None:
-    """Redis takes another replication id then, although nothing is lost."""
+    """Redis then changes its replication id, although nothing is lost."""
     before, name = pair.publish(0), pair.ask(0, "INFO", "replication")["master_replid"]
     pair.follow(1, 0)
     assert pair.ask(0, "INFO", "replication")["master_replid"] != name
@@ -179,7 +179,7 @@ def test_the_first_replica_ends_no_epoch(pair: Pair) -> None:
 
 
 def test_an_hour_without_replicas_ends_no_epoch(pair: Pair) -> None:
-    """Redis gives up its backlog, and with it the replication id; the hour is a setting of it."""
+    """Redis drops its backlog, and with it the replication id; the hour is one of its settings."""
     pair.follow(1, 0)
     before, name = pair.publish(0), pair.ask(0, "INFO", "replication")["master_replid"]
     pair.ask(0, "CONFIG", "SET", "repl-backlog-ttl", "1")
@@ -190,7 +190,7 @@ def test_an_hour_without_replicas_ends_no_epoch(pair: Pair) -> None:
 
 @pytest.mark.parametrize("forgets", [[], [["CONFIG", "RESETSTAT"]]])
 def test_failover_and_failback_reuse_no_offset(pair: Pair, forgets: list[list[str]]) -> None:
-    """The replica lacked the last two, and came back as what the old master then followed."""
+    """The replica lacked the last two publications, and then became the master."""
     pair.publish(0)
     pair.follow(1, 0)
     pair.ask(1, "REPLICAOF", "127.0.0.1", "1")  # hears no more: it lags
@@ -207,7 +207,7 @@ def test_failover_and_failback_reuse_no_offset(pair: Pair, forgets: list[list[st
 
 @pytest.mark.parametrize("is_restart", [True, False])
 def test_a_promotion_or_a_restart_ends_the_base_epoch(pair: Pair, is_restart: bool) -> None:
-    """A listener at offset 0 without a key sees that publications may be missing."""
+    """A listener at offset 0 without a key detects that publications may be missing."""
     before = pair.read(0)
     if is_restart:
         pair.servers[0].shut_down()  # with all that it knows on disk
@@ -221,7 +221,7 @@ def test_a_promotion_or_a_restart_ends_the_base_epoch(pair: Pair, is_restart: bo
 
 
 def test_a_replica_refuses_to_read_a_position(pair: Pair) -> None:
-    """It would know the base of its master, and not what was published a moment ago."""
+    """The replica would know its master's base, but not a publication from a moment ago."""
     pair.read(0)
     pair.follow(1, 0)
     with pytest.raises(redis.ReadOnlyError):
@@ -239,10 +239,11 @@ def replication_id(pair: Pair, at: int) -> str:
 
 
 def test_resetting_statistics_does_not_hide_a_failback(pair: Pair) -> None:
-    """The master came back with less than it had handed out, and nobody read the channel since.
+    """The master returned with an older counter, and nobody had read the channel since.
 
-    What it heard from the other master is set to 0, and an hour later it has forgotten that there
-    was one: it looks like a master that never was anything else. It was tried: (epoch, 2) twice.
+    The number of bytes that it received from the other master is reset to 0, and after an hour it
+    has forgotten that there was one: it looks like a master that was never anything else. When we
+    tried it, (epoch, 2) was assigned twice.
     """
     pair.publish(0)
     pair.follow(1, 0)

@@ -67,7 +67,7 @@ def namespaces(settings: Any, wired: str) -> None:
 
 
 class Person(Connection):
-    """A connection that subscribes, asks and waits for answers."""
+    """A connection that subscribes, sends queries and waits for replies."""
 
     _id = 100
 
@@ -139,7 +139,7 @@ async def test_a_subscriber_sees_the_members(come: Any) -> None:
 
 
 async def test_a_client_that_asks_at_once_sees_itself(come: Any) -> None:
-    """In one frame, as SDKs do when they come back."""
+    """All in one frame, like an SDK after a reconnect."""
     ada = await come("ada")
     ada.say(
         {"id": 2, "subscribe": {"channel": "seen:room"}},
@@ -205,7 +205,7 @@ async def test_presence_requires_permission(come: Any, method: str) -> None:
 
 
 async def test_a_client_that_is_refused_presence_asks_for_joins(come: Any) -> None:
-    """The same names, and the same `info`, came by the joins and leaves."""
+    """The joins and leaves revealed the same names and the same `info`."""
     eve, ada = await come("eve"), await come("ada")
     await eve.subscribe("hidden:room")
     assert (await eve.ask(presence={"channel": "hidden:room"}))["error"]["code"] == 103
@@ -263,7 +263,7 @@ async def test_the_members_of_a_frozen_node_expire_and_return(
     await eventually(lambda: ada.users("join") == ["ada", "ben"])
     with redis_server.client() as client:
         [name] = client.zrange(f"{wired}:{{0}}:nodes", 0, -1)
-    # As another node does when the lease has ended; its own next beat finds out.
+    # As another node does after the lease has expired; the next renewal detects it.
     assert not await node.broker.presence.sweep(name.decode(), is_leaving=True)
     await eventually(lambda: ada.users("leave") == ["ada", "ben"])
     await eventually(lambda: ada.users("join") == ["ada", "ben"] * 2)
@@ -288,7 +288,7 @@ async def test_members_that_redis_lost_are_written_again(
 
 
 async def test_a_storm_of_joins_is_reported_as_a_count(come: Any, hub: Hub) -> None:
-    """300 come at once: 300 × 300 pushes would be 90,000."""
+    """300 members join at the same time: 300 × 300 pushes would be 90,000."""
     ada = await come("ada")
     await ada.subscribe("seen:hall")
     crowd = await asyncio.gather(*(come(f"user-{n}") for n in range(300)))
@@ -304,7 +304,7 @@ async def test_a_storm_of_joins_is_reported_as_a_count(come: Any, hub: Hub) -> N
 
 
 def counted(person: Person) -> int:
-    """Return how many joins a person was told of, by name or as a count."""
+    """Return how many joins a client received, by name or as a count."""
     return len(person.users("join")) + sum(p["untold"] or 0 for p in person.pushes("presence"))
 
 
@@ -327,7 +327,7 @@ async def test_concurrent_presence_requests_share_one_query(
     monkeypatch.setattr("realtime.delivery.presence_announcer.ANSWER_REUSE_SECONDS", 600)
     answers = await asyncio.gather(*(person.presence("seen:hall") for person in crowd))
     assert all(len(found) == 50 for found in answers)
-    # The first answer can have been read before the node had heard of the last one to come.
+    # The first reply may have been read before the node learned of the last join.
     assert len(read) <= 2
 
 
@@ -359,7 +359,7 @@ async def test_too_many_members_are_only_counted(broker: RedisBroker) -> None:
 
 
 def described(number: int) -> Member:
-    """A member with as much to say about it as a token may have (4 KiB)."""
+    """A member with the largest `info` that a token allows (4 KiB)."""
     client, user = f"{number:08x}", f"user-{number}"
     info = f'{{"user":"{user}","client":"{client}","conn_info":"{"x" * 4000}"}}'
     return Member(client, user, info)
@@ -377,7 +377,7 @@ async def crowd(presence: Any, channel: str, number: int) -> None:
 async def test_members_are_read_only_up_to_the_limit_of_the_answer(
     broker: RedisBroker, redis_server: RedisServer
 ) -> None:
-    """200 members with 4 KiB each were 785 KiB from Redis for each question, and then refused."""
+    """Each query for 200 members of 4 KiB moved 785 KiB from Redis before it was refused."""
     await crowd(broker.presence, "hall", 200)
     with redis_server.client() as client:
         before = client.info("stats")["total_net_output_bytes"]
@@ -391,7 +391,7 @@ async def test_members_are_read_only_up_to_the_limit_of_the_answer(
 async def test_a_client_asks_again_and_again_for_a_long_list(
     come: Any, node: Node, hub: Hub
 ) -> None:
-    """It is work: 16 KiB of members cost as much as a command, and a flood is closed."""
+    """Queries are work: 16 KiB of members cost as much as a command, and a flood is closed."""
     ada = await come("ada")
     await ada.subscribe("seen:hall")
     await crowd(node.broker.presence, "seen:hall", 100)  # 400 KiB: 25 commands
@@ -407,7 +407,7 @@ async def test_a_client_asks_again_and_again_for_a_long_list(
 
 
 async def test_an_anonymous_client_asks_for_presence(come: Any) -> None:
-    """`allow_presence_for_client` is for those with an identity, as in Centrifugo."""
+    """`allow_presence_for_client` is for clients with an identity, as in Centrifugo."""
     stranger, ada = await come(), await come("ada")
     for asked in ("presence", "presence_stats"):
         await stranger.subscribe("known:room")
@@ -435,7 +435,7 @@ async def test_members_of_a_node_without_a_lease_are_ignored(broker: RedisBroker
 
 
 def _without_lease(broker: RedisBroker, name: str) -> Any:
-    """Return what ends a lease, without waiting for it."""
+    """Return a function that ends a lease without waiting for it."""
     from realtime.brokers.presence_commands import LEASE
 
     nodes = broker.presence._commands._nodes

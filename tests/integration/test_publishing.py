@@ -53,7 +53,7 @@ Heard = Callable[[], list[Any]]
 
 @pytest.fixture
 def heard(redis_server: RedisServer, wired: str) -> Iterator[Heard]:
-    """Gives the data of all that was published so far under this test's prefix."""
+    """Return the data of everything published so far under this test's prefix."""
     listener = redis_server.client().pubsub()
     listener.psubscribe(f"{wired}:*")
     assert listener.get_message(timeout=60)["type"] == "psubscribe"
@@ -70,7 +70,7 @@ def heard(redis_server: RedisServer, wired: str) -> Iterator[Heard]:
 
 @pytest.fixture(params=["publish", "apublish"])
 def publishing(request: pytest.FixtureRequest, node: Any) -> Callable[..., Any]:
-    """Both twins as a coroutine function."""
+    """Return both variants of a function as coroutine functions."""
 
     async def sync_twin(*args: Any, **options: Any) -> Any:
         return await asyncio.to_thread(publish, *args, **options)
@@ -120,7 +120,7 @@ async def test_an_invalid_call_raises_and_publishes_nothing(
 
 @pytest.mark.parametrize("option", ["evnt", "scope", "sizes", "info", "self"])
 async def test_an_unknown_option_is_named(wired: str, heard: Heard, option: str) -> None:
-    """And nobody chooses whose idempotency key it is, or how large data may be."""
+    """Nor can the caller choose the scope of idempotency keys, or the size limit of data."""
     message = rf"{{}}\(\) got an unexpected keyword argument '{option}'"
     with pytest.raises(TypeError, match=message.format("apublish")):
         await apublish("c", 1, **{option: "x"})
@@ -139,7 +139,7 @@ async def test_without_redis_url_the_setting_is_named(publishing: Any) -> None:
 
 
 async def test_publish_in_an_event_loop_points_to_apublish(wired: str, heard: Heard) -> None:
-    """It would stop every other request of the process for up to a second."""
+    """It would block every other request of the process for up to a second."""
     with pytest.raises(SynchronousOnlyOperation, match="apublish"):
         publish("a", 1)
     assert heard() == []
@@ -151,7 +151,7 @@ async def test_publish_works_in_a_thread_beside_an_event_loop(wired: str, heard:
 
 
 def test_each_of_many_concurrent_threads_gets_its_answer(wired: str) -> None:
-    """More threads than connections: those wait their turn; it was 503 for the sixty-fifth."""
+    """With more threads than connections, the others wait their turn; the 65th used to get 503."""
     with override_settings(REALTIME_PUBLISH_SECONDS=10), ThreadPoolExecutor(100) as threads:
         receipts = list(threads.map(lambda n: publish("a", n), range(500)))
     assert sorted(receipt.offset for receipt in receipts) == list(range(1, 501))
@@ -182,9 +182,10 @@ def test_each_event_loop_has_its_own_publisher(wired: str) -> None:
 def test_closed_event_loops_leave_no_connections_behind(
     wired: str, redis_server: RedisServer
 ) -> None:
-    """Under WSGI, `async_to_sync(apublish)` makes a loop for each call.
+    """Under WSGI, `async_to_sync(apublish)` creates a loop for each call.
 
-    The node of an ended loop held that loop, which held the node: a connection to Redis for ever.
+    The node of a closed loop referred to the loop, and the loop to the node, so a connection to
+    Redis stayed open forever.
     """
     for n in range(20):
         async_to_sync(apublish)("a", n)
@@ -220,7 +221,7 @@ os.write(1, f"{parent}\\n".encode())
 
 
 def test_after_a_fork_parent_and_children_get_their_own_answers(redis_server: RedisServer) -> None:
-    """Gunicorn and Celery fork after loading: a shared socket would mix the replies."""
+    """Gunicorn and Celery fork after loading; a shared socket would mix up the replies."""
     redis_server.client().flushall()
     env = os.environ | {
         "DJANGO_SETTINGS_MODULE": "tests.settings", "TEST_REDIS_URL": redis_server.url,
@@ -234,7 +235,7 @@ def test_after_a_fork_parent_and_children_get_their_own_answers(redis_server: Re
     assert all(line == sorted(line) for line in lines)
 
 
-# --- what data may be ---
+# --- valid data ---
 
 
 class Colour(enum.Enum):
@@ -302,7 +303,7 @@ def test_python_values_are_encoded_as_json(heard: Heard, data: Any, expected: An
 
 
 def test_a_lazy_string_is_rendered_in_the_active_language(heard: Heard) -> None:
-    """Issue 15, C19: `gettext_lazy` in the data was no JSON."""
+    """Issue 15, C19: `gettext_lazy` in the data could not be encoded as JSON."""
     with translation.override("de"):
         publish("a", gettext_lazy("Yes"), tags={"label": gettext_lazy("No")})
     publish("a", gettext_lazy("Yes"))
@@ -411,7 +412,7 @@ def test_on_commit_reports_an_invalid_call_before_the_commit(
 def test_on_commit_without_redis_raises_nothing(
     wired: str, url: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The data is saved: neither the request nor the next callback may fail for a notification."""
+    """The data is saved: a failed notification must not affect the request or later callbacks."""
     after = []
     with override_settings(REALTIME_REDIS_URL=url), transaction.atomic():
         publish_on_commit("a", 1)
@@ -457,7 +458,7 @@ def through(proxy: ReplyProxy, publishing: Any) -> Any:
 async def test_a_lost_reply_is_an_unknown_outcome_and_one_publication(
     proxy: ReplyProxy, through: Any, heard: Heard
 ) -> None:
-    """redis-py as it comes retries ten times: one lost reply, eleven copies (ADR-0007)."""
+    """By default, redis-py retries ten times: one lost reply caused eleven copies (ADR-0007)."""
     await through("a", "warm")
     proxy.cut()
     with pytest.raises(OutcomeUnknown):
@@ -484,7 +485,7 @@ async def test_an_idempotency_key_makes_the_retry_safe(
 async def test_no_reply_within_a_second_is_an_unknown_outcome(
     proxy: ReplyProxy, through: Any, heard: Heard
 ) -> None:
-    """A reply that comes late is never taken for the answer to the next command."""
+    """A late reply is never taken for the reply to the next command."""
     await through("a", "warm")
     proxy.hold()
     started = time.monotonic()
@@ -500,7 +501,7 @@ async def test_no_reply_within_a_second_is_an_unknown_outcome(
 async def test_a_cancelled_publish_leaves_no_answer_behind(
     proxy: ReplyProxy, node: Any, heard: Heard
 ) -> None:
-    """On its pooled connection the next publish would read the answer to this one."""
+    """Otherwise the next publish on its pooled connection would read the reply to this one."""
     await apublish("a", "warm")
     proxy.hold()
     publishing = asyncio.create_task(apublish("a", "cancelled"))
@@ -527,7 +528,7 @@ async def test_without_redis_the_error_says_that_nothing_was_published(publishin
 async def test_publishing_works_at_once_after_a_redis_restart(
     own_redis: RedisServer, publishing: Any
 ) -> None:
-    """A pooled connection that died while nobody looked must not cost a publish."""
+    """A pooled connection that was closed while idle must not make a publish fail."""
     with override_settings(REALTIME_REDIS_URL=own_redis.url):
         before = await publishing("a", 1)
         await asyncio.to_thread(own_redis.kill)

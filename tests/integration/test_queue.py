@@ -136,7 +136,7 @@ async def test_the_queue_is_bounded_in_bytes(
 async def test_a_queue_without_a_count_of_its_bytes_is_estimated(
     redis_server: RedisServer, client: redis.Redis, wired: str
 ) -> None:
-    """It was filled by an earlier version, or the counts were deleted."""
+    """An earlier version filled the queue, or the counts were deleted."""
     broker = RedisBroker(redis_server.url, prefix=wired, queue_bytes=128 * 1024)
     for _ in range(2):
         await broker.publish(named("x" * 60_000))
@@ -148,7 +148,7 @@ async def test_a_queue_without_a_count_of_its_bytes_is_estimated(
 
 
 class Moves:
-    """What becomes of entries, in any order; the count must say what is there."""
+    """Moves entries in any order; the count must match the contents."""
 
     def __init__(self, client: redis.Redis, prefix: str) -> None:
         self.client, self.commands = client, Commands(prefix)
@@ -267,7 +267,7 @@ async def test_queue_entries_are_readable_with_redis_cli(broker, client, wired) 
 async def test_an_unheard_client_publication_is_queued_with_its_author(
     node: Any, client: redis.Redis, wired: str, settings: Any
 ) -> None:
-    """By the fallback of the namespace; a client names none."""
+    """Through the fallback of the namespace; a client cannot name one."""
     settings.REALTIME_NAMESPACES = {
         "box": {
             "allow_subscribe_for_client": True,

@@ -1,4 +1,4 @@
-"""How far channels have counted, for the host's code and over HTTP."""
+"""Reading the positions of channels, from the host's code and over HTTP."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""What one key of each family takes in Redis: the sizes of docs/security.md are upper bounds.
+"""The size of one key of each family in Redis: docs/security.md states upper bounds.
 
-By `MEMORY USAGE` of the Valkey that the suite starts, with the longest names that there may be, and
-written by the commands that the service writes with. The same key takes some bytes more or less
-each time (the allocator, the random height of nodes in a sorted set, a table that is being moved).
+Measured with `MEMORY USAGE` of the Valkey that the suite starts, with the longest possible names,
+written by the service's own commands. The size of the same key varies by some bytes (the allocator,
+the random height of nodes in a sorted set, a table that is being resized).
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ def commands(wired: str) -> Commands:
 
 @pytest.fixture
 def size(client: redis.Redis, wired: str) -> Callable[[str], int]:
-    """Returns the bytes of all keys of a family."""
+    """Return the bytes of all keys of a family."""
 
     def measure(family: str) -> int:
         keys = list(client.scan_iter(f"{wired}:*{family}*", count=1000))
@@ -109,7 +109,7 @@ def test_a_rate_and_a_service(client, commands, size) -> None:
 
 
 def test_node_commands(client, commands, size) -> None:
-    """A command with everything as long as it may be, in the longest UTF-8."""
+    """A command whose fields are all as long as possible, in the longest UTF-8."""
     told = DisconnectUser(
         OWL * USER_LIMIT, str(uuid.uuid4()), OWL * 64, 4999, OWL * REASON_CHARACTERS
     )
@@ -120,7 +120,7 @@ def test_node_commands(client, commands, size) -> None:
 
 
 def test_a_site_fills_redis_with_messages_to_users(client, wired, size, monkeypatch) -> None:
-    """A message may have 64 KiB of data: ten thousand that are kept would be 640 MB."""
+    """A message may have 64 KiB of data: ten thousand stored messages would take 640 MB."""
     monkeypatch.setattr("realtime.brokers.commands.NODE_COMMANDS_LIMIT", 100)
     raw = msgspec.json.encode(encode_command(SendToUser("1", "x" * DATA_LIMIT)))
     for _ in range(10):
@@ -184,7 +184,7 @@ def test_a_job(redis_server, wired, client, size) -> None:
 
 
 def test_login_attempts(size) -> None:
-    """Of one address, with another name each time."""
+    """Attempts from one address, each with a different name."""
     for number in range(2 * ADDRESS):
         login_limit.seconds_to_wait("192.0.2.1", f"name {number}")
     assert size("login:") <= 15_000

@@ -1,4 +1,4 @@
-"""A refused subscription is seen: the client gets an error, and the log has the reason."""
+"""A refused subscription is visible: the client gets an error, and the log has the reason."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ async def hub(
 
 
 async def ask(hub: Hub, *channels: str, identity: Identity = KNOWN) -> Member:
-    """Subscribe a new client to channels, one frame for each; return it when all are answered."""
+    """Subscribe a new client to channels, one frame each; return it when all are answered."""
     member = Member(hub, identity)
     await eventually(lambda: member.conversation)
     member.say({"id": 1, "connect": {"subs": {"nwes:connect": {}}}})
@@ -52,7 +52,7 @@ async def ask(hub: Hub, *channels: str, identity: Identity = KNOWN) -> Member:
 async def test_each_reason_is_logged_once_a_minute_and_the_client_learns_none(
     hub: Hub, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A misspelt channel left a page that said "live", and a log that said nothing."""
+    """With a misspelt channel, the page said "live", and the log said nothing."""
     member = await ask(hub, "nwes:a", "user:#7", "nwes:b", "user:#8", "public:fine")
     errors = [line["error"] for line in member.lines if "error" in line]
     assert errors == [{"code": 103, "message": "permission denied"}] * 4
@@ -79,7 +79,7 @@ async def test_a_channel_that_only_a_token_names_is_logged_too(
 async def test_a_refusal_of_the_authorizer_is_told_from_a_namespace_that_is_missing(
     hub: Hub, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The client must wait for the authorizer in both cases, so only the log can tell them."""
+    """In both cases the client waits for the authorizer, so only the log can distinguish them."""
     member = await ask(hub, "members:a", "nwes:a", identity=Identity())
     await eventually(lambda: f"'members:a': {BY_AUTHORIZER}" in caplog.text)
     assert f"'nwes:connect': {UNKNOWN_NAMESPACE} (1 so far)" in caplog.text

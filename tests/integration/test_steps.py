@@ -1,4 +1,4 @@
-"""Commands sent together are decided one by one: none relies on a pending one."""
+"""Commands that are sent together are decided one by one: none relies on a pending one."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ SCARCE = Rate(0.01, 256)  # a burst as deployed, and nothing that comes while a 
 
 
 class Host:
-    """The code of a site: it decides what it was told to, at once or when it is let."""
+    """The code of a site: it decides as configured, immediately or when the test allows it."""
 
     def __init__(self) -> None:
         self.verdicts: dict[tuple[str, str], bool | None] = {}
@@ -108,20 +108,20 @@ class Host:
             await self.waiting[-1]
 
     def answer(self, number: int = 0) -> None:
-        """Let one question be answered."""
+        """Answer one pending question."""
         turn = self.waiting.pop(number)
         if not turn.done():
             turn.set_result(None)
 
     def answer_all(self) -> None:
-        """Let all questions be answered, those to come as well."""
+        """Answer all questions, including later ones."""
         self.is_slow = False
         while self.waiting:
             self.answer()
 
 
 class Site:
-    """One hub with its host, and a wall clock that a test moves."""
+    """One hub with its host, and a wall clock that a test can change."""
 
     def __init__(self, redis: RedisServer, limits: Limits = LIMITS) -> None:
         self.host = Host()
@@ -162,7 +162,7 @@ class Site:
         await self.broker.aclose()
 
     async def come(self, *commands: dict[str, Any]) -> Member:
-        """Open an anonymous connection that says this in its first frame."""
+        """Open an anonymous connection that sends this in its first frame."""
         member = Member(self.hub)
         await eventually(lambda: member.conversation)
         member.say(*(commands or ({"id": 1, "connect": {}},)))
@@ -186,7 +186,7 @@ async def answered(member: Member, number: int) -> Any:
 
 
 def code(line: dict[str, Any]) -> int:
-    """Return the code of an error; 0 where there is none."""
+    """Return the code of an error; 0 if there is none."""
     return int(line.get("error", {}).get("code", 0))
 
 
@@ -194,7 +194,10 @@ def code(line: dict[str, Any]) -> int:
 
 
 async def test_a_client_publishes_on_a_subscription_that_is_refused(site: Site) -> None:
-    """Both in one frame: the subscribe was 103, the publish `{}`, and members received it."""
+    """In one frame, the subscribe was answered with 103 and the publish with `{}`.
+
+    Members received it.
+    """
     site.host.verdicts["club:a", "subscribe"] = True
     listener = await site.come(
         {"id": 1, "connect": {}}, {"id": 2, "subscribe": {"channel": "club:a"}}
@@ -232,7 +235,7 @@ async def test_a_client_begins_with_another_command_than_connect(site: Site, kin
 
 
 async def test_a_client_names_a_channel_in_connect_and_again_in_a_subscribe(site: Site) -> None:
-    """The second was taken for a takeover of the first, about which the host had not decided."""
+    """The second one was treated as a takeover of the first, which was still undecided."""
     site.host.is_slow = True
     subs = {"club:a": {}, "closed": {}, "absent:e": {}}
     stranger = await site.come(
@@ -250,7 +253,7 @@ async def test_a_client_names_a_channel_in_connect_and_again_in_a_subscribe(site
 
 
 async def test_a_client_extends_a_token_subscription_by_a_takeover(site: Site) -> None:
-    """The subscription that took over had no end."""
+    """The subscription that took over did not expire."""
     token = site.token("club:a", seconds=30)
     client = await site.come(
         {"id": 1, "connect": {"subs": {"club:a": {"token": token}}}},
@@ -269,7 +272,7 @@ async def publish(site: Site, channel: str, *data: object) -> Receipt:
 
 
 async def served(site: Site, channel: str) -> Member:
-    """Let a client come that the server subscribes to a channel."""
+    """Connect a client that the server subscribes to a channel."""
     client = await site.come()
     client.conversation.serve(channel)
     await eventually(lambda: client.pushes("subscribe"))
@@ -283,7 +286,7 @@ def subscribe(channel: str, epoch: str, offset: int) -> dict[str, Any]:
 async def test_a_client_that_takes_over_a_served_channel_gets_its_earlier_gap(
     site: Site,
 ) -> None:
-    """The takeover ignored `recover`: what the client had missed was lost without a word."""
+    """The takeover ignored `recover`, so what the client had missed was lost silently."""
     epoch = (await publish(site, "open:d", 1, 2, 3)).epoch
     client = await served(site, "open:d")
     await publish(site, "open:d", 4)
@@ -335,7 +338,7 @@ async def test_a_takeover_without_a_position_continues_from_the_current_one(site
 async def test_a_position_in_connect_counts_in_any_order_of_authorization(
     site: Site, first: str
 ) -> None:
-    """The subscribe took the place of what connect had named, and dropped its position."""
+    """The subscribe replaced the channel named in connect, and dropped its position."""
     epoch = (await publish(site, "club:a", 1, 2, 3)).epoch
     site.host.verdicts["club:a", "subscribe"] = True
     site.host.is_slow = True
@@ -357,7 +360,7 @@ async def test_a_position_in_connect_counts_in_any_order_of_authorization(
 
 
 async def test_a_client_gets_joins_on_a_channel_that_it_takes_over(site: Site) -> None:
-    """`join_leave` had no effect where the server had begun the channel."""
+    """`join_leave` had no effect if the server had started the subscription."""
     client = await served(site, "room:a")
     client.say({"id": 2, "subscribe": {"channel": "room:a", "join_leave": True}})
     await answered(client, 2)
@@ -380,7 +383,7 @@ async def test_a_client_gets_joins_on_a_token_channel_named_in_connect(
 
 
 async def test_a_client_unsubscribes_before_the_host_has_authorized_it(site: Site) -> None:
-    """The host's yes to what connect named came after the unsubscribe, and counted."""
+    """The host allowed the channel of connect after the unsubscribe, and that still counted."""
     site.host.verdicts["club:a", "subscribe"] = True
     site.host.is_slow = True
     client = await site.come({"id": 1, "connect": {"subs": {"club:a": {}}}})
@@ -441,7 +444,7 @@ async def test_a_token_expires_while_its_subscribe_waits(site: Site) -> None:
 async def test_an_authorization_is_stale_when_it_is_used(
     site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its no comes a moment later, while the subscribe waits for what was said before it."""
+    """The host's refusal arrives a moment later, while the subscribe waits for earlier commands."""
     monkeypatch.setattr(joining, "YES_SECONDS", 0.05)
     site.host.verdicts["club:a", "subscribe"] = True
     client = await site.come()
@@ -521,7 +524,7 @@ def subs(number: int, **each: str) -> dict[str, Any]:
 
 
 async def test_a_connect_names_thousands_of_channels(guarded: Site) -> None:
-    """9,000 of them took 192 ms of CPU, and were answered by 737 KiB."""
+    """9,000 channels took 192 ms of CPU, and the reply had 737 KiB."""
     client = await guarded.come(subs(5000))
     assert client.closed == (3501, "bad request")
     assert [list(line["push"]) for line in client.lines] == [["disconnect"]]
@@ -530,7 +533,7 @@ async def test_a_connect_names_thousands_of_channels(guarded: Site) -> None:
 
 
 async def test_a_connect_shows_five_hundred_tokens(guarded: Site) -> None:
-    """None of them is looked at: each channel that it names costs as much as a command."""
+    """None of the tokens is verified: each channel that it names costs as much as a command."""
     client = await guarded.come(subs(520, token="forged"))
     assert client.closed == (3013, "too many requests")
     assert guarded.refused_tokens == []
@@ -553,7 +556,7 @@ async def test_a_connect_shows_five_hundred_tokens(guarded: Site) -> None:
 async def test_emulation_requests_fall_under_the_same_limits(
     guarded: Site, frame: dict[str, Any], limit: str
 ) -> None:
-    """What comes by `/emulation`, also from another node."""
+    """Commands that arrive through `/emulation`, also from another node."""
     client = Member(guarded.hub, session="secret")
     await eventually(lambda: client.conversation)
     guarded.hub.connections.receive_emulated("secret", json.dumps(frame))
@@ -565,7 +568,7 @@ async def test_emulation_requests_fall_under_the_same_limits(
 async def test_a_client_publishes_the_largest_data_as_often_as_the_smallest(
     redis_server: RedisServer,
 ) -> None:
-    """Ten clients with 64 KiB of brackets made the others wait 30 times as long as with text."""
+    """Ten clients with 64 KiB of brackets made others wait 30 times as long as with text."""
     site = Site(redis_server, replace(LIMITS, publications=Rate(0.01, 10)))
     await site.start()
     try:
@@ -624,11 +627,11 @@ Say = Callable[[Member], None]
 
 
 class StepMachine(RuleBasedStateMachine):
-    """One client says everything at once, and another the same one by one.
+    """One client sends everything at once, and another sends the same commands one by one.
 
-    The first speaks in frames, while the host answers late, in any order, refuses and fails, the
-    server subscribes and unsubscribes it, and tokens expire. The second says one command at a time
-    and waits for its answer. Whatever the first is granted, the second is granted, too.
+    The first sends frames, while the host answers late and in any order, refuses and fails, the
+    server subscribes and unsubscribes it, and tokens expire. The second sends one command at a time
+    and waits for the reply. Whatever the first is granted, the second is granted, too.
     """
 
     redis: RedisServer
@@ -720,7 +723,7 @@ class StepMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.client.conversation._queue is None)
     @rule(channel=CHANNELS)
     def the_server_subscribes_it(self, channel: str) -> None:
-        """Only while nothing waits: what the server grants early is not granted by a command."""
+        """Only while nothing waits: what the server grants early was not granted to a command."""
         self.both(lambda member: member.conversation.serve(channel))
 
     @rule(channel=st.one_of(CHANNELS, st.just("")))
@@ -741,7 +744,7 @@ class StepMachine(RuleBasedStateMachine):
         member.conversation.expire(self.loop.time() + self.site.passed_seconds)
 
     def both(self, act: Say) -> None:
-        """Do it to the one now, and to the other at the same place among what it says."""
+        """Apply this to the first client now, and to the second at the same point of its script."""
         self.may_differ = True
         self.script.append(act)
         self.act(act, self.client)
@@ -775,7 +778,7 @@ class StepMachine(RuleBasedStateMachine):
         return {line["id"]: code(line) for line in member.lines if "id" in line}
 
     def was_cut_off(self, member: Member) -> bool:
-        """Tell whether Redis was slow on this machine, which decides by itself what is granted."""
+        """Tell whether Redis was slow on this machine, because that affects what is granted."""
         return "the broker" in json.dumps(member.lines)
 
     def teardown(self) -> None:
@@ -811,8 +814,9 @@ class StepMachine(RuleBasedStateMachine):
         assert list(at_once) == sorted(at_once), "answered in order"
         more = {n for n, is_no in at_once.items() if not is_no and one_by_one[n]}
         for number in [n for n in more if one_by_one[n] == ALREADY_SUBSCRIBED.code]:
-            # It had at that place what it asked for, and at once it did not: what it had by then
-            # has expired while this waited. So look whether the command alone is granted.
+            # At that point it already had what it asked for; when sent at once it did not, because
+            # what it had expired while the command waited. So check whether the command alone is
+            # granted.
             self.site.passed_seconds = 0
             if not self.run(self._answered_alone(self.commands[number])):
                 more.remove(number)
@@ -857,7 +861,7 @@ def test_commands_sent_together_are_authorized_one_by_one(
     ],
 )
 def test_every_large_field_of_a_waiting_command_is_counted(command: protocols.Command) -> None:
-    """Waiting refreshes of 480 KiB each held 117 MiB for one anonymous client."""
+    """Waiting refreshes of 480 KiB each took 117 MiB for one anonymous client."""
     assert _bytes_of(command) >= 1000
 
 

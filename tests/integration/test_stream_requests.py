@@ -1,4 +1,4 @@
-"""What a request for an event stream may say of what its page has already."""
+"""What a request for an event stream may claim that its page already has."""
 
 from __future__ import annotations
 
@@ -108,6 +108,6 @@ async def test_after_a_reconnect_the_last_id_is_newer() -> None:
     ids=lambda since: since[0][:20],
 )
 async def test_a_stranger_sends_positions_of_any_form_and_length(since: list[str]) -> None:
-    """One that was ignored would be a silent loss."""
+    """Ignoring an invalid position would be a silent loss."""
     with pytest.raises(RequestError):
         await parsed(*since)

@@ -1,4 +1,4 @@
-"""A node that lists its channels keeps doing everything else."""
+"""A node that lists its channels can still do everything else."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ CHANNELS = 20 * SLICE
 
 @pytest.fixture
 def responder(node: Node) -> SurveyResponder:
-    """Answers for a node with many channels, which have the longest names."""
+    """Answers for a node with many channels, whose names have the maximum length."""
     registry: Registry[Listener] = Registry()
     for number in range(CHANNELS):
         channel = registry.want(f"{number:05d}".ljust(255, "a"), Namespace(), 1, lambda: None)
@@ -28,7 +28,7 @@ def responder(node: Node) -> SurveyResponder:
 
 
 async def turns_during(work: asyncio.Task[object]) -> int:
-    """Count how often somebody else has a turn of the loop until a task has ended."""
+    """Count the turns of the loop that others get until a task has ended."""
     turns = 0
     while not work.done():
         turns += 1
@@ -37,7 +37,7 @@ async def turns_during(work: asyncio.Task[object]) -> int:
 
 
 async def test_a_pattern_stops_the_loop_of_a_node(responder: SurveyResponder) -> None:
-    """`*a*a*a*a*b` stopped each node for 0.7 to 3 s; a slice of names is what it may take now."""
+    """`*a*a*a*a*b` blocked each node for 0.7 to 3 s; now it may take only a slice of names."""
     work = asyncio.ensure_future(responder._channels("*a" * 127 + "b"))
     assert await turns_during(work) >= CHANNELS // SLICE
     assert work.result() == {}

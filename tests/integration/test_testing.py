@@ -1,4 +1,4 @@
-"""`realtime.testing` in the tests of a host, and what keeps them away from others."""
+"""`realtime.testing` in the tests of a host, and the guard that keeps tests away from others."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def _memory(settings: Any) -> None:
 
 @pytest.fixture(autouse=True)
 def post() -> Iterator[list[Any]]:
-    """What the fallback of the namespace was given."""
+    """Return the publication that the fallback of the namespace received."""
     got: list[Any] = []
 
     @fallback("post")
@@ -226,7 +226,7 @@ async def test_a_client_is_told_that_it_was_disconnected() -> None:
 
 
 async def test_a_loop_that_ended_leaves_no_subscriber(post: list[Any]) -> None:
-    """Or the next test's publication would be delivered to nobody instead of being queued."""
+    """Otherwise the next test's publication would go to nobody instead of being queued."""
 
     async def forget_to_close() -> None:
         from realtime import wiring
@@ -242,7 +242,7 @@ async def test_a_loop_that_ended_leaves_no_subscriber(post: list[Any]) -> None:
 
 @pytest.fixture
 def own_rt(settings: Any, own_redis: RedisServer, monkeypatch: pytest.MonkeyPatch) -> RedisServer:
-    """A Redis under the usual prefix, which no other test has declared as shared."""
+    """A Redis with the usual prefix, which no other test has declared as shared."""
     monkeypatch.setattr(guard, "_shared", set())
     settings.REALTIME_REDIS_URL = own_redis.url
     settings.REALTIME_REDIS_PREFIX = "rt"
@@ -251,7 +251,7 @@ def own_rt(settings: Any, own_redis: RedisServer, monkeypatch: pytest.MonkeyPatc
 
 @pytest.fixture
 def used_redis(own_rt: RedisServer) -> RedisServer:
-    """The Redis of development: a service has run there."""
+    """The development Redis, on which a service has run."""
     with own_rt.client() as client:
         client.set("rt:{0}:service", "0123456789abcdef")
     return own_rt

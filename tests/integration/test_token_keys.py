@@ -70,7 +70,7 @@ OF_NO_USE = {"kid": "a", "kty": "OKP", "crv": "Ed25519", "x": "eA"}
 def test_withdrawing_all_keys_leaves_none_valid(
     provider: Provider, caplog: pytest.LogCaptureFixture, keys: list[Any]
 ) -> None:
-    """An empty set counted as a broken file, so tokens by a stolen key stayed good."""
+    """An empty set was treated as a broken file, so tokens of a stolen key stayed valid."""
     with override_settings(REALTIME_TOKEN_JWKS=f"@{provider.file}"):
         assert good(provider, "old")
         provider.file.write_text(json.dumps({"keys": keys}))
@@ -88,7 +88,7 @@ def test_withdrawing_all_keys_leaves_none_valid(
 def test_a_flaw_in_a_set_does_not_keep_a_withdrawn_key_valid(
     provider: Provider, caplog: pytest.LogCaptureFixture, flaw: Any
 ) -> None:
-    """One entry that cannot be used kept the whole set from being read (RFC 7517 §5)."""
+    """One unusable entry prevented the whole set from being read (RFC 7517 §5)."""
     with override_settings(REALTIME_TOKEN_JWKS=f"@{provider.file}"):
         assert good(provider, "old")
         provider.publish("new", *(["old", "old"] if flaw == "twice" else []))

@@ -1,4 +1,4 @@
-"""Tokens that a host's own code makes are the ones that the service takes."""
+"""The service accepts the tokens that a host's own code creates."""
 
 from __future__ import annotations
 

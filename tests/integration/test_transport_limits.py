@@ -42,7 +42,7 @@ def limits(connections: int = 100, per_address: int = 0) -> Limits:
 
 
 class Host:
-    """An app that says how much it was sent, and what it was refused."""
+    """An app that records how much it received, and what was refused."""
 
     def __init__(self) -> None:
         self.reached: Counter[str] = Counter()
@@ -156,9 +156,9 @@ CHUNKED = b"Transfer-Encoding: chunked\r\n\r\n"
 async def test_a_body_over_the_limit_is_a_readable_413_on_any_path(
     host: Host, serve: Serve, parts: list[bytes]
 ) -> None:
-    """Closing with unread bytes would reset the connection, and the answer be lost (RFC 9112 §9.6).
+    """Closing with unread bytes would reset the connection and lose the response (RFC 9112 §9.6).
 
-    Issue 15, B8: whatever went on to Django was spooled, 199 MiB of it, before it was refused.
+    Issue 15, B8: everything passed on to Django was spooled, 199 MiB of it, before it was refused.
     """
     answer = await ask(await serve(), *parts)
     assert status_of(answer) == 413
@@ -177,7 +177,7 @@ async def test_a_body_of_exactly_the_limit_is_accepted(host: Host, serve: Serve)
 
 
 async def test_an_app_that_has_already_answered_answers_once(host: Host, serve: Serve) -> None:
-    """What goes on without a bound is the body of a request that has its answer."""
+    """The body of a request that is already answered continues without limit."""
     head = b"POST /deaf HTTP/1.1\r\nHost: h\r\n" + CHUNKED
     with Raw(await serve()) as peer:
         assert status_of(await asyncio.to_thread(peer.send(head, chunk(10)).head)) == 401
@@ -255,7 +255,7 @@ async def test_concurrent_django_requests_are_limited_even_after_hang_ups(
 async def test_data_behind_a_refused_form_is_not_parsed_as_a_request(
     host: Host, serve: Serve
 ) -> None:
-    """The connection may be used again, behind all of the body; its answers stay in order."""
+    """The connection can be reused after the whole body; its responses stay in order."""
     port = await serve(BoundedBodies(host.app, 500))
     said = HEAD + length(600) + (GET * 30)[:600] + GET.replace(b"\r\n\r\n", CLOSE)
     answer = await ask(port, said)
@@ -294,9 +294,9 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
 async def test_connections_of_every_protocol_are_counted(
     host: Host, serve: Serve, given: Limits, status: int, name: str
 ) -> None:
-    """Silent, idle, slow, or a WebSocket, which is one connection and not two.
+    """Silent, idle, slow, or a WebSocket, which counts as one connection and not as two.
 
-    Issue 15, B8: plain HTTP connections were counted nowhere.
+    Issue 15, B8: plain HTTP connections were not counted at all.
     """
     port = await serve(limits=given, forwarded_allow_ips="10.0.0.1")
     with ExitStack() as peers:
@@ -330,7 +330,7 @@ async def test_a_proxy_address_is_not_limited(host: Host, serve: Serve) -> None:
 async def test_refusals_over_the_limit_are_closed_without_a_response(
     host: Host, serve: Serve, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A refused client has two seconds to read why; so many have that, and no more."""
+    """A refused client has two seconds to read why; only a limited number get that time."""
     monkeypatch.setattr(counting, "REFUSALS_AT_ONCE", 1)
     port = await serve(limits=limits(0))
     with ExitStack() as peers:
@@ -344,7 +344,7 @@ async def test_refusals_over_the_limit_are_closed_without_a_response(
 
 
 async def test_a_full_node_still_answers_publishers_and_probes() -> None:
-    """As many WebSockets as there may be leave room for others."""
+    """The maximum number of WebSockets leaves room for other connections."""
     limiter = ConnectionLimiter(limits(5, per_address=3), "127.0.0.1")
     for number in range(5 + SPARE_CONNECTIONS):
         assert limiter.enter((f"10.0.{number // 250}.{number % 250}", 1)) is None
@@ -374,7 +374,7 @@ async def test_a_large_message_before_connect_is_not_buffered(host: Host, serve:
 
 
 async def test_a_websocket_keeps_nothing_of_the_request_that_opened_it(serve: Serve) -> None:
-    """5.5 KiB for each of 100,000 clients are half a gigabyte."""
+    """5.5 KiB for each of 100,000 clients would be half a gigabyte."""
     port = await serve(limits=limits())
     async with websockets.connect(f"ws://127.0.0.1:{port}/", compression=None):
         gc.collect()

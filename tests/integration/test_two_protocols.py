@@ -23,7 +23,7 @@ from tests.support.redis_server import RedisServer
 
 
 class PlainMember:
-    """One connection that speaks the plain protocol, whose server is this test."""
+    """One connection with the plain protocol, whose server is this test."""
 
     def __init__(self, hub: Hub) -> None:
         self.frames: list[str] = []
@@ -154,7 +154,7 @@ async def test_a_push_is_encoded_once_per_protocol(site: Site) -> None:
 
 
 class Hashable:
-    """A protocol of its own by identity, with the functions of another."""
+    """A separate protocol by identity, with the functions of another one."""
 
     def __init__(self, functions: SimpleNamespace) -> None:
         self.__dict__.update(vars(functions))

@@ -1,7 +1,7 @@
 """Nodes are notified whichever model of the host saves a user or ends a session.
 
-Django sends a signal for the class that was saved alone. Each host is a process of its own: it does
-what a case says, and prints what the nodes were told meanwhile.
+Django sends a signal only for the class that was saved. Each host is a separate process: it does
+what a case says, and prints what the nodes were told.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ print(json.dumps(answers))
 
 
 def answers_of(host: str, cases: dict[str, Any], server: RedisServer) -> dict[str, Any]:
-    """Let a host do what the cases say, and return what the nodes were told in each."""
+    """Let a host do what the cases say; return what the nodes were told in each."""
     env = {
         "DJANGO_SETTINGS_MODULE": host,
         "TEST_REDIS_URL": server.url,

@@ -72,9 +72,9 @@ async def test_a_user_is_subscribed_to_their_own_channel(join: Join) -> None:
 async def test_the_node_stays_subscribed_to_a_channel_it_serves(
     join: Join, redis_server: RedisServer
 ) -> None:
-    """What was prepared was given back before the client listened, so nobody wanted the channel.
+    """The prepared channel was released before the client listened, so nobody needed the channel.
 
-    The node left it for a moment, and what was published then was lost in silence.
+    The node left it for a moment, and publications at that moment were lost silently.
     """
     with overheard(redis_server) as told:
         member = await join("42")
@@ -87,7 +87,7 @@ async def test_the_node_stays_subscribed_to_a_channel_it_serves(
 
 
 async def test_the_connect_reply_does_not_wait_for_redis(node: Node) -> None:
-    """The hub is not started: nothing can be subscribed, and the client is greeted all the same."""
+    """The hub is not started, so nothing can be subscribed, but the client still gets its reply."""
     member = Member(node.hub)
     await eventually(lambda: member.conversation)
     member.say({"id": 1, "connect": {"token": token("42")}}, {"id": 2, "ping": {}})
@@ -191,7 +191,7 @@ async def test_a_user_is_subscribed_and_unsubscribed(join: Join, hub: Hub, tell:
 
 
 async def test_a_pending_subscribe_is_authorized_again_after_an_unsubscribe(node: Node) -> None:
-    """Otherwise what was allowed a moment before the revocation would last for ever."""
+    """Otherwise a permission given a moment before the revocation would last forever."""
     member = Member(node.hub)
     await eventually(lambda: member.conversation)
     member.say({"id": 1, "connect": {"token": token("ada")}})
@@ -218,7 +218,7 @@ async def test_a_refresh_command_extends_a_connection(join: Join, tell: Any) -> 
     await eventually(lambda: other.conversation.identity.expires_at is None)
 
 
-# ---------------------------------------------------------------------- what was not heard at once
+# ---------------------------------------------------------------------- commands that were missed
 
 
 async def test_a_missed_command_is_executed_at_the_next_poll(join: Join, hub: Hub) -> None:
@@ -335,7 +335,7 @@ async def show(hub: Hub) -> AsyncIterator[Callable[..., Awaitable[Member]]]:
 async def test_a_token_is_replayed_after_its_session_logged_out(
     show: Any, join: Join, tell: Any
 ) -> None:
-    """It was good until its `exp`; only the connections that were there were closed."""
+    """The token used to stay valid until its `exp`; only the existing connections were closed."""
     shown = token("ada", session="s1")
     here, other = await show(shown), await show(token("ada", session="s2"))
     await eventually(lambda: here.lines and other.lines)
@@ -353,7 +353,7 @@ async def test_a_token_is_replayed_after_its_session_logged_out(
 async def test_a_user_disconnected_by_the_api_may_return_with_the_same_token(
     show: Any, tell: Any
 ) -> None:
-    """As in Centrifugo: that ends connections, and nothing that they rest on."""
+    """As in Centrifugo: this ends connections, but not the login or the tokens behind them."""
     shown = token("ada", session="s1")
     here = await show(shown)
     await eventually(lambda: here.lines)
@@ -366,8 +366,8 @@ async def test_a_user_disconnected_by_the_api_may_return_with_the_same_token(
 async def test_a_logout_happens_between_handshake_and_connect(hub: Hub, is_living: bool) -> None:
     """The session was read for the handshake, and the command found no connection yet.
 
-    The site is asked again. Some packages send `user_logged_out` for a token of theirs, and the
-    session lives on.
+    The site is asked again, because some packages send `user_logged_out` for their own tokens, and
+    the session lives on.
     """
     asked: list[str] = []
 
@@ -393,7 +393,7 @@ async def test_a_logout_happens_between_handshake_and_connect(hub: Hub, is_livin
 
 
 async def test_a_token_is_shown_to_a_node_that_missed_the_logout(show: Any, hub: Hub) -> None:
-    """It came after the log-out, and is closed all the same when the node hears of that."""
+    """The client connected after the logout, and is closed when the node learns of it."""
     await lose(hub, DisconnectUser("ada", session="s1"))
     member = await show(token("ada", session="s1"))
     await answer(member, 1)
@@ -430,7 +430,7 @@ async def test_an_earlier_logout_does_not_close_a_live_session(
 async def test_a_token_is_shown_to_a_node_that_started_after_the_logout(
     show: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It reads what the others were told, page by page, and does nothing else of it."""
+    """The node reads earlier commands page by page, only to find the ended sessions."""
     monkeypatch.setattr("realtime.brokers.commands.NODE_COMMANDS_PAGE", 2)
     monkeypatch.setattr("realtime.delivery.users.NODE_COMMANDS_PAGE", 2)
     for number in range(5):
@@ -484,7 +484,7 @@ async def test_commands_read_in_pages_are_each_executed_once(
 async def test_commands_written_in_the_millisecond_of_the_poll_are_executed(
     join: Join, hub: Hub, redis: Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The node mistook it for another Redis whose clock is behind, and executed none of them."""
+    """The node took it for another Redis whose clock is behind, and executed none of them."""
     broker = hub.users._broker
     read_node_commands = broker.read_node_commands
 
@@ -507,7 +507,7 @@ async def test_commands_written_in_the_millisecond_of_the_poll_are_executed(
 
 
 async def lose(hub: Hub, command: NodeCommand) -> None:
-    """Tell it, and let this node hear nothing of it."""
+    """Send a command that this node misses."""
     handlers, lost = hub.receiver._between_nodes[ALL_NODES]._handlers, asyncio.Event()
     hub.receiver._between_nodes[ALL_NODES]._handlers = {UserCommand: lambda _: lost.set()}
     await send_node_command(command)
@@ -521,7 +521,7 @@ async def seconds(redis: Redis) -> float:
 
 
 async def settled(hub: Hub) -> None:
-    """Wait until the node has heard what was told before."""
+    """Wait until the node has received all earlier commands."""
     heard = asyncio.Event()
     handlers = hub.receiver._between_nodes[ALL_NODES]._handlers
 
@@ -619,7 +619,7 @@ async def test_a_hub_that_a_request_has_started_asks_the_site_after_that_request
 async def test_a_client_that_stops_reading_while_being_served_is_closed(
     node: Node, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Its replies reach their bound in the very step in which it would begin to listen."""
+    """Its replies reach their limit in the same step in which it would start to listen."""
     member = Member(node.hub, Identity("slow"))
     await eventually(lambda: member.conversation)
     never = asyncio.Event()

@@ -55,7 +55,7 @@ def webhook(hooks: Hooks, **options: Any) -> Webhook:
 
 
 def test_a_receiver_can_verify_the_signature(hooks: Hooks) -> None:
-    """As the specification of Standard Webhooks says, word by word."""
+    """Exactly as the specification of Standard Webhooks says."""
     webhook(hooks, secret=[NEW, SECRET])(QUEUED)
     [post] = hooks.got
     assert post.path == "/hook?a=b"
@@ -151,7 +151,7 @@ def hung() -> Iterator[HungResolver]:
 
 
 def test_a_hanging_resolver_gets_no_extra_time(hooks: Hooks, hung: HungResolver) -> None:
-    """`getaddrinfo` was outside of the deadline, and held a hand of the worker."""
+    """`getaddrinfo` was not covered by the deadline, and occupied a hand of the worker."""
     with pytest.raises(WebhookFailed, match=r"resolving 127.0.0.1 took longer than 0.2 s"):
         replace(webhook(hooks, seconds=0.2), look_up=hung)(QUEUED)
     assert not hung.let_go.is_set()
@@ -176,7 +176,7 @@ def test_a_hanging_resolver_fills_the_process_with_threads(
 
 
 def test_many_addresses_leave_a_receiver_less_time_to_answer(hooks: Hooks) -> None:
-    """The timeout of a connect, a share for each address, stayed that of every read after it."""
+    """The connect timeout, a share for each address, stayed in effect for later reads."""
     hooks.answer = answer_late
 
     def twenty(*arguments: Any, **options: Any) -> list[tuple[Any, ...]]:

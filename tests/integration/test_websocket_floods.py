@@ -59,7 +59,7 @@ def test_a_few_control_frames_are_allowed(peer: Raw) -> None:
 def test_a_message_of_unlimited_fragments_ends_the_connection(
     service: Service, peer: Raw, piece: bytes
 ) -> None:
-    """An empty one cost a place in a list that had no end, and never counted as a byte."""
+    """An empty fragment took a place in an unbounded list, and never counted as a byte."""
     peer.send(frame(TEXT, b"{", fin=False) + frame(CONT, piece, fin=False) * 10_000)
     assert peer.closed() == 1009
     is_told(service, "websocket_fragments")
@@ -103,7 +103,7 @@ def test_the_number_of_handshake_headers_is_limited(service: Service) -> None:
 
 
 def test_a_silent_connection_to_the_service_is_closed(service: Service) -> None:
-    """The real deadline, on the real server; what else it does, test_http_protocol knows."""
+    """The real deadline, on the real server; test_http_protocol tests everything else about it."""
     with Raw(service.port, seconds=15) as silent, Raw(service.port, seconds=15) as half:
         half.send(b"GET / HTTP/1.1\r\nHost: a\r\n")
         assert silent.rest() == b""

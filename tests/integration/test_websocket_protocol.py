@@ -25,7 +25,7 @@ PAD = "x" * 100
 
 
 class Host:
-    """An app that takes what clients say only when the test lets it."""
+    """An app that takes client messages only when the test allows it."""
 
     def __init__(self) -> None:
         self.protocols: list[WebSocketProtocol] = []
@@ -68,7 +68,7 @@ async def address(host: Host) -> AsyncIterator[tuple[str, int]]:
 async def test_the_protocol_stops_reading_when_the_app_does(
     host: Host, address: tuple[str, int]
 ) -> None:
-    """What waits is one read of the socket at most; the rest waits at the client's own end."""
+    """At most one read of the socket is buffered; the rest waits at the client's end."""
     words = [f"{n} {PAD}" for n in range(100_000)]  # 11 MB
     async with websockets.connect("ws://{}:{}".format(*address), compression=None) as client:
 
@@ -91,7 +91,7 @@ async def test_the_protocol_stops_reading_when_the_app_does(
 async def test_reading_resumes_when_the_app_has_taken_everything(
     host: Host, address: tuple[str, int]
 ) -> None:
-    """Frames of all sizes, alone and in crowds, text that is cut in fragments in between."""
+    """Frames of all sizes, alone and in groups, and text that is split into fragments."""
     host.taking.set()
     words: list[str] = []
     async with websockets.connect("ws://{}:{}".format(*address), compression=None) as client:
@@ -139,14 +139,14 @@ async def test_an_accepted_connection_keeps_one_copy_of_its_headers(
 
 
 def frame(opcode: int, payload: bytes) -> bytes:
-    """Return a client's frame, masked by zeros."""
+    """Return a client's frame, masked with zeros."""
     return bytes([0x80 | opcode, 0x80 | len(payload), 0, 0, 0, 0]) + payload
 
 
 async def test_a_closing_connection_still_reads_the_close_frame_of_the_client(
     host: Host, address: tuple[str, int]
 ) -> None:
-    """What the app will never take must not stop the reading: the close would last ten seconds."""
+    """Otherwise messages that the app never takes would delay the close by ten seconds."""
     host.close_code = 3500
     reader, writer = await asyncio.open_connection(*address)
     writer.write(
@@ -194,7 +194,8 @@ async def test_reading_from_a_publisher_is_bounded_while_redis_is_frozen(
         ]
 
     saying = asyncio.create_task(say_all())
-    # After a second the first publish is given up; all that can be said by now has been said.
+    # After a second the first publish is given up; by then, everything that can be sent has been
+    # sent.
     refused = await client.next()
     assert refused["error"]["temporary"]
     assert not saying.done()
@@ -230,7 +231,7 @@ def no_collector() -> Iterator[None]:
 async def test_short_lived_clients_fill_memory_until_collection(
     host: Host, address: tuple[str, int], close_code: int | None
 ) -> None:
-    """A full collection is rare: 2,500 clients that came again and again left 150 MiB to it."""
+    """Full collections are rare: 2,500 clients that kept reconnecting left 150 MiB behind."""
     host.close_code = close_code
     client = await websockets.connect("ws://{}:{}".format(*address), compression=None)
     protocol = weakref.ref(host.protocols.pop())

@@ -28,7 +28,7 @@ Publish = Callable[..., Any]
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Pauses in which a test would only wait."""
+    """Shorten pauses in which a test would only wait."""
     monkeypatch.setattr(worker_module, "TEND_SECONDS", 0.05)
     monkeypatch.setattr(worker_module, "TAKE_SECONDS", 0.1)
     monkeypatch.setattr(worker_module, "CANCEL_SECONDS", 0.1)
@@ -67,7 +67,7 @@ async def publish(redis_server: RedisServer, wired: str) -> AsyncIterator[Publis
 
 
 async def taken_by(queue: RedisQueue, name: str) -> bytes:
-    """Take the next entry as a worker of another process does."""
+    """Take the next entry as a worker in another process does."""
     hand = queue.hand(name)
     raw = await hand.take(1)
     assert raw is not None
@@ -144,7 +144,7 @@ async def test_an_item_that_always_fails_is_dead_lettered_with_its_reason(queue,
 async def test_a_handler_that_is_cancelled_or_exits_counts_as_failed(
     queue, publish, is_sync: bool, error: type[BaseException]
 ) -> None:
-    """A handler without async runs in a thread, as `realtime.fallbacks.registry` makes it one."""
+    """A handler without async runs in a thread, as `realtime.fallbacks.registry` arranges it."""
     got, threads = Got(), Threads()
 
     def raise_it(queued: Queued) -> None:
@@ -332,7 +332,7 @@ async def test_an_item_that_kills_its_workers_is_finally_dead_lettered(
 
 
 async def test_an_item_that_arrives_after_the_lease_expired_is_recovered(queue, publish) -> None:
-    """Redis may carry out late what a worker had asked that is gone."""
+    """Redis may execute a command late, when the worker that sent it is gone."""
     await queue.renew_leases(["ghost"], 0.001)
     got = Got()
     async with working(queue, {"f": got}):
@@ -371,7 +371,7 @@ async def test_finishing_an_item_that_was_taken_over_does_no_harm(queue, publish
 
 
 async def test_an_item_whose_reply_was_lost_is_recovered(queue, publish, client, wired) -> None:
-    """What BLMOVE put there when nobody heard its answer: the same as two of them."""
+    """BLMOVE moved an entry there, but its reply was lost; now the hand may hold two entries."""
     got = Got()
     async with working(queue, {"f": got}, hands=1):
         await eventually(lambda: _is_tended(queue))
@@ -444,7 +444,7 @@ async def test_the_failure_and_recovery_of_a_fallback_are_each_logged_once(
         fails = False
         await eventually(lambda: is_empty(queue))
 
-        # Good and bad may take turns for a moment: it says so when that is over.
+        # Successes and failures may alternate for a moment; the end is logged when that is over.
         async def is_told() -> bool:
             await publish("more")
             return "the fallback f works again" in caplog.text

@@ -59,7 +59,7 @@ class Server:
 
 @contextlib.asynccontextmanager
 async def attached(send: Send, wire: Wire | None = None, **limits: int) -> Any:
-    """A writer over ``send``, with a task of its own that reads, as the consumer does."""
+    """A writer over ``send``, with a separate task that reads, like the consumer."""
 
     async def read() -> None:
         try:
@@ -196,7 +196,7 @@ def test_a_send_runs_in_the_context_of_its_connection(run: Callable[[Any], None]
 def test_a_timeout_in_a_middleware_ends_its_connection_and_not_the_hub(
     run: Callable[[Any], None], caplog: pytest.LogCaptureFixture
 ) -> None:
-    """`asyncio.timeout` cancels the task that is current at its start: never the hub's."""
+    """`asyncio.timeout` cancels the task that was current when it started: never the hub's."""
 
     async def scene() -> None:
         server, neighbour = Server(), Server()
@@ -239,7 +239,7 @@ def test_ending_cancels_a_suspended_send_and_leaves_no_task(run: Callable[[Any],
 
 
 class LaterServer(Server):
-    """Its `send` returns an awaitable that is no coroutine and always suspends, as Granian's."""
+    """Its `send` returns an awaitable that is no coroutine and always suspends, like Granian's."""
 
     def send(self, message: Message) -> Any:  # type: ignore[override]
         written = asyncio.get_running_loop().create_future()
@@ -261,7 +261,7 @@ class LaterServer(Server):
 def test_a_server_that_writes_later_writes_the_close_frame_too(
     run: Callable[[Any], None], is_blocked: bool
 ) -> None:
-    """It was dropped, because the disconnect push before it was not written yet."""
+    """The close frame was dropped, because the disconnect push before it was not written yet."""
 
     async def scene() -> None:
         server = LaterServer()
@@ -381,7 +381,7 @@ def test_hundreds_of_unread_replies_close_the_connection(
 
 
 def test_hundreds_of_replies_in_one_turn_are_allowed(run: Callable[[Any], None]) -> None:
-    """700 subscribes after a reconnect: more replies than may wait, but none of them waits."""
+    """700 subscribes after a reconnect: more replies than may wait, but all are written."""
 
     async def scene() -> None:
         server = Server()
@@ -397,7 +397,7 @@ def test_hundreds_of_replies_in_one_turn_are_allowed(run: Callable[[Any], None])
 
 
 class Socket:
-    """A server's own way for ready frames: what a `Wire` is."""
+    """A server's direct path for encoded frames: a `Wire`."""
 
     def __init__(self) -> None:
         self.frames: list[bytes] = []
@@ -472,7 +472,7 @@ def test_a_wire_whose_client_has_left_ends_its_connection(run: Callable[[Any], N
 def test_an_ended_writer_is_freed_without_the_garbage_collector(
     run: Callable[[Any], None], has_wire: bool
 ) -> None:
-    """The service collects rarely: 2,500 clients that came and went once left 150 MiB."""
+    """The service rarely collects garbage: 2,500 clients that came and went once left 150 MiB."""
 
     async def scene() -> None:
         server, socket = Server(), Socket()

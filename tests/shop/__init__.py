@@ -1,1 +1,1 @@
-"""An app of the foreign host project, with fallbacks of its own."""
+"""An app of the foreign host project, with its own fallbacks."""

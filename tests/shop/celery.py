@@ -17,9 +17,9 @@ app = celery_app("shop", task_seconds=float(os.environ.get("TEST_TASK_SECONDS", 
 
 
 def use_redis_of_settings(task_seconds: float) -> None:
-    """Send to the Redis that a test has put into Django's settings."""
+    """Use the Redis that a test has put into Django's settings."""
     app.conf.update(redis_settings(task_seconds))
-    # What it has of another one: connections, producers, and the place of its results.
+    # State that belongs to another Redis: connections, producers, and the result backend.
     app._after_fork()
     app._backend_cache = None
     vars(app._local).pop("backend", None)
@@ -36,7 +36,7 @@ def count(self: LiveTask, total: int, seconds: float = 0.0) -> str:
 
 @app.task(base=LiveTask, bind=True)
 def pause(self: LiveTask, path: str) -> None:
-    """Tell something newer at once, and then nothing until somebody says so."""
+    """Report progress immediately, and then nothing until the test says so."""
     self.progress(1, 3)
     self.progress(2, 3)
     while not os.path.exists(path):
@@ -52,7 +52,7 @@ def fail(self: LiveTask, text: str) -> None:
 
 @app.task(base=LiveTask, bind=True)
 def run_a_loop(self: LiveTask) -> None:
-    """Run an event loop in which one task cancels another that somebody awaits."""
+    """Run an event loop in which one task cancels another that is being awaited."""
 
     async def main() -> None:
         shared = asyncio.ensure_future(asyncio.sleep(60))

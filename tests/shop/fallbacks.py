@@ -1,4 +1,4 @@
-"""What the host registers: handlers that write down what they got, and some that misbehave."""
+"""The handlers that the host registers: some record what they received, some misbehave."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from realtime.errors import GiveUp
 
 @fallback("ledger")
 def write_down(queued: Queued) -> None:
-    """Append the id to a file: one write, so lines of many processes do not mix."""
+    """Append the id to a file, in one write, so that lines of several processes do not mix."""
     note(queued)
 
 

@@ -1,4 +1,4 @@
-"""What the host answers to clients."""
+"""The host's answers to clients."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _late: list[asyncio.Event] = []
 
 
 async def answer_late(identity: Identity, method: str, data: Any) -> Any:
-    """Answer `hold` when somebody says `release`; as TEST_RPC."""
+    """Answer `hold` when somebody calls `release`; used as TEST_RPC."""
     if method == "hold":
         _late.append(asyncio.Event())
         await _late[-1].wait()

@@ -1,8 +1,8 @@
-"""Those who attack all at once, in a process of their own: ``python -m tests.threats.attackers``.
+"""Simultaneous attackers, in a separate process: ``python -m tests.threats.attackers``.
 
-Each attacker goes on until its connection is cut, and comes again. They have addresses of their own
-(127.1.0.1 and so on; Linux has the whole net), so that a limit for an address hits them and not
-the witnesses. At the end of stdin they stop, and say as JSON what they have done.
+Each attacker continues until its connection is closed, and then reconnects. They have their own
+addresses (127.1.0.1 and so on; Linux routes the whole network), so that limits per address affect
+them and not the witnesses. At the end of stdin, they stop and report as JSON what they have done.
 """
 
 from __future__ import annotations
@@ -30,20 +30,20 @@ ADDRESSES = 200
 
 
 async def silent(streams: Streams, done: Counter[str]) -> None:
-    """Connect, and say nothing at all."""
+    """Connect, and send nothing at all."""
     done["silent sockets"] += 1
     await streams[0].read()
 
 
 async def silent_upgraded(streams: Streams, done: Counter[str]) -> None:
-    """Become a WebSocket, and do not say who one is."""
+    """Become a WebSocket, but do not send `connect`."""
     await _upgrade(streams)
     done["silent WebSockets"] += 1
     await streams[0].read()
 
 
 async def slow_headers(streams: Streams, done: Counter[str]) -> None:
-    """Slowloris: a header a second."""
+    """Slowloris: send one header a second."""
     reader, writer = streams
     writer.write(b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\n")
     done["slow headers"] += 1
@@ -54,7 +54,7 @@ async def slow_headers(streams: Streams, done: Counter[str]) -> None:
 
 
 async def slow_body(streams: Streams, done: Counter[str]) -> None:
-    """A byte of a body a second."""
+    """Send one byte of a body a second."""
     reader, writer = streams
     writer.write(b"POST / HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 1000000\r\n\r\n")
     done["slow bodies"] += 1
@@ -65,7 +65,7 @@ async def slow_body(streams: Streams, done: Counter[str]) -> None:
 
 
 async def pinger(streams: Streams, done: Counter[str]) -> None:
-    """Pings as fast as they are read."""
+    """Send pings as fast as they are read."""
     await _upgrade(streams, CONNECT)
     pings = frame(PING, b"x" * 125) * 100
     async with _read_on(streams):
@@ -77,7 +77,7 @@ async def pinger(streams: Streams, done: Counter[str]) -> None:
 
 
 async def subscriber(streams: Streams, done: Counter[str]) -> None:
-    """Subscribe to everything that comes to mind."""
+    """Subscribe to arbitrary channels."""
     await _upgrade(streams, CONNECT)
     async with _read_on(streams):
         while True:
@@ -94,7 +94,7 @@ async def subscriber(streams: Streams, done: Counter[str]) -> None:
 
 
 async def oversize(streams: Streams, done: Counter[str]) -> None:
-    """Frames that are too large, and frames that say they are."""
+    """Send frames that are too large, and frames that claim to be."""
     await _upgrade(streams, CONNECT)
     done["oversize frames"] += 1
     if random.random() < 0.5:
@@ -105,7 +105,7 @@ async def oversize(streams: Streams, done: Counter[str]) -> None:
 
 
 async def guesser(streams: Streams, done: Counter[str]) -> None:
-    """Publish with keys that are wrong."""
+    """Publish with wrong keys."""
     reader, writer = streams
     body = b'{"channel":"public:news","data":1}'
     while True:
@@ -119,7 +119,7 @@ async def guesser(streams: Streams, done: Counter[str]) -> None:
 
 
 async def forger(streams: Streams, done: Counter[str]) -> None:
-    """Show tokens that are none."""
+    """Send invalid tokens."""
     token = ".".join(f"{random.getrandbits(400):x}" for _ in range(3))
     said = json.dumps({"id": 1, "connect": {"token": token}}).encode()
     await _upgrade(streams, frame(TEXT, said))
@@ -141,7 +141,7 @@ async def greedy(streams: Streams, done: Counter[str]) -> None:
 
 
 async def churner(streams: Streams, done: Counter[str]) -> None:
-    """Subscribe to channels that nobody has named before, leave, and come again."""
+    """Subscribe to channels that nobody has named before, disconnect, and reconnect."""
     lines = [
         json.dumps({"id": n + 2, "subscribe": {"channel": f"public:{random.getrandbits(60)}"}})
         for n in range(128)
@@ -153,7 +153,7 @@ async def churner(streams: Streams, done: Counter[str]) -> None:
 
 
 async def asker(streams: Streams, done: Counter[str]) -> None:
-    """Ask who is on a channel, again and again."""
+    """Repeatedly ask who is on a channel."""
     subscribe = b'{"id":2,"subscribe":{"channel":"chat:asked"}}'
     await _upgrade(streams, CONNECT, frame(TEXT, subscribe))
     async with _read_on(streams):
@@ -166,7 +166,7 @@ async def asker(streams: Streams, done: Counter[str]) -> None:
 
 
 async def body_holder(streams: Streams, done: Counter[str]) -> None:
-    """Send a large body with a session that nobody has, but for its last byte."""
+    """Send a large body except for its last byte, with a session that does not exist."""
     reader, writer = streams
     path = random.choice((b"/login/", b"/api/publish", b"/nowhere/"))
     writer.write(
@@ -182,7 +182,7 @@ async def body_holder(streams: Streams, done: Counter[str]) -> None:
 
 
 async def upgrader(streams: Streams, done: Counter[str]) -> None:
-    """Offer another protocol with a request that has a body."""
+    """Offer another protocol in a request that has a body."""
     reader, writer = streams
     body = b'{"channel":"public:news","data":1}'
     while True:
@@ -196,7 +196,7 @@ async def upgrader(streams: Streams, done: Counter[str]) -> None:
 
 
 async def globber(streams: Streams, done: Counter[str]) -> None:
-    """Ask for channels by a pattern that made every node backtrack, with a key that may."""
+    """List channels by a pattern that once made every node backtrack, with a key that may do so."""
     reader, writer = streams
     body = json.dumps({"pattern": "*a" * 60 + "b"}).encode()
     while True:
@@ -214,7 +214,7 @@ BRACKETS = b"[" + b"[]," * 21_000 + b"null]"
 
 
 async def bracketer(streams: Streams, done: Counter[str]) -> None:
-    """Publish brackets in a room, as often as a client may."""
+    """Publish brackets on a channel, as often as a client may."""
     channel = b"chat:%d" % random.getrandbits(40)
     subscribe = b'{"id":2,"subscribe":{"channel":"%b"}}' % channel
     await _upgrade(streams, CONNECT, frame(TEXT, subscribe))
@@ -243,7 +243,7 @@ async def broadcaster(streams: Streams, done: Counter[str]) -> None:
 
 
 async def linker(streams: Streams, done: Counter[str]) -> None:
-    """Follow a link of another site to a stream, as the browser of somebody with a session."""
+    """Follow a link on another site to a stream, as the browser of a logged-in user does."""
     reader, writer = streams
     while True:
         writer.write(
@@ -274,7 +274,7 @@ async def _upgrade(streams: Streams, *more: bytes) -> None:
 
 @contextlib.asynccontextmanager
 async def _read_on(streams: Streams):  # type: ignore[no-untyped-def]
-    """Read what is answered and forget it, so that nobody can say that we are slow."""
+    """Read and discard responses, so that the attackers do not count as slow readers."""
 
     async def read() -> None:
         while await streams[0].read(65_536):
@@ -316,7 +316,7 @@ async def _again_and_again(actor: Actor, port: int, address: str, done: Counter[
 
 
 async def attack(port: int, sizes: dict[str, int]) -> Counter[str]:
-    """Attack with so many of each until stdin ends."""
+    """Run this many attackers of each kind until stdin ends."""
     done: Counter[str] = Counter()
     tasks = [
         asyncio.create_task(
@@ -334,7 +334,7 @@ async def attack(port: int, sizes: dict[str, int]) -> Counter[str]:
 
 
 def main() -> None:
-    """Arguments: the port, and as JSON how many of each."""
+    """Arguments: the port, and as JSON the number of attackers of each kind."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     print(json.dumps(asyncio.run(attack(int(sys.argv[1]), json.loads(sys.argv[2])))))

@@ -1,4 +1,4 @@
-"""The service as it is deployed, to be attacked; it must look well afterwards."""
+"""The service as deployed, to be attacked; afterwards it must still be healthy."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ Watched = Callable[[Service], AbstractAsyncContextManager[Load]]
 
 
 class Target(Service):
-    """A service with a Redis of its own."""
+    """A service with its own Redis."""
 
     def __init__(self, redis: RedisServer, **env: str) -> None:
         slow = {"name": "slow", "sha256": sha256(SLOW_KEY).hexdigest(), "rate": 1}
@@ -39,7 +39,7 @@ class Target(Service):
         self.redis = redis
 
     def looks_well(self) -> None:
-        """Check that nothing was raised in it, no worker died, and no secret was written down."""
+        """Check that it raised nothing, that no worker died, and that no secret was logged."""
         log = self.log
         for sign in (
             "Traceback",
@@ -54,7 +54,7 @@ class Target(Service):
 
 
 def resident_bytes(pid: int) -> int:
-    """Return the memory that a process really has; only Linux tells (`needs_proc`)."""
+    """Return the resident memory of a process; only on Linux (`needs_proc`)."""
     pages = Path(f"/proc/{pid}/statm").read_text(encoding="utf-8").split()[1]
     return int(pages) * os.sysconf("SC_PAGE_SIZE")
 
@@ -71,7 +71,7 @@ Report = Callable[..., None]
 
 @pytest.fixture
 def report(request: pytest.FixtureRequest) -> Report:
-    """Write a line into one of the tables of docs/security.md, which are shown in the end."""
+    """Add a row to one of the tables of docs/security.md, which are printed at the end."""
 
     def write(table: str, *cells: object) -> None:
         add_row(request.node, table, "| " + " | ".join(str(cell) for cell in cells) + " |")
@@ -103,9 +103,9 @@ def target() -> Iterator[Target]:
 
 @pytest.fixture
 def watched() -> Watched:
-    """Healthy clients and publishers beside an attack, who must lose nothing.
+    """Healthy clients and publishers during an attack, who must lose nothing.
 
-    With ``late`` an answer to a publisher may take its time.
+    With ``late``, responses to publishers may take longer.
     """
 
     @asynccontextmanager

@@ -1,7 +1,8 @@
-"""Broken bodies, messages, frames and handshakes, the same ones in every run.
+"""Invalid bodies, messages, frames and handshakes, the same ones in every run.
 
-`corpus/` holds what was found once or is worth keeping, one case a file; all of it is sent as it
-is, and what else is sent is made of it. Each source is a generator of so many cases of a seed.
+`corpus/` holds cases that were found once or are worth keeping, one per file; all of them are sent
+unchanged, and the other cases are derived from them. Each source is a generator of this many cases
+for a seed.
 """
 
 from __future__ import annotations
@@ -35,12 +36,12 @@ SPECIAL = [
 
 
 def corpus(kind: str) -> dict[str, bytes]:
-    """Return the kept cases of a kind by name."""
+    """Return the stored cases of a kind by name."""
     return {path.name: path.read_bytes() for path in sorted((CORPUS / kind).iterdir())}
 
 
 def mutated(chance: random.Random, case: bytes) -> bytes:
-    """Return the case with one to four small things wrong."""
+    """Return the case with one to four small errors."""
     made = bytearray(case)
     for _ in range(chance.choice((1, 1, 1, 2, 4))):
         at = chance.randrange(len(made) + 1)
@@ -107,7 +108,7 @@ _written = (
 
 
 def bodies() -> st.SearchStrategy[tuple[str, bytes]]:
-    """Return a strategy of methods and bodies, whole ones and damaged ones."""
+    """Return a strategy of methods and bodies, intact and damaged ones."""
     kept = st.sampled_from(list(corpus("bodies").values()))
     seeds = st.integers(0, 2**32)
     damaged = st.builds(
@@ -152,7 +153,7 @@ def _json(chance: random.Random, depth: int = 0) -> Any:
 
 
 def messages(seed: int, count: int) -> Iterator[bytes]:
-    """Yield what a client may say in one text frame, and what none should."""
+    """Yield text frames, both valid and invalid ones."""
     chance = random.Random(seed)
     kept = list(corpus("messages").values())
     yield from kept
@@ -255,7 +256,7 @@ _VERSIONS = [
 
 
 def handshakes(seed: int, count: int) -> Iterator[bytes]:
-    """Yield handshakes: strange headers, twice or missing, verbs, paths, versions, lengths."""
+    """Yield handshakes: odd, duplicate or missing headers, methods, paths, versions, lengths."""
     chance = random.Random(seed)
     kept = list(corpus("handshakes").values())
     yield from kept

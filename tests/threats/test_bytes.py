@@ -79,7 +79,7 @@ async def test_a_json_bomb_is_posted(target: Target, bomb: bytes) -> None:
 
 @pytest.mark.parametrize("bomb", BOMBS.values(), ids=BOMBS)
 async def test_a_json_bomb_comes_in_a_frame(target: Target, attach: Attach, bomb: bytes) -> None:
-    """Refused by its id where one can be read; the connection stays for two mistakes."""
+    """Refused with its id, if it has a readable one; the connection survives two such errors."""
     client = await attach(target)
     await client.subscribe("chat:bombs")
     said = bomb.decode()
@@ -127,7 +127,10 @@ GREAT = {
 @needs_proc
 @pytest.mark.parametrize("size", GREAT.values(), ids=GREAT)
 def test_a_frame_announces_an_exabyte(target: Target, size: int) -> None:
-    """What a header says is not reserved; the frame is refused when its header is read."""
+    """No memory is reserved for an announced size.
+
+    The frame is refused as soon as its header is read.
+    """
     before = resident_bytes(target.worker_pid)
     peers = [Raw(target.port).upgraded() for _ in range(20)]
     for peer in peers:
@@ -157,7 +160,7 @@ async def test_an_oversized_message_is_sent(target: Target, pieces: int) -> None
 
 @pytest.mark.parametrize("size", [CLIENT_FRAME_BYTES + 1, FIRST_BYTES + 1])
 async def test_a_large_message_is_sent_before_connect(target: Target, size: int) -> None:
-    """The room for escapes is for clients that have introduced themselves."""
+    """Only clients that have sent `connect` get the room for escapes."""
     with Raw(target.port) as peer:
         await asyncio.to_thread(peer.upgraded)
         peer.send(frame(TEXT, b'{"id":1,"connect":{}}'.ljust(size)))
@@ -168,9 +171,10 @@ async def test_a_large_message_is_sent_before_connect(target: Target, size: int)
 async def test_a_fully_escaped_frame_is_within_its_limit(
     target: Target, attach: Attach, text: str
 ) -> None:
-    r"""Python writes ``\u0416`` for each Cyrillic letter, so the limit of data was out of reach.
+    r"""Python writes ``\u0416`` for each Cyrillic letter, so the limit of data could not be used
+    up.
 
-    Issue 15, C18: 50 KB of text were refused by the limit of the frame.
+    Issue 15, C18: the limit of the frame refused 50 KB of text.
     """
     client = await attach(target)
     await client.subscribe("chat:escaped")
@@ -205,7 +209,7 @@ def test_oversized_data_is_refused_by_the_data_limit(target: Target) -> None:
 
 @needs_proc
 async def test_a_message_grows_endlessly(target: Target) -> None:
-    """A fragment of 60 KiB, and no last one: the transport counts the message, not the frame."""
+    """Fragments of 60 KiB without a last one: the transport counts the message, not the frame."""
     before = resident_bytes(target.worker_pid)
     with Raw(target.port).upgraded() as peer:
         peer.send(frame(TEXT, b"x" * 60_000, fin=False))
@@ -222,7 +226,7 @@ HEAD = (
 
 @needs_proc
 def test_an_oversized_body_is_posted(target: Target) -> None:
-    """Announced or not, it is refused when that is clear, and not read to its end."""
+    """Announced or not, it is refused as soon as that is clear, and not read to its end."""
     before = resident_bytes(target.worker_pid)
     chunk = b"10000\r\n" + b" " * 65_536 + b"\r\n"
     for parts in (
@@ -243,7 +247,7 @@ SESSION = b"Cookie: sessionid=x\r\nContent-Type: application/json\r\n"
 @needs_proc
 @pytest.mark.parametrize("path", PATHS)
 def test_a_body_is_sent_where_none_is_expected(target: Target, path: str) -> None:
-    """Issue 15, B8: Django spooled 199 MiB of it to the disk, for pages that have small forms."""
+    """Issue 15, B8: Django spooled 199 MiB to the disk, for pages with only small forms."""
     before = resident_bytes(target.worker_pid)
     head = f"POST {path} HTTP/1.1\r\nHost: 127.0.0.1\r\n".encode()
     chunk = b"10000\r\n" + b" " * 65_536 + b"\r\n"
@@ -260,7 +264,7 @@ def test_a_body_is_sent_where_none_is_expected(target: Target, path: str) -> Non
 
 
 async def test_a_client_hangs_up_on_pages_and_fills_the_log(target: Target) -> None:
-    """Django cancels a request whose client has left, and asyncio logs a traceback for each."""
+    """Django cancels the request of such a client, and asyncio logs a traceback for each."""
 
     def hang_up() -> None:
         for number in range(40):
@@ -291,7 +295,7 @@ HELD = {
 def test_bodies_without_their_last_byte_are_held_for_strangers(
     target: Target, path: str, said: bytes, size: int
 ) -> None:
-    """Forty of them, each as large as its path takes: `docs/security.md` says what one may cost."""
+    """Forty bodies, each as large as its path allows: `docs/security.md` states the cost of one."""
     before = resident_bytes(target.worker_pid)
     head = f"POST {path} HTTP/1.1\r\nHost: 127.0.0.1\r\n".encode()
     head += said + b"Content-Length: %d\r\n\r\n" % size
@@ -333,10 +337,10 @@ HOLD = [b'{"id":1,"connect":{}}', b'{"id":2,"rpc":{"method":"hold"}}']
 
 @pytest.fixture(scope="module")
 def slow_host(redis_server: RedisServer) -> Iterator[Service]:
-    """A host whose RPC `hold` does not answer, under the server of the service.
+    """A host whose RPC `hold` does not return, on the server of the service.
 
-    What its allocator takes for a large text it gives back, or one test would hide what the next
-    one takes (mallopt(3), M_MMAP_THRESHOLD).
+    Its allocator returns the memory of large texts immediately, or one test would hide the memory
+    that the next one takes (mallopt(3), M_MMAP_THRESHOLD).
     """
     running = Service(
         redis_server.url,
@@ -354,7 +358,7 @@ def slow_host(redis_server: RedisServer) -> Iterator[Service]:
 
 
 def _release(service: Service) -> None:
-    """Let what is held be answered: a client that is not read is not seen to have gone."""
+    """Release what is held: while a client is not read, its disconnect goes unnoticed."""
     with Raw(service.port, seconds=10).upgraded() as peer:
         commands = b'{"id":1,"connect":{}}\n{"id":2,"rpc":{"method":"release"}}'
         peer.send(frame(TEXT, commands))
@@ -362,14 +366,14 @@ def _release(service: Service) -> None:
 
 
 def _largest(kind: str, number: int, size: int) -> bytes:
-    """Return a command of so many bytes of JSON."""
+    """Return a command with this many bytes of JSON."""
     command = json.dumps({"id": number, **WAITING[kind]}, ensure_ascii=False)
     room = size - len(command.encode()) + len(PAD.encode())
     return command.replace(PAD, "x" * room).encode()
 
 
 def _flooded(service: Service, kind: str) -> list[Raw]:
-    """Return clients that have sent as much of it as is read behind an RPC without an answer."""
+    """Return clients that have sent as much as is read behind an unanswered RPC."""
     peers = [Raw(service.port, seconds=10).upgraded() for _ in range(PEERS)]
     for peer in peers:
         peer.send(frame(TEXT, b"\n".join(HOLD)))
@@ -394,7 +398,7 @@ def test_every_kind_of_waiting_command_is_covered() -> None:
 @needs_proc
 @pytest.mark.parametrize("kind", WAITING)
 def test_the_largest_commands_wait_behind_a_slow_one(slow_host: Service, kind: str) -> None:
-    """256 refreshes of 480 KiB behind an RPC held 117 MiB for one anonymous client."""
+    """256 refreshes of 480 KiB behind an RPC took 117 MiB for one anonymous client."""
     before = resident_bytes(slow_host.worker_pid)
     peers = _flooded(slow_host, kind)
     held = resident_bytes(slow_host.worker_pid) - before
@@ -413,10 +417,10 @@ async def _line_with(code: str, lines: AsyncIterator[str]) -> bool:
 @needs_proc
 @pytest.mark.parametrize("kind", WAITING)
 async def test_the_largest_commands_wait_beside_a_stream(slow_host: Service, kind: str) -> None:
-    """Requests wait for nothing, so commands that are too much end their stream.
+    """Requests are not throttled, so too many commands end their stream.
 
-    A call is given up after ten seconds, in which a busy machine may not send as many: a dozen, one
-    after the other, hold the rest for two minutes.
+    A call is given up after ten seconds, in which a busy machine may not be able to send that many:
+    a dozen, one after the other, hold the rest for two minutes.
     """
     first = 2 + 12
     calls = [b'{"id":%d,"rpc":{"method":"hold"}}' % number for number in range(2, first)]
@@ -474,7 +478,7 @@ def test_a_request_has_endless_headers(target: Target) -> None:
     ids=["deflate", "deflate with options", "others", "300 times"],
 )
 def test_a_compression_bomb_is_offered(target: Target, offer: str) -> None:
-    """The offer is not taken; a frame that says it is compressed all the same ends it."""
+    """The offer is declined; a frame that claims to be compressed anyway ends the connection."""
     with Raw(target.port) as peer:
         head = peer.send(handshake(f"Sec-WebSocket-Extensions: {offer}")).head()
         assert status_of(head) == 101
@@ -491,7 +495,7 @@ def test_a_compression_bomb_is_posted(target: Target, coding: str) -> None:
     assert answer.status_code == 415, answer.text
 
 
-# --- 16: small things without number ---
+# --- 16: floods of small things ---
 
 
 async def test_a_message_of_fragments_of_one_byte(target: Target, watched: Watched) -> None:
@@ -517,7 +521,7 @@ async def test_endless_pings(target: Target, watched: Watched) -> None:
                 await reader
 
 
-# --- 20: forged lines of the log ---
+# --- 20: forged log lines ---
 
 FORGED = '\r\n{"level": "error", "message": "FORGED"}\r\n\x1b[31m\u2028\x85'
 
@@ -525,7 +529,7 @@ FORGED = '\r\n{"level": "error", "message": "FORGED"}\r\n\x1b[31m\u2028\x85'
 async def test_a_name_forges_a_line_of_the_log(
     redis_server: RedisServer, serve: Callable[..., Service], attach: Attach
 ) -> None:
-    """Every line is one JSON object, whatever was in channels, headers, paths and origins."""
+    """Every line is one JSON object, whatever channels, headers, paths and origins contained."""
     target = await asyncio.to_thread(serve, redis_server.url, DEPLOYED)
     lines = len(target.log.splitlines())
     quoted = "".join(f"%{byte:02x}" for byte in FORGED.encode())
@@ -558,7 +562,7 @@ async def test_a_name_forges_a_line_of_the_log(
 
 
 async def test_a_client_fills_the_disk_through_the_log(target: Target) -> None:
-    """One line for each kind of thing, not one for each that a stranger sends."""
+    """One line for each kind of event, not one for each request of a stranger."""
     lines = len(target.log.splitlines())
     attempts = (
         handshake("Origin: https://evil.example"),
@@ -639,7 +643,7 @@ SECOND = b"GET /livez HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
 
 @pytest.mark.parametrize("rest", TRICKS.values(), ids=TRICKS)
 def test_a_request_is_hidden_in_another(target: Target, rest: bytes) -> None:
-    """Whatever is made of it: one answer in the four hundreds, and the connection ends."""
+    """However it is parsed: there is one 4xx response, and the connection ends."""
     answer = asked(target.port, HEAD + rest + SECOND, seconds=15)
     assert answer == b"" or 400 <= status_of(answer) < 500, answer
     assert b'"alive"' not in answer
@@ -686,10 +690,10 @@ HANDSHAKES = {
 
 @pytest.mark.parametrize("kind", HANDSHAKES)
 def test_a_malformed_handshake_holds_its_connection(target: Target, kind: str) -> None:
-    """uvicorn neither answered nor hung up where a line was too long or headers were too many.
+    """uvicorn neither responded nor closed if a line was too long or there were too many headers.
 
-    Each such connection stayed open for ever, before anybody had said who he was; at its next byte
-    a traceback was in the log.
+    Each such connection stayed open forever, before the client had identified itself; its next byte
+    caused a traceback.
     """
     path = "/connection/websocket"
     if kind == "a query of 10 KB":
@@ -705,7 +709,7 @@ def test_a_malformed_handshake_holds_its_connection(target: Target, kind: str) -
     [b"\xff", b"\xc0\xaf", b"\xed\xa0\x80", b"\xf4\x90\x80\x80", b"{}\xe2\x82"],
 )
 def test_a_text_frame_is_not_text(target: Target, text: bytes) -> None:
-    """uvicorn wrote a traceback for each of them, and another where a close came right behind."""
+    """uvicorn logged a traceback for each of them, and another one if a close followed."""
     with Raw(target.port).upgraded() as peer:
         assert peer.send(frame(TEXT, text)).closed() == 1007
     with Raw(target.port).upgraded() as peer:

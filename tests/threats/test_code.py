@@ -1,4 +1,4 @@
-"""What the code does not do, since it would be a door: looked for in every file."""
+"""Things that the code must not do because they could be exploited: every file is searched."""
 
 from __future__ import annotations
 
@@ -113,6 +113,6 @@ CLOCKS = {
 
 @pytest.mark.parametrize("path", PYTHON, ids=name)
 def test_a_clock_change_breaks_timers(path: Path) -> None:
-    """The wall clock is for tokens alone; every deadline is of the monotonic one."""
+    """Only tokens use the wall clock; every deadline uses the monotonic one."""
     wall = re.findall(r"\btime\.time(?:_ns)?\b|\bnow\(|utcnow", path.read_text(encoding="utf-8"))
     assert not wall or name(path) in CLOCKS

@@ -1,4 +1,4 @@
-"""What is not built cannot be attacked: these doors are walls, until somebody builds them."""
+"""What is not built cannot be attacked; these tests fail when somebody builds it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Too many of what would be harmless alone; and many at a bad moment."""
+"""Floods of requests that are harmless individually, and many clients at a bad moment."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ CHANNELS = 128  # of one connection
 
 
 async def test_ten_thousand_subscribes_in_a_second(target: Target, watched: Watched) -> None:
-    """Redis hears of no more channels than one connection may have, and the flood is closed."""
+    """Redis sees no more channels than one connection may have, and the flood is closed."""
     with target.redis.client() as redis:
         async with watched(target):
             before = len(redis.pubsub_channels())
@@ -53,7 +53,10 @@ async def test_a_connection_subscribes_to_more_channels_than_it_may(
 async def test_two_hundred_clients_connect_without_redis(
     own_redis: RedisServer, serve: Callable[..., Service], attach: Attach
 ) -> None:
-    """They are let in and told so; two seconds after it is back, all are subscribed."""
+    """They are accepted and told that the node is not live.
+
+    Two seconds after Redis returns, all are subscribed.
+    """
     service = await asyncio.to_thread(serve, own_redis.url, DEPLOYED)
     own_redis.kill()
     await eventually(lambda: not service.is_live())

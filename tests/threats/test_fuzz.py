@@ -1,8 +1,8 @@
-"""Ten thousand of each kind of nonsense, the same in every run: nothing breaks, and a healthy
-client beside them loses nothing.
+"""Ten thousand invalid inputs of each kind break nothing, and a healthy client loses nothing.
 
-A tenth of it in `make test`; `make threats` sends all (NOTIFIER_THREATS=full), and frames and
-handshakes also to the servers that a host may run the app on.
+The inputs are the same in every run. `make test` sends a tenth; `make threats` sends all
+(NOTIFIER_THREATS=full), and frames and handshakes also to the servers on which a host may run the
+app.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""All attacks at once, beside two hundred clients that want nothing but what is published."""
+"""All attacks at once, while two hundred witnesses only listen."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ MEMORY = 400 * MIB
 
 @asynccontextmanager
 async def attacked(port: int, sizes: dict[str, int] = SIZES) -> AsyncIterator[dict[str, int]]:
-    """Let the attackers loose; what they have done is known at the end."""
+    """Start the attackers; at the end, return what they have done."""
     done: dict[str, int] = {}
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "tests.threats.attackers", str(port), json.dumps(sizes)),
@@ -71,7 +71,7 @@ async def attacked(port: int, sizes: dict[str, int] = SIZES) -> AsyncIterator[di
 
 
 def delays(load: Load, since: float, until: float) -> list[float]:
-    """Return how long each delivery took of what was published in that time, in order of length."""
+    """Return the delay of each delivery of what was published in that time, sorted."""
     began: dict[int, float] = {}
     for attempt in load.ledger.attempts:
         if attempt.position is not None:
@@ -85,7 +85,7 @@ def delays(load: Load, since: float, until: float) -> list[float]:
 
 
 def answered(load: Load, since: float, until: float) -> list[float]:
-    """Return how long each publisher waited in that time, in ms, in order of length."""
+    """Return how long each publisher waited in that time, in ms, sorted."""
     attempts = (a for a in load.ledger.attempts if since <= a.began < until)
     return sorted(1000 * (a.ended - a.began) for a in attempts)
 
@@ -95,7 +95,10 @@ def answered(load: Load, since: float, until: float) -> list[float]:
 async def test_publishers_wait_while_an_attacker_keeps_the_service_busy(
     target: Target, watched: Watched, report: Report
 ) -> None:
-    """Ten of each, one kind after the other; the median is at most three times that of peace."""
+    """Ten attackers of one kind at a time.
+
+    The median is at most three times that without attack.
+    """
     clock, medians = time.monotonic, {}
     async with watched(target, late=True, **WITNESSES) as load:
         for name in ("nobody", *WORK):

@@ -37,7 +37,7 @@ def test_every_threat_names_an_existing_test(row: list[str]) -> None:
 
 
 def test_every_attack_test_belongs_to_a_threat() -> None:
-    """A test that the page does not know is one that nobody finds who asks what is covered."""
+    """A test that the page does not list is not found by readers who ask what is covered."""
     told = {name for _, name in NAMED.findall(page("security.md"))}
     here = {
         f"{path.name}::{name}"

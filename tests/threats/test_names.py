@@ -1,4 +1,4 @@
-"""Names that mean more than a name: patterns, separators, commands, foreign prefixes."""
+"""Names that contain more than a name: patterns, separators, commands, foreign prefixes."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ async def test_a_channel_name_carries_commands_to_redis(
             reply = await client.ask(**ask)
             assert reply["error"]["code"] == 107, reply
     ours = ("PUBLISH", "EVALSHA", "SUBSCRIBE")
-    # Canaries and the node's lease come by themselves.
+    # Canaries and the node's lease are sent automatically.
     heard = [each for each in told if each.upper().startswith(ours)]
     heard = [each for each in heard if ":!" not in each and ":nodes " not in each]
     assert not heard
@@ -116,7 +116,7 @@ def test_a_channel_name_is_not_text(target: Target, name: bytes) -> None:
 async def test_one_service_listens_to_another_on_a_shared_redis(
     own_redis: RedisServer, attach: Attach
 ) -> None:
-    """There are no tenants; what may share a Redis are services, each with its own prefix."""
+    """There are no tenants; several services can share a Redis, each with its own prefix."""
     channels = ["public:a", "public:b", "chat:a", "public:a:b"]
     each = 2_500 if FULL else 250
     services = {
@@ -146,7 +146,7 @@ async def test_one_service_listens_to_another_on_a_shared_redis(
 
 
 def publish_all(service: Target, channels: list[str], name: str, each: int) -> None:
-    """Publish to each channel so often, with the channel and the service's name as data."""
+    """Publish to each channel this many times, with the channel and the service's name as data."""
     with httpx.Client(base_url=service.http, headers=KEY) as http:
         for _ in range(each * len(channels) // 100):
             commands = [
@@ -158,7 +158,7 @@ def publish_all(service: Target, channels: list[str], name: str, each: int) -> N
 
 
 async def listen(client: Client, count: int) -> list[tuple[str, ...]]:
-    """Return of so many pushes the channel that they came on, and what they said."""
+    """Return the channel and the data of this many pushes."""
     pushes = [(await client.next(30))["push"] for _ in range(count)]
     return [(push["channel"], *push["pub"]["data"]) for push in pushes]
 
@@ -170,7 +170,7 @@ PREFIXES = st.text("ab:-_", min_size=1, max_size=6)
 @settings(derandomize=True, deadline=None)
 @given(NAMES, NAMES, PREFIXES, PREFIXES)
 def test_two_names_collide_in_one_redis_key(one: str, other: str, here: str, there: str) -> None:
-    """Whatever separators a name has, it is nobody else's key and nobody else's channel."""
+    """Whatever separators a name contains, no other name has the same key or channel."""
 
     def keys(prefix: str, channel: str) -> set[str]:
         told = Commands(prefix).publish(Publication.of(channel, 1, idempotency_key="k"))
@@ -183,7 +183,7 @@ def test_two_names_collide_in_one_redis_key(one: str, other: str, here: str, the
 
 
 def test_a_publication_imitates_a_message_of_the_node(target: Target) -> None:
-    """Pushes of ours (gap, state) are no data: whoever publishes one is quoted, not obeyed."""
+    """A publication that imitates our pushes (gap, state) is delivered as data."""
     forged: dict[str, Any] = {"push": {"state": {"live": False}}}
     for data in (forged, json.dumps(forged), f"\n{json.dumps(forged)}", "{}", "\n{}\n"):
         assert target.publish("public:news", data)["offset"]

@@ -1,4 +1,4 @@
-"""Data that wants to be markup, in a real Chromium; and what pages say of what they were asked."""
+"""Data that pretends to be markup, in a real Chromium; and what pages show of a request."""
 
 from __future__ import annotations
 
@@ -55,8 +55,8 @@ FOREIGN = (
     "[onerror], [onload], [ontoggle], [onfocus], [onbegin], body > script:not([src])"
 )
 
-# Markup that acts without any script: HTMX's attributes, navigation, forms, styles, addresses. An
-# element that a page makes of it has the class `evil`.
+# Markup with effects that need no script: HTMX's attributes, navigation, forms, styles, URLs. An
+# element that a page creates from it has the class `evil`.
 ACTING = [
     "<button class=evil hx-post='/logout/' hx-trigger='load'>x</button>",
     "<b class=evil data-hx-post='/logout/' data-hx-trigger='load'>x</b>",
@@ -97,7 +97,7 @@ Open = Callable[..., Any]
 
 @pytest_asyncio.fixture(loop_scope="session")
 async def visit(chromium: Browser) -> AsyncIterator[Open]:
-    """Open a page that writes down what its policy has forbidden, and every dialog."""
+    """Open a page that records policy violations and dialogs."""
     async with own_contexts(chromium) as browser:
 
         async def open_page(service: Service, path: str) -> tuple[Visitor, list[str]]:
@@ -147,7 +147,7 @@ async def test_markup_in_a_publication_acts(
     tmp_path: Path,
     path: str,
 ) -> None:
-    """Issue 15, A3: HTMX swapped publications in, and `hx-post='/logout/'` acted."""
+    """Issue 15, A3: HTMX swapped publications in, and `hx-post='/logout/'` was executed."""
     database = await asyncio.to_thread(migrate, f"sqlite:///{tmp_path}/db.sqlite3", USERS)
     service = await asyncio.to_thread(
         serve, redis_server.url, **{**SERVICE, "DATABASE_URL": database}
@@ -211,7 +211,7 @@ SEEN_AFTERWARDS = {
 
 
 async def _speak_as_a_script(service: Service) -> None:
-    """Be somebody whose name is a script, and say something."""
+    """Log in as a user whose name is a script, and send a message."""
     claims = {"sub": PAYLOADS[1], "info": {"name": PAYLOADS[0]}, "exp": 2**33}
     client = await Client.open(service.ws, connect=False)
     await client.ask(connect={"token": jwt.encode(claims, TOKEN_SECRET, "HS256")})
@@ -226,7 +226,7 @@ async def _speak_as_a_script(service: Service) -> None:
 async def test_an_address_is_a_script(
     redis_server: RedisServer, serve: Callable[..., Service], visit: Open
 ) -> None:
-    """What stands behind `?` and `#` is shown nowhere, and a room has a name of plain letters."""
+    """No page shows the text after `?` or `#`, and the name of a room consists of plain letters."""
     service = serve(redis_server.url, **SERVICE)
     for tail in ("?q=<script>alert(1)</script>", "#<img src=x onerror=alert(1)>", "?room=a'><b>"):
         visitor, dialogs = await visit(service, f"/chat/tea/{tail}")
@@ -254,7 +254,8 @@ def test_an_error_or_a_redirect_reflects_the_request(target: Target, path: str) 
     given = ("Referer: <script>", "X-Forwarded-Host: evil.example", "User-Agent: <script>")
     answer = asked(target.port, request("GET", path, *given))
     head, _, body = answer.partition(b"\r\n\r\n")
-    # The way back after logging in: quoted, and looked at again there (tests/e2e/test_accounts.py).
+    # The URL to return to after login: quoted, and checked again there
+    # (tests/e2e/test_accounts.py).
     body = re.sub(rb'href="/login/\?next=[\w/.%-]*"', b"", body)
     assert status_of(answer) < 500
     assert b"evil" not in body

@@ -1,4 +1,4 @@
-"""The queue for fallbacks: who may put something there, how much, and what it does to a worker."""
+"""The queue for fallbacks: who may add entries, how many, and what they do to a worker."""
 
 from __future__ import annotations
 

@@ -46,7 +46,7 @@ def redis() -> Iterator[RedisServer]:
 async def test_a_secret_is_read_from_the_log_or_a_response(
     redis: RedisServer, serve: Callable[..., Service], attach: Attach
 ) -> None:
-    """All of them are used, rightly and wrongly, also while Redis is away."""
+    """All secrets are used, correctly and incorrectly, also while Redis is unreachable."""
     digest = hashlib.sha256(OTHER_KEY.encode()).hexdigest()
     keys = json.dumps([{"name": "shop", "sha256": digest, "channels": ["public:*"], "rate": 1}])
     url = f"unix://:{PASSWORD}@{redis.socket}"
@@ -66,7 +66,7 @@ async def test_a_secret_is_read_from_the_log_or_a_response(
 
 
 def command_lines(service: Service) -> str:
-    """Return what everybody on the machine can read of our processes, where there is /proc."""
+    """Return what every user of the machine can read about our processes, on systems with /proc."""
     if not Path("/proc/self/cmdline").exists():
         return ""
     pids = (service.pid, service.worker_pid)
@@ -74,7 +74,7 @@ def command_lines(service: Service) -> str:
 
 
 async def _use_them(service: Service, attach: Attach) -> list[str]:
-    """Use every secret, and return all that was answered."""
+    """Use every secret; return all responses."""
     said: list[str] = []
     token = jwt.encode(
         {"sub": "1", "exp": time.time() + 60}, SECRETS["NOTIFIER_TOKEN_SECRET"], "HS256"
@@ -109,7 +109,7 @@ PRIVATE = ("BEGIN " + "PRIVATE KEY", "BEGIN RSA " + "PRIVATE KEY", "BEGIN EC " +
 
 
 def test_a_secret_is_in_the_repository() -> None:
-    """No private key, and no file of secrets, is among what is shipped."""
+    """Nothing that is shipped contains a private key or a file of secrets."""
     listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True)
     if listed.returncode:
         pytest.skip("this is no clone")

@@ -78,7 +78,7 @@ def test_a_page_of_another_site_opens_a_websocket_with_our_cookie(
 
 @pytest.mark.parametrize("own", [ORIGIN, "http://127.0.0.1:{port}"])
 def test_allowed_pages_connect(target: Target, own: str) -> None:
-    """Else everybody would be refused above, and for another reason."""
+    """Otherwise everybody would be refused above, and for another reason."""
     host = f"127.0.0.1:{target.port}"
     own = own.format(port=target.port)
     with Raw(target.port) as peer:
@@ -109,14 +109,14 @@ def test_a_page_of_another_site_smuggles_a_second_origin(
 
 
 def test_a_page_on_a_foreign_name_for_our_address_opens_a_websocket(target: Target) -> None:
-    """DNS rebinding: for the browser, the page and the service are of one origin."""
+    """DNS rebinding: for the browser, the page and the service have the same origin."""
     host = f"evil.example:{target.port}"
     answer = asked(target.port, handshake(f"Origin: http://{host}", host=host))
     assert status_of(answer) == 403, answer
 
 
 def test_an_http_page_opens_a_websocket_of_an_https_site(target: Target) -> None:
-    """Somebody on the network forges the page; the handshake itself goes through the proxy."""
+    """An attacker on the network forges the page; the handshake itself goes through the proxy."""
     host = f"127.0.0.1:{target.port}"
     by_proxy = "X-Forwarded-Proto: https"
     answer = asked(target.port, handshake(f"Origin: http://{host}", by_proxy, host=host))
@@ -126,7 +126,7 @@ def test_an_http_page_opens_a_websocket_of_an_https_site(target: Target) -> None
         assert status_of(peer.send(own).head()) == 101
 
 
-# --- 2, 18: publishing without a right ---
+# --- 2, 18: publishing without permission ---
 
 BODIES = {
     "publish": {"channel": "public:stolen", "data": 1},
@@ -160,7 +160,7 @@ def test_a_stranger_without_a_key_publishes(target: Target, given: dict[str, str
 
 
 def test_a_key_is_sent_in_the_url(target: Target) -> None:
-    """URLs are logged by every proxy on the way: a key in one must not even work."""
+    """Every proxy along the path logs URLs, so a key in a URL must not even work."""
     for name, status in {"api_key": 400, "X-API-Key": 400, "token": 400, "key": 401}.items():
         query = {name: "test-key"}
         answer = httpx.post(f"{target.http}/api/publish", params=query, json=BODIES["publish"])
@@ -181,7 +181,7 @@ FORMS = {
 @pytest.mark.parametrize("kind", FORMS.values(), ids=FORMS)
 @pytest.mark.parametrize("key", [{}, KEY], ids=["no key", "a key"])
 def test_a_form_on_another_site_publishes(target: Target, kind: str, key: dict[str, str]) -> None:
-    """CSRF: this much any page can make a browser send, with our cookies."""
+    """CSRF: any page can make a browser send this, with our cookies."""
     given = {"Content-Type": kind, "Origin": "https://evil.example", "Cookie": "sessionid=victim"}
     with overheard(target.redis) as told:
         answer = httpx.post(
@@ -192,7 +192,7 @@ def test_a_form_on_another_site_publishes(target: Target, kind: str, key: dict[s
 
 
 def test_a_page_of_another_site_asks_whether_it_may_publish(target: Target) -> None:
-    """A preflight that was answered with a yes would undo what the content type protects."""
+    """Allowing the preflight would undo the protection of the content type."""
     asks = {
         "Origin": "https://evil.example",
         "Access-Control-Request-Method": "POST",
@@ -261,7 +261,7 @@ async def test_a_token_in_the_url_is_taken_for_an_identity(target: Target, attac
 
 @pytest.fixture(scope="module")
 def pair() -> tuple[bytes, bytes]:
-    """A private key and its public one, as PEM."""
+    """A private key and its public key, as PEM."""
     key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
     plain = serialization.NoEncryption()
     private = key.private_bytes(
@@ -275,7 +275,7 @@ def pair() -> tuple[bytes, bytes]:
 
 @pytest.fixture(scope="module")
 def strict(pair: tuple[bytes, bytes], redis_server: RedisServer) -> Iterator[Target]:
-    """A service that knows a public key and wants an audience."""
+    """A service that has a public key and requires an audience."""
     _, public = pair
     target = Target(
         redis_server,
@@ -288,7 +288,7 @@ def strict(pair: tuple[bytes, bytes], redis_server: RedisServer) -> Iterator[Tar
 
 
 def forged(pair: tuple[bytes, bytes]) -> dict[str, str]:
-    """Return tokens that prove nothing, each for another reason."""
+    """Return tokens that are invalid, each for a different reason."""
     private, public = pair
     claims: dict[str, Any] = {"sub": "42", "exp": time.time() + 60, "aud": "us"}
     without = {name: {**claims} for name in claims}
@@ -336,7 +336,7 @@ def forged(pair: tuple[bytes, bytes]) -> dict[str, str]:
 
 
 def _hs256(claims: dict[str, Any], key: bytes) -> str:
-    """Sign as PyJWT itself refuses to."""
+    """Sign in a way that PyJWT itself refuses."""
 
     def part(value: bytes) -> bytes:
         return base64.urlsafe_b64encode(value).rstrip(b"=")
@@ -370,11 +370,11 @@ async def test_a_token_is_replayed_after_it_expired(strict: Target, attach: Atta
     assert refused["error"]["code"] == 101
 
 
-# --- 17: publishing over the socket ---
+# --- 17: publishing over the WebSocket ---
 
 
 async def test_a_client_publishes_where_it_may_only_listen(target: Target, attach: Attach) -> None:
-    """One publish is as many deliveries as there are listeners: it is off by default."""
+    """One publish causes as many deliveries as there are listeners, so it is off by default."""
     client = await attach(target)
     await client.subscribe("public:news")
     with overheard(target.redis) as told:
@@ -384,7 +384,7 @@ async def test_a_client_publishes_where_it_may_only_listen(target: Target, attac
     assert not [command for command in told if "amplified" in command]
 
 
-# --- 36: what is open to everybody ---
+# --- 36: public endpoints ---
 
 DOORS = [
     *("/admin/", "/admin/login/", "/metrics", "/debug", "/debug/pprof/", "/server-status"),
@@ -423,7 +423,7 @@ def test_a_scanner_tries_every_endpoint(target: Target, verb: str) -> None:
 
 
 def test_a_scanner_learns_about_users_from_the_probes(target: Target) -> None:
-    """A load balancer is told whether to come, and nobody is told anything of users or channels."""
+    """A load balancer learns whether to send traffic; nobody learns about users or channels."""
     known = {"status", "connections", "lag_ms", "reason"}
     for path in ("/livez", "/readyz"):
         assert set(httpx.get(target.http + path).json()) <= known
@@ -432,7 +432,7 @@ def test_a_scanner_learns_about_users_from_the_probes(target: Target) -> None:
 async def test_a_stranger_writes_in_an_unconfigured_chat(
     redis_server: RedisServer, serve: Callable[..., Service], attach: Attach
 ) -> None:
-    """The chat is the demo's: a service that is deployed has none until its operator wants one."""
+    """The chat belongs to the demo; a deployed service has none unless it is configured."""
     service = await asyncio.to_thread(
         serve, redis_server.url, DEPLOYED, NOTIFIER_NAMESPACES="", HTTPS="0"
     )

@@ -1,4 +1,7 @@
-"""Whether time tells what answers do not. In full size only: nothing else here looks at time."""
+"""Whether timing reveals what responses do not.
+
+Runs only in full size; no other test uses timing.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +29,7 @@ UNSEEN_SECONDS = 200e-9
 
 
 def samples(one: Callable[[], object], other: Callable[[], object]) -> tuple[float, float]:
-    """Measure both in alternation; return Welch's t and the difference in seconds per call."""
+    """Measure both alternately; return Welch's t and the difference in seconds per call."""
     took: tuple[list[float], list[float]] = [], []
     for _ in range(SAMPLES):
         for at, call in enumerate((one, other)):

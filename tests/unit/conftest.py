@@ -1,6 +1,6 @@
 """The profiles of Hypothesis: deterministic by default.
 
-``HYPOTHESIS_PROFILE=deep`` looks at random and for long (``DEEP`` examples of each law).
+``HYPOTHESIS_PROFILE=deep`` is random and thorough (``DEEP`` examples of each property).
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What Hypothesis draws from: valid things of the domain, and what people send instead."""
+"""Hypothesis strategies: valid values of the domain, and what people send instead."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ ODD_TEXT = st.sampled_from(["", "\n", "\r\n", "\x00", "\u2028", "é", "💥", "\
 
 
 def text() -> st.SearchStrategy[str]:
-    """Text that is Unicode: no lone surrogates."""
+    """Valid Unicode text: no lone surrogates."""
     return ODD_TEXT | st.text(max_size=8)
 
 
 def json_values() -> st.SearchStrategy[object]:
-    """JSON values that come back equal from any parser, well within our limits."""
+    """JSON values that every parser reproduces exactly, well within our limits."""
     numbers = st.integers(-(2**53), 2**53) | st.floats(allow_nan=False, allow_infinity=False)
     return st.recursive(
         st.none() | st.booleans() | numbers | text(),
@@ -27,7 +27,7 @@ def json_values() -> st.SearchStrategy[object]:
 
 
 def anything_in_python() -> st.SearchStrategy[object]:
-    """Python objects as a host project may pass them, JSON or not."""
+    """Python objects as a host project may pass them, valid JSON or not."""
     odd = [float("nan"), float("inf"), "\ud800", 10**4000, 2**64, 1j, b"\xff", object()]
     raw = [msgspec.Raw(r) for r in (b"1", b"\n", b"junk", b'"\xff"', b"[" * 5000, b"null")]
     leaves = st.sampled_from([*odd, *raw]) | json_values()
@@ -44,7 +44,7 @@ def anything_in_python() -> st.SearchStrategy[object]:
 
 
 def epochs() -> st.SearchStrategy[str]:
-    """Epochs as the script makes them."""
+    """Epochs like those of the script."""
     return st.integers(0, 2**64 - 1).map(lambda number: f"{number:016x}")
 
 

@@ -64,23 +64,23 @@ REGISTRY: list[tuple[str, str, bool | None]] = [
     ("fc00::/7", "RFC 4193", False),
     ("fe80::/10", "RFC 4291", False),
 ]
-# The two rows that embed any IPv4 address are tried with each of those.
+# The two rows that can embed any IPv4 address are tested with each of those.
 EMBEDDING = {"::ffff:0:0/96": "RFC 4291", "64:ff9b::/96": "RFC 6052, globally reachable"}
-# In other registries, or given up: IPv4-compatible, IPv4-translated, site-local, multicast.
+# From other registries, or deprecated: IPv4-compatible, IPv4-translated, site-local, multicast.
 BESIDE = ["::/96", "::ffff:0:0:0/96", "fec0::/10", "ff00::/8", "224.0.0.0/4"]
 ROWS = [row[0] for row in REGISTRY] + BESIDE
 PUBLIC = ["93.184.216.34", "1.1.1.1", "192.0.1.1", "2606:2800:220:1::1", "2001:200::1", "2a00::1"]
 
 
 def addresses(network: str) -> list[str]:
-    """Return the first, the last and one in the middle."""
+    """Return the first and the last address, and one in between."""
     net = ip_network(network)
     return [str(net[0]), str(net[-1]), str(net[net.num_addresses // 2])]
 
 
 @pytest.mark.parametrize("network", ROWS)
 def test_an_address_with_a_special_purpose_is_posted_to(network: str) -> None:
-    """Some of them are globally reachable: by anycast, whose nearest end may be our own router."""
+    """Some are globally reachable: as anycast, whose nearest instance may be our own router."""
     assert [address for address in addresses(network) if is_public(address)] == []
 
 
@@ -97,7 +97,7 @@ ISATAP = ["0:5efe", "100:5efe", "200:5efe", "300:5efe"]
 @pytest.mark.parametrize("identifier", ISATAP)
 @pytest.mark.parametrize("within", ["127.0.0.1", "169.254.169.254", "10.0.0.1", "93.184.216.34"])
 def test_a_tunnel_within_a_site_embeds_an_address(identifier: str, within: str) -> None:
-    """ISATAP under a public prefix leads a router of that site to any IPv4 address (CWE-918)."""
+    """A router of a site with ISATAP forwards to any IPv4 address (CWE-918)."""
     assert not is_public(f"2a00:1450:4001:81b:{identifier}:{within}")
 
 
@@ -136,7 +136,7 @@ def test_public_addresses_are_allowed(address: str) -> None:
     ["64:ff9b:1::7f00:1", "::7f00:1", "fec0::1", "192.0.0.8", "2002:7f00:1::", "fe80::1%eth0"],
 )
 def test_addresses_that_python_wrongly_considers_public_are_refused(address: str) -> None:
-    """`is_global` of Python 3.11.7 says yes to the first four."""
+    """`is_global` of Python 3.11.7 returns true for the first four."""
     assert not is_public(address)
 
 

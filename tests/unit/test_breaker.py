@@ -1,4 +1,4 @@
-"""After a slow failure, one try in each rest; everything is tried once one has worked."""
+"""After a slow failure, one attempt per rest period; after a success, every call is tried."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def test_a_try_that_never_reports_blocks_others_for_one_rest() -> None:
 
 
 def test_fast_failures_are_tried_every_time() -> None:
-    """A refused connection costs the caller nothing, and the first one that is accepted tells."""
+    """A refused connection costs nothing, and the next accepted one shows the recovery."""
     breaker = Breaker()
     for now in range(100):
         assert breaker.admits(now)

@@ -1,4 +1,4 @@
-"""A missing canary is noticed; a late one does not count as missing."""
+"""A missing canary is detected; a late one does not count as missing."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def test_a_canary_that_returns_twice_counts_once():
 
 @pytest.mark.parametrize("number", [-1, 0, 2, 10**15])
 def test_a_forged_canary_is_ignored(number):
-    """Anybody with access to Redis can publish on a node's channel."""
+    """Anyone with access to Redis can publish on a node's channel."""
     canary = Canary()
     canary.send(0.0)
     canary.note_return(number, 0.1)

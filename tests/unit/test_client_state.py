@@ -97,7 +97,7 @@ def new(
 
 
 def decide(state: ClientState, command: Any) -> Any:
-    """Decide a command as `Conversation` does; a subscribe is not one of `ClientState.decide`."""
+    """Decide a command as `Conversation` does: `ClientState.decide` does not take subscribes."""
     if not isinstance(command, Subscribe):
         return state.decide(command)
     judged = state.check_subscribe(command, state.grant_of(command))
@@ -107,7 +107,7 @@ def decide(state: ClientState, command: Any) -> Any:
 
 
 def joined(state: ClientState, *command: str) -> Join:
-    """Subscribe, as `Conversation` does once the broker listens."""
+    """Subscribe, as `Conversation` does once the broker is subscribed."""
     join = decide(state, Subscribe(2, *command))
     assert isinstance(join, Join)
     state.channels.start_subscription(join)
@@ -116,7 +116,7 @@ def joined(state: ClientState, *command: str) -> Join:
 
 @pytest.fixture
 def state() -> ClientState:
-    """A connection that has introduced itself."""
+    """A client that has sent `connect`."""
     state = new()
     assert isinstance(state.decide(Connect(1)), Greet)
     return state
@@ -165,7 +165,7 @@ def test_no_command_is_accepted_before_connect(command):
 
 
 def test_a_subscribe_is_decided_after_connect_for_every_caller():
-    """`Conversation` does not ask `decide` about it, which would look after that."""
+    """`Conversation` does not call `decide` for it, which would check that."""
     state = new()
     command = Subscribe(1, "public:news", "forged")
     assert state.grant_of(command.token) is None, "no work before connecting"
@@ -233,7 +233,7 @@ def test_leaving_a_channel_is_answered(state):
 
 
 def test_leaving_a_channel_that_was_never_joined_is_answered_too(state):
-    """Centrifugo does the same: an SDK that lost the reply leaves again."""
+    """Centrifugo does the same: an SDK that missed the reply unsubscribes again."""
     assert isinstance(state.decide(Unsubscribe(3, "public:news")), Leave)
 
 
@@ -343,11 +343,11 @@ def test_data_that_cannot_be_published_is_refused_and_says_why(state, data):
     assert refusal.message.startswith("data")
 
 
-# ---------------------------------------------------- what a step under way permits
+# ---------------------------------------------------- what a pending step permits
 
 
 class Clock:
-    """A wall clock that a test moves."""
+    """A wall clock that a test can change."""
 
     def __init__(self) -> None:
         self.now = NOW
@@ -405,7 +405,7 @@ def test_a_token_that_expires_during_a_broker_outage_serves_no_channel():
 
 
 def test_taking_over_an_undecided_channel_is_authorized_again():
-    """`subs` in connect, and a subscribe to the same in its frame: the host was never asked."""
+    """With a channel in both connect and a subscribe of one frame, the host was not asked."""
     state = new(has_authorizer=True, identity=Identity("42"))
     greet = state.decide(Connect(1, subs=(WantedChannel("secret"), WantedChannel("absent:secret"))))
     assert [join.must_ask for join in greet.joins] == [True, True]
@@ -626,7 +626,7 @@ def test_an_ended_subscription_can_be_made_again():
 
 
 def test_a_token_of_an_ended_session_is_answered_as_one_that_has_expired():
-    """109 makes an SDK fetch another token, which after a log-out it does not get."""
+    """109 makes an SDK fetch another token, which it does not get after a logout."""
     state = new(ended_sessions={"ended"})
     assert code(state.decide(Connect(1, token(session="ended")))) == 109
     assert state.identity == ANONYMOUS
@@ -682,7 +682,7 @@ CROWDS = Namespaces(
 def test_a_client_without_presence_permission_listens_to_joins_instead(
     channel: str, wishing: bool, silent: bool
 ) -> None:
-    """A join names a user as presence does. Centrifugo 6 asks for the same permission."""
+    """Like presence, a join names a user. Centrifugo 6 requires the same permission."""
     for wish, hears in ((True, wishing), (False, silent)):
         state = new(namespaces=CROWDS, identity=Identity("42"))
         state.decide(Connect(1))
@@ -716,11 +716,14 @@ def test_an_anonymous_client_gets_joins_where_it_has_presence_permission():
 
 
 class ConnectionMachine(RuleBasedStateMachine):
-    """Everything a client may say, in any order, against a model of what it may do."""
+    """Everything that a client may send, in any order, compared with a model of its permissions."""
 
     @initialize(connects=st.booleans())
     def accept(self, connects: bool) -> None:
-        """Accept a client; half of them connect first, since most others end at their command."""
+        """Accept a client.
+
+        Half of them connect first, since most others are closed at their first command.
+        """
         self.state = new(channels_limit=2)
         self.connected = self.ended = False
         self.joined: dict[str, Join] = {}
@@ -740,7 +743,7 @@ class ConnectionMachine(RuleBasedStateMachine):
         return self.id
 
     def decide(self, command: object) -> Decision | None:
-        """The decision, if it is about this command and may be taken now; None if it is the end."""
+        """Return the decision, if it is for this command and may be made now; None at the end."""
         decision = decide(self.state, command)
         if isinstance(decision, End):
             self.ended = True
@@ -755,7 +758,8 @@ class ConnectionMachine(RuleBasedStateMachine):
         assert self.connected or isinstance(decision, Greet)
         return decision
 
-    # Seldom a second time, which ends the connection: what needs a subscription is never reached.
+    # Rarely a second one, because it ends the connection, and commands that need a subscription
+    # would never be reached.
     @precondition(lambda self: not self.ended and not (self.connected and self.id % 8))
     @rule()
     def it_connects(self) -> None:
@@ -786,7 +790,7 @@ class ConnectionMachine(RuleBasedStateMachine):
     @precondition(lambda self: not self.ended and self.under_way)
     @rule(data=st.data())
     def a_join_is_done(self, data: st.DataObject) -> None:
-        """Only of those that are still allowed: `Conversation` judges once more before."""
+        """Only joins that are still allowed: `Conversation` checks again before this."""
         join = self.under_way.pop(data.draw(st.integers(0, len(self.under_way) - 1)))
         if join.channel not in self.joined and len(self.joined) < 2:
             self.finish(join)

@@ -1,4 +1,4 @@
-"""What a CloudEvent must be (spec 1.0.2), and what is published of it."""
+"""The requirements for a CloudEvent (spec 1.0.2), and what is published of it."""
 
 from __future__ import annotations
 
@@ -131,7 +131,7 @@ def test_a_source_may_be_any_uri_reference(source):
 
 
 def test_the_number_of_attributes_is_limited():
-    """The id and the source are two of sixteen."""
+    """The id and the source count as two of the sixteen."""
     assert len(fields(**{f"x{n:02}": n for n in range(14)})["tags"]) == 16
     name, says = problem(**{f"x{n:02}": n for n in range(15)})
     assert (name, "at most 16" in says) == ("x14", True)
@@ -327,7 +327,7 @@ events = st.dictionaries(names | st.text(max_size=8), json_values() | st.text(ma
 
 
 def published(event: dict[str, Any]) -> None:
-    """Publish it, or let what refuses it name an attribute, without a traceback of ours."""
+    """Publish it, or check that the refusal names an attribute and contains no traceback."""
     try:
         Publication.of(**fields_of_event(read_structured(event), routes_of(RULES)))
     except InvalidAttribute as error:

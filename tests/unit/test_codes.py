@@ -1,4 +1,4 @@
-"""The numbers that clients act on."""
+"""The numbers on which clients act."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def test_close_codes_match_those_of_centrifugo(name, code, comes_back):
     ],
 )
 def test_the_range_of_a_close_code_decides_whether_a_client_reconnects(code, comes_back):
-    """Also of those that only an operator sends, with `disconnect` of the API."""
+    """Including codes that only an operator sends, with `disconnect` of the API."""
     assert Close(code, "").reconnect == comes_back
 
 

@@ -1,4 +1,4 @@
-"""Commands between nodes arrive as they were sent, and nothing else arrives."""
+"""Commands between nodes are received exactly as they were sent; everything else is ignored."""
 
 from __future__ import annotations
 
@@ -71,5 +71,5 @@ def test_a_command_of_the_wrong_shape_is_not_decoded(message: object) -> None:
 def test_only_a_disconnect_of_a_whole_session_ends_the_session(
     command: DisconnectUser, ends: bool
 ) -> None:
-    """As in Centrifugo: whom the API disconnects may come back with the same token."""
+    """As in Centrifugo: a client that the API disconnects may return with the same token."""
     assert command.ends_session is ends

@@ -1,4 +1,4 @@
-"""A node remembers ended sessions as long as their tokens can be valid, and not without end."""
+"""A node remembers ended sessions as long as their tokens can be valid, within a limit."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def test_a_flood_of_logouts_evicts_only_the_oldest() -> None:
 
 
 def test_a_session_that_ends_twice_counts_once() -> None:
-    """Django sends two signals at a log-out: the log-out, and the deletion of the session."""
+    """Django sends two signals at a logout: for the logout, and for the deletion of the session."""
     ended = EndedSessions(limit=2)
     assert [ended.add(session, 0.0) for session in ("a", "a", "b", "a")] == [True] * 4
     assert len(ended) == 2

@@ -1,4 +1,4 @@
-"""The entity tag of a page changes with each publication, and with all else that it depends on."""
+"""The entity tag of a page changes with each publication, and with all its other inputs."""
 
 from __future__ import annotations
 

@@ -84,15 +84,17 @@ REFUSED = {
 
 @pytest.mark.parametrize("raw", REFUSED.values(), ids=REFUSED)
 def test_malformed_envelopes_are_not_decoded(raw):
-    """Bad UTF-8 in the data did open, and then broke the push of it: one PUBLISH by anybody on that
-    Redis took the hub down for as long as it was repeated."""
+    """Invalid UTF-8 in the data used to be decoded, and then broke the push.
+
+    One PUBLISH by anyone on that Redis took the hub down for as long as it was repeated.
+    """
     with pytest.raises(EnvelopeError):
         decode_envelope(raw)
 
 
 @given(st.data())
 def test_every_decoded_envelope_can_be_pushed(data):
-    """With some bytes changed, it either does not open, or makes a push of one line."""
+    """With some bytes changed, it either cannot be decoded, or makes a push of one line."""
     raw = bytearray(GOOD)
     for _ in range(data.draw(st.integers(1, 3))):
         raw[data.draw(st.integers(0, len(raw) - 1))] = data.draw(st.integers(0, 255))

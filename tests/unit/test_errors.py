@@ -94,7 +94,7 @@ def test_the_slug_of_an_invalid_name_says_which_name():
 
 
 def test_a_foreign_value_cannot_forge_a_log_line():
-    """CWE-117: the value of an `InvalidName` comes from anybody."""
+    """CWE-117: anyone may choose the value of an `InvalidName`."""
     error = InvalidName("channel", "a\nERROR all is lost\x1b[31m\u202e", "rule")
     assert str(error).isprintable()
     assert str(error).isascii()
@@ -113,6 +113,8 @@ def nested(levels: int) -> list[object]:
 
 @pytest.mark.parametrize("value", [10**5000, nested(5000)], ids=["huge number", "deep list"])
 def test_a_value_that_cannot_be_shown_is_still_an_invalid_name(value):
-    """`ascii` raises ValueError for 5,000 digits and RecursionError for a deep list: the caller's
-    mistake would have become a 500."""
+    """`ascii` raises ValueError for 5,000 digits and RecursionError for a deep list.
+
+    The caller's mistake would have become a 500.
+    """
     assert type(value).__name__ in str(InvalidName("channel", value, "rule"))

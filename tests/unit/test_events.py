@@ -55,7 +55,7 @@ def test_a_string_is_sent_unquoted():
 
 @pytest.mark.parametrize("name", ["open", "error", "realtime.gap", "realtime.disconnect"])
 def test_a_publication_never_uses_a_reserved_event_name(name):
-    """Issue 15, C19: `event="error"` called the handler by which a page notices a lost stream."""
+    """Issue 15, C19: `event="error"` called the handler with which a page detects a lost stream."""
     [event], _ = stream(push({"n": 1}, event=name))
     assert event == (f"publication.{name}", '{"n":1}', "e/1/c")
 
@@ -158,7 +158,7 @@ def test_the_gap_of_a_served_channel_is_reported_once():
 
 
 def test_ids_keep_the_position_of_a_channel_that_is_not_yet_served():
-    """However often a stream ends before that, the next one knows what the client had."""
+    """However often a stream ends before that, the next one knows the client's position."""
     last_id = "e/2/user:#1"
     for offset in (1, 2, 3):
         places = Places(places_of(last_id))
@@ -176,7 +176,7 @@ def test_a_served_channel_that_ends_before_it_begins_loses_its_position():
 
 
 def test_an_id_always_fits_into_last_event_id():
-    """A client claims as much as fits, and begins channels beside it."""
+    """A client claims as many positions as fit, and starts other channels as well."""
     claimed = {f"old:{n:04}": Position("e" * 16, 10**18 + n) for n in range(2000)}
     last_id = "&".join(f"{p.epoch}/{p.offset}/{c}" for c, p in claimed.items())[:LAST_ID_LIMIT]
     places = Places(places_of(last_id))
@@ -194,7 +194,7 @@ def test_an_id_always_fits_into_last_event_id():
 
 @given(st.data())
 def test_every_loss_between_streams_is_reported_as_a_gap(data):
-    """Each of many streams ends after any of its events, and each begins channels in any order."""
+    """Each of many streams may end after any event, and each starts its channels in any order."""
     channels = ["a", "b", "user:#1"]
     known: dict[str, int] = {}  # what the client has, or was told that it has not
     last_id, offset = "", 0

@@ -17,7 +17,7 @@ STEP = WINDOW_BYTES // OUTSTANDING_PINGS
 
 
 def write(flow: Flow, size: int, now: float = 0.0) -> None:
-    """Write as the writer does: an early ping when it is wanted."""
+    """Write like the writer: send an early ping when it is due."""
     flow.written += size
     if flow.written >= flow.mark and flow.wants_ping:
         flow.note_ping(now)
@@ -139,8 +139,11 @@ def test_a_client_without_a_ping_is_never_overdue():
     st.lists(st.just("pong") | st.integers(1, 64 * 1024 + 200), max_size=60),
 )
 def test_the_counters_are_always_consistent(window, steps):
-    """A client that answers some pings: never more in flight than written since the newest answered
-    ping, never more early pings than allowed, and never congested with nobody to answer."""
+    """The counters stay consistent for a client that answers only some pings.
+
+    Never is more in flight than was written since the newest answered ping, never are more early
+    pings sent than allowed, and a connection is never congested without an unanswered ping.
+    """
     flow = Flow(window)
     pings: list[int] = []
     acked = written = 0

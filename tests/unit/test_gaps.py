@@ -130,8 +130,10 @@ def test_a_read_position_never_lowers_a_known_one():
 
 
 def test_a_rollback_shows_after_a_break_that_missed_nothing():
-    """`resume` settled again even where the read position changed nothing, and everything up to
-    the old offset was then ignored in silence."""
+    """`resume` used to settle again even if the read position was not new.
+
+    Everything up to the old offset was then ignored silently.
+    """
     counting = detector(5)
     counting.resume(at(3))
     assert counting.observe(at(4)) == (Gap(OLD, 6, None),)
@@ -157,7 +159,7 @@ def streams(draw: st.DrawFn) -> list[tuple[Position, bool]]:
 
 
 def walked(first: Position, told: list[Position | Gap]) -> set[Position]:
-    """What the told things cover, if they are disjoint and in order; open gaps cover nothing."""
+    """Return what the reports cover, if they are disjoint and in order; open gaps cover nothing."""
     covered: list[Position] = []
     for thing in told:
         if isinstance(thing, Position):
@@ -194,7 +196,7 @@ def test_received_and_gaps_are_everything_up_to_the_last_arrival(stream):
 
 @given(streams(), st.data())
 def test_after_a_break_the_read_position_covers_the_tail(stream, data):
-    """Cut the stream at two places: nothing arrives between them, then its position is read."""
+    """Cut the stream at two points: nothing arrives in between, and then its position is read."""
     start = Position("0" * 16, 5)
     counting = GapDetector(start)
     told: list[Position | Gap] = []
@@ -235,7 +237,7 @@ def test_a_client_in_an_ended_epoch_also_gets_the_gap_of_the_later_one():
 
 @given(st.lists(st.integers(1, 3), min_size=1, max_size=5), st.data())
 def test_every_loss_between_a_position_and_the_start_is_reported(sizes, data):
-    """An epoch after another, each with so many publications; a client begins somewhere."""
+    """Several epochs with some publications each; a client begins at any point."""
     line = [Position(str(n), offset) for n, size in enumerate(sizes) for offset in range(size + 1)]
     began = data.draw(st.integers(0, len(line) - 1))
     since = data.draw(st.integers(0, len(line) - 1))

@@ -13,7 +13,7 @@ from realtime.core.globs import Glob
 
 
 class Counted(str):
-    """A text that counts how often somebody looks at a character of it."""
+    """A text that counts how often each of its characters is read."""
 
     looks = 0
 
@@ -43,7 +43,7 @@ def test_every_character_but_the_star_is_literal(pattern: str, text: str) -> Non
 )
 @pytest.mark.parametrize("length", [0, 1, 100, 255, 10_000])
 def test_a_pattern_explodes(pattern: str, length: int) -> None:
-    """As regular expressions, the first of these stopped a node's loop for 0.7 to 3 s."""
+    """As a regular expression, the first of these blocked a node's loop for 0.7 to 3 s."""
     text = Counted("a" * length)
     Glob(pattern, one="?").fits(text)
     assert text.looks <= length

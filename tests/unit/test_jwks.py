@@ -1,4 +1,4 @@
-"""A set of public keys: each for one algorithm, none that could make a token."""
+"""A set of public keys: each for one algorithm, and none that could sign a token."""
 
 from __future__ import annotations
 
@@ -77,7 +77,8 @@ OTHER = rsa.generate_private_key(65537, 2048)
         token(OTHER, "RS256", "rsa"),
         token(RSA_KEY, "PS256", "rsa"),
         token(ec.generate_private_key(ec.SECP256R1()), "ES256", "ec"),
-        # Its modulus is public: who could choose the algorithm would make tokens with it.
+        # Its modulus is public: an attacker who could choose the algorithm could sign tokens with
+        # it.
         token(RSA_JWK["n"], "HS256", "rsa"),
     ],
 )
@@ -87,7 +88,7 @@ def test_no_key_is_used_for_another_purpose(shown: str) -> None:
 
 
 def test_a_key_without_an_id_verifies_tokens_without_one() -> None:
-    """A provider that moves to a set has still tokens out that name no key."""
+    """While a provider migrates to a set, it still has valid tokens that name no key."""
     both = Tokens({"RS256": OTHER.public_key()}, key_named=keys_of_set(GOOD).get)
     assert both.verify_identity(token(OTHER, "RS256", None), NOW).user == "42"
     assert both.verify_identity(token(RSA_KEY, "RS256", "rsa"), NOW).user == "42"
@@ -109,7 +110,7 @@ PASSED_OVER = {
 
 @pytest.mark.parametrize("entry", PASSED_OVER.values(), ids=PASSED_OVER.keys())
 def test_keys_for_other_uses_are_ignored(entry: dict[str, Any]) -> None:
-    """Keycloak lists an encryption key beside the other; RFC 7517 §5 says to ignore it."""
+    """Keycloak lists an encryption key next to the other; RFC 7517 §5 says to ignore it."""
     assert keys_of_set({"keys": [entry, EC_JWK]}).keys() == {"ec"}
     with pytest.raises(ConfigurationError, match="contains no key for RS256"):
         keys_of_set({"keys": [entry]})
@@ -149,7 +150,7 @@ def test_a_forbidden_key_does_not_affect_the_others(entry: Any, problem: str) ->
 
 @pytest.mark.parametrize("count", [2, 3])
 def test_keys_with_a_duplicate_id_are_not_used(count: int) -> None:
-    """Whoever can add a key to the set could stand in for another one otherwise."""
+    """Otherwise anyone who can add a key to the set could replace another one."""
     keys, flaws = read_set({"keys": [EC_JWK] * count + [RSA_JWK]})
     assert keys.keys() == {"rsa"}
     assert len(flaws) == count - 1

@@ -12,7 +12,7 @@ from realtime.api.keys import Key
 
 @given(st.floats(0.001, 1000), st.integers(1, 100), st.floats(0, 1e6), st.floats(0.001, 100))
 def test_no_request_is_refused_that_redis_would_allow(rate, count, now, owed):
-    """As take_from_rate.lua reckons: `paid` is the moment until which the key owes."""
+    """As take_from_rate.lua calculates: `paid` is the time until which the key is in debt."""
     slow, remembered = Key("slow", b"", rate=rate), KeyDebts()
     burst = max(1.0, rate)
     wait = owed - (burst - min(burst, count)) / rate

@@ -1,4 +1,4 @@
-"""The table of what is in Redis names every family of keys that the code can make, and no other."""
+"""The table of Redis keys lists every family of keys that the code can create, and no other."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ MADE = re.compile(
 
 
 def made() -> set[str]:
-    """Return the families that the source names."""
+    """Return the families in the source code."""
     found: set[str] = set()
     for folder in ("realtime", "notifier"):
         for path in (ROOT / folder).rglob("*.py"):
@@ -30,7 +30,7 @@ def made() -> set[str]:
 
 
 def test_every_key_family_has_its_bound_in_the_table() -> None:
-    """`ch:` is no key: it begins the names of channels."""
+    """`ch:` is not a key but the prefix of channel names."""
     table = rows(section(page("security.md"), "## What others can put into Redis"))
     told = {name for row in table for name in re.findall(r"`([a-z:]+)`", row[0])}
     assert told == made()

@@ -28,7 +28,7 @@ def key(**fields: Any) -> Key:
 
 @pytest.mark.parametrize("fields", [{}, {"methods": None, "fallbacks": None}])
 def test_a_key_without_lists_may_only_publish(fields: dict[str, None]) -> None:
-    """It could close every user's connections, list all channels, and mail anybody."""
+    """Such a key could close every user's connections, list all channels, and send mail."""
     plain = key(**fields)
     assert tuple(filter(plain.may_use, METHODS)) == ("publish", "broadcast", "batch", "position")
     assert not plain.may_fall_back("email")
@@ -72,7 +72,7 @@ def test_keys_without_lists_are_reported() -> None:
 @example("staff:1")
 @example("site")
 def test_a_name_cannot_forge_a_scope(name: str) -> None:
-    """A name with a separator in it would be a scope of somebody else, or of the site itself."""
+    """A name with a separator could be the scope of another publisher, or of the site itself."""
     try:
         keys = keys_of([{"name": name, "sha256": DIGEST}])
     except ConfigurationError:
@@ -128,7 +128,7 @@ _patterns = st.builds(
 
 
 def says(pattern: list[str], segments: list[str]) -> bool:
-    """Tell what a pattern says, by its definition and as slowly as it likes."""
+    """Match a pattern by its definition, without regard to speed."""
     if pattern == ["**"]:
         return len(segments) >= 1
     if not pattern or not segments:
@@ -145,7 +145,7 @@ def test_patterns_grant_exactly_what_they_match(patterns: list[str], name: str) 
 
 
 def test_the_common_prefix_of_patterns_is_matched_once() -> None:
-    """`/api/channels` holds 10,000 names against them: that took the loop for 4 s."""
+    """`/api/channels` compares 10,000 names with them: that blocked the loop for 4 s."""
     shared = ":".join(["*"] * 60)
     patterns = key(channels=[f"{shared}:{n}" for n in range(PATTERNS_LIMIT)]).channels
     assert patterns is not None

@@ -18,7 +18,7 @@ LAST = 12
 
 
 def honest() -> Ledger:
-    """Publications 1 to 12 at 12 moments; 5 to 7 were lost in a fault, and that was told."""
+    """Publications 1 to 12 at 12 moments; 5 to 7 were lost in a fault, and this was announced."""
     ledger = Ledger()
     ledger.faults = [Fault("redis was away", 5.0, 8.0)]
     for n in range(1, LAST + 1):
@@ -57,7 +57,7 @@ def swap(ledger: Ledger, journal: Journal) -> None:
 
 
 def forged_gap(ledger: Ledger, journal: Journal) -> None:
-    """Said to be lost where nothing was broken: "announce everything" is no reliability."""
+    """Reported as lost although nothing was broken: "announce everything" is not reliability."""
     journal.entries[1] = Told(2.2, Gap(OLD, 2, 2), "broker")
 
 
@@ -86,7 +86,7 @@ def end_of_an_epoch_that_nothing_ended(ledger: Ledger, journal: Journal) -> None
 
 
 def epoch_used_again(ledger: Ledger, journal: Journal) -> None:
-    """Redis came back with an older counter and the same epoch: positions have two meanings."""
+    """Redis returned with an older counter and the same epoch, so positions are ambiguous."""
     ledger.attempts.append(Attempt(99, CHANNEL, 13, 13.1, Outcome.PUBLISHED, Position(OLD, 6)))
 
 
@@ -97,12 +97,12 @@ def epoch_ends_without_a_word(ledger: Ledger, journal: Journal) -> None:
 
 
 def published_twice(ledger: Ledger, journal: Journal) -> None:
-    """A retry with the same idempotency key went out again."""
+    """A retry with the same idempotency key was published again."""
     ledger.attempts[-1].number = LAST - 1
 
 
 def other_data_with_a_used_key(ledger: Ledger, journal: Journal) -> None:
-    """It was answered 200 and not 409."""
+    """It was answered with 200 instead of 409."""
     ledger.attempts[-2].key = ledger.attempts[-1].key = "key"
 
 
@@ -208,7 +208,7 @@ def test_publications_before_a_client_joined_do_not_count_for_it() -> None:
 
 
 def twice_out(ledger: Ledger) -> None:
-    """Publication 4 went out, the answer was lost, and its retry in the fault went out again."""
+    """Publication 4 was sent, its reply was lost, and its retry during the fault was sent again."""
     fourth = ledger.attempts[3]
     fourth.outcome, fourth.position, fourth.key = Outcome.UNKNOWN, None, "key"
     retry = Attempt(4, CHANNEL, 7.0, 7.1, Outcome.PUBLISHED, Position(OLD, 8), "key")

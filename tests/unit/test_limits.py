@@ -40,7 +40,7 @@ def moments(start: float, gaps: list[float]) -> list[float]:
 
 @given(RATES, st.floats(0, 1e6), GAPS)
 def test_over_any_window_at_most_burst_and_rate_pass(rate: Rate, start: float, gaps: list[float]):
-    """In exact arithmetic, but for what a double cannot hold of the clock itself."""
+    """In exact arithmetic, apart from what a double cannot represent of the clock itself."""
     out = passed(rate, moments(start, gaps))
     for first in range(len(out)):
         for last in range(first, len(out)):
@@ -61,7 +61,7 @@ def test_nothing_is_refused_that_an_exact_bucket_would_allow(rate, start, gaps):
 
 
 def test_a_day_of_single_tokens_leaves_no_rounding_behind():
-    """Ten a second for a day, beside one that is never given back: a running sum would be off."""
+    """Ten a second for a day, and one that is never returned: a running sum would drift."""
     bucket = Bucket(Rate(10, 2))
     assert all(bucket.take(0.0) for _ in range(2))
     assert all(bucket.take(0.05 + number / 10) for number in range(1, 864_000))
@@ -82,7 +82,7 @@ def test_commands_over_the_burst_are_refused_and_twice_as_many_are_a_flood():
 
 
 def test_a_client_at_twice_the_rate_is_never_a_flood():
-    """Twice the rate: half of it is done, half of it refused, and nobody is closed."""
+    """Half of the commands are executed, half are refused, and nobody is closed."""
     throttle = Throttle(Rate(10, 5), Rate(1, 1))
     said = [throttle.command(number / 20) for number in range(2000)]
     assert TOO_MANY_REQUESTS not in said

@@ -1,4 +1,4 @@
-"""Untrusted text in a mail can neither end a line nor send terminal commands."""
+"""Untrusted text in a mail can neither end a line nor control a terminal."""
 
 from __future__ import annotations
 

@@ -93,7 +93,7 @@ def test_a_message_without_names_is_counted_for_later() -> None:
 def test_announcements_never_exceed_the_rate(
     storm: list[tuple[int, int, float]],
 ) -> None:
-    """And what is not told one by one is counted, all of it."""
+    """Everything that is not announced individually is counted."""
     throttle = AnnouncementThrottle(0.0)
     now = pushes = told_by_name = came = 0.0
     for joins, listeners, pause in storm:

@@ -1,6 +1,6 @@
-"""The rules of the broker inside the process: what is bounded, and what expires.
+"""The rules of the broker inside the process: its bounds and expiry times.
 
-What it has in common with the broker on Redis is in tests/contract/test_broker.py.
+tests/contract/test_broker.py tests what it has in common with the broker on Redis.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ def publish(to: MemoryStore, data: Any = 1, now: float = NOW, **options: Any) ->
     )
 )
 def test_no_offset_is_used_twice_and_listeners_keep_their_epoch(steps: list[Any]) -> None:
-    """With room for four counters, most channels are forgotten again and again."""
+    """With room for only four counters, most channels are forgotten repeatedly."""
     counters = PositionCounters("base", most=4)
     used: set[Any] = set()
     listened: dict[str, Any] = {}
@@ -120,7 +120,7 @@ def test_more_keys_than_it_can_remember_are_refused_and_nothing_is_published() -
     st.lists(st.tuples(st.floats(0, 3), st.integers(1, 200)), max_size=60),
 )
 def test_no_more_is_taken_than_a_rate_allows(rate: float, takes: list[Any]) -> None:
-    """Except for one batch, which is taken when there is no debt."""
+    """Except for one batch, which is accepted if there is no debt."""
     broker, now, taken, largest = store(), NOW, 0, 0
     for pause, count in takes:
         now += pause
@@ -256,7 +256,7 @@ def entry(number: int = 0) -> bytes:
 
 
 class Moves:
-    """What becomes of entries, in any order; the count of bytes must say what is there."""
+    """Moves entries in any order; the count of bytes must match the contents."""
 
     def __init__(self) -> None:
         self.queue, self.number, self.now = EntryQueue(), 0, MS

@@ -1,4 +1,4 @@
-"""Legal names are accepted as they are, all others are refused by our own error."""
+"""Valid names are accepted unchanged; all others are refused with our own error."""
 
 from __future__ import annotations
 
@@ -103,7 +103,7 @@ IDS = (
 
 @given(IDS.filter(bool))
 def test_the_channel_of_a_user_is_valid_and_for_that_user_only(user: str) -> None:
-    """An e-mail address as a primary key raised in a signal, in the middle of the host's save."""
+    """An email address as a primary key raised in a signal, in the middle of the host's save."""
     channel = personal_channel("user:#", user)
     assert channel is not None
     assert users_of(checked_channel(channel)) == {user}
@@ -123,7 +123,7 @@ def test_an_id_that_needs_no_escape_stands_as_it_is(user: str) -> None:
 
 @given(st.text("ab=2BF,", max_size=10))
 def test_every_user_after_the_boundary_is_one_of_those_that_are_written(text: str) -> None:
-    """What is not the escape of an id is an id itself, so that no part is lost."""
+    """Text that is not an escaped id is an id itself, so that no part is lost."""
     users = users_of(f"talk#{text}")
     assert users is not None
     assert len(users) <= len([part for part in text.split(",") if part])

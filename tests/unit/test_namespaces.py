@@ -1,4 +1,4 @@
-"""What namespaces allow, and what a wrong configuration says."""
+"""The permissions of namespaces, and the errors for invalid configurations."""
 
 from __future__ import annotations
 
@@ -134,7 +134,7 @@ def test_the_built_in_namespaces(channel, subscribe, publish):
 @pytest.mark.parametrize("user", ["", "42"])
 @pytest.mark.parametrize("subscribed", [True, False])
 def test_a_client_publishes_in_a_project_that_opened_no_namespace(name, user, subscribed):
-    """Issue 15: a built-in chat let anybody write, in every project that installed the library."""
+    """Issue 15: a built-in chat let anyone publish, in every project that installed the library."""
     channel = f"{name}:room" if name else "room"
     assert not Namespaces({}).may_publish(channel, Identity(user), subscribed=subscribed)
 

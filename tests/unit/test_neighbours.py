@@ -1,4 +1,4 @@
-"""Another service on the same channels is noticed once, and nodes of one service never are."""
+"""Another service on the same channels is reported once; nodes of the same service never are."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def test_another_service_is_reported_once_after_enough_evidence() -> None:
 
 @given(st.lists(st.sampled_from(["ours", "theirs"]), max_size=40))
 def test_nodes_of_one_service_are_not_neighbours_after_flushall(order) -> None:
-    """Announcements carry what the database says then; this node says its own as often."""
+    """Announcements contain the new id in the database; this node reads its own as often."""
     neighbours, database, changes = Neighbours(), 0, 0
     for step in order:
         if step == "theirs" and changes < 1:  # FLUSHALL

@@ -71,7 +71,7 @@ def test_every_message_round_trips(message):
     st.one_of(st.binary(), messages.map(written).flatmap(lambda raw: st.binary().map(raw.__add__)))
 )
 def test_any_input_is_a_message_or_unknown(raw):
-    """Hypothesis: anybody with access to Redis can publish on the channels of the nodes."""
+    """Hypothesis: anyone with access to Redis can publish on the channels of the nodes."""
     try:
         message = parse(raw)
     except UnknownMessage:

@@ -87,7 +87,7 @@ def test_a_page_on_a_foreign_name_for_our_address_is_refused():
     [(HTTPS, OWN, REFUSED), (UNTOLD, OWN, ANONYMOUS), (HTTP, OWN, OWN)],
 )
 def test_an_http_page_has_no_session_on_an_https_host(own, by_https, by_http):
-    """Whoever is between browser and server can forge the page, but cannot read the cookie."""
+    """An attacker between browser and server can forge the page, but cannot read the cookie."""
     assert judge(OriginHeaders(["https://a.example"]), own, NOBODY) is by_https
     assert judge(OriginHeaders(["http://a.example"]), own, NOBODY) is by_http
 
@@ -95,7 +95,7 @@ def test_an_http_page_has_no_session_on_an_https_host(own, by_https, by_http):
 @pytest.mark.parametrize("own", [HTTP, HTTPS, UNTOLD])
 @pytest.mark.parametrize("site", ["cross-site", "same-site"])
 def test_the_browser_marks_a_page_of_another_scheme_as_cross_site(own, site):
-    """Even where the server knows nothing: no TLS seen, and cookies without Secure."""
+    """Even if the server cannot tell: it sees no TLS, and cookies are not Secure."""
     assert judge(OriginHeaders(["http://a.example"], site, "cors"), own, NOBODY) is REFUSED
 
 
@@ -154,7 +154,7 @@ def test_a_link_or_an_image_on_another_site_is_refused(origins, site, mode, dest
     ],
 )
 def test_a_request_not_made_by_our_script_is_anonymous(head):
-    """A link in a mail, an image in a chat message: users write these on our own pages, too."""
+    """A link in a mail, an image in a chat message: users also write these on our own pages."""
     assert judge(head, HTTPS, NOBODY) is ANONYMOUS
 
 
@@ -342,7 +342,7 @@ def test_only_our_own_host_and_port_pass_as_our_own(origin):
 
 @given(nearly_origins())
 def test_the_setting_accepts_exactly_the_origins_that_pages_can_send(text):
-    """One reader for both: no entry passes the check at the start and fails each handshake."""
+    """Both use one parser: no entry passes the check at startup and then fails each handshake."""
     try:
         allowed = AllowedOrigins([text])
     except ConfigurationError:

@@ -67,7 +67,7 @@ def outbox(*entries: Pushes | GapEntry | Undroppable, limit: int = LIMIT) -> Out
 
 
 def lines(box: Outbox, limit: int = 10_000) -> list[str]:
-    """Empty the outbox; each line without its padding."""
+    """Empty the outbox; return each line without its padding."""
     taken = []
     while box:
         taken += [line.rstrip("x").rstrip() for line in box.take(limit).split("\n")]
@@ -115,8 +115,10 @@ def test_a_frame_is_measured_in_bytes():
 
 
 def test_gaps_are_counted_with_their_real_length():
-    """A gap counted 160 bytes whatever it had: of a channel with a long name it has 350, and frames
-    of many gaps were twice as large as the limit that stock clients accept."""
+    """A gap used to count as 160 bytes, but has 350 on a channel with a long name.
+
+    Frames of many gaps were twice as large as the limit that stock clients accept.
+    """
     long = "x" * 255
     box = outbox(*(missed(long, n, n) for n in range(1, 11)), limit=10_000)
     assert box.bytes == sum(len(gap_text(long, Gap(EPOCH, n, n), "broker")) for n in range(1, 11))
@@ -131,8 +133,11 @@ def test_an_overflow_turns_waiting_publications_into_one_gap():
 
 
 def test_an_overflow_drops_the_oldest_and_keeps_the_newest():
-    """All that waited was dropped at once: that took 2 ms, and a hundred clients that had stopped
-    at the same moment did it at the same moment, five seconds later."""
+    """An overflow used to drop everything that waited, which took 2 ms.
+
+    A hundred clients that had stalled at the same moment all did this at the same moment, five
+    seconds later.
+    """
     box = outbox(*(pushes(first=n) for n in range(1, 50)))
     [gap, *pubs] = lines(box)
     assert [pub.split()[3] for pub in pubs] == [str(n) for n in range(50 - len(pubs), 50)]
@@ -171,7 +176,7 @@ def test_each_channel_and_epoch_has_its_own_gap():
 
 
 def test_a_broker_gap_that_is_only_moved_keeps_its_reason():
-    """It was announced again as `slow`: the client was blamed for a restart of Redis."""
+    """It was announced again as `slow`, which blamed the client for a restart of Redis."""
     box = outbox(missed("a", 5, 7), pushes("b", 1, 20))
     assert lines(box) == ["gap a e0 5 7 broker", "gap b e0 1 20 slow"]
 
@@ -303,7 +308,7 @@ def test_no_gap_spans_the_time_without_a_subscription():
 
 
 class Model:
-    """One channel as its client should see it, since it subscribed."""
+    """One channel as its client should see it since subscribing."""
 
     def __init__(self, policy: Overflow) -> None:
         self.policy = policy
@@ -344,7 +349,7 @@ class Model:
                 assert kind == "pub" or self.told[epoch][offset] == "gap"
 
     def least_bytes(self, channel: str, waiting: list[Pushes | GapEntry]) -> int:
-        """What must wait if everything is dropped that may be."""
+        """Return the bytes that remain if everything that may be dropped is dropped."""
         if self.policy is Overflow.DISCONNECT:
             return sum(len(entry.text) for entry in waiting)
         size = 0
@@ -358,7 +363,7 @@ class Model:
 
 
 class OutboxMachine(RuleBasedStateMachine):
-    """Arrivals of three channels and replies, drained now and then, within a bound."""
+    """Arrivals of three channels and replies, drained occasionally, within a bound."""
 
     @initialize(limit=st.integers(100, 700))
     def connect(self, limit: int) -> None:
@@ -498,7 +503,7 @@ TestReceivedAndGapsAreWhatArrived = OutboxMachine.TestCase
 @given(st.randoms(use_true_random=False), st.integers(100, 700))
 @settings(max_examples=300)
 def test_many_overflows_and_small_frames(random: Random, limit: int) -> None:
-    """The machine above rarely overflows twice; this does nothing else."""
+    """The machine above rarely overflows twice; this test does nothing else."""
     machine = OutboxMachine()
     machine.connect(limit=limit)
     for _ in range(random.randint(20, 120)):

@@ -14,7 +14,7 @@ SECONDS = 0.2
 
 
 def told(reports: list[float], *, pauses: list[float] | None = None) -> list[tuple[float, int]]:
-    """Play reports at these times through a pace; return what was told when."""
+    """Pass reports at these times to a pace; return what was reported when."""
     pace, sent = Pace(SECONDS), []
     later = iter(pauses or [])
     events = [(at, 1, number) for number, at in enumerate(sorted(reports))]

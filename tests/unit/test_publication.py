@@ -1,4 +1,4 @@
-"""A publication that exists is valid: whatever is given, it is ours and readable, or refused."""
+"""A publication that exists is valid: any input is either made valid and readable, or refused."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class Measured:
 
 
 class Text(str):
-    """As Django's SafeString."""
+    """Like Django's SafeString."""
 
 
 class Number(int):
@@ -191,8 +191,10 @@ def test_the_place_is_found_in_options_too():
 @pytest.mark.parametrize("raw", [b"[\n]", b"junk", b'"\xff"', b"1 2"])
 @pytest.mark.parametrize("around", [lambda raw: raw, lambda raw: [raw]], ids=["bare", "list"])
 def test_nothing_is_passed_through_raw(raw, around):
-    """`msgspec.Raw` is copied unread: its newline would have split a frame, its junk would have
-    been dropped by every node, with a receipt that said published."""
+    """`msgspec.Raw` is copied unread, so a newline in it would have split a frame.
+
+    Nodes would have dropped invalid JSON in it, although the receipt said that it was published.
+    """
     with pytest.raises(InvalidData):
         Publication.of("c", around(msgspec.Raw(raw)))
 
@@ -328,7 +330,7 @@ def test_the_same_data_for_many_channels_is_encoded_once():
 
 
 def shuffled(value, how):
-    """Return an equal value whose members stand in another order."""
+    """Return an equal value whose members are in another order."""
     if isinstance(value, dict):
         members = [(name, shuffled(inner, how)) for name, inner in value.items()]
         how.shuffle(members)
@@ -338,7 +340,7 @@ def shuffled(value, how):
 
 @given(json_values(), st.randoms(use_true_random=False))
 def test_the_order_of_members_does_not_change_the_publication(value, how):
-    """A retry whose program builds its JSON anew was a conflict (RFC 8259 §4: unordered)."""
+    """A retry whose program rebuilt its JSON was a conflict (RFC 8259 §4: unordered)."""
     one, again = ({"fallback": "email", "fallback_options": {"a": 1, "o": v}} for v in (value, 0))
     again["fallback_options"] = shuffled(one["fallback_options"], how)
     first = Publication.of("c", value, tags={"a": "1", "b": "2"}, **one)
@@ -353,7 +355,7 @@ def test_equal_fingerprints_are_equal_values(one, other):
 
 
 def plain(value):
-    """Return what tells true from 1, which Python takes for equal, and 1.0 not from 1."""
+    """Return a value in which true differs from 1, unlike in Python, and 1.0 does not."""
     if isinstance(value, dict):
         return {name: plain(inner) for name, inner in value.items()}
     return list(map(plain, value)) if isinstance(value, list) else (type(value) is bool, value)

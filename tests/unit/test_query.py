@@ -1,4 +1,4 @@
-"""Secrets do not belong into URLs."""
+"""Secrets do not belong in URLs."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ HIDDEN = {
 
 @pytest.mark.parametrize("text", HIDDEN.values(), ids=HIDDEN.keys())
 def test_a_token_hides_in_invalid_json_or_a_duplicate_member(text: str) -> None:
-    """The parser took the last of two members, and gave up on a byte order mark or `%0B`."""
+    """The parser used the last of two members, and gave up on a byte order mark or `%0B`."""
     assert has_secret(urlencode({"cf_connect": text}))
 
 
@@ -96,7 +96,7 @@ VALUES = st.recursive(
 
 
 def _has_member(value: Any) -> bool:
-    """Look into a value as a parser does."""
+    """Search a value like a parser does."""
     if isinstance(value, dict):
         said = [one for name, one in value.items() if name.strip() in ("token", "jwt")]
         is_said = any(one is not None and one is not False and one != "" for one in said)
@@ -118,7 +118,7 @@ def test_only_members_of_readable_json_are_searched(
     ['"', '" ', '"token', '"token" ', '"token":', " ", "\\u0020", '"token"\v', '"token":""'],
 )
 def test_a_long_query_is_searched_in_linear_time(piece: str) -> None:
-    """With a search that goes back, 100 KB of one of these would take minutes."""
+    """With a search that backtracks, 100 KB of one of these would take minutes."""
     has_secret(f"a={piece * (100_000 // len(piece))}")
     has_secret(f'a="{" " * 100_000}"token"{" " * 100_000}')
 

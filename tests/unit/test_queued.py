@@ -1,4 +1,4 @@
-"""What is queued: written once, read by Lua, by workers and by people."""
+"""The format of queue entries: written once, and read by Lua, workers and people."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ NUMBER = 12345678901234567890  # which Lua's cjson would round
 
 
 def queued(publication: Publication, *, failures: int = 0, at: int = 1_700_000_000_123) -> bytes:
-    """As `publish.lua` writes it."""
+    """An entry as `publish.lua` writes it."""
     head = b'{"epoch":"00ff","offset":7,"at":%d,' % at + entry_fields(publication) + b","
     return b"%d " % failures + head + publication.body[1:]
 
@@ -77,7 +77,7 @@ def test_a_failed_entry_differs_only_in_its_failures(data, failures, reason):
 
 
 def test_the_last_of_two_reasons_counts():
-    """As `queue_tend.lua` adds one to an entry that has one."""
+    """As when `queue_tend.lua` adds a reason to an entry that has one."""
     raw = decode_entry(queued(Publication.of("c", 1, fallback="f"))).encode_failed("first", 1)
     entry = decode_entry(raw[:-1] + b',"reason":"second","failed_at":2000}')
     assert (entry.reason, entry.failed_at) == ("second", 2.0)

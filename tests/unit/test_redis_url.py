@@ -1,4 +1,4 @@
-"""What REDIS_URL may be, and that redis-py reads the same."""
+"""Valid values of REDIS_URL, and that redis-py reads them in the same way."""
 
 from __future__ import annotations
 
@@ -119,7 +119,7 @@ def test_urls_that_redis_py_reads_differently_are_refused(url):
     ],
 )
 def test_an_invalid_option_is_named(url, said):
-    """Each was an exception in the first connection, or one that `check --deploy` misread."""
+    """Each raised at the first connection, or was misread by `check --deploy`."""
     assert said in problem(url)
 
 

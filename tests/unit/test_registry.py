@@ -1,4 +1,4 @@
-"""Channels come and go while the broker is late or fails: every gap is reported."""
+"""Channels come and go while the broker is late or fails, and every gap is reported."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def envelope(offset: int, epoch: str = OLD) -> Envelope:
 
 
 def nothing() -> None:
-    """Stand in where nobody waits to be told."""
+    """A callback for tests in which nobody waits."""
 
 
 # ------------------------------------------------------------------ case by case
@@ -214,7 +214,7 @@ def test_a_channel_left_while_subscribing_is_not_confirmed(registry):
 
 
 def test_a_left_channel_forgets_its_position(registry):
-    """What is published from now on until it is subscribed again is nobody's gap."""
+    """Publications from now on, until it is subscribed again, are nobody's gap."""
     channel = live(registry)
     left(registry, channel)
     assert channel.note_arrival(envelope(6)) is None
@@ -274,7 +274,7 @@ def test_confirmations_from_before_a_break_are_no_longer_expected(registry):
 @pytest.mark.parametrize("kind", ["note_subscribed", "note_unsubscribed"])
 @pytest.mark.parametrize("state", ["absent", "live"])
 def test_an_unexpected_confirmation_is_an_error(registry, kind, state):
-    """The broker's connection was remade behind our back (channels_redis#256)."""
+    """The broker's connection was re-established without our knowledge (channels_redis#256)."""
     if state == "live":
         live(registry)
     with pytest.raises(UnexpectedConfirmation):
@@ -286,7 +286,7 @@ def test_an_unexpected_confirmation_is_an_error(registry, kind, state):
 
 @dataclass(eq=False)
 class Told:
-    """What one listener was told since it joined, checked as it comes.
+    """The reports to one listener since it joined, checked as they arrive.
 
     `due` is what must come next: an epoch (by number) and an offset in it. After an open gap it is
     the beginning of some later epoch.
@@ -357,9 +357,9 @@ NAMES = st.sampled_from(["a", "b"])
 
 
 class RegistryMachine(RuleBasedStateMachine):
-    """A node between its clients and a broker that is late in everything, and breaks.
+    """A node between its clients and a broker that is always late, and that breaks.
 
-    The rules do what the hub and its conversations do with a registry, and no more.
+    The rules do what the hub and its conversations do with a registry, and nothing else.
     """
 
     def __init__(self) -> None:
@@ -485,10 +485,10 @@ class RegistryMachine(RuleBasedStateMachine):
     @precondition(lambda self: not self.is_settling())
     @rule(name=NAMES)
     def a_counter_is_lost(self, name: str) -> None:
-        """FLUSHALL or eviction, the connection lives on.
+        """FLUSHALL or eviction; the connection survives.
 
         Not while a channel settles: its position could be read in the new epoch while publications
-        of the old one are still on their way. They would come as an epoch that is back.
+        of the old one are still in flight. Their epoch would then seem to have returned.
         """
         self.faults += 1
         self.broker.begin_epoch(name)
@@ -506,7 +506,7 @@ class RegistryMachine(RuleBasedStateMachine):
             assert list(channel.waiting if channel else []) == self.waiters[name]
 
     def teardown(self) -> None:
-        """Let everything that is under way happen: then nobody waits, and nothing is untold."""
+        """Complete everything in progress: then nobody waits, and every gap has been reported."""
         for _ in range(4):
             while self.registry.has_wishes:
                 self.wishes_are_sent(2)

@@ -1,15 +1,15 @@
-"""No regular expression of ours backtracks without end (CWE-1333).
+"""None of our regular expressions can backtrack without limit (CWE-1333).
 
-`re` tries every way in which a text can be divided among the repeats of a pattern. There is one way
-only, and so no backtracking worth speaking of, if the pattern keeps these rules:
+`re` tries every way to divide a text among the repeats of a pattern. There is only one way, and so
+practically no backtracking, if the pattern follows these rules:
 
 * what is repeated holds no repeat itself, and its alternatives begin with different characters;
 * two repeats have no character in common, or something stands between them that ends the first;
 * a pattern that is searched for, which begins anew at each character, begins with one that none of
   its repeats (but the last) can eat.
 
-The rules look at patterns, not at a clock, so they hold on any machine. Every call of `re` in our
-code is found in its syntax tree, and every literal of our scripts.
+The rules check patterns instead of measuring time, so they hold on any machine. Every call of `re`
+in our Python code is found in its syntax tree, and every literal in our scripts.
 """
 
 from __future__ import annotations
@@ -55,12 +55,12 @@ class Single(NamedTuple):
 
 
 class Check(NamedTuple):
-    """Looks at a place and takes no character: ``$``, ``(?=…)``."""
+    """Checks a position and consumes no character: ``$``, ``(?=…)``."""
 
     characters: frozenset[int] = frozenset()
 
 
-# --- what is there ---
+# --- all patterns in the code ---
 
 
 def python_patterns() -> Iterator[Found]:
@@ -78,7 +78,8 @@ def python_patterns() -> Iterator[Found]:
             if function.attr == "escape":
                 continue
             where = f"{path.relative_to(ROOT)}:{call.lineno}"
-            # What is no constant of its module is a NameError here: no pattern is made at run time.
+            # A pattern that is not a constant of its module is a NameError here: none is built at
+            # run time.
             pattern = eval(compile(ast.Expression(call.args[0]), where, "eval"), module)
             flags = [eval(ast.unparse(arg), module) for arg in call.args if _is_flag(arg)]
             compiled = re.compile(pattern, sum(flags))
@@ -205,7 +206,7 @@ def test_no_regular_expression_can_backtrack(found: Found) -> None:
 
 
 def test_the_search_finds_regular_expressions() -> None:
-    """Or a change of style could hide one."""
+    """Otherwise a change of style could hide a pattern."""
     said = sum(
         len(re.findall(r"\bre\.(?:compile|match|fullmatch|search|sub|split)\(", path.read_text()))
         for folder in ("realtime", "notifier")
@@ -217,7 +218,7 @@ def test_the_search_finds_regular_expressions() -> None:
 
 @pytest.mark.parametrize("module", ["fnmatch", "glob"])
 def test_no_pattern_is_translated_to_a_regular_expression(module: str) -> None:
-    """Both translate a pattern into one."""
+    """Both functions translate a pattern into a regular expression."""
     for path in [*ROOT.glob("realtime/**/*.py"), *ROOT.glob("notifier/**/*.py")]:
         assert not re.search(rf"^(?:import|from) {module}\b", path.read_text(), re.M), path
 

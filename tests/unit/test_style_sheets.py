@@ -23,7 +23,7 @@ def rules_of(name: str) -> str:
 
 
 def is_mentioned(name: str) -> bool:
-    """Tell whether a template or a script has a class or id, or the prefix of a computed one."""
+    """Tell whether a template or a script uses a class or id, or the prefix of a computed one."""
     text = "\n".join([*TEMPLATES, *SCRIPTS])
     if re.search(rf"(?<![\w-]){re.escape(name)}(?![\w-])", text):
         return True
@@ -39,7 +39,7 @@ def test_a_style_sheet_is_short_enough_to_read(name: str) -> None:
 
 @pytest.mark.parametrize("name", SHEETS)
 def test_every_rule_belongs_to_the_layer_of_its_sheet(name: str) -> None:
-    """A rule outside of all layers would override every layer; an @import would delay the page."""
+    """Rules outside of all layers override every layer, and an @import delays the page."""
     rules = rules_of(name).strip()
     order = "@layer base, components, page;"
     if name == "base.css":

@@ -114,7 +114,7 @@ def test_an_expired_token_has_a_valid_signature() -> None:
 
 
 def test_a_forged_token_is_not_called_expired() -> None:
-    """Or a stock SDK would ask its site for another one, again and again."""
+    """Otherwise a stock SDK would keep asking its site for another token."""
     with pytest.raises(InvalidToken):
         TOKENS.verify_identity(token("x" * 64, exp=1), NOW)
 
@@ -145,14 +145,14 @@ def test_a_token_has_channels_a_session_and_a_stamp() -> None:
 
 @pytest.mark.parametrize("iat", [NOW + 1e6, 1e300, "then", None])
 def test_the_issue_time_is_ignored(iat: Any) -> None:
-    """RFC 7519 §4.1.6 has no rule for it; what is not good yet says so by nbf."""
+    """RFC 7519 §4.1.6 has no rule for it; a token that is not valid yet says so with nbf."""
     assert TOKENS.verify_identity(token(iat=iat), NOW).user == "42"
 
 
 ODD = {"a number": 7, "text": "x", "true": True, "a list": ["x"], "an object": {"x": 1}}
 """One value of each type of JSON but null."""
 TAKEN = {
-    # claim: the types of `ODD` that are taken
+    # claim: the types of `ODD` that are accepted
     "sub": {"text"},
     "exp": {"a number"},  # long ago, which is another answer
     "nbf": {"a number"},
@@ -165,7 +165,7 @@ TAKEN = {
     "iat": set(ODD),
     "iss": set(ODD),
     "jti": set(ODD),
-    # Centrifugo's that we do not know
+    # Claims of Centrifugo that we do not support
     "subs": set(ODD),
     "meta": set(ODD),
     "b64info": set(ODD),
@@ -174,14 +174,14 @@ TAKEN = {
 
 
 def signed(claims: dict[str, Any]) -> str:
-    """Sign what PyJWT would not: it checks the types of some claims."""
+    """Sign what PyJWT would refuse: it checks the types of some claims."""
     return jwt.PyJWS().encode(json.dumps(claims).encode(), SECRET, "HS256")
 
 
 @pytest.mark.parametrize("kind", ODD)
 @pytest.mark.parametrize("claim", TAKEN)
 def test_each_claim_is_checked_by_our_rule_instead_of_the_library(claim: str, kind: str) -> None:
-    """PyJWT ≥ 2.10 refuses a `jti` or `sub` that is no text (jpadilla/pyjwt#1005, 2.10.0)."""
+    """PyJWT ≥ 2.10 refuses a `jti` or `sub` that is not a string (jpadilla/pyjwt#1005, 2.10.0)."""
     shown = signed({"sub": "42", "exp": NOW + 60, claim: ODD[kind]})
     if kind in TAKEN[claim] and claim != "exp":
         assert TOKENS.verify_identity(shown, NOW).user == ("x" if claim == "sub" else "42")
@@ -322,5 +322,5 @@ def test_a_token_with_a_changed_character_is_refused(at: int, character: str) ->
         identity = TOKENS.verify_identity(changed, NOW)
     except InvalidToken:
         return
-    # The last character of a part in base64 has bits that mean nothing.
+    # The last character of a base64 part has unused bits.
     assert identity == Identity("42", NOW + 60)

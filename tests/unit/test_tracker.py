@@ -1,4 +1,4 @@
-"""The law of a client's positions: received ∪ gaps = everything, disjoint, in order."""
+"""The invariant of a client's positions: received ∪ gaps = everything, disjoint, in order."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def test_a_reconnect_to_a_node_in_an_older_epoch_is_not_a_new_epoch() -> None:
 
 
 def test_an_epoch_wrongly_reported_as_ended_is_counted_from_its_current_offset() -> None:
-    """Two nodes disagreed for a moment; up to 20 its open gap has told already."""
+    """Two nodes disagreed for a moment; the open gap has already covered everything up to 20."""
     tracker = subscribed(A, 7)
     tracker.note_publication(1, B)
     assert tracker.note_subscribed(Position(A, 20)) == []
@@ -118,7 +118,7 @@ def test_the_number_of_remembered_epochs_is_bounded() -> None:
 
 
 class World:
-    """A channel whose counter restarts, a server that loses and tells, a client that comes back."""
+    """A channel whose counter restarts, a server that loses publications, a client that returns."""
 
     def __init__(self) -> None:
         self.epoch, self.offset = 0, 0
@@ -148,7 +148,7 @@ class World:
         self.cover(self.tracker.note_subscribed(Position(str(self.epoch), self.offset)))
 
     def announce(self) -> None:
-        """Say what was missed since the last push, as a slow connection is told."""
+        """Report what was missed since the last push, as for a slow connection."""
         position = self.tracker.position
         assert position is not None
         if position.epoch == str(self.epoch) and position.offset < self.offset:

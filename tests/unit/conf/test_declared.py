@@ -1,4 +1,4 @@
-"""A declared setting: its bounds, what is said when they are broken, and its documentation."""
+"""A declared setting: its bounds, its errors and its documentation."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from realtime.conf.declared import MIB, UnusableValue, declarations, number, tab
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Kitchen:
-    """Settings of a program that is not there."""
+    """Settings of an imaginary program."""
 
     ovens: int = number(2, at_least=1, at_most=9, unit="ovens", doc="Ovens.", precedent="Inns 4.")
     heat: float = number(0.5, at_least=0.1, at_most=1, unit="of all", doc="Heat.")

@@ -1,4 +1,4 @@
-"""What DATABASE_URL means."""
+"""The meaning of DATABASE_URL."""
 
 from __future__ import annotations
 

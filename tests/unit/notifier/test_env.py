@@ -1,4 +1,4 @@
-"""The rules of the environment: what is read, what is refused, and how it says so."""
+"""The rules of the environment: which variables are read, which are refused, and the errors."""
 
 from __future__ import annotations
 
@@ -171,7 +171,7 @@ def test_an_invalid_value_is_refused_by_name(name, value):
     ],
 )
 def test_the_app_accepts_every_value_that_the_environment_accepts(variable, name, value):
-    """One parser for both: no value starts the launcher and then ends each worker."""
+    """They share one parser: no value starts the launcher and then ends each worker."""
     given = [value] if name == "allowed_origins" else value
     problem = problem_of(lambda: read_environment(PRODUCTION | {variable: value}))
     assert problem.rstrip(".") == problem_of(lambda: check_setting(name, given))
@@ -379,11 +379,11 @@ def test_an_unparsable_value_is_reported_in_one_sentence(name, value):
     assert len(str(refused)) < 200
 
 
-# --- odd values, of every variable ---
+# --- unusual values of every variable ---
 
 
 def in_the_docs() -> set[str]:
-    """Return the variables of docs/settings.md, with those that name files of secrets."""
+    """Return the variables of docs/settings.md, including those that name files of secrets."""
     table = rows(section(page("settings.md"), "## The service: its environment"))
     told = {name for row in table for name in re.findall(r"`([A-Z_]+)`", row[0])}
     return told | {f"{name}_FILE" for name in SECRETS}
@@ -431,7 +431,7 @@ def test_a_line_break_is_smuggled_into_a_variable(name, break_):
 @pytest.mark.parametrize("blank", [" ", " " * 64, "\n", "\t \t", "\u2003"])
 @pytest.mark.parametrize("name", sorted(VARIABLES))
 def test_a_variable_of_spaces_is_taken_for_a_value(name, blank):
-    """64 spaces were long enough for SECRET_KEY and NOTIFIER_TOKEN_SECRET."""
+    """64 spaces used to be accepted as SECRET_KEY and NOTIFIER_TOKEN_SECRET."""
     error = refusal(PRODUCTION | {name: blank})
     assert error.variable == name
     assert "only whitespace" in error.problem

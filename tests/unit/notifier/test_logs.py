@@ -1,4 +1,4 @@
-"""One event is one line, also with a traceback in it."""
+"""One event is one line, even with a traceback."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Each page says what it may load; static files come whole, in part, or not at all."""
+"""Each page declares what it may load; static files are sent whole, in part, or not at all."""
 
 from __future__ import annotations
 

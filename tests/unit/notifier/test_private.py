@@ -1,4 +1,4 @@
-"""Files with secrets, in a directory that others share."""
+"""Files with secrets, in a directory that other users share."""
 
 from __future__ import annotations
 
@@ -90,7 +90,10 @@ def test_a_file_replaces_the_directory(tmp_path: Path) -> None:
 
 
 def test_a_link_in_the_place_of_a_draft_is_not_followed(directory: Path) -> None:
-    """The name of a draft can be predicted; what a link there led to was overwritten (CWE-59)."""
+    """The name of a draft is predictable.
+
+    The target of a link there used to be overwritten (CWE-59).
+    """
     victim = directory.parent / "victim"
     victim.write_text("mine")
     for name in ("service.json", f".service.json.{os.getpid()}"):
@@ -103,7 +106,7 @@ def test_a_link_in_the_place_of_a_draft_is_not_followed(directory: Path) -> None
 
 
 def test_a_draft_that_others_can_read_is_not_written_into(directory: Path) -> None:
-    """O_CREAT without O_EXCL keeps the mode of what is there."""
+    """O_CREAT without O_EXCL keeps the mode of an existing file."""
     draft = directory / f".file.{os.getpid()}"
     draft.touch()
     draft.chmod(0o644)
@@ -136,7 +139,7 @@ def planted(path: Path, how: str) -> None:
 
 @pytest.mark.parametrize("how", ["writable", pytest.param("owned", marks=AS_ANOTHER), "pipe"])
 def test_an_attacker_plants_a_known_key(directory: Path, how: str) -> None:
-    """Whoever wrote `kept.json` knew the key of all sessions of the next run."""
+    """An attacker who could write `kept.json` knew the key of all sessions of the next run."""
     planted(directory / run_secrets.FILE, how)
     planted(directory / "service.json", how)
     with pytest.raises(NotPrivate, match="may have been written by another user: remove it"):
@@ -177,7 +180,7 @@ def test_existing_files_are_made_private(directory: Path) -> None:
 
 
 def test_other_users_read_the_user_database(directory: Path) -> None:
-    """Whatever command opened it first left it to umask: 0644, with hashes and session keys."""
+    """The first command that opened it left its mode to umask: 0644, with password hashes."""
     path = directory / "db.sqlite3"
     environ = {
         **{name: value for name, value in os.environ.items() if name in ("PATH", "HOME")},

@@ -1,4 +1,4 @@
-"""The files for pip are what uv.lock says, and name neither a host nor a machine."""
+"""The requirements files match uv.lock, and name neither a host nor a machine."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def pinned(name: str) -> dict[tuple[str, str], set[str]]:
 
 
 def reachable(groups: list[str]) -> set[tuple[str, str]]:
-    """Walk uv.lock from the project and the groups to all they need."""
+    """Walk uv.lock from the project and its groups to everything that they need."""
     packages = locked()
     by_name: dict[str, list[tuple[str, str]]] = {}
     for key in packages:
@@ -54,7 +54,7 @@ def reachable(groups: list[str]) -> set[tuple[str, str]]:
 
 @pytest.mark.parametrize(("name", "groups"), FILES.items())
 def test_the_export_agrees_with_the_lock(name, groups):
-    """Run ``make lock`` when this fails."""
+    """If this fails, run ``make lock``."""
     pins, packages = pinned(name), locked()
     assert set(pins) == reachable(groups)
     for key, hashes in pins.items():

@@ -1,4 +1,4 @@
-"""The secrets that outlive a `make run`."""
+"""The secrets that survive a `make run`."""
 
 from __future__ import annotations
 

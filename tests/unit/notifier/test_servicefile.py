@@ -1,4 +1,4 @@
-"""``.run/service.json`` leads commands to the running service, and only to a running one."""
+"""``.run/service.json`` directs commands to the running service, and to no other."""
 
 from __future__ import annotations
 

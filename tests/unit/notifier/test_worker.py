@@ -28,7 +28,7 @@ async def app(scope, receive, send):
 
 @dataclass
 class Leaving:
-    """Records what the server asked of the app, and holds the drain until the test lets go."""
+    """Records the server's calls of the app, and holds the drain until the test releases it."""
 
     server: Server = None  # type: ignore[assignment]
     address: tuple[str, int] = ("", 0)

@@ -1,6 +1,6 @@
 """Centrifugo's JSON protocol: its bytes (centrifugal.dev/docs/transports/client_protocol).
 
-What every wire protocol must do stands in `tests/contract/test_wire_protocol.py`.
+The tests for every wire protocol are in `tests/contract/test_wire_protocol.py`.
 """
 
 from __future__ import annotations
@@ -146,7 +146,7 @@ def test_anything_but_an_object_with_an_id_is_a_bad_frame(line):
 @pytest.mark.parametrize("arguments", ["{}", "[]"])
 @pytest.mark.parametrize("number", ["4294967296", "1" + "0" * 19, "9" * 30, "9" * 5000], ids=len)
 def test_an_id_beyond_32_bits_is_a_bad_frame(number, arguments):
-    """Only commands with wrong arguments were refused for it; the others were answered."""
+    """Only commands with wrong arguments were refused for it; others were answered."""
     assert bad(f'{{"id":{number},"ping":{arguments}}}').good == ()
 
 
@@ -199,7 +199,7 @@ def test_the_number_of_commands_in_a_frame_is_limited():
 
 
 def test_channels_named_in_connect_count_as_commands():
-    """9,000 of them in one frame took 192 ms and were answered by 737 KiB."""
+    """9,000 of them in one frame took 192 ms, and the reply had 737 KiB."""
 
     def connect(number: int) -> str:
         return json.dumps({"id": 1, "connect": {"subs": {f"c:{n}": {} for n in range(number)}}})
@@ -213,7 +213,7 @@ def test_channels_named_in_connect_count_as_commands():
 
 
 def test_empty_lines_are_not_counted():
-    """Beyond the limit of commands the rest was read as one line."""
+    """Beyond the limit of commands, the rest used to be parsed as one line."""
     frame = "\n" * (2 * COMMANDS_LIMIT) + '{"id":1,"connect":{}}\n{"id":2,"ping":{}}'
     assert read(frame) == [Connect(1), Ping(2)]
 
