@@ -21,7 +21,7 @@ SQLITE_OPTIONS = {
     # Readers and the writer do not block each other; a power failure may lose the last login, but
     # never the file (sqlite.org/wal.html).
     "init_command": "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL",
-    # A transaction that reads first and then writes fails at once if another one is writing.
+    # A transaction that reads first and then writes fails immediately if another one is writing.
     "transaction_mode": "IMMEDIATE",
     "timeout": 5,
 }

@@ -28,9 +28,9 @@ logger = logging.getLogger("notifier.fleet")
 # A cold start on a slow disk takes seconds; a service that needs a minute will never start.
 START_SECONDS = 60.0
 # The delay between two starts of a worker that keeps dying: doubles from the first number to the
-# second. The first replacement starts at once: new connections to the node wait until it serves.
+# second. The first replacement starts immediately, because new connections to the node wait for it.
 RESTART_BACKOFF_SECONDS = (0.5, 10.0)
-# A worker that lived this long was healthy: if it dies, its replacement starts at once again.
+# A worker that lived this long was healthy: if it dies, its replacement starts immediately again.
 HEALTHY_SECONDS = 30.0
 PROCESS_POLL_SECONDS = 0.5
 
@@ -101,7 +101,7 @@ class Fleet:
         self._answered.set()
 
     def stop(self) -> None:
-        """Let the workers drain and exit; on a second call, make them exit at once."""
+        """Let the workers drain and exit; on a second call, make them exit immediately."""
         if self._stopping.is_set():
             self._terminate_all()
             return

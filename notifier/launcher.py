@@ -138,8 +138,8 @@ environment:
   FORWARDED_ALLOW_IPS  proxies whose X-Forwarded-* headers are trusted (127.0.0.1)
 
 signals:
-  SIGTERM, SIGINT (Ctrl-C), and SIGHUP stop the service gracefully; a second signal stops it at
-  once. If SIGINT or SIGHUP was ignored at start (nohup, or in the background of a script), it stays
+  SIGTERM, SIGINT (Ctrl-C), and SIGHUP stop the service gracefully; a second signal stops it
+  immediately. If SIGINT or SIGHUP was ignored at start (nohup, or a script's background), it stays
   ignored and the service says so; SIGTERM always stops it.
 
 A secret can also be read from the file that …_FILE names: REDIS_URL_FILE=/run/redis.

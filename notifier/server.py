@@ -130,7 +130,7 @@ class Server(uvicorn.Server):
         self._linger_seconds = linger_seconds
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """Stop gracefully at the first signal, at once at the second."""
+        """Stop gracefully at the first signal, immediately at the second."""
         if self.should_exit:
             os._exit(1)
         # Unlike the stock handler, this does not keep the signal to raise it again at the end:

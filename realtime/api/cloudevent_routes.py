@@ -73,7 +73,7 @@ def routes_of(given: object) -> Routes:
     """Read the configuration: a list of rules, in order of precedence.
 
     ``{"type": "com.example.order.*", "source": "https://shop.example/*", "channel":
-    "orders:{subject}"}``. Each member but ``channel`` is an attribute that the event must have;
+    "orders:{subject}"}``. Each member except ``channel`` is an attribute that the event must have;
     ``*`` in its value matches any text. The channel may contain attributes of the event in braces.
 
     Raises:

@@ -71,7 +71,7 @@ def writer_of(connection: Connection) -> asyncio.StreamWriter:
 
 
 def abort(connection: Connection) -> None:
-    """Close a connection at once, discarding unwritten data.
+    """Close a connection immediately, discarding unwritten data.
 
     redis-py's `disconnect` first flushes the data, which never ends while Redis is frozen.
     """

@@ -112,7 +112,7 @@ class FallbackQueue(Protocol):
         """Requeue an entry as ``written``, or delete it without one; return whether it existed."""
 
     async def durability(self) -> Durability:
-        """Return what is known about surviving a crash."""
+        """Return the durability settings, as far as they are known."""
 
     async def aclose(self) -> None:
         """Close the connections."""

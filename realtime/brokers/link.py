@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 DEADLINE_CHECK_SECONDS = 0.05
 """The longest delay until a missed deadline is noticed."""
 UNSENT_BYTES = 16 * 1024 * 1024
-"""Bytes that may wait while Redis does not read; beyond it, calls fail at once."""
+"""Bytes that may wait while Redis does not read; beyond it, calls fail immediately."""
 WRITE_BYTES = 64 * 1024
 """The size of one write, unless a single call is larger; asyncio's default high-water mark.
 

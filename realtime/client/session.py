@@ -71,7 +71,7 @@ class Session:
             self._heard_at = self._now()
             for line in frame.split("\n"):
                 if line == "{}":
-                    await self._socket.send("{}")  # at once: the service measures the round trip
+                    await self._socket.send("{}")  # now: the service measures the round trip
                 elif line:
                     self._read_line(line)
             await self._ask_again()
@@ -156,7 +156,7 @@ class Session:
     def _handle_state(self, state: StatePush) -> None:
         self._server_lives = state.live
         if state.live:
-            self._retries = dict.fromkeys(self._retries, 0.0)  # subscribe at once
+            self._retries = dict.fromkeys(self._retries, 0.0)  # subscribe immediately
         self._tell_state(state.reason)
 
     def _tell_state(self, reason: str | None = None) -> None:

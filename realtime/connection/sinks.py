@@ -1,4 +1,4 @@
-"""The two paths into a socket. A sink writes at once; `writer` decides when.
+"""The two paths into a socket. A sink writes immediately; `writer` decides when.
 
 A server that offers a `Wire` takes encoded frames, which are encoded once for all connections: one
 function call and one system call. All other servers get ASGI's `send`.

@@ -210,7 +210,7 @@ class LiveTask(Task):  # type: ignore[misc]
         self._states.tell_end(task_id, user_of(self.request), "failed", message=message)
 
     def retry(self, args: Any = None, kwargs: Any = None, exc: Any = None, **options: Any) -> Any:
-        """Retry as Celery does, but publish it first: the next run may start at once."""
+        """Retry as Celery does, but publish it first: the next run may start immediately."""
         request, most = self.request, options.get("max_retries", self.max_retries)
         if request.id and not request.called_directly and (most is None or request.retries < most):
             message = shorten(str(exc)) if isinstance(exc, JobFailed) else type(exc).__name__

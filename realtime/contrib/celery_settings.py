@@ -20,7 +20,7 @@ def task_settings(task_seconds: float) -> dict[str, Any]:
         "task_serializer": "json",
         "result_serializer": "json",
         # Acknowledge a message when its task has ended, not when it starts. If a pool process is
-        # killed (out of memory, -9), the message is requeued at once.
+        # killed (out of memory, -9), the message is requeued immediately.
         "task_acks_late": True,
         "task_reject_on_worker_lost": True,
         "worker_prefetch_multiplier": 1,

@@ -7,7 +7,7 @@ PACE_SECONDS = 0.2
 
 
 class Pace:
-    """A throttle: one report at once, then one per interval, always including the newest value.
+    """A throttle: one report immediately, then one per interval, always including the newest value.
 
     Call `wait` with each new value. 0.0 means to report it now, a positive number means to report
     the newest value after that delay, and None means that a caller is already waiting.

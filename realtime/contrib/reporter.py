@@ -38,7 +38,7 @@ class Reporter:
         self._is_closed = False
 
     def say(self, word: str, **more: Any) -> None:
-        """Report a state at once."""
+        """Report a state immediately."""
         with self._lock:
             self._tell(word, more)
 

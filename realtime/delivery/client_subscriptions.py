@@ -208,7 +208,7 @@ class ClientSubscriptions:
     # ------------------------------------------------ requested by the server
 
     def serve(self, join: Join) -> None:
-        """Subscribe the client once it is allowed and the channel is live; returns at once."""
+        """Subscribe the client once it is allowed and the channel is live; returns immediately."""
         joining = self._serving[join.channel] = Joining(join.channel, join=join)
         self._finish_serving(joining)
 

@@ -199,7 +199,7 @@ class Connections:
             return
         if (
             conversation.is_full
-        ):  # requests return at once, so back-pressure cannot slow this client
+        ):  # requests return immediately, so back-pressure cannot slow this client
             self._reached.count("commands_waiting")
             conversation.end(TOO_MANY_REQUESTS)
         else:

@@ -165,7 +165,7 @@ class Conversation:
         self._node.forget(self)
 
     def _take(self, step: Step | Subscribe) -> None:
-        """Execute a step at once if the queue is empty, or append it if it must wait."""
+        """Execute a step immediately if the queue is empty, or append it if it must wait."""
         if isinstance(step, Subscribe):
             step = Joining(step.channel, step)
         if self._queue is None:

@@ -212,7 +212,7 @@ class Hub:
         return self._announcer.neighbours
 
     def start(self) -> None:
-        """Start subscribing at the broker. Returns at once; `live` tells when it succeeded."""
+        """Start subscribing at the broker. Returns immediately; `live` tells when it succeeded."""
         if not self.is_started:
             # Without a lifespan, a request starts the hub. Its context has the thread in which
             # asgiref runs the host's sync code, and that ends with the request (Django adapts a

@@ -45,7 +45,7 @@ class CommandReader:
         self._throttle: Throttle | None = None  # None until the first command
 
     def commands(self, frame: str | None) -> Iterator[Command | BadFrame | Reply]:
-        """Yield the commands of a frame in order, not yet validated; pongs count at once."""
+        """Yield the commands of a frame in order, not yet validated; pongs count immediately."""
         bad = None
         try:
             if frame is None:
@@ -63,7 +63,7 @@ class CommandReader:
                 continue
             why_not = self._check_rates(command)
             if isinstance(why_not, Close):
-                self._writer.end(why_not)  # at once: waiting commands are part of the flood
+                self._writer.end(why_not)  # immediately: waiting commands are part of the flood
                 return
             if isinstance(command, Pong):
                 continue

@@ -92,7 +92,7 @@ class PresenceWriter:
             self._is_kept = False
 
     async def aclose(self) -> None:
-        """Remove the members of this node at once, instead of when its lease expires."""
+        """Remove the members of this node immediately, instead of when its lease expires."""
         self._begin()
         with suppress(BrokerError, TimeoutError):
             async with asyncio.timeout(GOODBYE_SECONDS):

@@ -93,7 +93,7 @@ class Subscriber:
         return self._owner is not None
 
     def start(self) -> None:
-        """Start the subscription; returns at once."""
+        """Start the subscription; returns immediately."""
         self._owner = asyncio.get_running_loop().create_task(
             self._own(), name="realtime subscriber"
         )

@@ -173,7 +173,7 @@ class Users:
             self.start()
 
     async def _watch(self) -> None:
-        """Check all users periodically, and suspects at once; never returns."""
+        """Check all users periodically, and suspects immediately; never returns."""
         loop = asyncio.get_running_loop()
         next_recheck = loop.time()
         while True:

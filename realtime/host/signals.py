@@ -38,7 +38,7 @@ from realtime.host.user_tokens import id_of, id_of_key
 logger = logging.getLogger(__name__)
 
 _CREDENTIALS = {"password", "is_active"}
-_CONSEQUENCE = "affected connections are closed within ten seconds, not at once"
+_CONSEQUENCE = "affected connections are closed within ten seconds, not immediately"
 _NO_COMMIT = (DatabaseError, ImproperlyConfigured, ConnectionDoesNotExist, SynchronousOnlyOperation)
 """What `transaction.on_commit` raises if it cannot wait for a commit: the host manages its
 transactions itself (``set_autocommit(False)``), has no database or lost it, or an event loop runs

@@ -1,6 +1,7 @@
 """Commands to the connections of a user, on whichever node they are.
 
-They return once the command is sent; each node obeys at once, or within ten seconds if it was lost.
+They return once the command is sent; each node executes it immediately, or within ten seconds if
+it was lost.
 """
 
 from __future__ import annotations

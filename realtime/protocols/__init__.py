@@ -153,7 +153,7 @@ Immediate = (
     | Pong
     | Refused
 )
-"""The commands that can be decided at once; a subscribe may wait for the host and the broker."""
+"""Commands that can be decided immediately; a subscribe may wait for the host and the broker."""
 Command = Immediate | Subscribe
 
 

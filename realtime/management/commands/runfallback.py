@@ -37,8 +37,8 @@ class Command(BaseCommand):
         parser.epilog = (
             "Several workers share the queue. On SIGTERM or Ctrl-C, a worker takes no more\n"
             "entries, finishes those in progress, and exits. On a second signal it returns them\n"
-            "to the queue and exits at once. If SIGINT was ignored at start, as in the background\n"
-            "of a script, Ctrl-C has no effect and the worker says so.\n\n"
+            "to the queue and exits immediately. If SIGINT was ignored at start, as in the\n"
+            "background of a script, Ctrl-C has no effect and the worker says so.\n\n"
             f"exit codes: 0 stopped by a signal; {STUCK} all handler slots are hung"
         )
         parser.add_argument(
