@@ -33,7 +33,7 @@ PUBLISHING = {"brokers.publisher"}
 DELIVERING = {"delivery", "connection"}
 QUEUEING = {"fallbacks.worker", "fallbacks.worker_log", "fallbacks.threads"}
 ENGINE = PUBLISHING | DELIVERING | QUEUEING | {"brokers"}
-"""Ring 1, but for what is named above."""
+"""Ring 1, except for the modules above."""
 
 # Parts of the standard library that neither wait nor use a clock, randomness or the outside world.
 PURE = {
@@ -73,7 +73,7 @@ PUBLIC_TO_SERVICES = {
 }
 
 OPEN_PACKAGES = {"realtime.contrib", "realtime.management", "realtime.templatetags"}
-"""Whose modules Django or a host names."""
+"""Packages whose modules Django or a host names."""
 
 RING_0 = (
     "the rules (ring 0) import only each other, msgspec, PyJWT with its cryptography, and pure "
@@ -206,11 +206,11 @@ def test_packages_depend_on_each_other_in_one_direction():
             wanted = {package_of(name) for name in found if name.startswith("realtime.")}
             wanted = {name for name in wanted if name in PACKAGES or name in MODULES}
             uses.setdefault(package_of(module), set()).update(wanted - {package_of(module)})
-    TopologicalSorter(uses).prepare()  # raises CycleError, which names the circle
+    TopologicalSorter(uses).prepare()  # raises CycleError, which names the cycle
 
 
 LONGEST_CHAIN = 15
-"""Modules of the app that import each other in a row; 12 are wanted (ADR-0030)."""
+"""Modules of the app in the longest chain of imports; the goal was 12 (ADR-0030)."""
 
 
 def imports_when_loaded(tree: ast.Module) -> list[ast.stmt]:

@@ -22,7 +22,7 @@ TERMS = re.findall(r"\*\*([^*]+)\*\*", GLOSSARY)
 NAMED_BY_DJANGO = {"Command", "Migration"}
 """Django finds management commands and migrations by these names."""
 EXPLAINED = ("core", "protocols", "identity", "brokers", "connection", "delivery", "fallbacks")
-"""The packages whose classes of one word stand in the glossary."""
+"""The packages whose one-word class names the glossary must explain."""
 PLAIN = {
     "Announcement", "Announcer", "Authentication", "Bucket", "Close", "Connector", "Credentials",
     "Dispatcher", "Durability", "Email", "Failure", "Glob", "Limits", "Liveness", "Message",
@@ -52,7 +52,7 @@ def twice(classes: list[tuple[str, str]]) -> dict[str, list[str]]:
 
 def test_no_public_class_name_is_used_twice():
     found = twice([*public_classes(ROOT / "realtime"), *public_classes(ROOT / "notifier")])
-    assert not found, "rename one of each pair to what it is"
+    assert not found, "give one of each pair a more specific name"
 
 
 def test_duplicate_class_names_are_found():
@@ -67,7 +67,7 @@ def is_explained(name: str) -> bool:
 
 
 UNIONS = {kind.__name__ for union in (Command, Decision) for kind in get_args(union)}
-"""What a client asks, and what follows from it: the glossary has *command* and *decision*."""
+"""Unions of classes: the glossary explains *command* and *decision*."""
 ONE_WORD = sorted(
     {
         name
@@ -171,7 +171,7 @@ def is_in_use(term: str) -> bool:
 
 @pytest.mark.parametrize("term", TERMS)
 def test_every_glossary_term_is_used(term):
-    assert is_in_use(term), "code and pages have another word for it, or nothing of the kind"
+    assert is_in_use(term), "neither code nor pages use this term"
 
 
 def test_unused_glossary_terms_are_found():

@@ -437,11 +437,11 @@ async def test_a_full_queue_refuses_and_does_nothing(broker, sync) -> None:
     with pytest.raises(QueueFull):
         await asyncio.to_thread(sync.publish, mail())
     [position] = await broker.positions(["c"])
-    assert position.offset == 3, "half of it was done"
+    assert position.offset == 3, "it was executed in part"
     await Ear.of(broker, "c")
     again = await broker.publish(mail(idempotency_key="k"))
     assert not again.repeated, "the key was used up"
-    assert not again.queued, "who is there needs no room"
+    assert not again.queued, "a live publication needs no room"
 
 
 async def test_the_queue_is_full_in_bytes_before_it_is_in_items(prefix, settings) -> None:
@@ -451,7 +451,7 @@ async def test_the_queue_is_full_in_bytes_before_it_is_in_items(prefix, settings
     outcomes = await broker.publish_many([mail("x" * 60_000) for _ in range(18)])
     assert sum(isinstance(each, Receipt) for each in outcomes) == 17
     assert isinstance(outcomes[-1], QueueFull)
-    assert (await broker.publish(mail(1))).queued, "what fits is taken"
+    assert (await broker.publish(mail(1))).queued, "a publication that fits is accepted"
     assert (await broker.queue_stats()).bytes <= 1024 * 1024
     await broker.aclose()
 

@@ -313,7 +313,7 @@ def test_the_refresh_reply_says_how_long_the_token_is_valid(case, number, token,
     for command in (Refresh(number, token), SubRefresh(number, channel, token)):
         reply = case.protocol.encode_refresh_reply(command, "me", "1", ttl)
         if not reply:
-            continue  # nothing is said there
+            continue  # the protocol has no such text
         heard = case.client.read(one_line(reply))
         assert heard["answers"] == case.client.names(command)
         assert (heard.get("expires", False), heard.get("ttl")) == (ttl is not None, ttl)
@@ -338,7 +338,7 @@ def test_a_connection_that_ends_says_why(case, close):
         if text:
             heard = case.client.read(one_line(text))
             assert (heard["code"], heard["reason"]) == close
-        assert text or reason_arrives or close.reconnect, "it would come back all the same"
+        assert text or reason_arrives or close.reconnect, "the client would reconnect anyway"
 
 
 @every_protocol

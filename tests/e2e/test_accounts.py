@@ -143,7 +143,7 @@ SPELLINGS = [
     "ⓐⓓⓐ",
     " " * 300 + "ada",
 ]
-"""Django strips a name and normalizes it (NFKC): all but ``ADA`` are the account ``ada``."""
+"""Django strips and normalizes a name (NFKC): all except ``ADA`` are the account ``ada``."""
 
 
 def test_all_spellings_of_an_account_share_one_counter(browser: Browser) -> None:

@@ -85,7 +85,7 @@ class Site(NamedTuple):
     url: str
     sessions: dict[str, str]
     store: Any
-    """Its Redis."""
+    """The Redis of the project."""
 
 
 @pytest.fixture(scope="module")
@@ -225,7 +225,7 @@ def test_a_dead_letter_is_retried(site: Site, browse: Browse) -> None:
     assert (decode_entry(raw).id, decode_entry(raw).failures, dead(site)) == ("e-2", 0, ["e-1"])
     answer = post(client, "deadletter/", action="retry", selected=keys_on(page)[1])
     assert "Not among the dead letters any more: 1" in answer.text
-    assert "e-2" in client.get(f"{site.url}/admin/").text, "it is in the log"
+    assert "e-2" in client.get(f"{site.url}/admin/").text, "the log names it"
 
 
 def test_purging_asks_first(site: Site, browse: Browse) -> None:

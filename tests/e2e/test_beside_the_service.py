@@ -117,7 +117,7 @@ async def test_two_users_with_the_same_key_have_nothing_in_common(
         ) as url:
             bob = Bob(url, cookie)
             await _hears_only_what_is_for_her(ada, bob, attach)
-            await asyncio.to_thread(bob.ship, 8)  # nobody of the shop is there
+            await asyncio.to_thread(bob.ship, 8)  # no user of the shop is connected
         await asyncio.to_thread(_mails_go_to_whom_they_are_for, ada, shop)
     finally:
         await asyncio.to_thread(ada.service.stop)
@@ -135,7 +135,7 @@ async def _hears_only_what_is_for_her(ada: Ada, bob: Bob, attach: Attach) -> Non
     await asyncio.to_thread(bob.ship, 7)
     assert (await at_bob.push("pub", passing_over="state"))["data"]["title"] == "Shipped"
     await asyncio.to_thread(service.publish, "user:#service.1", "for ada")
-    assert await at_ada.data() == "for ada", "the first that she hears"
+    assert await at_ada.data() == "for ada", "the first publication that she receives"
 
     answer = await asyncio.to_thread(service.post, "disconnect", {"user": "1"})
     assert answer.status_code == 200
@@ -159,7 +159,7 @@ def _mails_go_to_whom_they_are_for(ada: Ada, shop: Host) -> None:
     eventually_sync(lambda: ada.dead() == 1)
     assert worker.interrupt() == 0
     worker.stop()
-    assert not list(ada.mails.glob("*")), "the service mails nobody"
+    assert not list(ada.mails.glob("*")), "the service sends no mail"
     [entry] = [json.loads(line) for line in shop.run("manage.py", "fallback", "list").splitlines()]
     assert "is for users of another table" in json.dumps(entry)
     assert "run `runfallback` in the project" in json.dumps(entry)

@@ -161,7 +161,7 @@ def test_a_task_id_can_be_reused(tasks: Any, heard: Heard) -> None:
     assert ended(task_id)["state"] == "cancelled"
     tasks.count.apply_async([1], task_id=task_id)
     states = heard.until(f"job:{task_id}", "succeeded")
-    assert "run" not in states[-2]  # it is another task, which begins for the first time
+    assert "run" not in states[-2]  # it is a new task, which starts for the first time
     assert ended(task_id)["message"] == "counted to 1"
 
 
@@ -175,7 +175,7 @@ def test_a_task_that_cannot_be_sent_has_failed(tasks: Any, heard: Heard) -> None
         assert state is not None
         assert (state["state"], state["message"]) == ("failed", "the task could not be queued")
         assert heard.until(f"job:{task_id}", "failed")[-1] == state
-        assert task_id not in dict(records().silent(-1))  # nobody sends it later
+        assert task_id not in dict(records().silent(-1))  # nothing sends it later
 
 
 async def test_a_task_can_be_started_in_an_event_loop(tasks: Any) -> None:
@@ -203,7 +203,7 @@ def test_the_log_says_when_redis_is_away_and_when_it_is_back(
 
 
 def test_a_task_whose_pool_process_dies_again_and_again_fails(tasks: Any) -> None:
-    state = ended(tasks.die.start(), seconds=60)  # Celery looks after its pool each five
+    state = ended(tasks.die.start(), seconds=60)  # Celery checks its pool every five seconds
     assert state["state"] == "failed"
     assert state["message"] == "the task was started 5 times, and its worker died each time"
 

@@ -44,7 +44,7 @@ async def test_a_full_node_refuses_before_accept_until_a_client_leaves(
     first, second = await attach(service), await attach(service)
     await second.subscribe("public:full")
     for _ in range(3):
-        expected = (403, None) if server == "daphne" else (503, "5")  # Daphne can only say no
+        expected = (403, None) if server == "daphne" else (503, "5")  # Daphne can only refuse
         assert await status_of(service) == expected
     service.publish("public:full", "still here")
     assert await second.data() == "still here"
@@ -70,7 +70,7 @@ async def test_a_user_with_too_many_connections_is_closed_and_others_are_not(
     second = await attach(service, connect=False)
     await second.tell(connect={"token": token("ada")})
     assert (await second.closed())[0] == 3504
-    for other in ({"token": token("bob")}, {}, {}):  # anonymous clients are nobody in particular
+    for other in ({"token": token("bob")}, {}, {}):  # anonymous clients do not count as one user
         client = await attach(service, connect=False)
         assert "connect" in await client.ask(connect=other)
     await ada.close()
@@ -264,7 +264,7 @@ async def test_thousands_that_connect_and_vanish_leave_no_count_behind(
 
     async def vanish(number: int) -> None:
         _, writer = await asyncio.open_connection("127.0.0.1", service.port)
-        writer.write(request[: len(request) - number % 2])  # every other one says all of it
+        writer.write(request[: len(request) - number % 2])  # every second one sends it completely
         await writer.drain()
         writer.transport.abort()
 

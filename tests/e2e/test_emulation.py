@@ -137,7 +137,7 @@ async def test_an_emulation_request_with_a_forged_session_is_refused(service: Se
             answer = await one.say({"id": 2, "ping": {}}, **changed)
             assert reason(answer) == (404, "session_not_found"), changed
         await one.say({"id": 9, "ping": {}})
-        assert (await one.until(lambda line: "id" in line))["id"] == 9, "nothing of it was heard"
+        assert (await one.until(lambda line: "id" in line))["id"] == 9, "none of it was published"
 
 
 @pytest.mark.parametrize(
@@ -159,7 +159,9 @@ async def test_an_invalid_emulated_command_is_answered_in_the_stream(service: Se
         ]["disconnect"]["code"] == 3501
         with pytest.raises(EOFError):
             await stream.next()
-        assert (await stream.say({"id": 2, "ping": {}})).status_code == 204, "nobody is hurt"
+        assert (await stream.say({"id": 2, "ping": {}})).status_code == 204, (
+            "no other client is affected"
+        )
 
 
 async def test_a_stream_with_an_empty_first_request_is_refused(service: Service) -> None:
@@ -287,7 +289,9 @@ async def test_pages_that_may_connect_may_send_commands(service: Service, path: 
         assert not [name for name in no.headers if name.startswith("access-control")]
         assert (await client.post(path, headers=EVIL, content=b"{}")).status_code == 403
         wrong = await client.post("/emulation", headers=PAGE, content=b"{}")
-        assert wrong.headers["access-control-allow-origin"] == PAGE["Origin"], "it may read why"
+        assert wrong.headers["access-control-allow-origin"] == PAGE["Origin"], (
+            "its page may read the reason"
+        )
 
 
 # --- nodes that are gone, and an unreachable broker ---
@@ -300,7 +304,7 @@ async def test_a_session_of_a_stopped_node_is_not_found(
     async with streaming(away) as stream:
         there = {"session": stream.session, "node": stream.node}
         body = json.dumps({**there, "data": '{"id":2,"ping":{}}'}).encode()
-        assert (await post(service, "/emulation", body)).status_code == 204, "by way of the broker"
+        assert (await post(service, "/emulation", body)).status_code == 204, "through the broker"
         assert (await stream.until(lambda line: line.get("id") == 2))["ping"] == {}
     await asyncio.to_thread(away.kill)
 

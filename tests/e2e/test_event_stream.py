@@ -500,7 +500,7 @@ async def test_bidirectional_features_are_refused_to_unidirectional_clients(
 
 
 SCRIPT = {"Sec-Fetch-Site": "same-origin", "Sec-Fetch-Mode": "cors"}
-"""How a browser says that a script of the site's own page asks."""
+"""The headers of a request by a script of the site's own page."""
 
 
 def serve_ada(serve: Serve, redis_server: RedisServer, folder: Path) -> Service:
@@ -548,7 +548,7 @@ async def test_the_session_of_a_page_identifies_the_client(
         for other in (
             {"Origin": "https://evil.example"},
             {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "navigate"},
-            {},  # a browser that is too old to say which page it was
+            {},  # a browser that is too old to send these headers
         ):
             answer = await client.get("/connection/sse", params=own, headers=other)
             assert answer.status_code == 403
@@ -573,7 +573,7 @@ async def test_a_user_gets_the_exact_gap_on_the_personal_channel(
     service = await asyncio.to_thread(serve_ada, serve, redis_server, tmp_path)
     own = "user:#service.1"
     async with logged_in(service) as client:
-        for channel in (own, "public:x"):  # asked for as well, and not
+        for channel in (own, "public:x"):  # requested as well, and not
             async with page_of(client, channel) as stream:
                 await stream.until("realtime.state")
                 await becomes_served(service, own)
@@ -581,7 +581,7 @@ async def test_a_user_gets_the_exact_gap_on_the_personal_channel(
                 last_id = (await stream.until("message"))[2]
             for n in range(3):
                 missed = await publish(service, own, n)
-            for _ in range(2):  # the connection breaks again before the channel begins
+            for _ in range(2):  # the connection breaks again before the channel starts
                 last_id = await first_id(client, channel, last_id)
                 assert f"{had['epoch']}/{had['offset']}/{own}" in last_id.split("&")
             async with page_of(client, channel, last_id) as stream:

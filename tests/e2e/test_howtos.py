@@ -254,4 +254,4 @@ async def test_with_htmx(redis: RedisServer, tmp_path: Path, chromium: Browser) 
             for page in opened:
                 await page.get_by_text("A <b>red</b> bicycle was shipped").wait_for()
                 await page.get_by_text("A <b>red</b> bicycle: shipped").wait_for()
-                assert await page.locator(".evil").count() == 0, "a publication is no markup"
+                assert await page.locator(".evil").count() == 0, "a publication is not markup"

@@ -56,7 +56,7 @@ def eventually(look: Callable[[], T], *, seconds: float = 30.0) -> T:
     """Return the first true value that ``look`` returns."""
     deadline = time.monotonic() + seconds
     while not (found := look()):
-        assert time.monotonic() < deadline, "it did not happen in time"
+        assert time.monotonic() < deadline, "the condition was not met in time"
         time.sleep(0.02)
     return found
 
@@ -93,7 +93,7 @@ def command_line(pid: int) -> str:
 
 
 READY = {"manage": "handling fallbacks: ", "celery": " ready."}
-"""What a companion says when it works, by its module."""
+"""The log line of a companion that has started, by its module."""
 
 
 class Launched:
@@ -485,7 +485,7 @@ def test_the_two_demo_users_survive_a_restart(launch):
     url = again.wait_until_live()
     assert demo_passwords(again) == passwords
     assert log_in(url, "ada", passwords["ada"]) == 302
-    assert again.service()["secret_key"] == key, "whoever is logged in stays it"
+    assert again.service()["secret_key"] == key, "logged-in users stay logged in"
 
 
 def test_a_run_directory_that_others_can_enter_is_refused(launch, tmp_path):

@@ -56,7 +56,7 @@ async def test_a_command_over_the_limit_is_refused_and_the_connection_stays(
     assert refused[: COMMANDS - 1] == [None] * (COMMANDS - 1)
     assert refused[-4:] == [TOO_MANY] * 4
     await eventually(lambda: "the limit commands_per_second was reached" in service.log)
-    await asyncio.sleep(1.1)  # no condition to wait for: a token comes back each second
+    await asyncio.sleep(1.1)  # there is no condition to wait for: one token returns per second
     assert "ping" in await client.ask(ping={})
 
 

@@ -109,7 +109,7 @@ async def test_the_chat_shows_members_and_who_is_typing(service: Service, visit:
     await bob.page.context.close()
     await ada.sees("#here-count", "1 here")
     await eventually(lambda: is_count(ada, ".person", 1))
-    assert await ada.count(".message") == 1, "to write is no message"
+    assert await ada.count(".message") == 1, "typing is not a message"
 
 
 async def empty(visitor: Visitor, selector: str) -> bool:
@@ -240,7 +240,7 @@ async def test_the_form_collapses_on_a_phone_when_messages_arrive(
     await phone.page.click("#post-fold")
     await phone.page.click("#post-submit")
     await phone.sees("#post-result", "Received here after")
-    assert await phone.page.is_visible("#post-form"), "who wants the form keeps it"
+    assert await phone.page.is_visible("#post-form"), "a user of the form keeps it"
 
 
 async def test_the_form_does_not_collapse_while_in_use(service: Service, visit: Open) -> None:

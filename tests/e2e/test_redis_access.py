@@ -260,7 +260,10 @@ FORBIDDEN = [
 def test_a_redis_user_may_do_nothing_else(guarded_each: RedisServer, user: str) -> None:
     allowed = {
         "worker": {"CONFIG GET *"},  # it says what Redis does not keep
-        "jobs": {"DEL rt:{0}:x", "PSUBSCRIBE rt:*"},  # Celery deletes and hears what is its own
+        "jobs": {
+            "DEL rt:{0}:x",
+            "PSUBSCRIBE rt:*",
+        },  # Celery deletes and receives only its own keys and messages
     }.get(user, set())
     with redis.Redis(
         unix_socket_path=str(guarded_each.socket), username=user, password="SECRET", protocol=2
@@ -350,4 +353,4 @@ async def test_a_redis_with_an_invalid_certificate_gets_no_password(
             await asyncio.to_thread(broker.publish, Publication.of("public:a", 1))
         broker.close()
     with guarded.client() as admin:
-        assert len(admin.client_list()) == 1, "nobody else has come as far as Valkey"
+        assert len(admin.client_list()) == 1, "no other connection has reached Valkey"

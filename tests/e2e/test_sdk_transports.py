@@ -32,7 +32,7 @@ SDK = Path(__file__).parent / "sdk"
 ENDPOINT = "tests.asgi_endpoint:application"
 TRANSPORTS = ("websocket", "http_stream", "sse")
 WORN = (*TRANSPORTS, "client.js")
-"""What is tried where it is worn: our own client, too."""
+"""The clients of the endurance tests, including our own."""
 Serve = Callable[..., Service]
 
 

@@ -78,7 +78,7 @@ from django.contrib.sessions.models import Session
 Session.objects.filter(pk=KEY)._raw_delete("default")
 """,
 }
-"""What ends a login, and in which code."""
+"""The ways in which a login ends, and the code for each."""
 
 
 class Site:
@@ -90,7 +90,7 @@ class Site:
             "DJANGO_SETTINGS_MODULE": "tests.session_settings",
             "TEST_DATABASE": str(self.database),
             "TEST_REDIS_URL": redis_url,
-            "TEST_CONNECT_SECONDS": "60",  # a log-out is a process, which takes its time
+            "TEST_CONNECT_SECONDS": "60",  # the logout runs in a separate process, which takes time
         }
         self.redis_url = redis_url
         self.service = Service(redis_url, server, **self.env).start()
@@ -156,7 +156,7 @@ async def test_a_private_publication_reaches_only_pages_of_its_user(
 ) -> None:
     channel = f"news#{site.ada['user']}"
     page = await attach(site.service, **site.page())
-    assert await page.push("subscribe"), "its own channel comes without asking"
+    assert await page.push("subscribe"), "the personal channel is subscribed automatically"
     await page.subscribe(channel)
     strangers = {
         "no cookie": {"origin": site.service.http},
@@ -283,7 +283,7 @@ async def test_a_password_change_ends_only_the_tokens_of_this_site(
         assert "ping" in await client.ask(ping={})
     again = await attach(site.service, connect=False)
     await again.ask(connect={"token": own})
-    assert await again.closed() == (3503, "force disconnect"), "it is looked at when it comes"
+    assert await again.closed() == (3503, "force disconnect"), "it is checked when it arrives"
 
 
 MAKE_TOKEN_OF_SESSION = """

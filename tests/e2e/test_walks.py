@@ -12,7 +12,7 @@ from bench.walks import WALKS, Step, figures, usual
 
 ROOT = Path(__file__).resolve().parents[2]
 LONGEST_POST = 25
-"""Files of the app from a POST to the bytes; 20 are wanted, and ADR-0030 says why it is more."""
+"""Files of the app from a POST to the bytes; the goal was 20, see ADR-0030."""
 TRIES = 3
 """A trace on a busy machine may contain a timer's code, but never lacks code of the walk."""
 ENDPOINT, NAMES = "realtime/endpoint.py", "realtime/core/names.py"

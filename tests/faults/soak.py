@@ -24,9 +24,9 @@ from tests.support.service import DEPLOYMENT, Service, needs_proc
 
 MINUTES = float(os.environ.get("SOAK_MINUTES", "30"))
 EVERY_SECONDS = 10.0
-VISITORS = 20  # clients who come and go between two faults
+VISITORS = 20  # clients that connect and leave between two faults
 WARM_SHARE = 1 / 3  # of the samples: until then caches fill
-SLACK = 5  # files and tasks that may be under way when they are counted
+SLACK = 5  # files and tasks that may be in use when they are counted
 MIB_IN_TEN_MINUTES = 1.0
 NOISE_MIB = 2.0  # of a short run
 

@@ -37,7 +37,7 @@ async def test_clients_that_connected_during_a_suspension_are_not_rejected_for_g
     service.freeze()
     for client in clients:
         await client.tell(connect={})
-    await asyncio.sleep(SETTINGS.connect_seconds + 1)  # the time is the attack
+    await asyncio.sleep(SETTINGS.connect_seconds + 1)  # this delay is the attack
     service.thaw()
     for client in clients:
         assert "connect" in await client.next()

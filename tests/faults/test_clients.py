@@ -44,17 +44,17 @@ DATA = "x" * 16 * 1024
 PACE_SECONDS = 0.02  # nearly 800 KiB/s for each channel: in a pong deadline more than SLACK_BYTES
 QUIET_SECONDS = 0.25
 FULL_SECONDS = WINDOW_BYTES / SLOWEST_BYTES_PER_SECOND
-"""What a full window adds to the pong deadline."""
+"""Seconds that a full window adds to the pong deadline."""
 LATE_SECONDS = 6.0
 """Until the first ping without an answer 1 s, until the tick after the deadline 1 s, 1 s for the
 publication over the window; the rest for what the test itself does."""
 GIVE_UP_SECONDS = 30.0
-STALL_SECONDS = PONG_SECONDS + 2.0  # who has nothing in flight is gone by then
+STALL_SECONDS = PONG_SECONDS + 2.0  # a client with nothing in flight has been closed by then
 AFTER = 100  # publications after a stall
 SOON_SECONDS = 5.0  # far from any pong deadline
 ROUNDS = 60
 COMMANDS = 500
-"""In one frame; their replies are 33 KiB."""
+"""Commands in one frame; their replies are 33 KiB."""
 
 
 @pytest.fixture(scope="module")
@@ -191,7 +191,7 @@ async def stalls(service: Service, publisher: Publisher) -> None:
         await neighbour.subscribe(channel)
         last = start = int((await stalled.subscribe(channel))["offset"])
         began = time.monotonic()
-        while time.monotonic() < began + STALL_SECONDS:  # the time is the fault
+        while time.monotonic() < began + STALL_SECONDS:  # this delay is the fault
             last = await publisher.heard(channel, neighbour)
             await asyncio.sleep(PACE_SECONDS)
         async with asyncio.TaskGroup() as group:
@@ -240,7 +240,7 @@ async def test_a_client_whose_host_rebooted_ends_at_the_next_rst(
                 await publisher.nodes(channel)
             await eventually(lambda: has_connections(service, 1), GIVE_UP_SECONDS)
             took = time.monotonic() - began
-        assert took < allowed(PONG_SECONDS, began), "only the pong deadline ended it"
+        assert took < allowed(PONG_SECONDS, began), "only the pong deadline closed it"
         assert await publisher.nodes(channel) == 0
         await publisher.heard(beside, neighbour)
 

@@ -35,7 +35,7 @@ Attach = Callable[..., Awaitable[Client]]
 DAY_SECONDS = 86400
 JUMPS = (1, 0, -1)  # days from the true time: ahead by one, back by one, back by one
 AFTERWARDS_SECONDS = 1.6
-"""A tick of the heartbeat, three canaries, and longer than one may be away (1.5 s)."""
+"""A tick of the heartbeat, three canaries, and longer than a canary's timeout (1.5 s)."""
 SIZE: dict[str, Any] = {"clients": 6, "per_second": 60, "channels": 3, "publishers": 4}
 
 
@@ -60,7 +60,7 @@ class Clock:
         """Shift the time by this many days, immediately."""
         following = self._file.with_suffix(".next")
         following.write_text(f"{days:+}d\n")
-        os.replace(following, self._file)  # a file that is half written would be another jump
+        os.replace(following, self._file)  # reading a half-written file would be another jump
 
 
 @pytest.fixture

@@ -26,7 +26,7 @@ REPLICATION = ("--repl-diskless-sync-delay", "0")
 RECOVERED_SECONDS = 2.0
 LOADING_SECONDS = 1.0
 FILLING = 200
-"""Keys beside ours: while it loads, Redis answers only once in a kilobyte of its file."""
+"""Additional keys: while loading, Redis answers only once per kilobyte of its file."""
 
 
 class Pair:
@@ -100,7 +100,7 @@ async def master_demoted(pair: Pair) -> None:
         demoted = pair.master
         await pair.promote()
         with demoted.client() as client:
-            await asyncio.to_thread(client.replicaof, "127.0.0.1", 1)  # nobody whom it could hear
+            await asyncio.to_thread(client.replicaof, "127.0.0.1", 1)  # nothing listens there
 
 
 async def handed_over(pair: Pair) -> None:

@@ -28,9 +28,9 @@ pytestmark = [needs_proc, pytest.mark.faults, pytest.mark.timeout(900 if FULL el
 STOPPED_SECONDS = 5.0
 BACK_SECONDS = 5.0  # within which the clients of a killed node are back
 EXIT_SECONDS = 15.0
-GONE_SECONDS = 60.0  # whatever the machine
+GONE_SECONDS = 60.0  # however slow the machine is
 SHUTDOWN, NO_CLOSE_FRAME = 3001, 1006
-STALLED = 25 if FULL else 4  # readers at each node who read nothing
+STALLED = 25 if FULL else 4  # clients of each node that do not read
 STALLED_BYTES = 60_000
 STALLED_PUBLICATIONS = 60  # 3.6 MB for each of them
 RESTARTS = 10 if FULL else 1
@@ -96,7 +96,7 @@ async def test_a_rolling_restart_reports_every_loss_and_fails_no_request(
             for node in scene.nodes:
                 await stall(node, stalled)
                 await restarted(scene, node)
-        assert not scene.load.unanswered, "a request that was on its way got no answer"
+        assert not scene.load.unanswered, "a request in progress got no response"
         reasons = {told.reason for each in scene.load.listeners for told in gaps(each)}
         assert reasons <= {"reconnect"}
 

@@ -96,7 +96,7 @@ async def test_members_remain_after_an_outage_and_clients_are_told_to_refetch(
     await eventually(lambda: is_counted(witness, 4))
     if fault == "killed":
         await asyncio.to_thread(own_redis.kill)
-        gone = others.pop()  # meanwhile, and nobody can write it down
+        gone = others.pop()  # in the meantime, when it cannot be recorded
         await gone.close()
         await asyncio.to_thread(own_redis.start)
     else:

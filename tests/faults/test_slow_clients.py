@@ -23,7 +23,7 @@ COUNT = 60  # 960 KiB: far more than window and outbox together
 HEAVY = "x" * 60 * 1024
 HEAVY_COUNT = 512  # 30 MiB
 SLACK_BYTES = 8 * 1024 * 1024
-"""What a process may grow by for other reasons; window and outbox, 192 KiB, are a small part."""
+"""Growth of a process for other reasons; window and outbox, 192 KiB, are a small part of it."""
 
 
 @pytest.fixture(params=SERVERS)
@@ -64,7 +64,7 @@ async def account(client: Client, start: int, last: int) -> tuple[list[int], lis
         if "gap" in push:
             assert push["gap"]["reason"] == "slow"
         expected = end + 1
-        await client.answer_pings()  # now it reads; the first pongs come late, but they come
+        await client.answer_pings()  # now it reads; the first pongs are late, but they arrive
     return received, missed
 
 

@@ -82,11 +82,11 @@ LOSES: list[Break] = [
     password_changed,
 ]
 BY_LUCK: list[Break] = [subscribers_cut, connections_reset, unreachable, refused]
-"""It loses what is published before it is back: few, or none."""
+"""It loses what is published before it has reconnected: few messages, or none."""
 FAILOVERS = [master_killed, handed_over, master_demoted, master_hangs]
 LOSE_IN_FAILOVER = [master_killed, master_hangs]
 LEAVE_DEAF = [master_demoted, master_hangs]
-"""Its subscriptions stay where they are: at a server on which nobody publishes any more."""
+"""Its subscriptions stay on a server to which nobody publishes any more."""
 
 
 @pytest.mark.parametrize(

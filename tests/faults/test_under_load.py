@@ -25,7 +25,7 @@ pytestmark = [pytest.mark.faults, pytest.mark.timeout(900 if FULL else 300)]
 
 BACKLOG_SECONDS = 3.0
 BACKLOG_BYTES = 16_000 if FULL else 4_000
-"""A second of the road to the node; about a quarter of what is published."""
+"""One second of the bandwidth to the node; about a quarter of what is published."""
 
 
 async def killed_and_restarted(scene: Scene) -> None:
@@ -113,7 +113,7 @@ async def too_much_at_once(scene: Scene) -> None:
         await scene.ask("CONFIG", "SET", "client-output-buffer-limit", "pubsub 32mb 8mb 60")
     async with scene.inside() as ask:
         stats = await ask("INFO", "stats")
-    assert stats["client_output_buffer_limit_disconnections"], "it was not too much"
+    assert stats["client_output_buffer_limit_disconnections"], "the buffer did not overflow"
 
 
 async def full_of_clients(scene: Scene) -> None:

@@ -148,7 +148,7 @@ async def test_redis_errors_are_not_exposed_to_the_caller(
     rim: Rim, own_redis: RedisServer, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Hosts, ports and paths are only in the log, under the id that the caller has received."""
-    caplog.set_level(logging.DEBUG, "realtime.api.answers")  # a warning only where it is the first
+    caplog.set_level(logging.DEBUG, "realtime.api.answers")  # a warning only if it is the first
     await asyncio.to_thread(own_redis.kill)
     answer = await in_time(rim, "publish")
     assert "valkey" not in answer.raw.decode()

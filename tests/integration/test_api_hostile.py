@@ -326,7 +326,7 @@ async def test_an_invalid_setting_is_503_and_logged(
     rim: Rim, wrong: dict[str, Any], caplog: pytest.LogCaptureFixture
 ) -> None:
     """An invalid setting used to raise in the rim: 500, and a traceback."""
-    caplog.set_level(logging.DEBUG, "realtime.api.answers")  # a warning only where it is the first
+    caplog.set_level(logging.DEBUG, "realtime.api.answers")  # a warning only if it is the first
     with override_settings(**wrong):
         error = refused(await rim.post("publish", publish()), "configuration")
         await wiring.aclose()
@@ -503,7 +503,7 @@ def raw(service: Service, request: bytes, *parts: bytes) -> bytes:
             for part in parts:
                 peer.sendall(part)
         except ConnectionError:
-            pass  # it had seen enough; what it said is still to be read
+            pass  # the server has closed; its response can still be read
         answer = b""
         try:
             while part := peer.recv(65_536):
@@ -560,7 +560,7 @@ def test_two_keys_in_one_request_are_refused(service: Service) -> None:
     body = publish()
     head = HEAD + b"X-API-Key: other\r\nContent-Length: %d\r\n\r\n" % len(body)
     response = raw(service, head, body)
-    if not response.startswith(b"HTTP/1.1 400 "):  # the endpoint does not even look at them
+    if not response.startswith(b"HTTP/1.1 400 "):  # the endpoint ignores them
         told(response, "unauthorized")
 
 

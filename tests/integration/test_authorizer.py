@@ -122,7 +122,7 @@ async def test_the_channels_of_a_frame_are_authorized_concurrently_and_answered_
     await eventually(lambda: len(asked) == 3)
     for n in (2, 1):
         gates[f"team-{n}"].set()
-    assert len(member.lines) == 2, "the first one is still to be decided"
+    assert len(member.lines) == 2, "the first one is still undecided"
     gates["team-0"].set()
     await answered(member, 9)
     assert [line["id"] for line in member.lines if "id" in line] == [1, 2, 3, 4, 9]
@@ -131,7 +131,9 @@ async def test_the_channels_of_a_frame_are_authorized_concurrently_and_answered_
 async def test_a_failing_host_function_causes_a_temporary_refusal(
     member: Member, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(joining, "_failures", Tally())  # as in a process that has told nothing yet
+    monkeypatch.setattr(
+        joining, "_failures", Tally()
+    )  # as in a process that has logged nothing yet
     member.say({"id": 2, "subscribe": {"channel": "broken"}})
     member.say({"id": 3, "publish": {"channel": "broken", "data": 1}})
     for number in (2, 3):
@@ -169,7 +171,7 @@ async def test_a_client_that_leaves_during_authorization_leaves_nothing_behind(
     assert hub.registry.get("team-a") is None
 
 
-@pytest.mark.django_db(transaction=True)  # Channels looks after the thread's connections
+@pytest.mark.django_db(transaction=True)  # Channels manages the thread's database connections
 @pytest.mark.parametrize("hub", ["decide_slowly"], indirect=True)
 async def test_a_synchronous_function_is_called_in_a_thread(hub: Hub, member: Member) -> None:
     loop = asyncio.get_running_loop()
@@ -180,4 +182,4 @@ async def test_a_synchronous_function_is_called_in_a_thread(hub: Hub, member: Me
         turns += 1
     assert "subscribe" in answer(member, 2)
     assert loop.time() - began >= 0.05
-    assert turns > 5, "the loop went on meanwhile"
+    assert turns > 5, "the loop was not blocked"

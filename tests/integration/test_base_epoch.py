@@ -23,7 +23,7 @@ CLOSING_SECONDS = 300
 channels = st.sampled_from(CHANNELS)
 lawful = st.one_of(
     st.tuples(st.sampled_from(["publish", "listen", "leave"]), channels),
-    st.just(("day", "")),  # a day passes, and after it the time for which the base closes
+    st.just(("day", "")),  # a day passes, then the time for which the base closes
 )
 faults = st.one_of(
     st.tuples(st.sampled_from(["delete", "expire", "miss"]), channels),
@@ -73,7 +73,7 @@ class Service:
         command = self.commands.publish(Publication.of(channel, 1))
         epoch, offset, *_ = self.client.execute_command(*command)
         position = Position(epoch, int(offset))
-        assert (channel, position) not in self.handed_out, "handed out twice"
+        assert (channel, position) not in self.handed_out, "assigned twice"
         self.handed_out.add((channel, position))
         return position
 
@@ -81,7 +81,7 @@ class Service:
         position = self.published(channel)
         if (detector := self.listening.get(channel)) is not None:
             gaps = detector.observe(position)
-            assert gaps is not None, "taken for one that is known"
+            assert gaps is not None, "taken for a known one"
             self.note(channel, gaps)
 
     def do_miss(self, channel: str) -> None:
@@ -154,7 +154,7 @@ def test_offsets_are_unique_and_every_loss_is_reported(direct: redis.Redis, acti
     for action in actions:
         service.do(*action)
     service.settle()
-    assert not any(service.unheard.values()), "lost in silence"
+    assert not any(service.unheard.values()), "lost silently"
 
 
 def test_publications_missed_before_a_counter_deletion_are_announced(direct: redis.Redis) -> None:

@@ -139,7 +139,7 @@ def test_publish_prints_readable_output_on_a_terminal(run: Run, redis_server: Re
 
 
 ASCII = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
-"""A locale whose encoding is ASCII, as cron and thin containers have it (issue 15, C19)."""
+"""A locale whose encoding is ASCII, as in cron and minimal containers (issue 15, C19)."""
 
 
 def test_publish_accepts_any_text_in_an_ascii_locale(run: Run, redis_server: RedisServer) -> None:

@@ -88,7 +88,9 @@ def way(request: pytest.FixtureRequest) -> None:
 async def hub(
     request: pytest.FixtureRequest, wired: str, monkeypatch: pytest.MonkeyPatch
 ) -> AsyncIterator[Hub]:
-    monkeypatch.setattr(joining, "_failures", Tally())  # as in a process that has told nothing yet
+    monkeypatch.setattr(
+        joining, "_failures", Tally()
+    )  # as in a process that has logged nothing yet
     monkeypatch.setattr(client_calls, "_failures", Tally())
     with override_settings(
         REALTIME_AUTHORIZER=f"{HERE}.decide{request.param}",
@@ -119,7 +121,7 @@ async def error_of(member: Member, number: int) -> dict[str, Any]:
 FAILED = {"code": 100, "message": "internal error", "temporary": True}
 
 
-@pytest.mark.django_db(transaction=True)  # Channels looks after the thread's connections
+@pytest.mark.django_db(transaction=True)  # Channels manages the thread's database connections
 @pytest.mark.usefixtures("way")
 @pytest.mark.parametrize(
     ("command", "logged"),
@@ -198,7 +200,7 @@ async def test_a_host_that_is_cancelled_or_exits_shows_nothing_of_a_user(
 
 asked: dict[tuple[str, str], asyncio.Task[bool]] = {}
 shop = asyncio.Event()
-"""Set: the host's own service answers."""
+"""Set when the host's own service answers."""
 
 
 async def ask_the_shop(user, channel):

@@ -25,7 +25,7 @@ from realtime.api.answers import Response
 from tests.support.eventually import eventually
 from tests.support.machine import within
 
-READ_BYTES = 256 * 1024  # what asyncio reads of a socket at once
+READ_BYTES = 256 * 1024  # the size of asyncio's reads of a socket
 GET = b"GET /a HTTP/1.1\r\nHost: h\r\n"
 POST = b"POST /a HTTP/1.1\r\nHost: h\r\nContent-Length: 10\r\n\r\n"
 

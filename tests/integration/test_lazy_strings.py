@@ -72,7 +72,7 @@ async def come(hub: Hub, user: str = "") -> Member:
     return member
 
 
-@pytest.mark.django_db(transaction=True)  # Channels looks after the thread's connections
+@pytest.mark.django_db(transaction=True)  # Channels manages the thread's database connections
 async def test_an_rpc_answers_in_the_language_that_it_activates(hub: Hub) -> None:
     """The next response on the same connection is in the site's language again."""
     member = await come(hub)

@@ -29,7 +29,7 @@ from tests.support.redis_server import RedisServer
 from tests.support.relay import Relay
 
 BIG = "x" * 60_000
-LATE = 2.0  # seconds that a loaded machine may take beside a deadline
+LATE = 2.0  # seconds that a busy machine may need in addition to a deadline
 
 
 @pytest.fixture
@@ -177,7 +177,7 @@ async def test_a_call_cancelled_before_the_write_sends_nothing(
 ) -> None:
     await broker.publish(publication("first"))
     tasks = publishing(broker, *[publication(f"{n}") for n in range(5)])
-    await turns(1)  # all have asked, nothing is written
+    await turns(1)  # all calls have started, nothing is written
     tasks[3].cancel()
     *_, cancelled, last = await outcomes(tasks)
     assert isinstance(cancelled, asyncio.CancelledError)
@@ -256,7 +256,7 @@ async def test_a_reply_that_arrived_in_time_counts_although_the_loop_was_busy(
     await echo(broker, "warm")
     for _ in range(5):
         late = echo(broker, "late", seconds=0.3)
-        await turns(4)  # it is written, and Redis answers while nobody looks
+        await turns(4)  # it is written, and Redis answers while nobody reads
         time.sleep(0.5)  # noqa: ASYNC251 - what keeps the loop
         assert await late == [b"late"]
 
@@ -287,7 +287,9 @@ async def test_a_command_that_was_never_written_is_certainly_not_published(
 def open_sockets() -> int:
     count = 0
     for name in os.listdir("/dev/fd"):
-        with contextlib.suppress(OSError):  # the folder itself is among them, closed by now
+        with contextlib.suppress(
+            OSError
+        ):  # the listing includes its own descriptor, which is closed by now
             count += stat.S_ISSOCK(os.fstat(int(name)).st_mode)
     return count
 

@@ -78,7 +78,7 @@ def test_a_fork_after_the_first_use_is_refused(tmp_path: Path) -> None:
     """Like the workers of a server that preloads the application."""
     said = run(FORK, tmp_path)
     assert said.startswith("['1', '2'] refused: REALTIME_REDIS_URL")
-    assert said.endswith("3\n"), "the parent goes on"
+    assert said.endswith("3\n"), "the parent continues"
 
 
 DAEMON = """

@@ -276,7 +276,7 @@ def test_a_token_is_available_by_get_only(method: str) -> None:
 
 
 def test_the_error_without_a_secret_names_the_setting(caplog: Any) -> None:
-    caplog.set_level(logging.DEBUG, "realtime.api.answers")  # a warning only where it is the first
+    caplog.set_level(logging.DEBUG, "realtime.api.answers")  # a warning only if it is the first
     with override_settings(REALTIME_TOKEN_SECRET=""):
         answer = token(page(User()))
     assert answer.status_code == 503
@@ -312,7 +312,7 @@ def info_in_a_token() -> str:
     return wiring.tokens().verify_identity(found, now=time.time()).info
 
 
-@pytest.mark.django_db(transaction=True)  # Channels looks after the thread's connections
+@pytest.mark.django_db(transaction=True)  # Channels manages the thread's database connections
 @pytest.mark.parametrize("function", ["by_name", "by_name_async"])
 def test_the_host_decides_what_other_users_see(function: str) -> None:
     with override_settings(REALTIME_USER_INFO=f"{HERE}.{function}"):

@@ -104,10 +104,10 @@ async def test_a_full_queue_refuses_the_publication(broker, client, wired) -> No
     with pytest.raises(QueueFull):
         await broker.publish(named(idempotency_key="k"))
     [position] = await broker.positions(["c"])
-    assert position.offset == 1, "half of it was done"
+    assert position.offset == 1, "it was executed in part"
     assert len(waiting(client, wired)) == 1
     subscription = await listen(broker)
-    assert not (await broker.publish(named())).queued, "who is there needs no room"
+    assert not (await broker.publish(named())).queued, "a live publication needs no room"
     with pytest.raises(QueueFull):
         await broker.publish(named(fallback_when="always"))
     await subscription.aclose()
@@ -125,7 +125,7 @@ async def test_the_queue_is_bounded_in_bytes(
     assert (await broker.publish(named("x" * 60_000))).queued
     with pytest.raises(QueueFull):
         await broker.publish(named("x" * 60_000, idempotency_key="k"))
-    assert (await broker.publish(named(1))).queued, "what fits is taken"
+    assert (await broker.publish(named(1))).queued, "a publication that fits is accepted"
     assert not (await broker.publish(named("x" * 60_000, "heard"))).queued
     stats = await broker.queue_stats()
     assert stats.bytes == sum(map(len, waiting(client, wired))) <= 128 * 1024

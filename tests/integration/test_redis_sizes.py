@@ -125,12 +125,12 @@ def test_a_site_fills_redis_with_messages_to_users(client, wired, size, monkeypa
     raw = msgspec.json.encode(encode_command(SendToUser("1", "x" * DATA_LIMIT)))
     for _ in range(10):
         client.execute_command(*Commands(wired).send_node_command(raw))
-    most = 100 * 2048 + 2 * len(raw)  # and what Redis has not cut off yet
+    most = 100 * 2048 + 2 * len(raw)  # and what Redis has not trimmed yet
     assert len(raw) < size("}:told") <= most
     small = msgspec.json.encode(encode_command(SendToUser("1", "x")))
     client.execute_command(*Commands(wired).send_node_command(small))
     *_, told = client.xrange(f"{wired}:{{0}}:told")
-    assert told[1] == {b"told": small}, "nothing stands before what is short"
+    assert told[1] == {b"told": small}, "short values have no overhead"
 
 
 @pytest.mark.parametrize(
@@ -147,7 +147,7 @@ def test_a_member(client, wired, size, user: str, infos: dict[str, str], most: i
         come = {}
         for number in range(start, start + 50):
             name = str(uuid.uuid4())
-            who = user and f"{user[4:]}{number:04}"  # each another one
+            who = user and f"{user[4:]}{number:04}"  # a different one each time
             info = msgspec.json.encode({"user": who, "client": name, **infos}).decode()
             come[name] = Member(name, who, info)
         update = MemberUpdate(channel, come, is_announced=False, has_members=True)

@@ -75,7 +75,7 @@ LIMITS = Limits(
     publications=PLENTY,
     connect_seconds=60,
 )
-SCARCE = Rate(0.01, 256)  # a burst as deployed, and nothing that comes while a test is slow
+SCARCE = Rate(0.01, 256)  # the deployed burst, without tokens that arrive while a test is slow
 
 
 class Host:
@@ -83,7 +83,7 @@ class Host:
 
     def __init__(self) -> None:
         self.verdicts: dict[tuple[str, str], bool | None] = {}
-        """By channel and action; None is a failure, and what is not named is refused."""
+        """By channel and action; None is a failure, and anything not listed is refused."""
         self.asked: list[tuple[str, str]] = []
         self.is_slow = False
         self.waiting: list[asyncio.Future[None]] = []
@@ -438,7 +438,7 @@ async def test_a_token_expires_while_its_subscribe_waits(site: Site) -> None:
     site.passed_seconds = 60
     site.host.answer_all()
     assert code(await answered(client, 10)) == 109
-    assert (await answered(client, 100))["subscribe"]["ttl"] <= 40, "what is left of it"
+    assert (await answered(client, 100))["subscribe"]["ttl"] <= 40, "the remaining validity"
 
 
 async def test_an_authorization_is_stale_when_it_is_used(
@@ -478,7 +478,7 @@ async def test_a_queued_subscribe_that_the_server_ended_is_not_executed(site: Si
     errors = [(await answered(client, number))["error"] for number in (3, 4)]
     assert errors == [{"code": 103, "message": "unsubscribed by the server"}] * 2, "not temporary"
     client.say({"id": 6, "subscribe": {"channel": "club:a"}})
-    assert "subscribe" in await answered(client, 6), "a new one is judged anew"
+    assert "subscribe" in await answered(client, 6), "a new one is decided again"
 
 
 async def test_the_subscribes_of_a_frame_are_prepared_together_once_per_channel(
@@ -539,7 +539,7 @@ async def test_a_connect_shows_five_hundred_tokens(guarded: Site) -> None:
     assert guarded.refused_tokens == []
     assert guarded.hub.reached.counts["commands_per_second"] == 1
     client = await guarded.come(subs(128, token="forged"))
-    assert len(guarded.refused_tokens) == 128, "as many as a client may have are looked at"
+    assert len(guarded.refused_tokens) == 128, "as many as a client may have are checked"
     assert not client.ended
     client.say(*({"id": n, "ping": {}} for n in range(2, 132)))
     assert [code(line) for line in client.lines if line.get("id", 0) > 1][-4:] == [0, 111, 111, 111]
@@ -643,7 +643,7 @@ class StepMachine(RuleBasedStateMachine):
         self.script: list[Callable[[Member], Any]] = []
         self.commands: dict[int, dict[str, Any]] = {}
         self.id = 0
-        self.may_differ = False  # time and the server act at another moment of the two
+        self.may_differ = False  # time and the server act at different moments for the two
 
     def run(self, awaitable: Any) -> Any:
         return self.loop.run_until_complete(awaitable)

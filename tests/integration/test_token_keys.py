@@ -39,7 +39,7 @@ def test_a_changed_file_is_read_again(provider: Provider, caplog: pytest.LogCapt
         assert not good(provider, "new")
         provider.publish("new")
         eventually_sync(lambda: good(provider, "new"))
-        assert not good(provider, "old"), "a key that was taken out is worth nothing"
+        assert not good(provider, "old"), "a removed key is no longer valid"
     lines = [r.getMessage() for r in caplog.records if r.name == "realtime.auth.watched_file"]
     assert lines == ["reloaded the token keys: 1 in use"]
 

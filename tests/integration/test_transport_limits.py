@@ -308,7 +308,9 @@ async def test_connections_of_every_protocol_are_counted(
         assert status_of(answer) == status
         assert b"retry-after: 5" in answer
         assert host.reached == {name: 1}
-        for place, peer in enumerate(inside):  # whoever leaves makes room for one, however it spoke
+        for place, peer in enumerate(
+            inside
+        ):  # a closed connection makes room for one, whatever its protocol
             peer.socket.close()
             await eventually(lambda: len(host.state.connections) == 3)
             inside[place] = peers.enter_context(Raw(port).send(GET))
@@ -366,7 +368,7 @@ async def test_a_large_message_before_connect_is_not_buffered(host: Host, serve:
         with Raw(port) as peer:
             await asyncio.to_thread(peer.upgraded)
             assert await asyncio.to_thread(peer.send(*said).closed) == 1009
-    with Raw(port) as peer:  # one that has, even in the same packet
+    with Raw(port) as peer:  # a client that has, even in the same packet
         await asyncio.to_thread(peer.upgraded)
         peer.send(frame(TEXT, b"x", fin=False) + frame(0, b"x") + frame(TEXT, b"x" * 5000))
         await eventually(lambda: host.messages == ["xx", "x" * 5000])

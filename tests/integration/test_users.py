@@ -103,7 +103,7 @@ async def test_subscribing_to_a_served_channel_is_allowed(join: Join) -> None:
     await apublish("user:#42", 1)
     await eventually(lambda: member.offsets() == [1])
     member.say({"id": 2, "subscribe": {"channel": "user:#42"}})
-    assert (await answer(member, 2))["subscribe"] == {}, "it goes on where it is"
+    assert (await answer(member, 2))["subscribe"] == {}, "the subscription continues"
     await apublish("user:#42", 2)
     await eventually(lambda: member.offsets() == [1, 2])
     member.say({"id": 3, "subscribe": {"channel": "user:#42"}})
@@ -554,7 +554,7 @@ async def test_a_user_that_the_site_no_longer_knows_is_disconnected(join: Join, 
     asked.clear()
     hub.users.look_again()
     await eventually(lambda: asked)
-    assert asked[0] == ["ada", "ben"], "who came by a token of somebody else cannot be looked up"
+    assert asked[0] == ["ada", "ben"], "a client with another site's token cannot be looked up"
     gone.add("ada")
     asked.clear()
     await send_node_command(RecheckUser("ada"))

@@ -110,7 +110,7 @@ def drip_head(handler: BaseHTTPRequestHandler) -> None:
     for _ in range(1000):
         handler.wfile.write(b"x")
         handler.wfile.flush()
-        time.sleep(0.02)  # this is what it does: it is no waiting for something
+        time.sleep(0.02)  # this is the behaviour under test, not a wait
 
 
 def test_a_receiver_that_answers_byte_by_byte_gets_no_extra_time(hooks: Hooks) -> None:
@@ -169,7 +169,7 @@ def test_a_hanging_resolver_fills_the_process_with_threads(
     assert all(isinstance(end.exception(), WebhookFailed) for end in ends)
     assert hung.asked == LOOK_UPS_LIMIT
     with pytest.raises(WebhookFailed, match=r"took longer than 0.2 s"):
-        webhook(hooks, seconds=0.2)(QUEUED)  # although its own resolver would answer
+        webhook(hooks, seconds=0.2)(QUEUED)  # although the system's resolver would answer
     hung.let_go.set()
     webhook(hooks, seconds=20)(QUEUED)
     assert len(hooks.got) == 1
@@ -187,7 +187,7 @@ def test_many_addresses_leave_a_receiver_less_time_to_answer(hooks: Hooks) -> No
 
 
 def answer_late(handler: BaseHTTPRequestHandler) -> None:
-    time.sleep(0.6)  # twice the share: this is what it does
+    time.sleep(0.6)  # twice the share: the behaviour under test
     answering(204)(handler)
 
 

@@ -20,7 +20,7 @@ from tests.support.machine import within
 from tests.support.redis_server import RedisServer
 from tests.support.service import Service, needs_proc
 
-READ_BYTES = 256 * 1024  # what asyncio reads of a socket at once
+READ_BYTES = 256 * 1024  # the size of asyncio's reads of a socket
 PAD = "x" * 100
 
 
@@ -213,7 +213,7 @@ async def test_reading_from_a_publisher_is_bounded_while_redis_is_frozen(
             gap = message["push"]["gap"]
             offsets += range(gap["from"], gap["to"] + 1)
     assert answered == await saying
-    assert refusals < 10, "only what was asked while Redis was frozen is refused"
+    assert refusals < 10, "only requests sent while Redis was frozen are refused"
     assert offsets == list(range(1, len(offsets) + 1))
     await client.ask(publish={"channel": "chat:room", "data": "still here"})
 

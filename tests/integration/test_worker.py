@@ -91,7 +91,7 @@ async def test_an_undelivered_publication_is_handled_once(queue, publish) -> Non
     assert [queued.id for queued in sorted(got, key=lambda q: q.data["n"])] == ids
     stats = await queue.stats()
     assert (stats.handled, stats.retried, stats.given_up) == (21, 0, 0)
-    assert stats.hands == 0, "a worker that left still counts"
+    assert stats.hands == 0, "a worker that has exited is still counted"
 
 
 async def test_a_script_that_redis_forgot_is_loaded_again(queue, publish, client) -> None:
@@ -337,7 +337,7 @@ async def test_an_item_that_arrives_after_the_lease_expired_is_recovered(queue, 
     got = Got()
     async with working(queue, {"f": got}):
         await publish(1)
-        await eventually(lambda: got.data == [1])  # the ghost was looked at, and is empty
+        await eventually(lambda: got.data == [1])  # the orphaned hand was checked, and is empty
     await publish(2)
     await taken_by(queue, "ghost")
     async with working(queue, {"f": got}):
@@ -423,7 +423,7 @@ async def test_several_workers_share_the_work(queue, publish) -> None:
     ):
         await eventually(lambda: sum(map(len, got)) == 60)
     assert sorted(data for one in got for data in one.data) == list(range(60))
-    assert all(got), "one of them had nothing to do"
+    assert all(got), "one of them was idle"
 
 
 async def test_the_failure_and_recovery_of_a_fallback_are_each_logged_once(

@@ -171,7 +171,9 @@ class Load:
     async def _marker(self, channel: str) -> int:
         number = self._next_number()
         attempt = await self._publishers[0].publish(number, channel)
-        assert attempt.outcome is Outcome.PUBLISHED, "the last word of a channel must be out"
+        assert attempt.outcome is Outcome.PUBLISHED, (
+            "the last publication of each channel must succeed"
+        )
         return number
 
     async def burst(self, padding: str) -> None:

@@ -45,7 +45,7 @@ async def own_contexts(chromium: Browser) -> AsyncIterator[Browser]:
     A context has cookies, storage, cache, permissions, and service workers of its own. Playwright
     and the browser cost three times as much CPU time to start as a context and a page.
     """
-    assert not chromium.contexts, "the test before has left pages open"
+    assert not chromium.contexts, "the previous test left pages open"
     try:
         yield chromium
     finally:

@@ -50,7 +50,9 @@ class MailServer(NamedTuple):
 @contextmanager
 def mail_server() -> Iterator[MailServer]:
     mails = Mails()
-    with socket.socket() as probe:  # aiosmtpd looks for itself at its port, and 0 is none
+    with (
+        socket.socket() as probe
+    ):  # aiosmtpd connects to its own port at startup, so it must not be 0
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     controller = Controller(mails, hostname="127.0.0.1", port=port)

@@ -160,7 +160,9 @@ class TutorialLoad:
 
     async def run(self, seconds: float) -> None:
         """Let the load run for a while."""
-        await asyncio.sleep(seconds)  # no condition to wait for: the load is what happens meanwhile
+        await asyncio.sleep(
+            seconds
+        )  # there is no condition to wait for: the load runs in the meantime
 
     @asynccontextmanager
     async def fault(self, name: str, **ends: bool) -> AsyncIterator[None]:
@@ -225,7 +227,7 @@ class TutorialLoad:
         layer = RedisPubSubChannelLayer(hosts=[self._redis_url])
         for channel in self.channels:
             failed = await send(layer, channel, {"n": self._next_number()})
-            assert not failed, "the last word of a room must be out"
+            assert not failed, "the last message of each room must be sent"
         await layer.flush()
 
     async def tally(self) -> Tally:

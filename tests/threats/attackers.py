@@ -210,7 +210,7 @@ async def globber(streams: Streams, done: Counter[str]) -> None:
 
 
 BRACKETS = b"[" + b"[]," * 21_000 + b"null]"
-"""Nearly 64 KiB of what is dearest to check."""
+"""Nearly 64 KiB of the data that is most expensive to check."""
 
 
 async def bracketer(streams: Streams, done: Counter[str]) -> None:

@@ -95,10 +95,10 @@ async def test_a_json_bomb_comes_in_a_frame(target: Target, attach: Attach, bomb
 # --- 11: sizes ---
 
 WAITING_HELD_BYTES = 2_162_687
-"""For one connection whose commands wait for the host: docs/security.md#memory."""
+"""Memory of one connection whose commands wait for the host: docs/security.md#memory."""
 FIRST_BYTES = CLIENT_FRAME_BYTES + WEBSOCKET_SLACK_BYTES
 HELD_BYTES = 400 * 1024
-"""For one connection whose client nobody knows yet: docs/security.md#memory."""
+"""Memory of one connection whose client is not identified yet: docs/security.md#memory."""
 LONGEST = {
     "ASCII": r"\u0041" * 65_534,
     "Cyrillic": r"\u0416" * 32_767,
@@ -107,13 +107,13 @@ LONGEST = {
     "control characters": r"\u0001" * 10_922,
     "solidus": r"\u002f" * 65_534,
 }
-"""Data of 64 KiB, each character written as long as JSON can."""
+"""Data of 64 KiB, with each character in its longest JSON encoding."""
 FULL = {
     "channel": "public:" + "n" * 240,
     "tags": {f"tag-{n:02}" + "x" * 58: "\U0001f600" * 256 for n in range(15)},
     "event": "e" * 64,
 }
-"""What else one publication may have."""
+"""The largest other fields of one publication."""
 
 GREAT = {
     "an exabyte": 2**62,
@@ -327,10 +327,10 @@ WAITING = {
     "send": {"send": {"data": PAD}},
     "what is no command": {"more": PAD},
 }
-"""Each kind of command, as large as a client can make it."""
+"""Each kind of command, in its largest form."""
 PEERS = 2
 COMMANDS = 64
-"""From each of them; 60 MiB together if they were held, seven times what is allowed."""
+"""Commands from each client; together they would be 60 MiB, seven times the limit."""
 SLACK_BYTES = 4 * 1024 * 1024  # of the allocator, for all of them
 HOLD = [b'{"id":1,"connect":{}}', b'{"id":2,"rpc":{"method":"hold"}}']
 
@@ -348,7 +348,7 @@ def slow_host(redis_server: RedisServer) -> Iterator[Service]:
         app="tests.asgi_endpoint:application",
         TEST_RPC="tests.shop.rpc.answer_late",
         MALLOC_MMAP_THRESHOLD_="32768",
-        TEST_PING_SECONDS="3600",  # nobody here answers pings, however long it takes
+        TEST_PING_SECONDS="3600",  # these clients never answer pings
     ).start()
     for peer in _flooded(running, "ping"):  # of which nothing is held; it grows once by itself
         peer.socket.close()
@@ -380,7 +380,7 @@ def _flooded(service: Service, kind: str) -> list[Raw]:
         peer.socket.settimeout(1)
 
     def send(peer: Raw) -> None:
-        with contextlib.suppress(TimeoutError):  # it is not read any more, as it should be
+        with contextlib.suppress(TimeoutError):  # it is no longer read, as intended
             for number in range(3, 3 + COMMANDS):
                 peer.send(frame(TEXT, _largest(kind, number, ESCAPED * CLIENT_FRAME_BYTES)))
 
@@ -437,7 +437,7 @@ async def test_the_largest_commands_wait_beside_a_stream(slow_host: Service, kin
                 async with asyncio.TaskGroup() as group:
                     end = group.create_task(_line_with("3013", lines))
                     for number in range(first, first + 256):
-                        if end.done():  # there is no session any more for what comes now
+                        if end.done():  # the session of later commands no longer exists
                             break
                         data = _largest(kind, number, CLIENT_FRAME_BYTES).decode()
                         answer = await client.post("/emulation", json={**said, "data": data})
@@ -446,7 +446,7 @@ async def test_the_largest_commands_wait_beside_a_stream(slow_host: Service, kin
                 ends.append(end.result())
 
         await asyncio.gather(*[talk() for _ in range(PEERS)])
-    assert all(ends), "it could go on"
+    assert all(ends), "the stream continued"
     assert max(held) < PEERS * WAITING_HELD_BYTES + SLACK_BYTES
 
 

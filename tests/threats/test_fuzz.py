@@ -29,7 +29,7 @@ pytestmark = needs_proc
 MIB = 1024 * 1024
 SCALE = 1 if FULL else 10
 MESSAGES_PER_CONNECTION = 40
-CUT_SECONDS = 15.0  # in which whatever hangs must be cut off; a body that does not come has 10
+CUT_SECONDS = 15.0  # the time limit for hanging connections; a missing body has 10 s
 SEED = 20_250_705
 
 Fuzz = Callable[[Service, int, int], "Counter[str]"]

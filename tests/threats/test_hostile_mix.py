@@ -22,7 +22,7 @@ WORK = (
     *("greedy", "churner", "asker", "body_holder", "upgrader", "globber", "linker", "bracketer"),
     "broadcaster",
 )
-"""What each request or frame makes the service do counts here, not how many there are."""
+"""Attacks that are expensive per request or frame, instead of numerous."""
 SIZES = (
     {
         **{"silent": 2_500, "silent_upgraded": 2_500, "slow_headers": 500, "slow_body": 100},
@@ -49,7 +49,7 @@ ATTACKS = (
 )
 MIB = 1024 * 1024
 MEMORY = 400 * MIB
-"""What six thousand connections may take; a leak would take more in a minute."""
+"""The memory allowed for six thousand connections; a leak would take more within a minute."""
 
 
 @asynccontextmanager

@@ -165,7 +165,7 @@ def test_a_key_is_sent_in_the_url(target: Target) -> None:
         query = {name: "test-key"}
         answer = httpx.post(f"{target.http}/api/publish", params=query, json=BODIES["publish"])
         assert answer.status_code == status
-        if status == 400:  # whoever tries it makes another key, now and not after a year
+        if status == 400:  # a developer who tries this must replace the key immediately
             assert answer.json()["error"]["reason"] == "token_in_url"
 
 

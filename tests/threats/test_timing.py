@@ -23,9 +23,9 @@ pytestmark = pytest.mark.skipif(not FULL, reason="looks at time: only with NOTIF
 
 SAMPLES, CALLS, RUNS = 1_000, 20, 5
 T_LIMIT = 4.5
-"""Of Welch's test: above it, the two are not of the same time (as in tests for side channels)."""
+"""Limit of Welch's t: above it, the two times differ (as in tests for side channels)."""
 UNSEEN_SECONDS = 200e-9
-"""A difference below this is not seen through a network (Crosby, Wallach and Riedi 2009)."""
+"""A smaller difference cannot be seen over a network (Crosby, Wallach and Riedi 2009)."""
 
 
 def samples(one: Callable[[], object], other: Callable[[], object]) -> tuple[float, float]:

@@ -289,7 +289,7 @@ def test_a_takeover_keeps_the_start_position_and_the_options(state):
     state.channels.start_subscription(served)
     served.began = began
     join = decide(state, Subscribe(3, "closed"))
-    assert (join.since, join.began) == (None, began), "what it missed since was told already"
+    assert (join.since, join.began) == (None, began), "later gaps were already reported"
     join = decide(state, Subscribe(4, "closed", position=old))
     assert (join.since, join.began) == (old, began)
 
@@ -387,7 +387,9 @@ def test_a_token_that_expires_while_its_subscribe_waits_is_refused():
     assert isinstance(state.check_subscribe(command, shown), Join)
     clock.now += 8
     join = state.check_subscribe(command, shown)
-    assert state.channels.start_subscription(join) == 2, "what is left of it, not what was"
+    assert state.channels.start_subscription(join) == 2, (
+        "the remaining validity, not the original one"
+    )
     state.channels.end_subscription("private")
     clock.now += 60
     assert state.check_subscribe(command, shown).code == 109
@@ -401,7 +403,7 @@ def test_a_token_that_expires_during_a_broker_outage_serves_no_channel():
     assert state.channels.why_end(join) is None
     clock.now += 60
     assert state.channels.why_end(join).code == 2501
-    assert code(decide(state, Subscribe(2, "private"))) == 103, "nor is it taken over"
+    assert code(decide(state, Subscribe(2, "private"))) == 103, "nor can it be taken over"
 
 
 def test_taking_over_an_undecided_channel_is_authorized_again():

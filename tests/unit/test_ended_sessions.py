@@ -38,7 +38,7 @@ def test_a_session_is_remembered_longer_than_the_tokens_of_its_page_are_valid() 
 def test_a_flood_of_logouts_evicts_only_the_oldest() -> None:
     ended = EndedSessions()
     assert all(ended.add(str(number), 0.0) for number in range(ENDED_LIMIT))
-    assert not ended.add("one more", 0.0), "which is counted"
+    assert not ended.add("one more", 0.0), "the eviction is counted"
     assert len(ended) == ENDED_LIMIT
     assert "0" not in ended
     assert "1" in ended

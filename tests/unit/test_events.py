@@ -189,14 +189,14 @@ def test_an_id_always_fits_into_last_event_id():
         assert len(places.id) <= LAST_ID_LIMIT
     now = places_of(places.id)
     assert list(now)[:200] == [f"new:{n:04}" for n in range(200)]
-    assert list(now)[200:] == list(claimed)[: len(now) - 200], "the last ones went first"
+    assert list(now)[200:] == list(claimed)[: len(now) - 200], "the last ones were dropped first"
 
 
 @given(st.data())
 def test_every_loss_between_streams_is_reported_as_a_gap(data):
     """Each of many streams may end after any event, and each starts its channels in any order."""
     channels = ["a", "b", "user:#1"]
-    known: dict[str, int] = {}  # what the client has, or was told that it has not
+    known: dict[str, int] = {}  # what the client has received, or was told it missed
     last_id, offset = "", 0
     for _ in range(data.draw(st.integers(2, 6))):
         offset += data.draw(st.integers(0, 3))
@@ -210,7 +210,7 @@ def test_every_loss_between_streams_is_reported_as_a_gap(data):
         blocks = text.split("\n\n")[:-1]
         heard = data.draw(st.integers(1, len(blocks)))
         for channel in asked:
-            known.setdefault(channel, offset)  # the first id says where it began
+            known.setdefault(channel, offset)  # the first id has the starting position
         for block in blocks[:heard]:
             for line in block.split("\n"):
                 if line.startswith("id: "):

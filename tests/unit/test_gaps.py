@@ -185,7 +185,7 @@ def test_received_and_gaps_are_everything_up_to_the_last_arrival(stream):
     ended = {gap.epoch: gap.first for gap in told if isinstance(gap, Gap) and gap.last is None}
     for position, arrived in stream:
         if position > last:
-            assert position not in covered  # nobody can know of it yet
+            assert position not in covered  # nobody can know about it yet
         elif position not in covered:
             assert not arrived
             # Only what was lost with the end of its epoch, or a whole epoch of which nothing came.
@@ -206,7 +206,7 @@ def test_after_a_break_the_read_position_covers_the_tail(stream, data):
         told += [*counting.observe(position), position]
     read = stream[read_at - 1][0] if read_at else start
     told += counting.resume(read)
-    overtaken = data.draw(st.integers(cut, read_at))  # these are still on their way
+    overtaken = data.draw(st.integers(cut, read_at))  # these are still in flight
     for position, _ in stream[overtaken:]:
         if position.epoch == read.epoch:
             gaps = counting.observe(position)

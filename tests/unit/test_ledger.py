@@ -14,7 +14,7 @@ from tests.support.ledger import Attempt, Fault, Heard, Journal, Ledger, Outcome
 OLD, NEW = "0" * 16, "1" * 16
 CHANNEL = "public:c"
 LAST = 12
-"""Of each channel a marker is published at the end, and everybody waits for it."""
+"""A marker is published on each channel at the end, and every client waits for it."""
 
 
 def honest() -> Ledger:

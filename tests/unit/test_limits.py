@@ -55,7 +55,7 @@ def test_nothing_is_refused_that_an_exact_bucket_would_allow(rate, start, gaps):
         came = (Fraction(now) - at) * int(rate.per_second)
         level, at = min(Fraction(rate.burst), level + came), Fraction(now)
         took = bucket.take(now)
-        if abs(level - 1) > Fraction(1, 1000):  # else it is rounding that decides
+        if abs(level - 1) > Fraction(1, 1000):  # otherwise rounding would decide
             assert took == (level >= 1)
         level -= took
 
@@ -122,7 +122,7 @@ def test_many_tokens_at_once_pass_like_single_ones(
         level = min(Fraction(rate.burst), level + (Fraction(now) - at) * int(rate.per_second))
         at = Fraction(now)
         took = bucket.take(now, tokens)
-        if abs(level - tokens) > Fraction(1, 1000):  # else it is rounding that decides
+        if abs(level - tokens) > Fraction(1, 1000):  # otherwise rounding would decide
             assert took == (level >= tokens)
         level -= tokens * took
 

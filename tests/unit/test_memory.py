@@ -244,7 +244,7 @@ def test_a_reader_is_woken_once_and_only_if_it_waits() -> None:
     exchange.read(box)
     exchange.read(box)
     exchange.close(box)
-    assert exchange.take_woken() == [box], "it must learn that nothing comes any more"
+    assert exchange.take_woken() == [box], "the reader must be told that the mailbox is closed"
 
 
 # The queue

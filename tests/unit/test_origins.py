@@ -21,7 +21,7 @@ APP = "https://app.example.com"
 NOBODY = AllowedOrigins([])
 HTTP, HTTPS = OwnSite("a.example"), OwnSite("a.example", is_https=True)
 UNTOLD = OwnSite("a.example", sends_secure_cookies=True)
-"""A proxy ends TLS and does not say so; the cookie of the session is for HTTPS alone."""
+"""A proxy terminates TLS without reporting it, and the session cookie is Secure."""
 REFUSED, ANONYMOUS, OWN = OriginTrust
 
 

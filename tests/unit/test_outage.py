@@ -13,7 +13,7 @@ def test_the_first_failure_and_the_total_at_the_end_are_logged() -> None:
     assert outage.note_success(1.0) is None
     assert outage.note_failure(2.0)
     assert not outage.note_failure(3.0)
-    assert outage.note_success(3.5) is None, "good and bad still take turns"
+    assert outage.note_success(3.5) is None, "successes and failures still alternate"
     assert outage.note_success(3.0 + CALM_SECONDS) == OutageEnd(failures=2, seconds=1.0)
     assert outage.note_success(9.0) is None
     assert outage.note_failure(10.0)

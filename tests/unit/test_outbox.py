@@ -333,8 +333,8 @@ class Model:
             if end is None:
                 offsets.append(None)
         told = self.told.setdefault(epoch, {})
-        assert list(self.told)[-1] == epoch, "back to an epoch that had ended"
-        assert None not in told, "something after the end of an epoch"
+        assert list(self.told)[-1] == epoch, "an ended epoch returned"
+        assert None not in told, "an entry after the end of an epoch"
         for offset in offsets:
             assert offset not in told, "told twice"
             told[offset] = kind
@@ -378,7 +378,7 @@ class OutboxMachine(RuleBasedStateMachine):
             "d": Model(Overflow.DISCONNECT),
         }
         self.next = dict.fromkeys(self.models, ("e0", 1))
-        self.strict: deque[Pushes | GapEntry] = deque()  # what waits of "d", entry by entry
+        self.strict: deque[Pushes | GapEntry] = deque()  # the waiting entries of "d"
         self.replies: deque[str] = deque()
         self.count = 0
         self.closed = False

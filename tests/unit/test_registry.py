@@ -305,7 +305,7 @@ class Told:
     def step(self, epoch: str, first: int, last: int | None) -> None:
         number = EPOCHS.index(epoch)
         if self.open_gap:
-            assert number > self.due[0], "an epoch came back that had ended"
+            assert number > self.due[0], "an ended epoch returned"
             assert first == 1, "the beginning of an epoch is missing"
         else:
             assert (number, first) == self.due, f"{(number, first)} came, {self.due} was due"
@@ -518,13 +518,13 @@ class RegistryMachine(RuleBasedStateMachine):
             if self.to_settle:
                 self.positions_are_asked_for()
                 self.positions_are_answered()
-        assert not any(self.waiters.values()), "somebody waits for ever"
+        assert not any(self.waiters.values()), "a subscriber waits forever"
         wanted = {name for name, listeners in self.joined.items() if listeners}
         assert {channel.name for channel in self.registry} == wanted == self.broker.subscribed
         for name in wanted:
             for told in self.joined[name]:
                 missing = [p for p in self.broker.published.get(name, []) if not told.covers(p)]
-                assert not missing, "published, not received, not told"
+                assert not missing, "published, but neither received nor reported"
 
 
 TestNothingIsMissedInSilence = RegistryMachine.TestCase

@@ -27,7 +27,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 LONG = 8
-"""A repeat of up to so many is no matter."""
+"""Repeats up to this number are harmless."""
 SEARCHING = {"search", "sub", "subn", "split", "findall", "finditer"}
 BEYOND, SPACE_BEYOND, DIGIT_BEYOND = 256, 257, 258  # Latin-1
 ALL = frozenset(range(259))

@@ -74,7 +74,7 @@ def test_a_token_claims_a_user_of_the_service_s_own_table(claims: dict[str, Any]
     with pytest.raises(InvalidToken, match="names a user of the service's own table"):
         getattr(apart, read)(token(**claims), NOW)
     assert len(refused) == 1
-    assert getattr(TOKENS, read)(token(**claims), NOW), "a host, whose users these are"
+    assert getattr(TOKENS, read)(token(**claims), NOW), "a host with its own users"
 
 
 @pytest.mark.parametrize("user", ["1", "service", "Service.1", "a.service.1", ""])
@@ -150,16 +150,16 @@ def test_the_issue_time_is_ignored(iat: Any) -> None:
 
 
 ODD = {"a number": 7, "text": "x", "true": True, "a list": ["x"], "an object": {"x": 1}}
-"""One value of each type of JSON but null."""
+"""One value of each JSON type except null."""
 TAKEN = {
     # claim: the types of `ODD` that are accepted
     "sub": {"text"},
-    "exp": {"a number"},  # long ago, which is another answer
+    "exp": {"a number"},  # in the past, which gets another answer
     "nbf": {"a number"},
     "aud": set(ODD),  # no audience is configured
     "info": set(ODD),
     "channels": {"a list"},
-    "channel": set(),  # of a subscription token alone
+    "channel": set(),  # only used in subscription tokens
     "session": {"text"},
     "stamp": {"text"},
     "iat": set(ODD),
@@ -304,7 +304,7 @@ def test_the_audience_must_match_where_one_is_set(aud: Any, good: bool) -> None:
     else:
         with pytest.raises(InvalidToken):
             ours.verify_identity(shown, NOW)
-    assert TOKENS.verify_identity(shown, NOW).user == "42", "without one, nobody looks"
+    assert TOKENS.verify_identity(shown, NOW).user == "42", "without an audience, it is not checked"
 
 
 @given(st.text(max_size=200))
