@@ -57,7 +57,7 @@ class DatabaseAway(MiddlewareMixin):
     """Responds with 503 if a page's user cannot be read: a temporary failure is not a 500."""
 
     def process_exception(self, request: HttpRequest, exception: Exception) -> HttpResponse | None:
-        """Return the response, if that is what happened."""
+        """Return a 503 if the database failed, and None for any other exception."""
         if not isinstance(exception, OperationalError | InterfaceError):
             return None
         with _noting:

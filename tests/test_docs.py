@@ -401,7 +401,7 @@ def test_every_referenced_adr_exists():
 def test_the_client_feature_table_has_no_empty_cell():
     """Each cell for a client and a feature names a test, or the reason why there is none."""
     text = page("clients.md")
-    table = rows(text.partition("## Which")[0])
+    table = rows(text.partition("## Centrifugo's SDKs")[0])
     assert len(table) >= 19
     for feature, *cells in table:
         assert len(cells) == 6
@@ -475,7 +475,7 @@ def test_prose_is_at_most_a_hundred_columns_wide(path):
 
 def test_the_readme_names_the_sdks_that_work():
     by_verdict: dict[str, set[str]] = {}
-    for names, _, verdict in rows(section(page("clients.md"), "## Which of Centrifugo's SDKs")):
+    for names, _, verdict in rows(section(page("clients.md"), "## Centrifugo's SDKs")):
         by_verdict.setdefault(verdict, set()).update(re.findall(r"`(centrifuge-\w+)`", names))
     [said] = re.findall(r"work too: ([^,]+), which", README)
     assert set(re.findall(r"`(centrifuge-\w+)`", said)) == by_verdict["works; tested above"]
