@@ -26,19 +26,6 @@ from tests.support.service import ROOT, Service
 
 HOWTO = ROOT / "docs" / "howto"
 PAGES = ("view", "model-signal", "celery", "management-command")
-SETTINGS = """
-import os
-INSTALLED_APPS += ["realtime", "orders"]
-REALTIME_REDIS_URL = os.environ["REDIS_URL"]
-REALTIME_API_KEY = "test-key"
-REALTIME_NAMESPACES = {"orders": {"allow_subscribe_for_client": True}}
-ALLOWED_HOSTS = ["testserver"]
-"""
-URLS = """
-from django.urls import path
-from orders import views
-urlpatterns = [path("ship/<int:number>/", views.ship)]
-"""
 USER = "from django.contrib.auth.models import User; ada = User.objects.create(username='ada');"
 
 
@@ -53,10 +40,7 @@ class Project(Host):
 def made(redis: RedisServer, tmp_path_factory: pytest.TempPathFactory) -> Project:
     folder = tmp_path_factory.mktemp("howto")
     project = Project(folder, f"{folder}:{ROOT}", redis.url)
-    with (project.folder / "mysite/settings.py").open("a") as file:
-        file.write(SETTINGS)
-    (project.folder / "mysite/urls.py").write_text(URLS)
-    for page in PAGES:
+    for page in ("django-host", *PAGES):
         files = files_of(text_of(page))
         assert files
         project.write(files)
@@ -90,7 +74,8 @@ def test_every_howto_is_listed() -> None:
 def test_from_a_view(project: Project, heard: Heard) -> None:
     code = (
         "from orders.models import Order; order = Order.objects.create(user=ada);"
-        "from django.test import Client; print(Client().post(f'/ship/{order.pk}/').json())"
+        "from django.test import Client; client = Client(SERVER_NAME='localhost');"
+        "print(client.post(f'/orders/{order.pk}/ship/').json())"
     )
     assert "{'nodes': 0, 'mailed': True}" in project.python(code)
     assert {"title": "Shipped", "text": "Order 1 is on its way."} in heard.data_on("user:#1")
@@ -161,6 +146,15 @@ def test_from_any_other_language(redis: RedisServer, serve: Any, heard: Heard) -
         assert done.returncode == 0, done.stdout + done.stderr
         assert json.loads(done.stdout)["result"]["offset"] >= 1
     assert heard.data_on("orders:all") == [{"number": 7}]
+
+
+def test_a_page_can_follow_any_other(redis: RedisServer, tmp_path: Path) -> None:
+    """None takes an address or a field away that another one needs."""
+    host = live_project(redis, tmp_path, "view")
+    for page in ("live-page", "htmx", "admin", "model-signal", "template-tag", "testing", "view"):
+        host.write(files_of(text_of(page)))
+        host.run("manage.py", "makemigrations", "--check")  # it checks the project, too
+        assert '"admin/"' in (host.folder / "mysite/urls.py").read_text()
 
 
 # --- live pages; each changes the project of django-host ---
