@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from django.apps import AppConfig, apps
+from django.core.signals import request_started
 from django.utils.module_loading import autodiscover_modules
 
 
@@ -20,7 +21,9 @@ class RealtimeConfig(AppConfig):
             settings,
             urls,
         )
+        from realtime.transports.misdirected import notice_wsgi
 
+        request_started.connect(notice_wsgi)
         if apps.is_installed("django.contrib.auth"):
             from realtime.host import signals
 

@@ -2,13 +2,14 @@
 
 Both are configuration mistakes, so the answer says what to change. Without it, Channels logs a
 traceback for each mistyped address, and Django answers a handshake without its headers with 404.
+Under WSGI, Django answers each handshake so, and only the log can say what to change.
 """
 
 from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from typing import Any
 
 from realtime import wiring
@@ -18,6 +19,7 @@ from realtime.transports.mounting import path_within_project
 
 logger = logging.getLogger(__name__)
 _plain = Tally()
+_wsgi = Tally()
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -83,6 +85,23 @@ async def refuse_plain_http(scope: Scope, receive: Receive, send: Send) -> None:
     await send({"type": "http.response.start", "status": 426, "headers": headers})
     body = b"" if scope["method"] == "HEAD" else ANSWER
     await send({"type": "http.response.body", "body": body})
+
+
+def notice_wsgi(sender: object, environ: Mapping[str, Any] | None = None, **kwargs: Any) -> None:
+    """Log, at most once a minute, that a handshake has reached Django under WSGI.
+
+    A receiver of Django's signal ``request_started``, whose ``environ`` only WSGI has. It is what a
+    project sees whose `runserver` lacks Daphne.
+    """
+    if environ is None or not environ.get("PATH_INFO", "").endswith(paths.WEBSOCKET):
+        return
+    if "HTTP_UPGRADE" in environ and (count := _wsgi.add("wsgi", time.monotonic())) is not None:
+        logger.warning(
+            "a WebSocket handshake has reached Django under WSGI, which cannot take it. For "
+            '`runserver`, put "daphne" first in INSTALLED_APPS and set ASGI_APPLICATION; elsewhere '
+            "use an ASGI server, such as uvicorn (%d so far)",
+            count,
+        )
 
 
 async def refuse_websocket(scope: Scope, receive: Receive, send: Send) -> None:

@@ -231,6 +231,7 @@ const TOO_MANY = 106; // error code of a presence request for a channel with too
 const MOST_NAMED = 1_000; // the member list of a larger channel is not requested again after bursts of joins and leaves
 const MOST_NEWS = 10_000; // joins and leaves buffered while the client waits for a member list
 const REFUSALS_PAGE = "docs/client.md#a-subscription-that-is-refused";
+const NOT_LIVE_PAGE = "docs/client.md#a-page-that-does-not-become-live";
 const MOST_EPOCHS = 8; // epochs remembered per channel; a new one starts when Redis restarts
 
 /**
@@ -263,6 +264,19 @@ export function warnOfRefusal(channel, error) {
   console.warn(
     `realtime: the subscription to ${JSON.stringify(channel)} was refused (${error.code} ${error.message}), so nothing ` +
       `is received on it. The server's log has the reason: see ${REFUSALS_PAGE} of django-realtime-notifier.`,
+  );
+}
+
+/**
+ * Write to the console that a connection did not become live. Browsers do not tell scripts why a handshake failed.
+ *
+ * @param {StateName} state
+ * @param {string} reason
+ */
+function warnOfSilence(state, reason) {
+  console.warn(
+    `realtime: this page has not become live (${state}${reason && `: ${reason}`}). Does the server take WebSockets at ` +
+      `this address, and does it reach Redis? See ${NOT_LIVE_PAGE} of django-realtime-notifier.`,
   );
 }
 
@@ -683,6 +697,7 @@ export class Connection extends ConnectionTarget {
   /** @type {string | null} why the server is not live; null while it is */
   #notLive = null;
   #outageAt = 0; // start of the latest outage of the broker
+  #timers = new Timers(); // "first-live" runs until the connection is live for the first time
 
   /** @param {Options} [options] */
   constructor(options = {}) {
@@ -700,6 +715,7 @@ export class Connection extends ConnectionTarget {
       end: (reason, code) => this.#end(reason, code),
     });
     this.#link.start();
+    this.#timers.set("first-live", this.#options.answerMs, () => warnOfSilence(this.#state.state, this.#state.reason));
   }
 
   /**
@@ -780,6 +796,7 @@ export class Connection extends ConnectionTarget {
   #setState(change) {
     if (this.#state.state === "closed") return;
     this.#state = Object.freeze({ ...this.#state, retryInMs: null, ...change });
+    if (this.#state.state === "live") this.#timers.clear("first-live");
     this.#emit("state", this.#state);
   }
 
@@ -818,6 +835,7 @@ export class Connection extends ConnectionTarget {
   #end(reason, code) {
     this.#setState({ state: "closed", reason }); // first, so that listeners of later events cannot start anything
     this.#link.close();
+    if (this.#timers.clear("first-live") && reason !== "closed-here") warnOfSilence("closed", reason);
     for (const feed of [...this.#feeds.values()]) feed.end({ code, reason });
   }
 

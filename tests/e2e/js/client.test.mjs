@@ -136,6 +136,36 @@ describe("a refused subscription", () => {
   }
 });
 
+describe("a connection that does not become live", () => {
+  const warned = (t) => new Promise((resolve) => t.mock.method(console, "warn", resolve));
+
+  test("says so in the console, with its state and where to read on", async (t) => {
+    const warning = warned(t);
+    const { server, open } = await start(t, { answerMs: 20 });
+    server.override = () => undefined;
+    open();
+    assert.match(await warning, /not become live \((connecting|reconnecting: no-answer)\).*docs\/client\.md#a-page-that/);
+  });
+
+  test("says so as soon as the server refuses it for good", async (t) => {
+    const warning = warned(t);
+    const { server, open } = await start(t);
+    server.override = ({ id, connect }) => (connect ? { id, error: { code: 101, message: "unauthorized" } } : null);
+    open();
+    assert.match(await warning, /\(closed: unauthorized\)/);
+  });
+
+  test("says nothing if the page closes it, or if it was live before", async (t) => {
+    const warn = t.mock.method(console, "warn", () => {});
+    const { open } = await start(t);
+    open().close();
+    const live = open();
+    await nextState(live, "live");
+    live.close();
+    assert.equal(warn.mock.callCount(), 0);
+  });
+});
+
 describe("a received frame", () => {
   test("a ping is answered with a pong immediately", async (t) => {
     const { peer } = await subscribed(t);
