@@ -165,7 +165,7 @@ if uv --version >/dev/null 2>&1; then \
 	exit; \
 fi; \
 if ! $(BIN)/python -c 'import sys, pip; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1; then $(make_venv); fi; \
-echo "Installing $(2) into $(VENV)"; \
+echo "Installing $(2) into $(VENV) (once; it takes a minute or two)"; \
 $(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r $(2)
 endef
 

@@ -234,6 +234,9 @@ def is_of_no_master(reply: Any) -> bool:
     return False
 
 
+NOBODY_THERE = "Is Redis running, and REALTIME_REDIS_URL (for the service: REDIS_URL) right?"
+
+
 def is_error_reply(error: Exception) -> bool:
     """Tell whether an error is a reply that refuses the command, not a broken connection."""
     if isinstance(error, REPLY_ERRORS):
@@ -243,7 +246,10 @@ def is_error_reply(error: Exception) -> bool:
 
 def unavailable(error: Exception) -> BrokerUnavailable:
     """Convert an error after which certainly nothing was published."""
-    return BrokerUnavailable(f"Redis: {error}" if str(error) else f"Redis: {type(error).__name__}")
+    text = str(error) or type(error).__name__
+    if " connecting to " in text:  # redis-py has no class of its own for it
+        text = f"{text} {NOBODY_THERE}"
+    return BrokerUnavailable(f"Redis: {text}")
 
 
 def unknown(error: Exception) -> BrokerError:

@@ -59,8 +59,9 @@ def _doubtful_redis(given: Settings) -> Iterator[checks.CheckMessage]:
     if not given.redis_url and not given.public_url:
         yield checks.Warning(
             "REALTIME_REDIS_URL is empty, so nothing can be published or received.",
-            hint='Set it, for example to "redis://127.0.0.1:6379/0". A project whose pages connect '
-            "to a service elsewhere needs REALTIME_PUBLIC_URL instead.",
+            hint='Set it, for example to "redis://127.0.0.1:6379/0", or to "memory://" for a first '
+            "try in a single process. A project whose pages connect to a service elsewhere needs "
+            "REALTIME_PUBLIC_URL instead.",
             id="realtime.W010",
         )
     if _LONE_PERCENT.search(given.redis_url):

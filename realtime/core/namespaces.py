@@ -152,8 +152,12 @@ class Namespaces:
                 "channel", channel, f"use at most {self._channel_characters} characters"
             )
         if namespace is None:
-            name = namespace_of(channel)
-            raise InvalidName("channel", channel, f"the namespace {name!r} is not configured")
+            raise InvalidName(
+                "channel",
+                channel,
+                f"the namespace {namespace_of(channel)!r} is not configured: correct the name, or "
+                "add it to REALTIME_NAMESPACES (for the service: NOTIFIER_NAMESPACES)",
+            )
         return namespace
 
     def complete(self, publication: Publication) -> Publication:

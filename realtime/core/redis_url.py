@@ -20,7 +20,8 @@ MEMORY_URL = "memory://"
 """Instead of a URL: the broker inside the process."""
 _MEANT = (
     "must be redis://user:password@host:port/number, rediss://…, or unix:///path, with special "
-    "characters in the password percent-encoded: %40 (@), %23 (#), %2F (/), %3F (?)"
+    "characters in the password percent-encoded: %40 (@), %23 (#), %2F (/), %3F (?); "
+    "or memory://, for a single process"
 )
 _PLAIN = ("db", "username", "password", "client_name")
 _YES, _NO = ("true", "t", "yes", "y", "1"), ("false", "f", "no", "n", "0")

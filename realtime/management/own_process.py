@@ -5,6 +5,7 @@ from __future__ import annotations
 from django.core.management.base import CommandError
 
 from realtime import wiring
+from realtime.wiring.one_process import FROM_OUTSIDE
 
 
 def refuse_memory(code: int = 1) -> None:
@@ -17,6 +18,6 @@ def refuse_memory(code: int = 1) -> None:
         raise CommandError(
             "REALTIME_REDIS_URL is memory://, a broker inside one process. This command is a "
             "process of its own: it reaches neither the clients nor the queue of any other. Use "
-            "a redis:// URL for both",
+            f"a redis:// URL for both; without Redis, {FROM_OUTSIDE}",
             returncode=code,
         )

@@ -24,6 +24,10 @@ from realtime.core.redis_url import SETTING
 from realtime.wiring.guard import is_test_run
 
 COMMAND_CHARACTERS = 80
+FROM_OUTSIDE = (
+    "publish in a view of that process, or post to its API (docs/howto/testing.md#one-process-only)"
+)
+"""What reaches the clients of the process that has the store."""
 _stores: dict[str, SharedStore] = {}
 _locks: dict[str, int] = {}
 _forget: set[Callable[[], object]] = set()
@@ -79,7 +83,7 @@ def _lock(path: Path) -> int:
             SETTING,
             f"is memory://, which works inside one process only, and another one uses it "
             f"({said or 'just starting'}). What this process publishes would reach nobody. Stop "
-            "the other process, use a single worker, or set a redis:// URL",
+            f"the other process, use a single worker, or set a redis:// URL; or {FROM_OUTSIDE}",
         )
     os.ftruncate(descriptor, 0)
     command = " ".join(sys.argv)[:COMMAND_CHARACTERS]

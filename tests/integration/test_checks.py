@@ -75,10 +75,20 @@ def test_an_unknown_setting_is_a_warning(name: str, hint: str | None) -> None:
     assert name in message.msg
 
 
+@pytest.mark.parametrize("url", ["localhost:6379", "memory", "memory:/"])
+def test_an_invalid_redis_url_is_told_what_is_valid(url: str) -> None:
+    with override_settings(REALTIME_REDIS_URL=url):
+        [message] = messages()
+    assert message.id == "realtime.E001"
+    assert "redis://user:password@host:port/number" in message.msg
+    assert "memory://" in message.msg
+
+
 def test_a_project_without_a_redis_is_told_unless_its_service_is_elsewhere() -> None:
     with override_settings(REALTIME_REDIS_URL=""):
         [message] = messages()
         assert message.id == "realtime.W010"
+        assert "memory://" in str(message.hint), "what needs no server"
         with override_settings(REALTIME_PUBLIC_URL="https://notify.example.com"):
             assert messages() == []
 

@@ -76,7 +76,7 @@ def test_publish_takes_event_tags_and_key(wired: str, redis_server: RedisServer)
         (["public:news", "NaN"], "not published: data: "),
         (["public:news", "\udcff"], "not published: data: "),
         (["not good", "1"], "not published: channel 'not good' is not valid"),
-        (["nobody:a", "1"], "the namespace 'nobody' is not configured"),
+        (["nobody:a", "1"], "the namespace 'nobody' is not configured: correct the name, or add"),
         (["a", "1", "--tag", "x"], "not published: --tag: 'x' is not NAME=VALUE"),
         (["a", "1", "--event", "a b"], "not published: event 'a b' is not valid"),
         (["a", '"' + "x" * 65_535 + '"'], "not published: data has 65537 bytes"),
@@ -102,6 +102,7 @@ def test_publish_without_redis_exits_with_3(wired: str) -> None:
     ):
         published("a", "1")
     assert caught.value.returncode == 3
+    assert "Is Redis running, and REALTIME_REDIS_URL" in str(caught.value)
 
 
 def test_publish_with_an_unknown_outcome_exits_with_4(own_redis: RedisServer) -> None:
@@ -254,6 +255,7 @@ def test_listen_waits_for_a_service_that_has_not_started(
 ) -> None:
     port = free_port()
     command = run("listen", "public:news", "--url", f"http://127.0.0.1:{port}")
+    command.said(f"no service at http://127.0.0.1:{port}: start it, or name another address")
     command.said("reconnecting in ")
     assert command.interrupt() == 0
 

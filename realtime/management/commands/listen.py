@@ -52,6 +52,7 @@ class Command(BaseCommand):
     async def _listen(self, options: dict[str, Any]) -> None:
         self._for_people = self.stdout.isatty()
         url = options["url"] or os.environ.get("REALTIME_URL") or wiring.settings().url
+        self._never_live_at = url or DEFAULT_URL
         channels = list(dict.fromkeys(options["channels"]))
         await ListeningClient(url or DEFAULT_URL, channels, self._tell).run()
 
@@ -62,8 +63,20 @@ class Command(BaseCommand):
                 self.stdout.write(_encodable(line, self.stdout.encoding))
                 self.stdout.flush()
             case _:
+                self._tell_address(event)
                 self.stderr.write(_state(event), style_func=str)
                 self.stderr.flush()
+
+    def _tell_address(self, event: Event) -> None:
+        """Name the address once, if nobody has answered there yet: it may be the wrong one."""
+        if self._never_live_at and isinstance(event, Reconnecting):
+            place = _printable(self._never_live_at)
+            self.stderr.write(
+                f"no service at {place}: start it, or name another address with --url or "
+                "REALTIME_URL",
+                style_func=str,
+            )
+        self._never_live_at = ""
 
 
 def _state(event: Live | NotLive | Reconnecting) -> str:
