@@ -97,9 +97,8 @@ def notice_wsgi(sender: object, environ: Mapping[str, Any] | None = None, **kwar
         return
     if "HTTP_UPGRADE" in environ and (count := _wsgi.add("wsgi", time.monotonic())) is not None:
         logger.warning(
-            "a WebSocket handshake has reached Django under WSGI, which cannot take it. For "
-            '`runserver`, put "daphne" first in INSTALLED_APPS and set ASGI_APPLICATION; elsewhere '
-            "use an ASGI server, such as uvicorn (%d so far)",
+            "a WebSocket handshake has reached Django under WSGI: put daphne first in "
+            "INSTALLED_APPS and set ASGI_APPLICATION, or use another ASGI server (%d so far)",
             count,
         )
 

@@ -26,4 +26,4 @@ def test_a_handshake_under_wsgi_is_logged_with_what_to_change(
     for _ in range(3):
         Client().get(SOCKET, headers={"upgrade": "websocket"})
     [line] = lines(caplog)
-    assert 'put "daphne" first in INSTALLED_APPS and set ASGI_APPLICATION' in line
+    assert "put daphne first in INSTALLED_APPS and set ASGI_APPLICATION" in line
