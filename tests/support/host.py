@@ -40,7 +40,7 @@ def foreign_environment() -> dict[str, str]:
 class Host:
     """A project created by `startproject`: `mysite` with an app `orders`."""
 
-    python = sys.executable
+    interpreter = sys.executable
     """The interpreter whose packages the project has."""
     command_seconds = 200.0
     """The deadline of a command."""
@@ -68,7 +68,7 @@ class Host:
 
     def run(self, *arguments: str) -> str:
         """Run Python in the project; return its output, including stderr."""
-        done = self._done([self.python, *arguments])
+        done = self._done([self.interpreter, *arguments])
         return done.stdout + done.stderr
 
     def shell(self, command: list[str]) -> str:
@@ -91,7 +91,7 @@ class Host:
         where = [f"127.0.0.1:{port}"] if "runserver" in command else ["--port", str(port)]
         with log.open("w", encoding="utf-8") as output:
             process = subprocess.Popen(
-                [self.python, *command, *where],
+                [self.interpreter, *command, *where],
                 cwd=self.folder, env=self.env, stdout=output, stderr=output,
             )  # fmt: skip
         try:

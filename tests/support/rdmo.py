@@ -46,7 +46,7 @@ class Rdmo(Host):
         environment = FOLDER / "env"
         FOLDER.mkdir(exist_ok=True)
         self._command(sys.executable, "-m", "venv", "--clear", str(environment))
-        self.python = str(environment / "bin/python")
+        self.interpreter = str(environment / "bin/python")
         self._pip("install", "--require-hashes", "-r", str(LOCK))
         self.folder = self._unpacked()
         self.write([HOSTS])
@@ -79,7 +79,7 @@ class Rdmo(Host):
         report = FOLDER / "report.xml"
         part = () if IS_FULL else [str(each) for glob in PART for each in self.folder.glob(glob)]
         said = self._command(
-            self.python, "-m", "pytest", "-q", "-n", str(os.cpu_count() or 1), *part,
+            self.interpreter, "-m", "pytest", "-q", "-n", str(os.cpu_count() or 1), *part,
             "--ignore-glob=*/tests/e2e", f"--junit-xml={report}",
             cwd=self.folder, statuses=(0, 1),
         )  # fmt: skip
@@ -102,7 +102,7 @@ class Rdmo(Host):
 
     def _pip(self, verb: str, *arguments: str) -> None:
         quiet = ("--quiet", "--disable-pip-version-check", "--cache-dir", str(FOLDER / "pip"))
-        self._command(self.python, "-m", "pip", verb, *quiet, *arguments)
+        self._command(self.interpreter, "-m", "pip", verb, *quiet, *arguments)
 
     def _command(self, *command: str, cwd: Path = FOLDER, statuses: tuple[int, ...] = (0,)) -> str:
         done = subprocess.run(
