@@ -163,7 +163,10 @@ class Tokens:
         if len(token) > TOKEN_CHARACTERS:
             raise InvalidToken(f"it has more than {TOKEN_CHARACTERS} characters")
         try:
-            algorithm, key = self._key(jwt.get_unverified_header(token))
+            header = jwt.get_unverified_header(token)
+            if "crit" in header:  # RFC 7515 §4.1.11; older releases of PyJWT ignore it
+                raise InvalidToken("its header has extensions that must be understood (crit)")
+            algorithm, key = self._key(header)
             claims = json.loads(_SIGNATURE.decode(token, key, algorithms=[algorithm]))
         except jwt.InvalidSignatureError:
             raise InvalidToken("its signature does not match our key") from None

@@ -271,6 +271,9 @@ FORGED = {
     "a header that must be understood": jwt.encode(
         {"sub": "42", "exp": NOW + 60}, SECRET, "HS256", headers={"crit": ["x"], "x": 1}
     ),
+    "one that PyJWT understands": jwt.encode(
+        {"sub": "42", "exp": NOW + 60}, SECRET, "HS256", headers={"crit": ["b64"], "b64": True}
+    ),
     "an id that is no text": unsigned({"alg": "HS256", "kid": ["a"]}),
     "too long": token(info="x" * TOKEN_CHARACTERS),
     "nothing": "",
