@@ -213,9 +213,11 @@ LONGEST_CHAIN = 15
 """Modules of the app in the longest chain of imports; the goal was 12 (ADR-0030)."""
 
 
-def imports_when_loaded(tree: ast.Module) -> list[ast.stmt]:
-    """Return the imports that are executed when a module is loaded, unlike those for types only."""
-    return [each for each in tree.body if isinstance(each, ast.Import | ast.ImportFrom)]
+def loaded_by(module: str, path: Path) -> set[str]:
+    """Return the full names that loading a module imports, unlike those for types only."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    statements = [each for each in tree.body if isinstance(each, ast.Import | ast.ImportFrom)]
+    return set(imports("\n".join(map(ast.unparse, statements)), module.rpartition(".")[0]))
 
 
 def test_import_chains_are_short():
@@ -223,10 +225,7 @@ def test_import_chains_are_short():
     loads = {}
     for module, path in MODULES.items():
         if module.startswith("realtime."):
-            tree = ast.parse(path.read_text(encoding="utf-8"))
-            source = "\n".join(map(ast.unparse, imports_when_loaded(tree)))
-            name = module.removesuffix(".__init__")
-            loads[name] = set(imports(source, module.rpartition(".")[0]))
+            loads[module.removesuffix(".__init__")] = loaded_by(module, path)
     for name, wanted in loads.items():
         known = {each if each in loads else each.rpartition(".")[0] for each in wanted}
         loads[name] = known & loads.keys() - {name, "realtime"}
@@ -235,6 +234,30 @@ def test_import_chains_are_short():
         chains[name] = [name, *max((chains[each] for each in loads[name]), key=len, default=[])]
     longest = max(chains.values(), key=len)
     assert len(longest) <= LONGEST_CHAIN, " imports ".join(longest)
+
+
+EXTRAS = {
+    "listen": ({"websockets"}, {"client.listening", "client.session"}),
+    "celery": (
+        {"celery", "kombu"},
+        {"contrib.celery", "contrib.calls", "contrib.state_publisher", "contrib.sweep"},
+    ),
+}
+"""The libraries of each extra, and the modules that need them."""
+
+
+@pytest.mark.parametrize("extra", EXTRAS)
+def test_the_libraries_of_an_extra_are_loaded_by_its_own_modules_only(extra):
+    """A host without the extra loads all others, and no other module loads these with itself."""
+    libraries, places = EXTRAS[extra]
+    places = {f"realtime.{place}" for place in places}
+    loading = {
+        module
+        for module, path in MODULES.items()
+        if module.startswith("realtime.")
+        and any(is_of(each, libraries | places) for each in loaded_by(module, path))
+    }
+    assert loading == places
 
 
 MODULE_LINES = 350

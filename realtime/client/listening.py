@@ -1,7 +1,8 @@
 """A Python client for scripts, the counterpart of client.js; `manage.py listen` prints its events.
 
 It speaks Centrifugo's JSON protocol over one WebSocket, reconnects with full jitter, and reports
-gaps. It gives the same guarantees as client.js.
+gaps. It gives the same guarantees as client.js. Needs the package websockets, which is an extra:
+``pip install 'django-realtime-notifier[listen]'``.
 """
 
 from __future__ import annotations
@@ -23,9 +24,9 @@ from websockets.exceptions import (
 from realtime.client.events import Event, ListeningError, Reconnecting
 from realtime.client.session import ConnectionLost, Session
 from realtime.client.tracker import Tracker
+from realtime.client.wire import DEFAULT_URL
 from realtime.core.codes import Close
 
-DEFAULT_URL = "ws://127.0.0.1:8000/connection/websocket"
 RETRY_FIRST_SECONDS = 0.5  # client.js and centrifuge-js: 0.5 s and 20 s too
 RETRY_MOST_SECONDS = 20.0
 STABLE_SECONDS = 5.0  # a connection that lasted this long resets the back-off

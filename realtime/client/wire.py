@@ -9,6 +9,9 @@ from typing import Any
 
 import msgspec
 
+DEFAULT_URL = "ws://127.0.0.1:8000/connection/websocket"
+"""The WebSocket of a service with default settings on this machine."""
+
 
 class ErrorReply(msgspec.Struct):
     """A command was refused."""

@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from io import StringIO
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,6 +19,7 @@ from django.core.management.base import CommandError
 from django.test import override_settings
 
 from realtime import publish
+from realtime.management.commands.listen import NEEDS_WEBSOCKETS
 from tests.support.command import ROOT, Command
 from tests.support.dispositions import IGNORED, dispositions
 from tests.support.eventually import eventually_sync
@@ -247,6 +249,29 @@ def test_listen_says_which_channel_is_refused(
 def test_listen_refuses_an_invalid_address(run: Run, url: str) -> None:
     command = run("listen", "public:news", "--url", url)
     assert "is not a URL" in command.said("CommandError")
+    assert command.ended() == 1
+
+
+@pytest.mark.parametrize("missing", ["websockets", "websockets.asyncio"])
+def test_listen_says_what_to_install_and_all_else_works_without(
+    run: Run, tmp_path: Path, missing: str
+) -> None:
+    """Its library is an extra. Releases before 13 have no `websockets.asyncio`."""
+    error = f"raise ModuleNotFoundError('No module named {missing}', name={missing!r})"
+    (tmp_path / "websockets.py").write_text(error, encoding="utf-8")
+    without = {"PYTHONPATH": str(tmp_path)}
+    command = run("listen", "public:news", **without)
+    assert command.said("CommandError") == f"CommandError: {NEEDS_WEBSOCKETS}"
+    assert command.ended() == 1
+    for others in (["listen", "--help"], ["check"], ["publish", "--help"]):
+        assert run(*others, **without).ended() == 0
+
+
+def test_listen_passes_on_what_else_is_missing(run: Run, tmp_path: Path) -> None:
+    error = "raise ModuleNotFoundError('No module named zlib', name='zlib')"
+    (tmp_path / "websockets.py").write_text(error, encoding="utf-8")
+    command = run("listen", "public:news", PYTHONPATH=str(tmp_path))
+    command.said("ModuleNotFoundError: No module named zlib")
     assert command.ended() == 1
 
 

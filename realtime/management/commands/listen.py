@@ -13,10 +13,15 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 
 from realtime import wiring
 from realtime.client.events import Event, GapFound, Live, NotLive, Published, Reconnecting
-from realtime.client.listening import DEFAULT_URL, ListeningClient
+from realtime.client.wire import DEFAULT_URL
 from realtime.core.publication import EVENT_TAG
 from realtime.errors import RealtimeError
 from realtime.management.stop_signals import ignored_signals_text
+
+NEEDS_WEBSOCKETS = (
+    "manage.py listen needs the package websockets, the extra django-realtime-notifier[listen]: "
+    "pip install --upgrade websockets"
+)
 
 
 class Command(BaseCommand):
@@ -54,6 +59,13 @@ class Command(BaseCommand):
         url = options["url"] or os.environ.get("REALTIME_URL") or wiring.settings().url
         self._never_live_at = url or DEFAULT_URL
         channels = list(dict.fromkeys(options["channels"]))
+        # Only here: its library is an extra, and `--help` works without it.
+        try:
+            from realtime.client.listening import ListeningClient
+        except ModuleNotFoundError as error:
+            if (error.name or "").partition(".")[0] != "websockets":
+                raise
+            raise CommandError(NEEDS_WEBSOCKETS) from error
         await ListeningClient(url or DEFAULT_URL, channels, self._tell).run()
 
     def _tell(self, event: Event) -> None:
