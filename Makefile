@@ -4,7 +4,7 @@
 # installed, otherwise with venv and pip from hashed requirements. Nothing is set up twice.
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-faults threats foreign soak check format types bench plots lock clean
+.PHONY: help setup run test matrix test-faults threats foreign soak check format types bench plots lock clean
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -32,8 +32,12 @@ test: $(DEV_READY) $(SDK_READY) ## set everything up and run the tests
 	$(PYTEST_DEBUG) || status=1; \
 	$(PYTEST_PLAIN) || status=1; \
 	$(PYTEST_LOAD) || status=1; \
+	$(MATRIX_RUN) --newest || status=1; \
 	$(NODE_TESTS) || status=1; \
 	exit $$status
+
+matrix: $(DEV_READY) $(SDK_READY) ## run the app in foreign projects on each Python and Django (MATRIX=--help)
+	$(MATRIX_RUN) $(MATRIX)
 
 test-faults: $(DEV_READY) ## run the fault tests with 500 clients, up to 20 times each (takes 40 minutes)
 	NOTIFIER_FAULTS=full $(BIN)/pytest $(UNDER_LOAD:%=tests/faults/test_%.py)
@@ -82,7 +86,7 @@ lock: ## (uv) update the lock file and export it for pip
 		--output-file $(RDMO)/requirements.txt $(RDMO)/requirements.in
 
 clean: ## remove everything that was set up, built, or cached here
-	rm -rf $(VENV) $(SDK)/node_modules .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage htmlcov dist \
+	rm -rf $(VENV) .matrix $(SDK)/node_modules .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage htmlcov dist \
 		.foreign
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
@@ -108,6 +112,8 @@ PYTEST_PLAIN := $(PYTEST) -n $(WORKERS) $(SPREAD) tests/e2e tests/faults tests/t
 # One a processor, at most two: they put load on the machine, and what they wait for has deadlines.
 # Those are lengthened while the machine is busy, but the faults keep their length.
 PYTEST_LOAD := $(PYTEST) -n $(shell echo $$((($(WORKERS) + 1) / 2))) $(FEW)
+# With --newest nothing more happens where the lock has the newest Django that this Python carries.
+MATRIX_RUN := $(BIN)/python -m tests.support.matrix --workers $(WORKERS)
 
 NODE_TEST_FILES = $(wildcard tests/e2e/js/*.test.js tests/e2e/js/*.test.mjs)
 # Left out by name without Node 18 and npm; under NOTIFIER_REQUIRE=node leaving out is failure.

@@ -148,10 +148,11 @@ def test_a_python_without_venv_is_reported_in_one_sentence(tmp_path):
 def with_a_test_of_node(tmp_path: Path, **commands: str) -> FreshClone:
     """A clone whose Python tests all pass, and which has one test that needs Node."""
     clone = FreshClone(tmp_path, {"uv": fake_uv(), **commands})
-    pytest_command = clone.directory / ".venv/bin/pytest"
-    pytest_command.parent.mkdir(parents=True)
-    pytest_command.write_text("#!/bin/sh\n")
-    pytest_command.chmod(0o755)
+    programs = clone.directory / ".venv/bin"
+    programs.mkdir(parents=True)
+    for name in ("pytest", "python"):
+        (programs / name).write_text("#!/bin/sh\n")
+        (programs / name).chmod(0o755)
     script = clone.directory / "tests/e2e/js/client.test.mjs"
     script.parent.mkdir(parents=True)
     script.touch()
