@@ -10,6 +10,7 @@ from __future__ import annotations
 import ast
 import json
 import re
+import tomllib
 from collections.abc import Iterator
 from dataclasses import fields
 from itertools import combinations
@@ -545,6 +546,19 @@ NUMBERS = {
 def test_numbers_in_prose_match_the_code(told, value):
     name, words = told
     assert re.findall(words, page(name)) == [value]
+
+
+def test_every_bound_of_a_package_is_documented_with_its_reason():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    wanted = dict.fromkeys(project["dependencies"], "")
+    for extra, needs in project["optional-dependencies"].items():
+        wanted |= dict.fromkeys(needs, f", extra `{extra}`")
+    table = rows(section(page("deploy.md"), "## Packages"))
+    assert {row[0] for row in table} == {f"`{need}`{extra}" for need, extra in wanted.items()}
+    for requirement, used, lower, upper in table:
+        assert used
+        assert lower
+        assert (upper == "none") == ("<" not in requirement)
 
 
 def test_documented_listen_addresses_match_the_service():
