@@ -25,15 +25,26 @@ from realtime.fallbacks.handlers.email import Email, email_of
 from realtime.fallbacks.handlers.log import log
 from tests.support.receivers import MailServer, mail_server
 
+HAS_MAILERS = django.VERSION >= (6, 1)
+"""Then a host may still have the settings EMAIL_…, which are deprecated."""
+SMTP = "django.core.mail.backends.smtp.EmailBackend"
+
+
+def by_settings(port: int) -> dict[str, Any]:
+    return {"EMAIL_BACKEND": SMTP, "EMAIL_HOST": "127.0.0.1", "EMAIL_PORT": port}
+
+
+def by_mailers(port: int) -> dict[str, Any]:
+    options = {"host": "127.0.0.1", "port": port}
+    return {"MAILERS": {"default": {"BACKEND": SMTP, "OPTIONS": options}}}
+
 
 @pytest.fixture
 def server() -> Iterator[MailServer]:
     with (
         mail_server() as running,
         override_settings(
-            EMAIL_BACKEND="django.core.mail.backends.smtp.EmailBackend",
-            EMAIL_HOST="127.0.0.1",
-            EMAIL_PORT=running.port,
+            **(by_mailers if HAS_MAILERS else by_settings)(running.port),
             DEFAULT_FROM_EMAIL="shop@example.com",
         ),
     ):
@@ -265,9 +276,7 @@ def test_a_mail_that_the_server_rejects_for_good_is_given_up(
 
 def test_a_mail_is_retried_while_the_server_is_down() -> None:
     with (
-        override_settings(
-            EMAIL_BACKEND="django.core.mail.backends.smtp.EmailBackend", EMAIL_PORT=1
-        ),
+        override_settings(**(by_mailers if HAS_MAILERS else by_settings)(1)),
         pytest.raises(ConnectionRefusedError),
     ):
         Email()(queued())
@@ -340,10 +349,17 @@ def mailers(backend: str, port: int) -> dict[str, Any]:
     return {"default": away, "shop": {"BACKEND": backend, "OPTIONS": options}}
 
 
-@pytest.mark.skipif(django.VERSION < (6, 1), reason="Django has MAILERS since 6.1")
+@pytest.mark.filterwarnings("ignore:The EMAIL_:DeprecationWarning")
+@pytest.mark.filterwarnings("ignore:The EMAIL_:PendingDeprecationWarning")
+def test_a_mail_goes_to_the_server_of_the_older_settings() -> None:
+    with mail_server() as running, override_settings(**by_settings(running.port)):
+        Email()(queued())
+        assert len(running.mails.got) == 1
+
+
+@pytest.mark.skipif(not HAS_MAILERS, reason="Django has MAILERS since 6.1")
 def test_a_mail_goes_through_the_mailer_that_is_named() -> None:
-    smtp = "django.core.mail.backends.smtp.EmailBackend"
-    with mail_server() as running, override_settings(MAILERS=mailers(smtp, running.port)):
+    with mail_server() as running, override_settings(MAILERS=mailers(SMTP, running.port)):
         email_of({"mailer": "shop"})(queued())
         email_of({})(queued())  # to the default one, which sends nothing
         assert len(running.mails.got) == 1
