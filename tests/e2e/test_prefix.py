@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 from collections.abc import Iterator
 
@@ -19,8 +20,10 @@ from tests.support.redis_server import RedisServer
 from tests.support.service import KEY, ROOT, Service
 
 pytestmark = pytest.mark.nginx
+# Its workers run as another user, if it is started by root: one that may not read this checkout.
+USER = "user root;" if os.geteuid() == 0 else ""
 CONF = """
-daemon off; pid {folder}/pid; error_log {folder}/error.log; events {{}}
+{user} daemon off; pid {folder}/pid; error_log {folder}/error.log; events {{}}
 http {{
     access_log off; client_body_temp_path {folder}/a; proxy_temp_path {folder}/b;
     fastcgi_temp_path {folder}/c; uwsgi_temp_path {folder}/d; scgi_temp_path {folder}/e;
@@ -55,7 +58,9 @@ def ports(
     found = {"strips": free_port(), "keeps": free_port()}
     conf = folder / "nginx.conf"
     static = ROOT / "realtime" / "static"
-    conf.write_text(CONF.format(folder=folder, service=service.http, static=static, **found))
+    conf.write_text(
+        CONF.format(user=USER, folder=folder, service=service.http, static=static, **found)
+    )
     nginx = subprocess.Popen([str(NGINX), "-c", str(conf)], stderr=subprocess.DEVNULL)
     try:
         eventually_sync(lambda: (folder / "pid").exists())
