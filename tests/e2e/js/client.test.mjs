@@ -144,7 +144,7 @@ describe("a connection that does not become live", () => {
     const { server, open } = await start(t, { answerMs: 20 });
     server.override = () => undefined;
     open();
-    assert.match(await warning, /not become live \((connecting|reconnecting: .*)\).*docs\/client\.md#a-page-that/);
+    assert.match(await warning, /not become live \((re)?connecting.*\).*docs\/client\.md#a-page-that/);
   });
 
   test("says so as soon as the server refuses it for good", async (t) => {
