@@ -101,10 +101,12 @@ class HttpEndpoint:
         if not prefix or not url.startswith(prefix) or settings.FORCE_SCRIPT_NAME:
             return None
         name = url[len(prefix) :].decode("latin-1")  # with a query or an escape, it is no method
-        given = dict(headers)
-        if name not in METHODS or b"x-api-key" not in given or len(given) != len(headers):
+        if name not in METHODS:
             return None
-        return partial(_answer_whole, _whole_head(name, given))
+        given = {key: value.decode("latin-1") for key, value in headers}
+        if b"x-api-key" not in given or len(given) != len(headers):
+            return None
+        return partial(_answer_whole, _head(name, "POST", "", given))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request (ASGI 3)."""
@@ -153,7 +155,8 @@ class HttpEndpoint:
 
     async def _method(self, name: str, scope: Scope, receive: Receive, send: Send) -> None:
         headers = _headers(scope)
-        head = _head(name, scope, headers)
+        query = scope["query_string"].decode("latin-1")
+        head = _head(name, scope["method"], query, headers)
         if b"x-api-key" not in headers and has_session(headers.get(b"cookie", "")):
             await self._hand_on(scope, head, receive, send)
         else:
@@ -232,17 +235,17 @@ def _refuse_flaw(flaw: Flaw) -> Response:
     return Response(flaw.status, body, {"Connection": "close"})
 
 
-def _head(api_method: str, scope: Scope, headers: dict[bytes, str]) -> Request:
+def _head(api_method: str, http_method: str, query: str, headers: dict[bytes, str]) -> Request:
     limits = wiring.http_limits()
     return Request(
-        http_method=scope["method"],
+        http_method=http_method,
         api_method=api_method,
         content_length=headers.get(b"content-length", ""),
         content_type=headers.get(b"content-type", ""),
         content_encoding=headers.get(b"content-encoding", ""),
         api_key=headers.get(b"x-api-key", ""),
         idempotency_key=headers.get(b"idempotency-key"),
-        query=scope["query_string"].decode("latin-1"),
+        query=query,
         body_bytes=body_limit(api_method, limits.body_bytes, limits.batch_bytes),
         attributes=_attributes(headers) if api_method == EVENTS else None,
     )
@@ -253,30 +256,6 @@ def _attributes(headers: dict[bytes, str]) -> dict[str, str]:
     return {
         name[3:].decode("latin-1"): text for name, text in headers.items() if name[:3] == b"ce-"
     }
-
-
-def _whole_head(api_method: str, given: dict[bytes, bytes]) -> Request:
-    """Return the head of a request without repeated headers, whose body has arrived."""
-    limits = wiring.http_limits()
-    key = given.get(b"idempotency-key")
-    return Request(
-        "POST",
-        api_method,
-        "",
-        given.get(b"content-type", b"").decode("latin-1"),
-        given.get(b"content-encoding", b"").decode("latin-1"),
-        given[b"x-api-key"].decode("latin-1"),
-        None if key is None else key.decode("latin-1"),
-        "",
-        body_limit(api_method, limits.body_bytes, limits.batch_bytes),
-        {
-            name[3:].decode("latin-1"): value.decode("latin-1")
-            for name, value in given.items()
-            if name[:3] == b"ce-"
-        }
-        if api_method == EVENTS
-        else None,
-    )
 
 
 async def _answer_whole(head: Request, body: bytes) -> Response:

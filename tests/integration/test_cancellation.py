@@ -1,4 +1,4 @@
-"""Who cancels the task of a connection, and how it ends then."""
+"""A cancelled connection ends quietly or as cancelled, depending on what has cancelled it."""
 
 from __future__ import annotations
 
