@@ -28,6 +28,8 @@ from tests.support.service import SERVERS, Service
 from tests.support.tokens import token
 
 SDK = Path(__file__).parent / "sdk"
+leaves_its_transport = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+"""The Python SDK leaves closing its transport to the garbage collector, which then warns."""
 
 
 @pytest.fixture(scope="module", params=SERVERS)
@@ -78,8 +80,7 @@ class Ear(centrifuge.SubscriptionEventHandler):  # type: ignore[misc]
         self._events.append(("publication", context.pub))
 
 
-# The SDK leaves closing its transport to the garbage collector, which then warns.
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@leaves_its_transport
 async def test_centrifuge_python_subscribes_receives_and_publishes(service: Service) -> None:
     recorder = Recorder()
     client = centrifuge.Client(service.ws, events=recorder)
@@ -171,7 +172,7 @@ async def test_centrifuge_js_subscribes_receives_and_publishes(service: Service)
     assert "error" not in by_kind
 
 
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@leaves_its_transport
 async def test_centrifuge_python_continues_after_a_redis_restart(
     own_redis: RedisServer, serve: Callable[..., Service]
 ) -> None:
@@ -227,7 +228,7 @@ async def test_centrifuge_js_continues_after_a_redis_restart(
     assert [json.loads(line)["event"] for line in rest] == ["publication", "disconnected"]
 
 
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@leaves_its_transport
 async def test_centrifuge_python_sends_and_renews_tokens(service: Service) -> None:
     """The SDK is asked for a new token before one expires; the connection is not interrupted."""
     asked: list[str] = []
@@ -287,6 +288,7 @@ async def test_centrifuge_js_sends_and_renews_tokens(service: Service) -> None:
     assert {"event": "refused", "code": 103} in events
 
 
+@leaves_its_transport
 async def test_centrifuge_python_handles_server_subscriptions_and_disconnects(
     service: Service, redis_server: RedisServer
 ) -> None:
