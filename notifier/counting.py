@@ -6,14 +6,14 @@ configuration.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
 import uvicorn
 from uvicorn.middleware.proxy_headers import _TrustedHosts
 
-from notifier.http_lane import AnswerWriter, Lane
+from notifier.http_lane import Lane
 from realtime.core.limits import ConnectionCounter, Limits, address_of
 
 SPARE_CONNECTIONS = 1024
@@ -92,8 +92,7 @@ class Config(uvicorn.Config):
         reached: Called with the name of each limit that was reached.
         limits: The limits on connections; None counts none.
         body_bytes: Maximum body of a request, whatever its path.
-        lane: Takes requests to the API whose whole body has arrived, and the headers of every
-            response to them; None sends all requests through ASGI.
+        lane: Takes requests to the API whose whole body has arrived; None sends all through ASGI.
         first_frame_bytes: Maximum WebSocket message before its client has introduced itself;
             None is ``ws_max_size``.
         options: uvicorn's options.
@@ -106,7 +105,7 @@ class Config(uvicorn.Config):
         reached: Callable[[str], None],
         limits: Limits | None = None,
         body_bytes: int = BODY_BYTES,
-        lane: tuple[Lane, Mapping[str, str]] | None = None,
+        lane: Lane | None = None,
         first_frame_bytes: int | None = None,
         **options: Any,
     ) -> None:
@@ -115,7 +114,7 @@ class Config(uvicorn.Config):
         proxies = self.forwarded_allow_ips if self.proxy_headers else []
         self.limiter = None if limits is None else ConnectionLimiter(limits, proxies)
         self.body_bytes = body_bytes
-        self.lane = None if lane is None else (lane[0], AnswerWriter(lane[1]))
+        self.lane = lane
         self.first_frame_bytes = first_frame_bytes
 
 

@@ -25,7 +25,7 @@ from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
 from notifier.counting import BODY_BYTES, Config, ConnectionLimiter, count_limit
 from notifier.http_framing import count_head_bytes, find_framing_error, read_content_length
-from notifier.http_lane import LaneProtocol, WholeRequestCycle
+from notifier.http_lane import NO_LANE, LaneProtocol, WholeRequestCycle
 from notifier.http_offers import (
     announces_body,
     drop_empty_offers,
@@ -93,8 +93,7 @@ class HttpProtocol(LaneProtocol):
         if isinstance(self.config, Config):
             self._body_limit = self.config.body_bytes
             self._limiter = self.config.limiter
-            if self.config.lane is not None:
-                self.lane, self.answers = self.config.lane
+            self.lane = self.config.lane or NO_LANE
         if self._limiter is None or (limit := self._limiter.enter(self.client)) is None:
             self._set_deadline()
             return
@@ -137,18 +136,21 @@ class HttpProtocol(LaneProtocol):
         """Parse bytes from the client; invalid requests are refused without a log line."""
         self._unset_keepalive_if_required()
         if self._waiting is None:
+            if self.take_repeated(data, self._body_limit):
+                return
             self._expect(Waiting.HEAD)  # also for a line break before a request
-        self._read_bytes = len(data)
+        self.begun = 1 if self._waiting is Waiting.BODY or self._head_bytes else 0
+        self._read_bytes, read = len(data), data
         if self._waiting is not None:
             self._head_bytes += len(data)
         try:
             while data:
                 data = self._parse(data)
-            self.leave_lane()
+            self.end_read(read)
             if self._waiting is not None and self._head_bytes > HEAD_BYTES:
                 self._refuse(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, "request_head_bytes")
         except httptools.HttpParserError:
-            self.leave_lane()
+            self.end_read(b"")
             self._refuse(self._problem, None)
         if self.pipeline:
             self._read_ahead(self._read_bytes)

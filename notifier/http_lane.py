@@ -18,6 +18,7 @@ from uvicorn.protocols.http.httptools_impl import (
 )
 
 from notifier.http_cycles import adapt_cycle
+from notifier.http_repeats import RepeatedHead, remember
 
 FAILED = STATUS_LINE[500] + (
     b"content-type: text/plain; charset=utf-8\r\n"
@@ -45,8 +46,28 @@ class Answer(Protocol):
 Headers = Sequence[tuple[bytes, bytes]]
 Work = Callable[[bytes], Coroutine[Any, Any, Answer]]
 """Answers a request, when its whole body is known."""
-Lane = Callable[[bytes, Headers], Work | None]
-"""Takes the target and the headers of a POST; returns what answers it, or None to decline it."""
+Take = Callable[[bytes, Headers], Work | None]
+"""Takes the target and the headers of a POST; returns what answers it and those with the same head,
+or None to decline it."""
+
+
+class Lane:
+    """What an application offers to the protocol class of the server."""
+
+    def __init__(self, take: Take, headers: Mapping[str, str]) -> None:
+        """Open the lane.
+
+        Args:
+            take: Takes requests.
+            headers: The headers of every response.
+        """
+        self.take = take
+        self.answers = AnswerWriter(headers)
+        self.is_open = True
+
+    def close(self) -> None:
+        """Take no more requests: they take the way through ASGI."""
+        self.is_open = False
 
 
 class AnswerWriter:
@@ -83,6 +104,11 @@ class AnswerWriter:
         return STATUS_LINE[status] + server + lines.encode("latin-1")
 
 
+NO_LANE = Lane(lambda url, headers: None, {})
+"""Sends all requests through ASGI."""
+NO_LANE.close()
+
+
 class WholeRequestCycle:
     """A request with its whole body, until it is answered.
 
@@ -116,6 +142,10 @@ class WholeRequestCycle:
     def set(self) -> None:
         """Do nothing: the request is carried out, and only its response is dropped."""
 
+    def remember(self, data: bytes) -> RepeatedHead | None:
+        """Return the head of this request, which was read alone, for those that repeat it."""
+        return remember(data, self._body, self._work)
+
     async def run(self) -> None:
         """Carry out the request and send the response."""
         protocol = self._protocol
@@ -129,7 +159,7 @@ class WholeRequestCycle:
             await protocol.flow.drain()
         is_last = not self.keep_alive
         server_headers = protocol.server_state.default_headers
-        response = protocol.answers.write(answer, server_headers, is_last=is_last)
+        response = protocol.lane.answers.write(answer, server_headers, is_last=is_last)
         self._send(response, is_last=is_last)
 
     def _send(self, response: bytes, *, is_last: bool) -> None:
@@ -146,27 +176,54 @@ class WholeRequestCycle:
 class LaneProtocol(HttpToolsProtocol):
     """uvicorn's protocol, which starts each request in the lane or through ASGI.
 
-    A subclass calls `leave_lane` when it has parsed what was read.
+    A subclass calls `take_repeated` before it parses what was read, and `end_read` after it.
     """
 
-    lane: Lane | None = None
-    answers: AnswerWriter
-    """Writes the responses of the lane."""
+    lane = NO_LANE
+    repeated: RepeatedHead | None = None
+    """The head of the newest request that was taken and had been read as a whole."""
+    begun = 0
+    """How many requests began in this read; one more if it continues another."""
     _work: Work | None = None
     """What answers the newest request, if the lane took it and its body is still incomplete."""
     _parts: list[bytes]
     """The body of that request so far."""
+    _idle_since: float | None = None
+    """When the newest response was complete; None during a request."""
+
+    def take_repeated(self, data: bytes, most: int) -> bool:
+        """Start a request without parsing it, if its head is known and no other is in progress.
+
+        Args:
+            data: What was read, after the end of a request.
+            most: Maximum body.
+        """
+        earlier: Any = self.cycle
+        if self.repeated is None or not self.lane.is_open or not earlier.response_complete:
+            return False
+        body = self.repeated.body_of(data)
+        if body is None or len(body) > most:
+            return False
+        cycle: Any = WholeRequestCycle(self, self.repeated.work, body, keep_alive=True)
+        self.cycle = cycle
+        self._start_asgi_task(cycle, self.app)
+        return True
+
+    def on_message_begin(self) -> None:
+        """Begin a request."""
+        self.begun += 1
+        super().on_message_begin()
 
     def on_headers_complete(self) -> None:
         """Start a request, unless the lane takes it: then it starts when its body is complete."""
         parser = self.parser
         if (
-            self.lane is not None
+            self.lane.is_open
             and parser.get_method() == b"POST"
             and not self.expect_100_continue
             and not parser.should_upgrade()
             and parser.get_http_version() == "1.1"
-            and (work := self.lane(self.url, self.headers)) is not None
+            and (work := self.lane.take(self.url, self.headers)) is not None
         ):
             self._work, self._parts = work, []
         else:
@@ -195,17 +252,74 @@ class LaneProtocol(HttpToolsProtocol):
             self.flow.pause_reading()
             self.pipeline.appendleft((cycle, self.app))
 
-    def leave_lane(self) -> None:
-        """Start a request through ASGI after all, if its body has not come in the same read.
+    def end_read(self, data: bytes) -> None:
+        """Remember the head of a request that was read as a whole, and let no other wait here.
 
-        There, the time for its body is limited, and its key is checked before the body is read.
+        If the body has not come in the same read, the request starts through ASGI after all. There,
+        the time for its body is limited, and its key is checked before the body is read.
+
+        Args:
+            data: What was read and parsed; empty if the parser refused it.
         """
-        if self._work is None:
+        newest: Any = self.cycle
+        if self._work is not None:
+            self._work = None
+            self._start_through_asgi()
+            for part in self._parts:
+                self._add_for_asgi(part)
+        elif self.begun == 1 and isinstance(newest, WholeRequestCycle) and newest.keep_alive:
+            self.repeated = newest.remember(data) or self.repeated
+
+    def on_response_complete(self) -> None:
+        """Start the next request, or the time until an idle connection ends.
+
+        The stock class sets a timer after each response and cancels it with the next request. Here
+        one that is set stays, and looks at the time when it fires.
+        """
+        self.server_state.total_requests += 1
+        if self.transport.is_closing():
             return
-        self._work = None
-        self._start_through_asgi()
-        for part in self._parts:
-            self._add_for_asgi(part)
+        self.flow.resume_reading()
+        if self.pipeline:
+            self._start_asgi_task(*self.pipeline.pop())
+            return
+        self._idle_since = self.loop.time()
+        if self.timeout_keep_alive_task is None:
+            self._look_after(self.timeout_keep_alive)
+
+    def _unset_keepalive_if_required(self) -> None:
+        """Note that the connection is not idle; the timer stays."""
+        self._idle_since = None
+
+    def _look_after(self, seconds: float) -> None:
+        self.timeout_keep_alive_task = self.loop.call_later(
+            seconds, self.timeout_keep_alive_handler
+        )
+
+    def timeout_keep_alive_handler(self) -> None:
+        """Close the connection if it has been idle for so long."""
+        self.timeout_keep_alive_task = None
+        if self._idle_since is None:
+            return  # set again after the response
+        left = self._idle_since + self.timeout_keep_alive - self.loop.time()
+        if left > 0:
+            self._look_after(left)
+        else:
+            super().timeout_keep_alive_handler()
+
+    def _forget_keep_alive(self) -> None:
+        """Cancel the timer, which would keep this object."""
+        super()._unset_keepalive_if_required()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """End the connection."""
+        self._forget_keep_alive()
+        super().connection_lost(exc)
+
+    def handle_websocket_upgrade(self) -> None:
+        """Become a WebSocket."""
+        self._forget_keep_alive()
+        super().handle_websocket_upgrade()
 
     def _start_asgi_task(self, cycle: Any, app: Any) -> None:
         if not isinstance(cycle, WholeRequestCycle):

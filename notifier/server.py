@@ -16,7 +16,7 @@ import resource
 import socket
 import sys
 import threading
-from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from collections.abc import Awaitable, Callable, MutableMapping
 from types import FrameType
 from typing import Any
 
@@ -24,7 +24,7 @@ import uvicorn
 
 from notifier.counting import BODY_BYTES, Config
 from notifier.http import HttpProtocol
-from notifier.http_lane import Headers, Lane, Work
+from notifier.http_lane import Lane
 from notifier.websocket import WebSocketProtocol
 from realtime.core.limits import Limits
 
@@ -64,24 +64,17 @@ class LeavingNotice:
     app below may be perfectly healthy.
     """
 
-    def __init__(self, app: App) -> None:
+    def __init__(self, app: App, lane: Lane | None = None) -> None:
+        """Wrap an app, and watch over the lane beside it."""
         self._app = app
+        self._lane = lane
         self._leaving = False
 
     def leave(self) -> None:
         """Make /readyz fail from now on, so that traffic goes elsewhere."""
         self._leaving = True
-
-    def lane(self, take: Lane) -> Lane:
-        """Return a lane that takes no request once the worker is leaving.
-
-        Requests then take the way through this object, which closes their connections.
-        """
-
-        def take_unless_leaving(url: bytes, headers: Headers) -> Work | None:
-            return None if self._leaving else take(url, headers)
-
-        return take_unless_leaving
+        if self._lane is not None:
+            self._lane.close()  # requests take the way through this object
 
     async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
         """Serve one request or connection (ASGI 3)."""
@@ -165,7 +158,7 @@ def server_config(
     reached: Callable[[str], None],
     limits: Limits,
     body_bytes: int = BODY_BYTES,
-    lane: tuple[Lane, Mapping[str, str]] | None = None,
+    lane: Lane | None = None,
 ) -> uvicorn.Config:
     """Return uvicorn's configuration for ``app``.
 
@@ -301,14 +294,15 @@ def main(arguments: list[str] | None = None) -> int:
     from realtime.endpoint import COMMON_HEADERS
     from realtime.wiring import drain, largest_body_bytes, limit_reached, limits
 
-    notice = LeavingNotice(application)
+    lane = Lane(endpoint.take_whole, COMMON_HEADERS)
+    notice = LeavingNotice(application, lane)
     server = Server(
         server_config(
             notice,
             limit_reached,
             limits(),
             largest_body_bytes(),
-            (notice.lane(endpoint.take_whole), COMMON_HEADERS),
+            lane,
         ),
         stand_down=notice.leave,
         drain=drain,

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
+import re
 from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
 import pytest
 from django.test import override_settings
+from hypothesis import given
+from hypothesis import strategies as st
 from uvicorn.server import ServerState
 
 from notifier.counting import Config
 from notifier.http import HttpProtocol
-from notifier.http_lane import Work
+from notifier.http_lane import Lane, Work
 from notifier.server import LeavingNotice
 from realtime.api.answers import Response
 from realtime.endpoint import HttpEndpoint
@@ -42,6 +46,8 @@ class Api:
         self.may_answer = asyncio.Event()
         self.may_answer.set()
         self.state = ServerState()
+        self.lane = Lane(self.take, {"X-Common": "yes"})
+        self.taken = 0
 
     async def app(self, scope: Any, receive: Any, send: Any) -> None:
         body = b""
@@ -58,9 +64,10 @@ class Api:
         await send({"type": "http.response.start", "status": 200, "headers": headers})
         await send({"type": "http.response.body", "body": b"app"})
 
-    def lane(self, url: bytes, headers: Sequence[tuple[bytes, bytes]]) -> Work | None:
+    def take(self, url: bytes, headers: Sequence[tuple[bytes, bytes]]) -> Work | None:
         if not url.startswith(b"/lane"):
             return None
+        self.taken += 1
 
         async def answer(body: bytes) -> Response:
             self.reached.append(f"lane {url.decode()} {body.decode()}")
@@ -76,11 +83,33 @@ class Api:
         config = Config(
             self.app,
             reached=lambda name: None,
-            lane=(self.lane, {"X-Common": "yes"}),
+            lane=self.lane,
             interface="asgi3",
             log_config=None,
         )
         return HttpProtocol(config, self.state, {})
+
+
+class Wire(asyncio.Transport):
+    """The transport of a connection without a socket."""
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        """Send nothing."""
+
+    def is_closing(self) -> bool:
+        return False
+
+    def pause_reading(self) -> None:
+        """Read whenever the test says so."""
+
+    def resume_reading(self) -> None:
+        """See `pause_reading`."""
+
+    def can_write_eof(self) -> bool:
+        return False
+
+    def close(self) -> None:
+        """Stay as it is."""
 
 
 @pytest.fixture
@@ -108,6 +137,12 @@ async def read_answer(peer: Peer) -> bytes:
         head = (await peer[0].readuntil(b"\r\n\r\n")).lower()
         length = int(head.partition(b"content-length: ")[2].split(b"\r\n")[0])
         return await peer[0].readexactly(length)
+
+
+async def answer_to(peer: Peer, request: bytes) -> bytes:
+    """Return the body of the answer to a request."""
+    peer[1].write(request)
+    return await read_answer(peer)
 
 
 async def test_a_whole_request_takes_the_lane(api: Api, peer: Peer) -> None:
@@ -220,15 +255,152 @@ async def test_a_client_that_does_not_read_is_not_answered_without_limit(
     assert api.finished == ["/lane1", "/lane2", "/lane3"]
 
 
-async def test_a_server_that_is_leaving_takes_no_request_into_the_lane() -> None:
-    async def app(scope: Any, receive: Any, send: Any) -> None:
-        """Never called."""
-
-    notice, api = LeavingNotice(app), Api()
-    lane = notice.lane(api.lane)
-    assert lane(b"/lane", []) is not None
+async def test_a_server_that_is_leaving_takes_no_request_into_the_lane(
+    api: Api, peer: Peer
+) -> None:
+    notice = LeavingNotice(api.app, api.lane)
+    assert [await answer_to(peer, post(b"lane")) for _ in range(3)] == [b"xx"] * 3
     notice.leave()
-    assert lane(b"/lane", []) is None  # and so the answer closes the connection
+    assert await answer_to(peer, post(b"lane")) == b"app"  # and so the answer closes the connection
+
+
+async def test_a_repeated_head_is_not_parsed_again(api: Api, peer: Peer) -> None:
+    bodies = [b"{}", b"[1]", b"", b"x" * 12345, b"{}"]
+    for body in bodies:
+        assert await answer_to(peer, post(b"lane", body=body)) == b"xx"
+    assert api.reached == [f"lane /lane {body.decode()}" for body in bodies]
+    assert api.taken == 1
+
+
+async def test_another_head_is_parsed(api: Api, peer: Peer) -> None:
+    heads = [b"", b"A: 1\r\n", b"A: 2\r\n", b"A: 2\r\nB: 1\r\n"]
+    for more in heads:
+        assert await answer_to(peer, post(b"lane", more=more)) == b"xx"
+    assert api.taken == len(heads)
+
+
+TAIL = b"POST /other HTTP/1.1\r\nHost: h\r\nA: "
+"""The end of a body; with a request after it, it looks like the beginning of another."""
+CHUNKED = (
+    b"POST /lane HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n"
+)
+
+
+@pytest.mark.parametrize(
+    "first",
+    [
+        pytest.param([post(b"lane", more=b"Connection: close\r\n")], id="the last one"),
+        pytest.param([post(b"lane") + post(b"lane")], id="two in one read"),
+        pytest.param([b"\r\n" + post(b"lane")], id="a line break before it"),
+        pytest.param([post(b"lane", more=b"A: %b\r\n" % (b"a" * 1024))], id="a long head"),
+        pytest.param([CHUNKED], id="chunks"),
+        pytest.param(
+            [post(b"app", body=b"0123456789")[:-4], b"6789" + post(b"lane")],
+            id="the end of another body before it",
+        ),
+        pytest.param(
+            [post(b"app", body=TAIL)[: -len(TAIL)], TAIL + post(b"lane")],
+            id="the end of another body, which looks like a head",
+        ),
+    ],
+)
+async def test_a_head_is_only_known_again_if_it_was_read_alone(
+    api: Api, first: list[bytes]
+) -> None:
+    """What was read around it belongs to another request, or does not come again."""
+    protocol = api.protocol()
+    protocol.connection_made(Wire())
+    for read in first:
+        protocol.data_received(read)
+    assert protocol.cycle is not None
+    assert protocol.repeated is None
+
+
+@pytest.mark.parametrize("length", [b"1", b"3", b"02 ", b"+2", b"0x2", b"2,2", b"", b"00000002"])
+async def test_another_length_is_left_to_the_parser(api: Api, peer: Peer, length: bytes) -> None:
+    """Also where it is a valid one: a head has one form that is known again."""
+    assert await answer_to(peer, post(b"lane")) == b"xx"
+    peer[1].write(post(b"lane").replace(b"Length: 2", b"Length: " + length))
+    peer[1].write_eof()
+    async with within(5):
+        await peer[0].read()
+    assert api.reached[1:] in ([], ["lane /lane {"], ["lane /lane {}"])
+
+
+async def test_a_body_beyond_the_limit_is_refused_with_a_head_that_is_known(
+    api: Api, peer: Peer
+) -> None:
+    assert await answer_to(peer, post(b"lane")) == b"xx"
+    [connection] = api.state.connections
+    connection._body_limit = 5
+    assert b"too_large" in await answer_to(peer, post(b"lane", body=b"123456"))
+    assert len(api.reached) == 1
+
+
+MISLEADING = (post(b"lane"), CHUNKED, TAIL)
+
+
+def requests() -> st.SearchStrategy[bytes]:
+    """Few heads, and bodies that contain some of them."""
+    heads = st.sampled_from([b"", b"A: 1\r\n", b"A: POST /lane HTTP/1.1\r\n"])
+    bodies = st.sampled_from(
+        [b"{}", b"12", b"", b"\r\n", b"\r\n\r\n", post(b"lane"), CHUNKED, TAIL]
+    )
+    names = st.sampled_from([b"lane", b"lane", b"app"])
+    whole = st.builds(
+        lambda name, more, body: post(name, more=more, body=body), names, heads, bodies
+    )
+    return whole | st.sampled_from([CHUNKED, b"\r\n"])
+
+
+TURNS = 12
+"""Of the event loop, until a request that has come as a whole is answered."""
+
+
+@given(sent=st.lists(requests(), min_size=2, max_size=8), data=st.data())
+def test_what_is_known_again_changes_nothing(sent: list[bytes], data: st.DataObject) -> None:
+    """However the bytes are cut into reads, the requests are those that the parser alone finds."""
+    whole = b"".join(sent)
+    # Most reads end where a request or its head ends.
+    ends = [end.end() for end in re.finditer(rb"\r\n\r\n", whole)]
+    ends += itertools.accumulate(map(len, sent))
+    cuts = st.sets(st.sampled_from(ends) | st.integers(1, len(whole)), max_size=len(sent))
+    at = sorted({0, len(whole)} | data.draw(cuts))
+    reads = [whole[a:b] for a, b in itertools.pairwise(at)]
+    assert asyncio.run(reached_by(reads, knows=True)) == asyncio.run(reached_by(reads, knows=False))
+
+
+async def reached_by(reads: list[bytes], *, knows: bool) -> list[str]:
+    api = Api()
+    protocol = api.protocol()
+    protocol.connection_made(Wire())
+    for read in reads:
+        protocol.data_received(read)
+        if not knows:
+            protocol.repeated = None
+        for _ in range(TURNS):
+            await asyncio.sleep(0)
+    protocol.connection_lost(None)
+    for _ in range(TURNS):
+        await asyncio.sleep(0)
+    assert not api.state.tasks
+    return api.reached
+
+
+async def test_a_repeated_head_waits_behind_a_request_that_is_not_answered(
+    api: Api, peer: Peer
+) -> None:
+    assert await answer_to(peer, post(b"lane")) == b"xx"
+    api.may_answer.clear()
+    peer[1].write(post(b"lane", body=b"1"))
+    await eventually(lambda: len(api.reached) == 2)
+    peer[1].write(post(b"lane", body=b"2"))
+    [connection] = api.state.connections
+    await eventually(lambda: connection.pipeline)
+    assert len(api.reached) == 2
+    api.may_answer.set()
+    assert [await read_answer(peer), await read_answer(peer)] == [b"xx", b"xx"]
+    assert [reached.split()[-1] for reached in api.reached] == ["{}", "1", "2"]
 
 
 KEY = (b"x-api-key", b"k")
@@ -271,4 +443,4 @@ async def test_a_usual_publish_takes_the_lane(node: Any) -> None:
     rim = Rim(LANE)
     answer = await rim.post("publish", {"channel": "public:news", "data": 1})
     assert answer.result["offset"] == 1
-    assert rim.taken == 1
+    assert rim.taken == 1, "the second request has a head that is known"

@@ -19,7 +19,7 @@ from notifier.http import (
     HttpProtocol,
     Waiting,
 )
-from notifier.http_lane import Work
+from notifier.http_lane import Lane, Work
 from notifier.websocket import WebSocketProtocol
 from realtime.api.answers import Response
 from tests.support.eventually import eventually
@@ -77,7 +77,7 @@ class Host:
         config = Config(
             self.app,
             reached=lambda name: self.reached.update([name]),
-            lane=(self.lane, {}) if self.has_lane else None,
+            lane=Lane(self.lane, {}) if self.has_lane else None,
             interface="asgi3",
             log_config=None,
             ws=WebSocketProtocol,
