@@ -10,14 +10,21 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, MutableMapping, Sequence
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 from django.conf import settings
 
 from realtime import wiring
 from realtime.api.answers import HEADERS, Response, failure
-from realtime.api.methods import METHODS, admit_request, method_of, respond
+from realtime.api.methods import (
+    METHODS,
+    AdmittedRequest,
+    admit_again,
+    admit_request,
+    method_of,
+    respond,
+)
 from realtime.api.request import EVENTS, Request, RequestTimeout, body_limit
 from realtime.auth.sessions import has_session
 from realtime.core import paths
@@ -30,6 +37,9 @@ from realtime.transports import emulation, sse
 from realtime.transports.misdirected import is_handshake_without_upgrade, refuse_plain_http
 from realtime.transports.mounting import path_within_project, script_name
 from realtime.transports.own_task import is_in_task, run_in_own_task
+
+if TYPE_CHECKING:
+    from realtime.api.keys import Keys
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -91,7 +101,7 @@ class HttpEndpoint:
 
         None if the request is not plainly one to the API with a key; it must then take the usual
         way, which decides all other cases. Nothing is checked twice: what is returned does all that
-        the usual way does for such a request.
+        the usual way does for such a request, and again for each that repeats the head.
 
         Args:
             url: The target in the first line of the request.
@@ -106,7 +116,7 @@ class HttpEndpoint:
         given = {key: value.decode("latin-1") for key, value in headers}
         if b"x-api-key" not in given or len(given) != len(headers):
             return None
-        return partial(_answer_whole, _head(name, "POST", "", given))
+        return _WholeRequests(_head(name, "POST", "", given))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request (ASGI 3)."""
@@ -258,12 +268,41 @@ def _attributes(headers: dict[bytes, str]) -> dict[str, str]:
     }
 
 
-async def _answer_whole(head: Request, body: bytes) -> Response:
-    try:
-        admitted = admit_request(head, wiring.keyring().admit)
-    except RealtimeError as error:
-        return failure(error)
-    return await respond(admitted, body, BACKEND, wiring.namespaces(), wiring.routes())
+class _WholeRequests:
+    """Answers the requests with one head; their key is only looked up when the keys have changed.
+
+    So a repeated head costs no digest of its key, and a key that is withdrawn is refused as soon as
+    its file was read again.
+    """
+
+    __slots__ = ("_admitted", "_head", "_keys")
+
+    def __init__(self, head: Request) -> None:
+        self._head = head
+        self._keys: Keys | None = None
+        self._admitted: AdmittedRequest | None = None
+
+    def __call__(self, body: bytes) -> Coroutine[Any, Any, Response]:
+        try:
+            admitted = self._admit()
+        except RealtimeError as error:
+            return _fail(error)
+        return respond(admitted, body, BACKEND, wiring.namespaces(), wiring.routes())
+
+    def _admit(self) -> AdmittedRequest:
+        keyring = wiring.keyring()
+        keys = keyring.current()
+        if self._admitted is not None and keys is self._keys:
+            admit_again(self._admitted)
+        else:
+            self._admitted = None
+            self._admitted = admit_request(self._head, keyring.admit)
+            self._keys = keys
+        return self._admitted
+
+
+async def _fail(error: RealtimeError) -> Response:
+    return failure(error)
 
 
 async def _body(receive: Receive, limit: int, seconds: float) -> bytes:

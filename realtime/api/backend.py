@@ -27,12 +27,15 @@ T = TypeVar("T")
 class Backend(Protocol):
     """The publishing side. Every method raises `BrokerError` if Redis does not answer."""
 
-    async def publish(self, publications: Sequence[Publication]) -> list[Outcome]:
-        """Publish; return an outcome for each publication.
+    async def publish(self, publication: Publication) -> Receipt:
+        """Publish one.
 
         Raises:
-            RequestError: There is only one publication, and it is refused.
+            RequestError: It is refused.
         """
+
+    async def publish_many(self, publications: Sequence[Publication]) -> list[Outcome]:
+        """Publish several; return an outcome for each."""
 
     async def take_from_rate(self, name: str, rate: float, count: int) -> float:
         """See `realtime.brokers.Broker.take_from_rate`."""

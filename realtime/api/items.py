@@ -12,7 +12,7 @@ from realtime.api.fields import BATCH, BROADCAST, MANY_ITEMS, POSITION, PRESENCE
 from realtime.api.request import MethodNotFound, refuse_unknown
 from realtime.core.names import ChannelName, checked_channel
 from realtime.core.namespaces import UNCOUNTED
-from realtime.core.publication import Publication
+from realtime.core.publication import Publication, PublicationOptions
 from realtime.errors import (
     Forbidden,
     InvalidData,
@@ -27,9 +27,8 @@ if TYPE_CHECKING:
     from realtime.core.namespaces import Namespaces
 
 Item = Publication | RealtimeError
-_OPTIONAL = (
-    *("event", "tags", "idempotency_key"),
-    *("fallback", "fallback_when", "fallback_options"),
+_OPTIONAL = frozenset(
+    {"event", "tags", "idempotency_key", "fallback", "fallback_when", "fallback_options"}
 )
 
 
@@ -163,9 +162,14 @@ def batch_commands(fields: dict[str, Any], rules: Rules) -> list[BatchCommand | 
 def _make(channel: ChannelName, fields: dict[str, Any], rules: Rules) -> Publication:
     if "data" not in fields:
         raise InvalidData("is missing")
-    given = {name: fields[name] for name in _OPTIONAL if name in fields}
-    sizes, scope = rules.namespaces.sizes, rules.key.scope
-    return Publication.on_channel(channel, fields["data"], **given, sizes=sizes, scope=scope)
+    options: PublicationOptions = {
+        "sizes": rules.namespaces.sizes,
+        "scope": rules.key.scope,
+        "is_decoded": True,
+    }
+    for name in fields.keys() & _OPTIONAL:
+        options[name] = fields[name]  # type: ignore[literal-required]
+    return Publication.on_channel(channel, fields["data"], **options)
 
 
 def _complete(made: Publication, rules: Rules) -> Publication:

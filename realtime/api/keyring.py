@@ -37,6 +37,10 @@ class Keyring:
         """Return a warning that names keys whose entries omit a list; empty if there are none."""
         return describe_unlisted(self._keys())
 
+    def current(self) -> Keys:
+        """Return the keys, which are another object after their file has changed."""
+        return self._keys()
+
     def admit(self, secret: str) -> Key:
         """Return the key with this secret.
 

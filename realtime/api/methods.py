@@ -113,13 +113,24 @@ def admit_request(request: Request, access: Access) -> AdmittedRequest:
     _note_use(key)
     if not key.may_use(request.api_method):
         raise Forbidden
-    if key.rate is not None and request.api_method in _PUBLISHING:
-        _refuse_debtor(key)
+    _refuse_debtor(key, request)
     check_head(request)
     return AdmittedRequest(request, method, key)
 
 
-def _refuse_debtor(key: Key) -> None:
+def admit_again(admitted: AdmittedRequest) -> None:
+    """Check what may have changed since a request with this head and this key was admitted.
+
+    Raises:
+        LimitExceeded: The key is over its rate.
+    """
+    _note_use(admitted.key)
+    _refuse_debtor(admitted.key, admitted.request)
+
+
+def _refuse_debtor(key: Key, request: Request) -> None:
+    if key.rate is None or request.api_method not in _PUBLISHING:
+        return
     if wait := _debts.wait(key, time.monotonic()):
         _note_limit(key)
         raise _make_rate_error(key, wait)
@@ -179,27 +190,26 @@ def _note_limit(key: Key) -> None:
         )
 
 
-async def _publish(fields: dict[str, Any], rules: Rules, backend: Backend) -> Response:
-    return await _one(publication(fields, rules), rules.key, backend)
+def _publish(fields: dict[str, Any], rules: Rules, backend: Backend) -> Awaitable[Response]:
+    return _one(publication(fields, rules), rules.key, backend)
 
 
-async def _broadcast(fields: dict[str, Any], rules: Rules, backend: Backend) -> Response:
-    return await _several(broadcast_items(fields, rules), rules.key, backend)
+def _broadcast(fields: dict[str, Any], rules: Rules, backend: Backend) -> Awaitable[Response]:
+    return _several(broadcast_items(fields, rules), rules.key, backend)
 
 
-async def _events(events: Any, rules: Rules, backend: Backend) -> Response:
+def _events(events: Any, rules: Rules, backend: Backend) -> Awaitable[Response]:
     """Publish a CloudEvent, or a batch of them with one result each."""
     if isinstance(events, list):
         items = [event_item(event, rules) for event in events]
-        return await _several(items, rules.key, backend)
-    return await _one(event_publication(events, rules), rules.key, backend)
+        return _several(items, rules.key, backend)
+    return _one(event_publication(events, rules), rules.key, backend)
 
 
 async def _one(item: Publication, key: Key, backend: Backend) -> Response:
-    [outcome] = await _publish_items([item], key, backend)
-    if isinstance(outcome, RealtimeError):
-        raise outcome
-    return success({"result": result(outcome)})
+    if key.rate is not None:
+        await _take_from_rate(key, key.rate, 1, backend)
+    return success({"result": result(await backend.publish(item))})
 
 
 async def _several(items: Sequence[Item], key: Key, backend: Backend) -> Response:
@@ -300,12 +310,18 @@ async def _publish_items(items: Sequence[Item], key: Key, backend: Backend) -> l
     if key.rate is not None:
         await _take_from_rate(key, key.rate, len(publications), backend)
     try:
-        outcomes = iter(_raise_if_none_sent(await backend.publish(publications)))
+        outcomes = iter(_raise_if_none_sent(await _publish_all(publications, backend)))
     except RequestError as error:
         if len(publications) > 1:
             raise
         outcomes = iter([error])  # of that one publication, also in a batch or a broadcast
     return [next(outcomes) if isinstance(item, Publication) else item for item in items]
+
+
+async def _publish_all(publications: list[Publication], backend: Backend) -> list[Outcome]:
+    if len(publications) == 1:
+        return [await backend.publish(publications[0])]
+    return await backend.publish_many(publications)
 
 
 async def _take_from_rate(key: Key, rate: float, count: int, backend: Backend) -> None:

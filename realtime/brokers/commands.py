@@ -163,9 +163,7 @@ def parse_receipt(reply: Any) -> Receipt | RealtimeError:
     if len(reply) == 1:
         return QueueFull() if reply[0] == b"full" else IdempotencyConflict()
     epoch, offset, nodes, repeated, queued = reply
-    return Receipt(
-        epoch.decode(), int(offset), int(nodes), repeated=repeated == b"1", queued=queued == b"1"
-    )
+    return Receipt(epoch.decode(), int(offset), int(nodes), repeated == b"1", queued == b"1")
 
 
 def parse_position(reply: Any) -> Position | BrokerError:
@@ -212,19 +210,26 @@ def parse_node_commands(replies: Sequence[Any]) -> tuple[Moment, list[SentComman
     return now, [SentCommand(parse_moment(entry), fields[1]) for entry, fields in entries]
 
 
-def lacks_script(reply: Any) -> bool:
-    """Tell whether Redis lacks the script (after a restart or SCRIPT FLUSH)."""
-    if isinstance(reply, list):
-        return any(isinstance(item, exceptions.NoScriptError) for item in reply)
-    return isinstance(reply, exceptions.NoScriptError)
+def errors_of(replies: Sequence[Any]) -> list[Exception]:
+    """Return the error replies among replies, and within those of a transaction."""
+    found: list[Exception] = []
+    for reply in replies:
+        # EXEC's reply is a flat list.
+        items = reply if type(reply) is list else (reply,)
+        found += [item for item in items if isinstance(item, Exception)]
+    return found
 
 
-def is_of_no_master(reply: Any) -> bool:
+def lacks_script(errors: Sequence[Exception]) -> bool:
+    """Tell whether Redis lacks a script (after a restart or SCRIPT FLUSH)."""
+    return any(isinstance(error, exceptions.NoScriptError) for error in errors)
+
+
+def is_of_no_master(errors: Sequence[Exception]) -> bool:
     """Tell whether Redis refuses because it is a replica, or a master without replicas.
 
     It may have been the master a moment ago. The connection would stay open, and commands refused.
     """
-    errors = reply if isinstance(reply, list) else (reply,)  # EXEC's reply is a flat list
     for error in errors:
         if isinstance(error, exceptions.ResponseError) and (
             isinstance(error, (exceptions.ReadOnlyError, exceptions.MasterDownError))

@@ -17,21 +17,22 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from hiredis import pack_command
 from redis import exceptions
-from redis._parsers.hiredis import NOT_ENOUGH_DATA
-from redis.asyncio.connection import Connection, DefaultParser
+from redis.asyncio.connection import Connection
 
 from realtime.brokers.commands import (
     NEW_CONNECTION_SECONDS,
+    errors_of,
     is_of_no_master,
     lacks_script,
     unavailable,
     unknown,
 )
 from realtime.brokers.connector import Connector, abort, writer_of
+from realtime.brokers.reply_parser import Parser, parser_of
 
 if TYPE_CHECKING:
     from realtime.brokers.script import Args, Script
@@ -47,54 +48,20 @@ Without it, all waiting calls, up to 16 MiB, would count as written before Redis
 """
 
 
-class Parser(DefaultParser):  # type: ignore[misc, valid-type]
-    """A parser that returns all replies that have arrived; error replies are values, too."""
-
-    reads = 0
-    """The number of times that bytes have arrived."""
-
-    async def replies(self) -> list[Any]:
-        """Wait for the first reply; return all that have arrived.
-
-        Raises:
-            RedisError: The connection was closed, or used another protocol.
-            OSError: The connection broke.
-        """
-        while True:
-            replies = []
-            try:
-                while (reply := self._reader.gets()) is not NOT_ENOUGH_DATA:
-                    replies.append(reply)
-            except exceptions.InvalidResponse:
-                if not replies:  # earlier replies are valid; hiredis raises again
-                    raise
-            if replies:
-                return replies
-            await self.read_from_socket()
-            self.reads += 1
-
-    @property
-    def is_at_end(self) -> bool:
-        """Whether Redis has closed the connection and all data has been read."""
-        return bool(self._stream.at_eof())
-
-
-def parser_of(connection: Connection) -> Parser:
-    """Return the parser of a connection that uses `Parser`."""
-    return cast("Parser", connection._parser)
-
-
 class _Call:
     """The commands of one caller, and the replies so far."""
 
     __slots__ = ("count", "deadline", "future", "packed", "replies")
 
-    def __init__(self, commands: Sequence[Args], deadline: float) -> None:
-        self.packed = b"".join([pack_command(command) for command in commands])  # type: ignore[arg-type]
-        self.count = len(commands)
+    def __init__(
+        self, commands: Sequence[Args], deadline: float, future: asyncio.Future[list[Any]]
+    ) -> None:
+        packed = [pack_command(command) for command in commands]  # type: ignore[arg-type]
+        self.packed = packed[0] if len(packed) == 1 else b"".join(packed)
+        self.count = len(packed)
         self.deadline = deadline
         self.replies: list[Any] = []
-        self.future: asyncio.Future[list[Any]] = asyncio.get_running_loop().create_future()
+        self.future = future
 
     def fail(self, error: Exception) -> None:
         if not self.future.done():
@@ -138,16 +105,17 @@ class Pipeline:
         """Whether replacing the connection is useless, because it would reach the same Redis."""
         return self._loop.time() - self._opened_at < NEW_CONNECTION_SECONDS
 
-    async def send_and_wait(self, commands: Sequence[Args], deadline: float) -> list[Any]:
-        """Return a reply or an error reply for each command.
+    def send(self, commands: Sequence[Args], deadline: float) -> asyncio.Future[list[Any]]:
+        """Send commands; the future has a reply or an error reply for each.
 
         Raises:
-            BrokerUnavailable: Certainly not done.
-            OutcomeUnknown: Perhaps done.
+            BrokerUnavailable: Certainly not done. The future may raise it, too.
+            OutcomeUnknown: Perhaps done; only raised by the future.
         """
+        call = _Call(commands, deadline, self._loop.create_future())
         if not commands:  # an empty call would consume the replies of other calls
-            return []
-        call = _Call(commands, deadline)
+            call.future.set_result([])
+            return call.future
         if self._waiting_bytes + len(call.packed) > UNSENT_BYTES:
             raise unavailable(BufferError("too many bytes are waiting to be written"))
         self._waiting.append(call)
@@ -155,7 +123,7 @@ class Pipeline:
         self._to_write.set()
         if self._timer is None:
             self._timer = self._loop.call_later(DEADLINE_CHECK_SECONDS, self._check_deadlines_soon)
-        return await call.future
+        return call.future
 
     def retire(self) -> None:
         """Accept no new calls; close as soon as all pending calls are answered."""
@@ -270,6 +238,7 @@ class Link:
         Args:
             url: ``redis://``, ``rediss://`` or ``unix://``, as redis-py parses it.
         """
+        self._loop = asyncio.get_running_loop()
         self._connector = Connector(url, Parser)
         self._pipeline: Pipeline | None = None
         self._pipelines: set[Pipeline] = set()  # those that missed a deadline may still get replies
@@ -289,9 +258,15 @@ class Link:
             BrokerUnavailable: Certainly not done.
             OutcomeUnknown: Perhaps done.
         """
-        deadline = asyncio.get_running_loop().time() + seconds
-        replies = await self._execute_until(commands, deadline)
-        if any(map(lacks_script, replies)):
+        deadline = self._loop.time() + seconds
+        pipeline = self._pipeline
+        if pipeline is None or not pipeline.is_open:
+            pipeline = await self._new_pipeline(deadline)
+        replies = await pipeline.send(commands, deadline)
+        if not (errors := errors_of(replies)):
+            return replies
+        self._look_at(errors, pipeline)
+        if lacks_script(errors):
             # Every command calls the same script, so none was executed.
             replies = await self._execute_until([script.load, *commands], deadline)
             del replies[0]
@@ -299,7 +274,7 @@ class Link:
 
     async def execute(self, commands: Sequence[Args], seconds: float) -> list[Any]:
         """Return a reply or an error reply for each command; otherwise as `run_script`."""
-        return await self._execute_until(commands, asyncio.get_running_loop().time() + seconds)
+        return await self._execute_until(commands, self._loop.time() + seconds)
 
     async def connect(self) -> Connection:
         """Return a separate connection, which the caller must close.
@@ -324,10 +299,14 @@ class Link:
         pipeline = self._pipeline
         if pipeline is None or not pipeline.is_open:
             pipeline = await self._new_pipeline(deadline)
-        replies = await pipeline.send_and_wait(commands, deadline)
-        if any(map(is_of_no_master, replies)) and not pipeline.is_fresh:
-            pipeline.retire()  # the name may resolve to the new master by now
+        replies = await pipeline.send(commands, deadline)
+        self._look_at(errors_of(replies), pipeline)
         return replies
+
+    @staticmethod
+    def _look_at(errors: Sequence[Exception], pipeline: Pipeline) -> None:
+        if is_of_no_master(errors) and not pipeline.is_fresh:
+            pipeline.retire()  # the name may resolve to the new master by now
 
     async def _new_pipeline(self, deadline: float) -> Pipeline:
         """Connect once for all concurrent callers; each waits until its own deadline.

@@ -8,7 +8,7 @@ eleven copies.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 from typing import TYPE_CHECKING, Any
 
 from redis import exceptions
@@ -48,10 +48,11 @@ from realtime.brokers.commands import (
     unavailable,
 )
 from realtime.brokers.connector import abort, writer_of
-from realtime.brokers.link import Link, parser_of
+from realtime.brokers.link import Link
 from realtime.brokers.presence_commands import refuse_errors
 from realtime.brokers.queue_commands import STATS
 from realtime.brokers.redis_presence import RedisPresence
+from realtime.brokers.reply_parser import parser_of
 from realtime.errors import BrokerError, RealtimeError
 
 if TYPE_CHECKING:
@@ -187,11 +188,13 @@ class RedisBroker:
         """Close all connections, and open no more."""
         await self._link.aclose()
 
-    async def _execute(self, commands: Sequence[Args]) -> list[Any]:
-        return await self._link.execute(commands, self._deadline_seconds)
+    def _execute(self, commands: Sequence[Args]) -> Coroutine[Any, Any, list[Any]]:
+        return self._link.execute(commands, self._deadline_seconds)
 
-    async def _run_script(self, script: Script, commands: Sequence[Args]) -> list[Any]:
-        return await self._link.run_script(script, commands, self._deadline_seconds)
+    def _run_script(
+        self, script: Script, commands: Sequence[Args]
+    ) -> Coroutine[Any, Any, list[Any]]:
+        return self._link.run_script(script, commands, self._deadline_seconds)
 
 
 class RedisSubscription:

@@ -33,6 +33,7 @@ from realtime.brokers.commands import (
     SEND_RAW,
     TAKE_FROM_RATE,
     Commands,
+    errors_of,
     is_error_reply,
     is_of_no_master,
     lacks_script,
@@ -196,7 +197,7 @@ class SyncRedisBroker:
     def _run_script(self, script: Script, commands: Sequence[Args]) -> list[Any]:
         deadline = time.monotonic() + self._deadline_seconds
         replies = self._execute_until(commands, deadline)
-        if any(map(lacks_script, replies)):
+        if lacks_script(errors_of(replies)):
             replies = self._execute_until([script.load, *commands], deadline)
             del replies[0]
         return replies
@@ -208,7 +209,7 @@ class SyncRedisBroker:
             packed = connection.pack_commands(commands)  # type: ignore[no-untyped-call]
             connection.send_packed_command(packed, check_health=False)  # type: ignore[no-untyped-call]
             replies = [_reply(connection, deadline) for _ in commands]
-            if any(map(is_of_no_master, replies)):
+            if is_of_no_master(errors_of(replies)):
                 self._renew(connection)
             return replies
         except (exceptions.RedisError, OSError) as error:

@@ -42,9 +42,22 @@ def decode_json(raw: bytes) -> object:
 
 
 def encode_json(
-    value: object, field: str = "data", limit: int = DATA_LIMIT, depth: int = DEPTH_LIMIT
+    value: object,
+    field: str = "data",
+    limit: int = DATA_LIMIT,
+    depth: int = DEPTH_LIMIT,
+    *,
+    is_decoded: bool = False,
 ) -> bytes:
     """Return a value as compact JSON that every parser accepts, on one line.
+
+    Args:
+        value: Any JSON value as Python objects; see `to_json_type` for more types.
+        field: Its name, for errors.
+        limit: Maximum size, in bytes.
+        depth: Maximum depth of nested arrays and objects.
+        is_decoded: Whether `decode_json` returned it: then it is made of plain types and finite
+            numbers, and what the encoder writes of it need not be scanned.
 
     Raises:
         InvalidData: It cannot be encoded as JSON, or is nested too deeply.
@@ -56,7 +69,8 @@ def encode_json(
             raise TooLarge(field, len(text), limit)
         if is_deeper(text, depth):
             raise InvalidData(f"nested deeper than {depth} levels", field=field)
-        _refuse_what_json_hides(value, text)
+        if not is_decoded:
+            _refuse_what_json_hides(value, text)
     except RecursionError as error:
         raise InvalidData(f"nested deeper than {depth} levels", field=field) from error
     except UnicodeEncodeError as error:

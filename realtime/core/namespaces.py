@@ -8,9 +8,11 @@ were forbidden.
 from __future__ import annotations
 
 from collections.abc import Container, Iterable, Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from enum import StrEnum
 from typing import Any
+
+from msgspec.structs import replace
 
 from realtime.core.identity import ANONYMOUS, Grant, Identity
 from realtime.core.names import (

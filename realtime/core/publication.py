@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import NamedTuple, TypedDict, Unpack
 
@@ -89,14 +88,18 @@ class PublicationOptions(TypedDict, total=False):
     """A mapping for the fallback's handler alone."""
     sizes: Sizes
     """Its size limits; `LARGEST` by default."""
+    is_decoded: bool
+    """Whether the data is what `decode_json` returned; False by default."""
     scope: str
     """Identifies the publisher. Set by our code (`api.keys.Key.scope`), never by the publisher;
     `SITE` by default."""
 
 
-@dataclass(frozen=True, slots=True)
-class Publication:
-    """One valid publication; create it with `Publication.of`."""
+class Publication(msgspec.Struct, frozen=True):
+    """One valid publication; create it with `Publication.of`.
+
+    A struct, because a frozen dataclass took 1.8 µs to create, a seventh of a publish in a batch.
+    """
 
     channel: ChannelName
     body: bytes
@@ -105,7 +108,7 @@ class Publication:
     fallback: Fallback | None = None
     scope: str = SITE
     """The scope of its idempotency key: equal keys in different scopes are unrelated."""
-    _said: str = field(default="", repr=False)
+    _said: str = ""
     """The digest of the body, if there is a key; the same for all channels of a broadcast."""
 
     @classmethod
@@ -134,8 +137,14 @@ class Publication:
         """Like `of`, for a channel whose name has already been checked."""
         sizes = options.get("sizes", LARGEST)
         info, key = options.get("info"), options.get("idempotency_key")
+        text = encode_json(
+            data,
+            limit=sizes.data_bytes,
+            depth=sizes.depth,
+            is_decoded=options.get("is_decoded", False),
+        )
         body = _Body(
-            data=msgspec.Raw(encode_json(data, limit=sizes.data_bytes, depth=sizes.depth)),
+            data=msgspec.Raw(text),
             tags=_all_tags(options.get("event"), options.get("tags"), sizes.tags),
             info=msgspec.Raw(info) if info else None,
         )
@@ -143,13 +152,13 @@ class Publication:
         queued = _fallback(
             options.get("fallback"), options.get("fallback_when"), options.get("fallback_options")
         )
-        text = _encoder.encode(body)
-        digest = "" if key is None else _digest(text)
-        return cls(channel, text, checked_key, queued, options.get("scope", SITE), digest)
+        encoded = _encoder.encode(body)
+        digest = "" if key is None else _digest(encoded)
+        return cls(channel, encoded, checked_key, queued, options.get("scope", SITE), digest)
 
     def on(self, channel: ChannelName) -> Publication:
         """Return a copy for another channel; nothing is checked or encoded again."""
-        return replace(self, channel=channel)
+        return msgspec.structs.replace(self, channel=channel)
 
     @property
     def fingerprint(self) -> str:

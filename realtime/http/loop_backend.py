@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Coroutine, Sequence
+from typing import TYPE_CHECKING, Any
 
 from realtime import wiring
 from realtime.core.positions import by_channel
@@ -14,16 +14,17 @@ if TYPE_CHECKING:
     from realtime.core.members import Headcount
     from realtime.core.node_commands import NodeCommand
     from realtime.core.positions import Position
-    from realtime.core.publication import Publication
+    from realtime.core.publication import Publication, Receipt
     from realtime.core.survey import Question
 
 
 class _Backend:
     """See `realtime.api.backend.Backend`."""
 
-    async def publish(self, publications: Sequence[Publication]) -> list[Outcome]:
-        if len(publications) == 1:
-            return [await wiring.publish(publications[0])]
+    def publish(self, publication: Publication) -> Coroutine[Any, Any, Receipt]:
+        return wiring.publish(publication)
+
+    async def publish_many(self, publications: Sequence[Publication]) -> list[Outcome]:
         return await wiring.publish_many(publications)
 
     async def take_from_rate(self, name: str, rate: float, count: int) -> float:

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from realtime.core.members import Headcount
     from realtime.core.node_commands import NodeCommand
     from realtime.core.positions import Position
-    from realtime.core.publication import Publication
+    from realtime.core.publication import Publication, Receipt
     from realtime.core.survey import Question
 
 
@@ -84,9 +84,10 @@ def _body(request: HttpRequest, limit: int) -> bytes:
 class _Backend:
     """The blocking `realtime.api.backend.Backend`, for threads; its coroutines never suspend."""
 
-    async def publish(self, publications: Sequence[Publication]) -> list[Outcome]:
-        if len(publications) == 1:
-            return [wiring.publish_sync(publications[0])]
+    async def publish(self, publication: Publication) -> Receipt:
+        return wiring.publish_sync(publication)
+
+    async def publish_many(self, publications: Sequence[Publication]) -> list[Outcome]:
         return wiring.publish_many_sync(publications)
 
     async def take_from_rate(self, name: str, rate: float, count: int) -> float:

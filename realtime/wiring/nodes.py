@@ -10,7 +10,7 @@ import asyncio
 import logging
 import time
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
 import msgspec
@@ -26,7 +26,7 @@ from realtime.wiring.configured import settings
 from realtime.wiring.request_limits import limits
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Coroutine, Sequence
 
     from realtime.brokers import Broker
     from realtime.core.publication import Publication, Receipt
@@ -151,10 +151,14 @@ async def drain(seconds: float) -> None:
         await ending.hub.drain(seconds)
 
 
-async def publish(publication: Publication) -> Receipt:
+def publish(publication: Publication) -> Coroutine[Any, Any, Receipt]:
     """Publish, unless a test intercepts; errors as for `realtime.brokers.Broker.publish`."""
     if (test := interception.current) is None:
-        return await node().broker.publish(publication)
+        return node().broker.publish(publication)
+    return _intercept(test, publication)
+
+
+async def _intercept(test: interception.Interceptor, publication: Publication) -> Receipt:
     return brokers.only(test.publish([publication]))
 
 

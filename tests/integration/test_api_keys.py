@@ -24,8 +24,9 @@ from realtime.auth.watched_file import FILE_BYTES
 from realtime.brokers.redis import RedisBroker
 from realtime.brokers.redis_sync import SyncRedisBroker
 from realtime.core.tally import Tally
+from realtime.endpoint import HttpEndpoint
 from realtime.errors import ConfigurationError, Unauthorized
-from tests.support.eventually import eventually_sync
+from tests.support.eventually import eventually, eventually_sync
 from tests.support.keys import entry, secret_of
 from tests.support.redis_server import RedisServer
 from tests.support.rims import RIMS, Answer, Rim, checked_error, refused
@@ -419,6 +420,30 @@ def test_keys_come_and_go_without_a_restart(keys_file: Path) -> None:
     eventually_sync(lambda: not knows(ring, "old"), seconds=2)
     assert knows(ring, "new")
     assert ring.admit("one").name == "default"
+
+
+async def test_a_withdrawn_key_is_refused_behind_a_head_that_is_known(
+    node: Any, settings: Any, keys_file: Path
+) -> None:
+    settings.REALTIME_API_KEYS = f"@{keys_file}"
+    endpoint = HttpEndpoint(None, api="/api/")  # type: ignore[arg-type]
+    given = {"X-API-Key": secret_of("old"), "Content-Type": "application/json"}
+    pairs = [(name.lower().encode(), text.encode()) for name, text in given.items()]
+    work = endpoint.take_whole(b"/api/publish", pairs)
+    assert work is not None
+    body = json.dumps({"channel": "public:news", "data": 1}).encode()
+
+    async def is_answered_with(status: int) -> bool:
+        return (await work(body)).status == status
+
+    assert await is_answered_with(200)
+    assert await is_answered_with(200)
+    write(keys_file, entry("old", rate=1))
+    await eventually(lambda: is_answered_with(429), seconds=5)
+    write(keys_file, entry("new"))
+    await eventually(lambda: is_answered_with(401), seconds=5)
+    write(keys_file, entry("old", methods=["info"]))
+    await eventually(lambda: is_answered_with(403), seconds=5)
 
 
 def test_an_emptied_file_leaves_no_key_valid(
