@@ -133,11 +133,16 @@ class HttpProtocol(LaneProtocol):
                 cycle.message_event.set()
 
     def data_received(self, data: bytes) -> None:
-        """Parse bytes from the client; invalid requests are refused without a log line."""
+        """Take bytes from the client."""
         self._unset_keepalive_if_required()
+        if self._waiting is None or (self._waiting is Waiting.HEAD and not self._head_bytes):
+            data = self.take_read(data, self._body_limit)
+        if data:
+            self.parse_read(data)
+
+    def parse_read(self, data: bytes) -> None:
+        """Parse bytes from the client; invalid requests are refused without a log line."""
         if self._waiting is None:
-            if self.take_repeated(data, self._body_limit):
-                return
             self._expect(Waiting.HEAD)  # also for a line break before a request
         self.begun = 1 if self._waiting is Waiting.BODY or self._head_bytes else 0
         self._read_bytes, read = len(data), data

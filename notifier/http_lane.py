@@ -7,8 +7,9 @@ comes later, or that is not plainly one to the API, takes the way through ASGI a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine, Mapping, Sequence
-from typing import Any, Protocol
+import asyncio
+from collections.abc import Callable, Coroutine, Mapping
+from typing import Any
 
 from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
 from uvicorn.protocols.http.httptools_impl import (
@@ -17,9 +18,12 @@ from uvicorn.protocols.http.httptools_impl import (
     RequestResponseCycle,
 )
 
+from notifier.http_answers import Answer, AnswerWriter, Headers
 from notifier.http_cycles import adapt_cycle
-from notifier.http_repeats import RepeatedHead, remember
+from notifier.http_repeats import RepeatedHead, is_head_alone, remember
 
+HOLD_SECONDS = 0.005
+"""For a body that follows its head in a second write. Later than that, it is read through ASGI."""
 FAILED = STATUS_LINE[500] + (
     b"content-type: text/plain; charset=utf-8\r\n"
     b"content-length: 21\r\nconnection: close\r\n\r\nInternal Server Error"
@@ -27,23 +31,6 @@ FAILED = STATUS_LINE[500] + (
 """As uvicorn answers when an ASGI application raises."""
 
 
-class Answer(Protocol):
-    """A response; the application's own type fits."""
-
-    @property
-    def status(self) -> int:
-        """The status code."""
-
-    @property
-    def body(self) -> bytes:
-        """The body, which is always sent."""
-
-    @property
-    def headers(self) -> Mapping[str, str]:
-        """Headers in addition to those of every response."""
-
-
-Headers = Sequence[tuple[bytes, bytes]]
 Work = Callable[[bytes], Coroutine[Any, Any, Answer]]
 """Answers a request, when its whole body is known."""
 Take = Callable[[bytes, Headers], Work | None]
@@ -68,40 +55,6 @@ class Lane:
     def close(self) -> None:
         """Take no more requests: they take the way through ASGI."""
         self.is_open = False
-
-
-class AnswerWriter:
-    """Writes responses, whose heads are nearly always the same."""
-
-    def __init__(self, headers: Mapping[str, str]) -> None:
-        """Take the headers of every response."""
-        self._common = {name.lower(): text for name, text in headers.items()}
-        self._server_headers: Headers | None = None
-        self._successful = b""
-
-    def write(self, answer: Answer, server_headers: Headers, *, is_last: bool) -> bytes:
-        """Return the bytes of a response.
-
-        Args:
-            answer: What to send.
-            server_headers: The server's own; a new object whenever the date changes.
-            is_last: Whether the connection ends after it.
-        """
-        if server_headers is not self._server_headers:
-            self._server_headers = server_headers
-            self._successful = self._head(200, {})
-        if answer.status == 200 and not answer.headers:
-            head = self._successful
-        else:
-            head = self._head(answer.status, answer.headers)
-        end = b"connection: close\r\n\r\n" if is_last else b"\r\n"
-        return b"%bcontent-length: %d\r\n%b%b" % (head, len(answer.body), end, answer.body)
-
-    def _head(self, status: int, headers: Mapping[str, str]) -> bytes:
-        server = b"".join([b"%b: %b\r\n" % pair for pair in self._server_headers or ()])
-        own = self._common | {name.lower(): text for name, text in headers.items()}
-        lines = "".join([f"{name}: {text}\r\n" for name, text in own.items()])
-        return STATUS_LINE[status] + server + lines.encode("latin-1")
 
 
 NO_LANE = Lane(lambda url, headers: None, {})
@@ -176,12 +129,15 @@ class WholeRequestCycle:
 class LaneProtocol(HttpToolsProtocol):
     """uvicorn's protocol, which starts each request in the lane or through ASGI.
 
-    A subclass calls `take_repeated` before it parses what was read, and `end_read` after it.
+    A subclass calls `take_read` before it parses what was read, and `end_read` after it.
     """
 
     lane = NO_LANE
-    repeated: RepeatedHead | None = None
+    _repeated: RepeatedHead | None = None
     """The head of the newest request that was taken and had been read as a whole."""
+    _held = b""
+    """A head that waits for its body, before either is parsed."""
+    _holds_until: asyncio.TimerHandle | None = None
     begun = 0
     """How many requests began in this read; one more if it continues another."""
     _work: Work | None = None
@@ -191,23 +147,48 @@ class LaneProtocol(HttpToolsProtocol):
     _idle_since: float | None = None
     """When the newest response was complete; None during a request."""
 
-    def take_repeated(self, data: bytes, most: int) -> bool:
-        """Start a request without parsing it, if its head is known and no other is in progress.
+    def take_read(self, data: bytes, most: int) -> bytes:
+        """Start the request that was read, if its head is known; return what is left to parse.
+
+        A head without its body is held for a moment, so that the two are one read.
 
         Args:
-            data: What was read, after the end of a request.
+            data: What was read, at the beginning of a request.
             most: Maximum body.
         """
-        earlier: Any = self.cycle
-        if self.repeated is None or not self.lane.is_open or not earlier.response_complete:
-            return False
-        body = self.repeated.body_of(data)
-        if body is None or len(body) > most:
-            return False
-        cycle: Any = WholeRequestCycle(self, self.repeated.work, body, keep_alive=True)
-        self.cycle = cycle
-        self._start_asgi_task(cycle, self.app)
-        return True
+        if self._held:
+            data = self._held + data
+            self._let_go()
+        newest: Any = self.cycle
+        if not self.lane.is_open or (newest is not None and not newest.response_complete):
+            return data
+        if self._repeated is not None:
+            body = self._repeated.body_of(data)
+            if body is not None and len(body) <= most:
+                cycle: Any = WholeRequestCycle(self, self._repeated.work, body, keep_alive=True)
+                self.cycle = cycle
+                self._start_asgi_task(cycle, self.app)
+                return b""
+        if is_head_alone(data):
+            self._held = data
+            self._holds_until = self.loop.call_later(HOLD_SECONDS, self._parse_held)
+            return b""
+        return data
+
+    def parse_read(self, data: bytes) -> None:
+        """Parse what was read."""
+        raise NotImplementedError
+
+    def _parse_held(self) -> None:
+        held = self._held
+        self._let_go()
+        self.parse_read(held)
+
+    def _let_go(self) -> None:
+        self._held = b""
+        if self._holds_until is not None:
+            self._holds_until.cancel()
+            self._holds_until = None
 
     def on_message_begin(self) -> None:
         """Begin a request."""
@@ -268,7 +249,7 @@ class LaneProtocol(HttpToolsProtocol):
             for part in self._parts:
                 self._add_for_asgi(part)
         elif self.begun == 1 and isinstance(newest, WholeRequestCycle) and newest.keep_alive:
-            self.repeated = newest.remember(data) or self.repeated
+            self._repeated = newest.remember(data) or self._repeated
 
     def on_response_complete(self) -> None:
         """Start the next request, or the time until an idle connection ends.
@@ -314,6 +295,7 @@ class LaneProtocol(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """End the connection."""
         self._forget_keep_alive()
+        self._let_go()
         super().connection_lost(exc)
 
     def handle_websocket_upgrade(self) -> None:

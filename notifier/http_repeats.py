@@ -44,6 +44,20 @@ class RepeatedHead:
         return body if digits.isdigit() and int(digits) == len(body) else None
 
 
+def is_head_alone(data: bytes) -> bool:
+    """Tell whether ``data`` is the head of a POST whose body is still to come.
+
+    Many clients write the two one after the other: Python's ``http.client``, requests and httpx.
+    """
+    if not data.endswith(_END) or not data.startswith(b"POST ") or len(data) > KEPT_BYTES:
+        return False
+    head = data.lower()
+    at = head.find(_LENGTH)
+    # Without a body it is the whole request; with Expect, the client waits for our answer to it.
+    has_body = at >= 0 and head[at + len(_LENGTH) :].lstrip(b" \t")[:1] in b"123456789"
+    return has_body and b"\r\nexpect:" not in head and head.find(_END) == len(head) - len(_END)
+
+
 def remember(data: bytes, body: bytes, work: Work) -> RepeatedHead | None:
     """Return the head of a request, to recognise it again; None if that is not worth it.
 

@@ -167,8 +167,9 @@ def _make(channel: ChannelName, fields: dict[str, Any], rules: Rules) -> Publica
         "scope": rules.key.scope,
         "is_decoded": True,
     }
-    for name in fields.keys() & _OPTIONAL:
-        options[name] = fields[name]  # type: ignore[literal-required]
+    for name, value in fields.items():
+        if name in _OPTIONAL:
+            options[name] = value  # type: ignore[literal-required]
     return Publication.on_channel(channel, fields["data"], **options)
 
 

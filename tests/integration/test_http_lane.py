@@ -35,6 +35,13 @@ def post(name: bytes, *, body: bytes = b"{}", more: bytes = b"") -> bytes:
     )
 
 
+TAIL = b"POST /other HTTP/1.1\r\nHost: h\r\nA: "
+"""The end of a body; with a request after it, it looks like the beginning of another."""
+CHUNKED = (
+    b"POST /lane HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n"
+)
+
+
 class Api:
     """An app and a lane that write down what reaches them, and answer when the test lets them."""
 
@@ -163,6 +170,57 @@ async def test_a_body_that_arrives_later_goes_through_asgi(api: Api, peer: Peer)
     assert api.reached == ["app /lane 0123456789"]
 
 
+async def test_a_body_that_follows_its_head_in_a_second_write_takes_the_lane(api: Api) -> None:
+    """So write `http.client`, requests and httpx."""
+    protocol = api.protocol()
+    protocol.connection_made(Wire())
+    for body in (b"first", b"second"):
+        protocol.data_received(post(b"lane", body=body).removesuffix(body))
+        protocol.data_received(body)
+        await eventually(lambda: not api.state.tasks)
+    assert api.reached == ["lane /lane first", "lane /lane second"]
+    assert api.taken == 1
+    protocol.connection_lost(None)
+
+
+async def test_a_head_is_only_held_for_a_moment(api: Api, peer: Peer) -> None:
+    peer[1].write(post(b"lane", body=b"0123456789")[:-10])
+    await eventually(lambda: bool(api.state.tasks))  # through ASGI, which has a deadline
+    peer[1].write(b"0123456789")
+    assert await read_answer(peer) == b"app"
+    assert api.reached == ["app /lane 0123456789"]
+
+
+@pytest.mark.parametrize(
+    "request_bytes",
+    [
+        pytest.param(post(b"lane", body=b""), id="an empty body"),
+        pytest.param(post(b"lane", more=b"Expect: 100-continue\r\n")[:-2], id="Expect"),
+        pytest.param(b"GET /lane HTTP/1.1\r\nHost: h\r\n\r\n", id="no POST"),
+        pytest.param(post(b"lane", more=b"A: %b\r\n" % (b"a" * 1024))[:-2], id="a long head"),
+        pytest.param(CHUNKED.partition(b"2\r\n")[0], id="chunks"),
+    ],
+)
+async def test_no_other_head_is_held(api: Api, request_bytes: bytes) -> None:
+    protocol = api.protocol()
+    protocol.connection_made(Wire())
+    protocol.data_received(request_bytes)
+    assert protocol._held == b""
+    await eventually(lambda: protocol.cycle is not None)
+    protocol.connection_lost(None)
+    await eventually(lambda: not api.state.tasks)
+
+
+async def test_a_held_head_is_dropped_with_its_connection(api: Api) -> None:
+    protocol = api.protocol()
+    protocol.connection_made(Wire())
+    protocol.data_received(post(b"lane").removesuffix(b"{}"))
+    assert protocol._held
+    protocol.connection_lost(None)
+    assert not protocol._held
+    assert protocol._holds_until is None
+
+
 @pytest.mark.parametrize(
     "request_bytes",
     [
@@ -279,13 +337,6 @@ async def test_another_head_is_parsed(api: Api, peer: Peer) -> None:
     assert api.taken == len(heads)
 
 
-TAIL = b"POST /other HTTP/1.1\r\nHost: h\r\nA: "
-"""The end of a body; with a request after it, it looks like the beginning of another."""
-CHUNKED = (
-    b"POST /lane HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n"
-)
-
-
 @pytest.mark.parametrize(
     "first",
     [
@@ -313,7 +364,7 @@ async def test_a_head_is_only_known_again_if_it_was_read_alone(
     for read in first:
         protocol.data_received(read)
     assert protocol.cycle is not None
-    assert protocol.repeated is None
+    assert protocol._repeated is None
 
 
 @pytest.mark.parametrize("length", [b"1", b"3", b"02 ", b"+2", b"0x2", b"2,2", b"", b"00000002"])
@@ -367,24 +418,24 @@ def test_what_is_known_again_changes_nothing(sent: list[bytes], data: st.DataObj
     cuts = st.sets(st.sampled_from(ends) | st.integers(1, len(whole)), max_size=len(sent))
     at = sorted({0, len(whole)} | data.draw(cuts))
     reads = [whole[a:b] for a, b in itertools.pairwise(at)]
-    assert asyncio.run(reached_by(reads, knows=True)) == asyncio.run(reached_by(reads, knows=False))
+    known, parsed = (asyncio.run(reached_by(reads, only_parse=only)) for only in (False, True))
+    assert known == parsed
 
 
-async def reached_by(reads: list[bytes], *, knows: bool) -> list[str]:
+async def reached_by(reads: list[bytes], *, only_parse: bool) -> list[str]:
+    """Return the requests that reached the app or the lane."""
     api = Api()
     protocol = api.protocol()
     protocol.connection_made(Wire())
     for read in reads:
-        protocol.data_received(read)
-        if not knows:
-            protocol.repeated = None
+        (protocol.parse_read if only_parse else protocol.data_received)(read)
         for _ in range(TURNS):
             await asyncio.sleep(0)
     protocol.connection_lost(None)
     for _ in range(TURNS):
         await asyncio.sleep(0)
     assert not api.state.tasks
-    return api.reached
+    return [reached.partition(" ")[2] for reached in api.reached]
 
 
 async def test_a_repeated_head_waits_behind_a_request_that_is_not_answered(

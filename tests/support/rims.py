@@ -108,7 +108,7 @@ class Rim:
             if not path.endswith("/events"):  # an event may have any body
                 writer.write(_whole(first, NOTHING, given))
                 await _read_answer(reader)
-                if made[0].repeated is None:
+                if made[0]._repeated is None:
                     writer.close()
                     reader, writer = await asyncio.open_connection("127.0.0.1", port)
             writer.write(_whole(first, raw, given))

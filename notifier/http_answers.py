@@ -1,0 +1,60 @@
+"""Writes the responses of the lane, as `notifier.http_lane` starts its requests."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Protocol
+
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE
+
+Headers = Sequence[tuple[bytes, bytes]]
+
+
+class Answer(Protocol):
+    """A response; the application's own type fits."""
+
+    @property
+    def status(self) -> int:
+        """The status code."""
+
+    @property
+    def body(self) -> bytes:
+        """The body, which is always sent."""
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        """Headers in addition to those of every response."""
+
+
+class AnswerWriter:
+    """Writes responses, whose heads are nearly always the same."""
+
+    def __init__(self, headers: Mapping[str, str]) -> None:
+        """Take the headers of every response."""
+        self._common = {name.lower(): text for name, text in headers.items()}
+        self._server_headers: Headers | None = None
+        self._successful = b""
+
+    def write(self, answer: Answer, server_headers: Headers, *, is_last: bool) -> bytes:
+        """Return the bytes of a response.
+
+        Args:
+            answer: What to send.
+            server_headers: The server's own; a new object whenever the date changes.
+            is_last: Whether the connection ends after it.
+        """
+        if server_headers is not self._server_headers:
+            self._server_headers = server_headers
+            self._successful = self._head(200, {})
+        if answer.status == 200 and not answer.headers:
+            head = self._successful
+        else:
+            head = self._head(answer.status, answer.headers)
+        end = b"connection: close\r\n\r\n" if is_last else b"\r\n"
+        return b"%bcontent-length: %d\r\n%b%b" % (head, len(answer.body), end, answer.body)
+
+    def _head(self, status: int, headers: Mapping[str, str]) -> bytes:
+        server = b"".join([b"%b: %b\r\n" % pair for pair in self._server_headers or ()])
+        own = self._common | {name.lower(): text for name, text in headers.items()}
+        lines = "".join([f"{name}: {text}\r\n" for name, text in own.items()])
+        return STATUS_LINE[status] + server + lines.encode("latin-1")
