@@ -100,15 +100,15 @@ def _rows(scenario: str, redis_url: str, options: argparse.Namespace) -> list[di
     turns = -(-options.repeat // 3) if scenario in LONG else options.repeat
     for turn in range(turns):
         for kind in kinds:
-            report.say(f"{scenario} {turn + 1}/{turns}: {kind.name}")
             server = kind(redis_url)
+            report.say(f"{scenario} {turn + 1}/{turns}: {server.name}")
             server.start()
             try:
                 measured = SCENARIOS[scenario](server, options.scale)
             finally:
                 server.stop()
             points = measured if isinstance(measured, list) else [measured]
-            rows += [{"server": kind.name, "turn": turn, **point} for point in points]
+            rows += [{"server": server.name, "turn": turn, **point} for point in points]
     return rows
 
 

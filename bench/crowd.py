@@ -29,6 +29,7 @@ HANDSHAKE = (
     "GET {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
     "Sec-WebSocket-Key: {key}\r\nSec-WebSocket-Version: 13\r\n\r\n"
 )
+LENGTH = re.compile(rb"content-length: *(\d+)", re.I)
 SENT_AT = re.compile(rb'"t":(\d+)')
 GAP = re.compile(rb'"gap":\{"epoch":"\w+","from":(\d+),"to":(\d+),"reason":"(\w+)"')
 
@@ -339,7 +340,9 @@ class HttpPublishers:
 
     def _answer(self, sock: socket.socket) -> None:
         answer = self._begun.pop(sock, b"") + sock.recv(65536)
-        if b"\r\n\r\n" not in answer or not answer.endswith(b"}\n"):
+        head, end, body = answer.partition(b"\r\n\r\n")
+        length = int(LENGTH.search(head)[1]) if end else 0  # type: ignore[index]
+        if not end or len(body) < length:
             self._begun[sock] = answer  # head and body may arrive separately
             return
         if not answer.startswith(b"HTTP/1.1 200"):

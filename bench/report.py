@@ -15,9 +15,13 @@ from pathlib import Path
 from typing import Any
 
 Row = dict[str, Any]
-POINT = ("server", "subscribers", "publications/s")
+POINT = ("server", "subscribers", "publications/s", "publishers")
 """The columns that identify a row; all others were measured."""
-COMPARED = ("deliveries/s", "CPU µs/delivery", "joins/s", "requests/s", "KiB/connection")
+COMPARED = (
+    *("deliveries/s", "CPU µs/delivery"),
+    *("requests/s", "CPU µs/request", "in batches/s", "CPU µs/publication"),
+    *("joins/s", "CPU µs/join", "KiB/connection"),
+)
 RESULTS = Path(__file__).parent / "results"
 PACKAGES = (
     "uvicorn",

@@ -104,16 +104,58 @@ class CentrifugeMemory(Centrifuge):
         self._http = HttpPublisher(self.port)
 
     def send(self, channels: Sequence[str], data: str) -> None:
-        publications = [f'{{"channel":"{channel}","data":{data}}}' for channel in channels]
-        if len(publications) == 1:
-            self._http.post("/api/publish", publications)
-        else:
-            commands = ",".join(f'{{"publish":{each}}}' for each in publications)
-            self._http.post("/api/batch", [f'{{"commands":[{commands}]}}'])
+        self._http.publish(channels, data)
 
     def stop(self) -> None:
         self._http.close()
         super().stop()
+
+
+class Centrifugo(Rival):
+    """Centrifugo itself on Redis, one core: the binary that CENTRIFUGO=path names."""
+
+    pipelined_rounds = 3000
+    batch_options: Mapping[str, object] = {"parallel": True}
+    scenarios = WEBSOCKETS | HTTP
+
+    @classmethod
+    def missing(cls) -> str:
+        path = os.environ.get("CENTRIFUGO", "")
+        return "" if shutil.which(path) else "Centrifugo: set CENTRIFUGO to the path of its binary"
+
+    @property
+    def name(self) -> str:  # type: ignore[override]
+        """The name with the version, as the binary states it."""
+        done = subprocess.run(
+            [os.environ["CENTRIFUGO"], "version"], capture_output=True, encoding="utf-8", check=True
+        )
+        version = re.search(r"v\d+\.\d+\.\d+", done.stdout)
+        return f"Centrifugo {version[0]}" if version else "Centrifugo"
+
+    def command(self) -> list[str]:
+        self._folder = tempfile.TemporaryDirectory(prefix="bench-centrifugo-")
+        settings = (PEERS / "centrifugo.json").read_text(encoding="utf-8")
+        given = {"@PORT@": self.port, "@REDIS@": self.redis_url, "@KEY@": API_KEY}
+        for name, value in given.items():
+            settings = settings.replace(name, str(value))
+        path = Path(self._folder.name) / "config.json"
+        path.write_text(settings, encoding="utf-8")
+        return [os.environ["CENTRIFUGO"], "--config", str(path)]
+
+    def environment(self) -> dict[str, str]:
+        return {"GOMAXPROCS": "1"}
+
+    def start(self) -> None:
+        super().start()
+        self._http = HttpPublisher(self.port)
+
+    def send(self, channels: Sequence[str], data: str) -> None:
+        self._http.publish(channels, data)
+
+    def stop(self) -> None:
+        self._http.close()
+        super().stop()
+        self._folder.cleanup()
 
 
 class Nchan(Rival):
@@ -294,6 +336,7 @@ class TutorialOnDaphne(Tutorial):
 RIVALS: dict[str, type[Server]] = {
     "tutorial": Tutorial,
     "tutorial-daphne": TutorialOnDaphne,
+    "centrifugo": Centrifugo,
     "centrifuge": CentrifugeRedis,
     "centrifuge-memory": CentrifugeMemory,
     "nchan": Nchan,
@@ -346,6 +389,15 @@ class HttpPublisher:
         )
         requests = "".join(f"{head}{len(body)}\r\n\r\n{body}" for body in bodies)
         self._socket.sendall(requests.encode())
+
+    def publish(self, channels: Sequence[str], data: str) -> None:
+        """Publish JSON text once to each channel, with Centrifugo's API."""
+        publications = [f'{{"channel":"{channel}","data":{data}}}' for channel in channels]
+        if len(publications) == 1:
+            self.post("/api/publish", publications)
+        else:
+            commands = ",".join(f'{{"publish":{each}}}' for each in publications)
+            self.post("/api/batch", [f'{{"commands":[{commands}]}}'])
 
     def _discard_answers(self) -> None:
         while True:

@@ -311,6 +311,19 @@ def publish(server: Server, scale: float) -> Row:
     }
 
 
+def publishers(server: Server, scale: float) -> list[Row]:
+    """Single HTTP requests over 1, 8, 32 and 128 connections, one at a time on each."""
+    crowd = Crowd(server.port, server.dialect, lambda number: server.channel)
+    rows = []
+    for connections in (1, 8, 32, 128):
+        count = int(10_000 * scale)
+        cost = _http(server, crowd, publish_request(), count, connections)
+        row = {"requests/s": count / cost.seconds, "CPU µs/request": cost.cpu / count * 1e6}
+        rows.append({"publishers": connections, **row})
+    crowd.close()
+    return rows
+
+
 def _http(server: Server, crowd: Crowd, request: bytes, count: int, connections: int) -> Cost:
     publishers = HttpPublishers(crowd, server.port, request, connections)
     with Cost(server) as cost:
@@ -386,6 +399,7 @@ SCENARIOS: dict[str, Scenario] = {
     "idle": idle,
     "slow": slow,
     "publish": publish,
+    "publishers": publishers,
     "python": python,
     "channels": channels,
     "crowds": crowds,

@@ -25,7 +25,7 @@ TICK = os.sysconf("SC_CLK_TCK")
 WEBSOCKETS = frozenset(
     {"closed", "pipelined", "crowds", "load", "storm", "idle", "slow", "channels"}
 )
-HTTP = frozenset({"closed-http", "pipelined-http", "publish"})
+HTTP = frozenset({"closed-http", "pipelined-http", "publish", "publishers"})
 
 
 def free_port() -> int:
