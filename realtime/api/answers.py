@@ -149,9 +149,11 @@ def item_body(outcome: Receipt | RealtimeError) -> dict[str, Any]:
 
 def result(receipt: Receipt) -> dict[str, Any]:
     """Return the body of a receipt: ``{"offset":1,"epoch":"…","nodes":2,"queued":false}``."""
-    fields = {"offset": receipt.offset, "epoch": receipt.epoch, "nodes": receipt.nodes}
-    repeated = {"repeated": True} if receipt.repeated else {}
-    return {**fields, "queued": receipt.queued, **repeated}
+    offset, epoch, nodes, repeated, queued = receipt
+    fields = {"offset": offset, "epoch": epoch, "nodes": nodes, "queued": queued}
+    if repeated:
+        fields["repeated"] = True
+    return fields
 
 
 def queue_body(stats: Stats) -> dict[str, Any]:

@@ -14,7 +14,6 @@ epoch lasts (any event that could set offsets back must start a new one).
 * `script`: Loads Lua scripts from the folder ``scripts``.
 * `link`: One multiplexed connection that carries all commands of a node, replaced when it breaks.
 * `connector`: Opens connections with redis-py.
-* `reply_parser`: Reads all replies that have arrived.
 * `publisher`: Publishes on behalf of clients.
 * `node_messages`: The messages between nodes.
 * `neighbours`: Detects another service on the same channels.

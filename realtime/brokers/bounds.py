@@ -32,3 +32,13 @@ MEMBERS_KEPT_SECONDS = 300
 """How long the members of a channel are kept unless their node renews them."""
 PRESENCE_LOT = 100
 """Channels that one sweep processes, and expired leases that one beat returns."""
+
+DEADLINE_CHECK_SECONDS = 0.05
+"""The longest delay until a missed deadline is noticed."""
+UNSENT_BYTES = 16 * 1024 * 1024
+"""Bytes that a node keeps while Redis does not read; beyond it, calls fail immediately."""
+WRITE_BYTES = 64 * 1024
+"""The size of one write, unless a single call is larger; asyncio's default high-water mark.
+
+Without it, all waiting calls, up to 16 MiB, would count as written before Redis has read a byte.
+"""

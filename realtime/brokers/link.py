@@ -17,12 +17,14 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from hiredis import pack_command
 from redis import exceptions
-from redis.asyncio.connection import Connection
+from redis._parsers.hiredis import NOT_ENOUGH_DATA
+from redis.asyncio.connection import Connection, DefaultParser
 
+from realtime.brokers.bounds import DEADLINE_CHECK_SECONDS, UNSENT_BYTES, WRITE_BYTES
 from realtime.brokers.commands import (
     NEW_CONNECTION_SECONDS,
     errors_of,
@@ -32,20 +34,46 @@ from realtime.brokers.commands import (
     unknown,
 )
 from realtime.brokers.connector import Connector, abort, writer_of
-from realtime.brokers.reply_parser import Parser, parser_of
 
 if TYPE_CHECKING:
     from realtime.brokers.script import Args, Script
 
-DEADLINE_CHECK_SECONDS = 0.05
-"""The longest delay until a missed deadline is noticed."""
-UNSENT_BYTES = 16 * 1024 * 1024
-"""Bytes that may wait while Redis does not read; beyond it, calls fail immediately."""
-WRITE_BYTES = 64 * 1024
-"""The size of one write, unless a single call is larger; asyncio's default high-water mark.
 
-Without it, all waiting calls, up to 16 MiB, would count as written before Redis has read a byte.
-"""
+class Parser(DefaultParser):  # type: ignore[misc, valid-type]
+    """A parser that returns all replies that have arrived; error replies are values, too."""
+
+    reads = 0
+    """The number of times that bytes have arrived."""
+
+    async def replies(self) -> list[Any]:
+        """Wait for the first reply; return all that have arrived.
+
+        Raises:
+            RedisError: The connection was closed, or used another protocol.
+            OSError: The connection broke.
+        """
+        while True:
+            replies = []
+            try:
+                while (reply := self._reader.gets()) is not NOT_ENOUGH_DATA:
+                    replies.append(reply)
+            except exceptions.InvalidResponse:
+                if not replies:  # earlier replies are valid; hiredis raises again
+                    raise
+            if replies:
+                return replies
+            await self.read_from_socket()
+            self.reads += 1
+
+    @property
+    def is_at_end(self) -> bool:
+        """Whether Redis has closed the connection and all data has been read."""
+        return bool(self._stream.at_eof())
+
+
+def parser_of(connection: Connection) -> Parser:
+    """Return the parser of a connection that uses `Parser`."""
+    return cast("Parser", connection._parser)
 
 
 class _Call:
@@ -259,14 +287,8 @@ class Link:
             OutcomeUnknown: Perhaps done.
         """
         deadline = self._loop.time() + seconds
-        pipeline = self._pipeline
-        if pipeline is None or not pipeline.is_open:
-            pipeline = await self._new_pipeline(deadline)
-        replies = await pipeline.send(commands, deadline)
-        if not (errors := errors_of(replies)):
-            return replies
-        self._look_at(errors, pipeline)
-        if lacks_script(errors):
+        replies = await self._execute_until(commands, deadline)
+        if lacks_script(errors_of(replies)):
             # Every command calls the same script, so none was executed.
             replies = await self._execute_until([script.load, *commands], deadline)
             del replies[0]
@@ -300,13 +322,9 @@ class Link:
         if pipeline is None or not pipeline.is_open:
             pipeline = await self._new_pipeline(deadline)
         replies = await pipeline.send(commands, deadline)
-        self._look_at(errors_of(replies), pipeline)
-        return replies
-
-    @staticmethod
-    def _look_at(errors: Sequence[Exception], pipeline: Pipeline) -> None:
-        if is_of_no_master(errors) and not pipeline.is_fresh:
+        if is_of_no_master(errors_of(replies)) and not pipeline.is_fresh:
             pipeline.retire()  # the name may resolve to the new master by now
+        return replies
 
     async def _new_pipeline(self, deadline: float) -> Pipeline:
         """Connect once for all concurrent callers; each waits until its own deadline.

@@ -48,11 +48,10 @@ from realtime.brokers.commands import (
     unavailable,
 )
 from realtime.brokers.connector import abort, writer_of
-from realtime.brokers.link import Link
+from realtime.brokers.link import Link, parser_of
 from realtime.brokers.presence_commands import refuse_errors
 from realtime.brokers.queue_commands import STATS
 from realtime.brokers.redis_presence import RedisPresence
-from realtime.brokers.reply_parser import parser_of
 from realtime.errors import BrokerError, RealtimeError
 
 if TYPE_CHECKING:

@@ -280,6 +280,7 @@ class ClientState:
                 event=command.event,
                 info=self._client_info(command.channel),
                 sizes=self._sizes,
+                is_decoded=True,
             )
         except RequestError as error:
             return self._refuse(command, BAD_COMMAND._replace(message=str(error)))

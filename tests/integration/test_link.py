@@ -18,8 +18,8 @@ from typing import Any
 import pytest
 
 from realtime.brokers import Message, Subscribed
+from realtime.brokers.bounds import UNSENT_BYTES
 from realtime.brokers.commands import check_version
-from realtime.brokers.link import UNSENT_BYTES
 from realtime.brokers.redis import RedisBroker
 from realtime.brokers.redis_sync import SyncRedisBroker
 from realtime.core.publication import Publication
