@@ -14,6 +14,7 @@ every publish.
 from __future__ import annotations
 
 import asyncio
+import logging
 from enum import Enum
 from functools import partial
 from http import HTTPStatus
@@ -33,6 +34,7 @@ from notifier.http_offers import (
     write_head_without_offer,
 )
 from notifier.http_refusals import TURNED_AWAY, linger, write_refusal
+from notifier.plain_handshake import accept_plain
 from notifier.websocket import WebSocketProtocol
 
 HEAD_SECONDS = 10.0
@@ -224,8 +226,21 @@ class HttpProtocol(LaneProtocol):
 
     def handle_websocket_upgrade(self) -> None:
         """Become a WebSocket."""
-        self.scope["headers"] = drop_empty_offers(self.headers)
-        super().handle_websocket_upgrade()
+        self.forget_keep_alive()
+        headers = self.scope["headers"] = drop_empty_offers(self.headers)
+        # The old way also writes log lines, if somebody wants them.
+        may_be_plain = self.ws_protocol_class is WebSocketProtocol and not self.logger.isEnabledFor(
+            logging.INFO
+        )
+        if may_be_plain and (accept := accept_plain(self.url, headers)) is not None:
+            # Without writing and parsing the head once more.
+            self.connections.discard(self)
+            new = WebSocketProtocol(self.config, self.server_state, self.app_state)
+            new.connection_made(self.transport)
+            new.begin(self.url, headers, accept)
+            self.transport.set_protocol(new)
+        else:
+            super().handle_websocket_upgrade()
         protocol = self.transport.get_protocol()
         if isinstance(protocol, WebSocketProtocol) and self._limiter is not None:
             # Still the same connection. Not `self._leave`: that would keep this object, its parser

@@ -288,20 +288,15 @@ class LaneProtocol(HttpToolsProtocol):
         else:
             super().timeout_keep_alive_handler()
 
-    def _forget_keep_alive(self) -> None:
+    def forget_keep_alive(self) -> None:
         """Cancel the timer, which would keep this object."""
         super()._unset_keepalive_if_required()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """End the connection."""
-        self._forget_keep_alive()
+        self.forget_keep_alive()
         self._let_go()
         super().connection_lost(exc)
-
-    def handle_websocket_upgrade(self) -> None:
-        """Become a WebSocket."""
-        self._forget_keep_alive()
-        super().handle_websocket_upgrade()
 
     def _start_asgi_task(self, cycle: Any, app: Any) -> None:
         if not isinstance(cycle, WholeRequestCycle):

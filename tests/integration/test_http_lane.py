@@ -23,6 +23,7 @@ from realtime.endpoint import HttpEndpoint
 from tests.support.eventually import eventually
 from tests.support.machine import within
 from tests.support.rims import LANE, Rim
+from tests.support.wire import Wire
 
 ANSWERED = b"HTTP/1.1 200 OK\r\n"
 
@@ -95,28 +96,6 @@ class Api:
             log_config=None,
         )
         return HttpProtocol(config, self.state, {})
-
-
-class Wire(asyncio.Transport):
-    """The transport of a connection without a socket."""
-
-    def write(self, data: bytes | bytearray | memoryview) -> None:
-        """Send nothing."""
-
-    def is_closing(self) -> bool:
-        return False
-
-    def pause_reading(self) -> None:
-        """Read whenever the test says so."""
-
-    def resume_reading(self) -> None:
-        """See `pause_reading`."""
-
-    def can_write_eof(self) -> bool:
-        return False
-
-    def close(self) -> None:
-        """Stay as it is."""
 
 
 @pytest.fixture
