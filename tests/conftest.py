@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import secrets
 import shutil
@@ -40,6 +41,9 @@ os.environ.pop("DATABASE_URL", None)  # likewise: nobody's own database
 
 
 give_children_ordinary_signals()
+# asyncio's debug mode reports each callback of more than 0.1 s. That says how busy the machine is,
+# and would be one line too many for a test of what is logged.
+logging.getLogger("asyncio").addFilter(lambda record: "took %.3f seconds" not in str(record.msg))
 # The servers under test speak plain HTTP; creating a TLS context takes 22 of the 24 ms of
 # `httpx.get`.
 httpx_transports.create_ssl_context = cache(httpx_transports.create_ssl_context)
@@ -57,6 +61,15 @@ MISSING = {
     "redis": None if DEBIAN else "there is no redis-server on this machine",
     "faketime": None if HAS_FAKETIME else "there is no libfaketime to move clocks with",
 }
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Let only the tests run in development mode, not the programs that they start.
+
+    Those would be several times slower, and write what asyncio finds slow to their standard error.
+    """
+    if hasattr(config, "workerinput") or not config.getoption("numprocesses", None):
+        os.environ.pop("PYTHONDEVMODE", None)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

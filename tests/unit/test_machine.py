@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import subprocess
 import sys
@@ -30,3 +31,20 @@ def test_the_waits_of_two_processes_on_one_processor_count() -> None:
             process.wait()
     waited, passed = _sleeper.others_waited_since(began), time.monotonic() - began
     assert waited <= passed + 0.1  # however many wait at the same time
+
+
+def test_programs_that_tests_start_are_not_in_development_mode() -> None:
+    """Where they were, a slow machine added lines to their standard error."""
+    command = [sys.executable, "-c", "import sys; print(sys.flags.dev_mode)"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout == "False\n"
+
+
+def test_what_asyncio_finds_slow_is_not_in_a_log(caplog: pytest.LogCaptureFixture) -> None:
+    async def anything() -> None:
+        loop = asyncio.get_running_loop()
+        loop.slow_callback_duration = 0.0
+        await asyncio.sleep(0)
+
+    asyncio.run(anything(), debug=True)
+    assert not caplog.records
