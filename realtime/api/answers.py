@@ -149,7 +149,7 @@ def item_body(outcome: Receipt | RealtimeError) -> dict[str, Any]:
 
 def result(receipt: Receipt) -> dict[str, Any]:
     """Return the body of a receipt: ``{"offset":1,"epoch":"…","nodes":2,"queued":false}``."""
-    offset, epoch, nodes, repeated, queued = receipt
+    epoch, offset, nodes, repeated, queued = receipt
     fields = {"offset": offset, "epoch": epoch, "nodes": nodes, "queued": queued}
     if repeated:
         fields["repeated"] = True
