@@ -266,7 +266,6 @@ class Link:
         Args:
             url: ``redis://``, ``rediss://`` or ``unix://``, as redis-py parses it.
         """
-        self._loop = asyncio.get_running_loop()
         self._connector = Connector(url, Parser)
         self._pipeline: Pipeline | None = None
         self._pipelines: set[Pipeline] = set()  # those that missed a deadline may still get replies
@@ -286,7 +285,7 @@ class Link:
             BrokerUnavailable: Certainly not done.
             OutcomeUnknown: Perhaps done.
         """
-        deadline = self._loop.time() + seconds
+        deadline = asyncio.get_running_loop().time() + seconds
         replies = await self._execute_until(commands, deadline)
         if lacks_script(errors_of(replies)):
             # Every command calls the same script, so none was executed.
@@ -296,7 +295,7 @@ class Link:
 
     async def execute(self, commands: Sequence[Args], seconds: float) -> list[Any]:
         """Return a reply or an error reply for each command; otherwise as `run_script`."""
-        return await self._execute_until(commands, self._loop.time() + seconds)
+        return await self._execute_until(commands, asyncio.get_running_loop().time() + seconds)
 
     async def connect(self) -> Connection:
         """Return a separate connection, which the caller must close.

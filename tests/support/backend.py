@@ -31,10 +31,15 @@ class CannedBackend:
             raise answer
         return answer
 
-    async def publish(self, publications: Sequence[Publication]) -> list[Outcome]:
-        answer: list[Outcome] = self._answer("publish", [RECEIPT] * len(publications), publications)
-        if len(answer) == 1 and isinstance(answer[0], RealtimeError):
-            raise answer[0]  # as a broker would
+    async def publish(self, publication: Publication) -> Receipt:
+        [answer] = await self.publish_many([publication])
+        if isinstance(answer, RealtimeError):
+            raise answer  # as a broker would
+        return answer
+
+    async def publish_many(self, publications: Sequence[Publication]) -> list[Outcome]:
+        canned = [RECEIPT] * len(publications)
+        answer: list[Outcome] = self._answer("publish", canned, publications)
         return answer
 
     async def take_from_rate(self, name: str, rate: float, count: int) -> float:
