@@ -146,7 +146,8 @@ class HttpProtocol(LaneProtocol):
         """Parse bytes from the client; invalid requests are refused without a log line."""
         if self._waiting is None:
             self._expect(Waiting.HEAD)  # also for a line break before a request
-        self.begun = 1 if self._waiting is Waiting.BODY or self._head_bytes else 0
+        # A read that continues a request counts as two, or its part of a head could be remembered.
+        self.begun = 2 if self._waiting is Waiting.BODY or self._head_bytes else 0
         self._read_bytes, read = len(data), data
         if self._waiting is not None:
             self._head_bytes += len(data)
@@ -161,6 +162,8 @@ class HttpProtocol(LaneProtocol):
             self._refuse(self._problem, None)
         if self.pipeline:
             self._read_ahead(self._read_bytes)
+        elif self._waiting is None:
+            self.note_idle()  # if the response was complete before the body
         self._set_deadline()
 
     def _read_ahead(self, size: int) -> None:

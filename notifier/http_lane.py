@@ -101,7 +101,15 @@ class WholeRequestCycle:
 
     async def run(self) -> None:
         """Carry out the request and send the response."""
-        protocol = self._protocol
+        try:
+            await self._carry_out(self._protocol)
+        except BaseException:  # such as a cancellation
+            self._protocol.transport.close()  # nothing else would answer the requests behind it
+            raise
+        finally:
+            del self._protocol, self._work, self._body  # it stays the newest until the next one
+
+    async def _carry_out(self, protocol: LaneProtocol) -> None:
         try:
             answer = await self._work(self._body)
         except Exception:  # nothing is known about what failed
@@ -139,11 +147,13 @@ class LaneProtocol(HttpToolsProtocol):
     """A head that waits for its body, before either is parsed."""
     _holds_until: asyncio.TimerHandle | None = None
     begun = 0
-    """How many requests began in this read; one more if it continues another."""
+    """How many requests began in this read; two more if it continues another."""
     _work: Work | None = None
     """What answers the newest request, if the lane took it and its body is still incomplete."""
     _parts: list[bytes]
     """The body of that request so far."""
+    _taken: WholeRequestCycle | None = None
+    """The newest request that ended in this read, if the lane took it."""
     _idle_since: float | None = None
     """When the newest response was complete; None during a request."""
 
@@ -182,7 +192,17 @@ class LaneProtocol(HttpToolsProtocol):
     def _parse_held(self) -> None:
         held = self._held
         self._let_go()
-        self.parse_read(held)
+        try:
+            self.parse_read(held)
+        except BaseException:
+            self.transport.abort()  # as asyncio does if it fails in `data_received`
+            raise
+
+    def shutdown(self) -> None:
+        """End the connection after its request, which may have begun with a head that is held."""
+        if self._held:
+            self._parse_held()
+        super().shutdown()
 
     def _let_go(self) -> None:
         self._held = b""
@@ -225,6 +245,7 @@ class LaneProtocol(HttpToolsProtocol):
         body, keep_alive = b"".join(self._parts), self.parser.should_keep_alive()
         cycle: Any = WholeRequestCycle(self, self._work, body, keep_alive=keep_alive)
         self._work = None
+        self._taken = cycle
         earlier: RequestResponseCycle | None = self.cycle
         self.cycle = cycle
         if earlier is None or earlier.response_complete:
@@ -242,14 +263,14 @@ class LaneProtocol(HttpToolsProtocol):
         Args:
             data: What was read and parsed; empty if the parser refused it.
         """
-        newest: Any = self.cycle
+        taken, self._taken = self._taken, None
         if self._work is not None:
             self._work = None
             self._start_through_asgi()
             for part in self._parts:
                 self._add_for_asgi(part)
-        elif self.begun == 1 and isinstance(newest, WholeRequestCycle) and newest.keep_alive:
-            self._repeated = newest.remember(data) or self._repeated
+        elif self.begun == 1 and taken is not None and taken.keep_alive:
+            self._repeated = taken.remember(data) or self._repeated
 
     def on_response_complete(self) -> None:
         """Start the next request, or the time until an idle connection ends.
@@ -263,6 +284,13 @@ class LaneProtocol(HttpToolsProtocol):
         self.flow.resume_reading()
         if self.pipeline:
             self._start_asgi_task(*self.pipeline.pop())
+            return
+        self.note_idle()
+
+    def note_idle(self) -> None:
+        """Begin the time until an idle connection ends, unless a request is being answered."""
+        newest: Any = self.cycle
+        if newest is None or not newest.response_complete:
             return
         self._idle_since = self.loop.time()
         if self.timeout_keep_alive_task is None:

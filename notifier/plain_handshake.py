@@ -45,6 +45,8 @@ def accept_plain(url: bytes, headers: list[tuple[bytes, bytes]]) -> bytes | None
         return None
     if count_head_bytes(url, headers) > PLAIN_BYTES:
         return None
+    if any(value != value.strip(b" \t") for value in found.values()):
+        return None  # httptools leaves space behind a value (RFC 9110 §5.5)
     if found.get(b"connection", b"").lower() not in CONNECTIONS:
         return None
     if found.get(b"sec-websocket-version") != b"13":

@@ -181,6 +181,7 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
         if self.disconnected and not self._is_served:
             self.scope = {}  # type: ignore[typeddict-item]
             self.conn.parser.close()
+            self.conn.__dict__.pop("recv_frame", None)  # if there was no first message
 
     def handle_parser_exception(self) -> None:
         """Handle a malformed frame from the client; the connection is being closed."""

@@ -116,7 +116,10 @@ class HttpEndpoint:
         given = {key: value.decode("latin-1") for key, value in headers}
         if b"x-api-key" not in given or len(given) != len(headers):
             return None
-        return _WholeRequests(_head(name, "POST", "", given))
+        if len(headers) > wiring.http_limits().headers:
+            return None
+        # Each body has its own length, which is checked with the body.
+        return _WholeRequests(_head(name, "POST", "", given)._replace(content_length=""))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request (ASGI 3)."""

@@ -446,6 +446,23 @@ async def test_a_withdrawn_key_is_refused_behind_a_head_that_is_known(
     await eventually(lambda: is_answered_with(403), seconds=5)
 
 
+async def test_a_body_over_the_limit_does_not_refuse_those_behind_its_head(
+    node: Any, settings: Any
+) -> None:
+    settings.REALTIME_API_KEYS = [entry("one")]
+    settings.REALTIME_BODY_BYTES = 20_000
+    endpoint = HttpEndpoint(None, api="/api/")  # type: ignore[arg-type]
+    large, small = (
+        json.dumps({"channel": "public:news", "data": "x" * size}).encode() for size in (30_000, 1)
+    )
+    given = {"X-API-Key": secret_of("one"), "Content-Type": "application/json"}
+    given["Content-Length"] = str(len(large))
+    pairs = [(name.lower().encode(), text.encode()) for name, text in given.items()]
+    work = endpoint.take_whole(b"/api/publish", pairs)
+    assert work is not None
+    assert [(await work(body)).status for body in (large, small)] == [413, 200]
+
+
 def test_an_emptied_file_leaves_no_key_valid(
     keys_file: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import itertools
 import re
+import weakref
 from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
@@ -56,8 +58,12 @@ class Api:
         self.state = ServerState()
         self.lane = Lane(self.take, {"X-Common": "yes"})
         self.taken = 0
+        self.answers_early = False
 
     async def app(self, scope: Any, receive: Any, send: Any) -> None:
+        if self.answers_early:
+            await self._answer(send)
+            return
         body = b""
         while True:
             message = await receive()
@@ -68,6 +74,9 @@ class Api:
                 break
         self.reached.append(f"app {scope['path']} {body.decode()}")
         await self.may_answer.wait()
+        await self._answer(send)
+
+    async def _answer(self, send: Any) -> None:
         headers = [(b"content-length", b"3")]
         await send({"type": "http.response.start", "status": 200, "headers": headers})
         await send({"type": "http.response.body", "body": b"app"})
@@ -329,6 +338,10 @@ async def test_another_head_is_parsed(api: Api, peer: Peer) -> None:
             id="the end of another body before it",
         ),
         pytest.param(
+            [b"POST /lane HTTP/1.1\r\nA: ", post(b"other")],
+            id="the end of a head, which looks like another",
+        ),
+        pytest.param(
             [post(b"app", body=TAIL)[: -len(TAIL)], TAIL + post(b"lane")],
             id="the end of another body, which looks like a head",
         ),
@@ -391,8 +404,8 @@ TURNS = 12
 def test_what_is_known_again_changes_nothing(sent: list[bytes], data: st.DataObject) -> None:
     """However the bytes are cut into reads, the requests are those that the parser alone finds."""
     whole = b"".join(sent)
-    # Most reads end where a request or its head ends.
-    ends = [end.end() for end in re.finditer(rb"\r\n\r\n", whole)]
+    # Most reads end where a request or its head ends, or seems to begin.
+    ends = [end.end() for end in re.finditer(rb"\r\n\r\n|.(?=POST )", whole)]
     ends += itertools.accumulate(map(len, sent))
     cuts = st.sets(st.sampled_from(ends) | st.integers(1, len(whole)), max_size=len(sent))
     at = sorted({0, len(whole)} | data.draw(cuts))
@@ -415,6 +428,56 @@ async def reached_by(reads: list[bytes], *, only_parse: bool) -> list[str]:
         await asyncio.sleep(0)
     assert not api.state.tasks
     return [reached.partition(" ")[2] for reached in api.reached]
+
+
+async def test_the_time_of_an_idle_connection_begins_with_the_end_of_a_late_body(
+    api: Api, peer: Peer
+) -> None:
+    """The response was complete before: no other response started the time again."""
+    [connection] = await eventually(lambda: list(api.state.connections))
+    connection.timeout_keep_alive = 0.05
+    api.answers_early = True
+    peer[1].write(post(b"app", body=b"12")[:-2])
+    assert await read_answer(peer) == b"app"
+    peer[1].write(b"12")
+    async with within(5):
+        assert await peer[0].read() == b""
+
+
+@pytest.mark.parametrize("name", [b"lane", b"app"])
+async def test_a_connection_that_ended_is_no_garbage(api: Api, name: bytes) -> None:
+    gc.collect()
+    gc.disable()
+    try:
+        protocol = api.protocol()
+        gone = weakref.ref(protocol)
+        protocol.connection_made(Wire())
+        protocol.data_received(post(name, body=b"x" * 1000))
+        await eventually(lambda: not api.state.tasks)
+        protocol.connection_lost(None)
+        del protocol
+        assert gone() is None
+    finally:
+        gc.enable()
+
+
+async def test_a_request_that_is_cancelled_ends_its_connection(api: Api, peer: Peer) -> None:
+    api.may_answer.clear()
+    peer[1].write(post(b"lane") + post(b"lane"))
+    await eventually(lambda: bool(api.reached))
+    for task in list(api.state.tasks):
+        task.cancel()
+    async with within(5):
+        assert await peer[0].read() == b""
+
+
+async def test_a_server_stops_while_it_holds_a_head(api: Api, peer: Peer) -> None:
+    [connection] = await eventually(lambda: list(api.state.connections))
+    connection.data_received(post(b"lane").removesuffix(b"{}"))
+    assert connection._held
+    connection.shutdown()
+    peer[1].write(b"{}")
+    assert await read_answer(peer) == b"app"
 
 
 async def test_a_repeated_head_waits_behind_a_request_that_is_not_answered(
@@ -443,6 +506,7 @@ KEY = (b"x-api-key", b"k")
         (b"/api/publish", [(b"cookie", b"sessionid=x")]),
         (b"/api/publish", [KEY, KEY]),
         (b"/api/publish", [KEY, (b"origin", b"http://a"), (b"origin", b"http://b")]),
+        (b"/api/publish", [KEY, *[(b"x-%d" % n, b"1") for n in range(100)]]),
         (b"/api/publish?a=1", [KEY]),
         (b"/api/publis%68", [KEY]),
         (b"/api//publish", [KEY]),

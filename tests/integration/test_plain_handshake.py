@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import gc
 import logging
+import weakref
 from collections.abc import Iterator
 from typing import Any
 
@@ -64,6 +66,7 @@ class Outcome:
         self.messages: list[Any] = []
         self.sent = b""
         self.was_plain = False
+        self.connection: weakref.ref[Any] | None = None
 
     async def app(self, scope: Any, receive: Any, send: Any) -> None:
         self.scope = {name: value for name, value in scope.items() if name != "extensions"}
@@ -85,7 +88,7 @@ class Outcome:
         return first, sorted(line.lower() for line in lines), rest, self.scope, self.messages
 
 
-async def shake(request: bytes, answer: str, *, plainly: bool) -> Outcome:
+async def shake(request: bytes, answer: str, *, plainly: bool, speaks: bool = True) -> Outcome:
     outcome, state = Outcome(answer), ServerState()
     state.default_headers = [DATE]
     config = Config(
@@ -107,14 +110,16 @@ async def shake(request: bytes, answer: str, *, plainly: bool) -> Outcome:
     for _ in range(5):
         await asyncio.sleep(0)
     current: Any = wire.protocol or protocol
-    if wire.sent.startswith(b"HTTP/1.1 101"):
+    if speaks and wire.sent.startswith(b"HTTP/1.1 101"):
         current.data_received(b"\x81\x82\0\0\0\0hi")
     for _ in range(5):
         await asyncio.sleep(0)
     current.connection_lost(None)
+    wire.protocol = None  # as asyncio's transports do
     await eventually(lambda: not state.tasks)
     outcome.sent = wire.sent
     outcome.was_plain = type(current) is WebSocketProtocol and current.is_plain
+    outcome.connection = weakref.ref(current)
     return outcome
 
 
@@ -149,12 +154,23 @@ VALUES = st.sampled_from(
     [
         *(b"", b"websocket", b"Upgrade", b"keep-alive, Upgrade", b"close", b"h2c", b"13", b"8"),
         *(KEY, KEY[:-1], KEY[:-4], b"=" * 24, b"\xe9" * 24, b"AAAAAAAAAAAAAAAAAAAAAA=A", b"a b"),
-        *(EXTENSIONS, b"foo;", b"foo; bar=", b", ,", b"graphql", b"a" * 5000, b"0", b"2", b"\t"),
+        *(
+            EXTENSIONS,
+            b"foo;",
+            b"foo; bar=",
+            b", ,",
+            b"graphql",
+            b"a" * 5000,
+            b"0",
+            b"2",
+            b"\t",
+            b"websocket \t",
+        ),
     ]
 )
 NAMES = st.sampled_from(
     [name for name, _ in PLAIN[1:]]
-    + [b"Sec-WebSocket-Extensions", b"Sec-WebSocket-Protocol", b"Content-Length", b"X-Other"]
+    + [b"Sec-WebSocket-Extensions", b"Sec-WebSocket-Protocol", b"Content-Length", b"Origin"]
 )
 URLS = st.sampled_from([b"/", b"/a?b", b"*", b"http://h/a", b"/%zz", b"/\xc3\xa9", b"/a#b"])
 
@@ -188,6 +204,18 @@ def test_only_a_key_of_sixteen_bytes_is_plain(key: bytes) -> None:
     value = base64.b64encode(key)
     pairs = [(n.lower(), v) for n, v in changed(b"Sec-WebSocket-Key", value)]
     assert (accept_plain(b"/", pairs) is not None) == (len(key) == 16)
+
+
+@pytest.mark.parametrize("answer", ["accept", "close", "status"])
+async def test_a_client_that_says_nothing_leaves_no_garbage(answer: str) -> None:
+    gc.collect()
+    gc.disable()
+    try:
+        outcome = await shake(head(PLAIN), answer, plainly=True, speaks=False)
+        assert outcome.connection is not None
+        assert outcome.connection() is None
+    finally:
+        gc.enable()
 
 
 async def test_the_frames_of_a_plain_handshake_are_read(unused_tcp_port: int) -> None:
