@@ -79,6 +79,18 @@ class Client:
                 await self._read_frame()
         return self._waiting.popleft()
 
+    async def silence(self, seconds: float) -> None:
+        """Read for so long, and fail if anything but pings arrives.
+
+        In real time: a deadline that is extended while the machine is busy would wait for nothing,
+        up to minutes.
+        """
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                while not self._waiting:
+                    await self._read_frame()
+        assert not self._waiting, self._waiting
+
     async def _read_frame(self) -> None:
         frame = await self._socket.recv()
         self.frames += 1

@@ -29,6 +29,9 @@ TICK_SECONDS = 0.02
 KEPT_TICKS = 30_000
 """Ten minutes of ticks; no deadline is longer."""
 WAITS_EVERY_TICKS = 5
+LONGEST = 10
+"""No deadline becomes longer than this many times its seconds, and as many seconds more: where each
+process waits all the time, what is stuck would never be noticed."""
 PROCESSES = 3
 """Test, server and Redis wait for each other, so each delay counts three times."""
 
@@ -126,7 +129,7 @@ _sleeper = _Sleeper()
 def allowed(seconds: float, since: float) -> float:
     """Return the time allowed for something that began at ``since`` (`time.monotonic`)."""
     delays = PROCESSES * _sleeper.late_since(since) + _sleeper.others_waited_since(since)
-    return seconds * SLOWNESS + delays
+    return min(seconds * SLOWNESS + delays, LONGEST * seconds + LONGEST)
 
 
 @asynccontextmanager

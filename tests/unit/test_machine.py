@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.machine import _sleeper
+from tests.support.machine import LONGEST, _sleeper, allowed
 
 BUSY = "import os\nos.sched_setaffinity(0, {%d})\nwhile True: pass"
 
@@ -48,3 +48,10 @@ def test_what_asyncio_finds_slow_is_not_in_a_log(caplog: pytest.LogCaptureFixtur
 
     asyncio.run(anything(), debug=True)
     assert not caplog.records
+
+
+def test_no_deadline_is_extended_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where every process waits all the time, what is stuck would never be noticed."""
+    monkeypatch.setattr(_sleeper, "others_waited_since", lambda began: time.monotonic() - began)
+    monkeypatch.setattr(_sleeper, "late_since", lambda began: time.monotonic() - began)
+    assert allowed(5, time.monotonic() - 1000) == LONGEST * 5 + LONGEST
