@@ -18,6 +18,7 @@ from tests.support.chat import NOTIFIER_NAMESPACES
 from tests.support.database import migrated_url
 from tests.support.eventually import eventually_sync
 from tests.support.ports import free_port
+from tests.support.zygote import ZYGOTE, ForkedProcess, may_fork
 
 ROOT = Path(__file__).resolve().parents[2]
 SERVERS = ("uvicorn", "daphne", "framed")
@@ -68,29 +69,31 @@ class Service:
         self._log = Path(
             os.path.join(os.environ.get("TMPDIR", "/tmp"), f"service-{os.getpid()}-{id(self)}.log")
         )
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process: subprocess.Popen[bytes] | ForkedProcess | None = None
         self.port = port or free_port()
         self.http = f"http://127.0.0.1:{self.port}"
         self.ws = f"ws://127.0.0.1:{self.port}/connection/websocket"
 
     def start(self, *, live: bool = True) -> Service:
         began = len(self.log) if self._log.exists() else 0
+        env = {
+            **os.environ,
+            "PYTHONUNBUFFERED": "1",  # Daphne's access log is buffered in a file
+            "DJANGO_SETTINGS_MODULE": "tests.settings",
+            "TEST_REDIS_URL": self._redis_url,
+            "REDIS_URL": self._redis_url,
+            **(self._deployment() if self.server == DEPLOYED else {}),
+            **self._env,
+        }
+        module, *arguments = self._command()
         with self._log.open("ab") as log:
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", *self._command()],
-                cwd=ROOT,
-                env={
-                    **os.environ,
-                    "PYTHONUNBUFFERED": "1",  # Daphne's access log is buffered in a file
-                    "DJANGO_SETTINGS_MODULE": "tests.settings",
-                    "TEST_REDIS_URL": self._redis_url,
-                    "REDIS_URL": self._redis_url,
-                    **(self._deployment() if self.server == DEPLOYED else {}),
-                    **self._env,
-                },
-                stdout=log,
-                stderr=log,
-            )
+            if self.server != DEPLOYED and may_fork(env):
+                self._process = ZYGOTE.start(module, arguments, env, log.fileno())
+            else:
+                self._process = subprocess.Popen(
+                    [sys.executable, "-m", module, *arguments],
+                    cwd=ROOT, env=env, stdout=log, stderr=log,
+                )  # fmt: skip
         process = self._process
         try:
             answers = self.is_live if live else self.is_alive
