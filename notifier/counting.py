@@ -13,7 +13,7 @@ from typing import Any
 import uvicorn
 from uvicorn.middleware.proxy_headers import _TrustedHosts
 
-from notifier.http_lane import Lane
+from notifier.http_answers import Lane
 from realtime.core.limits import ConnectionCounter, Limits, address_of
 
 SPARE_CONNECTIONS = 1024

@@ -25,8 +25,9 @@ from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
 from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
 from notifier.counting import BODY_BYTES, Config, ConnectionLimiter, count_limit
+from notifier.http_answers import NO_LANE
 from notifier.http_framing import count_head_bytes, find_framing_error, read_content_length
-from notifier.http_lane import NO_LANE, LaneProtocol, WholeRequestCycle
+from notifier.http_lane import LaneProtocol, WholeRequestCycle
 from notifier.http_offers import (
     announces_body,
     drop_empty_offers,

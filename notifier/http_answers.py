@@ -1,9 +1,9 @@
-"""Writes the responses of the lane, as `notifier.http_lane` starts its requests."""
+"""What an application offers to the lane, and how the responses of the lane are written."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Protocol
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from typing import Any, Protocol
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE
 
@@ -24,6 +24,13 @@ class Answer(Protocol):
     @property
     def headers(self) -> Mapping[str, str]:
         """Headers in addition to those of every response."""
+
+
+Work = Callable[[bytes], Coroutine[Any, Any, Answer]]
+"""Answers a request, when its whole body is known."""
+Take = Callable[[bytes, Headers], Work | None]
+"""Takes the target and the headers of a POST; returns what answers it and those with the same head,
+or None to decline it."""
 
 
 class AnswerWriter:
@@ -58,3 +65,27 @@ class AnswerWriter:
         own = self._common | {name.lower(): text for name, text in headers.items()}
         lines = "".join([f"{name}: {text}\r\n" for name, text in own.items()])
         return STATUS_LINE[status] + server + lines.encode("latin-1")
+
+
+class Lane:
+    """What an application offers to the protocol class of the server."""
+
+    def __init__(self, take: Take, headers: Mapping[str, str]) -> None:
+        """Open the lane.
+
+        Args:
+            take: Takes requests.
+            headers: The headers of every response.
+        """
+        self.take = take
+        self.answers = AnswerWriter(headers)
+        self.is_open = True
+
+    def close(self) -> None:
+        """Take no more requests: they take the way through ASGI."""
+        self.is_open = False
+
+
+NO_LANE = Lane(lambda url, headers: None, {})
+"""Sends all requests through ASGI."""
+NO_LANE.close()

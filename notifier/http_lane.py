@@ -8,7 +8,6 @@ comes later, or that is not plainly one to the API, takes the way through ASGI a
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Mapping
 from typing import Any
 
 from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
@@ -18,7 +17,7 @@ from uvicorn.protocols.http.httptools_impl import (
     RequestResponseCycle,
 )
 
-from notifier.http_answers import Answer, AnswerWriter, Headers
+from notifier.http_answers import NO_LANE, Work
 from notifier.http_cycles import adapt_cycle
 from notifier.http_repeats import RepeatedHead, is_head_alone, remember
 
@@ -29,37 +28,6 @@ FAILED = STATUS_LINE[500] + (
     b"content-length: 21\r\nconnection: close\r\n\r\nInternal Server Error"
 )
 """As uvicorn answers when an ASGI application raises."""
-
-
-Work = Callable[[bytes], Coroutine[Any, Any, Answer]]
-"""Answers a request, when its whole body is known."""
-Take = Callable[[bytes, Headers], Work | None]
-"""Takes the target and the headers of a POST; returns what answers it and those with the same head,
-or None to decline it."""
-
-
-class Lane:
-    """What an application offers to the protocol class of the server."""
-
-    def __init__(self, take: Take, headers: Mapping[str, str]) -> None:
-        """Open the lane.
-
-        Args:
-            take: Takes requests.
-            headers: The headers of every response.
-        """
-        self.take = take
-        self.answers = AnswerWriter(headers)
-        self.is_open = True
-
-    def close(self) -> None:
-        """Take no more requests: they take the way through ASGI."""
-        self.is_open = False
-
-
-NO_LANE = Lane(lambda url, headers: None, {})
-"""Sends all requests through ASGI."""
-NO_LANE.close()
 
 
 class WholeRequestCycle:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from notifier.http_lane import Work
+    from notifier.http_answers import Work
 
 KEPT_BYTES = 1024
 """Of a head that is remembered, for each connection; publishers send about 200."""

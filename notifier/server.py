@@ -24,7 +24,7 @@ import uvicorn
 
 from notifier.counting import BODY_BYTES, Config
 from notifier.http import HttpProtocol
-from notifier.http_lane import Lane
+from notifier.http_answers import Lane
 from notifier.websocket import WebSocketProtocol
 from realtime.core.limits import Limits
 

@@ -18,7 +18,7 @@ from uvicorn.server import ServerState
 
 from notifier.counting import Config
 from notifier.http import HttpProtocol
-from notifier.http_lane import Lane, Work
+from notifier.http_answers import Lane, Work
 from notifier.server import LeavingNotice
 from realtime.api.answers import Response
 from realtime.endpoint import HttpEndpoint

@@ -19,7 +19,7 @@ from notifier.http import (
     HttpProtocol,
     Waiting,
 )
-from notifier.http_lane import Lane, Work
+from notifier.http_answers import Lane, Work
 from notifier.websocket import WebSocketProtocol
 from realtime.api.answers import Response
 from tests.support.eventually import eventually

@@ -13,7 +13,7 @@ from uvicorn.server import ServerState
 
 from notifier.counting import Config
 from notifier.http import HttpProtocol
-from notifier.http_lane import Lane
+from notifier.http_answers import Lane
 from realtime.api.answers import STATUSES
 from realtime.endpoint import COMMON_HEADERS, HttpEndpoint, WholeRequest
 
