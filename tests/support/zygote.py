@@ -218,7 +218,7 @@ def become(job: Job) -> None:
     tempfile.tempdir = None  # from the environment, when it is asked for
     time.tzset()
     stdout: Any = sys.stdout
-    stdout.reconfigure(write_through=True)  # PYTHONUNBUFFERED
+    stdout.reconfigure(line_buffering=True)  # PYTHONUNBUFFERED, which Daphne's access log needs
     sys.argv = [job.module, *job.arguments]
     runpy.run_module(job.module, run_name="__main__", alter_sys=True)
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from tests.support.eventually import eventually_sync
 from tests.support.zygote import ZYGOTE, ForkedProcess, may_fork
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the zygote needs Linux")
@@ -63,6 +64,14 @@ def test_its_errors_are_in_its_output(tmp_path: Path) -> None:
     assert process.wait(60) == 1
     assert process.poll() == 1
     assert "ValueError: an error" in (tmp_path / "log").read_text(encoding="utf-8")
+
+
+def test_a_line_is_in_its_output_at_once(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    process = start(log, "import time; print('a line'); time.sleep(600)")
+    eventually_sync(lambda: log.read_text(encoding="utf-8") == "a line\n")
+    process.kill()
+    process.wait(60)
 
 
 def test_a_signal_ends_it(tmp_path: Path) -> None:
