@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -131,13 +133,19 @@ def started(project: Host, log: Path, command: str) -> Iterator[subprocess.Popen
     with log.open("w", encoding="utf-8") as output:
         server = subprocess.Popen(
             [sys.executable, *command.split()], cwd=project.folder, env=project.env,
-            stdout=output, stderr=output,
+            stdout=output, stderr=output, start_new_session=True,
         )  # fmt: skip
     try:
         yield server
     finally:
         server.terminate()
-        server.wait(timeout=60)
+        try:
+            server.wait(timeout=20)
+        except subprocess.TimeoutExpired:
+            # uvicorn's supervisor may wait for the health of a worker that has just ended, and
+            # hears no signal meanwhile.
+            os.killpg(server.pid, signal.SIGKILL)
+            server.wait(timeout=60)
 
 
 def wait_until_published(
