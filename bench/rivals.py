@@ -93,30 +93,35 @@ class CentrifugeRedis(Centrifuge):
         super().stop()
 
 
-class CentrifugeMemory(Centrifuge):
-    """The same without Redis; publishers use its HTTP API, with batches where possible."""
-
-    name = "centrifuge, memory"
-    engine = "memory"
+class OverHttp(Centrifuge):
+    """Publishers use its HTTP API, with batches where possible."""
 
     def start(self) -> None:
         super().start()
         self._http = HttpPublisher(self.port)
 
     def send(self, channels: Sequence[str], data: str) -> None:
-        self._http.publish(channels, data)
+        publications = [f'{{"channel":"{channel}","data":{data}}}' for channel in channels]
+        if len(publications) == 1:
+            self._http.post("/api/publish", publications)
+        else:
+            commands = ",".join(f'{{"publish":{each}}}' for each in publications)
+            self._http.post("/api/batch", [f'{{"commands":[{commands}]}}'])
 
     def stop(self) -> None:
         self._http.close()
         super().stop()
 
 
-class Centrifugo(Rival):
-    """Centrifugo itself on Redis, one core: the binary that CENTRIFUGO=path names."""
+class CentrifugeMemory(OverHttp):
+    """The same without Redis; publishers use its HTTP API, with batches where possible."""
 
-    pipelined_rounds = 3000
-    batch_options: Mapping[str, object] = {"parallel": True}
-    scenarios = WEBSOCKETS | HTTP
+    name = "centrifuge, memory"
+    engine = "memory"
+
+
+class Centrifugo(OverHttp):
+    """Centrifugo itself on Redis, one core: the binary that CENTRIFUGO=path names."""
 
     @classmethod
     def missing(cls) -> str:
@@ -145,15 +150,7 @@ class Centrifugo(Rival):
     def environment(self) -> dict[str, str]:
         return {"GOMAXPROCS": "1"}
 
-    def start(self) -> None:
-        super().start()
-        self._http = HttpPublisher(self.port)
-
-    def send(self, channels: Sequence[str], data: str) -> None:
-        self._http.publish(channels, data)
-
     def stop(self) -> None:
-        self._http.close()
         super().stop()
         self._folder.cleanup()
 
@@ -389,15 +386,6 @@ class HttpPublisher:
         )
         requests = "".join(f"{head}{len(body)}\r\n\r\n{body}" for body in bodies)
         self._socket.sendall(requests.encode())
-
-    def publish(self, channels: Sequence[str], data: str) -> None:
-        """Publish JSON text once to each channel, with Centrifugo's API."""
-        publications = [f'{{"channel":"{channel}","data":{data}}}' for channel in channels]
-        if len(publications) == 1:
-            self.post("/api/publish", publications)
-        else:
-            commands = ",".join(f'{{"publish":{each}}}' for each in publications)
-            self.post("/api/batch", [f'{{"commands":[{commands}]}}'])
 
     def _discard_answers(self) -> None:
         while True:
