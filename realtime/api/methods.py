@@ -309,19 +309,17 @@ async def _publish_items(items: Sequence[Item], key: Key, backend: Backend) -> l
         return [item for item in items if isinstance(item, RealtimeError)]
     if key.rate is not None:
         await _take_from_rate(key, key.rate, len(publications), backend)
-    try:
-        outcomes = iter(_raise_if_none_sent(await _publish_all(publications, backend)))
-    except RequestError as error:
-        if len(publications) > 1:
-            raise
-        outcomes = iter([error])  # of that one publication, also in a batch or a broadcast
+    outcomes = iter(await _publish_all(publications, backend))
     return [next(outcomes) if isinstance(item, Publication) else item for item in items]
 
 
 async def _publish_all(publications: list[Publication], backend: Backend) -> list[Outcome]:
-    if len(publications) == 1:
+    if len(publications) > 1:
+        return _raise_if_none_sent(await backend.publish_many(publications))
+    try:
         return [await backend.publish(publications[0])]
-    return await backend.publish_many(publications)
+    except RequestError as error:
+        return [error]  # of that one publication, also in a batch or a broadcast
 
 
 async def _take_from_rate(key: Key, rate: float, count: int, backend: Backend) -> None:
