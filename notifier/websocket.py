@@ -70,8 +70,6 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
     _is_served = False
     """Whether the app's task is running."""
     _rest = b""  # read, but not parsed: the app has not consumed what came before
-    is_plain = False
-    """Whether the handshake was answered without the parser of `websockets`."""
     _accept = b""
     """The value of Sec-WebSocket-Accept for a plain handshake that is not answered yet."""
     _control: Bucket | None = None  # created on first use: control frames are rare
@@ -90,7 +88,6 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
             headers: With names in lower case.
             accept: The value of Sec-WebSocket-Accept.
         """
-        self.is_plain = True
         self._accept = accept
         self.handshake_initiated = True
         # The parser continues with frames, as after the head of a request.

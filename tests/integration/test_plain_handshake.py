@@ -118,7 +118,8 @@ async def shake(request: bytes, answer: str, *, plainly: bool, speaks: bool = Tr
     wire.protocol = None  # as asyncio's transports do
     await eventually(lambda: not state.tasks)
     outcome.sent = wire.sent
-    outcome.was_plain = type(current) is WebSocketProtocol and current.is_plain
+    # The old way keeps the request that `websockets` has parsed.
+    outcome.was_plain = type(current) is WebSocketProtocol and not hasattr(current, "request")
     outcome.connection = weakref.ref(current)
     return outcome
 
