@@ -1,13 +1,13 @@
 """Starts server processes by forking one that has imported the libraries already.
 
-A server needs a second of CPU time to import Django and the rest, and the tests start hundreds. A
-forked one is a process of its own like any other: only its imports are already done. What the
-environment decides before Python runs a line of code (`PYTHON…`, `LC_…`, preloaded libraries) still
-needs an ordinary start, and so does a test of starting itself: see `may_fork`.
+A server needs half a second of CPU time to import Django and the rest, and the tests start
+hundreds. A forked one is a process of its own like any other: only its imports are already done.
+What the environment decides before Python runs a line of code (`PYTHON…`, `LC_…`, preloaded
+libraries) still needs an ordinary start: see `may_fork`.
 
-Started by the tests as ``python -m tests.support.zygote FD``. A request is a JSON object with four
-descriptors: standard output, standard error, and where to write the exit status. The zygote ends
-with its connection to the tests.
+Started by the tests as ``python -m tests.support.zygote FD``. A request is a JSON object with two
+descriptors: for standard output and standard error together, and for the exit status. The zygote
+ends with its connection to the tests.
 """
 
 from __future__ import annotations
