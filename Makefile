@@ -160,7 +160,7 @@ $(SDK_READY): $(wildcard $(SDK)/package-lock.json)
 	@if node -e 'process.exit(parseInt(process.versions.node) < 18 ? 1 : 0)' >/dev/null 2>&1 \
 		&& npm --version >/dev/null 2>&1; then \
 		echo "Installing the npm packages of $(SDK)"; \
-		npm ci --prefix $(SDK) --no-audit --no-fund --loglevel=error && touch $@; \
+		npm ci --prefix $(SDK) --prefer-offline --no-audit --no-fund --loglevel=error && touch $@; \
 	fi
 
 # install(options of uv, requirements of pip)

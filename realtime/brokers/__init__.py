@@ -13,6 +13,7 @@ epoch lasts (any event that could set offsets back must start a new one).
 * `commands`, `queue_commands`, `presence_commands`: Build commands for Redis and parse replies.
 * `script`: Loads Lua scripts from the folder ``scripts``.
 * `link`: One multiplexed connection that carries all commands of a node, replaced when it breaks.
+* `calls`: What is sent together on it, and who gets which reply.
 * `connector`: Opens connections with redis-py.
 * `publisher`: Publishes on behalf of clients.
 * `node_messages`: The messages between nodes.

@@ -74,29 +74,39 @@ class Commands:
         self.queue = QueueCommands(prefix)
         self.channel_prefix = f"{self._keys}ch:"
 
-    def publish(self, publication: Publication) -> Args:
-        """Return the command that publishes."""
-        channel, key = publication.channel, publication.idempotency_key
-        position = f"{self._keys}pos:{channel}"
-        keys = [position, self._base]
-        if key is not None:
-            # Spaces separate scope, channel and key. Channel and key contain no spaces, so the
-            # name can be parsed from the end and is unique, whatever the scope contains.
-            keys.append(f"{self._keys}once:{publication.scope} {channel} {key}")
-        fingerprint = "" if key is None else publication.fingerprint
-        queued: Args = ()
-        if publication.fallback is not None:
+    def publish(self, *publications: Publication) -> Args:
+        """Return the command that publishes; its reply has an item for each publication."""
+        keys = [self._base]
+        arguments: list[str | bytes | int] = [secrets.token_hex(8), len(publications)]
+        has_key = has_fallback = False
+        for publication in publications:
+            channel, key, fallback = (
+                publication.channel,
+                publication.idempotency_key,
+                publication.fallback,
+            )
+            keys.append(f"{self._keys}pos:{channel}")
+            arguments += (self.channel_prefix + channel, publication.body)
+            if key is None:
+                arguments.append("")
+            else:
+                has_key = True
+                # Spaces separate scope, channel and key. Channel and key contain no spaces, so the
+                # name can be parsed from the end and is unique, whatever the scope contains.
+                keys.append(f"{self._keys}once:{publication.scope} {channel} {key}")
+                arguments.append(publication.fingerprint)
+            if fallback is None:
+                arguments.append("")
+            else:
+                has_fallback = True
+                when = When.ALWAYS if fallback.when is When.ALWAYS else When.NOBODY
+                arguments += (when.value, entry_fields(publication))
+        if has_fallback:
             queue = self.queue.keys
             keys += queue.waiting, queue.later, queue.dead, queue.counts
-            always = "1" if publication.fallback.when is When.ALWAYS else "0"
-            queued = (entry_fields(publication), always, self._queue_items, self._queue_bytes)
-        call: Args = ("EVALSHA", PUBLISH.digest, len(keys), *keys)
-        return (
-            *call,
-            *(secrets.token_hex(8), self.channel_prefix + channel),
-            *(publication.body, fingerprint, IDEMPOTENCY_SECONDS),
-            *queued,
-        )
+        if has_key or has_fallback:
+            arguments += (IDEMPOTENCY_SECONDS, self._queue_items, self._queue_bytes)
+        return ("EVALSHA", PUBLISH.digest, len(keys), *keys, *arguments)
 
     def read_position(self, channel: str) -> Args:
         """Return the command that reads the position of a channel."""
@@ -151,19 +161,26 @@ class Commands:
         return [self.channel_prefix + channel for channel in channels]
 
 
-def transaction(commands: Sequence[Args]) -> list[Args]:
-    """Return the commands as one MULTI … EXEC."""
-    return [("MULTI",), *commands, ("EXEC",)]
+def parse_receipts(reply: Any) -> list[Receipt | RealtimeError]:
+    """Parse the reply of ``publish.lua``: receipts, or errors why something was not published.
+
+    Raises:
+        BrokerUnavailable: Redis refused; nothing was published.
+    """
+    if isinstance(reply, exceptions.RedisError):
+        raise unavailable(reply)
+    return [_parse_receipt(each) for each in reply]
 
 
-def parse_receipt(reply: Any) -> Receipt | RealtimeError:
-    """Parse the reply of ``publish.lua``: a receipt, or the error why nothing was published."""
+def _parse_receipt(reply: Any) -> Receipt | RealtimeError:
     if isinstance(reply, exceptions.RedisError):
         return unavailable(reply)
-    if len(reply) == 1:
-        return QueueFull() if reply[0] == b"full" else IdempotencyConflict()
-    epoch, offset, nodes, repeated, queued = reply
-    return Receipt(epoch.decode(), int(offset), int(nodes), repeated == b"1", queued == b"1")
+    if reply == b"full":
+        return QueueFull()
+    if reply == b"conflict":
+        return IdempotencyConflict()
+    epoch, offset, nodes, repeated, queued = reply.decode().split(" ")
+    return Receipt(epoch, int(offset), int(nodes), repeated == "1", queued == "1")
 
 
 def parse_position(reply: Any) -> Position | BrokerError:
@@ -211,10 +228,10 @@ def parse_node_commands(replies: Sequence[Any]) -> tuple[Moment, list[SentComman
 
 
 def errors_of(replies: Sequence[Any]) -> list[Exception]:
-    """Return the error replies among replies, and within those of a transaction."""
+    """Return the error replies among replies, and among the items of a script's reply."""
     found: list[Exception] = []
     for reply in replies:
-        # EXEC's reply is a flat list.
+        # publish.lua returns an item for each publication.
         items = reply if type(reply) is list else (reply,)
         found += [item for item in items if isinstance(item, Exception)]
     return found

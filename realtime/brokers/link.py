@@ -4,8 +4,7 @@ A command has three outcomes, which depend on the *stage* at which it fails (ADR
 written, it is certainly not executed. After its first byte, only a reply tells whether it was.
 
 All commands of one turn of the event loop are sent in one write, and all replies that have arrived
-are read at once. With one connection per command, an HTTP publish took 135 µs of CPU time instead
-of 74, and thirty-two publishers made thirty-two system calls instead of one (ADR-0015).
+are read at once. One connection for each command made a publish take 1.8 times as long (ADR-0015).
 
 Each call has its own deadline. A call that misses its deadline keeps its place in the order of
 replies, so that later calls still get the right replies; its connection accepts no new calls after
@@ -19,12 +18,12 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
-from hiredis import pack_command
 from redis import exceptions
 from redis._parsers.hiredis import NOT_ENOUGH_DATA
 from redis.asyncio.connection import Connection, DefaultParser
 
 from realtime.brokers.bounds import DEADLINE_CHECK_SECONDS, UNSENT_BYTES, WRITE_BYTES
+from realtime.brokers.calls import Combine, PendingReplies, RedisCall, pack_calls
 from realtime.brokers.commands import (
     NEW_CONNECTION_SECONDS,
     errors_of,
@@ -37,6 +36,7 @@ from realtime.brokers.connector import Connector, abort, writer_of
 
 if TYPE_CHECKING:
     from realtime.brokers.script import Args, Script
+    from realtime.core.publication import Publication
 
 
 class Parser(DefaultParser):  # type: ignore[misc, valid-type]
@@ -76,26 +76,6 @@ def parser_of(connection: Connection) -> Parser:
     return cast("Parser", connection._parser)
 
 
-class _Call:
-    """The commands of one caller, and the replies so far."""
-
-    __slots__ = ("count", "deadline", "future", "packed", "replies")
-
-    def __init__(
-        self, commands: Sequence[Args], deadline: float, future: asyncio.Future[list[Any]]
-    ) -> None:
-        packed = [pack_command(command) for command in commands]  # type: ignore[arg-type]
-        self.packed = packed[0] if len(packed) == 1 else b"".join(packed)
-        self.count = len(packed)
-        self.deadline = deadline
-        self.replies: list[Any] = []
-        self.future = future
-
-    def fail(self, error: Exception) -> None:
-        if not self.future.done():
-            self.future.set_exception(error)
-
-
 class Pipeline:
     """One multiplexed connection. Takes over a ready one; the creator must call `aclose`."""
 
@@ -112,9 +92,9 @@ class Pipeline:
         self._on_end = on_end
         self._loop = asyncio.get_running_loop()
         self._opened_at = self._loop.time()
-        self._waiting: deque[_Call] = deque()
+        self._waiting: deque[RedisCall] = deque()
         self._waiting_bytes = 0
-        self._sent: deque[_Call] = deque()
+        self._sent: deque[PendingReplies] = deque()
         self._to_write = asyncio.Event()
         self._timer: asyncio.Handle | None = None
         self._is_open = True
@@ -140,18 +120,29 @@ class Pipeline:
             BrokerUnavailable: Certainly not done. The future may raise it, too.
             OutcomeUnknown: Perhaps done; only raised by the future.
         """
-        call = _Call(commands, deadline, self._loop.create_future())
-        if not commands:  # an empty call would consume the replies of other calls
-            call.future.set_result([])
-            return call.future
-        if self._waiting_bytes + len(call.packed) > UNSENT_BYTES:
+        call = RedisCall.of_commands(commands, deadline, self._loop.create_future())
+        if commands:
+            self._enqueue(call)
+        else:  # an empty call would consume the replies of other calls
+            call.answer()
+        return call.future
+
+    def publish(
+        self, publication: Publication, combine: Combine, deadline: float
+    ) -> asyncio.Future[list[Any]]:
+        """Like `send`, with one command for the publications that wait together."""
+        future = self._loop.create_future()
+        self._enqueue(RedisCall.of_publication(publication, combine, deadline, future))
+        return future
+
+    def _enqueue(self, call: RedisCall) -> None:
+        if self._waiting_bytes + call.size > UNSENT_BYTES:
             raise unavailable(BufferError("too many bytes are waiting to be written"))
         self._waiting.append(call)
-        self._waiting_bytes += len(call.packed)
+        self._waiting_bytes += call.size
         self._to_write.set()
         if self._timer is None:
             self._timer = self._loop.call_later(DEADLINE_CHECK_SECONDS, self._check_deadlines_soon)
-        return call.future
 
     def retire(self) -> None:
         """Accept no new calls; close as soon as all pending calls are answered."""
@@ -192,17 +183,17 @@ class Pipeline:
                 await self._writer.drain()
 
     def _next_to_write(self) -> bytes:
-        parts: list[bytes] = []
+        calls: list[RedisCall] = []
         size = 0
         while self._waiting and size < WRITE_BYTES:
             call = self._waiting.popleft()
-            part, call.packed = call.packed, b""
-            self._waiting_bytes -= len(part)
-            if not call.future.done():
-                self._sent.append(call)
-                parts.append(part)
-                size += len(part)
-        return b"".join(parts)
+            self._waiting_bytes -= call.size
+            if not call.is_done:
+                calls.append(call)
+                size += call.size
+        packed, sent = pack_calls(calls)
+        self._sent += sent
+        return packed
 
     async def _read(self) -> None:
         while True:
@@ -212,12 +203,11 @@ class Pipeline:
     def _assign_reply(self, reply: Any) -> None:
         if not self._sent:
             raise exceptions.ConnectionError("Redis sent an unexpected reply")
-        call = self._sent[0]
-        call.replies.append(reply)
-        if len(call.replies) == call.count:
+        first = self._sent[0]
+        first.replies.append(reply)
+        if len(first.replies) == first.count:
+            first.answer()
             self._sent.popleft()
-            if not call.future.done():
-                call.future.set_result(call.replies)
 
     def _check_deadlines_soon(self) -> None:
         """Check the deadlines, but only after reading arrived replies: the loop may have been late.
@@ -232,13 +222,11 @@ class Pipeline:
         self._timer = None
         now = self._loop.time()
         for call in self._waiting:
-            if now > call.deadline:
-                call.fail(unavailable(TimeoutError()))
-        for call in self._sent:
-            if now > call.deadline:
-                call.fail(unknown(TimeoutError()))
+            call.fail_overdue(now, unavailable)
+        for sent in self._sent:
+            if sent.fail_overdue(now, unknown):
                 self._is_open = False
-        if not self._is_open and all(call.future.done() for call in (*self._waiting, *self._sent)):
+        if not self._is_open and all(each.is_done for each in (*self._waiting, *self._sent)):
             self._owner.cancel()
         elif self._waiting or self._sent:
             self._timer = self._loop.call_later(DEADLINE_CHECK_SECONDS, self._check_deadlines_soon)
@@ -249,9 +237,9 @@ class Pipeline:
         if self._timer is not None:
             self._timer.cancel()
         for call in self._waiting:
-            call.fail(unavailable(self._error))
-        for call in self._sent:
-            call.fail(unknown(self._error))
+            call.fail(unavailable, self._error)
+        for sent in self._sent:
+            sent.fail(unknown, self._error)
         self._waiting.clear()
         self._sent.clear()
         self._on_end(self)
@@ -293,6 +281,22 @@ class Link:
             del replies[0]
         return replies
 
+    async def publish(
+        self, script: Script, publication: Publication, combine: Combine, seconds: float
+    ) -> list[Any]:
+        """Like `run_script` for one publication, which shares its command with those beside it."""
+        deadline = asyncio.get_running_loop().time() + seconds
+        pipeline = self._pipeline
+        if pipeline is None or not pipeline.is_open:
+            pipeline = await self._new_pipeline(deadline)
+        replies = await pipeline.publish(publication, combine, deadline)
+        if errors := errors_of(replies):
+            self._look_for_master(pipeline, errors)
+            if lacks_script(errors):
+                commands = [script.load, combine(publication)]
+                _, *replies = await self._execute_until(commands, deadline)
+        return replies
+
     async def execute(self, commands: Sequence[Args], seconds: float) -> list[Any]:
         """Return a reply or an error reply for each command; otherwise as `run_script`."""
         return await self._execute_until(commands, asyncio.get_running_loop().time() + seconds)
@@ -321,9 +325,12 @@ class Link:
         if pipeline is None or not pipeline.is_open:
             pipeline = await self._new_pipeline(deadline)
         replies = await pipeline.send(commands, deadline)
-        if is_of_no_master(errors_of(replies)) and not pipeline.is_fresh:
-            pipeline.retire()  # the name may resolve to the new master by now
+        self._look_for_master(pipeline, errors_of(replies))
         return replies
+
+    def _look_for_master(self, pipeline: Pipeline, errors: Sequence[Exception]) -> None:
+        if is_of_no_master(errors) and not pipeline.is_fresh:
+            pipeline.retire()  # the name may resolve to the new master by now
 
     async def _new_pipeline(self, deadline: float) -> Pipeline:
         """Connect once for all concurrent callers; each waits until its own deadline.

@@ -42,9 +42,8 @@ from realtime.brokers.commands import (
     parse_node_commands,
     parse_position,
     parse_queue_stats,
-    parse_receipt,
+    parse_receipts,
     parse_wait,
-    transaction,
     unavailable,
 )
 from realtime.brokers.connector import abort, writer_of
@@ -85,14 +84,17 @@ class RedisBroker:
         """
         self._commands = Commands(prefix, queue_items=queue_items, queue_bytes=queue_bytes)
         self._deadline_seconds = deadline_seconds
+        self._combine = self._commands.publish  # one object: compared for each publication
         self._link = Link(url)
         self.presence = RedisPresence(prefix, self._run_script, self._execute)
         """The members of channels."""
 
     async def publish(self, publication: Publication) -> Receipt:
         """See `realtime.brokers.Broker.publish`."""
-        [reply] = await self._run_script(PUBLISH, [self._commands.publish(publication)])
-        answer = parse_receipt(reply)
+        [reply] = await self._link.publish(
+            PUBLISH, publication, self._combine, self._deadline_seconds
+        )
+        [answer] = parse_receipts(reply)
         if isinstance(answer, RealtimeError):
             raise answer
         return answer
@@ -101,13 +103,8 @@ class RedisBroker:
         self, publications: Sequence[Publication]
     ) -> list[Receipt | RealtimeError]:
         """See `realtime.brokers.Broker.publish_many`."""
-        commands = transaction(
-            [self._commands.publish(publication) for publication in publications]
-        )
-        *_, executed = await self._run_script(PUBLISH, commands)
-        if isinstance(executed, exceptions.RedisError):
-            raise unavailable(executed)
-        return [parse_receipt(reply) for reply in executed]
+        [reply] = await self._run_script(PUBLISH, [self._commands.publish(*publications)])
+        return parse_receipts(reply)
 
     async def positions(self, channels: Sequence[str]) -> list[Position | BrokerError]:
         """See `realtime.brokers.Broker.positions`."""

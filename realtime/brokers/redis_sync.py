@@ -39,9 +39,8 @@ from realtime.brokers.commands import (
     lacks_script,
     parse_position,
     parse_queue_stats,
-    parse_receipt,
+    parse_receipts,
     parse_wait,
-    transaction,
     unavailable,
     unknown,
 )
@@ -103,20 +102,15 @@ class SyncRedisBroker:
     def publish(self, publication: Publication) -> Receipt:
         """See `realtime.brokers.Broker.publish`."""
         [reply] = self._run_script(PUBLISH, [self._commands.publish(publication)])
-        answer = parse_receipt(reply)
+        [answer] = parse_receipts(reply)
         if isinstance(answer, RealtimeError):
             raise answer
         return answer
 
     def publish_many(self, publications: Sequence[Publication]) -> list[Receipt | RealtimeError]:
         """See `realtime.brokers.Broker.publish_many`."""
-        commands = transaction(
-            [self._commands.publish(publication) for publication in publications]
-        )
-        *_, executed = self._run_script(PUBLISH, commands)
-        if isinstance(executed, exceptions.RedisError):
-            raise unavailable(executed)
-        return [parse_receipt(reply) for reply in executed]
+        [reply] = self._run_script(PUBLISH, [self._commands.publish(*publications)])
+        return parse_receipts(reply)
 
     def positions(self, channels: Sequence[str]) -> list[Position | BrokerError]:
         """See `realtime.brokers.Broker.positions`."""

@@ -23,6 +23,7 @@ CLOSING_SECONDS = 300
 channels = st.sampled_from(CHANNELS)
 lawful = st.one_of(
     st.tuples(st.sampled_from(["publish", "listen", "leave"]), channels),
+    st.just(("batch", "")),  # several publications to several channels, in one script
     st.just(("day", "")),  # a day passes, then the time for which the base closes
 )
 faults = st.one_of(
@@ -48,7 +49,9 @@ class Service:
         self.client = client
         self.prefix = secrets.token_hex(6)
         self.commands = Commands(self.prefix)
-        self.handed_out: set[tuple[str, Position]] = set()
+        self.handed_out: set[Position] = set()
+        self.channel_of: dict[str, str] = {}
+        """The only channel of each epoch: an entry's id consists of epoch and offset alone."""
         self.listening: dict[str, GapDetector] = {}
         self.unheard: dict[str, set[Position]] = {name: set() for name in CHANNELS}
         """Published while the node listened, and neither received nor in a gap."""
@@ -69,24 +72,33 @@ class Service:
         self.listening.pop(channel, None)
         self.unheard[channel].clear()
 
-    def published(self, channel: str) -> Position:
-        command = self.commands.publish(Publication.of(channel, 1))
-        epoch, offset, *_ = self.client.execute_command(*command)
-        position = Position(epoch, int(offset))
-        assert (channel, position) not in self.handed_out, "assigned twice"
-        self.handed_out.add((channel, position))
-        return position
+    def published(self, *names: str) -> list[Position]:
+        made = [Publication.of(channel, 1) for channel in names]
+        reply = self.client.execute_command(*self.commands.publish(*made))
+        receipts = [answer.split(b" ") for answer in reply]
+        positions = [Position(epoch, int(offset)) for epoch, offset, *_ in receipts]
+        for channel, position in zip(names, positions, strict=True):
+            assert self.channel_of.setdefault(position.epoch, channel) == channel
+            assert position not in self.handed_out, "assigned twice"
+            self.handed_out.add(position)
+        return positions
 
     def do_publish(self, channel: str) -> None:
-        position = self.published(channel)
-        if (detector := self.listening.get(channel)) is not None:
-            gaps = detector.observe(position)
-            assert gaps is not None, "taken for a known one"
-            self.note(channel, gaps)
+        self.published_and_observed(channel)
+
+    def do_batch(self, _: str) -> None:
+        self.published_and_observed(*CHANNELS, *CHANNELS)
+
+    def published_and_observed(self, *names: str) -> None:
+        for channel, position in zip(names, self.published(*names), strict=True):
+            if (detector := self.listening.get(channel)) is not None:
+                gaps = detector.observe(position)
+                assert gaps is not None, "taken for a known one"
+                self.note(channel, gaps)
 
     def do_miss(self, channel: str) -> None:
         """The node's connection breaks, a publication is missed, and the node reads again."""
-        position = self.published(channel)
+        [position] = self.published(channel)
         if channel in self.listening:
             self.unheard[channel].add(position)
 
@@ -184,12 +196,19 @@ def test_an_evicting_redis_reuses_no_offset() -> None:
         server.stop()
 
 
-def test_no_two_channels_share_an_epoch(direct: redis.Redis) -> None:
+@pytest.mark.parametrize("lost", [False, True], ids=["the base begins", "counters were lost"])
+def test_no_two_channels_share_an_epoch(direct: redis.Redis, lost: bool) -> None:
     """The id of an entry queued for a fallback consists of epoch and offset alone."""
     service = Service(direct)
-    epochs = [service.published(f"news:{number}").epoch for number in range(50)]
-    assert len(set(epochs)) == 50
-    assert service.read("new").epoch not in epochs
+    names = [f"news:{number}" for number in range(50)]
+    if lost:
+        service.published(*names)
+        for name in names:
+            service.do_delete(name)
+    one_by_one = [service.published(name)[0].epoch for name in names[:25]]
+    in_one_script = [position.epoch for position in service.published(*names[25:])]
+    assert len({*one_by_one, *in_one_script}) == 50
+    assert service.read("new").epoch not in {*one_by_one, *in_one_script}
 
 
 def test_a_stranger_fills_redis_by_subscribing() -> None:

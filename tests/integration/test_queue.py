@@ -235,6 +235,35 @@ async def test_a_queue_key_of_the_wrong_type_publishes_nothing(broker, client, w
     assert position.offset == 0
 
 
+async def test_a_publication_that_fails_does_not_affect_those_beside_it(
+    broker, client, wired
+) -> None:
+    """One script publishes a batch, and where an error would end it for all of them."""
+    subscription = await listen(broker, "heard")
+    client.set(f"{wired}:{{0}}:pos:broken", "not ours")
+    client.set(f"{wired}:{{0}}:fallback:later", "not ours")
+    outcomes = await broker.publish_many(
+        [
+            Publication.of("heard", 1),
+            Publication.of("broken", 2),
+            named(3),
+            Publication.of("heard", 4, idempotency_key="k"),
+            named(5, "heard"),
+        ]
+    )
+    assert [getattr(each, "offset", "refused") for each in outcomes] == [
+        1,
+        "refused",
+        "refused",
+        2,
+        3,
+    ]
+    assert all("WRONGTYPE" in str(each) for each in outcomes[1:3])
+    repeated = await broker.publish(Publication.of("heard", 4, idempotency_key="k"))
+    assert repeated == outcomes[3]._replace(repeated=True)
+    await subscription.aclose()
+
+
 def test_the_synchronous_broker_queues_too(
     redis_server: RedisServer, wired: str, client: redis.Redis
 ) -> None:
