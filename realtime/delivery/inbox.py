@@ -113,7 +113,7 @@ class CommandQueue:
     __slots__ = ("_bytes", "_space", "_steps")
 
     def __init__(self) -> None:
-        self._steps: deque[Step] = deque()
+        self._steps: deque[tuple[Step, int]] = deque()  # with the bytes of each
         self._bytes = 0
         self._space: asyncio.Future[None] | None = None
 
@@ -121,12 +121,12 @@ class CommandQueue:
         return len(self._steps)
 
     def __iter__(self) -> Iterator[Step]:
-        return iter(self._steps)
+        return (step for step, _ in self._steps)
 
     @property
     def first(self) -> Step:
         """The step at the head."""
-        return self._steps[0]
+        return self._steps[0][0]
 
     @property
     def is_full(self) -> bool:
@@ -135,13 +135,15 @@ class CommandQueue:
 
     def append(self, step: Step) -> None:
         """Add a step at the end; beyond the limits, the caller must call `wait_for_space` first."""
-        self._steps.append(step)
-        self._bytes += _bytes_of(step)
+        size = _bytes_of(step)
+        self._steps.append((step, size))
+        self._bytes += size
 
     def drop_first(self) -> None:
         """Remove the step at the head; executing it may have cleared the queue already."""
         if self._steps:
-            self._bytes -= _bytes_of(self._steps.popleft())
+            _, size = self._steps.popleft()
+            self._bytes -= size
             self._wake_reader()
 
     def clear(self) -> None:

@@ -8,6 +8,7 @@ import pytest
 from django.test import RequestFactory, override_settings
 
 from realtime.errors import Forbidden
+from realtime.transports import callers
 from realtime.transports.callers import caller_of, is_own_page, may_have_token
 
 HOST = "testserver"
@@ -170,3 +171,32 @@ def test_the_host_is_what_the_proxy_says_if_the_project_trusts_it() -> None:
             has_session("https", BY_HTTPS, **{**said, "x_forwarded_host": "evil.example"}) is None
         )
         assert has_session("https", BY_HTTPS) is True, "a request that came without the proxy"
+
+
+def test_what_strangers_send_is_remembered_within_bounds() -> None:
+    """Each set of headers is judged once, but any number of different ones may come."""
+    memory: Any = callers._judge_and_remember
+    memory.cache_clear()
+    for number in range(callers.REMEMBERED_CALLERS + 50):
+        assert not caller_of(scope("https", sec_purpose=f"p{number}")).is_own_page
+    assert memory.cache_info().currsize == callers.REMEMBERED_CALLERS
+    memory.cache_clear()
+    long = "x" * callers.REMEMBERED_BYTES
+    assert has_session("https", BY_HTTPS, sec_purpose=long) is False
+    assert has_session("https", "https://evil.example") is None
+    assert memory.cache_info().currsize == 0
+    for number in range(50):
+        headers = {"cookie": f"c{number}", "user-agent": f"u{number}"}
+        assert has_session("https", BY_HTTPS, **headers) is True
+    assert memory.cache_info().currsize == 1
+
+
+def test_a_remembered_judgment_ends_with_the_settings_it_was_made_of() -> None:
+    given = scope("http", origin=BY_HTTP, x_forwarded_proto="https")
+    for _ in range(2):
+        assert caller_of(given).is_own_page
+        with override_settings(**PROXY):
+            with pytest.raises(Forbidden):
+                caller_of(given)
+            with override_settings(ALLOWED_HOSTS=["elsewhere"]), pytest.raises(Forbidden):
+                caller_of(given)
