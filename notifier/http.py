@@ -36,6 +36,7 @@ from notifier.http_offers import (
 )
 from notifier.http_refusals import TURNED_AWAY, linger, write_refusal
 from notifier.plain_handshake import accept_plain
+from notifier.plain_websocket import PlainWebSocketProtocol
 from notifier.websocket import WebSocketProtocol
 
 HEAD_SECONDS = 10.0
@@ -239,8 +240,7 @@ class HttpProtocol(LaneProtocol):
         if may_be_plain and (accept := accept_plain(self.url, headers)) is not None:
             # Without writing and parsing the head once more.
             self.connections.discard(self)
-            new = WebSocketProtocol(self.config, self.server_state, self.app_state)
-            new.connection_made(self.transport)
+            new = PlainWebSocketProtocol.taking_over(self)
             new.begin(self.url, headers, accept)
             self.transport.set_protocol(new)
         else:

@@ -11,19 +11,15 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from typing import Any, Protocol
-from urllib.parse import unquote
 
 from uvicorn._types import ASGIReceiveEvent
-from uvicorn.protocols.utils import ClientDisconnected
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from websockets.frames import Frame, Opcode
-from websockets.protocol import Protocol as FrameParser
 from websockets.protocol import State
 from websockets.server import ServerProtocol
 
 from notifier.counting import Config, count_limit
 from notifier.event_queue import EventQueue
-from notifier.http_framing import Headers
 from realtime.core.limits import Bucket, Rate
 
 EXTENSION = "realtime.wire"  # as in realtime.connection.sinks
@@ -38,12 +34,6 @@ FRAGMENTS_LIMIT = 64
 MESSAGES = {Opcode.TEXT, Opcode.BINARY, Opcode.CONT}
 FLOOD = (3013, "too many requests")
 TOO_MANY_FRAGMENTS = (1009, "too many fragments")
-
-
-SWITCHING = (
-    b"HTTP/1.1 101 Switching Protocols\r\n"
-    b"Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: "
-)
 
 
 class WireUser(Protocol):
@@ -70,58 +60,19 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
     _is_served = False
     """Whether the app's task is running."""
     _rest = b""  # read, but not parsed: the app has not consumed what came before
-    _accept = b""
-    """The value of Sec-WebSocket-Accept for a plain handshake that is not answered yet."""
     _control: Bucket | None = None  # created on first use: control frames are rare
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.queue = EventQueue()
 
-    def begin(self, url: bytes, headers: Headers, accept: bytes) -> None:
-        """Start a handshake that was found to be plain (`notifier.plain_handshake`).
-
-        Like the stock `handle_connect`, without a second look at the head.
-
-        Args:
-            url: The target.
-            headers: With names in lower case.
-            accept: The value of Sec-WebSocket-Accept.
-        """
-        self._accept = accept
-        self.handshake_initiated = True
-        # The parser continues with frames, as after the head of a request.
-        self.conn.parser = FrameParser.parse(self.conn)
-        next(self.conn.parser)
-        path, _, query = url.partition(b"?")
-        self.scope = {
-            "type": "websocket",
-            "asgi": {"version": self.asgi_version, "spec_version": "2.4"},
-            "http_version": "1.1",
-            "scheme": self.scheme,
-            "server": self.server,
-            "client": self.client,
-            "root_path": self.root_path,
-            "path": self.root_path + unquote(path.decode("ascii")),
-            "raw_path": self.root_path.encode("ascii") + path,
-            "query_string": query,
-            "headers": headers,
-            "subprotocols": [],
-            "state": self.app_state.copy(),
-            "extensions": {"websocket.http.response": {}},
-        }
-        self.queue.put_nowait({"type": "websocket.connect"})
-        task = self.loop.create_task(self.run_asgi())
-        task.add_done_callback(self.on_task_complete)
-        self.tasks.add(task)
-        self._begin_serving()
-
     def handle_connect(self, event: Any) -> None:
         """Start the handshake; the app's task has not run yet when this returns."""
         super().handle_connect(event)
-        self._begin_serving()
+        self.begin_serving()
 
-    def _begin_serving(self) -> None:
+    def begin_serving(self) -> None:
+        """Offer the direct path to the app, whose task has not run yet; limit the first message."""
         if isinstance(self.config, Config) and self.config.first_frame_bytes is not None:
             self.conn.max_message_size = self.config.first_frame_bytes
             self.conn.recv_frame = self._take_first  # type: ignore[method-assign]
@@ -232,9 +183,6 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
         A handshake that was answered with a status is complete. The stock class logs that it is
         not, each time.
         """
-        if self._accept and message["type"] == "websocket.accept":
-            await self._send_ready(message)
-            return
         await super().send(message)
         if message["type"] == "websocket.http.response.body":
             self.handshake_complete = True
@@ -242,22 +190,6 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
             # The scope has its own copy. The parser keeps these until the connection ends: 2.5 KiB.
             self.request.headers.clear()
             self.response.headers.clear()
-
-    async def _send_ready(self, message: Any) -> None:
-        """Answer a plain handshake with 101."""
-        await self.writable.wait()
-        if self.disconnected:
-            raise ClientDisconnected
-        accept, self._accept = self._accept, b""
-        lines = [*self.default_headers, *message.get("headers", [])]
-        if subprotocol := message.get("subprotocol"):
-            lines.append((b"Sec-WebSocket-Protocol", subprotocol.encode("latin-1")))
-        more = b"".join([b"%b: %b\r\n" % line for line in lines])
-        if not self.transport.is_closing():
-            self.handshake_complete = True
-            self.conn.state = State.OPEN
-            self.transport.write(b"%b%b\r\n%b\r\n" % (SWITCHING, accept, more))
-            self.start_keepalive()
 
     def handle_ping(self) -> None:
         """Answer a ping, unless there are too many."""

@@ -15,11 +15,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from uvicorn.server import ServerState
 from websockets.asyncio.client import connect
+from websockets.server import ServerProtocol
 from websockets.utils import accept_key
 
 from notifier.counting import Config
+from notifier.event_queue import EventQueue
 from notifier.http import HttpProtocol
 from notifier.plain_handshake import accept_plain, make_accept
+from notifier.plain_websocket import PlainWebSocketProtocol
 from notifier.websocket import WebSocketProtocol
 from tests.support.eventually import eventually
 from tests.support.wire import Wire
@@ -88,11 +91,9 @@ class Outcome:
         return first, sorted(line.lower() for line in lines), rest, self.scope, self.messages
 
 
-async def shake(request: bytes, answer: str, *, plainly: bool, speaks: bool = True) -> Outcome:
-    outcome, state = Outcome(answer), ServerState()
-    state.default_headers = [DATE]
+def configured(app: Any) -> Config:
     config = Config(
-        outcome.app,
+        app,
         reached=lambda name: None,
         first_frame_bytes=100,
         interface="asgi3",
@@ -102,6 +103,13 @@ async def shake(request: bytes, answer: str, *, plainly: bool, speaks: bool = Tr
         log_config=None,
     )
     config.load()
+    return config
+
+
+async def shake(request: bytes, answer: str, *, plainly: bool, speaks: bool = True) -> Outcome:
+    outcome, state = Outcome(answer), ServerState()
+    state.default_headers = [DATE]
+    config = configured(outcome.app)
     protocol, wire = HttpProtocol(config, state, {}), Wire()
     if not plainly:
         protocol.ws_protocol_class = Stock
@@ -118,10 +126,33 @@ async def shake(request: bytes, answer: str, *, plainly: bool, speaks: bool = Tr
     wire.protocol = None  # as asyncio's transports do
     await eventually(lambda: not state.tasks)
     outcome.sent = wire.sent
-    # The old way keeps the request that `websockets` has parsed.
-    outcome.was_plain = type(current) is WebSocketProtocol and not hasattr(current, "request")
+    outcome.was_plain = type(current) is PlainWebSocketProtocol
     outcome.connection = weakref.ref(current)
     return outcome
+
+
+async def test_what_takes_over_has_all_that_the_stock_class_sets() -> None:
+    """An update of uvicorn may add an attribute, and is found here, not in production."""
+    state, app_state = ServerState(), {"a": 1}
+    http, wire = HttpProtocol(configured(Outcome("accept").app), state, app_state), Wire()
+    wire._extra = {"peername": ("192.0.2.1", 5), "sockname": ("192.0.2.2", 80)}
+    http.connection_made(wire)
+    plain = PlainWebSocketProtocol.taking_over(http)
+    stock = WebSocketProtocol(http.config, state, app_state)
+    stock.connection_made(wire)
+    assert vars(plain).keys() == vars(stock).keys()
+    assert {plain, stock} <= state.connections
+    for name, value in vars(stock).items():
+        taken = getattr(plain, name)
+        assert type(taken) is type(value), name
+        if not isinstance(value, ServerProtocol | asyncio.Event | EventQueue):
+            assert taken == value, name
+    ours, theirs = vars(plain.conn), vars(stock.conn)
+    assert ours.keys() == theirs.keys()
+    assert plain.writable.is_set()
+    for name in ("max_message_size", "max_fragment_size", "available_extensions", "state"):
+        assert getattr(plain.conn, name) == getattr(stock.conn, name), name
+    http.connection_lost(None)
 
 
 class Stock(WebSocketProtocol):
