@@ -121,6 +121,14 @@ def redis_server() -> Iterator[RedisServer]:
 
 
 @pytest.fixture(scope="session")
+def system_redis() -> Iterator[RedisServer]:
+    """The Redis of the system, for tests that run on both; they have the mark ``redis``."""
+    server = RedisServer(program=DEBIAN or "redis-server").start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture(scope="session")
 def postgres_server() -> Iterator[PostgresServer]:
     """One PostgreSQL for all tests that need one; each uses its own database in it."""
     server = PostgresServer().start()

@@ -36,13 +36,15 @@ from tests.support.working import Got, working
 EPOCH = "0123456789abcdef"
 
 
-@pytest.fixture(params=["redis", "memory"])
+@pytest.fixture(params=["valkey", pytest.param("redis", marks=pytest.mark.redis), "memory"])
 def prefix(request: pytest.FixtureRequest, settings: Any) -> str:
     """The app, connected to the broker under test, with a small fallback queue."""
     settings.REALTIME_FALLBACK_ITEMS = 3
-    if request.param == "redis":
-        return str(request.getfixturevalue("wired"))
-    settings.REALTIME_REDIS_URL = "memory://"
+    if request.param == "memory":
+        settings.REALTIME_REDIS_URL = "memory://"
+    else:
+        server = "redis_server" if request.param == "valkey" else "system_redis"
+        settings.REALTIME_REDIS_URL = request.getfixturevalue(server).url
     settings.REALTIME_REDIS_PREFIX = f"test-{secrets.token_hex(4)}"
     return settings.REALTIME_REDIS_PREFIX
 

