@@ -24,6 +24,7 @@ from realtime.core.outage import Outage
 from realtime.core.tally import Tally
 from tests.support.client import Client
 from tests.support.dispositions import give_children_ordinary_signals
+from tests.support.machine import measure
 from tests.support.postgres_server import PostgresServer
 from tests.support.redis_server import DEBIAN, RedisServer
 from tests.support.service import Service
@@ -64,12 +65,14 @@ MISSING = {
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Let only the tests run in development mode, not the programs that they start.
+    """Prepare the processes that run tests, not the one that distributes them.
 
-    Those would be several times slower, and write what asyncio finds slow to their standard error.
+    Only the tests run in development mode, not the programs that they start. Those would be several
+    times slower, and write what asyncio finds slow to their standard error.
     """
     if hasattr(config, "workerinput") or not config.getoption("numprocesses", None):
         os.environ.pop("PYTHONDEVMODE", None)
+        measure()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

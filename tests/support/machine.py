@@ -18,8 +18,8 @@ import asyncio
 import os
 import threading
 import time
-from collections import deque
-from collections.abc import AsyncIterator, Iterator
+from collections import defaultdict, deque
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
@@ -28,7 +28,9 @@ REFERENCE_SECONDS = 0.004
 TICK_SECONDS = 0.02
 KEPT_TICKS = 30_000
 """Ten minutes of ticks; no deadline is longer."""
-WAITS_EVERY_TICKS = 5
+LOOK_EVERY_TICKS = 25
+"""How often the waits of other processes are read; also when a deadline is computed."""
+KEPT_LOOKS = 3_000
 LONGEST = 10
 """No deadline becomes longer than this many times its seconds, and as many seconds more: where each
 process waits all the time, what is stuck would never be noticed."""
@@ -47,14 +49,38 @@ def _work() -> float:
 SLOWNESS = max(1.0, min(_work() for _ in range(5)) / REFERENCE_SECONDS)
 
 
-def _descendants(pid: int) -> Iterator[int]:
-    """Yield the processes that a process has started, and those that these have started."""
-    with suppress(OSError):  # it has ended, or this is not Linux
-        for thread in os.listdir(f"/proc/{pid}/task"):
-            children = Path(f"/proc/{pid}/task/{thread}/children").read_text(encoding="ascii")
-            for child in map(int, children.split()):
-                yield child
-                yield from _descendants(child)
+class _Processes:
+    """All processes of the machine, and which of them this one has started.
+
+    The parent of a process is only read when it is new. Ten times a second through the threads of
+    each process, as before, took a tenth of a processor in each worker: Chromium has many.
+    """
+
+    def __init__(self) -> None:
+        self._parents: dict[int, int] = {}
+
+    def descendants(self) -> set[int]:
+        """Return the processes that this one has started, and those that these have started."""
+        there = {int(name) for name in os.listdir("/proc") if name.isdigit()}
+        self._parents = {pid: self._parents.get(pid) or _parent_of(pid) for pid in there}
+        children: dict[int, list[int]] = defaultdict(list)
+        for pid, parent in self._parents.items():
+            children[parent].append(pid)
+        found: set[int] = set()
+        waiting = children[os.getpid()]
+        while waiting:
+            pid = waiting.pop()
+            if pid not in found:
+                found.add(pid)
+                waiting += children[pid]
+        return found
+
+
+def _parent_of(pid: int) -> int:
+    with suppress(OSError):  # it has ended
+        fields = Path(f"/proc/{pid}/stat").read_text(encoding="latin-1").rpartition(")")[2].split()
+        return int(fields[1])  # proc_pid_stat(5); the name before may contain anything
+    return 0
 
 
 def _seconds_ready(pid: int) -> float:
@@ -69,17 +95,30 @@ class _Waits:
     """The time that the started processes spend waiting for a processor."""
 
     def __init__(self) -> None:
+        self._processes = _Processes()
         self._known: dict[int, float] = {}
         self._looked_at = time.monotonic()
+        self._noted: deque[tuple[float, float]] = deque(maxlen=KEPT_LOOKS)
+        self._lock = threading.Lock()
+        self._can_look = Path("/proc/self/schedstat").exists()  # as on Linux
 
-    def since_last_look(self) -> float:
-        """Return the sum of their waits, at most the time that has passed."""
-        now = time.monotonic()
-        passed, self._looked_at = now - self._looked_at, now
-        found = {pid: _seconds_ready(pid) for pid in _descendants(os.getpid())}
-        waited = sum(max(0.0, found[pid] - self._known.get(pid, 0.0)) for pid in found)
-        self._known = found
-        return min(waited, passed)
+    def look(self) -> None:
+        """Note the sum of their waits since the last look, at most the time that has passed."""
+        if not self._can_look:
+            return
+        with self._lock:
+            now = time.monotonic()
+            passed, self._looked_at = now - self._looked_at, now
+            found = {pid: _seconds_ready(pid) for pid in self._processes.descendants()}
+            waited = sum(max(0.0, found[pid] - self._known.get(pid, 0.0)) for pid in found)
+            self._known = found
+            if waited:
+                self._noted.append((now, min(waited, passed)))
+
+    def since(self, began: float) -> float:
+        """Return the sum of their waits since ``began``, in seconds."""
+        self.look()
+        return _sum_since(self._noted, began)
 
 
 class _Sleeper:
@@ -88,16 +127,22 @@ class _Sleeper:
     def __init__(self) -> None:
         self._late: deque[tuple[float, float]] = deque(maxlen=KEPT_TICKS)
         self._waits = _Waits()
-        self._waited: deque[tuple[float, float]] = deque(maxlen=KEPT_TICKS)
         self._asleep_since = time.monotonic()
-        threading.Thread(target=self._run, name="machine", daemon=True).start()
+        self._is_running = False
+
+    def start(self) -> None:
+        """Start measuring, where tests run; the process that distributes them needs no thread."""
+        if not self._is_running:
+            self._is_running = True
+            self._asleep_since = time.monotonic()
+            threading.Thread(target=self._run, name="machine", daemon=True).start()
 
     def _run(self) -> None:
         ticks = 0
         while True:
             ticks += 1
-            if ticks % WAITS_EVERY_TICKS == 0 and (waited := self._waits.since_last_look()):
-                self._waited.append((time.monotonic(), waited))
+            if ticks % LOOK_EVERY_TICKS == 0:
+                self._waits.look()
             self._asleep_since = began = time.monotonic()
             time.sleep(TICK_SECONDS)
             now = time.monotonic()
@@ -111,7 +156,7 @@ class _Sleeper:
 
     def others_waited_since(self, began: float) -> float:
         """Return the sum of the waits of started processes since ``began``, in seconds."""
-        return _sum_since(self._waited, began)
+        return self._waits.since(began)
 
 
 def _sum_since(noted: deque[tuple[float, float]], began: float) -> float:
@@ -126,8 +171,14 @@ def _sum_since(noted: deque[tuple[float, float]], began: float) -> float:
 _sleeper = _Sleeper()
 
 
+def measure() -> None:
+    """Start measuring this machine, from now on."""
+    _sleeper.start()
+
+
 def allowed(seconds: float, since: float) -> float:
     """Return the time allowed for something that began at ``since`` (`time.monotonic`)."""
+    measure()
     delays = PROCESSES * _sleeper.late_since(since) + _sleeper.others_waited_since(since)
     return min(seconds * SLOWNESS + delays, LONGEST * seconds + LONGEST)
 
