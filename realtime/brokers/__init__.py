@@ -12,7 +12,8 @@ epoch lasts (any event that could set offsets back must start a new one).
 * `redis_queue`, `redis_presence`: The fallback queue, and the members of channels.
 * `commands`, `queue_commands`, `presence_commands`: Build commands for Redis and parse replies.
 * `script`: Loads Lua scripts from the folder ``scripts``.
-* `link`: One multiplexed connection that carries all commands of a node, replaced when it breaks.
+* `link`: Keeps one connection for all commands of a node, and replaces it when it breaks.
+* `pipeline`: That connection.
 * `calls`: What is sent together on it, and who gets which reply.
 * `connector`: Opens connections with redis-py.
 * `publisher`: Publishes on behalf of clients.

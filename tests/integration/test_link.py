@@ -254,7 +254,7 @@ async def test_a_timed_out_call_keeps_its_place_in_the_order(
     assert (await behind, await after) == ([b"behind"], [b"after"])
     await eventually(lambda: len(connections(own_redis)) == 1)
     assert connections(own_redis) != [before]
-    assert len(_tasks_of_pipelines()) == 3
+    assert len(_tasks_of_pipelines()) == 1
 
 
 async def test_no_reply_by_the_deadline_is_an_unknown_outcome(
