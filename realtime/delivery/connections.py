@@ -5,8 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from contextvars import ContextVar, copy_context
 from dataclasses import dataclass
 from functools import partial
@@ -113,24 +112,23 @@ class Connections:
         """Stop pinging."""
         self._heartbeat.stop()
 
-    @contextmanager
-    def place(self, address: str) -> Iterator[str | None]:
-        """Count a connection against the limits for as long as it is served.
+    def enter(self, address: str) -> str | None:
+        """Count a connection against the limits; its task must call `leave` at its end.
 
-        Yields:
-            The limit that rejects the connection, or None. Clients are not told which one it is.
+        Returns:
+            The limit that rejects the connection, which then is not counted, or None. Clients are
+            not told which one it is.
         """
         limit = self._crowd.enter(address)
-        if limit is not None:
+        if limit is None:
+            _address.set(address)  # for `attach`, in the context of the connection's task
+        else:
             self._reached.count(limit)
-            yield limit
-            return
-        token = _address.set(address)
-        try:
-            yield None
-        finally:
-            _address.reset(token)
-            self._crowd.leave(address)
+        return limit
+
+    def leave(self, address: str) -> None:
+        """Count a connection no longer."""
+        self._crowd.leave(address)
 
     def attach(
         self,

@@ -60,11 +60,14 @@ async def let_in(
         SessionUnknown: The user of the session could not be read.
     """
     hub = wiring.node().running_hub()
-    with hub.connections.place(address_of(scope.get("client"))) as limit:
-        if limit is not None:
-            raise NoRoom(limit)
+    address = address_of(scope.get("client"))
+    if (limit := hub.connections.enter(address)) is not None:
+        raise NoRoom(limit)
+    try:
         identity = await _identity_of(scope, caller)
         return await serve(hub, identity)
+    finally:
+        hub.connections.leave(address)
 
 
 async def _identity_of(scope: Scope, caller: Caller) -> Identity:
