@@ -12,7 +12,7 @@ import re
 from typing import Any
 
 from realtime.api.channel_patterns import ONE, REST, Pattern, Patterns
-from realtime.api.keys import BY_DEFAULT, METHODS, Key, Keys, master_key
+from realtime.api.keys import BY_DEFAULT, KEY_METHODS, Key, Keys, master_key
 from realtime.core.names import CHANNEL_LIMIT, checked_fallback
 from realtime.errors import ConfigurationError, InvalidName
 
@@ -190,9 +190,13 @@ def _pattern(value: object, where: str) -> Pattern:
 def _methods(value: object, where: str) -> frozenset[str]:
     if value is None:
         return frozenset(BY_DEFAULT)
-    if not isinstance(value, (list, tuple)) or not value or not all(m in METHODS for m in value):
+    if (
+        not isinstance(value, (list, tuple))
+        or not value
+        or not all(m in KEY_METHODS for m in value)
+    ):
         raise ConfigurationError(
-            SETTING, f"{where}: methods must be a list of any of {', '.join(METHODS)}"
+            SETTING, f"{where}: methods must be a list of any of {', '.join(KEY_METHODS)}"
         )
     if set(value) == {"batch"}:
         raise ConfigurationError(

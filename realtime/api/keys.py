@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from realtime.api.channel_patterns import Patterns
 
-METHODS = (
+KEY_METHODS = (
     *("publish", "broadcast", "batch", "events"),
     *("disconnect", "subscribe", "unsubscribe", "refresh"),
     *("info", "channels", "position", "presence", "presence_stats"),

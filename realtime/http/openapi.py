@@ -16,7 +16,7 @@ from realtime.api.answers import STATUSES
 from realtime.api.cloudevent_attributes import ATTRIBUTES
 from realtime.api.fields import Shape, ref, text
 from realtime.core.names import KEY, KEY_LIMIT
-from realtime.http.openapi_methods import ANY_REASON, METHODS
+from realtime.http.openapi_methods import ANY_REASON, DESCRIBED_METHODS
 from realtime.http.openapi_schemas import request_name, request_schemas, response_schemas
 
 JSON = "application/json"
@@ -33,7 +33,7 @@ def document(shape: Shape, root: str = "") -> dict[str, Any]:
         root: The part of this site's URLs before ``/api/``.
     """
     errors = _Errors()
-    operations = {name: _operation(name, errors) for name in METHODS}
+    operations = {name: _operation(name, errors) for name in DESCRIBED_METHODS}
     return {
         "openapi": "3.1.0",
         "jsonSchemaDialect": "https://json-schema.org/draft/2020-12/schema",
@@ -68,7 +68,7 @@ def document(shape: Shape, root: str = "") -> dict[str, Any]:
 
 
 def _operation(name: str, errors: _Errors) -> dict[str, Any]:
-    method = METHODS[name]
+    method = DESCRIBED_METHODS[name]
     operation: dict[str, Any] = {
         "operationId": name,
         "summary": method.summary,
@@ -89,7 +89,7 @@ def _operation(name: str, errors: _Errors) -> dict[str, Any]:
 
 
 def _content(name: str) -> dict[str, Any]:
-    if METHODS[name].fields is not None:
+    if DESCRIBED_METHODS[name].fields is not None:
         return {JSON: {"schema": ref(request_name(name))}}
     return {
         cloudevents.STRUCTURED: {"schema": ref("CloudEvent")},

@@ -37,7 +37,7 @@ class Method(NamedTuple):
     takes_idempotency_key: bool = False
 
 
-METHODS: dict[str, Method] = {
+DESCRIBED_METHODS: dict[str, Method] = {
     "publish": Method(
         "Publish",
         "Publish to a channel. All current subscribers, on every node, receive the publication.",

@@ -8,7 +8,7 @@ from realtime.api.fields import Schema, Shape, channel_name, record, ref, text
 from realtime.brokers import Stats
 from realtime.core.names import EVENT, EVENT_LIMIT
 from realtime.core.publication import TAG_VALUE_LIMIT
-from realtime.http.openapi_methods import METHODS
+from realtime.http.openapi_methods import DESCRIBED_METHODS
 
 _COUNT: Schema = {"type": "integer", "minimum": 0}
 _EVENT = {
@@ -26,7 +26,7 @@ def request_schemas(shape: Shape) -> dict[str, Schema]:
     """Return the schemas of all requests by name."""
     named = {
         request_name(name): method.fields.schema(shape)
-        for name, method in METHODS.items()
+        for name, method in DESCRIBED_METHODS.items()
         if method.fields is not None
     }
     note = "Events. An error in one of them is reported in its item of the response."

@@ -26,7 +26,7 @@ from realtime.connection.hostcode import of_host
 from realtime.errors import Forbidden, RequestError, Unauthorized
 from realtime.transports.callers import is_own_page
 
-METHODS = frozenset(BY_DEFAULT)
+STAFF_METHODS = frozenset(BY_DEFAULT)
 
 
 class CsrfFailed(RequestError):
@@ -82,7 +82,7 @@ def key_of_session(request: HttpRequest, head: Request) -> Key:
     return Key(
         f"staff:{ascii(user_id)[1:-1][:40]}",
         b"",
-        methods=METHODS,
+        methods=STAFF_METHODS,
         # The name is shortened for the log, and two users must not share a scope.
         holder=f"staff:{hashlib.sha256(user_id.encode()).hexdigest()}",
     )

@@ -37,7 +37,7 @@ from realtime.transports.sse_format import (
     unwrap_push,
 )
 from realtime.transports.stream_request import (
-    METHODS,
+    ALLOWED_METHODS,
     StreamRequest,
     parse_request,
 )
@@ -90,7 +90,7 @@ async def serve(
         caller = caller_of(scope)
     except Forbidden as error:
         return refusal(error, 403)  # its page may not read the reason
-    methods = METHODS[path]
+    methods = ALLOWED_METHODS[path]
     if scope["method"] == "OPTIONS" and caller.cors:
         return preflight(caller.cors, methods)
     try:

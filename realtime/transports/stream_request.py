@@ -26,7 +26,7 @@ from realtime.transports.sse_format import (
 if TYPE_CHECKING:
     from realtime.core.positions import Position
 
-METHODS = {paths.SSE: "GET", paths.UNI_SSE: "GET, POST"}
+ALLOWED_METHODS = {paths.SSE: "GET", paths.UNI_SSE: "GET, POST"}
 CONNECT = "cf_connect"
 """The query parameter with a connect command of Centrifugo's protocol."""
 
@@ -55,7 +55,7 @@ async def parse_request(
     """Parse a request.
 
     Args:
-        path: One of `METHODS`.
+        path: One of `ALLOWED_METHODS`.
         scope: The ASGI scope.
         read_body: Reads the body of a POST, within limits; raises `RequestError`.
 
@@ -63,7 +63,7 @@ async def parse_request(
         RequestError: The request is invalid, regardless of its sender.
     """
     is_raw = path == paths.UNI_SSE
-    if scope["method"] not in METHODS[path].split(", "):
+    if scope["method"] not in ALLOWED_METHODS[path].split(", "):
         raise MethodNotAllowed("use GET")
     refuse_secrets(scope)
     return await _raw(scope, read_body) if is_raw else _plain(scope)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from realtime.api import methods
 from realtime.api.key_entries import NAMED, PATTERNS_LIMIT, describe_unlisted, keys_of
-from realtime.api.keys import BY_DEFAULT, METHODS, Key
+from realtime.api.keys import BY_DEFAULT, KEY_METHODS, Key
 from realtime.core.publication import SITE
 from realtime.errors import ConfigurationError
 
@@ -30,7 +30,12 @@ def key(**fields: Any) -> Key:
 def test_a_key_without_lists_may_only_publish(fields: dict[str, None]) -> None:
     """Such a key could close every user's connections, list all channels, and send mail."""
     plain = key(**fields)
-    assert tuple(filter(plain.may_use, METHODS)) == ("publish", "broadcast", "batch", "position")
+    assert tuple(filter(plain.may_use, KEY_METHODS)) == (
+        "publish",
+        "broadcast",
+        "batch",
+        "position",
+    )
     assert not plain.may_fall_back("email")
     assert plain.may_name("any:channel")
     assert plain.rate is None
@@ -38,7 +43,7 @@ def test_a_key_without_lists_may_only_publish(fields: dict[str, None]) -> None:
 
 def test_a_key_made_in_python_has_the_same_defaults() -> None:
     made = Key("made", b"")
-    assert tuple(filter(made.may_use, METHODS)) == (*BY_DEFAULT, "position")
+    assert tuple(filter(made.may_use, KEY_METHODS)) == (*BY_DEFAULT, "position")
     assert not made.may_fall_back("email")
 
 
@@ -91,12 +96,12 @@ def test_a_scope_outlives_a_secret() -> None:
 
 
 def test_the_methods_match_those_of_the_api() -> None:
-    assert set(METHODS) == set(methods.METHODS)
+    assert set(KEY_METHODS) == set(methods.METHODS)
 
 
 def test_the_list_of_methods_is_complete() -> None:
     limited = key(methods=["info"])
-    assert [method for method in METHODS if limited.may_use(method)] == ["info"]
+    assert [method for method in KEY_METHODS if limited.may_use(method)] == ["info"]
 
 
 @pytest.mark.parametrize(
@@ -172,7 +177,7 @@ def test_the_single_api_key_may_do_everything() -> None:
     master = keys.find("k")
     assert master is not None
     assert (master.name, master.channels) == ("default", None)
-    assert all(map(master.may_use, METHODS))
+    assert all(map(master.may_use, KEY_METHODS))
     assert master.may_fall_back("email")
 
 

@@ -15,7 +15,7 @@ from django.core.files import locks
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
 from realtime.api.key_entries import SETTING, keys_of
-from realtime.api.keys import BY_DEFAULT, METHODS, digest_of
+from realtime.api.keys import BY_DEFAULT, KEY_METHODS, digest_of
 from realtime.auth.watched_file import read_file
 from realtime.errors import ConfigurationError
 
@@ -55,7 +55,7 @@ class Command(BaseCommand):
             nargs="+",
             metavar="METHOD",
             default=list(BY_DEFAULT),
-            help=f"methods it may call: {', '.join(METHODS)}; default: {' '.join(BY_DEFAULT)}",
+            help=f"methods it may call: {', '.join(KEY_METHODS)}; default: {' '.join(BY_DEFAULT)}",
         )
         parser.add_argument(
             "--fallbacks",

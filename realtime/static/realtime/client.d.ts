@@ -389,35 +389,35 @@ export declare class PositionTracker {
  */
 export declare class Roster {
     #private;
-    /** A list was requested. */
-    asked(): void;
+    /** Collect what happens until the requested list arrives. */
+    expectList(): void;
     /**
-     * The requested list arrived.
+     * Take the requested list, and what happened since then.
      *
      * @param {Map<string, Sender>} members
      */
-    listed(members: Map<string, Sender>): void;
+    replaceMembers(members: Map<string, Sender>): void;
     /**
-     * A member joined.
+     * Add a member who joined.
      *
      * @param {Sender} member
      */
-    joined(member: Sender): void;
+    addMember(member: Sender): void;
     /**
-     * A member left.
+     * Remove a member who left.
      *
      * @param {Sender} member
      */
-    left(member: Sender): void;
+    removeMember(member: Sender): void;
     /**
-     * The server sent the number of members.
+     * Take the number of members that the server sent.
      *
      * @param {Headcount} count
      * @param {boolean} same whether each join and leave until then was announced by name
      */
-    counted(count: Headcount, same: boolean): void;
-    /** The connection was lost: known members may have left. */
-    lost(): void;
+    updateCount(count: Headcount, same: boolean): void;
+    /** Trust the list no longer: the connection was lost, and members may have left. */
+    discardList(): void;
     /**
      * The number of members, and whether `people` lists all of them.
      *

@@ -457,17 +457,17 @@ export class Roster {
   #counted = { clients: 0, users: 0 };
   #complete = false;
 
-  /** A list was requested. */
-  asked() {
+  /** Collect what happens until the requested list arrives. */
+  expectList() {
     this.#since = [];
   }
 
   /**
-   * The requested list arrived.
+   * Take the requested list, and what happened since then.
    *
    * @param {Map<string, Sender>} members
    */
-  listed(members) {
+  replaceMembers(members) {
     this.#members = members;
     this.#complete = true;
     for (const [joined, member] of this.#since ?? []) this.#apply(joined, member);
@@ -475,36 +475,36 @@ export class Roster {
   }
 
   /**
-   * A member joined.
+   * Add a member who joined.
    *
    * @param {Sender} member
    */
-  joined(member) {
+  addMember(member) {
     this.#note(true, member);
   }
 
   /**
-   * A member left.
+   * Remove a member who left.
    *
    * @param {Sender} member
    */
-  left(member) {
+  removeMember(member) {
     this.#note(false, member);
   }
 
   /**
-   * The server sent the number of members.
+   * Take the number of members that the server sent.
    *
    * @param {Headcount} count
    * @param {boolean} same whether each join and leave until then was announced by name
    */
-  counted(count, same) {
+  updateCount(count, same) {
     this.#counted = count;
     if (!same) this.#complete = false;
   }
 
-  /** The connection was lost: known members may have left. */
-  lost() {
+  /** Trust the list no longer: the connection was lost, and members may have left. */
+  discardList() {
     this.#since = null;
     this.#complete = false;
   }
@@ -1287,11 +1287,11 @@ class RosterSync {
   /** Request the member list. */
   request() {
     if (this.#feed.state !== "subscribed") return;
-    this.#roster.asked();
+    this.#roster.expectList();
     const command = new Command(formatCommand("presence", this.#feed.channel), {
       onResult: (result) => {
         if (this.#feed.state !== "subscribed") return;
-        this.#roster.listed(asMembers(result));
+        this.#roster.replaceMembers(asMembers(result));
         this.announce();
       },
       onRefusal: (refusal) => {
@@ -1307,7 +1307,7 @@ class RosterSync {
     if (refusal.isTemporary) return this.#requestWithin(this.#host.options.refetchWindowMs);
     if (refusal.code !== TOO_MANY) return; // the server does not disclose who is on this channel
     const counted = (/** @type {Headcount} */ count) => {
-      this.#roster.counted(count, false);
+      this.#roster.updateCount(count, false);
       this.announce();
     };
     this.#feed.subscription.presenceStats().then(counted, () => {});
@@ -1331,8 +1331,8 @@ class RosterSync {
    * @param {Sender} member
    */
   onMember(what, member) {
-    if (what === "join") this.#roster.joined(member);
-    else this.#roster.left(member);
+    if (what === "join") this.#roster.addMember(member);
+    else this.#roster.removeMember(member);
   }
 
   /**
@@ -1342,7 +1342,7 @@ class RosterSync {
    * @param {boolean} same whether each of them was announced by name
    */
   onHeadcount(count, same) {
-    this.#roster.counted(count, same);
+    this.#roster.updateCount(count, same);
     this.announce();
     if (same || count.clients > MOST_NAMED) return;
     this.#requestWithin(Math.min(this.#host.options.refetchWindowMs, 1_000 + 20 * count.clients));
@@ -1355,7 +1355,7 @@ class RosterSync {
 
   /** The subscription is interrupted: known members may leave unnoticed. */
   interrupt() {
-    this.#roster.lost();
+    this.#roster.discardList();
   }
 
   /** Forget a planned request. */

@@ -17,45 +17,45 @@ function listed(...members) {
 describe("a roster", () => {
   test("it counts a user with two tabs once, and each guest", () => {
     const roster = new Roster();
-    roster.asked();
-    roster.listed(listed(ada, guest, tab, other));
+    roster.expectList();
+    roster.replaceMembers(listed(ada, guest, tab, other));
     assert.deepEqual(roster.people.map(({ user, clients }) => [user, clients]), [
       ["ada", ["a1", "a2"]],
       ["", ["g1"]],
       ["", ["g2"]],
     ]);
     assert.deepEqual(roster.presence, { clients: 4, users: 2, complete: true });
-    roster.left(tab);
+    roster.removeMember(tab);
     assert.deepEqual(roster.presence, { clients: 3, users: 2, complete: true });
   });
 
   test("it applies joins and leaves that arrived before the list", () => {
     const roster = new Roster();
-    roster.asked();
-    roster.joined(guest);
-    roster.left(ada);
-    roster.listed(listed(ada, tab)); // older than the leave
+    roster.expectList();
+    roster.addMember(guest);
+    roster.removeMember(ada);
+    roster.replaceMembers(listed(ada, tab)); // older than the leave
     assert.deepEqual([...roster.people.flatMap(({ clients }) => clients)], ["a2", "g1"]);
   });
 
   test("it is incomplete after joins without names", () => {
     const roster = new Roster();
-    roster.asked();
-    roster.listed(listed(ada));
-    roster.counted({ clients: 900, users: 900 }, false);
+    roster.expectList();
+    roster.replaceMembers(listed(ada));
+    roster.updateCount({ clients: 900, users: 900 }, false);
     assert.deepEqual(roster.presence, { clients: 900, users: 900, complete: false });
-    roster.asked();
-    roster.listed(listed(ada, guest));
+    roster.expectList();
+    roster.replaceMembers(listed(ada, guest));
     assert.deepEqual(roster.presence, { clients: 2, users: 2, complete: true });
-    roster.lost();
+    roster.discardList();
     assert.equal(roster.presence.complete, false);
   });
 
   test("it keeps at most 10,000 joins while it waits for the list", () => {
     const roster = new Roster();
-    roster.asked();
-    for (let n = 0; n < 20_000; n += 1) roster.joined({ ...guest, client: `g${n}` });
-    roster.listed(listed());
+    roster.expectList();
+    for (let n = 0; n < 20_000; n += 1) roster.addMember({ ...guest, client: `g${n}` });
+    roster.replaceMembers(listed());
     assert.equal(roster.presence.clients, 10_000);
   });
 });
