@@ -15,6 +15,9 @@ QUEUE_LOT = 100
 KNOWN_SECONDS = 3600
 """How long an empty hand is checked after its lease has expired."""
 
+POSITIONS_LOT = 100
+"""Positions that one script reads at most, so that it blocks Redis for a millisecond at most."""
+
 NODE_COMMANDS_LIMIT = 10_000
 """Commands to nodes that are kept for nodes that missed them."""
 NODE_COMMANDS_SECONDS = 3600

@@ -20,6 +20,7 @@ from realtime.brokers.bounds import (
     IDEMPOTENCY_SECONDS,
     NODE_COMMANDS_LIMIT,
     NODE_COMMANDS_SECONDS,
+    POSITIONS_LOT,
     QUEUE_BYTES,
     QUEUE_ITEMS,
 )
@@ -108,10 +109,12 @@ class Commands:
             arguments += (IDEMPOTENCY_SECONDS, self._queue_items, self._queue_bytes)
         return ("EVALSHA", PUBLISH.digest, len(keys), *keys, *arguments)
 
-    def read_position(self, channel: str) -> Args:
-        """Return the command that reads the position of a channel."""
-        key = f"{self._keys}pos:{channel}"
-        return ("EVALSHA", READ_POSITION.digest, 2, key, self._base, secrets.token_hex(8))
+    def read_positions(self, channels: Sequence[str]) -> list[Args]:
+        """Return the commands that read positions; their replies have an item for each channel."""
+        keys = [f"{self._keys}pos:{channel}" for channel in channels]
+        lots = [keys[at : at + POSITIONS_LOT] for at in range(0, len(keys), POSITIONS_LOT)]
+        call = ("EVALSHA", READ_POSITION.digest)
+        return [(*call, 1 + len(lot), self._base, *lot, secrets.token_hex(8)) for lot in lots]
 
     def take_from_rate(self, name: str, rate: float, count: int) -> Args:
         """Return the command that takes publications from a rate limit."""
@@ -183,11 +186,25 @@ def _parse_receipt(reply: Any) -> Receipt | RealtimeError:
     return Receipt(epoch, int(offset), int(nodes), repeated == "1", queued == "1")
 
 
-def parse_position(reply: Any) -> Position | BrokerError:
-    """Parse the reply of ``read_position.lua``: the channel's position, or why it is unknown."""
-    if isinstance(reply, exceptions.RedisError):
-        return unavailable(reply)
-    return Position(reply[0].decode(), int(reply[1]))
+def parse_positions(replies: Sequence[Any], count: int) -> list[Position | BrokerError]:
+    """Parse the replies of ``read_position.lua``: positions, or why they are unknown.
+
+    Args:
+        replies: To `Commands.read_positions`.
+        count: The number of channels.
+    """
+    items: list[Any] = []
+    for reply in replies:
+        missing = min(POSITIONS_LOT, count - len(items))
+        items += [reply] * missing if isinstance(reply, exceptions.RedisError) else reply
+    return [_parse_position(item) for item in items]
+
+
+def _parse_position(item: Any) -> Position | BrokerError:
+    if isinstance(item, exceptions.RedisError):
+        return unavailable(item)
+    epoch, offset = item.decode().split(" ")
+    return Position(epoch, int(offset))
 
 
 def parse_wait(reply: Any) -> float:

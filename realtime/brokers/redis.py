@@ -40,7 +40,7 @@ from realtime.brokers.commands import (
     Commands,
     check_version,
     parse_node_commands,
-    parse_position,
+    parse_positions,
     parse_queue_stats,
     parse_receipts,
     parse_wait,
@@ -108,8 +108,8 @@ class RedisBroker:
 
     async def positions(self, channels: Sequence[str]) -> list[Position | BrokerError]:
         """See `realtime.brokers.Broker.positions`."""
-        commands = [self._commands.read_position(channel) for channel in channels]
-        return [parse_position(reply) for reply in await self._run_script(READ_POSITION, commands)]
+        commands = self._commands.read_positions(channels)
+        return parse_positions(await self._run_script(READ_POSITION, commands), len(channels))
 
     async def take_from_rate(self, name: str, rate: float, count: int) -> float:
         """See `realtime.brokers.Broker.take_from_rate`."""

@@ -37,7 +37,7 @@ from realtime.brokers.commands import (
     is_error_reply,
     is_of_no_master,
     lacks_script,
-    parse_position,
+    parse_positions,
     parse_queue_stats,
     parse_receipts,
     parse_wait,
@@ -114,8 +114,8 @@ class SyncRedisBroker:
 
     def positions(self, channels: Sequence[str]) -> list[Position | BrokerError]:
         """See `realtime.brokers.Broker.positions`."""
-        commands = [self._commands.read_position(channel) for channel in channels]
-        return [parse_position(reply) for reply in self._run_script(READ_POSITION, commands)]
+        commands = self._commands.read_positions(channels)
+        return parse_positions(self._run_script(READ_POSITION, commands), len(channels))
 
     def take_from_rate(self, name: str, rate: float, count: int) -> float:
         """See `realtime.brokers.Broker.take_from_rate`."""

@@ -153,6 +153,13 @@ async def test_the_first_publication_continues_the_epoch_that_was_read_before(br
     ]
 
 
+async def test_any_number_of_positions_is_read_in_order(broker) -> None:
+    """A script reads a hundred at a time."""
+    receipts = await broker.publish_many([news(channel=f"c{n}") for n in range(250)])
+    read = await broker.positions([f"c{n}" for n in reversed(range(250))])
+    assert read == [Position(each.epoch, 1) for each in reversed(receipts)]
+
+
 async def test_many_are_answered_one_by_one(broker) -> None:
     ear = await Ear.of(broker, "c")
     given = [news(1, idempotency_key="k"), news(2, idempotency_key="k"), news(3)]

@@ -58,7 +58,8 @@ class Service:
         self.gaps = 0
 
     def read(self, channel: str) -> Position:
-        epoch, offset = self.client.execute_command(*self.commands.read_position(channel))
+        [command] = self.commands.read_positions([channel])
+        epoch, offset = self.client.execute_command(*command)[0].split(b" ")
         return Position(epoch, int(offset))
 
     def do(self, action: str, channel: str) -> None:

@@ -153,7 +153,9 @@ async def test_publications_of_one_turn_share_one_step(
     stats = own_redis.client().info("commandstats")
     assert stats["cmdstat_evalsha"]["calls"] == 1
     assert stats["cmdstat_publish"]["calls"] == 100
-    assert (await broker.positions(["cancelled"]))[0].offset == 0
+    cancelled, broken, last = await broker.positions(["cancelled", "broken", "a"])
+    assert (cancelled.offset, last.offset) == (0, 101)
+    assert isinstance(broken, BrokerUnavailable), "and it does not affect those beside it"
 
 
 async def test_each_caller_gets_its_own_reply(broker: RedisBroker, own_redis: RedisServer) -> None:

@@ -131,7 +131,11 @@ class Pair:
         """Return the position of a channel without publications."""
         with self.servers[at].client() as client:
             client.script_load(READ_POSITION.text)
-            epoch, offset = client.execute_command(*Commands("rt").read_position("quiet"))
+            [command] = Commands("rt").read_positions(["quiet"])
+            [answer] = client.execute_command(*command)
+        if isinstance(answer, redis.RedisError):
+            raise answer
+        epoch, offset = answer.split(b" ")
         return Position(epoch, int(offset))
 
     def try_read(self, at: int) -> Position | None:

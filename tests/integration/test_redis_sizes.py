@@ -94,7 +94,7 @@ def long_name(number: int, length: int = CHANNEL_LIMIT) -> str:
 
 
 def test_a_position_and_the_base(client, commands, size) -> None:
-    client.execute_command(*commands.read_position("first"))
+    client.execute_command(*commands.read_positions(["first"])[0])
     base = size("}:base")
     for number in range(NAMES):
         channel = long_name(number)

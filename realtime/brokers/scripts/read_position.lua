@@ -1,13 +1,32 @@
--- Reads a position and renews its expiry: a counter with listeners never expires, because their
--- node reads it periodically. Follows position.lua. Returns {epoch, offset}.
+-- Reads positions and renews their expiry: a counter with listeners never expires, because their
+-- node reads it periodically. Follows position.lua.
+--
+-- KEYS[1]  the base
+-- then     the hashes of channels
+-- ARGV[1]  sixteen random hex digits, in case new epochs start here
+--
+-- Returns for each channel 'epoch offset' or an error reply, as publish.lua does.
 local EACH_READ = 300
-local epoch, offset = current_position(KEYS[1], KEYS[2], ARGV[1], false)
-local seconds = LISTENED
--- While the base is closing, any subscriber can create a key at offset 0, so a read extends its
--- expiry by five minutes only.
-if offset == '0' then
-    seconds = math.min(LISTENED, math.max(0, redis.call('TTL', KEYS[1])) + EACH_READ)
+
+local function read(key)
+    local epoch, offset = current_position(key, KEYS[1], ARGV[1], false)
+    local seconds = LISTENED
+    -- While the base is closing, any subscriber can create a key at offset 0, so a read extends its
+    -- expiry by five minutes only.
+    if offset == '0' then
+        seconds = math.min(LISTENED, math.max(0, redis.call('TTL', key)) + EACH_READ)
+    end
+    -- EXPIRE is a write, even without a key, so a replica refuses the read.
+    redis.call('EXPIRE', key, seconds)
+    return epoch .. ' ' .. offset
 end
--- EXPIRE is a write, even without a key, so a replica refuses the read.
-redis.call('EXPIRE', KEYS[1], seconds)
-return {epoch, offset}
+
+local answers = {}
+for i = 2, #KEYS do
+    local is_done, answer = pcall(read, KEYS[i])
+    if not is_done and type(answer) == 'string' then
+        answer = {err = answer}
+    end
+    answers[i - 1] = answer
+end
+return answers
