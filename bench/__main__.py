@@ -20,7 +20,7 @@ def main() -> None:
     """Run the scenarios with alternating servers, and print the medians."""
     options = _options()
     os.sched_setaffinity(0, {OTHERS_CPU})  # inherited by children other than the servers
-    _allow_many_sockets()
+    allow_many_sockets()
     missing = [sentence for name in options.servers if (sentence := SERVERS[name].missing())]
     for sentence in missing:
         report.say(f"skipped, not installed: {sentence}")
@@ -87,7 +87,8 @@ def _options() -> argparse.Namespace:
     return options
 
 
-def _allow_many_sockets() -> None:
+def allow_many_sockets() -> None:
+    """Raise the limit on open files as far as this user may."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))  # inherited by the servers
 

@@ -149,10 +149,11 @@ class Ours(Server):
     def start(self) -> None:
         super().start()
         self._listener.close()
-        while not self._is_live():
+        while not self.is_live():
             time.sleep(0.02)
 
-    def _is_live(self) -> bool:
+    def is_live(self) -> bool:
+        """Return whether it is ready."""
         with socket.create_connection(("127.0.0.1", self.port)) as probe:
             probe.sendall(b"GET /readyz HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
             return b" 200 " in probe.recv(4096)
