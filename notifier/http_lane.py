@@ -256,10 +256,10 @@ class LaneProtocol(HttpToolsProtocol):
         self.note_idle()
 
     def note_idle(self) -> None:
-        """Begin the time until an idle connection ends, unless a request is being answered."""
+        """Begin the time until an idle connection ends, if it is idle."""
         newest: Any = self.cycle
-        if newest is None or not newest.response_complete:
-            return
+        if newest is None or not newest.response_complete or self.parser is None:
+            return  # a request is being answered, or the connection has become a WebSocket
         self._idle_since = self.loop.time()
         if self.timeout_keep_alive_task is None:
             self._look_after(self.timeout_keep_alive)

@@ -1,7 +1,7 @@
 """What one connection to Redis sends for its callers, and who gets which reply.
 
 A publication shares its command with those that wait beside it: Redis then takes a third of the
-time for each (ADR-0034).
+time for each (ADR-0036).
 """
 
 from __future__ import annotations
@@ -22,8 +22,9 @@ Combine = Callable[..., "Args"]
 """Returns the command that publishes its arguments; the reply has an item for each."""
 Outcome = Callable[[Exception], Exception]
 """Returns what to raise for an error, see `unavailable` and `unknown`."""
-NAMES_BYTES = 256
-"""What a publication takes in a command besides its body: twice its channel, and few bytes."""
+FINGERPRINT_BYTES = 64
+OTHER_BYTES = 96
+"""What a publication takes in a command besides its names and contents."""
 
 
 class PendingReplies(Protocol):
@@ -90,7 +91,7 @@ class RedisCall:
         """Return a call that gets the reply that a command of its own would have."""
         call = cls(deadline, future)
         call.publication, call.combine = publication, combine
-        call.size = len(publication.body) + NAMES_BYTES
+        call.size = _size_of(publication)
         return call
 
     @property
@@ -157,7 +158,10 @@ class SharedCommand:
 
 
 def pack_calls(calls: Sequence[RedisCall]) -> tuple[bytes, list[PendingReplies]]:
-    """Return the bytes of calls in their order, and to whom the replies to them belong."""
+    """Return the bytes of calls in their order, and to whom the replies to them belong.
+
+    A publication that cannot be packed fails, and nobody else.
+    """
     parts: list[bytes] = []
     sent: list[PendingReplies] = []
     start = 0
@@ -171,9 +175,34 @@ def pack_calls(calls: Sequence[RedisCall]) -> tuple[bytes, list[PendingReplies]]
         else:
             while end < len(calls) and calls[end].combine is combine:
                 end += 1
-            together = calls[start:end]
-            command = combine(*[each.publication for each in together])
-            parts.append(bytes(pack_command(command)))  # type: ignore[arg-type]
-            sent.append(call if len(together) == 1 else SharedCommand(together))
+            _pack_together(calls[start:end], combine, parts, sent)
         start = end
     return b"".join(parts), sent
+
+
+def _pack_together(
+    calls: Sequence[RedisCall], combine: Combine, parts: list[bytes], sent: list[PendingReplies]
+) -> None:
+    try:
+        command = combine(*[each.publication for each in calls])
+        packed = bytes(pack_command(command))  # type: ignore[arg-type]
+    except Exception as error:  # noqa: BLE001 - a bug would leave all of them without an answer
+        if len(calls) == 1:
+            calls[0].fail(lambda cause: cause, error)
+            return
+        for call in calls:
+            _pack_together([call], combine, parts, sent)
+    else:
+        parts.append(packed)
+        sent.append(calls[0] if len(calls) == 1 else SharedCommand(calls))
+
+
+def _size_of(publication: Publication) -> int:
+    """Return the approximate size of a publication in a command."""
+    size = len(publication.body) + 2 * len(publication.channel) + OTHER_BYTES
+    if publication.idempotency_key is not None:
+        size += len(publication.scope) + len(publication.channel)
+        size += len(publication.idempotency_key) + FINGERPRINT_BYTES
+    if publication.fallback is not None:
+        size += len(publication.fallback.options) + len(publication.channel) + OTHER_BYTES
+    return size

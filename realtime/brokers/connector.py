@@ -43,6 +43,11 @@ class Parser(DefaultParser):  # type: ignore[misc, valid-type]
             self.reads += 1
 
     @property
+    def has_rest(self) -> bool:
+        """Whether something was received that nobody has read yet."""
+        return bool(self._reader.has_data() or self._stream._buffer)
+
+    @property
     def is_at_end(self) -> bool:
         """Whether Redis has closed the connection and all data has been read."""
         return bool(self._stream.at_eof())

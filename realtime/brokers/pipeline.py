@@ -67,6 +67,8 @@ class Pipeline(asyncio.Protocol):
         self._transport.set_protocol(self)
         if parser_of(connection).is_at_end:
             self._fail(exceptions.ConnectionError("Redis closed the connection"))
+        elif parser_of(connection).has_rest:  # it would be the reply to the first call
+            self._fail(exceptions.ConnectionError("Redis sent an unexpected reply"))
 
     @property
     def is_open(self) -> bool:
@@ -139,6 +141,10 @@ class Pipeline(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """End: Redis has closed the connection, or it broke."""
         self._fail(exc or exceptions.ConnectionError("Redis closed the connection"))
+
+    def eof_received(self) -> None:
+        """End at once: with TLS, `connection_lost` comes some turns later."""
+        self._fail(exceptions.ConnectionError("Redis closed the connection"))
 
     def pause_writing(self) -> None:
         """Write no more: Redis does not read."""

@@ -64,11 +64,13 @@ def caller_of(scope: MutableMapping[str, Any]) -> Caller:
         Forbidden: The sender is a page of a site that may not connect, or a link or image on one.
     """
     names = _names_judged()
-    judged = tuple([pair for pair in scope["headers"] if pair[0] in names])
+    judged = tuple([(name, value) for name, value in scope["headers"] if name in names])
     scheme = scope.get("scheme", "")
+    # Some projects change their hosts at run time.
+    hosts = tuple(settings.ALLOWED_HOSTS)
     if sum([len(value) for _, value in judged]) > REMEMBERED_BYTES:
-        return _judge(judged, scheme)
-    return _judge_and_remember(judged, scheme)
+        return _judge(judged, scheme, hosts)
+    return _judge_and_remember(judged, scheme, hosts)
 
 
 @remember(1)
@@ -80,11 +82,11 @@ def _names_judged() -> frozenset[bytes]:
     return frozenset(names)
 
 
-def _judge(judged: Headers, scheme: str) -> Caller:
+def _judge(judged: Headers, scheme: str, hosts: Sequence[str]) -> Caller:
     found = _values(judged)
     head = _head(found)
     allowed = wiring.allowed_origins()
-    standing = judge(head, _own_site(scheme, found), allowed)
+    standing = judge(head, _own_site(scheme, found, hosts), allowed)
     if standing is OriginTrust.REFUSED:
         _log_foreign_page(head)
         raise Forbidden
@@ -176,11 +178,11 @@ def _head_of(request: HttpRequest, origins: Sequence[str]) -> OriginHeaders:
     )
 
 
-def _own_site(scheme: str, values: Callable[[bytes], list[str]]) -> OwnSite:
+def _own_site(scheme: str, values: Callable[[bytes], list[str]], allowed: Sequence[str]) -> OwnSite:
     hosts = (values(b"x-forwarded-host") if settings.USE_X_FORWARDED_HOST else []) or values(
         b"host"
     )
-    host = hosts[0] if len(hosts) == 1 and _is_ours(hosts[0]) else None
+    host = hosts[0] if len(hosts) == 1 and _is_ours(hosts[0], allowed) else None
     return OwnSite(host, _is_https(scheme, values), _sends_secure_cookies())
 
 
@@ -212,9 +214,8 @@ def _sends_secure_cookies() -> bool:
     return settings.SESSION_COOKIE_SECURE or name.startswith(_SECURE_PREFIXES)
 
 
-def _is_ours(host: str) -> bool:
+def _is_ours(host: str, allowed: Sequence[str]) -> bool:
     """Tell whether a Host header names this site, by Django's ALLOWED_HOSTS."""
-    allowed = settings.ALLOWED_HOSTS
     if settings.DEBUG and not allowed:
         allowed = [".localhost", "127.0.0.1", "[::1]"]  # as Django itself does
     domain, _ = split_domain_port(host)

@@ -18,6 +18,8 @@ pytestmark = pytest.mark.faults
 Serve = Callable[..., Service]
 Attach = Callable[..., Awaitable[Client]]
 SMALL = {"TEST_WINDOW_BYTES": "65536", "TEST_OUTBOX_BYTES": "131072"}
+# On a slow machine, 30 MiB take longer than a client may leave a ping unanswered.
+SMALL["TEST_PING_SECONDS"] = "120"
 DATA = "x" * 16 * 1024
 COUNT = 60  # 960 KiB: far more than window and outbox together
 HEAVY = "x" * 60 * 1024

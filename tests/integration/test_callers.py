@@ -200,3 +200,20 @@ def test_a_remembered_judgment_ends_with_the_settings_it_was_made_of() -> None:
                 caller_of(given)
             with override_settings(ALLOWED_HOSTS=["elsewhere"]), pytest.raises(Forbidden):
                 caller_of(given)
+
+
+def test_hosts_that_a_project_changes_at_run_time_count_at_once(settings: Any) -> None:
+    """Some projects keep a list that they change in place, or an object that asks a database."""
+    settings.ALLOWED_HOSTS = [HOST]
+    assert has_session("https", BY_HTTPS) is True
+    settings.ALLOWED_HOSTS[:] = ["elsewhere"]
+    assert has_session("https", BY_HTTPS) is None
+    settings.ALLOWED_HOSTS[:] = [HOST]
+    assert has_session("https", BY_HTTPS) is True
+
+
+def test_headers_may_be_lists() -> None:
+    """ASGI says *iterable* of two bytes each; a middleware may append a list."""
+    given = scope("https", origin=BY_HTTPS)
+    given["headers"] = [list(pair) for pair in given["headers"]]
+    assert caller_of(given).is_own_page

@@ -15,6 +15,7 @@ from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
+import hiredis
 import pytest
 
 from realtime.brokers import Message, Subscribed
@@ -524,6 +525,38 @@ async def test_closing_an_unstarted_pipeline_answers_its_calls(
     with pytest.raises((BrokerUnavailable, OutcomeUnknown)):
         await asyncio.wait_for(task, 1)
     await eventually(lambda: not connections(own_redis))
+
+
+async def test_the_end_of_a_connection_counts_at_once(broker: RedisBroker) -> None:
+    """With TLS the transport is still open then, and what is written to it is dropped."""
+    await broker.publish(publication())
+    pipeline = broker._link._pipeline
+    assert pipeline is not None
+    pipeline.eof_received()
+    assert not pipeline.is_open
+    assert (await broker.publish(publication())).offset == 2
+
+
+@pytest.mark.parametrize("surplus", [b"+OK\r\n", b"*1\r\n$11\r\ne 1 1 0 0 0\r\n"])
+async def test_a_reply_that_nobody_asked_for_is_nobody_s(make: Any, surplus: bytes) -> None:
+    """What came with the replies to redis-py was the reply to the first publication."""
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        commands = hiredis.Reader()
+        while data := await reader.read(65536):
+            commands.feed(data)
+            while commands.gets() is not False:
+                writer.write(b"+OK\r\n" + surplus)
+        writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    broker = make(f"redis://127.0.0.1:{port}/1")  # redis-py selects the database
+    for _ in range(2):
+        with pytest.raises((BrokerUnavailable, OutcomeUnknown)):
+            await broker.publish(publication())
+    await broker.aclose()
+    server.close()
 
 
 async def test_a_broker_that_was_closed_while_it_connected_keeps_no_connection(

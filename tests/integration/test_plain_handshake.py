@@ -84,6 +84,14 @@ class Outcome:
             await send({"type": "websocket.http.response.body", "body": b"full"})
         self.messages.append(await receive())
 
+    async def either(self, scope: Any, receive: Any, send: Any) -> None:
+        """Answer an HTTP request, or serve a WebSocket."""
+        if scope["type"] == "websocket":
+            await self.app(scope, receive, send)
+            return
+        await send({"type": "http.response.start", "status": 204, "headers": []})
+        await send({"type": "http.response.body"})
+
     def seen(self) -> tuple[Any, ...]:
         head, _, rest = self.sent.partition(b"\r\n\r\n")
         first, *lines = head.split(b"\r\n")
@@ -153,6 +161,25 @@ async def test_what_takes_over_has_all_that_the_stock_class_sets() -> None:
     for name in ("max_message_size", "max_fragment_size", "available_extensions", "state"):
         assert getattr(plain.conn, name) == getattr(stock.conn, name), name
     http.connection_lost(None)
+
+
+@pytest.mark.parametrize("plainly", [True, False])
+async def test_a_websocket_on_a_used_connection_outlives_its_keep_alive(plainly: bool) -> None:
+    """A proxy reuses connections. The timer of the last response used to end the WebSocket."""
+    outcome, state = Outcome("accept"), ServerState()
+    protocol, wire = HttpProtocol(configured(outcome.either), state, {}), Wire()
+    if not plainly:
+        protocol.ws_protocol_class = Stock
+    protocol.connection_made(wire)
+    protocol.data_received(b"GET / HTTP/1.1\r\nHost: h\r\n\r\n")
+    await eventually(lambda: wire.sent.endswith(b"\r\n\r\n") and not state.tasks)
+    assert protocol.timeout_keep_alive_task is not None
+    protocol.data_received(head(PLAIN))
+    await eventually(lambda: b"HTTP/1.1 101" in wire.sent)
+    assert protocol.timeout_keep_alive_task is None
+    current: Any = wire.protocol
+    current.connection_lost(None)
+    await eventually(lambda: not state.tasks)
 
 
 class Stock(WebSocketProtocol):

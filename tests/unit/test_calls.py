@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from redis import exceptions
 
 from realtime.brokers.calls import RedisCall, pack_calls
-from realtime.brokers.commands import unavailable, unknown
+from realtime.brokers.commands import Commands, unavailable, unknown
 from realtime.brokers.script import Args
+from realtime.core.names import CHANNEL_LIMIT, KEY_LIMIT
 from realtime.core.publication import Publication
 from realtime.errors import BrokerUnavailable, OutcomeUnknown
 
@@ -120,3 +121,48 @@ async def test_each_call_of_a_shared_command_has_its_own_deadline() -> None:
     shared.answer()
     assert shared.is_done
     assert calls[1].future.result() == [[[b"2"]]]
+
+
+async def test_a_publication_that_cannot_be_packed_fails_alone() -> None:
+    """All of them would wait for ever, because none is waiting or sent any more."""
+
+    def combine(*publications: Publication) -> Args:
+        if any(each.channel == "bad" for each in publications):
+            raise UnicodeEncodeError("utf-8", "\ud800", 0, 1, "surrogates not allowed")
+        return ONE(*publications)
+
+    calls = [of_publication(name, combine) for name in ("a", "bad", "b")]
+    packed, sent = pack_calls(calls)
+    assert [command[1:] for command in commands_in(packed)] == [[b"a"], [b"b"]]
+    assert isinstance(calls[1].future.exception(), UnicodeEncodeError)
+    for each, answer in zip(sent, (b"1", b"2"), strict=True):
+        each.replies.append([answer])
+        each.answer()
+    assert [calls[0].future.result(), calls[2].future.result()] == [[[b"1"]], [[b"2"]]]
+
+
+@pytest.mark.parametrize("channel", ["c", "c" * CHANNEL_LIMIT])
+@pytest.mark.parametrize("idempotency_key", [None, "k" * KEY_LIMIT])
+@pytest.mark.parametrize("options", [None, {"to": "x" * 4000}])
+async def test_the_size_of_a_publication_is_about_that_of_its_command(
+    channel: str, idempotency_key: str | None, options: dict[str, str] | None
+) -> None:
+    """Sixty-four KiB are written at once: what is written to a frozen Redis is unknown."""
+    made = Publication.of(
+        channel,
+        "x",
+        idempotency_key=idempotency_key,
+        scope="key:" + "n" * 64,
+        fallback="email" if options else None,
+        fallback_options=options,
+    )
+    call = RedisCall.of_publication(made, Commands("rt").publish, 1.0, asyncio.Future())
+    alone, _ = pack_calls([call])
+    calls = [
+        RedisCall.of_publication(made, Commands("rt").publish, 1.0, asyncio.Future())
+        for _ in range(2)
+    ]
+    combine = calls[0].combine
+    calls[1].combine = combine
+    both, _ = pack_calls(calls)
+    assert 0.5 <= (len(both) - len(alone)) / call.size <= 1.5
