@@ -1,4 +1,4 @@
-"""Opens connections to Redis with redis-py, reads replies, and closes without flushing.
+"""Opens connections to Redis with redis-py, and closes them without flushing.
 
 redis-py retries ten times by default and has timeouts of its own. Both are disabled: the stage of a
 command decides its outcome (ADR-0007), and deadlines are ours.
@@ -7,71 +7,29 @@ command decides its outcome (ADR-0007), and deadlines are ours.
 from __future__ import annotations
 
 import asyncio
-from typing import Any, cast
+from typing import cast
 
 from redis import exceptions
-from redis._parsers.hiredis import NOT_ENOUGH_DATA
-from redis.asyncio.connection import Connection, ConnectionPool, DefaultParser
+from redis.asyncio.connection import Connection, ConnectionPool
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-
-
-class Parser(DefaultParser):  # type: ignore[misc, valid-type]
-    """A parser that returns all replies that have arrived; error replies are values, too."""
-
-    reads = 0
-    """The number of times that bytes have arrived."""
-
-    async def replies(self) -> list[Any]:
-        """Wait for the first reply; return all that have arrived.
-
-        Raises:
-            RedisError: The connection was closed, or used another protocol.
-            OSError: The connection broke.
-        """
-        while True:
-            replies = []
-            try:
-                while (reply := self._reader.gets()) is not NOT_ENOUGH_DATA:
-                    replies.append(reply)
-            except exceptions.InvalidResponse:
-                if not replies:  # earlier replies are valid; hiredis raises again
-                    raise
-            if replies:
-                return replies
-            await self.read_from_socket()
-            self.reads += 1
-
-    @property
-    def has_rest(self) -> bool:
-        """Whether something was received that nobody has read yet."""
-        return bool(self._reader.has_data() or self._stream._buffer)
-
-    @property
-    def is_at_end(self) -> bool:
-        """Whether Redis has closed the connection and all data has been read."""
-        return bool(self._stream.at_eof())
-
-
-def parser_of(connection: Connection) -> Parser:
-    """Return the parser of a connection that uses `Parser`."""
-    return cast("Parser", connection._parser)
 
 
 class Connector:
     """The factory of connections to one Redis. Bound to one event loop."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, parser_class: type) -> None:
         """Parse the URL, without connecting yet.
 
         Args:
             url: ``redis://``, ``rediss://`` or ``unix://``, as redis-py parses it.
+            parser_class: Parses the replies of all connections.
         """
         # Only parses the URL and creates connections; none is returned to the pool.
         self._pool = ConnectionPool.from_url(url)
         # Set after parsing: URL options (`decode_responses`, `socket_timeout`) must not win.
         self._pool.connection_kwargs.update(
-            parser_class=Parser,
+            parser_class=parser_class,
             decode_responses=False,
             retry=Retry(NoBackoff(), 0),
             # A timeout of redis-py would cost a task per command, and a shorter connect timeout

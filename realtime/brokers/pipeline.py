@@ -14,21 +14,64 @@ import asyncio
 import select
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from redis import exceptions
 from redis._parsers.hiredis import NOT_ENOUGH_DATA
+from redis.asyncio.connection import DefaultParser
 
 from realtime.brokers.bounds import DEADLINE_CHECK_SECONDS, UNSENT_BYTES, WRITE_BYTES
 from realtime.brokers.calls import Combine, PendingReplies, RedisCall, pack_calls
 from realtime.brokers.commands import NEW_CONNECTION_SECONDS, unavailable, unknown
-from realtime.brokers.connector import abort, parser_of, writer_of
+from realtime.brokers.connector import abort, writer_of
 
 if TYPE_CHECKING:
     from redis.asyncio.connection import Connection
 
     from realtime.brokers.script import Args
     from realtime.core.publication import Publication
+
+
+class Parser(DefaultParser):  # type: ignore[misc, valid-type]
+    """A parser that returns all replies that have arrived; error replies are values, too."""
+
+    reads = 0
+    """The number of times that bytes have arrived."""
+
+    async def replies(self) -> list[Any]:
+        """Wait for the first reply; return all that have arrived.
+
+        Raises:
+            RedisError: The connection was closed, or used another protocol.
+            OSError: The connection broke.
+        """
+        while True:
+            replies = []
+            try:
+                while (reply := self._reader.gets()) is not NOT_ENOUGH_DATA:
+                    replies.append(reply)
+            except exceptions.InvalidResponse:
+                if not replies:  # earlier replies are valid; hiredis raises again
+                    raise
+            if replies:
+                return replies
+            await self.read_from_socket()
+            self.reads += 1
+
+    @property
+    def has_rest(self) -> bool:
+        """Whether something was received that nobody has read yet."""
+        return bool(self._reader.has_data() or self._stream._buffer)
+
+    @property
+    def is_at_end(self) -> bool:
+        """Whether Redis has closed the connection and all data has been read."""
+        return bool(self._stream.at_eof())
+
+
+def parser_of(connection: Connection) -> Parser:
+    """Return the parser of a connection that uses `Parser`."""
+    return cast("Parser", connection._parser)
 
 
 class Pipeline(asyncio.Protocol):

@@ -46,8 +46,9 @@ from realtime.brokers.commands import (
     parse_wait,
     unavailable,
 )
-from realtime.brokers.connector import abort, parser_of, writer_of
+from realtime.brokers.connector import abort, writer_of
 from realtime.brokers.link import Link
+from realtime.brokers.pipeline import parser_of
 from realtime.brokers.presence_commands import refuse_errors
 from realtime.brokers.queue_commands import STATS
 from realtime.brokers.redis_presence import RedisPresence

@@ -2,36 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Coroutine, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from realtime import wiring
 from realtime.core.positions import by_channel
 
 if TYPE_CHECKING:
-    from realtime.api.backend import Outcome
     from realtime.brokers import Stats, Survey
     from realtime.core.members import Headcount
-    from realtime.core.node_commands import NodeCommand
     from realtime.core.positions import Position
-    from realtime.core.publication import Publication, Receipt
     from realtime.core.survey import Question
 
 
 class _Backend:
     """See `realtime.api.backend.Backend`."""
 
-    def publish(self, publication: Publication) -> Coroutine[Any, Any, Receipt]:
-        return wiring.publish(publication)
-
-    async def publish_many(self, publications: Sequence[Publication]) -> list[Outcome]:
-        return await wiring.publish_many(publications)
+    # Without a function in between, which would only pass on.
+    publish = staticmethod(wiring.publish)
+    publish_many = staticmethod(wiring.publish_many)
+    send_node_command = staticmethod(wiring.send_node_command)
 
     async def take_from_rate(self, name: str, rate: float, count: int) -> float:
         return await wiring.node().broker.take_from_rate(name, rate, count)
-
-    async def send_node_command(self, command: NodeCommand) -> None:
-        await wiring.send_node_command(command)
 
     async def queue_stats(self) -> Stats:
         return await wiring.node().broker.queue_stats()
