@@ -13,7 +13,7 @@ from realtime.api.request import (
     Request,
     mode_of,
 )
-from realtime.core.json_text import decode_json
+from realtime.core.json_text import TooDeep, decode_json
 from realtime.errors import InvalidData, InvalidName, RequestError, TooLarge
 
 if TYPE_CHECKING:
@@ -37,6 +37,8 @@ def events_of(request: Request, body: bytes) -> Any:
         return read_binary(request.attributes or {}, request.content_type, body)
     try:
         found = decode_json(body)
+    except TooDeep:
+        raise
     except InvalidData as error:
         raise InvalidJson(error.reason) from None
     if mode is Mode.STRUCTURED:

@@ -7,7 +7,7 @@ from enum import Enum
 from typing import Any, NamedTuple
 
 from realtime.api.cloudevents import BATCH, STRUCTURED
-from realtime.core.json_text import decode_json
+from realtime.core.json_text import TooDeep, decode_json
 from realtime.core.limits import MANY_BYTES, PUBLISH_BYTES
 from realtime.errors import InvalidData, InvalidName, RequestError, TooLarge
 
@@ -149,6 +149,8 @@ def fields_of(request: Request, body: bytes) -> dict[str, Any]:
     """
     try:
         fields = decode_json(body)
+    except TooDeep:
+        raise
     except InvalidData as error:
         raise InvalidJson(error.reason) from None
     if not isinstance(fields, dict):

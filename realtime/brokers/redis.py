@@ -242,7 +242,8 @@ class RedisSubscription:
         if unsubscribe:
             commands.append(("UNSUBSCRIBE", *self._commands.redis_channels(unsubscribe)))
         try:
-            self._writer.writelines(self._connection.pack_commands(commands))
+            # Not `writelines`, which raises a TypeError if it is closed (Python 3.12.1).
+            self._writer.write(b"".join(self._connection.pack_commands(commands)))
             await self._writer.drain()
         except (exceptions.RedisError, OSError) as error:
             raise unavailable(error) from error

@@ -27,10 +27,19 @@ STEP_CHARACTERS = 40
 DEPTH_LIMIT = 32  # nested arrays and objects; real data has 4 or 5, a stack overflow needs hundreds
 
 
+class TooDeep(InvalidData):
+    """It may be JSON, but is nested too deeply to be decoded.
+
+    How deep that is depends on the version of Python, so it is refused like data that was decoded
+    and is nested too deeply.
+    """
+
+
 def decode_json(raw: bytes) -> object:
     """Decode JSON from outside.
 
     Raises:
+        TooDeep: It is nested too deeply to find out.
         InvalidData: It is not JSON that every parser accepts.
     """
     try:
@@ -38,7 +47,7 @@ def decode_json(raw: bytes) -> object:
     except (msgspec.MsgspecError, UnicodeError) as error:
         raise InvalidData(str(error)) from error
     except RecursionError as error:
-        raise InvalidData(f"nested deeper than {DEPTH_LIMIT} levels") from error
+        raise TooDeep(f"nested deeper than {DEPTH_LIMIT} levels") from error
 
 
 def encode_json(

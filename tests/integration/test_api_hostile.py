@@ -106,14 +106,28 @@ NOT_JSON = {
     "hexadecimal": with_data(b"0x10"),
     "an octal zero": with_data(b"010"),
     "a plus": with_data(b"+1"),
-    "1000 arrays": with_data(b"[" * 1000 + b"]" * 1000),
-    "30000 arrays": with_data(b"[" * 30_000 + b"]" * 30_000),
-    "70000 arrays that stay open": with_data(b"[" * 70_000),
-    "8000 objects": with_data(b'{"a":' * 8000 + b"1" + b"}" * 8000),
     "an array": b"[1]",
     "a string": b'"publish"',
     "null": b"null",
 }
+
+
+TOO_DEEP = {
+    "1000 arrays": with_data(b"[" * 1000 + b"]" * 1000),
+    "30000 arrays": with_data(b"[" * 30_000 + b"]" * 30_000),
+    "70000 arrays that stay open": with_data(b"[" * 70_000),
+    "8000 objects": with_data(b'{"a":' * 8000 + b"1" + b"}" * 8000),
+}
+"""Refused alike, whether this version of Python can decode them or not."""
+
+
+@pytest.mark.usefixtures("untouched")
+@pytest.mark.parametrize("method", ["publish", "broadcast", "batch"])
+@pytest.mark.parametrize("raw", TOO_DEEP.values(), ids=TOO_DEEP)
+async def test_a_body_that_is_nested_too_deeply_is_refused(
+    rim: Rim, method: str, raw: bytes
+) -> None:
+    refused(await rim.post(method, raw), "invalid_data")
 
 
 @pytest.mark.usefixtures("untouched")
@@ -533,6 +547,13 @@ def test_a_server_refuses_other_content_than_json(service: Service, body: bytes)
     given = {"X-API-Key": "test-key", "Content-Type": "application/json"}
     response = httpx.post(f"{service.http}/api/publish", content=body, headers=given)
     assert (response.status_code, response.json()["error"]["reason"]) == (400, "invalid_json")
+
+
+@pytest.mark.parametrize("body", TOO_DEEP.values(), ids=TOO_DEEP)
+def test_a_server_refuses_a_body_that_is_nested_too_deeply(service: Service, body: bytes) -> None:
+    given = {"X-API-Key": "test-key", "Content-Type": "application/json"}
+    response = httpx.post(f"{service.http}/api/publish", content=body, headers=given)
+    assert (response.status_code, response.json()["error"]["reason"]) == (400, "invalid_data")
 
 
 def test_a_body_that_is_announced_as_too_large(service: Service) -> None:
