@@ -33,8 +33,14 @@ print(user.pk, next(iter(client.cookies.values())).value)
 DEACTIVATE = "from django.contrib.auth.models import User; ada = User.objects.get();\
 ada.is_active = False; ada.save()"
 MAILS = """
-EMAIL_BACKEND = "django.core.mail.backends.filebased.EmailBackend"
-EMAIL_FILE_PATH = BASE_DIR / "mails"
+import django
+if django.VERSION >= (6, 1):
+    _files = {"file_path": BASE_DIR / "mails"}
+    MAILERS = {"default": {"BACKEND": "django.core.mail.backends.filebased.EmailBackend",
+                           "OPTIONS": _files}}
+else:
+    EMAIL_BACKEND = "django.core.mail.backends.filebased.EmailBackend"
+    EMAIL_FILE_PATH = BASE_DIR / "mails"
 """
 SHELL = ("shell", "--no-imports", "-v", "0", "-c")
 CSRF = "a" * 32

@@ -229,7 +229,8 @@ def test_a_project_whose_clients_have_no_lifespan_is_told(project: Host, tmp_pat
     asgi = told.folder / "mysite/asgi.py"
     text = asgi.read_text(encoding="utf-8")
     asgi.write_text(text.replace('"lifespan": lifespan,', ""), encoding="utf-8")
-    for more in ((), ("--deploy",)):
+    # The mailer of Django 6.1's own template is an error for --deploy.
+    for more in ((), ("--deploy", "--fail-level", "CRITICAL")):
         said = told.run("manage.py", "check", *more)
         assert "(realtime.W014) mysite.asgi.application serves clients and does not" in said
     # Under WSGI alone, nothing serves clients.

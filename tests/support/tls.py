@@ -18,6 +18,17 @@ from tests.support.redis_server import RedisServer
 
 NOW = datetime.datetime.now(datetime.UTC)
 DAY = datetime.timedelta(days=1)
+KEY_USAGE = x509.KeyUsage(
+    digital_signature=False,
+    content_commitment=False,
+    key_encipherment=False,
+    data_encipherment=False,
+    key_agreement=False,
+    key_cert_sign=True,
+    crl_sign=True,
+    encipher_only=False,
+    decipher_only=False,
+)
 
 
 class Authority:
@@ -31,6 +42,7 @@ class Authority:
         certificate = (
             self._certificate(self._name, self._key)
             .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+            .add_extension(KEY_USAGE, critical=True)
             .sign(self._key, hashes.SHA256())
         )
         self.file = self._folder / "ca.pem"
@@ -62,6 +74,7 @@ class Authority:
     def _certificate(
         self, name: x509.Name, key: ec.EllipticCurvePrivateKey, end: datetime.datetime = NOW + DAY
     ) -> x509.CertificateBuilder:
+        authority = x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key())
         return (
             x509.CertificateBuilder()
             .subject_name(name)
@@ -70,6 +83,9 @@ class Authority:
             .serial_number(x509.random_serial_number())
             .not_valid_before(NOW - 2 * DAY)
             .not_valid_after(end)
+            # Required from Python 3.13 on, which sets VERIFY_X509_STRICT (RFC 5280 §4.2.1.1).
+            .add_extension(authority, critical=False)
+            .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), False)
         )
 
 
