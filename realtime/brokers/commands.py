@@ -267,7 +267,8 @@ def is_of_no_master(errors: Sequence[Exception]) -> bool:
     for error in errors:
         if isinstance(error, exceptions.ResponseError) and (
             isinstance(error, (exceptions.ReadOnlyError, exceptions.MasterDownError))
-            or str(error).startswith("NOREPLICAS")
+            # redis-py has no class for the first, and for the second only from version 6 on.
+            or str(error).startswith(("NOREPLICAS", "MASTERDOWN"))
         ):
             return True
     return False
