@@ -167,8 +167,13 @@ class Subscriber:
                     group.create_task(companion)
                 group.create_task(self.watchdog.send_canaries())
                 group.create_task(self.watchdog.watch_socket(subscription))
-        except* (BrokerError, UnexpectedConfirmation) as broken:
-            raise BrokerUnavailable(str(broken.exceptions[0])) from broken
+        except BaseExceptionGroup as failed:
+            # Not `except*`: before Python 3.11.4, what it raises is a group again (Debian 12 has
+            # 3.11.2).
+            broken, other = failed.split((BrokerError, UnexpectedConfirmation))
+            if broken is None or other is not None:
+                raise
+            raise BrokerUnavailable(str(broken.exceptions[0])) from failed
         finally:
             # Otherwise the node would become live when clients leave the remaining channels.
             self._liveness.note_unsubscribed()
