@@ -212,7 +212,8 @@ async def test_a_server_delivers_and_stops(project: Host, command: str, tmp_path
         await asyncio.to_thread(server.process.wait, 60)
         assert ("no lifespan event" in server.log) == (name == "daphne")
         assert set(errors_in(server.log)) <= {"asyncio.exceptions.CancelledError"}
-        assert ("Traceback" in server.log) == (name == "hypercorn" and name not in WAITING)
+        # hypercorn's own; not on Python 3.11.2.
+        assert "Traceback" not in server.log or (name == "hypercorn" and name not in WAITING)
         assert "without completing response" not in server.log  # uvicorn's complaint
 
 
