@@ -267,7 +267,7 @@ def is_of_no_master(errors: Sequence[Exception]) -> bool:
     for error in errors:
         if isinstance(error, exceptions.ResponseError) and (
             isinstance(error, (exceptions.ReadOnlyError, exceptions.MasterDownError))
-            # redis-py has no class for the first, and for the second only from version 6 on.
+            # redis-py has no class for the first, and redis-py 5.2 none for the second either.
             or str(error).startswith(("NOREPLICAS", "MASTERDOWN"))
         ):
             return True

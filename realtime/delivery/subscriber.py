@@ -168,8 +168,8 @@ class Subscriber:
                 group.create_task(self.watchdog.send_canaries())
                 group.create_task(self.watchdog.watch_socket(subscription))
         except BaseExceptionGroup as failed:
-            # Not `except*`: before Python 3.11.4, what it raises is a group again (Debian 12 has
-            # 3.11.2).
+            # Not `except*`: what is raised in it is a group again on Python 3.11.2, which Debian 12
+            # has (and not on 3.11.7).
             broken, other = failed.split((BrokerError, UnexpectedConfirmation))
             if broken is None or other is not None:
                 raise
