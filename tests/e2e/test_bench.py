@@ -21,6 +21,31 @@ pytestmark = pytest.mark.skipif(
 )
 
 
+SMALL_SCALE = """
+import sys
+from bench import scale
+scale.PAYLOADS, scale.NODES, scale.ROUNDS = (100, 1024), (2,), 3
+sys.argv[1:] = ["payload", "nodes", "--repeat", "1"]
+scale.main()
+"""
+
+
+def test_the_curves_of_scale_are_measured() -> None:
+    before = set((CHECKOUT / "bench/results").glob("scale-*"))
+    done = subprocess.run(
+        [sys.executable, "-c", SMALL_SCALE],
+        cwd=CHECKOUT,
+        capture_output=True,
+        text=True,
+        timeout=280,
+    )
+    for path in set((CHECKOUT / "bench/results").glob("scale-*")) - before:
+        path.unlink()
+    assert done.returncode == 0, done.stderr
+    assert "| 1,024 |" in done.stdout
+    assert "Redis µs/publication" in done.stdout
+
+
 def test_a_run_prints_tables_and_saves_the_figures() -> None:
     command = ["-m", "bench", "closed", "--servers", "notifier,floor", "--repeat", "2"]
     done = subprocess.run(
