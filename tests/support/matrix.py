@@ -2,7 +2,8 @@
 
 Each combination has an environment of its own below `.matrix/`: the packages that
 requirements-dev.txt locks, with their hashes, and one that is exchanged, Django. The last
-combination exchanges all that pyproject.toml lets a host choose for the oldest that it allows.
+combination exchanges all that pyproject.toml lets a host choose for the oldest that it allows, and
+takes the oldest patch release of its Python that the machine has (Debian 12 has 3.11.2).
 Later runs use an environment again, until something of this changes. Only the standard library is
 imported, so that each Python of ours can start it.
 """
@@ -54,6 +55,14 @@ PROJECTS = {
 """The app in projects that know nothing of this repository, as real processes."""
 NEED_CELERY = {"tests/e2e/test_celery.py", "tests/e2e/test_howtos.py"}
 """Not for the lowest bounds: the extra `celery` needs a newer redis-py than the app alone."""
+NEED_OUR_SERVER = {
+    f"tests/integration/{name}.py"
+    for name in (
+        *("test_declined_offers", "test_http_lane", "test_http_protocol", "test_plain_handshake"),
+        *("test_transport_limits", "test_websocket_floods", "test_websocket_protocol"),
+    )
+}
+"""Not for the lowest bounds: the service's own server needs a newer websockets than `listen`."""
 APP = {
     "tests/unit": "rules, which rely on the standard library",
     "tests/contract": "the brokers and the wire protocols",
@@ -157,16 +166,23 @@ def newest_first(paths: Iterable[Path]) -> list[Path]:
     return sorted(paths, key=lambda path: numbers(path.parent.parent.name), reverse=True)
 
 
-def find_interpreter(python: str, env: Mapping[str, str] = os.environ) -> Interpreter | str:
-    """Return the first interpreter that works, or why there is none."""
+def find_interpreter(
+    python: str, env: Mapping[str, str] = os.environ, *, oldest: bool = False
+) -> Interpreter | str:
+    """Return the first interpreter that works, or the oldest; or why there is none."""
+    found: list[Interpreter] = []
     hint = ""
     for path in candidates(python, env):
         answer = ask(path) if path.is_file() else ""
         if re.fullmatch(rf"{re.escape(python)}\.\d+", answer):
-            return Interpreter(path, answer)
+            found.append(Interpreter(path, answer))
+            if not oldest:
+                break
         if "No module named" in answer:
             hint = f"; {path.name} has no venv module"
-    return f"no Python {python} in PATH, of pyenv or of uv{hint}"
+    if not found:
+        return f"no Python {python} in PATH, of pyenv or of uv{hint}"
+    return min(found, key=lambda each: numbers(each.version))
 
 
 def ask(path: Path) -> str:
@@ -238,7 +254,7 @@ def succeeds(command: Sequence[str | Path], output: TextIO) -> bool:
 def run(combination: Combination, tests: Iterable[str], workers: int, said: str) -> Row:
     """Run tests in the environment of a combination; each line of progress begins with `said`."""
     row = Row(combination, combination.python, combination.django)
-    found = find_interpreter(combination.python)
+    found = find_interpreter(combination.python, oldest=combination.is_lowest)
     if isinstance(found, str):
         row.outcome = f"left out: {found}"
         required = os.environ.get("NOTIFIER_REQUIRE", "").split(",")
@@ -338,9 +354,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
         help="only the newest Django of the Python that runs this, and only projects as real "
         "processes; nothing if `make test` has used that Django already",
     )
-    parser.add_argument(
-        "--tests", nargs="+", default=[*APP, *PROJECTS], metavar="PATH", help="instead of all"
-    )
+    parser.add_argument("--tests", nargs="+", default=[], metavar="PATH", help="instead of all")
     parser.add_argument("--workers", type=int, default=default_workers(), help="of pytest-xdist")
     return parser.parse_args(arguments)
 
@@ -361,6 +375,15 @@ def chosen(options: argparse.Namespace) -> list[Combination]:
     ]
 
 
+def usual_tests(combination: Combination) -> list[str]:
+    """Return what pytest runs for a combination, unless `--tests` names something else."""
+    tests = [*APP, *PROJECTS]
+    if combination.is_lowest:
+        tests = [test for test in tests if test not in NEED_CELERY]
+        tests += [f"--ignore={path}" for path in sorted(NEED_OUR_SERVER)]
+    return tests
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Run what was asked for; return the exit code."""
     options = parse(arguments)
@@ -376,8 +399,7 @@ def main(arguments: list[str] | None = None) -> int:
     for number, each in enumerate(todo, 1):
         what = "lowest bounds" if each.is_lowest else f"Django {each.django}"
         said = f"[{number}/{len(todo)}] Python {each.python}, {what}"
-        left_out = NEED_CELERY if each.is_lowest else set()
-        tests = [test for test in options.tests if test not in left_out]
+        tests = options.tests or usual_tests(each)
         rows.append(run(each, tests, options.workers, said))
     say(f"\n{report(rows)}")
     nothing = not any(row.has_run for row in rows)

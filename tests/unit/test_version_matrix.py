@@ -77,6 +77,17 @@ def test_every_module_with_a_foreign_project_is_in_the_matrix() -> None:
     assert found <= matrix.PROJECTS.keys()
 
 
+def test_every_module_with_the_server_of_the_service_is_named() -> None:
+    """These rely on packages of the service, in versions that a host need not have."""
+    served = re.compile(r"^from notifier\.(counting|http\w*|plain_\w+|websocket) ", re.M)
+    assert {
+        str(path.relative_to(ROOT))
+        for path in (ROOT / "tests").rglob("test_*.py")
+        if path.parent.name in ("unit", "contract", "integration")
+        and served.search(path.read_text(encoding="utf-8"))
+    } == matrix.NEED_OUR_SERVER
+
+
 # --- interpreters ---
 
 # What a fake Python does: it notes how it was called, and makes environments with itself in them.
@@ -134,6 +145,16 @@ def test_an_interpreter_is_found_after_a_shim_that_fails(
     assert find_interpreter("3.12", env) == Interpreter(wanted, "3.12.10")
     in_path = fake(tmp_path / "programs/python3.12", "3.12.3")
     assert find_interpreter("3.12", env) == Interpreter(in_path, "3.12.3"), "PATH comes first"
+
+
+def test_the_oldest_interpreter_is_found_wherever_it_is(
+    env: dict[str, str], tmp_path: Path
+) -> None:
+    pyenv = tmp_path / "home/.pyenv/versions"
+    fake(pyenv / "3.12.10/bin/python", "3.12.10")
+    wanted = fake(pyenv / "3.12.9/bin/python", "3.12.9")
+    fake(tmp_path / "programs/python3.12", "3.12.11")
+    assert find_interpreter("3.12", env, oldest=True) == Interpreter(wanted, "3.12.9")
 
 
 def test_an_interpreter_of_uv_is_found_and_one_of_another_version_is_not(
@@ -225,6 +246,19 @@ def test_an_environment_is_made_of_the_lock_with_another_django_and_used_again(
     lock.write_text(lock.read_text(encoding="utf-8") + "more==1\n", encoding="utf-8")
     checkout.run(*only)
     assert len(checkout.calls()) == 5, "the lock has changed"
+
+
+def test_the_lowest_bounds_are_tried_on_the_oldest_python_without_what_needs_more(
+    checkout: Checkout,
+) -> None:
+    fake(checkout.programs / "python3.11", "3.11.9")
+    fake(checkout.folder.parent / "home/.pyenv/versions/3.11.2/bin/python", "3.11.2")
+    code, output = checkout.run("--lowest", "--python", "3.11")
+    assert (code, output.splitlines()[-1][:6]) == (0, "3.11.2")
+    tests = checkout.calls()[-1].split()
+    assert {"tests/unit", "tests/e2e/test_wheel.py"} <= set(tests)
+    assert {f"--ignore={path}" for path in matrix.NEED_OUR_SERVER} <= set(tests)
+    assert not {*matrix.NEED_CELERY, *matrix.NEED_OUR_SERVER} & set(tests)
 
 
 def test_a_failed_test_is_named_and_fails_the_matrix(checkout: Checkout) -> None:
