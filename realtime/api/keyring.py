@@ -26,20 +26,16 @@ class Keyring:
         Raises:
             ConfigurationError: An entry is invalid.
         """
-        self._keys: Callable[[], Keys]
+        self.current: Callable[[], Keys]
+        """Returns the keys, which are another object after their file has changed."""
         if (path := path_of(entries)) is not None:
-            self._keys = _KeysFile(path, and_one=and_one).content
+            self.current = _KeysFile(path, and_one=and_one).content
         else:
-            keys = _warn(keys_of(entries, and_one=and_one))
-            self._keys = lambda: keys
+            self.current = _warn(keys_of(entries, and_one=and_one)).current
 
     def warning_text(self) -> str:
         """Return a warning that names keys whose entries omit a list; empty if there are none."""
-        return describe_unlisted(self._keys())
-
-    def current(self) -> Keys:
-        """Return the keys, which are another object after their file has changed."""
-        return self._keys()
+        return describe_unlisted(self.current())
 
     def admit(self, secret: str) -> Key:
         """Return the key with this secret.
@@ -47,7 +43,7 @@ class Keyring:
         Raises:
             Unauthorized: The secret is wrong or missing, or no keys are configured.
         """
-        keys = self._keys()
+        keys = self.current()
         if not keys:
             raise Unauthorized(
                 "no API key is configured: set REALTIME_API_KEY (for the service: NOTIFIER_API_KEY)"

@@ -92,6 +92,10 @@ class Keys:
         """Return the number of keys."""
         return len(self._by_digest)
 
+    def current(self) -> Keys:
+        """Return these keys: unlike those of a file, they do not change."""
+        return self
+
     def find(self, secret: str) -> Key | None:
         """Return the key with this secret.
 
