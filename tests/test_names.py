@@ -26,7 +26,7 @@ EXPLAINED = ("core", "protocols", "identity", "brokers", "connection", "delivery
 PLAIN = {
     "Announcement", "Announcer", "Authentication", "Bucket", "Close", "Connector", "Credentials",
     "Dispatcher", "Durability", "Email", "Failure", "Glob", "Limits", "Liveness", "Message",
-    "Neighbours", "Origin", "Parser", "Pattern", "Question", "Receiver", "Script", "Sizes",
+    "Neighbours", "Origin", "Pattern", "Question", "Receiver", "Script", "Sizes",
     "Stats", "Subscribed", "Subscriber", "Threads", "Throttle", "Tokens", "Unsubscribed", "Users",
     "Watchdog", "Webhook",
 }  # fmt: skip

@@ -45,3 +45,6 @@ WRITE_BYTES = 64 * 1024
 
 Without it, all waiting calls, up to 16 MiB, would count as written before Redis has read a byte.
 """
+READ_AHEAD_BYTES = 128 * 1024
+"""Bytes that arrive for a subscription before it stops reading from its socket; as asyncio's
+streams, which stop at twice their limit of 64 KiB."""

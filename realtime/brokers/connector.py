@@ -1,4 +1,4 @@
-"""Opens connections to Redis with redis-py, and closes them without flushing.
+"""Opens connections to Redis with redis-py, takes them over, and closes them without flushing.
 
 redis-py retries ten times by default and has timeouts of its own. Both are disabled: the stage of a
 command decides its outcome (ADR-0007), and deadlines are ours.
@@ -7,10 +7,11 @@ command decides its outcome (ADR-0007), and deadlines are ours.
 from __future__ import annotations
 
 import asyncio
-from typing import cast
+from typing import Any, cast
 
 from redis import exceptions
-from redis.asyncio.connection import Connection, ConnectionPool
+from redis._parsers.hiredis import NOT_ENOUGH_DATA
+from redis.asyncio.connection import Connection, ConnectionPool, DefaultParser
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
@@ -18,18 +19,17 @@ from redis.backoff import NoBackoff
 class Connector:
     """The factory of connections to one Redis. Bound to one event loop."""
 
-    def __init__(self, url: str, parser_class: type) -> None:
+    def __init__(self, url: str) -> None:
         """Parse the URL, without connecting yet.
 
         Args:
             url: ``redis://``, ``rediss://`` or ``unix://``, as redis-py parses it.
-            parser_class: Parses the replies of all connections.
         """
         # Only parses the URL and creates connections; none is returned to the pool.
         self._pool = ConnectionPool.from_url(url)
         # Set after parsing: URL options (`decode_responses`, `socket_timeout`) must not win.
         self._pool.connection_kwargs.update(
-            parser_class=parser_class,
+            parser_class=_Parser,
             decode_responses=False,
             retry=Retry(NoBackoff(), 0),
             # A timeout of redis-py would cost a task per command, and a shorter connect timeout
@@ -62,7 +62,91 @@ class Connector:
         self._is_closed = True
 
 
-def writer_of(connection: Connection) -> asyncio.StreamWriter:
+class _Parser(DefaultParser):  # type: ignore[misc, valid-type]
+    """redis-py's parser, which tells in addition what it has left."""
+
+    @property
+    def has_rest(self) -> bool:
+        """Whether something was received that nobody has read yet."""
+        return bool(self._reader.has_data() or self._stream._buffer)
+
+    @property
+    def is_at_end(self) -> bool:
+        """Whether Redis has closed the connection and all data has been read."""
+        return bool(self._stream.at_eof())
+
+
+class RedisProtocol(asyncio.Protocol):
+    """A connection that redis-py has opened, without asyncio's streams from then on.
+
+    Each of the two streams needs a task, and another turn of the event loop (ADR-0037). A subclass
+    has `_take`, which gets each reply, and must `abort` the connection.
+    """
+
+    def __init__(self, connection: Connection) -> None:
+        """Take over the transport of a connection.
+
+        Args:
+            connection: A connection of a `Connector`, without pending replies.
+        """
+        parser = cast("_Parser", connection._parser)
+        self._connection = connection
+        self._reader = parser._reader
+        self._transport = cast("asyncio.Transport", _writer_of(connection).transport)
+        self._loop = asyncio.get_running_loop()
+        self._is_full = False  # the transport's buffer
+        self._lost: asyncio.Future[Exception] = self._loop.create_future()
+        self._transport.set_protocol(self)
+        if parser.is_at_end:
+            self._fail(exceptions.ConnectionError("Redis closed the connection"))
+        elif parser.has_rest:  # it would be the reply to the first command
+            self._fail(exceptions.ConnectionError("Redis sent an unexpected reply"))
+
+    @property
+    def _has_ended(self) -> bool:
+        """Whether the connection is known to be closed, so that further writes would be lost."""
+        return self._lost.done() or self._transport.is_closing()
+
+    def _take(self, reply: Any) -> None:
+        """Take one reply; raise a RedisError if Redis should not have sent it."""
+        raise NotImplementedError
+
+    def _fail(self, error: Exception) -> None:
+        """End the connection for an error; the first one counts."""
+        if not self._lost.done():
+            self._lost.set_result(error)
+
+    # ------------------------------------------------------- callbacks of the transport
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """End: Redis has closed the connection, or it broke."""
+        self._fail(exc or exceptions.ConnectionError("Redis closed the connection"))
+
+    def eof_received(self) -> None:
+        """End at once: with TLS, `connection_lost` comes some turns later."""
+        self._fail(exceptions.ConnectionError("Redis closed the connection"))
+
+    def pause_writing(self) -> None:
+        """Write no more: Redis does not read."""
+        self._is_full = True
+
+    def resume_writing(self) -> None:
+        """Write again."""
+        self._is_full = False
+
+    def data_received(self, data: bytes) -> None:
+        """Parse what has arrived."""
+        if self._has_ended:
+            return
+        self._reader.feed(data)
+        try:
+            while (reply := self._reader.gets()) is not NOT_ENOUGH_DATA:
+                self._take(reply)
+        except exceptions.RedisError as error:
+            self._fail(error)
+
+
+def _writer_of(connection: Connection) -> asyncio.StreamWriter:
     """Return the stream of a ready connection.
 
     redis-py's own write method reconnects if the connection is closed.

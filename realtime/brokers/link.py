@@ -14,7 +14,7 @@ from redis import exceptions
 
 from realtime.brokers.commands import errors_of, is_of_no_master, lacks_script, unavailable
 from realtime.brokers.connector import Connector
-from realtime.brokers.pipeline import Parser, Pipeline
+from realtime.brokers.pipeline import Pipeline
 
 if TYPE_CHECKING:
     from redis.asyncio.connection import Connection
@@ -33,7 +33,7 @@ class Link:
         Args:
             url: ``redis://``, ``rediss://`` or ``unix://``, as redis-py parses it.
         """
-        self._connector = Connector(url, Parser)
+        self._connector = Connector(url)
         self._pipeline: Pipeline | None = None
         self._pipelines: set[Pipeline] = set()  # those that missed a deadline may still get replies
         self._connecting = asyncio.Lock()

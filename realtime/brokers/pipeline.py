@@ -1,7 +1,8 @@
 """One multiplexed connection to Redis: it sends the calls of many, and gives each its replies.
 
-All commands of one turn of the event loop are sent in one write, and all replies that have arrived
-are read at once. One connection for each command made a publish take 1.8 times as long (ADR-0015).
+All commands of one turn of the event loop are sent in one write, unless commands came alone before.
+All replies that have arrived are read at once. One connection for each command made a publish take
+1.8 times as long (ADR-0015).
 
 Each call has its own deadline. A call that misses its deadline keeps its place in the order of
 replies, so that later calls still get the right replies; its connection accepts no new calls after
@@ -14,16 +15,14 @@ import asyncio
 import select
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from redis import exceptions
-from redis._parsers.hiredis import NOT_ENOUGH_DATA
-from redis.asyncio.connection import DefaultParser
 
 from realtime.brokers.bounds import DEADLINE_CHECK_SECONDS, UNSENT_BYTES, WRITE_BYTES
 from realtime.brokers.calls import Combine, PendingReplies, RedisCall, pack_calls
 from realtime.brokers.commands import NEW_CONNECTION_SECONDS, unavailable, unknown
-from realtime.brokers.connector import abort, writer_of
+from realtime.brokers.connector import RedisProtocol, abort
 
 if TYPE_CHECKING:
     from redis.asyncio.connection import Connection
@@ -32,86 +31,33 @@ if TYPE_CHECKING:
     from realtime.core.publication import Publication
 
 
-class Parser(DefaultParser):  # type: ignore[misc, valid-type]
-    """A parser that returns all replies that have arrived; error replies are values, too."""
-
-    reads = 0
-    """The number of times that bytes have arrived."""
-
-    async def replies(self) -> list[Any]:
-        """Wait for the first reply; return all that have arrived.
-
-        Raises:
-            RedisError: The connection was closed, or used another protocol.
-            OSError: The connection broke.
-        """
-        while True:
-            replies = []
-            try:
-                while (reply := self._reader.gets()) is not NOT_ENOUGH_DATA:
-                    replies.append(reply)
-            except exceptions.InvalidResponse:
-                if not replies:  # earlier replies are valid; hiredis raises again
-                    raise
-            if replies:
-                return replies
-            await self.read_from_socket()
-            self.reads += 1
-
-    @property
-    def has_rest(self) -> bool:
-        """Whether something was received that nobody has read yet."""
-        return bool(self._reader.has_data() or self._stream._buffer)
-
-    @property
-    def is_at_end(self) -> bool:
-        """Whether Redis has closed the connection and all data has been read."""
-        return bool(self._stream.at_eof())
-
-
-def parser_of(connection: Connection) -> Parser:
-    """Return the parser of a connection that uses `Parser`."""
-    return cast("Parser", connection._parser)
-
-
-class Pipeline(asyncio.Protocol):
-    """One multiplexed connection. Takes over a ready one; the creator must call `aclose`.
-
-    It reads and writes instead of asyncio's streams, each of which needs a task, and two more turns
-    of the event loop for each call (ADR-0037).
-    """
+class Pipeline(RedisProtocol):
+    """One multiplexed connection. Takes over a ready one; the creator must call `aclose`."""
 
     def __init__(self, connection: Connection, on_end: Callable[[Pipeline], None]) -> None:
         """Take over the transport of a connection.
 
         Args:
-            connection: A connection that uses `Parser`, without pending replies.
+            connection: A connection of a `Connector`, without pending replies.
             on_end: Called once, when the connection has ended.
         """
-        self._connection = connection
-        self._reader = parser_of(connection)._reader
-        self._transport = writer_of(connection).transport
+        super().__init__(connection)
         self._on_end = on_end
-        self._loop = asyncio.get_running_loop()
         self._opened_at = self._loop.time()
         self._waiting: deque[RedisCall] = deque()
         self._waiting_bytes = 0
         self._sent: deque[PendingReplies] = deque()
         self._flush: asyncio.Handle | None = None
-        self._is_full = False  # the transport's buffer
+        self._was_alone = True
+        """Whether the last write had one call. Then the next one probably need not wait for others,
+        which saves a turn of the event loop."""
         self._timer: asyncio.Handle | None = None
         self._is_open = True
         self._error: Exception = exceptions.ConnectionError("closed")
-        self._lost: asyncio.Future[Exception] = self._loop.create_future()
         # A loop that ends cancels this task, so that the connection ends with it.
         self._owner = self._loop.create_task(self._own(), name="realtime pipeline to Redis")
         # Not a ``finally`` in `_own`: a task cancelled before its first step never reaches it.
         self._owner.add_done_callback(self._end)
-        self._transport.set_protocol(self)
-        if parser_of(connection).is_at_end:
-            self._fail(exceptions.ConnectionError("Redis closed the connection"))
-        elif parser_of(connection).has_rest:  # it would be the reply to the first call
-            self._fail(exceptions.ConnectionError("Redis sent an unexpected reply"))
 
     @property
     def is_open(self) -> bool:
@@ -151,7 +97,10 @@ class Pipeline(asyncio.Protocol):
         self._waiting.append(call)
         self._waiting_bytes += call.size
         if self._flush is None and not self._is_full:
-            self._flush = self._loop.call_soon(self._write)
+            if self._was_alone and not self._sent:
+                self._write()
+            else:
+                self._flush = self._loop.call_soon(self._write)
         if self._timer is None:
             self._timer = self._loop.call_later(DEADLINE_CHECK_SECONDS, self._check_deadlines_soon)
 
@@ -166,48 +115,13 @@ class Pipeline(asyncio.Protocol):
         self._owner.cancel()
         await asyncio.gather(self._owner, return_exceptions=True)
 
-    @property
-    def _has_ended(self) -> bool:
-        """Whether the connection is known to be closed, so that further writes would be lost."""
-        return self._lost.done() or self._transport.is_closing()
-
     async def _own(self) -> None:
         self._error = await self._lost
 
-    def _fail(self, error: Exception) -> None:
-        """End the connection for an error."""
-        if not self._lost.done():
-            self._lost.set_result(error)
-
-    # ------------------------------------------------------- callbacks of the transport
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        """End: Redis has closed the connection, or it broke."""
-        self._fail(exc or exceptions.ConnectionError("Redis closed the connection"))
-
-    def eof_received(self) -> None:
-        """End at once: with TLS, `connection_lost` comes some turns later."""
-        self._fail(exceptions.ConnectionError("Redis closed the connection"))
-
-    def pause_writing(self) -> None:
-        """Write no more: Redis does not read."""
-        self._is_full = True
-
     def resume_writing(self) -> None:
         """Write what has waited."""
-        self._is_full = False
+        super().resume_writing()
         self._write()
-
-    def data_received(self, data: bytes) -> None:
-        """Give each reply to its call."""
-        if self._has_ended:
-            return
-        self._reader.feed(data)
-        try:
-            while (reply := self._reader.gets()) is not NOT_ENOUGH_DATA:
-                self._assign_reply(reply)
-        except exceptions.RedisError as error:
-            self._fail(error)
 
     # --------------------------------------------------------------------- the calls
 
@@ -233,11 +147,13 @@ class Pipeline(asyncio.Protocol):
             if not call.is_done:
                 calls.append(call)
                 size += call.size
+        self._was_alone = len(calls) == 1
         packed, sent = pack_calls(calls)
         self._sent += sent
         return packed
 
-    def _assign_reply(self, reply: Any) -> None:
+    def _take(self, reply: Any) -> None:
+        """Give a reply to its call."""
         if not self._sent:
             raise exceptions.ConnectionError("Redis sent an unexpected reply")
         first = self._sent[0]

@@ -27,6 +27,7 @@ from realtime.brokers.bounds import (
     DEADLINE_SECONDS,
     QUEUE_BYTES,
     QUEUE_ITEMS,
+    READ_AHEAD_BYTES,
     SURVEY_POLL_SECONDS,
     SURVEY_SECONDS,
 )
@@ -46,9 +47,8 @@ from realtime.brokers.commands import (
     parse_wait,
     unavailable,
 )
-from realtime.brokers.connector import abort, writer_of
+from realtime.brokers.connector import RedisProtocol, abort
 from realtime.brokers.link import Link
-from realtime.brokers.pipeline import parser_of
 from realtime.brokers.presence_commands import refuse_errors
 from realtime.brokers.queue_commands import STATS
 from realtime.brokers.redis_presence import RedisPresence
@@ -194,7 +194,7 @@ class RedisBroker:
         return self._link.run_script(script, commands, self._deadline_seconds)
 
 
-class RedisSubscription:
+class RedisSubscription(RedisProtocol):
     """A `realtime.brokers.Subscription` on Redis.
 
     Uses redis-py's plain connection, not its ``PubSub``, which reconnects without notifying the
@@ -202,23 +202,77 @@ class RedisSubscription:
     """
 
     def __init__(self, connection: Connection, commands: Commands) -> None:
-        self._connection = connection
-        self._parser = parser_of(connection)
-        self._writer = writer_of(connection)
+        self._events: list[Event] = []
+        self._unread_bytes = 0
+        self._is_paused = False  # reading from the socket
+        self._reading: asyncio.Future[None] | None = None
+        self._sending: asyncio.Future[None] | None = None
         self._commands = commands
         self._strip = len(commands.channel_prefix)
-
-    @property
-    def reads(self) -> int:
+        self.reads = 0
         """See `realtime.brokers.Subscription.reads`."""
-        return self._parser.reads
+        super().__init__(connection)
 
     async def read(self) -> list[Event]:
         """See `realtime.brokers.Subscription.read`."""
-        try:
-            return [self._event(reply) for reply in await self._parser.replies()]
-        except (exceptions.RedisError, OSError, UnicodeDecodeError) as error:
+        if not self._events and not self._lost.done():
+            self._reading = self._loop.create_future()
+            await self._reading
+        if not self._events:
+            error = self._lost.result()
             raise unavailable(error) from error
+        events, self._events = self._events, []
+        self._unread_bytes = 0
+        if self._is_paused:
+            self._is_paused = False
+            self._transport.resume_reading()
+        return events
+
+    async def send(self, subscribe: Sequence[str], unsubscribe: Sequence[str]) -> None:
+        """See `realtime.brokers.Subscription.send`."""
+        commands = []
+        if subscribe:
+            commands.append(("SUBSCRIBE", *self._commands.redis_channels(subscribe)))
+        if unsubscribe:
+            commands.append(("UNSUBSCRIBE", *self._commands.redis_channels(unsubscribe)))
+        if not self._has_ended:
+            # Not `writelines`, which raises a TypeError if it is closed (Python 3.12.1).
+            self._transport.write(b"".join(self._connection.pack_commands(commands)))
+        while self._is_full and not self._lost.done():
+            self._sending = self._loop.create_future()
+            await self._sending
+        if self._has_ended:
+            error = await self._lost
+            raise unavailable(error) from error
+
+    async def aclose(self) -> None:
+        """Close the connection."""
+        abort(self._connection)
+
+    def data_received(self, data: bytes) -> None:
+        """Keep what has arrived for the reader; read no more while too much waits for it."""
+        self.reads += 1
+        super().data_received(data)
+        if not self._events:  # so far, it is the beginning of a large message
+            return
+        _wake(self._reading)
+        self._unread_bytes += len(data)
+        if self._unread_bytes >= READ_AHEAD_BYTES and not self._is_paused:
+            self._is_paused = True
+            self._transport.pause_reading()
+
+    def resume_writing(self) -> None:
+        """Let the sender go on."""
+        super().resume_writing()
+        _wake(self._sending)
+
+    def _fail(self, error: Exception) -> None:
+        super()._fail(error)
+        _wake(self._reading)
+        _wake(self._sending)
+
+    def _take(self, reply: Any) -> None:
+        self._events.append(self._event(reply))
 
     def _event(self, reply: Any) -> Event:
         try:
@@ -234,20 +288,7 @@ class RedisSubscription:
             return Unsubscribed(channel)
         raise exceptions.ConnectionError(f"Redis sent {reply!r:.100} to a subscriber")
 
-    async def send(self, subscribe: Sequence[str], unsubscribe: Sequence[str]) -> None:
-        """See `realtime.brokers.Subscription.send`."""
-        commands = []
-        if subscribe:
-            commands.append(("SUBSCRIBE", *self._commands.redis_channels(subscribe)))
-        if unsubscribe:
-            commands.append(("UNSUBSCRIBE", *self._commands.redis_channels(unsubscribe)))
-        try:
-            # Not `writelines`, which raises a TypeError if it is closed (Python 3.12.1).
-            self._writer.write(b"".join(self._connection.pack_commands(commands)))
-            await self._writer.drain()
-        except (exceptions.RedisError, OSError) as error:
-            raise unavailable(error) from error
 
-    async def aclose(self) -> None:
-        """Close the connection."""
-        abort(self._connection)
+def _wake(waiting: asyncio.Future[None] | None) -> None:
+    if waiting is not None and not waiting.done():
+        waiting.set_result(None)

@@ -1,8 +1,9 @@
 """Delivers arrivals on channels to all listeners.
 
-The reader adds arrivals while the broker's socket has data. When it waits for more, the next turn
-delivers them: grouped by channel, encoded once per wire protocol in use, with one write per
-connection. Under light traffic nothing waits; under heavy traffic the batches grow automatically. A
+The reader adds all arrivals that the broker's socket had. Then a turn delivers them: grouped by
+channel, encoded once per wire protocol in use, with one write per connection. Under light traffic
+nothing waits; under heavy traffic the batches grow automatically. What others than the reader add
+is delivered in the next turn of the event loop. A
 delivery iterates over a snapshot of the listeners in slices, so that ten thousand listeners do not
 stall the loop. A channel has one delivery at a time.
 """
@@ -76,6 +77,7 @@ class Fanout:
         self._backlog = 0
         self._space: asyncio.Future[None] | None = None
         self._turn_due = False
+        self._is_collecting = False
         self._behind: dict[Listener, Channel[Listener]] = {}
 
     def expect(self, protocol: WireProtocol) -> None:
@@ -96,6 +98,17 @@ class Fanout:
             batch.add((envelope, channel.announced_epoch != epoch), SHORT_BYTES + size)
             channel.announced_epoch = epoch
         self._backlog += batch.bytes - before
+
+    def collect(self) -> None:
+        """Let what is added from now on wait for `deliver`."""
+        self._is_collecting = not self._turn_due  # a turn that is due delivers it anyway
+        self._turn_due = True
+
+    def deliver(self) -> None:
+        """Deliver what was added since `collect`, without another turn of the event loop."""
+        if self._is_collecting:
+            self._is_collecting = False
+            self._turn()
 
     def send_notice(self, channel: Channel[Listener], encode: Encode) -> None:
         """Send a text to all listeners, never dropped, after everything that is queued now.

@@ -29,6 +29,7 @@ from realtime.delivery.watchdog import Watchdog
 from realtime.errors import BrokerError, BrokerUnavailable, EnvelopeError
 
 if TYPE_CHECKING:
+    from realtime.brokers import Event
     from realtime.core.namespaces import Namespace
     from realtime.core.positions import Position
     from realtime.delivery.liveness import Liveness
@@ -191,18 +192,25 @@ class Subscriber:
     async def _read(self, subscription: Subscription) -> None:
         while True:
             events = await subscription.read()
-            for event in events:
-                if isinstance(event, Message):
-                    self._receiver.receive(event)
-                elif isinstance(event, Subscribed):
-                    if self._registry.note_subscribed(event.channel):
-                        self._to_settle[event.channel] = None
-                        self._settle.set()
-                else:
-                    self._registry.note_unsubscribed(event.channel)
-                    self._wishes.set()
+            self._fanout.collect()
+            try:
+                self._receive_all(events)
+            finally:
+                self._fanout.deliver()
             if self._fanout.is_full:
                 await self._fanout.wait_for_space()
+
+    def _receive_all(self, events: Sequence[Event]) -> None:
+        for event in events:
+            if isinstance(event, Message):
+                self._receiver.receive(event)
+            elif isinstance(event, Subscribed):
+                if self._registry.note_subscribed(event.channel):
+                    self._to_settle[event.channel] = None
+                    self._settle.set()
+            else:
+                self._registry.note_unsubscribed(event.channel)
+                self._wishes.set()
 
     async def _carry_out_wishes(self, subscription: Subscription) -> None:
         """Subscribe and unsubscribe as the registry requests; the only task that does so."""

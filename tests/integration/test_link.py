@@ -124,10 +124,16 @@ async def turns(count: int) -> None:
 async def test_publications_of_one_turn_are_sent_in_one_write(make: Any, relay: Relay) -> None:
     broker = make(relay.url)
     await broker.publish(publication())
+    await keep_busy(broker)
     relay.asked.clear()
     receipts = await outcomes(publishing(broker, *[publication(n) for n in range(100)]))
     assert [receipt.offset for receipt in receipts] == list(range(2, 102))
     assert len(relay.asked) == 1
+
+
+async def keep_busy(broker: RedisBroker) -> None:
+    """Let calls wait together, so that the next one is not expected to come alone."""
+    await asyncio.gather(*[broker.positions(["a"]) for _ in range(3)])
 
 
 async def test_publications_of_one_turn_share_one_step(
@@ -136,6 +142,7 @@ async def test_publications_of_one_turn_share_one_step(
     """Redis then takes a third of the time for each; each publisher gets its own outcome."""
     await broker.publish(publication("taken", idempotency_key="k"))
     own_redis.client().set("t:{0}:pos:broken", "is no hash")
+    await keep_busy(broker)
     own_redis.client().config_resetstat()
     tasks = publishing(
         broker,
@@ -207,7 +214,7 @@ async def test_a_call_cancelled_before_the_write_sends_nothing(
 ) -> None:
     await broker.publish(publication("first"))
     tasks = publishing(broker, *[publication(f"{n}") for n in range(5)])
-    await turns(1)  # all calls have started, nothing is written
+    await turns(1)  # all calls have started, and at most the first is written
     tasks[3].cancel()
     *_, cancelled, last = await outcomes(tasks)
     assert isinstance(cancelled, asyncio.CancelledError)
@@ -625,6 +632,30 @@ async def test_a_loop_that_ends_leaves_no_warning(own_redis: RedisServer) -> Non
 
 
 # --- the subscription ---
+
+
+async def test_a_call_that_comes_alone_is_written_at_once(broker: RedisBroker) -> None:
+    await broker.publish(Publication.of("a", 1))
+    pipeline = broker._link._pipeline
+    assert pipeline is not None
+    alone = pipeline.send([("PING",)], asyncio.get_running_loop().time() + 5)
+    assert (len(pipeline._sent), len(pipeline._waiting)) == (1, 0)
+    beside = pipeline.send([("PING",)], asyncio.get_running_loop().time() + 5)
+    assert (len(pipeline._sent), len(pipeline._waiting)) == (1, 1), "it waits for others"
+    assert [*await alone, *await beside] == [b"PONG", b"PONG"]
+
+
+async def test_the_calls_of_a_busy_node_share_one_write(broker: RedisBroker) -> None:
+    """Only the first call of a burst may leave alone, and not even it in the next burst."""
+    await broker.publish(Publication.of("a", 1))
+    pipeline = broker._link._pipeline
+    assert pipeline is not None
+    for expected in (1, 0):
+        deadline = asyncio.get_running_loop().time() + 5
+        calls = [pipeline.send([("PING",)], deadline) for _ in range(10)]
+        assert (len(pipeline._sent), len(pipeline._waiting)) == (expected, 10 - expected)
+        assert await asyncio.gather(*calls) == [[b"PONG"]] * 10
+
 
 NONSENSE = [
     b"*2\r\n$1\r\na\r\n$1\r\nb\r\n",

@@ -1,0 +1,114 @@
+"""The subscription at Redis: what has arrived is bounded, and nothing of it is lost."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+
+from realtime.brokers import Message, Subscribed
+from realtime.brokers.bounds import READ_AHEAD_BYTES
+from realtime.brokers.redis import RedisBroker, RedisSubscription
+from realtime.errors import BrokerUnavailable
+from tests.support.eventually import eventually
+from tests.support.redis_server import RedisServer
+
+ONE_READ = 256 * 1024  # bytes that asyncio takes from a socket at once
+NAMES = [f"{'n' * 150}{number}" for number in range(500)]
+NAMES_BYTES = 500 * 160
+
+
+@pytest.fixture
+async def broker(own_redis: RedisServer) -> AsyncIterator[RedisBroker]:
+    broker = RedisBroker(own_redis.url, prefix="t", deadline_seconds=20)
+    yield broker
+    await broker.aclose()
+
+
+@pytest.fixture
+async def subscription(broker: RedisBroker) -> AsyncIterator[RedisSubscription]:
+    subscription = await broker.subscription()
+    await subscription.send(["a"], [])
+    assert await subscription.read() == [Subscribed("a")]
+    yield subscription
+    await subscription.aclose()
+
+
+async def all_of(subscription: RedisSubscription, count: int) -> list[Any]:
+    events: list[Any] = []
+    async with asyncio.timeout(30):
+        while len(events) < count:
+            events += await subscription.read()
+    return events
+
+
+async def test_a_message_larger_than_what_is_read_ahead_arrives(
+    broker: RedisBroker, subscription: RedisSubscription
+) -> None:
+    """While only a part of it has come, the socket must be read."""
+    large = b"x" * (10 * READ_AHEAD_BYTES)
+    await broker.send_raw("a", large)
+    await broker.send_raw("a", b"small")
+    assert await all_of(subscription, 2) == [Message("a", large), Message("a", b"small")]
+
+
+async def test_a_subscription_that_nobody_reads_leaves_the_rest_to_redis(
+    broker: RedisBroker, subscription: RedisSubscription
+) -> None:
+    sent = [b"%05d" % number + b"x" * 40_000 for number in range(500)]  # 20 MB
+    for raw in sent:
+        await broker.send_raw("a", raw)
+    taken = sum(len(event.raw) for event in subscription._events if isinstance(event, Message))
+    assert READ_AHEAD_BYTES - 50_000 <= taken <= READ_AHEAD_BYTES + ONE_READ
+    events = await all_of(subscription, len(sent))
+    assert [event.raw for event in events] == sent
+    await broker.send_raw("a", b"later")
+    assert await all_of(subscription, 1) == [Message("a", b"later")]
+
+
+async def test_what_has_arrived_is_read_before_the_end_is_told(
+    broker: RedisBroker, subscription: RedisSubscription, own_redis: RedisServer
+) -> None:
+    await broker.send_raw("a", b"last")
+    await eventually(lambda: subscription._events)
+    own_redis.cut_subscribers()
+    await eventually(lambda: subscription._lost.done())
+    assert await subscription.read() == [Message("a", b"last")]
+    for _ in range(2):
+        with pytest.raises(BrokerUnavailable):
+            await subscription.read()
+
+
+async def test_sending_waits_for_a_redis_that_does_not_read(
+    subscription: RedisSubscription, own_redis: RedisServer
+) -> None:
+    own_redis.freeze()
+    sending = asyncio.create_task(send_until_full(subscription))
+    await eventually(lambda: subscription._sending is not None)
+    assert not sending.done()
+    own_redis.thaw()
+    sent = await asyncio.wait_for(sending, 30)
+    assert len(await all_of(subscription, sent)) == sent
+
+
+async def test_sending_ends_with_a_connection_that_breaks(
+    subscription: RedisSubscription, own_redis: RedisServer
+) -> None:
+    own_redis.freeze()
+    sending = asyncio.create_task(send_until_full(subscription))
+    await eventually(lambda: subscription._sending is not None)
+    own_redis.kill()
+    with pytest.raises(BrokerUnavailable):
+        await asyncio.wait_for(sending, 30)
+
+
+async def send_until_full(subscription: RedisSubscription) -> int:
+    """Subscribe again and again, until a call has waited; return how many names were sent."""
+    for turn in range(1000):  # 80 MB, more than the buffers of a socket hold
+        await subscription.send(NAMES, [])
+        if subscription._sending is not None:
+            return (turn + 1) * len(NAMES)
+        await asyncio.sleep(0)
+    raise AssertionError("no call had to wait")
