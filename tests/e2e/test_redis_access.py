@@ -311,7 +311,7 @@ def theirs(tmp_path_factory: pytest.TempPathFactory) -> Authority:
 async def test_redis_is_reached_by_tls_with_a_private_ca(
     guarded: RedisServer, serve: Serve, attach: Attach, ours: Authority
 ) -> None:
-    async with TlsProxy(guarded, ours.server()) as tls:
+    with TlsProxy(guarded, ours.server()) as tls:
         url = f"rediss://notifier:SECRET@127.0.0.1:{tls.port}?ssl_ca_certs={ours.file}"
         service = await asyncio.to_thread(serve, url, DEPLOYED)
         client = await attach(service)
@@ -341,7 +341,7 @@ async def test_a_redis_with_an_invalid_certificate_gets_no_password(
         "elsewhere": lambda: ours.server(address="127.0.0.2"),
         "ended": lambda: ours.server(ended=True),
     }[server]()
-    async with TlsProxy(guarded, context) as tls:
+    with TlsProxy(guarded, context) as tls:
         url = f"rediss://notifier:SECRET@127.0.0.1:{tls.port}?ssl_ca_certs={ours.file}"
         service = await asyncio.to_thread(serve, url, DEPLOYED, live=False)
         await eventually(lambda: "not live: " in service.log)

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-import asyncio
 import datetime
 import ipaddress
+import select
+import socket
 import ssl
+import threading
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
@@ -90,44 +94,69 @@ class Authority:
 
 
 class TlsProxy:
-    """Terminates TLS in front of a Valkey, in the test's own event loop."""
+    """Terminates TLS in front of a Valkey, in threads of its own.
+
+    Not in the event loop of the test: when a loop ends, connections that it is still accepting are
+    left open, and there are always some, since services reconnect until the end of their tests.
+    """
 
     def __init__(self, server: RedisServer, context: ssl.SSLContext) -> None:
         self._redis = str(server.socket)
         self._context = context
-        self._clients: set[asyncio.StreamWriter] = set()
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self._open: set[socket.socket] = set()
+        self._threads: list[threading.Thread] = []
+        self._is_ending = False
+        self.port: int = self._listener.getsockname()[1]
 
-    async def __aenter__(self) -> TlsProxy:
-        # Some tests cause failed handshakes on purpose, which should not be reported.
-        asyncio.get_running_loop().set_exception_handler(lambda loop, context: None)
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0, ssl=self._context)
-        self._ended = asyncio.create_task(self._server.wait_closed())  # must start before close()
-        self.port: int = self._server.sockets[0].getsockname()[1]
+    def __enter__(self) -> TlsProxy:
+        self._start(self._accept)
         return self
 
-    async def __aexit__(self, *exc: object) -> None:
-        self._server.close()
-        for writer in self._clients:
-            writer.transport.abort()  # close() would wait for the client's answer
-        await asyncio.wait_for(self._ended, 5)  # including handshakes in progress
+    def __exit__(self, *exc: object) -> None:
+        self._is_ending = True
+        with suppress(OSError):
+            self._listener.shutdown(socket.SHUT_RDWR)  # ends `accept`
+        self._threads[0].join()  # from here on, no connection is added
+        self._listener.close()
+        for each in list(self._open):
+            with suppress(OSError):
+                each.shutdown(socket.SHUT_RDWR)
+        for thread in self._threads:
+            thread.join()
 
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self._clients.add(writer)
-        replies, redis = await asyncio.open_unix_connection(self._redis)
-        try:
-            async with asyncio.TaskGroup() as group:
-                group.create_task(_pass(reader, redis))
-                group.create_task(_pass(replies, writer))
-        finally:
-            redis.close()
-            writer.close()
-            self._clients.discard(writer)
+    def _start(self, target: Callable[..., None], *args: Any) -> None:
+        self._threads.append(threading.Thread(target=target, args=args))
+        self._threads[-1].start()
+
+    def _accept(self) -> None:
+        while not self._is_ending:
+            with suppress(OSError):
+                client, _ = self._listener.accept()
+                secure = self._context.wrap_socket(
+                    client, server_side=True, do_handshake_on_connect=False
+                )
+                self._open.add(secure)
+                self._start(self._serve, secure)
+
+    def _serve(self, client: ssl.SSLSocket) -> None:
+        # Some tests cause failed handshakes on purpose. A `ValueError`: the socket was closed.
+        with client, suppress(OSError, ValueError):
+            client.do_handshake()
+            with socket.socket(socket.AF_UNIX) as server:
+                server.connect(self._redis)
+                self._open.add(server)
+                _pass(client, server)
+                self._open.discard(server)
+        self._open.discard(client)
 
 
-async def _pass(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    with suppress(OSError):
-        while data := await reader.read(1 << 16):
-            writer.write(data)
-            await writer.drain()
-    with suppress(OSError):
-        writer.close()
+def _pass(client: ssl.SSLSocket, server: socket.socket) -> None:
+    """Pass bytes in both directions until either side ends."""
+    while True:
+        ready = [client] if client.pending() else select.select([client, server], [], [])[0]
+        for each in ready:
+            data = each.recv(1 << 16)
+            if not data:
+                return
+            (server if each is client else client).sendall(data)
