@@ -8,6 +8,7 @@ import struct
 from collections.abc import Callable
 from contextlib import suppress
 
+from tests.support.fault_proxy import finish_accepting
 from tests.support.redis_server import RedisServer
 
 RESET = struct.pack("ii", 1, 0)  # linger 0: closing sends RST instead of FIN
@@ -61,6 +62,7 @@ class Relay:
 
     async def close(self) -> None:
         self._server.close()
+        await finish_accepting()
         self.heal()
         self.end()
         await self._server.wait_closed()
