@@ -17,7 +17,7 @@ import socket
 import struct
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 PORTS_OF_AN_ADDRESS = 20_000  # several loopback addresses, so that none runs out of ports
@@ -27,7 +27,7 @@ IP_BIND_ADDRESS_NO_PORT = 24  # ip(7); Python 3.11 has no constant for it
 RESET = struct.pack("ii", 1, 0)  # SO_LINGER: no TIME_WAIT, which would use up the ports
 HANDSHAKE = (
     "GET {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-    "Sec-WebSocket-Key: {key}\r\nSec-WebSocket-Version: 13\r\n\r\n"
+    "Sec-WebSocket-Key: {key}\r\nSec-WebSocket-Version: 13\r\n{headers}\r\n"
 )
 LENGTH = re.compile(rb"content-length: *(\d+)", re.I)
 SENT_AT = re.compile(rb'"t":(\d+)')
@@ -40,7 +40,8 @@ class Dialect:
 
     path: str  # contains {channel} if the path names the channel
     marker: bytes  # once in every publication
-    hello: str = ""  # the first text frame; may contain {channel}
+    hello: str = ""  # the first text frame; may contain {channel} and {secret}
+    headers: str = ""  # further lines of the handshake; may contain {secret}
     joined: bytes = b""  # sent once when the client is subscribed
     ping: bytes = b""  # a text frame that must be answered …
     pong: bytes = b""  # … with this one
@@ -120,10 +121,17 @@ class Member:
 class Crowd:
     """All clients of one server."""
 
-    def __init__(self, port: int, dialect: Dialect, channel: Callable[[int], str]) -> None:
+    def __init__(
+        self,
+        port: int,
+        dialect: Dialect,
+        channel: Callable[[int], str],
+        secrets: Sequence[str] = (),
+    ) -> None:
         self._port = port
         self._dialect = dialect
         self._channel = channel
+        self._secrets = secrets  # what each client shows, by its number
         self._pong = text_frame(dialect.pong)
         self.epoll = select.epoll()
         self.others: dict[int, Callable[[], None]] = {}  # other users' sockets on this epoll
@@ -235,9 +243,13 @@ class Crowd:
             raise OSError(error, os.strerror(error))
         key = base64.b64encode(os.urandom(16)).decode()
         path = self._dialect.path.format(channel=self._channel(member.number))
-        member.socket.sendall(HANDSHAKE.format(path=path, key=key).encode())
+        headers = self._dialect.headers.format(secret=self._secret(member.number))
+        member.socket.sendall(HANDSHAKE.format(path=path, key=key, headers=headers).encode())
         member.stage = "upgrading"
         self.epoll.modify(member.socket.fileno(), select.EPOLLIN)
+
+    def _secret(self, number: int) -> str:
+        return self._secrets[number] if self._secrets else ""
 
     def _upgraded(self, member: Member) -> None:
         received = member.socket.recv(65536)
@@ -252,7 +264,8 @@ class Crowd:
         member.buffer = rest
         hello = self._dialect.hello
         if hello:
-            text = hello.format(channel=self._channel(member.number)).encode()
+            channel, secret = self._channel(member.number), self._secret(member.number)
+            text = hello.format(channel=channel, secret=secret).encode()
             member.socket.sendall(text_frame(text))
             member.stage = "joining"
         else:

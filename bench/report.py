@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 Row = dict[str, Any]
-POINT = ("server", "subscribers", "publications/s", "publishers")
+POINT = ("server", "subscribers", "publications/s", "publishers", "identity")
 """The columns that identify a row; all others were measured."""
 COMPARED = (
     *("deliveries/s", "CPU µs/delivery"),

@@ -24,6 +24,7 @@ from pathlib import Path
 import redis
 from channels_redis.pubsub import RedisPubSubChannelLayer
 
+from bench import identities
 from bench.crowd import Dialect
 from bench.servers import API_KEY, DATA, HTTP, OTHERS_CPU, WEBSOCKETS, Server
 
@@ -123,6 +124,8 @@ class CentrifugeMemory(OverHttp):
 class Centrifugo(OverHttp):
     """Centrifugo itself on Redis, one core: the binary that CENTRIFUGO=path names."""
 
+    scenarios = OverHttp.scenarios | {"joins"}
+
     @classmethod
     def missing(cls) -> str:
         path = os.environ.get("CENTRIFUGO", "")
@@ -140,7 +143,11 @@ class Centrifugo(OverHttp):
     def command(self) -> list[str]:
         self._folder = tempfile.TemporaryDirectory(prefix="bench-centrifugo-")
         settings = (PEERS / "centrifugo.json").read_text(encoding="utf-8")
-        given = {"@PORT@": self.port, "@REDIS@": self.redis_url, "@KEY@": API_KEY}
+        given = {
+            **{"@PORT@": self.port, "@REDIS@": self.redis_url, "@KEY@": API_KEY},
+            "@SECRET@": identities.HS256_SECRET,
+            "@PUBLIC_KEY@": json.dumps(identities.es256_public_key()),
+        }
         for name, value in given.items():
             settings = settings.replace(name, str(value))
         path = Path(self._folder.name) / "config.json"

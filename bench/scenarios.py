@@ -199,6 +199,20 @@ def storm(server: Server, scale: float) -> Row:
     }
 
 
+def joins(server: Server, scale: float) -> list[Row]:
+    """2,000 clients connect and subscribe: anonymous, with tokens, and with Django sessions."""
+    count = int(2000 * scale)
+    rows = []
+    for identity, (dialect, secrets) in server.identities(count).items():
+        crowd = Crowd(server.port, dialect, lambda number: server.channel, secrets)
+        with Cost(server) as cost:
+            crowd.invite(count)
+        crowd.close()
+        row = {"joins/s": count / cost.seconds, "CPU µs/join": cost.cpu / count * 1e6}
+        rows.append({"identity": identity, **row})
+    return rows
+
+
 def idle(server: Server, scale: float) -> Row:
     """10,000 idle subscribed connections: memory, and the CPU time of the pings."""
     count, seconds = int(10_000 * scale), 30.0
@@ -396,6 +410,7 @@ SCENARIOS: dict[str, Scenario] = {
     "pipelined": pipelined,
     "pipelined-http": pipelined_http,
     "storm": storm,
+    "joins": joins,
     "idle": idle,
     "slow": slow,
     "publish": publish,

@@ -6,10 +6,13 @@ import os
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
+from bench import identities
 from bench.crowd import OURS, Dialect
 from notifier.server import listening_socket
 from realtime.brokers.redis_sync import SyncRedisBroker
@@ -25,6 +28,8 @@ TICK = os.sysconf("SC_CLK_TCK")
 WEBSOCKETS = frozenset(
     {"closed", "pipelined", "crowds", "load", "storm", "idle", "slow", "channels"}
 )
+WITH_TOKEN = replace(OURS, hello=OURS.hello.replace("{{}}", '{{"token":"{secret}"}}', 1))
+WITH_SESSION = replace(OURS, headers="Origin: http://127.0.0.1\r\nCookie: sessionid={secret}\r\n")
 HTTP = frozenset({"closed-http", "pipelined-http", "publish", "publishers"})
 
 
@@ -46,6 +51,14 @@ class Server:
     """Options of a batch, besides its commands."""
     scenarios: frozenset[str] = WEBSOCKETS
     """Names of the scenarios that it supports."""
+
+    def identities(self, count: int) -> dict[str, tuple[Dialect, list[str]]]:
+        """Return how clients may identify themselves: the dialect, and a secret for each client."""
+        return {
+            "anonymous": (self.dialect, []),
+            "token, HS256": (WITH_TOKEN, identities.hs256_tokens(count)),
+            "token, ES256": (WITH_TOKEN, identities.es256_tokens(count)),
+        }
 
     @classmethod
     def missing(cls) -> str:
@@ -132,10 +145,11 @@ class Ours(Server):
     """The service with one worker, as the Procfile runs it."""
 
     name = "notifier"
-    scenarios = WEBSOCKETS | HTTP | {"python"}
+    scenarios = WEBSOCKETS | HTTP | {"python", "joins"}
 
     def __init__(self, redis_url: str) -> None:
         super().__init__(redis_url)
+        self._folder = tempfile.TemporaryDirectory(prefix="bench-notifier-")
         self._broker = SyncRedisBroker(redis_url)
         self._publication = Publication.of(CHANNEL, DATA)
 
@@ -167,7 +181,15 @@ class Ours(Server):
             "NOTIFIER_API_KEY": API_KEY,
             "ALLOWED_HOSTS": "127.0.0.1",
             "NOTIFIER_NAMESPACES": NOTIFIER_NAMESPACES,
+            "NOTIFIER_TOKEN_SECRET": identities.HS256_SECRET,
+            "NOTIFIER_TOKEN_PUBLIC_KEY": identities.es256_public_key(),
+            "DATABASE_URL": f"sqlite:///{self._folder.name}/db.sqlite3",
         }
+
+    def identities(self, count: int) -> dict[str, tuple[Dialect, list[str]]]:
+        environment = {**os.environ, "REDIS_URL": self.redis_url, **self.environment()}
+        keys = identities.sessions(count, environment)
+        return {**super().identities(count), "session": (WITH_SESSION, keys)}
 
     def publish(self, count: int) -> None:
         if count == 1:

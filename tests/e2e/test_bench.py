@@ -46,6 +46,22 @@ def test_the_curves_of_scale_are_measured() -> None:
     assert "Redis µs/publication" in done.stdout
 
 
+SMALL = ("--repeat", "1", "--scale", "0.02")
+
+
+def test_clients_join_with_each_identity() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "bench", "joins", "--servers", "notifier", *SMALL],
+        cwd=CHECKOUT,
+        capture_output=True,
+        text=True,
+        timeout=280,
+    )
+    assert done.returncode == 0, done.stderr
+    for identity in ("anonymous", "token, HS256", "token, ES256", "session"):
+        assert f"| {identity} " in done.stdout
+
+
 def test_a_run_prints_tables_and_saves_the_figures() -> None:
     command = ["-m", "bench", "closed", "--servers", "notifier,floor", "--repeat", "2"]
     done = subprocess.run(
