@@ -63,8 +63,8 @@ def _options() -> argparse.Namespace:
     )
     parser.add_argument(
         "--servers",
-        default=",".join(SERVERS),
-        help="comma-separated names (default: all); listed below",
+        default=",".join(name for name in SERVERS if not name.endswith("-2")),
+        help="comma-separated names (default: all on one core); listed below",
     )
     parser.add_argument(
         "--repeat",

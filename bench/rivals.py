@@ -26,7 +26,16 @@ from channels_redis.pubsub import RedisPubSubChannelLayer
 
 from bench import identities
 from bench.crowd import Dialect
-from bench.servers import API_KEY, DATA, HTTP, OTHERS_CPU, WEBSOCKETS, Server
+from bench.servers import (
+    API_KEY,
+    DATA,
+    HTTP,
+    OTHERS_CPU,
+    WEBSOCKETS,
+    Fleet,
+    Server,
+    use_all_processors,
+)
 
 PEERS = Path(__file__).parent / "peers"
 CENTRIFUGE = PEERS / "centrifuge" / "build" / "centrifuge-peer"
@@ -160,6 +169,23 @@ class Centrifugo(OverHttp):
     def stop(self) -> None:
         super().stop()
         self._folder.cleanup()
+
+
+class CentrifugoOnTwo(Centrifugo):
+    """Centrifugo itself on two cores."""
+
+    scenarios = Fleet.scenarios
+
+    @property
+    def name(self) -> str:  # type: ignore[override]
+        return f"{super().name}, 2 cores"
+
+    def start(self) -> None:
+        super().start()
+        use_all_processors(self.pid)
+
+    def environment(self) -> dict[str, str]:
+        return {"GOMAXPROCS": "2"}
 
 
 class Nchan(Rival):
@@ -341,6 +367,7 @@ RIVALS: dict[str, type[Server]] = {
     "tutorial": Tutorial,
     "tutorial-daphne": TutorialOnDaphne,
     "centrifugo": Centrifugo,
+    "centrifugo-2": CentrifugoOnTwo,
     "centrifuge": CentrifugeRedis,
     "centrifuge-memory": CentrifugeMemory,
     "nchan": Nchan,

@@ -11,14 +11,10 @@ import argparse
 import json
 import os
 import statistics
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import replace
-from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import redis
 
@@ -27,7 +23,7 @@ from bench.__main__ import allow_many_sockets
 from bench.crowd import OURS, Crowd, HttpPublishers
 from bench.redis import private_redis
 from bench.scenarios import Cost, batch_request, publish_request
-from bench.servers import CHANNEL, OTHERS_CPU, ROOT, TICK, Ours, Server
+from bench.servers import CHANNEL, OTHERS_CPU, Fleet, Ours
 from realtime.core.publication import Publication
 
 ROUNDS = 100
@@ -39,64 +35,25 @@ WORKERS = (1, 2, 3, 4)
 NODES = (1, 2, 4, 8, 16)
 
 
+LIMITS = json.dumps({"channels_per_connection": 1000, "commands_burst": 3000})
+
+
 class Scaled(Ours):
     """The service, with room for what the curves need."""
 
     def environment(self) -> dict[str, str]:
-        limits = {"channels_per_connection": 1000, "commands_burst": 3000}
-        return {**super().environment(), "NOTIFIER_LIMITS": json.dumps(limits)}
+        return {**super().environment(), "NOTIFIER_LIMITS": LIMITS}
 
     def publish_bytes(self, size: int) -> None:
         """Publish this many bytes of data once."""
         self._broker.publish(Publication.of(CHANNEL, "x" * (size - 2)))
 
 
-class Fleet(Scaled):
-    """The service with several workers, as `notifier serve` runs it."""
-
-    workers = 1
-
-    def __init__(self, redis_url: str) -> None:
-        super().__init__(redis_url)
-        self._folder = TemporaryDirectory()
-
-    def command(self) -> list[str]:
-        return [sys.executable, "-m", "notifier", "serve"]
+class ScaledFleet(Fleet):
+    """The same with several workers."""
 
     def environment(self) -> dict[str, str]:
-        where = {"HOST": "127.0.0.1", "PORT": str(self.port)}
-        where["DATABASE_URL"] = f"sqlite:///{self._folder.name}/db.sqlite3"
-        return {**super().environment(), **where, "WEB_CONCURRENCY": str(self.workers)}
-
-    def start(self) -> None:
-        """Start it on all processors, and wait until it is ready."""
-        migrate = [sys.executable, "manage.py", "migrate", "--verbosity", "0"]
-        env = {**os.environ, "REDIS_URL": self.redis_url, **self.environment()}
-        subprocess.run(migrate, cwd=ROOT, env=env, check=True)
-        Server.start(self)
-        os.sched_setaffinity(self.pid, range(os.cpu_count() or 1))
-        for pid in _children(self.pid):
-            os.sched_setaffinity(pid, range(os.cpu_count() or 1))
-        while not self.is_live():
-            time.sleep(0.02)
-
-    def inherited(self) -> tuple[int, ...]:
-        return ()
-
-    def cpu_seconds(self) -> tuple[float, float]:
-        """Return the CPU time of the workers; the launcher only waits."""
-        user = system = 0
-        for pid in _children(self.pid):
-            fields = (
-                Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
-            )
-            user, system = user + int(fields[11]), system + int(fields[12])
-        return user / TICK, system / TICK
-
-
-def _children(pid: int) -> list[int]:
-    text = Path(f"/proc/{pid}/task/{pid}/children").read_text(encoding="ascii")
-    return [int(child) for child in text.split()]
+        return {**super().environment(), "NOTIFIER_LIMITS": LIMITS}
 
 
 @contextmanager
@@ -209,7 +166,7 @@ def payload(redis_url: str) -> Iterator[report.Row]:
 def workers(redis_url: str) -> Iterator[report.Row]:
     """Workers of one launcher, on both processors: CPU time of all of them together."""
     for count in WORKERS:
-        server = Fleet(redis_url)
+        server = ScaledFleet(redis_url)
         server.workers = count
         with _running(server), closing(_everybody(server, 2000)) as crowd:
             delivered = _deliver(server, crowd, ROUNDS, lambda: server.publish(1))  # noqa: B023
