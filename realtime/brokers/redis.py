@@ -248,6 +248,7 @@ class RedisSubscription(RedisProtocol):
     async def aclose(self) -> None:
         """Close the connection."""
         abort(self._connection)
+        await self._lost  # asyncio closes the socket in the next turn
 
     def data_received(self, data: bytes) -> None:
         """Keep what has arrived for the reader; read no more while too much waits for it."""
