@@ -38,6 +38,11 @@ class EventQueue:
                 self._getter = None
         return self._events.pop(0)
 
+    def take_all(self) -> list[ASGIReceiveEvent]:
+        """Remove and return all events."""
+        events, self._events = self._events, []
+        return events
+
     def qsize(self) -> int:
         """Return the number of events that wait."""
         return len(self._events)
@@ -45,3 +50,16 @@ class EventQueue:
     def empty(self) -> bool:
         """Whether no event waits."""
         return not self._events
+
+
+class NoEvents(EventQueue):
+    """Drops every event: nobody takes them any more."""
+
+    __slots__ = ()
+
+    def put_nowait(self, event: ASGIReceiveEvent) -> None:
+        """Drop the event."""
+
+
+NO_EVENTS = NoEvents()
+"""The queue of each connection without a task."""

@@ -2,8 +2,9 @@
 
 A frame for a thousand connections is encoded once, by the hub, and written a thousand times: what
 uvicorn would do for each of them (an ASGI message, a frame object, its serialization) costs more
-than the system call (ADR-0014). Back-pressure is uvicorn's own, and extends to the parser: what the
-app has not consumed is not parsed. Frames that never reach the app are counted here.
+than the system call (ADR-0014). The app may also take over the client's messages by callback, and
+end its task (ADR-0038). Back-pressure extends to the parser: what the app has not consumed is not
+parsed. Frames that never reach the app are counted here.
 """
 
 from __future__ import annotations
@@ -13,13 +14,12 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 from uvicorn._types import ASGIReceiveEvent
-from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from websockets.frames import Frame, Opcode
 from websockets.protocol import State
 from websockets.server import ServerProtocol
 
 from notifier.counting import Config, count_limit
-from notifier.event_queue import EventQueue
+from notifier.message_flow import HandOverProtocol
 from realtime.core.limits import Bucket, Rate
 
 EXTENSION = "realtime.wire"  # as in realtime.connection.sinks
@@ -46,10 +46,8 @@ class WireUser(Protocol):
         """The connection can no longer be written to."""
 
 
-class WebSocketProtocol(WebSocketsSansIOProtocol):
+class WebSocketProtocol(HandOverProtocol):
     """Offers itself to the app as ``realtime.wire`` (see `realtime.connection.sinks.Wire`)."""
-
-    queue: EventQueue  # type: ignore[assignment]
 
     user: WireUser | None = None
     """The writer of encoded frames; None until the app has accepted, or if it is another app."""
@@ -59,12 +57,7 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
 
     _is_served = False
     """Whether the app's task is running."""
-    _rest = b""  # read, but not parsed: the app has not consumed what came before
     _control: Bucket | None = None  # created on first use: control frames are rare
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.queue = EventQueue()
 
     def handle_connect(self, event: Any) -> None:
         """Start the handshake; the app's task has not run yet when this returns."""
@@ -107,7 +100,7 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
         """The client has disconnected."""
         self._rest = b""
         super().connection_lost(exc)
-        self._lose()
+        self.lose()
         if self.ended is not None:
             self.ended()
             self.ended = None
@@ -117,6 +110,8 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
         """The app has returned."""
         super().on_task_complete(task)
         self._is_served = False
+        if self.flow is not None:
+            self.scope = {}  # type: ignore[typeddict-item]
         self._break_cycles()
 
     def _break_cycles(self) -> None:
@@ -134,27 +129,33 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
     def handle_parser_exception(self) -> None:
         """Handle a malformed frame from the client; the connection is being closed."""
         super().handle_parser_exception()
-        self._lose()
+        self.lose()
 
-    def _lose(self) -> None:
+    def lose(self) -> None:
+        """Tell those who write and receive that the connection has ended."""
         user, self.user = self.user, None
         if user is not None:
             user.note_lost()
+        if self.flow is not None:
+            self.flow.end()
 
     def data_received(self, data: bytes) -> None:
         """Handle bytes from the client, in slices, as fast as the app consumes their messages."""
+        if self.flow is not None:
+            self.flow.begin_slice()
         if not self._rest and len(data) <= SLICE_BYTES:
             self._parse(data)
         else:
             self._rest += data
-            self._parse_rest()
+            self.parse_rest()
 
-    def _parse_rest(self) -> None:
+    def parse_rest(self) -> None:
+        """Parse what was read, in slices, until nobody takes more."""
         if self.close_sent and len(self._rest) > SLICE_BYTES:
             # The client's answer to our close is behind all that; we do not wait for it that long.
             self._rest = b""
             self.transport.close()
-        while self._rest and not self.read_paused and not self.transport.is_closing():
+        while self._rest and self.takes_more and not self.transport.is_closing():
             data, self._rest = self._rest[:SLICE_BYTES], self._rest[SLICE_BYTES:]
             self._parse(data)
 
@@ -162,7 +163,7 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
         """Pass an event to the app, and continue with what was read."""
         event = await super().receive()
         if self._rest and not self.read_paused:
-            self._parse_rest()
+            self.parse_rest()
         return event
 
     def _parse(self, data: bytes) -> None:
@@ -239,19 +240,24 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
         # After our own close nothing consumes them, but the client's answer must still be read.
         if self.close_sent:
             return
-        if self.curr_msg_data_type == "bytes":
-            self.queue.put_nowait({"type": "websocket.receive", "bytes": data})
-        else:
+        text = None
+        if self.curr_msg_data_type == "text":
             try:
-                self.queue.put_nowait({"type": "websocket.receive", "text": data.decode()})
+                text = data.decode()
             except UnicodeDecodeError:
                 if self.conn.state is State.OPEN:  # otherwise the client's close came right behind
                     self.conn.send_close(1007)
                 self.handle_parser_exception()
                 return
-        if not self.read_paused and self.queue.qsize() > 1:
-            self.read_paused = True
-            self.transport.pause_reading()
+        if self.flow is not None:
+            self.flow.pass_on(text)
+            return
+        if text is None:
+            self.queue.put_nowait({"type": "websocket.receive", "bytes": data})
+        else:
+            self.queue.put_nowait({"type": "websocket.receive", "text": text})
+        if self.queue.qsize() > 1:
+            self.pause_reading()
 
     async def wait_until_drained(self) -> None:
         """Wait until the socket accepts more; also returns when the client has disconnected."""

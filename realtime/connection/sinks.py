@@ -5,7 +5,7 @@ function call and one system call. All other servers get ASGI's `send`.
 
 `send` is advanced by one step, in the connection's own context. Usually that completes it: the
 server has written the frame to the socket. If it suspends, the rest is left to the user of the
-sink (ADR-0004).
+sink (ADR-0004). A server with a `Wire` can also do without the connection's task (ADR-0038).
 """
 
 from __future__ import annotations
@@ -47,6 +47,28 @@ class Wire(Protocol):
     async def wait_until_drained(self) -> None:
         """Wait until more can be written."""
 
+    def hand_over(self, receiver: MessageReceiver) -> Callable[[], None]:
+        """Pass the client's messages to the receiver from now on, instead of to the application.
+
+        Afterwards the application returns, without ending the connection.
+
+        Returns:
+            What the receiver calls to get more messages, after it returned False.
+        """
+
+    def leave(self) -> None:
+        """End the connection, after `hand_over`; if a close frame was sent, when it is answered."""
+
+
+class MessageReceiver(Protocol):
+    """Takes the messages of one client without a task; the server calls it as they arrive."""
+
+    def receive(self, text: str | None) -> bool:
+        """Take a message, None if it is not text; False to get the next one only on request."""
+
+    def note_lost(self) -> None:
+        """Note that the connection has ended, for whatever reason; called once."""
+
 
 class SinkUser(Protocol):
     """The interface of a writer that its sink reports to."""
@@ -87,7 +109,7 @@ class AsgiSink:
         self._send = send
         self._protocol = protocol
         self._user = user
-        self._task = task
+        self._task: asyncio.Task[Any] | None = task
         self._context = context
         self._loop = task.get_loop()
 
@@ -117,8 +139,11 @@ class AsgiSink:
         """Advance a `send` by one step."""
         steps = sending.__await__()
         try:
-            with as_current_task(self._task, self._loop):
-                waits_for = self._context.run(next, steps)
+            if self._task is None:  # the server has taken over, and its `send` needs none
+                waits_for = next(steps)
+            else:
+                with as_current_task(self._task, self._loop):
+                    waits_for = self._context.run(next, steps)
         except StopIteration:
             return
         except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - a server may raise anything here; it ends this connection only
@@ -132,7 +157,7 @@ class AsgiSink:
 class WireSink(AsgiSink):
     """Writes with a server's `Wire`, but the close frame with ASGI's `send`."""
 
-    __slots__ = ("_wire", "write_frame")
+    __slots__ = ("_wire", "leave_wire", "write_frame")
 
     reason_arrives = True
 
@@ -150,6 +175,13 @@ class WireSink(AsgiSink):
         self._wire = wire
         self.write_frame = wire.attach_sink(self)
         """Writes an encoded frame."""
+        self.leave_wire = wire.leave
+
+    def hand_over(self, receiver: MessageReceiver) -> Callable[[], None]:
+        """Go on without the connection's task; see `Wire.hand_over`."""
+        self._task = None
+        del self._context  # of that task
+        return self._wire.hand_over(receiver)
 
     def put(self, text: str) -> None:
         """Write lines to the socket in one write."""

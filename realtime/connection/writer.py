@@ -16,18 +16,14 @@ from contextvars import Context
 from typing import TYPE_CHECKING, Any
 
 from realtime.connection.flow import Flow
-from realtime.connection.outbox import (
-    Entry,
-    Outbox,
-    Pushes,
-    Undroppable,
-)
-from realtime.connection.sinks import NO_SINK, AsgiSink, NoSink, Send, Wire, WireSink
+from realtime.connection.outbox import Entry, Outbox, Pushes, Undroppable
+from realtime.connection.sinks import NO_SINK, AsgiSink, NoSink, WireSink
 from realtime.core.callbacks import do_nothing
 from realtime.core.codes import SLOW, Close
 from realtime.protocols import JOINED_FRAME_BYTES
 
 if TYPE_CHECKING:
+    from realtime.connection.sinks import MessageReceiver, Send, Wire
     from realtime.protocols import WireProtocol
 
 logger = logging.getLogger(__name__)
@@ -48,6 +44,7 @@ class Writer:
         "_corked",
         "_finisher",
         "_goodbye",
+        "_leave_wire",
         "_loop",
         "_outbox",
         "_outbox_bytes",
@@ -89,8 +86,8 @@ class Writer:
         """
         self.protocol = protocol
         """The wire protocol of the client."""
-        self._task = task
-        self._context = context
+        self._task: asyncio.Task[Any] | None = task
+        self._context: Context | None = context
         self._loop = task.get_loop()
         self._outbox_bytes = outbox_bytes
         self._outbox: Outbox | None = None
@@ -104,6 +101,7 @@ class Writer:
         self.ended = False
         self.ends_task = False
         """Whether it has cancelled the connection's task, or the task has called `finish`."""
+        self._leave_wire: Callable[[], None] = do_nothing
         self.on_end: Callable[[], None] = do_nothing
         """Called once, when the connection ends."""
         self._write_frame: Callable[[bytes], None] | None = None
@@ -191,11 +189,6 @@ class Writer:
         return self._finisher is not None
 
     @property
-    def is_congested(self) -> bool:
-        """Whether the client reads more slowly than it is written to."""
-        return self._finisher is not None or self.flow.congested
-
-    @property
     def is_owed_an_answer(self) -> bool:
         """Whether a ping is unanswered or a write is not completed."""
         return not self.ended and (self.flow.awaits_pong or self._finisher is not None)
@@ -236,8 +229,19 @@ class Writer:
         while self._finisher is not None:
             await asyncio.wait([self._finisher])
 
+    def hand_over(self, receiver: MessageReceiver) -> Callable[[], None] | None:
+        """Do without the connection's task, which must then return; see `Wire.hand_over`.
+
+        Returns None if the task must go on, or the connection has ended.
+        """
+        if not isinstance(self._sink, WireSink):
+            return None
+        self._task = self._context = None
+        self._leave_wire = self._sink.leave_wire
+        return self._sink.hand_over(receiver)
+
     def _leave(self, seconds: float) -> None:
-        """Write what is left of the goodbye, then end the connection's task.
+        """Write what is left of the goodbye, then end the connection or its task.
 
         A write that has been suspended for longer is cancelled, and there is no goodbye.
         """
@@ -250,7 +254,10 @@ class Writer:
                 return
             self._goodbye.clear()
             self._finisher.cancel()
-        if not self.ends_task and self._task is not asyncio.current_task():
+        if self._task is None:
+            leave, self._leave_wire = self._leave_wire, do_nothing
+            leave()
+        elif not self.ends_task and self._task is not asyncio.current_task():
             self.ends_task = True
             self._task.cancel()
 

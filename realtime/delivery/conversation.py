@@ -145,10 +145,12 @@ class Conversation:
         """Whether so many commands wait that reading from the client must pause."""
         return self._queue is not None and self._queue.is_full
 
-    async def wait_for_space(self) -> None:
-        """Wait until the queue has room for more commands of the client."""
-        if self._queue is not None:
-            await self._queue.wait_for_space()
+    def space(self) -> asyncio.Future[None] | None:
+        """Return what is done when a full queue has room, or the connection has ended.
+
+        None if there is room.
+        """
+        return None if self._queue is None else self._queue.space()
 
     def end(self, close: Close | None) -> None:
         """End the connection; None if the client has disconnected."""
@@ -291,7 +293,8 @@ class Conversation:
             if isinstance(judged, Reply):
                 return self._carry_out(query, judged)
             # A reply is never dropped, and this one may be as large as the whole outbox.
-            if self.writer.is_congested and len(answer) > SMALL_BYTES:
+            is_slow = self.writer.is_suspended or self.writer.flow.congested
+            if is_slow and len(answer) > SMALL_BYTES:
                 answer = BUSY
         elif not query.wants_answer:
             return True  # no reply is expected; `answer` has logged a failure already

@@ -134,7 +134,7 @@ class CommandQueue:
         return len(self._steps) >= WAITING_COMMANDS or self._bytes >= WAITING_COMMANDS_BYTES
 
     def append(self, step: Step) -> None:
-        """Add a step at the end; beyond the limits, the caller must call `wait_for_space` first."""
+        """Add a step at the end; beyond the limits, the caller must wait for `space` first."""
         size = _bytes_of(step)
         self._steps.append((step, size))
         self._bytes += size
@@ -152,11 +152,13 @@ class CommandQueue:
         self._bytes = 0
         self._wake_reader()
 
-    async def wait_for_space(self) -> None:
-        """Wait until the queue has room for more commands."""
-        if self.is_full:
+    def space(self) -> asyncio.Future[None] | None:
+        """Return what is done when the queue has room or is cleared; None if it has room."""
+        if not self.is_full:
+            return None
+        if self._space is None or self._space.done():
             self._space = asyncio.get_running_loop().create_future()
-            await self._space
+        return self._space
 
     def _wake_reader(self) -> None:
         if self._space is not None and not self.is_full:

@@ -1,6 +1,7 @@
 """The transports of clients: WebSocket, SSE, HTTP streaming.
 
 * `websocket`: The Channels consumer.
+* `frame_receiver`: Takes frames from our own server, without the consumer's task.
 * `misdirected`: Answers requests at the wrong address.
 * `handshake`: Admits and identifies clients of every transport.
 * `mounting`: Where a proxy mounts the project: FORCE_SCRIPT_NAME and ASGI's ``root_path``.

@@ -31,6 +31,9 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 _Answer = TypeVar("_Answer")
 
+KEEPS_ITS_PLACE = object()
+"""What `serve` returns if the connection goes on: `Connections.leave` is then called at its end."""
+
 
 class NoRoom(Exception):
     """A limit rejects the connection."""
@@ -48,12 +51,12 @@ class SessionUnknown(Exception):
 async def let_in(
     scope: Scope, caller: Caller, serve: Callable[[Hub, Identity], Awaitable[_Answer]]
 ) -> _Answer:
-    """Check the limits, identify the user, and serve the connection until its end.
+    """Check the limits, identify the user, and serve the connection.
 
     Args:
         scope: The ASGI scope of the request.
         caller: The sender of the request.
-        serve: Serves the connection until its end.
+        serve: Serves the connection until its end, or returns `KEEPS_ITS_PLACE`.
 
     Raises:
         NoRoom: A limit rejects the connection.
@@ -63,11 +66,15 @@ async def let_in(
     address = address_of(scope.get("client"))
     if (limit := hub.connections.enter(address)) is not None:
         raise NoRoom(limit)
+    is_kept = False
     try:
         identity = await _identity_of(scope, caller)
-        return await serve(hub, identity)
+        answer = await serve(hub, identity)
+        is_kept = answer is KEEPS_ITS_PLACE
     finally:
-        hub.connections.leave(address)
+        if not is_kept:
+            hub.connections.leave(address)
+    return answer
 
 
 async def _identity_of(scope: Scope, caller: Caller) -> Identity:

@@ -1,7 +1,7 @@
 """The ASGI rim of a WebSocket: accepts it and passes its frames to a conversation.
 
 It contains no rules, and only handles input: `realtime.connection.writer` passes replies and pushes
-directly to the server.
+directly to the server. So does our own server with the client's frames, after the accept.
 """
 
 from __future__ import annotations
@@ -17,11 +17,14 @@ from realtime import wiring
 from realtime.connection.sinks import WIRE
 from realtime.core.codes import SERVER_ERROR
 from realtime.core.headers import flaw_of
+from realtime.core.limits import address_of
 from realtime.errors import Forbidden
 from realtime.protocols import Credentials, WireProtocol, centrifugo
 from realtime.transports.callers import caller_of
 from realtime.transports.cancellation import absorb_cancellation
+from realtime.transports.frame_receiver import FrameReceiver
 from realtime.transports.handshake import (
+    KEEPS_ITS_PLACE,
     NoRoom,
     Receive,
     Scope,
@@ -88,7 +91,7 @@ class RealtimeConsumer(AsyncConsumer):  # type: ignore[misc]  # Channels has no 
 
     async def _serve(
         self, scope: Scope, receive: Receive, send: Send, hub: Hub, identity: Identity
-    ) -> None:
+    ) -> object:
         await send({"type": "websocket.accept"})
         task = asyncio.current_task()
         assert task is not None  # noqa: S101 - ASGI apps run in tasks
@@ -96,6 +99,9 @@ class RealtimeConsumer(AsyncConsumer):  # type: ignore[misc]  # Channels has no 
         conversation = hub.connections.attach(
             send, task, wire, identity, protocol=self.protocol, credentials=self.credentials
         )
+        leave = partial(hub.connections.leave, address_of(scope.get("client")))
+        if FrameReceiver(conversation, leave).is_in_charge:
+            return KEEPS_ITS_PLACE
         try:
             await _listen(conversation, receive)
         except asyncio.CancelledError as error:
@@ -108,6 +114,7 @@ class RealtimeConsumer(AsyncConsumer):  # type: ignore[misc]  # Channels has no 
         finally:
             conversation.end(None)
             await conversation.writer.finish()
+        return None
 
     async def _turn_away(self, scope: Scope, send: Send, status: int, reason: bytes) -> None:
         """Refuse the handshake, or close after it if the wire protocol sends the reason there."""
@@ -138,7 +145,8 @@ async def _listen(conversation: Conversation, receive: Receive) -> None:
         if message["type"] != "websocket.receive" or conversation.ended:
             return
         conversation.receive(message.get("text"))
-        await conversation.wait_for_space()
+        if (space := conversation.space()) is not None:
+            await space
         # No await above suspends while frames are pending, so one client could monopolize the loop.
         if loop.time() - slice_began > CLIENT_SLICE_SECONDS:
             await asyncio.sleep(0)

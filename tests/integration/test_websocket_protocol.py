@@ -13,7 +13,8 @@ import websockets
 from uvicorn.config import Config
 from uvicorn.server import ServerState
 
-from notifier.websocket import SLICE_BYTES, EventQueue, WebSocketProtocol
+from notifier.event_queue import EventQueue
+from notifier.websocket import SLICE_BYTES, WebSocketProtocol
 from tests.support.client import Client
 from tests.support.eventually import eventually
 from tests.support.machine import within

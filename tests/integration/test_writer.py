@@ -14,7 +14,7 @@ import pytest
 import uvloop
 
 from realtime.connection.outbox import Pushes
-from realtime.connection.sinks import Wire, WireSink
+from realtime.connection.sinks import MessageReceiver, Wire, WireSink
 from realtime.connection.stepping import rest_of
 from realtime.connection.writer import Writer
 from realtime.core.codes import BAD_REQUEST, SHUTDOWN
@@ -82,6 +82,8 @@ async def attached(send: Send, wire: Wire | None = None, **limits: int) -> Any:
     await asyncio.sleep(0)
     yield writer
     writer.end(None)
+    if writer._task is None:  # handed over: the app would have returned
+        task.cancel()
     with contextlib.suppress(asyncio.CancelledError):
         await task
 
@@ -403,6 +405,7 @@ class Socket:
         self.frames: list[bytes] = []
         self.has_room = asyncio.Event()
         self.has_room.set()
+        self.left = 0
 
     def attach_sink(self, user: WireSink) -> Callable[[bytes], None]:
         self.user = user
@@ -415,6 +418,13 @@ class Socket:
 
     async def wait_until_drained(self) -> None:
         await self.has_room.wait()
+
+    def hand_over(self, receiver: MessageReceiver) -> Callable[[], None]:
+        self.receiver = receiver
+        return lambda: None
+
+    def leave(self) -> None:
+        self.left += 1
 
 
 async def not_this_way(message: Message) -> None:
@@ -464,6 +474,81 @@ def test_a_wire_whose_client_has_left_ends_its_connection(run: Callable[[Any], N
             assert writer.ended
             writer.write_encoded(push(1), text_frame(b"push 1"), 6)
             assert socket.frames == []
+
+    run(scene())
+
+
+class Ear:
+    """Receives what a client says, once its connection has no task."""
+
+    def receive(self, text: str | None) -> bool:
+        return True
+
+    def note_lost(self) -> None:
+        """Do nothing: the tests below end their writers themselves."""
+
+
+def test_a_connection_without_a_task_is_left_after_its_close_frame(
+    run: Callable[[Any], None],
+) -> None:
+    async def scene() -> None:
+        server, socket = Server(), Socket()
+        async with attached(server.send, wire=socket) as writer:
+            assert writer.hand_over(Ear()) is not None
+            writer.send("a reply")
+            assert socket.left == 0
+            writer.end(SHUTDOWN)
+            assert server.sent[-1]["code"] == SHUTDOWN.code
+            writer.end(None)
+            assert socket.left == 1
+
+    run(scene())
+
+
+def test_a_connection_without_a_task_is_left_when_its_socket_has_room_for_the_close_frame(
+    run: Callable[[Any], None],
+) -> None:
+    async def scene() -> None:
+        server, socket = Server(), Socket()
+        async with attached(server.send, wire=socket) as writer:
+            writer.hand_over(Ear())
+            socket.has_room.clear()
+            writer.send("fills the socket")
+            writer.end(SHUTDOWN)
+            assert (socket.left, server.sent) == (0, [])
+            socket.has_room.set()
+            await eventually(lambda: socket.left)
+            assert server.sent[-1]["code"] == SHUTDOWN.code
+
+    run(scene())
+
+
+def test_a_connection_without_a_task_is_left_at_once_if_its_client_reads_nothing(
+    run: Callable[[Any], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("realtime.connection.writer.GOODBYE_SECONDS", 0.0)
+
+    async def scene() -> None:
+        server, socket = Server(), Socket()
+        async with attached(server.send, wire=socket) as writer:
+            writer.hand_over(Ear())
+            socket.has_room.clear()
+            writer.send("fills the socket")
+            writer.end(SHUTDOWN)
+            assert (socket.left, server.sent) == (1, [])
+
+    run(scene())
+
+
+def test_a_connection_keeps_its_task_if_it_has_ended_or_its_server_needs_it(
+    run: Callable[[Any], None],
+) -> None:
+    async def scene() -> None:
+        async with attached(Server().send) as writer:
+            assert writer.hand_over(Ear()) is None
+        async with attached(Server().send, wire=Socket()) as writer:
+            writer.end(None)
+            assert writer.hand_over(Ear()) is None
 
     run(scene())
 

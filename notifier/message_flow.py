@@ -1,0 +1,206 @@
+"""The messages of one client, passed to a receiver instead of a task (ADR-0038)."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable
+from typing import Any, Protocol
+
+from uvicorn.protocols.utils import ClientDisconnected
+from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
+
+from notifier.event_queue import NO_EVENTS, EventQueue
+
+SLICE_SECONDS = 0.002
+"""How long the messages of one client may take in a turn of the event loop."""
+
+
+class MessageTaker(Protocol):
+    """Takes the messages (see `realtime.connection.sinks.MessageReceiver`)."""
+
+    def receive(self, text: str | None) -> bool:
+        """Take a message, None if it is not text; False if `resume` will ask for the next one."""
+
+    def note_lost(self) -> None:
+        """The connection has ended."""
+
+
+class MessageFlow:
+    """Passes messages on, in order, as fast as the receiver takes them."""
+
+    __slots__ = (
+        "_loop",
+        "_pause",
+        "_read_on",
+        "_receiver",
+        "_slice_ends",
+        "_waiting",
+        "is_resting",
+    )
+
+    def __init__(
+        self,
+        receiver: MessageTaker,
+        loop: asyncio.AbstractEventLoop,
+        *,
+        pause: Callable[[], None],
+        read_on: Callable[[], None],
+    ) -> None:
+        """Start with a new time slice.
+
+        Args:
+            receiver: Takes the messages.
+            loop: The loop of the connection.
+            pause: Called when the receiver takes no more for an unknown time.
+            read_on: Called when it takes more.
+        """
+        self._receiver: MessageTaker | None = receiver
+        self._loop = loop
+        self._pause = pause
+        self._read_on = read_on
+        self._waiting: list[str | None] = []  # parsed while the receiver rests
+        self.is_resting = False
+        """Whether to parse no more."""
+        self.begin_slice()
+
+    def begin_later(self, texts: Iterable[str | None]) -> None:
+        """Pass on what came early, in the next turn of the event loop."""
+        self._waiting += texts
+        self.is_resting = True
+        self._loop.call_soon(self.resume)
+
+    def begin_slice(self) -> None:
+        """Begin a new time slice; call it for each read."""
+        self._slice_ends = self._loop.time() + SLICE_SECONDS
+
+    def pass_on(self, text: str | None) -> None:
+        """Pass a message to the receiver, or keep it while the receiver rests."""
+        receiver = self._receiver
+        if receiver is None:
+            return
+        if self.is_resting:
+            self._waiting.append(text)
+        elif not receiver.receive(text):
+            self.is_resting = True
+            self._pause()
+        elif self._loop.time() > self._slice_ends:  # one client must not monopolize the loop
+            self.is_resting = True
+            self._loop.call_soon(self.resume)
+
+    def resume(self) -> None:
+        """Go on after a message for which `MessageTaker.receive` returned False."""
+        if self._receiver is None:
+            return
+        self.is_resting = False
+        self.begin_slice()
+        waiting, self._waiting = self._waiting, []
+        for text in waiting:
+            self.pass_on(text)
+        if not self.is_resting:
+            self._read_on()
+
+    def end(self) -> None:
+        """Drop what waits, and tell the receiver that the connection has ended; once."""
+        receiver, self._receiver = self._receiver, None
+        self._pause = self._read_on = _nothing  # they would keep the connection's memory
+        self._waiting.clear()
+        if receiver is not None:
+            receiver.note_lost()
+
+
+class HandOverProtocol(WebSocketsSansIOProtocol):
+    """uvicorn's protocol, whose app may hand a connection over after it has accepted it.
+
+    A subclass calls `MessageFlow.begin_slice` for each read, passes the messages on, and parses.
+    """
+
+    queue: EventQueue  # type: ignore[assignment]
+
+    flow: MessageFlow | None = None
+    """Takes the messages instead of the app's task; None before `hand_over`."""
+
+    _rest = b""  # read, but not parsed: what came before is not consumed yet
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.queue = EventQueue()
+
+    def hand_over(self, receiver: MessageTaker) -> Callable[[], None]:
+        """Pass the messages to a receiver after this call; the app returns, and sends no more.
+
+        Returns:
+            What the receiver calls to get more, after it returned False.
+        """
+        events, self.queue = self.queue.take_all(), NO_EVENTS
+        self.flow = flow = MessageFlow(
+            receiver, self.loop, pause=self.pause_reading, read_on=self._read_on
+        )
+        texts = [each.get("text") for each in events if each["type"] == "websocket.receive"]
+        if texts or self._rest or self.read_paused:
+            flow.begin_later(texts)
+        if self.disconnected:
+            self.loop.call_soon(flow.end)
+        return flow.resume
+
+    def leave(self) -> None:
+        """End the connection: the app writes no more. After a close frame, wait for its answer."""
+        if self.close_timer is None:
+            self.transport.close()
+
+    def _read_on(self) -> None:
+        if self.read_paused:
+            self.read_paused = False
+            self.transport.resume_reading()
+        if self._rest:
+            self.parse_rest()
+
+    async def run_asgi(self) -> None:
+        """Run the app, like the stock method; after `hand_over`, the connection outlives it."""
+        try:
+            await self.app(self.scope, self.receive, self.send)
+        except ClientDisconnected:
+            pass
+        except BaseException:
+            self.logger.exception("Exception in ASGI application\n")
+            self.send_500_response()
+        else:
+            if not self.handshake_complete:
+                self.logger.error("ASGI callable returned without completing handshake.")
+                self.send_500_response()
+        if self.flow is None:
+            self.leave()
+
+    def handle_close(self, event: Any) -> None:
+        """Handle a close frame: the client will send no more."""
+        super().handle_close(event)
+        if self.flow is not None:
+            self.lose()
+
+    def shutdown(self) -> None:
+        """End the connection, because the server stops."""
+        super().shutdown()
+        if self.flow is not None:
+            self.lose()
+
+    @property
+    def takes_more(self) -> bool:
+        """Whether to parse more."""
+        return not self.read_paused and (self.flow is None or not self.flow.is_resting)
+
+    def pause_reading(self) -> None:
+        """Read no more from the socket."""
+        if not self.read_paused:
+            self.read_paused = True
+            self.transport.pause_reading()
+
+    def parse_rest(self) -> None:
+        """Parse what was read, as far as its messages are taken."""
+        raise NotImplementedError
+
+    def lose(self) -> None:
+        """Tell everybody that the connection has ended."""
+        raise NotImplementedError
+
+
+def _nothing() -> None:
+    """Stand in for the connection after its end."""
