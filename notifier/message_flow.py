@@ -51,7 +51,7 @@ class MessageFlow:
         Args:
             receiver: Takes the messages.
             loop: The loop of the connection.
-            pause: Called when the receiver takes no more for an unknown time.
+            pause: Called when the receiver takes no more for now.
             read_on: Called when it takes more.
         """
         self._receiver: MessageTaker | None = receiver
@@ -85,6 +85,7 @@ class MessageFlow:
             self._pause()
         elif self._loop.time() > self._slice_ends:  # one client must not monopolize the loop
             self.is_resting = True
+            self._pause()  # else it would go on filling the memory
             self._loop.call_soon(self.resume)
 
     def resume(self) -> None:

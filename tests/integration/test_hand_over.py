@@ -175,6 +175,32 @@ async def test_a_client_with_many_frames_does_not_monopolize_the_loop(
     assert host.receiver.taken == [f"{n}" for n in range(100)]
 
 
+async def test_a_client_that_sends_faster_than_the_receiver_takes_fills_no_memory(
+    host: Host, address: str
+) -> None:
+    """What is read must wait at the client's end: the receiver is slow, but never says so."""
+    words = [f"{n} {PAD}" for n in range(20_000)]  # 2 MB
+    async with connect(address) as client:
+        await eventually(lambda: host.is_alone)
+        [protocol] = host.protocols
+        host.receiver.seconds = 0.003  # longer than a slice, for each message
+
+        async def say_all() -> None:
+            for word in words:
+                await client.send(word)
+
+        saying = asyncio.create_task(say_all())
+        largest = 0
+        while len(host.receiver.taken) < 200:
+            largest = max(largest, len(protocol._rest))
+            await asyncio.sleep(0)
+        assert SLICE_BYTES < largest <= READ_BYTES
+        host.receiver.seconds = 0.0
+        await asyncio.wait_for(saying, 20)
+        await eventually(lambda: len(host.receiver.taken) == len(words), seconds=20)
+    assert host.receiver.taken == words
+
+
 async def test_the_end_is_told_once_however_it_comes(host: Host, address: str) -> None:
     async with connect(address) as client:
         await eventually(lambda: host.is_alone)

@@ -58,8 +58,9 @@ NEED_CELERY = {"tests/e2e/test_celery.py", "tests/e2e/test_howtos.py"}
 NEED_OUR_SERVER = {
     f"tests/integration/{name}.py"
     for name in (
-        *("test_declined_offers", "test_http_lane", "test_http_protocol", "test_plain_handshake"),
-        *("test_transport_limits", "test_websocket_floods", "test_websocket_protocol"),
+        *("test_declined_offers", "test_hand_over", "test_http_lane", "test_http_protocol"),
+        *("test_plain_handshake", "test_transport_limits"),
+        *("test_websocket_floods", "test_websocket_protocol"),
     )
 }
 """Not for the lowest bounds: the service's own server needs a newer websockets than `listen`."""
