@@ -29,8 +29,8 @@ class Answer(Protocol):
 Work = Callable[[bytes], Coroutine[Any, Any, Answer]]
 """Answers a request, when its whole body is known."""
 Take = Callable[[bytes, Headers], Work | None]
-"""Takes the target and the headers of a POST; returns what answers it and those with the same head,
-or None to decline it."""
+"""Takes the target and the headers of a POST; returns what answers all requests with this head, or
+None to decline it."""
 
 
 class AnswerWriter:

@@ -128,7 +128,7 @@ class LaneProtocol(HttpToolsProtocol):
     def take_read(self, data: bytes, most: int) -> bytes:
         """Start the request that was read, if its head is known; return what is left to parse.
 
-        A head without its body is held for a moment, so that the two are one read.
+        A head without its body is held for a moment, so that both can be processed together.
 
         Args:
             data: What was read, at the beginning of a request.
@@ -244,7 +244,7 @@ class LaneProtocol(HttpToolsProtocol):
         """Start the next request, or the time until an idle connection ends.
 
         The stock class sets a timer after each response and cancels it with the next request. Here
-        one that is set stays, and looks at the time when it fires.
+        the timer is kept, and checks the idle time when it fires.
         """
         self.server_state.total_requests += 1
         if self.transport.is_closing():

@@ -1,4 +1,4 @@
-"""The messages of one client, passed to a receiver instead of a task (ADR-0038)."""
+"""Passes a client's messages to a callback, so that no task has to wait for them (ADR-0038)."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class MessageTaker(Protocol):
     """Takes the messages (see `realtime.connection.sinks.MessageReceiver`)."""
 
     def receive(self, text: str | None) -> bool:
-        """Take a message, None if it is not text; False if `resume` will ask for the next one."""
+        """Process a message, None if it is not text; return False to pause, until `resume`."""
 
     def note_lost(self) -> None:
         """The connection has ended."""
@@ -35,7 +35,7 @@ class MessageFlow:
         "_receiver",
         "_slice_ends",
         "_waiting",
-        "is_resting",
+        "is_paused",
     )
 
     def __init__(
@@ -51,22 +51,22 @@ class MessageFlow:
         Args:
             receiver: Takes the messages.
             loop: The loop of the connection.
-            pause: Called when the receiver takes no more for now.
-            read_on: Called when it takes more.
+            pause: Stops reading from the socket.
+            read_on: Reads on, and parses what was read.
         """
         self._receiver: MessageTaker | None = receiver
         self._loop = loop
         self._pause = pause
         self._read_on = read_on
-        self._waiting: list[str | None] = []  # parsed while the receiver rests
-        self.is_resting = False
-        """Whether to parse no more."""
+        self._waiting: list[str | None] = []  # parsed while it was paused
+        self.is_paused = False
+        """Whether parsing must pause."""
         self.begin_slice()
 
     def begin_later(self, texts: Iterable[str | None]) -> None:
-        """Pass on what came early, in the next turn of the event loop."""
+        """Pass on messages that came before the hand-over, in the next turn of the event loop."""
         self._waiting += texts
-        self.is_resting = True
+        self.is_paused = True
         self._loop.call_soon(self.resume)
 
     def begin_slice(self) -> None:
@@ -74,36 +74,36 @@ class MessageFlow:
         self._slice_ends = self._loop.time() + SLICE_SECONDS
 
     def pass_on(self, text: str | None) -> None:
-        """Pass a message to the receiver, or keep it while the receiver rests."""
+        """Pass a message to the receiver, or keep it while that is paused."""
         receiver = self._receiver
         if receiver is None:
             return
-        if self.is_resting:
+        if self.is_paused:
             self._waiting.append(text)
         elif not receiver.receive(text):
-            self.is_resting = True
+            self.is_paused = True
             self._pause()
         elif self._loop.time() > self._slice_ends:  # one client must not monopolize the loop
-            self.is_resting = True
-            self._pause()  # else it would go on filling the memory
+            self.is_paused = True
+            self._pause()  # otherwise unread bytes would accumulate in memory
             self._loop.call_soon(self.resume)
 
     def resume(self) -> None:
         """Go on after a message for which `MessageTaker.receive` returned False."""
         if self._receiver is None:
             return
-        self.is_resting = False
+        self.is_paused = False
         self.begin_slice()
         waiting, self._waiting = self._waiting, []
         for text in waiting:
             self.pass_on(text)
-        if not self.is_resting:
+        if not self.is_paused:
             self._read_on()
 
     def end(self) -> None:
         """Drop what waits, and tell the receiver that the connection has ended; once."""
         receiver, self._receiver = self._receiver, None
-        self._pause = self._read_on = _nothing  # they would keep the connection's memory
+        self._pause = self._read_on = _nothing  # they would keep the connection alive
         self._waiting.clear()
         if receiver is not None:
             receiver.note_lost()
@@ -120,14 +120,14 @@ class HandOverProtocol(WebSocketsSansIOProtocol):
     flow: MessageFlow | None = None
     """Takes the messages instead of the app's task; None before `hand_over`."""
 
-    _rest = b""  # read, but not parsed: what came before is not consumed yet
+    _rest = b""  # received, but not parsed: earlier messages are still being processed
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.queue = EventQueue()
 
     def hand_over(self, receiver: MessageTaker) -> Callable[[], None]:
-        """Pass the messages to a receiver after this call; the app returns, and sends no more.
+        """Pass the messages to a receiver from now on; the app must return, and sends no more.
 
         Returns:
             What the receiver calls to get more, after it returned False.
@@ -144,7 +144,7 @@ class HandOverProtocol(WebSocketsSansIOProtocol):
         return flow.resume
 
     def leave(self) -> None:
-        """End the connection: the app writes no more. After a close frame, wait for its answer."""
+        """Close the connection. If a close frame was sent, wait for the client's answer first."""
         if self.close_timer is None:
             self.transport.close()
 
@@ -175,18 +175,18 @@ class HandOverProtocol(WebSocketsSansIOProtocol):
         """Handle a close frame: the client will send no more."""
         super().handle_close(event)
         if self.flow is not None:
-            self.lose()
+            self.notify_lost()
 
     def shutdown(self) -> None:
         """End the connection, because the server stops."""
         super().shutdown()
         if self.flow is not None:
-            self.lose()
+            self.notify_lost()
 
     @property
-    def takes_more(self) -> bool:
-        """Whether to parse more."""
-        return not self.read_paused and (self.flow is None or not self.flow.is_resting)
+    def may_parse(self) -> bool:
+        """Whether what was read may be parsed."""
+        return not self.read_paused and (self.flow is None or not self.flow.is_paused)
 
     def pause_reading(self) -> None:
         """Read no more from the socket."""
@@ -198,8 +198,8 @@ class HandOverProtocol(WebSocketsSansIOProtocol):
         """Parse what was read, as far as its messages are taken."""
         raise NotImplementedError
 
-    def lose(self) -> None:
-        """Tell everybody that the connection has ended."""
+    def notify_lost(self) -> None:
+        """Tell those who write and receive that the connection has ended."""
         raise NotImplementedError
 
 

@@ -83,7 +83,7 @@ class WebSocketProtocol(HandOverProtocol):
     def _take_first(self, frame: Frame) -> None:
         """Take a frame of the first message; later messages in the same read may be larger.
 
-        The first message introduces the client, or the app ends the connection.
+        The first message must identify the client; otherwise the app closes the connection.
         """
         ServerProtocol.recv_frame(self.conn, frame)
         if frame.fin and frame.opcode in MESSAGES:
@@ -100,7 +100,7 @@ class WebSocketProtocol(HandOverProtocol):
         """The client has disconnected."""
         self._rest = b""
         super().connection_lost(exc)
-        self.lose()
+        self.notify_lost()
         if self.ended is not None:
             self.ended()
             self.ended = None
@@ -129,9 +129,9 @@ class WebSocketProtocol(HandOverProtocol):
     def handle_parser_exception(self) -> None:
         """Handle a malformed frame from the client; the connection is being closed."""
         super().handle_parser_exception()
-        self.lose()
+        self.notify_lost()
 
-    def lose(self) -> None:
+    def notify_lost(self) -> None:
         """Tell those who write and receive that the connection has ended."""
         user, self.user = self.user, None
         if user is not None:
@@ -155,7 +155,7 @@ class WebSocketProtocol(HandOverProtocol):
             # The client's answer to our close is behind all that; we do not wait for it that long.
             self._rest = b""
             self.transport.close()
-        while self._rest and self.takes_more and not self.transport.is_closing():
+        while self._rest and self.may_parse and not self.transport.is_closing():
             data, self._rest = self._rest[:SLICE_BYTES], self._rest[SLICE_BYTES:]
             self._parse(data)
 

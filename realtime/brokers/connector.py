@@ -63,7 +63,7 @@ class Connector:
 
 
 class _Parser(DefaultParser):  # type: ignore[misc, valid-type]
-    """redis-py's parser, which tells in addition what it has left."""
+    """redis-py's parser, which also reports unread data."""
 
     @property
     def has_rest(self) -> bool:
@@ -77,10 +77,10 @@ class _Parser(DefaultParser):  # type: ignore[misc, valid-type]
 
 
 class RedisProtocol(asyncio.Protocol):
-    """A connection that redis-py has opened, without asyncio's streams from then on.
+    """Reads replies on a connection that redis-py has opened, bypassing asyncio's streams.
 
     Each of the two streams needs a task, and another turn of the event loop (ADR-0037). A subclass
-    has `_take`, which gets each reply, and must `abort` the connection.
+    implements `_take`, which is called with each reply, and must `abort` the connection.
     """
 
     def __init__(self, connection: Connection) -> None:
@@ -99,7 +99,7 @@ class RedisProtocol(asyncio.Protocol):
         self._transport.set_protocol(self)
         if parser.is_at_end:
             self._fail(exceptions.ConnectionError("Redis closed the connection"))
-        elif parser.has_rest:  # it would be the reply to the first command
+        elif parser.has_rest:  # it would be taken for the reply to the first command
             self._fail(exceptions.ConnectionError("Redis sent an unexpected reply"))
 
     @property
@@ -112,18 +112,18 @@ class RedisProtocol(asyncio.Protocol):
         raise NotImplementedError
 
     def _fail(self, error: Exception) -> None:
-        """End the connection for an error; the first one counts."""
+        """Record the error that ended the connection; later ones are ignored."""
         if not self._lost.done():
             self._lost.set_result(error)
 
     # ------------------------------------------------------- callbacks of the transport
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """End: Redis has closed the connection, or it broke."""
+        """Record that Redis has closed the connection, or that it broke."""
         self._fail(exc or exceptions.ConnectionError("Redis closed the connection"))
 
     def eof_received(self) -> None:
-        """End at once: with TLS, `connection_lost` comes some turns later."""
+        """Fail at once: with TLS, `connection_lost` is called only some turns later."""
         self._fail(exceptions.ConnectionError("Redis closed the connection"))
 
     def pause_writing(self) -> None:

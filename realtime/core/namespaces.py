@@ -270,8 +270,8 @@ BUILT_IN = {
 
 `job`: one channel per background task, for anyone who knows its id, which cannot be guessed.
 
-The default namespace is closed. Clients may publish in none of them: installing this library must
-not open a channel to which strangers can write.
+The default namespace is closed. No built-in namespace lets clients publish: installing this library
+must not open a channel to which strangers can write.
 """
 
 _FIELDS = {field.name: field for field in fields(Namespace)}

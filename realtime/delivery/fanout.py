@@ -1,11 +1,10 @@
 """Delivers arrivals on channels to all listeners.
 
-The reader adds all arrivals that the broker's socket had. Then a turn delivers them: grouped by
-channel, encoded once per wire protocol in use, with one write per connection. Under light traffic
-nothing waits; under heavy traffic the batches grow automatically. What others than the reader add
-is delivered in the next turn of the event loop. A
-delivery iterates over a snapshot of the listeners in slices, so that ten thousand listeners do not
-stall the loop. A channel has one delivery at a time.
+The reader adds all arrivals of one read. Then a turn delivers them: grouped by channel, encoded
+once per wire protocol in use, with one write per connection. Under light traffic nothing waits;
+under heavy traffic the batches grow automatically. Arrivals that are added elsewhere are delivered
+in the next turn of the event loop. A delivery iterates over a snapshot of the listeners in slices,
+so that ten thousand listeners do not stall the loop. A channel has one delivery at a time.
 """
 
 from __future__ import annotations

@@ -17,7 +17,7 @@ logger = logging.getLogger(__name__)
 class FrameReceiver:
     """Takes a client's frames from our own server, so that its connection needs no task (ADR-0038).
 
-    Its `receive` is the loop of `realtime.transports.websocket`, turned inside out.
+    `receive` is the callback form of `_listen` in `realtime.transports.websocket`.
     """
 
     __slots__ = ("_conversation", "_leave", "_resume")
@@ -26,7 +26,7 @@ class FrameReceiver:
         """Take over the connection, if the server can do so.
 
         Args:
-            conversation: The client's.
+            conversation: The client's conversation.
             leave: Called when the connection has ended.
         """
         self._conversation = conversation
@@ -34,8 +34,8 @@ class FrameReceiver:
         self._resume = conversation.writer.hand_over(self)
 
     @property
-    def is_in_charge(self) -> bool:
-        """Whether the connection goes on without its task."""
+    def has_taken_over(self) -> bool:
+        """Whether the server accepted the hand-over, so that the task must return."""
         return self._resume is not None
 
     def receive(self, text: str | None) -> bool:
@@ -46,7 +46,7 @@ class FrameReceiver:
         try:
             conversation.receive(text)
         except Exception:  # as in `RealtimeConsumer`
-            logger.exception("a connection failed")
+            logger.exception("unexpected error in a connection; closing it")
             conversation.end(SERVER_ERROR)
         if (space := conversation.space()) is None:
             return True

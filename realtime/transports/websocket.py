@@ -100,7 +100,7 @@ class RealtimeConsumer(AsyncConsumer):  # type: ignore[misc]  # Channels has no 
             send, task, wire, identity, protocol=self.protocol, credentials=self.credentials
         )
         leave = partial(hub.connections.leave, address_of(scope.get("client")))
-        if FrameReceiver(conversation, leave).is_in_charge:
+        if FrameReceiver(conversation, leave).has_taken_over:
             return KEEPS_ITS_PLACE
         try:
             await _listen(conversation, receive)
@@ -109,7 +109,7 @@ class RealtimeConsumer(AsyncConsumer):  # type: ignore[misc]  # Channels has no 
         except (
             Exception
         ):  # the consumer's outermost loop: a bug ends this connection, not the server
-            logger.exception("a connection failed")
+            logger.exception("unexpected error in a connection; closing it")
             conversation.end(SERVER_ERROR)
         finally:
             conversation.end(None)
