@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 from uvicorn.protocols.utils import ClientDisconnected
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
+from websockets.protocol import State
 
 from notifier.event_queue import NO_EVENTS, EventQueue
 
@@ -139,21 +140,27 @@ class HandOverProtocol(WebSocketsSansIOProtocol):
         texts = [each.get("text") for each in events if each["type"] == "websocket.receive"]
         if texts or self._rest or self.read_paused:
             flow.begin_later(texts)
-        if self.disconnected:
+        if self.disconnected or self.transport.is_closing():
             self.loop.call_soon(flow.end)
         return flow.resume
 
     def leave(self) -> None:
         """Close the connection. If a close frame was sent, wait for the client's answer first."""
         if self.close_timer is None:
+            # The answer to the client's close frame, if that came behind the message that ended it.
+            self.transport.write(b"".join(self.conn.data_to_send()))
             self.transport.close()
 
     def _read_on(self) -> None:
         if self.read_paused:
             self.read_paused = False
             self.transport.resume_reading()
-        if self._rest:
-            self.parse_rest()
+        try:
+            if self._rest:
+                self.parse_rest()
+        except BaseException:
+            self.transport.abort()  # as asyncio does if it fails in `data_received`
+            raise
 
     async def run_asgi(self) -> None:
         """Run the app, like the stock method; after `hand_over`, the connection outlives it."""
@@ -165,7 +172,7 @@ class HandOverProtocol(WebSocketsSansIOProtocol):
             self.logger.exception("Exception in ASGI application\n")
             self.send_500_response()
         else:
-            if not self.handshake_complete:
+            if not self.handshake_complete and self.flow is None:
                 self.logger.error("ASGI callable returned without completing handshake.")
                 self.send_500_response()
         if self.flow is None:
@@ -178,8 +185,17 @@ class HandOverProtocol(WebSocketsSansIOProtocol):
             self.notify_lost()
 
     def shutdown(self) -> None:
-        """End the connection, because the server stops."""
-        super().shutdown()
+        """End the connection, because the server stops.
+
+        The stock method raises if the client has sent a close frame and then read nothing more,
+        which would end the shutdown of the server there.
+        """
+        has_left = self.conn.state is not State.OPEN and not self.close_sent
+        if self.handshake_complete and has_left:
+            self.stop_keepalive()
+            self.transport.close()
+        else:
+            super().shutdown()
         if self.flow is not None:
             self.notify_lost()
 

@@ -100,11 +100,13 @@ class WebSocketProtocol(HandOverProtocol):
         """The client has disconnected."""
         self._rest = b""
         super().connection_lost(exc)
-        self.notify_lost()
-        if self.ended is not None:
-            self.ended()
-            self.ended = None
-        self._break_cycles()
+        try:
+            self.notify_lost()
+        finally:
+            if self.ended is not None:
+                self.ended()
+                self.ended = None
+            self._break_cycles()
 
     def on_task_complete(self, task: asyncio.Task[None]) -> None:
         """The app has returned."""
@@ -225,7 +227,8 @@ class WebSocketProtocol(HandOverProtocol):
         if not self.handshake_complete:
             self.transport.abort()
             return
-        self.conn.send_close(code, reason)
+        if self.conn.state is State.OPEN:  # otherwise the client's close came right behind
+            self.conn.send_close(code, reason)
         self.handle_parser_exception()
 
     def send_receive_event_to_app(self) -> None:

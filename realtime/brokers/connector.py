@@ -97,7 +97,7 @@ class RedisProtocol(asyncio.Protocol):
         self._is_full = False  # the transport's buffer
         self._lost: asyncio.Future[Exception] = self._loop.create_future()
         self._transport.set_protocol(self)
-        if parser.is_at_end:
+        if parser.is_at_end or self._transport.is_closing():
             self._fail(exceptions.ConnectionError("Redis closed the connection"))
         elif parser.has_rest:  # it would be taken for the reply to the first command
             self._fail(exceptions.ConnectionError("Redis sent an unexpected reply"))

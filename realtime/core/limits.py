@@ -80,7 +80,7 @@ class ConnectionCounter:
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
         self.connections = 0
-        """Counted from before accept until the application has finished."""
+        """Counted from before accept until the connection has ended."""
         self._by_address: Counter[str] = Counter()
 
     def enter(self, address: str) -> str | None:

@@ -55,8 +55,10 @@ class FrameReceiver:
 
     def note_lost(self) -> None:
         """See `realtime.connection.sinks.MessageReceiver`."""
-        self._conversation.end(None)
-        self._leave()
+        try:
+            self._conversation.end(None)
+        finally:
+            self._leave()
 
     def _go_on(self, _space: object) -> None:
         if self._resume is not None:

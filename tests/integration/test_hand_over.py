@@ -17,6 +17,7 @@ from websockets.frames import Close
 
 from notifier.websocket import SLICE_BYTES, WebSocketProtocol
 from tests.support.eventually import eventually
+from tests.support.raw import CLOSE, PING, TEXT, frame
 
 READ_BYTES = 256 * 1024  # the size of asyncio's reads of a socket
 PAD = "x" * 100
@@ -55,11 +56,14 @@ class Host:
         self.receiver = Receiver()
         self.going_on = asyncio.Event()
         self.going_on.set()
+        self.closes_first = False
         self.send: Any = None
         self.state = ServerState()
 
     async def app(self, scope: Any, receive: Any, send: Any) -> None:
         await receive()
+        if self.closes_first:
+            self.protocols[-1].transport.close()
         await send({"type": "websocket.accept"})
         await self.going_on.wait()
         self.send = send
@@ -275,6 +279,50 @@ async def test_a_server_that_stops_ends_its_connections(host: Host, address: str
         assert host.receiver.lost == 1, "even if the client does not read"
         await client.wait_closed()
         assert client.close_code == 1012
+
+
+async def test_a_server_that_stops_passes_over_a_client_that_has_closed_and_reads_nothing(
+    host: Host, address: str
+) -> None:
+    """The close frame that it would send is an error by then, which ended the whole shutdown."""
+    async with connect(address) as client:
+        await eventually(lambda: host.is_alone)
+        [protocol] = host.protocols
+        client.transport.pause_reading()
+        protocol.transport.write(b"x" * 20_000_000)  # more than the buffers of a socket hold
+        client.transport.write(frame(CLOSE))
+        await eventually(lambda: host.receiver.lost)
+        assert not protocol.disconnected, "what was written before is still in its way"
+        protocol.shutdown()
+        client.transport.abort()
+    assert host.receiver.lost == 1
+
+
+async def test_a_flood_behind_messages_that_wait_ends_the_connection(
+    host: Host, address: str
+) -> None:
+    """It was parsed in a callback, whose exception nobody handled: the connection stayed open."""
+    host.receiver.may_take = 1
+    async with connect(address) as client:
+        await eventually(lambda: host.is_alone)
+        first = frame(TEXT, b"first") + frame(TEXT, PAD.encode()) * 100  # more than one slice
+        client.transport.write(first + frame(PING, b"x") * 150 + frame(CLOSE))  # in one slice
+        await eventually(lambda: host.protocols[0]._rest)
+        host.receiver.allow(1_000_000)
+        await eventually(lambda: host.receiver.lost)
+        await eventually(lambda: host.protocols[0].disconnected)
+
+
+async def test_a_connection_that_ends_while_it_is_accepted_is_no_error(
+    host: Host, address: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    host.closes_first = True
+    with pytest.raises((OSError, websockets.InvalidMessage, websockets.InvalidStatus)):
+        async with connect(address):
+            pass
+    await eventually(lambda: host.is_alone)
+    await eventually(lambda: host.receiver.lost)
+    assert "without completing handshake" not in caplog.text
 
 
 async def test_nothing_keeps_the_memory_of_a_connection_that_has_ended(

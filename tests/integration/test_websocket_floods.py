@@ -12,7 +12,7 @@ from tests.support.raw import Raw, frame, handshake, status_of
 from tests.support.redis_server import RedisServer
 from tests.support.service import DEPLOYED, Service
 
-CONT, TEXT, PING, PONG = 0, 1, 9, 10
+CONT, TEXT, CLOSE, PING, PONG = 0, 1, 8, 9, 10
 CONNECT = b'{"id":1,"connect":{}}'
 
 
@@ -46,6 +46,31 @@ def test_unlimited_control_frames_end_the_connection(
     assert answers[-1].close_code == 3013
     assert len(answers) <= CONTROL_FRAMES.burst + 700, "no more than one slice is answered"
     is_told(service, "websocket_control_frames")
+
+
+@pytest.mark.parametrize(
+    "flood",
+    [
+        frame(PING, b"x") * 300,
+        frame(TEXT, b"a", fin=False) + frame(CONT, fin=False) * 100 + frame(CONT),
+    ],
+    ids=["pings", "fragments"],
+)
+def test_a_flood_with_a_close_frame_behind_it_ends_without_an_error(
+    service: Service, peer: Raw, flood: bytes
+) -> None:
+    """The parser has read the close frame by then, and refuses to send one of ours."""
+    peer.send(flood + frame(CLOSE))
+    list(peer.frames())
+    assert "Fatal error" not in service.log
+
+
+def test_a_close_frame_behind_what_ends_the_connection_is_answered(service: Service) -> None:
+    """The message is handled before the parser's answer to the close frame is written."""
+    with Raw(service.port).upgraded() as peer:
+        peer.send(frame(TEXT, b'{"id":1,"connect":{"token":"no"}}') + frame(CLOSE, b"\x03\xe8"))
+        *_, last = peer.frames()
+        assert last.opcode == CLOSE
 
 
 def test_a_few_control_frames_are_allowed(peer: Raw) -> None:
