@@ -69,8 +69,8 @@ def _options() -> argparse.Namespace:
     parser.add_argument(
         "--repeat",
         type=int,
-        default=5,
-        help="runs per server (default: 5); long scenarios run a third as often",
+        default=3,
+        help="runs per server (default: 3); long scenarios run a third as often",
     )
     parser.add_argument(
         "--scale", type=float, default=1.0, help="factor for the number of clients (default: 1)"
