@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 
 from django.apps import apps
 from django.conf import settings
-from django.contrib.auth import get_user_model
 from django.core import mail
 from django.core.exceptions import ValidationError
 from django.core.mail import EmailMultiAlternatives
@@ -225,7 +224,7 @@ def _addresses_of_users(channel: str, table: UserTable) -> list[str]:
 
 
 def _address_of(user_id: str) -> str:
-    model = get_user_model()
+    model = apps.get_model(settings.AUTH_USER_MODEL)
     try:
         user = model._default_manager.filter(pk=user_id).first()
     except (ValueError, ValidationError):  # not a valid id of this model
