@@ -127,6 +127,7 @@ async def test_a_chat_name_cannot_be_impersonated(service: Service, visit: Open)
     for visitor, words in ((ada, "I am ada"), (guest, "I am a guest")):
         await visitor.page.fill("#composer-text", words)
         await visitor.page.press("#composer-text", "Enter")
+        await ben.sees(".message", words)  # the names are compared in this order
     liar = await Client.open(service.ws)
     await liar.subscribe("chat:tea")
     claims = {"name": "ada", "author": "ada", "user": "1", "sender": {"user": "1"}, "kind": "user"}
