@@ -52,6 +52,36 @@ def reachable(groups: list[str]) -> set[tuple[str, str]]:
     return seen
 
 
+def asked_for(requirements: list[str]) -> set[tuple[str, str]]:
+    """Return name and versions of each requirement, the versions in any order."""
+    read = [re.match(r"([\w.-]+)(?:\[[\w,-]+\])?([^;]*)", each) for each in requirements]
+    return {(match[1].lower(), ordered(match[2])) for match in read if match}
+
+
+def ordered(specifier: str) -> str:
+    return ",".join(sorted(part.strip() for part in specifier.split(",")))
+
+
+def test_the_lock_asks_for_what_the_project_asks_for():
+    """`uv sync --locked` refuses any other, so that no verb works where uv is installed.
+
+    If this fails, run ``make lock``.
+    """
+    toml = tomllib.loads((CHECKOUT / "pyproject.toml").read_text())
+    [locked_project] = [each for key, each in locked().items() if key[0] == PROJECT]
+    metadata = locked_project["metadata"]
+    named = {"": toml["project"]["dependencies"], **toml["project"]["optional-dependencies"]}
+    wanted = {each for requirements in named.values() for each in asked_for(requirements)}
+    found = metadata["requires-dist"]
+    assert {(each["name"], ordered(each.get("specifier", ""))) for each in found} == wanted
+    assert metadata["requires-dev"].keys() == toml["dependency-groups"].keys()
+    for group, requirements in toml["dependency-groups"].items():
+        found = metadata["requires-dev"][group]
+        assert {(each["name"], ordered(each.get("specifier", ""))) for each in found} == asked_for(
+            requirements
+        )
+
+
 @pytest.mark.parametrize(("name", "groups"), FILES.items())
 def test_the_export_agrees_with_the_lock(name, groups):
     """If this fails, run ``make lock``."""
