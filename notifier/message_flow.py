@@ -11,9 +11,11 @@ from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIO
 from websockets.protocol import State
 
 from notifier.event_queue import NO_EVENTS, EventQueue
+from realtime.core.callbacks import do_nothing
 
 SLICE_SECONDS = 0.002
-"""How long the messages of one client may take in a turn of the event loop."""
+"""How long the messages of one client may take in a turn of the event loop; as in
+`realtime.transports.websocket`, which reads them on other servers."""
 
 
 class MessageTaker(Protocol):
@@ -104,7 +106,7 @@ class MessageFlow:
     def end(self) -> None:
         """Drop what waits, and tell the receiver that the connection has ended; once."""
         receiver, self._receiver = self._receiver, None
-        self._pause = self._read_on = _nothing  # they would keep the connection alive
+        self._pause = self._read_on = do_nothing  # they would keep the connection alive
         self._waiting.clear()
         if receiver is not None:
             receiver.note_lost()
@@ -217,7 +219,3 @@ class HandOverProtocol(WebSocketsSansIOProtocol):
     def notify_lost(self) -> None:
         """Tell those who write and receive that the connection has ended."""
         raise NotImplementedError
-
-
-def _nothing() -> None:
-    """Stand in for the connection after its end."""

@@ -51,6 +51,7 @@ PUBLIC_TO_SERVICES = {
     "realtime.endpoint",
     "realtime.errors",
     "realtime.fallbacks.handlers.configured",
+    "realtime.core.callbacks",
     "realtime.core.limits",
     "realtime.management.stop_signals",
     "realtime.identity.jwks",
