@@ -14,7 +14,7 @@ from pathlib import Path
 
 from bench import identities
 from bench.crowd import OURS, Dialect
-from notifier.server import listening_socket
+from notifier.listening import listening_socket
 from realtime.brokers.redis_sync import SyncRedisBroker
 from realtime.core.publication import Publication
 from tests.support.chat import NOTIFIER_NAMESPACES

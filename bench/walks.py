@@ -278,7 +278,8 @@ def _traced(kind: str, rounds: int, path: str) -> None:
 
 
 def _be_server(recorder: Recorder, driver: Driver, path: str) -> None:
-    from notifier.server import listening_socket, main
+    from notifier.listening import listening_socket
+    from notifier.server import main
 
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))

@@ -19,8 +19,8 @@ from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
+from notifier.listening import STOP_SECONDS
 from notifier.preparation import Preparation
-from notifier.server import STOP_SECONDS
 from realtime.management.stop_signals import ignored_signals_text, signals_to_handle
 
 logger = logging.getLogger("notifier.fleet")

@@ -31,9 +31,9 @@ from notifier.env import (
     read_secrets,
 )
 from notifier.fleet import Companion, Fleet, ServiceEnded, supervise, watch
+from notifier.listening import LINGER_SECONDS, listening_socket
 from notifier.preparation import NO_REDIS_YET, Preparation
 from notifier.private import NotPrivate
-from notifier.server import LINGER_SECONDS, listening_socket
 
 JOB_OPTIONS = (
     *("--concurrency", "2", "--loglevel", "WARNING"),

@@ -19,7 +19,7 @@ from pathlib import Path
 import pytest
 from django.core.management import get_commands
 
-from notifier import http, login_limit, server
+from notifier import http, listening, login_limit
 from notifier.database import POOL
 from notifier.env import SECRETS, read_environment
 from notifier.launcher import _HELP, write_welcome
@@ -526,10 +526,10 @@ NUMBERS = {
     ("protocol.md", r"at most (\d+) channels that the client"): str(CHANNELS_LIMIT),
     ("protocol.md", r"at most (\d+) characters: the login"): str(MARK_LIMIT),
     ("protocol.md", r"when it becomes valid; (\d+) seconds"): f"{LEEWAY_SECONDS:g}",
-    ("deploy.md", r"still accepts connections for (\d+) s"): f"{server.LINGER_SECONDS:g}",
-    ("deploy.md", r"disconnects its clients over at most (\d+) s"): f"{server.DRAIN_SECONDS:g}",
-    ("deploy.md", r"gives requests that hang (\d+) s"): str(server.GRACEFUL_SECONDS),
-    ("deploy.md", r"After (\d+) s it is killed"): f"{server.STOP_SECONDS:g}",
+    ("deploy.md", r"still accepts connections for (\d+) s"): f"{listening.LINGER_SECONDS:g}",
+    ("deploy.md", r"disconnects its clients over at most (\d+) s"): f"{listening.DRAIN_SECONDS:g}",
+    ("deploy.md", r"gives requests that hang (\d+) s"): str(listening.GRACEFUL_SECONDS),
+    ("deploy.md", r"After (\d+) s it is killed"): f"{listening.STOP_SECONDS:g}",
     ("deploy.md", r"(\d+) s for the whole head"): f"{http.HEAD_SECONDS:g}",
     ("deploy.md", r"(\d+) s for the whole body"): f"{http.BODY_SECONDS:g}",
     ("deploy.md", r"(\d+) KiB of address and headers"): str(http.HEAD_BYTES // 1024),
@@ -608,7 +608,7 @@ BOUNDS = {
         bound_of_client_js("COMMAND_BYTES"),
     },
     "deploy.md": {
-        POOL["max_size"], int(server.DRAIN_SECONDS), DATA_LIMIT, INFO_BYTES, ENDED_LIMIT,
+        POOL["max_size"], int(listening.DRAIN_SECONDS), DATA_LIMIT, INFO_BYTES, ENDED_LIMIT,
     },
     "fallbacks.md": {OPTIONS_LIMIT, SUBJECT_LIMIT, LOOK_UPS_LIMIT},
     "http-api.md": {

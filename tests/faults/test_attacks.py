@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from notifier.server import DRAIN_SECONDS, GRACEFUL_SECONDS, LINGER_SECONDS
+from notifier.listening import DRAIN_SECONDS, GRACEFUL_SECONDS, LINGER_SECONDS
 from realtime.conf import Settings
 from tests.e2e.test_launcher import Launched
 from tests.support.client import Client

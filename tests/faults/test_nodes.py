@@ -11,7 +11,7 @@ from contextlib import AsyncExitStack
 import httpx
 import pytest
 
-from notifier.server import DRAIN_SECONDS, GRACEFUL_SECONDS, LINGER_SECONDS
+from notifier.listening import DRAIN_SECONDS, GRACEFUL_SECONDS, LINGER_SECONDS
 from realtime.delivery.connections import DRAIN_PER_SECOND
 from tests.support.eventually import eventually
 from tests.support.lean_client import LeanClient

@@ -11,8 +11,8 @@ import pytest
 from notifier import launcher
 from notifier.embedded import valkey_binary
 from notifier.env import read_environment
+from notifier.listening import UNACKNOWLEDGED_SECONDS, listening_socket
 from notifier.run_secrets import RunSecrets
-from notifier.server import UNACKNOWLEDGED_SECONDS, listening_socket
 
 KEY = RunSecrets().secret_key
 

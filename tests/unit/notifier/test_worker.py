@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from notifier.server import LeavingNotice, Server, listening_socket, server_config
+from notifier.listening import listening_socket
+from notifier.server import LeavingNotice, Server, server_config
 from realtime.core.limits import Limits, Rate
 
 
