@@ -4,7 +4,7 @@
 # installed, otherwise with venv and pip from hashed requirements. Nothing is set up twice.
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test matrix test-faults threats foreign soak check format types bench plots lock clean
+.PHONY: help setup run test matrix test-faults threats foreign soak check check-types check-rest format types bench plots lock clean
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -52,13 +52,22 @@ soak: $(DEV_READY) ## run under load for 30 minutes with a fault every 10 second
 	$(BIN)/pytest -s -p no:randomly tests/faults/soak.py
 
 check: $(DEV_READY) $(SDK_READY) ## check formatting, lint, types, architecture, deployment settings, and spelling
-	$(BIN)/ruff format --check .
-	$(BIN)/ruff check .
+	@$(MAKE) --no-print-directory --jobs=2 --keep-going check-types check-rest
+
+# Half of the time, and one processor; the rest takes the other.
+check-types:
 	$(BIN)/mypy
-	$(BIN)/pytest -q tests/test_architecture.py
-	@echo "manage.py check --deploy"; $(PRODUCTION) $(BIN)/python manage.py check --deploy --fail-level WARNING
-	$(BIN)/codespell
-	@$(CHECK_TYPES)
+
+check-rest:
+	@status=0; \
+	for check in "$(BIN)/ruff format --check ." "$(BIN)/ruff check ." \
+		"$(BIN)/pytest -q tests/test_architecture.py" "$(BIN)/codespell"; do \
+		echo "$$check"; $$check || status=1; \
+	done; \
+	echo "manage.py check --deploy"; \
+	$(PRODUCTION) $(BIN)/python manage.py check --deploy --fail-level WARNING || status=1; \
+	($(CHECK_TYPES)) || status=1; \
+	exit $$status
 
 format: $(DEV_READY) ## format the code and apply automatic fixes
 	$(BIN)/ruff format .
