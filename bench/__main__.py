@@ -5,15 +5,19 @@ from __future__ import annotations
 import argparse
 import os
 import resource
+from pathlib import Path
 from typing import Any
 
 from bench import report
 from bench.redis import private_redis
 from bench.rivals import RIVALS
 from bench.scenarios import LONG, SCENARIOS
-from bench.servers import OTHERS_CPU, OWN, Server
+from bench.servers import OTHERS_CPU, OWN, Fleet, Ours, Server
+from bench.variants import VARIANTS, variant
 
-SERVERS: dict[str, type[Server]] = {**OWN, **RIVALS}
+SERVERS: dict[str, type[Server]] = {**OWN, **RIVALS, **VARIANTS}
+MOVABLE: dict[str, type[Ours]] = {"notifier": Ours, "notifier-2": Fleet}
+"""What `NAME@PATH` may name, see `bench.variants`."""
 
 
 def main() -> None:
@@ -63,8 +67,9 @@ def _options() -> argparse.Namespace:
     )
     parser.add_argument(
         "--servers",
-        default=",".join(name for name in SERVERS if not name.endswith("-2")),
-        help="comma-separated names (default: all on one core); listed below",
+        default=",".join(name for name in [*OWN, *RIVALS] if not name.endswith("-2")),
+        help="comma-separated names (default: all on one core); listed below. notifier@PATH is "
+        "the service of another interpreter or checkout, for comparison",
     )
     parser.add_argument(
         "--repeat",
@@ -82,6 +87,9 @@ def _options() -> argparse.Namespace:
         if name not in SCENARIOS:
             parser.error(f"unknown scenario {name}; known: {', '.join(SCENARIOS)}")
     for name in options.servers:
+        kind, at, path = name.partition("@")
+        if at and kind in MOVABLE and Path(path).exists():
+            SERVERS[name] = variant(MOVABLE[kind], Path(path).absolute())
         if name not in SERVERS:
             parser.error(f"unknown server {name}; known: {', '.join(SERVERS)}")
     return options

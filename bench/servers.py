@@ -44,6 +44,8 @@ class Server:
     """One server process on its own CPU; everything else runs on the other one."""
 
     name = ""
+    root = ROOT
+    """The working directory of the process."""
     dialect: Dialect = OURS
     channel = CHANNEL
     pipelined_rounds = 5000
@@ -99,7 +101,7 @@ class Server:
         command = self.command()
         self._process = subprocess.Popen(
             command,
-            cwd=ROOT,
+            cwd=self.root,
             env={**os.environ, "REDIS_URL": self.redis_url, **self.environment()},
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
@@ -142,6 +144,7 @@ class Ours(Server):
     """The service with one worker, as the Procfile runs it."""
 
     name = "notifier"
+    python = sys.executable
     scenarios = WEBSOCKETS | HTTP | {"python", "joins"}
 
     def __init__(self, redis_url: str) -> None:
@@ -152,7 +155,11 @@ class Ours(Server):
 
     def command(self) -> list[str]:
         self._listener = listening_socket("127.0.0.1", self.port)
-        return [sys.executable, "-m", "notifier.server", "--fd", str(self._listener.fileno())]
+        return self.worker(self._listener)
+
+    def worker(self, listener: socket.socket) -> list[str]:
+        """Return the command of a worker on this socket."""
+        return [self.python, "-m", "notifier.server", "--fd", str(listener.fileno())]
 
     def inherited(self) -> tuple[int, ...]:
         return (self._listener.fileno(),)
@@ -222,7 +229,7 @@ class Fleet(Ours):
     scenarios = frozenset({"closed-http", "pipelined-http", "publish", "publishers", "storm"})
 
     def command(self) -> list[str]:
-        return [sys.executable, "-m", "notifier", "serve"]
+        return [self.python, "-m", "notifier", "serve"]
 
     def environment(self) -> dict[str, str]:
         where = {"HOST": "127.0.0.1", "PORT": str(self.port)}
@@ -230,12 +237,12 @@ class Fleet(Ours):
 
     def start(self) -> None:
         """Start it, and wait until it is ready."""
-        migrate = [sys.executable, "manage.py", "migrate", "--verbosity", "0"]
+        migrate = [self.python, "manage.py", "migrate", "--verbosity", "0"]
         env = {**os.environ, "REDIS_URL": self.redis_url, **self.environment()}
-        subprocess.run(migrate, cwd=ROOT, env=env, check=True)
+        subprocess.run(migrate, cwd=self.root, env=env, check=True)
         Server.start(self)
         use_all_processors(self.pid)
-        for pid in _children(self.pid):
+        for pid in self.workers_now():
             use_all_processors(pid)
         while not self.is_live():
             time.sleep(0.02)
@@ -245,8 +252,12 @@ class Fleet(Ours):
 
     def cpu_seconds(self) -> tuple[float, float]:
         """Return the CPU time of the workers; the launcher only waits."""
-        spent = [_cpu_seconds(pid) for pid in _children(self.pid)]
+        spent = [_cpu_seconds(pid) for pid in self.workers_now()]
         return sum(user for user, _ in spent), sum(system for _, system in spent)
+
+    def workers_now(self) -> list[int]:
+        """Return the worker processes."""
+        return _children(self.pid)
 
 
 def use_all_processors(pid: int) -> None:
