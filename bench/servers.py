@@ -303,9 +303,21 @@ class Floor(Server):
         super().stop()
 
 
+class Relay(Server):
+    """Only asyncio's callbacks between HTTP, Redis and frames: the least that a publish costs."""
+
+    name = "floor, Redis"
+    scenarios = frozenset({"publish", "publishers"})
+    dialect = Dialect(path="/", marker=b'"pub":{')
+
+    def command(self) -> list[str]:
+        return [sys.executable, "-m", "bench.peers.relay", str(self.port), self.redis_url]
+
+
 OWN: dict[str, type[Server]] = {
     "notifier": Ours,
     "notifier-daphne": OursOnDaphne,
     "notifier-2": Fleet,
     "floor": Floor,
+    "floor-redis": Relay,
 }
