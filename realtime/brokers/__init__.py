@@ -26,12 +26,14 @@ epoch lasts (any event that could set offsets back must start a new one).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, NamedTuple, NoReturn, Protocol
 
 from realtime.brokers.node_messages import ALL_NODES as ALL_NODES
 
 if TYPE_CHECKING:
+    import asyncio
+
     from realtime.brokers.node_messages import Moment
     from realtime.core.members import Headcount, LeaseReply, MemberUpdate
     from realtime.core.positions import Position
@@ -60,6 +62,8 @@ class Unsubscribed(NamedTuple):
 
 
 Event = Message | Subscribed | Unsubscribed
+Receive = Callable[[Sequence[Event]], "asyncio.Future[None] | None"]
+"""Takes events; returns what is done when there is room for more, or None if there is room."""
 
 
 NODE_COMMANDS_PAGE = 250
@@ -108,18 +112,22 @@ class Survey(NamedTuple):
 class Subscription(Protocol):
     """One subscriber connection; it never reconnects by itself, but breaks and raises.
 
-    One task reads, one task sends; both stop at the first `BrokerUnavailable`.
+    One task listens, one task sends; both stop at the first `BrokerUnavailable`.
     """
 
     @property
     def reads(self) -> int:
         """The number of times that bytes have arrived; large or slow events take several reads."""
 
-    async def read(self) -> Sequence[Event]:
-        """Wait for the first event; return all that have arrived, in the broker's order.
+    async def listen(self, receive: Receive) -> NoReturn:
+        """Pass on the events that arrive, in the broker's order, until the connection breaks.
+
+        They are passed on where they arrive, without another turn of the event loop. While
+        ``receive`` has no room for more, little more is read, and the broker keeps the rest.
 
         Raises:
             BrokerUnavailable: The connection is broken.
+            Exception: Whatever ``receive`` has raised.
         """
 
     async def send(self, subscribe: Sequence[str], unsubscribe: Sequence[str]) -> None:

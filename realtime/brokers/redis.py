@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Coroutine, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from redis import exceptions
 from redis.asyncio.connection import Connection
@@ -55,6 +55,7 @@ from realtime.brokers.redis_presence import RedisPresence
 from realtime.errors import BrokerError, RealtimeError
 
 if TYPE_CHECKING:
+    from realtime.brokers import Receive
     from realtime.brokers.node_messages import Moment
     from realtime.brokers.script import Args, Script
     from realtime.core.positions import Position
@@ -202,10 +203,14 @@ class RedisSubscription(RedisProtocol):
     """
 
     def __init__(self, connection: Connection, commands: Commands) -> None:
+        self._receive: Receive | None = None
+        self._space: asyncio.Future[None] | None = None
+        """What the receiver of events waits for."""
+        self._refused: Exception | None = None
+        """What the receiver has raised."""
         self._events: list[Event] = []
         self._unread_bytes = 0
         self._is_paused = False  # reading from the socket
-        self._reading: asyncio.Future[None] | None = None
         self._sending: asyncio.Future[None] | None = None
         self._commands = commands
         self._strip = len(commands.channel_prefix)
@@ -213,20 +218,19 @@ class RedisSubscription(RedisProtocol):
         """See `realtime.brokers.Subscription.reads`."""
         super().__init__(connection)
 
-    async def read(self) -> list[Event]:
-        """See `realtime.brokers.Subscription.read`."""
-        if not self._events and not self._lost.done():
-            self._reading = self._loop.create_future()
-            await self._reading
-        if not self._events:
-            error = self._lost.result()
-            raise unavailable(error) from error
-        events, self._events = self._events, []
-        self._unread_bytes = 0
-        if self._is_paused:
-            self._is_paused = False
-            self._transport.resume_reading()
-        return events
+    async def listen(self, receive: Receive) -> NoReturn:
+        """See `realtime.brokers.Subscription.listen`."""
+        self._receive = receive
+        try:
+            self._pass_on()
+            error = await self._lost
+            while self._space is not None and self._events:  # they arrived before the end
+                await asyncio.wait([self._space])
+        finally:
+            self._receive = None
+        if self._refused is not None:
+            raise self._refused
+        raise unavailable(error) from error
 
     async def send(self, subscribe: Sequence[str], unsubscribe: Sequence[str]) -> None:
         """See `realtime.brokers.Subscription.send`."""
@@ -251,16 +255,38 @@ class RedisSubscription(RedisProtocol):
         await self._lost  # asyncio closes the socket in the next turn
 
     def data_received(self, data: bytes) -> None:
-        """Keep what has arrived for the reader; read no more while too much waits for it."""
+        """Pass on what has arrived; read no more while too much waits for the receiver."""
         self.reads += 1
         super().data_received(data)
-        if not self._events:  # so far, it is the beginning of a large message
+        self._pass_on()
+        if not self._events:  # none wait; a part of a large message may
             return
-        _wake(self._reading)
         self._unread_bytes += len(data)
         if self._unread_bytes >= READ_AHEAD_BYTES and not self._is_paused:
             self._is_paused = True
             self._transport.pause_reading()
+
+    def _pass_on(self) -> None:
+        """Pass on what has arrived, unless the receiver has no room for it."""
+        if self._receive is None or self._space is not None or not self._events:
+            return
+        events, self._events = self._events, []
+        self._unread_bytes = 0
+        try:
+            self._space = self._receive(events)
+        except Exception as error:  # noqa: BLE001 - `listen` raises it again
+            self._refused = error
+            self._fail(error)
+            return
+        if self._space is not None:
+            self._space.add_done_callback(self._go_on)
+
+    def _go_on(self, _space: asyncio.Future[None]) -> None:
+        self._space = None
+        self._pass_on()
+        if self._is_paused and not self._events:
+            self._is_paused = False
+            self._transport.resume_reading()
 
     def resume_writing(self) -> None:
         """Let the sender go on."""
@@ -269,7 +295,6 @@ class RedisSubscription(RedisProtocol):
 
     def _fail(self, error: Exception) -> None:
         super()._fail(error)
-        _wake(self._reading)
         _wake(self._sending)
 
     def _take(self, reply: Any) -> None:

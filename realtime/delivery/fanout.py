@@ -1,6 +1,6 @@
 """Delivers arrivals on channels to all listeners.
 
-The reader adds all arrivals of one read. Then a turn delivers them: grouped by channel, encoded
+The subscriber adds all arrivals of one read. Then a turn delivers them: grouped by channel, encoded
 once per wire protocol in use, with one write per connection. Under light traffic nothing waits;
 under heavy traffic the batches grow automatically. Arrivals that are added elsewhere are delivered
 in the next turn of the event loop. A delivery iterates over a snapshot of the listeners in slices,
@@ -34,7 +34,7 @@ SLICE_SECONDS = 0.005
 CHUNK_LISTENERS = 100
 """Listeners served between two checks of the clock."""
 BACKLOG_BYTES = 4 * 1024 * 1024
-"""Bytes that may wait; beyond it the reader pauses, and Redis buffers (32 MiB by default)."""
+"""Bytes that may wait; beyond it the subscription pauses, and Redis buffers (32 MiB by default)."""
 
 
 class Listener:
@@ -159,15 +159,17 @@ class Fanout:
         delivery = _Delivery(batch, tuple(channel.listeners))
         self._deliveries.setdefault(channel, deque()).append(delivery)
 
-    async def wait_for_space(self) -> None:
-        """Wait until the backlog has room for more arrivals from the broker."""
-        if self._backlog > BACKLOG_BYTES:
+    def space(self) -> asyncio.Future[None] | None:
+        """Return what is done when the backlog has room for more arrivals; None if it has room."""
+        if not self.is_full:
+            return None
+        if self._space is None:
             self._space = self._loop.create_future()
-            await self._space
+        return self._space
 
     @property
     def is_full(self) -> bool:
-        """Whether the reader must pause."""
+        """Whether the subscription must pause."""
         return self._backlog > BACKLOG_BYTES
 
     def _batch(self, channel: Channel[Listener]) -> Batch:
@@ -199,7 +201,7 @@ class Fanout:
         if self._deliveries or self._batches:
             self._schedule()
         if self._space is not None and not self.is_full:
-            if not self._space.done():  # cancelled with the reader when the subscription broke
+            if not self._space.done():  # cancelled with the listener when the subscription broke
                 self._space.set_result(None)
             self._space = None
 

@@ -161,7 +161,7 @@ class Subscriber:
         self._wishes.set()
         try:
             async with asyncio.TaskGroup() as group:
-                group.create_task(self._read(subscription))
+                group.create_task(subscription.listen(self._receive))
                 group.create_task(self._carry_out_wishes(subscription))
                 group.create_task(self._settle_all())
                 for companion in self._companions():
@@ -189,16 +189,14 @@ class Subscriber:
             is_behind=lambda: self._fanout.is_full,
         )
 
-    async def _read(self, subscription: Subscription) -> None:
-        while True:
-            events = await subscription.read()
-            self._fanout.collect()
-            try:
-                self._receive_all(events)
-            finally:
-                self._fanout.deliver()
-            if self._fanout.is_full:
-                await self._fanout.wait_for_space()
+    def _receive(self, events: Sequence[Event]) -> asyncio.Future[None] | None:
+        """Take the events of one read, and deliver what they say; see `Subscription.listen`."""
+        self._fanout.collect()
+        try:
+            self._receive_all(events)
+        finally:
+            self._fanout.deliver()
+        return self._fanout.space()
 
     def _receive_all(self, events: Sequence[Event]) -> None:
         for event in events:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from typing import Any, ClassVar
 
 import pytest
@@ -31,6 +31,7 @@ from realtime.errors import (
 )
 from realtime.wiring.brokers import async_broker
 from tests.support.eventually import eventually
+from tests.support.subscription_reader import SubscriptionReader
 from tests.support.working import Got, working
 
 EPOCH = "0123456789abcdef"
@@ -90,6 +91,7 @@ class Ear:
 
     def __init__(self, subscription: Any) -> None:
         self.subscription = subscription
+        self._reader = SubscriptionReader(subscription)
         self.events: list[Any] = []
         self.all.append(self)
 
@@ -105,7 +107,7 @@ class Ear:
     async def until(self, count: int) -> list[Any]:
         async with asyncio.timeout(20):
             while len(self.events) < count:
-                self.events += await self.subscription.read()
+                self.events += await self._reader.read()
         return self.events
 
     async def positions(self, count: int) -> list[Position]:
@@ -245,12 +247,51 @@ async def test_reads_are_counted_while_events_arrive(broker) -> None:
     assert ear.subscription.reads > before
 
 
+async def test_an_error_of_the_receiver_ends_the_listening(broker) -> None:
+    received: list[Any] = []
+
+    def fail(events: Sequence[Any]) -> None:
+        received.extend(events)
+        raise LookupError("a mistake")
+
+    subscription = await broker.subscription()
+    await subscription.send(["a"], [])
+    with pytest.raises(LookupError, match="a mistake"):
+        await asyncio.wait_for(subscription.listen(fail), 20)
+    await subscription.aclose()
+    assert received == [Subscribed("a")]
+
+
+async def test_a_receiver_without_room_gets_no_more(broker) -> None:
+    received: list[Any] = []
+    room = asyncio.get_running_loop().create_future()
+
+    def receive(events: Sequence[Any]) -> asyncio.Future[None] | None:
+        received.extend(events)
+        return None if room.done() else room
+
+    subscription = await broker.subscription()
+    listening = asyncio.create_task(subscription.listen(receive))
+    await subscription.send(["c"], [])
+    await eventually(lambda: received)
+    for number in range(3):
+        await broker.publish(news(number))
+    assert received == [Subscribed("c")]
+    room.set_result(None)
+    await eventually(lambda: len(received) == 4)
+    offsets = [decode_envelope(event.raw).position.offset for event in received[1:]]
+    assert offsets == [1, 2, 3]
+    await subscription.aclose()
+    with pytest.raises(BrokerUnavailable):
+        await listening
+
+
 async def test_a_closed_subscription_raises_and_is_nobody(broker, other) -> None:
     async def is_deaf() -> bool:
         return await other.send_raw("c", b"?") == 0
 
     ear = await Ear.of(broker, "c")
-    reading = asyncio.create_task(ear.subscription.read())
+    reading = asyncio.create_task(ear.until(1))
     await asyncio.sleep(0)
     await ear.subscription.aclose()
     with pytest.raises(BrokerUnavailable):
@@ -277,8 +318,9 @@ async def test_raw_bytes_arrive_unchanged_and_have_no_position(broker) -> None:
 async def test_a_rate_is_shared_by_all_nodes_and_accumulates_for_a_second(broker, sync) -> None:
     assert await broker.take_from_rate("key", 5.0, 4) == 0.0
     assert await asyncio.to_thread(sync.take_from_rate, "key", 5.0, 1) == 0.0
-    wait = await broker.take_from_rate("key", 5.0, 2)
-    assert 0.0 < wait <= 0.4
+    # More than once, since some may be free again before a busy machine goes on.
+    waits = [await broker.take_from_rate("key", 5.0, 2) for _ in range(50)]
+    assert 0.0 < max(waits) <= 0.4
     assert await broker.take_from_rate("another", 5.0, 5) == 0.0
 
 

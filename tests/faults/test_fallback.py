@@ -12,14 +12,14 @@ import asyncio
 import random
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
 
-from realtime.brokers import Message
+from realtime.brokers import Event, Message
 from realtime.brokers.redis import RedisBroker
 from realtime.brokers.redis_queue import RedisQueue
 from realtime.core.publication import Publication, Receipt
@@ -124,12 +124,13 @@ class Listener:
                 subscription = await self._broker.subscription()
                 try:
                     await subscription.send([LIT], [])
-                    while True:
-                        events = await subscription.read()
-                        self.heard += sum(isinstance(event, Message) for event in events)
+                    await subscription.listen(self._hear)
                 finally:
                     await subscription.aclose()
             await asyncio.sleep(0.05)
+
+    def _hear(self, events: Sequence[Event]) -> None:
+        self.heard += sum(isinstance(event, Message) for event in events)
 
     async def aclose(self) -> None:
         await self._broker.aclose()

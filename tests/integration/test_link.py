@@ -28,6 +28,7 @@ from realtime.errors import BrokerUnavailable, IdempotencyConflict, OutcomeUnkno
 from tests.support.eventually import eventually
 from tests.support.redis_server import RedisServer
 from tests.support.relay import Relay
+from tests.support.subscription_reader import SubscriptionReader
 
 BIG = "x" * 60_000
 LATE = 2.0  # seconds that a busy machine may need in addition to a deadline
@@ -678,7 +679,7 @@ async def test_a_subscription_raises_only_our_own_errors(make: Any, relay: Relay
         subscription = await broker.subscription()
         relay.say(nonsense)
         with pytest.raises(BrokerUnavailable):
-            await asyncio.wait_for(subscription.read(), 1)
+            await asyncio.wait_for(SubscriptionReader(subscription).read(), 1)
         await subscription.aclose()
         await eventually(lambda: not relay.clients)
 
@@ -687,9 +688,10 @@ async def test_messages_before_garbage_are_not_lost(make: Any, relay: Relay) -> 
     subscription = await make(relay.url).subscription()
     try:
         relay.say(b"*3\r\n$7\r\nmessage\r\n$10\r\nt:{0}:ch:a\r\n$1\r\nb\r\ngarbage\r\n")
-        assert await subscription.read() == [Message("a", b"b")]
+        reader = SubscriptionReader(subscription)
+        assert await reader.read() == [Message("a", b"b")]
         with pytest.raises(BrokerUnavailable):
-            await subscription.read()
+            await reader.read()
     finally:
         await subscription.aclose()
 
@@ -701,7 +703,7 @@ async def test_a_closed_subscription_does_not_reconnect(make: Any, own_redis: Re
     with pytest.raises(BrokerUnavailable):
         await subscription.send(["a"], [])
     with pytest.raises(BrokerUnavailable):
-        await subscription.read()
+        await SubscriptionReader(subscription).read()
     with own_redis.client() as client:
         assert client.pubsub_channels("t:*") == []
 
@@ -715,7 +717,7 @@ async def test_url_options_do_not_override_ours(
     url = f"{own_redis.url}?{option}"
     subscription = await make(url).subscription()
     await subscription.send(["a"], [])
-    assert await subscription.read() == [Subscribed("a")]
+    assert await SubscriptionReader(subscription).read() == [Subscribed("a")]
     receipt = await make(url).publish(Publication.of("a", 1))
     assert (receipt.offset, receipt.nodes) == (1, 1)
     sync = SyncRedisBroker(url, prefix="t")

@@ -31,6 +31,7 @@ from realtime.errors import IdempotencyConflict, QueueFull, RealtimeError
 from tests.support.eventually import eventually
 from tests.support.member import Member
 from tests.support.redis_server import RedisServer
+from tests.support.subscription_reader import SubscriptionReader
 from tests.support.tokens import token
 
 
@@ -55,11 +56,12 @@ def named(data: Any = 1, channel: str = "c", **options: Any) -> Publication:
     return Publication.of(channel, data, **{"fallback": "f", **options})
 
 
-async def listen(broker: RedisBroker, channel: str = "c") -> Any:
+async def listen(broker: RedisBroker, channel: str = "c") -> SubscriptionReader:
     subscription = await broker.subscription()
     await subscription.send([channel], [])
-    await subscription.read()
-    return subscription
+    reader = SubscriptionReader(subscription)
+    await reader.read()
+    return reader
 
 
 async def test_a_publication_without_listeners_is_queued(broker, client, wired) -> None:
@@ -74,20 +76,20 @@ async def test_a_publication_without_listeners_is_queued(broker, client, wired) 
 
 
 async def test_a_publication_with_a_listener_is_not_queued(broker, client, wired) -> None:
-    subscription = await listen(broker)
+    listener = await listen(broker)
     receipt = await broker.publish(named())
     assert (receipt.nodes, receipt.queued) == (1, False)
     assert not waiting(client, wired)
-    await subscription.aclose()
+    await listener.subscription.aclose()
 
 
 async def test_always_delivers_and_queues(broker, client, wired) -> None:
-    subscription = await listen(broker)
+    listener = await listen(broker)
     receipt = await broker.publish(named(fallback_when="always"))
     assert (receipt.nodes, receipt.queued) == (1, True)
     assert len(waiting(client, wired)) == 1
-    assert len(await subscription.read()) == 1
-    await subscription.aclose()
+    assert len(await listener.read()) == 1
+    await listener.subscription.aclose()
 
 
 async def test_without_a_fallback_nothing_is_queued(broker, client, wired) -> None:
@@ -106,11 +108,11 @@ async def test_a_full_queue_refuses_the_publication(broker, client, wired) -> No
     [position] = await broker.positions(["c"])
     assert position.offset == 1, "it was executed in part"
     assert len(waiting(client, wired)) == 1
-    subscription = await listen(broker)
+    listener = await listen(broker)
     assert not (await broker.publish(named())).queued, "a live publication needs no room"
     with pytest.raises(QueueFull):
         await broker.publish(named(fallback_when="always"))
-    await subscription.aclose()
+    await listener.subscription.aclose()
     client.delete(keys.dead)
     assert (await broker.publish(named(idempotency_key="k"))).queued, "the key was not used up"
 
@@ -120,7 +122,7 @@ async def test_the_queue_is_bounded_in_bytes(
 ) -> None:
     """100,000 publications of 64 KiB would be 6.4 GiB."""
     broker = RedisBroker(redis_server.url, prefix=wired, queue_bytes=128 * 1024)
-    subscription = await listen(broker, "heard")
+    listener = await listen(broker, "heard")
     assert (await broker.publish(named("x" * 60_000))).queued
     assert (await broker.publish(named("x" * 60_000))).queued
     with pytest.raises(QueueFull):
@@ -129,7 +131,7 @@ async def test_the_queue_is_bounded_in_bytes(
     assert not (await broker.publish(named("x" * 60_000, "heard"))).queued
     stats = await broker.queue_stats()
     assert stats.bytes == sum(map(len, waiting(client, wired))) <= 128 * 1024
-    await subscription.aclose()
+    await listener.subscription.aclose()
     await broker.aclose()
 
 
@@ -210,7 +212,7 @@ async def test_a_repeated_publish_is_queued_once(broker, client, wired) -> None:
 
 
 async def test_each_publication_of_a_batch_is_queued_independently(broker, client, wired) -> None:
-    subscription = await listen(broker, "heard")
+    listener = await listen(broker, "heard")
     outcomes = await broker.publish_many(
         [
             named(1, "heard"),
@@ -224,7 +226,7 @@ async def test_each_publication_of_a_batch_is_queued_independently(broker, clien
     said = ["full" if isinstance(o, RealtimeError) else o.queued for o in outcomes]
     assert said == [False, True, False, True, True, "full"]
     assert [decode_entry(raw).for_handler().data for raw in waiting(client, wired)] == [2, 4, 5]
-    await subscription.aclose()
+    await listener.subscription.aclose()
 
 
 async def test_a_queue_key_of_the_wrong_type_publishes_nothing(broker, client, wired) -> None:
@@ -239,7 +241,7 @@ async def test_a_publication_that_fails_does_not_affect_those_beside_it(
     broker, client, wired
 ) -> None:
     """One script publishes a batch, and where an error would end it for all of them."""
-    subscription = await listen(broker, "heard")
+    listener = await listen(broker, "heard")
     client.set(f"{wired}:{{0}}:pos:broken", "not ours")
     client.set(f"{wired}:{{0}}:fallback:later", "not ours")
     outcomes = await broker.publish_many(
@@ -261,7 +263,7 @@ async def test_a_publication_that_fails_does_not_affect_those_beside_it(
     assert all("WRONGTYPE" in str(each) for each in outcomes[1:3])
     repeated = await broker.publish(Publication.of("heard", 4, idempotency_key="k"))
     assert repeated == outcomes[3]._replace(repeated=True)
-    await subscription.aclose()
+    await listener.subscription.aclose()
 
 
 def test_the_synchronous_broker_queues_too(

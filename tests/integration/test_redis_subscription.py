@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from typing import Any
 
 import pytest
 
@@ -14,6 +13,7 @@ from realtime.brokers.redis import RedisBroker, RedisSubscription
 from realtime.errors import BrokerUnavailable
 from tests.support.eventually import eventually
 from tests.support.redis_server import RedisServer
+from tests.support.subscription_reader import SubscriptionReader
 
 ONE_READ = 256 * 1024  # bytes that asyncio takes from a socket at once
 NAMES = [f"{'n' * 150}{number}" for number in range(500)]
@@ -31,58 +31,79 @@ async def broker(own_redis: RedisServer) -> AsyncIterator[RedisBroker]:
 async def subscription(broker: RedisBroker) -> AsyncIterator[RedisSubscription]:
     subscription = await broker.subscription()
     await subscription.send(["a"], [])
-    assert await subscription.read() == [Subscribed("a")]
     yield subscription
     await subscription.aclose()
 
 
-async def all_of(subscription: RedisSubscription, count: int) -> list[Any]:
-    events: list[Any] = []
-    async with asyncio.timeout(30):
-        while len(events) < count:
-            events += await subscription.read()
-    return events
+@pytest.fixture
+async def reader(subscription: RedisSubscription) -> SubscriptionReader:
+    reader = SubscriptionReader(subscription)
+    assert await reader.read() == [Subscribed("a")]
+    return reader
+
+
+@pytest.fixture
+async def full(subscription: RedisSubscription) -> SubscriptionReader:
+    """A reader that has no room for what arrives next."""
+    reader = SubscriptionReader(subscription, most=1)
+    await eventually(lambda: reader.waiting)
+    return reader
 
 
 async def test_a_message_larger_than_what_is_read_ahead_arrives(
-    broker: RedisBroker, subscription: RedisSubscription
+    broker: RedisBroker, reader: SubscriptionReader
 ) -> None:
     """While only a part of it has come, the socket must be read."""
     large = b"x" * (10 * READ_AHEAD_BYTES)
     await broker.send_raw("a", large)
     await broker.send_raw("a", b"small")
-    assert await all_of(subscription, 2) == [Message("a", large), Message("a", b"small")]
+    assert await reader.read_all(2) == [Message("a", large), Message("a", b"small")]
 
 
-async def test_a_subscription_that_nobody_reads_leaves_the_rest_to_redis(
-    broker: RedisBroker, subscription: RedisSubscription
+async def test_an_event_is_passed_on_in_the_turn_in_which_it_arrives(
+    subscription: RedisSubscription, reader: SubscriptionReader
+) -> None:
+    message = b"*3\r\n$7\r\nmessage\r\n$10\r\nt:{0}:ch:a\r\n$1\r\nb\r\n"
+    subscription.data_received(message[:20])
+    assert not reader.waiting
+    subscription.data_received(message[20:] + message)
+    assert reader.waiting == [Message("a", b"b")] * 2
+
+
+async def test_a_subscription_whose_receiver_is_full_leaves_the_rest_to_redis(
+    broker: RedisBroker, subscription: RedisSubscription, full: SubscriptionReader
 ) -> None:
     sent = [b"%05d" % number + b"x" * 40_000 for number in range(500)]  # 20 MB
     for raw in sent:
         await broker.send_raw("a", raw)
     taken = sum(len(event.raw) for event in subscription._events if isinstance(event, Message))
     assert READ_AHEAD_BYTES - 50_000 <= taken <= READ_AHEAD_BYTES + ONE_READ
-    events = await all_of(subscription, len(sent))
-    assert [event.raw for event in events] == sent
+    assert await full.read() == [Subscribed("a")]
+    assert [event.raw for event in await full.read_all(len(sent))] == sent
     await broker.send_raw("a", b"later")
-    assert await all_of(subscription, 1) == [Message("a", b"later")]
+    assert await full.read_all(1) == [Message("a", b"later")]
 
 
-async def test_what_has_arrived_is_read_before_the_end_is_told(
-    broker: RedisBroker, subscription: RedisSubscription, own_redis: RedisServer
+async def test_what_has_arrived_is_passed_on_before_the_end_is_told(
+    broker: RedisBroker,
+    subscription: RedisSubscription,
+    full: SubscriptionReader,
+    own_redis: RedisServer,
 ) -> None:
     await broker.send_raw("a", b"last")
     await eventually(lambda: subscription._events)
     own_redis.cut_subscribers()
     await eventually(lambda: subscription._lost.done())
-    assert await subscription.read() == [Message("a", b"last")]
+    assert not full.has_ended
+    assert await full.read() == [Subscribed("a")]
+    assert await full.read() == [Message("a", b"last")]
     for _ in range(2):
         with pytest.raises(BrokerUnavailable):
-            await subscription.read()
+            await full.read()
 
 
 async def test_sending_waits_for_a_redis_that_does_not_read(
-    subscription: RedisSubscription, own_redis: RedisServer
+    subscription: RedisSubscription, reader: SubscriptionReader, own_redis: RedisServer
 ) -> None:
     own_redis.freeze()
     sending = asyncio.create_task(send_until_full(subscription))
@@ -90,7 +111,7 @@ async def test_sending_waits_for_a_redis_that_does_not_read(
     assert not sending.done()
     own_redis.thaw()
     sent = await asyncio.wait_for(sending, 30)
-    assert len(await all_of(subscription, sent)) == sent
+    assert len(await reader.read_all(sent)) == sent
 
 
 async def test_sending_ends_with_a_connection_that_breaks(

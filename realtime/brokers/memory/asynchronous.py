@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from realtime.brokers import (
     ALL_NODES,
@@ -27,6 +27,7 @@ from realtime.core.survey import Question, encode_question
 from realtime.errors import BrokerError, BrokerUnavailable, RealtimeError
 
 if TYPE_CHECKING:
+    from realtime.brokers import Receive
     from realtime.brokers.memory.store import MemoryStore
     from realtime.core.positions import Position
     from realtime.core.publication import Publication, Receipt
@@ -149,8 +150,14 @@ class MemorySubscription:
         self.reads = 0
         """See `realtime.brokers.Subscription.reads`."""
 
-    async def read(self) -> list[Event]:
-        """See `realtime.brokers.Subscription.read`."""
+    async def listen(self, receive: Receive) -> NoReturn:
+        """See `realtime.brokers.Subscription.listen`."""
+        while True:
+            if (space := receive(await self._read())) is not None:
+                await space
+
+    async def _read(self) -> list[Event]:
+        """Wait for the first event; return all that have arrived."""
         await asyncio.sleep(0)  # a long backlog must not hold up the loop
         while True:
             self._arrived.clear()
