@@ -8,6 +8,7 @@ comes later, or that is not plainly one to the API, takes the way through ASGI a
 from __future__ import annotations
 
 import asyncio
+import sys
 from typing import Any
 
 from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
@@ -145,7 +146,7 @@ class LaneProtocol(HttpToolsProtocol):
             if body is not None and len(body) <= most:
                 cycle: Any = WholeRequestCycle(self, self._repeated.work, body, keep_alive=True)
                 self.cycle = cycle
-                self._start_asgi_task(cycle, self.app)
+                self._start_now(cycle)
                 return b""
         if is_head_alone(data):
             self._held = data
@@ -298,9 +299,23 @@ class LaneProtocol(HttpToolsProtocol):
         if not isinstance(cycle, WholeRequestCycle):
             super()._start_asgi_task(cycle, app)
             return
-        task = self.loop.create_task(cycle.run())
-        self.tasks.add(task)  # the server waits for them when it stops
-        task.add_done_callback(self.tasks.discard)
+        self._keep(self.loop.create_task(cycle.run()))
+
+    def _start_now(self, cycle: WholeRequestCycle) -> None:
+        """Start a request in this turn of the event loop, where Python can do so (3.12).
+
+        Not for requests that waited behind others: each would start the next one, and the calls
+        would nest as deep as a client has pipelined.
+        """
+        if sys.version_info >= (3, 12):
+            self._keep(asyncio.Task(cycle.run(), loop=self.loop, eager_start=True))
+        else:
+            self._keep(self.loop.create_task(cycle.run()))
+
+    def _keep(self, task: asyncio.Task[None]) -> None:
+        if not task.done():
+            self.tasks.add(task)  # the server waits for them when it stops
+            task.add_done_callback(self.tasks.discard)
 
     def _start_through_asgi(self) -> None:
         super().on_headers_complete()
