@@ -223,7 +223,7 @@ class RedisSubscription(RedisProtocol):
         self._receive = receive
         try:
             self._pass_on()
-            error = await self._lost
+            error = await self._end()
             while self._space is not None and self._events:  # they arrived before the end
                 await asyncio.wait([self._space])
         finally:
@@ -246,13 +246,19 @@ class RedisSubscription(RedisProtocol):
             self._sending = self._loop.create_future()
             await self._sending
         if self._has_ended:
-            error = await self._lost
+            error = await self._end()
             raise unavailable(error) from error
 
     async def aclose(self) -> None:
         """Close the connection."""
         abort(self._connection)
-        await self._lost  # asyncio closes the socket in the next turn
+        await self._end()  # asyncio closes the socket in the next turn
+
+    async def _end(self) -> Exception:
+        """Wait for the end of the connection; return what ended it."""
+        # Not by awaiting the future, which a cancelled task would cancel for all who wait.
+        await asyncio.wait([self._lost])
+        return self._lost.result()
 
     def data_received(self, data: bytes) -> None:
         """Pass on what has arrived; read no more while too much waits for the receiver."""
@@ -280,13 +286,13 @@ class RedisSubscription(RedisProtocol):
             return
         if self._space is not None:
             self._space.add_done_callback(self._go_on)
+        if self._is_paused:
+            self._is_paused = False
+            self._transport.resume_reading()
 
     def _go_on(self, _space: asyncio.Future[None]) -> None:
         self._space = None
         self._pass_on()
-        if self._is_paused and not self._events:
-            self._is_paused = False
-            self._transport.resume_reading()
 
     def resume_writing(self) -> None:
         """Let the sender go on."""

@@ -163,7 +163,7 @@ class Fanout:
         """Return what is done when the backlog has room for more arrivals; None if it has room."""
         if not self.is_full:
             return None
-        if self._space is None:
+        if self._space is None or self._space.done():  # cancelled with an earlier listener
             self._space = self._loop.create_future()
         return self._space
 
@@ -201,7 +201,7 @@ class Fanout:
         if self._deliveries or self._batches:
             self._schedule()
         if self._space is not None and not self.is_full:
-            if not self._space.done():  # cancelled with the listener when the subscription broke
+            if not self._space.done():  # cancelled with its listener
                 self._space.set_result(None)
             self._space = None
 

@@ -262,6 +262,19 @@ async def test_an_error_of_the_receiver_ends_the_listening(broker) -> None:
     assert received == [Subscribed("a")]
 
 
+async def test_a_subscription_is_closed_after_its_listener_was_cancelled(broker) -> None:
+    """A cancellation that spread to whoever closes it would end the node's only subscriber."""
+    subscription = await broker.subscription()
+    listening = asyncio.create_task(subscription.listen(lambda events: None))
+    await asyncio.sleep(0)
+    listening.cancel()
+    await asyncio.wait([listening])
+    assert listening.cancelled()
+    await asyncio.wait_for(subscription.aclose(), 20)
+    with pytest.raises(BrokerUnavailable):
+        await subscription.send(["a"], [])
+
+
 async def test_a_receiver_without_room_gets_no_more(broker) -> None:
     received: list[Any] = []
     room = asyncio.get_running_loop().create_future()

@@ -127,8 +127,13 @@ async def test_a_subscription_that_breaks_while_the_reader_waits_does_no_harm(
         listener.active = False  # cheap to pass, but the delivery takes its turns
     await asyncio.to_thread(_flood, own_redis, "public:flood", 50)
     await eventually(lambda: hub.fanout._space is not None)
+    waiting = hub.fanout.space()
+    assert waiting is not None
+    waiting.cancel()  # as memory:// does, whose listener awaits it
+    new = hub.fanout.space()
+    assert new is None or not new.done()
     assert hub.subscriber._owner is not None
-    hub.subscriber._owner.cancel()  # as a broken subscription cancels its reader
+    hub.subscriber._owner.cancel()  # as a broken subscription cancels its listener
     await asyncio.gather(hub.subscriber._owner, return_exceptions=True)
     await eventually(lambda: hub.fanout._backlog == 0)
     for listener in extra:

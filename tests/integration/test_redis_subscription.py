@@ -84,6 +84,19 @@ async def test_a_subscription_whose_receiver_is_full_leaves_the_rest_to_redis(
     assert await full.read_all(1) == [Message("a", b"later")]
 
 
+async def test_what_waits_for_the_first_listener_is_passed_on_with_all_that_follows(
+    broker: RedisBroker, subscription: RedisSubscription
+) -> None:
+    large = b"x" * (READ_AHEAD_BYTES - 100)
+    await broker.send_raw("a", large)
+    await broker.send_raw("a", b"small")
+    await eventually(lambda: subscription._is_paused)
+    reader = SubscriptionReader(subscription)
+    await broker.send_raw("a", b"later")
+    expected = [Subscribed("a"), *(Message("a", raw) for raw in (large, b"small", b"later"))]
+    assert await reader.read_all(4) == expected
+
+
 async def test_what_has_arrived_is_passed_on_before_the_end_is_told(
     broker: RedisBroker,
     subscription: RedisSubscription,
