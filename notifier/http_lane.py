@@ -38,7 +38,15 @@ class WholeRequestCycle:
     are answered in their order, whichever way each takes.
     """
 
-    __slots__ = ("_body", "_protocol", "_work", "disconnected", "keep_alive", "response_complete")
+    __slots__ = (
+        "_body",
+        "_protocol",
+        "_work",
+        "disconnected",
+        "is_eager",
+        "keep_alive",
+        "response_complete",
+    )
 
     body = b""
     """What the application has not read yet: nothing."""
@@ -55,6 +63,12 @@ class WholeRequestCycle:
         self.keep_alive = keep_alive
         self.disconnected = False
         self.response_complete = False
+        self.is_eager = False
+        """Whether to begin in this turn of the event loop, if Python can do so (3.12).
+
+        Not for a request that waited behind another: each would begin the next one, and the calls
+        would nest as deep as a client has pipelined.
+        """
 
     @property
     def message_event(self) -> WholeRequestCycle:
@@ -145,8 +159,9 @@ class LaneProtocol(HttpToolsProtocol):
             body = self._repeated.body_of(data)
             if body is not None and len(body) <= most:
                 cycle: Any = WholeRequestCycle(self, self._repeated.work, body, keep_alive=True)
+                cycle.is_eager = True
                 self.cycle = cycle
-                self._start_now(cycle)
+                self._start_asgi_task(cycle, self.app)
                 return b""
         if is_head_alone(data):
             self._held = data
@@ -299,23 +314,14 @@ class LaneProtocol(HttpToolsProtocol):
         if not isinstance(cycle, WholeRequestCycle):
             super()._start_asgi_task(cycle, app)
             return
-        self._keep(self.loop.create_task(cycle.run()))
-
-    def _start_now(self, cycle: WholeRequestCycle) -> None:
-        """Start a request in this turn of the event loop, where Python can do so (3.12).
-
-        Not for requests that waited behind others: each would start the next one, and the calls
-        would nest as deep as a client has pipelined.
-        """
-        if sys.version_info >= (3, 12):
-            self._keep(asyncio.Task(cycle.run(), loop=self.loop, eager_start=True))
+        if cycle.is_eager and sys.version_info >= (3, 12):
+            task = asyncio.Task(cycle.run(), loop=self.loop, eager_start=True)
+            if task.done():
+                return
         else:
-            self._keep(self.loop.create_task(cycle.run()))
-
-    def _keep(self, task: asyncio.Task[None]) -> None:
-        if not task.done():
-            self.tasks.add(task)  # the server waits for them when it stops
-            task.add_done_callback(self.tasks.discard)
+            task = self.loop.create_task(cycle.run())
+        self.tasks.add(task)  # the server waits for them when it stops
+        task.add_done_callback(self.tasks.discard)
 
     def _start_through_asgi(self) -> None:
         super().on_headers_complete()

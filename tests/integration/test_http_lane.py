@@ -6,8 +6,9 @@ import asyncio
 import gc
 import itertools
 import re
+import sys
 import weakref
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Any
 
 import pytest
@@ -140,6 +141,23 @@ async def answer_to(peer: Peer, request: bytes) -> bytes:
     return await read_answer(peer)
 
 
+Known = Callable[[], Awaitable[bool]]
+
+
+@pytest.fixture(params=[False, True], ids=["first", "repeated"])
+def known(request: pytest.FixtureRequest, api: Api, peer: Peer) -> Known:
+    """Make the head of `post(b"lane")` known, or not; return whether it is."""
+
+    async def make_known() -> bool:
+        if request.param:
+            assert await answer_to(peer, post(b"lane")) == b"xx"
+            api.reached.clear()
+            api.finished.clear()
+        return bool(request.param)
+
+    return make_known
+
+
 async def test_a_whole_request_takes_the_lane(api: Api, peer: Peer) -> None:
     peer[1].write(post(b"lane"))
     async with within(5):
@@ -259,8 +277,9 @@ async def test_connection_close_ends_the_connection_after_the_answer(api: Api, p
 
 
 async def test_a_request_is_carried_out_although_its_client_has_gone(
-    api: Api, peer: Peer, caplog: pytest.LogCaptureFixture
+    api: Api, peer: Peer, caplog: pytest.LogCaptureFixture, known: Known
 ) -> None:
+    await known()
     api.may_answer.clear()
     peer[1].write(post(b"lane"))
     await eventually(lambda: bool(api.reached))
@@ -273,10 +292,11 @@ async def test_a_request_is_carried_out_although_its_client_has_gone(
 
 
 async def test_an_error_nobody_expected_is_logged_and_ends_the_connection(
-    api: Api, peer: Peer, caplog: pytest.LogCaptureFixture
+    api: Api, peer: Peer, caplog: pytest.LogCaptureFixture, known: Known
 ) -> None:
+    behind = b"" if await known() else post(b"lane-behind")
     api.error = ValueError("a bug")
-    peer[1].write(post(b"lane") + post(b"lane-behind"))
+    peer[1].write(post(b"lane") + behind)
     async with within(5):
         everything = await peer[0].read()
     assert everything.startswith(b"HTTP/1.1 500 Internal Server Error\r\n")
@@ -461,9 +481,12 @@ async def test_a_connection_that_ended_is_no_garbage(api: Api, name: bytes) -> N
         gc.enable()
 
 
-async def test_a_request_that_is_cancelled_ends_its_connection(api: Api, peer: Peer) -> None:
+async def test_a_request_that_is_cancelled_ends_its_connection(
+    api: Api, peer: Peer, known: Known
+) -> None:
+    behind = b"" if await known() else post(b"lane")
     api.may_answer.clear()
-    peer[1].write(post(b"lane") + post(b"lane"))
+    peer[1].write(post(b"lane") + behind)
     await eventually(lambda: bool(api.reached))
     for task in list(api.state.tasks):
         task.cancel()
@@ -478,6 +501,43 @@ async def test_a_server_stops_while_it_holds_a_head(api: Api, peer: Peer) -> Non
     connection.shutdown()
     peer[1].write(b"{}")
     assert await read_answer(peer) == b"app"
+
+
+async def test_a_client_that_has_gone_is_not_answered_behind_a_repeated_head(
+    api: Api, peer: Peer
+) -> None:
+    assert await answer_to(peer, post(b"app")) == b"app"
+    assert await answer_to(peer, post(b"lane")) == b"xx"
+    api.may_answer.clear()
+    peer[1].write(post(b"lane", body=b"1"))
+    await eventually(lambda: len(api.reached) == 3)
+    peer[1].write(post(b"lane", body=b"2"))
+    [connection] = api.state.connections
+    first = connection.cycle
+    await eventually(lambda: connection.pipeline)
+    peer[1].transport.abort()
+    await eventually(lambda: not api.state.connections)
+    assert first.disconnected
+    api.may_answer.set()
+    await eventually(lambda: not api.state.tasks)
+    assert [reached.split()[-1] for reached in api.reached] == ["{}", "{}", "1"]
+
+
+async def test_a_connection_is_idle_after_a_repeated_head(api: Api, peer: Peer) -> None:
+    """Even if the answer is complete before the read is."""
+    [connection] = await eventually(lambda: list(api.state.connections))
+    for _ in range(3):
+        assert await answer_to(peer, post(b"lane")) == b"xx"
+        assert connection._idle_since is not None
+        assert connection.timeout_keep_alive_task is not None
+
+
+@pytest.mark.skipif(sys.version_info < (3, 12), reason="requires eager tasks")
+async def test_a_repeated_request_begins_in_the_turn_of_its_read(api: Api, peer: Peer) -> None:
+    assert await answer_to(peer, post(b"lane")) == b"xx"
+    [connection] = api.state.connections
+    connection.data_received(post(b"lane", body=b"1"))
+    assert api.finished == ["/lane", "/lane"]
 
 
 async def test_a_repeated_head_waits_behind_a_request_that_is_not_answered(
