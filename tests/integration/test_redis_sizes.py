@@ -175,7 +175,7 @@ def test_a_channel_of_a_node_and_a_node(client, wired, size) -> None:
         )
         client.execute_command(*presence.lease(secrets.token_hex(8), is_new=True))
     assert size("}:at:") / NAMES <= 360
-    assert size("}:nodes") / NAMES <= 120
+    assert size("}:nodes") / NAMES <= 125
 
 
 def test_a_worker_hand(client, commands, size) -> None:
