@@ -435,5 +435,5 @@ SCENARIOS: dict[str, Scenario] = {
     "crowds": crowds,
     "load": load,
 }
-LONG = frozenset({"idle", "slow", "crowds", "load", "channels"})
+LONG = frozenset({"storm", "idle", "slow", "crowds", "load", "channels"})
 """Scenarios that already average over many samples, and need only a third of the repeats."""
