@@ -68,7 +68,6 @@ def sync_broker() -> SyncBroker:
     """
     if redis_url() == MEMORY_URL:
         return SyncMemoryBroker(shared_store(), **_queue_limits())
-    refuse_foreign_prefix()
     return redis_broker()
 
 
@@ -88,19 +87,25 @@ def queue() -> FallbackQueue:
         return MemoryQueue(shared_store())
     from realtime.brokers.redis_queue import RedisQueue
 
+    refuse_foreign_prefix()
     return RedisQueue(redis_url(), prefix=settings().redis_prefix)
 
 
-@once_open
 def redis_broker() -> SyncRedisBroker:
     """Return the connection to Redis for threads, for what only Redis keeps.
 
     Raises:
         BrokerUnavailable: The broker is inside the process.
-        ConfigurationError: The URL is not set.
+        ConfigurationError: The URL is not set, or this process may not use Redis.
     """
     if redis_url() == MEMORY_URL:
         raise BrokerUnavailable("memory:// is inside one process: this needs Redis")
+    refuse_foreign_prefix()
+    return _redis_for_threads()
+
+
+@once_open
+def _redis_for_threads() -> SyncRedisBroker:
     from realtime.brokers.redis_sync import SyncRedisBroker
 
     return SyncRedisBroker(redis_url(), **_redis_options())
@@ -114,7 +119,7 @@ def refuse_foreign_prefix() -> None:
         BrokerError: Redis does not answer.
     """
     if guard.is_test_run() and settings().redis_url not in ("", MEMORY_URL):
-        guard.refuse_foreign_prefix(redis_broker(), settings().redis_prefix)
+        guard.refuse_foreign_prefix(_redis_for_threads(), settings().redis_prefix)
 
 
 def publish_sync(publication: Publication, *, on_commit: bool = False) -> Receipt:

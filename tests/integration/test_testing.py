@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from django.core.management import CommandError, call_command
 from django.db import transaction
 from django.test import TestCase, TransactionTestCase
 from django.utils.translation import gettext_lazy
@@ -21,6 +22,7 @@ from realtime import (
     publish_on_commit,
 )
 from realtime.conf import ImproperSetting
+from realtime.contrib.records import records
 from realtime.errors import IdempotencyConflict, InvalidName
 from realtime.fallbacks.registry import registered
 from realtime.testing import (
@@ -271,6 +273,33 @@ async def test_tests_are_kept_from_a_prefix_that_a_service_uses(
         assert client.keys() == [b"rt:{0}:service"], "something was published"
         settings.REALTIME_REDIS_PREFIX = "test-1"
         assert (await asyncio.to_thread(publish, "plain", 1)).offset == 1
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("fallback", "purge", "--all", "--no-input"),
+        ("fallback", "retry", "--all"),
+        ("fallback", "stats"),
+        ("runfallback",),
+        ("publish", "plain", "1"),
+    ],
+    ids=" ".join,
+)
+def test_commands_in_tests_are_kept_from_the_queue_of_a_service(
+    used_redis: RedisServer, command: tuple[str, ...]
+) -> None:
+    """A host's test of its own command would have purged or mailed what waits for real users."""
+    with used_redis.client() as client:
+        client.rpush("rt:{0}:fallback:dead", b"an entry")
+        with pytest.raises(CommandError, match="under which a service"):
+            call_command(*command)
+        assert set(client.keys()) == {b"rt:{0}:service", b"rt:{0}:fallback:dead"}
+
+
+def test_tasks_in_tests_are_kept_from_the_records_of_a_service(used_redis: RedisServer) -> None:
+    with pytest.raises(ImproperSetting, match="under which a service"):
+        records()
 
 
 def test_tests_are_kept_from_a_prefix_that_a_worker_uses(own_rt: RedisServer) -> None:

@@ -65,10 +65,10 @@ class Command(BaseCommand):
     def handle(self, *args: Any, **options: Any) -> None:
         try:
             wiring.redis_url()
+            refuse_memory()
+            asyncio.run(_work(_options(options)))
         except ConfigurationError as error:
             raise CommandError(str(error)) from error
-        refuse_memory()
-        asyncio.run(_work(_options(options)))
 
 
 def _options(options: dict[str, Any]) -> WorkerOptions:
