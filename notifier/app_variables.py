@@ -22,8 +22,9 @@ from notifier.variables import (
 from realtime.api.key_entries import describe_unlisted, keys_of
 from realtime.conf import DECLARED, check_setting
 from realtime.core.namespaces import Namespaces
-from realtime.core.redis_url import read_redis_url
+from realtime.core.redis_url import MEMORY_URL, read_redis_url
 from realtime.errors import ConfigurationError
+from realtime.fallbacks.handlers import make_built_in
 from realtime.identity.jwks import NO_KEY, read_set
 
 LIMITS_VARIABLE = "NOTIFIER_LIMITS"
@@ -119,6 +120,7 @@ def read_app_settings(
             "is missing: set the key that publishers send as X-API-Key, or NOTIFIER_API_KEYS.",
         )
     _check_personal_channel(settings["personal_channel"], settings["namespaces"])
+    _check_fallbacks(settings["namespaces"], settings["fallbacks"])
     return settings | _read_limits(environ), key_notices + _check_jwks(settings["token_jwks"])
 
 
@@ -150,6 +152,12 @@ def _check_redis(url: str, *, required: bool) -> None:
         if required:
             raise BadEnvironment("REDIS_URL", "is missing: set it, e.g. redis://127.0.0.1:6379/0.")
         return
+    if url == MEMORY_URL:
+        raise BadEnvironment(
+            "REDIS_URL",
+            "is memory://, a broker inside one process; the service has several: set the URL of a "
+            "Redis, or start `make run` without one, which then starts a private Valkey.",
+        )
     for option, path in read_redis_url(url).files.items():
         if not os.access(path, os.R_OK):
             raise BadEnvironment("REDIS_URL", f"names {path!r} in {option}, which cannot be read.")
@@ -188,6 +196,22 @@ def _check_personal_channel(prefix: str, namespaces: Mapping[str, Mapping[str, o
         Namespaces(namespaces, personal=prefix or None)
     except ConfigurationError as error:
         raise BadEnvironment(variable_of("personal_channel"), f"{error.problem}.") from error
+
+
+def _check_fallbacks(
+    namespaces: Mapping[str, Mapping[str, object]], fallbacks: Mapping[str, object]
+) -> None:
+    """Reject a namespace whose fallback does not exist: every publish in it would be refused."""
+    known = {*fallbacks, *make_built_in()}
+    for name, namespace in namespaces.items():
+        wanted = namespace.get("fallback")
+        if wanted and wanted not in known:
+            raise BadEnvironment(
+                variable_of("namespaces"),
+                f"contains the namespace {name!r} with the fallback {wanted!r}, which does not "
+                f"exist; known: {', '.join(sorted(known))}. Configure it in "
+                f"{variable_of('fallbacks')}.",
+            )
 
 
 def _read_limits(environ: Mapping[str, str]) -> dict[str, int]:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 import re
+from contextlib import suppress
 from dataclasses import fields
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from notifier.app_variables import LIMITS, WRITTEN, variable_of
+from notifier.app_variables import APP_VARIABLES, LIMITS, WRITTEN, variable_of
 from notifier.database import database_settings
 from notifier.env import (
     IN_LINES,
@@ -113,6 +116,7 @@ def test_an_explicit_setting_overrides_the_debug_default():
         ("REDIS_URL", "rediss://host?ssl_ca_cert=/ca.pem"),
         ("REDIS_URL", "rediss://host?ssl_ca_certs=/does/not/exist.pem"),
         ("REDIS_URL", "redis://host?protocol=3"),
+        ("REDIS_URL", "memory://"),
         ("NOTIFIER_REDIS_PREFIX", "rt*"),
         ("NOTIFIER_URL", "localhost:8000"),
         ("NOTIFIER_TOKEN_SECRET", "t" * 31),
@@ -145,12 +149,31 @@ def test_an_explicit_setting_overrides_the_debug_default():
         ("NOTIFIER_LIMITS", '{"connections": true}'),
         ("NOTIFIER_LIMITS", '{"connections": 0}'),
         ("NOTIFIER_NAMESPACES", "@/does/not/exist.json"),
+        ("NOTIFIER_NAMESPACES", '{"orders": {"fallback": "pigeon"}}'),
     ],
 )
 def test_an_invalid_value_is_refused_by_name(name, value):
     error = refusal(PRODUCTION | {name: value})
     assert error.variable == name
     assert str(error).startswith(f"{name} ")
+
+
+VALUES = st.one_of(
+    st.text(max_size=60),
+    st.sampled_from(["memory://", "[]", "{}", "{", "[1]", '{"a": 1}', "@", "@/", "1", "0", "-1"]),
+    st.dictionaries(
+        st.text(max_size=8),
+        st.one_of(st.none(), st.integers(), st.text(max_size=8), st.just({}), st.just([])),
+        max_size=3,
+    ).map(json.dumps),
+)
+
+
+@given(st.sampled_from(sorted(APP_VARIABLES)), VALUES)
+def test_whatever_a_variable_contains_its_only_error_is_a_sentence(name, value):
+    """Anything else would be a traceback for whoever starts the service."""
+    with suppress(BadEnvironment):
+        read_environment(PRODUCTION | {name: value})
 
 
 @pytest.mark.parametrize(
@@ -318,8 +341,8 @@ def test_secret_files_are_read_once(secret):
 
 def test_earlier_secret_keys_remain_valid():
     keys = ("a" * 50, "b" * 50)
-    for given in (f"{keys[0]}, {keys[1]}", f"{keys[0]}\n{keys[1]}\n"):
-        env = read_environment(PRODUCTION | {"SECRET_KEY_FALLBACKS": given})
+    for text in (f"{keys[0]}, {keys[1]}", f"{keys[0]}\n{keys[1]}\n"):
+        env = read_environment(PRODUCTION | {"SECRET_KEY_FALLBACKS": text})
         assert env.secret_key_fallbacks == keys
         assert keys[0] not in repr(env)
     assert (
