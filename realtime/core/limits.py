@@ -39,6 +39,8 @@ REMEMBERED_HOST_CHARACTERS = 64
 
 ADDRESSES_LIMIT = 10_000
 """Addresses whose new subscriptions are counted; at most 3 MB."""
+BUDGETS_LIMIT = 10_000
+"""Budgets of connections that have ended; at most 4 MB."""
 
 
 class Rate(NamedTuple):
@@ -163,6 +165,14 @@ class Bucket:
         if not self.take(now, tokens):
             self._spent += tokens
 
+    def is_in_debt(self, now: float) -> bool:
+        """Tell whether the balance is negative."""
+        return self._spent > self._rate.burst + (now - self._full_at) * self._rate.per_second
+
+    def is_full(self, now: float) -> bool:
+        """Tell whether it is as good as new."""
+        return self._spent <= (now - self._full_at) * self._rate.per_second
+
 
 class Subscriptions:
     """Limits new subscriptions per address, however often clients reconnect.
@@ -188,16 +198,55 @@ class Subscriptions:
         return len(self._buckets)
 
 
+class PublicationBudgets:
+    """Gives each connection a budget of publications, however often clients reconnect.
+
+    A budget that is not full when its connection ends is kept, and the next connection of that
+    address continues with it. Otherwise a client could publish a whole burst with each connection,
+    and each new channel costs Redis a counter. Remembers a bounded number of budgets and evicts
+    those of the address that was seen least recently.
+    """
+
+    def __init__(self, rate: Rate) -> None:
+        self.rate = rate
+        self._left: dict[str, list[Bucket]] = {}  # least recently seen first
+        self._count = 0
+
+    def take(self, address: str) -> Bucket:
+        """Return the budget of a connection that publishes for the first time."""
+        left = self._left.get(address)
+        if not left:
+            return Bucket(self.rate)
+        self._count -= 1
+        budget = left.pop()
+        if not left:
+            del self._left[address]
+        return budget
+
+    def give_back(self, address: str, budget: Bucket, now: float) -> None:
+        """Keep the budget of a connection that has ended, unless it is full or has no address."""
+        if not address or budget.is_full(now):
+            return
+        left = self._left.pop(address, [])
+        left.append(budget)
+        self._left[address] = left
+        self._count += 1
+        while self._count > BUDGETS_LIMIT:
+            oldest = next(iter(self._left))
+            self._count -= len(self._left.pop(oldest))
+
+    def __len__(self) -> int:
+        return self._count
+
+
 class Throttle:
     """The rate limits of one client."""
 
-    __slots__ = ("_commands", "_publications", "_rate", "_refusals")
+    __slots__ = ("_commands", "_refusals")
 
-    def __init__(self, commands: Rate, publications: Rate) -> None:
+    def __init__(self, commands: Rate) -> None:
         self._commands = Bucket(commands)
         self._refusals = Bucket(commands)
-        self._rate = publications
-        self._publications: Bucket | None = None  # created on first use: most clients only listen
 
     def command(self, now: float, cost: int = 1) -> Refusal | Close | None:
         """Count a command; return why it is rejected if it exceeds the limit.
@@ -216,17 +265,9 @@ class Throttle:
         """Count work whose amount was not known in advance: later commands wait for it."""
         self._commands.pay(now, cost)
 
-    def publication(self, now: float, cost: int = 1) -> Refusal | None:
-        """Count a publication; return why it is rejected if it exceeds the limit.
-
-        Args:
-            now: Seconds of a monotonic clock.
-            cost: How many publications it counts as: `cost_of`.
-        """
-        if self._publications is None:
-            self._publications = Bucket(self._rate)
-        cost = min(cost, self._rate.burst)  # otherwise a large one could never pass a small burst
-        return None if self._publications.take(now, cost) else TOO_MANY_COMMANDS
+    def is_in_debt(self, now: float) -> bool:
+        """Tell whether work that was done has not been paid for yet."""
+        return self._commands.is_in_debt(now)
 
 
 def cost_of(data: Sized) -> int:

@@ -162,6 +162,7 @@ class Conversation:
         if self._working is not None:
             self._working.cancel()
         self._subscriptions.release(_joinings(queue))
+        self._reader.release()
         if queue is not None:
             queue.clear()
         self._node.forget(self)
@@ -210,6 +211,8 @@ class Conversation:
                     self._node, identity, self._protocol, decision, self._note_published
                 )
                 return False
+            case QueryPresence() if (why_not := self._reader.refuse_debt()) is not None:
+                self.writer.send(self._protocol.encode_refusal(decision.command, why_not))
             case CallHost() | QueryPresence():
                 self._working = PendingQuery(
                     self._node, identity, self._protocol, decision, self._note_answered

@@ -26,7 +26,7 @@ from realtime.brokers.node_messages import (
 )
 from realtime.connection.flow import WINDOW_BYTES
 from realtime.core.callbacks import do_nothing
-from realtime.core.limits import LimitCounts, Limits, Subscriptions
+from realtime.core.limits import LimitCounts, Limits, PublicationBudgets, Subscriptions
 from realtime.core.namespaces import Namespace, Namespaces
 from realtime.core.survey import Question
 from realtime.delivery.announcer import Announcer
@@ -98,6 +98,8 @@ class Hub:
         self.limits = limits
         self.subscriptions = Subscriptions(limits.subscriptions_per_address)
         """The budget of new subscriptions, by address."""
+        self.publications = PublicationBudgets(limits.publications)
+        """The budgets of publications, which connections of an address take over."""
         self.reached = LimitCounts()
         """How often each limit was reached."""
         self.grace_seconds = grace_seconds

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from realtime.connection.decisions import Reply
 from realtime.core.codes import LIMIT_EXCEEDED, TOO_MANY_COMMANDS, Close, Refusal
-from realtime.core.limits import BYTES_PER_COMMAND, Throttle, cost_of
+from realtime.core.limits import BYTES_PER_COMMAND, Bucket, Throttle, cost_of
 from realtime.core.members import ANSWER_BYTES
 from realtime.delivery.joining import Joining
 from realtime.protocols import BadFrame, Call, Command, Connect, Immediate, Pong, Subscribe
@@ -33,7 +33,7 @@ Step = Joining | Immediate | BadFrame | Reply
 class CommandReader:
     """Reads the frames of one client and applies the rate limits."""
 
-    __slots__ = ("_address", "_node", "_state", "_throttle", "_writer")
+    __slots__ = ("_address", "_budget", "_node", "_state", "_throttle", "_writer")
 
     def __init__(
         self, node: NodeServices, state: ClientState, writer: Writer, address: str
@@ -43,6 +43,7 @@ class CommandReader:
         self._writer = writer
         self._address = address
         self._throttle: Throttle | None = None  # None until the first command
+        self._budget: Bucket | None = None  # None until the first publication
 
     def commands(self, frame: str | None) -> Iterator[Command | BadFrame | Reply]:
         """Yield the commands of a frame in order, not yet validated; pongs count immediately."""
@@ -77,7 +78,7 @@ class CommandReader:
     def _check_rates(self, command: Command) -> Refusal | Close | None:
         """Return the refusal or close of a command that exceeds a rate limit."""
         if self._throttle is None:
-            self._throttle = Throttle(self._node.limits.commands, self._node.limits.publications)
+            self._throttle = Throttle(self._node.limits.commands)
         now = asyncio.get_running_loop().time()
         cost = 1
         if isinstance(command, Connect):
@@ -85,17 +86,40 @@ class CommandReader:
             cost += len(command.subs)
         elif isinstance(command, PublishCommand | Call):
             cost = cost_of(command.data)
-        name, why_not = "commands", self._throttle.command(now, cost)
-        if why_not is None and isinstance(command, PublishCommand):
-            name, why_not = "publications", self._throttle.publication(now, cost)
-        if why_not is not None:
-            self._node.reached.count(f"{name}_per_second")
+        if (why_not := self._throttle.command(now, cost)) is not None:
+            self._node.reached.count("commands_per_second")
             return why_not
+        if isinstance(command, PublishCommand) and not self._may_publish(now, cost):
+            self._node.reached.count("publications_per_second")
+            return TOO_MANY_COMMANDS
         wanted = _subscriptions_in(command)
         if wanted and not self._node.subscriptions.take(self._address, wanted, now):
             self._node.reached.count("subscriptions_per_address")
             return TOO_MANY_COMMANDS
         return None
+
+    def _may_publish(self, now: float, cost: int) -> bool:
+        budgets = self._node.publications
+        if self._budget is None:
+            self._budget = budgets.take(self._address)
+        # A large publication could otherwise never pass a small burst.
+        return self._budget.take(now, min(cost, budgets.rate.burst))
+
+    def release(self) -> None:
+        """Leave the budget of publications to the next connection of this address."""
+        if self._budget is not None:
+            now = asyncio.get_running_loop().time()
+            self._node.publications.give_back(self._address, self._budget, now)
+            self._budget = None
+
+    def refuse_debt(self) -> Refusal | None:
+        """Return the refusal of a presence query, if earlier ones have not been paid for yet."""
+        if self._throttle is None or not self._throttle.is_in_debt(
+            asyncio.get_running_loop().time()
+        ):
+            return None
+        self._node.reached.count("commands_per_second")
+        return TOO_MANY_COMMANDS
 
     def charge(self, answer: str | Refusal) -> None:
         """Charge a presence query to the rate limit; its cost depends on the size of the answer."""

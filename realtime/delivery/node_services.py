@@ -11,7 +11,7 @@ from realtime.core.identity import Identity
 from realtime.core.publication import Publication, Receipt
 
 if TYPE_CHECKING:
-    from realtime.core.limits import LimitCounts, Limits, Subscriptions
+    from realtime.core.limits import LimitCounts, Limits, PublicationBudgets, Subscriptions
     from realtime.delivery.fanout import Fanout
     from realtime.delivery.presence_announcer import PresenceAnnouncer
     from realtime.delivery.subscriber import Subscriber
@@ -34,6 +34,8 @@ class NodeServices(Protocol):
     reached: LimitCounts
     subscriptions: Subscriptions
     """The budget of new subscriptions, by address."""
+    publications: PublicationBudgets
+    """The budgets of publications, which connections of an address take over."""
     grace_seconds: int
     fanout: Fanout
     presence: PresenceAnnouncer

@@ -106,6 +106,19 @@ async def test_a_client_that_publishes_too_fast_is_refused(
     assert [reply.get("error") for reply in said[:PUBLICATIONS]] == [None] * PUBLICATIONS
     assert said[-1]["error"] == TOO_MANY
     await eventually(lambda: "the limit publications_per_second was reached" in service.log)
+    await client.close()
+
+    async def is_refused() -> bool:
+        """A connection whose budget was not left to it could publish a whole burst."""
+        returned = await attach(service)
+        await returned.subscribe("chat:fast")
+        said = [
+            await returned.ask(publish={"channel": "chat:fast", "data": n})
+            for n in range(PUBLICATIONS)
+        ]
+        return any("error" in reply for reply in said)
+
+    assert await is_refused()
 
 
 async def test_a_channel_over_the_limit_is_refused_until_another_is_left(

@@ -405,6 +405,32 @@ async def test_a_client_asks_again_and_again_for_a_long_list(
     assert hub.reached.counts["commands_per_second"] >= 1
 
 
+async def test_a_client_asks_for_many_long_lists_in_one_frame(
+    come: Any, node: Node, hub: Hub, redis_server: RedisServer
+) -> None:
+    """Each was counted when it was read, and paid for only after all had been carried out."""
+    ada, channels = await come("ada"), [f"known:hall{number}" for number in range(60)]
+    for channel in channels:
+        await crowd(node.broker.presence, channel, 50)  # 200 KiB: 12 commands
+    with redis_server.client() as client:
+        before = client.info("stats")["total_net_output_bytes"]
+        asked = [{"id": 500 + n, "presence": {"channel": c}} for n, c in enumerate(channels)]
+        ada.say(*asked)
+
+        def has_read_all() -> bool:
+            while ada.conversation.writer.pong():
+                continue
+            return ada.reply(559) is not None
+
+        await eventually(has_read_all)
+        read = client.info("stats")["total_net_output_bytes"] - before
+    codes = [ada.reply(500 + n).get("error", {}).get("code", 0) for n in range(60)]
+    assert codes.count(0) <= 256 // 12 + 1
+    assert codes[-1] == 111
+    assert read < 8 * 1024 * 1024, "60 of them would be 12 MiB"
+    assert hub.reached.counts["commands_per_second"] >= 1
+
+
 async def test_an_anonymous_client_asks_for_presence(come: Any) -> None:
     """`allow_presence_for_client` is for clients with an identity, as in Centrifugo."""
     stranger, ada = await come(), await come("ada")

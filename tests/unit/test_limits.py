@@ -11,11 +11,13 @@ from hypothesis import strategies as st
 from realtime.core.codes import TOO_MANY_COMMANDS, TOO_MANY_REQUESTS
 from realtime.core.limits import (
     ADDRESSES_LIMIT,
+    BUDGETS_LIMIT,
     REPORT_SECONDS,
     Bucket,
     ConnectionCounter,
     LimitCounts,
     Limits,
+    PublicationBudgets,
     Rate,
     Subscriptions,
     Throttle,
@@ -76,21 +78,21 @@ def test_a_bucket_is_full_again_after_a_rest():
 
 
 def test_commands_over_the_burst_are_refused_and_twice_as_many_are_a_flood():
-    throttle = Throttle(Rate(1, 3), Rate(1, 1))
+    throttle = Throttle(Rate(1, 3))
     said = [throttle.command(0.0) for _ in range(7)]
     assert said == [None] * 3 + [TOO_MANY_COMMANDS] * 3 + [TOO_MANY_REQUESTS]
 
 
 def test_a_client_at_twice_the_rate_is_never_a_flood():
     """Half of the commands are executed, half are refused, and nobody is closed."""
-    throttle = Throttle(Rate(10, 5), Rate(1, 1))
+    throttle = Throttle(Rate(10, 5))
     said = [throttle.command(number / 20) for number in range(2000)]
     assert TOO_MANY_REQUESTS not in said
     assert said[-100:].count(None) == pytest.approx(50, abs=1)
 
 
 def test_an_expensive_command_costs_its_whole_price_or_nothing():
-    throttle = Throttle(Rate(1, 10), Rate(1, 1))
+    throttle = Throttle(Rate(1, 10))
     assert throttle.command(0.0, 6) is None
     assert throttle.command(0.0, 6) is TOO_MANY_COMMANDS
     assert throttle.command(0.0, 4) is None, "what was refused was not counted as done"
@@ -98,13 +100,13 @@ def test_an_expensive_command_costs_its_whole_price_or_nothing():
 
 
 def test_a_command_that_costs_more_than_a_burst_is_never_executed():
-    throttle = Throttle(Rate(100, 10), Rate(1, 1))
+    throttle = Throttle(Rate(100, 10))
     assert throttle.command(1e6, 11) is TOO_MANY_REQUESTS
     assert throttle.command(1e6, 10) is None
 
 
 def test_a_cost_known_only_afterwards_becomes_a_debt():
-    throttle = Throttle(Rate(1, 10), Rate(1, 1))
+    throttle = Throttle(Rate(1, 10))
     throttle.pay(0.0, 5)
     throttle.pay(0.0, 20)
     assert [throttle.command(now) for now in (0.0, 14.0, 15.0)] == [TOO_MANY_COMMANDS] * 3
@@ -127,10 +129,56 @@ def test_many_tokens_at_once_pass_like_single_ones(
         level -= tokens * took
 
 
-def test_publications_have_their_own_bucket():
-    throttle = Throttle(Rate(1, 5), Rate(1, 2))
-    assert [throttle.publication(0.0) for _ in range(3)] == [None, None, TOO_MANY_COMMANDS]
-    assert throttle.command(0.0) is None
+def test_a_debt_is_told_until_it_is_paid():
+    throttle = Throttle(Rate(1, 10))
+    assert not throttle.is_in_debt(0.0)
+    throttle.pay(0.0, 10)
+    assert not throttle.is_in_debt(0.0)
+    throttle.pay(0.0, 5)
+    assert [throttle.is_in_debt(now) for now in (0.0, 4.9, 5.0)] == [True, True, False]
+
+
+def test_a_client_that_keeps_reconnecting_publishes_no_faster():
+    budgets, published, now = PublicationBudgets(Rate(10, 50)), 0, 0.0
+    while now < 100.0:
+        budget = budgets.take("192.0.2.1")
+        while budget.take(now):
+            published += 1
+        budgets.give_back("192.0.2.1", budget, now)
+        now += 0.25
+    assert published == pytest.approx(50 + 10 * 100, abs=10)
+    assert len(budgets) == 1
+
+
+def test_the_budgets_of_an_address_are_for_as_many_connections():
+    budgets = PublicationBudgets(Rate(1, 5))
+    spent = [budgets.take("a") for _ in range(3)]
+    for budget in spent:
+        assert [budget.take(0.0) for _ in range(6)] == [True] * 5 + [False]
+        budgets.give_back("a", budget, 0.0)
+    assert {id(budgets.take("a")) for _ in range(3)} == set(map(id, spent))
+    assert budgets.take("a").take(0.0, 5), "the fourth connection has its own"
+    assert budgets.take("b").take(0.0, 5)
+
+
+def test_a_full_budget_and_one_without_an_address_are_not_kept():
+    budgets = PublicationBudgets(Rate(1, 5))
+    budget = budgets.take("a")
+    budget.take(0.0)
+    budgets.give_back("", budget, 0.0)
+    budgets.give_back("a", budget, 1.0)
+    assert len(budgets) == 0
+
+
+def test_budgets_are_bounded():
+    budgets = PublicationBudgets(Rate(1, 5))
+    for number in range(BUDGETS_LIMIT + 100):
+        budget = budgets.take(f"a{number}")
+        budget.take(0.0)
+        budgets.give_back(f"a{number}", budget, 0.0)
+    assert len(budgets) == BUDGETS_LIMIT
+    assert budgets.take("a0").is_full(0.0)
+    assert not budgets.take(f"a{BUDGETS_LIMIT}").is_full(0.0)
 
 
 def test_a_limit_is_logged_once_a_minute_with_a_count():
