@@ -50,7 +50,7 @@ PUBLIC_TO_SERVICES = {
     "realtime.http.documents",
     "realtime.endpoint",
     "realtime.errors",
-    "realtime.fallbacks.handlers.configured",
+    "realtime.fallbacks.handlers.make_built_in",
     "realtime.core.callbacks",
     "realtime.core.limits",
     "realtime.management.stop_signals",
