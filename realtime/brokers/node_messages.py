@@ -41,6 +41,12 @@ class Moment(NamedTuple):
     number: int
     """The sequence number within the millisecond."""
 
+    def just_before(self) -> Moment:
+        """Return the moment before this one, which must not be the first."""
+        if self.number:
+            return Moment(self.milliseconds, self.number - 1)
+        return Moment(self.milliseconds - 1, 2**64 - 1)
+
 
 class CanaryMessage(NamedTuple):
     """A canary that comes back to its node."""

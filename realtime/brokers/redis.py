@@ -169,10 +169,12 @@ class RedisBroker:
                 connection = await self._link.connect()
                 await connection.send_command("INFO", "server")
                 check_version(await connection.read_response())
-        except (exceptions.RedisError, OSError, TimeoutError, BrokerError) as error:
+        except BaseException as error:
             if connection is not None:
                 abort(connection)
-            raise unavailable(error) from error
+            if isinstance(error, exceptions.RedisError | OSError | TimeoutError | BrokerError):
+                raise unavailable(error) from error
+            raise
         # Retire the command connection, which may still lead to another Redis than this one.
         self._link.retire()
         return RedisSubscription(connection, self._commands)

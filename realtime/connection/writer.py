@@ -326,6 +326,8 @@ class Writer:
         elif (error := finisher.exception()) is not None:
             self.fail(error)
         elif not self.ended:
+            if self.flow.wants_ping:  # none could be sent while this write was suspended
+                self.ping()
             self._drain()
         if self.ended:
             self._leave(GOODBYE_SECONDS)

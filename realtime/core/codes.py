@@ -62,6 +62,8 @@ class SubscriptionEnd(NamedTuple):
 UNSUBSCRIBED = SubscriptionEnd(2000, "server unsubscribe")
 NOT_SUBSCRIBED = SubscriptionEnd(2001, "permission denied")
 """For a channel that a client named in its `connect`."""
+SUBSCRIBE_AGAIN = SubscriptionEnd(2500, "temporarily unavailable")
+"""For such a channel, if the host could not be asked."""
 SUBSCRIPTION_EXPIRED = SubscriptionEnd(2501, "expired")
 
 

@@ -18,6 +18,7 @@ from realtime.core.codes import (
     LIMIT_EXCEEDED,
     NOT_LIVE,
     NOT_SUBSCRIBED,
+    SUBSCRIBE_AGAIN,
     UNSUBSCRIBED,
     Refusal,
     SubscriptionEnd,
@@ -234,8 +235,9 @@ class ClientSubscriptions:
             return
         stage = self._progress(joining)
         if stage is Stage.REFUSED:
-            why = joining.refusal.because if joining.refusal else ""
-            self._fail_serving(joining, join, NOT_SUBSCRIBED._replace(because=why))
+            refusal = joining.refusal or ENDED_BY_SERVER
+            end = SUBSCRIBE_AGAIN if refusal.temporary else NOT_SUBSCRIBED
+            self._fail_serving(joining, join, end._replace(because=refusal.because))
         elif stage is Stage.READY:
             self._start(joining, join)
 

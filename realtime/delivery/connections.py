@@ -104,6 +104,11 @@ class Connections:
         """Return how many clients are attached."""
         return len(self._conversations)
 
+    @property
+    def is_unused(self) -> bool:
+        """Whether no client is attached or being admitted."""
+        return not self._conversations and self._crowd.is_empty
+
     def start(self) -> None:
         """Start pinging."""
         self._heartbeat.start()

@@ -241,7 +241,7 @@ class Conversation:
             return
         self._node.welcome(self)  # first: `forget` removes it if a later step ends it
         self.writer.send(greet.text)
-        self.writer.send(state_push(self._node, self._protocol))
+        self.writer.send(state_push(self._protocol, live=self._node.live))
         self._active.renew("", greet.ttl_seconds)
         for channel, end in greet.refused:
             self.writer.send(self._protocol.encode_unsubscribe_push(channel, end))

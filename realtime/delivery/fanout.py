@@ -143,6 +143,10 @@ class Fanout:
         behind, self._behind = self._behind, {}
         return behind
 
+    def note_behind(self, behind: dict[Listener, Channel[Listener]]) -> None:
+        """Keep listeners that were taken, because nothing could be sent to them."""
+        self._behind = behind | self._behind
+
     def send_ephemeral_to(
         self, listener: Listener, channel: Channel[Listener], encode: Encode
     ) -> None:
@@ -196,8 +200,10 @@ class Fanout:
                 self._deliver_now(channel)
             else:
                 self.seal(channel)
-        while self._deliveries and budget > 0 and self._loop.time() < until:
+        while self._deliveries and budget > 0:  # one chunk, however long small channels have taken
             budget -= self._deliver_chunk()
+            if self._loop.time() >= until:
+                break
         if self._deliveries or self._batches:
             self._schedule()
         if self._space is not None and not self.is_full:

@@ -141,7 +141,8 @@ class Hub:
         )
         self._liveness = Liveness(
             is_compared=lambda name: self.subscriber.has_compared(name),
-            changed=lambda: self.connections.send_to_all(partial(state_push, self)),
+            # The state now: the text may be encoded later, behind a backlog.
+            changed=lambda: self.connections.send_to_all(partial(state_push, live=self.live)),
             size=lambda: {"connections": len(self.connections), "channels": len(self.registry)},
         )
         self._node = f"!{self.uid}"  # no client can name this channel
@@ -262,7 +263,7 @@ class Hub:
     def _tick(self, now: float) -> None:
         self._liveness.look()
         self.subscriber.renew(now)
-        if self.connections:
+        if not self.connections.is_unused:
             self._busy_at = now
         elif self.rest_after_seconds is not None and now > max(
             self._busy_at + self.rest_after_seconds, self._kept_until

@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import random
 from collections.abc import Callable, Iterable
 
 logger = logging.getLogger(__name__)
 
 UNHEARD = "this node does not receive from Redis; see its log"
 """The only reason that probes report: the error itself names hosts, ports and paths (CWE-209)."""
+BACKOFF_SECONDS = (0.05, 1.0)
+"""The shortest and the longest pause between two attempts to subscribe at the broker."""
 REASONS_LOGGED = 8
 """Distinct reasons that are logged until the node is live again."""
 
@@ -88,3 +91,13 @@ class Liveness:
         seconds = asyncio.get_running_loop().time() - self._since
         logger.info("live after %.1f s", seconds, extra=self._size())
         self._changed()
+
+    def next_pause(self) -> float:
+        """Count a failure; return the seconds to wait, with full jitter.
+
+        So nodes do not all reconnect to Redis at once.
+        """
+        shortest, longest = BACKOFF_SECONDS
+        doubled = min(self.failures, 10)  # an outage of ten minutes made 2**1024, too large a float
+        self.failures += 1
+        return random.uniform(0, min(longest, shortest * 2**doubled))  # noqa: S311 - spreads load

@@ -52,9 +52,9 @@ class NodeServices(Protocol):
         """Tell whether there is room for one more connection of this user."""
 
 
-def state_push(node: NodeServices, protocol: WireProtocol) -> str:
+def state_push(protocol: WireProtocol, *, live: bool) -> str:
     """Return the push that tells whether a node is live."""
-    return protocol.encode_state(live=node.live, reason=None if node.live else "broker")
+    return protocol.encode_state(live=live, reason=None if live else "broker")
 
 
 async def is_allowed(node: NodeServices, identity: Identity, channel: str, action: str) -> bool:

@@ -45,10 +45,19 @@ COUNTED_AT_ONCE = 500
 class _Answer:
     """One query to Redis, shared by all callers that wait for it."""
 
-    def __init__(self, task: asyncio.Task[str], asked_at: float) -> None:
-        self.task = task
+    task: asyncio.Task[str]
+
+    def __init__(self, asked_at: float) -> None:
         self.asked_at = asked_at
+        self.has_begun = False
+        """Whether it is reading; before, it waits until this node has written its own changes."""
         self.is_stale = False
+
+    def may_be_shared(self, now: float) -> bool:
+        """Tell whether the answer is, or will be, new enough for whoever asks now."""
+        if not self.has_begun and not self.task.done():
+            return True
+        return not self.is_stale and now - self.asked_at <= ANSWER_REUSE_SECONDS
 
 
 class PresenceAnnouncer:
@@ -77,10 +86,10 @@ class PresenceAnnouncer:
         """
         answer = self._answers.get(channel)
         now = asyncio.get_running_loop().time()
-        if answer is None or answer.is_stale or now - answer.asked_at > ANSWER_REUSE_SECONDS:
-            task = asyncio.get_running_loop().create_task(self._read(channel))
-            task.add_done_callback(_retrieve_exception)
-            answer = self._answers[channel] = _Answer(task, now)
+        if answer is None or not answer.may_be_shared(now):
+            answer = self._answers[channel] = _Answer(now)
+            answer.task = asyncio.get_running_loop().create_task(self._read(channel, answer))
+            answer.task.add_done_callback(_retrieve_exception)
         return await asyncio.shield(answer.task)
 
     async def headcount(self, channel: str) -> Headcount:
@@ -146,8 +155,9 @@ class PresenceAnnouncer:
         self._answers.clear()
         self._throttles.clear()
 
-    async def _read(self, channel: str) -> str:
+    async def _read(self, channel: str, answer: _Answer) -> str:
         await self._writer.wait_until_written(channel)
+        answer.has_begun, answer.is_stale = True, False
         return encode_members(await self._presence.members(channel, ANSWER_BYTES))
 
     def _throttle(self, channel: Channel[Listener], now: float) -> AnnouncementThrottle:
@@ -193,7 +203,11 @@ class PresenceAnnouncer:
         channels = list(dict.fromkeys(behind.values()))
         if not channels:
             return
-        counted = await self._presence.headcounts([channel.name for channel in channels])
+        try:
+            counted = await self._presence.headcounts([channel.name for channel in channels])
+        except BrokerError:
+            self._fanout.note_behind(behind)
+            raise
         counts = dict(zip(channels, counted, strict=True))
         for listener, channel in behind.items():
             self._fanout.send_ephemeral_to(

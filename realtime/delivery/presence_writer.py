@@ -71,6 +71,8 @@ class PresenceWriter:
         self._note(channel, client, None)
         if not members:
             del self._members[channel]
+            if not self._is_kept:
+                self._announced.pop(channel, None)
 
     async def wait_until_written(self, channel: str) -> None:
         """Wait until all changes of this node on a channel are written to Redis."""
@@ -110,6 +112,7 @@ class PresenceWriter:
         self._name = secrets.token_hex(8)
         self._writing = {}
         self._dirty = {channel: dict(members) for channel, members in self._members.items()}
+        self._written.set()  # a channel without members is not written any more
         self._lease_at = 0.0
         self._renew_at = asyncio.get_running_loop().time() + MEMBERS_RENEWAL_SECONDS
         self._is_new = True

@@ -42,6 +42,8 @@ RECHECK_SECONDS = 10.0
 """The longest time until a missed command or a revoked permission takes effect."""
 CHUNK = 500
 """Identities in one query to the site."""
+ENTITLED_SECONDS = 30.0
+"""The timeout for the site's answer about so many."""
 BEGINNING = Moment(0, 0)
 """Before all commands."""
 
@@ -141,7 +143,8 @@ class Users:
 
     def hear(self, sent: UserCommand) -> None:
         """Apply a command from the channel of all nodes, unless it was applied already."""
-        if self._until is not None and sent.at > self._until and sent.at not in self._heard:
+        is_new = self._until is None or sent.at > self._until
+        if is_new and sent.at not in self._heard:
             self._heard[sent.at] = None
             self._obey(sent.raw)
 
@@ -163,9 +166,10 @@ class Users:
         return watcher
 
     def _note_failure(self, watcher: asyncio.Task[None]) -> None:
-        """Restart the checks; only the site's code can raise here."""
-        if watcher is self._watcher and not watcher.cancelled():
-            logger.error("checking the connected users failed", exc_info=watcher.exception())
+        """Restart the checks; only the site's code can raise here, or cancel them."""
+        if watcher is self._watcher:
+            error = None if watcher.cancelled() else watcher.exception()
+            logger.error("checking the connected users failed", exc_info=error)
             asyncio.get_running_loop().call_later(RECHECK_SECONDS, self._start_again, watcher)
 
     def _start_again(self, watcher: asyncio.Task[None]) -> None:
@@ -229,26 +233,28 @@ class Users:
     async def _catch_up(self) -> None:
         """Apply the commands that this node missed, page by page.
 
-        A new node, or one with a new Redis, has no connections that old commands could concern: it
-        only records which sessions have ended.
+        From another Redis than before, it only learns which sessions have ended: it may have
+        applied the commands already, under other times.
         """
         known, self._heard = self._heard, {}
         is_new, read_until = self._until is None, self._until or BEGINNING
         while True:
             try:
                 now, entries = await self._broker.read_node_commands(read_until)
+                # Compares milliseconds: `now` has no sequence number, and two commands may share a
+                # millisecond.
+                is_behind = not is_new and now.milliseconds < read_until.milliseconds
+                is_other = is_behind and not await self._still_has(read_until)
             except BrokerError:  # the hub reports the outage; the next check asks again
                 self._heard = known | self._heard
                 return
-            # A new Redis. Compares milliseconds: `now` has no sequence number, and two commands may
-            # share a millisecond.
-            if not is_new and now.milliseconds < read_until.milliseconds:
+            if is_other:  # else its clock was set back
                 is_new, read_until = True, BEGINNING
                 continue
             loop_now = asyncio.get_running_loop().time()
             for read_until, raw in entries:
                 told_at = loop_now - max(0, now.milliseconds - read_until.milliseconds) / 1000
-                if is_new:
+                if is_new and self._until is not None:
                     self._learn(raw, told_at)
                 elif read_until not in known and read_until not in self._heard:
                     self._obey(raw, before=told_at)
@@ -256,9 +262,13 @@ class Users:
                 self._until = read_until
             if len(entries) < NODE_COMMANDS_PAGE:
                 break
-        # A Redis whose clock was set back has commands from its future: read them again then.
-        self._until = min(read_until, now) if is_new else read_until
+        self._until = read_until
         self.ended_sessions.forget_expired(loop_now)
+
+    async def _still_has(self, moment: Moment) -> bool:
+        """Tell whether Redis still has the command of this moment, so that it is the same Redis."""
+        _, entries = await self._broker.read_node_commands(moment.just_before())
+        return bool(entries) and entries[0].at == moment
 
     def _learn(self, sent: bytes, before: float) -> None:
         """Record the end of a session from a command that is older than this node."""
@@ -274,7 +284,8 @@ class Users:
         for start in range(0, len(asked), CHUNK):
             chunk = asked[start : start + CHUNK]
             identities = [connection.identity for connection in chunk]
-            answers = await of_host(self._entitled(identities))
+            async with asyncio.timeout(ENTITLED_SECONDS):
+                answers = await of_host(self._entitled(identities))
             for connection, is_entitled in zip(chunk, answers, strict=True):
                 if not is_entitled:
                     connection.end(FORCE_DISCONNECT)

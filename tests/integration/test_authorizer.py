@@ -183,3 +183,17 @@ async def test_a_synchronous_function_is_called_in_a_thread(hub: Hub, member: Me
     assert "subscribe" in answer(member, 2)
     assert loop.time() - began >= 0.05
     assert turns > 5, "the loop was not blocked"
+
+
+async def test_a_channel_of_connect_that_the_host_could_not_judge_may_be_asked_for_again(
+    hub: Hub,
+) -> None:
+    """It was refused for good, where a subscribe command gets a temporary error."""
+    member = Member(hub)
+    await eventually(lambda: member.conversation)
+    subs = {"broken": {}, "closed": {}}
+    member.say({"id": 1, "connect": {"token": token("42"), "subs": subs}})
+    await eventually(lambda: len(member.pushes("unsubscribe")) == 2)
+    codes = {push["channel"]: push["code"] for push in member.pushes("unsubscribe")}
+    assert codes == {"broken": 2500, "closed": 2001}
+    await member.leave()

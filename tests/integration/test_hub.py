@@ -107,6 +107,19 @@ async def test_an_unused_hub_goes_idle_and_wakes_up(node: Node) -> None:
     await eventually(lambda: hub.live)
 
 
+async def test_a_hub_does_not_rest_while_a_client_is_being_admitted(node: Node) -> None:
+    """Its session is looked up first; a hub that rested meanwhile left the client without it."""
+    hub = node.running_hub()
+    await eventually(lambda: hub.live)
+    assert hub.connections.enter("192.0.2.1") is None
+    hub.rest_after_seconds = 0
+    ticks = count_ticks(hub)
+    await eventually(lambda: len(ticks) >= 2)
+    assert hub.is_started
+    hub.connections.leave("192.0.2.1")
+    await eventually(lambda: not hub.is_started)
+
+
 async def test_a_hub_that_is_probed_does_not_rest(node: Node, caplog: Any) -> None:
     """On a server without a lifespan, a probe every ten seconds never found the hub live."""
     hub = node.probed_hub()

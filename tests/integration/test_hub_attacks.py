@@ -20,6 +20,7 @@ from realtime.delivery.fanout import CHUNK_LISTENERS, Listener
 from realtime.delivery.hub import Hub
 from realtime.delivery.inbox import WAITING_COMMANDS, WAITING_COMMANDS_BYTES
 from realtime.delivery.joining import Joining
+from realtime.errors import BrokerUnavailable
 from tests.support.eventually import eventually
 from tests.support.losing import publish_while_cut
 from tests.support.member import Member
@@ -272,6 +273,38 @@ async def test_the_live_state_is_sent_after_the_last_gap(
     pushes = [line["push"] for line in member.lines if "push" in line]
     assert "gap" in pushes[-2]
     assert pushes[-1] == {"state": {"live": True}}
+
+
+async def test_a_node_comes_back_after_a_day_without_redis(
+    hub: Hub, own_redis: RedisServer
+) -> None:
+    """After nine minutes, the 1,024th pause was too large a number, which ended the attempts."""
+    hub._liveness.failures = 100_000
+    own_redis.cut_subscribers()
+    await eventually(lambda: not hub.live)
+    await eventually(lambda: hub.live)
+
+
+async def test_a_node_that_is_stopped_while_its_subscription_breaks_stays_stopped(
+    hub: Hub, own_redis: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A task group prefers its errors to a cancellation, so the node would subscribe again."""
+
+    async def break_when_cancelled(watchdog: Any, subscription: Any) -> None:
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            raise BrokerUnavailable("it breaks at the same moment") from None
+
+    monkeypatch.setattr("realtime.delivery.watchdog.Watchdog.watch_socket", break_when_cancelled)
+    own_redis.cut_subscribers()  # the next subscription has the new task
+    await eventually(lambda: not hub.live)
+    await eventually(lambda: hub.live)
+    owner = hub.subscriber._owner
+    assert owner is not None
+    await asyncio.wait_for(hub.stop(), 30)
+    assert owner.cancelled()
+    assert not hub.is_started
 
 
 async def test_a_redis_that_refuses_subscriptions_is_retried_with_back_off(

@@ -21,6 +21,7 @@ from realtime.core.members import (
     TooManyMembers,
 )
 from realtime.delivery.hub import Hub
+from realtime.errors import BrokerUnavailable
 from realtime.wiring import Node
 from tests.support.eventually import eventually
 from tests.support.member import Member as Connection
@@ -429,6 +430,46 @@ async def test_a_client_asks_for_many_long_lists_in_one_frame(
     assert codes[-1] == 111
     assert read < 8 * 1024 * 1024, "60 of them would be 12 MiB"
     assert hub.reached.counts["commands_per_second"] >= 1
+
+
+async def test_queries_that_wait_for_redis_share_one_task(
+    come: Any, hub: Hub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A Redis that was full left a task a second for each channel that clients asked about."""
+    ada = await come("ada")
+    await ada.subscribe("seen:hall")
+    monkeypatch.setattr("realtime.delivery.presence_announcer.ANSWER_REUSE_SECONDS", 0.0)
+    written = asyncio.Event()
+
+    async def wait_until_written(channel: str) -> None:
+        await written.wait()
+
+    monkeypatch.setattr(hub.presence._writer, "wait_until_written", wait_until_written)
+    before = asyncio.all_tasks()
+    asking = [asyncio.create_task(hub.presence.members("seen:hall")) for _ in range(5)]
+    for _ in range(3):
+        await asyncio.sleep(0)
+        hub.presence._invalidate("seen:hall")
+    assert len(asyncio.all_tasks() - before - set(asking)) == 1
+    written.set()
+    assert len({*await asyncio.gather(*asking)}) == 1
+
+
+async def test_those_who_missed_a_join_are_told_after_an_error(
+    come: Any, hub: Hub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They were forgotten, and their lists stayed wrong without a word."""
+    await come("ada")
+    behind = {object(): hub.registry.get(next(iter(hub.registry)).name)}
+
+    async def fail(channels: list[str]) -> Any:
+        raise BrokerUnavailable("for a moment")
+
+    monkeypatch.setattr(hub.presence._presence, "headcounts", fail)
+    hub.fanout.note_behind(behind)  # type: ignore[arg-type]
+    with pytest.raises(BrokerUnavailable):
+        await hub.presence._update_those_behind()
+    assert hub.fanout.take_behind() == behind
 
 
 async def test_an_anonymous_client_asks_for_presence(come: Any) -> None:

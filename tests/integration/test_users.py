@@ -506,6 +506,48 @@ async def test_commands_written_in_the_millisecond_of_the_poll_are_executed(
     await eventually(lambda: len(member.pushes("message")) >= 6)
 
 
+async def test_commands_are_executed_once_although_the_clock_of_redis_was_set_back(
+    join: Join, hub: Hub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each second poll executed all of them again, until the clock had caught up."""
+    broker = hub.users._broker
+    read_node_commands = broker.read_node_commands
+    polls = 0
+
+    async def a_minute_ago(moment: Moment) -> tuple[Moment, list[SentCommand]]:
+        nonlocal polls
+        polls += 1
+        now, entries = await read_node_commands(moment)
+        return Moment(now.milliseconds - 60_000, 0), entries
+
+    member = await join("ada")
+    await send_node_command(SendToUser("ada", "1"))
+    await settled(hub)
+    monkeypatch.setattr(broker, "read_node_commands", a_minute_ago)
+    await send_node_command(SendToUser("ada", "2"))
+    await eventually(lambda: len(member.pushes("message")) == 2)
+    await lose(hub, SendToUser("ada", "3"))
+    for _ in range(4):
+        before = polls
+        hub.users.look_again()
+        await eventually(lambda: polls > before)  # noqa: B023
+    await eventually(lambda: len(member.pushes("message")) >= 3)
+    assert [push["data"] for push in member.pushes("message")] == [1, 2, 3]
+
+
+async def test_a_command_before_the_first_poll_is_executed_once(join: Join, hub: Hub) -> None:
+    """Clients connect while Redis is away, and a command may come before the node has polled."""
+    member = await join("ada")
+    hub.users._until = None
+    await send_node_command(SendToUser("ada", "1"))
+    await eventually(lambda: member.pushes("message"))
+    hub.users._until = None
+    hub.users.look_again()
+    await settled(hub)
+    await eventually(lambda: hub.users._until is not None)
+    assert len(member.pushes("message")) == 1
+
+
 async def lose(hub: Hub, command: NodeCommand) -> None:
     """Send a command that this node misses."""
     handlers, lost = hub.receiver._between_nodes[ALL_NODES]._handlers, asyncio.Event()

@@ -259,6 +259,23 @@ class LaterServer(Server):
         return Sending()
 
 
+def test_early_pings_are_sent_although_each_write_suspends(run: Callable[[Any], None]) -> None:
+    """None was, so a client that read everything waited for the next heartbeat at a full window."""
+
+    async def scene() -> None:
+        server = LaterServer()
+        async with attached(server.send, outbox_bytes=10_000_000, window_bytes=400_000) as writer:
+            for number in range(200):
+                writer.write_entry(push(number, "x" * 10_000))
+            while len("".join(server.texts).replace(centrifugo.PING, "")) < 2_000_000:
+                if server.texts.count(centrifugo.PING) > writer.flow.acked // 100_000:
+                    writer.pong()
+                await asyncio.sleep(0.001)
+        assert server.texts.count(centrifugo.PING) >= 4
+
+    run(scene())
+
+
 @pytest.mark.parametrize("is_blocked", [True, False], ids=["in a write", "between two"])
 def test_a_server_that_writes_later_writes_the_close_frame_too(
     run: Callable[[Any], None], is_blocked: bool
