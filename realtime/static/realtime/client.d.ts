@@ -418,6 +418,8 @@ export declare class Roster {
     updateCount(count: Headcount, same: boolean): void;
     /** Trust the list no longer: the connection was lost, and members may have left. */
     discardList(): void;
+    /** The number of clients, as far as it is known. */
+    get clients(): number;
     /**
      * The number of members, and whether `people` lists all of them.
      *
@@ -532,7 +534,8 @@ export declare class Connection extends ConnectionTarget {
     get client(): string;
     /**
      * Subscribe to a channel, and again after each break, until `unsubscribe` is called or the server refuses. A second
-     * call for the same channel returns the same subscription.
+     * call for the same channel returns the same subscription. One that the server has started becomes the page's own: it
+     * is requested again after a break.
      *
      * @param {string} channel
      * @param {SubscribeOptions} [options]

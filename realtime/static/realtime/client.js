@@ -228,6 +228,7 @@ const COMMAND_BYTES = 80_000; // a single command; refused here because the serv
 const MOST_SUBSCRIPTIONS = 10_000;
 const MOST_CALLS = 256; // unanswered publishes and requests
 const TOO_MANY = 106; // error code of a presence request for a channel with too many members to list
+const FEW_MEMBERS = 100; // the list of a channel with more members is requested again at a random moment
 const MOST_NAMED = 1_000; // the member list of a larger channel is not requested again after bursts of joins and leaves
 const MOST_NEWS = 10_000; // joins and leaves buffered while the client waits for a member list
 const REFUSALS_PAGE = "docs/client.md#a-subscription-that-is-refused";
@@ -500,13 +501,22 @@ export class Roster {
    */
   updateCount(count, same) {
     this.#counted = count;
-    if (!same) this.#complete = false;
+    if (same) return;
+    this.#complete = false;
+    if (count.clients > MOST_NAMED) this.#members.clear();
   }
 
   /** Trust the list no longer: the connection was lost, and members may have left. */
   discardList() {
+    const { clients, users } = this.presence;
+    this.#counted = { clients, users };
     this.#since = null;
     this.#complete = false;
+  }
+
+  /** The number of clients, as far as it is known. */
+  get clients() {
+    return this.#complete ? this.#members.size : this.#counted.clients;
   }
 
   /**
@@ -545,6 +555,18 @@ export class Roster {
   #note(joined, member) {
     if (this.#since && this.#since.length < MOST_NEWS) this.#since.push([joined, member]);
     this.#apply(joined, member);
+    if (!this.#complete) this.#count(joined ? 1 : -1);
+  }
+
+  /**
+   * Count a client without a list. Whether its user has others is not known, so `users` is only kept plausible.
+   *
+   * @param {number} more
+   */
+  #count(more) {
+    const clients = Math.max(0, this.#counted.clients + more);
+    this.#counted = { clients, users: Math.min(this.#counted.users, clients) };
+    if (this.#members.size > MOST_NAMED) this.#members.delete(firstKey(this.#members));
   }
 
   /**
@@ -698,6 +720,8 @@ export class Connection extends ConnectionTarget {
   #notLive = null;
   #outageAt = 0; // start of the latest outage of the broker
   #timers = new Timers(); // "first-live" runs until the connection is live for the first time
+  /** @type {Map<string, number>} unsubscribes by channel that the server has not answered yet */
+  #leaving = new Map();
 
   /** @param {Options} [options] */
   constructor(options = {}) {
@@ -739,7 +763,8 @@ export class Connection extends ConnectionTarget {
 
   /**
    * Subscribe to a channel, and again after each break, until `unsubscribe` is called or the server refuses. A second
-   * call for the same channel returns the same subscription.
+   * call for the same channel returns the same subscription. One that the server has started becomes the page's own: it
+   * is requested again after a break.
    *
    * @param {string} channel
    * @param {SubscribeOptions} [options]
@@ -747,7 +772,10 @@ export class Connection extends ConnectionTarget {
    */
   subscribe(channel, { getToken, presence = false, since } = {}) {
     const existing = this.#feeds.get(channel);
-    if (existing) return existing.subscription;
+    if (existing) {
+      existing.adopt({ getToken, presence });
+      return existing.subscription;
+    }
     if (this.#state.state === "closed") throw new RealtimeError("closed", "the connection is closed");
     if (this.#feeds.size >= MOST_SUBSCRIPTIONS) {
       throw new RealtimeError("too-many", `a connection has at most ${MOST_SUBSCRIPTIONS} subscriptions`);
@@ -813,6 +841,7 @@ export class Connection extends ConnectionTarget {
   #onAccepted(client) {
     this.#client = client;
     this.#showServerState();
+    this.#expectServed();
   }
 
   /**
@@ -845,6 +874,7 @@ export class Connection extends ConnectionTarget {
   #onPush(push) {
     if (push.state !== undefined && push.channel === undefined) return this.#onState(asObject(push.state));
     if (push.disconnect !== undefined) return this.#onDisconnect(asObject(push.disconnect));
+    if (push.refresh !== undefined) return this.#link.onRefresh(asObject(push.refresh));
     if (push.message !== undefined) return this.#emit("message", { data: asObject(push.message).data });
     if (push.subscribe !== undefined) return this.#onServed(asText(push.channel), asObject(push.subscribe));
     this.#feeds.get(push.channel)?.onPush(push);
@@ -861,8 +891,14 @@ export class Connection extends ConnectionTarget {
     this.#notLive = live ? null : asText(reason ?? "broker");
     if (!this.#link.isAccepted) return; // the connect reply will follow and announce the state
     this.#showServerState();
+    this.#expectServed();
     if (!live) return;
     for (const feed of this.#feeds.values()) feed.subscribeNow();
+  }
+
+  /** The subscriptions that the server had started are due again, or the server cannot start any now. */
+  #expectServed() {
+    for (const feed of [...this.#feeds.values()]) feed.expectServed(this.#notLive === null);
   }
 
   /** @param {Record<string, any>} push */
@@ -881,6 +917,7 @@ export class Connection extends ConnectionTarget {
    */
   #onServed(channel, result) {
     const position = asPosition(result);
+    if (this.#leaving.has(channel)) return; // it was sent before the server processed the unsubscribe
     let feed = this.#feeds.get(channel);
     if (!feed) {
       feed = this.#addFeed(channel, { served: true });
@@ -903,10 +940,27 @@ export class Connection extends ConnectionTarget {
       link: this.#link,
       outageAt: () => this.#outageAt,
       remove: () => this.#feeds.delete(channel),
+      leave: () => this.#leave(channel),
       onRefused: (subscription, error) => this.#onRefused(subscription, error),
     });
     this.#feeds.set(channel, feed);
     return feed;
+  }
+
+  /**
+   * Tell the server that the page has unsubscribed.
+   *
+   * @param {string} channel
+   */
+  #leave(channel) {
+    this.#leaving.set(channel, (this.#leaving.get(channel) ?? 0) + 1);
+    const done = () => {
+      const more = (this.#leaving.get(channel) ?? 1) - 1;
+      if (more > 0) this.#leaving.set(channel, more);
+      else this.#leaving.delete(channel);
+    };
+    const outcomes = { onResult: done, onRefusal: done, onLost: done, onTimeout: done };
+    this.#calls.send(new Command(formatCommand("unsubscribe", channel), outcomes));
   }
 
   /**
@@ -965,6 +1019,7 @@ class Feed {
   #completeAt; // the channel is known to be complete up to this time
   #isFirst = true; // whether the subscription has not begun yet
   #isStartUnknown; // whether the page's data is as of a position that could not be read
+  #wantsMembers = false; // whether the page has asked for presence since the subscription began
 
   /**
    * @param {string} channel
@@ -976,9 +1031,10 @@ class Feed {
    *   link: Link,
    *   outageAt: () => number,
    *   remove: () => void,
+   *   leave: () => void,
    *   onRefused: (subscription: Subscription, error: RealtimeError) => void,
-   * }} host outageAt: start of the latest outage of the broker; remove: forgets this feed; onRefused: the server
-   *   refused the subscription for good
+   * }} host outageAt: start of the latest outage of the broker; remove: forgets this feed; leave: tells the server that
+   *   it ended; onRefused: the server refused the subscription for good
    */
   constructor(channel, { getToken, presence = false, served = false, since }, host) {
     this.channel = channel;
@@ -1028,6 +1084,23 @@ class Feed {
     );
   }
 
+  /**
+   * The page subscribes to what the server has started: request it again after a break.
+   *
+   * @param {Pick<SubscribeOptions, "getToken" | "presence">} options
+   */
+  adopt({ getToken, presence }) {
+    if (!this.served) return;
+    this.served = false;
+    if (getToken) this.#token = new TokenSource(() => getToken({ channel: this.channel }));
+    if (presence && !this.rosterSync) {
+      this.rosterSync = new RosterSync(this, this.#host);
+      this.#wantsMembers = true;
+    }
+    this.#timers.clear("served");
+    this.subscribe();
+  }
+
   /** Retry a temporarily refused subscribe without waiting any longer. */
   subscribeNow() {
     if (this.#timers.clear("subscribe")) this.subscribe();
@@ -1061,6 +1134,8 @@ class Feed {
     this.#subscribing = null;
     // If the server subscribed us before we asked, the reply has no position and changes nothing.
     if (this.state !== "subscribed") this.#becomeSubscribed(asPosition(result));
+    else if (this.#wantsMembers) this.rosterSync?.renew();
+    this.#wantsMembers = false;
     this.#refreshAfter(result);
     this.#host.link.measure();
   }
@@ -1070,6 +1145,10 @@ class Feed {
     this.#subscribing = null;
     this.#host.link.measure();
     if (refusal.isTemporary) return this.#subscribeLater();
+    if (this.state === "subscribed") {
+      this.served = true; // the page may not subscribe, but the server has subscribed it
+      return;
+    }
     this.#forget();
     const error = refusal.toError();
     this.emit("error", error);
@@ -1085,6 +1164,20 @@ class Feed {
     if (this.state === "subscribing") this.#becomeSubscribed(position);
   }
 
+  /**
+   * After a break, the server starts the subscription again soon, or not at all: what the API started was for the
+   * connection that is gone.
+   *
+   * @param {boolean} isLive whether the server can start subscriptions now
+   */
+  expectServed(isLive) {
+    if (!this.served || this.state !== "subscribing") return;
+    if (!isLive) this.#timers.clear("served");
+    else if (!this.#timers.has("served")) {
+      this.#timers.set("served", 2 * this.#host.options.answerMs, () => this.end({ code: 0, reason: "not-renewed" }));
+    }
+  }
+
   /** @param {Position | null} position */
   #becomeSubscribed(position) {
     const missing = position ? this.tracker.subscribed(position) : [];
@@ -1093,11 +1186,12 @@ class Feed {
     const windowMs = this.#isFirst && this.#refusals === 0 ? 0 : this.#host.options.refetchWindowMs;
     this.#isFirst = this.#isStartUnknown = false;
     this.#refusals = 0;
+    this.#timers.clear("served");
     this.state = "subscribed";
     this.emit("subscribed", { channel: this.channel, ...position });
     this.#reportGaps(missing, windowMs);
     this.#completeAt = Date.now();
-    this.rosterSync?.request();
+    this.rosterSync?.renew();
   }
 
   // --- the subscription token ----------------------------------------------------------------------------------------
@@ -1177,6 +1271,7 @@ class Feed {
   #reportGaps(missing, windowMs = this.#host.options.refetchWindowMs) {
     const { outageAt, options } = this.#host;
     for (const { epoch, from, to, reason } of missing) {
+      if (this.state === "unsubscribed") return; // by a listener of the previous event
       const since = reason === "reconnect" ? this.#completeAt : Math.max(this.#completeAt, outageAt());
       this.emit("gap", {
         channel: this.channel,
@@ -1232,9 +1327,10 @@ class Feed {
   /** End the subscription because the page called `unsubscribe`. */
   unsubscribe() {
     if (this.state === "unsubscribed") return;
-    const known = this.state === "subscribed" || this.isSubscribing;
+    const isOpen = this.#host.link.isOpen;
+    const known = this.state === "subscribed" || this.isSubscribing || (this.served && isOpen);
     this.end({ code: 0, reason: "unsubscribed-here" });
-    if (known) this.#host.calls.send(new Command(formatCommand("unsubscribe", this.channel)));
+    if (known) this.#host.leave();
   }
 
   /**
@@ -1284,6 +1380,15 @@ class RosterSync {
     return this.#roster.people;
   }
 
+  /** The subscription has begun, or begun again: request the members, or only their number if they are many. */
+  renew() {
+    const { clients } = this.#roster;
+    if (clients <= FEW_MEMBERS) return this.request();
+    if (clients <= MOST_NAMED) return this.#requestWithin(this.#spread(clients));
+    // After an outage all of them come back at once, each with a list of hundreds of kilobytes.
+    this.#timers.set("request", this.#host.options.random() * this.#host.options.refetchWindowMs, () => this.#count());
+  }
+
   /** Request the member list. */
   request() {
     if (this.#feed.state !== "subscribed") return;
@@ -1306,6 +1411,12 @@ class RosterSync {
   #onRefused(refusal) {
     if (refusal.isTemporary) return this.#requestWithin(this.#host.options.refetchWindowMs);
     if (refusal.code !== TOO_MANY) return; // the server does not disclose who is on this channel
+    this.#count();
+  }
+
+  /** Request the number of members. */
+  #count() {
+    if (this.#feed.state !== "subscribed") return;
     const counted = (/** @type {Headcount} */ count) => {
       this.#roster.updateCount(count, false);
       this.announce();
@@ -1345,11 +1456,21 @@ class RosterSync {
     this.#roster.updateCount(count, same);
     this.announce();
     if (same || count.clients > MOST_NAMED) return;
-    this.#requestWithin(Math.min(this.#host.options.refetchWindowMs, 1_000 + 20 * count.clients));
+    this.#requestWithin(this.#spread(count.clients));
+  }
+
+  /**
+   * How long so many clients may take to request a list, in milliseconds.
+   *
+   * @param {number} clients
+   */
+  #spread(clients) {
+    return Math.min(this.#host.options.refetchWindowMs, 1_000 + 20 * clients);
   }
 
   /** Emit the number of members. */
   announce() {
+    if (this.#feed.state === "unsubscribed") return; // by a listener of the previous event
     this.#feed.emit("presence", { channel: this.#feed.channel, ...this.#roster.presence });
   }
 
@@ -1420,7 +1541,12 @@ class Link {
 
   /** Make the first attempt, and watch for changes of network and visibility. */
   start() {
-    this.#open();
+    try {
+      this.#open();
+    } catch (error) {
+      this.#timers.clearAll(); // the caller of `connect` has nothing that it could close
+      throw error;
+    }
     globalThis.addEventListener?.("online", this);
     globalThis.addEventListener?.("offline", this);
     globalThis.document?.addEventListener("visibilitychange", this);
@@ -1579,7 +1705,17 @@ class Link {
    */
   #refreshAfter(result) {
     this.#refreshFailures = 0;
+    this.#timers.clear("refresh");
     if (result.expires) this.#timers.set("refresh", ttlMs(result), () => this.#refresh());
+  }
+
+  /**
+   * The server set another time at which the connection expires.
+   *
+   * @param {{expires?: boolean, ttl?: number}} result
+   */
+  onRefresh(result) {
+    if (this.isAccepted) this.#refreshAfter(result);
   }
 
   #refresh() {
@@ -1592,6 +1728,7 @@ class Link {
 
   /** @param {string} token */
   #sendToken(token) {
+    if (token === "") return this.reconnect("signed-out"); // the next connection is anonymous
     const command = new Command(`"refresh":{"token":${JSON.stringify(token)}}`, {
       onResult: (result) => this.#refreshAfter(result),
       onRefusal: () => this.#refreshLater(),
@@ -1722,8 +1859,10 @@ class Heartbeat {
   probe() {
     if (!this.#isRunning) return;
     this.measure();
+    // A hidden page measures nothing, but expects a sign of life. Behind a pending subscribe, its reply is one.
+    if (!this.#isMeasuring && !this.#owner.isSubscribing()) this.#ping();
     const asked = performance.now();
-    this.#timers.set("silence", PROBE_MS, () => {
+    this.#timers.set("silence", Math.max(PROBE_MS, this.#calls.patienceMs), () => {
       if (this.#heardTick >= asked) this.#watch();
       else this.#owner.onSilent();
     });
@@ -1789,7 +1928,7 @@ class Calls {
   #socket = null;
   /** @type {Command[]} not sent yet */
   #queue = [];
-  /** @type {Map<number, Command>} sent, not answered */
+  /** @type {Map<number, Command>} sent, not answered; the server answers in this order, one after the other */
   #unanswered = new Map();
   #lastId = 0;
   #waiting = 0; // callers of `call`
@@ -1797,6 +1936,11 @@ class Calls {
   /** @param {number} answerMs how long a command may remain unanswered */
   constructor(answerMs) {
     this.#answerMs = answerMs;
+  }
+
+  /** How long the server may be busy with a caller's command, and answer nothing else; 0 without one. */
+  get patienceMs() {
+    return this.#waiting > 0 ? this.#answerMs : 0;
   }
 
   /** A socket is being opened: commands wait for it. */
@@ -1908,11 +2052,21 @@ class Calls {
   #number(command) {
     const id = ++this.#lastId;
     this.#unanswered.set(id, command);
-    this.#timers.set(`answer ${id}`, this.#answerMs, () => {
+    if (this.#unanswered.size === 1) this.#expectAnswer();
+    return `{"id":${id},${command.body}}`;
+  }
+
+  /** Give the first unanswered command its time: those behind it wait for their turn at the server. */
+  #expectAnswer() {
+    this.#timers.clear("answer");
+    if (this.#unanswered.size === 0) return;
+    this.#timers.set("answer", this.#answerMs, () => {
+      const id = firstKey(this.#unanswered);
+      const command = /** @type {Command} */ (this.#unanswered.get(id));
       this.#unanswered.delete(id);
+      this.#expectAnswer();
       command.onTimeout();
     });
-    return `{"id":${id},${command.body}}`;
   }
 
   /**
@@ -1922,8 +2076,9 @@ class Calls {
   onReply(id, message) {
     const command = this.#unanswered.get(id);
     if (!command) return; // the call has timed out, or never existed
+    const isFirst = firstKey(this.#unanswered) === id;
     this.#unanswered.delete(id);
-    this.#timers.clear(`answer ${id}`);
+    if (isFirst) this.#expectAnswer();
     if (message.error !== undefined) return command.onRefusal(asRefusal(message.error));
     const { id: _, ...rest } = message;
     command.onResult(Object.values(rest)[0] ?? {});
@@ -2033,9 +2188,11 @@ function completeOptions(options) {
  */
 function readPageOptions() {
   // Only a script element counts: injected markup of another kind must not decide where tokens are sent.
-  const element = globalThis.document?.querySelector('script#realtime-config[type="application/json"]');
-  if (!element) return {};
-  const { url, positions = {}, tokenUrl } = asObject(JSON.parse(element.textContent ?? ""));
+  const elements = globalThis.document?.querySelectorAll('script#realtime-config[type="application/json"]') ?? [];
+  const [first, ...others] = [...elements].map((element) => asObject(JSON.parse(element.textContent ?? "")));
+  if (!first) return {};
+  const { url, tokenUrl } = first;
+  const positions = Object.assign({}, first.positions, ...others.map((other) => other.positions)); // of a base template
   return tokenUrl ? { url, positions, getToken: () => fetchPageToken(tokenUrl) } : { url, positions };
 }
 

@@ -25,19 +25,49 @@ const { connect, warnOfRefusal } = named
 /** The connection of this page, for scripts that load this module. */
 export const live = connect();
 
-const configured = document.getElementById("realtime-config");
+const tags = () => document.querySelectorAll('script#realtime-config[type="application/json"]');
+const configured = tags()[0];
+const MOST_WAITING = 1000; // events before the page is parsed
+
+/** @type {WeakSet<object>} the subscriptions whose events are forwarded */
+const forwarded = new WeakSet();
+/** @type {(() => void)[] | null} what waits until the page is parsed; null from then on */
+let waiting = [];
 
 /** @param {any} subscription */
 function forward(subscription) {
+  if (forwarded.has(subscription)) return;
+  forwarded.add(subscription);
   const { channel } = subscription;
   for (const name of ["subscribed", "publication", "gap", "unsubscribed"]) {
-    subscription.addEventListener(name, (/** @type {any} */ event) => tell(name, { channel, ...event.detail }));
+    subscription.addEventListener(name, (/** @type {any} */ event) => {
+      whenParsed(() => tell(name, { channel, ...event.detail }));
+    });
   }
   subscription.addEventListener("error", (/** @type {any} */ { detail: error }) => {
     const { code, message } = error;
     // Whether anybody listens on the page cannot be known, so a listener has to say that it handles the error.
-    if (tell("error", { channel, code, message })) warnOfRefusal(channel, error);
+    whenParsed(() => {
+      if (tell("error", { channel, code, message })) warnOfRefusal(channel, error);
+    });
   });
+}
+
+/**
+ * Do something now, or after all deferred scripts have run: the server may start subscriptions before.
+ *
+ * @param {() => void} task
+ */
+function whenParsed(task) {
+  if (waiting === null) return task();
+  waiting.push(task);
+  if (waiting.length >= MOST_WAITING) goOn(); // a page that is never completely parsed
+}
+
+function goOn() {
+  const tasks = waiting ?? [];
+  waiting = null;
+  for (const task of tasks) task();
 }
 
 /**
@@ -54,9 +84,14 @@ function tell(name, detail) {
 }
 
 function start() {
-  for (const channel of JSON.parse(configured?.textContent ?? "{}").channels ?? []) forward(live.subscribe(channel));
+  goOn();
+  // A page may have a tag of its own besides that of the template that it extends.
+  const channels = [...tags()].flatMap((tag) => JSON.parse(tag.textContent ?? "{}").channels ?? []);
+  for (const channel of new Set(channels)) {
+    if (live.state.state !== "closed") forward(live.subscribe(channel));
+  }
 }
 
 parsed.then(start);
 live.addEventListener("subscription", (/** @type {any} */ event) => forward(event.detail.subscription));
-live.addEventListener("state", (/** @type {any} */ event) => tell("state", event.detail));
+live.addEventListener("state", (/** @type {any} */ event) => whenParsed(() => tell("state", event.detail)));

@@ -5,6 +5,7 @@ import { spawn } from "node:child_process";
 import { once } from "node:events";
 import { describe, test } from "node:test";
 import { WebSocket } from "../sdk/node_modules/ws/wrapper.mjs";
+import { connect } from "../../../realtime/static/realtime/client.js";
 import { next, nextState, record, start } from "./support.mjs";
 
 /** A subscription that is live, and the server's end of it. */
@@ -261,6 +262,18 @@ describe("a received frame", () => {
 });
 
 describe("a gap", () => {
+  test("it is the last event if its listener unsubscribes", async (t) => {
+    const { peer, news } = await subscribed(t);
+    let gaps = 0;
+    news.addEventListener("gap", () => {
+      gaps += 1;
+      news.unsubscribe();
+    });
+    peer.publish("public:news", { offset: 7, epoch: "B", data: 1 }); // two gaps: the end of A, and B from 1
+    await peer.frameWith("unsubscribe");
+    assert.equal(gaps, 1);
+  });
+
   test("it is reported with its time span and a delay before the refetch", async (t) => {
     const { peer, news } = await subscribed(t, { random: () => 0.5 });
     const before = Date.now();
@@ -527,6 +540,43 @@ describe("a subscription", () => {
     assert.deepEqual(messages.map((message) => Object.keys(message)[1]), ["unsubscribe", "subscribe"]);
     await next(again, "subscribed");
     assert.deepEqual(heard, []);
+  });
+});
+
+describe("a slow answer", () => {
+  test("it delays the answers behind it, and the connection stays", async (t) => {
+    const { server, open } = await start(t, { answerMs: 300 });
+    let free = Promise.resolve();
+    server.override = ({ id, rpc, subscribe }, peer) => {
+      if (!rpc && !subscribe) return null;
+      free = free.then(() => new Promise((resolve) => setTimeout(resolve, rpc ? 200 : 0)));
+      free.then(() => peer.send(rpc ? { id, rpc: { data: id } } : { id, subscribe: {} }));
+      return undefined;
+    };
+    const live = open();
+    await nextState(live, "live");
+    const states = [];
+    live.addEventListener("state", ({ detail: { state } }) => states.push(state));
+    const answers = [live.rpc("a"), live.rpc("b"), live.rpc("c")];
+    const news = live.subscribe("public:news");
+    await next(news, "subscribed");
+    assert.equal((await Promise.all(answers)).length, 3);
+    assert.ok(!states.includes("reconnecting"));
+  });
+});
+
+describe("a first attempt that cannot be made", () => {
+  test("it leaves nothing running", async (t) => {
+    let attempts = 0;
+    class Refused {
+      constructor() {
+        attempts += 1;
+        throw new Error("a policy forbids it");
+      }
+    }
+    assert.throws(() => connect({ url: "ws://127.0.0.1:9", WebSocket: Refused, answerMs: 10, retryFirstMs: 1 }), /policy/);
+    await new Promise((resolve) => setTimeout(resolve, 60));
+    assert.equal(attempts, 1);
   });
 });
 

@@ -51,6 +51,33 @@ describe("a roster", () => {
     assert.equal(roster.presence.complete, false);
   });
 
+  test("it counts the joins and leaves of a channel whose members it does not know", () => {
+    const roster = new Roster();
+    roster.updateCount({ clients: 1500, users: 1500 }, false);
+    roster.addMember(ada);
+    assert.deepEqual(roster.presence, { clients: 1501, users: 1500, complete: false });
+    roster.removeMember(ada);
+    roster.removeMember(guest);
+    assert.deepEqual(roster.presence, { clients: 1499, users: 1499, complete: false });
+  });
+
+  test("it keeps at most 1,000 names of a channel whose members it does not know", () => {
+    const roster = new Roster();
+    roster.updateCount({ clients: 5000, users: 5000 }, false);
+    for (let n = 0; n < 3000; n += 1) roster.addMember({ ...ada, user: `u${n}`, client: `c${n}` });
+    assert.equal(roster.people.length, 1000);
+    assert.equal(roster.presence.clients, 8000);
+  });
+
+  test("it keeps the number of a list that it trusts no longer", () => {
+    const roster = new Roster();
+    roster.updateCount({ clients: 900, users: 900 }, false);
+    roster.expectList();
+    roster.replaceMembers(listed(ada, guest));
+    roster.discardList();
+    assert.deepEqual(roster.presence, { clients: 2, users: 2, complete: false });
+  });
+
   test("it keeps at most 10,000 joins while it waits for the list", () => {
     const roster = new Roster();
     roster.expectList();

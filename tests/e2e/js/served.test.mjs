@@ -105,3 +105,91 @@ describe("a server-side subscription", () => {
     assert.notEqual((await again).subscription, subscription);
   });
 });
+
+describe("a subscription that the server has started", () => {
+  /** A connection to which the server gives a channel. */
+  async function withServed(t, options = {}) {
+    const { server, open } = await start(t, { retryFirstMs: 1, ...options });
+    const live = open();
+    const found = given(live);
+    const peer = await server.peers.take();
+    await peer.frameWith("connect");
+    peer.send(served("desk", 3));
+    return { server, live, peer, ...(await found) };
+  }
+
+  test("it ends at the server when a listener of its beginning unsubscribes", async (t) => {
+    const { server, open } = await start(t);
+    const live = open();
+    live.addEventListener("subscription", ({ detail }) => detail.subscription.unsubscribe());
+    const peer = await server.peers.take();
+    await peer.frameWith("connect");
+    peer.send(served("desk", 3));
+    const sent = (await peer.frameWith("unsubscribe")).find((message) => message.unsubscribe);
+    assert.equal(sent.unsubscribe.channel, "desk");
+  });
+
+  test("it is requested after a break once the page has subscribed, too", async (t) => {
+    const { server, live, peer, subscription } = await withServed(t);
+    assert.equal(live.subscribe("desk"), subscription);
+    await peer.frameWith("subscribe");
+    server.positions.desk = { epoch: EPOCH, offset: 5 };
+    peer.socket.terminate();
+    const gap = next(subscription, "gap");
+    const second = await server.peers.take();
+    assert.ok((await second.frameWith("connect")).some((message) => message.subscribe?.channel === "desk"));
+    const { from, to } = await gap;
+    assert.deepEqual([from, to], [4, 5]);
+  });
+
+  test("it continues if the page may not subscribe itself", async (t) => {
+    const { server, live, peer, subscription, heard } = await withServed(t);
+    server.override = ({ id, subscribe }) => (subscribe ? { id, error: { code: 103, message: "permission denied" } } : null);
+    live.subscribe("desk");
+    await peer.frameWith("subscribe");
+    const publication = next(subscription, "publication");
+    peer.send(pub("desk", 4, "still"));
+    assert.equal((await publication).data, "still");
+    assert.ok(!heard.includes("unsubscribed"));
+  });
+
+  test("it is asked for its members when the page wants them", async (t) => {
+    const { server, live, peer, subscription } = await withServed(t);
+    const ada = { user: "ada", client: "a1" };
+    server.override = ({ id, presence, subscribe }) => {
+      if (subscribe) return { id, subscribe: {} };
+      return presence ? { id, presence: { presence: { a1: ada } } } : null;
+    };
+    const told = next(subscription, "presence");
+    live.subscribe("desk", { presence: true });
+    const asked = (await peer.frameWith("subscribe")).find((message) => message.subscribe);
+    assert.equal(asked.subscribe.join_leave, true);
+    assert.equal((await told).clients, 1);
+  });
+
+  test("it ends when the server does not start it again after a break", async (t) => {
+    const { server, peer, subscription } = await withServed(t, { answerMs: 50 });
+    const ended = next(subscription, "unsubscribed");
+    peer.socket.terminate();
+    await (await server.peers.take()).frameWith("connect");
+    assert.equal((await ended).reason, "not-renewed");
+  });
+
+  test("it does not begin again by a message that was sent before the server read the unsubscribe", async (t) => {
+    const { server, open } = await start(t);
+    server.override = ({ subscribe, unsubscribe }) => (subscribe || unsubscribe ? undefined : null);
+    const live = open();
+    let begun = 0;
+    live.addEventListener("subscription", () => (begun += 1));
+    const peer = await server.peers.take();
+    await peer.frameWith("connect");
+    live.subscribe("desk").unsubscribe();
+    const { id } = (await peer.frameWith("unsubscribe")).find((message) => message.unsubscribe);
+    peer.send(served("desk", 3));
+    peer.send({ id, unsubscribe: {} }, served("other", 1));
+    await next(live, "subscription");
+    assert.equal(begun, 1);
+    peer.send(served("desk", 4));
+    await next(live, "subscription");
+  });
+});

@@ -153,7 +153,7 @@ describe("the positions of a page", () => {
     const config = { url: server.url, positions: { [NEWS]: at("A", 4) } };
     globalThis.document = Object.assign(new EventTarget(), {
       visibilityState: "visible",
-      querySelector: () => ({ textContent: JSON.stringify(config) }),
+      querySelectorAll: () => [{ textContent: JSON.stringify(config) }],
     });
     const { missed } = await next(open({ url: undefined }).subscribe(NEWS), "gap");
     assert.equal(missed, 2);
@@ -163,7 +163,7 @@ describe("the positions of a page", () => {
     const { server, open } = await counted(t, at("A", 6));
     globalThis.document = Object.assign(new EventTarget(), {
       visibilityState: "visible",
-      querySelector: () => ({ textContent: JSON.stringify({ url: "ws://elsewhere/", positions: { [NEWS]: at("A", 4) } }) }),
+      querySelectorAll: () => [{ textContent: JSON.stringify({ url: "ws://elsewhere/", positions: { [NEWS]: at("A", 4) } }) }],
     });
     const news = open({ url: server.url }).subscribe(NEWS);
     const heard = record(news);

@@ -40,6 +40,31 @@ describe("a connection token", () => {
     assert.equal(live.state.state, "live");
   });
 
+  test("an empty one at its renewal continues anonymously", async (t) => {
+    const { server, open } = await start(t, { retryFirstMs: 1 });
+    const tokens = ["first", "", ""];
+    server.connectReply = { ...server.connectReply, expires: true, ttl: 0 };
+    const live = open({ getToken: () => tokens.shift() });
+    const first = await server.peers.take();
+    await first.frameWith("connect");
+    server.connectReply = { ...server.connectReply, expires: false };
+    const second = await server.peers.take();
+    const { connect } = (await second.frameWith("connect")).find((message) => message.connect);
+    assert.equal(connect.token, undefined);
+    await nextState(live, "live");
+  });
+
+  test("the server may set another time of expiry", async (t) => {
+    const { server, open } = await start(t);
+    const tokens = ["first", "second"];
+    open({ getToken: () => tokens.shift() });
+    const peer = await server.peers.take();
+    await peer.frameWith("connect");
+    peer.send({ push: { refresh: { expires: true, ttl: 0 } } });
+    const { refresh } = (await peer.frameWith("refresh")).find((message) => message.refresh);
+    assert.equal(refresh.token, "second");
+  });
+
   test("it is fetched again later when fetching fails", async (t) => {
     let count = 0;
     const getToken = async () => {
