@@ -10,6 +10,8 @@ import asyncio
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
+from notifier.http_framing import read_content_length
+
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
@@ -38,53 +40,56 @@ class BoundedBodies:
         """Serve one request (ASGI 3)."""
         if scope["type"] != "http" or scope["path"].startswith("/api/"):
             await self._app(scope, receive, send)
-        elif _read_content_length(scope) > self._most:
+        elif read_content_length(scope["headers"]) > self._most:
+            await _refuse(send, 413)
+        else:
+            await self._serve(scope, receive, send)
+
+    async def _serve(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
+        body = _Body(receive, self._most)
+        # Before it takes one of the places: a client that withholds its body would keep it.
+        await body.read()
+        if body.is_too_large:
             await _refuse(send, 413)
         elif self._running >= REQUESTS_AT_ONCE:
             await _refuse(send, 503)
         else:
-            body = _Body(receive, self._most)
             self._running += 1
             try:
                 await self._app(scope, body.receive, send)
             finally:
                 self._running -= 1
-            if body.is_too_large:
-                await _refuse(send, 413)
 
 
 class _Body:
-    """Counts a body, and ends the request if it is too large."""
+    """The body of one request, read up to a limit."""
 
     def __init__(self, receive: Receive, most: int) -> None:
         self._receive = receive
         self._left = most
-        self._is_whole = False
+        self._messages: list[Message] = []
         self.is_too_large = False
 
+    async def read(self) -> None:
+        """Read all of it, until it is too large or the client hangs up."""
+        has_more = True
+        while has_more and not self.is_too_large:
+            message = await self._receive()
+            self._messages.append(message)
+            self._left -= len(message.get("body", b""))
+            self.is_too_large = self._left < 0
+            has_more = message["type"] == "http.request" and message.get("more_body", False)
+        self._messages.reverse()
+
     async def receive(self) -> Message:
-        """Return the next part of the body, or a disconnect if that would exceed the limit.
+        """Return the next part of the body.
 
         After the body it returns nothing. Django listens there for clients that hang up, cancels
         the view and logs a traceback for each; our pages finish sooner than that.
         """
-        if self._is_whole:
+        if not self._messages:
             await asyncio.get_running_loop().create_future()
-        message = await self._receive()
-        if message["type"] == "http.request":
-            self._left -= len(message.get("body", b""))
-            if self._left < 0:
-                self.is_too_large = True
-                return {"type": "http.disconnect"}
-            self._is_whole = not message.get("more_body", False)
-        return message
-
-
-def _read_content_length(scope: MutableMapping[str, Any]) -> int:
-    for name, value in scope["headers"]:
-        if name == b"content-length":
-            return int(value) if value.isdigit() else 0  # servers reject anything else
-    return 0
+        return self._messages.pop()
 
 
 async def _refuse(send: Send, status: int) -> None:

@@ -134,7 +134,10 @@ class Fleet:
         pause = 0.0
         while not self._stopping.is_set():
             started = loop.time()
-            code = await self._run_one(command)
+            try:
+                code: int | str = await self._run_one(command)
+            except OSError as error:  # too many processes or files, or no memory for another one
+                code = f"none, {error.strerror}"
             if self._stopping.is_set():
                 return
             if not self._answered.is_set():

@@ -45,6 +45,8 @@ BODY_SECONDS = 15.0
 """For the body. Longer than the API's own 10 s, which are answered with 408."""
 HEAD_BYTES = 32 * 1024
 """Of URL and headers; nginx 32 KiB, h11 64."""
+PIECE_BYTES = 8 * 1024
+"""What the parser gets at once; a head may exceed its limit by so much before it is refused."""
 HEADERS_LIMIT = 100
 """nginx and Apache 100."""
 PIPELINE_LIMIT = 16
@@ -150,15 +152,10 @@ class HttpProtocol(LaneProtocol):
             self._expect(Waiting.HEAD)  # also for a line break before a request
         # A read that continues a request counts as two, or its part of a head could be remembered.
         self.begun = 2 if self._waiting is Waiting.BODY or self._head_bytes else 0
-        self._read_bytes, read = len(data), data
-        if self._waiting is not None:
-            self._head_bytes += len(data)
+        self._read_bytes = len(data)
         try:
-            while data:
-                data = self._parse(data)
-            self.end_read(read)
-            if self._waiting is not None and self._head_bytes > HEAD_BYTES:
-                self._refuse(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, "request_head_bytes")
+            self._parse_in_pieces(data)
+            self.end_read(data)
         except httptools.HttpParserError:
             self.end_read(b"")
             self._refuse(self._problem, None)
@@ -167,6 +164,23 @@ class HttpProtocol(LaneProtocol):
         elif self._waiting is None:
             self.note_idle()  # if the response was complete before the body
         self._set_deadline()
+
+    def _parse_in_pieces(self, data: bytes) -> None:
+        """Parse bytes a few KiB at a time, until a head is too large.
+
+        Where a head begins in a piece is not known, so up to one piece of it is not counted.
+        """
+        for start in range(0, len(data), PIECE_BYTES):
+            if start and (self.transport.is_closing() or self.transport.get_protocol() is not self):
+                return  # what follows is for nobody
+            piece = data[start : start + PIECE_BYTES]
+            if self._waiting is not None:
+                self._head_bytes += len(piece)
+            while piece:
+                piece = self._parse(piece)
+            if self._waiting is not None and self._head_bytes > HEAD_BYTES:
+                self._refuse(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, "request_head_bytes")
+                return
 
     def _read_ahead(self, size: int) -> None:
         """Keep reading while requests wait behind an answer, up to a bound.
@@ -279,11 +293,11 @@ class HttpProtocol(LaneProtocol):
             else:
                 self._codings += b"," + value
         self.headers.append((name, value))
+        if len(self.headers) > HEADERS_LIMIT:  # not only at the end, which may never come
+            self._give_up(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, "request_headers")
 
     def on_headers_complete(self) -> None:
         """Check the head, and start its request; an exception stops the parser."""
-        if len(self.headers) > HEADERS_LIMIT:
-            self._give_up(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, "request_headers")
         # Most heads need not be measured: everything that was read is smaller.
         if (
             self._head_bytes + self._read_bytes > HEAD_BYTES

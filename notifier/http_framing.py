@@ -54,8 +54,12 @@ def count_head_bytes(url: bytes, headers: Headers) -> int:
 
 
 def read_content_length(headers: Headers) -> int:
-    """Return the announced length of a body, which the parser has checked; 0 if there is none."""
+    """Return the announced length of a body; 0 if there is none, or if it is no number.
+
+    The parser has checked it, but takes any number of zeros before it, and Python converts at most
+    4,300 digits. A number of more than 20 digits is returned too small, but never within a limit.
+    """
     for name, value in headers:
-        if name == b"content-length":
-            return int(value)
+        if name == b"content-length" and value.isdigit():
+            return int(value.lstrip(b"0")[:20] or b"0")
     return 0

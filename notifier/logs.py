@@ -37,6 +37,14 @@ class JsonLines(logging.Formatter):
         return json.dumps(line, default=str)
 
 
+class OnlyBugs(logging.Filter):
+    """Passes the records that have a traceback: Django logs a line for each 5xx response, too."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Return whether an exception nobody expected has caused the record."""
+        return record.exc_info is not None
+
+
 def logging_settings(*, for_people: bool) -> dict[str, Any]:
     """Return the dictionary for Django's LOGGING."""
     return {
@@ -46,6 +54,7 @@ def logging_settings(*, for_people: bool) -> dict[str, Any]:
             "people": {"format": "%(asctime)s %(levelname)s %(name)s: %(message)s"},
             "json": {"()": JsonLines},
         },
+        "filters": {"bugs": {"()": OnlyBugs}},
         "handlers": {
             "stderr": {
                 "class": "logging.StreamHandler",
@@ -58,12 +67,13 @@ def logging_settings(*, for_people: bool) -> dict[str, Any]:
             # Django has handlers of its own for these; without this, lines are printed twice.
             "django": {"handlers": [], "level": "INFO", "propagate": True},
             "django.server": {"handlers": [], "level": "INFO", "propagate": True},
-            # Requests with a foreign Host: scanners send them all day, each causing a traceback.
-            "django.security.DisallowedHost": {"handlers": ["nowhere"], "propagate": False},
-            # Unknown paths and malformed requests: anyone could fill the disk with them. uvicorn
-            # is silent because the fleet logs the relevant starts and stops.
-            "django.request": {"level": "ERROR"},
-            "django.security.csrf": {"level": "ERROR"},
+            # A foreign Host, a thousand parameters, a form without its token: scanners send them
+            # all day, and most cause a traceback.
+            "django.security": {"handlers": ["nowhere"], "propagate": False},
+            # Unknown paths, malformed requests, and 503 while Redis or the database is away, which
+            # has a line of its own: anyone could fill the disk with them. uvicorn is silent because
+            # the fleet logs the relevant starts and stops.
+            "django.request": {"level": "ERROR", "filters": ["bugs"]},
             "uvicorn": {"level": "ERROR"},
         },
     }

@@ -130,6 +130,9 @@ class WebSocketProtocol(HandOverProtocol):
 
     def handle_parser_exception(self) -> None:
         """Handle a malformed frame from the client; the connection is being closed."""
+        if not self.handshake_complete:  # the stock method would fail: there is no close frame yet
+            self.transport.abort()
+            return
         super().handle_parser_exception()
         self.notify_lost()
 

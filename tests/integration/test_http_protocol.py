@@ -251,6 +251,25 @@ async def test_the_size_of_a_head_is_limited(host: Host, port: int, said: bytes)
     assert not host.served
 
 
+@pytest.mark.parametrize(
+    ("said", "limit"),
+    [
+        (GET + b"a:b\r\n" * 12_000, "request_headers"),  # 60 KB, in one read
+        (GET + b"X: " + b"x" * 60_000, "request_head_bytes"),
+        (GET + b"\r\n" + GET + b"X: " + b"x" * 60_000, "request_head_bytes"),
+    ],
+    ids=["headers", "a header", "a header of a second request"],
+)
+async def test_a_head_that_never_ends_is_refused_in_its_first_read(
+    host: Host, port: int, said: bytes, limit: str
+) -> None:
+    """All of it was kept until its deadline: 1.7 MB of objects for 64 KB, on each connection."""
+    peer = await Peer.to(port)
+    await peer.say(said)
+    assert (await peer.rest()).startswith(b"HTTP/1.1 431 ") or said.count(GET) == 2
+    assert host.reached == {limit: 1}
+
+
 async def test_the_number_of_pipelined_requests_is_limited(host: Host, port: int) -> None:
     host.may_answer.clear()
     peer = await Peer.to(port)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
@@ -250,6 +251,34 @@ async def test_concurrent_django_requests_are_limited_even_after_hang_ups(
     may_end.set()
     await eventually(lambda: not host.state.tasks)
     assert status_of(await ask(port, GET.replace(b"\r\n\r\n", CLOSE))) == 401
+
+
+async def test_clients_that_withhold_their_bodies_leave_the_places_to_others(
+    host: Host, serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A few hundred of them made every page of the service answer 503."""
+    monkeypatch.setattr("notifier.bodies.REQUESTS_AT_ONCE", 2)
+    port = await serve(BoundedBodies(host.app, 500))
+    with contextlib.ExitStack() as withheld:
+        for _ in range(5):
+            withheld.enter_context(Raw(port).send(HEAD + length(5) + b"half"))
+        await eventually(lambda: len(host.state.tasks) == 5)
+        assert status_of(await ask(port, CLOSING + length(5) + b"whole")) == 200
+
+
+@pytest.mark.parametrize(("digits", "status"), [(b"0" * 5000 + b"5", 200), (b"9" * 19, 413)])
+async def test_a_length_with_thousands_of_zeros_is_a_number(
+    host: Host, serve: Serve, caplog: pytest.LogCaptureFixture, digits: bytes, status: int
+) -> None:
+    """The parser takes it, and Python refuses to convert it: that was a traceback and a 500."""
+    port = await serve(BoundedBodies(host.app, 500))
+    said = CLOSING + b"Content-Length: " + digits + b"\r\n\r\n"
+    with Raw(port) as peer:
+        peer.send(said)  # the deadline of the body is set while it is incomplete
+        await eventually(lambda: host.state.connections)
+        peer.send(b"12345")
+        assert status_of(await asyncio.to_thread(peer.rest)) == status
+    assert not caplog.records
 
 
 async def test_data_behind_a_refused_form_is_not_parsed_as_a_request(

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import logging
+import logging.config
 
-from notifier.logs import JsonLines
+from notifier.logs import JsonLines, logging_settings
 
 
 def record(**extra: object) -> logging.LogRecord:
@@ -31,3 +32,33 @@ def test_a_traceback_and_a_line_break_stay_on_one_line():
     text = JsonLines().format(broken)
     assert "\n" not in text
     assert "second" in json.loads(text)["exception"]
+
+
+def test_a_stranger_causes_no_line_through_django(capsys, request):
+    """A thousand parameters are a traceback each, and a 503 without Redis is a line each."""
+    loggers = ("django.request", "django.security.TooManyFieldsSent", "django.security.csrf")
+    for name in loggers:
+        logger = logging.getLogger(name)
+        kept = (logger.handlers[:], logger.level, logger.propagate, logger.filters[:])
+
+        def restore(logger=logger, kept=kept):
+            logger.handlers, logger.level, logger.propagate, logger.filters = kept
+
+        request.addfinalizer(restore)
+    settings = logging_settings(for_people=False)
+    del settings["root"]  # the handlers of pytest stay
+    settings["loggers"] = {
+        name: {
+            **options,
+            "handlers": ["stderr"] if name == "django.request" else options.get("handlers", []),
+        }
+        for name, options in settings["loggers"].items()
+        if name.startswith(("django.request", "django.security"))
+    }
+    logging.config.dictConfig(settings)
+    logging.getLogger("django.security.TooManyFieldsSent").error("too many", exc_info=ValueError())
+    logging.getLogger("django.security.csrf").warning("no token")
+    logging.getLogger("django.request").error("Service Unavailable: /login/")
+    logging.getLogger("django.request").error("a bug", exc_info=ValueError("a bug"))
+    [line] = capsys.readouterr().err.splitlines()
+    assert json.loads(line)["message"] == "a bug"
