@@ -197,7 +197,7 @@ class SyncRedisBroker:
         return replies
 
     def _execute_until(self, commands: Sequence[Args], deadline: float) -> list[Any]:
-        connection = self._ready_connection()
+        connection = self._ready_connection(deadline)
         try:
             _allow(connection, deadline - time.monotonic())
             packed = connection.pack_commands(commands)  # type: ignore[no-untyped-call]
@@ -208,6 +208,9 @@ class SyncRedisBroker:
             return replies
         except (exceptions.RedisError, OSError) as error:
             raise unavailable(error) if is_error_reply(error) else unknown(error) from error
+        except BaseException:  # such as a time limit of Celery, which a signal raises anywhere
+            connection.disconnect()  # type: ignore[no-untyped-call]  # a reply is on its way
+            raise
         finally:
             self._pool.release(connection)  # type: ignore[no-untyped-call]
 
@@ -221,12 +224,17 @@ class SyncRedisBroker:
             self._renewed_at[connection] = now
             connection.disconnect()  # type: ignore[no-untyped-call]
 
-    def _ready_connection(self) -> Connection:
+    def _ready_connection(self, deadline: float) -> Connection:
         try:
             connection: Connection = self._pool.get_connection(*_COMMAND_NAME)  # type: ignore[no-untyped-call]
-            return connection
         except (exceptions.RedisError, OSError) as error:
             raise unavailable(error) from error
+        if time.monotonic() < deadline:
+            return connection
+        # Waiting for one and connecting may each take as long. Nothing is sent yet: better to say
+        # so than to send it and not to wait for the reply.
+        self._pool.release(connection)  # type: ignore[no-untyped-call]
+        raise unavailable(TimeoutError("no connection was ready in time"))
 
 
 def _allow(connection: Connection, seconds: float) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import threading
 import time
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -109,6 +110,8 @@ def _tell_of_lifespan() -> None:
 
 
 _nodes: WeakKeyDictionary[asyncio.AbstractEventLoop, Node] = WeakKeyDictionary()
+_changing = threading.Lock()
+"""Held while `_nodes` changes: threads have loops of their own."""
 
 
 def node() -> Node:
@@ -116,8 +119,9 @@ def node() -> Node:
     loop = asyncio.get_running_loop()
     found = _nodes.get(loop)  # one look-up: a weak dictionary is slow, and each publish asks
     if found is None:
-        _forget_ended_loops()
-        found = _nodes[loop] = Node()
+        with _changing:  # another thread may have a new loop, too
+            _forget_ended_loops()
+            found = _nodes[loop] = Node()
     return found
 
 
@@ -134,7 +138,8 @@ def _forget_ended_loops() -> None:
 
 async def aclose() -> None:
     """Close the node of the running event loop."""
-    ending = _nodes.pop(asyncio.get_running_loop(), None)
+    with _changing:
+        ending = _nodes.pop(asyncio.get_running_loop(), None)
     if ending is not None:
         await ending.aclose()
 

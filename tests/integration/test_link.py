@@ -735,3 +735,46 @@ def test_a_supported_redis_is_recognized_in_every_version_format(version: str) -
 def test_an_old_redis_is_refused(version: str) -> None:
     with pytest.raises(BrokerUnavailable, match="too old"):
         check_version(f"# Server\r\nredis_version:{version}\r\n".encode())
+
+
+def test_a_reply_that_nobody_read_is_not_given_to_the_next_caller(
+    own_redis: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A time limit of Celery is raised by a signal, anywhere: also between command and reply."""
+
+    class TimeLimit(Exception):
+        pass
+
+    sync = SyncRedisBroker(own_redis.url, prefix="t")
+    sync.publish(Publication.of("a", 0))
+
+    def interrupt(*_: Any) -> None:
+        raise TimeLimit
+
+    with monkeypatch.context() as patch:
+        patch.setattr("realtime.brokers.redis_sync._reply", interrupt)
+        with pytest.raises(TimeLimit):
+            sync.publish(Publication.of("interrupted", 1))
+    assert sync.positions(["a"])[0].offset == 1
+    assert sync.publish(Publication.of("a", 2)).offset == 2
+    sync.close()
+
+
+def test_nothing_is_sent_once_connecting_has_used_up_the_time(
+    own_redis: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was sent, waited a millisecond for its reply, and its outcome was unknown."""
+    sync = SyncRedisBroker(own_redis.url, prefix="t", deadline_seconds=0.2)
+    connect = sync._pool.get_connection
+
+    def connect_slowly(*arguments: Any) -> Any:
+        connection = connect(*arguments)
+        time.sleep(0.25)
+        return connection
+
+    monkeypatch.setattr(sync._pool, "get_connection", connect_slowly)
+    with pytest.raises(BrokerUnavailable):
+        sync.publish(Publication.of("a", 1))
+    monkeypatch.undo()
+    assert sync.positions(["a"])[0].offset == 0
+    sync.close()
