@@ -15,6 +15,7 @@ import pytest
 
 from realtime import wiring
 from realtime.brokers import ALL_NODES, Broker, Message, Subscribed, SyncBroker, Unsubscribed
+from realtime.brokers.bounds import PRESENCE_LOT
 from realtime.brokers.fallback_queue import FallbackQueue
 from realtime.brokers.node_messages import Moment
 from realtime.core.envelope import decode_envelope
@@ -438,6 +439,24 @@ async def test_a_node_that_leaves_takes_its_members_along(broker) -> None:
     assert decode_changes((await ear.until(3))[2].raw).left == (member(2).info,)
     assert not (await presence.lease("bb", is_new=False)).is_known
     assert (await presence.lease("aa", is_new=False)) == (True, ())
+
+
+async def test_a_node_that_was_swept_in_part_must_begin_again(broker) -> None:
+    """It came back between two sweeps, and its members stayed missing on the swept channels."""
+    presence = broker.presence
+    for node in ("aa", "bb"):
+        await presence.lease(node, is_new=True)
+    one = {"1": member(1)}
+    updates = [
+        MemberUpdate(f"c{n}", one, is_announced=False, has_members=True)
+        for n in range(PRESENCE_LOT + 1)
+    ]
+    await presence.change("bb", updates)
+    assert await presence.sweep("bb", is_leaving=True), "one channel is left"
+    assert not (await presence.lease("bb", is_new=False)).is_known
+    assert not await presence.sweep("bb")
+    assert not (await presence.lease("bb", is_new=False)).is_known
+    assert (await presence.lease("cc", is_new=True)).is_known
 
 
 async def test_members_that_expired_are_named_when_they_are_kept(broker) -> None:

@@ -125,7 +125,7 @@ class MemberRoster:
     def lease(self, node: str, now: int, *, is_new: bool) -> LeaseReply:
         """Renew the lease of a node, and return nodes whose lease has expired."""
         self._drop_expired(now)
-        if not is_new and node not in self._leases:
+        if not is_new and not self._leases.get(node):  # 0: it is being swept
             return LeaseReply(False, ())
         self._leases[node] = now + int(LEASE_SECONDS * 1000)
         gone = [name for name, until in self._leases.items() if until <= now]
@@ -133,10 +133,9 @@ class MemberRoster:
 
     def sweep(self, node: str, now: int, *, is_leaving: bool) -> bool:
         """Remove some members of a node that is gone or leaving; return whether more remain."""
-        if is_leaving:
-            self._leases[node] = 0
-        elif self._is_alive(node, now):
+        if not is_leaving and self._is_alive(node, now):
             return False
+        self._leases[node] = 0
         places = self._places.get(node, set())
         for channel in list(islice(places, PRESENCE_LOT)):
             places.discard(channel)

@@ -5,9 +5,10 @@
 --       return
 --
 -- Returns {whether it is known, nodes whose lease has expired…}. A node that is neither new nor
--- known has been swept: its members were removed, and it must start again under another name.
+-- known has been swept, at least in part (its lease is 0 then): its members were removed, and it
+-- must start again under another name.
 local nodes, time = KEYS[1], now()
-if ARGV[3] == '0' and not redis.call('ZSCORE', nodes, ARGV[1]) then
+if ARGV[3] == '0' and (tonumber(redis.call('ZSCORE', nodes, ARGV[1]) or 0) == 0) then
     return {'0'}
 end
 redis.call('ZADD', nodes, string.format('%.0f', time + ARGV[2]), ARGV[1])

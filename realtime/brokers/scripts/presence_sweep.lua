@@ -8,11 +8,11 @@
 -- are not in KEYS, because only the script knows which of them it will access; their names carry
 -- the same hash tag.
 local nodes, channels, gone = KEYS[1], KEYS[2], ARGV[1]
-if ARGV[6] == '1' then
-    redis.call('ZADD', nodes, 0, gone)
-elseif living(nodes)(gone) then
+if ARGV[6] ~= '1' and living(nodes)(gone) then
     return -1
 end
+-- Even if it comes back before the last call: it must start again, because its members are missing.
+redis.call('ZADD', nodes, 0, gone)
 for _, channel in ipairs(redis.call('SRANDMEMBER', channels, tonumber(ARGV[3]))) do
     local here, users, left = ARGV[2] .. 'here:' .. channel, ARGV[2] .. 'users:' .. channel, {}
     local entries = redis.call('HGETALL', here)
