@@ -44,7 +44,7 @@ HEAD_SECONDS = 10.0
 BODY_SECONDS = 15.0
 """For the body. Longer than the API's own 10 s, which are answered with 408."""
 HEAD_BYTES = 32 * 1024
-"""Of URL and headers; nginx 32 KiB, h11 64."""
+"""Maximum size of URL and headers; nginx 32 KiB, h11 64."""
 PIECE_BYTES = 8 * 1024
 """What the parser gets at once; a head may exceed its limit by so much before it is refused."""
 HEADERS_LIMIT = 100

@@ -1,6 +1,6 @@
 """The lane for API requests whose body has arrived: they are answered without ASGI (ADR-0034).
 
-A publish is one read, one look at it, and one write. ASGI adds to it a scope, two messages in each
+A publish is one read, a parse and one write. ASGI adds to it a scope, two messages in each
 direction and a timer for the body, which cost more than the publish itself. A request whose body
 comes later, or that is not plainly one to the API, takes the way through ASGI as before.
 """
@@ -34,8 +34,8 @@ FAILED = STATUS_LINE[500] + (
 class WholeRequestCycle:
     """A request with its whole body, until it is answered.
 
-    It stands in the place of uvicorn's `RequestResponseCycle`, so that the requests of a connection
-    are answered in their order, whichever way each takes.
+    It replaces uvicorn's `RequestResponseCycle`, so that the requests of a connection are
+    answered in their order, whichever way each takes.
     """
 
     __slots__ = (

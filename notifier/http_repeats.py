@@ -1,8 +1,8 @@
 """Recognises a request whose head is that of the request before it, without parsing it again.
 
 A publisher that keeps its connection sends the same head each time; only the length of the body
-changes. The parser is deterministic: what it made of these bytes a moment ago, it would make of
-them again. Parsing was a third of the work in Python for a publish (ADR-0034).
+changes. The parser is deterministic: the same bytes always produce the same result. Parsing was a
+third of the work in Python for a publish (ADR-0034).
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """Reads a plain WebSocket handshake from the head that the HTTP parser has read already (ADR-0035).
 
-uvicorn writes the head anew, and `websockets` parses it a second time, in Python, and makes the
-answer of objects: 110 of the 300 µs that a new connection cost until it was subscribed. Here a
-handshake of the usual form is checked and answered with a few comparisons. Any other takes the old
-way, which decides all other cases, so that no case is decided twice.
+uvicorn writes the head anew, and `websockets` parses it a second time, in Python, and builds
+the response from objects: 110 of the 300 µs that a new connection cost until it was subscribed.
+Here a handshake of the usual form is checked and answered with a few comparisons. All others use
+the full parser, so each case has exactly one implementation.
 """
 
 from __future__ import annotations

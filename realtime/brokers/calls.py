@@ -1,4 +1,4 @@
-"""What one connection to Redis sends for its callers, and who gets which reply.
+"""The calls on one connection to Redis: how they are packed, and how replies are matched to them.
 
 A publication shares its command with those that wait beside it: Redis then takes a third of the
 time for each (ADR-0036).
@@ -158,7 +158,7 @@ class SharedCommand:
 
 
 def pack_calls(calls: Sequence[RedisCall]) -> tuple[bytes, list[PendingReplies]]:
-    """Return the bytes of calls in their order, and to whom the replies to them belong.
+    """Return the bytes of calls in their order, and how the replies are matched to them.
 
     A publication that cannot be packed fails, and nobody else.
     """

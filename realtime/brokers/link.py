@@ -63,7 +63,7 @@ class Link:
     async def publish(
         self, script: Script, publication: Publication, combine: Combine, seconds: float
     ) -> list[Any]:
-        """Like `run_script` for one publication, which shares its command with those beside it."""
+        """Like `run_script` for one publication, batched with others that wait."""
         deadline = asyncio.get_running_loop().time() + seconds
         pipeline = self._pipeline
         if pipeline is None or not pipeline.is_open:

@@ -29,9 +29,9 @@ BYTES_PER_COMMAND = 16 * 1024
 """Data that a client sends or requests costs one more command for each block of this size."""
 
 PUBLISH_BYTES = ESCAPED * 80 * 1024
-"""Of the body of a request: data of 64 KiB, tags, options and names, each character escaped."""
+"""Maximum size of a request body: data of 64 KiB, tags, options, names, all escaped."""
 MANY_BYTES = 1024 * 1024
-"""Of the body of a request with several publications."""
+"""Maximum size of a request body with several publications."""
 
 REMEMBERED_HOSTS = 1024
 """Addresses that are not parsed again; parsing takes 4 µs."""

@@ -16,7 +16,7 @@ class Tally:
         self._log_at: dict[str, float] = {}
 
     def add(self, reason: str, now: float) -> int | None:
-        """Count one; return the total if it should be logged now, at most once a minute."""
+        """Record an event; return the total if it should be logged, at most once a minute."""
         self._counts[reason] = count = self._counts.get(reason, 0) + 1
         if now < self._log_at.get(reason, now):
             return None

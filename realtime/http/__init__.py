@@ -1,7 +1,7 @@
 """HTTP beside the API: Django views, probes and descriptions.
 
 * `views`: The sync rim of the API.
-* `loop_backend`: What the methods of the API ask, for the rims in an event loop.
+* `loop_backend`: The API backend for event loops.
 * `staff`: Publishing by the session of a page.
 * `health`: The probes.
 * `documents`: Serves the descriptions of the API.

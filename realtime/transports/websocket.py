@@ -45,7 +45,7 @@ logger = logging.getLogger(__name__)
 CLIENT_SLICE_SECONDS = 0.002  # the time slice of a client that has sent many frames
 
 RETRY_AFTER = b"5"
-TOKEN_IN_URL = b"token_in_url: it belongs into the connect command\n"
+TOKEN_IN_URL = b"token_in_url: send the token in the connect command instead\n"
 TURNED_AWAY = {
     "connections": (503, b"this node is full\n"),
     "connections_per_address": (429, b"too many connections from your address\n"),

@@ -1,7 +1,7 @@
 """The store of ``memory://``: one for a process, and one process for a project.
 
-What a second process published would silently reach nobody. So the first process that uses the
-store of a project locks a file, and any other process is refused. A fork starts without a store,
+Publications from a second process would be lost silently. So the first process that uses the store
+of a project locks a file, and any other process is refused. A fork starts without a store,
 and is refused as long as its parent lives. Processes that run tests share nothing and need no lock:
 each has its own store, also with `manage.py test --parallel` and pytest-xdist.
 """
