@@ -67,7 +67,10 @@ class Waiting(Enum):
 
 
 class HttpProtocol(LaneProtocol):
-    """One HTTP connection, until it ends or becomes a WebSocket."""
+    """One HTTP connection, until it ends or becomes a WebSocket.
+
+    Many methods because a third of them are callbacks of uvicorn and of the parser.
+    """
 
     seconds: ClassVar = {Waiting.HEAD: HEAD_SECONDS, Waiting.BODY: BODY_SECONDS}
     _waiting: Waiting | None = Waiting.HEAD
