@@ -220,7 +220,6 @@ def test_a_live_page_that_misses_nothing(redis: RedisServer, tmp_path: Path) -> 
 
 
 def test_with_jinja2(redis: RedisServer, tmp_path: Path) -> None:
-    pytest.importorskip("jinja2", reason="the page is for projects that have Jinja2")
     host = live_project(redis, tmp_path, "jinja2")
     code = (
         "from django.test import RequestFactory; from orders.views import shipped;"
