@@ -433,3 +433,19 @@ def test_imports_that_break_a_rule_are_found(module, source, rule):
 def test_imports_that_follow_the_rules_are_allowed(module, source):
     package = module.rpartition(".")[0]
     assert {broken_rule(module, imported) for imported in imports(source, package)} == {None}
+
+
+CLOCK_DEADLINE = re.compile(r"asyncio\.(wait_for\(|timeout\([\d.]*[1-9])")
+SHORT_ON_PURPOSE = {"tests/integration/test_writer.py"}  # something must not happen in 20 ms
+
+
+def test_no_test_has_a_deadline_of_the_clock():
+    """A busy machine needs longer: `tests.support.machine` has `within` and `in_time` for that."""
+    found = [
+        f"{file.relative_to(ROOT)}:{number}"
+        for file in sorted((ROOT / "tests").rglob("*.py"))
+        if "support" not in file.parts and file.name != "test_architecture.py"
+        for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), 1)
+        if CLOCK_DEADLINE.search(line)
+    ]
+    assert [each for each in found if each.rpartition(":")[0] not in SHORT_ON_PURPOSE] == []

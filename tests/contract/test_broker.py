@@ -32,6 +32,7 @@ from realtime.errors import (
 )
 from realtime.wiring.brokers import async_broker
 from tests.support.eventually import eventually
+from tests.support.machine import in_time, within
 from tests.support.subscription_reader import SubscriptionReader
 from tests.support.working import Got, working
 
@@ -106,7 +107,7 @@ class Ear:
         return ear
 
     async def until(self, count: int) -> list[Any]:
-        async with asyncio.timeout(20):
+        async with within(20):
             while len(self.events) < count:
                 self.events += await self._reader.read()
         return self.events
@@ -258,7 +259,7 @@ async def test_an_error_of_the_receiver_ends_the_listening(broker) -> None:
     subscription = await broker.subscription()
     await subscription.send(["a"], [])
     with pytest.raises(LookupError, match="a mistake"):
-        await asyncio.wait_for(subscription.listen(fail), 20)
+        await in_time(subscription.listen(fail), 20)
     await subscription.aclose()
     assert received == [Subscribed("a")]
 
@@ -271,7 +272,7 @@ async def test_a_subscription_is_closed_after_its_listener_was_cancelled(broker)
     listening.cancel()
     await asyncio.wait([listening])
     assert listening.cancelled()
-    await asyncio.wait_for(subscription.aclose(), 20)
+    await in_time(subscription.aclose(), 20)
     with pytest.raises(BrokerUnavailable):
         await subscription.send(["a"], [])
 

@@ -23,6 +23,7 @@ from realtime.core.node_commands import (
 from realtime.core.publication import Publication
 from tests.settings import REALTIME_TOKEN_SECRET
 from tests.support.eventually import eventually, eventually_sync
+from tests.support.machine import in_time
 from tests.support.redis_server import RedisServer
 from tests.support.service import DEPLOYED, Service
 
@@ -54,7 +55,7 @@ class Script:
     async def next(self, seconds: float = 30) -> dict[str, Any] | None:
         """Return the next line; None at the end."""
         assert self._process.stdout is not None
-        line = await asyncio.wait_for(self._process.stdout.readline(), seconds)
+        line = await in_time(self._process.stdout.readline(), seconds)
         if not line:
             return None
         self.said.append(json.loads(line))
@@ -67,7 +68,7 @@ class Script:
         raise AssertionError(f"it ended without {event}: {self.said}")
 
     async def ended(self) -> int:
-        return await asyncio.wait_for(self._process.wait(), 10)
+        return await in_time(self._process.wait(), 10)
 
 
 def worn(what: str, client: str, service: Service, *how_often: str) -> tuple[str, ...]:

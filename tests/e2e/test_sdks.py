@@ -23,6 +23,7 @@ from realtime.core.node_commands import (
 )
 from tests.support.client import Client
 from tests.support.eventually import eventually
+from tests.support.machine import in_time
 from tests.support.redis_server import RedisServer
 from tests.support.service import SERVERS, Service
 from tests.support.tokens import token
@@ -151,9 +152,9 @@ async def test_centrifuge_js_subscribes_receives_and_publishes(service: Service)
                 subscribed.set()
 
     reading = asyncio.create_task(read(node.stdout))
-    await asyncio.wait_for(subscribed.wait(), 20)
+    await in_time(subscribed.wait(), 20)
     receipt = await asyncio.to_thread(service.publish, "public:news", "end", tags={"a": "b"})
-    assert await asyncio.wait_for(node.wait(), 20) == 0, (await node.stderr.read()).decode()
+    assert await in_time(node.wait(), 20) == 0, (await node.stderr.read()).decode()
     await reading
     by_kind = {event["event"]: event for event in events}
     assert by_kind["connected"]["transport"] == "websocket"
@@ -217,13 +218,13 @@ async def test_centrifuge_js_continues_after_a_redis_restart(
     events: list[dict[str, Any]] = []
     before = {"subscribed", "chat", "published", "refused"}
     while not before <= {event["event"] for event in events}:
-        events.append(json.loads(await asyncio.wait_for(node.stdout.readline(), 20)))
+        events.append(json.loads(await in_time(node.stdout.readline(), 20)))
     await asyncio.to_thread(own_redis.kill)
     await eventually(lambda: not service.is_live())
     await asyncio.to_thread(own_redis.start)
     await eventually(service.is_live)
     await asyncio.to_thread(service.publish, "public:news", "end")
-    rest = (await asyncio.wait_for(node.stdout.read(), 20)).decode().splitlines()
+    rest = (await in_time(node.stdout.read(), 20)).decode().splitlines()
     assert await node.wait() == 0
     assert [json.loads(line)["event"] for line in rest] == ["publication", "disconnected"]
 
@@ -272,7 +273,7 @@ async def test_centrifuge_js_sends_and_renews_tokens(service: Service) -> None:
     events: list[dict[str, Any]] = []
     asked: list[str] = []
     while asked.count("") < 3 or asked.count("closed") < 2:
-        events.append(json.loads(await asyncio.wait_for(node.stdout.readline(), 20)))
+        events.append(json.loads(await in_time(node.stdout.readline(), 20)))
         if events[-1]["event"] == "token":
             asked.append(events[-1].get("channel", ""))
             claims = {"channel": asked[-1]} if asked[-1] else {}
@@ -280,7 +281,7 @@ async def test_centrifuge_js_sends_and_renews_tokens(service: Service) -> None:
             seconds = -60 if asked == [""] else 2
             node.stdin.write(f"{token(seconds=seconds, **claims)}\n".encode())
     await asyncio.to_thread(service.publish, "closed", "end")
-    rest = (await asyncio.wait_for(node.stdout.read(), 20)).decode().splitlines()
+    rest = (await in_time(node.stdout.read(), 20)).decode().splitlines()
     assert await node.wait() == 0
     kinds = [event["event"] for event in [*events, *map(json.loads, rest)]]
     assert kinds.count("connected") == kinds.count("subscribed") == 1
@@ -323,7 +324,7 @@ async def test_centrifuge_js_handles_server_subscriptions_and_disconnects(
     assert node.stdout is not None
 
     async def line() -> dict[str, Any]:
-        read: dict[str, Any] = json.loads(await asyncio.wait_for(node.stdout.readline(), 20))
+        read: dict[str, Any] = json.loads(await in_time(node.stdout.readline(), 20))
         return read
 
     first, second = await line(), await line()

@@ -9,6 +9,7 @@ import pytest
 
 from tests.support.eventually import eventually
 from tests.support.fault_proxy import FaultProxy
+from tests.support.machine import in_time
 
 
 @pytest.fixture
@@ -36,7 +37,7 @@ async def connect(proxy: FaultProxy) -> tuple[asyncio.StreamReader, asyncio.Stre
 
 
 async def said(reader: asyncio.StreamReader, count: int, seconds: float = 5.0) -> bytes:
-    return await asyncio.wait_for(reader.readexactly(count), seconds)
+    return await in_time(reader.readexactly(count), seconds)
 
 
 async def test_the_proxy_forwards_everything(proxy: FaultProxy) -> None:
@@ -45,7 +46,7 @@ async def test_the_proxy_forwards_everything(proxy: FaultProxy) -> None:
     writer.write(data)
     assert await said(reader, len(data)) == data
     writer.write_eof()
-    assert await asyncio.wait_for(reader.read(), 5) == b""
+    assert await in_time(reader.read(), 5) == b""
     writer.close()
 
 
@@ -160,6 +161,6 @@ async def test_closing_the_proxy_ends_its_connections(echo: tuple[str, int]) -> 
         reader, writer = await connect(proxy)
         writer.write(b"a")
         await said(reader, 1)
-    assert await asyncio.wait_for(reader.read(), 5) == b""
+    assert await in_time(reader.read(), 5) == b""
     writer.close()
     await eventually(lambda: len(asyncio.all_tasks()) <= len(before) + 1)  # the echo's own

@@ -17,6 +17,7 @@ from websockets.frames import Close
 
 from notifier.websocket import SLICE_BYTES, WebSocketProtocol
 from tests.support.eventually import eventually
+from tests.support.machine import in_time
 from tests.support.raw import CLOSE, PING, TEXT, frame
 
 READ_BYTES = 256 * 1024  # the size of asyncio's reads of a socket
@@ -157,7 +158,7 @@ async def test_reading_stops_while_the_receiver_takes_no_more(host: Host, addres
         receiver.allow(1)
         assert len(receiver.taken) == 11, "one more, and it rests again"
         receiver.allow(1_000_000)
-        await asyncio.wait_for(saying, 20)
+        await in_time(saying, 20)
         await eventually(lambda: len(receiver.taken) == len(words), seconds=20)
     assert receiver.taken == words
 
@@ -200,7 +201,7 @@ async def test_a_client_that_sends_faster_than_the_receiver_takes_fills_no_memor
             await asyncio.sleep(0)
         assert SLICE_BYTES < largest <= READ_BYTES
         host.receiver.seconds = 0.0
-        await asyncio.wait_for(saying, 20)
+        await in_time(saying, 20)
         await eventually(lambda: len(host.receiver.taken) == len(words), seconds=20)
     assert host.receiver.taken == words
 

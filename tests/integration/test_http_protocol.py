@@ -23,7 +23,7 @@ from notifier.http_answers import Lane, Work
 from notifier.websocket import WebSocketProtocol
 from realtime.api.answers import Response
 from tests.support.eventually import eventually
-from tests.support.machine import within
+from tests.support.machine import in_time, within
 
 READ_BYTES = 256 * 1024  # the size of asyncio's reads of a socket
 GET = b"GET /a HTTP/1.1\r\nHost: h\r\n"
@@ -161,7 +161,7 @@ async def test_an_incomplete_head_is_answered_with_408(host: Host, port: int, sa
 async def test_a_slow_head_has_one_deadline(host: Host, port: int, said: bytes) -> None:
     """Stock Daphne allows each byte a minute, stock uvicorn waits forever."""
     peer = await Peer.to(port)
-    await asyncio.wait_for(peer.drip(said), 3)
+    await in_time(peer.drip(said), 3)
     await peer.rest()
     assert host.reached == {"request_head_seconds": 1}
 
@@ -170,7 +170,7 @@ async def test_a_slow_second_request_has_a_deadline_too(host: Host, port: int) -
     peer = await Peer.to(port)
     await peer.say(GET + b"\r\n")
     await peer.head()
-    await asyncio.wait_for(peer.drip(b"\r\n" * 100), 3)
+    await in_time(peer.drip(b"\r\n" * 100), 3)
     await peer.rest()
     assert host.reached == {"request_head_seconds": 1}
 

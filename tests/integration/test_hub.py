@@ -11,6 +11,7 @@ from realtime.delivery.conversation import Conversation
 from realtime.delivery.hub import Hub
 from realtime.wiring import Node
 from tests.support.eventually import eventually
+from tests.support.machine import in_time
 from tests.support.member import Member
 
 
@@ -162,7 +163,7 @@ async def test_stopping_notifies_every_connection_and_leaves_no_task(node: Node)
 async def test_draining_ends_as_soon_as_all_connections_have_closed(hub: Hub, join: Any) -> None:
     for _ in range(5):
         await join()
-    await asyncio.wait_for(hub.drain(10), 2)
+    await in_time(hub.drain(10), 2)
     assert len(hub.connections) == 0
 
 

@@ -23,6 +23,7 @@ from realtime.delivery.joining import Joining
 from realtime.errors import BrokerUnavailable
 from tests.support.eventually import eventually
 from tests.support.losing import publish_while_cut
+from tests.support.machine import in_time
 from tests.support.member import Member
 from tests.support.redis_server import RedisServer
 
@@ -92,7 +93,7 @@ async def test_large_waiting_publications_are_counted_in_bytes(
     await asyncio.sleep(0)
     assert not reader.done()
     slowly.set()
-    await asyncio.wait_for(reader, 5)
+    await in_time(reader, 5)
     await eventually(lambda: _reply(member, 99))
     assert conversation._queue is None
 
@@ -302,7 +303,7 @@ async def test_a_node_that_is_stopped_while_its_subscription_breaks_stays_stoppe
     await eventually(lambda: hub.live)
     owner = hub.subscriber._owner
     assert owner is not None
-    await asyncio.wait_for(hub.stop(), 30)
+    await in_time(hub.stop(), 30)
     assert owner.cancelled()
     assert not hub.is_started
 

@@ -26,6 +26,7 @@ from realtime.brokers.redis_sync import SyncRedisBroker
 from realtime.core.publication import Publication
 from realtime.errors import BrokerUnavailable, IdempotencyConflict, OutcomeUnknown
 from tests.support.eventually import eventually
+from tests.support.machine import in_time
 from tests.support.redis_server import RedisServer
 from tests.support.relay import Relay
 from tests.support.subscription_reader import SubscriptionReader
@@ -512,7 +513,7 @@ async def test_closing_reports_the_outcome_of_every_call(
     texts = [f"{n:03}" + BIG for n in range(30)]
     tasks = publishing(broker, *map(publication, texts))
     await turns(5)
-    await asyncio.wait_for(broker.aclose(), 1)
+    await in_time(broker.aclose(), 1)
     kinds = [type(error) for error in await outcomes(tasks)]
     unknown = kinds.count(OutcomeUnknown)
     assert unknown
@@ -530,7 +531,7 @@ async def test_closing_an_unstarted_pipeline_answers_its_calls(
     while broker._link._pipeline is None:
         await turns(1)
     await broker.aclose()
-    [outcome] = await asyncio.wait_for(outcomes([task]), 1)
+    [outcome] = await in_time(outcomes([task]), 1)
     # The call was written at once, so its reply may have come.
     assert outcome == [b"word"] or isinstance(outcome, BrokerUnavailable | OutcomeUnknown)
     await eventually(lambda: not connections(own_redis))
@@ -578,7 +579,7 @@ async def test_a_broker_that_was_closed_while_it_connected_keeps_no_connection(
     await broker.aclose()
     own_redis.thaw()
     with pytest.raises(BrokerUnavailable):
-        await asyncio.wait_for(task, 1)
+        await in_time(task, 1)
     await eventually(lambda: not connections(own_redis))
     assert not _tasks_of_pipelines()
 
@@ -628,7 +629,7 @@ async def test_a_loop_that_ends_leaves_no_warning(own_redis: RedisServer) -> Non
     assert await process.stdout.readline() == b"freeze\n"
     own_redis.freeze()
     process.stdin.write(b"\n")
-    said, complaints = await asyncio.wait_for(process.communicate(), 20)
+    said, complaints = await in_time(process.communicate(), 20)
     own_redis.thaw()
     assert (said, complaints.decode()) == (b"end\n", "")
 
@@ -679,7 +680,7 @@ async def test_a_subscription_raises_only_our_own_errors(make: Any, relay: Relay
         subscription = await broker.subscription()
         relay.say(nonsense)
         with pytest.raises(BrokerUnavailable):
-            await asyncio.wait_for(SubscriptionReader(subscription).read(), 1)
+            await in_time(SubscriptionReader(subscription).read(), 1)
         await subscription.aclose()
         await eventually(lambda: not relay.clients)
 

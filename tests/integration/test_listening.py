@@ -24,7 +24,7 @@ from realtime.client.events import (
 from realtime.client.listening import RETRY_FIRST_SECONDS, ListeningClient, websocket_url
 from realtime.client.tracker import MissedPublications
 from realtime.core.positions import Gap, Position
-from tests.support.machine import within
+from tests.support.machine import in_time, within
 
 EPOCH = "e" * 16
 Script = Callable[["Peer"], Awaitable[None]]
@@ -173,7 +173,7 @@ async def test_a_temporarily_refused_subscribe_is_repeated_when_live() -> None:
 
 async def ended(events: asyncio.Queue[Event]) -> str:
     with pytest.raises(ListeningError) as caught:
-        await asyncio.wait_for(events.task, 5)  # type: ignore[attr-defined]
+        await in_time(events.task, 5)  # type: ignore[attr-defined]
     return str(caught.value)
 
 

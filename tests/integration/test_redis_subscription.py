@@ -12,6 +12,7 @@ from realtime.brokers.bounds import READ_AHEAD_BYTES
 from realtime.brokers.redis import RedisBroker, RedisSubscription
 from realtime.errors import BrokerUnavailable
 from tests.support.eventually import eventually
+from tests.support.machine import in_time
 from tests.support.redis_server import RedisServer
 from tests.support.subscription_reader import SubscriptionReader
 
@@ -123,7 +124,7 @@ async def test_sending_waits_for_a_redis_that_does_not_read(
     await eventually(lambda: subscription._sending is not None)
     assert not sending.done()
     own_redis.thaw()
-    sent = await asyncio.wait_for(sending, 30)
+    sent = await in_time(sending, 30)
     assert len(await reader.read_all(sent)) == sent
 
 
@@ -135,7 +136,7 @@ async def test_sending_ends_with_a_connection_that_breaks(
     await eventually(lambda: subscription._sending is not None)
     own_redis.kill()
     with pytest.raises(BrokerUnavailable):
-        await asyncio.wait_for(sending, 30)
+        await in_time(sending, 30)
 
 
 async def send_until_full(subscription: RedisSubscription) -> int:

@@ -21,6 +21,7 @@ from notifier.http import HttpProtocol
 from notifier.websocket import WebSocketProtocol
 from realtime.core.limits import Limits, Rate
 from tests.support.eventually import eventually
+from tests.support.machine import in_time
 from tests.support.raw import TEXT, Raw, frame, handshake, status_of
 
 BOUND = 1000
@@ -191,7 +192,7 @@ async def test_an_app_waiting_for_an_oversized_body_sees_a_disconnect(
     host: Host, serve: Serve
 ) -> None:
     assert status_of(await ask(await serve(), HEAD + CHUNKED, *[chunk(300)] * 4)) == 413
-    await asyncio.wait_for(host.ended.wait(), 5)
+    await in_time(host.ended.wait(), 5)
 
 
 async def test_a_refused_client_that_keeps_sending_is_cut_off(

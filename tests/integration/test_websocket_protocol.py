@@ -17,7 +17,7 @@ from notifier.event_queue import EventQueue
 from notifier.websocket import SLICE_BYTES, WebSocketProtocol
 from tests.support.client import Client
 from tests.support.eventually import eventually
-from tests.support.machine import within
+from tests.support.machine import in_time, within
 from tests.support.redis_server import RedisServer
 from tests.support.service import Service, needs_proc
 
@@ -84,7 +84,7 @@ async def test_the_protocol_stops_reading_when_the_app_does(
         assert 1 < protocol.queue.qsize() <= 2 + SLICE_BYTES // len(words[0])
         assert not saying.done()
         host.taking.set()
-        await asyncio.wait_for(saying, 20)
+        await in_time(saying, 20)
         await eventually(lambda: len(host.taken) == len(words), seconds=20)
     assert host.taken == words
 

@@ -19,9 +19,12 @@ import os
 import threading
 import time
 from collections import defaultdict, deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
+from typing import TypeVar
+
+_Result = TypeVar("_Result")
 
 REFERENCE_SECONDS = 0.004
 """CPU time of `_work` on the reference machine: an AMD EPYC of 2024 with Python 3.11."""
@@ -202,3 +205,9 @@ async def within(seconds: float) -> AsyncIterator[None]:
             yield
         finally:
             handle.cancel()
+
+
+async def in_time(awaitable: Awaitable[_Result], seconds: float) -> _Result:
+    """Return the result of what must end within so many seconds of the reference machine."""
+    async with within(seconds):
+        return await awaitable

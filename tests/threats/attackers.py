@@ -136,7 +136,7 @@ async def greedy(streams: Streams, done: Counter[str]) -> None:
     said = json.dumps({"id": 1, "connect": {"subs": subs}}).encode()
     done["channels in connect"] += count
     await _upgrade(streams, frame(TEXT, said))
-    async with asyncio.timeout(1):
+    async with within(1):
         await streams[0].read()
 
 

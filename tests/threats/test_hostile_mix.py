@@ -14,6 +14,7 @@ import pytest
 
 from tests.support.eventually import eventually
 from tests.support.load import Load
+from tests.support.machine import in_time
 from tests.support.service import ROOT, needs_proc
 from tests.threats.conftest import FULL, Report, Target, Watched, resident_bytes
 
@@ -65,7 +66,7 @@ async def attacked(port: int, sizes: dict[str, int] = SIZES) -> AsyncIterator[di
     try:
         yield done
     finally:
-        said, _ = await asyncio.wait_for(process.communicate(b""), 60)
+        said, _ = await in_time(process.communicate(b""), 60)
     assert process.returncode == 0
     done.update(json.loads(said))
 
