@@ -164,7 +164,12 @@ def _check_proxies(environ: Mapping[str, str]) -> None:
 
     Only a path (of a Unix socket) can be compared as text: clients have addresses, not names.
     """
-    for proxy in read_list(environ, "FORWARDED_ALLOW_IPS"):
+    proxies = read_list(environ, "FORWARDED_ALLOW_IPS")
+    if "*" in proxies and len(proxies) > 1:
+        raise BadEnvironment(
+            "FORWARDED_ALLOW_IPS", "contains '*' beside others: use it alone, to trust any address."
+        )
+    for proxy in proxies:
         if proxy != "*" and not proxy.startswith("/") and not _is_network(proxy):
             raise BadEnvironment(
                 "FORWARDED_ALLOW_IPS",

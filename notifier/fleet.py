@@ -15,12 +15,11 @@ import signal
 import socket
 import sys
 from collections.abc import Callable, Coroutine, Mapping, Sequence
-from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
 from notifier.listening import STOP_SECONDS
-from notifier.preparation import Preparation
+from notifier.preparation import Preparation, python_path
 from realtime.management.stop_signals import ignored_signals_text, signals_to_handle
 
 logger = logging.getLogger("notifier.fleet")
@@ -35,7 +34,6 @@ HEALTHY_SECONDS = 30.0
 PROCESS_POLL_SECONDS = 0.5
 
 _STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-_CHECKOUT = Path(__file__).resolve().parent.parent
 
 
 class ServiceEnded(Exception):
@@ -70,7 +68,7 @@ class Fleet:
         self._workers = workers
         self._companions = companions
         self._listener = listener
-        self._environ = {**environ, "PYTHONPATH": _python_path(environ)}
+        self._environ = {**environ, "PYTHONPATH": python_path(environ)}
         self._linger = linger
         self._processes: set[asyncio.subprocess.Process] = set()
         self._stopping = asyncio.Event()
@@ -287,8 +285,3 @@ async def watch(alive: Callable[[], bool], gone: Callable[[], None]) -> None:
     while alive():  # noqa: ASYNC110 - see above
         await asyncio.sleep(PROCESS_POLL_SECONDS)
     gone()
-
-
-def _python_path(environ: Mapping[str, str]) -> str:
-    # The checkout is not installed; this lets children find it from any working directory.
-    return os.pathsep.join(filter(None, (str(_CHECKOUT), environ.get("PYTHONPATH", ""))))

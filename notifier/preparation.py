@@ -7,6 +7,7 @@ announced before it has succeeded, and stops if it fails.
 from __future__ import annotations
 
 import contextlib
+import os
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -15,6 +16,15 @@ from pathlib import Path
 PREPARATION_STOP_SECONDS = 5.0
 NO_REDIS_YET = "unix:///later"
 """The Redis URL it gets before there is a Redis: it never connects to one."""
+
+
+def python_path(environ: Mapping[str, str]) -> str:
+    """Return a PYTHONPATH by which child processes find the checkout, which is not installed.
+
+    They keep the working directory of the launcher, since paths in variables may be relative.
+    """
+    checkout = str(Path(__file__).resolve().parent.parent)
+    return os.pathsep.join(filter(None, (checkout, environ.get("PYTHONPATH", ""))))
 
 
 class Preparation:
@@ -26,8 +36,7 @@ class Preparation:
             [sys.executable, "-m", "notifier.prepare", *options],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
-            env=dict(environ),
-            cwd=Path(__file__).resolve().parent.parent,
+            env={**environ, "PYTHONPATH": python_path(environ)},
             start_new_session=True,
             encoding="utf-8",
             errors="replace",

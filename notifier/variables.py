@@ -85,13 +85,13 @@ def _read_secret(environ: Mapping[str, str], name: str, variable: str) -> str:
 
 
 def read_flag(environ: Mapping[str, str], name: str, *, default: bool) -> bool:
-    """Return a variable as a boolean."""
-    given = environ.get(name)
-    if given is None:
+    """Return a variable as a boolean; an empty one counts as missing, as in files for Docker."""
+    given = environ.get(name, "").strip()
+    if not given:
         return default
-    if given.strip().lower() in _YES:
+    if given.lower() in _YES:
         return True
-    if given.strip().lower() in _NO:
+    if given.lower() in _NO:
         return False
     raise BadEnvironment(name, f"is {given!r}: use 1 or 0.")
 

@@ -117,6 +117,7 @@ def test_an_explicit_setting_overrides_the_debug_default():
         ("REDIS_URL", "rediss://host?ssl_ca_certs=/does/not/exist.pem"),
         ("REDIS_URL", "redis://host?protocol=3"),
         ("REDIS_URL", "memory://"),
+        ("FORWARDED_ALLOW_IPS", "*,10.0.0.1"),
         ("NOTIFIER_REDIS_PREFIX", "rt*"),
         ("NOTIFIER_URL", "localhost:8000"),
         ("NOTIFIER_TOKEN_SECRET", "t" * 31),
@@ -156,6 +157,11 @@ def test_an_invalid_value_is_refused_by_name(name, value):
     error = refusal(PRODUCTION | {name: value})
     assert error.variable == name
     assert str(error).startswith(f"{name} ")
+
+
+def test_an_empty_flag_is_a_missing_one():
+    """As in a file for Docker; HTTPS= turned the redirect, HSTS and secure cookies off."""
+    assert read_environment(PRODUCTION | {"HTTPS": ""}).https
 
 
 VALUES = st.one_of(

