@@ -78,7 +78,7 @@ class HttpProtocol(LaneProtocol):
     _timed_step = -1
     _deadline: asyncio.TimerHandle | None = None
     _head_bytes = 0
-    """Of a head that spans several reads. Within a body: of trailers or chunk extensions, counted
+    """Of a head that spans several pieces. Within a body: of trailers or chunk extensions, counted
     since the last byte of data."""
     _read_bytes = 0
     _problem = HTTPStatus.BAD_REQUEST
@@ -278,7 +278,7 @@ class HttpProtocol(LaneProtocol):
         super().on_message_begin()
         self._hosts, self._codings = 0, b""
         self._expect(Waiting.HEAD)
-        self._head_bytes = 1  # later reads are added; `on_headers_complete` measures this one
+        self._head_bytes = 1  # later pieces are added; `on_headers_complete` measures all
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """Add a header; ignore a trailer, which must not become a header (RFC 9110 §6.5.1).

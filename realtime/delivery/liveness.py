@@ -93,10 +93,7 @@ class Liveness:
         self._changed()
 
     def next_pause(self) -> float:
-        """Count a failure; return the seconds to wait, with full jitter.
-
-        So nodes do not all reconnect to Redis at once.
-        """
+        """Count a failure; return the seconds to wait, with full jitter between nodes."""
         shortest, longest = BACKOFF_SECONDS
         doubled = min(self.failures, 10)  # an outage of ten minutes made 2**1024, too large a float
         self.failures += 1

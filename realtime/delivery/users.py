@@ -168,8 +168,8 @@ class Users:
     def _note_failure(self, watcher: asyncio.Task[None]) -> None:
         """Restart the checks; only the site's code can raise here, or cancel them."""
         if watcher is self._watcher:
-            error = None if watcher.cancelled() else watcher.exception()
-            logger.error("checking the connected users failed", exc_info=error)
+            if not watcher.cancelled():  # a loop that ends cancels it, too
+                logger.error("checking the connected users failed", exc_info=watcher.exception())
             asyncio.get_running_loop().call_later(RECHECK_SECONDS, self._start_again, watcher)
 
     def _start_again(self, watcher: asyncio.Task[None]) -> None:

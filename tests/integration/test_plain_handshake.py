@@ -306,3 +306,35 @@ async def test_who_wants_the_log_of_handshakes_gets_it(caplog: pytest.LogCapture
     outcome = await shake(head(PLAIN), "accept", plainly=True)
     assert not outcome.was_plain
     assert any("[accepted]" in record.getMessage() for record in caplog.records)
+
+
+@pytest.mark.parametrize(
+    "frame",
+    [b"\x81\x00", b"\x82\xff" + b"\xff" * 8, b"\x81\x81\0\0\0\0\xff"],
+    ids=["unmasked", "an impossible length", "no UTF-8"],
+)
+async def test_a_bad_frame_before_the_handshake_is_answered_ends_its_connection(
+    frame: bytes,
+) -> None:
+    """The app looks up a session first; uvicorn's class expects a close frame to send."""
+    may_accept, complaints = asyncio.Event(), []
+    asyncio.get_running_loop().set_exception_handler(lambda _, told: complaints.append(told))
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await may_accept.wait()
+        await send({"type": "websocket.close"})
+
+    state = ServerState()
+    server = await asyncio.get_running_loop().create_server(
+        lambda: HttpProtocol(configured(app), state, {}), "127.0.0.1", 0
+    )
+    _reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
+    writer.write(head(PLAIN))
+    await eventually(lambda: state.tasks)
+    writer.write(frame)
+    await eventually(lambda: not state.connections)
+    may_accept.set()
+    await eventually(lambda: not state.tasks)
+    assert complaints == []
+    writer.close()
+    server.close()
