@@ -59,6 +59,20 @@ def resident_bytes(pid: int) -> int:
     return int(pages) * os.sysconf("SC_PAGE_SIZE")
 
 
+def least_growth(pid: int, attack: Callable[[], object], limit: int) -> int:
+    """Attack up to three times; return the least growth of a process, in bytes.
+
+    What an attack costs comes back with each of them. What a process does only once (it loads a
+    module, starts a thread, or still works for an earlier test) does not.
+    """
+    growths: list[int] = []
+    while len(growths) < 3 and (not growths or growths[-1] >= limit):
+        before = resident_bytes(pid)
+        attack()
+        growths.append(resident_bytes(pid) - before)
+    return min(growths)
+
+
 TABLES = {
     "fuzz": "| what | sent | outcomes | memory, MiB | the witnesses received |",
     "other": "| server | sent | outcomes | tracebacks | the witnesses received |",
