@@ -5,7 +5,7 @@
 
 import { connect } from "../realtime/client.js";
 import { showConnection } from "./connection.js";
-import { byId, icon, make, relativeTime } from "./page.js";
+import { byId, icon, make, relativeTime, workOf } from "./page.js";
 
 const { channel, stateUrl, startUrl } = byId("main").dataset;
 const SHOWN = 20;
@@ -89,10 +89,11 @@ class Row {
     this.#figure.textContent = isRunning && done !== undefined && total ? `${Math.floor((100 * done) / total)} %` : "";
     this.#message.textContent = message;
     this.#cancel.hidden = !isRunning;
-    this.#cancel.disabled = this.#isAsked;
+    this.#cancel.ariaDisabled = this.#isAsked ? "true" : null; // and keeps the focus
   }
 
   async #askToCancel() {
+    if (this.#isAsked) return;
     this.#isAsked = true;
     this.#draw();
     const error = await post(`${new URL(`${this.id}/cancel`, location.href)}`);
@@ -171,13 +172,15 @@ async function post(/** @type {string} */ url, fields = {}) {
   }
 }
 
-byId("start-form").addEventListener("submit", async (/** @type {SubmitEvent} */ event) => {
+const starts = [byId("start"), byId("start-broken")];
+
+byId("start-form").addEventListener("submit", (/** @type {SubmitEvent} */ event) => {
   event.preventDefault();
   const broken = event.submitter?.id === "start-broken";
-  for (const id of ["start", "start-broken"]) byId(id).disabled = true;
-  byId("start-error").textContent = await post(startUrl, broken ? { broken: "1" } : {});
-  for (const id of ["start", "start-broken"]) byId(id).disabled = false;
-  fetchStates();
+  workOf(starts, async () => {
+    byId("start-error").textContent = await post(startUrl, broken ? { broken: "1" } : {});
+    fetchStates();
+  });
 });
 
 const live = connect();
@@ -196,4 +199,4 @@ jobs.addEventListener("publication", (/** @type {any} */ { detail }) => {
 jobs.addEventListener("error", (/** @type {any} */ { detail }) => {
   byId("list-error").textContent = `The server refused the subscription: ${detail.message}.`;
 });
-for (const id of ["start", "start-broken"]) byId(id).disabled = false;
+for (const button of starts) button.disabled = false;

@@ -108,6 +108,23 @@ export function longText(/** @type {string} */ text, { tag = "p", className = ""
   return [body, button];
 }
 
+/**
+ * Do the work of buttons, unless they are at work. A disabled button would lose the focus, and with it the place of a
+ * keyboard user in the page, so they only say that they are disabled.
+ *
+ * @param {HTMLElement[]} buttons
+ * @param {() => Promise<void>} work
+ */
+export async function workOf(buttons, work) {
+  if (buttons.some((button) => button.ariaDisabled === "true")) return;
+  for (const button of buttons) button.ariaDisabled = "true";
+  try {
+    await work();
+  } finally {
+    for (const button of buttons) button.ariaDisabled = null;
+  }
+}
+
 /** Make a button copy the result of `text()`, and confirm it. */
 export function copies(/** @type {HTMLElement} */ button, /** @type {() => string} */ text) {
   const word = /** @type {HTMLElement} */ (button.querySelector(".copy-word"));

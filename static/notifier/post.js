@@ -1,6 +1,6 @@
 /** The form that posts an event, and the equivalent curl command. */
 
-import { byId, copies } from "./page.js";
+import { byId, copies, workOf } from "./page.js";
 
 const SEEN = 100; // arrivals that are remembered, to measure how long an event took
 
@@ -45,7 +45,7 @@ export function postForm(/** @type {Target} */ target) {
   form.addEventListener("input", refresh);
   form.addEventListener("submit", (/** @type {SubmitEvent} */ event) => {
     event.preventDefault();
-    post(form, target, arrivals, fold);
+    workOf([byId("post-submit")], () => post(form, target, arrivals, fold));
   });
   copies(byId("copy-curl"), shownCurl);
   const shownCommand = command(form, target);
@@ -102,7 +102,6 @@ async function post(form, target, arrivals, fold) {
   const key = target.byStaff ? "" : target.apiKey || byId("api-key").value.trim();
   say("", "");
   if (!key && !target.byStaff) return askForKey("Enter an API key first.");
-  byId("post-submit").disabled = true;
   const started = performance.now();
   try {
     const response = await fetch(target.publishUrl, {
@@ -114,8 +113,6 @@ async function post(form, target, arrivals, fold) {
     await tell(response, started, arrivals, fold, key ? ADVICE : ADVICE_FOR_STAFF);
   } catch {
     say("", "The server did not respond, so the event may or may not have been published. Check the list before you post it again.");
-  } finally {
-    byId("post-submit").disabled = false;
   }
 }
 

@@ -1,6 +1,6 @@
 /** The forms for trying a method of the API. The key stays in the memory of this page. */
 
-import { byId, copies } from "./page.js";
+import { byId, copies, workOf } from "./page.js";
 
 const main = byId("main");
 
@@ -9,7 +9,7 @@ for (const form of /** @type {NodeListOf<HTMLFormElement>} */ (document.querySel
   const copy = /** @type {HTMLButtonElement} */ (form.querySelector(".copy"));
   form.addEventListener("submit", (event) => {
     event.preventDefault();
-    attempt(form, send);
+    workOf([send], () => attempt(form));
   });
   copies(copy, () => curl(form));
   send.disabled = copy.disabled = false;
@@ -32,18 +32,13 @@ function curl(/** @type {HTMLFormElement} */ form) {
   return [`curl ${new URL(url, location.href)}`, `-H ${key}`, `-H 'Content-Type: ${type}'`, `-d '${body}'`].join(" \\\n  ");
 }
 
-/**
- * @param {HTMLFormElement} form
- * @param {HTMLButtonElement} button
- */
-async function attempt(form, button) {
+async function attempt(/** @type {HTMLFormElement} */ form) {
   const key = apiKey();
   if (!key && !main.dataset.staff) {
     say(form, "Enter an API key first.", "");
     byId("api-key").focus();
     return;
   }
-  button.disabled = true;
   say(form, "Sending…", "");
   const started = performance.now();
   try {
@@ -58,8 +53,6 @@ async function attempt(form, button) {
     say(form, `${response.status} ${response.statusText} in ${took}\u00a0ms`, pretty(text));
   } catch {
     say(form, "The server did not respond, so the outcome is unknown.", "");
-  } finally {
-    button.disabled = false;
   }
 }
 

@@ -160,6 +160,22 @@ async def test_the_board_works_with_the_keyboard(service: Service, visit: Any) -
     await ada.page.locator("#next-1").focus()
     await ada.page.keyboard.press("Enter")
     await ada.sees(".order[data-state=packed]")
+    assert await ada.page.evaluate("document.activeElement.id") == "next-1", "the focus stays"
+
+
+@pytest.mark.browser
+@in_browser_loop
+async def test_a_button_works_as_soon_as_it_is_shown(service: Service, visit: Any) -> None:
+    """By default, HTMX connects a new button after 20 ms; a press before that was lost."""
+    ada = await visit(service)
+    await ada.page.evaluate(
+        """document.body.addEventListener("htmx:afterSwap", ({ target }) => {
+          const button = target.id === "orders" && document.getElementById("next-1");
+          if (button && button.textContent === "Pack") setTimeout(() => button.click());
+        })"""
+    )
+    await order(ada, "A bell")
+    await ada.sees(".order[data-state=packed]")
 
 
 @pytest.fixture

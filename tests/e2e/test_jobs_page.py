@@ -111,8 +111,10 @@ async def test_a_job_can_be_cancelled(
     service: Service, worker: CeleryWorker, visit: Callable[..., Any], env: dict[str, str]
 ) -> None:
     page, other = await visit(service), await visit(service)
-    await page.page.click("#start")
+    await page.page.focus("#start")
+    await page.page.keyboard.press("Enter")
     await moves(page)
+    assert await page.page.evaluate("document.activeElement.id") == "start", "the focus stays"
     await page.page.click(f"{ROW} button")
     for visitor in (page, other):
         await visitor.sees(f"{ROW}[data-state=cancelled]", "Cancelled")

@@ -297,6 +297,10 @@ async def test_the_pages_work_with_the_keyboard(service: Service, visit: Open) -
     await eventually(lambda: _is_gone(visitor, ".toast"))
     await visitor.sees(".notification")
     assert await visitor.count(".notification") == 1
+    await visitor.page.focus("#post-submit")
+    await visitor.page.keyboard.press("Enter")
+    await becomes_true(visitor.page, "document.querySelectorAll('.notification').length === 2")
+    assert await visitor.page.evaluate("document.activeElement.id") == "post-submit"
 
 
 async def _is_gone(visitor: Visitor, selector: str) -> bool:
