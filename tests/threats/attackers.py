@@ -14,8 +14,11 @@ import os
 import random
 import resource
 import sys
+import time
 from collections import Counter
 from collections.abc import Awaitable, Callable
+
+import jwt
 
 from tests.support.machine import within
 from tests.support.raw import CLOSE, PING, TEXT, frame, handshake
@@ -26,6 +29,9 @@ Actor = Callable[[Streams, "Counter[str]"], Awaitable[None]]
 CONNECT = frame(TEXT, b'{"id":1,"connect":{}}')
 AGAIN_SECONDS = 0.5
 SLOW_KEY = b"a key that may publish once a second"
+TOKEN_SECRET = "the secret of the tokens that the threat suite makes, a long one"
+INFO = "i" * 4_000
+"""What others are shown of a member; nearly as large as a token may make it."""
 ADDRESSES = 200
 
 
@@ -152,10 +158,32 @@ async def churner(streams: Streams, done: Counter[str]) -> None:
         await asyncio.sleep(0.2)
 
 
+def _token(**claims: object) -> str:
+    user = f"user-{random.getrandbits(40)}"
+    claims = {"sub": user, "exp": time.time() + 3_600, **claims}
+    return jwt.encode(claims, TOKEN_SECRET, "HS256")
+
+
+ASKED = frame(TEXT, b'{"id":2,"subscribe":{"channel":"chat:asked"}}')
+
+
+async def _join_asked(streams: Streams) -> None:
+    """Join a channel as a member with the largest info."""
+    said = json.dumps({"id": 1, "connect": {"token": _token(info=INFO)}}).encode()
+    await _upgrade(streams, frame(TEXT, said), ASKED)
+
+
+async def member(streams: Streams, done: Counter[str]) -> None:
+    """Be on the channel that others ask about."""
+    await _join_asked(streams)
+    done["members"] += 1
+    async with _read_on(streams) as reading:
+        await reading
+
+
 async def asker(streams: Streams, done: Counter[str]) -> None:
-    """Repeatedly ask who is on a channel."""
-    subscribe = b'{"id":2,"subscribe":{"channel":"chat:asked"}}'
-    await _upgrade(streams, CONNECT, frame(TEXT, subscribe))
+    """Repeatedly ask who is on a channel with members whose info is large."""
+    await _join_asked(streams)
     async with _read_on(streams):
         for number in range(3, 1_000_000):
             done["presence questions"] += 1
@@ -163,6 +191,69 @@ async def asker(streams: Streams, done: Counter[str]) -> None:
             streams[1].write(frame(TEXT, ask))
             await streams[1].drain()
             await asyncio.sleep(0)
+
+
+async def shower(streams: Streams, done: Counter[str]) -> None:
+    """Show hundreds of subscription tokens in `connect`; each costs the check of a signature."""
+    head, _, _ = _token(channel="closed").rpartition(".")
+    subs = {
+        f"closed:{random.getrandbits(40)}": {"token": f"{head}.{random.getrandbits(250):x}"}
+        for _ in range(random.choice((100, 300)))  # as many as the commands allow, or more
+    }
+    said = json.dumps({"id": 1, "connect": {"subs": subs}}).encode()
+    done["tokens in connect"] += len(subs)
+    await _upgrade(streams, frame(TEXT, said))
+    async with within(1):
+        await streams[0].read()
+
+
+async def namer(streams: Streams, done: Counter[str]) -> None:
+    """Publish on channels that nobody has named before, as often as a client may."""
+    await _upgrade(streams, CONNECT)
+    async with _read_on(streams):
+        for number in range(2, 1_000_000, 2):
+            channel = f"chat:{random.getrandbits(60)}"
+            commands = (
+                {"id": number, "subscribe": {"channel": channel}},
+                {"id": number + 1, "publish": {"channel": channel, "data": "new"}},
+                {"unsubscribe": {"channel": channel}},
+            )
+            done["publications on new channels"] += 1
+            streams[1].write(frame(TEXT, "\n".join(map(json.dumps, commands)).encode()))
+            await streams[1].drain()
+            await asyncio.sleep(0.1)
+
+
+async def squatter(streams: Streams, done: Counter[str]) -> None:
+    """Use the idempotency keys that another publisher might use, ahead of it."""
+    reader, writer = streams
+    while True:
+        key = f"order-{random.randrange(1_000)}"
+        body = b'{"channel":"public:squatted","data":1,"idempotency_key":"%b"}' % key.encode()
+        writer.write(
+            b"POST /api/publish HTTP/1.1\r\nHost: 127.0.0.1\r\nX-API-Key: %b\r\n"
+            b"Content-Type: application/json\r\nContent-Length: %d\r\n\r\n%b"
+            % (SLOW_KEY, len(body), body)
+        )
+        done["keys of others"] += 1
+        await _answer(reader, done)
+
+
+async def early(streams: Streams, done: Counter[str]) -> None:
+    """Subscribe to a closed channel, and publish there in the same frame."""
+    await _upgrade(streams, CONNECT)
+    async with _read_on(streams):
+        for number in range(2, 1_000_000, 3):
+            channel = {"channel": "user:#somebody"}
+            commands = (
+                {"id": number, "subscribe": channel},
+                {"id": number + 1, "publish": {**channel, "data": "early"}},
+                {"id": number + 2, "presence": channel},
+            )
+            done["early publications"] += 1
+            streams[1].write(frame(TEXT, "\n".join(map(json.dumps, commands)).encode()))
+            await streams[1].drain()
+            await asyncio.sleep(0.01)
 
 
 async def body_holder(streams: Streams, done: Counter[str]) -> None:
@@ -283,7 +374,7 @@ async def _read_on(streams: Streams):  # type: ignore[no-untyped-def]
 
     task = asyncio.create_task(read())
     try:
-        yield
+        yield task
     finally:
         task.cancel()
 
@@ -293,7 +384,7 @@ ACTORS: dict[str, Actor] = {
     for actor in (
         *(silent, silent_upgraded, slow_headers, slow_body, pinger, subscriber, oversize, guesser),
         *(forger, greedy, churner, asker, body_holder, upgrader, globber, linker),
-        *(bracketer, broadcaster),
+        *(bracketer, broadcaster, member, shower, namer, squatter, early),
     )
 }
 

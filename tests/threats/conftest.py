@@ -16,11 +16,10 @@ from tests.support.load import Load
 from tests.support.redis_server import RedisServer
 from tests.support.service import DEPLOYED, Service
 from tests.support.tables import add_row, show_table
-from tests.threats.attackers import SLOW_KEY
+from tests.threats.attackers import SLOW_KEY, TOKEN_SECRET
 
 FULL = os.environ.get("NOTIFIER_THREATS") == "full"
 ORIGIN = "https://app.example.com"
-TOKEN_SECRET = "the secret of the tokens that the threat suite makes, a long one"
 Watched = Callable[[Service], AbstractAsyncContextManager[Load]]
 
 

@@ -21,18 +21,20 @@ from tests.threats.conftest import FULL, Report, Target, Watched, resident_bytes
 SECONDS = 60.0 if FULL else 5.0
 WORK = (
     *("greedy", "churner", "asker", "body_holder", "upgrader", "globber", "linker", "bracketer"),
-    "broadcaster",
+    *("broadcaster", "shower", "namer", "squatter", "early"),
 )
 """Attacks that are expensive per request or frame, instead of numerous."""
 SIZES = (
     {
         **{"silent": 2_500, "silent_upgraded": 2_500, "slow_headers": 500, "slow_body": 100},
+        "member": 100,
         **dict.fromkeys(("pinger", "subscriber", "oversize", "guesser", "forger"), 10),
         **dict.fromkeys(WORK, 10),
     }
     if FULL
     else {
         **{"silent": 200, "silent_upgraded": 200, "slow_headers": 50, "slow_body": 20},
+        "member": 20,
         **dict.fromkeys(("pinger", "subscriber", "oversize", "guesser", "forger"), 2),
         **dict.fromkeys(WORK, 2),
     }
@@ -46,7 +48,8 @@ ATTACKS = (
     *("silent sockets", "silent WebSockets", "slow headers", "pings", "subscribes"),
     *("channels in connect", "new channels", "presence questions", "bodies without an end"),
     *("offers that are declined", "patterns", "links", "brackets"),
-    "broadcasts",
+    *("broadcasts", "members", "tokens in connect", "publications on new channels"),
+    *("keys of others", "early publications"),
 )
 MIB = 1024 * 1024
 MEMORY = 400 * MIB
