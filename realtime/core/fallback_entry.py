@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 
@@ -52,16 +52,18 @@ class Entry:
 
     failures: int
     said: _Said
+    queued: Queued
+    """The object that the handler receives."""
 
     @property
     def id(self) -> str:
         """The publication's id."""
-        return f"{self.said.epoch}-{self.said.offset}"
+        return self.queued.id
 
     @property
     def fallback(self) -> str:
         """The name of the fallback whose handler receives it."""
-        return self.said.fallback
+        return self.queued.fallback
 
     @property
     def reason(self) -> str:
@@ -71,27 +73,12 @@ class Entry:
     @property
     def published_at(self) -> float:
         """Seconds since 1970."""
-        return self.said.at / 1000
+        return self.queued.published_at
 
     @property
     def failed_at(self) -> float:
         """When the last attempt failed, in seconds since 1970; 0.0 if none did."""
         return self.said.failed_at / 1000
-
-    def for_handler(self) -> Queued:
-        """Return the object that the handler receives."""
-        said = self.said
-        return Queued(
-            self.id,
-            said.fallback,
-            said.channel,
-            msgspec.json.decode(said.data),
-            tags=said.tags or {},
-            options=msgspec.json.decode(said.options) if said.options else {},
-            info=msgspec.json.decode(said.info) if said.info else None,
-            published_at=self.published_at,
-            attempt=self.failures + 1,
-        )
 
     def encode_failed(self, reason: str, now: float) -> bytes:
         """Return the encoded entry after one more failed attempt."""
@@ -104,12 +91,13 @@ class Entry:
 
 
 _NOTHING = msgspec.Raw()
+_Milliseconds = Annotated[int, msgspec.Meta(ge=0, le=2**53)]
 
 
 class _Said(msgspec.Struct, omit_defaults=True):
     epoch: str
     offset: int
-    at: int
+    at: _Milliseconds
     channel: str
     fallback: str
     data: msgspec.Raw
@@ -117,11 +105,12 @@ class _Said(msgspec.Struct, omit_defaults=True):
     tags: dict[str, str] | None = None
     info: msgspec.Raw = _NOTHING
     reason: str = ""
-    failed_at: int = 0
+    failed_at: _Milliseconds = 0
 
 
 _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder(_Said).decode
+_decode_object = msgspec.json.Decoder(dict[str, Any]).decode
 
 
 def entry_fields(publication: Publication) -> bytes:
@@ -142,7 +131,8 @@ def decode_entry(raw: bytes) -> Entry:
     if not space or not count.isdigit() or len(count) > 9:
         raise EnvelopeError("an entry must begin with a number")
     try:
-        return Entry(int(count), _decode(text))
+        said = _decode(text)
+        return Entry(int(count), said, _queued(said, int(count) + 1))
     except (msgspec.MsgspecError, UnicodeError, RecursionError) as error:
         raise EnvelopeError(str(error)) from error
 
@@ -163,6 +153,21 @@ def retry_seconds(failures: int, chance: float) -> float:
     """
     longest = min(LONGEST_SECONDS, FIRST_SECONDS * 2.0 ** min(failures - 1, 32))
     return longest * (0.5 + chance / 2)
+
+
+def _queued(said: _Said, attempt: int) -> Queued:
+    """Decode what a `Raw` has kept undecoded; it may be anything that Redis contains."""
+    return Queued(
+        f"{said.epoch}-{said.offset}",
+        said.fallback,
+        said.channel,
+        msgspec.json.decode(said.data),
+        tags=said.tags or {},
+        options=_decode_object(said.options) if said.options else {},
+        info=_decode_object(said.info) if said.info else None,
+        published_at=said.at / 1000,
+        attempt=attempt,
+    )
 
 
 def _encode_entry(failures: int, said: _Said) -> bytes:

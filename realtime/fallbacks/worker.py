@@ -241,7 +241,7 @@ class Worker:
         handler = self._handlers.get(entry.fallback)
         if handler is None:  # perhaps another worker has one, or this one will after a deployment
             return Failure(f"this worker has no fallback {ascii(entry.fallback)[:80]}")
-        task = asyncio.create_task(_call(handler, entry.for_handler()))
+        task = asyncio.create_task(_call(handler, entry.queued))
         abandoned = asyncio.create_task(self._abandoning.wait())
         seconds = self._options.handler_seconds
         try:

@@ -96,7 +96,7 @@ class CapturedPublications(Sequence[CapturedPublication]):
         """
         count = 0
         while (raw := self._pick_store().do(_take)) is not None:
-            queued = decode_entry(raw).for_handler()
+            queued = decode_entry(raw).queued
             _handle(wiring.fallbacks()[queued.fallback], queued)
             count += 1
         return count

@@ -483,7 +483,7 @@ async def test_nobody_is_there_and_it_is_queued(broker, queue) -> None:
     assert (receipt.nodes, receipt.queued) == (0, True)
     [raw] = [raw async for raw in queue.entries("waiting")]
     entry = decode_entry(raw)
-    queued = entry.for_handler()
+    queued = entry.queued
     assert entry.id == f"{receipt.epoch}-1"
     assert (queued.channel, queued.data, queued.event) == ("user:#42", {"n": 1}, "e")
     assert (queued.fallback, queued.options, queued.attempt) == ("f", {"to": "a"}, 1)
@@ -548,7 +548,7 @@ async def test_a_hand_takes_entries_in_order_and_waits_for_one(broker, queue) ->
     await broker.publish(mail("first"))
     await broker.publish(mail("second"))
     raw = await taking
-    assert decode_entry(raw).for_handler().data == "first"
+    assert decode_entry(raw).queued.data == "first"
     assert await hand.peek() == raw
     assert (await queue.stats())[:5] == (1, 1, 0, 0, 1)
     assert await hand.acknowledge(raw) == (True, None)

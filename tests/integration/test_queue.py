@@ -70,7 +70,7 @@ async def test_a_publication_without_listeners_is_queued(broker, client, wired) 
     [raw] = waiting(client, wired)
     entry = decode_entry(raw)
     assert entry.id == f"{receipt.epoch}-1"
-    assert entry.for_handler().data == {"n": 12345678901234567890.5e-3, "text": "ü\n"}
+    assert entry.queued.data == {"n": 12345678901234567890.5e-3, "text": "ü\n"}
     seconds, _ = client.time()
     assert abs(entry.published_at - seconds) < 5
 
@@ -225,7 +225,7 @@ async def test_each_publication_of_a_batch_is_queued_independently(broker, clien
     )
     said = ["full" if isinstance(o, RealtimeError) else o.queued for o in outcomes]
     assert said == [False, True, False, True, True, "full"]
-    assert [decode_entry(raw).for_handler().data for raw in waiting(client, wired)] == [2, 4, 5]
+    assert [decode_entry(raw).queued.data for raw in waiting(client, wired)] == [2, 4, 5]
     await listener.subscription.aclose()
 
 
@@ -313,7 +313,7 @@ async def test_an_unheard_client_publication_is_queued_with_its_author(
     member.say({"id": 1, "connect": {"token": token("42")}})
     member.say({"id": 2, "publish": {"channel": "box:in", "data": "help"}})
     await eventually(lambda: waiting(client, wired))
-    queued = decode_entry(waiting(client, wired)[0]).for_handler()
+    queued = decode_entry(waiting(client, wired)[0]).queued
     assert (queued.fallback, queued.channel, queued.data) == ("ledger", "box:in", "help")
     assert queued.info is not None
     assert queued.info["user"] == "42"

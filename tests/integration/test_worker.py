@@ -192,7 +192,13 @@ async def _has_retried(queue: RedisQueue) -> bool:
     return (await queue.stats()).retried > 0
 
 
-@pytest.mark.parametrize("raw", [b"", b"garbage", b"0 {}", b"\xff\xfe", b"0 " + b"[" * 70_000])
+@pytest.mark.parametrize(
+    "raw",
+    [
+        *(b"", b"garbage", b"0 {}", b"\xff\xfe", b"0 " + b"[" * 70_000),
+        b'0 {"epoch":"e","offset":1,"at":1,"channel":"c","fallback":"f","data":"\xff"}',
+    ],
+)
 async def test_an_unreadable_item_is_dead_lettered(queue, publish, client, keys, raw) -> None:
     client.rpush(keys.waiting, raw)
     await publish(1)
@@ -327,7 +333,7 @@ async def test_an_item_that_kills_its_workers_is_finally_dead_lettered(
     [raw] = [raw async for raw in queue.entries("dead")]
     entry = decode_entry(raw)
     assert (entry.id, entry.failures, entry.reason) == (ours, 3, "it kills")
-    assert entry.for_handler().data == {"n": 12345678901234567890}
+    assert entry.queued.data == {"n": 12345678901234567890}
     assert entry.failed_at > entry.published_at - 1
 
 

@@ -184,7 +184,7 @@ def _decode_or_none(raw: bytes) -> Entry | None:
 def _facts(raw: bytes, entry: Entry | None, *, with_data: bool) -> dict[str, Any]:
     if entry is None:
         return {"id": None, "reason": "unreadable entry", "starts": excerpt_of(raw)}
-    queued = entry.for_handler()
+    queued = entry.queued
     facts = {
         "id": entry.id,
         "fallback": entry.fallback,
