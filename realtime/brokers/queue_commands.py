@@ -20,12 +20,14 @@ from realtime.brokers.script import Args, Script
 from realtime.core.fallback_entry import decode_entry
 from realtime.errors import EnvelopeError
 
-RENEW_LEASES = Script("queue.lua", "queue_renew.lua")
-RELEASE = Script("queue.lua", "queue_release.lua")
-TEND = Script("queue.lua", "queue_tend.lua")
-END_ATTEMPT = Script("queue.lua", "queue_end_attempt.lua")
+# A full Redis must go on emptying the queue, which may be what fills it.
+TAKE = Script("queue_take.lua", allow_oom=True)
+RENEW_LEASES = Script("queue.lua", "queue_renew.lua", allow_oom=True)
+RELEASE = Script("queue.lua", "queue_release.lua", allow_oom=True)
+TEND = Script("queue.lua", "queue_tend.lua", allow_oom=True)
+END_ATTEMPT = Script("queue.lua", "queue_end_attempt.lua", allow_oom=True)
 STATS = Script("queue.lua", "queue_stats.lua")
-MOVE = Script("queue.lua", "queue_move.lua")
+MOVE = Script("queue.lua", "queue_move.lua", allow_oom=True)
 
 
 class QueueKeys(NamedTuple):
@@ -54,6 +56,10 @@ class QueueCommands:
     def take(self, hand: str, seconds: float) -> Args:
         """Return the command that moves the next entry into a hand, or waits for one."""
         return ("BLMOVE", self.keys.waiting, self._hand + hand, "LEFT", "RIGHT", repr(seconds))
+
+    def take_now(self, hand: str) -> Args:
+        """Return the command that does so without waiting, also when Redis is full."""
+        return ("EVALSHA", TAKE.digest, 2, self.keys.waiting, self._hand + hand)
 
     def peek(self, hand: str) -> Args:
         """Return the command that reads the first entry in a hand."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,7 @@ from realtime.brokers.queue_commands import (
     RELEASE,
     RENEW_LEASES,
     STATS,
+    TAKE,
     TEND,
     QueueCommands,
 )
@@ -26,6 +28,8 @@ if TYPE_CHECKING:
 
 COMMAND_SECONDS = 5.0
 """The timeout for replies of Redis; a worker can wait longer than a publisher."""
+FULL_PAUSE_SECONDS = 0.2
+"""The pause of a hand that found no entry while Redis is full, where it cannot wait for one."""
 PAGE_ENTRIES = 100
 
 
@@ -131,6 +135,11 @@ class RedisHand:
         """
         command = self._commands.take(self.name, seconds)
         [reply] = await self._link.execute([command], seconds + self._seconds)
+        if isinstance(reply, exceptions.OutOfMemoryError):
+            command = self._commands.take_now(self.name)
+            [reply] = await self._link.run_script(TAKE, [command], self._seconds)
+            if reply is None:
+                await asyncio.sleep(min(seconds, FULL_PAUSE_SECONDS))
         taken: bytes | None = _answer(reply)
         return taken
 

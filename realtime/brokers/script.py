@@ -8,13 +8,24 @@ from importlib.resources import files
 Args = tuple[str | bytes | int, ...]
 
 
+ALLOW_OOM = "#!lua flags=allow-oom\n"
+"""Execute the script although Redis is full (``maxmemory``); since Redis 7.0."""
+
+
 class Script:
     """A Lua script, called by its digest."""
 
-    def __init__(self, *names: str) -> None:
-        """Join the files; the first ones are shared by several scripts."""
+    def __init__(self, *names: str, allow_oom: bool = False) -> None:
+        """Join the files; the first ones are shared by several scripts.
+
+        Args:
+            names: The names of the files.
+            allow_oom: Execute it although Redis is full. For scripts that free memory, or without
+                which what frees memory would stop.
+        """
         folder = files("realtime.brokers") / "scripts"
-        self.text = "\n".join(folder.joinpath(name).read_text(encoding="utf-8") for name in names)
+        text = "\n".join(folder.joinpath(name).read_text(encoding="utf-8") for name in names)
+        self.text = ALLOW_OOM + text if allow_oom else text
         self.digest = hashlib.sha1(self.text.encode(), usedforsecurity=False).hexdigest()
 
     @property

@@ -132,7 +132,7 @@ def decode_entry(raw: bytes) -> Entry:
         raise EnvelopeError("an entry must begin with a number")
     try:
         said = _decode(text)
-        return Entry(int(count), said, _queued(said, int(count) + 1))
+        return Entry(int(count), said, _for_handler(said, int(count) + 1))
     except (msgspec.MsgspecError, UnicodeError, RecursionError) as error:
         raise EnvelopeError(str(error)) from error
 
@@ -155,7 +155,7 @@ def retry_seconds(failures: int, chance: float) -> float:
     return longest * (0.5 + chance / 2)
 
 
-def _queued(said: _Said, attempt: int) -> Queued:
+def _for_handler(said: _Said, attempt: int) -> Queued:
     """Decode what a `Raw` has kept undecoded; it may be anything that Redis contains."""
     return Queued(
         f"{said.epoch}-{said.offset}",

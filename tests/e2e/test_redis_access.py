@@ -89,7 +89,7 @@ def test_a_server_starts_with_the_documented_lines(program: str, tmp_path: Path)
     try:
         with server.client() as admin:
             assert admin.config_get("maxmemory-policy") == {"maxmemory-policy": "noeviction"}
-            assert admin.config_get("maxmemory") == {"maxmemory": str(256 * 1024**2)}
+            assert admin.config_get("maxmemory") == {"maxmemory": str(512 * 1024**2)}
             assert set(admin.acl_users()) == {*USERS, "default"}
     finally:
         server.stop()

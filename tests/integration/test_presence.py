@@ -270,6 +270,25 @@ async def test_the_members_of_a_frozen_node_expire_and_return(
     assert await ada.numbers("seen:room") == (2, 2)
 
 
+async def test_a_full_redis_keeps_the_members(wired: str, own_redis: RedisServer) -> None:
+    """After six seconds, all nodes had lost their leases, and every channel seemed empty."""
+    broker = RedisBroker(own_redis.url, prefix=wired)
+    nodes = broker.presence
+    here, one, two = f"{wired}:{{0}}:here:seen:room", member(1), member(2)
+    assert (await nodes.lease("a1", is_new=True)).is_known
+    await nodes.change("a1", [MemberUpdate("seen:room", {one.client: one}, False, True)])
+    client = own_redis.client()
+    client.config_set("maxmemory", "1")
+    with pytest.raises(BrokerUnavailable):
+        await nodes.change("a1", [MemberUpdate("seen:room", {two.client: two}, False, True)])
+    assert (await nodes.lease("a1", is_new=False)).is_known
+    assert await nodes.keep("a1", ["seen:room"]) == []
+    assert client.hlen(here) == 1
+    assert not await nodes.sweep("a1", is_leaving=True)
+    assert not client.exists(here)
+    await broker.aclose()
+
+
 async def test_members_that_redis_lost_are_written_again(
     come: Any, node: Node, wired: str, redis_server: RedisServer
 ) -> None:

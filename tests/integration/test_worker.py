@@ -16,7 +16,7 @@ from realtime.brokers.redis import RedisBroker
 from realtime.brokers.redis_queue import RedisQueue
 from realtime.core.fallback_entry import Queued, decode_entry
 from realtime.core.publication import Publication
-from realtime.errors import GiveUp
+from realtime.errors import BrokerUnavailable, GiveUp
 from realtime.fallbacks import worker as worker_module
 from realtime.fallbacks.threads import Threads
 from tests.support.eventually import eventually
@@ -408,6 +408,32 @@ async def test_work_resumes_when_redis_is_back(own_redis: RedisServer, wired: st
     assert "Redis has no append-only file" in caplog.text
     await queue.aclose()
     await broker.aclose()
+
+
+async def test_a_full_redis_is_emptied(own_redis: RedisServer, wired: str, keys) -> None:
+    """The queue may be what fills it: BLMOVE and leases were refused, so nothing was handled."""
+    client = own_redis.client()
+    queue = RedisQueue(own_redis.url, prefix=wired)
+    broker = RedisBroker(own_redis.url, prefix=wired)
+    for data in range(5):
+        await broker.publish(Publication.of("c", data, fallback="f" if data < 4 else "absent"))
+    await taken_by(queue, "lost")  # by a worker that died
+    client.zadd(keys.hands, {"lost": 1})
+    got = Got()
+    client.config_set("maxmemory", "1")
+    with pytest.raises(BrokerUnavailable):
+        await broker.publish(Publication.of("c", 5, fallback="f"))
+    async with working(queue, {"f": got}, attempts=2):
+        await eventually(lambda: sorted(got.data) == [0, 1, 2, 3])
+        await eventually(lambda: is_empty(queue))
+        [dead] = [raw async for raw in queue.entries("dead")]
+        assert await queue.move("dead", dead, decode_entry(dead).encode_reset())
+        await eventually(lambda: _has_dead(queue, 1))
+        client.config_set("maxmemory", "0")
+        await broker.publish(Publication.of("c", 6, fallback="f"))
+        await eventually(lambda: 6 in got.data)
+    await broker.aclose()
+    await queue.aclose()
 
 
 async def test_several_workers_share_the_work(queue, publish) -> None:
