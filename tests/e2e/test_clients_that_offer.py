@@ -48,6 +48,7 @@ def test_the_java_http_client_publishes_and_reuses_its_connection(service: Servi
 
 @pytest.mark.skipif(shutil.which("curl") is None, reason="this machine has no curl")
 def test_curl_offering_http_2_can_publish(service: Service) -> None:
+    # Kludex/uvicorn#1501: it answered 400 instead of ignoring the offer, as RFC 9110 §7.8 allows.
     done = subprocess.run(
         [
             *("curl", "--silent", "--http2", "--max-time", "10", "--data", BODY.decode()),
@@ -69,6 +70,8 @@ def test_a_handshake_without_a_subprotocol_but_with_its_header_is_accepted(
 
 
 async def test_an_http_1_0_client_gets_an_event_stream_without_chunks(service: Service) -> None:
+    # Kludex/uvicorn#1360; RFC 9112 §6.1: no Transfer-Encoding unless the request indicates
+    # HTTP/1.1.
     url = "/connection/sse?channel=public:offers"
     said = b""
     with Raw(service.port) as peer:

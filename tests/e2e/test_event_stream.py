@@ -227,7 +227,11 @@ async def test_a_page_that_may_connect_may_read(redis_server: RedisServer, serve
 async def test_a_preflight_for_a_reconnect_is_answered(
     service: Service, path: str, methods: str
 ) -> None:
-    """The preflight used to get 405, so the first connect of a page worked but no reconnect did."""
+    """The preflight used to get 405, so the first connect of a page worked but no reconnect did.
+
+    dunglas/mercure#535 and Wave-RF/WaveHouse#471: clients that use fetch send a preflight because
+    of Last-Event-ID, which is not safelisted (whatwg/fetch#568).
+    """
     asks = {
         "Access-Control-Request-Method": "GET",
         "Access-Control-Request-Headers": "last-event-id",

@@ -152,7 +152,10 @@ async def test_keys_in_a_file_change_while_the_service_runs(
 async def test_tokens_issued_for_centrifugo_are_accepted(
     redis_server: RedisServer, serve: Callable[..., Service], attach: Attach
 ) -> None:
-    """No `exp`, a number as `jti`, a personal channel `#42`: the tests of its SDKs use these."""
+    """No `exp` (Centrifugo, authentication), a personal channel `#42` (server subscriptions).
+
+    A number as `jti` is refused by PyJWT since 2.10 (jpadilla/pyjwt#1005).
+    """
     service = await asyncio.to_thread(
         serve,
         redis_server.url,

@@ -234,6 +234,8 @@ def test_the_service_starts_in_any_locale(launch, short_directory, locale):
     """Issue 15, C19: the Lua scripts were read in the locale's encoding, and the import failed.
 
     The address of Valkey's socket is a URL, so it must be ASCII.
+
+    dissemin/wikiciteparser#17: a packaged file is opened without an encoding, so the import fails.
     """
     directory = short_directory / "Zoë"
     directory.mkdir()

@@ -90,6 +90,7 @@ async def test_a_client_that_leaves_during_a_call_leaves_nothing_behind(
 async def test_without_a_handler_calls_are_not_available(
     redis_server: RedisServer, serve: Callable[..., Service], attach: Attach
 ) -> None:
+    """centrifugal/centrifuge, client.go, handleRPC; centrifuge-js expects 108, too."""
     service = await asyncio.to_thread(serve, redis_server.url, DEPLOYED)
     client = await attach(service)
     await client.send(json.dumps({"send": {"data": 1}}))

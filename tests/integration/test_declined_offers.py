@@ -209,6 +209,9 @@ async def test_a_handshake_with_an_offer_that_is_declined_or_empty_is_accepted(
     """centrifuge-python with `websockets` 15 sends the first of these, and could not connect.
 
     Issue 15, C13: the server-side `websockets` answered it with 400.
+
+    centrifugal/centrifuge-python, tests/test_json_handshake.py: servers such as the `websockets`
+    one reject an empty Sec-WebSocket-Protocol; likewise python-hyper/wsproto#7.
     """
     with Raw(port) as peer:
         head = await asyncio.to_thread(peer.send(handshake(header)).head)

@@ -104,13 +104,18 @@ def test_the_subject_is_one_line(server: MailServer, data: Any, options: Any, su
 def test_the_published_data_is_unchanged_in_the_mail(
     server: MailServer, data: Any, body: str
 ) -> None:
-    """Issue 15, C19: `{{ data.title }}` of a string called `str.title`: "Your Order Isn'T Late"."""
+    """Issue 15, C19: `{{ data.title }}` of a string called `str.title`: "Your Order Isn'T Late".
+
+    Django, the template language: a callable value is called, so str has a `title`; likewise
+    noahmorrison/chevron#117.
+    """
     with override_settings(USE_THOUSAND_SEPARATOR=True), translation.override("de"):
         Email()(queued(data))
     assert server.mails.got[0].get_content().replace("\r\n", "\n").strip() == body
 
 
 def test_a_lazy_subject_in_the_settings_becomes_text(server: MailServer) -> None:
+    """brack3t/Djrill#100, the same with a mail service."""
     handlers = make_handlers({"news": {"use": "email", "subject": gettext_lazy("Yes")}})
     with translation.override("de"):
         handlers["news"](queued())

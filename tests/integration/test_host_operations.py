@@ -67,13 +67,17 @@ def test_a_user_is_saved_while_redis_is_away(way: str) -> None:
 
 @pytest.mark.parametrize("way", WAYS.values(), ids=WAYS)
 def test_a_user_is_saved_though_our_settings_are_broken(way: str) -> None:
-    """Django logs `__qualname__` of a failed callback, and a `partial` has none."""
+    """Django logs `__qualname__` of a failed callback, and a `partial` has none.
+
+    Django ticket 36487: a robust `on_commit` fails for a partial, which has no __qualname__.
+    """
     log = run(f"{BROKEN_SETTINGS}{way}\n{SAVED}")
     assert "within ten seconds, not immediately" in log
     assert "REALTIME_REDIS_URL" in log
 
 
 def test_nodes_are_notified_in_a_manual_transaction(redis_server: RedisServer) -> None:
+    """getsentry/sentry#106268: on_commit() cannot be used in manual transaction management."""
     with redis_server.client() as client:
         heard = client.pubsub()
         heard.psubscribe("manual:*")
@@ -198,7 +202,11 @@ def test_an_operation_of_the_host_never_fails_because_of_us(code: str) -> None:
 def test_publishing_in_an_event_loop_works_with_async_unsafe(
     redis_server: RedisServer, tmp_path: Path
 ) -> None:
-    """`DJANGO_ALLOW_ASYNC_UNSAFE` is for notebooks, whose cells run in an event loop."""
+    """`DJANGO_ALLOW_ASYNC_UNSAFE` is for notebooks, whose cells run in an event loop.
+
+    Django ticket 31056 introduced the variable, for notebooks; see also
+    django-extensions/django-extensions#1533.
+    """
     code = f"""
 import asyncio
 from realtime import publish, publish_on_commit
@@ -229,6 +237,7 @@ def test_a_wrong_session_engine_does_not_stop_the_commands_of_the_host() -> None
 
 @pytest.mark.parametrize("user", ["0", "None"])
 def test_the_user_with_the_id_0_is_a_user(user: str) -> None:
+    # tendenci/tendenci#965 assumed that the ids of users are truthy; likewise Django ticket 29974.
     run(f"""
 from realtime.host.user_tokens import id_of, personal_channel
 assert id_of(User(pk={user})) == {"0" if user == "0" else ""!r}

@@ -53,6 +53,8 @@ def errors(caplog: pytest.LogCaptureFixture) -> list[str]:
 async def test_two_services_on_one_redis_are_warned_once_about_each_other(
     open_hub: Open, caplog: pytest.LogCaptureFixture
 ) -> None:
+    # Redis, Pub/Sub, database and scoping: pub/sub has no databases. hagsteel/swampdragon#46 and
+    # NodeBB/NodeBB#5639 report it.
     first, second = open_hub(0), open_hub(1)
     await eventually(lambda: first.neighbours.others and second.neighbours.others)
     assert first.neighbours.others == {second.neighbours.own}

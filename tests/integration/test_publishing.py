@@ -303,7 +303,10 @@ def test_python_values_are_encoded_as_json(heard: Heard, data: Any, expected: An
 
 
 def test_a_lazy_string_is_rendered_in_the_active_language(heard: Heard) -> None:
-    """Issue 15, C19: `gettext_lazy` in the data could not be encoded as JSON."""
+    """Issue 15, C19: `gettext_lazy` in the data could not be encoded as JSON.
+
+    elbuo8/sendgrid-django#66: an object of type '__proxy__' is not JSON serializable.
+    """
     with translation.override("de"):
         publish("a", gettext_lazy("Yes"), tags={"label": gettext_lazy("No")})
     publish("a", gettext_lazy("Yes"))

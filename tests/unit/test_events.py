@@ -55,7 +55,11 @@ def test_a_string_is_sent_unquoted():
 
 @pytest.mark.parametrize("name", ["open", "error", "realtime.gap", "realtime.disconnect"])
 def test_a_publication_never_uses_a_reserved_event_name(name):
-    """Issue 15, C19: `event="error"` called the handler with which a page detects a lost stream."""
+    """Issue 15, C19: `event="error"` called the handler with which a page detects a lost stream.
+
+    HTML §9.2.6: the name becomes the type of the event;
+    sourcegraph/sourcegraph-public-snapshot#15620 had to rename its `error`.
+    """
     [event], _ = stream(push({"n": 1}, event=name))
     assert event == (f"publication.{name}", '{"n":1}', "e/1/c")
 

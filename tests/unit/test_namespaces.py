@@ -47,6 +47,7 @@ def test_a_new_namespace_forbids_everything_and_reports_overflow_as_gaps():
 @pytest.mark.parametrize("identity", [ANONYMOUS, Identity("42")], ids=["anonymous", "known"])
 @pytest.mark.parametrize("values", [*product([False, True], repeat=5)])
 def test_the_permissions_match_this_table(values, identity):
+    """centrifugal/centrifugo, internal/client/handler.go, OnPublish."""
     client, anonymous, publish_client, publish_subscriber, publish_anonymous = values
     namespaces = Namespaces({"n": dict(zip(FLAGS, values, strict=True))})
     subscribes = client and (anonymous or not identity.is_anonymous)
@@ -236,6 +237,7 @@ def test_a_client_is_served_its_personal_channel_and_those_of_its_token() -> Non
 
 
 def test_anonymous_clients_lack_permissions_for_clients() -> None:
+    """Centrifugo, allow_presence_for_anonymous and allow_publish_for_anonymous."""
     options = {"allow_subscribe_for_client": True, "allow_publish_for_client": True}
     namespaces = Namespaces({"members": options})
     assert namespaces.may_publish("members:x", MINE, subscribed=False)

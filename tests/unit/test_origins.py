@@ -198,6 +198,8 @@ def test_a_star_allows_every_page_and_every_app(origin):
     ],
 )
 def test_an_app_with_a_custom_scheme_can_be_allowed(app):
+    # mezzio/mezzio-cors#40 (Capacitor), youssofal/MTPLX#473 (Tauri: refused both as a request's
+    # origin and in the setting), vert-x3/vertx-web#2556 (browser extensions).
     assert standing(app, None, [APP, app]) is ANONYMOUS
     assert standing(app, None, [APP]) is REFUSED
 
@@ -219,6 +221,7 @@ def test_an_app_with_a_custom_scheme_can_be_allowed(app):
     ],
 )
 def test_a_wildcard_allows_only_subdomains(origin, may):
+    # As in Centrifugo (`allowed_origins`). reearth/ygo#129: such entries never matched, silently.
     expected = ANONYMOUS if may else REFUSED
     assert standing(origin, "a.example", ["https://*.example.com"]) is expected
 

@@ -65,7 +65,11 @@ def test_special_characters_in_a_password_are_escaped(url):
     ],
 )
 def test_a_password_with_a_special_character_leads_to_no_other_server(url):
-    """`redis://:57#x@host` was read as port 57 of this machine, without a password."""
+    """`redis://:57#x@host` was read as port 57 of this machine, without a password.
+
+    cameronmaske/celery-once#135: a # in the password gives netloc=':57', and the rest is the
+    fragment.
+    """
     said = problem(url)
     assert "%23" in said
     assert "57" not in said
@@ -119,7 +123,11 @@ def test_urls_that_redis_py_reads_differently_are_refused(url):
     ],
 )
 def test_an_invalid_option_is_named(url, said):
-    """Each raised at the first connection, or was misread by `check --deploy`."""
+    """Each raised at the first connection, or was misread by `check --deploy`.
+
+    redis/redis-py#3217 (`ssl_…` on redis://), wandb/weave#6907 (unknown options fail at the first
+    command), celery/celery#8113 (`CERT_REQUIRED` is Celery's word, not that of redis-py).
+    """
     assert said in problem(url)
 
 

@@ -196,6 +196,7 @@ IGNORED_BY_GRANTS = {"channels", "session", "stamp"}  # they are about a connect
 @pytest.mark.parametrize("kind", ODD)
 @pytest.mark.parametrize("claim", sorted(TAKEN.keys() - {"channel", "exp"}))
 def test_each_claim_of_a_subscription_token_is_checked_by_our_rule(claim: str, kind: str) -> None:
+    """jpadilla/pyjwt#1005, and yunojuno/django-request-token#68, whose tokens it broke."""
     shown = signed({"sub": "42", "exp": NOW + 60, "channel": "a", claim: ODD[kind]})
     if kind in TAKEN[claim] or claim in IGNORED_BY_GRANTS:
         assert TOKENS.verify_grant(shown, NOW).user == ("x" if claim == "sub" else "42")
@@ -206,6 +207,8 @@ def test_each_claim_of_a_subscription_token_is_checked_by_our_rule(claim: str, k
 
 @pytest.mark.parametrize("claim", sorted(TAKEN.keys() - {"exp"}))
 def test_a_null_claim_counts_as_absent(claim: str) -> None:
+    # PyJWT checks `jti` if it is there, and calls int() on `nbf`; vimalloc/flask-jwt-extended#384
+    # reports tokens with a null `nbf`.
     without = {"sub": "42", "exp": NOW + 60}
     without.pop(claim, None)
     assert TOKENS.verify_identity(signed({**without, claim: None}), NOW) == TOKENS.verify_identity(
@@ -218,7 +221,7 @@ ENDLESS = {"no expiry": signed({"sub": "42"}), "an expiry that is null": signed(
 
 @pytest.mark.parametrize("shown", ENDLESS.values(), ids=ENDLESS)
 def test_a_token_without_an_expiry_never_expires_where_allowed(shown: str) -> None:
-    """As in Centrifugo, whose SDKs have such tokens in their own tests."""
+    """As in Centrifugo, whose own tests have such a token (token_verifier_jwt_test.go)."""
     optional = Tokens({"HS256": SECRET}, must_expire=False)
     identity = optional.verify_identity(shown, NOW)
     assert (identity.expires_at, identity.ttl_seconds(NOW)) == (None, None)
