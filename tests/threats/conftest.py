@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import AsyncIterator, Callable, Iterator
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from hashlib import sha256
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from tests.support.client import Client
 from tests.support.load import Load
 from tests.support.redis_server import RedisServer
 from tests.support.service import DEPLOYED, Service
@@ -19,6 +21,8 @@ from tests.support.tables import add_row, show_table
 from tests.threats.attackers import SLOW_KEY, TOKEN_SECRET
 
 FULL = os.environ.get("NOTIFIER_THREATS") == "full"
+Attach = Callable[..., Awaitable[Client]]
+ADDRESSES = (f"127.2.{number // 250}.{1 + number % 250}" for number in range(250 * 250))
 ORIGIN = "https://app.example.com"
 Watched = Callable[[Service], AbstractAsyncContextManager[Load]]
 
@@ -56,6 +60,18 @@ def resident_bytes(pid: int) -> int:
     """Return the resident memory of a process; only on Linux (`needs_proc`)."""
     pages = Path(f"/proc/{pid}/statm").read_text(encoding="utf-8").split()[1]
     return int(pages) * os.sysconf("SC_PAGE_SIZE")
+
+
+@pytest.fixture
+def attach(attach: Attach) -> Attach:
+    """Give each client its own address: the budget to publish outlives a connection (row 17)."""
+
+    async def open_client(service: Service, **options: Any) -> Client:
+        if sys.platform == "linux":  # which routes all of 127.0.0.0/8
+            options.setdefault("local_addr", (next(ADDRESSES), 0))
+        return await attach(service, **options)
+
+    return open_client
 
 
 def least_growth(pid: int, attack: Callable[[], object], limit: int) -> int:

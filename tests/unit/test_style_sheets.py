@@ -14,6 +14,8 @@ SHARED = {"base.css": "base", "components.css": "components", "header.css": "com
 LONGEST_LINES = 350
 TEMPLATES = [path.read_text(encoding="utf-8") for path in (ROOT / "templates").rglob("*.html")]
 SCRIPTS = [path.read_text(encoding="utf-8") for path in (ROOT / "static/notifier").glob("*.js")]
+OF_HTMX = {"htmx-request"}
+"""Classes that HTMX itself sets."""
 LINK = re.compile(r"<link rel=\"stylesheet\" href=\"\{% static 'notifier/css/([a-z]+\.css)' %\}\">")
 
 
@@ -24,6 +26,8 @@ def rules_of(name: str) -> str:
 
 def is_mentioned(name: str) -> bool:
     """Tell whether a template or a script uses a class or id, or the prefix of a computed one."""
+    if name in OF_HTMX:
+        return True
     text = "\n".join([*TEMPLATES, *SCRIPTS])
     if re.search(rf"(?<![\w-]){re.escape(name)}(?![\w-])", text):
         return True
