@@ -5,10 +5,10 @@ Stock uvicorn waits for a request without a timeout (measured: silent sockets we
 has limits of its own; these are for a service without one, and for what passes the proxy.
 
 `notifier.http_framing` and `notifier.http_offers` read heads, `notifier.http_lane` starts requests,
-`notifier.http_cycles` answers those that are not plain HTTP/1.1, and `notifier.http_refusals`
-writes our own answers. Long because the rest shares the state of one connection: callbacks of
-uvicorn and of the parser, which run for each request and each read, so another object would cost
-every publish.
+`notifier.http_cycles` answers those that are not plain HTTP/1.1, `notifier.http_unread` ends those
+that nobody reads, and `notifier.http_refusals` writes our own answers. Long because the rest shares
+the state of one connection: callbacks of uvicorn and of the parser, which run for each request and
+each read, so another object would cost every publish.
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ from notifier.http_offers import (
     write_head_without_offer,
 )
 from notifier.http_refusals import TURNED_AWAY, linger, write_refusal
+from notifier.http_unread import UnreadProtocol
 from notifier.plain_handshake import accept_plain
 from notifier.plain_websocket import PlainWebSocketProtocol
 from notifier.websocket import WebSocketProtocol
@@ -66,7 +67,7 @@ class Waiting(Enum):
     BODY = "request_body_seconds"
 
 
-class HttpProtocol(LaneProtocol):
+class HttpProtocol(LaneProtocol, UnreadProtocol):
     """One HTTP connection, until it ends or becomes a WebSocket.
 
     Many methods because a third of them are callbacks of uvicorn and of the parser.
@@ -249,6 +250,7 @@ class HttpProtocol(LaneProtocol):
     def handle_websocket_upgrade(self) -> None:
         """Become a WebSocket."""
         self.forget_keep_alive()
+        self.forget_unread()
         headers = self.scope["headers"] = drop_empty_offers(self.headers)
         # The old way also writes log lines, if somebody wants them.
         may_be_plain = self.ws_protocol_class is WebSocketProtocol and not self.logger.isEnabledFor(

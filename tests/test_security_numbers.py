@@ -15,6 +15,7 @@ import uvicorn
 
 from notifier import counting, http, http_lane, http_refusals, http_repeats, login_limit
 from notifier.bodies import FORM_BYTES
+from notifier.http_unread import UNREAD_SECONDS
 from notifier.message_flow import SLICE_SECONDS
 from notifier.server import WEBSOCKET_SLACK_BYTES
 from realtime import endpoint
@@ -78,6 +79,7 @@ NUMBERS: dict[str, list[float]] = {
     "The messages of one client get # ms in a turn": [1000 * SLICE_SECONDS],
     "Each further # KiB of data counts as one more": [BYTES_PER_COMMAND / KIB],
     "makes an id longer than # KiB": [LAST_ID_LIMIT / KIB],
+    "takes nothing for # s ends": [UNREAD_SECONDS],
     "published once in # s": [bounds.IDEMPOTENCY_SECONDS],
     "use up the # attempts that a name has in # minutes": [
         login_limit.NAME,

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import socket
+import time
 from collections import Counter
 from collections.abc import AsyncIterator, Sequence
 from typing import Any
@@ -34,6 +36,7 @@ class Quick(HttpProtocol):
     """Uses tenths instead of seconds."""
 
     seconds = {Waiting.HEAD: 0.4, Waiting.BODY: 0.6}  # noqa: RUF012
+    unread_seconds = 0.5
 
 
 class Host:
@@ -43,6 +46,8 @@ class Host:
         self.has_lane = has_lane
         self.reached: Counter[str] = Counter()
         self.served = 0
+        self.body = b"ok"
+        self.running = 0
         self.scopes: list[Any] = []
         self.may_answer = asyncio.Event()
         self.may_answer.set()
@@ -173,6 +178,45 @@ async def test_a_slow_second_request_has_a_deadline_too(host: Host, port: int) -
     await in_time(peer.drip(b"\r\n" * 100), 3)
     await peer.rest()
     assert host.reached == {"request_head_seconds": 1}
+
+
+async def test_a_response_that_nobody_reads_has_a_deadline() -> None:
+    """The app waited in `send` for ever, and kept one of Django's 512 places."""
+    host = Host()
+    running = asyncio.Event()
+    gone: list[str] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        running.set()
+        while not gone:
+            part = {"type": "http.response.body", "body": b"x" * READ_BYTES, "more_body": True}
+            await send(part)
+            if host.reached:
+                gone.append((await receive())["type"])
+
+    host.app = app  # type: ignore[method-assign]
+    server = await asyncio.get_running_loop().create_server(host.protocol, "127.0.0.1", 0)
+    deaf = socket.create_connection(server.sockets[0].getsockname())
+    deaf.sendall(GET + b"\r\n")
+    await in_time(running.wait(), 5)
+    await eventually(lambda: gone == ["http.disconnect"])
+    assert host.reached == {"response_unread_seconds": 1}
+    deaf.close()
+    reader = await Peer.to(server.sockets[0].getsockname()[1])
+    gone.clear()
+    host.reached.clear()
+    running.clear()
+    await reader.say(GET + b"\r\n")
+    await in_time(running.wait(), 5)
+    until = time.monotonic() + 3 * Quick.unread_seconds
+    while time.monotonic() < until:  # longer than the deadline, but never without reading
+        await in_time(reader._reader.readexactly(READ_BYTES), 5)
+    assert not host.reached
+    reader.abort()
+    gone.append("test")
+    server.close()
+    await eventually(lambda: not host.state.connections and not host.state.tasks)
 
 
 async def test_a_slow_body_has_a_deadline(host: Host, port: int) -> None:
