@@ -26,6 +26,22 @@ BODY_BYTES = 1024 * 1024
 """Maximum body of a request, whatever its path; individual paths have the same limit or less."""
 
 
+MAPPED = "::ffff:"
+Client = tuple[str, int] | None
+"""The address and port of a peer, as in an ASGI scope; None for a socket without one."""
+
+
+def without_mapping(client: Client) -> Client:
+    """Return the IPv4 address of an IPv4 client whose socket is an IPv6 socket (``HOST=::``).
+
+    The system shows it as ``::ffff:10.0.0.1`` (RFC 4291 §2.5.5.2), which ``10.0.0.1`` among the
+    trusted proxies does not match: all clients then had the address of the proxy.
+    """
+    if client is not None and client[0].startswith(MAPPED) and "." in client[0]:
+        return client[0].removeprefix(MAPPED), client[1]
+    return client
+
+
 class ConnectionLimiter:
     """Counts the TCP connections of a worker, whatever their protocol: each once, until it ends.
 
@@ -51,12 +67,12 @@ class ConnectionLimiter:
         """Whether no connection is counted."""
         return self._crowd.is_empty and not self._refused
 
-    def enter(self, client: tuple[str, int] | None) -> str | None:
+    def enter(self, client: Client) -> str | None:
         """Count a new connection, or return the name of the limit that forbids it."""
         limit = self._crowd.enter(self._address(client))
         return None if limit is None else TRANSPORT_NAMES[limit]
 
-    def leave(self, client: tuple[str, int] | None) -> None:
+    def leave(self, client: Client) -> None:
         """Remove a connection that `enter` counted."""
         self._crowd.leave(self._address(client))
 
@@ -71,7 +87,7 @@ class ConnectionLimiter:
         """Remove a rejected connection."""
         self._refused -= 1
 
-    def _address(self, client: tuple[str, int] | None) -> str:
+    def _address(self, client: Client) -> str:
         if not self._has_addresses or client is None or client[0] in self._proxies:
             return ""
         return address_of(client)

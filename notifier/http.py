@@ -24,7 +24,13 @@ import httptools
 from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
 from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
-from notifier.counting import BODY_BYTES, Config, ConnectionLimiter, count_limit
+from notifier.counting import (
+    BODY_BYTES,
+    Config,
+    ConnectionLimiter,
+    count_limit,
+    without_mapping,
+)
 from notifier.http_answers import NO_LANE
 from notifier.http_framing import count_head_bytes, find_framing_error, read_content_length
 from notifier.http_lane import LaneProtocol, WholeRequestCycle
@@ -100,6 +106,7 @@ class HttpProtocol(LaneProtocol, UnreadProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Count the new connection, and set the deadline of its first request."""
         super().connection_made(transport)
+        self.client = without_mapping(self.client)
         if isinstance(self.config, Config):
             self._body_limit = self.config.body_bytes
             self._limiter = self.config.limiter

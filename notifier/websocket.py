@@ -18,7 +18,7 @@ from websockets.frames import Frame, Opcode
 from websockets.protocol import State
 from websockets.server import ServerProtocol
 
-from notifier.counting import Config, count_limit
+from notifier.counting import Config, count_limit, without_mapping
 from notifier.message_flow import HandOverProtocol
 from realtime.core.limits import Bucket, Rate
 
@@ -58,6 +58,11 @@ class WebSocketProtocol(HandOverProtocol):
     _is_served = False
     """Whether the app's task is running."""
     _control: Bucket | None = None  # created on first use: control frames are rare
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Take a connection over, with its address as for HTTP."""
+        super().connection_made(transport)
+        self.client = without_mapping(self.client)
 
     def handle_connect(self, event: Any) -> None:
         """Start the handshake; the app's task has not run yet when this returns."""

@@ -138,6 +138,20 @@ async def test_a_client_address_forged_before_the_proxy_is_ignored(
         ] == 429
 
 
+@pytest.mark.parametrize("subprotocols", [[], ["centrifuge-json"]])  # two ways to a WebSocket
+async def test_a_proxy_is_trusted_by_its_ipv4_address_on_an_ipv6_socket(
+    serve: Serve, redis_server: RedisServer, attach: Attach, subprotocols: list[str]
+) -> None:
+    """`HOST=::` takes IPv4 connections, too, and shows their peers as `::ffff:127.0.0.1`."""
+    service = serve(
+        redis_server.url, DEPLOYED, HOST="::", NOTIFIER_LIMITS='{"connections_per_address": 1}'
+    )
+    for number in (1, 2):
+        said = from_("127.0.0.1", **{"X-Forwarded-For": f"203.0.113.{number}"})
+        await attach(service, **said, subprotocols=subprotocols)
+        assert (await status_of(service, **said, subprotocols=subprotocols))[0] == 429
+
+
 async def test_an_ipv6_network_counts_as_one_address(deployed: Service, attach: Attach) -> None:
     for network in ("2001:db8:0:1", "2001:db8:0:2"):
         await attach(deployed, **from_("127.0.0.1", **{"X-Forwarded-For": f"{network}::1"}))
