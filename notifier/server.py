@@ -22,7 +22,7 @@ from typing import Any
 
 import uvicorn
 
-from notifier.counting import BODY_BYTES, Config
+from notifier.counting import BODY_BYTES, SPARE_CONNECTIONS, Config
 from notifier.http import HttpProtocol
 from notifier.http_answers import Lane
 from notifier.listening import (
@@ -187,15 +187,36 @@ def server_config(
     )
 
 
-def raise_file_limit() -> None:
-    """Raise the limit on open files as far as the system allows: each client is one.
+OWN_FILES = 64
+"""Files of a worker besides its clients: Redis, the database, static files, the listener."""
 
-    The soft limit is often 1,024, for programs that use `select`. A worker that reaches it cannot
-    accept connections, nor reconnect to Redis.
+
+def raise_file_limit() -> int:
+    """Raise the limit on open files as far as the system allows, and return it.
+
+    Each client is an open file. The soft limit is often 1,024, for programs that use `select`. A
+    worker that reaches it cannot accept connections, nor reconnect to Redis.
     """
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     with contextlib.suppress(ValueError, OSError):  # macOS says "infinity" and takes 10,240
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    return resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+
+
+def warn_of_few_files(files: int, connections: int) -> None:
+    """Log that the system allows fewer clients than the settings, if it does.
+
+    Args:
+        files: The limit on open files.
+        connections: The limit on the connections of clients.
+    """
+    clients = files - OWN_FILES - SPARE_CONNECTIONS
+    if files != resource.RLIM_INFINITY and clients < connections:
+        logger.warning(
+            "only %d files may be open, enough for %d clients and not for REALTIME_CONNECTIONS "
+            "(%d): raise the limit (LimitNOFILE, ulimit -Hn), or set fewer connections",
+            *(files, max(0, clients), connections),
+        )
 
 
 def watch_lifeline(
@@ -251,13 +272,17 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--lifeline", type=int, help="a pipe that closes when the launcher exits")
     parser.add_argument("--linger", type=float, default=LINGER_SECONDS, help="seconds")
     options = parser.parse_args(arguments)
-    raise_file_limit()
+    files = raise_file_limit()
 
     # Imported here because they need Django's settings; the launcher and its tests need the rest.
+    from django.conf import settings
+
     from notifier.asgi import application, endpoint
     from realtime.endpoint import COMMON_HEADERS
     from realtime.wiring import drain, largest_body_bytes, limit_reached, limits
 
+    if not settings.DEBUG:
+        warn_of_few_files(files, limits().connections)
     lane = Lane(endpoint.take_whole, COMMON_HEADERS)
     notice = LeavingNotice(application, lane)
     server = Server(
