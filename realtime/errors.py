@@ -23,6 +23,7 @@
     * `QueueFull`: the queue for fallbacks is full; not published
 
   * `GiveUp`: raised by a fallback's handler if further attempts are useless
+  * `PartlyDone`: raised by a fallback's handler that did only a part of its work
   * `EnvelopeError`: invalid bytes on the broker: counted, dropped, never fatal
   * `ConfigurationError`: a setting is missing or invalid; names it
 
@@ -34,7 +35,8 @@ the stable slug that HTTP bodies show; this module knows neither HTTP statuses n
 
 from __future__ import annotations
 
-from typing import ClassVar
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 
 class RealtimeError(Exception):
@@ -171,6 +173,22 @@ class GiveUp(RealtimeError):
     """Raised by a fallback's handler: no attempt can succeed, so the entry is dead."""
 
     code = "given_up"
+
+
+class PartlyDone(RealtimeError):
+    """Raised by a fallback's handler that did only a part of its work.
+
+    Attributes:
+        options: The options of the publication for the rest; they replace those it had.
+        is_final: Whether no attempt can do the rest, so that the entry is dead with these options.
+    """
+
+    code = "partly_done"
+
+    def __init__(self, reason: str, options: Mapping[str, Any], *, is_final: bool = False) -> None:
+        self.options = options
+        self.is_final = is_final
+        super().__init__(reason)
 
 
 class EnvelopeError(RealtimeError):

@@ -80,9 +80,19 @@ class Entry:
         """When the last attempt failed, in seconds since 1970; 0.0 if none did."""
         return self.said.failed_at / 1000
 
-    def encode_failed(self, reason: str, now: float) -> bytes:
-        """Return the encoded entry after one more failed attempt."""
+    def encode_failed(
+        self, reason: str, now: float, options: Mapping[str, Any] | None = None
+    ) -> bytes:
+        """Return the encoded entry after one more failed attempt.
+
+        Args:
+            reason: Why it failed.
+            now: Seconds since 1970.
+            options: Replace the publisher's; None keeps them.
+        """
         said = msgspec.structs.replace(self.said, reason=_short(reason), failed_at=int(now * 1000))
+        if options is not None:
+            said.options = msgspec.Raw(_encode(options))
         return _encode_entry(self.failures + 1, said)
 
     def encode_reset(self) -> bytes:

@@ -27,7 +27,7 @@ from realtime.core.fallback_entry import (
     excerpt_of,
     retry_seconds,
 )
-from realtime.errors import BrokerError, EnvelopeError, GiveUp
+from realtime.errors import BrokerError, EnvelopeError, GiveUp, PartlyDone
 from realtime.fallbacks.threads import Threads
 from realtime.fallbacks.worker_log import Failure, WorkerLog
 
@@ -213,7 +213,7 @@ class Worker:
         if failure is None:
             self._log.note_success(entry)
             return await self._record_result(lambda: hand.acknowledge(raw))
-        written = entry.encode_failed(failure.reason, time.time())
+        written = entry.encode_failed(failure.reason, time.time(), failure.options)
         failures = entry.failures + 1
         if failure.is_final or failures >= self._options.attempts:
             what = f"{ascii(entry.id)[1:-1][:40]} after attempt {failures}: {failure.reason}"
@@ -286,6 +286,8 @@ def _failure_of(task: asyncio.Task[None]) -> Failure | None:
         return None
     if isinstance(error, GiveUp):
         return Failure(str(error) or "the handler gave up", is_final=True)
+    if isinstance(error, PartlyDone):
+        return Failure(str(error), error.is_final, options=error.options)
     text = str(error)
     name = type(error).__name__
     return Failure(f"{name}: {text}" if text else name, error=error)

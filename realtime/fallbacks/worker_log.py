@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Container
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Container, Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from realtime.core.outage import Outage
 from realtime.core.tally import Tally
@@ -29,6 +29,8 @@ class Failure(NamedTuple):
     is_final: bool = False
     """Whether another attempt would be pointless."""
     error: BaseException | None = None
+    options: Mapping[str, Any] | None = None
+    """The options to try the rest with, if a part is done."""
 
 
 class WorkerLog:

@@ -19,7 +19,7 @@ from django.utils.translation import gettext_lazy
 from realtime.core.fallback_entry import Queued
 from realtime.core.identity import UserTable
 from realtime.core.url_rules import is_line
-from realtime.errors import ConfigurationError, GiveUp
+from realtime.errors import ConfigurationError, GiveUp, PartlyDone
 from realtime.fallbacks.handlers import make_handlers
 from realtime.fallbacks.handlers.email import Email, email_of
 from realtime.fallbacks.handlers.log import log
@@ -136,9 +136,38 @@ def test_a_user_of_another_table_is_mailed_at_an_address_of_this_one(
     assert len(server.mails.got) == 1, "an address is an address"
 
 
-def test_a_mail_may_have_several_recipients(server: MailServer) -> None:
+def test_each_of_several_recipients_gets_a_mail(server: MailServer) -> None:
     Email()(queued(to=["ada@example.com", "ben@example.com"]))
-    assert server.mails.recipients == [["ada@example.com", "ben@example.com"]]
+    assert server.mails.recipients == [["ada@example.com"], ["ben@example.com"]]
+    first, second = server.mails.got
+    assert (first["To"], second["To"]) == ("ada@example.com", "ben@example.com")
+    assert first["Message-ID"] == second["Message-ID"]
+
+
+@pytest.mark.parametrize(
+    ("answers", "left", "is_final"),
+    [
+        ({"ben": "452 try later"}, ["ben"], False),
+        ({"ben": "550 no such mailbox"}, ["ben"], True),
+        ({"ada": "550 no such mailbox", "cy": "452 try later"}, ["ada", "cy"], False),
+        ({"ada": "550 no such mailbox", "ben": "550 no such mailbox"}, ["ada", "ben"], True),
+    ],
+)
+def test_only_recipients_who_were_refused_are_left(
+    server: MailServer, answers: dict[str, str], left: list[str], is_final: bool
+) -> None:
+    """Django ignores which recipients of one mail were refused: it was lost for them."""
+    server.mails.refuse |= {f"{name}@example.com": answer for name, answer in answers.items()}
+    everybody = [f"{name}@example.com" for name in ("ada", "ben", "cy")]
+    with pytest.raises(PartlyDone, match=f"not mailed to {len(left)} of 3 recipients") as caught:
+        Email()(queued(to=everybody, subject="s"))
+    rest = [f"{name}@example.com" for name in left]
+    assert caught.value.options == {"to": rest, "subject": "s"}
+    assert caught.value.is_final is is_final
+    assert server.mails.recipients == [[one] for one in everybody if one not in rest]
+    server.mails.refuse.clear()
+    Email()(replace(queued(), options=caught.value.options))
+    assert sorted(map(str, server.mails.recipients)) == [str([one]) for one in everybody]
 
 
 @pytest.mark.parametrize(
@@ -260,7 +289,7 @@ def test_a_client_writes_the_subject_of_a_mail(server: MailServer) -> None:
 
 def test_mail_to_a_mailbox_that_does_not_exist_is_given_up(server: MailServer) -> None:
     server.mails.refuse["ada@example.com"] = "550 no such mailbox"
-    with pytest.raises(GiveUp, match="rejected all recipients"):
+    with pytest.raises(GiveUp, match="rejected 1 of 1 recipients"):
         Email()(queued())
 
 

@@ -16,7 +16,7 @@ from realtime.brokers.redis import RedisBroker
 from realtime.brokers.redis_queue import RedisQueue
 from realtime.core.fallback_entry import Queued, decode_entry
 from realtime.core.publication import Publication
-from realtime.errors import BrokerUnavailable, GiveUp
+from realtime.errors import BrokerUnavailable, GiveUp, PartlyDone
 from realtime.fallbacks import worker as worker_module
 from realtime.fallbacks.threads import Threads
 from tests.support.eventually import eventually
@@ -166,6 +166,30 @@ async def test_a_handler_that_is_cancelled_or_exits_counts_as_failed(
 
 async def _has_dead(queue: RedisQueue, count: int) -> bool:
     return (await queue.stats()).dead == count
+
+
+@pytest.mark.parametrize("is_final", [False, True])
+async def test_the_rest_of_an_item_is_tried_with_other_options(queue, publish, is_final) -> None:
+    got: list[Any] = []
+
+    async def handler(item: Queued) -> None:
+        got.append(item.options)
+        if len(got) == 1:
+            raise PartlyDone("ben is left", {"to": ["ben"]}, is_final=is_final)
+
+    await publish(1, fallback_options={"to": ["ada", "ben"], "subject": "s"})
+    async with working(queue, {"f": handler}):
+        await eventually(lambda: _has_dead(queue, 1) if is_final else is_empty_after(queue, got))
+    assert got == [{"to": ["ada", "ben"], "subject": "s"}, {"to": ["ben"]}][: 1 if is_final else 2]
+    for raw in [raw async for raw in queue.entries("dead")]:
+        entry = decode_entry(raw)
+        assert (entry.reason, entry.queued.options) == ("ben is left", {"to": ["ben"]})
+    stats = await queue.stats()
+    assert (stats.dead, stats.bytes > 0) == (int(is_final), is_final)
+
+
+async def is_empty_after(queue: RedisQueue, got: list[Any]) -> bool:
+    return len(got) == 2 and await is_empty(queue)
 
 
 async def test_giving_up_is_final(queue, publish) -> None:

@@ -27,7 +27,7 @@ from realtime.core.identity import SAME_USERS, UserTable
 from realtime.core.mail_text import body_text, header_text, is_address_text
 from realtime.core.names import users_of
 from realtime.core.url_rules import is_line
-from realtime.errors import ConfigurationError, GiveUp
+from realtime.errors import ConfigurationError, GiveUp, PartlyDone
 
 if TYPE_CHECKING:
     from realtime.core.fallback_entry import Queued
@@ -60,10 +60,11 @@ class Email:
     """The user table of this project: where the addresses are."""
 
     def __call__(self, queued: Queued) -> None:
-        """Send one mail to all of its recipients.
+        """Send one mail to each of its recipients.
 
         Raises:
             GiveUp: There is no recipient, or the mail server will never accept it.
+            PartlyDone: Some recipients have got it, and are not named in its options any more.
             ConfigurationError: The sender's address is invalid.
             SMTPException: A temporary failure, like all others.
             OSError: The mail server cannot be reached; also temporary.
@@ -75,7 +76,6 @@ class Email:
             self._subject(queued),
             body_text(_text(self.template, context)),
             self._sender(),
-            to,
             headers={
                 # The same for every attempt, so that duplicates are recognizable (RFC 5322 §3.6.4).
                 "Message-ID": header_text(f"<{queued.id}@{DNS_NAME}>", MESSAGE_ID_LIMIT),
@@ -88,7 +88,9 @@ class Email:
             pass
         else:
             message.attach_alternative(body_text(html), "text/html")
-        _send(_connection(self.mailer), message)
+        sending = _Sending(_connection(self.mailer), message)
+        sending.send(to)
+        sending.raise_failures(queued.options)
 
     def _sender(self) -> str:
         sender = str(self.from_email) or str(settings.DEFAULT_FROM_EMAIL)
@@ -171,17 +173,69 @@ def _connection(mailer: str) -> Any:
     return connection
 
 
-def _send(connection: Any, message: EmailMultiAlternatives) -> None:
-    try:
-        connection.send_messages([message])
-    except smtplib.SMTPRecipientsRefused as error:
-        if all(code >= 500 for code, _ in error.recipients.values()):
-            raise GiveUp(f"the mail server rejected all recipients: {error}") from error
-        raise
-    except smtplib.SMTPDataError as error:
-        if error.smtp_code >= 500:
-            raise GiveUp(f"the mail server rejected the message: {error}") from error
-        raise
+class _Sending:
+    """Sends one mail to several recipients, each on its own.
+
+    Django does not tell which recipients of one mail the server has refused, if it accepted others.
+    So each gets a mail, in one session, and does not see the addresses of the others.
+    """
+
+    def __init__(self, connection: Any, message: EmailMultiAlternatives) -> None:
+        self._connection = connection
+        self._message = message
+        self._sent = 0
+        self._refused: dict[str, Exception] = {}
+        """For good."""
+        self._left: dict[str, Exception] = {}
+        """To be tried again."""
+
+    def send(self, recipients: list[str]) -> None:
+        """Send the mail to each recipient."""
+        try:
+            self._connection.open()
+        except (OSError, smtplib.SMTPException) as error:
+            self._left = dict.fromkeys(recipients, error)
+            return
+        try:
+            for recipient in recipients:
+                self._send(recipient)
+        finally:
+            self._connection.close()
+
+    def _send(self, recipient: str) -> None:
+        self._message.to = [recipient]
+        try:
+            self._connection.send_messages([self._message])
+        except smtplib.SMTPRecipientsRefused as error:
+            is_final = all(code >= 500 for code, _ in error.recipients.values())
+            (self._refused if is_final else self._left)[recipient] = error
+        except smtplib.SMTPDataError as error:
+            (self._refused if error.smtp_code >= 500 else self._left)[recipient] = error
+        except (OSError, smtplib.SMTPException) as error:
+            self._left[recipient] = error
+        else:
+            self._sent += 1
+
+    def raise_failures(self, options: Mapping[str, Any]) -> None:
+        """Raise for the recipients who have not got the mail, if there are any.
+
+        Args:
+            options: Those of the publication.
+        """
+        failed = self._refused | self._left
+        if not failed:
+            return
+        error = next(iter((self._left or self._refused).values()))
+        what = f"{len(failed)} of {self._sent + len(failed)} recipients"
+        if self._sent:
+            raise PartlyDone(
+                f"not mailed to {what}: {type(error).__name__}: {error}",
+                {**options, "to": list(failed)},
+                is_final=not self._left,
+            ) from error
+        if self._left:
+            raise error
+        raise GiveUp(f"the mail server rejected {what}: {error}") from error
 
 
 def _recipients(queued: Queued, table: UserTable) -> list[str]:
