@@ -56,7 +56,7 @@ REPLY_ERRORS: Final = (
 
 PUBLISH = Script("position.lua", "publish.lua")
 READ_POSITION = Script("position.lua", "read_position.lua")
-SEND_RAW = Script("send_raw.lua")
+SEND_RAW = Script("send_raw.lua", allow_oom=True)
 TAKE_FROM_RATE = Script("take_from_rate.lua")
 SEND_NODE_COMMAND = Script("node_command.lua")
 SERVICE = Script("service.lua")
@@ -146,14 +146,19 @@ class Commands:
         """Return the command that asks all nodes; its reply is how many received it."""
         return self.send_raw(ALL_NODES, encode_question(question))
 
-    def answers(self, question_id: str) -> Args:
-        """Return the command that reads the nodes' answers so far."""
-        return ("LRANGE", f"{self._keys}answers:{question_id}", 0, -1)
+    def answers(self, question_id: str, start: int) -> Args:
+        """Return the command that reads the nodes' answers, from this one on (the first is 0)."""
+        return ("LRANGE", f"{self._keys}answers:{question_id}", start, -1)
 
     def answer(self, question_id: str, answer: bytes) -> list[Args]:
-        """Return the commands that store an answer."""
+        """Return the commands that store an answer; as one, or it might stay there for ever."""
         key = f"{self._keys}answers:{question_id}"
-        return [("RPUSH", key, answer), ("EXPIRE", key, ANSWERS_SECONDS)]
+        return [
+            ("MULTI",),
+            ("RPUSH", key, answer),
+            ("EXPIRE", key, ANSWERS_SECONDS),
+            ("EXEC",),
+        ]
 
     def beside(self, kind: str, name: str) -> str:
         """Return the name of a key that belongs to no channel."""

@@ -150,9 +150,11 @@ class RedisBroker:
         [asked] = await self._run_script(SEND_RAW, [self._commands.ask_nodes(question)])
         refuse_errors([asked])
         until = asyncio.get_running_loop().time() + SURVEY_SECONDS
+        answers: list[bytes] = []
         while True:
-            [answers] = await self._execute([self._commands.answers(question.id)])
-            refuse_errors([answers])
+            [more] = await self._execute([self._commands.answers(question.id, len(answers))])
+            refuse_errors([more])
+            answers += more
             if len(answers) >= int(asked) or asyncio.get_running_loop().time() > until:
                 return Survey(answers, max(0, int(asked) - len(answers)))
             await asyncio.sleep(SURVEY_POLL_SECONDS)

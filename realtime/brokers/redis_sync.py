@@ -145,8 +145,10 @@ class SyncRedisBroker:
         [asked] = self._run_script(SEND_RAW, [self._commands.ask_nodes(question)])
         refuse_errors([asked])
         until = time.monotonic() + SURVEY_SECONDS
+        answers: list[bytes] = []
         while True:
-            [answers] = self.ask([self._commands.answers(question.id)])
+            [more] = self.ask([self._commands.answers(question.id, len(answers))])
+            answers += more
             if len(answers) >= int(asked) or time.monotonic() > until:
                 return Survey(answers, max(0, int(asked) - len(answers)))
             time.sleep(SURVEY_POLL_SECONDS)

@@ -1,4 +1,3 @@
-#!lua flags=allow-oom
 -- Sends a node's canary to the node itself, if Redis accepts publications at all.
 --
 -- ARGV[1]  Redis channel
