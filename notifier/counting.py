@@ -13,6 +13,7 @@ from typing import Any
 import uvicorn
 from uvicorn.middleware.proxy_headers import _TrustedHosts
 
+from notifier.fair_turns import FairTurns
 from notifier.http_answers import Lane
 from realtime.core.limits import ConnectionCounter, Limits, address_of
 
@@ -132,6 +133,7 @@ class Config(uvicorn.Config):
         self.body_bytes = body_bytes
         self.lane = lane
         self.first_frame_bytes = first_frame_bytes
+        self.turns = FairTurns()
 
 
 def count_limit(config: uvicorn.Config, limit: str) -> None:

@@ -10,12 +10,14 @@ from uvicorn.protocols.utils import ClientDisconnected
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from websockets.protocol import State
 
+from notifier.counting import Config
 from notifier.event_queue import NO_EVENTS, EventQueue
+from notifier.fair_turns import FairTurns
 from realtime.core.callbacks import do_nothing
 
-SLICE_SECONDS = 0.002
-"""How long the messages of one client may take in a turn of the event loop; as in
-`realtime.transports.websocket`, which reads them on other servers."""
+SLICE_SECONDS = 0.0005
+"""How long the messages of one read may take; the rest waits for its turn among all clients that
+have sent more (`FairTurns`). On other servers, `realtime.transports.websocket` has its own."""
 
 
 class MessageTaker(Protocol):
@@ -37,6 +39,7 @@ class MessageFlow:
         "_read_on",
         "_receiver",
         "_slice_ends",
+        "_turns",
         "_waiting",
         "is_paused",
     )
@@ -45,6 +48,7 @@ class MessageFlow:
         self,
         receiver: MessageTaker,
         loop: asyncio.AbstractEventLoop,
+        turns: FairTurns,
         *,
         pause: Callable[[], None],
         read_on: Callable[[], None],
@@ -54,11 +58,13 @@ class MessageFlow:
         Args:
             receiver: Takes the messages.
             loop: The loop of the connection.
+            turns: Those of all connections of this loop.
             pause: Stops reading from the socket.
             read_on: Reads on, and parses what was read.
         """
         self._receiver: MessageTaker | None = receiver
         self._loop = loop
+        self._turns = turns
         self._pause = pause
         self._read_on = read_on
         self._waiting: list[str | None] = []  # parsed while it was paused
@@ -89,7 +95,7 @@ class MessageFlow:
         elif self._loop.time() > self._slice_ends:  # one client must not monopolize the loop
             self.is_paused = True
             self._pause()  # otherwise unread bytes would accumulate in memory
-            self._loop.call_soon(self.resume)
+            self._turns.later(self._loop, self.resume)
 
     def resume(self) -> None:
         """Go on after a message for which `MessageTaker.receive` returned False."""
@@ -136,8 +142,9 @@ class HandOverProtocol(WebSocketsSansIOProtocol):
             What the receiver calls to get more, after it returned False.
         """
         events, self.queue = self.queue.take_all(), NO_EVENTS
+        turns = self.config.turns if isinstance(self.config, Config) else FairTurns()
         self.flow = flow = MessageFlow(
-            receiver, self.loop, pause=self.pause_reading, read_on=self._read_on
+            receiver, self.loop, turns, pause=self.pause_reading, read_on=self._read_on
         )
         texts = [each.get("text") for each in events if each["type"] == "websocket.receive"]
         if texts or self._rest or self.read_paused:

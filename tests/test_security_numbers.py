@@ -15,6 +15,7 @@ import uvicorn
 
 from notifier import counting, http, http_lane, http_refusals, http_repeats, login_limit
 from notifier.bodies import FORM_BYTES
+from notifier.fair_turns import TURN_SECONDS
 from notifier.http_unread import UNREAD_SECONDS
 from notifier.message_flow import SLICE_SECONDS
 from notifier.server import WEBSOCKET_SLACK_BYTES
@@ -76,7 +77,10 @@ NUMBERS: dict[str, list[float]] = {
         http.BODY_SECONDS,
         endpoint.BODY_SECONDS,
     ],
-    "The messages of one client get # ms in a turn": [1000 * SLICE_SECONDS],
+    "The messages of one read get # ms; clients that have sent more share # ms in each": [
+        1000 * SLICE_SECONDS,
+        1000 * TURN_SECONDS,
+    ],
     "Each further # KiB of data counts as one more": [BYTES_PER_COMMAND / KIB],
     "makes an id longer than # KiB": [LAST_ID_LIMIT / KIB],
     "takes nothing for # s ends": [UNREAD_SECONDS],
@@ -163,7 +167,7 @@ REASONS = {"3": "KiB of a connection, and of a request sent ahead: measured", "3
 
 def pattern(words: str) -> str:
     """Return a regular expression for the words, in which # is a number."""
-    return r"(?<![\d,])" + r"([\d,]+(?<!,))".join(map(re.escape, words.split("#")))
+    return r"(?<![\d,])" + r"([\d,.]+(?<![,.]))".join(map(re.escape, words.split("#")))
 
 
 def shown(number: float) -> str:
