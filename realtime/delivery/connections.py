@@ -19,13 +19,14 @@ from realtime.core.codes import SHUTDOWN, TOO_MANY_REQUESTS
 from realtime.core.identity import ANONYMOUS, Identity
 from realtime.core.limits import ConnectionCounter, LimitCounts, Limits
 from realtime.core.namespaces import Namespace, Namespaces
-from realtime.delivery.conversation import Conversation, ConversationNode
+from realtime.delivery.conversation import Conversation
 from realtime.delivery.fanout import Fanout, Listener
 from realtime.delivery.registry import Channel
 
 if TYPE_CHECKING:
     from realtime.connection.sinks import Send, Wire
     from realtime.delivery.batch import Encode
+    from realtime.delivery.node_services import NodeServices
     from realtime.delivery.users import Users
     from realtime.protocols import Credentials, WireProtocol
 
@@ -59,7 +60,7 @@ class Connections:
 
     def __init__(
         self,
-        node: ConversationNode,
+        node: NodeServices,
         uid: str,
         options: ConnectionOptions,
         users: Users,
@@ -71,7 +72,7 @@ class Connections:
         """Start without connections.
 
         Args:
-            node: The interface of the hub that conversations use.
+            node: What conversations use of the hub.
             uid: The name of the node.
             options: Options shared by all connections.
             users: The connections by user.
@@ -186,7 +187,7 @@ class Connections:
             watch=self._watch,
             wire=wire,
         )
-        conversation = Conversation(self._node, state, protocol, writer, _address.get())
+        conversation = Conversation(self, self._node, state, protocol, writer, _address.get())
         writer.on_end = conversation.release
         self._conversations[conversation] = None
         if session:

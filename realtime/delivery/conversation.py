@@ -50,8 +50,11 @@ SMALL_BYTES = 4 * 1024
 """The largest presence reply that is queued for a slow client."""
 
 
-class ConversationNode(NodeServices, Protocol):
-    """The interface of a hub that a conversation uses, in addition to `NodeServices`."""
+class ConversationOwner(Protocol):
+    """The holder of a conversation; `realtime.delivery.connections.Connections` implements it."""
+
+    def admits(self, user: str) -> bool:
+        """Tell whether there is room for one more connection of this user."""
 
     def welcome(self, conversation: Conversation) -> None:
         """Register a client that has completed its connect command."""
@@ -69,6 +72,7 @@ class Conversation:
     __slots__ = (
         "_active",
         "_node",
+        "_owner",
         "_protocol",
         "_queue",
         "_reader",
@@ -81,12 +85,14 @@ class Conversation:
 
     def __init__(
         self,
-        node: ConversationNode,
+        owner: ConversationOwner,
+        node: NodeServices,
         state: ClientState,
         protocol: WireProtocol,
         writer: Writer,
         address: str = "",
     ) -> None:
+        self._owner = owner
         self._node = node
         self._state = state
         self._protocol = protocol
@@ -94,7 +100,7 @@ class Conversation:
         self._queue: CommandQueue | None = None  # None while no command waits: saves memory
         self._working: PendingPublish | PendingQuery | None = None  # the call of the queue's head
         self._active = ActiveSubscriptions(
-            node, state, writer, expires=partial(node.look_after, self)
+            node, state, writer, expires=partial(owner.look_after, self)
         )
         self._subscriptions = ClientSubscriptions(
             node, state, writer, self._active, advance=self._advance
@@ -165,7 +171,7 @@ class Conversation:
         self._reader.release()
         if queue is not None:
             queue.clear()
-        self._node.forget(self)
+        self._owner.forget(self)
 
     def _take(self, step: Step | Subscribe) -> None:
         """Execute a step immediately if the queue is empty, or append it if it must wait."""
@@ -236,10 +242,10 @@ class Conversation:
         return True
 
     def _greet(self, greet: Greet) -> None:
-        if not self._node.admits(self.identity.user):
+        if not self._owner.admits(self.identity.user):
             self.end(CONNECTION_LIMIT)
             return
-        self._node.welcome(self)  # first: `forget` removes it if a later step ends it
+        self._owner.welcome(self)  # first: `forget` removes it if a later step ends it
         self.writer.send(greet.text)
         self.writer.send(state_push(self._protocol, live=self._node.live))
         self._active.renew("", greet.ttl_seconds)

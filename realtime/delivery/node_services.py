@@ -48,9 +48,6 @@ class NodeServices(Protocol):
     def live(self) -> bool:
         """Whether every publication reaches this node."""
 
-    def admits(self, user: str) -> bool:
-        """Tell whether there is room for one more connection of this user."""
-
 
 def state_push(protocol: WireProtocol, *, live: bool) -> str:
     """Return the push that tells whether a node is live."""
