@@ -13,6 +13,7 @@
 * `survey`: Questions to all nodes, and their answers.
 * `fallback_entry`: A publication queued for its fallback.
 * `limits`: Rate and connection limits.
+* `idleness`: When a node that nobody uses stops.
 * `codes`: The close and error codes that clients see.
 * `callbacks`: A callback that does nothing.
 * `globs`: Glob patterns for channel names, matched in linear time.

@@ -101,7 +101,7 @@ class Entry:
 
 
 _NOTHING = msgspec.Raw()
-_Milliseconds = Annotated[int, msgspec.Meta(ge=0, le=2**53)]
+_Milliseconds = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
 
 
 class _Said(msgspec.Struct, omit_defaults=True):

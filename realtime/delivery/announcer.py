@@ -12,6 +12,7 @@ from realtime.errors import BrokerError
 
 if TYPE_CHECKING:
     from realtime.brokers import Broker
+    from realtime.brokers.node_messages import Announcement
 
 logger = logging.getLogger(__name__)
 
@@ -32,8 +33,9 @@ class Announcer:
                 self.neighbours.note_announcement(await self._broker.announce())
             await asyncio.sleep(ANNOUNCE_SECONDS)
 
-    def hear(self, service: str) -> None:
+    def hear(self, announcement: Announcement) -> None:
         """Process the announcement of a node."""
+        service = announcement.service
         if self.neighbours.hear(service):
             logger.error(
                 "another service (%s) uses the Redis channels of this one (%s): each delivers the "

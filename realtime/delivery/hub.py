@@ -26,6 +26,7 @@ from realtime.brokers.node_messages import (
 )
 from realtime.connection.flow import WINDOW_BYTES
 from realtime.core.callbacks import do_nothing
+from realtime.core.idleness import IdleRule
 from realtime.core.limits import LimitCounts, Limits, PublicationBudgets, Subscriptions
 from realtime.core.namespaces import Namespace, Namespaces
 from realtime.core.survey import Question
@@ -51,7 +52,6 @@ from realtime.protocols import centrifugo
 if TYPE_CHECKING:
     from realtime.brokers.neighbours import Neighbours
     from realtime.core.identity import Identity
-    from realtime.delivery.conversation import Conversation
 
 OUTBOX_BYTES = 1024 * 1024  # Centrifugo 1 MiB, Redis' own pub/sub limit 32 MiB
 GRACE_SECONDS = 25  # Centrifugo 25
@@ -164,9 +164,7 @@ class Hub:
                     {
                         UserCommand: self.users.hear,
                         Question: self._survey_responder.hear,
-                        Announcement: lambda announcement: self._announcer.hear(
-                            announcement.service
-                        ),
+                        Announcement: self._announcer.hear,
                     }
                 ),
             },
@@ -182,10 +180,8 @@ class Hub:
             self.receiver,
             companions=self._companions,
         )
-        self._busy_at = 0.0
-        self._kept_until = 0.0
-        self.rest_after_seconds: float | None = None
-        """Seconds without a client until the hub stops; for servers without lifespan events."""
+        self.idleness = IdleRule()
+        """When to stop, on servers without lifespan events."""
 
     # ------------------------------------------------------------------ life
 
@@ -225,7 +221,7 @@ class Hub:
     def _start(self) -> None:
         self.registry.want(self._node, Namespace(), self, do_nothing)
         self.registry.want(ALL_NODES, Namespace(), self, self.users.look_again)
-        self._busy_at = asyncio.get_running_loop().time()
+        self.idleness.note_use(asyncio.get_running_loop().time())
         self._liveness.start()
         self.subscriber.start()
         self.users.start()
@@ -233,7 +229,7 @@ class Hub:
 
     def keep_running(self, seconds: float) -> None:
         """Stay started for a time, even if no client comes: something else needs the hub."""
-        self._kept_until = asyncio.get_running_loop().time() + seconds
+        self.idleness.keep(asyncio.get_running_loop().time() + seconds)
 
     async def stop(self) -> None:
         """Close all connections with 3001, and end the subscription."""
@@ -264,29 +260,9 @@ class Hub:
         self._liveness.look()
         self.subscriber.renew(now)
         if not self.connections.is_unused:
-            self._busy_at = now
-        elif self.rest_after_seconds is not None and now > max(
-            self._busy_at + self.rest_after_seconds, self._kept_until
-        ):
+            self.idleness.note_use(now)
+        elif self.idleness.may_stop(now):
             self._rest()
-
-    # ----------------------------------------- the interface for conversations
-
-    def admits(self, user: str) -> bool:
-        """Tell whether there is room for one more connection of this user."""
-        return self.connections.admits(user)
-
-    def welcome(self, conversation: Conversation) -> None:
-        """Register a client that has completed its connect command."""
-        self.connections.welcome(conversation)
-
-    def forget(self, conversation: Conversation) -> None:
-        """Remove a connection that has ended."""
-        self.connections.forget(conversation)
-
-    def look_after(self, conversation: Conversation) -> None:
-        """Check a connection every second for expired permissions."""
-        self.connections.look_after(conversation)
 
 
 async def _nobody_may(identity: Identity, channel: str, action: str) -> bool:

@@ -77,7 +77,7 @@ class Node:
         """Return the hub, started; without a lifespan it stops when no client is connected."""
         hub = self.hub
         if not hub.is_started:
-            hub.rest_after_seconds = REST_SECONDS
+            hub.idleness.rest_after_seconds = REST_SECONDS
             hub.start()
             _tell_of_lifespan()
         return hub

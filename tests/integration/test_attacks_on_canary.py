@@ -169,7 +169,7 @@ async def test_an_idle_hub_does_not_report_its_idle_time_as_an_outage(
     caplog.set_level(logging.INFO, "realtime.delivery.liveness")
     clock = asyncio.get_running_loop().time
     hub = node.running_hub()
-    hub.rest_after_seconds = 0
+    hub.idleness.rest_after_seconds = 0
     await eventually(lambda: not hub.is_started)
     woken_at = clock()
     node.running_hub()

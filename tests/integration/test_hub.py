@@ -102,7 +102,7 @@ async def test_a_client_that_joins_during_a_delivery_receives_only_later_ones(
 async def test_an_unused_hub_goes_idle_and_wakes_up(node: Node) -> None:
     hub = node.running_hub()
     await eventually(lambda: hub.live)
-    hub.rest_after_seconds = 0
+    hub.idleness.rest_after_seconds = 0
     await eventually(lambda: not hub.is_started)
     assert node.running_hub() is hub
     await eventually(lambda: hub.live)
@@ -113,7 +113,7 @@ async def test_a_hub_does_not_rest_while_a_client_is_being_admitted(node: Node) 
     hub = node.running_hub()
     await eventually(lambda: hub.live)
     assert hub.connections.enter("192.0.2.1") is None
-    hub.rest_after_seconds = 0
+    hub.idleness.rest_after_seconds = 0
     ticks = count_ticks(hub)
     await eventually(lambda: len(ticks) >= 2)
     assert hub.is_started
@@ -125,7 +125,7 @@ async def test_a_hub_that_is_probed_does_not_rest(node: Node, caplog: Any) -> No
     """On a server without a lifespan, a probe every ten seconds never found the hub live."""
     hub = node.probed_hub()
     await eventually(lambda: hub.live)
-    hub.rest_after_seconds = 0
+    hub.idleness.rest_after_seconds = 0
     ticks = count_ticks(hub)
     await eventually(lambda: len(ticks) >= 2)
     assert hub.live
