@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from uvicorn.server import ServerState
 from websockets.asyncio.client import connect
@@ -121,11 +121,12 @@ async def shake(request: bytes, answer: str, *, plainly: bool, speaks: bool = Tr
     protocol, wire = HttpProtocol(config, state, {}), Wire()
     if not plainly:
         protocol.ws_protocol_class = Stock
+    wire.set_protocol(protocol)
     protocol.connection_made(wire)
     protocol.data_received(request)
     for _ in range(5):
         await asyncio.sleep(0)
-    current: Any = wire.protocol or protocol
+    current: Any = wire.get_protocol()
     if speaks and wire.sent.startswith(b"HTTP/1.1 101"):
         current.data_received(b"\x81\x82\0\0\0\0hi")
     for _ in range(5):
@@ -240,6 +241,9 @@ URLS = st.sampled_from([b"/", b"/a?b", b"*", b"http://h/a", b"/%zz", b"/\xc3\xa9
     less=st.none() | NAMES,
     url=URLS,
 )
+@example(
+    headers=PLAIN, more=[(b"Origin", b"a" * 5000)] * 2, less=None, url=b"/"
+)  # more than one piece of the parser
 def test_no_handshake_has_another_answer_than_before(
     headers: list[tuple[bytes, bytes]],
     more: list[tuple[bytes, bytes]],

@@ -18,6 +18,7 @@ from realtime.errors import (
     InvalidToken,
     LimitExceeded,
     OutcomeUnknown,
+    PartlyDone,
     QueueFull,
     RealtimeError,
     RequestError,
@@ -42,6 +43,7 @@ EXAMPLES = [
     TokenExpired(),
     QueueFull(),
     GiveUp("no such mailbox"),
+    PartlyDone("one is left", {"to": ["ada@example.com"]}),
 ]
 
 

@@ -1,0 +1,12 @@
+"""What a test has caused in the log."""
+
+from __future__ import annotations
+
+import logging
+
+import pytest
+
+
+def warnings_in(caplog: pytest.LogCaptureFixture) -> list[str]:
+    """Return the warnings and errors; which lower levels are logged depends on earlier tests."""
+    return [each.getMessage() for each in caplog.records if each.levelno >= logging.WARNING]
