@@ -21,7 +21,7 @@ from tests.support.losing import publish_while_cut
 from tests.support.machine import within
 from tests.support.pages import SERVICE, becomes_true, in_browser_loop, own_contexts
 from tests.support.redis_server import RedisServer
-from tests.support.service import DEPLOYED, Service
+from tests.support.service import DEPLOYED, ROOT, Service
 from tests.support.tokens import token
 
 Serve = Callable[..., Service]
@@ -329,6 +329,47 @@ async def test_the_event_source_of_a_browser_receives_events(
     assert missed | set(offsets) | {int(heard[0][2].split("/")[1])} == set(
         range(int(heard[0][2].split("/")[1]), max(offsets) + 1)
     ), "received and announced together are everything"
+
+
+SPY = """
+  window.sources = [], window.gaps = [], window.heard = [];
+  Math.random = () => 0;
+  window.EventSource = class extends EventSource {
+    constructor(url) {
+      super(url);
+      sources.push(this);
+      this.addEventListener("message", ({ data }) => heard.push(data));
+      this.addEventListener("realtime.gap", ({ data }) => gaps.push(JSON.parse(data)));
+    }
+  };
+"""
+
+
+@pytest.mark.browser
+@in_browser_loop
+async def test_an_event_source_that_gave_up_is_created_anew_as_documented(
+    redis_server: RedisServer, serve: Serve, chromium: Browser
+) -> None:
+    """A new `EventSource` has no Last-Event-ID: what was missed before it was lost in silence."""
+    guide = (ROOT / "docs/event-stream.md").read_text(encoding="utf-8")
+    [code] = re.findall(r"^let positions.*?^}$", guide, re.M | re.S)
+    service = await asyncio.to_thread(serve, redis_server.url, **SERVICE)
+    async with own_contexts(chromium) as browser:
+        page = await (await browser.new_context()).new_page()
+        await page.goto(f"{service.http}/chat/")
+        await page.evaluate(f"() => {{ {SPY} {code} open(); }}")
+        await becomes_true(page, "sources[0].readyState === EventSource.OPEN")
+        await publish(service, "public:news", "first")
+        await becomes_true(page, "heard.length === 1")
+        await page.route("**/connection/sse*", lambda route: route.fulfill(status=503))
+        await asyncio.to_thread(service.stop)
+        await asyncio.to_thread(service.start)
+        await becomes_true(page, "sources[0].readyState === EventSource.CLOSED")
+        missed = await publish(service, "public:news", "missed")
+        await page.unroute("**/connection/sse*")
+        await becomes_true(page, "gaps.length === 1")
+        [gap] = await page.evaluate("gaps")
+        assert (gap["from"], gap["to"]) == (missed["offset"], missed["offset"])
 
 
 async def test_joins_and_leaves_are_events_where_the_namespace_sends_them(
