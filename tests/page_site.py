@@ -32,6 +32,10 @@ PAGE = """{% load realtime %}<!doctype html><title>A page</title>
 <script type="module" src="/page.js"></script>
 <body></body>"""
 
+TAG = """{% load realtime %}<!doctype html><title>A page with a tag</title>
+{% realtime_client "public:news" %}
+<body></body>"""
+
 
 def shown(user: Any) -> dict[str, str]:
     return {"name": user.username}
@@ -39,7 +43,8 @@ def shown(user: Any) -> dict[str, str]:
 
 @login_not_required
 def page(request: HttpRequest) -> HttpResponse:
-    template = engines["django"].from_string(PAGE).template
+    source = TAG if request.path == "/tag" else PAGE
+    template = engines["django"].from_string(source).template
     response = HttpResponse(template.render(RequestContext(request)))
     public = urlsplit(settings.REALTIME_PUBLIC_URL or "ws://nowhere")
     response["Content-Security-Policy"] = (
@@ -56,6 +61,7 @@ def script(request: HttpRequest) -> HttpResponse:
 
 urlpatterns = [
     path("", page),
+    path("tag", page),
     path("page.js", script),
     path("", include("realtime.urls")),
 ]

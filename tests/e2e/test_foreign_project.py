@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 from collections.abc import Iterator
@@ -140,8 +141,14 @@ def only_hashed(host: Host) -> Collected:
 
 
 @pytest.fixture(scope="module")
-def url(host: Host, only_hashed: Collected, tmp_path_factory: Any) -> Iterator[str]:
-    with host.served(tmp_path_factory.mktemp("served") / "log", *SERVER) as url:
+def log(tmp_path_factory: Any) -> Path:
+    """Return the file with what the project logs; it has no LOGGING of its own."""
+    return Path(tmp_path_factory.mktemp("served")) / "log"
+
+
+@pytest.fixture(scope="module")
+def url(host: Host, only_hashed: Collected, log: Path) -> Iterator[str]:
+    with host.served(log, *SERVER) as url:
         yield url
 
 
@@ -234,7 +241,7 @@ for (const name of ["error", "subscribed"]) {
 @pytest.mark.browser
 @in_browser_loop
 async def test_a_page_shows_what_was_refused_and_loads_its_modules_once(
-    url: str, only_hashed: Collected, chromium: Browser
+    url: str, only_hashed: Collected, log: Path, chromium: Browser
 ) -> None:
     """The page said "live" and received nothing."""
     client = only_hashed.named("realtime/client.*.js").name
@@ -259,3 +266,5 @@ async def test_a_page_shows_what_was_refused_and_loads_its_modules_once(
         async with seen.page.expect_websocket(timeout=60_000):
             await seen.page.goto(f"{url}/page/module")
         assert (seen.errors, seen.modules) == ([], {f"{url}/static/realtime/{client}"})
+    said = await asyncio.to_thread(log.read_text, encoding="utf-8")
+    assert said.count("refused a subscription to 'nwes:today': its namespace is not in") == 1

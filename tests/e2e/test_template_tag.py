@@ -17,7 +17,7 @@ from playwright.async_api import Browser, Error, Page
 
 from tests.e2e.test_sessions import Template, run
 from tests.support.eventually import eventually
-from tests.support.pages import in_browser_loop, own_contexts
+from tests.support.pages import becomes_true, in_browser_loop, own_contexts
 from tests.support.ports import free_port
 from tests.support.redis_server import RedisServer
 from tests.support.service import KEY, Service
@@ -146,6 +146,36 @@ async def test_a_token_identifies_the_user_on_another_host_until_logout(
 
     await eventually(is_gone)
     assert "heard too late" not in await ada.lines()
+
+
+TOLD = """
+window.told = [];
+for (const name of ["subscribed", "unsubscribed"]) {
+  document.addEventListener(`realtime:${name}`, ({ detail: { channel, code = "" } }) => {
+    told.push(`${name} ${channel} ${code}`);
+  });
+}
+"""
+
+
+@pytest.mark.browser
+@in_browser_loop
+async def test_a_page_is_told_that_the_server_has_ended_its_subscription(
+    site: PageSite, look: Any
+) -> None:
+    await asyncio.to_thread(site.start)
+    ada = await look(site)
+    await ada.page.add_init_script(TOLD)
+    await ada.page.goto(f"{site.origin}/tag")
+    own = f"user:#{site.ada['user']}"
+    await becomes_true(ada.page, "told.length === 2")
+    said = {"user": site.ada["user"], "channel": "public:news"}
+    answer = await asyncio.to_thread(site.service.post, "unsubscribe", said)
+    assert answer.status_code == 200
+    await becomes_true(ada.page, "told.length === 3")
+    *begun, ended = await ada.page.evaluate("told")
+    assert sorted(begun) == ["subscribed public:news ", f"subscribed {own} "]
+    assert ended == "unsubscribed public:news 2000"
 
 
 def test_the_views_of_the_app_answer_under_login_required_middleware(site: PageSite) -> None:
