@@ -35,8 +35,9 @@ Client = tuple[str, int] | None
 def without_mapping(client: Client) -> Client:
     """Return the IPv4 address of an IPv4 client whose socket is an IPv6 socket (``HOST=::``).
 
-    The system shows it as ``::ffff:10.0.0.1`` (RFC 4291 §2.5.5.2), which ``10.0.0.1`` among the
-    trusted proxies does not match: all clients then had the address of the proxy.
+    The system shows it as ``::ffff:10.0.0.1`` (RFC 4291 §2.5.5.2), which does not match a trusted
+    proxy ``10.0.0.1``. Without this function, every client would appear to have the proxy's
+    address.
     """
     if client is not None and client[0].startswith(MAPPED) and "." in client[0]:
         return client[0].removeprefix(MAPPED), client[1]

@@ -1,4 +1,4 @@
-"""Shares the time of the event loop between clients that send much and everybody else."""
+"""A round-robin queue that limits how much event-loop time flooding clients get."""
 
 from __future__ import annotations
 
@@ -7,23 +7,23 @@ from collections import deque
 from collections.abc import Callable
 
 TURN_SECONDS = 0.002
-"""How long all such clients together may take in a turn of the event loop."""
+"""The time that all queued clients together may take per iteration of the event loop."""
 
 
 class FairTurns:
-    """The clients that have sent more than they may in one turn, in the order of their turns.
+    """Queue of the clients whose messages did not fit into one slice, in round-robin order.
 
-    With a slice for each of them in each turn, twenty clients that flooded a worker made everybody
-    else wait for twenty slices.
+    If each of them had its own slice per iteration, twenty flooding clients would delay everybody
+    else by twenty slices.
     """
 
     def __init__(self) -> None:
-        """Nobody waits."""
+        """Create an empty queue."""
         self._waiting: deque[Callable[[], None]] = deque()
         self._is_scheduled = False
 
     def later(self, loop: asyncio.AbstractEventLoop, go_on: Callable[[], None]) -> None:
-        """Call back in a later turn, after those who wait already."""
+        """Call ``go_on`` in a later iteration, after the clients that are already queued."""
         self._waiting.append(go_on)
         self._schedule(loop)
 
@@ -33,7 +33,7 @@ class FairTurns:
             loop.call_soon(self._run, loop)
 
     def _run(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Let them go on, each at most once, until the time of this turn is used up."""
+        """Resume queued clients, each at most once, until the time of an iteration is used."""
         self._is_scheduled = False
         ends = loop.time() + TURN_SECONDS
         try:

@@ -52,7 +52,7 @@ class Valkey:
             "--unixsocketperm", "700",
             "--dir", str(directory),
             "--save", "",
-            # For the fallback queue if Valkey dies: it restarts in the same directory.
+            # Keeps the fallback queue if Valkey dies: Valkey restarts in the same directory.
             "--appendonly", "yes",
             "--appendfsync", "everysec",
             "--daemonize", "no",

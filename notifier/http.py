@@ -5,10 +5,10 @@ Stock uvicorn waits for a request without a timeout (measured: silent sockets we
 has limits of its own; these are for a service without one, and for what passes the proxy.
 
 `notifier.http_framing` and `notifier.http_offers` read heads, `notifier.http_lane` starts requests,
-`notifier.http_cycles` answers those that are not plain HTTP/1.1, `notifier.http_unread` ends those
-that nobody reads, and `notifier.http_refusals` writes our own answers. Long because the rest shares
-the state of one connection: callbacks of uvicorn and of the parser, which run for each request and
-each read, so another object would cost every publish.
+`notifier.http_cycles` answers those that are not plain HTTP/1.1, `notifier.http_unread` closes
+connections whose clients do not read their responses, and `notifier.http_refusals` writes our own
+answers. Long because the rest shares the state of one connection: callbacks of uvicorn and of the
+parser, which run for each request and each read, so another object would cost every publish.
 """
 
 from __future__ import annotations

@@ -67,7 +67,7 @@ def remember(data: bytes, body: bytes, work: Work) -> RepeatedHead | None:
         work: What answers it, whatever its body is.
     """
     head = data[: len(data) - len(body)]
-    # Not if the body was chunked, or anything stands between or around the two.
+    # Not for chunked bodies, nor if the read contains anything besides this head and body.
     if len(head) > KEPT_BYTES or head.find(_END) != len(head) - len(_END):
         return None
     if not data.startswith(b"POST ") or not data.endswith(body):

@@ -10,14 +10,15 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from notifier.counting import count_limit
 
 UNREAD_SECONDS = 60.0
-"""How long a client may take no byte of a response; nginx 60 (``send_timeout``), Apache 60."""
+"""How long a client may go without reading any of a response. nginx: 60 (``send_timeout``), Apache:
+60."""
 
 
 class UnreadProtocol(HttpToolsProtocol):
-    """uvicorn's protocol, which waits for a client that does not read without a timeout.
+    """Adds a write timeout to uvicorn's protocol.
 
-    Such a client kept the memory of a page and one of Django's places
-    (`notifier.bodies.REQUESTS_AT_ONCE`): 512 of them, and all pages answered 503.
+    Without it, a client that does not read its response holds a page in memory and one of Django's
+    request slots (`notifier.bodies.REQUESTS_AT_ONCE`); 512 such clients make all pages return 503.
     """
 
     unread_seconds: ClassVar = UNREAD_SECONDS
@@ -34,12 +35,12 @@ class UnreadProtocol(HttpToolsProtocol):
         self.forget_unread()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """End the timer."""
+        """Cancel the timer."""
         self.forget_unread()
         super().connection_lost(exc)
 
     def forget_unread(self) -> None:
-        """End the timer; also before another protocol takes over the connection."""
+        """Cancel the timer, for example before another protocol takes over the connection."""
         if self._unread is not None:
             self._unread.cancel()
             self._unread = None

@@ -16,8 +16,8 @@ from notifier.fair_turns import FairTurns
 from realtime.core.callbacks import do_nothing
 
 SLICE_SECONDS = 0.0005
-"""How long the messages of one read may take; the rest waits for its turn among all clients that
-have sent more (`FairTurns`). On other servers, `realtime.transports.websocket` has its own."""
+"""How long the messages of one read may be processed; the rest is queued in `FairTurns`.
+`realtime.transports.websocket`, which reads the messages on other servers, has its own limit."""
 
 
 class MessageTaker(Protocol):
@@ -58,7 +58,7 @@ class MessageFlow:
         Args:
             receiver: Takes the messages.
             loop: The loop of the connection.
-            turns: Those of all connections of this loop.
+            turns: The queue shared by all connections of this loop.
             pause: Stops reading from the socket.
             read_on: Reads on, and parses what was read.
         """

@@ -58,7 +58,7 @@ def accept_plain(url: bytes, headers: list[tuple[bytes, bytes]]) -> bytes | None
 
 
 def make_accept(key: bytes) -> bytes:
-    """Return the server's answer to the key of a client (RFC 6455 §4.2.2)."""
+    """Return the Sec-WebSocket-Accept value for a client's key (RFC 6455 §4.2.2)."""
     return base64.b64encode(hashlib.sha1(key + GUID, usedforsecurity=False).digest())
 
 

@@ -101,7 +101,7 @@ def _has_pending_migrations() -> bool:
 
 
 def _make_directory(*, is_own: bool) -> None:
-    """Create the directory of the file; `notifier.sqlite` makes the file itself private.
+    """Create the directory of the database file; `notifier.sqlite` makes the file itself private.
 
     Args:
         is_own: Whether it is the database of `make run`, as opposed to a configured one.

@@ -188,7 +188,8 @@ def server_config(
 
 
 OWN_FILES = 64
-"""Files of a worker besides its clients: Redis, the database, static files, the listener."""
+"""Files that a worker needs besides client connections: Redis, the database, static files, the
+listening socket."""
 
 
 def raise_file_limit() -> int:
@@ -203,8 +204,8 @@ def raise_file_limit() -> int:
     return resource.getrlimit(resource.RLIMIT_NOFILE)[0]
 
 
-def warn_of_few_files(files: int, connections: int) -> None:
-    """Log that the system allows fewer clients than the settings, if it does.
+def warn_if_file_limit_is_low(files: int, connections: int) -> None:
+    """Log a warning if the limit on open files allows fewer clients than the settings.
 
     Args:
         files: The limit on open files.
@@ -213,8 +214,8 @@ def warn_of_few_files(files: int, connections: int) -> None:
     clients = files - OWN_FILES - SPARE_CONNECTIONS
     if files != resource.RLIM_INFINITY and clients < connections:
         logger.warning(
-            "only %d files may be open, enough for %d clients and not for REALTIME_CONNECTIONS "
-            "(%d): raise the limit (LimitNOFILE, ulimit -Hn), or set fewer connections",
+            "the limit on open files (%d) allows only %d clients, fewer than REALTIME_CONNECTIONS "
+            "(%d): raise the limit (LimitNOFILE, ulimit -Hn) or lower REALTIME_CONNECTIONS",
             *(files, max(0, clients), connections),
         )
 
@@ -282,7 +283,7 @@ def main(arguments: list[str] | None = None) -> int:
     from realtime.wiring import drain, largest_body_bytes, limit_reached, limits
 
     if not settings.DEBUG:
-        warn_of_few_files(files, limits().connections)
+        warn_if_file_limit_is_low(files, limits().connections)
     lane = Lane(endpoint.take_whole, COMMON_HEADERS)
     notice = LeavingNotice(application, lane)
     server = Server(

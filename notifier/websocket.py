@@ -60,7 +60,7 @@ class WebSocketProtocol(HandOverProtocol):
     _control: Bucket | None = None  # created on first use: control frames are rare
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Take a connection over, with its address as for HTTP."""
+        """Take over the connection, and normalize the client's address as for HTTP."""
         super().connection_made(transport)
         self.client = without_mapping(self.client)
 

@@ -23,7 +23,7 @@
     * `QueueFull`: the queue for fallbacks is full; not published
 
   * `GiveUp`: raised by a fallback's handler if further attempts are useless
-  * `PartlyDone`: raised by a fallback's handler that did only a part of its work
+  * `PartlyDone`: raised by a fallback's handler that completed only part of its work
   * `EnvelopeError`: invalid bytes on the broker: counted, dropped, never fatal
   * `ConfigurationError`: a setting is missing or invalid; names it
 
@@ -176,11 +176,12 @@ class GiveUp(RealtimeError):
 
 
 class PartlyDone(RealtimeError):
-    """Raised by a fallback's handler that did only a part of its work.
+    """Raised by a fallback's handler that completed only part of its work.
 
     Attributes:
-        options: The options of the publication for the rest; they replace those it had.
-        is_final: Whether no attempt can do the rest, so that the entry is dead with these options.
+        options: The options for the remaining work; they replace the publication's options.
+        is_final: Whether further attempts are useless. If so, the entry is dead, with these
+        options.
     """
 
     code = "partly_done"

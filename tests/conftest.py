@@ -210,7 +210,7 @@ def serve() -> Iterator[Callable[..., Service]]:
 
 @pytest.fixture
 async def attach() -> AsyncIterator[Callable[..., Any]]:
-    """Open clients that are closed with the test."""
+    """Open clients, and close them when the test ends."""
     attached: list[Client] = []
 
     async def open_client(service: Service, **options: Any) -> Client:

@@ -532,7 +532,7 @@ NUMBERS = {
     ("deploy.md", r"After (\d+) s it is killed"): f"{listening.STOP_SECONDS:g}",
     ("deploy.md", r"(\d+) s for the whole head"): f"{http.HEAD_SECONDS:g}",
     ("deploy.md", r"(\d+) s for the whole body"): f"{http.BODY_SECONDS:g}",
-    ("deploy.md", r"(\d+) s in which the client takes nothing"): f"{http_unread.UNREAD_SECONDS:g}",
+    ("deploy.md", r"(\d+) s in which the client reads none"): f"{http_unread.UNREAD_SECONDS:g}",
     ("deploy.md", r"(\d+) KiB of address and headers"): str(http.HEAD_BYTES // 1024),
     ("deploy.md", r"(\d+) requests that were sent before"): str(http.PIPELINE_LIMIT),
     ("deploy.md", r"after (\d+) attempts for one name from one"): str(

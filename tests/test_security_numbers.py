@@ -1,4 +1,4 @@
-"""docs/security.md states bounds in numbers. They are those of the code.
+"""The numeric bounds in docs/security.md match the code.
 
 A number on that page is either here, beside the constants that it comes from, or it is a figure of
 a measurement, which its section gives with its date and machine.
@@ -77,13 +77,13 @@ NUMBERS: dict[str, list[float]] = {
         http.BODY_SECONDS,
         endpoint.BODY_SECONDS,
     ],
-    "The messages of one read get # ms; clients that have sent more share # ms in each": [
+    "The messages of one read get # ms; clients with more to process share # ms of each": [
         1000 * SLICE_SECONDS,
         1000 * TURN_SECONDS,
     ],
     "Each further # KiB of data counts as one more": [BYTES_PER_COMMAND / KIB],
     "makes an id longer than # KiB": [LAST_ID_LIMIT / KIB],
-    "takes nothing for # s ends": [UNREAD_SECONDS],
+    "reads none of a response for # s, its": [UNREAD_SECONDS],
     "published once in # s": [bounds.IDEMPOTENCY_SECONDS],
     "use up the # attempts that a name has in # minutes": [
         login_limit.NAME,

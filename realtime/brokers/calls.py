@@ -24,7 +24,7 @@ Outcome = Callable[[Exception], Exception]
 """Returns what to raise for an error, see `unavailable` and `unknown`."""
 FINGERPRINT_BYTES = 64
 OTHER_BYTES = 96
-"""What a publication takes in a command besides its names and contents."""
+"""Bytes that a publication adds to a command besides its names and contents."""
 
 
 class PendingReplies(Protocol):

@@ -151,7 +151,10 @@ class Commands:
         return ("LRANGE", f"{self._keys}answers:{question_id}", start, -1)
 
     def answer(self, question_id: str, answer: bytes) -> list[Args]:
-        """Return the commands that store an answer; as one, or it might stay there for ever."""
+        """Return the commands that store an answer, in one transaction.
+
+        An answer without an expiry would stay forever.
+        """
         key = f"{self._keys}answers:{question_id}"
         return [
             ("MULTI",),

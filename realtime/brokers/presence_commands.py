@@ -33,7 +33,7 @@ _CLIENT = re.compile(rb"[0-9A-Za-z._-]{1,64}")  # of all wire protocols; no esca
 CHANGE = Script("presence.lua", "presence_change.lua")
 READ = Script("presence.lua", "presence_read.lua")
 COUNT = Script("presence.lua", "presence_count.lua")
-# A node stays alive on a full Redis, and members that have left are removed.
+# Allowed when Redis is full, so that nodes keep their leases and departed members are removed.
 LEASE = Script("presence.lua", "presence_lease.lua", allow_oom=True)
 SWEEP = Script("presence.lua", "presence_sweep.lua", allow_oom=True)
 

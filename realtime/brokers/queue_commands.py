@@ -20,7 +20,7 @@ from realtime.brokers.script import Args, Script
 from realtime.core.fallback_entry import decode_entry
 from realtime.errors import EnvelopeError
 
-# A full Redis must go on emptying the queue, which may be what fills it.
+# Allowed when Redis is full: the queue may be what fills it, so workers must be able to drain it.
 TAKE = Script("queue_take.lua", allow_oom=True)
 RENEW_LEASES = Script("queue.lua", "queue_renew.lua", allow_oom=True)
 RELEASE = Script("queue.lua", "queue_release.lua", allow_oom=True)
@@ -58,7 +58,7 @@ class QueueCommands:
         return ("BLMOVE", self.keys.waiting, self._hand + hand, "LEFT", "RIGHT", repr(seconds))
 
     def take_now(self, hand: str) -> Args:
-        """Return the command that does so without waiting, also when Redis is full."""
+        """Return the command that takes an entry at once; it works even if Redis is full."""
         return ("EVALSHA", TAKE.digest, 2, self.keys.waiting, self._hand + hand)
 
     def peek(self, hand: str) -> Args:

@@ -29,7 +29,8 @@ if TYPE_CHECKING:
 COMMAND_SECONDS = 5.0
 """The timeout for replies of Redis; a worker can wait longer than a publisher."""
 FULL_PAUSE_SECONDS = 0.2
-"""The pause of a hand that found no entry while Redis is full, where it cannot wait for one."""
+"""How long a hand pauses when it finds no entry and Redis is full, since a full Redis refuses
+BLMOVE."""
 PAGE_ENTRIES = 100
 
 

@@ -9,7 +9,7 @@ Args = tuple[str | bytes | int, ...]
 
 
 ALLOW_OOM = "#!lua flags=allow-oom\n"
-"""Execute the script although Redis is full (``maxmemory``); since Redis 7.0."""
+"""Run the script even if Redis is full (``maxmemory``); since Redis 7.0."""
 
 
 class Script:
@@ -20,8 +20,8 @@ class Script:
 
         Args:
             names: The names of the files.
-            allow_oom: Execute it although Redis is full. For scripts that free memory, or without
-                which what frees memory would stop.
+            allow_oom: Run it even if Redis is full. For scripts that free memory, and for those
+                that such scripts depend on.
         """
         folder = files("realtime.brokers") / "scripts"
         text = "\n".join(folder.joinpath(name).read_text(encoding="utf-8") for name in names)

@@ -88,7 +88,7 @@ class Entry:
         Args:
             reason: Why it failed.
             now: Seconds since 1970.
-            options: Replace the publisher's; None keeps them.
+            options: New options, which replace the publisher's; None keeps those.
         """
         said = msgspec.structs.replace(self.said, reason=_short(reason), failed_at=int(now * 1000))
         if options is not None:
@@ -166,7 +166,7 @@ def retry_seconds(failures: int, chance: float) -> float:
 
 
 def _for_handler(said: _Said, attempt: int) -> Queued:
-    """Decode what a `Raw` has kept undecoded; it may be anything that Redis contains."""
+    """Decode the fields that are stored as `Raw`; they come from Redis, so they may be anything."""
     return Queued(
         f"{said.epoch}-{said.offset}",
         said.fallback,

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 
 class IdleRule:
-    """For a node that was started by a request, because its server has no lifespan events.
+    """The idle timeout of a node on a server without lifespan events, where a request starts it.
 
-    Nobody tells such a node when its process ends, so it stops when it was unused for a time, and
-    starts again when somebody comes.
+    Such a node is not notified when its process shuts down, so it stops after a period without
+    clients, and starts again with the next request.
     """
 
     def __init__(self) -> None:
@@ -18,15 +18,15 @@ class IdleRule:
         self._kept_until = 0.0
 
     def note_use(self, now: float) -> None:
-        """The node is in use."""
+        """Record that the node is in use."""
         self._used_at = now
 
     def keep(self, until: float) -> None:
-        """Do not stop before this moment, even if no client comes: something else needs it."""
+        """Keep the node running until this time even without clients: something else needs it."""
         self._kept_until = until
 
     def may_stop(self, now: float) -> bool:
-        """Whether it was unused for so long that it should stop."""
+        """Return whether the node has been idle long enough to stop."""
         if self.rest_after_seconds is None:
             return False
         return now > max(self._used_at + self.rest_after_seconds, self._kept_until)

@@ -28,7 +28,7 @@ DEPTH_LIMIT = 32  # nested arrays and objects; real data has 4 or 5, a stack ove
 
 
 class TooDeep(InvalidData):
-    """It may be JSON, but is nested too deeply to be decoded.
+    """The data may be JSON, but is nested too deeply to decode.
 
     How deep that is depends on the version of Python, so it is refused like data that was decoded
     and is nested too deeply.

@@ -72,7 +72,7 @@ class Connections:
         """Start without connections.
 
         Args:
-            node: What conversations use of the hub.
+            node: The hub's services for conversations.
             uid: The name of the node.
             options: Options shared by all connections.
             users: The connections by user.

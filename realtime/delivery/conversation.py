@@ -51,7 +51,7 @@ SMALL_BYTES = 4 * 1024
 
 
 class ConversationOwner(Protocol):
-    """The holder of a conversation; `realtime.delivery.connections.Connections` implements it."""
+    """The owner of a conversation; `realtime.delivery.connections.Connections` implements it."""
 
     def admits(self, user: str) -> bool:
         """Tell whether there is room for one more connection of this user."""

@@ -99,7 +99,7 @@ class Fanout:
         self._backlog += batch.bytes - before
 
     def collect(self) -> None:
-        """Let what is added from now on wait for `deliver`."""
+        """Hold everything added from now on until `deliver` is called."""
         self._is_collecting = not self._turn_due  # a turn that is due delivers it anyway
         self._turn_due = True
 

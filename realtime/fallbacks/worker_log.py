@@ -30,7 +30,7 @@ class Failure(NamedTuple):
     """Whether another attempt would be pointless."""
     error: BaseException | None = None
     options: Mapping[str, Any] | None = None
-    """The options to try the rest with, if a part is done."""
+    """The options for the remaining work, if part of it is done."""
 
 
 class WorkerLog:

@@ -98,8 +98,8 @@ def _user(request: HttpRequest) -> Any:
 
 
 def _check_token(request: HttpRequest) -> None:
-    # In a POST, Django would look for the token in the fields of a form first. The body is not ours
-    # to read here, and it may be an event that claims to be a form.
+    # For a POST, Django would first look for the token in the form fields. That would read the
+    # body, which may be an event with a form's content type.
     only_head = copy(request)
     only_head.method = "PUT"
     middleware = _Csrf(_no_response)

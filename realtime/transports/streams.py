@@ -111,7 +111,8 @@ async def begin(send: Send, content_type: str, cors: dict[str, str]) -> None:
 def preflight(cors: dict[str, str], methods: str) -> Response:
     """Answer a CORS-preflight request of a browser (Fetch §3.3).
 
-    The header Last-Event-ID of a client that reconnects by `fetch` requires a preflight.
+    A client that reconnects with `fetch` sends the header Last-Event-ID, which requires a
+    preflight.
     """
     asked = {
         "Access-Control-Allow-Methods": methods,

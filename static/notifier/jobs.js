@@ -5,7 +5,7 @@
 
 import { connect } from "../realtime/client.js";
 import { showConnection } from "./connection.js";
-import { byId, icon, make, relativeTime, workOf } from "./page.js";
+import { byId, icon, make, relativeTime, runOnce } from "./page.js";
 
 const { channel, stateUrl, startUrl } = byId("main").dataset;
 const SHOWN = 20;
@@ -89,7 +89,7 @@ class Row {
     this.#figure.textContent = isRunning && done !== undefined && total ? `${Math.floor((100 * done) / total)} %` : "";
     this.#message.textContent = message;
     this.#cancel.hidden = !isRunning;
-    this.#cancel.ariaDisabled = this.#isAsked ? "true" : null; // and keeps the focus
+    this.#cancel.ariaDisabled = this.#isAsked ? "true" : null; // not `disabled`, which would lose focus
   }
 
   async #askToCancel() {
@@ -177,7 +177,7 @@ const starts = [byId("start"), byId("start-broken")];
 byId("start-form").addEventListener("submit", (/** @type {SubmitEvent} */ event) => {
   event.preventDefault();
   const broken = event.submitter?.id === "start-broken";
-  workOf(starts, async () => {
+  runOnce(starts, async () => {
     byId("start-error").textContent = await post(startUrl, broken ? { broken: "1" } : {});
     fetchStates();
   });

@@ -109,13 +109,13 @@ export function longText(/** @type {string} */ text, { tag = "p", className = ""
 }
 
 /**
- * Do the work of buttons, unless they are at work. A disabled button would lose the focus, and with it the place of a
- * keyboard user in the page, so they only say that they are disabled.
+ * Run the action of some buttons, unless it is already running. Meanwhile the buttons are `aria-disabled`, not
+ * `disabled`: a disabled button loses focus, so keyboard users would lose their place in the page.
  *
  * @param {HTMLElement[]} buttons
  * @param {() => Promise<void>} work
  */
-export async function workOf(buttons, work) {
+export async function runOnce(buttons, work) {
   if (buttons.some((button) => button.ariaDisabled === "true")) return;
   for (const button of buttons) button.ariaDisabled = "true";
   try {

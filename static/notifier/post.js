@@ -1,6 +1,6 @@
 /** The form that posts an event, and the equivalent curl command. */
 
-import { byId, copies, workOf } from "./page.js";
+import { byId, copies, runOnce } from "./page.js";
 
 const SEEN = 100; // arrivals that are remembered, to measure how long an event took
 
@@ -45,7 +45,7 @@ export function postForm(/** @type {Target} */ target) {
   form.addEventListener("input", refresh);
   form.addEventListener("submit", (/** @type {SubmitEvent} */ event) => {
     event.preventDefault();
-    workOf([byId("post-submit")], () => post(form, target, arrivals, fold));
+    runOnce([byId("post-submit")], () => post(form, target, arrivals, fold));
   });
   copies(byId("copy-curl"), shownCurl);
   const shownCommand = command(form, target);

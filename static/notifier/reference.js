@@ -1,6 +1,6 @@
 /** The forms for trying a method of the API. The key stays in the memory of this page. */
 
-import { byId, copies, workOf } from "./page.js";
+import { byId, copies, runOnce } from "./page.js";
 
 const main = byId("main");
 
@@ -9,7 +9,7 @@ for (const form of /** @type {NodeListOf<HTMLFormElement>} */ (document.querySel
   const copy = /** @type {HTMLButtonElement} */ (form.querySelector(".copy"));
   form.addEventListener("submit", (event) => {
     event.preventDefault();
-    workOf([send], () => attempt(form));
+    runOnce([send], () => attempt(form));
   });
   copies(copy, () => curl(form));
   send.disabled = copy.disabled = false;

@@ -48,7 +48,8 @@ def test_the_java_http_client_publishes_and_reuses_its_connection(service: Servi
 
 @pytest.mark.skipif(shutil.which("curl") is None, reason="this machine has no curl")
 def test_curl_offering_http_2_can_publish(service: Service) -> None:
-    # Kludex/uvicorn#1501: it answered 400 instead of ignoring the offer, as RFC 9110 §7.8 allows.
+    # Kludex/uvicorn#1501: uvicorn answered 400 instead of ignoring the offer, as RFC 9110 §7.8
+    # allows.
     done = subprocess.run(
         [
             *("curl", "--silent", "--http2", "--max-time", "10", "--data", BODY.decode()),

@@ -350,7 +350,7 @@ SPY = """
 async def test_an_event_source_that_gave_up_is_created_anew_as_documented(
     redis_server: RedisServer, serve: Serve, chromium: Browser
 ) -> None:
-    """A new `EventSource` has no Last-Event-ID: what was missed before it was lost in silence."""
+    """A new `EventSource` sends no Last-Event-ID, so the gap before it was not reported."""
     guide = (ROOT / "docs/event-stream.md").read_text(encoding="utf-8")
     [code] = re.findall(r"^let positions.*?^}$", guide, re.M | re.S)
     service = await asyncio.to_thread(serve, redis_server.url, **SERVICE)

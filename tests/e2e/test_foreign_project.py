@@ -142,7 +142,7 @@ def only_hashed(host: Host) -> Collected:
 
 @pytest.fixture(scope="module")
 def log(tmp_path_factory: Any) -> Path:
-    """Return the file with what the project logs; it has no LOGGING of its own."""
+    """Return the project's log file; the project does not set LOGGING."""
     return Path(tmp_path_factory.mktemp("served")) / "log"
 
 

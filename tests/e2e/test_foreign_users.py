@@ -1,4 +1,4 @@
-"""Foreign projects whose users have other primary keys than numbers."""
+"""Foreign projects whose users have primary keys that are not integers."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ async def test_a_user_with_another_key_is_a_user(host: Host, tmp_path: Path) -> 
 
 @asynccontextmanager
 async def working(host: Host) -> AsyncIterator[None]:
-    """Let a fallback worker of the project run."""
+    """Run a fallback worker of the project."""
     worker = await asyncio.create_subprocess_exec(
         *(host.interpreter, "manage.py", "runfallback"), cwd=host.folder, env=host.env
     )

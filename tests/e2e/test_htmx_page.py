@@ -166,7 +166,7 @@ async def test_the_board_works_with_the_keyboard(service: Service, visit: Any) -
 @pytest.mark.browser
 @in_browser_loop
 async def test_a_button_works_as_soon_as_it_is_shown(service: Service, visit: Any) -> None:
-    """By default, HTMX connects a new button after 20 ms; a press before that was lost."""
+    """By default, HTMX activates a new button after 20 ms; earlier clicks were ignored."""
     ada = await visit(service)
     await ada.page.evaluate(
         """document.body.addEventListener("htmx:afterSwap", ({ target }) => {

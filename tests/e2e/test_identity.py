@@ -152,9 +152,9 @@ async def test_keys_in_a_file_change_while_the_service_runs(
 async def test_tokens_issued_for_centrifugo_are_accepted(
     redis_server: RedisServer, serve: Callable[..., Service], attach: Attach
 ) -> None:
-    """No `exp` (Centrifugo, authentication), a personal channel `#42` (server subscriptions).
+    """No `exp`, and the personal channel `#42`, as in Centrifugo's documentation.
 
-    A number as `jti` is refused by PyJWT since 2.10 (jpadilla/pyjwt#1005).
+    PyJWT has rejected a numeric `jti` since 2.10 (jpadilla/pyjwt#1005).
     """
     service = await asyncio.to_thread(
         serve,

@@ -109,7 +109,7 @@ async def too_much_at_once(scene: Scene) -> None:
     """Redis drops the node as too slow a subscriber; the contents of its buffer are lost."""
     async with scene.load.fault("output buffer exceeded"):
         await scene.ask("CONFIG", "SET", "client-output-buffer-limit", "pubsub 16384 0 0")
-        await scene.load.burst("x" * 18_000)  # of each channel one, in one transaction
+        await scene.load.burst("x" * 18_000)  # one per channel, in one transaction
         await scene.ask("CONFIG", "SET", "client-output-buffer-limit", "pubsub 32mb 8mb 60")
     async with scene.inside() as ask:
         stats = await ask("INFO", "stats")

@@ -401,7 +401,7 @@ def _all(error: type[errors.RealtimeError]) -> list[type[errors.RealtimeError]]:
 def test_every_error_of_the_publishing_side_has_a_status() -> None:
     never_raised_as_such = {errors.RealtimeError, errors.BrokerError}
     delivering_side = {errors.EnvelopeError, errors.InvalidToken, errors.TokenExpired}
-    delivering_side |= {errors.GiveUp, errors.PartlyDone}  # a handler's words to its worker
+    delivering_side |= {errors.GiveUp, errors.PartlyDone}  # raised by a handler for its worker
     for error in set(_all(errors.RealtimeError)) - never_raised_as_such - delivering_side:
         if error is not ListeningError and isinstance(error.code, str):
             assert error.code in STATUSES, error

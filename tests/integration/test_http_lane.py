@@ -171,7 +171,8 @@ async def test_a_whole_request_takes_the_lane(api: Api, peer: Peer) -> None:
 async def test_a_body_that_arrives_later_goes_through_asgi(api: Api, peer: Peer) -> None:
     request = post(b"lane", body=b"0123456789")
     peer[1].write(request[:-4])
-    await eventually(lambda: bool(api.state.tasks))  # it has begun, without the rest
+    # The app was called before the rest of the body arrived.
+    await eventually(lambda: bool(api.state.tasks))
     peer[1].write(request[-4:])
     assert await read_answer(peer) == b"app"
     assert api.reached == ["app /lane 0123456789"]

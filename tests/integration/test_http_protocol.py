@@ -182,7 +182,7 @@ async def test_a_slow_second_request_has_a_deadline_too(host: Host, port: int) -
 
 
 async def test_a_response_that_nobody_reads_has_a_deadline() -> None:
-    """The app waited in `send` for ever, and kept one of Django's 512 places."""
+    """The app waited in `send` forever and occupied one of Django's 512 request slots."""
     host = Host()
     running = asyncio.Event()
     gone: list[str] = []

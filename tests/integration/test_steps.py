@@ -634,8 +634,8 @@ class StepMachine(RuleBasedStateMachine):
 
     The first sends frames, while the host answers late and in any order, refuses and fails, the
     server subscribes and unsubscribes it, and tokens expire. The second sends one command at a time
-    and waits for the reply. Whatever the first is granted, the second is granted, too, whether they
-    are anonymous or have a token, which may end the connection.
+    and waits for the reply. Whatever the first client is granted, the second one must be granted,
+    too. Both are anonymous, or both have a token, whose expiry may end the connection.
     """
 
     redis: RedisServer
@@ -731,8 +731,8 @@ class StepMachine(RuleBasedStateMachine):
         self.script.extend(map(self.said, frame))
         self.act(lambda member: member.say(*frame), self.client)
 
-    # What waits depends on when Redis answers, so it is no precondition: Hypothesis must be able to
-    # repeat what it has drawn.
+    # Not a precondition: what is waiting depends on when Redis answers, and Hypothesis must be able
+    # to replay its choices.
 
     @rule(number=st.integers(0, 7))
     def the_host_answers(self, number: int) -> None:

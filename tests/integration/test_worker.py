@@ -435,7 +435,7 @@ async def test_work_resumes_when_redis_is_back(own_redis: RedisServer, wired: st
 
 
 async def test_a_full_redis_is_emptied(own_redis: RedisServer, wired: str, keys) -> None:
-    """The queue may be what fills it: BLMOVE and leases were refused, so nothing was handled."""
+    """The queue may fill Redis, which then refused BLMOVE and leases, so nothing was handled."""
     client = own_redis.client()
     queue = RedisQueue(own_redis.url, prefix=wired)
     broker = RedisBroker(own_redis.url, prefix=wired)

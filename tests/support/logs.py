@@ -1,4 +1,4 @@
-"""What a test has caused in the log."""
+"""Helpers for log records that a test has caused."""
 
 from __future__ import annotations
 

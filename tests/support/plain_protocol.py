@@ -108,7 +108,7 @@ def wire_frames(lines: str) -> bytes:
 
 
 def client_id(bits: int) -> str:
-    """Two numbers, as Pusher's are."""
+    """Return a client ID of two numbers, like a Pusher socket ID."""
     return f"{bits >> 64}.{bits & (1 << 64) - 1}"
 
 

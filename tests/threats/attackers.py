@@ -31,7 +31,7 @@ AGAIN_SECONDS = 0.5
 SLOW_KEY = b"a key that may publish once a second"
 TOKEN_SECRET = "the secret of the tokens that the threat suite makes, a long one"
 INFO = "i" * 4_000
-"""What others are shown of a member; nearly as large as a token may make it."""
+"""A member's info; nearly the largest that a token may contain."""
 ADDRESSES = 200
 
 
@@ -174,7 +174,7 @@ async def _join_asked(streams: Streams) -> None:
 
 
 async def member(streams: Streams, done: Counter[str]) -> None:
-    """Be on the channel that others ask about."""
+    """Join the channel whose presence other attackers request."""
     await _join_asked(streams)
     done["members"] += 1
     async with _read_on(streams) as reading:
@@ -194,7 +194,7 @@ async def asker(streams: Streams, done: Counter[str]) -> None:
 
 
 async def shower(streams: Streams, done: Counter[str]) -> None:
-    """Show hundreds of subscription tokens in `connect`; each costs the check of a signature."""
+    """Send hundreds of subscription tokens in `connect`; each needs a signature check."""
     head, _, _ = _token(channel="closed").rpartition(".")
     subs = {
         f"closed:{random.getrandbits(40)}": {"token": f"{head}.{random.getrandbits(250):x}"}
@@ -225,7 +225,7 @@ async def namer(streams: Streams, done: Counter[str]) -> None:
 
 
 async def squatter(streams: Streams, done: Counter[str]) -> None:
-    """Use the idempotency keys that another publisher might use, ahead of it."""
+    """Use idempotency keys before the publisher that they belong to does."""
     reader, writer = streams
     while True:
         key = f"order-{random.randrange(1_000)}"

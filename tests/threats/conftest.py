@@ -64,7 +64,8 @@ def resident_bytes(pid: int) -> int:
 
 @pytest.fixture
 def attach(attach: Attach) -> Attach:
-    """Give each client its own address: the budget to publish outlives a connection (row 17)."""
+    """Give each client an address: a publish budget outlives its connection (security.md, row
+    17)."""
 
     async def open_client(service: Service, **options: Any) -> Client:
         if sys.platform == "linux":  # which routes all of 127.0.0.0/8
@@ -77,8 +78,8 @@ def attach(attach: Attach) -> Attach:
 def least_growth(pid: int, attack: Callable[[], object], limit: int) -> int:
     """Attack up to three times; return the least growth of a process, in bytes.
 
-    What an attack costs comes back with each of them. What a process does only once (it loads a
-    module, starts a thread, or still works for an earlier test) does not.
+    The memory cost of an attack recurs every time. One-time growth (loading a module, starting a
+    thread, finishing work for an earlier test) does not.
     """
     growths: list[int] = []
     while len(growths) < 3 and (not growths or growths[-1] >= limit):

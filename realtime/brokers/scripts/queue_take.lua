@@ -1,4 +1,4 @@
--- Moves the next entry into a hand, as BLMOVE does, which a full Redis refuses.
+-- Moves the next entry into a hand, like BLMOVE, which Redis refuses when it is full.
 --
 -- KEYS  waiting (list), the hand's list
 --

@@ -60,11 +60,11 @@ class Email:
     """The user table of this project: where the addresses are."""
 
     def __call__(self, queued: Queued) -> None:
-        """Send one mail to each of its recipients.
+        """Send a separate email to each recipient.
 
         Raises:
             GiveUp: There is no recipient, or the mail server will never accept it.
-            PartlyDone: Some recipients have got it, and are not named in its options any more.
+            PartlyDone: Some recipients got the email; the error's options list only the others.
             ConfigurationError: The sender's address is invalid.
             SMTPException: A temporary failure, like all others.
             OSError: The mail server cannot be reached; also temporary.
@@ -174,10 +174,10 @@ def _connection(mailer: str) -> Any:
 
 
 class _Sending:
-    """Sends one mail to several recipients, each on its own.
+    """Sends an email to each recipient separately.
 
-    Django does not tell which recipients of one mail the server has refused, if it accepted others.
-    So each gets a mail, in one session, and does not see the addresses of the others.
+    If a server refuses only some recipients of a message, Django does not report which. So each
+    recipient gets a separate message, in one SMTP session, and does not see the other addresses.
     """
 
     def __init__(self, connection: Any, message: EmailMultiAlternatives) -> None:
@@ -185,9 +185,9 @@ class _Sending:
         self._message = message
         self._sent = 0
         self._refused: dict[str, Exception] = {}
-        """For good."""
+        """Recipients refused permanently."""
         self._left: dict[str, Exception] = {}
-        """To be tried again."""
+        """Recipients to retry."""
 
     def send(self, recipients: list[str]) -> None:
         """Send the mail to each recipient."""
@@ -217,10 +217,10 @@ class _Sending:
             self._sent += 1
 
     def raise_failures(self, options: Mapping[str, Any]) -> None:
-        """Raise for the recipients who have not got the mail, if there are any.
+        """Raise an error if any recipient did not get the email.
 
         Args:
-            options: Those of the publication.
+            options: The publication's options.
         """
         failed = self._refused | self._left
         if not failed:
@@ -229,7 +229,7 @@ class _Sending:
         what = f"{len(failed)} of {self._sent + len(failed)} recipients"
         if self._sent:
             raise PartlyDone(
-                f"not mailed to {what}: {type(error).__name__}: {error}",
+                f"{what} did not get the email: {type(error).__name__}: {error}",
                 {**options, "to": list(failed)},
                 is_final=not self._left,
             ) from error

@@ -15,7 +15,7 @@ CLIENTS = 20
 
 
 class Flooder:
-    """Wants to go on for ever, and takes half of the time each time."""
+    """A client that always has more to process; each call takes half of the time."""
 
     def __init__(self, name: int, turns: FairTurns, went: Callable[[int], None]) -> None:
         self._name, self._turns, self._went = name, turns, went
@@ -30,7 +30,7 @@ class Flooder:
 
 
 async def test_many_flooding_clients_take_one_share_of_each_turn() -> None:
-    """Each had two milliseconds in each turn: forty for twenty of them."""
+    """Each used to get 2 ms per iteration, so twenty of them took 40 ms."""
     turns, order = FairTurns(), []
     flooders = [Flooder(name, turns, order.append) for name in range(CLIENTS)]
     for flooder in flooders:

@@ -7,14 +7,14 @@ import resource
 import pytest
 
 from notifier.counting import SPARE_CONNECTIONS
-from notifier.server import OWN_FILES, warn_of_few_files
+from notifier.server import OWN_FILES, warn_if_file_limit_is_low
 
 ENOUGH = 50_000 + SPARE_CONNECTIONS + OWN_FILES
 
 
 @pytest.mark.parametrize("files", [ENOUGH, resource.RLIM_INFINITY])
 def test_enough_files_are_not_logged(files: int, caplog: pytest.LogCaptureFixture) -> None:
-    warn_of_few_files(files, 50_000)
+    warn_if_file_limit_is_low(files, 50_000)
     assert not caplog.records
 
 
@@ -22,7 +22,7 @@ def test_enough_files_are_not_logged(files: int, caplog: pytest.LogCaptureFixtur
 def test_fewer_files_than_clients_are_logged(
     files: int, clients: int, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Beyond the limit, clients were neither accepted nor refused, and nothing said so."""
-    warn_of_few_files(files, 50_000)
+    """Beyond the limit, clients were neither accepted nor refused, and nothing was logged."""
+    warn_if_file_limit_is_low(files, 50_000)
     [record] = caplog.records
-    assert f"only {files} files may be open, enough for {clients} clients" in record.getMessage()
+    assert f"the limit on open files ({files}) allows only {clients} clients" in record.getMessage()

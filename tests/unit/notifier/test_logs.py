@@ -35,7 +35,7 @@ def test_a_traceback_and_a_line_break_stay_on_one_line():
 
 
 def test_a_stranger_causes_no_line_through_django(capsys, request):
-    """A thousand parameters are a traceback each, and a 503 without Redis is a line each."""
+    """Too many parameters used to log a traceback each time, and a 503 without Redis a line."""
     loggers = ("django.request", "django.security.TooManyFieldsSent", "django.security.csrf")
     for name in loggers:
         logger = logging.getLogger(name)
