@@ -244,7 +244,7 @@ WALKS = [
     for heading in (
         "### From `POST /api/publish` to the browser",
         "### From a `subscribe` command to its reply",
-        "### From a cut connection to Redis to `live` again",
+        "### From a lost connection to Redis to `live` again",
         "### From a queued publication to its handler",
     )
     for row in rows(section(page("architecture.md"), heading))

@@ -191,28 +191,28 @@ def _note_limit(key: Key) -> None:
 
 
 def _publish(fields: dict[str, Any], rules: Rules, backend: Backend) -> Awaitable[Response]:
-    return _one(publication(fields, rules), rules.key, backend)
+    return _publish_one(publication(fields, rules), rules.key, backend)
 
 
 def _broadcast(fields: dict[str, Any], rules: Rules, backend: Backend) -> Awaitable[Response]:
-    return _several(broadcast_items(fields, rules), rules.key, backend)
+    return _publish_several(broadcast_items(fields, rules), rules.key, backend)
 
 
 def _events(events: Any, rules: Rules, backend: Backend) -> Awaitable[Response]:
     """Publish a CloudEvent, or a batch of them with one result each."""
     if isinstance(events, list):
         items = [event_item(event, rules) for event in events]
-        return _several(items, rules.key, backend)
-    return _one(event_publication(events, rules), rules.key, backend)
+        return _publish_several(items, rules.key, backend)
+    return _publish_one(event_publication(events, rules), rules.key, backend)
 
 
-async def _one(item: Publication, key: Key, backend: Backend) -> Response:
+async def _publish_one(item: Publication, key: Key, backend: Backend) -> Response:
     if key.rate is not None:
         await _take_from_rate(key, key.rate, 1, backend)
     return success({"result": result(await backend.publish(item))})
 
 
-async def _several(items: Sequence[Item], key: Key, backend: Backend) -> Response:
+async def _publish_several(items: Sequence[Item], key: Key, backend: Backend) -> Response:
     outcomes = await _publish_items(items, key, backend)
     return success({"result": {"responses": [item_body(outcome) for outcome in outcomes]}})
 

@@ -161,21 +161,21 @@ class RedisHand:
             BrokerUnavailable: The entry is certainly still in the hand.
             OutcomeUnknown: The entry may still be in the hand; retrying is safe.
         """
-        return await self._settle(raw, "handled")
+        return await self._end_attempt(raw, "handled")
 
     async def retry(self, raw: bytes, written: bytes, seconds: float) -> AttemptResult:
         """Schedule a retry of an entry, stored as ``written``; errors as for `acknowledge`."""
-        return await self._settle(raw, "retried", written, seconds)
+        return await self._end_attempt(raw, "retried", written, seconds)
 
     async def bury(self, raw: bytes, written: bytes) -> AttemptResult:
         """Move an entry to the dead ones, stored as ``written``; errors as for `acknowledge`."""
-        return await self._settle(raw, "dead", written)
+        return await self._end_attempt(raw, "dead", written)
 
     async def aclose(self) -> None:
         """Close the connection of the hand."""
         await self._link.aclose()
 
-    async def _settle(
+    async def _end_attempt(
         self, raw: bytes, outcome: str, written: bytes = b"", seconds: float = 0.0
     ) -> AttemptResult:
         command = self._commands.end_attempt(self.name, raw, outcome, written, seconds)

@@ -107,7 +107,7 @@ class Fanout:
         """Deliver what was added since `collect`, without another turn of the event loop."""
         if self._is_collecting:
             self._is_collecting = False
-            self._turn()
+            self._deliver_slice()
 
     def send_notice(self, channel: Channel[Listener], encode: Encode) -> None:
         """Send a text to all listeners, never dropped, after everything that is queued now.
@@ -186,9 +186,9 @@ class Fanout:
     def _schedule(self) -> None:
         if not self._turn_due:
             self._turn_due = True
-            self._loop.call_soon(self._turn)
+            self._loop.call_soon(self._deliver_slice)
 
-    def _turn(self) -> None:
+    def _deliver_slice(self) -> None:
         """Deliver for one time slice, then yield to the event loop."""
         self._turn_due = False
         until = self._loop.time() + SLICE_SECONDS

@@ -145,12 +145,12 @@ class Hub:
             changed=lambda: self.connections.send_to_all(partial(state_push, live=self.live)),
             size=lambda: {"connections": len(self.connections), "channels": len(self.registry)},
         )
-        self._node = f"!{self.uid}"  # no client can name this channel
+        self._node_channel = f"!{self.uid}"  # no client can name this channel
         self.receiver = Receiver(
             self.registry,
             self.fanout,
             {
-                self._node: Dispatcher(
+                self._node_channel: Dispatcher(
                     {
                         CanaryMessage: lambda canary: self.subscriber.watchdog.note_return(
                             canary.number
@@ -173,7 +173,7 @@ class Hub:
         """Processes the messages of the subscription, and counts invalid ones."""
         self.subscriber: Subscriber = Subscriber(
             broker,
-            self._node,
+            self._node_channel,
             self.registry,
             self.fanout,
             self._liveness,
@@ -219,7 +219,7 @@ class Hub:
             Context().run(self._start)
 
     def _start(self) -> None:
-        self.registry.want(self._node, Namespace(), self, do_nothing)
+        self.registry.want(self._node_channel, Namespace(), self, do_nothing)
         self.registry.want(ALL_NODES, Namespace(), self, self.users.look_again)
         self.idleness.note_use(asyncio.get_running_loop().time())
         self._liveness.start()

@@ -101,20 +101,20 @@ class MemoryHand:
 
     async def acknowledge(self, raw: bytes) -> AttemptResult:
         """Remove a handled entry from the hand."""
-        return self._settle(raw, "handled")
+        return self._end_attempt(raw, "handled")
 
     async def retry(self, raw: bytes, written: bytes, seconds: float) -> AttemptResult:
         """Schedule a retry of an entry, stored as ``written``."""
-        return self._settle(raw, "retried", written, seconds)
+        return self._end_attempt(raw, "retried", written, seconds)
 
     async def bury(self, raw: bytes, written: bytes) -> AttemptResult:
         """Move an entry to the dead ones, stored as ``written``."""
-        return self._settle(raw, "dead", written)
+        return self._end_attempt(raw, "dead", written)
 
     async def aclose(self) -> None:
         """Do nothing: a hand has no connection here."""
 
-    def _settle(
+    def _end_attempt(
         self, raw: bytes, outcome: str, written: bytes = b"", seconds: float = 0.0
     ) -> AttemptResult:
         def step(store: MemoryStore, now: float) -> AttemptResult:
