@@ -41,7 +41,6 @@ from notifier.http_offers import (
     write_head_without_offer,
 )
 from notifier.http_refusals import TURNED_AWAY, linger, write_refusal
-from notifier.http_unread import UnreadProtocol
 from notifier.plain_handshake import accept_plain
 from notifier.plain_websocket import PlainWebSocketProtocol
 from notifier.websocket import WebSocketProtocol
@@ -73,7 +72,7 @@ class Waiting(Enum):
     BODY = "request_body_seconds"
 
 
-class HttpProtocol(LaneProtocol, UnreadProtocol):
+class HttpProtocol(LaneProtocol):
     """One HTTP connection, until it ends or becomes a WebSocket.
 
     Many methods because a third of them are callbacks of uvicorn and of the parser.
@@ -373,7 +372,9 @@ class HttpProtocol(LaneProtocol, UnreadProtocol):
         count_limit(self.config, waiting.value)
         if waiting is Waiting.HEAD and self._head_bytes:
             self._answer(HTTPStatus.REQUEST_TIMEOUT)
-        self.transport.close()
+        else:
+            self.transport.close()
+            self.watch_unread()
 
     def _give_up(self, status: HTTPStatus, limit: str | None = None, *, why: str = "") -> None:
         """Stop the parser, by an exception in its callback, and remember what to answer."""
@@ -398,6 +399,7 @@ class HttpProtocol(LaneProtocol, UnreadProtocol):
                 linger(self)  # that answer may not have been read yet
             else:
                 self.transport.close()
+                self.watch_unread()
             return
         self.transport.write(write_refusal(status, self._why, self._body_limit))
         linger(self)

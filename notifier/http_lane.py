@@ -14,13 +14,13 @@ from typing import Any
 from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
 from uvicorn.protocols.http.httptools_impl import (
     STATUS_LINE,
-    HttpToolsProtocol,
     RequestResponseCycle,
 )
 
 from notifier.http_answers import NO_LANE, Work
 from notifier.http_cycles import adapt_cycle
 from notifier.http_repeats import RepeatedHead, is_head_alone, remember
+from notifier.http_unread import UnreadProtocol
 
 HOLD_SECONDS = 0.005
 """For a body that follows its head in a second write. Later than that, it is read through ASGI."""
@@ -117,7 +117,7 @@ class WholeRequestCycle:
         self._protocol.on_response_complete()
 
 
-class LaneProtocol(HttpToolsProtocol):
+class LaneProtocol(UnreadProtocol):
     """uvicorn's protocol, which starts each request in the lane or through ASGI.
 
     A subclass calls `take_read` before it parses what was read, and `end_read` after it.
@@ -264,6 +264,7 @@ class LaneProtocol(HttpToolsProtocol):
         """
         self.server_state.total_requests += 1
         if self.transport.is_closing():
+            self.watch_unread()
             return
         self.flow.resume_reading()
         if self.pipeline:
@@ -299,6 +300,7 @@ class LaneProtocol(HttpToolsProtocol):
             self._look_after(left)
         else:
             super().timeout_keep_alive_handler()
+            self.watch_unread()
 
     def forget_keep_alive(self) -> None:
         """Cancel the timer, which would keep this object."""

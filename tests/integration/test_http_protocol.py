@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import socket
-import time
 from collections import Counter
 from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
@@ -47,8 +47,6 @@ class Host:
         self.has_lane = has_lane
         self.reached: Counter[str] = Counter()
         self.served = 0
-        self.body = b"ok"
-        self.running = 0
         self.scopes: list[Any] = []
         self.may_answer = asyncio.Event()
         self.may_answer.set()
@@ -181,43 +179,87 @@ async def test_a_slow_second_request_has_a_deadline_too(host: Host, port: int) -
     assert host.reached == {"request_head_seconds": 1}
 
 
-async def test_a_response_that_nobody_reads_has_a_deadline() -> None:
-    """The app waited in `send` forever and occupied one of Django's 512 request slots."""
-    host = Host()
-    running = asyncio.Event()
-    gone: list[str] = []
+class Writing(Host):
+    """An app that sends a large response, perhaps as the last one of its connection."""
 
-    async def app(scope: Any, receive: Any, send: Any) -> None:
-        await send({"type": "http.response.start", "status": 200, "headers": []})
-        running.set()
-        while not gone:
-            part = {"type": "http.response.body", "body": b"x" * READ_BYTES, "more_body": True}
-            await send(part)
-            if host.reached:
-                gone.append((await receive())["type"])
+    def __init__(self, size: int, *headers: tuple[bytes, bytes]) -> None:
+        super().__init__()
+        self.size, self.headers = size, headers
+        self.sent = asyncio.Event()
 
-    host.app = app  # type: ignore[method-assign]
-    server = await asyncio.get_running_loop().create_server(host.protocol, "127.0.0.1", 0)
-    deaf = socket.create_connection(server.sockets[0].getsockname())
-    deaf.sendall(GET + b"\r\n")
-    await in_time(running.wait(), 5)
-    await eventually(lambda: gone == ["http.disconnect"])
-    assert host.reached == {"response_unread_seconds": 1}
-    deaf.close()
-    reader = await Peer.to(server.sockets[0].getsockname()[1])
-    gone.clear()
-    host.reached.clear()
-    running.clear()
-    await reader.say(GET + b"\r\n")
-    await in_time(running.wait(), 5)
-    until = time.monotonic() + 3 * Quick.unread_seconds
-    while time.monotonic() < until:  # longer than the deadline, but never without reading
-        await in_time(reader._reader.readexactly(READ_BYTES), 5)
-    assert not host.reached
-    reader.abort()
-    gone.append("test")
-    server.close()
+    async def app(self, scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": self.headers})
+        part = {"type": "http.response.body", "body": b"x" * self.size, "more_body": True}
+        await send(part)
+        await send({"type": "http.response.body"})  # waits until the client has read the first
+        self.sent.set()
+
+
+@asynccontextmanager
+async def served(host: Host) -> AsyncIterator[socket.socket]:
+    """Serve one connection with small buffers in the kernel; yield the client's socket."""
+
+    def protocol() -> HttpProtocol:
+        made = host.protocol()
+        connected = made.connection_made
+
+        def shrink(transport: Any) -> None:
+            peer = transport.get_extra_info("socket")
+            peer.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+            connected(transport)
+
+        made.connection_made = shrink  # type: ignore[method-assign]
+        return made
+
+    loop = asyncio.get_running_loop()
+    server = await loop.create_server(protocol, "127.0.0.1", 0)
+    with socket.socket() as client:
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        client.setblocking(False)
+        await loop.sock_connect(client, server.sockets[0].getsockname())
+        await loop.sock_sendall(client, GET + b"\r\n")
+        try:
+            yield client
+        finally:
+            server.close()
     await eventually(lambda: not host.state.connections and not host.state.tasks)
+
+
+@pytest.mark.parametrize(
+    ("size", "headers"),
+    [
+        (1024 * 1024, []),  # the app waits in `send`
+        (48 * 1024, []),  # it does not: less is left than the transport's high-water mark
+        (48 * 1024, [(b"connection", b"close")]),
+    ],
+)
+async def test_a_response_that_nobody_reads_has_a_deadline(
+    size: int, headers: list[tuple[bytes, bytes]]
+) -> None:
+    """An app waited in `send` forever and occupied one of Django's 512 request slots.
+
+    A connection that was to be closed waited forever, too, until its client had read the rest.
+    """
+    host = Writing(size, *headers)
+    async with served(host):
+        await eventually(lambda: host.reached == {"response_unread_seconds": 1})
+        await eventually(lambda: not host.state.connections)
+
+
+async def test_a_response_that_is_read_slowly_has_no_deadline() -> None:
+    """The buffer stays above the transport's low-water mark for longer than the deadline."""
+    host = Writing(1024 * 1024)
+    loop, read = asyncio.get_running_loop(), 0
+    async with served(host) as client:
+        until = loop.time() + 4 * Quick.unread_seconds
+        while loop.time() < until:
+            read += len(await in_time(loop.sock_recv(client, 4096), 5))
+            await asyncio.sleep(Quick.unread_seconds / 50)  # the pace of the client
+        assert not host.sent.is_set(), "it was too fast to show anything"
+        assert not host.reached
+        while read < host.size:
+            read += len(await in_time(loop.sock_recv(client, 2**16), 5))
+        await in_time(host.sent.wait(), 5)
 
 
 async def test_a_slow_body_has_a_deadline(host: Host, port: int) -> None:
