@@ -80,19 +80,17 @@ class Entry:
         """When the last attempt failed, in seconds since 1970; 0.0 if none did."""
         return self.said.failed_at / 1000
 
-    def encode_failed(
-        self, reason: str, now: float, options: Mapping[str, Any] | None = None
-    ) -> bytes:
+    def encode_failed(self, reason: str, now: float, options: bytes | None = None) -> bytes:
         """Return the encoded entry after one more failed attempt.
 
         Args:
             reason: Why it failed.
             now: Seconds since 1970.
-            options: New options, which replace the publisher's; None keeps those.
+            options: New options, a JSON object, which replace the publisher's; None keeps those.
         """
         said = msgspec.structs.replace(self.said, reason=_short(reason), failed_at=int(now * 1000))
         if options is not None:
-            said.options = msgspec.Raw(_encode(options))
+            said.options = msgspec.Raw(options)
         return _encode_entry(self.failures + 1, said)
 
     def encode_reset(self) -> bytes:

@@ -27,7 +27,9 @@ from realtime.core.fallback_entry import (
     excerpt_of,
     retry_seconds,
 )
-from realtime.errors import BrokerError, EnvelopeError, GiveUp, PartlyDone
+from realtime.core.json_text import encode_json
+from realtime.core.publication import OPTIONS_LIMIT
+from realtime.errors import BrokerError, EnvelopeError, GiveUp, PartlyDone, RequestError
 from realtime.fallbacks.threads import Threads
 from realtime.fallbacks.worker_log import Failure, WorkerLog
 
@@ -51,6 +53,8 @@ REPORT_SECONDS = 60.0
 LEAST_LEASE_SECONDS = 3.0
 """Long enough for several renewals, and longer than `TAKE_SECONDS`: Redis may still complete the
 BLMOVE of a lost hand."""
+OPTIONS_AT_MOST = 2 * OPTIONS_LIMIT
+"""In bytes. Those for the rest may be longer than the publisher's: they may name ten recipients."""
 DIED = "its worker died during the attempt, or was frozen for longer than its lease"
 
 
@@ -287,7 +291,24 @@ def _failure_of(task: asyncio.Task[None]) -> Failure | None:
     if isinstance(error, GiveUp):
         return Failure(str(error) or "the handler gave up", is_final=True)
     if isinstance(error, PartlyDone):
-        return Failure(str(error), error.is_final, options=error.options)
+        try:
+            options = _encode_options(error.options)
+        except (RequestError, TypeError, ValueError) as invalid:
+            reason = f"its PartlyDone has options that cannot be stored: {invalid}"
+            return Failure(reason, error.is_final, error=error)
+        return Failure(str(error), error.is_final, options=options)
     text = str(error)
     name = type(error).__name__
     return Failure(f"{name}: {text}" if text else name, error=error)
+
+
+def _encode_options(options: object) -> bytes:
+    """Encode the options of a `PartlyDone`, which may be anything that a host's handler raised.
+
+    Raises:
+        RequestError: They are not JSON, or too large.
+        TypeError: They are not a mapping.
+    """
+    if not isinstance(options, Mapping):
+        raise TypeError(f"{type(options).__name__} is not a mapping")
+    return encode_json(dict(options), "options", OPTIONS_AT_MOST)

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Container, Mapping
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections.abc import Container
+from typing import TYPE_CHECKING, NamedTuple
 
 from realtime.core.outage import Outage
 from realtime.core.tally import Tally
@@ -29,8 +29,8 @@ class Failure(NamedTuple):
     is_final: bool = False
     """Whether another attempt would be pointless."""
     error: BaseException | None = None
-    options: Mapping[str, Any] | None = None
-    """The options for the remaining work, if part of it is done."""
+    options: bytes | None = None
+    """The options for the remaining work, as JSON, if part of it is done."""
 
 
 class WorkerLog:

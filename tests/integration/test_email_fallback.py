@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 
 import django
 import pytest
+from django.core.mail.backends import locmem
 from django.test import override_settings
 from django.utils import translation
 from django.utils.functional import lazystr
@@ -20,6 +22,7 @@ from realtime.core.fallback_entry import Queued
 from realtime.core.identity import UserTable
 from realtime.core.url_rules import is_line
 from realtime.errors import ConfigurationError, GiveUp, PartlyDone
+from realtime.fallbacks.handlers import email as email_module
 from realtime.fallbacks.handlers import make_handlers
 from realtime.fallbacks.handlers.email import Email, email_of
 from realtime.fallbacks.handlers.log import log
@@ -142,6 +145,56 @@ def test_each_of_several_recipients_gets_a_mail(server: MailServer) -> None:
     first, second = server.mails.got
     assert (first["To"], second["To"]) == ("ada@example.com", "ben@example.com")
     assert first["Message-ID"] == second["Message-ID"]
+
+
+class Odd(locmem.EmailBackend):
+    """A backend with errors of its own, as those of mail services have."""
+
+    fails = ("ben@example.com",)
+    takes_seconds = 0.0
+
+    def send_messages(self, messages: Any) -> int:
+        if messages[0].to[0] in self.fails:
+            raise LookupError("suppressed")
+        time.sleep(self.takes_seconds)  # the server's time
+        return super().send_messages(messages)
+
+    def close(self) -> None:
+        raise OSError("the server has hung up")
+
+
+def with_odd(**changed: Any) -> Any:
+    backend = f"{__name__}.Odd"
+    given = {"MAILERS": {"default": {"BACKEND": backend}}} if HAS_MAILERS else {}
+    return override_settings(**(given or {"EMAIL_BACKEND": backend}), **changed)
+
+
+EVERYBODY = [f"{name}@example.com" for name in ("ada", "ben", "cy")]
+
+
+def test_an_error_of_another_backend_concerns_one_recipient() -> None:
+    """It left the loop: who came before was mailed again each time, and who came after never."""
+    with with_odd(), pytest.raises(PartlyDone, match=r"1 of 3 .* LookupError: supp") as caught:
+        Email()(queued(to=EVERYBODY))
+    assert caught.value.options["to"] == ["ben@example.com"]
+    assert not caught.value.is_final
+
+
+def test_a_slow_server_leaves_recipients_for_the_next_attempt(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Ten mails of six seconds are longer than an attempt, which was repeated for everybody."""
+    monkeypatch.setattr(Odd, "takes_seconds", 0.1)
+    monkeypatch.setattr(Odd, "fails", ())
+    monkeypatch.setattr(email_module, "SENDING_SECONDS", 0.05)
+    with with_odd(), pytest.raises(PartlyDone, match=r"2 of 3 .* too slow") as caught:
+        Email()(queued(to=EVERYBODY))
+    assert caught.value.options["to"] == EVERYBODY[1:]
+
+
+def test_an_address_that_is_named_twice_gets_one_mail(server: MailServer) -> None:
+    Email()(queued(to=["ada@example.com", "ben@example.com", "ada@example.com"]))
+    assert server.mails.recipients == [["ada@example.com"], ["ben@example.com"]]
 
 
 @pytest.mark.parametrize(

@@ -188,6 +188,23 @@ async def test_the_rest_of_an_item_is_tried_with_other_options(queue, publish, i
     assert (stats.dead, stats.bytes > 0) == (int(is_final), is_final)
 
 
+@pytest.mark.parametrize("options", [{"to": object()}, ["ben"], None, {"to": "x" * 9000}], ids=repr)
+async def test_options_that_cannot_be_stored_fail_one_attempt(queue, publish, options) -> None:
+    """The worker ended, and so did the next ones, which tried the same entry without counting."""
+    got: list[Any] = []
+
+    async def handler(item: Queued) -> None:
+        got.append(item.options)
+        if len(got) == 1:
+            raise PartlyDone("a part is left", options)
+
+    await publish(1, fallback_options={"to": "ada"})
+    async with working(queue, {"f": handler}):
+        await eventually(lambda: is_empty_after(queue, got))
+    assert got == [{"to": "ada"}] * 2
+    assert (await queue.stats()).retried == 1
+
+
 async def is_empty_after(queue: RedisQueue, got: list[Any]) -> bool:
     return len(got) == 2 and await is_empty(queue)
 

@@ -6,8 +6,10 @@ else the users of its channel (``user:#42``), by the address in Django's user mo
 
 from __future__ import annotations
 
+import contextlib
 import json
 import smtplib
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -37,6 +39,8 @@ SUBJECT_LIMIT = 200  # characters
 MESSAGE_ID_LIMIT = 500  # characters: a DNS name has at most 253
 TIMEOUT_SECONDS = 20.0
 """For each step of the dialogue with the mail server, if EMAIL_TIMEOUT is not set."""
+SENDING_SECONDS = 20.0
+"""After this time no further recipient is served in the same attempt, which may take a minute."""
 DEFAULT_TEMPLATE = "realtime/fallback"
 OPTIONS = ("template", "from_email", "subject", "mailer")
 # Since Django 6.1; `get_connection` and the settings EMAIL_… are deprecated there.
@@ -196,10 +200,13 @@ class _Sending:
         except (OSError, smtplib.SMTPException) as error:
             self._left = dict.fromkeys(recipients, error)
             return
-        try:
-            for recipient in recipients:
+        until = time.monotonic() + SENDING_SECONDS
+        for recipient in recipients:
+            if time.monotonic() < until:
                 self._send(recipient)
-        finally:
+            else:  # the attempt has a deadline, and would be repeated for everybody
+                self._left[recipient] = TimeoutError("the mail server is too slow")
+        with contextlib.suppress(OSError, smtplib.SMTPException):  # all that could be sent is sent
             self._connection.close()
 
     def _send(self, recipient: str) -> None:
@@ -211,7 +218,7 @@ class _Sending:
             (self._refused if is_final else self._left)[recipient] = error
         except smtplib.SMTPDataError as error:
             (self._refused if error.smtp_code >= 500 else self._left)[recipient] = error
-        except (OSError, smtplib.SMTPException) as error:
+        except Exception as error:  # noqa: BLE001 - of any backend; the others must get their mail
             self._left[recipient] = error
         else:
             self._sent += 1
@@ -255,7 +262,7 @@ def _recipients(queued: Queued, table: UserTable) -> list[str]:
             raise GiveUp(f"{ascii(address)[:80]} is not an email address") from None
         if not is_address_text(address):
             raise GiveUp(f"{ascii(address)[:80]} contains a control character or an encoded word")
-    return addresses
+    return list(dict.fromkeys(addresses))  # each gets one mail
 
 
 def _addresses_of_users(channel: str, table: UserTable) -> list[str]:
