@@ -66,20 +66,24 @@ class _Body:
 
     def __init__(self, receive: Receive, most: int) -> None:
         self._receive = receive
-        self._left = most
+        self._most = most
         self._messages: list[Message] = []
         self.is_too_large = False
 
     async def read(self) -> None:
         """Read all of it, until it is too large or the client hangs up."""
-        has_more = True
+        body = bytearray()  # not a list of messages: each byte may be one
+        has_more, last = True, None
         while has_more and not self.is_too_large:
             message = await self._receive()
-            self._messages.append(message)
-            self._left -= len(message.get("body", b""))
-            self.is_too_large = self._left < 0
-            has_more = message["type"] == "http.request" and message.get("more_body", False)
-        self._messages.reverse()
+            if message["type"] != "http.request":
+                last = message
+                break
+            body += message.get("body", b"")
+            self.is_too_large = len(body) > self._most
+            has_more = message.get("more_body", False)
+        whole = {"type": "http.request", "body": bytes(body), "more_body": has_more}
+        self._messages = [whole] if last is None else [last, whole]
 
     async def receive(self) -> Message:
         """Return the next part of the body.

@@ -175,6 +175,12 @@ def _check_proxies(environ: Mapping[str, str]) -> None:
                 "FORWARDED_ALLOW_IPS",
                 f"contains {proxy[:60]!r}: use comma-separated addresses or networks of proxies.",
             )
+        if proxy.lower().startswith("::ffff:"):  # see notifier.counting.without_mapping
+            raise BadEnvironment(
+                "FORWARDED_ALLOW_IPS",
+                f"contains {proxy[:60]!r}: write an IPv4 address or network as such (10.0.0.1, "
+                "10.0.0.0/8), also with HOST=::",
+            )
 
 
 def _is_network(text: str) -> bool:

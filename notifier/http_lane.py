@@ -227,6 +227,7 @@ class LaneProtocol(UnreadProtocol):
             super().on_message_complete()
             return
         body, keep_alive = b"".join(self._parts), self.parser.should_keep_alive()
+        self._parts.clear()  # they would live as long as the connection
         cycle: Any = WholeRequestCycle(self, self._work, body, keep_alive=keep_alive)
         self._work = None
         self._taken = cycle
@@ -253,6 +254,7 @@ class LaneProtocol(UnreadProtocol):
             self._start_through_asgi()
             for part in self._parts:
                 self._add_for_asgi(part)
+            self._parts.clear()
         elif self.begun == 1 and taken is not None and taken.keep_alive:
             self._repeated = taken.remember(data) or self._repeated
 

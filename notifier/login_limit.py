@@ -35,6 +35,8 @@ IPV6_SITE = 300
 NAME = 100
 
 NOBODY = ""
+NAME_CHARACTERS = 254
+"""Of a name; no account has a longer one (150 for a user name of Django, 254 for an address)."""
 REDIS_SECONDS = 1.0
 
 
@@ -99,6 +101,9 @@ class _Who:
     """Whose password is tried: digests of the name and of the account it belongs to."""
 
     def __init__(self, name: str) -> None:
+        # Normalizing takes time in the square of the length of a run of combining characters
+        # (python/cpython#149079): a form of 64 KiB stopped the whole process for a second.
+        name = name[:NAME_CHARACTERS]
         # Caseless matching (Unicode §3.13, D146): texts with the same folding are the same name.
         folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", name).casefold())
         self._folded = folded.strip()

@@ -309,20 +309,18 @@ async def _fail(error: RealtimeError) -> Response:
 
 
 async def _body(receive: Receive, limit: int, seconds: float) -> bytes:
-    parts: list[bytes] = []
-    size = 0
+    body = bytearray()  # not a list of parts: each byte may be one
     try:
         async with asyncio.timeout(seconds):
             while True:
                 message = await receive()
                 if message["type"] == "http.disconnect":
                     raise RequestTimeout("the client disconnected")
-                parts.append(message.get("body", b""))
-                size += len(parts[-1])
-                if size > limit:
-                    raise TooLarge("the body", size, limit)
+                body += message.get("body", b"")
+                if len(body) > limit:
+                    raise TooLarge("the body", len(body), limit)
                 if not message.get("more_body", False):
-                    return b"".join(parts)
+                    return bytes(body)
     except TimeoutError:
         raise RequestTimeout(f"the body did not arrive within {seconds:g} s") from None
 

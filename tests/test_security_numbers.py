@@ -36,7 +36,7 @@ from realtime.delivery.inbox import WAITING_COMMANDS_BYTES
 from realtime.identity.tokens import INFO_BYTES
 from realtime.protocols.centrifugo_commands import CLIENT_FRAME_BYTES
 from realtime.transports.callers import REMEMBERED_BYTES, REMEMBERED_CALLERS
-from realtime.transports.sse_format import LAST_ID_LIMIT
+from realtime.transports.sse_format import LAST_ID_LIMIT, PLACES_LIMIT
 from tests.support import prose
 from tests.support.service import ROOT
 
@@ -77,7 +77,7 @@ NUMBERS: dict[str, list[float]] = {
         http.BODY_SECONDS,
         endpoint.BODY_SECONDS,
     ],
-    "The messages of one read get # ms; clients with more to process share # ms of each": [
+    "The messages of one read get # ms; what is left of all clients shares # ms of each": [
         1000 * SLICE_SECONDS,
         1000 * TURN_SECONDS,
     ],
@@ -120,6 +120,11 @@ NUMBERS: dict[str, list[float]] = {
         STREAM_BYTES,
         CLIENT_FRAME_BYTES / KIB,
         endpoint.BODY_SECONDS,
+    ],
+    "| an open stream | # of its head, and # positions of at most # characters": [
+        http.HEAD_BYTES,
+        PLACES_LIMIT,
+        LAST_ID_LIMIT,
     ],
     "| a WebSocket before `connect` | # for its message, and one read, # | # s |": [
         CLIENT_FRAME_BYTES + WEBSOCKET_SLACK_BYTES,

@@ -122,6 +122,7 @@ async def serve(
         answer = refusal(error, STATUSES[error.code][0], allow=f"{method}, OPTIONS")
         return readable(answer, caller.cors)
     stream = _Stream(frame, caller.cors, send, is_sse=is_sse)
+    del frame  # otherwise it lives as long as the stream
 
     async def talk(hub: Hub, identity: Identity) -> None:
         await stream.serve(hub, identity, receive)
@@ -224,7 +225,9 @@ class _Stream:
         session = new_session(hub.uid)
         conversation = hub.connections.attach(self._hear, task, None, identity, session=session)
         try:
-            conversation.receive(self._frame)
+            frame, self._frame = self._frame, ""
+            conversation.receive(frame)
+            del frame
             await until_end(conversation, receive)
         finally:
             conversation.end(None)

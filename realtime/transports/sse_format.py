@@ -33,6 +33,8 @@ LAST_ID_LIMIT = 24 * 1024
 headers; 128 channels with names of a hundred characters make 18 KiB."""
 PLACE_CHARACTERS = 40
 """The length of one channel's position without its name."""
+PLACES_LIMIT = 256
+"""Positions in an id; a stream keeps them as long as it lives, and 24 KiB could name 4,000."""
 UNKNOWN_POSITION = Position("", 0)
 """The position of a page whose data is as of a position that could not be read."""
 CACHED_LINES = 64
@@ -239,10 +241,10 @@ def place_text(channel: str, position: Position) -> str:
     return f"{position.epoch}/{position.offset}/{channel}"
 
 
-def places_of(last_id: str) -> dict[str, Position]:
-    """Return the positions in a client's `Last-Event-ID`, without invalid ones."""
+def places_of(last_id: str, most: int = PLACES_LIMIT) -> dict[str, Position]:
+    """Return the first positions in a client's `Last-Event-ID`, without invalid ones."""
     found: dict[str, Position] = {}
-    for part in last_id[:LAST_ID_LIMIT].split("&"):
+    for part in last_id[:LAST_ID_LIMIT].split("&", most)[:most]:
         with suppress(InvalidData, InvalidName):
             found |= [place_of(part)]
     return found

@@ -19,6 +19,7 @@ from realtime.transports.handshake import Scope, has_secret_in_url, header
 from realtime.transports.sse_format import (
     LAST_ID_LIMIT,
     PLACE_CHARACTERS,
+    PLACES_LIMIT,
     place_of,
     places_of,
 )
@@ -84,9 +85,10 @@ def _plain(scope: Scope) -> StreamRequest:
     if sum(len(name) + PLACE_CHARACTERS for name in channels) > LAST_ID_LIMIT:
         # Otherwise gaps could not be reported: browsers would send an id that servers refuse.
         raise InvalidData("the names are too long in total for a Last-Event-ID", field="channel")
-    since = _since(query.get("since", []))
+    most = max(PLACES_LIMIT, 2 * wiring.limits().channels_per_connection)
+    since = _since(query.get("since", []), most)
     # A reconnect has the same URL; what the stream has sent in the meantime is in the id.
-    return StreamRequest(channels, {**since, **places_of(header(scope, b"last-event-id"))})
+    return StreamRequest(channels, {**since, **places_of(header(scope, b"last-event-id"), most)})
 
 
 async def _raw(scope: Scope, read_body: Callable[[], Awaitable[bytes]]) -> StreamRequest:
@@ -142,8 +144,10 @@ def query_of(scope: Scope) -> dict[str, list[str]]:
         raise InvalidData("has too many parameters", field="query") from error
 
 
-def _since(texts: Sequence[str]) -> dict[str, Position]:
+def _since(texts: Sequence[str], most: int) -> dict[str, Position]:
     """Parse positions strictly: if one were ignored, publications would be missed in silence."""
+    if len(texts) > most:
+        raise InvalidData(f"use at most {most} positions", field="since")
     if sum(map(len, texts)) > LAST_ID_LIMIT:
         raise InvalidData("the positions are too long in total", field="since")
     return dict(map(place_of, texts))

@@ -6,7 +6,14 @@ import pytest
 from django.test import override_settings
 
 from notifier import login_limit
-from notifier.login_limit import ADDRESS, IPV6_SITE, NAME, NAME_FROM_ADDRESS, WINDOW_SECONDS
+from notifier.login_limit import (
+    ADDRESS,
+    IPV6_SITE,
+    NAME,
+    NAME_CHARACTERS,
+    NAME_FROM_ADDRESS,
+    WINDOW_SECONDS,
+)
 from tests.support.redis_server import RedisServer
 
 pytestmark = pytest.mark.usefixtures("wired")
@@ -165,3 +172,9 @@ def test_no_login_is_possible_without_redis():
         pytest.raises(login_limit.CannotCount),
     ):
         attempts(1)
+
+
+def test_a_name_of_combining_characters_is_cut_before_it_is_normalized() -> None:
+    """Normalizing takes time in the square of their number: 64 KiB stopped the process."""
+    name = "a" + "\u0344" * 16_000 + "\u0323" * 16_000
+    assert login_limit._Who(name)._folded == login_limit._Who(name[:NAME_CHARACTERS])._folded

@@ -99,6 +99,8 @@ WAITING_HELD_BYTES = 2_162_687
 FIRST_BYTES = CLIENT_FRAME_BYTES + WEBSOCKET_SLACK_BYTES
 HELD_BYTES = 400 * 1024
 """Memory of one connection whose client is not identified yet: docs/security.md#memory."""
+OPEN_BYTES = 100 * 1024
+"""Memory of one open stream, with what its request has left behind: docs/security.md#memory."""
 LONGEST = {
     "ASCII": r"\u0041" * 65_534,
     "Cyrillic": r"\u0416" * 32_767,
@@ -317,6 +319,47 @@ def test_bodies_without_their_last_byte_are_held_for_strangers(
     for peer in peers:
         peer.socket.close()
     assert held < 40 * HELD_BYTES
+
+
+CHUNKED_HEAD = (
+    b"POST /api/publish HTTP/1.1\r\nHost: 127.0.0.1\r\nX-API-Key: wrong\r\n"
+    b"Content-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n"
+)
+WIDE = '{"id":1,"connect":{"x":"\U0001f600' + "a" * (CLIENT_FRAME_BYTES - 100) + '"}}'
+STREAM_HEAD = b"HTTP/1.1\r\nHost: 127.0.0.1\r\n"
+SSE = b"GET /connection/sse?channel=public:a " + STREAM_HEAD
+POST_STREAM = b"POST /connection/http_stream " + STREAM_HEAD
+PLACES = b"&".join(b"/0/%x" % n for n in range(4096))[:24_000]
+LATER = {
+    "a first frame with a wide character": POST_STREAM
+    + b"Content-Length: %d\r\n\r\n%b" % (len(WIDE.encode()), WIDE.encode()),
+    "thousands of positions": SSE + b"Last-Event-ID: %b\r\n\r\n" % PLACES,
+    "a body in tiny chunks before it": CHUNKED_HEAD
+    + b"1\r\na\r\n" * 30_000
+    + b"0\r\n\r\n"
+    + SSE
+    + b"\r\n",
+}
+
+
+@needs_proc
+@pytest.mark.parametrize("said", LATER.values(), ids=LATER)
+def test_an_open_stream_keeps_what_its_request_sent(target: Target, said: bytes) -> None:
+    """It did as long as it was open: up to 2 MB for 225 KB that were sent once."""
+    peers = [Raw(target.port) for _ in range(2)]  # what the first ones load
+    for peer in peers:
+        peer.send(said)
+    assert httpx.get(f"{target.http}/livez").status_code == 200
+    before = resident_bytes(target.worker_pid)
+    for _ in range(40):
+        peers.append(Raw(target.port))
+        peers[-1].send(said)
+        while b"HTTP/1.1 200" not in (head := peers[-1].head()):
+            assert head, "the stream did not open"
+    held = resident_bytes(target.worker_pid) - before
+    for peer in peers:
+        peer.socket.close()
+    assert held < 40 * OPEN_BYTES
 
 
 PAD = "…"

@@ -16,6 +16,7 @@ from realtime.protocols import centrifugo
 from realtime.transports.sse_format import (
     LAST_ID_LIMIT,
     PLACE_CHARACTERS,
+    PLACES_LIMIT,
     UNKNOWN_POSITION,
     Places,
     event_of,
@@ -183,17 +184,23 @@ def test_an_id_always_fits_into_last_event_id():
     """A client claims as many positions as fit, and starts other channels as well."""
     claimed = {f"old:{n:04}": Position("e" * 16, 10**18 + n) for n in range(2000)}
     last_id = "&".join(f"{p.epoch}/{p.offset}/{c}" for c, p in claimed.items())[:LAST_ID_LIMIT]
-    places = Places(places_of(last_id))
-    kept = places_of(places.id)
+    places = Places(places_of(last_id, 2000))
+    kept = places_of(places.id, 2000)
     assert len(places.id) <= LAST_ID_LIMIT < len(places.id) + PLACE_CHARACTERS + 10
     assert list(kept) == list(claimed)[: len(kept)]
     for n in range(200):
         channel = f"new:{n:04}"
         places.open({channel: Position("f" * 16, 10**18)})
         assert len(places.id) <= LAST_ID_LIMIT
-    now = places_of(places.id)
+    now = places_of(places.id, 2000)
     assert list(now)[:200] == [f"new:{n:04}" for n in range(200)]
     assert list(now)[200:] == list(claimed)[: len(now) - 200], "the last ones were dropped first"
+
+
+def test_a_client_claims_thousands_of_positions():
+    """A stream keeps them as long as it lives, and each event had an id of 24 KiB."""
+    last_id = "&".join(f"/0/{n:x}" for n in range(5000))
+    assert list(places_of(last_id)) == [f"{n:x}" for n in range(PLACES_LIMIT)]
 
 
 @given(st.data())

@@ -1,5 +1,5 @@
--- Reads positions and renews their expiry: a counter with listeners never expires, because their
--- node reads it periodically. Follows position.lua.
+-- Reads positions and extends their expiry: a counter with listeners never expires, because their
+-- node reads it each minute. Follows position.lua.
 --
 -- KEYS[1]  the base
 -- then     the hashes of channels
@@ -10,12 +10,9 @@ local EACH_READ = 300
 
 local function read(key)
     local epoch, offset = current_position(key, KEYS[1], ARGV[1], false)
-    local seconds = LISTENED
-    -- While the base is closing, any subscriber can create a key at offset 0, so a read extends its
-    -- expiry by five minutes only.
-    if offset == '0' then
-        seconds = math.min(LISTENED, math.max(0, redis.call('TTL', key)) + EACH_READ)
-    end
+    -- Anybody who may subscribe can cause a read, so each one extends the expiry by five minutes only:
+    -- otherwise one read in two days would keep every counter that a stranger has created.
+    local seconds = math.min(LISTENED, math.max(0, redis.call('TTL', key)) + EACH_READ)
     -- EXPIRE is a write, even without a key, so a replica refuses the read.
     redis.call('EXPIRE', key, seconds)
     return epoch .. ' ' .. offset

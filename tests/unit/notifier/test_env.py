@@ -490,6 +490,8 @@ def test_a_variable_of_spaces_is_taken_for_a_value(name, blank):
         ("FORWARDED_ALLOW_IPS", "proxy.example"),
         ("FORWARDED_ALLOW_IPS", "10.0.0.1 10.0.0.2"),
         ("FORWARDED_ALLOW_IPS", "10.0.0.1/8"),
+        ("FORWARDED_ALLOW_IPS", "::ffff:10.0.0.1"),
+        ("FORWARDED_ALLOW_IPS", "::FFFF:0:0/96"),
         ("REDIS_URL", "redis://a%2eb:6379/0"),
         ("REDIS_URL", "redis://:a%0ab@h:6379/0"),
         ("REDIS_URL", "unix:///a%00b"),
