@@ -53,6 +53,20 @@ def policy(directives: Mapping[str, Iterable[str]]) -> str:
     return "; ".join(f"{name} {' '.join(sources)}" for name, sources in directives.items())
 
 
+class PlainSessionCookies(MiddlewareMixin):
+    r"""Ignores a session cookie that Django cannot have sent.
+
+    Django decodes quoted values: ``"\000"`` is a NUL, for which PostgreSQL raises an error that is
+    a 500 and a traceback for each request.
+    """
+
+    def process_request(self, request: HttpRequest) -> None:
+        """Remove it; comes before the session is read."""
+        key = request.COOKIES.get(settings.SESSION_COOKIE_NAME)
+        if key is not None and not (key.isascii() and key.isalnum()):
+            del request.COOKIES[settings.SESSION_COOKIE_NAME]
+
+
 class DatabaseAway(MiddlewareMixin):
     """Responds with 503 if a page's user cannot be read: a temporary failure is not a 500."""
 

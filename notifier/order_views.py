@@ -118,6 +118,8 @@ def advance(request: HttpRequest, number: int) -> HttpResponse:
 
 @transaction.atomic
 def _advance(order: Order, shown_state: str, who: str) -> bool:
+    if shown_state not in Order.State.values:  # a NUL would be an error of PostgreSQL
+        return False
     following, shown = order.next_state, Order.objects.filter(pk=order.pk, state=shown_state)
     if following is None or not shown.update(state=following):
         return False

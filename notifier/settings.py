@@ -44,6 +44,7 @@ MIDDLEWARE = [
     "notifier.middleware.ContentSecurityPolicy",
     "notifier.middleware.StaticFiles",
     "notifier.middleware.DatabaseAway",
+    "notifier.middleware.PlainSessionCookies",
     "django.contrib.sessions.middleware.SessionMiddleware",
     "django.middleware.common.CommonMiddleware",
     "django.middleware.csrf.CsrfViewMiddleware",

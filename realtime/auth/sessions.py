@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import re
 import time
 from collections.abc import Iterable, MutableMapping, Sequence
 from dataclasses import dataclass, field
@@ -22,7 +23,6 @@ from django.apps import apps
 from django.conf import settings
 from django.core.exceptions import ValidationError
 from django.db import Error as DatabaseError
-from django.http import parse_cookie
 from django.utils import timezone
 from django.utils.crypto import salted_hmac
 
@@ -39,6 +39,7 @@ logger = logging.getLogger(__name__)
 
 Scope = MutableMapping[str, Any]
 _APPS = ("django.contrib.auth", "django.contrib.sessions")
+_COOKIE_VALUE = re.compile(r"[!#-+\--:<-\[\]-~]+")  # RFC 6265 §4.1.1, without quotes
 _DIGEST_CHARACTERS = 32  # 128 bits
 _SITE_CHARACTERS = 8
 _outage = Outage()  # of the database, for logging
@@ -74,8 +75,8 @@ async def session_identity(
     user, key = scope.get("user"), ""
     if user is not None:  # the host wraps us in Channels' AuthMiddleware
         key = getattr(scope.get("session"), "session_key", None) or ""
-    elif _may_have_session(scope):
-        user, key = await _user(scope)
+    elif has_session(cookies := _cookies_of(scope)):
+        user, key = await _user(scope, session_cookie(cookies))
     if user is None or not user.is_authenticated:
         return ANONYMOUS
     return Identity(
@@ -204,21 +205,41 @@ def _living(keys: set[str]) -> set[str]:
 def has_session(cookies: str) -> bool:
     """Return whether a Cookie header may name a session, so that a query is worthwhile."""
     installed = all(map(apps.is_installed, _APPS))
-    return installed and settings.SESSION_COOKIE_NAME in parse_cookie(cookies)
+    return installed and bool(session_cookie(cookies))
 
 
-def _may_have_session(scope: Scope) -> bool:
-    return has_session(
-        "; ".join(value.decode("latin-1") for name, value in scope["headers"] if name == b"cookie")
+def session_cookie(cookies: str) -> str:
+    r"""Return the session cookie of a Cookie header; empty if it is missing or not one of Django's.
+
+    Django's `parse_cookie` decodes quoted values, which Django never sends: ``"\000"`` becomes a
+    NUL, which PostgreSQL refuses. Before Python 3.11.10 and 3.12.6 it also takes time in the square
+    of their length (CVE-2024-7592), and this runs in the event loop.
+    """
+    found = ""
+    for pair in cookies.split(";"):
+        name, _, value = pair.partition("=")
+        if name.strip() == settings.SESSION_COOKIE_NAME:
+            found = value.strip()  # the last one counts, as in Django
+    return found if _COOKIE_VALUE.fullmatch(found) else ""
+
+
+def _cookies_of(scope: Scope) -> str:
+    return "; ".join(
+        [value.decode("latin-1") for name, value in scope["headers"] if name == b"cookie"]
     )
 
 
-async def _user(scope: Scope) -> tuple[Any, str]:
-    """Call Channels' middleware once; as a wrapper it would hook each send to save the session."""
+async def _user(scope: Scope, cookie: str) -> tuple[Any, str]:
+    """Call Channels' middleware once; as a wrapper it would hook each send to save the session.
+
+    It parses all cookies, so it gets none but that of the session.
+    """
+    pair = f"{settings.SESSION_COOKIE_NAME}={cookie}".encode("latin-1")
     found: list[Any] = []
 
     async def look(scope: Scope, receive: Any, send: Any) -> None:
         found.extend((scope["user"], scope["session"].session_key or ""))
 
-    await of_host(AuthMiddlewareStack(look)(dict(scope), None, None))
+    only = {**scope, "headers": [(b"cookie", pair)]}
+    await of_host(AuthMiddlewareStack(look)(only, None, None))
     return found[0], found[1]

@@ -208,6 +208,24 @@ def handshake(service: Service, browser: Browser) -> dict[str, Any]:
     return {"origin": service.http, "additional_headers": {"Cookie": cookie}}
 
 
+ODD_COOKIE = r'sessionid="\000aaaaaaaa"'
+"""A NUL in Django's eyes; PostgreSQL refuses it."""
+
+
+async def takes_an_odd_cookie_for_none(service: Service, attach: Attach) -> None:
+    headers = {"Cookie": ODD_COOKIE, "Origin": service.http}
+    async with httpx.AsyncClient(base_url=service.http, headers=headers, timeout=60) as http:
+        answers = [
+            await http.get("/"),
+            await http.get("/connection/token"),
+            await http.post("/api/publish", json={"channel": "public:news", "data": 1}),
+        ]
+    assert [answer.status_code for answer in answers[::2]] == [200, 401]
+    assert answers[1].status_code < 500
+    client = await attach(service, origin=service.http, additional_headers={"Cookie": ODD_COOKIE})
+    await client.subscribe("public:news")
+
+
 @pytest.mark.postgres
 async def test_connected_clients_stay_when_postgres_goes_away(
     redis_server: RedisServer, serve: Serve, attach: Attach
@@ -218,6 +236,8 @@ async def test_connected_clients_stay_when_postgres_goes_away(
         await asyncio.to_thread(manage, url, "shell", "--no-imports", "--command", MAKE_USER)
         env = {"DATABASE_URL": url, "HTTPS": "0", "NOTIFIER_REDIS_PREFIX": "away"}
         service = await asyncio.to_thread(partial(serve, redis_server.url, DEPLOYED, **env))
+        await takes_an_odd_cookie_for_none(service, attach)
+        assert "Traceback" not in service.log
         with browsing(service) as browser:
             assert (await asyncio.to_thread(browser.log_in)).status_code == 302
             page = handshake(service, browser)
