@@ -17,6 +17,7 @@ class KeyDebts:
 
     def __init__(self) -> None:
         self._until: dict[str, tuple[float, float]] = {}  # by name: the rate, and until when
+        self._failed: dict[str, float] = {}  # by name: until when its failures are paid (GCRA)
 
     def note_refusal(self, key: Key, count: int, wait: float, now: float) -> None:
         """Remember that Redis refused some publications.
@@ -33,6 +34,22 @@ class KeyDebts:
         for_one = wait - (min(burst, count) - 1) / rate
         if for_one > 0:
             self._until[key.name] = (rate, now + for_one)
+
+    def note_failure(self, key: Key, now: float) -> None:
+        """Count a request that published nothing, because it was invalid.
+
+        To find that out can take longer than to publish, so invalid requests have the same rate.
+
+        Args:
+            key: The key, which has a rate.
+            now: The time of a monotonic clock, in seconds.
+        """
+        rate = key.rate or 1.0
+        paid = max(self._failed.get(key.name, now), now) + 1 / rate
+        self._failed[key.name] = paid
+        if (owed := paid - now - max(1.0, rate) / rate) > 0:
+            _, until = self._until.get(key.name, (rate, now))
+            self._until[key.name] = (rate, max(until, now + owed))
 
     def wait(self, key: Key, now: float) -> float:
         """Return the seconds until a key may be able to publish again; 0.0 means now."""

@@ -170,6 +170,8 @@ async def respond(
     except RealtimeError as error:
         if isinstance(error, LimitExceeded) and key.rate is not None:
             _note_limit(key)
+        elif isinstance(error, RequestError) and request.api_method in _PUBLISHING:
+            _note_failure(key)
         return failure(error)
 
 
@@ -178,6 +180,11 @@ def _note_use(key: Key) -> None:
         count = _uses.add(key.name, time.monotonic())
     if count:
         logger.info("API key %s: %d requests so far", key.name, count)
+
+
+def _note_failure(key: Key) -> None:
+    if key.rate is not None:
+        _debts.note_failure(key, time.monotonic())
 
 
 def _note_limit(key: Key) -> None:
@@ -306,6 +313,7 @@ async def _publish_items(items: Sequence[Item], key: Key, backend: Backend) -> l
     """Publish the items that are publications; return the outcome of each item, in order."""
     publications = [item for item in items if isinstance(item, Publication)]
     if not publications:
+        _note_failure(key)
         return [item for item in items if isinstance(item, RealtimeError)]
     if key.rate is not None:
         await _take_from_rate(key, key.rate, len(publications), backend)

@@ -17,6 +17,7 @@ import realtime
 from realtime import wiring
 from realtime.api import methods
 from realtime.api.cloudevents import STRUCTURED
+from realtime.api.key_debts import KeyDebts
 from realtime.api.key_entries import NAMED
 from realtime.api.keyring import Keyring
 from realtime.api.keys import digest_of
@@ -48,6 +49,7 @@ def rim(request: pytest.FixtureRequest, node: Any) -> Iterator[Rim]:
 def fresh_tallies(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(methods, "_uses", Tally())
     monkeypatch.setattr(methods, "_refusals", Tally())
+    monkeypatch.setattr(methods, "_debts", KeyDebts())
 
 
 async def post(rim: Rim, name: str, method: str, body: Any, **changed: Any) -> Answer:
@@ -187,6 +189,17 @@ async def test_invalid_requests_take_no_tokens(rim: Rim, with_rate: Any) -> None
     with_rate(0.1)
     refused(await post(rim, "slow", "publish", publish("nowhere:a")), "invalid_channel")
     assert (await post(rim, "slow", "publish", publish("a"))).status == 200
+
+
+async def test_a_key_sends_invalid_requests_without_a_pause(rim: Rim, with_rate: Any) -> None:
+    """To find out that 1 MiB of lists is invalid took 25 ms, as often as the key liked."""
+    with_rate(0.1)
+    lists = {"commands": [{"x": [[]] * 1000}]}
+    assert (await post(rim, "slow", "batch", lists)).status == 200, "each item has its own error"
+    refused(await post(rim, "slow", "batch", b"no JSON"), "invalid_json")
+    for body in (lists, b"no JSON", {"commands": [{"publish": publish("a")}]}):
+        refused(await post(rim, "slow", "batch", body), "rate_limited")
+    assert (await post(rim, "other", "publish", publish("a"))).status == 200
 
 
 async def test_a_batch_larger_than_the_rate_is_published_and_owed(rim: Rim, with_rate: Any) -> None:

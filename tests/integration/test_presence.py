@@ -281,6 +281,10 @@ async def test_a_full_redis_keeps_the_members(wired: str, own_redis: RedisServer
     client.config_set("maxmemory", "1")
     with pytest.raises(BrokerUnavailable):
         await nodes.change("a1", [MemberUpdate("seen:room", {two.client: two}, False, True)])
+    # One who comes and one who leaves, in one update.
+    both = {one.client: None, two.client: two}
+    await nodes.change("a1", [MemberUpdate("seen:room", both, False, True)])
+    assert client.hkeys(here) == [two.client.encode()]
     assert (await nodes.lease("a1", is_new=False)).is_known
     assert await nodes.keep("a1", ["seen:room"]) == []
     assert client.hlen(here) == 1

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import httpx
@@ -14,6 +15,7 @@ from uvicorn.server import ServerState
 from notifier.counting import Config
 from notifier.http import HttpProtocol
 from notifier.http_answers import Lane
+from realtime.api import methods
 from realtime.api.answers import STATUSES
 from realtime.endpoint import COMMON_HEADERS, HttpEndpoint, WholeRequest
 
@@ -106,8 +108,9 @@ class Rim:
             first = f"{verb} {path} HTTP/1.1".encode()
             reader, writer = await asyncio.open_connection("127.0.0.1", port)
             if not path.endswith("/events"):  # an event may have any body
-                writer.write(_whole(first, NOTHING, given))
-                await _read_answer(reader)
+                with _without_debts():
+                    writer.write(_whole(first, NOTHING, given))
+                    await _read_answer(reader)
                 if made[0]._repeated is None:
                     writer.close()
                     reader, writer = await asyncio.open_connection("127.0.0.1", port)
@@ -118,6 +121,15 @@ class Rim:
         finally:
             server.close()
         return answer
+
+
+@contextmanager
+def _without_debts() -> Iterator[None]:
+    """Let a request that is only to be repeated, and is invalid, cost its key nothing."""
+    debts = methods._debts
+    before = dict(debts._failed), dict(debts._until)
+    yield
+    debts._failed, debts._until = before
 
 
 def _whole(first: bytes, raw: bytes, given: Headers) -> bytes:

@@ -41,3 +41,26 @@ def test_a_refused_large_batch_does_not_block_small_requests():
     fast, remembered = Key("fast", b"", rate=10.0), KeyDebts()
     remembered.note_refusal(fast, 100, 0.5, now=7.0)  # it owes half a second, and may owe 0.9
     assert remembered.wait(fast, 7.0) == 0.0
+
+
+@given(st.floats(0.01, 1000), st.floats(0, 1e6), st.lists(st.floats(0, 5), max_size=60))
+def test_invalid_requests_have_the_rate_of_the_key(rate, now, pauses):
+    """A key that may publish once a second sent 1 MiB of lists as often as it liked."""
+    slow, remembered, sent = Key("slow", b"", rate=rate), KeyDebts(), 0
+    began = now
+    for pause in pauses:
+        now += pause
+        if not remembered.wait(slow, now):
+            remembered.note_failure(slow, now)
+            sent += 1
+    assert sent <= 1 + max(1.0, rate) + rate * (now - began) + 1e-6
+
+
+def test_a_few_invalid_requests_delay_nothing():
+    quick, remembered = Key("quick", b"", rate=5.0), KeyDebts()
+    for _ in range(5):
+        remembered.note_failure(quick, 7.0)
+        assert remembered.wait(quick, 7.0) == 0.0
+    remembered.note_failure(quick, 7.0)
+    assert remembered.wait(quick, 7.0) == pytest.approx(0.2)
+    assert remembered.wait(quick, 7.3) == 0.0

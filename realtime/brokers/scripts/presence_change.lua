@@ -9,6 +9,18 @@
 local here, users, channels, node = KEYS[1], KEYS[2], KEYS[3], ARGV[1]
 local joined, left = {}, {}
 local first_gone = 10 + 3 * tonumber(ARGV[9])
+-- Leaves come first: a full Redis allows them, and would refuse all for the sake of one join.
+for i = first_gone, #ARGV do
+    local was = redis.call('HGET', here, ARGV[i])
+    if was then
+        local whose, user, info = parts(was)
+        if whose == node then
+            redis.call('HDEL', here, ARGV[i])
+            count_out(users, user)
+            left[#left + 1] = info
+        end
+    end
+end
 for i = 10, first_gone - 1, 3 do
     local client, user, info = ARGV[i], ARGV[i + 1], ARGV[i + 2]
     local was = redis.call('HGET', here, client)
@@ -20,17 +32,6 @@ for i = 10, first_gone - 1, 3 do
     end
     redis.call('HINCRBY', users, user, 1)
     redis.call('HSET', here, client, string.format('%s %d ', node, #user) .. user .. info)
-end
-for i = first_gone, #ARGV do
-    local was = redis.call('HGET', here, ARGV[i])
-    if was then
-        local whose, user, info = parts(was)
-        if whose == node then
-            redis.call('HDEL', here, ARGV[i])
-            count_out(users, user)
-            left[#left + 1] = info
-        end
-    end
 end
 if ARGV[5] == '1' then
     redis.call('SADD', channels, ARGV[2])
