@@ -36,7 +36,7 @@ from realtime.delivery.inbox import WAITING_COMMANDS_BYTES
 from realtime.identity.tokens import INFO_BYTES
 from realtime.protocols.centrifugo_commands import CLIENT_FRAME_BYTES
 from realtime.transports.callers import REMEMBERED_BYTES, REMEMBERED_CALLERS
-from realtime.transports.sse_format import LAST_ID_LIMIT, PLACES_LIMIT
+from realtime.transports.sse_format import CACHED_LINES, LAST_ID_LIMIT, PLACES_LIMIT
 from tests.support import prose
 from tests.support.service import ROOT
 
@@ -155,6 +155,7 @@ NUMBERS: dict[str, list[float]] = {
         REMEMBERED_HOSTS,
         REMEMBERED_HOST_CHARACTERS,
     ],
+    "the events of the last # lines": [CACHED_LINES],
     # --- what others can put into Redis ---
     "`REALTIME_FALLBACK_BYTES` (# MiB)": [bounds.QUEUE_BYTES / MIB],
     "(two `info` values of # KiB": [INFO_BYTES / KIB],
