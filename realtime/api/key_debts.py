@@ -41,10 +41,11 @@ class KeyDebts:
         To find that out can take longer than to publish, so invalid requests have the same rate.
 
         Args:
-            key: The key, which has a rate.
+            key: The key; one without a rate owes nothing.
             now: The time of a monotonic clock, in seconds.
         """
-        rate = key.rate or 1.0
+        if (rate := key.rate) is None:
+            return
         paid = max(self._failed.get(key.name, now), now) + 1 / rate
         self._failed[key.name] = paid
         if (owed := paid - now - max(1.0, rate) / rate) > 0:

@@ -80,7 +80,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-
 Method = Callable[[Any, Rules, Backend], Awaitable[Response]]
 Access = Callable[[str], Key]
 """Finds the key for the value of X-API-Key; raises `Unauthorized`."""
@@ -171,7 +170,7 @@ async def respond(
         if isinstance(error, LimitExceeded) and key.rate is not None:
             _note_limit(key)
         elif isinstance(error, RequestError) and request.api_method in _PUBLISHING:
-            _note_failure(key)
+            _debts.note_failure(key, time.monotonic())
         return failure(error)
 
 
@@ -180,11 +179,6 @@ def _note_use(key: Key) -> None:
         count = _uses.add(key.name, time.monotonic())
     if count:
         logger.info("API key %s: %d requests so far", key.name, count)
-
-
-def _note_failure(key: Key) -> None:
-    if key.rate is not None:
-        _debts.note_failure(key, time.monotonic())
 
 
 def _note_limit(key: Key) -> None:
@@ -313,7 +307,7 @@ async def _publish_items(items: Sequence[Item], key: Key, backend: Backend) -> l
     """Publish the items that are publications; return the outcome of each item, in order."""
     publications = [item for item in items if isinstance(item, Publication)]
     if not publications:
-        _note_failure(key)
+        _debts.note_failure(key, time.monotonic())
         return [item for item in items if isinstance(item, RealtimeError)]
     if key.rate is not None:
         await _take_from_rate(key, key.rate, len(publications), backend)
