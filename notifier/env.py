@@ -175,7 +175,7 @@ def _check_proxies(environ: Mapping[str, str]) -> None:
                 "FORWARDED_ALLOW_IPS",
                 f"contains {proxy[:60]!r}: use comma-separated addresses or networks of proxies.",
             )
-        if proxy.lower().startswith("::ffff:"):  # see notifier.counting.without_mapping
+        if _is_mapped(proxy):  # see notifier.counting.without_mapping
             raise BadEnvironment(
                 "FORWARDED_ALLOW_IPS",
                 f"contains {proxy[:60]!r}: write an IPv4 address or network as such (10.0.0.1, "
@@ -189,6 +189,14 @@ def _is_network(text: str) -> bool:
     except ValueError:
         return False
     return True
+
+
+def _is_mapped(text: str) -> bool:
+    """Tell whether a network is one of IPv4 in IPv6 (``::ffff:0:0/96``)."""
+    if not _is_network(text):
+        return False
+    address = ipaddress.ip_network(text).network_address
+    return isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is not None
 
 
 def is_loopback(host: str) -> bool:

@@ -88,6 +88,7 @@ class WholeRequestCycle:
             await self._carry_out(self._protocol)
         except BaseException:  # such as a cancellation
             self._protocol.transport.close()  # nothing else would answer the requests behind it
+            self._protocol.watch_unread()
             raise
         finally:
             del self._protocol, self._work, self._body  # it stays the newest until the next one

@@ -1,11 +1,10 @@
-"""Refuses a request without the app, so that its client can still read why."""
+"""Refuses a request without the app, and ends connections so that clients can still read why."""
 
 from __future__ import annotations
 
 import asyncio
 from http import HTTPStatus
-
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from typing import Protocol
 
 LINGER_SECONDS = 2.0
 """How long a refused connection is still read. Closing a socket with unread bytes resets it, and
@@ -42,31 +41,42 @@ def write_refusal(status: HTTPStatus, why: str, body_limit: int) -> bytes:
     ).encode()
 
 
-def linger(refused: HttpToolsProtocol) -> None:
+class Ending(Protocol):
+    """A protocol that has written its last bytes."""
+
+    loop: asyncio.AbstractEventLoop
+    transport: asyncio.Transport
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """See `asyncio.BaseProtocol`."""
+
+
+def linger(ending: Ending) -> None:
     """Close our side of a connection, and the other once the client had time to read the answer."""
-    if not refused.transport.can_write_eof():
-        refused.transport.close()
+    transport = ending.transport
+    if not transport.can_write_eof():
+        transport.close()
         return
-    refused.flow.resume_reading()
-    refused.transport.write_eof()
-    refused.transport.set_protocol(Lingering(refused))
+    transport.resume_reading()
+    transport.write_eof()
+    transport.set_protocol(Lingering(ending))
 
 
 class Lingering(asyncio.Protocol):
-    """The rest of a refused connection: reads and discards, within bounds."""
+    """The rest of a connection: reads and discards, within bounds."""
 
-    def __init__(self, refused: HttpToolsProtocol) -> None:
-        self._refused = refused
+    def __init__(self, ending: Ending) -> None:
+        self._ending = ending
         self._left = LINGER_BYTES
-        self._timer = refused.loop.call_later(LINGER_SECONDS, refused.transport.abort)
+        self._timer = ending.loop.call_later(LINGER_SECONDS, ending.transport.abort)
 
     def data_received(self, data: bytes) -> None:
         """Discard bytes; abort when there are too many."""
         self._left -= len(data)
         if self._left < 0:
-            self._refused.transport.abort()
+            self._ending.transport.abort()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Tell the refused connection that it has ended."""
+        """Tell the protocol that the connection has ended."""
         self._timer.cancel()
-        self._refused.connection_lost(exc)
+        self._ending.connection_lost(exc)

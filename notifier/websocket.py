@@ -19,6 +19,7 @@ from websockets.protocol import State
 from websockets.server import ServerProtocol
 
 from notifier.counting import Config, count_limit, without_mapping
+from notifier.http_refusals import linger
 from notifier.message_flow import HandOverProtocol
 from realtime.core.limits import Bucket, Rate
 
@@ -163,8 +164,11 @@ class WebSocketProtocol(HandOverProtocol):
         """Parse what was read, in slices, until nobody takes more."""
         if self.close_sent and len(self._rest) > SLICE_BYTES:
             # The client's answer to our close is behind all that; we do not wait for it that long.
+            # A plain close would reset the connection, and the client might not learn why.
             self._rest = b""
-            self.transport.close()
+            if not self.transport.is_closing():
+                linger(self)
+            return
         while self._rest and self.may_parse and not self.transport.is_closing():
             data, self._rest = self._rest[:SLICE_BYTES], self._rest[SLICE_BYTES:]
             self._parse(data)

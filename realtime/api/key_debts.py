@@ -17,7 +17,7 @@ class KeyDebts:
 
     def __init__(self) -> None:
         self._until: dict[str, tuple[float, float]] = {}  # by name: the rate, and until when
-        self._failed: dict[str, float] = {}  # by name: until when its failures are paid (GCRA)
+        self._failed: dict[str, tuple[float, float]] = {}  # likewise: when failures are paid (GCRA)
 
     def note_refusal(self, key: Key, count: int, wait: float, now: float) -> None:
         """Remember that Redis refused some publications.
@@ -31,14 +31,13 @@ class KeyDebts:
         rate = key.rate or 1.0
         # As in take_from_rate.lua: one publication is accepted before many are.
         burst = max(1.0, rate)
-        for_one = wait - (min(burst, count) - 1) / rate
-        if for_one > 0:
-            self._until[key.name] = (rate, now + for_one)
+        self._block(key, rate, now, wait - (min(burst, count) - 1) / rate)
+        self.note_failure(key, now)  # it was read, too
 
     def note_failure(self, key: Key, now: float) -> None:
-        """Count a request that published nothing, because it was invalid.
+        """Count a request that published nothing: it was invalid, or Redis refused it.
 
-        To find that out can take longer than to publish, so invalid requests have the same rate.
+        To find that out can take longer than to publish, so such requests have the same rate.
 
         Args:
             key: The key; one without a rate owes nothing.
@@ -46,11 +45,18 @@ class KeyDebts:
         """
         if (rate := key.rate) is None:
             return
-        paid = max(self._failed.get(key.name, now), now) + 1 / rate
-        self._failed[key.name] = paid
-        if (owed := paid - now - max(1.0, rate) / rate) > 0:
-            _, until = self._until.get(key.name, (rate, now))
-            self._until[key.name] = (rate, max(until, now + owed))
+        known, paid = self._failed.get(key.name, (rate, now))
+        burst = max(1.0, rate) / rate  # in seconds
+        # At most one more burst: many may have been admitted before the first one failed.
+        paid = min(max(paid if known == rate else now, now) + 1 / rate, now + 2 * burst)
+        self._failed[key.name] = (rate, paid)
+        self._block(key, rate, now, paid - now - burst)
+
+    def _block(self, key: Key, rate: float, now: float, seconds: float) -> None:
+        """Refuse a key for some time from now on, or for the longer time that is known."""
+        known, until = self._until.get(key.name, (rate, now))
+        if seconds > 0:
+            self._until[key.name] = (rate, max(until if known == rate else now, now + seconds))
 
     def wait(self, key: Key, now: float) -> float:
         """Return the seconds until a key may be able to publish again; 0.0 means now."""

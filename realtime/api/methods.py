@@ -56,12 +56,7 @@ from realtime.api.request import (
     refuse_unknown,
 )
 from realtime.core.publication import Publication
-from realtime.core.survey import (
-    Question,
-    channels_of,
-    checked_pattern,
-    nodes_of,
-)
+from realtime.core.survey import Question, channels_of, checked_pattern, nodes_of
 from realtime.core.tally import Tally
 from realtime.errors import (
     BrokerError,
@@ -224,6 +219,8 @@ async def _batch(fields: dict[str, Any], rules: Rules, backend: Backend) -> Resp
     items = [
         item for command in commands if isinstance(command, BatchCommand) for item in command.items
     ]
+    if commands and not items:
+        _debts.note_failure(rules.key, time.monotonic())
     outcomes = iter(await _publish_items(items, rules.key, backend))
     replies = []
     for command in commands:
@@ -307,7 +304,8 @@ async def _publish_items(items: Sequence[Item], key: Key, backend: Backend) -> l
     """Publish the items that are publications; return the outcome of each item, in order."""
     publications = [item for item in items if isinstance(item, Publication)]
     if not publications:
-        _debts.note_failure(key, time.monotonic())
+        if items:
+            _debts.note_failure(key, time.monotonic())
         return [item for item in items if isinstance(item, RealtimeError)]
     if key.rate is not None:
         await _take_from_rate(key, key.rate, len(publications), backend)

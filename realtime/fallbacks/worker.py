@@ -29,7 +29,7 @@ from realtime.core.fallback_entry import (
 )
 from realtime.core.json_text import encode_json
 from realtime.core.publication import OPTIONS_LIMIT
-from realtime.errors import BrokerError, EnvelopeError, GiveUp, PartlyDone, RequestError
+from realtime.errors import BrokerError, EnvelopeError, GiveUp, PartlyDone
 from realtime.fallbacks.threads import Threads
 from realtime.fallbacks.worker_log import Failure, WorkerLog
 
@@ -292,11 +292,10 @@ def _failure_of(task: asyncio.Task[None]) -> Failure | None:
         return Failure(str(error) or "the handler gave up", is_final=True)
     if isinstance(error, PartlyDone):
         try:
-            options = _encode_options(error.options)
-        except (RequestError, TypeError, ValueError) as invalid:
-            reason = f"its PartlyDone has options that cannot be stored: {invalid}"
-            return Failure(reason, error.is_final, error=error)
-        return Failure(str(error), error.is_final, options=options)
+            options, is_final = _encode_options(error.options), error.is_final
+        except Exception as invalid:  # noqa: BLE001 - of the host's object, whatever it is
+            return Failure(f"its PartlyDone cannot be stored: {invalid}", error=error)
+        return Failure(str(error), is_final, options=options)
     text = str(error)
     name = type(error).__name__
     return Failure(f"{name}: {text}" if text else name, error=error)

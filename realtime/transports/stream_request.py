@@ -88,7 +88,11 @@ def _plain(scope: Scope) -> StreamRequest:
     most = max(PLACES_LIMIT, 2 * wiring.limits().channels_per_connection)
     since = _since(query.get("since", []), most)
     # A reconnect has the same URL; what the stream has sent in the meantime is in the id.
-    return StreamRequest(channels, {**since, **places_of(header(scope, b"last-event-id"), most)})
+    had = places_of(header(scope, b"last-event-id"), most)
+    for channel, position in since.items():
+        if len(had) < most:
+            had.setdefault(channel, position)
+    return StreamRequest(channels, had)
 
 
 async def _raw(scope: Scope, read_body: Callable[[], Awaitable[bytes]]) -> StreamRequest:

@@ -160,7 +160,7 @@ class Odd(locmem.EmailBackend):
         return super().send_messages(messages)
 
     def close(self) -> None:
-        raise OSError("the server has hung up")
+        raise LookupError("it is closed")
 
 
 def with_odd(**changed: Any) -> Any:

@@ -46,7 +46,8 @@ async def test_reading_renews_a_used_counter(node: Node, direct: redis.Redis, co
     await node.broker.publish(Publication.of("c", 1))
     direct.expire(counter, 10)
     await node.broker.positions(["c"])
-    assert direct.ttl(counter) == 310, "by five minutes; a node with listeners reads each minute"
+    extended = direct.ttl(counter)
+    assert 305 <= extended <= 310, "by five minutes; a node with listeners reads each minute"
     direct.expire(counter, 2 * DAY_SECONDS - 10)
     await node.broker.positions(["c"])
     assert direct.ttl(counter) == 2 * DAY_SECONDS
@@ -57,10 +58,10 @@ async def test_a_stranger_keeps_counters_by_reading_them(
 ) -> None:
     """One read in two days kept a counter, so those of a publishing client grew without an end."""
     await node.broker.publish(Publication.of("c", 1))
-    for left in (DAY_SECONDS, 3600, 1):
+    for left in (DAY_SECONDS, 3600, 60):
         direct.expire(counter, left)
         await node.broker.positions(["c"])
-        assert direct.ttl(counter) <= left + 300
+        assert left < direct.ttl(counter) <= left + 300
 
 
 async def test_subscribing_creates_no_key(node: Node, direct: redis.Redis, counter: str) -> None:

@@ -188,7 +188,11 @@ async def test_the_rest_of_an_item_is_tried_with_other_options(queue, publish, i
     assert (stats.dead, stats.bytes > 0) == (int(is_final), is_final)
 
 
-@pytest.mark.parametrize("options", [{"to": object()}, ["ben"], None, {"to": "x" * 9000}], ids=repr)
+@pytest.mark.parametrize(
+    "options",
+    [{"to": object()}, ["ben"], None, {"to": "x" * 9000}],
+    ids=["an object", "a list", "nothing", "too long"],
+)
 async def test_options_that_cannot_be_stored_fail_one_attempt(queue, publish, options) -> None:
     """The worker ended, and so did the next ones, which tried the same entry without counting."""
     got: list[Any] = []

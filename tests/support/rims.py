@@ -128,8 +128,10 @@ def _without_debts() -> Iterator[None]:
     """Let a request that is only to be repeated, and is invalid, cost its key nothing."""
     debts = methods._debts
     before = dict(debts._failed), dict(debts._until)
-    yield
-    debts._failed, debts._until = before
+    try:
+        yield
+    finally:
+        debts._failed, debts._until = before
 
 
 def _whole(first: bytes, raw: bytes, given: Headers) -> bytes:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
 from collections.abc import Awaitable, Callable
 
 import pytest
@@ -37,6 +38,21 @@ async def test_ten_thousand_subscribes_in_a_second(target: Target, watched: Watc
                 assert await asyncio.to_thread(peer.closed) == 3013
                 assert len(redis.pubsub_channels()) - before <= CHANNELS
         await eventually(lambda: len(redis.pubsub_channels()) <= before)
+
+
+async def test_a_client_that_floods_and_reads_late_is_told_why(target: Target) -> None:
+    """A close with unread input resets the connection, and drops what the client has not read."""
+    line = b'{"id":2,"ping":{}}'
+    flood = [frame(TEXT, b"\n".join([line] * 1000))] * 30
+    with Raw(target.port, seconds=15) as peer:
+        peer.socket.close()
+        peer.socket = socket.socket()
+        peer.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)  # before it connects
+        peer.socket.settimeout(15)
+        peer.socket.connect(("127.0.0.1", target.port))
+        peer.upgraded().send(frame(TEXT, b'{"id":1,"connect":{}}'))
+        await asyncio.to_thread(peer.send, *flood)
+        assert await asyncio.to_thread(peer.closed) == 3013
 
 
 async def test_a_connection_subscribes_to_more_channels_than_it_may(

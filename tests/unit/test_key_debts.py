@@ -56,6 +56,15 @@ def test_invalid_requests_have_the_rate_of_the_key(rate, now, pauses):
     assert sent <= 1 + max(1.0, rate) + rate * (now - began) + 1e-6
 
 
+def test_many_requests_at_once_block_a_key_for_a_bounded_time():
+    slow, remembered = Key("slow", b"", rate=0.5), KeyDebts()
+    for _ in range(500):
+        remembered.note_failure(slow, 7.0)
+    assert remembered.wait(slow, 7.0) == pytest.approx(2.0)
+    remembered.note_failure(Key("slow", b"", rate=100.0), 7.0)
+    assert remembered.wait(Key("slow", b"", rate=100.0), 7.0) == 0.0
+
+
 def test_a_few_invalid_requests_delay_nothing():
     quick, remembered = Key("quick", b"", rate=5.0), KeyDebts()
     for _ in range(5):

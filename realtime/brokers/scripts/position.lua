@@ -17,7 +17,8 @@
 -- RESETSTAT resets the received bytes to 0, and two loads may find the same number of keys.
 --
 -- Redis measures expiry by the wall clock. A counter that expires after two days and is read once a
--- minute by each subscribed node survives a clock that jumps ahead by one day.
+-- minute by each subscribed node survives a clock that jumps ahead by one day; one that had nearly
+-- expired when it was first read, after six hours.
 --
 -- A channel without publications has no key, because any subscriber could create keys otherwise
 -- (ADR-0026). It is at offset 0 of an epoch derived from the *base epoch* and its name, and its

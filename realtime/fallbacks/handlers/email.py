@@ -40,7 +40,8 @@ MESSAGE_ID_LIMIT = 500  # characters: a DNS name has at most 253
 TIMEOUT_SECONDS = 20.0
 """For each step of the dialogue with the mail server, if EMAIL_TIMEOUT is not set."""
 SENDING_SECONDS = 20.0
-"""After this time no further recipient is served in the same attempt, which may take a minute."""
+"""After this time no further recipient is served in the same attempt, which may take a minute
+(`manage.py runfallback --timeout`)."""
 DEFAULT_TEMPLATE = "realtime/fallback"
 OPTIONS = ("template", "from_email", "subject", "mailer")
 # Since Django 6.1; `get_connection` and the settings EMAIL_… are deprecated there.
@@ -195,18 +196,18 @@ class _Sending:
 
     def send(self, recipients: list[str]) -> None:
         """Send the mail to each recipient."""
+        until = time.monotonic() + SENDING_SECONDS
         try:
             self._connection.open()
         except (OSError, smtplib.SMTPException) as error:
             self._left = dict.fromkeys(recipients, error)
             return
-        until = time.monotonic() + SENDING_SECONDS
-        for recipient in recipients:
-            if time.monotonic() < until:
+        for number, recipient in enumerate(recipients):
+            if number == 0 or time.monotonic() < until:
                 self._send(recipient)
             else:  # the attempt has a deadline, and would be repeated for everybody
                 self._left[recipient] = TimeoutError("the mail server is too slow")
-        with contextlib.suppress(OSError, smtplib.SMTPException):  # all that could be sent is sent
+        with contextlib.suppress(Exception):  # of any backend; all that could be sent is sent
             self._connection.close()
 
     def _send(self, recipient: str) -> None:

@@ -492,6 +492,7 @@ def test_a_variable_of_spaces_is_taken_for_a_value(name, blank):
         ("FORWARDED_ALLOW_IPS", "10.0.0.1/8"),
         ("FORWARDED_ALLOW_IPS", "::ffff:10.0.0.1"),
         ("FORWARDED_ALLOW_IPS", "::FFFF:0:0/96"),
+        ("FORWARDED_ALLOW_IPS", "0:0:0:0:0:ffff:a00:1"),
         ("REDIS_URL", "redis://a%2eb:6379/0"),
         ("REDIS_URL", "redis://:a%0ab@h:6379/0"),
         ("REDIS_URL", "unix:///a%00b"),
