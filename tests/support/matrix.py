@@ -41,6 +41,7 @@ PROJECTS = {
     "tests/e2e/test_beside_the_service.py": "a project beside the service, each with its users",
     "tests/e2e/test_celery.py": "the tasks of a project",
     "tests/e2e/test_foreign_project.py": "hashed static files, a content security policy",
+    "tests/e2e/test_foreign_users.py": "users with other primary keys",
     "tests/e2e/test_host_paths.py": "a project keeps its own addresses",
     "tests/e2e/test_howtos.py": "all pages of docs/howto in one project",
     "tests/e2e/test_live_pages.py": "pages that miss nothing while they load",
