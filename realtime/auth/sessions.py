@@ -212,9 +212,8 @@ def session_cookie(cookies: str) -> str:
     r"""Return the session cookie of a Cookie header; empty if it is missing or not one of Django's.
 
     Django's `parse_cookie` decodes quoted values, which none of Django's session engines sends:
-    ``"\000"`` becomes a
-    NUL, which PostgreSQL refuses. Before Python 3.11.10 and 3.12.6 it also takes time in the square
-    of their length (CVE-2024-7592), and this runs in the event loop.
+    ``"\000"`` becomes a NUL, which PostgreSQL refuses. Before Python 3.11.10 and 3.12.6 it also
+    takes time in the square of their length (CVE-2024-7592), and this runs in the event loop.
     """
     found = ""
     for pair in cookies.split(";"):

@@ -64,8 +64,7 @@ def resident_bytes(pid: int) -> int:
 
 @pytest.fixture
 def attach(attach: Attach) -> Attach:
-    """Give each client an address: a publish budget outlives its connection (security.md, row
-    17)."""
+    """Give each client an address: a publish budget outlives its connection (docs/security.md)."""
 
     async def open_client(service: Service, **options: Any) -> Client:
         if sys.platform == "linux":  # which routes all of 127.0.0.0/8
