@@ -19,6 +19,7 @@ from typing import Any
 
 import httpx
 import pytest
+from websockets.exceptions import InvalidStatus
 
 from realtime import apublish, wiring
 from tests.conftest import NGINX
@@ -39,6 +40,7 @@ ASGI = [command for command in COMMANDS if "mysite.asgi" in command]
 IDS = [re.sub(r"^(\w+).*?(?:--task-impl (\w+).*)?$", r"\1 \2", each).strip() for each in ASGI]
 [WSGI] = [command for command in COMMANDS if "mysite.wsgi" in command]
 OPTIONS = dict(re.findall(r"^\| (\w+) \| `(--[^`]+)` \|$", BELOW_A_PATH, re.M))
+[GUNICORN_OPTION] = re.findall(r"^\| gunicorn .*: `(\"[^`]+)` \|$", BELOW_A_PATH, re.M)
 [LOCATION] = re.findall(r"^```nginx\n(.*?)^```$", BELOW_A_PATH, re.M | re.S)
 CLOSE_CODES = {
     "uvicorn": 1012,
@@ -53,6 +55,13 @@ PRODUCTION = """
 DEBUG = False
 ALLOWED_HOSTS = ["127.0.0.1"]
 """
+SCRIPT_NAME = """
+FORCE_SCRIPT_NAME = "/app/live"
+USE_X_FORWARDED_HOST = True
+ALLOWED_HOSTS = ["shop.example"]
+"""
+PUBLIC = "shop.example:8443"
+"""The host that browsers know, for a proxy that replaces `Host` by another."""
 NGINX_CONF = """
 daemon off; pid {folder}/pid; error_log {folder}/error.log; events {{}}
 http {{
@@ -80,16 +89,17 @@ class Server:
     def wait_until(self, probe: str) -> None:
         """Wait until a path responds with 200."""
         try:
-            eventually_sync(lambda: self.process.poll() is not None or self._is_ok(probe), 20)
+            eventually_sync(lambda: self.process.poll() is not None or is_ok(self.url + probe), 20)
             assert self.process.poll() is None
         except AssertionError:
             raise AssertionError(self.log) from None
 
-    def _is_ok(self, path: str) -> bool:
-        try:
-            return httpx.get(self.url + path, timeout=5).status_code == 200
-        except httpx.HTTPError:
-            return False
+
+def is_ok(url: str) -> bool:
+    try:
+        return httpx.get(url, timeout=5).status_code == 200
+    except httpx.HTTPError:
+        return False
 
 
 @contextmanager
@@ -123,9 +133,21 @@ def project(redis: RedisServer, tmp_path_factory: pytest.TempPathFactory) -> Hos
 
 @pytest.fixture(scope="module")
 def below_a_path(project: Host, tmp_path_factory: pytest.TempPathFactory) -> Host:
-    """The same project, with the line that the page adds for a path."""
+    """The same project, with what the page adds for a path."""
     moved = copy_of(project, tmp_path_factory.mktemp("path"))
     moved.write(files_of(BELOW_A_PATH))
+    workers = moved.folder / "mysite/workers.py"
+    text = workers.read_text(encoding="utf-8")
+    workers.write_text(text.replace("{\n", f"{{\n        {GUNICORN_OPTION},\n"), encoding="utf-8")
+    return moved
+
+
+@pytest.fixture(scope="module")
+def with_script_name(project: Host, tmp_path_factory: pytest.TempPathFactory) -> Host:
+    """The same project, which knows the path by itself, and its host from the proxy."""
+    moved = copy_of(project, tmp_path_factory.mktemp("script-name"))
+    with (moved.folder / "mysite/settings.py").open("a", encoding="utf-8") as settings:
+        settings.write(SCRIPT_NAME)
     return moved
 
 
@@ -148,7 +170,9 @@ async def _publishes_there(redis: RedisServer, settings: Any) -> AsyncIterator[N
 
 
 @asynccontextmanager
-async def clients(base: str, origin: str) -> AsyncIterator[tuple[Client, AsyncIterator[str]]]:
+async def clients(
+    base: str, origin: str, probe: str = "/live/readyz"
+) -> AsyncIterator[tuple[Client, AsyncIterator[str]]]:
     """A WebSocket and an event stream that have each received a publication."""
     url = f"{base.replace('http', 'ws', 1)}/connection/websocket"
     async with (
@@ -168,14 +192,14 @@ async def clients(base: str, origin: str) -> AsyncIterator[tuple[Client, AsyncIt
             async with within(10):
                 while await anext(lines) != 'data: {"number":1042}':
                     pass
-            await eventually(partial(is_ready, http))
+            await eventually(partial(is_ready, http, probe))
             yield page, lines
         finally:
             await page.close()
 
 
-async def is_ready(http: httpx.AsyncClient) -> bool:
-    return (await http.get("/live/readyz")).status_code == 200
+async def is_ready(http: httpx.AsyncClient, probe: str) -> bool:
+    return (await http.get(probe)).status_code == 200
 
 
 async def is_completed(lines: AsyncIterator[str]) -> bool:
@@ -247,12 +271,12 @@ def test_the_page_names_an_option_for_each_server_below_a_path() -> None:
 
 @pytest.mark.nginx
 @pytest.mark.usefixtures("_publishes_there")
-@pytest.mark.parametrize("name", OPTIONS)
+@pytest.mark.parametrize("name", CLOSE_CODES)
 async def test_nginx_serves_each_server_below_a_path(
     below_a_path: Host, name: str, tmp_path: Path
 ) -> None:
     command = next(each for each in ASGI if each.startswith(name))
-    with started(below_a_path, f"{command} {OPTIONS[name]}", tmp_path / "log") as server:
+    with started(below_a_path, f"{command} {OPTIONS.get(name, '')}", tmp_path / "log") as server:
         await asyncio.to_thread(server.wait_until, "/live/readyz")
         with nginx(tmp_path, server) as site:
             assert await configured_url(f"{site}/app/live/orders/") == (
@@ -267,10 +291,42 @@ async def test_nginx_serves_each_server_below_a_path(
         assert "Traceback" not in server.log
 
 
+@pytest.mark.nginx
+@pytest.mark.usefixtures("_publishes_there")
+@pytest.mark.parametrize("command", ASGI, ids=IDS)
+async def test_a_script_name_suits_each_server_behind_a_proxy_that_replaces_the_host(
+    with_script_name: Host, command: str, tmp_path: Path
+) -> None:
+    """Whether the proxy strips the path or keeps it; and the Origin is compared with PUBLIC."""
+    replaced = LOCATION.replace(" Host $http_host;", f" X-Forwarded-Host {PUBLIC};")
+    kept = replaced.replace(":8000/;", ":8000;")
+    assert len({LOCATION, replaced, kept}) == 3
+    public = f"http://{PUBLIC}"
+    with started(with_script_name, command, tmp_path / "log") as server:
+        for way, location in {"stripped": replaced, "kept": kept}.items():
+            folder = tmp_path / way
+            folder.mkdir()
+            with nginx(folder, server, location) as site:
+                ready = partial(is_ok, f"{site}/app/live/live/readyz")
+                await asyncio.to_thread(eventually_sync, ready, 20)
+                url = "/app/live/connection/websocket"
+                assert await configured_url(f"{site}/app/live/orders/") == url
+                base = f"{site}/app/live"
+                async with clients(base, public, f"{base}/live/readyz"):
+                    pass
+                with pytest.raises(InvalidStatus) as refused:
+                    await Client.open(
+                        f"{base.replace('http', 'ws', 1)}/connection/websocket",
+                        origin="http://elsewhere.example",
+                    )
+                assert refused.value.response.status_code == 403
+        assert "Traceback" not in server.log
+
+
 async def configured_url(page: str) -> str:
     """Return the URL that the template tag has written into a page."""
     async with httpx.AsyncClient(timeout=30) as http:
-        html = (await http.get(page)).text
+        html = (await http.get(page)).raise_for_status().text
     [configured] = re.findall(r'<script id="realtime-config"[^>]*>(.*?)</script>', html)
     return str(json.loads(configured)["url"])
 
@@ -282,9 +338,9 @@ async def is_live_without_clients(http: httpx.AsyncClient, site: str) -> bool:
 
 
 @contextmanager
-def nginx(folder: Path, server: Server) -> Iterator[str]:
+def nginx(folder: Path, server: Server, location: str = LOCATION) -> Iterator[str]:
     port = free_port()
-    location = LOCATION.replace("8000", str(server.port))
+    location = location.replace("8000", str(server.port))
     conf = folder / "nginx.conf"
     conf.write_text(NGINX_CONF.format(folder=folder, port=port, location=location))
     process = subprocess.Popen([str(NGINX), "-c", str(conf)], stderr=subprocess.DEVNULL)
