@@ -121,7 +121,7 @@ PYTEST_PLAIN := $(PYTEST) -n $(WORKERS) $(SPREAD) tests/e2e tests/faults tests/t
 # One a processor, at most two: they put load on the machine, and what they wait for has deadlines.
 # Those are lengthened while the machine is busy, but the faults keep their length.
 PYTEST_LOAD := $(PYTEST) -n $(shell echo $$((($(WORKERS) + 1) / 2))) $(FEW)
-# With --newest nothing more happens where the lock has the newest Django that this Python carries.
+# With --newest: a few projects on the newest Python of this machine, with the newest Django.
 MATRIX_RUN := $(BIN)/python -m tests.support.matrix --workers $(WORKERS)
 
 NODE_TEST_FILES = $(wildcard tests/e2e/js/*.test.js tests/e2e/js/*.test.mjs)

@@ -40,6 +40,7 @@ PROJECTS = {
     "tests/e2e/test_admin.py": "the pages in Django's admin",
     "tests/e2e/test_beside_the_service.py": "a project beside the service, each with its users",
     "tests/e2e/test_celery.py": "the tasks of a project",
+    "tests/e2e/test_django_ways.py": "checks, lazy text, mailers, Django's own policy",
     "tests/e2e/test_foreign_project.py": "hashed static files, a content security policy",
     "tests/e2e/test_foreign_users.py": "users with other primary keys",
     "tests/e2e/test_host_paths.py": "a project keeps its own addresses",
@@ -54,6 +55,14 @@ PROJECTS = {
     "tests/e2e/test_wheel.py": "the wheel in a new project",
 }
 """The app in projects that know nothing of this repository, as real processes."""
+FEW = [
+    f"tests/e2e/test_{name}.py"
+    for name in (
+        *("admin", "django_ways", "foreign_project", "foreign_users", "host_paths"),
+        *("live_pages", "template_tag", "testing"),
+    )
+]
+"""Those of them in which Django takes part most, for each commit."""
 NEED_CELERY = {"tests/e2e/test_celery.py", "tests/e2e/test_howtos.py"}
 """Not for the lowest bounds: the extra `celery` needs a newer redis-py than the app alone."""
 NEED_OUR_SERVER = {
@@ -134,10 +143,14 @@ def combinations() -> list[Combination]:
     return [*pairs, pairs[0]._replace(is_lowest=True)]
 
 
-def newest(python: str) -> Combination | None:
-    """Return the combination with the newest Django that a Python carries."""
-    pairs = [each for each in combinations() if each.python == python and not each.is_lowest]
-    return pairs[-1] if pairs else None
+def newest() -> Combination | None:
+    """Return the newest Python of this machine with the newest Django that it carries."""
+    pairs = [each for each in combinations() if not each.is_lowest and each.python not in UNTRIED]
+    for python in reversed(PYTHONS):
+        carried = [each for each in pairs if each.python == python]
+        if carried and isinstance(find_interpreter(python), Interpreter):
+            return carried[-1]
+    return None
 
 
 def lowest_bounds() -> dict[str, str]:
@@ -353,8 +366,8 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--newest",
         action="store_true",
-        help="only the newest Django of the Python that runs this, and only projects as real "
-        "processes; nothing if `make test` has used that Django already",
+        help="only the newest Python of this machine with its newest Django, and only a few "
+        "projects as real processes; nothing if `make test` has used these already",
     )
     parser.add_argument("--tests", nargs="+", default=[], metavar="PATH", help="instead of all")
     parser.add_argument("--workers", type=int, default=default_workers(), help="of pytest-xdist")
@@ -391,12 +404,11 @@ def main(arguments: list[str] | None = None) -> int:
     options = parse(arguments)
     todo = chosen(options)
     if options.newest:
-        here = f"{sys.version_info[0]}.{sys.version_info[1]}"
-        only = newest(here)
-        if only is None or is_installed(only.django):
-            say(f"Python {here}: no Django is newer than that of the tests above")
+        only = newest()
+        if only is None or is_this_one(only):
+            say("No Python of this machine carries a newer Django than the tests above had")
             return 0
-        todo, options.tests = [only], [*PROJECTS]
+        todo, options.tests = [only], FEW
     rows = []
     for number, each in enumerate(todo, 1):
         what = "lowest bounds" if each.is_lowest else f"Django {each.django}"
@@ -408,12 +420,16 @@ def main(arguments: list[str] | None = None) -> int:
     return int(nothing or any(row.has_failed for row in rows))
 
 
-def is_installed(django: str) -> bool:
-    """Tell whether this Python has that Django."""
+def is_this_one(combination: Combination) -> bool:
+    """Tell whether this Python and its Django are those of a combination."""
     try:
-        return numbers(metadata.version("django"))[:2] == numbers(django)
+        django = numbers(metadata.version("django"))[:2]
     except metadata.PackageNotFoundError:
         return False
+    return (sys.version_info[:2], django) == (
+        numbers(combination.python),
+        numbers(combination.django),
+    )
 
 
 if __name__ == "__main__":
