@@ -47,6 +47,10 @@ class GapReason(StrEnum):
     """They were published between two connections of the client."""
 
 
+ENDED_EPOCHS = 4
+"""How many ended epochs of a channel are remembered."""
+
+
 class GapDetector:
     """Detects which publications of one channel never reached this node.
 
@@ -54,13 +58,22 @@ class GapDetector:
     *settling*, arrivals at or below it are ignored: the position was read on another connection and
     overtook them. The first arrival above it ends that; from then on, a position that is not above
     the last one is a rollback.
+
+    Arrivals of an epoch that has *ended* are ignored: the open gap at its end covers them. They
+    come when a frozen master of a Redis Cluster wakes up, and carries out what waited in its
+    sockets. Only an epoch that was *read* may displace others in this way: if one that began with
+    an arrival did, a single late message could silence the channel.
     """
 
-    __slots__ = ("last", "settling")
+    __slots__ = ("ended", "last", "read_epoch", "settling")
 
     def __init__(self, start: Position) -> None:
         self.last = start
         self.settling = True
+        self.read_epoch = start.epoch
+        """The epoch of the position that was read last."""
+        self.ended: tuple[Position, ...] = ()
+        """The last known position of each ended epoch, at most `ENDED_EPOCHS`, latest first."""
 
     def observe(self, position: Position) -> tuple[Gap, ...] | None:
         """Record the position of an arrival and return the gaps it reveals.
@@ -73,7 +86,10 @@ class GapDetector:
                 self.last, self.settling = position, False
                 return ()
             return self._same_epoch(position)
-        self.last, self.settling = position, False
+        if last.epoch == self.read_epoch and self._ended_at(position.epoch) is not None:
+            return None
+        self._change_epoch(position)
+        self.settling = False
         return _across_epochs(last, position, arrived=True)
 
     def resume(self, read: Position) -> tuple[Gap, ...]:
@@ -83,12 +99,27 @@ class GapDetector:
         position that reveals nothing new does not start settling either: it has overtaken nothing.
         """
         last = self.last
+        self.read_epoch = read.epoch
         if read.epoch == last.epoch and read.offset <= last.offset:
             return ()
-        self.last, self.settling = read, True
-        if read.epoch != last.epoch:
-            return _across_epochs(last, read, arrived=False)
-        return (Gap(last.epoch, last.offset + 1, read.offset),)
+        self.settling = True
+        if read.epoch == last.epoch:
+            self.last = read
+            return (Gap(last.epoch, last.offset + 1, read.offset),)
+        ended_at = self._ended_at(read.epoch)
+        if ended_at is not None:  # the open gap at its end covers everything up to here
+            self._change_epoch(max(read, ended_at))
+            return (Gap(last.epoch, last.offset + 1, None),)
+        self._change_epoch(read)
+        return _across_epochs(last, read, arrived=False)
+
+    def _ended_at(self, epoch: str) -> Position | None:
+        return next((each for each in self.ended if each.epoch == epoch), None)
+
+    def _change_epoch(self, position: Position) -> None:
+        others = (each for each in self.ended if each.epoch != position.epoch)
+        self.ended = (self.last, *others)[:ENDED_EPOCHS]
+        self.last = position
 
     def _same_epoch(self, position: Position) -> tuple[Gap, ...] | None:
         last = self.last

@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from realtime.core.positions import (
+    ENDED_EPOCHS,
     Gap,
     GapDetector,
     Position,
@@ -139,6 +140,60 @@ def test_a_rollback_shows_after_a_break_that_missed_nothing():
     assert counting.observe(at(4)) == (Gap(OLD, 6, None),)
 
 
+def test_arrivals_of_an_ended_epoch_are_ignored_its_open_gap_covers_them():
+    """A frozen master of a cluster woke up: its old publications came between the new ones."""
+    counting = detector(5)
+    counting.resume(at(1, NEW))
+    assert counting.observe(at(6)) is None
+    assert counting.observe(at(3)) is None
+    assert counting.observe(at(2, NEW)) == ()
+
+
+def test_a_late_message_of_an_epoch_that_nobody_saw_does_not_silence_the_channel():
+    counting = detector(5)
+    counting.resume(at(7, NEW))
+    unseen = "2" * 16
+    assert counting.observe(at(3, unseen)) == (Gap(NEW, 8, None), Gap(unseen, 1, 2))
+    assert counting.observe(at(8, NEW)) is not None, "the open gap is not the end of it"
+    assert counting.observe(at(4, unseen)) is None, "the next late one is ignored"
+    assert counting.observe(at(9, NEW)) == ()
+
+
+def test_an_epoch_that_began_with_an_arrival_displaces_no_other():
+    """Which of the two is the current one, only a position that is read tells."""
+    counting = detector(5)
+    counting.observe(at(1, NEW))
+    assert counting.observe(at(7)) is not None
+    assert counting.observe(at(8)) == ()
+
+
+def test_a_read_position_resumes_an_ended_epoch():
+    """The name led to another Redis for a while, and back to the first one."""
+    counting = detector(5)
+    counting.resume(at(2, NEW))
+    assert counting.resume(at(8)) == (Gap(NEW, 3, None),), "the gap after 5 covers 6 to 8"
+    assert counting.observe(at(8)) is None
+    assert counting.observe(at(9)) == ()
+    assert counting.observe(at(3, NEW)) is None
+
+
+def test_a_read_position_of_an_ended_epoch_never_lowers_the_known_one():
+    counting = detector(5)
+    counting.resume(at(2, NEW))
+    counting.resume(at(4))
+    assert counting.observe(at(5)) is None
+    assert counting.observe(at(6)) == ()
+
+
+def test_few_ended_epochs_are_remembered():
+    counting = detector(5)
+    for number in range(2, 30):
+        counting.resume(at(1, f"{number:016x}"))
+    assert len(counting.ended) == ENDED_EPOCHS
+    assert counting.observe(at(9, f"{29 - ENDED_EPOCHS:016x}")) is None
+    assert counting.observe(at(9)) is not None
+
+
 def test_a_gap_has_its_number_of_missing_publications():
     assert Gap(OLD, 5, 7).missed == 3
     assert Gap(OLD, 5, None).missed is None
@@ -216,6 +271,47 @@ def test_after_a_break_the_read_position_covers_the_tail(stream, data):
     for position, _ in stream:
         if position.epoch in (start.epoch, read.epoch) and position.epoch <= read.epoch:
             assert position in covered or position.epoch in ended
+
+
+@given(streams(), st.data())
+def test_what_an_ended_epoch_still_sends_is_neither_received_nor_announced_twice(stream, data):
+    """Publications of ended epochs come late, in any order, between those of later ones."""
+    start = Position("0" * 16, 5)
+    counting = GapDetector(start)
+    told: list[Position | Gap] = []
+    ended: list[Position] = []
+    arrived = [position for position, has_arrived in stream if has_arrived]
+    lost = [position for position, has_arrived in stream if not has_arrived]
+    for position in arrived:
+        if position.epoch != counting.last.epoch:
+            ended += [each for each in lost if each.epoch <= counting.last.epoch]
+            told += counting.resume(Position(position.epoch, 0))
+        gaps = counting.observe(position)
+        assert gaps is not None
+        told += [*gaps, position]
+        known = {start.epoch, *(each.epoch for each in told if isinstance(each, Position))}
+        late = [each for each in ended if each.epoch in known]
+        for each in data.draw(st.lists(st.sampled_from(late), max_size=3)) if late else ():
+            assert counting.observe(each) is None
+    walked(start, told)  # disjoint, and in order
+    assert {each for each in told if isinstance(each, Position)} == set(arrived)
+
+
+@given(st.lists(st.tuples(st.integers(0, 5), st.booleans()), max_size=40))
+def test_the_epoch_that_was_read_is_never_silent(steps):
+    """Whatever comes between: each new publication of that epoch is received."""
+    counting = GapDetector(Position("0" * 16, 0))
+    offsets = dict.fromkeys(range(6), 0)
+    for number, is_read in steps:
+        epoch = f"{number:016x}"
+        offsets[number] += 1
+        if is_read:
+            counting.resume(Position(epoch, offsets[number]))
+            offsets[number] += 1
+            assert counting.observe(Position(epoch, offsets[number])) is not None
+        else:
+            heard = counting.observe(Position(epoch, offsets[number]))
+            assert heard is not None or epoch != counting.read_epoch
 
 
 # ------------------------------------------------- a client that has listened for a while
