@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import resource
+import time
 from pathlib import Path
 from typing import Any
 
@@ -30,9 +31,11 @@ def main() -> None:
         report.say(f"skipped, not installed: {sentence}")
     with private_redis() as redis_url:
         for scenario in options.scenarios:
+            began = time.monotonic()
             rows = _rows(scenario, redis_url, options)
             if not rows:
                 continue
+            report.say(f"{scenario} took {time.monotonic() - began:.0f} s")
             path = report.save(scenario, rows, missing)
             print(f"\n## {scenario}\n\n{_explained(scenario)}\n", flush=True)
             print(report.table(report.medians(rows)))

@@ -1,12 +1,14 @@
-"""Draw the latest results: latency against load, and cost against number of subscribers.
+"""Draw the latest results: latency and cost beside other servers, and what more work costs.
 
 make plots
 """
 
 from __future__ import annotations
 
+import argparse
 import json
-from collections.abc import Sequence
+import statistics
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +28,8 @@ def last(scenario: str) -> dict[str, Any]:
     """Return the newest result of a scenario."""
     found = sorted(report.RESULTS.glob(f"{scenario}-2*.json"))
     if not found:
-        raise SystemExit(f"no results for {scenario}: run python -m bench {scenario} first")
+        command = scenario.replace("scale-", ".scale ") if "scale-" in scenario else f" {scenario}"
+        raise SystemExit(f"no results for {scenario}: run python -m bench{command} first")
     result: dict[str, Any] = json.loads(found[-1].read_text(encoding="utf-8"))
     return result
 
@@ -56,26 +59,92 @@ def draw(
     return path
 
 
+def latency() -> Path:
+    """The latency of each server against its load."""
+    rate = ("publications/s", "publications a second, each to 1,000 subscribers")
+    return draw(
+        "latency", "Latency against load, 99th percentile", rate,
+        ("p99 ms", "ms from publish to the subscriber"), report.medians(last("load")["rows"]),
+    )  # fmt: skip
+
+
+def cost() -> Path:
+    """The processor time of each server against the subscribers of a channel."""
+    size = ("subscribers", "subscribers of the channel")
+    return draw(
+        "cost", "Processor time of the server against subscribers", size,
+        ("CPU µs/delivery", "µs for each delivery"), report.medians(last("crowds")["rows"]),
+    )  # fmt: skip
+
+
+# Of each curve of bench.scale: what grows, and the figures that are drawn.
+CURVES = {
+    "connections": ("connections", ("CPU µs/join", "CPU µs/delivery", "KiB/connection")),
+    "channels": ("channels", ("CPU µs/delivery", "KiB/channel")),
+    "subscriptions": ("subscriptions", ("CPU µs/subscription", "KiB/subscription")),
+    "payload": ("bytes", ("CPU µs/delivery",)),
+    "workers": ("workers", ("CPU µs/delivery", "CPU µs/request")),
+    "nodes": ("nodes", ("Redis µs/publication", "in batches of 100")),
+}
+
+
+def scale() -> Path:
+    """What each piece of work costs when there is more of it: a multiple of the first point."""
+    figure, axes = pyplot.subplots(2, 3, figsize=(11, 6.5), layout="constrained")
+    for panel, (name, (amount, figures)) in zip(axes.flat, CURVES.items(), strict=True):
+        points = scale_points(name)
+        x = [point[amount] for point in points]
+        for column, colour in zip(figures, COLOURS, strict=False):
+            y = [point[column] / points[0][column] for point in points]
+            panel.plot(x, y, "o-", color=colour, label=column)
+        panel.set(xscale="log", xlabel=amount, title=name, ylim=(0, None))
+        panel.set_xticks(
+            x, [f"{value:,}" if value < 10_000 else f"{value // 1000}k" for value in x]
+        )
+        panel.yaxis.set_major_formatter("{x:g} ×")
+        panel.minorticks_off()
+        panel.grid(alpha=0.3)
+        panel.legend(frameon=False)
+    path = FOLDER / "scale.svg"
+    figure.savefig(path, metadata={"Date": None})
+    pyplot.close(figure)
+    return path
+
+
+def scale_points(name: str) -> list[report.Row]:
+    """Return the medians of a curve of bench.scale, in the order of what grows."""
+    amount = CURVES[name][0]
+    grouped: dict[int, list[report.Row]] = {}
+    for row in last(f"scale-{name}")["rows"]:
+        grouped.setdefault(row[amount], []).append(row)
+    return [
+        {key: statistics.median(row[key] for row in rows) for key in rows[0]}
+        for _, rows in sorted(grouped.items())
+    ]
+
+
+PLOTS: dict[str, Callable[[], Path]] = {"latency": latency, "cost": cost, "scale": scale}
+
+
 def main() -> None:
-    """Draw both plots."""
+    """Draw the plots that were asked for."""
+    described = "\n".join(
+        f"  {name:8} {(plot.__doc__ or '').strip()}" for name, plot in PLOTS.items()
+    )
+    parser = argparse.ArgumentParser(
+        prog="python -m bench.plots",
+        description=__doc__,
+        epilog=f"plots:\n{described}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "plots", nargs="*", choices=[*PLOTS, []], metavar="PLOT", help="default: all; listed below"
+    )
     FOLDER.mkdir(exist_ok=True)
     matplotlib.rcParams["svg.hashsalt"] = "bench"
     matplotlib.rcParams["svg.fonttype"] = "none"
-    load, crowds = last("load"), last("crowds")
-    rate = ("publications/s", "publications a second, each to 1,000 subscribers")
-    size = ("subscribers", "subscribers of the channel")
-    written = [
-        draw(
-            "latency", "Latency against load, 99th percentile", rate,
-            ("p99 ms", "ms from publish to the subscriber"), report.medians(load["rows"]),
-        ),
-        draw(
-            "cost", "Processor time of the server against subscribers", size,
-            ("CPU µs/delivery", "µs for each delivery"), report.medians(crowds["rows"]),
-        ),
-    ]  # fmt: skip
-    for path in written:
-        print(path)
+    for name in parser.parse_args().plots or PLOTS:
+        print(PLOTS[name]())
 
 
 if __name__ == "__main__":

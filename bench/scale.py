@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import resource
 import statistics
 import time
 from collections.abc import Callable, Iterator
@@ -27,7 +28,9 @@ from bench.servers import CHANNEL, OTHERS_CPU, Fleet, Ours
 from realtime.core.publication import Publication
 
 ROUNDS = 100
-CONNECTIONS = (1000, 2000, 5000, 10_000, 19_000)
+CONNECTIONS = (1000, 2000, 5000, 10_000, 19_000, 50_000)
+"""Those that the limit on open files allows: the server and the crowd need one for each."""
+OTHER_FILES = 500
 CHANNELS = (1, 10, 100, 1000, 10_000, 100_000)
 SUBSCRIPTIONS = (1, 10, 100, 1000)
 PAYLOADS = (100, 1024, 4096, 16_384, 64_000)
@@ -96,7 +99,8 @@ def connections(redis_url: str) -> Iterator[report.Row]:
     """Connections on one channel: the join, the memory, a delivery, and what pings cost."""
     with _running(Scaled(redis_url)) as server, closing(_everybody(server, 0)) as crowd:
         before = server.resident_bytes()
-        for count in CONNECTIONS:
+        most = resource.getrlimit(resource.RLIMIT_NOFILE)[0] - OTHER_FILES
+        for count in (each for each in CONNECTIONS if each <= most):
             new = count - crowd.joined
             with Cost(server) as joining:
                 crowd.invite(new)
