@@ -61,17 +61,17 @@ class GapDetector:
 
     Arrivals of an epoch that has *ended* are ignored: the open gap at its end covers them. They
     come when a frozen master of a Redis Cluster wakes up, and carries out what waited in its
-    sockets. Only an epoch that was *read* may displace others in this way: if one that began with
-    an arrival did, a single late message could silence the channel.
+    sockets. Only while the epoch *was read*: if one that began with an arrival displaced others, a
+    single late message could silence the channel.
     """
 
-    __slots__ = ("ended", "last", "read_epoch", "settling")
+    __slots__ = ("ended", "last", "settling", "was_read")
 
     def __init__(self, start: Position) -> None:
         self.last = start
         self.settling = True
-        self.read_epoch = start.epoch
-        """The epoch of the position that was read last."""
+        self.was_read = True
+        """Whether the current epoch is that of a position that was read."""
         self.ended: tuple[Position, ...] = ()
         """The last known position of each ended epoch, at most `ENDED_EPOCHS`, latest first."""
 
@@ -86,10 +86,10 @@ class GapDetector:
                 self.last, self.settling = position, False
                 return ()
             return self._same_epoch(position)
-        if last.epoch == self.read_epoch and self._ended_at(position.epoch) is not None:
+        if self.was_read and self._end_of(position.epoch) is not None:
             return None
         self._change_epoch(position)
-        self.settling = False
+        self.settling = self.was_read = False
         return _across_epochs(last, position, arrived=True)
 
     def resume(self, read: Position) -> tuple[Gap, ...]:
@@ -99,21 +99,21 @@ class GapDetector:
         position that reveals nothing new does not start settling either: it has overtaken nothing.
         """
         last = self.last
-        self.read_epoch = read.epoch
+        self.was_read = True
         if read.epoch == last.epoch and read.offset <= last.offset:
             return ()
         self.settling = True
         if read.epoch == last.epoch:
             self.last = read
             return (Gap(last.epoch, last.offset + 1, read.offset),)
-        ended_at = self._ended_at(read.epoch)
-        if ended_at is not None:  # the open gap at its end covers everything up to here
-            self._change_epoch(max(read, ended_at))
+        known = self._end_of(read.epoch)
+        if known is not None:  # the open gap at its end covers everything up to here
+            self._change_epoch(max(read, known))
             return (Gap(last.epoch, last.offset + 1, None),)
         self._change_epoch(read)
         return _across_epochs(last, read, arrived=False)
 
-    def _ended_at(self, epoch: str) -> Position | None:
+    def _end_of(self, epoch: str) -> Position | None:
         return next((each for each in self.ended if each.epoch == epoch), None)
 
     def _change_epoch(self, position: Position) -> None:
