@@ -20,6 +20,7 @@ class RealtimeConfig(AppConfig):
             lifespan,
             settings,
             urls,
+            websocket_route,
         )
         from realtime.transports.misdirected import notice_wsgi
 

@@ -15,9 +15,7 @@ APP_NAME = "realtime"  # as in `realtime.urls`, which loads all views
 @checks.register("realtime", "urls")
 def check_urls(**kwargs: Any) -> list[checks.CheckMessage]:
     """Report an ``include("realtime.urls")`` under a name that the app does not look for."""
-    if not getattr(settings, "ROOT_URLCONF", None):
-        return []
-    outer = list(_namespaces_around(get_resolver()))
+    outer = _includes()
     if not outer or "" in outer:
         return []
     return [
@@ -29,6 +27,17 @@ def check_urls(**kwargs: Any) -> list[checks.CheckMessage]:
             id="realtime.W012",
         )
     ]
+
+
+def is_included() -> bool:
+    """Tell whether the project includes the URLs of the app."""
+    return bool(_includes())
+
+
+def _includes() -> list[str]:
+    if not getattr(settings, "ROOT_URLCONF", None):
+        return []
+    return list(_namespaces_around(get_resolver()))
 
 
 def _namespaces_around(resolver: URLResolver, outer: str = "") -> Iterator[str]:
