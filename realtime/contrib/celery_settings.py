@@ -41,7 +41,7 @@ def redis_settings(task_seconds: float) -> dict[str, Any]:
     # settings may refer to models.
     url = getattr(settings, "REALTIME_REDIS_URL", "")
     if not url:
-        raise ImproperlyConfigured("REALTIME_REDIS_URL is not set: start `make run`, or set it")
+        raise ImproperlyConfigured("REALTIME_REDIS_URL is not set; jobs need a Redis")
     url = kombu_url(url)
     prefix = f"{getattr(settings, 'REALTIME_REDIS_PREFIX', 'rt')}:celery:"
     visibility = task_seconds + 2 * _grace(task_seconds)

@@ -15,7 +15,7 @@ from realtime.auth.token_log import log_refused_token
 from realtime.core.identity import ANONYMOUS, Identity
 from realtime.core.limits import address_of
 from realtime.core.tally import Tally
-from realtime.errors import InvalidToken
+from realtime.errors import ConfigurationError, InvalidToken
 from realtime.identity.url_secrets import has_secret
 
 if TYPE_CHECKING:
@@ -44,6 +44,15 @@ class NoRoom(Exception):
         self.limit = limit
 
 
+class NotConfigured(Exception):
+    """This node cannot run, because of a setting."""
+
+    def __init__(self, error: ConfigurationError) -> None:
+        """Keep the error that names the setting."""
+        super().__init__(error)
+        self.error = error
+
+
 class SessionUnknown(Exception):
     """The user of the session could not be read from the database; the client may retry."""
 
@@ -60,9 +69,16 @@ async def let_in(
 
     Raises:
         NoRoom: A limit rejects the connection.
+        NotConfigured: This node cannot run. The log names the setting.
         SessionUnknown: The user of the session could not be read.
     """
-    hub = wiring.node().running_hub()
+    try:
+        hub = wiring.node().running_hub()
+    except ConfigurationError as error:
+        count = _failures.add("configuration", time.monotonic())
+        if count is not None:  # every new connection fails like this
+            logger.error("cannot serve clients: %s (%d so far)", error, count)
+        raise NotConfigured(error) from error
     address = address_of(scope.get("client"))
     if (limit := hub.connections.enter(address)) is not None:
         raise NoRoom(limit)
@@ -84,7 +100,7 @@ async def _identity_of(scope: Scope, caller: Caller) -> Identity:
         return await session_identity(scope, wiring.user_info(), wiring.user_table())
     except DatabaseError as error:
         count = _failures.add("database", time.monotonic())
-        if count is not None:  # every new connection fails like this
+        if count is not None:  # likewise
             logger.error(
                 "cannot read the user of a session: %s (%d so far)", ascii(str(error))[:200], count
             )

@@ -15,6 +15,7 @@ from realtime.errors import LimitExceeded, RealtimeError
 from realtime.transports.cancellation import absorb_cancellation
 from realtime.transports.handshake import (
     NoRoom,
+    NotConfigured,
     Receive,
     Scope,
     Send,
@@ -70,6 +71,8 @@ async def admit_and_serve(
         return await let_in(scope, caller, serve)
     except NoRoom as error:
         return _refuse_for_limit(error.limit)
+    except NotConfigured as error:
+        return refusal(error.error, 503)
     except SessionUnknown:
         return refusal(NodeNotLive(), 503)
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from channels.consumer import AsyncConsumer
 
 from realtime import wiring
+from realtime.api.answers import NOT_CONFIGURED
 from realtime.connection.sinks import WIRE
 from realtime.core.codes import SERVER_ERROR
 from realtime.core.headers import flaw_of
@@ -26,6 +27,7 @@ from realtime.transports.frame_receiver import FrameReceiver
 from realtime.transports.handshake import (
     KEEPS_ITS_PLACE,
     NoRoom,
+    NotConfigured,
     Receive,
     Scope,
     Send,
@@ -67,10 +69,8 @@ class RealtimeConsumer(AsyncConsumer):  # type: ignore[misc]  # Channels has no 
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve the connection until either side ends it (ASGI 3)."""
-        if is_in_task():
-            await self._admit(scope, receive, send)
-        else:
-            await run_in_own_task(self._admit(scope, receive, send))
+        admission = self._admit(scope, receive, send)
+        await (admission if is_in_task() else run_in_own_task(admission))
 
     async def _admit(self, scope: Scope, receive: Receive, send: Send) -> None:
         await receive()  # websocket.connect
@@ -86,6 +86,8 @@ class RealtimeConsumer(AsyncConsumer):  # type: ignore[misc]  # Channels has no 
             await let_in(scope, caller_of(scope), partial(self._serve, scope, receive, send))
         except NoRoom as error:
             await self._turn_away(scope, send, *TURNED_AWAY[error.limit])
+        except NotConfigured:
+            await self._turn_away(scope, send, 503, f"{NOT_CONFIGURED}\n".encode())
         except (Forbidden, SessionUnknown):
             await self._turn_away(scope, send, 403, b"")
 
@@ -106,9 +108,7 @@ class RealtimeConsumer(AsyncConsumer):  # type: ignore[misc]  # Channels has no 
             await _listen(conversation, receive)
         except asyncio.CancelledError as error:
             absorb_cancellation(error, conversation)
-        except (
-            Exception
-        ):  # the consumer's outermost loop: a bug ends this connection, not the server
+        except Exception:  # the outermost loop: a bug ends this connection, not the server
             logger.exception("unexpected error in a connection; closing it")
             conversation.end(SERVER_ERROR)
         finally:
@@ -124,8 +124,7 @@ class RealtimeConsumer(AsyncConsumer):  # type: ignore[misc]  # Channels has no 
             await send({"type": "websocket.accept"})
             for frame in self.protocol.frames(text) if text else ():
                 await send({"type": "websocket.send", "text": frame})
-            code, why = close.code, close.reason
-            await send({"type": "websocket.close", "code": code, "reason": why})
+            await send({"type": "websocket.close", "code": close.code, "reason": close.reason})
         elif not reason or "websocket.http.response" not in scope.get("extensions", {}):
             await send({"type": "websocket.close"})  # before accept: the server answers 403
         else:

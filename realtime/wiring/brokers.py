@@ -34,8 +34,8 @@ def redis_url() -> str:
     if not settings().redis_url:
         raise ImproperSetting(
             "REALTIME_REDIS_URL",
-            "is not set: set it (for the service: REDIS_URL), or start `make run`; memory:// needs "
-            "no server, for a single process",
+            "is not set. It names your Redis, such as redis://127.0.0.1:6379/0 (for the service: "
+            "REDIS_URL), or is memory://, which needs no server, in a single process",
         )
     return settings().redis_url
 

@@ -14,6 +14,9 @@ import django
 import httpx
 import pytest
 from playwright.async_api import Browser
+from websockets import Origin
+from websockets.exceptions import InvalidStatus
+from websockets.sync.client import connect
 
 from tests.e2e.test_howtos import text_of
 from tests.support.eventually import eventually_sync
@@ -90,6 +93,16 @@ class DjangoWays(PublicationsMixin, TestCase):
         self.assertIn("orders:all", answer)
         self.assertEqual(repr(callbacks[0]), answer)
         self.assertIn("orders:all", callbacks[0].__qualname__)
+"""
+NESTED = """
+from django.urls import include, path
+
+urlpatterns = [path("a/", include(([path("b/", include("realtime.urls"))], "shop")))]
+"""
+BARE = """
+from django.core.asgi import get_asgi_application
+
+application = get_asgi_application()
 """
 POLICY = {
     "SECURE_CSP": {
@@ -174,19 +187,37 @@ def test_publications_are_as_django_writes_text(project: Host) -> None:
             r"\(realtime\.W011\).*\n.*Percent-enc",
         ),
         ({"ROOT_URLCONF": "mysite.nested"}, r"\(realtime\.W012\).* the namespace 'shop'"),
+        (
+            {"ASGI_APPLICATION": "mysite.bare.application"},
+            r"\(realtime\.W015\).*\n.*websocket_urlp",
+        ),
         ({"REALTIME_PING_SECOND": 20}, r"\(realtime\.W001\).*\n.*REALTIME_PING_SECONDS\?"),
     ],
-    ids=["no Redis", "a password", "nested", "misspelt"],
+    ids=["no Redis", "a password", "nested", "no WebSockets", "misspelt"],
 )
 def test_check_says_what_is_wrong(project: Host, more: dict[str, object], told: str) -> None:
-    nested = project.folder / "mysite/nested.py"
-    nested.write_text(
-        "from django.urls import include, path\n"
-        "urlpatterns = [path('a/', include(([path('b/', include('realtime.urls'))], 'shop')))]\n"
-    )
+    (project.folder / "mysite/nested.py").write_text(NESTED, encoding="utf-8")
+    (project.folder / "mysite/bare.py").write_text(BARE, encoding="utf-8")
     output = with_settings(project, **more).run("manage.py", "check")
     assert re.search(told, output), output
     assert output.count("(realtime.") == 1, output
+
+
+def test_a_server_without_a_redis_says_so_once_and_refuses_its_clients(
+    project: Host, tmp_path: Path
+) -> None:
+    """Each handshake wrote a traceback of forty lines, and buried the warning of `check`."""
+    log = tmp_path / "log"
+    host = with_settings(project, REALTIME_REDIS_URL="")
+    with host.served(log, *SERVER, probe="/live/livez") as url:
+        for _ in range(3):
+            with pytest.raises(InvalidStatus) as refused:
+                connect(f"{url.replace('http', 'ws')}/connection/websocket", origin=Origin(url))
+            assert refused.value.response.status_code == 403  # Daphne has no other
+            answer = httpx.get(f"{url}/connection/sse?channel=orders:all")
+            assert answer.status_code == 404  # the project does not mount it
+    said = log.read_text(encoding="utf-8")
+    assert said.count("cannot serve clients: REALTIME_REDIS_URL: is not set. It names your") == 1
 
 
 def test_mail_goes_out_by_the_mailer_that_the_handler_names(
