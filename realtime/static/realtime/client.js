@@ -282,6 +282,16 @@ function warnOfSilence(state, reason) {
 }
 
 /**
+ * Tell whether a line of a frame says if the node is live.
+ *
+ * @param {string} line
+ * @returns {boolean}
+ */
+function isState(line) {
+  return line.startsWith('{"push":{"state":');
+}
+
+/**
  * Tell whether a close code forbids reconnecting (Centrifugo's ranges; 1009 means that a frame was too big).
  *
  * @param {number} code
@@ -1750,7 +1760,10 @@ class Link {
     this.#heartbeat.onFrame();
     try {
       if (typeof frame !== "string") throw new Malformed("a binary frame");
-      for (const line of frame.split("\n")) {
+      const lines = frame.split("\n");
+      // A node that is not live says so right behind its reply to connect: the page is not live in between.
+      if (!this.isAccepted) lines.sort((one, other) => Number(isState(other)) - Number(isState(one)));
+      for (const line of lines) {
         if (line !== "") this.#onMessage(asObject(JSON.parse(line)));
         if (this.#socket !== socket) return; // the message ended the connection, or a listener closed it
       }

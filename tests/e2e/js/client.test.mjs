@@ -156,6 +156,19 @@ describe("a connection that does not become live", () => {
     assert.match(await warning, /\(closed: unauthorized\)/);
   });
 
+  test("is not live in between when the node says with its reply that it is not", async (t) => {
+    const warning = warned(t);
+    const { server, open } = await start(t, { answerMs: 20 });
+    server.override = ({ id, connect }, peer) => {
+      if (!connect) return null;
+      peer.send({ id, connect: { client: "c" } }, { push: { state: { live: false, reason: "broker" } } });
+      return undefined;
+    };
+    const states = record(open(), "state");
+    assert.match(await warning, /not become live \(not-live: broker\)/);
+    assert.ok(!states.some(({ state }) => state === "live"));
+  });
+
   test("says nothing if the page closes it, or if it was live before", async (t) => {
     const warn = t.mock.method(console, "warn", () => {});
     const { open } = await start(t);
