@@ -38,7 +38,7 @@ UNCOUNTED = "its namespace enables neither presence nor join_leave"
 
 # Why a client may not subscribe.
 TOO_LONG = "its name is longer than REALTIME_CHANNEL_CHARACTERS"
-UNKNOWN_NAMESPACE = "its namespace is not in REALTIME_NAMESPACES"
+UNKNOWN_NAMESPACE = "its namespace is not in REALTIME_NAMESPACES; correct it, or add it there"
 FOR_OTHERS = "it is for the users after its #, and the client is another"
 OTHER_GRANT = "its token is for another channel or another user"
 FOR_MEMBERS = "its namespace lacks allow_subscribe_for_anonymous, and the client is anonymous"
