@@ -170,9 +170,11 @@ def _users(ids: Iterable[str]) -> dict[str, Any]:
     keys = []
     for text in ids:
         try:
-            keys.append(model._meta.pk.to_python(text))
+            key = model._meta.pk.to_python(text)
         except ValidationError:
             continue  # not a valid id of our user model
+        if not isinstance(key, int) or key.bit_length() < 64:  # SQLite would refuse all of them
+            keys.append(key)
     return {str(pk): user for pk, user in model._default_manager.in_bulk(keys).items()}
 
 

@@ -250,3 +250,30 @@ def test_a_permission_is_revoked_through_a_related_model(
     of_family: dict[str, Any], case: str
 ) -> None:
     assert of_family[case] == FAMILY[case][2]
+
+
+ENTITLED = """
+import json
+import django
+django.setup()
+from django.contrib.auth.models import User
+from django.core.management import call_command
+call_command("migrate", run_syncdb=True, verbosity=0)
+from realtime.auth import sessions
+from realtime.core.identity import Identity
+ada = User.objects.create(username="ada")
+[stamp] = sessions._stamps(ada)
+others = ("2", "9" * 30, "-" + "9" * 30, "9" * 5000, "ada", "")
+identities = [Identity(user, stamp=stamp) for user in (str(ada.pk), *others)]
+print(json.dumps(sessions.still_entitled(identities)))
+"""
+
+
+def test_an_impossible_id_in_a_token_of_this_site_does_not_end_the_checks_of_others() -> None:
+    """SQLite raised an OverflowError for all users of the node."""
+    done = subprocess.run(
+        [sys.executable, "-c", ENTITLED], cwd=ROOT, capture_output=True, text=True, timeout=120,
+        env={**os.environ, "DJANGO_SETTINGS_MODULE": "tests.session_settings"},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout) == [True, *[False] * 6]
