@@ -28,6 +28,7 @@ from bench.servers import CHANNEL, OTHERS_CPU, Fleet, Ours
 from realtime.core.publication import Publication
 
 ROUNDS = 100
+SUBSCRIBERS = 1000
 CONNECTIONS = (1000, 2000, 5000, 10_000, 19_000, 50_000)
 """Those that the limit on open files allows: the server and the crowd need one for each."""
 OTHER_FILES = 500
@@ -160,7 +161,7 @@ def subscriptions(redis_url: str) -> Iterator[report.Row]:
 
 def payload(redis_url: str) -> Iterator[report.Row]:
     """Bytes of data in a publication to 1,000 subscribers."""
-    with _running(Scaled(redis_url)) as server, closing(_everybody(server, 1000)) as crowd:
+    with _running(Scaled(redis_url)) as server, closing(_everybody(server, SUBSCRIBERS)) as crowd:
         assert isinstance(server, Scaled)
         for size in PAYLOADS:
             row = _deliver(server, crowd, ROUNDS, lambda: server.publish_bytes(size))  # noqa: B023

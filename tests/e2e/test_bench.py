@@ -24,7 +24,7 @@ pytestmark = pytest.mark.skipif(
 SMALL_SCALE = """
 import sys
 from bench import scale
-scale.PAYLOADS, scale.NODES, scale.ROUNDS = (100, 1024), (2,), 3
+scale.PAYLOADS, scale.NODES, scale.ROUNDS, scale.SUBSCRIBERS = (100, 1024), (2,), 3, 20
 sys.argv[1:] = ["payload", "nodes", "--repeat", "1"]
 scale.main()
 """

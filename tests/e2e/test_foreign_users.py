@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.e2e.test_beside_the_service import MAILS
 from tests.e2e.test_howtos import text_of
 from tests.support.client import Client
 from tests.support.eventually import eventually
@@ -31,11 +32,9 @@ from django.db import models
 class Member(AbstractUser):
     {field}
 """
-SETTINGS = """
+SETTINGS = f"""
 AUTH_USER_MODEL = "orders.Member"
-EMAIL_BACKEND = "django.core.mail.backends.filebased.EmailBackend"
-EMAIL_FILE_PATH = BASE_DIR / "mails"
-"""
+{MAILS}"""
 LOG_IN = """
 import json
 from django.conf import settings
