@@ -116,7 +116,8 @@ class OverHttp(Centrifuge):
             self._http.post("/api/publish", publications)
         else:
             commands = ",".join(f'{{"publish":{each}}}' for each in publications)
-            self._http.post("/api/batch", [f'{{"commands":[{commands}]}}'])
+            options = _json(self.batch_options)[1:]
+            self._http.post("/api/batch", [f'{{"commands":[{commands}],{options}'])
 
     def stop(self) -> None:
         self._http.close()
@@ -142,12 +143,11 @@ class Centrifugo(OverHttp):
 
     @property
     def name(self) -> str:  # type: ignore[override]
-        """The name with the version, as the binary states it."""
-        done = subprocess.run(
-            [os.environ["CENTRIFUGO"], "version"], capture_output=True, encoding="utf-8", check=True
-        )
-        version = re.search(r"v\d+\.\d+\.\d+", done.stdout)
-        return f"Centrifugo {version[0]}" if version else "Centrifugo"
+        """The name with the version of the module, which Go writes into the binary."""
+        path = shutil.which(os.environ["CENTRIFUGO"]) or ""
+        module = rb"mod\tgithub\.com/centrifugal/centrifugo/v\d+\t(v[\d.]+)"
+        version = re.search(module, Path(path).read_bytes())
+        return f"Centrifugo {version[1].decode()}" if version else "Centrifugo"
 
     def command(self) -> list[str]:
         self._folder = tempfile.TemporaryDirectory(prefix="bench-centrifugo-")
