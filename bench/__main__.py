@@ -17,6 +17,8 @@ from bench.servers import OTHERS_CPU, OWN, Fleet, Ours, Server
 from bench.variants import VARIANTS, variant
 
 SERVERS: dict[str, type[Server]] = {**OWN, **RIVALS, **VARIANTS}
+ONLY_BY_NAME = {"notifier-2", "centrifugo-2", "tutorial-daphne"}
+"""What `make bench` leaves out: two cores, and a server that takes a quarter of the time."""
 MOVABLE: dict[str, type[Ours]] = {"notifier": Ours, "notifier-2": Fleet}
 """What `NAME@PATH` may name, see `bench.variants`."""
 
@@ -29,14 +31,15 @@ def main() -> None:
     missing = [sentence for name in options.servers if (sentence := SERVERS[name].missing())]
     for sentence in missing:
         report.say(f"skipped, not installed: {sentence}")
+    failed: list[str] = []
     with private_redis() as redis_url:
         for scenario in options.scenarios:
             began = time.monotonic()
-            rows = _rows(scenario, redis_url, options)
+            rows = _rows(scenario, redis_url, options, failed)
             if not rows:
                 continue
             report.say(f"{scenario} took {time.monotonic() - began:.0f} s")
-            path = report.save(scenario, rows, missing)
+            path = report.save(scenario, rows, [*missing, *failed])
             print(f"\n## {scenario}\n\n{_explained(scenario)}\n", flush=True)
             print(report.table(report.medians(rows)))
             if ratios := report.ratios(rows):
@@ -44,6 +47,9 @@ def main() -> None:
             for sentence in missing:
                 print(f"\nSkipped, not installed: {sentence}")
             print(f"\nAll runs: {path}", flush=True)
+    if failed:
+        print("\nFailed:", *failed, sep="\n  ", flush=True)
+        raise SystemExit(1)
 
 
 def _explained(scenario: str) -> str:
@@ -70,9 +76,9 @@ def _options() -> argparse.Namespace:
     )
     parser.add_argument(
         "--servers",
-        default=",".join(name for name in [*OWN, *RIVALS] if not name.endswith("-2")),
-        help="comma-separated names (default: all on one core); listed below. notifier@PATH is "
-        "the service of another interpreter or checkout, for comparison",
+        default=",".join(name for name in [*OWN, *RIVALS] if name not in ONLY_BY_NAME),
+        help="comma-separated names (default: all on one core, without tutorial-daphne); listed "
+        "below. notifier@PATH is the service of another interpreter or checkout, for comparison",
     )
     parser.add_argument(
         "--repeat",
@@ -104,8 +110,13 @@ def allow_many_sockets() -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))  # inherited by the servers
 
 
-def _rows(scenario: str, redis_url: str, options: argparse.Namespace) -> list[dict[str, Any]]:
-    """Alternate the servers, so that drift in the machine's speed affects all of them equally."""
+def _rows(
+    scenario: str, redis_url: str, options: argparse.Namespace, failed: list[str]
+) -> list[dict[str, Any]]:
+    """Alternate the servers, so that drift in the machine's speed affects all of them equally.
+
+    A server that fails has no row for that turn, and one more line in ``failed``.
+    """
     rows = []
     kinds = [SERVERS[name] for name in options.servers]
     kinds = [kind for kind in kinds if scenario in kind.scenarios and not kind.missing()]
@@ -117,6 +128,10 @@ def _rows(scenario: str, redis_url: str, options: argparse.Namespace) -> list[di
             server.start()
             try:
                 measured = SCENARIOS[scenario](server, options.scale)
+            except (TimeoutError, OSError) as error:
+                failed.append(f"{scenario} {turn + 1}/{turns}: {server.name}: {error}")
+                report.say(f"failed: {failed[-1]}")
+                continue
             finally:
                 server.stop()
             points = measured if isinstance(measured, list) else [measured]
