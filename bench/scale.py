@@ -29,6 +29,8 @@ from realtime.core.publication import Publication
 
 ROUNDS = 100
 SUBSCRIBERS = 1000
+AT_ONCE = 10_000
+"""Subscriptions that are asked for at the same time: a node refuses for now what takes it seconds."""
 CONNECTIONS = (1000, 2000, 5000, 10_000, 19_000, 50_000)
 """Those that the limit on open files allows: the server and the crowd need one for each."""
 OTHER_FILES = 500
@@ -78,7 +80,8 @@ def _everybody(server: Ours, count: int, subscriptions: int = 1) -> Crowd:
     last = b'"id":%d' % (subscriptions + 1)
     dialect = replace(OURS, hello="\n".join(lines), joined=last)
     crowd = Crowd(server.port, dialect, lambda number: f"c{number}")
-    crowd.invite(count)
+    while crowd.joined < count:
+        crowd.invite(min(count - crowd.joined, max(1, AT_ONCE // subscriptions)))
     return crowd
 
 
