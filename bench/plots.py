@@ -83,7 +83,7 @@ CURVES = {
     "channels": ("channels", ("CPU µs/delivery", "KiB/channel")),
     "subscriptions": ("subscriptions", ("CPU µs/subscription", "KiB/subscription")),
     "payload": ("bytes", ("CPU µs/delivery",)),
-    "workers": ("workers", ("CPU µs/delivery", "CPU µs/request")),
+    "workers": ("workers", ("CPU µs/delivery", "CPU µs/publication")),
     "nodes": ("nodes", ("Redis µs/publication", "in batches of 100")),
 }
 

@@ -30,7 +30,7 @@ from realtime.core.publication import Publication
 ROUNDS = 100
 SUBSCRIBERS = 1000
 AT_ONCE = 10_000
-"""Subscriptions that are asked for at the same time: a node refuses for now what takes it seconds."""
+"""Subscriptions asked for at the same time: a node refuses for now what would take it seconds."""
 CONNECTIONS = (1000, 2000, 5000, 10_000, 19_000, 50_000)
 """Those that the limit on open files allows: the server and the crowd need one for each."""
 OTHER_FILES = 500
@@ -172,7 +172,10 @@ def payload(redis_url: str) -> Iterator[report.Row]:
 
 
 def workers(redis_url: str) -> Iterator[report.Row]:
-    """Workers of one launcher, on both processors: CPU time of all of them together."""
+    """Workers of one launcher with 2,000 clients, on both processors: CPU time of all together.
+
+    A delivery of one publication at a time; a publication with its deliveries, 32 at a time.
+    """
     for count in WORKERS:
         server = ScaledFleet(redis_url)
         server.workers = count
@@ -183,7 +186,7 @@ def workers(redis_url: str) -> Iterator[report.Row]:
                 publishers.post(5000)
                 crowd.read_until(lambda: publishers.answered >= 5000)  # noqa: B023
             publishers.close()
-        yield {"workers": count, **delivered, "CPU µs/request": cost.cpu / 5000 * 1e6}
+        yield {"workers": count, **delivered, "CPU µs/publication": cost.cpu / 5000 * 1e6}
 
 
 def nodes(redis_url: str) -> Iterator[report.Row]:
