@@ -22,6 +22,11 @@ PAGES = {
     "websocket": """{% realtime_client "public:orders" %}
 <script defer src="/orders.js"></script>
 <body><p id="rows">{{ orders }}</p><p id="gaps"></p></body>""",
+    "module": """{% realtime %}<script defer src="/orders.js"></script>
+<body><p id="rows">{{ orders }}</p><p id="gaps"></p></body><script type="module">
+import { connect } from "{% static 'realtime/client.js' %}";
+connect().subscribe("public:orders").addEventListener("gap", ({ detail }) => onGap(detail));
+</script>""",
     "sse": """<script defer src="/orders.js"></script>
 <body data-stream="{% realtime_stream 'public:orders' %}">
 <p id="rows">{{ orders }}</p><p id="gaps"></p></body>""",
@@ -52,7 +57,8 @@ if (stream) {
 
 @with_position(CHANNEL)
 def page(request: HttpRequest, kind: str) -> HttpResponse:
-    template = engines["django"].from_string(f"<!doctype html>{{% load realtime %}}{PAGES[kind]}")
+    text = f"<!doctype html>{{% load static realtime %}}{PAGES[kind]}"
+    template = engines["django"].from_string(text)
     context = RequestContext(request, {"orders": len(orders)})
     response = HttpResponse(template.template.render(context))
     for _ in range(MISSED):

@@ -9,7 +9,7 @@ import tomllib
 from importlib import import_module, resources
 from inspect import signature
 from pathlib import Path
-from typing import get_type_hints
+from typing import Literal, get_args, get_origin, get_type_hints
 
 import pytest
 
@@ -96,6 +96,13 @@ def test_the_types_of_the_browser_client_declare_the_names_that_it_exports():
         for name in ("client.js", "client.d.ts")
     ]
     assert names[0] == names[1]
+
+
+def test_when_a_fallback_gets_a_publication_is_one_of_two_words():
+    options = import_module("realtime.host.publishing").PublishOptions
+    words, nothing = get_args(get_type_hints(options)["fallback_when"])
+    assert (get_origin(words), get_args(words)) == (Literal, ("nobody", "always"))
+    assert nothing is type(None)
 
 
 def test_the_version_matches_the_package():

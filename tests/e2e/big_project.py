@@ -6,6 +6,8 @@ It has to fetch RDMO and takes minutes, so it is no part of `make test`; `make f
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from copy import copy
 from pathlib import Path
@@ -37,6 +39,7 @@ REQUESTS = [
     ("GET", "/no/such/page", ""),
 ]
 """A host's own, among them addresses that only our service claims, and a body over its limits."""
+STREAM = "/connection/sse"
 JSON = {"Content-Type": "application/json"}
 LARGE_SUITE = 1000  # fewer tests than this have not been collected as they should be
 COMMANDS = (["check"], ["makemigrations", "--check", "--dry-run"], ["migrate", "--check"])
@@ -102,6 +105,40 @@ def test_its_own_addresses_answer_as_before(before: Before, url: str) -> None:
     """Those of its API begin with /api/, as those of our service do."""
     assert answers_of(url) == before.answers
     assert {status for status, _ in before.answers} >= {200, 302, 400, 404}, before.answers
+
+
+def test_its_own_addresses_answer_as_before_behind_our_endpoint(
+    before: Before, project: Rdmo, tmp_path: Path
+) -> None:
+    """With event streams, which it has mounted; it keeps all other addresses."""
+    asgi = project.folder / "testing/config/asgi.py"
+    text = asgi.read_text(encoding="utf-8")
+    behind = text.replace("require_upgrade(django)", "HttpEndpoint(require_upgrade(django))")
+    assert behind != text
+    imported = "from realtime.endpoint import HttpEndpoint\n\napplication ="
+    try:
+        asgi.write_text(behind.replace("\napplication =", imported), encoding="utf-8")
+        with with_debug(project, True).served(tmp_path / "log", *SERVER) as url:
+            kept = [at for at, each in enumerate(REQUESTS) if not each[1].startswith(STREAM)]
+            assert [answer_to(url, *REQUESTS[at]) for at in kept] == [
+                before.answers[at] for at in kept
+            ]
+            with httpx.stream("GET", f"{url}{STREAM}?channel=public:news") as stream:
+                assert stream.headers["content-type"].startswith("text/event-stream")
+    finally:
+        asgi.write_text(text, encoding="utf-8")
+
+
+@pytest.mark.parametrize("other", ["celery[redis]==5.5.*", "arq"])
+def test_a_project_with_another_client_of_redis_can_install_the_app(
+    other: str, tmp_path: Path
+) -> None:
+    """`redis>=8` excluded both."""
+    pip = [sys.executable, "-m", "pip", "install", "--dry-run", "--ignore-installed", "--quiet"]
+    done = subprocess.run(
+        [*pip, str(build_wheel(tmp_path)), other], capture_output=True, text=True, timeout=600
+    )
+    assert done.returncode == 0, done.stderr
 
 
 def with_debug(project: Rdmo, debug: bool) -> Rdmo:

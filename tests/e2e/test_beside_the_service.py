@@ -6,6 +6,7 @@ import asyncio
 import json
 from collections.abc import Awaitable, Callable
 from email import message_from_string, policy
+from functools import partial
 from pathlib import Path
 
 import httpx
@@ -13,8 +14,9 @@ import httpx
 from tests.support.client import Client
 from tests.support.command import Command
 from tests.support.database import manage
-from tests.support.eventually import eventually_sync
+from tests.support.eventually import eventually, eventually_sync
 from tests.support.host import Host, files_of
+from tests.support.ports import free_port
 from tests.support.redis_server import RedisServer
 from tests.support.service import DEPLOYED, DEPLOYMENT, ROOT, Service
 
@@ -25,7 +27,7 @@ from django.contrib.auth import get_user_model
 from django.core.management import call_command
 from django.test import Client
 call_command("migrate", verbosity=0)
-user = get_user_model().objects.create_user(NAME, email=NAME + "@example.com")
+user = get_user_model().objects.create_user(NAME, email=NAME + "@example.com", is_staff=True)
 client = Client()
 client.force_login(user)
 print(user.pk, next(iter(client.cookies.values())).value)
@@ -42,6 +44,19 @@ else:
     EMAIL_BACKEND = "django.core.mail.backends.filebased.EmailBackend"
     EMAIL_FILE_PATH = BASE_DIR / "mails"
 """
+CONFIGURED = """
+import os, re
+import django
+os.environ["DJANGO_SETTINGS_MODULE"] = "mysite.settings"
+django.setup()
+from django.contrib.auth import get_user_model
+from django.template import engines
+from django.test import RequestFactory
+request = RequestFactory().get("/", headers={"Host": "127.0.0.1"})
+request.user = get_user_model().objects.get()
+shown = engines["django"].from_string("{% load realtime %}{% realtime %}").render({}, request)
+print(re.search(r'realtime-config[^>]*>(.*?)</script>', shown)[1])
+"""
 SHELL = ("shell", "--no-imports", "-v", "0", "-c")
 CSRF = "a" * 32
 
@@ -51,7 +66,8 @@ Attach = Callable[..., Awaitable[Client]]
 class Ada:
     """User 1 of the service, and the service itself."""
 
-    def __init__(self, redis_url: str, folder: Path) -> None:
+    def __init__(self, redis_url: str, folder: Path, shop: str) -> None:
+        """Start the service for the pages of a shop, which has this origin."""
         self.mails = folder / "mails"
         self._database = f"sqlite:///{folder}/db.sqlite3"
         self._env = {
@@ -59,6 +75,7 @@ class Ada:
             "DATABASE_URL": self._database,
             "REDIS_URL": redis_url,
             "NOTIFIER_TOKEN_SECRET": SECRET,
+            "ALLOWED_ORIGINS": shop,
             "HTTPS": "0",
             "EMAIL_URL": f"file://{self.mails}",
         }
@@ -95,33 +112,38 @@ class Bob:
 
     def __init__(self, url: str, cookie: str) -> None:
         cookies = {"sessionid": cookie, "csrftoken": CSRF}
-        self._url, self._headers = url, {"X-CSRFToken": CSRF}
+        self.url, self.cookie = url, cookie
+        self._headers = {"X-CSRFToken": CSRF}
         self._headers["Cookie"] = "; ".join(f"{name}={value}" for name, value in cookies.items())
 
     def token(self) -> str:
-        found: str = httpx.get(f"{self._url}/live/connection/token", headers=self._headers).json()[
+        found: str = httpx.get(f"{self.url}/live/connection/token", headers=self._headers).json()[
             "token"
         ]
         return found
 
     def ship(self, number: int) -> None:
-        answer = httpx.post(f"{self._url}/orders/{number}/ship/", headers=self._headers)
+        answer = httpx.post(f"{self.url}/orders/{number}/ship/", headers=self._headers)
         assert answer.status_code == 204
 
 
 async def test_two_users_with_the_same_key_have_nothing_in_common(
     own_redis: RedisServer, attach: Attach, tmp_path: Path
 ) -> None:
-    ada = await asyncio.to_thread(Ada, own_redis.url, tmp_path)
+    port = free_port()
+    ada = await asyncio.to_thread(Ada, own_redis.url, tmp_path, f"http://127.0.0.1:{port}")
     try:
         shop = await asyncio.to_thread(shop_of, own_redis.url, tmp_path / "shop", ada.service)
         made = await asyncio.to_thread(shop.run, "manage.py", *SHELL, f"NAME = 'bob'{MAKE_USER}")
         pk, cookie = made.split()
         assert pk == "1"
-        with shop.served(
-            tmp_path / "log", "manage.py", "runserver", "--noreload", probe="/live/livez"
-        ) as url:
+        server = ("manage.py", "runserver", "--noreload")
+        with shop.served(tmp_path / "log", *server, probe="/live/livez", port=port) as url:
             bob = Bob(url, cookie)
+            configured = json.loads(await asyncio.to_thread(shop.run, "-c", CONFIGURED))
+            assert configured["url"] == f"{ada.service.http}/connection/websocket"
+            assert configured["tokenUrl"] == "/live/connection/token"
+            await _share_no_idempotency_key(ada, bob)
             await _hears_only_what_is_for_her(ada, bob, attach)
             await asyncio.to_thread(bob.ship, 8)  # no user of the shop is connected
         await asyncio.to_thread(_mails_go_to_whom_they_are_for, ada, shop)
@@ -133,11 +155,14 @@ async def _hears_only_what_is_for_her(ada: Ada, bob: Bob, attach: Attach) -> Non
     service = ada.service
     headers = {"Cookie": f"sessionid={ada.cookie}"}
     at_ada = await attach(service, origin=service.http, additional_headers=headers)
-    at_bob = await attach(service, connect=False)
+    at_bob = await attach(service, connect=False, origin=bob.url)
     token = await asyncio.to_thread(bob.token)
     assert "connect" in await at_bob.ask(connect={"token": token})
     assert await _own_channel(at_ada) == "user:#service.1"
     assert await _own_channel(at_bob) == "user:#1"
+    for client in (at_ada, at_bob):
+        await client.subscribe("chat:both")
+    await eventually(partial(_are_both_there, service))
     await asyncio.to_thread(bob.ship, 7)
     assert (await at_bob.push("pub", passing_over="state"))["data"]["title"] == "Shipped"
     await asyncio.to_thread(service.publish, "user:#service.1", "for ada")
@@ -150,6 +175,31 @@ async def _hears_only_what_is_for_her(ada: Ada, bob: Bob, attach: Attach) -> Non
     closed = asyncio.create_task(at_ada.closed(30))
     await asyncio.to_thread(ada.run, DEACTIVATE)
     assert (await closed)[0] == 3503, "her own table says who she is"
+
+
+async def _are_both_there(service: Service) -> bool:
+    """Tell whether the presence of a channel has two users, of the same primary key."""
+    answer = await asyncio.to_thread(service.post, "presence", {"channel": "chat:both"})
+    there = answer.json()["result"]["presence"].values()
+    return {member["user"] for member in there} == {"1", "service.1"}
+
+
+async def _share_no_idempotency_key(ada: Ada, bob: Bob) -> None:
+    """Both are staff, and post to the API from a page of their own site."""
+    body = {"channel": "public:news", "data": 1, "idempotency_key": "the-same"}
+    posts = (
+        (f"{ada.service.http}/api/publish", f"sessionid={ada.cookie}"),
+        (f"{bob.url}/live/api/publish", f"sessionid={bob.cookie}"),
+    )
+    for offset, (url, cookie) in enumerate(posts, 1):
+        headers = {
+            "Cookie": f"{cookie}; csrftoken={CSRF}",
+            "X-CSRFToken": CSRF,
+            "Origin": "/".join(url.split("/", 3)[:3]),
+        }
+        answer = await asyncio.to_thread(httpx.post, url, json=body, headers=headers)
+        assert answer.status_code == 200, answer.text
+        assert (answer.json()["result"]["offset"], "repeated" in answer.text) == (offset, False)
 
 
 async def _own_channel(client: Client) -> str:

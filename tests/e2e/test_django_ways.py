@@ -94,6 +94,16 @@ class DjangoWays(PublicationsMixin, TestCase):
         self.assertEqual(repr(callbacks[0]), answer)
         self.assertIn("orders:all", callbacks[0].__qualname__)
 """
+UNCAPTURED = """
+from django.test import SimpleTestCase
+
+from realtime import publish
+
+
+class Uncaptured(SimpleTestCase):
+    def test_it(self):
+        publish("orders:all", 1, fallback="email", fallback_when="always")
+"""
 NESTED = """
 from django.urls import include, path
 
@@ -218,6 +228,22 @@ def test_a_server_without_a_redis_says_so_once_and_refuses_its_clients(
             assert answer.status_code == 404  # the project does not mount it
     said = log.read_text(encoding="utf-8")
     assert said.count("cannot serve clients: REALTIME_REDIS_URL: is not set. It names your") == 1
+
+
+def test_tests_are_kept_from_the_redis_of_the_site_that_runs(
+    own_redis: RedisServer, project: Host, tmp_path: Path
+) -> None:
+    """The tests of a project queued five mails for the real users of its developers' database."""
+    host = with_settings(project, REALTIME_REDIS_URL=own_redis.url)
+    (host.folder / "mysite/uncaptured.py").write_text(UNCAPTURED, encoding="utf-8")
+    with (
+        host.served(tmp_path / "log", *SERVER),
+        pytest.raises(AssertionError, match="under which a service"),
+    ):
+        host.run("manage.py", "test", "mysite.uncaptured")
+    with own_redis.client() as client:
+        kept = [key for key in client.scan_iter() if b"fallback" in key or b":pos:" in key]
+    assert kept == []
 
 
 def test_mail_goes_out_by_the_mailer_that_the_handler_names(

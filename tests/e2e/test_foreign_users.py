@@ -18,9 +18,12 @@ from tests.support.host import Host, files_of
 from tests.support.redis_server import RedisServer
 from tests.support.service import ROOT
 
+KEY = "key = models.CharField(primary_key=True, max_length=40, default={!r})"
 FIELDS = {
     "a UUID": "id = models.UUIDField(primary_key=True, default=uuid.uuid4)",
     "an e-mail address": "email = models.EmailField(primary_key=True)",
+    "a name of Auth0": KEY.format("auth0|123"),
+    "not in ASCII": KEY.format("Zoë 1/2"),
 }
 MODEL = """
 import uuid

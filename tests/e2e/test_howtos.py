@@ -17,12 +17,13 @@ import httpx
 import pytest
 from playwright.async_api import Browser, Page
 
+from tests.e2e.test_sdks import tells_what_was_missed
 from tests.support.celery_worker import CeleryWorker
 from tests.support.host import Host, files_of
 from tests.support.overheard_channel import Heard
 from tests.support.pages import becomes_true, in_browser_loop, own_contexts
 from tests.support.redis_server import RedisServer
-from tests.support.service import ROOT, Service
+from tests.support.service import KEY, ROOT, Service
 
 HOWTO = ROOT / "docs" / "howto"
 PAGES = ("view", "model-signal", "celery", "management-command")
@@ -199,11 +200,31 @@ async def test_a_live_page_by_one_tag(
             await other.get_by_text("order.shipped: 1042").wait_for()
 
 
-def test_a_live_page_that_misses_nothing(redis: RedisServer, tmp_path: Path) -> None:
-    """tests/e2e/test_live_pages.py tests this in a browser."""
-    host = live_project(redis, tmp_path, "live-page")
+@pytest.fixture(scope="module")
+def live_page(redis: RedisServer, tmp_path_factory: pytest.TempPathFactory) -> Host:
+    host = live_project(redis, tmp_path_factory.mktemp("live"), "live-page")
+    with (host.folder / "mysite/settings.py").open("a", encoding="utf-8") as settings:
+        settings.write(f'REALTIME_API_KEY = "{KEY["X-API-Key"]}"\n')
     code = "from orders.models import Order; Order.objects.create(title='A bicycle')"
     host.run("manage.py", "shell", "--no-imports", "-v", "0", "-c", code)
+    return host
+
+
+@pytest.mark.node
+def test_centrifuge_js_since_the_position_of_a_page(live_page: Host, tmp_path: Path) -> None:
+    with live_page.served(tmp_path / "log", *RUNSERVER) as url, httpx.Client(base_url=url) as page:
+        read = page.get("/orders.json").json()["position"]
+        body = {"channel": "orders:all", "data": "in between"}
+        assert page.post("/live/api/publish", json=body, headers=KEY).status_code == 200
+        now = page.get("/orders.json").json()["position"]
+        assert now["offset"] == read["offset"] + 1
+        sockets = f"{url.replace('http', 'ws', 1)}/connection/websocket"
+        tells_what_was_missed(sockets, "orders:all", read, now)
+
+
+def test_a_live_page_that_misses_nothing(live_page: Host, tmp_path: Path) -> None:
+    """tests/e2e/test_live_pages.py tests this in a browser."""
+    host = live_page
     with host.served(tmp_path / "log", *RUNSERVER) as url, httpx.Client(base_url=url) as page:
         shown = page.get("/orders/").text
         [config] = re.findall(r'<script id="realtime-config"[^>]*>(.*?)</script>', shown)
@@ -217,6 +238,12 @@ def test_a_live_page_that_misses_nothing(redis: RedisServer, tmp_path: Path) -> 
         [config] = re.findall(r"realtime-config[^>]*>(.*?)</script>", page.get("/orders/").text)
         now = json.loads(config)["positions"]["orders:all"]
         assert (now["epoch"], now["offset"]) == (position["epoch"], position["offset"] + 1)
+        fetched = page.get("/orders.json").json()
+        assert fetched["orders"] == [{"title": "A bicycle", "state": "shipped"}]
+        assert fetched["position"] == now
+        body = {"channels": ["orders:all"]}
+        asked = page.post("/live/api/position", json=body, headers=KEY)
+        assert asked.json()["result"]["positions"] == {"orders:all": now}
 
 
 def test_with_jinja2(redis: RedisServer, tmp_path: Path) -> None:

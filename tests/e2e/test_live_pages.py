@@ -41,7 +41,7 @@ async def hold_script_until_first_frame(page: Page) -> None:
 
 @pytest.mark.browser
 @in_browser_loop
-@pytest.mark.parametrize("kind", ["websocket", "sse", "htmx"])
+@pytest.mark.parametrize("kind", ["websocket", "module", "sse", "htmx"])
 async def test_what_a_page_misses_while_it_loads_is_an_exact_gap(
     site: Service, chromium: Browser, kind: str
 ) -> None:

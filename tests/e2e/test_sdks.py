@@ -123,7 +123,12 @@ def test_centrifuge_js_is_told_whether_its_page_missed_anything(service: Service
     read = position()
     service.publish(channel, "in between")
     now = position()
-    command = ["node", "since.mjs", service.ws, json.dumps(read), json.dumps(now)]
+    tells_what_was_missed(service.ws, channel, read, now)
+
+
+def tells_what_was_missed(url: str, channel: str, read: Any, now: Any) -> None:
+    """Let the SDK subscribe since positions: that of the data, and the current one."""
+    command = ["node", "since.mjs", url, json.dumps(read), json.dumps(now), channel]
     ended = subprocess.run(command, cwd=SDK, capture_output=True, text=True, timeout=60)
     assert ended.returncode == 0, ended.stderr
     told = {line.pop("way"): line for line in map(json.loads, ended.stdout.splitlines())}

@@ -22,6 +22,7 @@ import pytest
 from websockets.exceptions import InvalidStatus
 
 from realtime import apublish, wiring
+from realtime.wiring.nodes import REST_SECONDS
 from tests.conftest import NGINX
 from tests.support.client import Client
 from tests.support.eventually import eventually, eventually_sync
@@ -241,6 +242,22 @@ async def test_a_server_delivers_and_stops(project: Host, command: str, tmp_path
         assert "without completing response" not in server.log  # uvicorn's complaint
 
 
+@pytest.mark.parametrize("name", ["daphne", "uvicorn"])
+async def test_a_node_without_a_lifespan_becomes_ready_and_stays_ready_between_probes(
+    project: Host, name: str, tmp_path: Path
+) -> None:
+    """Its hub rests five seconds after its last client, and a balancer may probe every ten."""
+    bare = copy_of(project, tmp_path)
+    asgi = bare.folder / "mysite/asgi.py"
+    text = asgi.read_text(encoding="utf-8")
+    asgi.write_text(text.replace('"lifespan": lifespan,', ""), encoding="utf-8")
+    command = next(each for each in ASGI if each.startswith(name)).replace("--lifespan on", "")
+    with started(bare, command, tmp_path / "log") as server:
+        await asyncio.to_thread(server.wait_until, "/live/readyz")
+        await asyncio.sleep(REST_SECONDS + 2)  # there is no condition to wait for: nobody asks
+        assert await asyncio.to_thread(is_ok, f"{server.url}/live/readyz")
+
+
 async def still_delivers(server: Server, page: Client) -> None:
     """See that a server that was told to stop keeps a client; it ends when that has left."""
     await apublish("orders:all", {"number": 1043})
@@ -278,6 +295,10 @@ async def test_nginx_serves_each_server_below_a_path(
     command = next(each for each in ASGI if each.startswith(name))
     with started(below_a_path, f"{command} {OPTIONS.get(name, '')}", tmp_path / "log") as server:
         await asyncio.to_thread(server.wait_until, "/live/readyz")
+        if name not in {"uvicorn", "gunicorn"}:  # they put the path in front of any
+            with nginx(tmp_path, server, LOCATION.replace(":8000/;", ":8000;")) as site:
+                async with clients(f"{site}/app/live", site):
+                    pass
         with nginx(tmp_path, server) as site:
             assert await configured_url(f"{site}/app/live/orders/") == (
                 "/app/live/connection/websocket"  # as `clients` have it

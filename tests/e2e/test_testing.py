@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
@@ -10,6 +11,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -50,6 +52,12 @@ def commands() -> list[str]:
     return [line.partition("#")[0].strip() for line in lines.splitlines() if line]
 
 
+def pushes(frame: str) -> list[Any]:
+    """Return the pushes in a frame."""
+    messages = [json.loads(line) for line in frame.splitlines()]
+    return [message["push"] for message in messages if "push" in message]
+
+
 @pytest.mark.parametrize("command", commands())
 def test_the_tests_of_the_page_need_no_redis(project: Host, command: str) -> None:
     output = project.run(*command.split()[1:])
@@ -67,9 +75,18 @@ async def test_runserver_delivers_and_is_the_only_process(project: Host, tmp_pat
             async with httpx.AsyncClient(headers={"X-API-Key": "test-key"}) as client:
                 body = {"channel": "orders:7", "data": {"n": 1}}
                 answer = await client.post(f"{url}/live/api/publish", json=body)
-            assert answer.json()["result"]["offset"] == 1
+            result = answer.json()["result"]
+            assert result["offset"] == 1
             while '{"n":1}' not in str(await socket.recv()):
                 continue
+            await socket.send(
+                '{"id":3,"unsubscribe":{"channel":"orders:7"}}\n{"id":4,"subscribe":{"channel":'
+                f'"orders:7","recover":true,"offset":0,"epoch":"{result["epoch"]}"}}}}'
+            )
+            while '"gap"' not in (said := str(await socket.recv())):
+                continue
+            [gap] = [push["gap"] for push in pushes(said) if "gap" in push]
+            assert (gap["from"], gap["to"], gap["reason"]) == (1, 1, "reconnect")
             # Commands whose publications would reach nobody are refused with a message.
             refused = output_of(project, "manage.py", "publish", "orders:7", "1")
             assert "REALTIME_REDIS_URL is memory://" in refused

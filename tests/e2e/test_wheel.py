@@ -11,6 +11,7 @@ import re
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -146,6 +147,22 @@ async def test_pressing_the_button_updates_the_page_live(address: str) -> None:
     assert push["channel"] == "orders:all"
     assert push["pub"]["data"] == {"number": 1042}
     assert push["pub"]["tags"] == {"event": "order.shipped"}
+
+
+async def test_an_anonymous_visitor_may_publish_nowhere(address: str) -> None:
+    """The demo's `chat`, open to everyone, was among the defaults of every host."""
+    websocket = address.replace("http", "ws") + "/connection/websocket"
+    async with connect(websocket, origin=address) as client:  # type: ignore[arg-type]
+        commands = ['{"id":1,"connect":{}}']
+        for number, channel in enumerate(("chat:x", "public:x", "orders:all", "job:1", "x"), 2):
+            commands.append(f'{{"id":{number},"publish":{{"channel":"{channel}","data":1}}}}')
+        await client.send("\n".join(commands))
+        answers: dict[int, Any] = {}
+        while len(answers) < len(commands):
+            said = map(json.loads, str(await client.recv()).splitlines())
+            answers |= {answer["id"]: answer for answer in said if "id" in answer}
+    assert "connect" in answers.pop(1)
+    assert {answer["error"]["code"] for answer in answers.values()} == {103}
 
 
 async def test_a_page_of_a_foreign_origin_is_refused(address: str) -> None:

@@ -84,9 +84,11 @@ class Host:
         return done
 
     @contextmanager
-    def served(self, log: Path, *command: str, probe: str = "/live/readyz") -> Iterator[str]:
+    def served(
+        self, log: Path, *command: str, probe: str = "/live/readyz", port: int | None = None
+    ) -> Iterator[str]:
         """Serve the project with a command, to which a port is added; yield the URL."""
-        port = free_port()
+        port = port or free_port()
         url = f"http://127.0.0.1:{port}"
         where = [f"127.0.0.1:{port}"] if "runserver" in command else ["--port", str(port)]
         with log.open("w", encoding="utf-8") as output:
