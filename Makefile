@@ -77,7 +77,7 @@ types: $(SDK_READY) ## (node) generate client.d.ts from the comments of client.j
 	$(TSC) --project $(SDK)
 	cp $(GENERATED_TYPES) $(CLIENT_TYPES)
 
-bench: $(DEV_READY) ## benchmark the service and its peers (about an hour, estimated; see docs/performance.md)
+bench: $(DEV_READY) ## benchmark the service and its peers (25 minutes; see docs/performance.md)
 	-$(BIN)/python -m bench.peers.setup
 	$(BIN)/python -m bench
 
