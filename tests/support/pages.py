@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
+import httpx
 import pytest
 from playwright.async_api import Browser, ConsoleMessage, Page, async_playwright
 
@@ -21,6 +22,17 @@ SERVICE = {
     "NOTIFIER_API_KEY": "test-key",
     "NOTIFIER_DEMO_KEY": "1",
 }
+
+PATHS = ("/", "/chat/", "/jobs/", "/htmx/", "/docs/", "/login/", "/nowhere")
+"""Every page; the last one does not exist."""
+PHONE = {"viewport": {"width": 390, "height": 844}, "has_touch": True, "is_mobile": True}
+"""Options of a browser context."""
+PASSWORD = "one that nobody guesses"
+ADA = f"""
+from django.contrib.auth.models import User
+User.objects.create_user("ada", password={PASSWORD!r}, is_staff=True)
+"""
+"""Code for `migrate` that creates a user for `Pages`."""
 
 
 in_browser_loop = pytest.mark.asyncio(loop_scope="session")
@@ -104,3 +116,33 @@ class Visitor:
 
     async def count(self, selector: str) -> int:
         return await self.page.locator(selector).count()
+
+
+class Pages:
+    """Opens pages of one service without waiting for them to be live, as a guest or as a user."""
+
+    def __init__(self, browser: Browser, service: Service) -> None:
+        self._browser = browser
+        self._service = service
+        self._sessions: dict[str, str] = {}
+
+    async def open(self, path: str = "/", *, user: str = "", **context: Any) -> Page:
+        made = await self._browser.new_context(base_url=self._service.http, **context)
+        if user:
+            cookie = {"name": "sessionid", "value": await self._session_of(user)}
+            await made.add_cookies([{**cookie, "url": self._service.http}])  # type: ignore[list-item]
+        page = await made.new_page()
+        await page.goto(path)
+        return page
+
+    async def _session_of(self, user: str) -> str:
+        """Log a user in without the page, once."""
+        if user not in self._sessions:
+            async with httpx.AsyncClient(base_url=self._service.http, timeout=60) as http:
+                await http.get("/login/")
+                fields = {"username": user, "password": PASSWORD}
+                token = {"X-CSRFToken": http.cookies["csrftoken"]}
+                answer = await http.post("/login/", data=fields, headers=token)
+                assert answer.status_code == 302, answer.text
+                self._sessions[user] = http.cookies["sessionid"]
+        return self._sessions[user]
