@@ -2,7 +2,7 @@
 
 import { connect } from "../realtime/client.js";
 import { showConnection } from "./connection.js";
-import { Unseen, byId, copies, gapLine, icon, longText, make, memory, shortClock } from "./page.js";
+import { Unseen, byId, copies, gapLine, icon, isolated, longText, make, memory, shortClock } from "./page.js";
 
 const LISTED = 500;
 const MESSAGE_BYTES = 60_000; // the server accepts 64 KiB of data, including the id
@@ -97,7 +97,7 @@ function readMessage(/** @type {any} */ data) {
  */
 function messageEntry(said, { kind, name, key }, { own, status }) {
   const at = new Date();
-  const shown = make("span", { className: "message-author", title: name }, name);
+  const shown = make("span", { className: "message-author", title: name, dir: "auto" }, name);
   const time = make("time", { dateTime: at.toISOString(), title: at.toLocaleString() }, shortClock(at));
   const avatar = make("span", { className: `avatar avatar-${kind} hue-${hue(key)}` }, AVATARS[kind] ? icon(AVATARS[kind]) : initial(name));
   avatar.setAttribute("aria-hidden", "true");
@@ -227,7 +227,7 @@ function personEntry(person) {
   const avatar = make("span", { className: `avatar avatar-${kind} hue-${hue(key)}` }, AVATARS[kind] ? icon(AVATARS[kind]) : initial(name));
   avatar.setAttribute("aria-hidden", "true");
   const tabs = person.clients.length > 1 ? ` (${person.clients.length} windows)` : "";
-  const words = make("span", { className: "person-name", title: name }, `${name}${isMe(person) ? ", you" : ""}${tabs}`);
+  const words = make("span", { className: "person-name", title: name }, isolated(name), isMe(person) ? ", you" : "", tabs);
   return make("li", { className: "person", data: { kind } }, avatar, words);
 }
 
@@ -258,9 +258,10 @@ function stopped(/** @type {import("../../realtime/static/realtime/client.js").S
 }
 
 function showTyping() {
-  const names = [...writers.values()].map(({ name }) => name);
-  const who = names.length > 2 ? `${names.length} people are` : names.length === 2 ? `${names.join(" and ")} are` : `${names[0]} is`;
-  byId("typing").textContent = names.length ? `${who} typing…` : "";
+  const [one, two, ...others] = [...writers.values()].map(({ name }) => isolated(name));
+  if (others.length > 0) byId("typing").textContent = `${writers.size} people are typing…`;
+  else if (two) byId("typing").replaceChildren(one, " and ", two, " are typing…");
+  else byId("typing").replaceChildren(...(one ? [one, " is typing…"] : []));
 }
 
 /** Publish that the user is typing; a failure does not matter. */

@@ -5,7 +5,7 @@
 
 import { connect } from "../realtime/client.js";
 import { showConnection } from "./connection.js";
-import { byId, icon, make, relativeTime, runOnce } from "./page.js";
+import { byId, icon, isolated, make, relativeTime, runOnce } from "./page.js";
 
 const { channel, stateUrl, startUrl } = byId("main").dataset;
 const SHOWN = 20;
@@ -41,7 +41,7 @@ class Row {
   #isAsked = false;
   #word = make("p", { className: "job-word" });
   #bar = make("progress", { className: "job-bar", max: 1 });
-  #message = make("p", { className: "job-message wraps" });
+  #message = make("p", { className: "job-message wraps", dir: "auto" });
   #figure = make("p", { className: "job-figure" });
   #cancel = make("button", { type: "button", className: "button button-quiet" }, "Cancel");
 
@@ -50,11 +50,11 @@ class Row {
     this.id = id;
     this.#cancel.hidden = true;
     this.#cancel.addEventListener("click", () => this.#askToCancel());
-    const who = owner ? `${owner}, ` : "";
+    const who = owner ? [isolated(owner), ", "] : [];
     this.element = make(
       "li",
       { className: "card job", data: { job: id } },
-      make("div", { className: "job-head" }, this.#word, make("p", { className: "help" }, who, relativeTime(new Date(at * 1000)))),
+      make("div", { className: "job-head" }, this.#word, make("p", { className: "help" }, ...who, relativeTime(new Date(at * 1000)))),
       this.#bar,
       make("div", { className: "job-foot" }, this.#message, this.#figure, mine ? this.#cancel : ""),
     );
@@ -70,7 +70,7 @@ class Row {
     this.#state = state;
     if (state.state === "started") this.#isAsked = false;
     this.#draw();
-    if (isNews) byId("ends").textContent = `${STATES[state.state].word}. ${state.message ?? ""}`;
+    if (isNews) byId("ends").replaceChildren(`${STATES[state.state].word}. `, isolated(state.message ?? ""));
   }
 
   #draw() {

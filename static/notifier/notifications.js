@@ -97,7 +97,7 @@ function body(/** @type {Notice} */ { level, title, text, json, event, channel, 
   meta.append(make("span", { className: "mono channel-name" }, offset === null ? channel : `${channel} · ${offset}`));
   const content = [
     make("div", { className: "notification-head" },
-      make("h3", { className: "notification-title wraps" }, title),
+      make("h3", { className: "notification-title wraps", dir: "auto" }, title),
       relativeTime(at)),
   ];
   if (text) content.push(...longText(text, { className: "notification-text" }));

@@ -16,6 +16,14 @@ export function make(tag, { data = {}, ...properties } = {}, ...children) {
   return element;
 }
 
+/**
+ * Isolate external text inside a sentence: right-to-left text would reorder the words around it. An element that has only
+ * external text gets `dir: "auto"` instead.
+ */
+export function isolated(/** @type {string} */ text) {
+  return make("bdi", {}, text);
+}
+
 export function icon(/** @type {string} */ name) {
   const element = make("span", { className: `icon icon-${name}` });
   element.setAttribute("aria-hidden", "true");
@@ -97,7 +105,7 @@ const LONG = 1_200; // in characters; about one screen of a phone
 
 /** Make an element for text. The style sheet shortens a long text until the user expands it. */
 export function longText(/** @type {string} */ text, { tag = "p", className = "" } = {}) {
-  const body = make(tag, { className: `${className} wraps` }, text);
+  const body = make(tag, { className: `${className} wraps`, dir: tag === "pre" ? "ltr" : "auto" }, text);
   if (text.length <= LONG && text.split("\n", 20).length < 20) return [body];
   body.classList.add("shortened");
   const button = make("button", { type: "button", className: "button button-quiet show-all" }, "Show all");

@@ -59,7 +59,7 @@ class Browser:
         return self.post("/login/", form="/login/", username=name, password=password, **fields)
 
     def is_logged_in(self) -> bool:
-        return 'id="account-name">ada<' in self.http.get("/").text
+        return 'id="account-name" dir="auto">ada<' in self.http.get("/").text
 
 
 @pytest.fixture(scope="module")

@@ -5,6 +5,7 @@ All visitors share one service and its database.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from typing import Any
 
@@ -12,8 +13,17 @@ import pytest
 import pytest_asyncio
 from playwright.async_api import Browser, Page
 
-from tests.support.database import migrate
-from tests.support.pages import ADA, PATHS, PHONE, SERVICE, Pages, in_browser_loop, own_contexts
+from tests.support.database import manage, migrate
+from tests.support.pages import (
+    HEBREW_NAME,
+    PATHS,
+    PHONE,
+    SERVICE,
+    USERS,
+    Pages,
+    in_browser_loop,
+    own_contexts,
+)
 from tests.support.redis_server import RedisServer
 from tests.support.service import Service
 
@@ -24,10 +34,13 @@ CONTROLS = {"button", "checkbox", "combobox", "link", "radio", "textbox"}
 
 
 @pytest.fixture(scope="module")
-def service(redis: RedisServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
-    folder = tmp_path_factory.mktemp("pages")
-    url = migrate(f"sqlite:///{folder}/db.sqlite3", then=ADA)
-    service = Service(redis.url, **SERVICE, DATABASE_URL=url).start()
+def database(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return migrate(f"sqlite:///{tmp_path_factory.mktemp('pages')}/db.sqlite3", then=USERS)
+
+
+@pytest.fixture(scope="module")
+def service(redis: RedisServer, database: str) -> Iterator[Service]:
+    service = Service(redis.url, **SERVICE, DATABASE_URL=database).start()
     yield service
     service.stop()
 
@@ -60,3 +73,69 @@ async def test_a_control_that_is_shown_as_an_icon_has_no_name(
         await page.goto(path)
         found[path] = await controls_without_a_name(page)
     assert found == {path: [] for path in PATHS}
+
+
+HEBREW = "שלום, עולם (1042)!"
+LEFT_TO_RIGHT = r"""() => {
+  const found = [];
+  const others = "pre, script, [aria-hidden], #news";
+  const check = (text, element) => {
+    if (!/[\u0590-\u05ff]/.test(text) || element.closest(others)) return;
+    const name = element.id || element.className || element.tagName;
+    found.push(`${name} ${getComputedStyle(element).direction}`);
+  };
+  const texts = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
+  while (texts.nextNode()) check(texts.currentNode.data, texts.currentNode.parentElement);
+  for (const field of document.querySelectorAll("input, textarea")) check(field.value, field);
+  return found;
+}"""
+"""Returns each element with Hebrew text, and its direction."""
+JOB = f"""
+import uuid
+from django.contrib.auth.models import User
+from notifier.models import Job
+owner = User.objects.get(username={HEBREW_NAME!r})
+print(Job.objects.create(id=uuid.uuid4(), owner=owner, is_broken=False).pk)
+"""
+
+
+async def test_right_to_left_text_is_scrambled(
+    service: Service, database: str, visit: Open
+) -> None:
+    """In a line of another direction, the browser reorders punctuation and numbers."""
+    page = await visit(user=HEBREW_NAME)
+
+    async def directions(ready: str, *fields: str) -> set[str]:
+        for field in fields:
+            await page.fill(field, HEBREW)
+        await page.locator(ready).first.wait_for(timeout=60_000)
+        found: list[str] = await page.evaluate(LEFT_TO_RIGHT)
+        assert len(found) > len(fields), "the fields and the name of the user"
+        return {one for one in found if not one.endswith(" rtl")}
+
+    await page.wait_for_selector("#main[data-listening]")
+    await asyncio.to_thread(service.publish, "public:news", {"title": HEBREW, "text": HEBREW})
+    wrong = await directions(".toast", "#post-title", "#post-text")
+
+    await page.goto("/chat/hebrew/")
+    await page.wait_for_selector("#main[data-listening]")
+    await page.fill("#composer-text", HEBREW)
+    await page.press("#composer-text", "Enter")
+    wrong |= await directions(".message[data-status=sent]", "#composer-text")
+
+    printed = await asyncio.to_thread(manage, database, "shell", "--no-imports", "--command", JOB)
+    await page.goto("/jobs/")
+    await page.wait_for_selector("#main[data-listening]")
+    progress = {"task": printed.split()[-1], "state": "progress", "at": 1, "message": HEBREW}
+    await asyncio.to_thread(service.publish, "jobs:all", progress)
+    wrong |= await directions(".job[data-state=progress]")
+
+    await page.goto("/htmx/")
+    await page.wait_for_selector("#main[data-listening]")
+    await page.fill("#what", HEBREW)
+    await page.press("#what", "Enter")
+    wrong |= await directions(".happened", "#what")
+
+    await page.goto("/login/")
+    wrong |= await directions("#username", "#username")
+    assert wrong == set()

@@ -28,11 +28,13 @@ PATHS = ("/", "/chat/", "/jobs/", "/htmx/", "/docs/", "/login/", "/nowhere")
 PHONE = {"viewport": {"width": 390, "height": 844}, "has_touch": True, "is_mobile": True}
 """Options of a browser context."""
 PASSWORD = "one that nobody guesses"
-ADA = f"""
+HEBREW_NAME = "עדה"
+USERS = f"""
 from django.contrib.auth.models import User
-User.objects.create_user("ada", password={PASSWORD!r}, is_staff=True)
+for name in ("ada", {HEBREW_NAME!r}):
+    User.objects.create_user(name, password={PASSWORD!r}, is_staff=name == "ada")
 """
-"""Code for `migrate` that creates a user for `Pages`."""
+"""Code for `migrate` that creates the users of `Pages`."""
 
 
 in_browser_loop = pytest.mark.asyncio(loop_scope="session")
