@@ -45,6 +45,6 @@ function listen(/** @type {any} */ subscription) {
     toasts.show(notice);
     background.show(notice, unseen.add());
   });
-  subscription.addEventListener("gap", (/** @type {any} */ { detail }) => list.addGap(detail));
+  subscription.addEventListener("gap", (/** @type {any} */ { detail }) => list.addGap(detail, subscription.channel));
   return subscription;
 }

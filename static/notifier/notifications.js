@@ -56,8 +56,8 @@ export class List {
     this.#add(() => listEntry(notice));
   }
 
-  addGap(/** @type {any} */ gap) {
-    this.#add(() => gapLine(gap));
+  addGap(/** @type {any} */ gap, /** @type {string} */ channel) {
+    this.#add(() => gapLine(gap, channel));
   }
 
   #add(/** @type {() => HTMLElement} */ draw) {

@@ -87,15 +87,17 @@ export function gapWords(/** @type {{missed: number | null, reason: string}} */ 
  * Make the line of a list that stands for missing publications.
  *
  * @param {import("../../realtime/static/realtime/client.js").Gap} gap
+ * @param {string} [channel] for a list with several channels
  */
-export function gapLine(gap) {
+export function gapLine(gap, channel = "") {
   const { epoch, from, to, missed, reason, since, until } = gap;
   const range = clock(since) === clock(until) ? clock(until) : `${clock(since)}–${clock(until)}`;
   const which = to === null ? `from offset ${from}` : from === to ? `offset ${from}` : `offsets ${from} to ${to}`;
   return make(
     "li",
-    { className: "gap", title: `${which}, epoch ${epoch}`, data: { reason, epoch, from, to, missed } },
+    { className: "gap", title: `${which}, epoch ${epoch}`, data: { reason, epoch, from, to, missed, channel: channel || null } },
     make("span", { className: "gap-words" }, gapWords(gap)),
+    ...(channel ? [" ", make("span", {}, "on ", make("span", { className: "mono" }, channel))] : []),
     " ",
     make("span", { className: "gap-times" }, range),
   );

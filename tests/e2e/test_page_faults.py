@@ -14,6 +14,7 @@ import pytest_asyncio
 from playwright.async_api import Browser, Page
 
 from tests.support.database import manage, migrate
+from tests.support.losing import publish_while_cut
 from tests.support.pages import (
     HEBREW_NAME,
     PATHS,
@@ -139,3 +140,14 @@ async def test_right_to_left_text_is_scrambled(
     await page.goto("/login/")
     wrong |= await directions("#username", "#username")
     assert wrong == set()
+
+
+async def test_two_gaps_do_not_say_of_which_channel(redis: RedisServer, visit: Open) -> None:
+    page = await visit(user="ada")
+    await page.wait_for_selector("#main[data-listening]")
+    own = await page.get_attribute("#main", "data-own-channel")
+    assert own
+    for channel, missed in (("public:news", 2), (own, 3)):
+        await asyncio.to_thread(publish_while_cut, redis, channel, missed)
+        gap = page.locator(".gap").filter(has_text=f"{missed} missed while Redis was unreachable")
+        await gap.filter(has_text=f"on {channel}").wait_for(timeout=60_000)
