@@ -2,7 +2,7 @@
 
 import { connect } from "../realtime/client.js";
 import { showConnection } from "./connection.js";
-import { Unseen, byId, copies, gapLine, icon, isolated, longText, make, memory, shortClock } from "./page.js";
+import { Unseen, byId, copies, gapLine, icon, isVisible, isolated, longText, make, memory, shortClock } from "./page.js";
 
 const LISTED = 500;
 const MESSAGE_BYTES = 60_000; // the server accepts 64 KiB of data, including the id
@@ -63,7 +63,7 @@ function authorOf(/** @type {Omit<import("../../realtime/static/realtime/client.
   if (sender === null) return { kind: "server", name: "This site", key: "server" };
   if (sender.user === "") return guest(sender.client);
   const shown = typeof sender.info?.name === "string" ? shortName(sender.info.name) : "";
-  return { kind: "user", name: shown || `user ${sender.user}`, key: `user ${sender.user}` };
+  return { kind: "user", name: isVisible(shown) ? shown : `user ${sender.user}`, key: `user ${sender.user}` };
 }
 
 /** @returns {Author} */
@@ -84,9 +84,9 @@ function shortName(/** @type {string} */ name) {
 
 /** @typedef {{text: string, id: string}} Said */
 
-/** Read a message. Anyone may publish any data here, so data of another form is shown as JSON. */
+/** Read a message. Anyone may publish any data here, so data of another form, or without visible text, is shown as JSON. */
 function readMessage(/** @type {any} */ data) {
-  if (typeof data?.text !== "string") return { text: JSON.stringify(data, null, 2), id: "" };
+  if (typeof data?.text !== "string" || !isVisible(data.text)) return { text: JSON.stringify(data, null, 2), id: "" };
   return { text: data.text, id: typeof data.id === "string" ? data.id.slice(0, 64) : "" };
 }
 

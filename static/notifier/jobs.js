@@ -5,7 +5,7 @@
 
 import { connect } from "../realtime/client.js";
 import { showConnection } from "./connection.js";
-import { byId, icon, isolated, make, relativeTime, runOnce } from "./page.js";
+import { byId, icon, isolated, longText, make, relativeTime, runOnce } from "./page.js";
 
 const { channel, stateUrl, startUrl } = byId("main").dataset;
 const SHOWN = 20;
@@ -41,7 +41,8 @@ class Row {
   #isAsked = false;
   #word = make("p", { className: "job-word" });
   #bar = make("progress", { className: "job-bar", max: 1 });
-  #message = make("p", { className: "job-message wraps", dir: "auto" });
+  #message = make("div", { className: "job-message" });
+  #shownMessage = "";
   #figure = make("p", { className: "job-figure" });
   #cancel = make("button", { type: "button", className: "button button-quiet" }, "Cancel");
 
@@ -87,7 +88,8 @@ class Row {
     else this.#bar.removeAttribute("value"); // running, without known progress
     if (state?.state === "waiting") this.#bar.value = 0;
     this.#figure.textContent = isRunning && done !== undefined && total ? `${Math.floor((100 * done) / total)} %` : "";
-    this.#message.textContent = message;
+    if (message !== this.#shownMessage) this.#message.replaceChildren(...(message ? longText(`${message}`) : []));
+    this.#shownMessage = message;
     this.#cancel.hidden = !isRunning;
     this.#cancel.ariaDisabled = this.#isAsked ? "true" : null; // not `disabled`, which would lose focus
   }

@@ -1,8 +1,9 @@
 /** Shows notifications: in the list, as toasts, and as notifications of the browser. */
 
-import { byId, gapLine, icon, longText, make, relativeTime } from "./page.js";
+import { byId, gapLine, icon, isVisible, longText, make, relativeTime } from "./page.js";
 
 const LISTED = 500; // newest first; older ones are removed
+const TITLE = 160; // characters; a longer title is shortened. The field of the form accepts as many.
 const TOASTS = matchMedia("(min-width: 60rem) and (min-height: 64rem)").matches ? 3 : 1; // more would cover the form
 const TOAST_MS = 4_000;
 const ANDROID = /Android/.test(navigator.userAgent); // only service workers may notify there, so the page does not offer it
@@ -20,7 +21,7 @@ export function readNotification({ channel, data, event, offset, epoch }) {
   if (!isNotification(data)) return { ...common, level: "data", title: titleOf(data, event), text: "", json: pretty(data) };
   const { title, text = "", level, ...rest } = data;
   const json = Object.keys(rest).length > 0 ? pretty(rest) : "";
-  return { ...common, level: LEVELS[level] && Object.hasOwn(LEVELS, level) ? level : "info", title, text, json };
+  return { ...common, level: LEVELS[level] && Object.hasOwn(LEVELS, level) ? level : "info", title: isVisible(title) ? title : (event ?? "Untitled"), text, json };
 }
 
 /** @typedef {ReturnType<typeof readNotification>} Notice */
@@ -95,11 +96,8 @@ function body(/** @type {Notice} */ { level, title, text, json, event, channel, 
   if (own) meta.append(make("span", { className: "own-word" }, icon("lock"), "Only you"));
   if (event && event !== title) meta.append(make("span", { className: "mono event-name" }, event));
   meta.append(make("span", { className: "mono channel-name" }, offset === null ? channel : `${channel} · ${offset}`));
-  const content = [
-    make("div", { className: "notification-head" },
-      make("h3", { className: "notification-title wraps", dir: "auto" }, title),
-      relativeTime(at)),
-  ];
+  const [shown, ...showAll] = longText(title, { tag: "h3", className: "notification-title", limit: TITLE, show: "Show whole title" });
+  const content = [make("div", { className: "notification-head" }, shown, relativeTime(at)), ...showAll];
   if (text) content.push(...longText(text, { className: "notification-text" }));
   if (json) content.push(...longText(json, { tag: "pre", className: "notification-json" }));
   return [make("span", { className: "badge" }, icon(level)), make("div", { className: "notification-body" }, ...content, meta)];

@@ -103,17 +103,22 @@ export function gapLine(gap, channel = "") {
   );
 }
 
+/** Tell whether a text has a character that can be seen: spaces and zero-width characters cannot. */
+export function isVisible(/** @type {string} */ text) {
+  return /[\p{L}\p{N}\p{P}\p{S}]/u.test(text);
+}
+
 const LONG = 1_200; // in characters; about one screen of a phone
 
 /** Make an element for text. The style sheet shortens a long text until the user expands it. */
-export function longText(/** @type {string} */ text, { tag = "p", className = "" } = {}) {
+export function longText(/** @type {string} */ text, { tag = "p", className = "", limit = LONG, show = "Show all" } = {}) {
   const body = make(tag, { className: `${className} wraps`, dir: tag === "pre" ? "ltr" : "auto" }, text);
-  if (text.length <= LONG && text.split("\n", 20).length < 20) return [body];
+  if (text.length <= limit && text.split("\n", 20).length < 20) return [body];
   body.classList.add("shortened");
-  const button = make("button", { type: "button", className: "button button-quiet show-all" }, "Show all");
+  const button = make("button", { type: "button", className: "button button-quiet show-all" }, show);
   button.addEventListener("click", () => {
     const short = body.classList.toggle("shortened");
-    button.textContent = short ? "Show all" : "Show less";
+    button.textContent = short ? show : "Show less";
   });
   return [body, button];
 }

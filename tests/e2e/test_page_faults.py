@@ -151,3 +151,55 @@ async def test_two_gaps_do_not_say_of_which_channel(redis: RedisServer, visit: O
         await asyncio.to_thread(publish_while_cut, redis, channel, missed)
         gap = page.locator(".gap").filter(has_text=f"{missed} missed while Redis was unreachable")
         await gap.filter(has_text=f"on {channel}").wait_for(timeout=60_000)
+
+
+INVISIBLE = ("", " \n ", "\u200b\u2060")
+
+
+async def test_a_title_has_no_bounds(service: Service, visit: Open) -> None:
+    page = await visit(**PHONE)
+    await page.wait_for_selector("#main[data-listening]")
+    for title in ("word " * 2_000, "line\n" * 500):
+        await asyncio.to_thread(service.publish, "public:news", {"title": title})
+    entry = page.locator("#notifications .notification")
+    await entry.nth(1).wait_for(timeout=60_000)
+    heights = "(entries) => entries.map((entry) => entry.offsetHeight)"
+    assert max(await entry.evaluate_all(heights)) < 250
+    await entry.first.get_by_role("button", name="Show whole title").click()
+    assert max(await entry.evaluate_all(heights)) > 1_000
+    await entry.first.get_by_role("button", name="Show less").click()
+    assert max(await entry.evaluate_all(heights)) < 250
+
+
+async def test_an_empty_title_is_a_blank_card(service: Service, visit: Open) -> None:
+    page = await visit()
+    await page.wait_for_selector("#main[data-listening]")
+    for title in INVISIBLE:
+        await asyncio.to_thread(service.publish, "public:news", {"title": title, "text": "Text"})
+    await asyncio.to_thread(service.publish, "public:news", {"title": ""}, event="order.shipped")
+    titles = page.locator("#notifications .notification-title")
+    await titles.nth(len(INVISIBLE)).wait_for(timeout=60_000)
+    assert await titles.all_inner_texts() == ["order.shipped", *["Untitled"] * len(INVISIBLE)]
+
+
+async def test_an_empty_message_is_a_blank_bubble(service: Service, visit: Open) -> None:
+    page = await visit("/chat/empty/")
+    await page.wait_for_selector("#main[data-listening]")
+    for text in INVISIBLE:
+        await asyncio.to_thread(service.publish, "chat:empty", {"text": text})
+    messages = page.locator(".message-text")
+    await messages.nth(len(INVISIBLE) - 1).wait_for(timeout=60_000)
+    assert all('"text":' in text for text in await messages.all_inner_texts())
+
+
+async def test_the_message_of_a_job_has_no_bounds(
+    service: Service, database: str, visit: Open
+) -> None:
+    printed = await asyncio.to_thread(manage, database, "shell", "--no-imports", "--command", JOB)
+    page = await visit("/jobs/", **PHONE)
+    await page.wait_for_selector("#main[data-listening]")
+    failed = {"task": printed.split()[-1], "state": "failed", "at": 1, "message": "word " * 2_000}
+    await asyncio.to_thread(service.publish, "jobs:all", failed)
+    job = page.locator(".job[data-state=failed]")
+    await job.get_by_role("button", name="Show all").wait_for(timeout=60_000)
+    assert await job.evaluate("(job) => job.offsetHeight") < 400
