@@ -11,7 +11,7 @@ from notifier.login import Login
 urlpatterns = [
     path("", views.live, name="live"),
     path("chat/", views.chat, name="chat"),
-    re_path(r"^chat/(?P<room>[a-z0-9-]{1,32})/$", views.chat, name="chat-room"),
+    re_path(rf"^chat/(?P<room>[a-z0-9-]{{1,{views.ROOM_LIMIT}}})/$", views.chat, name="chat-room"),
     path("jobs/", job_views.jobs, name="jobs"),
     path("jobs/state", job_views.state, name="jobs-state"),
     path("jobs/start", job_views.start, name="jobs-start"),

@@ -14,6 +14,7 @@ from realtime.http.documents import description
 
 LIVE_CHANNEL = "public:news"
 FIRST_ROOM = "lobby"
+ROOM_LIMIT = 32  # characters; templates/404.html states it, too
 
 
 # Never cached: with a key in it (DEBUG), the page is useless after the next `make run`.
@@ -49,4 +50,5 @@ def chat(request: HttpRequest, room: str = FIRST_ROOM) -> HttpResponse:
     """Show one chat room; 404 if there is no chat."""
     if not getattr(settings, "NOTIFIER_HAS_CHAT", False):
         return render(request, "notifier/chat_off.html", status=404)
-    return render(request, "notifier/chat.html", {"room": room, "channel": f"chat:{room}"})
+    context = {"room": room, "channel": f"chat:{room}", "room_limit": ROOM_LIMIT}
+    return render(request, "notifier/chat.html", context)

@@ -21,8 +21,11 @@ const { userName } = byId("main").dataset;
 
 // --- rooms --------------------------------------------------------------------------------------------------------------
 
+/** The server's limit on the name of a room, in characters. */
+const roomLimit = byId("room-input").maxLength;
+
 function recentRooms() {
-  const known = (memory.get("rooms") ?? "").split(" ").filter((one) => /^[a-z0-9-]{1,32}$/.test(one));
+  const known = (memory.get("rooms") ?? "").split(" ").filter((one) => /^[a-z0-9-]+$/.test(one) && one.length <= roomLimit);
   const rooms = [...new Set([room, ...known])].slice(0, 8);
   memory.set("rooms", rooms.join(" "));
   return [...new Set(["lobby", ...rooms.sort()])];
@@ -36,7 +39,7 @@ for (const one of recentRooms()) {
 
 byId("room-form").addEventListener("submit", (/** @type {SubmitEvent} */ event) => {
   event.preventDefault();
-  const wanted = byId("room-input").value.toLowerCase().replace(/[^a-z0-9]+/g, "-").replace(/^-|-$/g, "").slice(0, 32);
+  const wanted = byId("room-input").value.toLowerCase().replace(/[^a-z0-9-]+/g, "-").replace(/^-|-$/g, "").slice(0, roomLimit);
   if (wanted) location.assign(`${chatUrl}${wanted}/`);
 });
 byId("room-go").disabled = false;

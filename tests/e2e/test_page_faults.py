@@ -203,3 +203,17 @@ async def test_the_message_of_a_job_has_no_bounds(
     job = page.locator(".job[data-state=failed]")
     await job.get_by_role("button", name="Show all").wait_for(timeout=60_000)
     assert await job.evaluate("(job) => job.offsetHeight") < 400
+
+
+async def test_the_name_of_a_room_is_cut_after_it_was_typed(visit: Open) -> None:
+    """The field accepted 64 characters and opened the room of the first 32."""
+    page = await visit("/chat/")
+    for typed in ("team--blue-" * 4, "Team Blue"):
+        await page.wait_for_selector("#main[data-listening]")
+        await page.locator("#room-input").fill("")
+        await page.locator("#room-input").press_sequentially(typed)
+        shown = await page.input_value("#room-input")
+        await page.press("#room-input", "Enter")
+        room = shown.lower().replace(" ", "-").strip("-")
+        await page.wait_for_url(f"**/chat/{room}/")
+        assert await page.inner_text("#room-heading") == room
