@@ -5,14 +5,16 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 from django.conf import settings
+from django.core.exceptions import MiddlewareNotUsed
 from django.db import InterfaceError, OperationalError
-from django.http import HttpRequest, HttpResponse
+from django.http import Http404, HttpRequest, HttpResponse
 from django.http.response import HttpResponseBase
 from django.template.loader import render_to_string
 from django.utils.deprecation import MiddlewareMixin
+from django.views.defaults import page_not_found
 from whitenoise.middleware import WhiteNoiseMiddleware
 from whitenoise.responders import StaticFile
 
@@ -23,8 +25,6 @@ AWAY_SECONDS = 5
 _failures = Tally()
 _noting = threading.Lock()
 POLICY_HEADER = "Content-Security-Policy"
-# Django's debug pages have inline styles; Django 6.0 exempts the same two.
-_DEBUG_PAGES = frozenset({404, 500})
 
 
 class ContentSecurityPolicy(MiddlewareMixin):
@@ -42,8 +42,8 @@ class ContentSecurityPolicy(MiddlewareMixin):
     ) -> HttpResponseBase:
         """Add the headers."""
         response.headers.setdefault("Cross-Origin-Resource-Policy", "same-origin")
-        if settings.DEBUG and response.status_code in _DEBUG_PAGES:
-            return response
+        if settings.DEBUG and response.status_code == 500:
+            return response  # Django's page with the traceback has an inline style
         response.headers.setdefault(POLICY_HEADER, policy(settings.SECURE_CSP))
         return response
 
@@ -51,6 +51,31 @@ class ContentSecurityPolicy(MiddlewareMixin):
 def policy(directives: Mapping[str, Iterable[str]]) -> str:
     """Return the value of the header: ``default-src 'none'; script-src 'self'``."""
     return "; ".join(f"{name} {' '.join(sources)}" for name, sources in directives.items())
+
+
+class NotFoundInDebug(MiddlewareMixin):
+    """Shows the service's own 404 page in DEBUG, too, instead of Django's list of URL patterns.
+
+    `make run` is what most people see first, and a mistyped address is not an error to debug.
+    """
+
+    def __init__(self, get_response: Callable[[HttpRequest], HttpResponseBase]) -> None:
+        """Without DEBUG, Django shows the page itself."""
+        if not settings.DEBUG:
+            raise MiddlewareNotUsed
+        super().__init__(get_response)
+
+    def process_exception(self, request: HttpRequest, exception: Exception) -> HttpResponse | None:
+        """Return the page for what a view has not found."""
+        return page_not_found(request, exception) if isinstance(exception, Http404) else None
+
+    def process_response(
+        self, request: HttpRequest, response: HttpResponseBase
+    ) -> HttpResponseBase:
+        """Return the page for a URL that no pattern matches."""
+        if response.status_code == 404 and request.resolver_match is None:
+            return page_not_found(request, Http404())
+        return response
 
 
 class PlainSessionCookies(MiddlewareMixin):

@@ -50,6 +50,7 @@ MIDDLEWARE = [
     "django.middleware.csrf.CsrfViewMiddleware",
     "django.contrib.auth.middleware.AuthenticationMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
+    "notifier.middleware.NotFoundInDebug",
 ]
 ROOT_URLCONF = "notifier.urls"
 ASGI_APPLICATION = "notifier.asgi.application"

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from django.contrib.auth.views import LogoutView
+from django.templatetags.static import static
 from django.urls import include, path, re_path
+from django.views.generic import RedirectView
 
 from notifier import job_views, order_views, views
 from notifier.login import Login
@@ -22,6 +24,7 @@ urlpatterns = [
     path("htmx/gap", order_views.gap, name="htmx-gap"),
     path("htmx/create", order_views.create, name="htmx-create"),
     path("htmx/<int:number>/next", order_views.advance, name="htmx-advance"),
+    path("favicon.ico", RedirectView.as_view(url=static("notifier/icons/favicon.ico"))),
     path("docs/", views.reference, name="reference"),
     path("login/", Login.as_view(), name="login"),
     path("logout/", LogoutView.as_view(), name="logout"),

@@ -217,3 +217,31 @@ async def test_the_name_of_a_room_is_cut_after_it_was_typed(visit: Open) -> None
         room = shown.lower().replace(" ", "-").strip("-")
         await page.wait_for_url(f"**/chat/{room}/")
         assert await page.inner_text("#room-heading") == room
+
+
+async def test_a_mistyped_address_shows_the_debug_page_of_django(visit: Open) -> None:
+    """With DEBUG, as under `make run`, visitors got a list of URL patterns."""
+    page = await visit()
+    for path in ("/nowhere", "/chat/LOBBY/", "/htmx/7/", "/static/nowhere.css"):
+        answer = await page.goto(path)
+        assert answer
+        assert answer.status == 404
+        assert "default-src 'none'" in answer.headers["content-security-policy"]
+        assert await page.inner_text("h1") == "Page not found"
+        assert "URLconf" not in await page.content()
+    answer = await page.goto("/chat")
+    assert answer
+    assert (answer.status, answer.url.rpartition("/chat")[2]) == (200, "/")
+
+
+async def test_there_is_no_favicon(visit: Open) -> None:
+    """Browsers ask for it beside documents without a link to an icon, such as JSON."""
+    page = await visit()
+    answer = await page.request.get("/favicon.ico")
+    assert (answer.status, (await answer.body())[:4]) == (200, b"\x00\x00\x01\x00")
+    sizes = """Promise.all([...document.querySelectorAll("link[rel=icon]")].map(({ href }) => {
+      const image = new Image();
+      image.src = href;
+      return image.decode().then(() => image.naturalWidth);
+    }))"""
+    assert all(size > 0 for size in await page.evaluate(sizes))
