@@ -245,3 +245,21 @@ async def test_there_is_no_favicon(visit: Open) -> None:
       return image.decode().then(() => image.naturalWidth);
     }))"""
     assert all(size > 0 for size in await page.evaluate(sizes))
+
+
+WAITING = """() => [
+  ...document.querySelectorAll("main button, main input, main textarea, #connection"),
+  ...[...document.querySelectorAll("main p, main h3")].filter(({ innerText: words }) =>
+    /Listening|No messages|Nothing yet|second window|try each/.test(words)),
+].filter((element) => element.checkVisibility()).map((element) => element.outerHTML.slice(0, 80))"""
+
+
+async def test_without_javascript_a_page_connects_for_ever(visit: Open) -> None:
+    """It said "Connecting…" and "Listening", above forms whose buttons never became active."""
+    page = await visit(java_script_enabled=False)
+    for path in PATHS[:5]:
+        await page.goto(path)
+        assert await page.evaluate(WAITING) == []
+        assert await page.locator("h1").is_visible()
+        says = await page.locator("noscript p").is_visible()
+        assert says or path == "/docs/", path
