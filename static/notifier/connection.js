@@ -61,6 +61,16 @@ export function showConnection(/** @type {any} */ live) {
   show(live.state);
 }
 
+/** Call a function each time a connection has become live. */
+export function whenLive(/** @type {any} */ live, /** @type {() => void} */ action) {
+  let isLive = false; // "state" is also dispatched when only the latency has changed
+  live.addEventListener("state", (/** @type {CustomEvent<State>} */ { detail: { state } }) => {
+    const wasLive = isLive;
+    isLive = state === "live";
+    if (isLive && !wasLive) action();
+  });
+}
+
 /**
  * @param {State} state
  * @param {boolean} wasLive

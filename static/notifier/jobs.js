@@ -4,7 +4,7 @@
  */
 
 import { connect } from "../realtime/client.js";
-import { showConnection } from "./connection.js";
+import { showConnection, whenLive } from "./connection.js";
 import { byId, icon, isolated, longText, make, relativeTime, runOnce } from "./page.js";
 
 const { channel, stateUrl, startUrl } = byId("main").dataset;
@@ -39,6 +39,7 @@ class Row {
   /** @type {State | null} */
   #state = null;
   #isAsked = false;
+  #isMine = false;
   #word = make("p", { className: "job-word" });
   #bar = make("progress", { className: "job-bar", max: 1 });
   #message = make("div", { className: "job-message" });
@@ -49,6 +50,7 @@ class Row {
   /** @param {{id: string, owner: string, mine: boolean, at: number, state: State | null}} job */
   constructor({ id, owner, mine, at, state }) {
     this.id = id;
+    this.#isMine = mine;
     this.#cancel.hidden = true;
     this.#cancel.addEventListener("click", () => this.#askToCancel());
     const who = owner ? [isolated(owner), ", "] : [];
@@ -72,6 +74,7 @@ class Row {
     if (state.state === "started") this.#isAsked = false;
     this.#draw();
     if (isNews) byId("ends").replaceChildren(`${STATES[state.state].word}. `, isolated(state.message ?? ""));
+    if (isNews && this.#isMine) forgetStartError();
   }
 
   #draw() {
@@ -185,8 +188,14 @@ byId("start-form").addEventListener("submit", (/** @type {SubmitEvent} */ event)
   });
 });
 
+/** Forget why a job was not started: that holds until one of the user's jobs ends, or Redis is reachable again. */
+function forgetStartError() {
+  byId("start-error").textContent = "";
+}
+
 const live = connect();
 showConnection(live);
+whenLive(live, forgetStartError);
 const jobs = live.subscribe(channel);
 jobs.addEventListener("subscribed", async () => {
   await fetchStates(); // after the subscription has started, so no state is missed in between

@@ -263,3 +263,23 @@ async def test_without_javascript_a_page_connects_for_ever(visit: Open) -> None:
         assert await page.locator("h1").is_visible()
         says = await page.locator("noscript p").is_visible()
         assert says or path == "/docs/", path
+
+
+async def test_the_limit_of_jobs_is_shown_after_a_job_has_ended(
+    service: Service, visit: Open
+) -> None:
+    """No worker runs, so the jobs wait until the test says that one has ended."""
+    page = await visit("/jobs/")
+    await page.wait_for_selector("#main[data-listening]")
+    jobs = page.locator("#jobs > li[data-state=waiting]")
+    for count in range(3):
+        await page.click("#start")
+        await jobs.nth(count).wait_for(timeout=60_000)
+    await page.click("#start")
+    error = page.locator("#start-error")
+    await error.filter(has_text="You already have 3 unfinished jobs").wait_for(timeout=60_000)
+    job = await jobs.first.get_attribute("data-job")
+    ended = {"task": job, "state": "succeeded", "at": 2**33, "message": "10,000 rows imported"}
+    await asyncio.to_thread(service.publish, "jobs:all", ended)
+    await page.wait_for_selector(f"[data-job='{job}'][data-state=succeeded]")
+    assert await error.inner_text() == ""
