@@ -41,7 +41,8 @@ export function showConnection(/** @type {any} */ live) {
 
   const explain = (/** @type {State} */ state) => {
     byId("notice-text").textContent = explanation(state);
-    byId("retry-now").hidden = state.state !== "reconnecting" && state.state !== "closed";
+    // A stream is reconnected by the browser, which cannot be hurried.
+    byId("retry-now").hidden = state.state !== "closed" && !(state.state === "reconnecting" && live.retryNow);
     byId("retry-now").textContent = state.state === "closed" ? "Reload" : "Retry now";
     byId("notice").hidden = false;
     announce(`${short(state, wasLive, 0)}. ${explanation(state)}`, state.state);

@@ -3,31 +3,62 @@
  * response. The server renders everything that the page shows about orders, without this script.
  */
 
+import { showConnection } from "./connection.js";
 import { byId } from "./page.js";
+
+/** @typedef {import("../../realtime/static/realtime/client.js").State} State */
 
 const SHOWN = 50; // lines in the list of changes
 
 const main = byId("main");
 
-function say(/** @type {string} */ state, /** @type {string} */ words) {
-  byId("connection").dataset.state = state;
-  if (byId("connection-text").textContent === words) return;
-  byId("connection-text").textContent = words;
-  byId("announcement").textContent = words;
+/** The state of HTMX's event stream, in the form that `client.js` has for its connection. */
+class Stream extends EventTarget {
+  /** @type {State} */
+  state = { state: "connecting", reason: "", retryInMs: null, latencyMs: null };
+
+  change(/** @type {Partial<State>} */ facts) {
+    this.state = { state: "live", reason: "", retryInMs: null, latencyMs: null, ...facts };
+    this.dispatchEvent(new CustomEvent("state", { detail: this.state }));
+  }
 }
 
+const stream = new Stream();
+showConnection(stream);
+let retries = 0; // as the SSE extension counts them
+
 main.addEventListener("htmx:sseOpen", (/** @type {any} */ { detail: { source } }) => {
-  say("live", "Live");
+  retries = 0;
+  stream.change({ state: "live" });
   main.toggleAttribute("data-listening", true);
-  if (source.knowsState) return; // the same source has reconnected
-  source.knowsState = true;
+  if (source.isHeard) return; // the same source has reconnected
+  source.isHeard = true;
+  for (const name of ["order", "realtime.gap", "realtime.state"]) source.addEventListener(name, keepPositions);
   source.addEventListener("realtime.state", (/** @type {MessageEvent} */ { data }) => {
-    if (JSON.parse(data).live) say("live", "Live");
-    else say("not-live", "Paused: Redis is unreachable");
+    stream.change(JSON.parse(data).live ? { state: "live" } : { state: "not-live", reason: "broker" });
   });
 });
 
-main.addEventListener("htmx:sseError", () => say("reconnecting", "Reconnecting…"));
+main.addEventListener("htmx:sseError", (/** @type {any} */ { detail: { source } }) => {
+  if (source.readyState === EventSource.CLOSED) {
+    // The server answered, but not with a stream. The extension opens another one, each time after twice as long.
+    retries = Math.max(1, Math.min(2 * retries, 128));
+    stream.change({ state: "reconnecting", retryInMs: 500 * retries });
+  } else if (stream.state.state !== "reconnecting") {
+    stream.change({ state: "reconnecting" }); // the browser retries every few seconds, and says so each time
+  }
+});
+
+/**
+ * Let a stream that the extension opens begin with the gap since the last event. Only the browser's own reconnects send
+ * the id of that event (docs/event-stream.md).
+ */
+function keepPositions(/** @type {MessageEvent} */ { lastEventId }) {
+  const url = new URL(main.getAttribute("sse-connect") ?? "", location.href);
+  url.searchParams.delete("since");
+  for (const position of lastEventId.split("&").filter(Boolean)) url.searchParams.append("since", position);
+  main.setAttribute("sse-connect", url.href);
+}
 
 main.addEventListener("htmx:configRequest", (/** @type {any} */ { detail }) => {
   if (detail.elt === byId("happened")) {

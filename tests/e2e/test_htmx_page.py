@@ -134,6 +134,39 @@ async def test_the_board_catches_up_after_a_service_outage(
 
 @pytest.mark.browser
 @in_browser_loop
+async def test_without_the_service_the_board_has_no_banner(service: Service, visit: Any) -> None:
+    ada = await visit(service)
+    await asyncio.to_thread(service.kill)
+    await ada.sees("#notice", "The server is unreachable. This page retries automatically")
+    assert not await ada.page.is_visible("#retry-now"), "only the browser can retry"
+    await asyncio.to_thread(service.start)
+    await ada.sees("#connection[data-state=live]", seconds=20)
+    assert not await ada.page.is_visible("#notice")
+
+
+@pytest.mark.browser
+@in_browser_loop
+async def test_a_refused_stream_has_no_countdown_and_forgets_its_position(
+    service: Service, visit: Any
+) -> None:
+    """After a 503, HTMX opens another stream, without the id of the last event."""
+    ada = await visit(service)
+    await order(ada, "A bell")
+    await ada.sees("#happened li", "Someone placed order 1: A bell")
+    refused = re.compile("/connection/sse")
+    await ada.page.route(refused, lambda route: route.fulfill(status=503))
+    await asyncio.to_thread(service.kill)
+    await asyncio.to_thread(service.start)
+    await ada.sees("#connection-text", "Reconnecting in")
+    for _ in range(2):
+        await asyncio.to_thread(service.publish, "public:orders", {}, event="order")
+    await ada.page.unroute(refused)
+    await ada.sees("#happened .gap", "2 missed here; the board is up to date", seconds=20)
+    await ada.sees("#connection[data-state=live]")
+
+
+@pytest.mark.browser
+@in_browser_loop
 async def test_without_redis_the_board_says_so_and_still_saves(
     service: Service, own_redis: RedisServer, visit: Any
 ) -> None:
