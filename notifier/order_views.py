@@ -99,7 +99,8 @@ def create(request: HttpRequest) -> HttpResponse:
         return _refuse(request, 429, "Too many orders. Try again in a minute.", what)
     order = _save(what, _name_of(request))
     problem = _tell(order)
-    return render(request, "notifier/fragments/order_form.html", _form(problem=problem))
+    context = _form(problem, until_live=True)
+    return render(request, "notifier/fragments/order_form.html", context)
 
 
 @require_POST
@@ -112,7 +113,7 @@ def advance(request: HttpRequest, number: int) -> HttpResponse:
     if not _advance(order, request.POST.get("state", ""), _name_of(request)):
         return HttpResponse(status=204)
     if problem := _tell(order):
-        return _refuse(request, 503, problem)
+        return _refuse(request, 503, problem, until_live=True)
     return HttpResponse(status=204)
 
 
@@ -151,16 +152,21 @@ def _name_of(request: HttpRequest) -> str:
     return user.get_username()[:WHO_LIMIT] if user.is_authenticated else "Someone"
 
 
-def _refuse(request: HttpRequest, status: int, problem: str, what: str = "") -> HttpResponse:
-    template, context = "notifier/fragments/order_form.html", _form(problem, what)
+def _refuse(
+    request: HttpRequest, status: int, problem: str, what: str = "", *, until_live: bool = False
+) -> HttpResponse:
+    template = "notifier/fragments/order_form.html"
+    context = _form(problem, what, until_live=until_live)
     answer = render(request, template, context, status=status)
     answer.headers["HX-Retarget"] = "#order-form"
     answer.headers["HX-Reswap"] = "outerHTML"
     return answer
 
 
-def _form(problem: str = "", what: str = "") -> dict[str, object]:
-    return {"problem": problem, "what": what[:WHAT_LIMIT], "limit": WHAT_LIMIT}
+def _form(problem: str = "", what: str = "", *, until_live: bool = False) -> dict[str, object]:
+    """Return what the form shows; ``until_live``: the problem ends when Redis is reachable."""
+    form = {"problem": problem, "what": what[:WHAT_LIMIT], "limit": WHAT_LIMIT}
+    return {**form, "until_live": until_live}
 
 
 def _board(request: HttpRequest) -> dict[str, object]:

@@ -2,7 +2,7 @@
 
 import { connect } from "../realtime/client.js";
 import { showConnection } from "./connection.js";
-import { Unseen, byId, copies, gapLine, icon, isVisible, isolated, longText, make, memory, shortClock } from "./page.js";
+import { Unseen, byId, copies, gapLine, icon, isVisible, isolated, longText, make, memory, randomId, shortClock } from "./page.js";
 
 const LISTED = 500;
 const MESSAGE_BYTES = 60_000; // the server accepts 64 KiB of data, including the id
@@ -187,6 +187,8 @@ talk.addEventListener("subscribed", () => {
   byId("main").dataset.listening = ""; // from now on, missed messages are reported as gaps
 });
 const unseen = new Unseen();
+/** @type {Set<string>} authors and ids of the latest messages: one that was sent twice is shown once */
+const heard = new Set();
 /** @type {Map<string, HTMLElement>} own messages that have not arrived here yet */
 const underway = new Map();
 
@@ -194,11 +196,23 @@ talk.addEventListener("publication", (/** @type {any} */ { detail }) => {
   const said = readMessage(detail.data);
   if (detail.sender) stopped(detail.sender);
   const mine = underway.get(said.id);
+  const author = authorOf(detail.sender);
+  if (isRepeated(said, author)) return;
   if (mine) return comeBack(mine);
-  append(messageEntry(said, authorOf(detail.sender), { own: false, status: null }));
+  append(messageEntry(said, author, { own: false, status: null }));
   follow();
   unseen.add();
 });
+
+/** Tell whether a message has been here before: after an unknown outcome, its author may have sent it again. */
+function isRepeated(/** @type {Said} */ { id }, /** @type {Author} */ { key }) {
+  if (id === "") return false;
+  const name = `${key} ${id}`;
+  if (heard.has(name)) return true;
+  heard.add(name);
+  if (heard.size > LISTED) heard.delete(/** @type {string} */ (heard.values().next().value));
+  return false;
+}
 
 talk.addEventListener("gap", (/** @type {any} */ { detail }) => {
   append(gapLine(detail));
@@ -277,10 +291,6 @@ function tellTyping() {
 // --- sending ------------------------------------------------------------------------------------------------------------
 
 const text = byId("composer-text");
-
-function randomId() {
-  return [...crypto.getRandomValues(new Uint8Array(12))].map((byte) => byte.toString(16).padStart(2, "0")).join("");
-}
 
 function say() {
   const words = text.value.trim();
@@ -378,6 +388,7 @@ text.addEventListener("keydown", (/** @type {KeyboardEvent} */ event) => {
   say();
 });
 text.addEventListener("input", () => {
+  byId("composer-error").textContent = "";
   fitComposer();
   tellTyping();
 });

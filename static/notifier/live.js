@@ -1,13 +1,13 @@
 /** The page of live notifications. */
 
 import { connect } from "../realtime/client.js";
-import { showConnection } from "./connection.js";
+import { showConnection, whenLive } from "./connection.js";
 import { BackgroundNotifications, List, Toasts, readNotification } from "./notifications.js";
 import { Unseen, byId } from "./page.js";
 import { postForm } from "./post.js";
 
 const { channel, ownChannel, staff, apiKey, publishUrl } = byId("main").dataset;
-const arrived = postForm({ channel, ownChannel, apiKey, publishUrl, byStaff: Boolean(staff) });
+const form = postForm({ channel, ownChannel, apiKey, publishUrl, byStaff: Boolean(staff) });
 const list = new List();
 const toasts = new Toasts();
 const background = new BackgroundNotifications();
@@ -15,6 +15,7 @@ const unseen = new Unseen();
 
 const live = connect();
 showConnection(live);
+whenLive(live, form.forgetOutage);
 // The page subscribes to the public channel. The server subscribes a logged-in user to the personal one.
 const awaited = new Set([channel, ...(ownChannel ? [ownChannel] : [])]);
 const news = listen(live.subscribe(channel));
@@ -39,7 +40,7 @@ function listen(/** @type {any} */ subscription) {
     if (awaited.size === 0) byId("main").dataset.listening = ""; // from now on, missed publications are reported as gaps
   });
   subscription.addEventListener("publication", (/** @type {any} */ { detail }) => {
-    arrived(detail);
+    form.arrived(detail);
     const notice = readNotification(detail);
     list.addNotification(notice);
     toasts.show(notice);

@@ -140,6 +140,11 @@ export async function runOnce(buttons, work) {
   }
 }
 
+/** Return an id that nobody can guess: 24 hexadecimal digits. */
+export function randomId() {
+  return [...crypto.getRandomValues(new Uint8Array(12))].map((byte) => byte.toString(16).padStart(2, "0")).join("");
+}
+
 /** Make a button copy the result of `text()`, and confirm it. */
 export function copies(/** @type {HTMLElement} */ button, /** @type {() => string} */ text) {
   const word = /** @type {HTMLElement} */ (button.querySelector(".copy-word"));

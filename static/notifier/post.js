@@ -1,10 +1,11 @@
 /** The form that posts an event, and the equivalent curl command. */
 
-import { byId, copies, runOnce } from "./page.js";
+import { byId, copies, randomId, runOnce } from "./page.js";
 
 const SEEN = 100; // arrivals that are remembered, to measure how long an event took
 
 const FIELDS = "input, textarea";
+const KEY_MS = 4.5 * 60_000; // the service remembers an idempotency key for five minutes
 
 /**
  * @typedef {object} Target
@@ -22,8 +23,11 @@ const ADVICE = /** @type {Record<number, string>} */ ({
   413: "The event is too large: its data is limited to 64 KiB.",
   429: "Too many requests. Wait a moment, then post again.",
   503: "Not published: Redis is unreachable. Post the event again when this page shows Live.",
-  504: "Redis did not respond, so the event may or may not have been published. Check the list before you post it again.",
+  504: "Redis did not respond, so the event may or may not have been published. Trying again publishes it at most once.",
 });
+const NO_ANSWER = "The server did not respond, so the event may or may not have been published. Trying again publishes it at most once.";
+const STILL_UNKNOWN = "It is still unknown whether the event was published, because this attempt failed. Try again in a moment.";
+const TOO_LATE = "The first attempt was too long ago to try again safely. Check the list before you post the event again.";
 
 /** The same for a user who publishes with the session instead of a key. */
 const ADVICE_FOR_STAFF = /** @type {Record<number, string>} */ ({
@@ -32,11 +36,21 @@ const ADVICE_FOR_STAFF = /** @type {Record<number, string>} */ ({
   403: "You do not have permission to publish, or this page is out of date. Reload it.",
 });
 
-/** Set up the form; call the returned function with each publication that arrives. */
+/**
+ * One event, and how it is sent. If its outcome is unknown, sending it again with the same key publishes it at most once.
+ *
+ * @typedef {object} Attempt
+ * @property {string} apiKey "" to publish with the session
+ * @property {string} body with an idempotency key
+ * @property {number} began when it was sent for the first time
+ */
+
+/** Set up the form; call `arrived` with each publication, and `forgetOutage` when the page has become live. */
 export function postForm(/** @type {Target} */ target) {
   const form = byId("post-form");
   const arrivals = new Arrivals();
   const fold = new Fold();
+  const buttons = [byId("post-submit"), byId("post-again")];
   const shownCurl = () => curl(target, command(form, target));
   const refresh = () => {
     byId("curl").textContent = shownCurl();
@@ -45,7 +59,14 @@ export function postForm(/** @type {Target} */ target) {
   form.addEventListener("input", refresh);
   form.addEventListener("submit", (/** @type {SubmitEvent} */ event) => {
     event.preventDefault();
-    runOnce([byId("post-submit")], () => post(form, target, arrivals, fold));
+    runOnce(buttons, () => post(form, target, arrivals, fold));
+  });
+  byId("post-again").addEventListener("click", () => {
+    const attempt = unknown;
+    if (attempt) runOnce(buttons, () => send(attempt, target, arrivals, fold));
+  });
+  form.addEventListener("input", () => {
+    if (!unknown) say("", ""); // what is wrong may not be wrong any more
   });
   copies(byId("copy-curl"), shownCurl);
   const shownCommand = command(form, target);
@@ -57,12 +78,20 @@ export function postForm(/** @type {Target} */ target) {
   }
   byId("post-submit").disabled = false;
   refresh();
-  return (/** @type {any} */ publication) => {
-    arrivals.add(publication);
-    // Do not interrupt a user who is writing.
-    if (!form.contains(document.activeElement) || !document.activeElement?.matches(FIELDS)) fold.once();
+  return {
+    arrived: (/** @type {any} */ publication) => {
+      arrivals.add(publication);
+      // Do not interrupt a user who is writing.
+      if (!form.contains(document.activeElement) || !document.activeElement?.matches(FIELDS)) fold.once();
+    },
+    forgetOutage: () => {
+      if ([ADVICE[503], ADVICE_FOR_STAFF[503]].includes(byId("post-error").textContent)) say("", "");
+    },
   };
 }
+
+/** @type {Attempt | null} the latest event, while its outcome is unknown */
+let unknown = null;
 
 /** Return the body of the request. */
 function command(/** @type {HTMLFormElement} */ form, /** @type {Target} */ target) {
@@ -99,21 +128,43 @@ function quoted(/** @type {string} */ text) {
  * @param {Fold} fold
  */
 async function post(form, target, arrivals, fold) {
-  const key = target.byStaff ? "" : target.apiKey || byId("api-key").value.trim();
-  say("", "");
-  if (!key && !target.byStaff) return askForKey("Enter an API key first.");
+  const apiKey = target.byStaff ? "" : target.apiKey || byId("api-key").value.trim();
+  if (!apiKey && !target.byStaff) return askForKey("Enter an API key first.");
+  const body = JSON.stringify({ ...command(form, target), idempotency_key: randomId() });
+  await send({ apiKey, body, began: performance.now() }, target, arrivals, fold);
+}
+
+/**
+ * @param {Attempt} attempt
+ * @param {Target} target
+ * @param {Arrivals} arrivals
+ * @param {Fold} fold
+ */
+async function send(attempt, target, arrivals, fold) {
+  const isRetry = attempt === unknown;
   const started = performance.now();
+  if (started - attempt.began > KEY_MS) return say("", TOO_LATE);
+  write("", "");
+  const { apiKey, body } = attempt;
   try {
     const response = await fetch(target.publishUrl, {
       method: "POST",
-      headers: { ...(key ? { "X-API-Key": key } : csrf()), "Content-Type": "application/json" },
-      body: JSON.stringify(command(form, target)),
-      credentials: key ? "omit" : "same-origin",
+      headers: { ...(apiKey ? { "X-API-Key": apiKey } : csrf()), "Content-Type": "application/json" },
+      body,
+      credentials: apiKey ? "omit" : "same-origin",
     });
-    await tell(response, started, arrivals, fold, key ? ADVICE : ADVICE_FOR_STAFF);
+    if (response.status === 504) return offerAgain(attempt, ADVICE[504]);
+    if (isRetry && !response.ok) return offerAgain(attempt, STILL_UNKNOWN);
+    await tell(response, started, arrivals, fold, apiKey ? ADVICE : ADVICE_FOR_STAFF);
   } catch {
-    say("", "The server did not respond, so the event may or may not have been published. Check the list before you post it again.");
+    offerAgain(attempt, NO_ANSWER);
   }
+}
+
+function offerAgain(/** @type {Attempt} */ attempt, /** @type {string} */ words) {
+  write("", words);
+  unknown = attempt;
+  byId("post-again").hidden = false;
 }
 
 /** Return the header that proves that a page of this site sends the session cookie. */
@@ -137,6 +188,7 @@ async function tell(response, started, arrivals, fold, advice) {
   }
   const { offset, epoch, nodes } = body.result;
   const where = `offset ${offset}, ${nodes === 1 ? "1 node" : `${nodes} nodes`} listening`;
+  if (body.result.repeated) return say(`Published by the earlier attempt: ${where}.`, "");
   say(`Published: ${where}.`, "");
   const arrived = await arrivals.of(epoch, offset);
   if (arrived === null) return;
@@ -156,6 +208,17 @@ function askForKey(/** @type {string} */ words) {
  * @param {string} bad
  */
 function say(good, bad) {
+  unknown = null;
+  if (byId("post-again") === document.activeElement) byId("post-submit").focus();
+  byId("post-again").hidden = true;
+  write(good, bad);
+}
+
+/**
+ * @param {string} good
+ * @param {string} bad
+ */
+function write(good, bad) {
   byId("post-result").textContent = good;
   byId("post-error").textContent = bad;
 }

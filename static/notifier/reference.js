@@ -14,6 +14,9 @@ for (const form of /** @type {NodeListOf<HTMLFormElement>} */ (document.querySel
   copies(copy, () => curl(form));
   send.disabled = copy.disabled = false;
 }
+byId("api-key").addEventListener("input", () => {
+  for (const form of /** @type {NodeListOf<HTMLFormElement>} */ (document.querySelectorAll("form.trial[data-asks]"))) say(form, "", "");
+});
 byId("main").toggleAttribute("data-ready", true);
 
 function apiKey() {
@@ -36,6 +39,7 @@ async function attempt(/** @type {HTMLFormElement} */ form) {
   const key = apiKey();
   if (!key && !main.dataset.staff) {
     say(form, "Enter an API key first.", "");
+    form.dataset.asks = "";
     byId("api-key").focus();
     return;
   }
@@ -78,6 +82,7 @@ function pretty(/** @type {string} */ text) {
 function say(form, status, answer) {
   const line = /** @type {HTMLElement} */ (form.querySelector(".trial-status"));
   const code = /** @type {HTMLElement} */ (form.querySelector(".trial-answer"));
+  delete form.dataset.asks;
   line.textContent = status;
   code.textContent = answer;
   /** @type {HTMLElement} */ (code.closest(".code")).hidden = !answer;

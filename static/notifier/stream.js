@@ -3,7 +3,7 @@
  * response. The server renders everything that the page shows about orders, without this script.
  */
 
-import { showConnection } from "./connection.js";
+import { showConnection, whenLive } from "./connection.js";
 import { byId } from "./page.js";
 
 /** @typedef {import("../../realtime/static/realtime/client.js").State} State */
@@ -25,6 +25,7 @@ class Stream extends EventTarget {
 
 const stream = new Stream();
 showConnection(stream);
+whenLive(stream, () => forgetProblem("[data-until=live]"));
 let retries = 0; // as the SSE extension counts them
 
 main.addEventListener("htmx:sseOpen", (/** @type {any} */ { detail: { source } }) => {
@@ -74,6 +75,16 @@ main.addEventListener("htmx:configRequest", (/** @type {any} */ { detail }) => {
 main.addEventListener("htmx:sendError", () => {
   byId("send-error").textContent = "The server did not respond, so the order may or may not have been saved. Check the board.";
 });
+main.addEventListener("input", () => forgetProblem("#order-problem"));
+
+/** Remove the error in the form, which does not hold any more. */
+function forgetProblem(/** @type {string} */ selector) {
+  const problem = byId("order-form").querySelector(selector);
+  if (!problem) return;
+  problem.remove();
+  for (const name of ["aria-describedby", "aria-invalid"]) byId("what").removeAttribute(name);
+}
+
 main.addEventListener("htmx:beforeRequest", () => {
   byId("send-error").textContent = "";
 });

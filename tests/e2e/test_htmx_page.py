@@ -177,6 +177,7 @@ async def test_without_redis_the_board_says_so_and_still_saves(
     await ada.sees("#order-problem", "Saved, but other pages were not notified")
     await asyncio.to_thread(own_redis.start)
     await ada.sees("#connection[data-state=live]")
+    assert await ada.count("#order-problem") == 0, "that no longer holds"
     await order(ada, "Another bell")
     await ada.sees(".order", "A bell")
     await ada.sees(".order", "Another bell")

@@ -147,6 +147,8 @@ async def test_a_redis_restart_shows_possible_and_known_losses(
     visitor.page.on("websocket", lambda socket: sockets.append(socket))
     await asyncio.to_thread(own_redis.kill)
     await visitor.sees("#connection-text", "Paused: Redis is unreachable")
+    await visitor.page.click("#post-submit")
+    await visitor.sees("#post-error", "Not published: Redis is unreachable")
     service.freeze()  # so that it cannot be back before these are published
     await asyncio.to_thread(own_redis.start)
     outside = Outside(own_redis)
@@ -160,6 +162,9 @@ async def test_a_redis_restart_shows_possible_and_known_losses(
     await asyncio.to_thread(service.publish, "public:news", {"title": "Live again"})
     await visitor.sees(".notification-title", "Live again")
     assert sockets == [], "the page kept its connection"
+    assert await empty(visitor, "#post-error"), "that no longer holds"
+    assert all("status of 503" in said for said in visitor.complaints)
+    visitor.complaints.clear()
 
 
 async def test_the_page_reconnects_after_a_server_restart(
