@@ -7,37 +7,16 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
-import pytest_asyncio
-from playwright.async_api import Browser, Page, Route
+from playwright.async_api import Page, Route
 
-from tests.e2e.test_page_faults import Open
-from tests.support.database import migrate
 from tests.support.eventually import eventually
-from tests.support.pages import SERVICE, USERS, Pages, in_browser_loop, own_contexts
-from tests.support.redis_server import RedisServer
+from tests.support.pages import Open, in_browser_loop
 from tests.support.service import Service
 
 pytestmark = [pytest.mark.browser, in_browser_loop]
-
-
-@pytest.fixture(scope="module")
-def service(redis: RedisServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
-    folder: Path = tmp_path_factory.mktemp("errors")
-    url = migrate(f"sqlite:///{folder}/db.sqlite3", then=USERS)
-    service = Service(redis.url, **SERVICE, DATABASE_URL=url).start()
-    yield service
-    service.stop()
-
-
-@pytest_asyncio.fixture(loop_scope="session")
-async def visit(service: Service, chromium: Browser) -> AsyncIterator[Open]:
-    async with own_contexts(chromium) as browser:
-        yield Pages(browser, service).open
 
 
 async def shows(page: Page, selector: str, text: str) -> None:
@@ -74,9 +53,9 @@ async def answer_with(page: Page, *statuses: int) -> list[dict[str, Any]]:
     return posted
 
 
-async def test_an_unknown_outcome_cannot_be_retried_safely(visit: Open) -> None:
+async def test_an_unknown_outcome_cannot_be_retried_safely(open_page: Open) -> None:
     """The page advised to look for the event before it is posted again."""
-    page = await visit()
+    page = await open_page()
     await page.wait_for_selector("#main[data-listening]")
     posted = await answer_with(page, 504, 0, 503)
     await page.fill("#post-title", "Once")
@@ -100,8 +79,8 @@ async def test_an_unknown_outcome_cannot_be_retried_safely(visit: Open) -> None:
     assert posted[-1]["idempotency_key"] != posted[0]["idempotency_key"]
 
 
-async def test_an_error_stays_when_it_no_longer_holds(visit: Open) -> None:
-    page = await visit()
+async def test_an_error_stays_when_it_no_longer_holds(open_page: Open) -> None:
+    page = await open_page()
     await page.wait_for_selector("#main[data-listening]")
     await answer_with(page, 403)
     await page.click("#post-submit")
@@ -126,12 +105,14 @@ async def test_an_error_stays_when_it_no_longer_holds(visit: Open) -> None:
     assert await page.locator("#order-problem").count() == 0
 
 
-async def test_a_message_that_is_sent_again_is_shown_twice(service: Service, visit: Open) -> None:
+async def test_a_message_that_is_sent_again_is_shown_twice(
+    page_service: Service, open_page: Open
+) -> None:
     """After an unknown outcome, "Send again" may publish a message for the second time."""
-    page = await visit("/chat/again/")
+    page = await open_page("/chat/again/")
     await page.wait_for_selector("#main[data-listening]")
     for said in ("first", "first", "second"):
         data = {"text": said, "id": said}
-        await asyncio.to_thread(service.publish, "chat:again", data)
+        await asyncio.to_thread(page_service.publish, "chat:again", data)
     await page.locator(".message-text", has_text="second").wait_for(timeout=60_000)
     assert await page.locator(".message-text").all_inner_texts() == ["first", "second"]

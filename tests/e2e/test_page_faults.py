@@ -6,51 +6,20 @@ All visitors share one service and its database.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from typing import Any
 
 import pytest
-import pytest_asyncio
-from playwright.async_api import Browser, Page
+from playwright.async_api import Page
 
-from tests.support.database import manage, migrate
+from tests.support.database import manage
 from tests.support.losing import publish_while_cut
-from tests.support.pages import (
-    HEBREW_NAME,
-    PATHS,
-    PHONE,
-    SERVICE,
-    USERS,
-    Pages,
-    in_browser_loop,
-    own_contexts,
-)
+from tests.support.pages import HEBREW_NAME, PATHS, PHONE, Open, in_browser_loop
 from tests.support.redis_server import RedisServer
 from tests.support.service import Service
 
 pytestmark = [pytest.mark.browser, in_browser_loop]
 
-Open = Callable[..., Awaitable[Page]]
 CONTROLS = {"button", "checkbox", "combobox", "link", "radio", "textbox"}
-
-
-@pytest.fixture(scope="module")
-def database(tmp_path_factory: pytest.TempPathFactory) -> str:
-    return migrate(f"sqlite:///{tmp_path_factory.mktemp('pages')}/db.sqlite3", then=USERS)
-
-
-@pytest.fixture(scope="module")
-def service(redis: RedisServer, database: str) -> Iterator[Service]:
-    service = Service(redis.url, **SERVICE, DATABASE_URL=database).start()
-    yield service
-    service.stop()
-
-
-@pytest_asyncio.fixture(loop_scope="session")
-async def visit(service: Service, chromium: Browser) -> AsyncIterator[Open]:
-    """Open a page in a browser of its own, as a guest or as a user."""
-    async with own_contexts(chromium) as browser:
-        yield Pages(browser, service).open
 
 
 async def controls_without_a_name(page: Page) -> list[str]:
@@ -65,10 +34,10 @@ async def controls_without_a_name(page: Page) -> list[str]:
 @pytest.mark.parametrize("context", [PHONE, {}], ids=["phone", "desktop"])
 @pytest.mark.parametrize("user", ["", "ada"], ids=["guest", "user"])
 async def test_a_control_that_is_shown_as_an_icon_has_no_name(
-    visit: Open, user: str, context: dict[str, Any]
+    open_page: Open, user: str, context: dict[str, Any]
 ) -> None:
     """Phones hid the words "Notifier" and "Log in" from screen readers, too (`display: none`)."""
-    page = await visit(user=user, **context)
+    page = await open_page(user=user, **context)
     found = {}
     for path in PATHS:
         await page.goto(path)
@@ -100,11 +69,16 @@ print(Job.objects.create(id=uuid.uuid4(), owner=owner, is_broken=False).pk)
 """
 
 
+def make_job(database: str) -> str:
+    """Create a job about which its worker has not said anything; return its id."""
+    return manage(database, "shell", "--no-imports", "--command", JOB).split()[-1]
+
+
 async def test_right_to_left_text_is_scrambled(
-    service: Service, database: str, visit: Open
+    page_service: Service, page_database: str, open_page: Open
 ) -> None:
     """In a line of another direction, the browser reorders punctuation and numbers."""
-    page = await visit(user=HEBREW_NAME)
+    page = await open_page(user=HEBREW_NAME)
 
     async def directions(ready: str, *fields: str) -> set[str]:
         for field in fields:
@@ -115,7 +89,7 @@ async def test_right_to_left_text_is_scrambled(
         return {one for one in found if not one.endswith(" rtl")}
 
     await page.wait_for_selector("#main[data-listening]")
-    await asyncio.to_thread(service.publish, "public:news", {"title": HEBREW, "text": HEBREW})
+    await asyncio.to_thread(page_service.publish, "public:news", {"title": HEBREW, "text": HEBREW})
     wrong = await directions(".toast", "#post-title", "#post-text")
 
     await page.goto("/chat/hebrew/")
@@ -124,11 +98,11 @@ async def test_right_to_left_text_is_scrambled(
     await page.press("#composer-text", "Enter")
     wrong |= await directions(".message[data-status=sent]", "#composer-text")
 
-    printed = await asyncio.to_thread(manage, database, "shell", "--no-imports", "--command", JOB)
+    job_id = await asyncio.to_thread(make_job, page_database)
     await page.goto("/jobs/")
     await page.wait_for_selector("#main[data-listening]")
-    progress = {"task": printed.split()[-1], "state": "progress", "at": 1, "message": HEBREW}
-    await asyncio.to_thread(service.publish, "jobs:all", progress)
+    progress = {"task": job_id, "state": "progress", "at": 1, "message": HEBREW}
+    await asyncio.to_thread(page_service.publish, "jobs:all", progress)
     wrong |= await directions(".job[data-state=progress]")
 
     await page.goto("/htmx/")
@@ -142,8 +116,8 @@ async def test_right_to_left_text_is_scrambled(
     assert wrong == set()
 
 
-async def test_two_gaps_do_not_say_of_which_channel(redis: RedisServer, visit: Open) -> None:
-    page = await visit(user="ada")
+async def test_two_gaps_do_not_say_of_which_channel(redis: RedisServer, open_page: Open) -> None:
+    page = await open_page(user="ada")
     await page.wait_for_selector("#main[data-listening]")
     own = await page.get_attribute("#main", "data-own-channel")
     assert own
@@ -156,11 +130,11 @@ async def test_two_gaps_do_not_say_of_which_channel(redis: RedisServer, visit: O
 INVISIBLE = ("", " \n ", "\u200b\u2060")
 
 
-async def test_a_title_has_no_bounds(service: Service, visit: Open) -> None:
-    page = await visit(**PHONE)
+async def test_a_title_has_no_bounds(page_service: Service, open_page: Open) -> None:
+    page = await open_page(**PHONE)
     await page.wait_for_selector("#main[data-listening]")
     for title in ("word " * 2_000, "line\n" * 500):
-        await asyncio.to_thread(service.publish, "public:news", {"title": title})
+        await asyncio.to_thread(page_service.publish, "public:news", {"title": title})
     entry = page.locator("#notifications .notification")
     await entry.nth(1).wait_for(timeout=60_000)
     heights = "(entries) => entries.map((entry) => entry.offsetHeight)"
@@ -171,43 +145,47 @@ async def test_a_title_has_no_bounds(service: Service, visit: Open) -> None:
     assert max(await entry.evaluate_all(heights)) < 250
 
 
-async def test_an_empty_title_is_a_blank_card(service: Service, visit: Open) -> None:
-    page = await visit()
+async def test_an_empty_title_is_a_blank_card(page_service: Service, open_page: Open) -> None:
+    page = await open_page()
     await page.wait_for_selector("#main[data-listening]")
     for title in INVISIBLE:
-        await asyncio.to_thread(service.publish, "public:news", {"title": title, "text": "Text"})
-    await asyncio.to_thread(service.publish, "public:news", {"title": ""}, event="order.shipped")
+        await asyncio.to_thread(
+            page_service.publish, "public:news", {"title": title, "text": "Text"}
+        )
+    await asyncio.to_thread(
+        page_service.publish, "public:news", {"title": ""}, event="order.shipped"
+    )
     titles = page.locator("#notifications .notification-title")
     await titles.nth(len(INVISIBLE)).wait_for(timeout=60_000)
     assert await titles.all_inner_texts() == ["order.shipped", *["Untitled"] * len(INVISIBLE)]
 
 
-async def test_an_empty_message_is_a_blank_bubble(service: Service, visit: Open) -> None:
-    page = await visit("/chat/empty/")
+async def test_an_empty_message_is_a_blank_bubble(page_service: Service, open_page: Open) -> None:
+    page = await open_page("/chat/empty/")
     await page.wait_for_selector("#main[data-listening]")
     for text in INVISIBLE:
-        await asyncio.to_thread(service.publish, "chat:empty", {"text": text})
+        await asyncio.to_thread(page_service.publish, "chat:empty", {"text": text})
     messages = page.locator(".message-text")
     await messages.nth(len(INVISIBLE) - 1).wait_for(timeout=60_000)
     assert all('"text":' in text for text in await messages.all_inner_texts())
 
 
 async def test_the_message_of_a_job_has_no_bounds(
-    service: Service, database: str, visit: Open
+    page_service: Service, page_database: str, open_page: Open
 ) -> None:
-    printed = await asyncio.to_thread(manage, database, "shell", "--no-imports", "--command", JOB)
-    page = await visit("/jobs/", **PHONE)
+    job_id = await asyncio.to_thread(make_job, page_database)
+    page = await open_page("/jobs/", **PHONE)
     await page.wait_for_selector("#main[data-listening]")
-    failed = {"task": printed.split()[-1], "state": "failed", "at": 1, "message": "word " * 2_000}
-    await asyncio.to_thread(service.publish, "jobs:all", failed)
+    failed = {"task": job_id, "state": "failed", "at": 1, "message": "word " * 2_000}
+    await asyncio.to_thread(page_service.publish, "jobs:all", failed)
     job = page.locator(".job[data-state=failed]")
     await job.get_by_role("button", name="Show all").wait_for(timeout=60_000)
     assert await job.evaluate("(job) => job.offsetHeight") < 400
 
 
-async def test_the_name_of_a_room_is_cut_after_it_was_typed(visit: Open) -> None:
+async def test_the_name_of_a_room_is_cut_after_it_was_typed(open_page: Open) -> None:
     """The field accepted 64 characters and opened the room of the first 32."""
-    page = await visit("/chat/")
+    page = await open_page("/chat/")
     for typed in ("team--blue-" * 4, "Team Blue"):
         await page.wait_for_selector("#main[data-listening]")
         await page.locator("#room-input").fill("")
@@ -219,9 +197,9 @@ async def test_the_name_of_a_room_is_cut_after_it_was_typed(visit: Open) -> None
         assert await page.inner_text("#room-heading") == room
 
 
-async def test_a_mistyped_address_shows_the_debug_page_of_django(visit: Open) -> None:
+async def test_a_mistyped_address_shows_the_debug_page_of_django(open_page: Open) -> None:
     """With DEBUG, as under `make run`, visitors got a list of URL patterns."""
-    page = await visit()
+    page = await open_page()
     for path in ("/nowhere", "/chat/LOBBY/", "/htmx/7/", "/static/nowhere.css"):
         answer = await page.goto(path)
         assert answer
@@ -234,9 +212,9 @@ async def test_a_mistyped_address_shows_the_debug_page_of_django(visit: Open) ->
     assert (answer.status, answer.url.rpartition("/chat")[2]) == (200, "/")
 
 
-async def test_there_is_no_favicon(visit: Open) -> None:
+async def test_there_is_no_favicon(open_page: Open) -> None:
     """Browsers ask for it beside documents without a link to an icon, such as JSON."""
-    page = await visit()
+    page = await open_page()
     answer = await page.request.get("/favicon.ico")
     assert (answer.status, (await answer.body())[:4]) == (200, b"\x00\x00\x01\x00")
     sizes = """Promise.all([...document.querySelectorAll("link[rel=icon]")].map(({ href }) => {
@@ -254,9 +232,9 @@ WAITING = """() => [
 ].filter((element) => element.checkVisibility()).map((element) => element.outerHTML.slice(0, 80))"""
 
 
-async def test_without_javascript_a_page_connects_for_ever(visit: Open) -> None:
+async def test_without_javascript_a_page_connects_for_ever(open_page: Open) -> None:
     """It said "Connecting…" and "Listening", above forms whose buttons never became active."""
-    page = await visit(java_script_enabled=False)
+    page = await open_page(java_script_enabled=False)
     for path in PATHS[:5]:
         await page.goto(path)
         assert await page.evaluate(WAITING) == []
@@ -266,10 +244,10 @@ async def test_without_javascript_a_page_connects_for_ever(visit: Open) -> None:
 
 
 async def test_the_limit_of_jobs_is_shown_after_a_job_has_ended(
-    service: Service, visit: Open
+    page_service: Service, open_page: Open
 ) -> None:
     """No worker runs, so the jobs wait until the test says that one has ended."""
-    page = await visit("/jobs/")
+    page = await open_page("/jobs/")
     await page.wait_for_selector("#main[data-listening]")
     jobs = page.locator("#jobs > li[data-state=waiting]")
     for count in range(3):
@@ -280,6 +258,6 @@ async def test_the_limit_of_jobs_is_shown_after_a_job_has_ended(
     await error.filter(has_text="You already have 3 unfinished jobs").wait_for(timeout=60_000)
     job = await jobs.first.get_attribute("data-job")
     ended = {"task": job, "state": "succeeded", "at": 2**33, "message": "10,000 rows imported"}
-    await asyncio.to_thread(service.publish, "jobs:all", ended)
+    await asyncio.to_thread(page_service.publish, "jobs:all", ended)
     await page.wait_for_selector(f"[data-job='{job}'][data-state=succeeded]")
     assert await error.inner_text() == ""

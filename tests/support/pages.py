@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -36,6 +36,8 @@ for name in ("ada", {HEBREW_NAME!r}):
 """
 """Code for `migrate` that creates the users of `Pages`."""
 
+Open = Callable[..., Awaitable[Page]]
+"""`Pages.open`."""
 
 in_browser_loop = pytest.mark.asyncio(loop_scope="session")
 """For tests with a page: Playwright's objects belong to the loop that launched the browser."""
