@@ -2,7 +2,7 @@
 
 import { connect } from "../realtime/client.js";
 import { showConnection } from "./connection.js";
-import { Unseen, byId, copies, gapLine, icon, isVisible, isolated, longText, make, memory, randomId, shortClock } from "./page.js";
+import { Unseen, byId, copies, gapLine, icon, isVisible, isolated, keepFocus, longText, make, memory, randomId, shortClock } from "./page.js";
 
 const LISTED = 500;
 const MESSAGE_BYTES = 60_000; // the server accepts 64 KiB of data, including the id
@@ -156,7 +156,7 @@ function follow({ always = false } = {}) {
 }
 
 function showNewer() {
-  byId("newer").hidden = newer === 0;
+  keepFocus(byId("newer"), () => (byId("newer").hidden = newer === 0), scroll);
   byId("newer-text").textContent = newer === 1 ? "1 new message" : `${newer} new messages`;
 }
 
@@ -367,7 +367,8 @@ function failureWords(/** @type {any} */ error, /** @type {boolean} */ unknown) 
 function setStatus(entry, status, words) {
   entry.dataset.status = status;
   const shown = /** @type {HTMLElement} */ (entry.querySelector(".message-status"));
-  shown.replaceChildren(...(status === "sent" ? [icon("done")] : []), make("span", {}, words));
+  const children = [...(status === "sent" ? [icon("done")] : []), make("span", {}, words)];
+  keepFocus(shown, () => shown.replaceChildren(...children), scroll);
 }
 
 function fitComposer() {

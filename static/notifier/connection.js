@@ -1,6 +1,6 @@
 /** Shows the state of the connection: a short text in the corner, and an explanation while it is not live. */
 
-import { byId } from "./page.js";
+import { byId, keepFocus } from "./page.js";
 
 /** @typedef {import("../../realtime/static/realtime/client.js").State} State */
 
@@ -34,7 +34,7 @@ export function showConnection(/** @type {any} */ live) {
     }
     if (state.state === "live") {
       wasLive = true;
-      byId("notice").hidden = true;
+      keepFocus(byId("notice"), () => (byId("notice").hidden = true), byId("main"));
       announce("Live");
     } else if (wasLive || state.state !== "connecting") explaining = setTimeout(() => explain(state), EXPLAIN_AFTER_MS);
   };

@@ -5,7 +5,7 @@
 
 import { connect } from "../realtime/client.js";
 import { showConnection, whenLive } from "./connection.js";
-import { byId, icon, isolated, longText, make, relativeTime, runOnce } from "./page.js";
+import { byId, icon, isolated, keepFocus, longText, make, relativeTime, runOnce } from "./page.js";
 
 const { channel, stateUrl, startUrl } = byId("main").dataset;
 const SHOWN = 20;
@@ -56,7 +56,7 @@ class Row {
     const who = owner ? [isolated(owner), ", "] : [];
     this.element = make(
       "li",
-      { className: "card job", data: { job: id } },
+      { className: "card job", tabIndex: -1, data: { job: id } },
       make("div", { className: "job-head" }, this.#word, make("p", { className: "help" }, ...who, relativeTime(new Date(at * 1000)))),
       this.#bar,
       make("div", { className: "job-foot" }, this.#message, this.#figure, mine ? this.#cancel : ""),
@@ -93,7 +93,7 @@ class Row {
     this.#figure.textContent = isRunning && done !== undefined && total ? `${Math.floor((100 * done) / total)} %` : "";
     if (message !== this.#shownMessage) this.#message.replaceChildren(...(message ? longText(`${message}`) : []));
     this.#shownMessage = message;
-    this.#cancel.hidden = !isRunning;
+    keepFocus(this.#cancel, () => (this.#cancel.hidden = !isRunning), this.element);
     this.#cancel.ariaDisabled = this.#isAsked ? "true" : null; // not `disabled`, which would lose focus
   }
 
@@ -138,11 +138,7 @@ async function fetchStates() {
 
 function list(/** @type {any[]} */ jobs) {
   const wanted = new Set(jobs.map(({ id }) => id));
-  for (const [id, row] of rows) {
-    if (wanted.has(id)) continue;
-    row.element.remove();
-    rows.delete(id);
-  }
+  for (const id of rows.keys()) if (!wanted.has(id)) remove(id);
   for (const job of [...jobs].reverse()) {
     const row = rows.get(job.id);
     if (row) {
@@ -153,11 +149,14 @@ function list(/** @type {any[]} */ jobs) {
     rows.set(job.id, made);
     byId("jobs").prepend(made.element);
   }
-  for (const id of [...rows.keys()].slice(0, Math.max(0, rows.size - SHOWN))) {
-    rows.get(id)?.element.remove();
-    rows.delete(id);
-  }
+  for (const id of [...rows.keys()].slice(0, Math.max(0, rows.size - SHOWN))) remove(id);
   byId("empty").hidden = rows.size > 0;
+}
+
+function remove(/** @type {string} */ id) {
+  const element = rows.get(id)?.element;
+  keepFocus(element, () => element.remove(), byId("main"));
+  rows.delete(id);
 }
 
 /** @returns {Promise<string>} an error message for the user; "" on success */

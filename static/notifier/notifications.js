@@ -1,6 +1,6 @@
 /** Shows notifications: in the list, as toasts, and as notifications of the browser. */
 
-import { byId, gapLine, icon, isVisible, longText, make, relativeTime } from "./page.js";
+import { byId, gapLine, icon, isVisible, keepFocus, longText, make, relativeTime } from "./page.js";
 
 const LISTED = 500; // newest first; older ones are removed
 const TITLE = 160; // characters; a longer title is shortened. The field of the form accepts as many.
@@ -184,8 +184,8 @@ export class BackgroundNotifications {
 
   #showPermission() {
     const { permission } = Notification;
-    this.#button.hidden = permission !== "default";
     this.#status.hidden = permission === "default";
+    keepFocus(this.#button, () => (this.#button.hidden = permission !== "default"), this.#status);
     this.#status.textContent =
       permission === "granted"
         ? "Your browser notifies you while this tab is in the background."

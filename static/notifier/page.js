@@ -145,6 +145,23 @@ export function randomId() {
   return [...crypto.getRandomValues(new Uint8Array(12))].map((byte) => byte.toString(16).padStart(2, "0")).join("");
 }
 
+/**
+ * Do something that may hide or remove the focused element. If it does, move the focus to a place nearby: it would fall to
+ * the top of the page, and keyboard users would start again from there.
+ *
+ * @param {HTMLElement} within
+ * @param {() => void} change
+ * @param {HTMLElement} next
+ */
+export function keepFocus(within, change, next) {
+  const hadFocus = within.contains(document.activeElement);
+  change();
+  // An element that was hidden has the focus until the page is drawn.
+  if (hadFocus && (document.activeElement === document.body || !document.activeElement?.checkVisibility())) {
+    next.focus({ preventScroll: true });
+  }
+}
+
 /** Make a button copy the result of `text()`, and confirm it. */
 export function copies(/** @type {HTMLElement} */ button, /** @type {() => string} */ text) {
   const word = /** @type {HTMLElement} */ (button.querySelector(".copy-word"));

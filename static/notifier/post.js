@@ -1,6 +1,6 @@
 /** The form that posts an event, and the equivalent curl command. */
 
-import { byId, copies, randomId, runOnce } from "./page.js";
+import { byId, copies, keepFocus, randomId, runOnce } from "./page.js";
 
 const SEEN = 100; // arrivals that are remembered, to measure how long an event took
 
@@ -209,8 +209,7 @@ function askForKey(/** @type {string} */ words) {
  */
 function say(good, bad) {
   unknown = null;
-  if (byId("post-again") === document.activeElement) byId("post-submit").focus();
-  byId("post-again").hidden = true;
+  keepFocus(byId("post-again"), () => (byId("post-again").hidden = true), byId("post-submit"));
   write(good, bad);
 }
 

@@ -89,6 +89,12 @@ main.addEventListener("htmx:beforeRequest", () => {
   byId("send-error").textContent = "";
 });
 
+// The button of an order that has been shipped is gone. HTMX restores the focus only to an element with the same id.
+let focused = ""; // the order whose button has the focus while the board is replaced
+main.addEventListener("htmx:beforeSwap", () => {
+  focused = document.activeElement?.closest(".order")?.id ?? "";
+});
 main.addEventListener("htmx:afterSwap", () => {
+  if (focused && document.activeElement === document.body) (byId(focused) ?? main).focus({ preventScroll: true });
   for (const line of [...byId("happened").children].slice(SHOWN)) line.remove();
 });
