@@ -13,6 +13,7 @@ from django.contrib.auth.forms import AuthenticationForm
 from django.contrib.auth.views import LoginView
 from django.core.exceptions import ValidationError
 from django.http import HttpRequest, HttpResponse
+from django.urls import reverse
 
 from notifier import login_limit
 from realtime.core.tally import Tally
@@ -29,9 +30,11 @@ class Login(LoginView):
     template_name = "notifier/login.html"
 
     def get_context_data(self, **kwargs: Any) -> dict[str, Any]:
-        """Add the demo users of `make run`, if it has created them."""
+        """Add which page sent the visitor here, and the demo users of `make run`, if any."""
         return super().get_context_data(
-            demo_users=getattr(settings, "NOTIFIER_DEMO_USERS", ()), **kwargs
+            for_jobs=self.get_redirect_url().partition("?")[0] == reverse("jobs"),
+            demo_users=getattr(settings, "NOTIFIER_DEMO_USERS", ()),
+            **kwargs,
         )
 
     def post(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:

@@ -91,7 +91,7 @@ def create(request: HttpRequest) -> HttpResponse:
     """Create an order, and return the form as a fragment: empty, or with its errors."""
     what = " ".join(request.POST.get("what", "").split())
     if not _may_order(request):
-        return _refuse(request, 403, "Log in to place an order.", what)
+        return _refuse(request, 403, "Your session has ended, so the order was not placed.", what)
     if not 1 <= len(what) <= WHAT_LIMIT or not what.isprintable():
         return _refuse(request, 422, f"Enter an item of 1 to {WHAT_LIMIT} characters.", what)
     a_minute_ago = timezone.now() - timedelta(minutes=1)
@@ -107,7 +107,7 @@ def create(request: HttpRequest) -> HttpResponse:
 def advance(request: HttpRequest, number: int) -> HttpResponse:
     """Advance an order from the state that the page showed."""
     if not _may_order(request):
-        return _refuse(request, 403, "Log in to change an order.")
+        return _refuse(request, 403, "Your session has ended, so the order was not changed.")
     order = get_object_or_404(Order, pk=number)
     # Two people pressed the button: the second was late, and nothing is left to do.
     if not _advance(order, request.POST.get("state", ""), _name_of(request)):
@@ -156,7 +156,7 @@ def _refuse(
     request: HttpRequest, status: int, problem: str, what: str = "", *, until_live: bool = False
 ) -> HttpResponse:
     template = "notifier/fragments/order_form.html"
-    context = _form(problem, what, until_live=until_live)
+    context = _form(problem, what, until_live=until_live) | {"must_log_in": status == 403}
     answer = render(request, template, context, status=status)
     answer.headers["HX-Retarget"] = "#order-form"
     answer.headers["HX-Reswap"] = "outerHTML"

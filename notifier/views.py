@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from django.conf import settings
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
@@ -50,5 +52,20 @@ def chat(request: HttpRequest, room: str = FIRST_ROOM) -> HttpResponse:
     """Show one chat room; 404 if there is no chat."""
     if not getattr(settings, "NOTIFIER_HAS_CHAT", False):
         return render(request, "notifier/chat_off.html", status=404)
-    context = {"room": room, "channel": f"chat:{room}", "room_limit": ROOM_LIMIT}
+    users_may_post, guests_may_post = _posters()
+    context = {
+        "room": room,
+        "channel": f"chat:{room}",
+        "room_limit": ROOM_LIMIT,
+        "may_post": users_may_post if request.user.is_authenticated else guests_may_post,
+        "users_may_post": users_may_post,
+    }
     return render(request, "notifier/chat.html", context)
+
+
+def _posters() -> tuple[bool, bool]:
+    """Return whether users and guests may post in the chat, according to its namespace."""
+    options: Any = settings.REALTIME_NAMESPACES.get("chat", {})
+    rules = ("allow_publish_for_subscriber", "allow_publish_for_client")
+    users = any(options.get(rule) for rule in rules)
+    return users, users and bool(options.get("allow_publish_for_anonymous"))

@@ -13,6 +13,7 @@ const HUES = 8;
 const TYPING_EVERY_MS = 3_000; // the interval of "is typing" publications while the user writes
 const TYPING_MS = 4_500; // how long the others show such a publication
 const SHOWN_PEOPLE = 30;
+const PERMISSION_DENIED = 103; // docs/protocol.md
 
 const { room, chatUrl } = byId("main").dataset;
 const channel = byId("main").dataset.channel || `chat:${room}`;
@@ -346,10 +347,17 @@ function comeBack(/** @type {HTMLElement} */ entry) {
 function failed(said, entry, error) {
   const unknown = error.outcome === "unknown";
   setStatus(entry, unknown ? "unknown" : "failed", failureWords(error, unknown));
+  if (error.code === PERMISSION_DENIED) return showReadOnly();
   const again = make("button", { type: "button", className: "button button-quiet again" }, "Send again");
   again.addEventListener("click", () => send(said, entry));
   entry.querySelector(".message-status")?.append(again);
   follow({ always: atEnd });
+}
+
+/** Replace the composer: the server would refuse each message. */
+function showReadOnly() {
+  byId("read-only").hidden = false;
+  keepFocus(byId("composer"), () => (byId("composer").hidden = true), scroll);
 }
 
 function failureWords(/** @type {any} */ error, /** @type {boolean} */ unknown) {

@@ -79,7 +79,7 @@ main.addEventListener("input", () => forgetProblem("#order-problem"));
 
 /** Remove the error in the form, which does not hold any more. */
 function forgetProblem(/** @type {string} */ selector) {
-  const problem = byId("order-form").querySelector(selector);
+  const problem = main.querySelector(selector);
   if (!problem) return;
   problem.remove();
   for (const name of ["aria-describedby", "aria-invalid"]) byId("what").removeAttribute(name);
