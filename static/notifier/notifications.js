@@ -8,6 +8,9 @@ const TOASTS = matchMedia("(min-width: 60rem) and (min-height: 64rem)").matches 
 const TOAST_MS = 4_000;
 const ANDROID = /Android/.test(navigator.userAgent); // only service workers may notify there, so the page does not offer it
 
+const REPLACED_AFTER_MS = 1_000;
+const SEVERITIES = ["data", "info", "success", "warning", "error"];
+
 /** @type {Record<string, string>} */
 const LEVELS = { info: "Info", success: "Success", warning: "Warning", error: "Error" };
 
@@ -103,40 +106,94 @@ function body(/** @type {Notice} */ { level, title, text, json, event, channel, 
   return [make("span", { className: "badge" }, icon(level)), make("div", { className: "notification-body" }, ...content, meta)];
 }
 
-/** The toasts: one, or up to three in a large window; four seconds each, longer while hovered. Escape dismisses one. */
+function severity(/** @type {string} */ level) {
+  return SEVERITIES.indexOf(level);
+}
+
+/** Return the index of the least severe level; of several, the first. */
+function weakest(/** @type {string[]} */ levels) {
+  const severities = levels.map(severity);
+  return severities.indexOf(Math.min(...severities));
+}
+
+/**
+ * The toasts: one, or up to three in a large window; four seconds each, longer while hovered. Escape dismisses one.
+ *
+ * In a burst, the most severe notifications are shown, and the newest of equally severe ones. They replace others: more
+ * severe ones at once, equally severe ones after a second, and never while a toast has the pointer or the focus.
+ */
 export class Toasts {
   #holder = byId("toasts");
+  /** @type {Notice[]} the best of those that have no place yet, oldest first */
+  #waiting = [];
+  #scheduled = false;
   /** @type {HTMLElement | null} "and 12 more in the list" */
   #more = null;
-  #moreCount = 0;
+  #passed = 0;
 
   constructor() {
     document.addEventListener("keydown", (event) => {
       const newest = this.#holder.querySelector(".toast:last-of-type");
       if (event.key !== "Escape" || !newest || event.defaultPrevented) return;
-      this.#dismiss(newest);
+      this.#dismiss(newest, { byUser: true });
     });
   }
 
   show(/** @type {Notice} */ notice) {
     if (document.hidden) return;
-    if (this.#holder.querySelectorAll(".toast").length >= TOASTS) return this.#showMore();
-    const toast = make("article", { className: "toast card", data: { level: notice.level } }, ...body(notice));
+    this.#waiting.push(notice);
+    if (this.#waiting.length > TOASTS) {
+      this.#waiting.splice(weakest(this.#waiting.map(({ level }) => level)), 1);
+      this.#passed += 1;
+    }
+    if (this.#scheduled) return;
+    this.#scheduled = true;
+    requestAnimationFrame(() => {
+      this.#scheduled = false;
+      this.#place();
+    });
+  }
+
+  #place() {
+    this.#waiting = this.#waiting.filter((notice) => !this.#isPlaced(notice));
+    this.#showMore();
+  }
+
+  #isPlaced(/** @type {Notice} */ notice) {
+    const toasts = [...this.#holder.querySelectorAll(".toast")];
+    if (toasts.length >= TOASTS) {
+      const other = toasts[weakest(toasts.map(({ dataset }) => dataset.level))];
+      const more = severity(notice.level) - severity(other.dataset.level);
+      const isOld = performance.now() - Number(other.dataset.since) > REPLACED_AFTER_MS;
+      if (more < 0 || (more === 0 && !isOld) || this.#isInUse()) return false;
+      other.remove();
+      this.#passed += 1;
+    }
+    this.#add(notice);
+    return true;
+  }
+
+  #add(/** @type {Notice} */ notice) {
+    const data = { level: notice.level, since: String(performance.now()) };
+    const toast = make("article", { className: "toast card", data }, ...body(notice));
     const close = make("button", { type: "button", className: "button button-quiet toast-close" }, icon("close"));
     close.setAttribute("aria-label", "Dismiss");
-    close.addEventListener("click", () => this.#dismiss(toast));
+    close.addEventListener("click", () => this.#dismiss(toast, { byUser: true }));
     toast.append(close);
-    this.#holder.insertBefore(toast, this.#more);
+    this.#holder.append(toast); // `#showMore` comes after it, and stays last
     this.#expire(toast);
   }
 
+  #isInUse() {
+    return this.#holder.matches(":hover, :focus-within");
+  }
+
   #showMore() {
-    this.#moreCount += 1;
-    if (!this.#more) {
-      this.#more = make("p", { className: "toast-more" });
-      this.#holder.append(this.#more);
-    }
-    /** @type {HTMLElement} */ (this.#more).textContent = `and ${this.#moreCount.toLocaleString("en")} more in the list`;
+    const count = this.#passed + this.#waiting.length;
+    if (count === 0) return this.#more?.remove();
+    this.#more ??= /** @type {HTMLElement} */ (make("p", { className: "toast-more" }));
+    this.#more.textContent = `and ${count.toLocaleString("en")} more in the list`;
+    this.#holder.append(this.#more);
   }
 
   /** Dismiss a toast after four seconds in which no toast had the pointer or the focus. */
@@ -145,25 +202,26 @@ export class Toasts {
     let last = performance.now();
     const timer = setInterval(() => {
       const now = performance.now();
-      if (!this.#holder.matches(":hover, :focus-within") && !document.hidden) left -= now - last;
+      if (!this.#isInUse() && !document.hidden) left -= now - last;
       last = now;
-      if (left > 0 && toast.isConnected) return;
+      if (left > 0 && toast.isConnected) return this.#waiting.length > 0 ? this.#place() : undefined;
       clearInterval(timer);
       this.#dismiss(toast);
     }, 100);
   }
 
-  #dismiss(/** @type {Element} */ toast) {
+  #dismiss(/** @type {Element} */ toast, { byUser = false } = {}) {
     const inside = toast.contains(document.activeElement);
     toast.remove();
+    if (byUser) this.#passed += this.#waiting.splice(0).length;
+    this.#place();
     if (this.#holder.querySelector(".toast")) {
       // For keyboard users, move the focus to the next toast instead of losing it to the top of the page.
       if (inside) this.#holder.querySelector(".toast:last-of-type .toast-close").focus();
       return;
     }
-    this.#more?.remove();
-    this.#more = null;
-    this.#moreCount = 0;
+    this.#passed = 0;
+    this.#showMore();
     if (inside) byId("main").focus({ preventScroll: true });
   }
 }

@@ -261,3 +261,25 @@ async def test_the_limit_of_jobs_is_shown_after_a_job_has_ended(
     await asyncio.to_thread(page_service.publish, "jobs:all", ended)
     await page.wait_for_selector(f"[data-job='{job}'][data-state=succeeded]")
     assert await error.inner_text() == ""
+
+
+async def test_the_toast_of_a_burst_is_the_oldest(page_service: Service, open_page: Open) -> None:
+    """Of an error among twenty routine events, the page showed "and 20 more in the list"."""
+    page = await open_page()
+    await page.wait_for_selector("#main[data-listening]")
+    toasts = page.locator(".toast .notification-title")
+
+    async def publish(title: str, level: str) -> None:
+        data = {"title": title, "level": level}
+        await asyncio.to_thread(page_service.publish, "public:news", data)
+
+    for number in range(4):
+        await publish(f"Routine {number}", "info")
+    await toasts.filter(has_text="Routine 3").wait_for(timeout=60_000)
+    await publish("Failure", "error")
+    for number in range(4, 8):
+        await publish(f"Routine {number}", "info")
+    await toasts.filter(has_text="Failure").wait_for(timeout=60_000)
+    assert await toasts.all_inner_texts() == ["Failure"]
+    await page.locator(".toast-more").wait_for(timeout=60_000)
+    await toasts.filter(has_text="Routine 7").wait_for(timeout=60_000)
