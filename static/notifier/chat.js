@@ -2,7 +2,7 @@
 
 import { connect } from "../realtime/client.js";
 import { showConnection } from "./connection.js";
-import { Unseen, byId, copies, gapLine, icon, isVisible, isolated, keepFocus, longText, make, memory, randomId, shortClock } from "./page.js";
+import { Announcer, Unseen, byId, copies, gapLine, gapWords, icon, isVisible, isolated, keepFocus, longText, make, memory, randomId, shortClock } from "./page.js";
 
 const LISTED = 500;
 const MESSAGE_BYTES = 60_000; // the server accepts 64 KiB of data, including the id
@@ -188,6 +188,7 @@ talk.addEventListener("subscribed", () => {
   byId("main").dataset.listening = ""; // from now on, missed messages are reported as gaps
 });
 const unseen = new Unseen();
+const announcer = new Announcer("messages");
 /** @type {Set<string>} authors and ids of the latest messages: one that was sent twice is shown once */
 const heard = new Set();
 /** @type {Map<string, HTMLElement>} own messages that have not arrived here yet */
@@ -201,6 +202,7 @@ talk.addEventListener("publication", (/** @type {any} */ { detail }) => {
   if (isRepeated(said, author)) return;
   if (mine) return comeBack(mine);
   append(messageEntry(said, author, { own: false, status: null }));
+  announcer.add(`${author.name}: ${said.text}`);
   follow();
   unseen.add();
 });
@@ -217,6 +219,7 @@ function isRepeated(/** @type {Said} */ { id }, /** @type {Author} */ { key }) {
 
 talk.addEventListener("gap", (/** @type {any} */ { detail }) => {
   append(gapLine(detail));
+  announcer.add(gapWords(detail));
   follow();
 });
 

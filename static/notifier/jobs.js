@@ -5,7 +5,7 @@
 
 import { connect } from "../realtime/client.js";
 import { showConnection, whenLive } from "./connection.js";
-import { byId, icon, isolated, keepFocus, longText, make, relativeTime, runOnce } from "./page.js";
+import { Announcer, byId, icon, isolated, keepFocus, longText, make, relativeTime, runOnce } from "./page.js";
 
 const { channel, stateUrl, startUrl } = byId("main").dataset;
 const SHOWN = 20;
@@ -33,6 +33,8 @@ const STATES = {
 };
 const UNKNOWN = { word: "Status expired", level: "", icon: "info" };
 const ENDS = new Set(["succeeded", "failed", "cancelled"]);
+
+const announcer = new Announcer("results");
 
 /** One job in the list. */
 class Row {
@@ -73,7 +75,7 @@ class Row {
     this.#state = state;
     if (state.state === "started") this.#isAsked = false;
     this.#draw();
-    if (isNews) byId("ends").replaceChildren(`${STATES[state.state].word}. `, isolated(state.message ?? ""));
+    if (isNews) announcer.add(`${STATES[state.state].word}. ${state.message ?? ""}`);
     if (isNews && this.#isMine) forgetStartError();
   }
 

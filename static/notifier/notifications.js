@@ -1,6 +1,6 @@
 /** Shows notifications: in the list, as toasts, and as notifications of the browser. */
 
-import { byId, gapLine, icon, isVisible, keepFocus, longText, make, relativeTime } from "./page.js";
+import { Announcer, byId, gapLine, gapWords, icon, isVisible, keepFocus, longText, make, relativeTime } from "./page.js";
 
 const LISTED = 500; // newest first; older ones are removed
 const TITLE = 160; // characters; a longer title is shortened. The field of the form accepts as many.
@@ -46,6 +46,7 @@ function pretty(/** @type {any} */ data) {
 
 /** The list of notifications, limited in length and drawn at most once per animation frame. */
 export class List {
+  #announcer = new Announcer("notifications");
   #list = byId("notifications");
   /** @type {any[]} newest last */
   #waiting = [];
@@ -58,10 +59,12 @@ export class List {
 
   addNotification(/** @type {Notice} */ notice) {
     this.#add(() => listEntry(notice));
+    this.#announcer.add(`${LEVELS[notice.level] ?? "JSON"}: ${notice.title}`);
   }
 
   addGap(/** @type {any} */ gap, /** @type {string} */ channel) {
     this.#add(() => gapLine(gap, channel));
+    this.#announcer.add(`${gapWords(gap)} on ${channel}`);
   }
 
   #add(/** @type {() => HTMLElement} */ draw) {

@@ -162,6 +162,39 @@ export function keepFocus(within, change, next) {
   }
 }
 
+const ANNOUNCED_EVERY_MS = 5_000;
+
+/**
+ * Tells screen readers what is new in a list: the first entry at once, those of the next five seconds in one sentence. A
+ * live region would read each of them, long after the next hundred have come.
+ */
+export class Announcer {
+  #element = byId("news");
+  #noun;
+  #count = 0;
+  #latest = "";
+  #isPausing = false;
+
+  /** @param {string} noun what the entries are: "notifications" */
+  constructor(noun) {
+    this.#noun = noun;
+  }
+
+  add(/** @type {string} */ words) {
+    this.#count += 1;
+    this.#latest = words.slice(0, 200);
+    if (!this.#isPausing) this.#say();
+  }
+
+  #say() {
+    this.#isPausing = this.#count > 0;
+    if (!this.#isPausing) return;
+    this.#element.textContent = this.#count === 1 ? this.#latest : `${this.#count.toLocaleString("en")} new ${this.#noun}. The latest: ${this.#latest}`;
+    this.#count = 0;
+    setTimeout(() => this.#say(), ANNOUNCED_EVERY_MS);
+  }
+}
+
 /** Make a button copy the result of `text()`, and confirm it. */
 export function copies(/** @type {HTMLElement} */ button, /** @type {() => string} */ text) {
   const word = /** @type {HTMLElement} */ (button.querySelector(".copy-word"));

@@ -4,7 +4,7 @@
  */
 
 import { showConnection, whenLive } from "./connection.js";
-import { byId } from "./page.js";
+import { Announcer, byId } from "./page.js";
 
 /** @typedef {import("../../realtime/static/realtime/client.js").State} State */
 
@@ -98,3 +98,10 @@ main.addEventListener("htmx:afterSwap", () => {
   if (focused && document.activeElement === document.body) (byId(focused) ?? main).focus({ preventScroll: true });
   for (const line of [...byId("happened").children].slice(SHOWN)) line.remove();
 });
+
+const announcer = new Announcer("changes");
+new MutationObserver((records) => {
+  for (const line of records.flatMap(({ addedNodes }) => [...addedNodes].reverse())) {
+    if (line instanceof HTMLElement) announcer.add(line.innerText);
+  }
+}).observe(byId("happened"), { childList: true });

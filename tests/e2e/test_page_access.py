@@ -9,7 +9,7 @@ import asyncio
 
 import pytest
 
-from tests.support.pages import Open, becomes_true, in_browser_loop
+from tests.support.pages import PATHS, Open, becomes_true, in_browser_loop
 from tests.support.service import Service
 
 pytestmark = [pytest.mark.browser, in_browser_loop]
@@ -75,3 +75,70 @@ async def test_the_focus_falls_to_the_top_of_the_page_after_a_button_of_the_chat
     await page.keyboard.press("Enter")
     await page.wait_for_selector("#newer", state="hidden")
     assert await page.evaluate(FOCUS) == "scroll"
+
+
+LISTEN = """() => {
+  window.announced = [];
+  const isLive = "[role=status], [role=alert], [role=log], [aria-live]";
+  new MutationObserver((records) => {
+    const elements = records.map(({ target }) => (target.closest ? target : target.parentElement));
+    for (const region of new Set(elements.map((element) => element.closest(isLive)))) {
+      if (region && region.ariaLive !== "off") window.announced.push(region.textContent);
+    }
+  }).observe(document.body, { childList: true, characterData: true, subtree: true });
+}"""
+"""Records what a screen reader announces."""
+
+
+async def test_three_hundred_events_are_three_hundred_announcements(
+    page_service: Service, open_page: Open
+) -> None:
+    news, chat = await open_page(), await open_page("/chat/loud/")
+    for page in (news, chat):
+        await page.wait_for_selector("#main[data-listening]")
+        await page.evaluate(LISTEN)
+    for channel in ("public:news", "chat:loud"):
+        data = [{"title": f"Event {n}", "text": f"Message {n}"} for n in range(300)]
+        commands = [{"publish": {"channel": channel, "data": one}} for one in data]
+        for start in (0, 100, 200):
+            body = {"commands": commands[start : start + 100]}
+            answer = await asyncio.to_thread(page_service.post, "batch", body)
+            assert answer.status_code == 200
+    for page, noun, latest in (
+        (news, "notifications", "Info: Event 299"),
+        (chat, "messages", "This site: Message 299"),
+    ):
+        await becomes_true(page, f"announced.at(-1)?.endsWith('{latest}')")
+        announced = await page.evaluate("announced")
+        assert len(announced) <= 3
+        assert f"new {noun}. The latest: " in announced[-1]
+
+
+async def test_a_log_is_a_list_at_the_same_time(open_page: Open) -> None:
+    """The role "log" replaces that of the list, whose entries then belong to no list."""
+    page = await open_page()
+    for path in PATHS:
+        await page.goto(path)
+        assert await page.locator(":is(ol, ul)[role], li[role]").count() == 0
+
+
+UNREACHABLE = """() => [...document.querySelectorAll("body *")].filter((element) => {
+  const isScroller = ["auto", "scroll"].includes(getComputedStyle(element).overflowY);
+  if (!isScroller || !element.checkVisibility()) return false;
+  const focusable = "a[href], button, input, textarea, [tabindex='0']";
+  const scrolls = element.scrollHeight > element.clientHeight;
+  return scrolls && element.tabIndex < 0 && !element.querySelector(focusable);
+}).map((element) => element.outerHTML.slice(0, 80))"""
+
+
+async def test_the_keyboard_cannot_scroll_a_region(open_page: Open) -> None:
+    """The API reference had sixty of them."""
+    page = await open_page(viewport={"width": 1280, "height": 500})
+    for path in PATHS:
+        await page.goto(path)
+        await page.evaluate(
+            "for (const one of document.querySelectorAll('details')) one.open = true;"
+            "for (const one of document.querySelectorAll('.code')) one.hidden = false;"
+            "for (const one of document.querySelectorAll('pre')) one.append('line\\n'.repeat(99));"
+        )
+        assert await page.evaluate(UNREACHABLE) == []
