@@ -6,10 +6,12 @@ Each test is named after the fault that it looks for.
 from __future__ import annotations
 
 import asyncio
+import base64
 
 import pytest
+from playwright.async_api import Page
 
-from tests.support.pages import PATHS, Open, becomes_true, in_browser_loop
+from tests.support.pages import PATHS, Open, becomes_true, in_browser_loop, make_job
 from tests.support.service import Service
 
 pytestmark = [pytest.mark.browser, in_browser_loop]
@@ -142,3 +144,59 @@ async def test_the_keyboard_cannot_scroll_a_region(open_page: Open) -> None:
             "for (const one of document.querySelectorAll('pre')) one.append('line\\n'.repeat(99));"
         )
         assert await page.evaluate(UNREACHABLE) == []
+
+
+DRAWN = """async (png) => {
+  const bytes = Uint8Array.from(atob(png), (character) => character.charCodeAt(0));
+  const image = await createImageBitmap(new Blob([bytes], { type: "image/png" }));
+  const context = new OffscreenCanvas(image.width, image.height).getContext("2d");
+  context.drawImage(image, 0, 0);
+  const colors = new Uint32Array(context.getImageData(0, 0, image.width, image.height).data.buffer);
+  const middle = Math.floor(image.height / 2) * image.width;
+  const counts = Map.groupBy(colors, (color) => color);
+  const most = [...counts].sort((one, other) => other[1].length - one[1].length)[0][0];
+  const inside = colors.slice(middle + 2, middle + image.width - 2);
+  return [most, colors[middle + Math.floor(image.width / 2)], new Set(inside).size];
+}"""
+
+
+async def drawn(page: Page, selector: str) -> tuple[int, int, int]:
+    """Return the color of most of an element, that of its center, and how many its middle row has.
+
+    Not the computed style: it does not tell what forced colors make of it.
+    """
+    png = await page.locator(selector).first.screenshot(animations="disabled")
+    most, center, count = await page.evaluate(DRAWN, base64.b64encode(png).decode())
+    return most, center, count
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+async def test_forced_colors_lose_a_state(
+    page_service: Service, page_database: str, open_page: Open, scheme: str
+) -> None:
+    """Backgrounds, shadows, and borders get the colors of the user, so all choices looked alike."""
+    page = await open_page(user="ada", forced_colors="active", color_scheme=scheme)
+    await page.wait_for_selector("#main[data-listening]")
+    for group in (".audience", ".levels"):
+        chosen = await drawn(page, f"{group} .level:has(:checked)")
+        assert chosen[0] != (await drawn(page, f"{group} .level:not(:has(:checked))"))[0], group
+    live = await drawn(page, ".connection-dot")
+    await page.evaluate("document.getElementById('connection').dataset.state = 'connecting'")
+    assert live[1] != (await drawn(page, ".connection-dot"))[1]
+    line = "(link) => getComputedStyle(link).textDecorationLine"
+    current = [await page.locator(".pages a[aria-current]").evaluate(line)]
+
+    await page.goto("/chat/other/")
+    await page.wait_for_selector("#main[data-listening]")
+    current.append(await page.locator(".rooms a[aria-current]").evaluate(line))
+    assert current == ["underline"] * 2
+    assert await page.locator(".rooms a:not([aria-current])").first.evaluate(line) == "none"
+
+    job_id = await asyncio.to_thread(make_job, page_database)
+    await page.goto("/jobs/")
+    await page.wait_for_selector("#main[data-listening]")
+    progress = {"task": job_id, "state": "progress", "at": 1, "done": 1, "total": 2}
+    await asyncio.to_thread(page_service.publish, "jobs:all", progress)
+    bar = f"[data-job='{job_id}'] progress"
+    await page.locator(bar).wait_for(timeout=60_000)
+    assert (await drawn(page, bar))[2] >= 2

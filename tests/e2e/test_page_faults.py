@@ -11,9 +11,8 @@ from typing import Any
 import pytest
 from playwright.async_api import Page
 
-from tests.support.database import manage
 from tests.support.losing import publish_while_cut
-from tests.support.pages import HEBREW_NAME, PATHS, PHONE, Open, in_browser_loop
+from tests.support.pages import HEBREW_NAME, PATHS, PHONE, Open, in_browser_loop, make_job
 from tests.support.redis_server import RedisServer
 from tests.support.service import Service
 
@@ -60,18 +59,6 @@ LEFT_TO_RIGHT = r"""() => {
   return found;
 }"""
 """Returns each element with Hebrew text, and its direction."""
-JOB = f"""
-import uuid
-from django.contrib.auth.models import User
-from notifier.models import Job
-owner = User.objects.get(username={HEBREW_NAME!r})
-print(Job.objects.create(id=uuid.uuid4(), owner=owner, is_broken=False).pk)
-"""
-
-
-def make_job(database: str) -> str:
-    """Create a job about which its worker has not said anything; return its id."""
-    return manage(database, "shell", "--no-imports", "--command", JOB).split()[-1]
 
 
 async def test_right_to_left_text_is_scrambled(

@@ -10,6 +10,7 @@ import httpx
 import pytest
 from playwright.async_api import Browser, ConsoleMessage, Page, async_playwright
 
+from tests.support.database import manage
 from tests.support.eventually import eventually
 from tests.support.service import Service
 
@@ -150,3 +151,17 @@ class Pages:
                 assert answer.status_code == 302, answer.text
                 self._sessions[user] = http.cookies["sessionid"]
         return self._sessions[user]
+
+
+JOB = f"""
+import uuid
+from django.contrib.auth.models import User
+from notifier.models import Job
+owner = User.objects.get(username={HEBREW_NAME!r})
+print(Job.objects.create(id=uuid.uuid4(), owner=owner, is_broken=False).pk)
+"""
+
+
+def make_job(database: str) -> str:
+    """Create a job of one of the users, of which nothing has been published; return its id."""
+    return manage(database, "shell", "--no-imports", "--command", JOB).split()[-1]
