@@ -2,7 +2,7 @@
 
 import { connect } from "../realtime/client.js";
 import { showConnection } from "./connection.js";
-import { Announcer, Unseen, byId, copies, gapLine, gapWords, icon, isVisible, isolated, keepFocus, longText, make, memory, randomId, shortClock } from "./page.js";
+import { Announcer, Unseen, byId, clockTime, copies, gapLine, gapWords, icon, isVisible, isolated, keepFocus, longText, make, memory, randomId } from "./page.js";
 
 const LISTED = 500;
 const MESSAGE_BYTES = 60_000; // the server accepts 64 KiB of data, including the id
@@ -102,13 +102,12 @@ function readMessage(/** @type {any} */ data) {
 function messageEntry(said, { kind, name, key }, { own, status }) {
   const at = new Date();
   const shown = make("span", { className: "message-author", title: name, dir: "auto" }, name);
-  const time = make("time", { dateTime: at.toISOString(), title: at.toLocaleString() }, shortClock(at));
   const avatar = make("span", { className: `avatar avatar-${kind} hue-${hue(key)}` }, AVATARS[kind] ? icon(AVATARS[kind]) : initial(name));
   avatar.setAttribute("aria-hidden", "true");
   const entry = make(
     "li",
     { className: "message", data: { id: said.id, own: own ? "true" : "false", status, kind, author: own ? "you" : key, at: String(at.getTime()) } },
-    make("div", { className: "message-head" }, avatar, shown, time),
+    make("div", { className: "message-head" }, avatar, shown, clockTime(at)),
     make("div", { className: "bubble" }, ...longText(said.text, { className: "message-text" })),
   );
   if (own) entry.append(make("p", { className: "message-status" }));

@@ -35,20 +35,27 @@ export function byId(/** @type {string} */ id) {
   return document.getElementById(id);
 }
 
-/** 12:04:05 */
-export function clock(/** @type {Date} */ date) {
-  return date.toLocaleTimeString(undefined, { hour: "2-digit", minute: "2-digit", second: "2-digit", hour12: false });
+// All times are in the zone of the browser, and in the format of ISO 8601, which is that of this locale.
+const DATE_AND_TIME = new Intl.DateTimeFormat("sv-SE", { dateStyle: "short", timeStyle: "medium" });
+
+/** 2026-11-30 12:04:05 */
+function exactTime(/** @type {Date} */ date) {
+  return DATE_AND_TIME.format(date);
 }
 
-/** 12:04 */
-export function shortClock(/** @type {Date} */ date) {
-  return date.toLocaleTimeString(undefined, { hour: "2-digit", minute: "2-digit", hour12: false });
+/** 12:04:05 */
+export function clock(/** @type {Date} */ date) {
+  return exactTime(date).slice(-8);
+}
+
+/** The time of day, with the date on hover. */
+export function clockTime(/** @type {Date} */ date) {
+  return make("time", { dateTime: date.toISOString(), title: exactTime(date) }, clock(date));
 }
 
 /** A relative time that is kept up to date, with the exact time on hover. */
 export function relativeTime(/** @type {Date} */ date) {
-  const title = date.toLocaleString(undefined, { dateStyle: "full", timeStyle: "medium" });
-  return make("time", { dateTime: date.toISOString(), title, data: { relative: "" } }, ago(date));
+  return make("time", { dateTime: date.toISOString(), title: exactTime(date), data: { relative: "" } }, ago(date));
 }
 
 /** @returns {string} */
@@ -58,7 +65,7 @@ export function ago(/** @type {Date} */ date, now = Date.now()) {
   if (seconds < 60) return `${Math.floor(seconds / 10) * 10} s ago`;
   if (seconds < 3600) return `${Math.floor(seconds / 60)} min ago`;
   if (seconds < 86_400) return `${Math.floor(seconds / 3600)} h ago`;
-  return date.toLocaleDateString();
+  return exactTime(date).slice(0, 10);
 }
 
 setInterval(() => {

@@ -4,7 +4,7 @@
  */
 
 import { showConnection, whenLive } from "./connection.js";
-import { Announcer, byId } from "./page.js";
+import { Announcer, byId, clockTime } from "./page.js";
 
 /** @typedef {import("../../realtime/static/realtime/client.js").State} State */
 
@@ -97,6 +97,10 @@ main.addEventListener("htmx:beforeSwap", () => {
 main.addEventListener("htmx:afterSwap", () => {
   if (focused && document.activeElement === document.body) (byId(focused) ?? main).focus({ preventScroll: true });
   for (const line of [...byId("happened").children].slice(SHOWN)) line.remove();
+  // The server writes its own zone, for browsers that run no script.
+  for (const time of /** @type {NodeListOf<HTMLTimeElement>} */ (byId("happened").querySelectorAll("time:not([title])"))) {
+    time.replaceWith(clockTime(new Date(time.dateTime)));
+  }
 });
 
 const announcer = new Announcer("changes");

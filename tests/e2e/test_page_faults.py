@@ -6,7 +6,9 @@ All visitors share one service and its database.
 from __future__ import annotations
 
 import asyncio
+from datetime import datetime
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import pytest
 from playwright.async_api import Page
@@ -270,3 +272,40 @@ async def test_the_toast_of_a_burst_is_the_oldest(page_service: Service, open_pa
     assert await toasts.all_inner_texts() == ["Failure"]
     await page.locator(".toast-more").wait_for(timeout=60_000)
     await toasts.filter(has_text="Routine 7").wait_for(timeout=60_000)
+
+
+async def test_times_have_several_zones_and_formats(
+    page_service: Service, redis: RedisServer, open_page: Open
+) -> None:
+    """The board of orders was in UTC, and other times in the format of the browser's language."""
+    zone = {"timezone_id": "Asia/Kolkata", "locale": "en-US"}  # five and a half hours from UTC
+    page = await open_page(**zone)
+    await page.wait_for_selector("#main[data-listening]")
+    await asyncio.to_thread(page_service.publish, "public:news", {"title": "When?"})
+    await page.locator(".notification").wait_for(timeout=60_000)
+    times = await page.evaluate(TIMES)
+
+    await page.goto("/chat/times/")
+    await page.wait_for_selector("#main[data-listening]")
+    await asyncio.to_thread(page_service.publish, "chat:times", {"text": "When?"})
+    await page.locator(".message").wait_for(timeout=60_000)
+    times += await page.evaluate(TIMES)
+
+    await page.goto("/htmx/")
+    await page.wait_for_selector("#main[data-listening]")
+    await page.fill("#what", "A clock")
+    await page.press("#what", "Enter")
+    await page.locator(".happened", has_text="A clock").wait_for(timeout=60_000)
+    await asyncio.to_thread(publish_while_cut, redis, "public:orders", 2)
+    await page.locator("#happened .gap").first.wait_for(timeout=60_000)
+    times += await page.evaluate(TIMES)
+
+    assert len(times) >= 4
+    for words, title, moment in times:
+        local = datetime.fromisoformat(moment).astimezone(ZoneInfo("Asia/Kolkata"))
+        assert title == f"{local:%Y-%m-%d %H:%M:%S}"
+        assert words in ("just now", "10 s ago", f"{local:%H:%M:%S}")
+
+
+TIMES = """[...document.querySelectorAll("time")].map(
+  (time) => [time.innerText, time.title, time.dateTime.replace("Z", "+00:00")])"""
