@@ -146,6 +146,39 @@ async def test_the_keyboard_cannot_scroll_a_region(open_page: Open) -> None:
         assert await page.evaluate(UNREACHABLE) == []
 
 
+async def test_the_account_is_misplaced_on_pages_without_a_connection(open_page: Open) -> None:
+    """On /docs/ and the 404 page, phones showed it beside the menu."""
+    for width in (390, 1280):
+        page = await open_page(user="ada", viewport={"width": width, "height": 800})
+        edges = {}
+        for path in ("/", "/docs/", "/nowhere"):
+            await page.goto(path)
+            box = await page.locator("#account-button").bounding_box()
+            assert box
+            edges[path] = round(box["x"] + box["width"])
+        assert len(set(edges.values())) == 1, edges
+        assert width - 32 <= edges["/"] + max(0, (width - 1216) // 2) <= width
+
+
+async def test_a_chat_at_400_percent_is_a_line_high(page_service: Service, open_page: Open) -> None:
+    """A window of 1280 x 1024 is then one of 320 x 256, of which 32 pixels showed messages."""
+    page = await open_page("/chat/small/", viewport={"width": 320, "height": 256})
+    await page.wait_for_selector("#main[data-listening]")
+    for number in range(9):
+        data = {"text": f"Message {number}"}
+        await asyncio.to_thread(page_service.publish, "chat:small", data)
+    await page.locator(".message", has_text="Message 8").wait_for(timeout=60_000)
+    scroll = page.locator("#scroll")
+    assert await scroll.evaluate("(one) => one.clientHeight") >= 150
+    assert await scroll.evaluate("(one) => one.scrollHeight - one.scrollTop - one.clientHeight") < 2
+    await page.focus("#composer-text")
+    for selector in ("#composer-text", "#composer-send"):
+        box = await page.locator(selector).bounding_box()
+        assert box
+        assert 0 <= box["y"] <= 256 - box["height"]
+    assert await page.evaluate("document.documentElement.scrollWidth") <= 320
+
+
 DRAWN = """async (png) => {
   const bytes = Uint8Array.from(atob(png), (character) => character.charCodeAt(0));
   const image = await createImageBitmap(new Blob([bytes], { type: "image/png" }));
