@@ -4,7 +4,6 @@ import { byId, copies, keepFocus, randomId, runOnce } from "./page.js";
 
 const SEEN = 100; // arrivals that are remembered, to measure how long an event took
 
-const FIELDS = "input, textarea";
 const KEY_MS = 4.5 * 60_000; // the service remembers an idempotency key for five minutes
 
 /**
@@ -49,7 +48,7 @@ const ADVICE_FOR_STAFF = /** @type {Record<number, string>} */ ({
 export function postForm(/** @type {Target} */ target) {
   const form = byId("post-form");
   const arrivals = new Arrivals();
-  const fold = new Fold();
+  foldByButton();
   const buttons = [byId("post-submit"), byId("post-again")];
   const shownCurl = () => curl(target, command(form, target));
   const refresh = () => {
@@ -59,11 +58,11 @@ export function postForm(/** @type {Target} */ target) {
   form.addEventListener("input", refresh);
   form.addEventListener("submit", (/** @type {SubmitEvent} */ event) => {
     event.preventDefault();
-    runOnce(buttons, () => post(form, target, arrivals, fold));
+    runOnce(buttons, () => post(form, target, arrivals));
   });
   byId("post-again").addEventListener("click", () => {
     const attempt = unknown;
-    if (attempt) runOnce(buttons, () => send(attempt, target, arrivals, fold));
+    if (attempt) runOnce(buttons, () => send(attempt, target, arrivals));
   });
   form.addEventListener("input", () => {
     if (!unknown) say("", ""); // what is wrong may not be wrong any more
@@ -79,11 +78,7 @@ export function postForm(/** @type {Target} */ target) {
   byId("post-submit").disabled = false;
   refresh();
   return {
-    arrived: (/** @type {any} */ publication) => {
-      arrivals.add(publication);
-      // Do not interrupt a user who is writing.
-      if (!form.contains(document.activeElement) || !document.activeElement?.matches(FIELDS)) fold.once();
-    },
+    arrived: (/** @type {any} */ publication) => arrivals.add(publication),
     forgetOutage: () => {
       if ([ADVICE[503], ADVICE_FOR_STAFF[503]].includes(byId("post-error").textContent)) say("", "");
     },
@@ -125,22 +120,20 @@ function quoted(/** @type {string} */ text) {
  * @param {HTMLFormElement} form
  * @param {Target} target
  * @param {Arrivals} arrivals
- * @param {Fold} fold
  */
-async function post(form, target, arrivals, fold) {
+async function post(form, target, arrivals) {
   const apiKey = target.byStaff ? "" : target.apiKey || byId("api-key").value.trim();
   if (!apiKey && !target.byStaff) return askForKey("Enter an API key first.");
   const body = JSON.stringify({ ...command(form, target), idempotency_key: randomId() });
-  await send({ apiKey, body, began: performance.now() }, target, arrivals, fold);
+  await send({ apiKey, body, began: performance.now() }, target, arrivals);
 }
 
 /**
  * @param {Attempt} attempt
  * @param {Target} target
  * @param {Arrivals} arrivals
- * @param {Fold} fold
  */
-async function send(attempt, target, arrivals, fold) {
+async function send(attempt, target, arrivals) {
   const isRetry = attempt === unknown;
   const started = performance.now();
   if (started - attempt.began > KEY_MS) return say("", TOO_LATE);
@@ -155,7 +148,7 @@ async function send(attempt, target, arrivals, fold) {
     });
     if (response.status === 504) return offerAgain(attempt, ADVICE[504]);
     if (isRetry && !response.ok) return offerAgain(attempt, STILL_UNKNOWN);
-    await tell(response, started, arrivals, fold, apiKey ? ADVICE : ADVICE_FOR_STAFF);
+    await tell(response, started, arrivals, apiKey ? ADVICE : ADVICE_FOR_STAFF);
   } catch {
     offerAgain(attempt, NO_ANSWER);
   }
@@ -177,10 +170,9 @@ function csrf() {
  * @param {Response} response
  * @param {number} started
  * @param {Arrivals} arrivals
- * @param {Fold} fold
  * @param {Record<number, string>} advice
  */
-async function tell(response, started, arrivals, fold, advice) {
+async function tell(response, started, arrivals, advice) {
   const body = await response.json().catch(() => ({}));
   if (response.status === 401 && advice === ADVICE) return askForKey(advice[401]);
   if (!response.ok) {
@@ -194,7 +186,6 @@ async function tell(response, started, arrivals, fold, advice) {
   if (arrived === null) return;
   const took = Math.max(1, Math.round(arrived - started));
   say(`Received here after ${took}\u00a0ms: ${where}.`, "");
-  fold.once();
 }
 
 function askForKey(/** @type {string} */ words) {
@@ -223,32 +214,16 @@ function write(good, bad) {
 }
 
 /**
- * Folds the form, which is above the list on a narrow screen. It folds automatically once, when the first publication
- * arrives; after that, only by its button. If the list is beside it, the style sheet keeps it open.
+ * Fold the form and unfold it, by its button alone: a page must not move under the finger of its reader. On a narrow
+ * screen, where the form is above the list, it begins folded; beside the list, the style sheet keeps it open.
  */
-class Fold {
-  #section = byId("post");
-  #button = byId("post-fold");
-  #decided = false;
-
-  constructor() {
-    this.#button.addEventListener("click", () => this.#set(this.#button.ariaExpanded === "true"));
-  }
-
-  once() {
-    if (this.#decided) return;
-    const inside = byId("post-form").contains(document.activeElement);
-    this.#set(true);
-    if (inside) this.#button.focus({ preventScroll: true }); // does nothing if the button is hidden
-    if (this.#button.checkVisibility()) this.#section.scrollIntoView({ block: "nearest" });
-  }
-
-  #set(/** @type {boolean} */ folded) {
-    this.#decided = true;
-    this.#section.toggleAttribute("data-folded", folded);
-    this.#button.ariaExpanded = String(!folded);
-    this.#button.textContent = folded ? "Show form" : "Hide form";
-  }
+function foldByButton() {
+  const button = byId("post-fold");
+  button.addEventListener("click", () => {
+    const isFolded = byId("post").toggleAttribute("data-folded");
+    button.ariaExpanded = String(!isFolded);
+    button.textContent = isFolded ? "Show form" : "Hide form";
+  });
 }
 
 /** The arrival times of publications, which callers may request before or after the arrival. */
