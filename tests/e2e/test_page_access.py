@@ -146,6 +146,21 @@ async def test_the_keyboard_cannot_scroll_a_region(open_page: Open) -> None:
         assert await page.evaluate(UNREACHABLE) == []
 
 
+async def test_the_headings_of_the_pages_begin_at_different_edges(open_page: Open) -> None:
+    for width in (390, 768, 1440):
+        page = await open_page(viewport={"width": width, "height": 900})
+        edges = {}
+        for path in PATHS:
+            await page.goto(path)
+            for selector in ("h1", ".brand .icon"):
+                box = await page.locator(selector).bounding_box()
+                assert box
+                edges[path, selector] = box["x"]
+            wide = "document.documentElement.scrollWidth - document.documentElement.clientWidth"
+            assert await page.evaluate(wide) <= 0
+        assert len(set(edges.values())) == 1, edges
+
+
 async def test_the_account_is_misplaced_on_pages_without_a_connection(open_page: Open) -> None:
     """On /docs/ and the 404 page, phones showed it beside the menu."""
     for width in (390, 1280):
