@@ -1,15 +1,14 @@
 /** A chat room. It shows the messages that arrive while the page is open. */
 
 import { connect } from "../realtime/client.js";
+import { authorOf, avatarOf, guest } from "./authors.js";
 import { showConnection } from "./connection.js";
 import { Announcer, Unseen, byId, clockTime, copies, gapLine, gapWords, icon, isVisible, isolated, keepFocus, longText, make, memory, randomId } from "./page.js";
 
 const LISTED = 500;
 const MESSAGE_BYTES = 60_000; // the server accepts 64 KiB of data, including the id
-const NAME_LENGTH = 100; // in characters as people count them
 const TOGETHER_MS = 5 * 60_000; // messages of one author within this time are grouped
 const RETURN_MS = 5_000; // a published message arrives here within this time, or is considered missed
-const HUES = 8;
 const TYPING_EVERY_MS = 3_000; // the interval of "is typing" publications while the user writes
 const TYPING_MS = 4_500; // how long the others show such a publication
 const SHOWN_PEOPLE = 30;
@@ -53,39 +52,12 @@ const scroll = byId("scroll");
 let atEnd = true;
 let newer = 0;
 
-/**
- * The author of a message according to the server. A name inside the message is ignored.
- *
- * @typedef {object} Author
- * @property {"user" | "guest" | "server"} kind
- * @property {string} name
- * @property {string} key identical for all messages of the author
- */
-
-/** @returns {Author} */
-function authorOf(/** @type {Omit<import("../../realtime/static/realtime/client.js").Sender, "channelInfo"> | null} */ sender) {
-  if (sender === null) return { kind: "server", name: "This site", key: "server" };
-  if (sender.user === "") return guest(sender.client);
-  const shown = typeof sender.info?.name === "string" ? shortName(sender.info.name) : "";
-  return { kind: "user", name: isVisible(shown) ? shown : `user ${sender.user}`, key: `user ${sender.user}` };
-}
-
-/** @returns {Author} */
-function guest(/** @type {string} */ client) {
-  return { kind: "guest", name: client ? `guest ${client.slice(0, 4)}` : "guest", key: `guest ${client}` };
-}
-
 /** @returns {Author} the user of this page, before a message has come back from the server */
 function you() {
   return userName ? { kind: "user", name: userName, key: "you" } : guest(live.client);
 }
 
-/** Shorten a name between characters as people see them: 👩‍👩‍👧 is one character. */
-function shortName(/** @type {string} */ name) {
-  const characters = "Segmenter" in Intl ? [...new Intl.Segmenter().segment(name.slice(0, 4_000))].map((s) => s.segment) : [...name];
-  return characters.slice(0, NAME_LENGTH).join("").replace(/\s+/g, " ").trim();
-}
-
+/** @typedef {import("./authors.js").Author} Author */
 /** @typedef {{text: string, id: string}} Said */
 
 /** Read a message. Anyone may publish any data here, so data of another form, or without visible text, is shown as JSON. */
@@ -99,33 +71,18 @@ function readMessage(/** @type {any} */ data) {
  * @param {Author} author
  * @param {{own: boolean, status: string | null}} how
  */
-function messageEntry(said, { kind, name, key }, { own, status }) {
+function messageEntry(said, author, { own, status }) {
+  const { kind, name, key } = author;
   const at = new Date();
   const shown = make("span", { className: "message-author", title: name, dir: "auto" }, name);
-  const avatar = make("span", { className: `avatar avatar-${kind} hue-${hue(key)}` }, AVATARS[kind] ? icon(AVATARS[kind]) : initial(name));
-  avatar.setAttribute("aria-hidden", "true");
   const entry = make(
     "li",
     { className: "message", data: { id: said.id, own: own ? "true" : "false", status, kind, author: own ? "you" : key, at: String(at.getTime()) } },
-    make("div", { className: "message-head" }, avatar, shown, clockTime(at)),
+    make("div", { className: "message-head" }, avatarOf(author), shown, clockTime(at)),
     make("div", { className: "bubble" }, ...longText(said.text, { className: "message-text" })),
   );
   if (own) entry.append(make("p", { className: "message-status" }));
   return entry;
-}
-
-/** @type {Record<string, string>} */
-const AVATARS = { guest: "user", server: "mark" };
-
-function initial(/** @type {string} */ text) {
-  const [first] = "Segmenter" in Intl ? [...new Intl.Segmenter().segment(text.slice(0, 40))].map((s) => s.segment) : [...text];
-  return first.toLocaleUpperCase();
-}
-
-function hue(/** @type {string} */ text) {
-  let sum = 0;
-  for (const character of text) sum = (sum * 31 + /** @type {number} */ (character.codePointAt(0))) % 65_521;
-  return sum % HUES;
 }
 
 /** Append an entry, grouped with the previous entries of the same author. */
@@ -243,12 +200,11 @@ function showPeople({ clients, complete }) {
 
 /** @param {import("../../realtime/static/realtime/client.js").Person} person */
 function personEntry(person) {
-  const { kind, name, key } = authorOf({ ...person, client: person.clients[0] });
-  const avatar = make("span", { className: `avatar avatar-${kind} hue-${hue(key)}` }, AVATARS[kind] ? icon(AVATARS[kind]) : initial(name));
-  avatar.setAttribute("aria-hidden", "true");
+  const author = authorOf({ ...person, client: person.clients[0] });
+  const { kind, name } = author;
   const tabs = person.clients.length > 1 ? ` (${person.clients.length} windows)` : "";
   const words = make("span", { className: "person-name", title: name }, isolated(name), isMe(person) ? ", you" : "", tabs);
-  return make("li", { className: "person", data: { kind } }, avatar, words);
+  return make("li", { className: "person", data: { kind } }, avatarOf(author), words);
 }
 
 function isMe(/** @type {{clients: string[]}} */ { clients }) {
