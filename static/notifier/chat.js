@@ -155,7 +155,7 @@ talk.addEventListener("publication", (/** @type {any} */ { detail }) => {
   if (detail.sender) stopped(detail.sender);
   const mine = underway.get(said.id);
   const author = authorOf(detail.sender);
-  if (isRepeated(said, author)) return;
+  if (detail.sender && isRepeated(said, author)) return;
   if (mine) return comeBack(mine);
   append(messageEntry(said, author, { own: false, status: null }));
   announcer.add(`${author.name}: ${said.text}`);

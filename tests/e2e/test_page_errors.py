@@ -5,13 +5,13 @@ Each test is named after the fault that it looks for.
 
 from __future__ import annotations
 
-import asyncio
 import json
 from typing import Any
 
 import pytest
 from playwright.async_api import Page, Route
 
+from tests.support.client import Client
 from tests.support.eventually import eventually
 from tests.support.pages import Open, in_browser_loop
 from tests.support.service import Service
@@ -111,8 +111,11 @@ async def test_a_message_that_is_sent_again_is_shown_twice(
     """After an unknown outcome, "Send again" may publish a message for the second time."""
     page = await open_page("/chat/again/")
     await page.wait_for_selector("#main[data-listening]")
+    author = await Client.open(page_service.ws)
+    await author.subscribe("chat:again")
     for said in ("first", "first", "second"):
         data = {"text": said, "id": said}
-        await asyncio.to_thread(page_service.publish, "chat:again", data)
+        assert "publish" in await author.ask(publish={"channel": "chat:again", "data": data})
+    await author.close()
     await page.locator(".message-text", has_text="second").wait_for(timeout=60_000)
     assert await page.locator(".message-text").all_inner_texts() == ["first", "second"]
