@@ -10,12 +10,14 @@ epoch lasts (any event that could set offsets back must start a new one).
 
 * `redis`, `redis_sync`: The broker on Redis, for event loops and for threads.
 * `redis_queue`, `redis_presence`: The fallback queue, and the members of channels.
-* `commands`, `queue_commands`, `presence_commands`: Build commands for Redis and parse replies.
+* `commands`, `queue_commands`, `presence_commands`, `sentinel_commands`: Build commands for Redis
+  or its sentinels, and parse replies.
 * `script`: Loads Lua scripts from the folder ``scripts``.
 * `link`: Keeps one connection for all commands of a node, and replaces it when it breaks.
 * `pipeline`: That connection.
 * `calls`: What is sent together on it, and who gets which reply.
 * `connector`: Opens connections with redis-py.
+* `sentinel`: Opens connections to the master that sentinels name, and notices when it changes.
 * `publisher`: Publishes on behalf of clients.
 * `node_messages`: The messages between nodes.
 * `neighbours`: Detects another service on the same channels.

@@ -7,6 +7,8 @@ command decides its outcome (ADR-0007), and deadlines are ours.
 from __future__ import annotations
 
 import asyncio
+import math
+from collections.abc import Callable
 from typing import Any, cast
 
 from redis import exceptions
@@ -19,12 +21,56 @@ from redis.backoff import NoBackoff
 class Connector:
     """The factory of connections to one Redis. Bound to one event loop."""
 
+    trusted_seconds = math.inf
+    """How long an open connection is used without calling `has_moved`."""
+    is_fixed = True
+    """Whether the URL has the address of the master."""
+
     def __init__(self, url: str) -> None:
         """Parse the URL, without connecting yet.
 
         Args:
             url: ``redis://``, ``rediss://`` or ``unix://``, as redis-py parses it.
         """
+        self._server = RedisServer(url)
+        self._is_closed = False
+
+    async def connect(self, until: float = 0.0) -> Connection:
+        """Return a new connection, which the caller must close.
+
+        Args:
+            until: If there is no master, when to stop trying, in seconds of the event loop; a fixed
+                address is tried once.
+
+        Raises:
+            RedisError: Connecting failed.
+            OSError: Connecting failed.
+        """
+        return self._unless_closed(await self._server.connect())
+
+    async def has_moved(self, connection: Connection) -> bool:
+        """Tell whether the master is now at another address than a connection leads to."""
+        return False
+
+    async def watch(self, connection: Connection, unmoved: Callable[[], None]) -> None:
+        """Return when the master has moved; until then, call ``unmoved`` after each look."""
+        await asyncio.get_running_loop().create_future()
+
+    def close(self) -> None:
+        """Open no more connections."""
+        self._is_closed = True
+
+    def _unless_closed(self, connection: Connection) -> Connection:
+        if self._is_closed:  # `close` was called while this one was connecting
+            abort(connection)
+            raise exceptions.ConnectionError("the broker was closed")
+        return connection
+
+
+class RedisServer:
+    """Opens connections to one address, which `abort` closes."""
+
+    def __init__(self, url: str) -> None:
         # Only parses the URL and creates connections; none is returned to the pool.
         self._pool = ConnectionPool.from_url(url)
         # Set after parsing: URL options (`decode_responses`, `socket_timeout`) must not win.
@@ -38,28 +84,16 @@ class Connector:
             socket_connect_timeout=None,
             protocol=2,
         )
-        self._is_closed = False
 
     async def connect(self) -> Connection:
-        """Return a new connection, which the caller must close.
-
-        Raises:
-            RedisError: Connecting failed.
-            OSError: Connecting failed.
-        """
+        """Return a new connection; errors as for `Connector.connect`."""
         connection: Connection = self._pool.make_connection()  # type: ignore[no-untyped-call]
         try:
             await connection.connect()  # type: ignore[no-untyped-call]
-            if self._is_closed:  # `close` was called while this one was connecting
-                raise exceptions.ConnectionError("the broker was closed")
         except BaseException:
             abort(connection)
             raise
         return connection
-
-    def close(self) -> None:
-        """Open no more connections."""
-        self._is_closed = True
 
 
 class _Parser(DefaultParser):  # type: ignore[misc, valid-type]

@@ -7,7 +7,7 @@ written, it is certainly not executed. After its first byte, only a reply tells 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 from typing import TYPE_CHECKING, Any
 
 from redis import exceptions
@@ -15,6 +15,8 @@ from redis import exceptions
 from realtime.brokers.commands import errors_of, is_of_no_master, lacks_script, unavailable
 from realtime.brokers.connector import Connector
 from realtime.brokers.pipeline import Pipeline
+from realtime.brokers.sentinel import SentinelConnector
+from realtime.core.redis_url import is_sentinel_url
 
 if TYPE_CHECKING:
     from redis.asyncio.connection import Connection
@@ -31,10 +33,13 @@ class Link:
         """Connect lazily.
 
         Args:
-            url: ``redis://``, ``rediss://`` or ``unix://``, as redis-py parses it.
+            url: ``redis://``, ``rediss://`` or ``unix://``, as redis-py parses it; or
+                ``redis+sentinel://`` or ``rediss+sentinel://``.
         """
-        self._connector = Connector(url)
+        self._connector = SentinelConnector(url) if is_sentinel_url(url) else Connector(url)
         self._pipeline: Pipeline | None = None
+        self._trusted_until = 0.0
+        """Until then, the pipeline is assumed to lead to the master."""
         self._pipelines: set[Pipeline] = set()  # those that missed a deadline may still get replies
         self._connecting = asyncio.Lock()
 
@@ -64,10 +69,11 @@ class Link:
         self, script: Script, publication: Publication, combine: Combine, seconds: float
     ) -> list[Any]:
         """Like `run_script` for one publication, batched with others that wait."""
-        deadline = asyncio.get_running_loop().time() + seconds
+        now = asyncio.get_running_loop().time()
+        deadline = now + seconds
         pipeline = self._pipeline
-        if pipeline is None or not pipeline.is_open:
-            pipeline = await self._new_pipeline(deadline)
+        if pipeline is None or not pipeline.is_open or now >= self._trusted_until:
+            pipeline = await self._master_pipeline(deadline)
         replies = await pipeline.publish(publication, combine, deadline)
         if errors := errors_of(replies):
             self._look_for_master(pipeline, errors)
@@ -80,14 +86,21 @@ class Link:
         """Return a reply or an error reply for each command; otherwise as `run_script`."""
         return await self._execute_until(commands, asyncio.get_running_loop().time() + seconds)
 
-    async def connect(self) -> Connection:
+    async def connect(self, until: float) -> Connection:
         """Return a separate connection, which the caller must close.
+
+        Args:
+            until: How long to wait for a master, in seconds of the event loop.
 
         Raises:
             RedisError: Connecting failed.
             OSError: Connecting failed.
         """
-        return await self._connector.connect()
+        return await self._connector.connect(until)
+
+    def watch(self, connection: Connection) -> Coroutine[None, None, None] | None:
+        """Return a coroutine that ends when the master has moved; None for a fixed address."""
+        return None if self._connector.is_fixed else self._watch(connection)
 
     def retire(self) -> None:
         """Make the next command reconnect: the name may resolve to another Redis by now."""
@@ -100,9 +113,10 @@ class Link:
         await asyncio.gather(*[each.aclose() for each in self._pipelines])
 
     async def _execute_until(self, commands: Sequence[Args], deadline: float) -> list[Any]:
+        now = asyncio.get_running_loop().time()
         pipeline = self._pipeline
-        if pipeline is None or not pipeline.is_open:
-            pipeline = await self._new_pipeline(deadline)
+        if pipeline is None or not pipeline.is_open or now >= self._trusted_until:
+            pipeline = await self._master_pipeline(deadline)
         replies = await pipeline.send(commands, deadline)
         self._look_for_master(pipeline, errors_of(replies))
         return replies
@@ -111,19 +125,53 @@ class Link:
         if is_of_no_master(errors) and not pipeline.is_fresh:
             pipeline.retire()  # the name may resolve to the new master by now
 
-    async def _new_pipeline(self, deadline: float) -> Pipeline:
-        """Connect once for all concurrent callers; each waits until its own deadline.
+    async def _watch(self, connection: Connection) -> None:
+        """Return when the master has moved; until then, publishers need not ask for it."""
+
+        def trust() -> None:
+            pipeline = self._pipeline
+            if pipeline is not None and _lead_to_same(pipeline.connection, connection):
+                self._trust()
+
+        await self._connector.watch(connection, trust)
+        self.retire()
+
+    def _trust(self) -> None:
+        now = asyncio.get_running_loop().time()
+        self._trusted_until = now + self._connector.trusted_seconds
+
+    async def _master_pipeline(self, deadline: float) -> Pipeline:
+        """Connect or look for the master once for all concurrent callers, until their deadlines.
 
         Raises:
             BrokerUnavailable: The connection was not ready in time.
         """
+        loop = asyncio.get_running_loop()
         try:
             async with asyncio.timeout_at(deadline), self._connecting:
-                if self._pipeline is None or not self._pipeline.is_open:
-                    self._pipeline = Pipeline(
+                pipeline = self._pipeline
+                if pipeline is not None and pipeline.is_open:
+                    if loop.time() < self._trusted_until:
+                        return pipeline
+                    await self._retire_if_moved(pipeline, (loop.time() + deadline) / 2)
+                if pipeline is None or not pipeline.is_open:
+                    pipeline = self._pipeline = Pipeline(
                         await self._connector.connect(), self._pipelines.discard
                     )
-                    self._pipelines.add(self._pipeline)
-                return self._pipeline
+                    self._pipelines.add(pipeline)
+                self._trust()
+                return pipeline
         except (exceptions.RedisError, OSError, TimeoutError) as error:
             raise unavailable(error) from error
+
+    async def _retire_if_moved(self, pipeline: Pipeline, until: float) -> None:
+        try:
+            async with asyncio.timeout_at(until):
+                if await self._connector.has_moved(pipeline.connection):
+                    pipeline.retire()
+        except TimeoutError:
+            return  # a connection that works is better than none
+
+
+def _lead_to_same(one: Connection, other: Connection) -> bool:
+    return (one.host, one.port) == (other.host, other.port)

@@ -69,6 +69,11 @@ class Pipeline(RedisProtocol):
         """Whether replacing the connection is useless, because it would reach the same Redis."""
         return self._loop.time() - self._opened_at < NEW_CONNECTION_SECONDS
 
+    @property
+    def connection(self) -> Connection:
+        """The connection that it has taken over."""
+        return self._connection
+
     def send(self, commands: Sequence[Args], deadline: float) -> asyncio.Future[list[Any]]:
         """Send commands; the future has a reply or an error reply for each.
 

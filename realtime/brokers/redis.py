@@ -78,7 +78,7 @@ class RedisBroker:
         """Connect lazily.
 
         Args:
-            url: ``redis://``, ``rediss://`` or ``unix://``, as redis-py parses it.
+            url: As for `realtime.brokers.link.Link`.
             prefix: The prefix of every key and Redis channel.
             deadline_seconds: The timeout for one publish, over all its stages.
             queue_items: The maximum number of entries in the fallback queue.
@@ -166,9 +166,10 @@ class RedisBroker:
     async def subscription(self) -> RedisSubscription:
         """See `realtime.brokers.Broker.subscription`."""
         connection = None
+        until = asyncio.get_running_loop().time() + self._deadline_seconds
         try:
-            async with asyncio.timeout(self._deadline_seconds):
-                connection = await self._link.connect()
+            async with asyncio.timeout_at(until):
+                connection = await self._link.connect(until)
                 await connection.send_command("INFO", "server")
                 check_version(await connection.read_response())
         except BaseException as error:
@@ -179,7 +180,7 @@ class RedisBroker:
             raise
         # Retire the command connection, which may still lead to another Redis than this one.
         self._link.retire()
-        return RedisSubscription(connection, self._commands)
+        return RedisSubscription(connection, self._commands, self._link.watch(connection))
 
     async def queue_stats(self) -> Stats:
         """See `realtime.brokers.Broker.queue_stats`."""
@@ -206,7 +207,13 @@ class RedisSubscription(RedisProtocol):
     reader (channels_redis#256).
     """
 
-    def __init__(self, connection: Connection, commands: Commands) -> None:
+    def __init__(
+        self,
+        connection: Connection,
+        commands: Commands,
+        watch: Coroutine[None, None, None] | None = None,
+    ) -> None:
+        """Take over a connection; ``watch`` returns when the master is at another address."""
         self._receive: Receive | None = None
         self._space: asyncio.Future[None] | None = None
         """What the receiver of events waits for."""
@@ -221,6 +228,7 @@ class RedisSubscription(RedisProtocol):
         self.reads = 0
         """See `realtime.brokers.Subscription.reads`."""
         super().__init__(connection)
+        self._watch = None if watch is None else self._loop.create_task(self._end_after(watch))
 
     async def listen(self, receive: Receive) -> NoReturn:
         """See `realtime.brokers.Subscription.listen`."""
@@ -255,8 +263,15 @@ class RedisSubscription(RedisProtocol):
 
     async def aclose(self) -> None:
         """Close the connection."""
+        if self._watch is not None:
+            self._watch.cancel()
+            await asyncio.gather(self._watch, return_exceptions=True)
         abort(self._connection)
         await self._end()  # asyncio closes the socket in the next turn
+
+    async def _end_after(self, watch: Coroutine[None, None, None]) -> None:
+        await watch
+        self._fail(exceptions.ConnectionError("the sentinels name another master"))
 
     async def _end(self) -> Exception:
         """Wait for the end of the connection; return what ended it."""

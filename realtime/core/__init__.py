@@ -21,6 +21,7 @@
 * `url_rules`: Validation of URLs in settings.
 * `paths`: The URL paths of the app, relative to their prefixes.
 * `redis_url`: Validation and parsing of Redis URLs.
+* `redis_address`: The URLs of a master and of its sentinels.
 * `headers`: Which request headers are rejected.
 * `mail_text`: Sanitizing text for mail.
 * `tally`: Counters that are logged at most once a minute.

@@ -3,27 +3,33 @@
 redis-py passes on whatever the query contains and drops what follows a ``#``: a misspelt option
 raises when the first connection is made, and a password with a ``#`` leads to another server. URLs
 accepted here mean the same to redis-py and to Celery (`realtime.contrib.celery_settings`).
+
+redis-py has no URL for Redis Sentinel, and each library that has one has its own. Ours names the
+sentinels and the master (ADR-0039); its other parts mean the same as for one address.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 
-from realtime.core.url_rules import is_line
+from realtime.core.url_rules import is_line, read_url
 from realtime.errors import ConfigurationError
 
 SETTING = "REALTIME_REDIS_URL"
 MEMORY_URL = "memory://"
 """Instead of a URL: the broker inside the process."""
+SENTINEL_FORM = "redis+sentinel://user:password@host1:26379,host2:26379/mastername/number"
 _MEANT = (
     "must be redis://user:password@host:port/number, rediss://…, or unix:///path, with special "
     "characters in the password percent-encoded: %40 (@), %23 (#), %2F (/), %3F (?); "
-    "or memory://, for a single process"
+    f"or {SENTINEL_FORM}; or memory://, for a single process"
 )
 _PLAIN = ("db", "username", "password", "client_name")
+_OF_SENTINELS = ("sentinel_username", "sentinel_password")
+SENTINEL_PORT = 26379
 _YES, _NO = ("true", "t", "yes", "y", "1"), ("false", "f", "no", "n", "0")
 _CERTIFICATES = ("required", "optional", "none")
 _TLS: Mapping[str, tuple[str, ...]] = {
@@ -42,13 +48,32 @@ _TLS: Mapping[str, tuple[str, ...]] = {
 _FILES = ("ssl_ca_certs", "ssl_ca_path", "ssl_certfile", "ssl_keyfile")
 _OPTION_NAME = re.compile(r"[a-zA-Z_]{1,40}")
 _PRINTABLE = re.compile(r"[!-~]+")
+_SENTINEL = ("redis+sentinel://", "rediss+sentinel://")
+_MASTER_NAME = re.compile(r"[A-Za-z0-9._-]+")  # what `sentinel monitor` accepts
+# Celery and Lettuce; Centrifugo and go-redis.
+_FOREIGN = re.compile(r"(rediss?-)?sentinels?://|redis.*[?&](sentinel_)?master_name=")
+_CLUSTER = re.compile(r"rediss?[+-]cluster://")
+
+Address = tuple[str, int]
+"""Host and port."""
+
+
+class Sentinels(NamedTuple):
+    """The sentinels that know the address of a master."""
+
+    addresses: tuple[Address, ...]
+    master_name: str
+    username: str
+    password: str
 
 
 class RedisUrl(NamedTuple):
     """The parts of a Redis URL."""
 
     scheme: str
+    """``redis``, ``rediss`` or ``unix``; of Redis itself, if there are sentinels."""
     host: str
+    """Empty if there are sentinels."""
     port: int
     path: str
     """Path of a Unix socket."""
@@ -57,6 +82,15 @@ class RedisUrl(NamedTuple):
     database: int
     tls: Mapping[str, str]
     """The ``ssl_…`` options as given."""
+    client_name: str = ""
+    sentinels: Sentinels | None = None
+
+    @property
+    def hosts(self) -> tuple[str, ...]:
+        """The names or addresses of all servers in the URL; none for a Unix socket."""
+        if self.sentinels is not None:
+            return tuple(host for host, _ in self.sentinels.addresses)
+        return (self.host,) if self.scheme != "unix" else ()
 
     @property
     def checks_hostname(self) -> bool:
@@ -80,12 +114,60 @@ def read_redis_url(text: str) -> RedisUrl:
     Raises:
         ConfigurationError: It is not usable. The message quotes no value: it may hold a password.
     """
+    if _CLUSTER.match(text):
+        raise _wrong("asks for Redis Cluster, which is not supported: use one Redis, or Sentinel")
+    if _FOREIGN.match(text):
+        raise _wrong(f"has another library's form for Redis Sentinel: use {SENTINEL_FORM}")
+    if is_sentinel_url(text):
+        return _read_sentinel_url(text)
+    return _read_address(text, _PLAIN)
+
+
+def is_sentinel_url(text: str) -> bool:
+    """Tell whether a Redis URL names sentinels."""
+    return text.startswith(_SENTINEL)
+
+
+def _read_sentinel_url(text: str) -> RedisUrl:
+    scheme, _, rest = text.partition("+sentinel://")
+    authority, _, rest = rest.partition("/")
+    path, mark, query = rest.partition("?")
+    user, at, hosts = authority.rpartition("@")
+    name, _, number = path.partition("/")
+    if "@" in rest or "#" in text:
+        raise _wrong(_MEANT)  # as in `_read_address`
+    if not _MASTER_NAME.fullmatch(name):
+        raise _wrong(f"must name the master after the sentinels, as in {SENTINEL_FORM}")
+    addresses = tuple(map(_read_sentinel_address, hosts.split(",")))
+    if len(set(addresses)) != len(addresses):
+        raise _wrong("names a sentinel twice")
+    # What is left is the URL of a Redis, except for the address.
+    options = dict(parse_qsl(query, keep_blank_values=True))
+    return _read_address(
+        f"{scheme}://{user}{at}master/{number}{mark}{query}", (*_PLAIN, *_OF_SENTINELS)
+    )._replace(
+        host="",
+        port=0,
+        sentinels=Sentinels(addresses, name, *(options.get(each, "") for each in _OF_SENTINELS)),
+    )
+
+
+def _read_sentinel_address(text: str) -> Address:
+    parts = read_url(f"redis://{text}")
+    if parts is None or not parts.hostname:
+        raise _wrong(
+            f"must list the sentinels as host:port, separated by commas, as in {SENTINEL_FORM}"
+        )
+    return parts.hostname, parts.port or SENTINEL_PORT
+
+
+def _read_address(text: str, known: Sequence[str]) -> RedisUrl:
     parts, port = _split(text)
     if parts.scheme not in ("redis", "rediss", "unix") or parts.fragment:
         raise _wrong(_MEANT)
     if "@" in parts.query or (parts.scheme != "unix" and "@" in parts.path):
         raise _wrong(_MEANT)  # the end of a password that contains a / or a ?
-    options = _options(parts)
+    options = _options(parts, known)
     # Host names are not percent-encoded, but redis-py would decode them.
     if "%" in (parts.hostname or "") or not is_line(unquote(text)):
         raise _wrong(_MEANT)
@@ -104,6 +186,7 @@ def read_redis_url(text: str) -> RedisUrl:
         unquote(parts.password or "") or options.get("password", ""),
         database,
         {name: value for name, value in options.items() if name in _TLS},
+        options.get("client_name", ""),
     )
 
 
@@ -120,13 +203,13 @@ def _split(text: str) -> tuple[SplitResult, int]:
     return parts, port or 6379
 
 
-def _options(parts: SplitResult) -> dict[str, str]:
+def _options(parts: SplitResult, known: Sequence[str]) -> dict[str, str]:
     options: dict[str, str] = {}
     for name, value in parse_qsl(parts.query, keep_blank_values=True):
-        if name not in _PLAIN and name not in _TLS:
+        if name not in known and name not in _TLS:
             shown = repr(name) if _OPTION_NAME.fullmatch(name) else "with an invalid name"
             raise _wrong(
-                f"has an unknown option {shown}; known: {', '.join(_PLAIN)} and, for rediss://, "
+                f"has an unknown option {shown}; known: {', '.join(known)} and, for rediss://, "
                 f"{', '.join(_TLS)}"
             )
         if name in options:

@@ -16,7 +16,7 @@ logger = logging.getLogger(__name__)
 UNHEARD = "this node does not receive from Redis; see its log"
 """The only reason that probes report: the error itself names hosts, ports and paths (CWE-209)."""
 BACKOFF_SECONDS = (0.05, 1.0)
-"""The shortest and the longest pause between two attempts to subscribe at the broker."""
+"""The shortest and the longest interval between two attempts to subscribe at the broker."""
 REASONS_LOGGED = 8
 """Distinct reasons that are logged until the node is live again."""
 
@@ -48,6 +48,8 @@ class Liveness:
         self._size = size
         self._to_compare: set[str] | None = None  # None: no subscription, or all is compared
         self._since = asyncio.get_running_loop().time()
+        self._tried_at = self._since
+        """When the last attempt to subscribe began, or when its subscription broke."""
         self._logged: set[str] = set()  # reasons logged during this outage
 
     def start(self) -> None:
@@ -66,6 +68,7 @@ class Liveness:
     def note_unsubscribed(self) -> None:
         """End the subscription: leaving channels can no longer make the node live."""
         self._to_compare = None
+        self._tried_at = asyncio.get_running_loop().time()
 
     def lose(self, reason: str) -> None:
         """Stop being live, for a reason that only the log shows."""
@@ -93,8 +96,16 @@ class Liveness:
         self._changed()
 
     def next_pause(self) -> float:
-        """Count a failure; return the seconds to wait, with full jitter between nodes."""
+        """Count a failure; return the seconds to wait, with full jitter between nodes.
+
+        The time of an attempt to subscribe counts. It may be a second, in which a node that waits
+        for its sentinels must not look away for as long again.
+        """
         shortest, longest = BACKOFF_SECONDS
         doubled = min(self.failures, 10)  # an outage of ten minutes made 2**1024, too large a float
         self.failures += 1
-        return random.uniform(0, min(longest, shortest * 2**doubled))  # noqa: S311 - spreads load
+        wanted = random.uniform(0, min(longest, shortest * 2**doubled))  # noqa: S311 - spreads load
+        now = asyncio.get_running_loop().time()
+        pause = max(0.0, self._tried_at + wanted - now)
+        self._tried_at = now + pause
+        return pause

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from urllib.parse import urlencode
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from redis.asyncio.connection import parse_url
 
-from realtime.core.redis_url import read_redis_url
+from realtime.core.redis_address import host_part, master_url, sentinel_urls, user_part
+from realtime.core.redis_url import is_sentinel_url, read_redis_url
+from realtime.core.url_rules import is_line
 from realtime.errors import ConfigurationError
 
 
@@ -167,3 +171,101 @@ def test_redis_py_reads_the_same_address(url):
     else:
         assert theirs.get("host", "localhost") == ours.host
         assert theirs.get("port", 6379) == ours.port
+
+
+def test_sentinels_and_the_master_have_credentials_of_their_own():
+    url = read_redis_url(
+        "rediss+sentinel://u:p%40@h1:1,h2,[::1]:2/my-master/3"
+        "?sentinel_username=s&sentinel_password=q%2F&ssl_ca_certs=/ca.pem&client_name=shop"
+    )
+    assert url.sentinels is not None
+    assert url.sentinels.master_name == "my-master"
+    assert url.hosts == ("h1", "h2", "::1")
+    tls = "ssl_ca_certs=%2Fca.pem&client_name=shop"
+    assert master_url(url, ("10.0.0.1", 6379)) == f"rediss://u:p%40@10.0.0.1:6379/3?{tls}"
+    assert sentinel_urls(url, url.sentinels) == [
+        f"rediss://s:q%2F@{address}/0?{tls}" for address in ("h1:1", "h2:26379", "[::1]:2")
+    ]
+
+
+@pytest.mark.parametrize(
+    ("url", "said"),
+    [
+        ("redis+sentinel://h1,h2", "must name the master after the sentinels"),
+        ("redis+sentinel://h1,h2/0/mymaster", "must have a database number as its path"),
+        ("redis+sentinel://h1,h2/my%20master", "must name the master"),
+        ("redis+sentinel:///mymaster", "must list the sentinels as host:port"),
+        ("redis+sentinel://h1,,h2/mymaster", "must list the sentinels as host:port"),
+        ("redis+sentinel://h1:0/mymaster", "must list the sentinels as host:port"),
+        ("redis+sentinel://h1,h2:1,h1:26379/mymaster", "names a sentinel twice"),
+        ("redis+sentinel://h1/mymaster/0?db=1", "database number twice"),
+        ("redis+sentinel://h1/mymaster?sentinel_user=a", "unknown option 'sentinel_user'; known"),
+        ("redis+sentinel://h1/mymaster?sentinel_password=", "without a value"),
+        ("redis+sentinel://h1/mymaster?ssl_ca_certs=/a", "requires rediss:// (TLS)"),
+        ("redis://h1?sentinel_password=x", "unknown option 'sentinel_password'; known"),
+    ],
+)
+def test_a_url_of_sentinels_that_cannot_work_is_explained(url, said):
+    assert said in problem(url)
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["redis+sentinel://u:p#x@h1/m", "redis+sentinel://u:p/x@h1/m", "redis+sentinel://u:p?x@h1/m"],
+)
+def test_a_special_character_in_the_password_of_a_master_is_explained(url):
+    assert "%23" in problem(url)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "sentinel://:pw@h1:26379;sentinel://h2:26379",  # Celery (kombu)
+        "redis-sentinel://pw@h1:26379,h2:26379/0#mymaster",  # Lettuce
+        "redis+sentinel://h1:26379?sentinel_master_name=m&addr=h2:26379",  # Centrifugo
+        "redis://h1:26379?master_name=m&addr=h2:26379",  # go-redis
+    ],
+)
+def test_the_form_of_another_library_is_answered_with_ours(url):
+    said = problem(url)
+    assert "has another library's form for Redis Sentinel" in said
+    assert "redis+sentinel://user:password@host1:26379,host2:26379/mastername" in said
+    assert "pw" not in said
+
+
+def test_a_list_of_hosts_is_answered_with_the_form_for_sentinels():
+    assert "redis+sentinel://" in problem("redis://h1:26379,h2:26379/mymaster")
+
+
+@pytest.mark.parametrize("url", ["redis+cluster://h1,h2", "rediss-cluster://h1"])
+def test_cluster_is_refused_by_name(url):
+    assert "Redis Cluster, which is not supported" in problem(url)
+
+
+WORDS = st.text(st.characters(min_codepoint=33, max_codepoint=0x24F), max_size=8).filter(is_line)
+ADDRESSES = st.tuples(
+    st.sampled_from(["h1", "redis.example", "10.0.0.1", "::1"]), st.integers(1, 65535)
+)
+
+
+@given(WORDS, WORDS, WORDS, WORDS, ADDRESSES, st.lists(ADDRESSES, min_size=1, unique=True))
+def test_servers_behind_sentinels_get_exactly_what_the_url_says(
+    username, password, sentinel_username, sentinel_password, master, sentinels
+):
+    """Hypothesis: whatever the credentials, redis-py reads them from the URLs that we write."""
+    given_by = {"sentinel_username": sentinel_username, "sentinel_password": sentinel_password}
+    hosts = ",".join(map(host_part, sentinels))
+    query = urlencode({name: value for name, value in given_by.items() if value})
+    text = f"redis+sentinel://{user_part(username, password)}{hosts}/m/2?{query}"
+    url = read_redis_url(text)
+    assert is_sentinel_url(text)
+    assert url.sentinels is not None
+    expected = [(master, username, password, 2)]
+    expected += [(each, sentinel_username, sentinel_password, 0) for each in sentinels]
+    urls = [master_url(url, master), *sentinel_urls(url, url.sentinels)]
+    for one, (address, user, secret, database) in zip(urls, expected, strict=True):
+        theirs = dict(parse_url(one))
+        assert (theirs["host"], theirs["port"]) == address
+        assert theirs.get("username", "") == user
+        assert theirs.get("password", "") == secret
+        assert theirs["db"] == database

@@ -1,0 +1,86 @@
+"""The questions to sentinels and to Redis that find the master, and what the replies mean.
+
+A sentinel that was cut off for a while answers with an old master. Each failover has a new number,
+the configuration epoch, so that the newest of several answers is known. And what a sentinel names
+counts as the master only once it says so itself (ROLE): Redis' guidelines for Sentinel clients.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from redis import exceptions
+
+if TYPE_CHECKING:
+    from realtime.brokers.script import Args
+    from realtime.core.redis_url import Address
+
+ANSWER_SECONDS = 0.5
+"""How long sentinels may take to answer, of the second that a publish may take."""
+LATECOMER_SECONDS = 0.02
+"""How long the minority is waited for after the majority has answered. A sentinel whose host is
+gone does not answer, and each lookup would take as long as it may."""
+RETRY_SECONDS = 0.1
+"""The shortest interval between two attempts to connect while there is no master."""
+POLL_SECONDS = 0.25
+"""The interval at which a node asks for the master; so a switch is noticed within 0.5 s."""
+TRUSTED_SECONDS = 1.0
+"""How long a publisher uses a connection before it asks again whether it leads to the master."""
+
+ROLE: Args = ("ROLE",)
+
+
+class MasterAnswer(NamedTuple):
+    """The answer of one sentinel; the largest is the newest."""
+
+    epoch: int
+    address: Address
+
+
+def ask_for_master(name: str) -> list[Args]:
+    """Return the commands for a sentinel, whose replies `parse_answer` takes.
+
+    The address in the reply to the second command is the older one until the failover has ended.
+    """
+    return [("SENTINEL", "GET-MASTER-ADDR-BY-NAME", name), ("SENTINEL", "MASTER", name)]
+
+
+def parse_answer(replies: Sequence[Any]) -> MasterAnswer:
+    """Parse the replies of a sentinel.
+
+    Raises:
+        RedisError: It refuses to answer, or knows no such master.
+    """
+    for reply in replies:
+        if isinstance(reply, exceptions.RedisError):
+            raise reply
+    address, facts = replies
+    if address is None:
+        raise exceptions.ResponseError("No such master with that name")
+    known = dict(zip(facts[::2], facts[1::2], strict=True))
+    host, port = address
+    return MasterAnswer(int(known[b"config-epoch"]), (host.decode(), int(port)))
+
+
+def newest(answers: Sequence[MasterAnswer], errors: Sequence[Exception], name: str) -> Address:
+    """Return the address in the newest answer.
+
+    Raises:
+        ConnectionError: There is none.
+    """
+    if answers:
+        return max(answers).address
+    reason = f": {errors[0]}" if errors else " in time"
+    raise exceptions.ConnectionError(f"no sentinel named the master {name!r}{reason}")
+
+
+def refuse_replica(role: Any, address: Address) -> None:
+    """Check a reply to ROLE.
+
+    Raises:
+        ConnectionError: The server is not a master.
+    """
+    if not isinstance(role, list) or role[0] != b"master":
+        host, port = address
+        raise exceptions.ConnectionError(f"{host}:{port}, named by the sentinels, is no master yet")
