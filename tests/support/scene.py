@@ -102,6 +102,7 @@ async def scene_of(
     posted_to: slice = slice(None),
     runs: int = TIMES,
     how: Mapping[str, str] | None = None,
+    url: str = "",
     **size: Any,
 ) -> AsyncIterator[Scene]:
     """Put load on nodes; after the test, check the ledger.
@@ -114,12 +115,13 @@ async def scene_of(
         posted_to: The nodes that publishers use.
         runs: How often the test breaks something.
         how: Options of the nodes that differ from a deployment.
+        url: The nodes' URL for Redis; usually that of a proxy.
         size: Differences from `SIZE`.
     """
     start = partial(serve, **(how or {"server": DEPLOYED}))
     async with AsyncExitStack() as stack:
         road = await stack.enter_async_context(FaultProxy(redis.socket))
-        url = f"redis://127.0.0.1:{road.port}"
+        url = url or f"redis://127.0.0.1:{road.port}"
         services = await asyncio.gather(*(asyncio.to_thread(start, url) for _ in range(nodes)))
         load = Load(services, posted_to=services[posted_to], **{**SIZE, **size})
         await stack.enter_async_context(load)
