@@ -53,7 +53,9 @@ from realtime.brokers.presence_commands import (
     refuse_errors,
 )
 from realtime.brokers.queue_commands import MOVE, STATS
+from realtime.brokers.sentinel_sync import MasterPool
 from realtime.core.members import MEMBERS_BYTES, Headcount
+from realtime.core.redis_url import is_sentinel_url
 from realtime.errors import BrokerError, RealtimeError
 
 if TYPE_CHECKING:
@@ -84,11 +86,7 @@ class SyncRedisBroker:
         self._commands = Commands(prefix, queue_items=queue_items, queue_bytes=queue_bytes)
         self._presence = PresenceCommands(prefix)
         self._deadline_seconds = deadline_seconds
-        self._pool = BlockingConnectionPool.from_url(
-            url,
-            timeout=deadline_seconds,  # threads wait for a connection if all are in use
-            max_connections=CONNECTIONS,
-        )
+        self._pool = _pool_of(url, deadline_seconds)
         # Set after parsing: URL options must not win.
         self._pool.connection_kwargs.update(
             decode_responses=False,
@@ -237,6 +235,14 @@ class SyncRedisBroker:
         # so than to send it and not to wait for the reply.
         self._pool.release(connection)  # type: ignore[no-untyped-call]
         raise unavailable(TimeoutError("no connection was ready in time"))
+
+
+def _pool_of(url: str, seconds: float) -> BlockingConnectionPool:
+    # Threads wait for a connection if all are in use.
+    limits = {"timeout": seconds, "max_connections": CONNECTIONS}
+    if is_sentinel_url(url):
+        return MasterPool.of(url, seconds, **limits)
+    return BlockingConnectionPool.from_url(url, **limits)
 
 
 def _allow(connection: Connection, seconds: float) -> None:

@@ -7,6 +7,7 @@ counts as the master only once it says so itself (ROLE): Redis' guidelines for S
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -32,7 +33,7 @@ ROLE: Args = ("ROLE",)
 
 
 class MasterAnswer(NamedTuple):
-    """The answer of one sentinel; the largest is the newest."""
+    """The answer of one sentinel."""
 
     epoch: int
     address: Address
@@ -64,13 +65,14 @@ def parse_answer(replies: Sequence[Any]) -> MasterAnswer:
 
 
 def newest(answers: Sequence[MasterAnswer], errors: Sequence[Exception], name: str) -> Address:
-    """Return the address in the newest answer.
+    """Return the address in the newest answer; of several, the one that most sentinels gave.
 
     Raises:
         ConnectionError: There is none.
     """
     if answers:
-        return max(answers).address
+        counts = Counter(answers)
+        return max(answers, key=lambda answer: (answer.epoch, counts[answer])).address
     reason = f": {errors[0]}" if errors else " in time"
     raise exceptions.ConnectionError(f"no sentinel named the master {name!r}{reason}")
 
@@ -79,8 +81,10 @@ def refuse_replica(role: Any, address: Address) -> None:
     """Check a reply to ROLE.
 
     Raises:
-        ConnectionError: The server is not a master.
+        RedisError: The server is not a master, or refuses to say.
     """
-    if not isinstance(role, list) or role[0] != b"master":
+    if isinstance(role, exceptions.RedisError):
+        raise role
+    if role[0] != b"master":
         host, port = address
         raise exceptions.ConnectionError(f"{host}:{port}, named by the sentinels, is no master yet")

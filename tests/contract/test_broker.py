@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from typing import Any, ClassVar
 
 import pytest
@@ -33,21 +33,32 @@ from realtime.errors import (
 from realtime.wiring.brokers import async_broker
 from tests.support.eventually import eventually
 from tests.support.machine import in_time, within
+from tests.support.sentinels import SentinelSet, sentinel_set
 from tests.support.subscription_reader import SubscriptionReader
 from tests.support.working import Got, working
 
 EPOCH = "0123456789abcdef"
+SERVERS = {"valkey": "redis_server", "redis": "system_redis", "sentinel": "guarded"}
+"""The fixture of each broker that needs a server."""
 
 
-@pytest.fixture(params=["valkey", pytest.param("redis", marks=pytest.mark.redis), "memory"])
+@pytest.fixture(scope="module")
+def guarded() -> Iterator[SentinelSet]:
+    """A master with a sentinel."""
+    with sentinel_set(sentinels=1, replicas=0) as made:
+        yield made
+
+
+@pytest.fixture(
+    params=["valkey", pytest.param("redis", marks=pytest.mark.redis), "sentinel", "memory"]
+)
 def prefix(request: pytest.FixtureRequest, settings: Any) -> str:
     """The app, connected to the broker under test, with a small fallback queue."""
     settings.REALTIME_FALLBACK_ITEMS = 3
     if request.param == "memory":
         settings.REALTIME_REDIS_URL = "memory://"
     else:
-        server = "redis_server" if request.param == "valkey" else "system_redis"
-        settings.REALTIME_REDIS_URL = request.getfixturevalue(server).url
+        settings.REALTIME_REDIS_URL = request.getfixturevalue(SERVERS[request.param]).url
     settings.REALTIME_REDIS_PREFIX = f"test-{secrets.token_hex(4)}"
     return settings.REALTIME_REDIS_PREFIX
 

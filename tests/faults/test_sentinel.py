@@ -45,20 +45,18 @@ class Guarded:
 
     async def settle(self) -> None:
         """Wait until the former master follows, so that the next one can fail."""
-        await eventually(self.set.is_ready, seconds=30)
+        await eventually(lambda: asyncio.to_thread(self.set.is_ready), seconds=30)
 
 
 @asynccontextmanager
 async def guarded_scene(serve: Serve, account: Account) -> AsyncIterator[Guarded]:
-    async with (
-        sentinel_set() as found,
-        scene_of(await found.master(), serve, account, url=found.url) as scene,
-    ):
-        yield Guarded(scene, found)
+    with sentinel_set() as found:
+        async with scene_of(found.master, serve, account, url=found.url) as scene:
+            yield Guarded(scene, found)
 
 
 async def master_killed(guarded: Guarded) -> None:
-    master = await guarded.set.master()
+    master = guarded.set.master
     async with guarded.failover("the master is killed") as switched:
         await asyncio.to_thread(master.kill)
         await switched()
@@ -68,7 +66,7 @@ async def master_killed(guarded: Guarded) -> None:
 async def handed_over(guarded: Guarded) -> None:
     """The former master keeps its clients, and accepts their writes for some more seconds."""
     async with guarded.failover("SENTINEL FAILOVER") as switched:
-        await guarded.set.sentinels[0].ask("SENTINEL", "FAILOVER", NAME)
+        guarded.set.sentinels[0].ask("SENTINEL", "FAILOVER", NAME)
         await switched()
 
 

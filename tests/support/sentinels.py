@@ -11,14 +11,16 @@ import signal
 import subprocess
 import tempfile
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
 
 import redis.asyncio
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 
-from tests.support.eventually import eventually
+from tests.support.eventually import eventually, eventually_sync
 from tests.support.ports import free_port
 from tests.support.redis_server import USUAL, RedisServer
 
@@ -30,10 +32,19 @@ QUORUM = 2
 class Sentinel:
     """One sentinel process."""
 
-    def __init__(self, master_port: int, *lines: str, password: str = "") -> None:
+    def __init__(
+        self, master_port: int, *lines: str, password: str = "", quorum: int = QUORUM
+    ) -> None:
         self.port = free_port()
-        self._password = password
+        self._address: dict[str, Any] = {
+            "host": "127.0.0.1",
+            "port": self.port,
+            "password": password or None,
+            "decode_responses": True,
+            "protocol": 2,
+        }
         self.folder = Path(tempfile.mkdtemp(prefix="rt-sentinel-"))
+        self.socket = self.folder / "sentinel.sock"
         conf = self.folder / "sentinel.conf"
         settings = {
             "down-after-milliseconds": int(DOWN_SECONDS * 1000),
@@ -42,8 +53,9 @@ class Sentinel:
         text = [
             f"port {self.port}",
             "bind 127.0.0.1",
+            f"unixsocket {self.socket}",
             f"dir {self.folder}",
-            f"sentinel monitor {NAME} 127.0.0.1 {master_port} {QUORUM}",
+            f"sentinel monitor {NAME} 127.0.0.1 {master_port} {quorum}",
             *(f"sentinel {key} {NAME} {value}" for key, value in settings.items()),
             *lines,
         ]
@@ -58,24 +70,34 @@ class Sentinel:
             )
         return self
 
-    def client(self) -> redis.asyncio.Redis:
-        """Return a client, which the caller closes."""
-        return redis.asyncio.Redis(
-            host="127.0.0.1",
-            port=self.port,
-            password=self._password or None,
-            socket_timeout=None,
-            decode_responses=True,
-            protocol=2,
-        )
+    def ask(self, *command: str) -> Any:
+        with redis.Redis(**self._address, socket_timeout=1, retry=Retry(NoBackoff(), 0)) as client:
+            return client.execute_command(*command)
 
-    async def ask(self, *command: str) -> Any:
-        async with self.client() as client:
-            return await client.execute_command(*command)
+    async def switch(self, ready: Callable[[], None]) -> float:
+        """Wait for the next +switch-master, and return its time."""
+        async with redis.asyncio.Redis(**self._address) as client, client.pubsub() as pubsub:
+            await pubsub.subscribe("+switch-master")
+            async for message in pubsub.listen():
+                if message["type"] != "subscribe":
+                    break
+                ready()
+        return time.monotonic()
 
     @property
-    def is_up(self) -> bool:
+    def url(self) -> str:
+        return f"redis+sentinel://127.0.0.1:{self.port}/{NAME}"
+
+    @property
+    def is_running(self) -> bool:
         return self._process is not None
+
+    def is_up(self) -> bool:
+        """Tell whether it answers."""
+        try:
+            return bool(self.ask("PING"))
+        except redis.RedisError:
+            return False
 
     def freeze(self) -> None:
         self._signal(signal.SIGSTOP)
@@ -114,64 +136,49 @@ class SentinelSet:
     def url(self) -> str:
         return f"redis+sentinel://{self.addresses}/{NAME}"
 
-    async def master(self) -> RedisServer:
-        """Return the server that the majority of the sentinels names."""
-        [master] = [each for each in self.servers if await self.is_named(each)]
+    @property
+    def master(self) -> RedisServer:
+        """The server that all sentinels name."""
+        [master] = [each for each in self.servers if self.is_named(each)]
         return master
 
-    async def replica(self) -> RedisServer:
-        master = await self.master()
-        [replica] = [each for each in self.servers if each is not master]
-        return replica
+    def is_named(self, server: RedisServer) -> bool:
+        """Tell whether all sentinels that run name this server."""
+        named = {
+            int(sentinel.ask("SENTINEL", "GET-MASTER-ADDR-BY-NAME", NAME)[1])
+            for sentinel in self.sentinels
+            if sentinel.is_running
+        }
+        return named == {server.port}
 
-    async def is_named(self, server: RedisServer) -> bool:
-        """Tell whether all sentinels that answer name this server."""
+    def is_up(self) -> bool:
+        """Tell whether all sentinels answer."""
+        return all(each.is_up() for each in self.sentinels)
 
-        async def port(sentinel: Sentinel) -> int:
-            try:
-                _, port = await asyncio.wait_for(
-                    sentinel.ask("SENTINEL", "GET-MASTER-ADDR-BY-NAME", NAME), 1
-                )
-            except (redis.exceptions.RedisError, TimeoutError):
-                return server.port
-            return int(port)
-
-        return {await port(each) for each in self.sentinels} == {server.port}
-
-    async def is_ready(self) -> bool:
-        """Tell whether each sentinel knows the others and the replica, which has caught up."""
-        others = str(len(self.sentinels) - 1)
+    def is_ready(self) -> bool:
+        """Tell whether each sentinel knows the others and the replicas, which have caught up."""
+        others, replicas = str(len(self.sentinels) - 1), str(len(self.servers) - 1)
         for sentinel in self.sentinels:
-            master = _facts(await sentinel.ask("SENTINEL", "MASTER", NAME))
-            if (master["num-other-sentinels"], master["num-slaves"]) != (others, "1"):
+            master = _facts(sentinel.ask("SENTINEL", "MASTER", NAME))
+            if (master["num-other-sentinels"], master["num-slaves"]) != (others, replicas):
                 return False
-            [replica] = map(_facts, await sentinel.ask("SENTINEL", "REPLICAS", NAME))
-            if (replica["flags"], replica["master-link-status"]) != ("slave", "ok"):
-                return False
+            for replica in map(_facts, sentinel.ask("SENTINEL", "REPLICAS", NAME)):
+                if (replica["flags"], replica["master-link-status"]) != ("slave", "ok"):
+                    return False
         return True
 
     @asynccontextmanager
     async def switching(self) -> AsyncIterator[Callable[[], Awaitable[float]]]:
         """Yield a function that waits for the next +switch-master, and returns its time."""
-        first: asyncio.Future[float] = asyncio.get_running_loop().create_future()
-
-        async def listen(sentinel: Sentinel) -> None:
-            async with sentinel.client() as client, client.pubsub() as pubsub:
-                await pubsub.subscribe("+switch-master")
-                async for message in pubsub.listen():
-                    if message["type"] == "subscribe":
-                        ready.release()
-                    elif not first.done():
-                        first.set_result(time.monotonic())
-
         ready = asyncio.Semaphore(0)
-        listening = [asyncio.create_task(listen(each)) for each in self.sentinels if each.is_up]
+        up = [each for each in self.sentinels if each.is_running]
+        listening = [asyncio.create_task(each.switch(ready.release)) for each in up]
         for _ in listening:
             await ready.acquire()
 
         async def switched() -> float:
-            await eventually(first.done, seconds=30)
-            return first.result()
+            await eventually(lambda: any(task.done() for task in listening), seconds=30)
+            return min(task.result() for task in listening if task.done())
 
         try:
             yield switched
@@ -185,22 +192,30 @@ class SentinelSet:
             each.stop()
 
 
-@asynccontextmanager
-async def sentinel_set(*lines: str, password: str = "") -> AsyncIterator[SentinelSet]:
+@contextmanager
+def sentinel_set(
+    *lines: str, sentinels: int = 3, replicas: int = 1, password: str = ""
+) -> Iterator[SentinelSet]:
     """Start a set, and wait until all of it knows each other.
 
     Args:
         lines: More lines for the configuration of each sentinel.
+        sentinels: How many.
+        replicas: How many.
         password: The password of the sentinels, which the lines set.
     """
     options = ("--repl-diskless-sync-delay", "0")
-    master = RedisServer(*options, port=free_port()).start()
+    master = RedisServer(*options, port=free_port())
     follow = ("--replicaof", f"127.0.0.1 {master.port}")
-    replica = RedisServer(*options, *follow, port=free_port()).start()
-    sentinels = [Sentinel(master.port, *lines, password=password).start() for _ in range(3)]
-    made = SentinelSet([master, replica], sentinels)
+    servers = [master, *(RedisServer(*options, *follow, port=free_port()) for _ in range(replicas))]
+    made = SentinelSet(
+        servers, [Sentinel(master.port, *lines, password=password) for _ in range(sentinels)]
+    )
     try:
-        await eventually(made.is_ready, seconds=20)
+        for each in (*servers, *made.sentinels):
+            each.start()
+        eventually_sync(made.is_up)
+        eventually_sync(made.is_ready, seconds=20)
         yield made
     finally:
         made.stop()

@@ -19,6 +19,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from tests.support.redis_server import RedisServer
+from tests.support.sentinels import Sentinel
 
 NOW = datetime.datetime.now(datetime.UTC)
 DAY = datetime.timedelta(days=1)
@@ -100,7 +101,7 @@ class TlsProxy:
     left open, and there are always some, since services reconnect until the end of their tests.
     """
 
-    def __init__(self, server: RedisServer, context: ssl.SSLContext) -> None:
+    def __init__(self, server: RedisServer | Sentinel, context: ssl.SSLContext) -> None:
         self._redis = str(server.socket)
         self._context = context
         self._listener = socket.create_server(("127.0.0.1", 0))
