@@ -22,8 +22,8 @@ from realtime.brokers.sentinel_commands import (
     ROLE,
     TRUSTED_SECONDS,
     MasterAnswer,
+    MasterChoice,
     ask_for_master,
-    newest,
     parse_answer,
     refuse_replica,
 )
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from redis.asyncio.connection import Connection
 
     from realtime.brokers.script import Args
-    from realtime.core.redis_url import Address, RedisUrl
+    from realtime.core.redis_url import Address
 
 
 class SentinelConnector(Connector):
@@ -55,38 +55,49 @@ class SentinelConnector(Connector):
             ConfigurationError: The URL is invalid.
         """
         self._url = read_redis_url(url)
+        assert self._url.sentinels is not None  # noqa: S101 - see `is_sentinel_url`
+        self._sentinels = self._url.sentinels
+        self._choice = MasterChoice(self._sentinels.master_name)
         self._is_closed = False
         self._failed_at = -RETRY_SECONDS
-        self._error: Exception = exceptions.ConnectionError("no master")
+        self._failure = ""
 
     async def connect(self, until: float = 0.0) -> Connection:
         """See `Connector.connect`."""
         loop = asyncio.get_running_loop()
         while True:
-            # Many publishers try at the same time; there is no master for any of them.
-            if (pause := self._failed_at + RETRY_SECONDS - loop.time()) <= 0:
+            error: Exception
+            if (pause := self._failed_at + RETRY_SECONDS - loop.time()) > 0:
+                # Many publishers try at the same time, and there is no master for any of them.
+                error = exceptions.ConnectionError(self._failure)
+            else:
                 try:
                     return self._unless_closed(await self._connect_to_master())
-                except (exceptions.RedisError, OSError) as error:
-                    self._error, self._failed_at = error, loop.time()
-                    pause = RETRY_SECONDS
+                except (exceptions.RedisError, OSError) as failed:
+                    error, pause = failed, RETRY_SECONDS
+                    self._failure, self._failed_at = str(failed), loop.time()
             if self._is_closed or loop.time() + pause >= until:
-                raise self._error
+                raise error
             await asyncio.sleep(pause)
 
     async def has_moved(self, connection: Connection) -> bool:
         """See `Connector.has_moved`; False if no sentinel answers."""
-        with SentinelClient(self._url) as sentinels:
+        with self._client() as sentinels:
             return await self._has_moved(connection, sentinels)
 
     async def watch(self, connection: Connection, unmoved: Callable[[], None]) -> None:
         """See `Connector.watch`."""
-        with SentinelClient(self._url) as sentinels:
+        with self._client() as sentinels:
             while True:
                 if await self._has_moved(connection, sentinels):
                     return
                 unmoved()
                 await asyncio.sleep(POLL_SECONDS)
+
+    def _client(self) -> SentinelClient:
+        return SentinelClient(
+            sentinel_urls(self._url, self._sentinels), self._sentinels.master_name, self._choice
+        )
 
     async def _has_moved(self, connection: Connection, sentinels: SentinelClient) -> bool:
         try:
@@ -101,7 +112,7 @@ class SentinelConnector(Connector):
         return True
 
     async def _connect_to_master(self) -> Connection:
-        with SentinelClient(self._url) as sentinels:
+        with self._client() as sentinels:
             while True:
                 address = await sentinels.find_master()
                 try:
@@ -126,11 +137,18 @@ class SentinelConnector(Connector):
             limit.reschedule(asyncio.get_running_loop().time())
 
         watching = asyncio.create_task(watch(), name="realtime watch of a connecting master")
+        connection = None
         try:
-            return await self._connect_to(address)
+            connection = await self._connect_to(address)
+            return connection
         finally:
             watching.cancel()
-            await asyncio.gather(watching, return_exceptions=True)
+            try:
+                await asyncio.gather(watching, return_exceptions=True)
+            except BaseException:  # the limit, or the deadline of the caller
+                if connection is not None:
+                    abort(connection)
+                raise
 
     async def _connect_to(self, address: Address) -> Connection:
         connection = await RedisServer(master_url(self._url, address)).connect()
@@ -149,10 +167,10 @@ class SentinelClient:
     One task at a time may use it.
     """
 
-    def __init__(self, url: RedisUrl) -> None:
-        assert url.sentinels is not None  # noqa: S101 - see `is_sentinel_url`
-        self._name = url.sentinels.master_name
-        self._servers = [RedisServer(each) for each in sentinel_urls(url, url.sentinels)]
+    def __init__(self, urls: Sequence[str], name: str, choice: MasterChoice) -> None:
+        self._name = name
+        self._choice = choice
+        self._servers = [RedisServer(each) for each in urls]
         self._open: dict[RedisServer, Connection] = {}
 
     def __enter__(self) -> SentinelClient:
@@ -194,7 +212,7 @@ class SentinelClient:
             for task in asking:
                 task.cancel()
             await asyncio.gather(*asking, return_exceptions=True)
-        return newest(answers, errors, self._name)
+        return self._choice.choose(answers, errors, loop.time())
 
     async def _answer_of(self, server: RedisServer) -> MasterAnswer | Exception:
         connection = self._open.pop(server, None)

@@ -23,8 +23,8 @@ from realtime.brokers.sentinel_commands import (
     ROLE,
     TRUSTED_SECONDS,
     MasterAnswer,
+    MasterChoice,
     ask_for_master,
-    newest,
     parse_answer,
     refuse_replica,
 )
@@ -55,11 +55,12 @@ class MasterFinder:
         assert self.url.sentinels is not None  # noqa: S101 - see `is_sentinel_url`
         self._name = self.url.sentinels.master_name
         self._sentinels = sentinel_urls(self.url, self.url.sentinels)
+        self._choice = MasterChoice(self._name)
         self._seconds = seconds
         self._answer_seconds = min(ANSWER_SECONDS, seconds / 2)
         self._lock = threading.Lock()
         self._known: Address | None = None
-        self._error: exceptions.RedisError | None = None
+        self._failure = ""
         self._looked_at = self._look_at = -TRUSTED_SECONDS
 
     def find(self) -> Address:
@@ -74,7 +75,7 @@ class MasterFinder:
             if time.monotonic() >= self._look_at:
                 self._look()
             if self._known is None:
-                raise self._error or exceptions.ConnectionError("no master")
+                raise exceptions.ConnectionError(self._failure)
             return self._known
         finally:
             self._lock.release()
@@ -94,8 +95,9 @@ class MasterFinder:
                 # A sentinel that was cut off may name a former master, a replica by now.
                 self._check_role(named)
             self._known = named
-        except exceptions.RedisError as error:
-            self._error = error
+        # While Python shuts down, threads cannot be started any more.
+        except (exceptions.RedisError, RuntimeError) as error:
+            self._failure = str(error)
         self._looked_at = time.monotonic()
         trusted = RETRY_SECONDS if self._known is None else TRUSTED_SECONDS
         self._look_at = self._looked_at + trusted
@@ -118,7 +120,7 @@ class MasterFinder:
                     until = min(until, time.monotonic() + LATECOMER_SECONDS)
         finally:
             threads.shutdown(wait=False)  # each thread ends at the timeout of its socket
-        return newest(answers, errors, self._name)
+        return self._choice.choose(answers, errors, time.monotonic())
 
     def _answer_of(self, sentinel: str) -> MasterAnswer | Exception:
         try:
