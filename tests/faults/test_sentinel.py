@@ -7,12 +7,14 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import pytest
 
 from tests.support.eventually import eventually
-from tests.support.scene import FULL, Account, Scene, Serve, scene_of
-from tests.support.sentinels import NAME, SentinelSet, sentinel_set
+from tests.support.machine import allowed
+from tests.support.scene import FULL, Account, Scene, Serve, scene_of, told_nothing
+from tests.support.sentinels import NAME, Sentinel, SentinelSet, sentinel_set
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(900 if FULL else 300)]
 
@@ -37,8 +39,11 @@ class Guarded:
 
         async def live() -> None:
             at = await switched()
-            await load.recovered(LIVE_SECONDS)
-            print(f"live {time.monotonic() - at:.2f} s after +switch-master")
+            await load.told()  # a node that has not noticed the switch is live, too
+            await load.recovered()
+            took = time.monotonic() - at
+            print(f"live {took:.2f} s after +switch-master")
+            assert took <= allowed(LIVE_SECONDS, at)
 
         async with self.set.switching() as switched, load.fault(name, forgets=True):
             yield live
@@ -49,9 +54,9 @@ class Guarded:
 
 
 @asynccontextmanager
-async def guarded_scene(serve: Serve, account: Account) -> AsyncIterator[Guarded]:
+async def guarded_scene(serve: Serve, account: Account, **options: Any) -> AsyncIterator[Guarded]:
     with sentinel_set() as found:
-        async with scene_of(found.master, serve, account, url=found.url) as scene:
+        async with scene_of(found.master, serve, account, url=found.url, **options) as scene:
             yield Guarded(scene, found)
 
 
@@ -70,7 +75,16 @@ async def handed_over(guarded: Guarded) -> None:
         await switched()
 
 
-@pytest.mark.parametrize("fail", [master_killed, handed_over])
+async def master_frozen(guarded: Guarded) -> None:
+    """When it wakes up, it still believes to be the master, and carries out what it was sent."""
+    master = guarded.set.master
+    async with guarded.failover("the master is frozen") as switched:
+        master.freeze()
+        await switched()
+    master.thaw()
+
+
+@pytest.mark.parametrize("fail", [master_killed, master_frozen, handed_over])
 async def test_failover_and_failback(
     fail: Callable[[Guarded], Awaitable[None]], serve: Serve, account: Account
 ) -> None:
@@ -83,3 +97,48 @@ async def test_failover_and_failback(
             await guarded.settle()
 
         await guarded.scene.again_and_again(there_and_back)
+
+
+@pytest.mark.parametrize("away", [Sentinel.kill, Sentinel.freeze])
+async def test_one_sentinel_of_three_may_be_away(
+    away: Callable[[Sentinel], None], serve: Serve, account: Account
+) -> None:
+    async with guarded_scene(serve, account, runs=1) as guarded:
+        first, *_ = guarded.set.sentinels
+        away(first)
+        await guarded.scene.load.run(1)
+        guarded.set.sentinels.remove(first)
+        try:
+            await master_killed(guarded)
+        finally:
+            guarded.set.sentinels.append(first)
+
+
+@pytest.mark.parametrize("away", [Sentinel.kill, Sentinel.freeze])
+async def test_without_sentinels_clients_notice_nothing(
+    away: Callable[[Sentinel], None], serve: Serve, account: Account
+) -> None:
+    async with guarded_scene(serve, account, runs=1) as guarded:
+        for each in guarded.set.sentinels:
+            away(each)
+        await guarded.scene.load.run(4)
+        told_nothing(guarded.scene.load.listeners)
+
+
+async def test_a_sentinel_that_was_cut_off_misleads_no_node(serve: Serve, account: Account) -> None:
+    """It names the former master, for up to two seconds, and that one still accepts writes."""
+    async with guarded_scene(serve, account, runs=1) as guarded:
+        first, *others = guarded.set.sentinels
+        first.freeze()
+        guarded.set.sentinels.remove(first)
+        try:
+            async with guarded.failover("SENTINEL FAILOVER") as switched:
+                others[0].ask("SENTINEL", "FAILOVER", NAME)
+                await switched()
+            first.thaw()
+            load = guarded.scene.load
+            await load.run(3)
+            live_again = load.ledger.faults[-1].ended
+            assert not any(each.was_away_since(live_again) for each in load.listeners)
+        finally:
+            guarded.set.sentinels.append(first)

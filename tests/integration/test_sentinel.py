@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import os
 import secrets
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -24,7 +26,7 @@ from tests.support.eventually import eventually
 from tests.support.machine import allowed
 from tests.support.ports import free_port
 from tests.support.redis_server import RedisServer
-from tests.support.sentinels import NAME, Sentinel, SentinelSet, sentinel_set
+from tests.support.sentinels import NAME, Sentinel, SentinelSet, sentinel_set, watch
 from tests.support.tls import Authority, TlsProxy
 
 PASSWORD = "p@:/?#%s"
@@ -154,7 +156,7 @@ async def test_a_subscription_outlives_all_sentinels(brokers: Brokers) -> None:
 async def test_a_sentinel_that_names_a_replica_misleads_nobody(brokers: Brokers) -> None:
     """As one does that was cut off during the last failover."""
     with sentinel_set() as found, ExitStack() as stack:
-        liar = Sentinel(found.servers[1].port, quorum=5).start()
+        liar = Sentinel(*watch(found.servers[1].port, quorum=5)).start()
         stack.callback(liar.stop)
         await eventually(liar.is_up)
         for publish in ways_to_publish(liar.url, brokers):
@@ -200,7 +202,7 @@ async def test_sentinels_and_master_are_reached_by_tls(tmp_path: Path, brokers: 
         redis = RedisServer(port=free_port()).start()
         stack.callback(redis.stop)
         tls = stack.enter_context(TlsProxy(redis, ours.server()))
-        sentinel = Sentinel(tls.port).start()
+        sentinel = Sentinel(*watch(tls.port)).start()
         stack.callback(sentinel.stop)
         await eventually(sentinel.is_up)
         front = stack.enter_context(TlsProxy(sentinel, ours.server()))
@@ -240,6 +242,31 @@ def test_a_forked_process_publishes_while_its_parent_looks_for_the_master(
         for each in alone.sentinels:
             each.thaw()
         sync.close()
+
+
+AT_EXIT = """
+import atexit, sys
+from realtime.brokers.redis_sync import SyncRedisBroker
+from realtime.core.publication import Publication
+from realtime.errors import BrokerUnavailable
+
+def publish():
+    try:
+        SyncRedisBroker(sys.argv[1], prefix="t").publish(Publication.of("c", 1))
+    except BrokerUnavailable as error:
+        print(error)
+
+atexit.register(publish)
+"""
+
+
+def test_a_process_that_shuts_down_is_told_that_nothing_was_published(alone: SentinelSet) -> None:
+    """Python starts no more threads by then, and says so with a RuntimeError."""
+    done = subprocess.run(
+        [sys.executable, "-c", AT_EXIT, alone.url], capture_output=True, timeout=60, check=True
+    )
+    assert b"after interpreter shutdown" in done.stdout
+    assert done.stderr == b""
 
 
 def forked(call: Callable[[], object]) -> int:

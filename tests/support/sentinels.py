@@ -29,16 +29,32 @@ NAME = "mymaster"
 QUORUM = 2
 
 
+def watch(port: int, quorum: int = QUORUM) -> list[str]:
+    """Return the lines that make a sentinel watch a master on this port."""
+    return [
+        f"sentinel monitor {NAME} 127.0.0.1 {port} {quorum}",
+        f"sentinel down-after-milliseconds {NAME} {int(DOWN_SECONDS * 1000)}",
+        # A master that dies again has to wait twice this long.
+        f"sentinel failover-timeout {NAME} 2000",
+    ]
+
+
 class Sentinel:
     """One sentinel process."""
 
-    def __init__(
-        self, master_port: int, *lines: str, password: str = "", quorum: int = QUORUM
-    ) -> None:
+    def __init__(self, *lines: str, username: str = "", password: str = "") -> None:
+        """Configure a sentinel without starting it.
+
+        Args:
+            lines: Its configuration, except for what each process needs for itself.
+            username: The name of a user who may do everything that tests ask for.
+            password: The password of that user, or of all.
+        """
         self.port = free_port()
         self._address: dict[str, Any] = {
             "host": "127.0.0.1",
             "port": self.port,
+            "username": username or None,
             "password": password or None,
             "decode_responses": True,
             "protocol": 2,
@@ -46,20 +62,9 @@ class Sentinel:
         self.folder = Path(tempfile.mkdtemp(prefix="rt-sentinel-"))
         self.socket = self.folder / "sentinel.sock"
         conf = self.folder / "sentinel.conf"
-        settings = {
-            "down-after-milliseconds": int(DOWN_SECONDS * 1000),
-            "failover-timeout": 2000,  # a master that dies again has to wait twice this long
-        }
-        text = [
-            f"port {self.port}",
-            "bind 127.0.0.1",
-            f"unixsocket {self.socket}",
-            f"dir {self.folder}",
-            f"sentinel monitor {NAME} 127.0.0.1 {master_port} {quorum}",
-            *(f"sentinel {key} {NAME} {value}" for key, value in settings.items()),
-            *lines,
-        ]
-        conf.write_text("\n".join(text) + "\n")
+        own = [f"port {self.port}", "bind 127.0.0.1"]
+        own += [f"dir {self.folder}", f"unixsocket {self.socket}"]
+        conf.write_text("\n".join([*own, *lines, ""]))
         self._conf = conf
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -142,6 +147,10 @@ class SentinelSet:
         [master] = [each for each in self.servers if self.is_named(each)]
         return master
 
+    def have_left(self, server: RedisServer) -> bool:
+        """Tell whether all sentinels name the same other server."""
+        return any(each is not server and self.is_named(each) for each in self.servers)
+
     def is_named(self, server: RedisServer) -> bool:
         """Tell whether all sentinels that run name this server."""
         named = {
@@ -187,6 +196,21 @@ class SentinelSet:
                 task.cancel()
             await asyncio.gather(*listening, return_exceptions=True)
 
+    def __enter__(self) -> SentinelSet:
+        """Start all of it, and wait until each knows the others."""
+        try:
+            for each in (*self.servers, *self.sentinels):
+                each.start()
+            eventually_sync(self.is_up)
+            eventually_sync(self.is_ready, seconds=20)
+        except BaseException:
+            self.stop()
+            raise
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.stop()
+
     def stop(self) -> None:
         for each in (*self.sentinels, *self.servers):
             each.stop()
@@ -208,17 +232,10 @@ def sentinel_set(
     master = RedisServer(*options, port=free_port())
     follow = ("--replicaof", f"127.0.0.1 {master.port}")
     servers = [master, *(RedisServer(*options, *follow, port=free_port()) for _ in range(replicas))]
-    made = SentinelSet(
-        servers, [Sentinel(master.port, *lines, password=password) for _ in range(sentinels)]
-    )
-    try:
-        for each in (*servers, *made.sentinels):
-            each.start()
-        eventually_sync(made.is_up)
-        eventually_sync(made.is_ready, seconds=20)
+    lines = (*watch(master.port), *lines)
+    made = SentinelSet(servers, [Sentinel(*lines, password=password) for _ in range(sentinels)])
+    with made:
         yield made
-    finally:
-        made.stop()
 
 
 def _facts(reply: list[str]) -> dict[str, str]:
