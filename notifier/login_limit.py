@@ -16,12 +16,11 @@ import hashlib
 import ipaddress
 import unicodedata
 from collections.abc import Callable
-from functools import cache
 
-import redis
 from django.conf import settings
-from redis.backoff import NoBackoff
-from redis.retry import Retry
+
+from realtime.errors import BrokerError
+from realtime.wiring import redis_broker
 
 WINDOW_SECONDS = 15 * 60
 # Typing mistakes. Django's own documentation and OWASP suggest 5, fail2ban 5 in 10 minutes.
@@ -37,7 +36,7 @@ NAME = 100
 NOBODY = ""
 NAME_CHARACTERS = 254
 """Of a name; no account has a longer one (150 for a user name of Django, 254 for an address)."""
-REDIS_SECONDS = 1.0
+_Command = tuple[str | int, ...]
 
 
 class CannotCount(Exception):
@@ -84,16 +83,14 @@ def forget(address: str, name: str, account: str = NOBODY) -> None:
     source, who = _source(address), _Who(name)
     names = (who.name, who.account(account))
     networks = [_key(each) for each in (_prefix48(address), _source(address)) if each]
+    reset: list[_Command] = [("SET", _key(source, each), 0, "EX", WINDOW_SECONDS) for each in names]
+    undo: list[_Command] = []
+    # They may have expired by now; a counter created at -1 would never expire.
+    for key in (*networks, *(_key("", each) for each in names)):
+        undo += [("DECRBY", key, 1), ("EXPIRE", key, WINDOW_SECONDS, "NX")]
     try:
-        with _redis().pipeline(transaction=False) as pipe:
-            for each in names:
-                pipe.set(_key(source, each), 0, ex=WINDOW_SECONDS)
-            # They may have expired by now; a counter created at -1 would never expire.
-            for key in (*networks, *(_key("", each) for each in names)):
-                pipe.decr(key)
-                pipe.expire(key, WINDOW_SECONDS, nx=True)
-            pipe.execute()
-    except redis.RedisError as error:
+        redis_broker().ask([*reset, *undo])
+    except BrokerError as error:
         raise CannotCount from error
 
 
@@ -122,14 +119,12 @@ def _key(*parts: str) -> str:
 def _count(source: str, limit: int, *who: str) -> int:
     key = _key(source, *who)
     try:
-        with _redis().pipeline(transaction=False) as pipe:
-            pipe.incr(key)
-            pipe.expire(key, WINDOW_SECONDS, nx=True)
-            pipe.ttl(key)
-            attempts, _, left = pipe.execute()
-    except redis.RedisError as error:
+        attempts, _, left = redis_broker().ask(
+            [("INCRBY", key, 1), ("EXPIRE", key, WINDOW_SECONDS, "NX"), ("TTL", key)]
+        )
+    except BrokerError as error:
         raise CannotCount from error
-    return max(1, left) if attempts > limit else 0
+    return max(1, int(left)) if attempts > limit else 0
 
 
 def _source(address: str) -> str:
@@ -165,17 +160,3 @@ def _parse(address: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None
 def _digest(text: str) -> str:
     # Hashed: names must not be visible in keys, and clients must not choose a key's length.
     return hashlib.sha256(text.encode(errors="replace")).hexdigest()[:24]
-
-
-def _redis() -> redis.Redis:
-    return _client(getattr(settings, "REALTIME_REDIS_URL", ""))
-
-
-@cache
-def _client(url: str) -> redis.Redis:
-    return redis.Redis.from_url(
-        url,
-        retry=Retry(NoBackoff(), 0),
-        socket_timeout=REDIS_SECONDS,
-        socket_connect_timeout=REDIS_SECONDS,
-    )

@@ -60,6 +60,7 @@ PUBLIC_TO_SERVICES = {
     "realtime.core.namespaces",
     "realtime.personal_channel",
     "realtime.publish",
+    "realtime.core.redis_address",
     "realtime.core.redis_url",
     "realtime.routing",
     "realtime.identity.tokens.EXPIRY",
@@ -71,6 +72,7 @@ PUBLIC_TO_SERVICES = {
     "realtime.wiring.largest_body_bytes",
     "realtime.wiring.limit_reached",
     "realtime.wiring.limits",
+    "realtime.wiring.redis_broker",
 }
 
 OPEN_PACKAGES = {"realtime.contrib", "realtime.management", "realtime.templatetags"}
