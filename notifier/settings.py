@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 from notifier import servicefile
+from notifier.channel_layers import channel_layers
 from notifier.database import file_of
 from notifier.env import read_environment
 from notifier.logs import is_stderr_terminal, logging_settings
@@ -131,19 +132,7 @@ _IS_OF_THE_DEMO = file_of(ENVIRONMENT.database) == servicefile.database_path(
 )
 NOTIFIER_DEMO_USERS = DEMO_USERS if ENVIRONMENT.demo_key and _IS_OF_THE_DEMO else ()
 
-# For this project's own consumers; `realtime` does not deliver over it (docs/architecture.md).
-# Not channels_redis' core layer: with redis-py 8 its idle consumers die after 5 s
-# (django/channels_redis#422).
-CHANNEL_LAYERS = (
-    {
-        "default": {
-            "BACKEND": "channels_redis.pubsub.RedisPubSubChannelLayer",
-            "CONFIG": {"hosts": [ENVIRONMENT.redis_url], "serializer_format": "json"},
-        }
-    }
-    if ENVIRONMENT.redis_url
-    else {}
-)
+CHANNEL_LAYERS = channel_layers(ENVIRONMENT.redis_url)
 
 # --- background jobs ---
 

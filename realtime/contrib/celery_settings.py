@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from typing import Any
-from urllib.parse import quote, urlencode
+from urllib.parse import urlencode
 
 from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
 
 from realtime.contrib.records import RECORD_SECONDS
-from realtime.core.redis_url import read_redis_url
+from realtime.core.redis_address import host_part, sentinel_options, tls_options, user_part
+from realtime.core.redis_url import RedisUrl, read_redis_url
 
 
 def task_settings(task_seconds: float) -> dict[str, Any]:
@@ -42,7 +43,8 @@ def redis_settings(task_seconds: float) -> dict[str, Any]:
     url = getattr(settings, "REALTIME_REDIS_URL", "")
     if not url:
         raise ImproperlyConfigured("REALTIME_REDIS_URL is not set; jobs need a Redis")
-    url = kombu_url(url)
+    parts, url = read_redis_url(url), kombu_url(url)
+    behind = _options_behind_sentinels(parts)
     prefix = f"{getattr(settings, 'REALTIME_REDIS_PREFIX', 'rt')}:celery:"
     visibility = task_seconds + 2 * _grace(task_seconds)
     return {
@@ -59,36 +61,66 @@ def redis_settings(task_seconds: float) -> dict[str, Any]:
             "socket_connect_timeout": 5,
             "socket_keepalive": True,
             "health_check_interval": 10,
+            **behind,
         },
         "result_backend_transport_options": {
             "global_keyprefix": prefix,
             "retry_policy": {"timeout": 5.0},
+            **behind,
         },
+        **_tls_behind_sentinels(parts),
         "redis_socket_connect_timeout": 5,
         "redis_socket_timeout": 10,
     }
+
+
+def _options_behind_sentinels(url: RedisUrl) -> dict[str, Any]:
+    """Return the transport options for what Celery's URL with sentinels cannot say."""
+    if url.sentinels is None:
+        return {}
+    return {
+        "master_name": url.sentinels.master_name,
+        "sentinel_kwargs": {
+            **sentinel_options(url, url.sentinels),
+            "socket_connect_timeout": 1,  # redis-py asks one sentinel after the other
+            "socket_timeout": 1,
+        },
+    }
+
+
+def _tls_behind_sentinels(url: RedisUrl) -> dict[str, Any]:
+    """Return the settings for TLS, which a URL with sentinels cannot have."""
+    if url.sentinels is None or not (tls := tls_options(url)):
+        return {}
+    del tls["ssl"]
+    return {"broker_use_ssl": tls, "redis_backend_use_ssl": tls}
 
 
 def kombu_url(url: str) -> str:
     """Return the URL of a Redis in the form that Celery parses.
 
     Celery's URLs differ from redis-py's: ``unix://…`` is ``redis+socket://…``, the database is
-    never an option, and TLS requires ``ssl_cert_reqs`` (celery/backends/redis.py).
+    never an option, and TLS requires ``ssl_cert_reqs`` (celery/backends/redis.py). With sentinels,
+    Celery needs the other settings of `redis_settings`, too.
 
     Raises:
         ConfigurationError: The URL is invalid.
     """
     parts = read_redis_url(url)
-    user = f"{quote(parts.username, safe='')}:{quote(parts.password, safe='')}@"
-    user = user if parts.username or parts.password else ""
+    user = user_part(parts.username, parts.password)
+    if parts.sentinels is not None:
+        servers = [
+            f"{user}{host_part(each)}/{parts.database}" for each in parts.sentinels.addresses
+        ]
+        return ";".join(f"sentinel://{each}" for each in servers)
     if parts.scheme == "unix":
         return f"redis+socket://{user}{parts.path}?virtual_host={parts.database}"
-    host = f"[{parts.host}]" if ":" in parts.host else parts.host
+    host = host_part((parts.host, parts.port))
     tls = {"ssl_cert_reqs": "required", **parts.tls} if parts.scheme == "rediss" else {}
     if "ssl_check_hostname" in tls:  # kombu interprets "no" and "0" as true
         tls["ssl_check_hostname"] = str(parts.checks_hostname).lower()
     query = f"?{urlencode(tls)}" if tls else ""
-    return f"{parts.scheme}://{user}{host}:{parts.port}/{parts.database}{query}"
+    return f"{parts.scheme}://{user}{host}/{parts.database}{query}"
 
 
 def _grace(task_seconds: float) -> float:

@@ -254,6 +254,10 @@ def test_a_task_called_directly_runs_as_a_function(wired: str) -> None:
         ),
         ("unix:///run/valkey.sock", "redis+socket:///run/valkey.sock?virtual_host=0"),
         ("unix://u:p@/run/v.sock?db=3", "redis+socket://u:p@/run/v.sock?virtual_host=3"),
+        (
+            "redis+sentinel://u:p%40@h1,[::1]:2/m/3",
+            "sentinel://u:p%40@h1:26379/3;sentinel://u:p%40@[::1]:2/3",
+        ),
     ],
 )
 def test_the_redis_url_is_given_in_the_form_that_celery_reads(ours: str, theirs: str) -> None:
