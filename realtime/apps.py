@@ -18,6 +18,7 @@ class RealtimeConfig(AppConfig):
         from realtime.checks import (  # noqa: F401 - they register by being imported
             deploy,
             lifespan,
+            replicas,
             settings,
             urls,
             websocket_route,

@@ -6,4 +6,5 @@
 * `asgi_source`: The source of an ASGI application, for both.
 * `urls`: An include whose URLs pages cannot find.
 * `deploy`: Settings that are dangerous in production.
+* `replicas`: A master that accepts writes without replicas.
 """

@@ -78,7 +78,7 @@ def _open_redis(given: Settings) -> Messages:
     if given.redis_url in ("", MEMORY_URL):
         return
     url = read_redis_url(given.redis_url)
-    if url.scheme != "unix" and not _is_here(url.host) and not url.password:
+    if not all(map(_is_here, url.hosts)) and not url.password:
         yield checks.Warning(
             "REALTIME_REDIS_URL points to another machine without a password.",
             hint="Anyone who can write to Redis can publish to every browser. Create a Redis user "

@@ -16,7 +16,7 @@ from realtime.auth.jwks_file import JwksFile
 from realtime.conf.declared import UnusableValue, string
 from realtime.core.names import is_personal_prefix
 from realtime.core.namespaces import Namespaces
-from realtime.core.redis_url import MEMORY_URL, read_redis_url
+from realtime.core.redis_url import MEMORY_URL, SENTINEL_FORM, read_redis_url
 from realtime.core.url_rules import is_line, read_url
 from realtime.fallbacks.handlers import make_handlers
 from realtime.identity.jwks import keys_of_set
@@ -101,6 +101,8 @@ def is_path_prefix(text: str) -> bool:
 
 def redis_url(given: Any) -> str:
     """Return a URL that redis-py parses as we do, or ``memory://``; empty is none."""
+    if isinstance(given, Mapping | list | tuple):  # as django-redis and channels_redis want it
+        raise UnusableValue(f"must be one URL; with sentinels, {SENTINEL_FORM}")
     url = string(given)
     if url and url != MEMORY_URL:
         read_redis_url(url)

@@ -29,10 +29,13 @@ class Settings(NumericSettings):
         "",
         rules.redis_url,
         kind="string",
-        doc="`redis://host:port/number`, `rediss://…` or `unix:///path`; or `memory://`, a broker "
+        doc="`redis://host:port/number`, `rediss://…` or `unix:///path`; "
+        "`redis+sentinel://host1:port,host2:port/mastername/number` or `rediss+sentinel://…`, the "
+        "master that [sentinels](deploy.md#sentinel) name; or `memory://`, a broker "
         "inside a single process, [for tests and a first try](howto/testing.md). Required for "
-        "publishing and delivery. The options are `db`, `username`, `password`, `client_name` and, "
-        "for `rediss://`, `ssl_cert_reqs` (`required`, `optional`, `none`), `ssl_check_hostname`, "
+        "publishing and delivery. The options are `db`, `username`, `password`, `client_name`, "
+        "for sentinels `sentinel_username` and `sentinel_password`, and, "
+        "for TLS, `ssl_cert_reqs` (`required`, `optional`, `none`), `ssl_check_hostname`, "
         "`ssl_ca_certs`, `ssl_ca_path`, `ssl_ca_data`, `ssl_certfile`, `ssl_keyfile`, "
         "`ssl_password`, `ssl_ciphers`, `ssl_min_version` (`771`, `772`); retries and timeouts "
         "cannot be set. Percent-encode special characters of the password (`%40`).",

@@ -22,6 +22,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from realtime.checks.deploy import is_weak
+from tests.support.sentinels import sentinel_set
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 
@@ -256,12 +257,25 @@ def test_one_secret_used_for_two_purposes() -> None:
         ("rediss://127.0.0.1?ssl_cert_reqs=optional", ["realtime.W006"]),
         ("rediss://127.0.0.1?ssl_check_hostname=No", ["realtime.W006"]),
         ("unix:///run/redis.sock?db=1", []),
+        ("redis+sentinel://127.0.0.1:1,10.0.0.1/m", ["realtime.W005", "realtime.W017"]),
+        ("rediss+sentinel://:pw@[::1]:1/m?ssl_cert_reqs=none", ["realtime.W006", "realtime.W017"]),
+        ("redis+sentinel://[::1]:1,127.0.0.1:1/m", ["realtime.W017"]),
     ],
 )
 def test_a_redis_that_others_can_reach(url: str, ids: list[str]) -> None:
     found = dangers(REALTIME_REDIS_URL=url)
-    assert [number for number, _ in found] == ids
+    assert sorted(number for number, _ in found) == ids
     assert not any("pw" in text for _, text in found)
+
+
+def test_a_master_that_needs_no_replica() -> None:
+    with sentinel_set(sentinels=1, replicas=0) as found:
+        [(number, text)] = dangers(REALTIME_REDIS_URL=found.url)
+        assert number == "realtime.W016"
+        assert "accepts writes while it has no replica" in text
+        with found.master.client() as client:
+            client.config_set("min-replicas-to-write", 1)
+        assert dangers(REALTIME_REDIS_URL=found.url) == []
 
 
 def test_every_check_is_documented() -> None:

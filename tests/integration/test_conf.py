@@ -36,6 +36,7 @@ GOOD: dict[str, Any] = {
     "redis over TLS": {"REDIS_URL": "rediss://localhost?ssl_cert_reqs=none"},
     "a unix socket": {"REDIS_URL": "unix:///run/valkey.sock?db=2"},
     "IPv6": {"REDIS_URL": "redis://[::1]:6379"},
+    "sentinels": {"REDIS_URL": "rediss+sentinel://user:secret@s1,s2:26379/mymaster/3"},
     "no redis": {"REDIS_URL": ""},
     "a prefix": {"REDIS_PREFIX": "shop-2.live:rt"},
     "whole seconds": {"PUBLISH_SECONDS": 2},
@@ -81,6 +82,8 @@ def test_a_changed_setting_closes_the_connections_of_the_old_broker(own_redis: R
 
 BAD: dict[str, tuple[str, Any]] = {
     "no text": ("REDIS_URL", b"redis://localhost"),
+    "a list of sentinels": ("REDIS_URL", [("s1", 26379), ("s2", 26379)]),
+    "the options of a channel layer": ("REDIS_URL", {"sentinels": [], "master_name": "m"}),
     "http": ("REDIS_URL", "http://localhost"),
     "no scheme": ("REDIS_URL", "localhost:6379"),
     "a bad port": ("REDIS_URL", "redis://localhost:port"),

@@ -310,6 +310,7 @@ def secret(tmp_path):
         ("NOTIFIER_API_KEY", "from-a-file", "api_key"),
         ("NOTIFIER_TOKEN_SECRET", "t" * 32, "token_secret"),
         ("REDIS_URL", "redis://:pw@redis/1", "redis_url"),
+        ("REDIS_URL", "rediss+sentinel://:pw@s1,s2/m/1?sentinel_password=pw", "redis_url"),
     ],
 )
 def test_each_secret_may_be_in_a_file(secret, name, value, setting, ending):
