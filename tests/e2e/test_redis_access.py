@@ -36,7 +36,9 @@ Serve = Callable[..., Service]
 DEPLOY = prose.read(Path(__file__).resolve().parents[2] / "docs/deploy.md")
 USERS = {
     name: rules
-    for name, rules in re.findall(r"^user (\w+) (.*)$", DEPLOY, re.M)
+    for name, rules in re.findall(
+        r"^user (\w+) (.*)$", DEPLOY.partition("\n## Sentinel\n")[0], re.M
+    )
     if name != "default"  # which is switched off there, and the test's own here
 }
 
@@ -84,8 +86,7 @@ def test_a_server_starts_with_the_documented_lines(program: str, tmp_path: Path)
     users = [f"user {name} {rules}" for name, rules in USERS.items()]
     conf = tmp_path / "redis.conf"
     conf.write_text("\n".join([*CONF, *users, ""]))
-    server = RedisServer(program=program)
-    server.start_with(conf)
+    server = RedisServer(program=program, conf=conf).start()
     try:
         with server.client() as admin:
             assert admin.config_get("maxmemory-policy") == {"maxmemory-policy": "noeviction"}

@@ -25,30 +25,28 @@ USUAL = os.environ.get("NOTIFIER_TEST_REDIS") or str(get_binary_path())
 class RedisServer:
     """One server process on a Unix socket."""
 
-    def __init__(self, *options: str, port: int = 0, program: str = "") -> None:
+    def __init__(
+        self, *options: str, port: int = 0, program: str = "", conf: Path | None = None
+    ) -> None:
         """Configure a server without starting it.
 
         Args:
             options: For its command line.
             port: For replicas, which do not support Unix sockets; 0 is none.
             program: Another server than the usual one.
+            conf: A configuration file.
         """
         self.port = port
         self._program = program or USUAL
+        self._conf = conf
         self.folder = Path(tempfile.mkdtemp(prefix="rt-test-"))
         self.socket = self.folder / "valkey.sock"
         self.url = f"unix://{self.socket}"
         self._options = options
         self._process: subprocess.Popen[bytes] | None = None
 
-    def start_with(self, conf: Path) -> RedisServer:
-        """Start it with a configuration file."""
-        return self._start([str(conf)])
-
     def start(self, *options: str) -> RedisServer:
-        return self._start(["--appendonly", "no"], *options)
-
-    def _start(self, first: list[str], *options: str) -> RedisServer:
+        first = ["--appendonly", "no"] if self._conf is None else [str(self._conf)]
         command = [self._program, *first, "--port", str(self.port)]
         command += ["--bind", "127.0.0.1", "--unixsocket", str(self.socket)]
         command += ["--save", "", "--dir", str(self.folder)]
