@@ -194,6 +194,9 @@ def _told_in_order(journal: Journal) -> Iterator[str]:
     epoch, after = journal.start
     ended = False
     """Whether an open gap has announced the end of the epoch."""
+    left: dict[str, int] = {}
+    """How far the client had come in epochs that ended. A master that was never demoted may become
+    the master again: its epoch continues, although another one was between."""
     for entry in journal.entries:
         first, last = _span(entry)
         of = entry.position.epoch if isinstance(entry, Heard) else entry.gap.epoch
@@ -201,8 +204,9 @@ def _told_in_order(journal: Journal) -> Iterator[str]:
         if of != epoch:
             if not ended:
                 yield f"{where}: epoch {epoch} ended without a word"
-            epoch, after, ended = of, 0, False
-        elif ended:  # the epoch continues after all; the open gap covers everything up to here
+            left[epoch] = after
+            epoch, after, ended = of, left.get(of, 0), of in left
+        if ended:  # the epoch continues after all; the open gap covers everything up to here
             after, ended = max(after, first - 1), False
         if first > after + 1:
             yield f"{where}: silence about {after + 1} to {first - 1} of {epoch}"

@@ -199,6 +199,25 @@ def test_an_unseen_epoch_is_covered_by_the_open_end_before_it() -> None:
     assert ledger.violations() == []
 
 
+@pytest.mark.parametrize("returns_at", [9, 4])
+def test_an_epoch_may_continue_after_another_one_but_repeats_nothing(returns_at: int) -> None:
+    """Sentinels return to a master that was never demoted."""
+    ledger = honest()
+    ledger.faults[0].ends_epochs = True
+    ledger.attempts[7].position = Position(NEW, 1)
+    for journal in ledger.journals:
+        journal.entries[4:] = [
+            Told(8.5, Gap(OLD, 5, None), "broker"),
+            heard(1, 8, epoch=NEW),
+            Told(8.7, Gap(NEW, 2, None), "broker"),
+            *(heard(n) for n in range(returns_at, LAST + 1)),
+        ]
+    expected = [] if returns_at == 9 else ["4 of 0000000000000000 again, after 4"]
+    found = [each.partition(": ")[2] for each in ledger.violations() if "again" in each]
+    assert found == expected * 2
+    assert bool(ledger.violations()) == bool(expected)
+
+
 def test_publications_before_a_client_joined_do_not_count_for_it() -> None:
     ledger = honest()
     late = Journal("late", CHANNEL, 10.0, Position(OLD, 10))
