@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 from django.conf import settings
@@ -12,10 +13,14 @@ from django.views.decorators.http import require_safe
 
 from notifier.reference import methods, streams
 from realtime import personal_channel
+from realtime.core.identity import Identity
+from realtime.core.namespaces import Namespaces
 from realtime.http.documents import description
 
 LIVE_CHANNEL = "public:news"
 FIRST_ROOM = "lobby"
+A_USER = Identity("somebody")
+"""Any user who is logged in: what the rules of the chat allow does not depend on who it is."""
 ROOM_LIMIT = 32  # characters; templates/404.html states it, too
 
 
@@ -52,20 +57,15 @@ def chat(request: HttpRequest, room: str = FIRST_ROOM) -> HttpResponse:
     """Show one chat room; 404 if there is no chat."""
     if not getattr(settings, "NOTIFIER_HAS_CHAT", False):
         return render(request, "notifier/chat_off.html", status=404)
-    users_may_post, guests_may_post = _posters()
+    channel = f"chat:{room}"
+    namespaces: Any = settings.REALTIME_NAMESPACES
+    may_publish = partial(Namespaces(namespaces).may_publish, channel, subscribed=True)
+    users_may_post = bool(may_publish(A_USER))
     context = {
         "room": room,
-        "channel": f"chat:{room}",
+        "channel": channel,
         "room_limit": ROOM_LIMIT,
-        "may_post": users_may_post if request.user.is_authenticated else guests_may_post,
+        "may_post": users_may_post if request.user.is_authenticated else bool(may_publish()),
         "users_may_post": users_may_post,
     }
     return render(request, "notifier/chat.html", context)
-
-
-def _posters() -> tuple[bool, bool]:
-    """Return whether users and guests may post in the chat, according to its namespace."""
-    options: Any = settings.REALTIME_NAMESPACES.get("chat", {})
-    rules = ("allow_publish_for_subscriber", "allow_publish_for_client")
-    users = any(options.get(rule) for rule in rules)
-    return users, users and bool(options.get("allow_publish_for_anonymous"))

@@ -57,6 +57,7 @@ PUBLIC_TO_SERVICES = {
     "realtime.identity.jwks",
     "realtime.api.key_entries",
     "realtime.core.names.is_personal_prefix",
+    "realtime.core.identity.Identity",
     "realtime.core.namespaces",
     "realtime.personal_channel",
     "realtime.publish",

@@ -168,7 +168,7 @@ class SyncRedisBroker:
         return bool(replies[0])
 
     def ask(self, commands: Sequence[Args]) -> list[Any]:
-        """Return the replies to plain commands on keys named by `beside`.
+        """Return the replies to plain commands.
 
         Raises:
             BrokerUnavailable: Redis is unreachable, or refused one of the commands.
