@@ -145,10 +145,8 @@ export class Toasts {
   show(/** @type {Notice} */ notice) {
     if (document.hidden) return;
     this.#waiting.push(notice);
-    if (this.#waiting.length > TOASTS) {
-      this.#waiting.splice(weakest(this.#waiting.map(({ level }) => level)), 1);
-      this.#passed += 1;
-    }
+    // Those to show in the next frame and those to wait after it: one frame may bring a whole burst.
+    this.#keep(2 * TOASTS);
     if (this.#scheduled) return;
     this.#scheduled = true;
     requestAnimationFrame(() => {
@@ -159,7 +157,16 @@ export class Toasts {
 
   #place() {
     this.#waiting = this.#waiting.filter((notice) => !this.#isPlaced(notice));
+    this.#keep(TOASTS);
     this.#showMore();
+  }
+
+  /** Leave the best `count` of those that wait. */
+  #keep(/** @type {number} */ count) {
+    while (this.#waiting.length > count) {
+      this.#waiting.splice(weakest(this.#waiting.map(({ level }) => level)), 1);
+      this.#passed += 1;
+    }
   }
 
   #isPlaced(/** @type {Notice} */ notice) {
@@ -205,7 +212,8 @@ export class Toasts {
     let last = performance.now();
     const timer = setInterval(() => {
       const now = performance.now();
-      if (!this.#isInUse() && !document.hidden) left -= now - last;
+      // A page that was held up for seconds has not shown the toast meanwhile.
+      if (!this.#isInUse() && !document.hidden) left -= Math.min(now - last, 1_000);
       last = now;
       if (left > 0 && toast.isConnected) return this.#waiting.length > 0 ? this.#place() : undefined;
       clearInterval(timer);

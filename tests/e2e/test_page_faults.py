@@ -13,6 +13,7 @@ from zoneinfo import ZoneInfo
 import pytest
 from playwright.async_api import Page
 
+from tests.support.eventually import eventually
 from tests.support.losing import publish_while_cut
 from tests.support.pages import HEBREW_NAME, PATHS, PHONE, Open, in_browser_loop, make_job
 from tests.support.redis_server import RedisServer
@@ -252,26 +253,41 @@ async def test_the_limit_of_jobs_is_shown_after_a_job_has_ended(
     assert await error.inner_text() == ""
 
 
+KEEP_TOASTS = """() => {
+  window.toasts = [];
+  new MutationObserver((changes) => {
+    for (const { addedNodes } of changes)
+      for (const node of addedNodes)
+        if (node.matches(".toast"))
+          toasts.push(node.querySelector(".notification-title").textContent);
+  }).observe(document.getElementById("toasts"), { childList: true });
+}"""
+
+
 async def test_the_toast_of_a_burst_is_the_oldest(page_service: Service, open_page: Open) -> None:
     """Of an error among twenty routine events, the page showed "and 20 more in the list"."""
     page = await open_page()
     await page.wait_for_selector("#main[data-listening]")
     toasts = page.locator(".toast .notification-title")
+    await page.evaluate(KEEP_TOASTS)
 
-    async def publish(title: str, level: str) -> None:
-        data = {"title": title, "level": level}
-        await asyncio.to_thread(page_service.publish, "public:news", data)
+    async def publish(*notices: tuple[str, str]) -> None:
+        commands = [
+            {"publish": {"channel": "public:news", "data": {"title": title, "level": level}}}
+            for title, level in notices
+        ]
+        reply = await asyncio.to_thread(page_service.post, "batch", {"commands": commands})
+        assert reply.status_code == 200, reply.text
 
     for number in range(4):
-        await publish(f"Routine {number}", "info")
+        await publish((f"Routine {number}", "info"))
     await toasts.filter(has_text="Routine 3").wait_for(timeout=60_000)
-    await publish("Failure", "error")
-    for number in range(4, 8):
-        await publish(f"Routine {number}", "info")
-    await toasts.filter(has_text="Failure").wait_for(timeout=60_000)
-    assert await toasts.all_inner_texts() == ["Failure"]
+    # All at once: on a busy machine one frame of the page may bring the whole burst.
+    await publish(("Failure", "error"), *((f"Routine {number}", "info") for number in range(4, 8)))
+    await eventually(lambda: page.evaluate("toasts.includes('Routine 7')"), 30)
+    shown = await page.evaluate("toasts")
+    assert shown[shown.index("Routine 3") :] == ["Routine 3", "Failure", "Routine 7"]
     await page.locator(".toast-more").wait_for(timeout=60_000)
-    await toasts.filter(has_text="Routine 7").wait_for(timeout=60_000)
 
 
 async def test_times_have_several_zones_and_formats(
