@@ -28,6 +28,8 @@ class Guarded:
 
     scene: Scene
     set: SentinelSet
+    switches: int = 0
+    """How often sentinels had switched when the last fault ended."""
 
     @asynccontextmanager
     async def failover(self, name: str) -> AsyncIterator[Callable[[], Awaitable[None]]]:
@@ -47,10 +49,18 @@ class Guarded:
 
         async with self.set.switching() as switched, load.fault(name, forgets=True):
             yield live
+        self.switches = await asyncio.to_thread(self.set.switches)
 
     async def settle(self) -> None:
-        """Wait until the former master follows, so that the next one can fail."""
+        """Wait until the former master follows, so that the next one can fail.
+
+        On a busy machine, sentinels may return to it before: then the fault ends only now.
+        """
         await eventually(lambda: asyncio.to_thread(self.set.is_ready), seconds=30)
+        if await asyncio.to_thread(self.set.switches) != self.switches:
+            load = self.scene.load
+            await load.recovered()
+            load.ledger.faults[-1].ended = time.monotonic()
 
 
 @asynccontextmanager

@@ -24,7 +24,8 @@ from tests.support.eventually import eventually, eventually_sync
 from tests.support.ports import free_port
 from tests.support.redis_server import USUAL, RedisServer
 
-DOWN_SECONDS = 0.5
+DOWN_SECONDS = 1.0
+"""On a busy machine, sentinels gave up healthy masters after half a second."""
 NAME = "mymaster"
 QUORUM = 2
 
@@ -163,6 +164,11 @@ class SentinelSet:
     def is_up(self) -> bool:
         """Tell whether all sentinels answer."""
         return all(each.is_up() for each in self.sentinels)
+
+    def switches(self) -> int:
+        """Return the number of the last switch that any sentinel knows of."""
+        masters = [_facts(each.ask("SENTINEL", "MASTER", NAME)) for each in self.sentinels]
+        return max(int(each["config-epoch"]) for each in masters)
 
     def is_ready(self) -> bool:
         """Tell whether each sentinel knows the others and the replicas, which have caught up."""
