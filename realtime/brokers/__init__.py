@@ -17,6 +17,7 @@ epoch lasts (any event that could set offsets back must start a new one).
 * `pipeline`: That connection.
 * `calls`: What is sent together on it, and who gets which reply.
 * `connector`: Opens connections with redis-py.
+* `cluster`: The broker on Redis Cluster.
 * `sentinel`, `sentinel_sync`: Open connections to the master that sentinels name, and notice when
   it changes; for event loops and for threads.
 * `publisher`: Publishes on behalf of clients.

@@ -1,7 +1,7 @@
 """Builds commands for Redis and parses the replies, for both the sync and the async client.
 
-All keys and the Redis channel of one publication carry the same hash tag, so that a single script
-can access them on Redis Cluster, too (one slot per publication). Pub/sub ignores database numbers:
+All keys and the Redis channel of one publication are in one partition and carry its hash tag, so
+that a single script can access them on Redis Cluster, too. Pub/sub ignores database numbers:
 services that share a Redis must use different values of ``prefix``.
 """
 
@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 import secrets
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from redis import exceptions
 
@@ -28,6 +28,7 @@ from realtime.brokers.node_messages import Moment, parse_moment
 from realtime.brokers.queue_commands import QueueCommands, parse_stats
 from realtime.brokers.script import Args, Script
 from realtime.core.fallback_entry import entry_fields
+from realtime.core.partitions import WHOLE
 from realtime.core.positions import Position
 from realtime.core.publication import Publication, Receipt, When
 from realtime.core.survey import Question, encode_question
@@ -39,6 +40,9 @@ from realtime.errors import (
     QueueFull,
     RealtimeError,
 )
+
+if TYPE_CHECKING:
+    from realtime.core.partitions import Partition
 
 NEW_CONNECTION_SECONDS = 0.25
 """A connection younger than this is not replaced: a new one would lead to the same Redis."""
@@ -54,25 +58,47 @@ REPLY_ERRORS: Final = (
 )
 
 
-PUBLISH = Script("position.lua", "publish.lua")
-READ_POSITION = Script("position.lua", "read_position.lua")
-SEND_RAW = Script("send_raw.lua", allow_oom=True)
-TAKE_FROM_RATE = Script("take_from_rate.lua")
-SEND_NODE_COMMAND = Script("node_command.lua")
-SERVICE = Script("service.lua")
+class BrokerScripts(NamedTuple):
+    """The scripts of the commands about publications and nodes."""
+
+    publish: Script
+    read_position: Script
+    send_raw: Script
+    take_from_rate: Script
+    send_node_command: Script
+    service: Script
+    answer: Script
+
+
+SCRIPTS = BrokerScripts(
+    Script("position.lua", "publish.lua"),
+    Script("position.lua", "read_position.lua"),
+    Script("send_raw.lua", allow_oom=True),
+    Script("take_from_rate.lua"),
+    Script("node_command.lua"),
+    Script("service.lua"),
+    Script("answer.lua"),
+)
 
 
 class Commands:
-    """Builds commands and reads replies for one prefix."""
+    """Builds commands and reads replies for one partition of one prefix."""
 
     def __init__(
-        self, prefix: str, *, queue_items: int = QUEUE_ITEMS, queue_bytes: int = QUEUE_BYTES
+        self,
+        prefix: str,
+        partition: Partition = WHOLE,
+        *,
+        queue_items: int = QUEUE_ITEMS,
+        queue_bytes: int = QUEUE_BYTES,
     ) -> None:
-        self._keys = f"{prefix}:{{0}}:"
+        self._keys = f"{prefix}:{{{partition.tag}}}:"
+        self.scripts = BrokerScripts(*[script.of(partition) for script in SCRIPTS])
+        """The scripts that the commands call."""
         self._base = f"{self._keys}base"
         self._queue_items = queue_items
         self._queue_bytes = queue_bytes
-        self.queue = QueueCommands(prefix)
+        self.queue = QueueCommands(prefix, partition)
         self.channel_prefix = f"{self._keys}ch:"
 
     def publish(self, *publications: Publication) -> Args:
@@ -107,35 +133,36 @@ class Commands:
             keys += queue.waiting, queue.later, queue.dead, queue.counts
         if has_key or has_fallback:
             arguments += (IDEMPOTENCY_SECONDS, self._queue_items, self._queue_bytes)
-        return ("EVALSHA", PUBLISH.digest, len(keys), *keys, *arguments)
+        return ("EVALSHA", self.scripts.publish.digest, len(keys), *keys, *arguments)
 
     def read_positions(self, channels: Sequence[str]) -> list[Args]:
         """Return the commands that read positions; their replies have an item for each channel."""
         keys = [f"{self._keys}pos:{channel}" for channel in channels]
         lots = [keys[at : at + POSITIONS_LOT] for at in range(0, len(keys), POSITIONS_LOT)]
-        call = ("EVALSHA", READ_POSITION.digest)
+        call = ("EVALSHA", self.scripts.read_position.digest)
         return [(*call, 1 + len(lot), self._base, *lot, secrets.token_hex(8)) for lot in lots]
 
     def take_from_rate(self, name: str, rate: float, count: int) -> Args:
         """Return the command that takes publications from a rate limit."""
-        return ("EVALSHA", TAKE_FROM_RATE.digest, 1, f"{self._keys}rate:{name}", repr(rate), count)
+        key = f"{self._keys}rate:{name}"
+        return ("EVALSHA", self.scripts.take_from_rate.digest, 1, key, repr(rate), count)
 
     def send_raw(self, channel: str, raw: bytes) -> Args:
         """Return the command that sends bytes to a node's own channel."""
-        return ("EVALSHA", SEND_RAW.digest, 0, self.channel_prefix + channel, raw)
+        return ("EVALSHA", self.scripts.send_raw.digest, 1, self.channel_prefix + channel, raw)
 
     def send_node_command(self, raw: bytes) -> Args:
         """Return the command that sends a command to all nodes."""
         channel = self.channel_prefix + ALL_NODES
         key = f"{self._keys}told"
         kept = (NODE_COMMANDS_LIMIT, NODE_COMMANDS_SECONDS)
-        return ("EVALSHA", SEND_NODE_COMMAND.digest, 1, key, channel, raw, *kept)
+        return ("EVALSHA", self.scripts.send_node_command.digest, 1, key, channel, raw, *kept)
 
     def announce(self) -> Args:
         """Return the command that announces the service of this database to all nodes."""
         channel = self.channel_prefix + ALL_NODES
         key = f"{self._keys}service"
-        return ("EVALSHA", SERVICE.digest, 1, key, secrets.token_hex(8), channel)
+        return ("EVALSHA", self.scripts.service.digest, 1, key, secrets.token_hex(8), channel)
 
     def read_node_commands(self, moment: Moment) -> list[Args]:
         """Return the commands that read the time and the commands sent to all nodes since then."""
@@ -150,18 +177,10 @@ class Commands:
         """Return the command that reads the nodes' answers, from this one on (the first is 0)."""
         return ("LRANGE", f"{self._keys}answers:{question_id}", start, -1)
 
-    def answer(self, question_id: str, answer: bytes) -> list[Args]:
-        """Return the commands that store an answer, in one transaction.
-
-        An answer without an expiry would stay forever.
-        """
+    def answer(self, question_id: str, answer: bytes) -> Args:
+        """Return the command that stores an answer."""
         key = f"{self._keys}answers:{question_id}"
-        return [
-            ("MULTI",),
-            ("RPUSH", key, answer),
-            ("EXPIRE", key, ANSWERS_SECONDS),
-            ("EXEC",),
-        ]
+        return ("EVALSHA", self.scripts.answer.digest, 1, key, answer, ANSWERS_SECONDS)
 
     def beside(self, kind: str, name: str) -> str:
         """Return the name of a key that belongs to no channel."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from redis import exceptions
 
@@ -26,23 +26,42 @@ from realtime.core.members import (
     TooManyMembers,
     checked_info,
 )
+from realtime.core.partitions import WHOLE
 from realtime.errors import BrokerUnavailable, EnvelopeError
+
+if TYPE_CHECKING:
+    from realtime.core.partitions import Partition
 
 _CLIENT = re.compile(rb"[0-9A-Za-z._-]{1,64}")  # of all wire protocols; no escaping in JSON
 
-CHANGE = Script("presence.lua", "presence_change.lua")
-READ = Script("presence.lua", "presence_read.lua")
-COUNT = Script("presence.lua", "presence_count.lua")
-# Allowed when Redis is full, so that nodes keep their leases and departed members are removed.
-LEASE = Script("presence.lua", "presence_lease.lua", allow_oom=True)
-SWEEP = Script("presence.lua", "presence_sweep.lua", allow_oom=True)
+
+class PresenceScripts(NamedTuple):
+    """The scripts of the commands about members."""
+
+    change: Script
+    read: Script
+    headcount: Script
+    lease: Script
+    sweep: Script
+
+
+SCRIPTS = PresenceScripts(
+    Script("presence.lua", "presence_change.lua"),
+    Script("presence.lua", "presence_read.lua"),
+    Script("presence.lua", "presence_count.lua"),
+    # Allowed when Redis is full, so that nodes keep their leases and departed members are removed.
+    Script("presence.lua", "presence_lease.lua", allow_oom=True),
+    Script("presence.lua", "presence_sweep.lua", allow_oom=True),
+)
 
 
 class PresenceCommands:
-    """Builds commands and reads replies for one prefix."""
+    """Builds commands and reads replies for one partition of one prefix."""
 
-    def __init__(self, prefix: str) -> None:
-        self._keys = f"{prefix}:{{0}}:"
+    def __init__(self, prefix: str, partition: Partition = WHOLE) -> None:
+        self._keys = f"{prefix}:{{{partition.tag}}}:"
+        self.scripts = PresenceScripts(*[script.of(partition) for script in SCRIPTS])
+        """The scripts that the commands call."""
         self._nodes = f"{self._keys}nodes"
 
     def change(self, node: str, update: MemberUpdate) -> Args:
@@ -56,29 +75,53 @@ class PresenceCommands:
         )
         keys = (*self._of(update.channel), self._at(node))
         members = [text for member in come for text in member]
-        return ("EVALSHA", CHANGE.digest, 3, *keys, *fixed, *members, *gone)
+        return ("EVALSHA", self.scripts.change.digest, 3, *keys, *fixed, *members, *gone)
 
     def read(self, channel: str, most_bytes: int) -> Args:
         """Return the command that reads the members of a channel, in at most ``most_bytes``."""
         here, _ = self._of(channel)
-        return ("EVALSHA", READ.digest, 2, here, self._nodes, MEMBERS_LIMIT, most_bytes)
+        return (
+            "EVALSHA",
+            self.scripts.read.digest,
+            2,
+            here,
+            self._nodes,
+            MEMBERS_LIMIT,
+            most_bytes,
+        )
 
     def count(self, channel: str) -> Args:
         """Return the command that counts the members of a channel."""
-        return ("EVALSHA", COUNT.digest, 3, *self._of(channel), self._nodes, MEMBERS_LIMIT)
+        return (
+            "EVALSHA",
+            self.scripts.headcount.digest,
+            3,
+            *self._of(channel),
+            self._nodes,
+            MEMBERS_LIMIT,
+        )
 
     def lease(self, node: str, *, is_new: bool) -> Args:
         """Return the command that renews the lease of a node."""
         milliseconds = int(LEASE_SECONDS * 1000)
         flag = "1" if is_new else "0"
-        return ("EVALSHA", LEASE.digest, 1, self._nodes, node, milliseconds, flag, PRESENCE_LOT)
+        return (
+            "EVALSHA",
+            self.scripts.lease.digest,
+            1,
+            self._nodes,
+            node,
+            milliseconds,
+            flag,
+            PRESENCE_LOT,
+        )
 
     def sweep(self, node: str, *, is_leaving: bool) -> Args:
         """Return the command that removes members of a node that has expired or is leaving."""
         flag = "1" if is_leaving else "0"
         keys = (self._nodes, self._at(node))
         rest = (node, self._keys, PRESENCE_LOT, CHANGES_LIMIT, CHANGES_BYTES, flag)
-        return ("EVALSHA", SWEEP.digest, 2, *keys, *rest)
+        return ("EVALSHA", self.scripts.sweep.digest, 2, *keys, *rest)
 
     def keep(self, node: str, channels: Iterable[str]) -> list[Args]:
         """Return the commands that keep the members of channels from expiring, three per channel.

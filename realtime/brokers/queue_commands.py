@@ -8,7 +8,7 @@ again.
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 from redis import exceptions
@@ -18,16 +18,36 @@ from realtime.brokers.bounds import KNOWN_SECONDS, QUEUE_LOT
 from realtime.brokers.fallback_queue import PLACES
 from realtime.brokers.script import Args, Script
 from realtime.core.fallback_entry import decode_entry
+from realtime.core.partitions import WHOLE
 from realtime.errors import EnvelopeError
 
-# Allowed when Redis is full: the queue may be what fills it, so workers must be able to drain it.
-TAKE = Script("queue_take.lua", allow_oom=True)
-RENEW_LEASES = Script("queue.lua", "queue_renew.lua", allow_oom=True)
-RELEASE = Script("queue.lua", "queue_release.lua", allow_oom=True)
-TEND = Script("queue.lua", "queue_tend.lua", allow_oom=True)
-END_ATTEMPT = Script("queue.lua", "queue_end_attempt.lua", allow_oom=True)
-STATS = Script("queue.lua", "queue_stats.lua")
-MOVE = Script("queue.lua", "queue_move.lua", allow_oom=True)
+if TYPE_CHECKING:
+    from realtime.core.partitions import Partition
+
+
+class QueueScripts(NamedTuple):
+    """The scripts of the commands about the queue."""
+
+    take: Script
+    renew_leases: Script
+    release: Script
+    tend: Script
+    end_attempt: Script
+    stats: Script
+    move: Script
+
+
+SCRIPTS = QueueScripts(
+    # Allowed when Redis is full: the queue may be what fills it, and workers must be able to drain
+    # it.
+    Script("queue_take.lua", allow_oom=True),
+    Script("queue.lua", "queue_renew.lua", allow_oom=True),
+    Script("queue.lua", "queue_release.lua", allow_oom=True),
+    Script("queue.lua", "queue_tend.lua", allow_oom=True),
+    Script("queue.lua", "queue_end_attempt.lua", allow_oom=True),
+    Script("queue.lua", "queue_stats.lua"),
+    Script("queue.lua", "queue_move.lua", allow_oom=True),
+)
 
 
 class QueueKeys(NamedTuple):
@@ -46,10 +66,12 @@ class QueueKeys(NamedTuple):
 
 
 class QueueCommands:
-    """Builds commands and reads replies for one prefix."""
+    """Builds commands and reads replies for one partition of one prefix."""
 
-    def __init__(self, prefix: str) -> None:
-        queue = f"{prefix}:{{0}}:fallback:"
+    def __init__(self, prefix: str, partition: Partition = WHOLE) -> None:
+        queue = f"{prefix}:{{{partition.tag}}}:fallback:"
+        self.scripts = QueueScripts(*[script.of(partition) for script in SCRIPTS])
+        """The scripts that the commands call."""
         self.keys = QueueKeys(*[queue + name for name in QueueKeys._fields])
         self._hand = f"{queue}hand:"
 
@@ -59,7 +81,7 @@ class QueueCommands:
 
     def take_now(self, hand: str) -> Args:
         """Return the command that takes an entry at once; it works even if Redis is full."""
-        return ("EVALSHA", TAKE.digest, 2, self.keys.waiting, self._hand + hand)
+        return ("EVALSHA", self.scripts.take.digest, 2, self.keys.waiting, self._hand + hand)
 
     def peek(self, hand: str) -> Args:
         """Return the command that reads the first entry in a hand."""
@@ -67,27 +89,34 @@ class QueueCommands:
 
     def renew_leases(self, hands: tuple[str, ...], seconds: float) -> Args:
         """Return the command that renews leases."""
-        return (*self._call(RENEW_LEASES), int(seconds * 1000), *hands)
+        return (*self._call(self.scripts.renew_leases), int(seconds * 1000), *hands)
 
     def release(self, hands: tuple[str, ...]) -> Args:
         """Return the command that requeues the entries of hands, and ends their leases."""
-        return (*self._call(RELEASE), self._hand, *hands)
+        return (*self._call(self.scripts.release), self._hand, *hands)
 
     def tend(self, attempts: int, reason: str) -> Args:
         """Return the command that requeues due entries and those of expired leases."""
         said = msgspec.json.encode(reason)
-        return (*self._call(TEND), self._hand, attempts, said, QUEUE_LOT, KNOWN_SECONDS * 1000)
+        return (
+            *self._call(self.scripts.tend),
+            self._hand,
+            attempts,
+            said,
+            QUEUE_LOT,
+            KNOWN_SECONDS * 1000,
+        )
 
     def end_attempt(
         self, hand: str, raw: bytes, outcome: str, written: bytes = b"", seconds: float = 0.0
     ) -> Args:
         """Return the command that ends an attempt: ``handled``, ``retried`` or ``dead``."""
-        call = self._call(END_ATTEMPT, self._hand + hand)
+        call = self._call(self.scripts.end_attempt, self._hand + hand)
         return (*call, raw, outcome, written, int(seconds * 1000))
 
     def stats(self) -> Args:
         """Return the command that reads the state of the queue."""
-        return (*self._call(STATS), self._hand)
+        return (*self._call(self.scripts.stats), self._hand)
 
     def page(self, place: str, start: int, count: int) -> Args:
         """Return the command that reads ``count`` entries at a place, beginning at ``start``."""
@@ -97,7 +126,7 @@ class QueueCommands:
 
     def move(self, place: str, raw: bytes, written: bytes = b"") -> Args:
         """Return the command that requeues an entry as ``written``, or deletes it without one."""
-        return (*self._call(MOVE), PLACES.index(place) + 1, raw, written)
+        return (*self._call(self.scripts.move), PLACES.index(place) + 1, raw, written)
 
     def _call(self, script: Script, *more_keys: str) -> Args:
         keys = (*self.keys, *more_keys)

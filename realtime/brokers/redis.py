@@ -32,12 +32,6 @@ from realtime.brokers.bounds import (
     SURVEY_SECONDS,
 )
 from realtime.brokers.commands import (
-    PUBLISH,
-    READ_POSITION,
-    SEND_NODE_COMMAND,
-    SEND_RAW,
-    SERVICE,
-    TAKE_FROM_RATE,
     Commands,
     check_version,
     parse_node_commands,
@@ -50,7 +44,6 @@ from realtime.brokers.commands import (
 from realtime.brokers.connector import RedisProtocol, abort
 from realtime.brokers.link import Link
 from realtime.brokers.presence_commands import refuse_errors
-from realtime.brokers.queue_commands import STATS
 from realtime.brokers.redis_presence import RedisPresence
 from realtime.errors import BrokerError, RealtimeError
 
@@ -85,6 +78,7 @@ class RedisBroker:
             queue_bytes: The maximum size of these entries.
         """
         self._commands = Commands(prefix, queue_items=queue_items, queue_bytes=queue_bytes)
+        self._scripts = self._commands.scripts
         self._deadline_seconds = deadline_seconds
         self._combine = self._commands.publish  # one object: compared for each publication
         self._link = Link(url)
@@ -94,7 +88,7 @@ class RedisBroker:
     async def publish(self, publication: Publication) -> Receipt:
         """See `realtime.brokers.Broker.publish`."""
         [reply] = await self._link.publish(
-            PUBLISH, publication, self._combine, self._deadline_seconds
+            self._scripts.publish, publication, self._combine, self._deadline_seconds
         )
         [answer] = parse_receipts(reply)
         if isinstance(answer, RealtimeError):
@@ -105,37 +99,42 @@ class RedisBroker:
         self, publications: Sequence[Publication]
     ) -> list[Receipt | RealtimeError]:
         """See `realtime.brokers.Broker.publish_many`."""
-        [reply] = await self._run_script(PUBLISH, [self._commands.publish(*publications)])
+        [reply] = await self._run_script(
+            self._scripts.publish, [self._commands.publish(*publications)]
+        )
         return parse_receipts(reply)
 
     async def positions(self, channels: Sequence[str]) -> list[Position | BrokerError]:
         """See `realtime.brokers.Broker.positions`."""
         commands = self._commands.read_positions(channels)
-        return parse_positions(await self._run_script(READ_POSITION, commands), len(channels))
+        replies = await self._run_script(self._scripts.read_position, commands)
+        return parse_positions(replies, len(channels))
 
     async def take_from_rate(self, name: str, rate: float, count: int) -> float:
         """See `realtime.brokers.Broker.take_from_rate`."""
         [reply] = await self._run_script(
-            TAKE_FROM_RATE, [self._commands.take_from_rate(name, rate, count)]
+            self._scripts.take_from_rate, [self._commands.take_from_rate(name, rate, count)]
         )
         return parse_wait(reply)
 
     async def send_raw(self, channel: str, raw: bytes) -> int:
         """See `realtime.brokers.Broker.send_raw`."""
-        [reply] = await self._run_script(SEND_RAW, [self._commands.send_raw(channel, raw)])
+        command = self._commands.send_raw(channel, raw)
+        [reply] = await self._run_script(self._scripts.send_raw, [command])
         if isinstance(reply, exceptions.RedisError):
             raise unavailable(reply)
         return int(reply)
 
     async def send_node_command(self, raw: bytes) -> None:
         """See `realtime.brokers.Broker.send_node_command`."""
-        [reply] = await self._run_script(SEND_NODE_COMMAND, [self._commands.send_node_command(raw)])
+        command = self._commands.send_node_command(raw)
+        [reply] = await self._run_script(self._scripts.send_node_command, [command])
         if isinstance(reply, exceptions.RedisError):
             raise unavailable(reply)
 
     async def announce(self) -> str:
         """See `realtime.brokers.Broker.announce`."""
-        [reply] = await self._run_script(SERVICE, [self._commands.announce()])
+        [reply] = await self._run_script(self._scripts.service, [self._commands.announce()])
         if isinstance(reply, exceptions.RedisError):
             raise unavailable(reply)
         return str(reply.decode("latin-1"))
@@ -147,7 +146,8 @@ class RedisBroker:
 
     async def survey(self, question: Question) -> Survey:
         """See `realtime.brokers.Broker.survey`."""
-        [asked] = await self._run_script(SEND_RAW, [self._commands.ask_nodes(question)])
+        command = self._commands.ask_nodes(question)
+        [asked] = await self._run_script(self._scripts.send_raw, [command])
         refuse_errors([asked])
         until = asyncio.get_running_loop().time() + SURVEY_SECONDS
         answers: list[bytes] = []
@@ -161,7 +161,8 @@ class RedisBroker:
 
     async def answer(self, question_id: str, answer: bytes) -> None:
         """See `realtime.brokers.Broker.answer`."""
-        refuse_errors(await self._execute(self._commands.answer(question_id, answer)))
+        command = self._commands.answer(question_id, answer)
+        refuse_errors(await self._run_script(self._scripts.answer, [command]))
 
     async def subscription(self) -> RedisSubscription:
         """See `realtime.brokers.Broker.subscription`."""
@@ -184,7 +185,8 @@ class RedisBroker:
 
     async def queue_stats(self) -> Stats:
         """See `realtime.brokers.Broker.queue_stats`."""
-        [reply] = await self._run_script(STATS, [self._commands.queue.stats()])
+        queue = self._commands.queue
+        [reply] = await self._run_script(queue.scripts.stats, [queue.stats()])
         return parse_queue_stats(reply)
 
     async def aclose(self) -> None:

@@ -6,11 +6,6 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 from realtime.brokers.presence_commands import (
-    CHANGE,
-    COUNT,
-    LEASE,
-    READ,
-    SWEEP,
     PresenceCommands,
     parse_headcount,
     parse_lease_reply,
@@ -38,14 +33,14 @@ class RedisPresence:
 
     def __init__(self, prefix: str, run: Run, execute: Callable[..., Awaitable[list[Any]]]) -> None:
         self._commands = PresenceCommands(prefix)
+        self._scripts = self._commands.scripts
         self._run_script = run
         self._execute = execute
 
     async def change(self, node: str, updates: Sequence[MemberUpdate]) -> None:
         """Write joins and leaves."""
-        refuse_errors(
-            await self._run_script(CHANGE, [self._commands.change(node, r) for r in updates])
-        )
+        commands = [self._commands.change(node, update) for update in updates]
+        refuse_errors(await self._run_script(self._scripts.change, commands))
 
     async def members(self, channel: str, most_bytes: int = MEMBERS_BYTES) -> dict[str, str]:
         """Return the members of a channel: infos by client.
@@ -53,24 +48,26 @@ class RedisPresence:
         Raises:
             TooManyMembers: There are more than can be listed, or than fit into ``most_bytes``.
         """
-        [reply] = await self._run_script(READ, [self._commands.read(channel, most_bytes)])
+        command = self._commands.read(channel, most_bytes)
+        [reply] = await self._run_script(self._scripts.read, [command])
         return parse_members(reply)
 
     async def headcounts(self, channels: Sequence[str]) -> list[Headcount]:
         """Return the number of members of each channel."""
-        replies = await self._run_script(
-            COUNT, [self._commands.count(channel) for channel in channels]
-        )
+        commands = [self._commands.count(channel) for channel in channels]
+        replies = await self._run_script(self._scripts.headcount, commands)
         return [parse_headcount(reply) for reply in replies]
 
     async def lease(self, node: str, *, is_new: bool) -> LeaseReply:
         """Renew the lease of a node, and return nodes whose lease has expired."""
-        [reply] = await self._run_script(LEASE, [self._commands.lease(node, is_new=is_new)])
+        command = self._commands.lease(node, is_new=is_new)
+        [reply] = await self._run_script(self._scripts.lease, [command])
         return parse_lease_reply(reply)
 
     async def sweep(self, node: str, *, is_leaving: bool = False) -> bool:
         """Remove some members of a node that is gone or leaving; return whether more remain."""
-        [reply] = await self._run_script(SWEEP, [self._commands.sweep(node, is_leaving=is_leaving)])
+        command = self._commands.sweep(node, is_leaving=is_leaving)
+        [reply] = await self._run_script(self._scripts.sweep, [command])
         refuse_errors([reply])
         return int(reply) > 0
 

@@ -11,16 +11,7 @@ from redis import exceptions
 from realtime.brokers.commands import parse_queue_stats, unavailable
 from realtime.brokers.fallback_queue import AttemptResult, Durability, TendResult
 from realtime.brokers.link import Link
-from realtime.brokers.queue_commands import (
-    END_ATTEMPT,
-    MOVE,
-    RELEASE,
-    RENEW_LEASES,
-    STATS,
-    TAKE,
-    TEND,
-    QueueCommands,
-)
+from realtime.brokers.queue_commands import QueueCommands
 
 if TYPE_CHECKING:
     from realtime.brokers import Stats
@@ -41,6 +32,7 @@ class RedisQueue:
         """Connect lazily; arguments as for `realtime.brokers.redis.RedisBroker`."""
         self._url = url
         self._commands = QueueCommands(prefix)
+        self._scripts = self._commands.scripts
         self._seconds = seconds
         self._link = Link(url)
 
@@ -54,14 +46,17 @@ class RedisQueue:
         Raises:
             BrokerError: The leases may not have been extended. All methods of this class raise it.
         """
-        await self._run_script(RENEW_LEASES, self._commands.renew_leases(tuple(hands), seconds))
+        await self._run_script(
+            self._scripts.renew_leases, self._commands.renew_leases(tuple(hands), seconds)
+        )
 
     async def release(self, hands: Sequence[str]) -> int:
         """Requeue the entries in hands, and end the leases; return the number of entries.
 
         Do not call it while a hand handles an entry: another worker would handle the entry as well.
         """
-        return int(await self._run_script(RELEASE, self._commands.release(tuple(hands))))
+        command = self._commands.release(tuple(hands))
+        return int(await self._run_script(self._scripts.release, command))
 
     async def tend(self, attempts: int, reason: str) -> TendResult:
         """Requeue entries that are due, and entries in hands whose leases have expired.
@@ -70,11 +65,13 @@ class RedisQueue:
             attempts: The number of attempts after which an entry is dead.
             reason: The reason to record for operators.
         """
-        return TendResult(*await self._run_script(TEND, self._commands.tend(attempts, reason)))
+        command = self._commands.tend(attempts, reason)
+        return TendResult(*await self._run_script(self._scripts.tend, command))
 
     async def stats(self) -> Stats:
         """Return the state of the queue."""
-        [reply] = await self._link.run_script(STATS, [self._commands.stats()], self._seconds)
+        command = self._commands.stats()
+        [reply] = await self._link.run_script(self._scripts.stats, [command], self._seconds)
         return parse_queue_stats(reply)
 
     async def entries(self, place: str) -> AsyncIterator[bytes]:
@@ -93,7 +90,8 @@ class RedisQueue:
 
     async def move(self, place: str, raw: bytes, written: bytes = b"") -> bool:
         """Requeue an entry as ``written``, or delete it without one; return whether it existed."""
-        return bool(await self._run_script(MOVE, self._commands.move(place, raw, written)))
+        command = self._commands.move(place, raw, written)
+        return bool(await self._run_script(self._scripts.move, command))
 
     async def durability(self) -> Durability:
         """Return the durability settings of Redis."""
@@ -138,7 +136,8 @@ class RedisHand:
         [reply] = await self._link.execute([command], seconds + self._seconds)
         if isinstance(reply, exceptions.OutOfMemoryError):
             command = self._commands.take_now(self.name)
-            [reply] = await self._link.run_script(TAKE, [command], self._seconds)
+            script = self._commands.scripts.take
+            [reply] = await self._link.run_script(script, [command], self._seconds)
             if reply is None:
                 await asyncio.sleep(min(seconds, FULL_PAUSE_SECONDS))
         taken: bytes | None = _answer(reply)
@@ -179,7 +178,8 @@ class RedisHand:
         self, raw: bytes, outcome: str, written: bytes = b"", seconds: float = 0.0
     ) -> AttemptResult:
         command = self._commands.end_attempt(self.name, raw, outcome, written, seconds)
-        [reply] = await self._link.run_script(END_ATTEMPT, [command], self._seconds)
+        script = self._commands.scripts.end_attempt
+        [reply] = await self._link.run_script(script, [command], self._seconds)
         is_ours, following = _answer(reply)
         return AttemptResult(is_ours == b"1", following)
 

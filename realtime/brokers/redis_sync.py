@@ -27,11 +27,6 @@ from realtime.brokers.bounds import (
 )
 from realtime.brokers.commands import (
     NEW_CONNECTION_SECONDS,
-    PUBLISH,
-    READ_POSITION,
-    SEND_NODE_COMMAND,
-    SEND_RAW,
-    TAKE_FROM_RATE,
     Commands,
     errors_of,
     is_error_reply,
@@ -45,14 +40,11 @@ from realtime.brokers.commands import (
     unknown,
 )
 from realtime.brokers.presence_commands import (
-    COUNT,
-    READ,
     PresenceCommands,
     parse_headcount,
     parse_members,
     refuse_errors,
 )
-from realtime.brokers.queue_commands import MOVE, STATS
 from realtime.brokers.sentinel_sync import MasterPool
 from realtime.core.members import MEMBERS_BYTES, Headcount
 from realtime.core.redis_url import is_sentinel_url
@@ -85,6 +77,7 @@ class SyncRedisBroker:
         """Connect lazily; arguments as for `realtime.brokers.redis.RedisBroker`."""
         self._commands = Commands(prefix, queue_items=queue_items, queue_bytes=queue_bytes)
         self._presence = PresenceCommands(prefix)
+        self._scripts = self._commands.scripts
         self._deadline_seconds = deadline_seconds
         self._pool = _pool_of(url, deadline_seconds)
         # Set after parsing: URL options must not win.
@@ -99,7 +92,7 @@ class SyncRedisBroker:
 
     def publish(self, publication: Publication) -> Receipt:
         """See `realtime.brokers.Broker.publish`."""
-        [reply] = self._run_script(PUBLISH, [self._commands.publish(publication)])
+        [reply] = self._run_script(self._scripts.publish, [self._commands.publish(publication)])
         [answer] = parse_receipts(reply)
         if isinstance(answer, RealtimeError):
             raise answer
@@ -107,40 +100,45 @@ class SyncRedisBroker:
 
     def publish_many(self, publications: Sequence[Publication]) -> list[Receipt | RealtimeError]:
         """See `realtime.brokers.Broker.publish_many`."""
-        [reply] = self._run_script(PUBLISH, [self._commands.publish(*publications)])
+        [reply] = self._run_script(self._scripts.publish, [self._commands.publish(*publications)])
         return parse_receipts(reply)
 
     def positions(self, channels: Sequence[str]) -> list[Position | BrokerError]:
         """See `realtime.brokers.Broker.positions`."""
         commands = self._commands.read_positions(channels)
-        return parse_positions(self._run_script(READ_POSITION, commands), len(channels))
+        replies = self._run_script(self._scripts.read_position, commands)
+        return parse_positions(replies, len(channels))
 
     def take_from_rate(self, name: str, rate: float, count: int) -> float:
         """See `realtime.brokers.Broker.take_from_rate`."""
         [reply] = self._run_script(
-            TAKE_FROM_RATE, [self._commands.take_from_rate(name, rate, count)]
+            self._scripts.take_from_rate, [self._commands.take_from_rate(name, rate, count)]
         )
         return parse_wait(reply)
 
     def send_node_command(self, raw: bytes) -> None:
         """See `realtime.brokers.Broker.send_node_command`."""
-        [reply] = self._run_script(SEND_NODE_COMMAND, [self._commands.send_node_command(raw)])
+        command = self._commands.send_node_command(raw)
+        [reply] = self._run_script(self._scripts.send_node_command, [command])
         if isinstance(reply, exceptions.RedisError):
             raise unavailable(reply)
 
     def members(self, channel: str) -> dict[str, str]:
         """See `realtime.brokers.PresenceStore.members`."""
-        [reply] = self._run_script(READ, [self._presence.read(channel, MEMBERS_BYTES)])
+        command = self._presence.read(channel, MEMBERS_BYTES)
+        [reply] = self._run_script(self._presence.scripts.read, [command])
         return parse_members(reply)
 
     def headcount(self, channel: str) -> Headcount:
         """See `realtime.brokers.PresenceStore.headcounts`."""
-        [reply] = self._run_script(COUNT, [self._presence.count(channel)])
+        command = self._presence.count(channel)
+        [reply] = self._run_script(self._presence.scripts.headcount, [command])
         return parse_headcount(reply)
 
     def survey(self, question: Question) -> Survey:
         """See `realtime.brokers.Broker.survey`."""
-        [asked] = self._run_script(SEND_RAW, [self._commands.ask_nodes(question)])
+        command = self._commands.ask_nodes(question)
+        [asked] = self._run_script(self._scripts.send_raw, [command])
         refuse_errors([asked])
         until = time.monotonic() + SURVEY_SECONDS
         answers: list[bytes] = []
@@ -153,7 +151,8 @@ class SyncRedisBroker:
 
     def queue_stats(self) -> Stats:
         """See `realtime.brokers.Broker.queue_stats`."""
-        [reply] = self._run_script(STATS, [self._commands.queue.stats()])
+        queue = self._commands.queue
+        [reply] = self._run_script(queue.scripts.stats, [queue.stats()])
         return parse_queue_stats(reply)
 
     def queue_page(self, place: str, start: int, count: int) -> list[bytes]:
@@ -163,7 +162,8 @@ class SyncRedisBroker:
 
     def move_entry(self, place: str, raw: bytes, written: bytes = b"") -> bool:
         """See `realtime.brokers.fallback_queue.FallbackQueue.move`."""
-        replies = self._run_script(MOVE, [self._commands.queue.move(place, raw, written)])
+        queue = self._commands.queue
+        replies = self._run_script(queue.scripts.move, [queue.move(place, raw, written)])
         refuse_errors(replies)
         return bool(replies[0])
 

@@ -20,6 +20,7 @@
 * `addresses`: Which IP addresses are public.
 * `url_rules`: Validation of URLs in settings.
 * `paths`: The URL paths of the app, relative to their prefixes.
+* `partitions`: The parts of a Redis Cluster, and which one a channel belongs to.
 * `redis_url`: Validation and parsing of Redis URLs.
 * `redis_address`: The URLs of a master and of its sentinels.
 * `headers`: Which request headers are rejected.

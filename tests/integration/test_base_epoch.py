@@ -10,7 +10,7 @@ import redis
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from realtime.brokers.commands import PUBLISH, READ_POSITION, Commands
+from realtime.brokers.commands import SCRIPTS, Commands
 from realtime.core.positions import GapDetector, Position
 from realtime.core.publication import Publication
 from tests.support.ports import free_port
@@ -36,7 +36,7 @@ faults = st.one_of(
 def direct() -> Iterator[redis.Redis]:
     server = RedisServer(port=free_port()).start()
     with server.client() as client:
-        for script in (PUBLISH, READ_POSITION):
+        for script in (SCRIPTS.publish, SCRIPTS.read_position):
             client.script_load(script.text)
         yield client
     server.stop()
@@ -187,7 +187,7 @@ def test_an_evicting_redis_reuses_no_offset() -> None:
     ).start()
     try:
         with server.client() as client:
-            for script in (PUBLISH, READ_POSITION):
+            for script in (SCRIPTS.publish, SCRIPTS.read_position):
                 client.script_load(script.text)
             service = Service(client)
             for number in range(25_000):
@@ -217,7 +217,7 @@ def test_a_stranger_fills_redis_by_subscribing() -> None:
     server = RedisServer(port=free_port()).start()
     try:
         with server.client() as client:
-            for script in (PUBLISH, READ_POSITION):
+            for script in (SCRIPTS.publish, SCRIPTS.read_position):
                 client.script_load(script.text)
             service = Service(client)
             service.read("first")

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from realtime.brokers import Broker
-from realtime.brokers.commands import PUBLISH, Commands
+from realtime.brokers.commands import SCRIPTS, Commands
 from realtime.brokers.redis import RedisBroker
 from realtime.core.positions import Position
 from realtime.core.publication import Publication, Receipt
@@ -145,7 +145,7 @@ async def test_a_subscription_that_breaks_while_the_reader_waits_does_no_harm(
 
 def _flood(server: RedisServer, channel: str, count: int) -> None:
     with server.client() as client:
-        client.script_load(PUBLISH.text)
+        client.script_load(SCRIPTS.publish.text)
         for _ in range(count):
             client.execute_command(*Commands("rt").publish(Publication.of(channel, "x" * 60_000)))
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import redis
 
-from realtime.brokers.commands import READ_POSITION, Commands
+from realtime.brokers.commands import SCRIPTS, Commands
 from realtime.brokers.redis_sync import SyncRedisBroker
 from realtime.core.positions import Position
 from realtime.core.publication import Publication
@@ -145,7 +145,7 @@ class Pair:
     def read(self, at: int) -> Position:
         """Return the position of a channel without publications."""
         with self.servers[at].client() as client:
-            client.script_load(READ_POSITION.text)
+            client.script_load(SCRIPTS.read_position.text)
             [command] = Commands("rt").read_positions(["quiet"])
             [answer] = client.execute_command(*command)
         if isinstance(answer, redis.RedisError):

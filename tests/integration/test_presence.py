@@ -525,10 +525,12 @@ async def test_members_of_a_node_without_a_lease_are_ignored(broker: RedisBroker
 
 def _without_lease(broker: RedisBroker, name: str) -> Any:
     """Return a function that ends a lease without waiting for it."""
-    from realtime.brokers.presence_commands import LEASE
+    from realtime.brokers.presence_commands import SCRIPTS as PRESENCE_SCRIPTS
 
     nodes = broker.presence._commands._nodes
-    return LEASE, [("EVALSHA", LEASE.digest, 1, nodes, name, -1000, "1", 10)]
+    return PRESENCE_SCRIPTS.lease, [
+        ("EVALSHA", PRESENCE_SCRIPTS.lease.digest, 1, nodes, name, -1000, "1", 10)
+    ]
 
 
 async def test_foreign_entries_are_ignored(

@@ -13,15 +13,9 @@ from hypothesis import HealthCheck, given
 from hypothesis import settings as h_settings
 from hypothesis import strategies as st
 
-from realtime.brokers.commands import PUBLISH, Commands
-from realtime.brokers.queue_commands import (
-    END_ATTEMPT,
-    MOVE,
-    RELEASE,
-    RENEW_LEASES,
-    TEND,
-    QueueKeys,
-)
+from realtime.brokers.commands import SCRIPTS, Commands
+from realtime.brokers.queue_commands import SCRIPTS as QUEUE_SCRIPTS
+from realtime.brokers.queue_commands import QueueKeys
 from realtime.brokers.redis import RedisBroker
 from realtime.brokers.redis_sync import SyncRedisBroker
 from realtime.brokers.script import Args, Script
@@ -164,20 +158,23 @@ class Moves:
     def do(self, move: str) -> None:
         held = self.client.lindex(self.list, 0)
         if move == "publish":
-            self.run(PUBLISH, self.commands.publish(named("x" * secrets.randbelow(99))))
+            self.run(SCRIPTS.publish, self.commands.publish(named("x" * secrets.randbelow(99))))
         elif move == "take":
             self.client.lmove(self.queue.keys.waiting, self.list, "LEFT", "RIGHT")
-            self.run(RENEW_LEASES, self.queue.renew_leases(("h",), -1.0))
+            self.run(QUEUE_SCRIPTS.renew_leases, self.queue.renew_leases(("h",), -1.0))
         elif move == "tend":
-            self.run(TEND, self.queue.tend(2, "why"))
+            self.run(QUEUE_SCRIPTS.tend, self.queue.tend(2, "why"))
         elif move == "leave":
-            self.run(RELEASE, self.queue.release(("h",)))
+            self.run(QUEUE_SCRIPTS.release, self.queue.release(("h",)))
         elif move in ("handled", "retried", "dead") and held:
             written = decode_entry(held).encode_failed("why", 1.0) if move != "handled" else b""
-            self.run(END_ATTEMPT, self.queue.end_attempt("h", held, move, written))
+            self.run(QUEUE_SCRIPTS.end_attempt, self.queue.end_attempt("h", held, move, written))
         elif move in ("purge", "again"):
             for raw in self.client.lrange(self.queue.keys.dead, 0, 0):
-                self.run(MOVE, self.queue.move("dead", raw, raw if move == "again" else b""))
+                self.run(
+                    QUEUE_SCRIPTS.move,
+                    self.queue.move("dead", raw, raw if move == "again" else b""),
+                )
 
     @property
     def there(self) -> int:

@@ -19,16 +19,10 @@ import redis
 
 from notifier import login_limit
 from notifier.login_limit import ADDRESS, IPV6_SITE
-from realtime.brokers.commands import (
-    PUBLISH,
-    READ_POSITION,
-    SEND_NODE_COMMAND,
-    SERVICE,
-    TAKE_FROM_RATE,
-    Commands,
-)
-from realtime.brokers.presence_commands import CHANGE, LEASE, PresenceCommands
-from realtime.brokers.queue_commands import RENEW_LEASES
+from realtime.brokers.commands import SCRIPTS, Commands
+from realtime.brokers.presence_commands import SCRIPTS as PRESENCE_SCRIPTS
+from realtime.brokers.presence_commands import PresenceCommands
+from realtime.brokers.queue_commands import SCRIPTS as QUEUE_SCRIPTS
 from realtime.brokers.redis_sync import SyncRedisBroker
 from realtime.contrib.records import Records
 from realtime.core.identity import USER_LIMIT
@@ -45,14 +39,14 @@ INFO_BYTES = 4096
 REASON_CHARACTERS = 32
 OWL = "\U0001f989"  # four bytes of UTF-8
 SCRIPTS = (
-    PUBLISH,
-    READ_POSITION,
-    SERVICE,
-    TAKE_FROM_RATE,
-    SEND_NODE_COMMAND,
-    CHANGE,
-    LEASE,
-    RENEW_LEASES,
+    SCRIPTS.publish,
+    SCRIPTS.read_position,
+    SCRIPTS.service,
+    SCRIPTS.take_from_rate,
+    SCRIPTS.send_node_command,
+    PRESENCE_SCRIPTS.change,
+    PRESENCE_SCRIPTS.lease,
+    QUEUE_SCRIPTS.renew_leases,
 )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from realtime.brokers.commands import PUBLISH, Commands
+from realtime.brokers.commands import SCRIPTS, Commands
 from realtime.core.publication import Publication
 from tests.support.redis_server import RedisServer
 
@@ -14,7 +14,7 @@ def publish_while_cut(server: RedisServer, channel: str, count: int) -> None:
     """
     publish = Commands("rt").publish(Publication.of(channel, "lost"))
     with server.client() as client:
-        client.script_load(PUBLISH.text)
+        client.script_load(SCRIPTS.publish.text)
         with client.pipeline(transaction=True) as pipeline:
             pipeline.execute_command("CLIENT", "KILL", "TYPE", "PUBSUB")
             for _ in range(count):

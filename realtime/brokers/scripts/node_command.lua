@@ -10,5 +10,5 @@ for _ = 1, #ARGV[2] / 2048 do
 end
 local id = redis.call("XADD", KEYS[1], "MAXLEN", "~", ARGV[3], "*", "told", ARGV[2])
 redis.call("EXPIRE", KEYS[1], ARGV[4])
-redis.call("PUBLISH", ARGV[1], id .. " " .. ARGV[2])
+redis.call(PUBLISH, ARGV[1], id .. " " .. ARGV[2])
 return id

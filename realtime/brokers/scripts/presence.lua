@@ -24,7 +24,7 @@ local function tell(channel, here, users, joined, left, most, bytes)
     if #joined + #left > most or #came + #went > bytes then
         untold, came, went = #joined + #left, '', ''
     end
-    redis.call('PUBLISH', channel, string.format(
+    redis.call(PUBLISH, channel, string.format(
         'members {"num_clients":%d,"num_users":%d,"joined":[%s],"left":[%s],"untold":%d}',
         redis.call('HLEN', here), redis.call('HLEN', users), came, went, untold))
 end

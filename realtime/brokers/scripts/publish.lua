@@ -38,7 +38,7 @@ local function publish(key, once, channel, body, fingerprint, when, fields)
 
     local nodes = known[channel]
     if not nodes then
-        nodes = string.format('%d', redis.call('PUBSUB', 'NUMSUB', channel)[2])
+        nodes = string.format('%d', redis.call('PUBSUB', NUMSUB, channel)[2])
         known[channel] = nodes
     end
     local queued = '0'
@@ -72,7 +72,7 @@ local function publish(key, once, channel, body, fingerprint, when, fields)
         redis.call('EXPIRE', key, LISTENED)
         known[key] = epoch
     end
-    redis.call('PUBLISH', channel, '1 ' .. epoch .. ' ' .. offset .. ' ' .. body)
+    redis.call(PUBLISH, channel, '1 ' .. epoch .. ' ' .. offset .. ' ' .. body)
     if queued == '1' then
         -- Failed attempts, and one JSON object. Joined as text, because cjson would round numbers
         -- in the data.

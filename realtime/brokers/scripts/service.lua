@@ -7,5 +7,5 @@
 -- Reading and sending are one step, so the announced id is always the stored one. Returns the id.
 redis.call('SET', KEYS[1], ARGV[1], 'NX')
 local id = redis.call('GET', KEYS[1])
-redis.call('PUBLISH', ARGV[2], 'service ' .. id)
+redis.call(PUBLISH, ARGV[2], 'service ' .. id)
 return id
