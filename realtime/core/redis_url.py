@@ -22,14 +22,16 @@ SETTING = "REALTIME_REDIS_URL"
 MEMORY_URL = "memory://"
 """Instead of a URL: the broker inside the process."""
 SENTINEL_FORM = "redis+sentinel://user:password@host1:26379,host2:26379/mastername/number"
+CLUSTER_FORM = "redis+cluster://user:password@host1:6379,host2:6379"
 _MEANT = (
     "must be redis://user:password@host:port/number, rediss://…, or unix:///path, with special "
     "characters in the password percent-encoded: %40 (@), %23 (#), %2F (/), %3F (?); "
-    f"or {SENTINEL_FORM}; or memory://, for a single process"
+    f"or {SENTINEL_FORM}, or {CLUSTER_FORM}; or memory://, for a single process"
 )
 _PLAIN = ("db", "username", "password", "client_name")
 _OF_SENTINELS = ("sentinel_username", "sentinel_password")
 SENTINEL_PORT = 26379
+REDIS_PORT = 6379
 _YES, _NO = ("true", "t", "yes", "y", "1"), ("false", "f", "no", "n", "0")
 _CERTIFICATES = ("required", "optional", "none")
 _TLS: Mapping[str, tuple[str, ...]] = {
@@ -49,10 +51,12 @@ _FILES = ("ssl_ca_certs", "ssl_ca_path", "ssl_certfile", "ssl_keyfile")
 _OPTION_NAME = re.compile(r"[a-zA-Z_]{1,40}")
 _PRINTABLE = re.compile(r"[!-~]+")
 _SENTINEL = ("redis+sentinel://", "rediss+sentinel://")
+_CLUSTER = ("redis+cluster://", "rediss+cluster://")
 _MASTER_NAME = re.compile(r"[A-Za-z0-9._-]+")  # what `sentinel monitor` accepts
 # Celery and Lettuce; Centrifugo and go-redis.
 _FOREIGN = re.compile(r"(rediss?-)?sentinels?://|redis.*[?&](sentinel_)?master_name=")
-_CLUSTER = re.compile(r"rediss?[+-]cluster://")
+# Lettuce and Spring; go-redis.
+_FOREIGN_CLUSTER = re.compile(r"rediss?-cluster://|redis.*[?&](is_cluster_mode|addr)=")
 
 Address = tuple[str, int]
 """Host and port."""
@@ -73,7 +77,7 @@ class RedisUrl(NamedTuple):
     scheme: str
     """``redis``, ``rediss`` or ``unix``; of Redis itself, if there are sentinels."""
     host: str
-    """Empty if there are sentinels."""
+    """Empty if there are sentinels or a cluster."""
     port: int
     path: str
     """Path of a Unix socket."""
@@ -84,12 +88,16 @@ class RedisUrl(NamedTuple):
     """The ``ssl_…`` options as given."""
     client_name: str = ""
     sentinels: Sentinels | None = None
+    cluster: tuple[Address, ...] = ()
+    """Some of the nodes of a cluster, if it is one; they know all others."""
 
     @property
     def hosts(self) -> tuple[str, ...]:
         """The names or addresses of all servers in the URL; none for a Unix socket."""
         if self.sentinels is not None:
             return tuple(host for host, _ in self.sentinels.addresses)
+        if self.cluster:
+            return tuple(host for host, _ in self.cluster)
         return (self.host,) if self.scheme != "unix" else ()
 
     @property
@@ -114,18 +122,25 @@ def read_redis_url(text: str) -> RedisUrl:
     Raises:
         ConfigurationError: It is not usable. The message quotes no value: it may hold a password.
     """
-    if _CLUSTER.match(text):
-        raise _wrong("asks for Redis Cluster, which is not supported: use one Redis, or Sentinel")
     if _FOREIGN.match(text):
         raise _wrong(f"has another library's form for Redis Sentinel: use {SENTINEL_FORM}")
+    if _FOREIGN_CLUSTER.match(text):
+        raise _wrong(f"has another library's form for Redis Cluster: use {CLUSTER_FORM}")
     if is_sentinel_url(text):
         return _read_sentinel_url(text)
+    if is_cluster_url(text):
+        return _read_cluster_url(text)
     return _read_address(text, _PLAIN)
 
 
 def is_sentinel_url(text: str) -> bool:
     """Tell whether a Redis URL names sentinels."""
     return text.startswith(_SENTINEL)
+
+
+def is_cluster_url(text: str) -> bool:
+    """Tell whether a Redis URL names nodes of a cluster."""
+    return text.startswith(_CLUSTER)
 
 
 def _read_sentinel_url(text: str) -> RedisUrl:
@@ -138,9 +153,7 @@ def _read_sentinel_url(text: str) -> RedisUrl:
         raise _wrong(_MEANT)  # as in `_read_address`
     if not _MASTER_NAME.fullmatch(name):
         raise _wrong(f"must name the master after the sentinels, as in {SENTINEL_FORM}")
-    addresses = tuple(map(_read_sentinel_address, hosts.split(",")))
-    if len(set(addresses)) != len(addresses):
-        raise _wrong("names a sentinel twice")
+    addresses = _read_hosts(hosts, "the sentinels", SENTINEL_FORM, SENTINEL_PORT)
     # What is left is the URL of a Redis, except for the address.
     options = dict(parse_qsl(query, keep_blank_values=True))
     return _read_address(
@@ -152,13 +165,30 @@ def _read_sentinel_url(text: str) -> RedisUrl:
     )
 
 
-def _read_sentinel_address(text: str) -> Address:
-    parts = read_url(f"redis://{text}")
-    if parts is None or not parts.hostname:
-        raise _wrong(
-            f"must list the sentinels as host:port, separated by commas, as in {SENTINEL_FORM}"
-        )
-    return parts.hostname, parts.port or SENTINEL_PORT
+def _read_cluster_url(text: str) -> RedisUrl:
+    scheme, _, rest = text.partition("+cluster://")
+    authority, slash, path = rest.partition("?")[0].partition("/")
+    user, at, hosts = authority.rpartition("@")
+    query = rest.partition("?")[2]
+    if "#" in text or "@" in path:
+        raise _wrong(_MEANT)  # as in `_read_address`
+    addresses = _read_hosts(hosts, "some nodes of the cluster", CLUSTER_FORM, REDIS_PORT)
+    read = _read_address(f"{scheme}://{user}{at}node{slash}{path}?{query}", _PLAIN)
+    if read.database:
+        raise _wrong("asks for a database, but Redis Cluster has only number 0")
+    return read._replace(host="", port=0, cluster=addresses)
+
+
+def _read_hosts(text: str, what: str, form: str, port: int) -> tuple[Address, ...]:
+    addresses: list[Address] = []
+    for each in text.split(","):
+        parts = read_url(f"redis://{each}")
+        if parts is None or not parts.hostname:
+            raise _wrong(f"must list {what} as host:port, separated by commas, as in {form}")
+        addresses.append((parts.hostname, parts.port or port))
+    if len(set(addresses)) != len(addresses):
+        raise _wrong("names an address twice")
+    return tuple(addresses)
 
 
 def _read_address(text: str, known: Sequence[str]) -> RedisUrl:
@@ -200,7 +230,7 @@ def _split(text: str) -> tuple[SplitResult, int]:
         raise _wrong(_MEANT) from None  # the cause would quote the password
     if port == 0:
         raise _wrong("has port 0: use 1 to 65535")
-    return parts, port or 6379
+    return parts, port or REDIS_PORT
 
 
 def _options(parts: SplitResult, known: Sequence[str]) -> dict[str, str]:

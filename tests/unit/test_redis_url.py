@@ -197,7 +197,7 @@ def test_sentinels_and_the_master_have_credentials_of_their_own():
         ("redis+sentinel:///mymaster", "must list the sentinels as host:port"),
         ("redis+sentinel://h1,,h2/mymaster", "must list the sentinels as host:port"),
         ("redis+sentinel://h1:0/mymaster", "must list the sentinels as host:port"),
-        ("redis+sentinel://h1,h2:1,h1:26379/mymaster", "names a sentinel twice"),
+        ("redis+sentinel://h1,h2:1,h1:26379/mymaster", "names an address twice"),
         ("redis+sentinel://h1/mymaster/0?db=1", "database number twice"),
         ("redis+sentinel://h1/mymaster?sentinel_user=a", "unknown option 'sentinel_user'; known"),
         ("redis+sentinel://h1/mymaster?sentinel_password=", "without a value"),
@@ -237,9 +237,36 @@ def test_a_list_of_hosts_is_answered_with_the_form_for_sentinels():
     assert "redis+sentinel://" in problem("redis://h1:26379,h2:26379/mymaster")
 
 
-@pytest.mark.parametrize("url", ["redis+cluster://h1,h2", "rediss-cluster://h1"])
-def test_cluster_is_refused_by_name(url):
-    assert "Redis Cluster, which is not supported" in problem(url)
+def test_a_cluster_is_named_by_some_of_its_nodes():
+    url = read_redis_url("rediss+cluster://me:p%40w@h1,[::1]:7001,h3:7002/0?ssl_ca_certs=/ca.pem")
+    assert url.cluster == (("h1", 6379), ("::1", 7001), ("h3", 7002))
+    assert url.hosts == ("h1", "::1", "h3")
+    assert (url.scheme, url.host, url.port, url.database) == ("rediss", "", 0, 0)
+    assert (url.username, url.password) == ("me", "p@w")
+    assert master_url(url, ("10.0.0.1", 7003)) == (
+        "rediss://me:p%40w@10.0.0.1:7003/0?ssl_ca_certs=%2Fca.pem"
+    )
+
+
+@pytest.mark.parametrize(
+    ("url", "expected"),
+    [
+        ("redis+cluster://h1,h2/1", "asks for a database"),
+        ("redis+cluster://h1,h2?db=1", "asks for a database"),
+        ("redis+cluster://h1,,h2", "must list some nodes of the cluster as host:port"),
+        ("redis+cluster://", "must list some nodes of the cluster as host:port"),
+        ("redis+cluster://h1:1,h1:1", "names an address twice"),
+        ("redis+cluster://h1?sentinel_password=x", "unknown option 'sentinel_password'"),
+        ("redis+cluster://h1?ssl_ca_certs=/ca.pem", "requires rediss://"),
+        ("redis+cluster://h1/0#secret", "percent-encoded"),
+        ("rediss-cluster://h1", "another library's form for Redis Cluster"),
+        ("redis://h1:7000?addr=h2:7000", "another library's form for Redis Cluster"),
+    ],
+)
+def test_the_url_of_a_cluster_is_wrong(url, expected):
+    said = problem(url)
+    assert expected in said
+    assert "secret" not in said
 
 
 WORDS = st.text(st.characters(min_codepoint=33, max_codepoint=0x24F), max_size=8).filter(is_line)
