@@ -102,6 +102,11 @@ class Link:
         """Return a coroutine that ends when the master has moved; None for a fixed address."""
         return None if self._connector.is_fixed else self._watch(connection)
 
+    @property
+    def is_idle(self) -> bool:
+        """Whether it has no connection."""
+        return not self._pipelines
+
     def retire(self) -> None:
         """Make the next command reconnect: the name may resolve to another Redis by now."""
         if self._pipeline is not None:

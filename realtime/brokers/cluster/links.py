@@ -1,0 +1,207 @@
+"""The links of one event loop to the masters of a Redis Cluster: one for each.
+
+A command goes to the master of its partition. What a master has refused because another one has the
+slot, or because the cluster changes just now, is certainly not executed, and sent again until the
+deadline. What was written and not answered is unknown, as with one Redis (ADR-0007).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from typing import TYPE_CHECKING, Any
+
+from redis import exceptions
+
+from realtime.brokers.cluster.slots import ASKING, RefusalKind, refusal_of
+from realtime.brokers.cluster.topology import ClusterTopology
+from realtime.brokers.commands import errors_of, unavailable
+from realtime.brokers.link import Link
+from realtime.core.redis_address import master_url
+from realtime.core.redis_url import read_redis_url
+from realtime.errors import BrokerUnavailable, OutcomeUnknown
+
+if TYPE_CHECKING:
+    from redis.asyncio.connection import Connection
+
+    from realtime.brokers.calls import Combine
+    from realtime.brokers.script import Args, Script
+    from realtime.core.partitions import Partition
+    from realtime.core.publication import Publication
+    from realtime.core.redis_url import Address
+
+BACKOFF_SECONDS = (0.01, 0.1)
+"""The shortest and the longest pause before a refused command is sent again."""
+
+Send = Callable[[Link, float], Awaitable[list[Any]]]
+"""Sends something on a link within seconds; errors as for `Link.execute`."""
+
+
+class ClusterLinks:
+    """See the module. Bound to one event loop; create it inside that loop."""
+
+    def __init__(self, url: str) -> None:
+        """Connect lazily.
+
+        Args:
+            url: ``redis+cluster://`` or ``rediss+cluster://``.
+        """
+        self._url = read_redis_url(url)
+        self.topology = ClusterTopology(self._url)
+        """Which master has which partition."""
+        self._links: dict[Address, Link] = {}
+        # At most one, which is ended with the links.
+        self._refreshing: set[asyncio.Task[None]] = set()
+        self._is_closed = False
+
+    def run_script(
+        self, partition: Partition, script: Script, commands: Sequence[Args], seconds: float
+    ) -> Coroutine[Any, Any, list[Any]]:
+        """Like `realtime.brokers.link.Link.run_script`, at the master of a partition."""
+        return self._send(
+            partition,
+            lambda link, left: link.run_script(script, commands, left),
+            lambda link, left: link.execute(_asking([script.load, *commands]), left),
+            seconds,
+        )
+
+    def publish(
+        self,
+        partition: Partition,
+        script: Script,
+        publication: Publication,
+        combine: Combine,
+        seconds: float,
+    ) -> Coroutine[Any, Any, list[Any]]:
+        """Like `realtime.brokers.link.Link.publish`, at the master of a partition."""
+        return self._send(
+            partition,
+            lambda link, left: link.publish(script, publication, combine, left),
+            lambda link, left: link.execute(_asking([script.load, combine(publication)]), left),
+            seconds,
+        )
+
+    def execute(
+        self, partition: Partition, commands: Sequence[Args], seconds: float
+    ) -> Coroutine[Any, Any, list[Any]]:
+        """Like `realtime.brokers.link.Link.execute`, at the master of a partition."""
+        return self._send(
+            partition,
+            lambda link, left: link.execute(commands, left),
+            lambda link, left: link.execute(_asking([("PING",), *commands]), left),
+            seconds,
+        )
+
+    async def connect(self, address: Address) -> Connection:
+        """Return a separate connection to a node, which the caller must close; errors of redis."""
+        return await self._link(address).connect(0.0)
+
+    async def aclose(self) -> None:
+        """Close all connections, and open no more."""
+        self._is_closed = True
+        for task in self._refreshing:
+            task.cancel()
+        await self.topology.aclose()
+        await asyncio.gather(*[link.aclose() for link in self._links.values()])
+        await asyncio.gather(*self._refreshing, return_exceptions=True)
+
+    async def _send(self, partition: Partition, send: Send, ask: Send, seconds: float) -> list[Any]:
+        """Send to the master of a partition until it is not refused, or the deadline.
+
+        Args:
+            partition: The partition.
+            send: Sends it as usual.
+            ask: Sends it to a master that imports the slot, after another command and with ASKING
+                before each; so every other reply counts, from the fourth on.
+            seconds: The timeout.
+
+        Raises:
+            BrokerUnavailable: Certainly not done.
+            OutcomeUnknown: Perhaps done.
+        """
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + seconds
+        pause, longest = BACKOFF_SECONDS
+        asked: Address | None = None
+        while True:
+            failure: Exception
+            replies: list[Any] | None = None
+            try:
+                address = asked or await self._owner(partition, deadline)
+                link = self._link(address)
+                left = deadline - loop.time()
+                if asked is None:
+                    replies = await send(link, left)
+                else:
+                    replies = (await ask(link, left))[3::2]
+            except BrokerUnavailable as error:  # certainly not done: another one may do it
+                asked, failure = None, error
+                self._refresh_soon()
+            except OutcomeUnknown:
+                self._refresh_soon()  # the next one need not wait for a frozen master
+                raise
+            else:
+                refusal = refusal_of(errors_of(replies), address)
+                if refusal is None:
+                    return replies
+                asked = None
+                if refusal.kind is RefusalKind.ASK:
+                    asked = refusal.address
+                    continue
+                if refusal.kind is RefusalKind.MOVED and refusal.address is not None:
+                    self.topology.note_moved(partition, refusal.address)
+                self._refresh_soon()
+                failure = errors_of(replies)[0]
+            if loop.time() + pause >= deadline:
+                if replies is not None:
+                    return replies
+                raise failure
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, longest)
+
+    async def _owner(self, partition: Partition, deadline: float) -> Address:
+        if (address := self.topology.known_owner(partition)) is not None:
+            return address
+        try:
+            async with asyncio.timeout_at(deadline):
+                return await self.topology.owner(partition)
+        except (exceptions.RedisError, OSError, TimeoutError) as error:
+            raise unavailable(error) from error
+
+    def _refresh_soon(self) -> None:
+        """Ask for the masters, beside the caller, who meanwhile waits anyway."""
+
+        async def refresh() -> None:
+            await self.topology.refresh()
+            self._close_unused()
+
+        if not self._is_closed and not self._refreshing:
+            task = asyncio.create_task(refresh(), name="realtime look at a cluster")
+            self._refreshing.add(task)
+            task.add_done_callback(self._forget)
+
+    def _close_unused(self) -> None:
+        """Retire the links to former masters, and drop those that have ended."""
+        if masters := self.topology.masters():
+            for address in self._links.keys() - masters:
+                self._links[address].retire()
+                if self._links[address].is_idle:
+                    del self._links[address]
+
+    def _forget(self, task: asyncio.Task[None]) -> None:
+        self._refreshing.discard(task)
+        if not task.cancelled():
+            task.exception()  # no node answers: the next command tries again
+
+    def _link(self, address: Address) -> Link:
+        link = self._links.get(address)
+        if link is None:
+            if self._is_closed:
+                raise BrokerUnavailable("Redis: the broker was closed")
+            link = self._links[address] = Link(master_url(self._url, address))
+        return link
+
+
+def _asking(commands: Sequence[Args]) -> list[Args]:
+    """Return commands each of which a node executes that imports its slot."""
+    return [each for command in commands for each in (ASKING, command)]

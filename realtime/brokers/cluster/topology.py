@@ -1,0 +1,149 @@
+"""Which master has which partition of a Redis Cluster, for an event loop.
+
+One question at a time serves all who want to know. The nodes are asked at once, and the newest
+answer counts: a node that was cut off from the others answers with an old one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from redis import exceptions
+
+from realtime.brokers.cluster.slots import ASK_FOR_SLOTS, SlotMap, newest, parse_slots
+from realtime.brokers.connector import RedisServer, abort
+from realtime.core.redis_address import master_url
+
+if TYPE_CHECKING:
+    from realtime.core.partitions import Partition
+    from realtime.core.redis_url import Address, RedisUrl
+
+ANSWER_SECONDS = 0.5
+"""How long nodes may take to answer, of the second that a publish may take."""
+LATECOMER_SECONDS = 0.02
+"""How long the others are waited for after the majority has answered."""
+REFRESH_SECONDS = 0.1
+"""The shortest interval between two questions: a prototype asked a hundred times a second."""
+ASKED_NODES = 16
+"""How many nodes are asked at most."""
+
+
+class ClusterTopology:
+    """See the module. Bound to one event loop; create it inside that loop."""
+
+    def __init__(self, url: RedisUrl) -> None:
+        """Start without knowing anything.
+
+        Args:
+            url: The URL of the cluster, as `realtime.core.redis_url.read_redis_url` parses it.
+        """
+        self._url = url
+        self._map = SlotMap(False, 0, {}, ())
+        self._moved: dict[int, Address] = {}
+        """What redirections have said since the last question, by the number of the partition."""
+        self._asked_at = -REFRESH_SECONDS
+        self._asking: asyncio.Task[None] | None = None
+        self.changed = asyncio.Event()
+        """Set whenever an owner may have changed."""
+
+    def known_owner(self, partition: Partition) -> Address | None:
+        """Return the address of the master of a partition, if it is known."""
+        return self._moved.get(partition.number) or self._map.owners.get(partition.number)
+
+    def masters(self) -> set[Address]:
+        """Return the addresses of all masters that are known."""
+        return {*self._map.owners.values(), *self._moved.values()}
+
+    def note_moved(self, partition: Partition, address: Address) -> None:
+        """Record what a redirection says."""
+        if self.known_owner(partition) != address:
+            self._moved[partition.number] = address
+            self.changed.set()
+
+    async def owner(self, partition: Partition) -> Address:
+        """Return the address of the master of a partition; ask if it is not known.
+
+        Raises:
+            RedisError: No node answers, or the partition has no master.
+        """
+        if (address := self.known_owner(partition)) is None:
+            await self.refresh()
+            address = self.known_owner(partition)
+        if address is None:
+            raise exceptions.ClusterDownError(f"no master has slot {partition.slot}")
+        return address
+
+    async def refresh(self) -> None:
+        """Ask the nodes, unless that was done just now; one question for all who want it.
+
+        Raises:
+            RedisError: No node answers.
+        """
+        if self._asking is None or self._asking.done():
+            pause = self._asked_at + REFRESH_SECONDS - asyncio.get_running_loop().time()
+            self._asking = asyncio.create_task(
+                self._ask_after(pause), name="realtime question to a cluster"
+            )
+        # A caller that is cancelled must not cancel the question of the others.
+        await asyncio.shield(self._asking)
+
+    async def aclose(self) -> None:
+        """Stop asking."""
+        if self._asking is not None:
+            self._asking.cancel()
+            await asyncio.gather(self._asking, return_exceptions=True)
+
+    async def _ask_after(self, pause: float) -> None:
+        if pause > 0:
+            await asyncio.sleep(pause)
+        self._asked_at = asyncio.get_running_loop().time()
+        before = self._map.owners, self._moved
+        found = await self._ask()
+        self._map, self._moved = found, {}
+        if before != (found.owners, {}):
+            self.changed.set()
+
+    async def _ask(self) -> SlotMap:
+        """Ask several nodes; return the newest answer.
+
+        Raises:
+            RedisError: No node answers.
+        """
+        loop = asyncio.get_running_loop()
+        asked = list(dict.fromkeys((*self._map.nodes, *self._url.cluster)))[:ASKED_NODES]
+        asking = {loop.create_task(self._answer_of(each)) for each in asked}
+        maps: list[SlotMap] = []
+        errors: list[Exception] = []
+        until = loop.time() + ANSWER_SECONDS
+        try:
+            while asking and (left := until - loop.time()) > 0:
+                done, asking = await asyncio.wait(
+                    asking, timeout=left, return_when=asyncio.FIRST_COMPLETED
+                )
+                for said in [task.result() for task in done]:
+                    if isinstance(said, SlotMap):
+                        maps.append(said)
+                    else:
+                        errors.append(said)
+                if 2 * len(maps) > len(asked):
+                    until = min(until, loop.time() + LATECOMER_SECONDS)
+        finally:
+            for task in asking:
+                task.cancel()
+            await asyncio.gather(*asking, return_exceptions=True)
+        return newest(maps, errors)
+
+    async def _answer_of(self, address: Address) -> SlotMap | Exception:
+        connection = None
+        try:
+            connection = await RedisServer(master_url(self._url, address)).connect()
+            packed = connection.pack_commands(ASK_FOR_SLOTS)
+            await connection.send_packed_command(packed, check_health=False)
+            replies = [await connection.read_response() for _ in ASK_FOR_SLOTS]
+            return parse_slots(replies, address)
+        except (exceptions.RedisError, OSError) as error:
+            return error
+        finally:
+            if connection is not None:
+                abort(connection)
