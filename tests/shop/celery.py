@@ -7,6 +7,7 @@ import os
 import time
 
 import django
+from kombu import pools
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "tests.settings")
 django.setup()
@@ -18,11 +19,21 @@ app = celery_app("shop", task_seconds=float(os.environ.get("TEST_TASK_SECONDS", 
 
 def use_redis_of_settings(task_seconds: float) -> None:
     """Use the Redis that a test has put into Django's settings."""
+    _close_connections()
     app.conf.update(redis_settings(task_seconds))
     # State that belongs to another Redis: connections, producers, and the result backend.
     app._after_fork()
     app._backend_cache = None
     vars(app._local).pop("backend", None)
+
+
+def _close_connections() -> None:
+    """Close what `_after_fork` only forgets: the collector would warn during any later test."""
+    pools.reset()
+    for backend in (app._backend_cache, vars(app._local).get("backend")):
+        if backend is not None:
+            backend.result_consumer.stop()
+            backend.client.connection_pool.disconnect()
 
 
 @app.task(base=LiveTask, bind=True)
