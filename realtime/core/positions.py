@@ -113,6 +113,10 @@ class GapDetector:
         self._change_epoch(read)
         return _across_epochs(last, read, arrived=False)
 
+    def has_ended(self, epoch: str) -> bool:
+        """Tell whether an epoch is one of those that have ended."""
+        return self._end_of(epoch) is not None
+
     def _end_of(self, epoch: str) -> Position | None:
         return next((each for each in self.ended if each.epoch == epoch), None)
 

@@ -6,7 +6,7 @@ from collections import deque
 from dataclasses import dataclass, field
 
 import pytest
-from hypothesis import note
+from hypothesis import given, note
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
@@ -172,6 +172,37 @@ def test_after_a_restart_the_old_epoch_ends_and_the_new_one_has_a_gap(registry):
     assert channel.announced_epoch == OLD  # so that the next publication names the new one
 
 
+def returned(registry: Registry[str]) -> Channel[str]:
+    """A channel at NEW 3 whose node returns to the former master, where it left OLD at 6."""
+    channel = broken(registry)
+    channel.go_live(Position(NEW, 3))
+    registry.note_lost()
+    registry.take_wishes(100)
+    assert registry.note_subscribed("c")
+    return channel
+
+
+def test_a_former_master_that_goes_on_is_heard_again(registry):
+    """Its epoch had ended, so all that it sent was ignored, and no gap said so."""
+    channel = returned(registry)
+    assert channel.note_arrival(envelope(10)) is None
+    assert channel.note_arrival(envelope(11)) is None
+    assert channel.go_live(Position(OLD, 11)) == [
+        Arrival((Gap(NEW, 4, None),), None),
+        Arrival((), envelope(10)),
+        Arrival((), envelope(11)),
+    ]
+    assert channel.note_arrival(envelope(12)) == Arrival((), envelope(12))
+
+
+def test_late_arrivals_of_a_former_master_hide_no_gap(registry):
+    """They were kept, so the position that was read was not compared."""
+    channel = returned(registry)
+    assert channel.note_arrival(envelope(10)) is None
+    assert channel.go_live(Position(NEW, 8)) == [Arrival((Gap(NEW, 4, 8),), None)]
+    assert channel.note_arrival(envelope(9, NEW)) == Arrival((), envelope(9, NEW))
+
+
 def test_arrivals_that_cannot_be_kept_become_a_gap(registry):
     channel = broken(registry)
     for offset in range(7, 7 + KEPT_ARRIVALS_LIMIT + 10):
@@ -289,11 +320,13 @@ class Told:
     """The reports to one listener since it joined, checked as they arrive.
 
     `due` is what must come next: an epoch (by number) and an offset in it. After an open gap it is
-    the beginning of some later epoch.
+    the beginning of some later epoch, or an earlier epoch goes on, whose open gap covers the rest.
     """
 
     due: tuple[int, int]
     open_gap: bool = False
+    ended: dict[int, int] = field(default_factory=dict)
+    """The offset that was due in each epoch that has ended with an open gap."""
 
     def take(self, arrival: Arrival) -> None:
         for gap in arrival.gaps:
@@ -305,8 +338,12 @@ class Told:
     def step(self, epoch: str, first: int, last: int | None) -> None:
         number = EPOCHS.index(epoch)
         if self.open_gap:
-            assert number > self.due[0], "an ended epoch returned"
-            assert first == 1, "the beginning of an epoch is missing"
+            self.ended[self.due[0]] = self.due[1]
+            if number in self.ended:
+                assert first >= self.ended[number], "a publication returned"
+            else:
+                assert number > self.due[0], "an epoch that was passed over returned"
+                assert first == 1, "the beginning of an epoch is missing"
         else:
             assert (number, first) == self.due, f"{(number, first)} came, {self.due} was due"
         assert last is None or last >= first, "an empty gap"
@@ -314,7 +351,7 @@ class Told:
         self.due = (number, first if last is None else last + 1)
 
     def covers(self, published: tuple[int, int]) -> bool:
-        return self.open_gap or published < self.due
+        return self.open_gap or published < self.due or published[0] in self.ended
 
 
 @dataclass
@@ -325,6 +362,8 @@ class Broker:
     events: deque[tuple[str, str, Envelope | None]] = field(default_factory=deque)
     subscribed: set[str] = field(default_factory=set)
     at: dict[str, tuple[int, int]] = field(default_factory=dict)
+    ends: dict[str, dict[int, int]] = field(default_factory=dict)
+    latest: dict[str, int] = field(default_factory=dict)
     published: dict[str, list[tuple[int, int]]] = field(default_factory=dict)
 
     def read(self, name: str) -> Position:
@@ -344,8 +383,16 @@ class Broker:
         self.events.append((kind, name, None))
 
     def begin_epoch(self, name: str) -> None:
-        epoch, _ = self.at.get(name, (0, 0))
-        self.at[name] = (epoch + 1, 0)
+        epoch, offset = self.at.get(name, (0, 0))
+        self.ends.setdefault(name, {})[epoch] = offset
+        self.at[name] = (self.latest.get(name, 0) + 1, 0)
+        self.latest[name] = self.at[name][0]
+
+    def return_to(self, name: str, epoch: int) -> None:
+        """Go on with an earlier epoch: sentinels have returned to a former master."""
+        now, offset = self.at[name]
+        self.ends[name][now] = offset
+        self.at[name] = (epoch, self.ends[name][epoch])
 
     def cut(self) -> None:
         self.commands.clear()
@@ -469,18 +516,34 @@ class RegistryMachine(RuleBasedStateMachine):
     def the_broker_does_a_command(self) -> None:
         self.broker.do_one()
 
-    @rule(restarted=st.booleans(), missed=st.integers(0, 2))
-    def the_connection_breaks(self, restarted: bool, missed: int) -> None:
+    @rule(restarted=st.booleans(), returned=st.booleans(), missed=st.integers(0, 2))
+    def the_connection_breaks(self, restarted: bool, returned: bool, missed: int) -> None:
         self.faults += 1
+        former = {name: self.former_epoch(name) for name in "ab"} if returned else {}
         self.broker.cut()
         self.registry.note_lost()
         self.to_settle.clear()
         self.reading = None
         for name in "ab":
-            if restarted:
+            if former.get(name) is not None:
+                self.broker.return_to(name, former[name])
+            elif restarted:
                 self.broker.begin_epoch(name)
             for _ in range(missed):
                 self.broker.publish(name)
+
+    def former_epoch(self, name: str) -> int | None:
+        """Return the last epoch that has ended, if all of it and of its successor was heard.
+
+        A node that was never at the second master cannot know of it when it is back at the first.
+        """
+        channel = self.registry.get(name)
+        if channel is None or not channel.is_live or not channel.detector.ended:
+            return None
+        epoch, _ = self.broker.at.get(name, (0, 0))
+        if channel.position.epoch != EPOCHS[epoch]:
+            return None
+        return EPOCHS.index(channel.detector.ended[0].epoch)
 
     @precondition(lambda self: not self.is_settling())
     @rule(name=NAMES)
@@ -525,6 +588,60 @@ class RegistryMachine(RuleBasedStateMachine):
             for told in self.joined[name]:
                 missing = [p for p in self.broker.published.get(name, []) if not told.covers(p)]
                 assert not missing, "published, but neither received nor reported"
+                epoch, offset = self.broker.at.get(name, (0, 0))
+                is_there = told.due == (epoch, offset + 1) or told.open_gap or offset == 0
+                assert is_there, "left behind in silence"
 
 
 TestNothingIsMissedInSilence = RegistryMachine.TestCase
+
+
+VISITS = st.tuples(st.integers(0, 2), *[st.integers(0, 2)] * 4)
+
+
+@given(st.lists(VISITS, max_size=8))
+def test_nothing_is_missed_in_silence_between_masters_that_take_turns(visits):
+    """Hypothesis: of several masters that were never demoted, each goes on with its epoch."""
+    broker, registry, told = Broker(), Registry[Told](), Told((0, 1))
+    channel = registry.want("c", NAMESPACE, told, nothing)
+
+    def publish(count: int) -> None:
+        for _ in range(count):
+            broker.publish("c")
+
+    def read() -> None:
+        while broker.events:
+            kind, _, message = broker.events.popleft()
+            if kind == "subscribed":
+                assert registry.note_subscribed("c")
+            elif arrival := channel.note_arrival(message):
+                told.take(arrival)
+
+    for back, missed, kept, late, heard in [(0, 0, 0, 0, 0), *visits]:
+        broker.cut()
+        registry.note_lost()
+        if channel.detector is not None:
+            ended = [each.epoch for each in channel.detector.ended][:back]
+            if ended and back:
+                broker.return_to("c", EPOCHS.index(ended[-1]))
+            elif back:
+                broker.begin_epoch("c")
+        publish(missed)
+        registry.take_wishes(1)
+        broker.commands.append(("subscribed", "c"))
+        broker.do_one()
+        publish(kept)
+        read()
+        position = broker.read("c")
+        publish(late)
+        read()
+        for arrival in channel.go_live(position):
+            told.take(arrival)
+        if told not in channel.listeners:
+            channel.listeners[told] = None
+        publish(heard)
+        read()
+        epoch, offset = broker.at["c"]
+        is_there = told.due == (epoch, offset + 1) or told.open_gap
+        assert is_there, "left behind in silence"
+        assert all(map(told.covers, broker.published.get("c", [])))
