@@ -7,6 +7,7 @@
 * `json_text`: Validation and encoding of JSON.
 * `envelope`: The wire format of a publication on Redis.
 * `positions`: Positions in a channel, and gap detection.
+* `entity_tags`: The entity tag of a response, by positions.
 * `identity`: A client's identity, and the grants of its tokens.
 * `members`: Presence: the members of a channel, joins and leaves.
 * `node_commands`: Commands between nodes about the connections of users.

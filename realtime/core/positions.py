@@ -8,8 +8,7 @@ loses the counter. The final offset of an epoch is unknown, so a gap at its end 
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from enum import StrEnum
 from typing import NamedTuple
 
@@ -86,7 +85,7 @@ class GapDetector:
                 self.last, self.settling = position, False
                 return ()
             return self._same_epoch(position)
-        if self.was_read and self._end_of(position.epoch) is not None:
+        if self.was_read and self.end_of(position.epoch) is not None:
             return None
         self._change_epoch(position)
         self.settling = self.was_read = False
@@ -98,26 +97,22 @@ class GapDetector:
         A position that was read never lowers a known one: it may predate the last arrival. A
         position that reveals nothing new does not start settling either: it has overtaken nothing.
         """
-        last = self.last
-        self.was_read = True
+        last, self.was_read = self.last, True
         if read.epoch == last.epoch and read.offset <= last.offset:
             return ()
         self.settling = True
         if read.epoch == last.epoch:
             self.last = read
             return (Gap(last.epoch, last.offset + 1, read.offset),)
-        known = self._end_of(read.epoch)
+        known = self.end_of(read.epoch)
         if known is not None:  # the open gap at its end covers everything up to here
             self._change_epoch(max(read, known))
             return (Gap(last.epoch, last.offset + 1, None),)
         self._change_epoch(read)
         return _across_epochs(last, read, arrived=False)
 
-    def has_ended(self, epoch: str) -> bool:
-        """Tell whether an epoch is one of those that have ended."""
-        return self._end_of(epoch) is not None
-
-    def _end_of(self, epoch: str) -> Position | None:
+    def end_of(self, epoch: str) -> Position | None:
+        """Return the last known position of an epoch if it is one of those that have ended."""
         return next((each for each in self.ended if each.epoch == epoch), None)
 
     def _change_epoch(self, position: Position) -> None:
@@ -165,25 +160,6 @@ def by_channel(
             raise found
         positions[channel] = found
     return positions
-
-
-def entity_tag(positions: Mapping[str, Position], vary: Iterable[str] = ()) -> str:
-    """Return a weak entity tag (RFC 9110 §8.8.3) that changes with each publication.
-
-    Weak, because it stands for the state that a response shows, not for its bytes.
-
-    Args:
-        positions: The positions of the channels, by channel.
-        vary: What else the response depends on, such as its user. A hash covers it, so it cannot
-            be read from the tag.
-    """
-    texts = [f"{channel} {at.epoch} {at.offset}" for channel, at in sorted(positions.items())]
-    # The length before each text, so that no other list of texts is hashed as the same bytes.
-    hashed = hashlib.sha256()
-    for text in (str(len(texts)), *texts, *vary):
-        raw = text.encode("utf-8", "surrogatepass")
-        hashed.update(b"%d:%b" % (len(raw), raw))
-    return f'W/"{hashed.hexdigest()[:32]}"'
 
 
 def _across_epochs(last: Position, position: Position, *, arrived: bool) -> tuple[Gap, ...]:

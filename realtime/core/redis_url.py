@@ -26,7 +26,7 @@ CLUSTER_FORM = "redis+cluster://user:password@host1:6379,host2:6379"
 _MEANT = (
     "must be redis://user:password@host:port/number, rediss://…, or unix:///path, with special "
     "characters in the password percent-encoded: %40 (@), %23 (#), %2F (/), %3F (?); "
-    f"or {SENTINEL_FORM}, or {CLUSTER_FORM}; or memory://, for a single process"
+    f"or {SENTINEL_FORM}; or memory://, for a single process"
 )
 _PLAIN = ("db", "username", "password", "client_name")
 _OF_SENTINELS = ("sentinel_username", "sentinel_password")
@@ -129,7 +129,9 @@ def read_redis_url(text: str) -> RedisUrl:
     if is_sentinel_url(text):
         return _read_sentinel_url(text)
     if is_cluster_url(text):
-        return _read_cluster_url(text)
+        raise _wrong(
+            "asks for Redis Cluster, which is not supported yet: use one Redis, or Sentinel"
+        )
     return _read_address(text, _PLAIN)
 
 
@@ -165,7 +167,12 @@ def _read_sentinel_url(text: str) -> RedisUrl:
     )
 
 
-def _read_cluster_url(text: str) -> RedisUrl:
+def read_cluster_url(text: str) -> RedisUrl:
+    """Parse the URL of a cluster: ``redis+cluster://`` or ``rediss+cluster://``.
+
+    Raises:
+        ConfigurationError: As for `read_redis_url`.
+    """
     scheme, _, rest = text.partition("+cluster://")
     authority, slash, path = rest.partition("?")[0].partition("/")
     user, at, hosts = authority.rpartition("@")

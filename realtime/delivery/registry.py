@@ -107,19 +107,17 @@ class Channel(Generic[L]):
         """Go live with the position that was read; return what to deliver to the listeners.
 
         The first time, the position is the start. After a break, the first kept envelope shows
-        exactly where the broker's stream continues, if it is of the epoch that was read; without
-        such an envelope, the position shows it.
+        exactly where the broker's stream continues; without one, the position shows it.
         """
         kept, self._kept = list(self._kept or ()), None
         self.state = State.LIVE
         arrivals: list[Arrival] = []
-        detector = self.detector
-        if detector is None:
+        if (detector := self.detector) is None:
             detector = self.detector = GapDetector(read)
             self.announced_epoch = read.epoch
-        elif kept and kept[0].position.epoch == read.epoch and detector.has_ended(read.epoch):
+        elif kept and kept[0].position.epoch == read.epoch and detector.end_of(read.epoch):
             # Sentinels may return to a former master, whose epoch goes on.
-            before = Position(read.epoch, kept[0].position.offset - 1)
+            before = read._replace(offset=kept[0].position.offset - 1)
             arrivals.append(Arrival(detector.resume(before), None))
         arrivals.extend(arrival for envelope in kept if (arrival := self._observe(envelope)))
         if not arrivals and (gaps := detector.resume(read)):  # of ended epochs, if any were kept

@@ -26,8 +26,9 @@ from django.utils.translation import get_language
 from realtime import wiring
 from realtime.api.backend import run_blocking
 from realtime.core.breaker import Breaker
+from realtime.core.entity_tags import entity_tag
 from realtime.core.outage import Outage
-from realtime.core.positions import Position, by_channel, entity_tag
+from realtime.core.positions import Position, by_channel
 from realtime.errors import BrokerError
 from realtime.host.page_positions import note_positions
 from realtime.host.positions import readable_channels

@@ -5,7 +5,8 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from realtime.core.positions import Position, entity_tag
+from realtime.core.entity_tags import entity_tag
+from realtime.core.positions import Position
 
 positions = st.dictionaries(
     st.sampled_from(["a", "b", "a:b"]),

@@ -18,7 +18,7 @@ from realtime.brokers.cluster.topology import ClusterTopology
 from realtime.brokers.commands import errors_of, unavailable
 from realtime.brokers.link import Link
 from realtime.core.redis_address import master_url
-from realtime.core.redis_url import read_redis_url
+from realtime.core.redis_url import read_cluster_url
 from realtime.errors import BrokerUnavailable, OutcomeUnknown
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ class ClusterLinks:
         Args:
             url: ``redis+cluster://`` or ``rediss+cluster://``.
         """
-        self._url = read_redis_url(url)
+        self._url = read_cluster_url(url)
         self.topology = ClusterTopology(self._url)
         """Which master has which partition."""
         self._links: dict[Address, Link] = {}

@@ -36,7 +36,7 @@ class ClusterTopology:
         """Start without knowing anything.
 
         Args:
-            url: The URL of the cluster, as `realtime.core.redis_url.read_redis_url` parses it.
+            url: The URL of the cluster, as `realtime.core.redis_url.read_cluster_url` parses it.
         """
         self._url = url
         self._map = SlotMap(False, 0, {}, ())
