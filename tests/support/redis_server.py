@@ -26,7 +26,12 @@ class RedisServer:
     """One server process on a Unix socket."""
 
     def __init__(
-        self, *options: str, port: int = 0, program: str = "", conf: Path | None = None
+        self,
+        *options: str,
+        port: int = 0,
+        program: str = "",
+        conf: Path | None = None,
+        password: str = "",
     ) -> None:
         """Configure a server without starting it.
 
@@ -35,10 +40,12 @@ class RedisServer:
             port: For replicas, which do not support Unix sockets; 0 is none.
             program: Another server than the usual one.
             conf: A configuration file.
+            password: The password of its clients, and of the master that it follows.
         """
         self.port = port
         self._program = program or USUAL
         self._conf = conf
+        self._password = password
         self.folder = Path(tempfile.mkdtemp(prefix="rt-test-"))
         self.socket = self.folder / "valkey.sock"
         self.url = f"unix://{self.socket}"
@@ -50,6 +57,8 @@ class RedisServer:
         command = [self._program, *first, "--port", str(self.port)]
         command += ["--bind", "127.0.0.1", "--unixsocket", str(self.socket)]
         command += ["--save", "", "--dir", str(self.folder)]
+        if self._password:
+            command += ["--requirepass", self._password, "--masterauth", self._password]
         command += [*self._options, *options]
         with (self.folder / "log").open("wb") as log:
             process = self._process = subprocess.Popen(command, stdout=log, stderr=log)
@@ -77,6 +86,7 @@ class RedisServer:
         """Return a client, which the caller closes."""
         return redis.Redis(
             unix_socket_path=str(self.socket),
+            password=self._password or None,
             retry=Retry(NoBackoff(), 0),
             socket_timeout=2,
             protocol=2,
