@@ -20,6 +20,7 @@ epoch lasts (any event that could set offsets back must start a new one).
 * `cluster`: The broker on Redis Cluster.
 * `sentinel`, `sentinel_sync`: Open connections to the master that sentinels name, and notice when
   it changes; for event loops and for threads.
+* `events`: What arrives on a subscription.
 * `publisher`: Publishes on behalf of clients.
 * `node_messages`: The messages between nodes.
 * `neighbours`: Detects another service on the same channels.
@@ -30,44 +31,24 @@ epoch lasts (any event that could set offsets back must start a new one).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple, NoReturn, Protocol
 
+from realtime.brokers.events import ChannelsLost as ChannelsLost
+from realtime.brokers.events import Event as Event
+from realtime.brokers.events import Message as Message
+from realtime.brokers.events import Subscribed as Subscribed
+from realtime.brokers.events import Unsubscribed as Unsubscribed
 from realtime.brokers.node_messages import ALL_NODES as ALL_NODES
 
 if TYPE_CHECKING:
-    import asyncio
-
+    from realtime.brokers.events import Receive as Receive
     from realtime.brokers.node_messages import Moment
     from realtime.core.members import Headcount, LeaseReply, MemberUpdate
     from realtime.core.positions import Position
     from realtime.core.publication import Publication, Receipt
     from realtime.core.survey import Question
     from realtime.errors import BrokerError, RealtimeError
-
-
-class Message(NamedTuple):
-    """A message that arrived on a channel."""
-
-    channel: str
-    raw: bytes
-
-
-class Subscribed(NamedTuple):
-    """The broker confirms a subscription: later publications arrive."""
-
-    channel: str
-
-
-class Unsubscribed(NamedTuple):
-    """The broker confirms the end of a subscription."""
-
-    channel: str
-
-
-Event = Message | Subscribed | Unsubscribed
-Receive = Callable[[Sequence[Event]], "asyncio.Future[None] | None"]
-"""Takes events; returns what is done when there is room for more, or None if there is room."""
 
 
 NODE_COMMANDS_PAGE = 250

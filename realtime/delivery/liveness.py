@@ -65,6 +65,10 @@ class Liveness:
         """Start a new subscription; the node is live once these channels are compared."""
         self._to_compare = set(channels)
 
+    def note_lost(self, channels: Iterable[str]) -> None:
+        """Wait for these channels, too, which must be compared once more."""
+        self._to_compare = {*(self._to_compare or ()), *channels}
+
     def note_unsubscribed(self) -> None:
         """End the subscription: leaving channels can no longer make the node live."""
         self._to_compare = None

@@ -9,7 +9,7 @@ module uses no socket and no clock: `subscriber` executes the requests and repor
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from enum import Enum
 from typing import TYPE_CHECKING, Generic, NamedTuple, TypeVar
 
@@ -214,6 +214,14 @@ class Registry(Generic[L]):
         for channel in list(self._channels.values()):
             channel._due = [0, 0]
             self._start_again(channel)
+
+    def lose(self, names: Iterable[str]) -> None:
+        """Record `realtime.brokers.ChannelsLost`: the broker confirms these channels once more."""
+        for name in names:
+            channel = self._channels[name]
+            channel._due[0] = 1
+            if channel.state is not State.LEAVING:
+                channel.state, channel._kept = State.SUBSCRIBING, None
 
     def _start_again(self, channel: Channel[L]) -> None:
         if not channel.is_wanted:

@@ -203,6 +203,27 @@ def test_late_arrivals_of_a_former_master_hide_no_gap(registry):
     assert channel.note_arrival(envelope(9, NEW)) == Arrival((), envelope(9, NEW))
 
 
+def test_a_channel_of_a_lost_part_of_the_broker_is_confirmed_once_more(registry):
+    channel = live(registry)
+    registry.lose(["c"])
+    assert not channel.is_live
+    assert not registry.has_wishes, "the broker subscribes again by itself"
+    assert registry.note_subscribed("c")
+    assert channel.note_arrival(envelope(9)) is None
+    assert channel.go_live(Position(OLD, 9)) == [Arrival((Gap(OLD, 6, 8),), envelope(9))]
+
+
+def test_a_lost_channel_that_is_being_left_ends_all_the_same(registry):
+    channel = live(registry)
+    channel.listeners.clear()
+    registry.release(channel)
+    registry.lose(["c"])
+    assert registry.take_wishes(1) == ([], ["c"])
+    assert not registry.note_subscribed("c")
+    registry.note_unsubscribed("c")
+    assert registry.get("c") is None
+
+
 def test_arrivals_that_cannot_be_kept_become_a_gap(registry):
     channel = broken(registry)
     for offset in range(7, 7 + KEPT_ARRIVALS_LIMIT + 10):
