@@ -26,7 +26,7 @@ RULES = {
     *("brokers.memory.roster", "brokers.memory.store"),
     *("client.tracker", "connection.authentication", "connection.client_channels"),
     *("connection.decisions", "connection.flow", "connection.outbox", "connection.client_state"),
-    *("delivery.canary", "delivery.registry", "transports.sse_format"),
+    *("brokers.canary", "delivery.registry", "transports.sse_format"),
 }
 """Ring 0: packages and modules of `realtime`, by full name."""
 PUBLISHING = {"brokers.publisher"}

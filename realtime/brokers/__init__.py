@@ -21,6 +21,8 @@ epoch lasts (any event that could set offsets back must start a new one).
 * `sentinel`, `sentinel_sync`: Open connections to the master that sentinels name, and notice when
   it changes; for event loops and for threads.
 * `events`: What arrives on a subscription.
+* `watchdog`: Detects a subscription that is silent but broken.
+* `canary`: Tracks the messages that a subscription sends to itself.
 * `publisher`: Publishes on behalf of clients.
 * `node_messages`: The messages between nodes.
 * `neighbours`: Detects another service on the same channels.

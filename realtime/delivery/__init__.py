@@ -21,6 +21,4 @@
 * `presence_announcer`: Tells clients about members, joins and leaves.
 * `survey_responder`: Answers surveys of all nodes.
 * `announcer`: Announces the service, and reports other services on the same channels.
-* `watchdog`: Detects a subscription that is silent but broken.
-* `canary`: Tracks the messages that a node sends to itself.
 """

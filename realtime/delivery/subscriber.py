@@ -9,9 +9,11 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Coroutine, Iterable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
 from realtime.brokers import Broker, ChannelsLost, Message, Subscribed, Subscription
+from realtime.brokers.watchdog import Watchdog
 from realtime.delivery.registry import (
     Arrival,
     Channel,
@@ -19,7 +21,6 @@ from realtime.delivery.registry import (
     State,
     UnexpectedConfirmation,
 )
-from realtime.delivery.watchdog import Watchdog
 from realtime.errors import BrokerError, BrokerUnavailable
 
 if TYPE_CHECKING:
@@ -187,8 +188,7 @@ class Subscriber:
 
     def _new_watchdog(self) -> Watchdog:
         return Watchdog(
-            self._broker,
-            self._node_channel,
+            partial(self._broker.send_raw, self._node_channel),
             is_subscribed=lambda: self.has_compared(self._node_channel),
             is_behind=lambda: self._fanout.is_full,
         )

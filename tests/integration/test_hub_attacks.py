@@ -297,7 +297,7 @@ async def test_a_node_that_is_stopped_while_its_subscription_breaks_stays_stoppe
         except asyncio.CancelledError:
             raise BrokerUnavailable("it breaks at the same moment") from None
 
-    monkeypatch.setattr("realtime.delivery.watchdog.Watchdog.watch_socket", break_when_cancelled)
+    monkeypatch.setattr("realtime.brokers.watchdog.Watchdog.watch_socket", break_when_cancelled)
     own_redis.cut_subscribers()  # the next subscription has the new task
     await eventually(lambda: not hub.live)
     await eventually(lambda: hub.live)

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from realtime.delivery.canary import FLYING_LIMIT, OVERDUE_SECONDS, Canary
+from realtime.brokers.canary import FLYING_LIMIT, OVERDUE_SECONDS, Canary
 
 
 def test_a_returning_canary_shows_its_latency():

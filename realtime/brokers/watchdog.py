@@ -7,14 +7,14 @@ passed to `Watchdog.note_return`.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
 
-from realtime.delivery.canary import SEND_EVERY_SECONDS, Canary
+from realtime.brokers.canary import SEND_EVERY_SECONDS, Canary
 from realtime.errors import BrokerError, BrokerUnavailable
 
 if TYPE_CHECKING:
-    from realtime.brokers import Broker, Subscription
+    from realtime.brokers import Subscription
 
 NOTHING_COMES = "the broker accepts publications but delivers none"
 LISTEN_EVERY_SECONDS = 0.1
@@ -31,8 +31,7 @@ class Watchdog:
 
     def __init__(
         self,
-        broker: Broker,
-        channel: str,
+        send: Callable[[bytes], Awaitable[int]],
         *,
         is_subscribed: Callable[[], bool],
         is_behind: Callable[[], bool],
@@ -40,13 +39,12 @@ class Watchdog:
         """Start without canaries in flight.
 
         Args:
-            broker: Sends the canaries.
-            channel: The node's own channel, on which they come back.
+            send: Sends a canary on the node's own channel, on which it comes back; returns how many
+                nodes received it; raises `BrokerError`.
             is_subscribed: Tells whether the broker has confirmed that channel.
             is_behind: Tells whether the node itself has paused reading.
         """
-        self._broker = broker
-        self._channel = channel
+        self._send = send
         self._is_subscribed = is_subscribed
         self._is_behind = is_behind
         self._canary = Canary()
@@ -99,7 +97,7 @@ class Watchdog:
         is_listening = self._is_subscribed()
         canary = self._canary.send(asyncio.get_running_loop().time())
         try:
-            heard_by = await self._broker.send_raw(self._channel, b"%d" % canary)
+            heard_by = await self._send(b"%d" % canary)
         except BrokerError as error:
             # Counts as sent: a broken path from publisher to Redis must be detected.
             return str(error)
