@@ -8,19 +8,24 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from realtime.brokers.canary import SEND_EVERY_SECONDS, Canary
 from realtime.errors import BrokerError, BrokerUnavailable
-
-if TYPE_CHECKING:
-    from realtime.brokers import Subscription
 
 NOTHING_COMES = "the broker accepts publications but delivers none"
 LISTEN_EVERY_SECONDS = 0.1
 QUIET_SECONDS = 0.3
 """A socket that was silent for this long has no unread data, provided the loop is running; TCP
 retransmits after 0.2 s."""
+
+
+class ReadCounter(Protocol):
+    """What a watchdog looks at: a subscription, or a part of one."""
+
+    @property
+    def reads(self) -> int:
+        """The number of times that bytes have arrived."""
 
 
 class Watchdog:
@@ -72,7 +77,7 @@ class Watchdog:
             self._silence = await self._send_canary()
             await asyncio.sleep(SEND_EVERY_SECONDS)
 
-    async def watch_socket(self, subscription: Subscription) -> None:
+    async def watch_socket(self, subscription: ReadCounter) -> None:
         """Check for overdue canaries.
 
         Raises:

@@ -3,5 +3,9 @@
 * `slots`: The questions to its nodes, and what their replies mean.
 * `topology`: Asks which master has which partition.
 * `links`: Sends each command to the master of its partition.
+* `broker`: Publishes, reads positions and asks nodes.
+* `subscription`: Receives from all masters that a node needs.
+* `shard`: The connection to one of them.
+* `watch`: Notices a master that delivers nothing.
 * `placement`: Which channels are subscribed to at which master.
 """

@@ -136,9 +136,9 @@ class ClusterLinks:
                     replies = (await ask(link, left))[3::2]
             except BrokerUnavailable as error:  # certainly not done: another one may do it
                 asked, failure = None, error
-                self._refresh_soon()
+                self.refresh_soon()
             except OutcomeUnknown:
-                self._refresh_soon()  # the next one need not wait for a frozen master
+                self.refresh_soon()  # the next one need not wait for a frozen master
                 raise
             else:
                 refusal = refusal_of(errors_of(replies), address)
@@ -150,7 +150,7 @@ class ClusterLinks:
                     continue
                 if refusal.kind is RefusalKind.MOVED and refusal.address is not None:
                     self.topology.note_moved(partition, refusal.address)
-                self._refresh_soon()
+                self.refresh_soon()
                 failure = errors_of(replies)[0]
             if loop.time() + pause >= deadline:
                 if replies is not None:
@@ -168,7 +168,7 @@ class ClusterLinks:
         except (exceptions.RedisError, OSError, TimeoutError) as error:
             raise unavailable(error) from error
 
-    def _refresh_soon(self) -> None:
+    def refresh_soon(self) -> None:
         """Ask for the masters, beside the caller, who meanwhile waits anyway."""
 
         async def refresh() -> None:

@@ -1,0 +1,131 @@
+"""The broker on a real Redis Cluster: a channel follows its slot, and a loss is told."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import AsyncIterator, Iterator, Sequence
+from typing import Any
+
+import pytest
+
+from realtime.brokers import ChannelsLost, Message, Subscribed, Unsubscribed
+from realtime.brokers.cluster.broker import ClusterBroker
+from realtime.brokers.cluster.subscription import ClusterSubscription
+from realtime.core.partitions import PARTITIONS, partition_of
+from realtime.core.publication import Publication
+from realtime.errors import BrokerUnavailable
+from tests.support.eventually import eventually
+from tests.support.redis_cluster import ClusterSet, cluster_set
+
+NAMES = [f"chat:{number}" for number in range(100)]
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[ClusterSet]:
+    with cluster_set(3, 3) as made:
+        yield made
+
+
+@pytest.fixture
+async def broker(cluster: ClusterSet) -> AsyncIterator[ClusterBroker]:
+    made = ClusterBroker(cluster.url, prefix=f"t{secrets.token_hex(4)}")
+    yield made
+    await made.aclose()
+
+
+class Node:
+    """A subscription, and what it has brought."""
+
+    def __init__(self, subscription: ClusterSubscription) -> None:
+        self.subscription = subscription
+        self.events: list[Any] = []
+        self.live: set[str] = set()
+        self.listening = asyncio.create_task(subscription.listen(self._receive))
+
+    def _receive(self, events: Sequence[Any]) -> None:
+        self.events += events
+        for event in events:
+            if isinstance(event, Subscribed):
+                self.live.add(event.channel)
+            elif isinstance(event, ChannelsLost):
+                self.live.difference_update(event.channels)
+
+    @property
+    def lost(self) -> set[str]:
+        return {n for each in self.events if isinstance(each, ChannelsLost) for n in each.channels}
+
+    @property
+    def heard(self) -> set[str]:
+        return {event.channel for event in self.events if isinstance(event, Message)}
+
+
+@pytest.fixture
+async def node(broker: ClusterBroker) -> AsyncIterator[Node]:
+    made = Node(await broker.subscription())
+    await made.subscription.send(NAMES, [])
+    await eventually(lambda: made.live == set(NAMES))
+    yield made
+    made.listening.cancel()
+    await asyncio.gather(made.listening, return_exceptions=True)
+    await made.subscription.aclose()
+
+
+async def test_publications_reach_a_node_through_all_masters(
+    broker: ClusterBroker, node: Node
+) -> None:
+    receipts = [await broker.publish(Publication.of(name, 1)) for name in NAMES]
+    assert {(each.offset, each.nodes) for each in receipts} == {(1, 1)}
+    await eventually(lambda: node.heard == set(NAMES))
+    many = await broker.publish_many([Publication.of(name, 2) for name in NAMES])
+    assert {each.offset for each in many} == {2}
+    positions = await broker.positions(NAMES)
+    assert [each.epoch for each in positions] == [each.epoch for each in receipts]
+    assert {each.offset for each in positions} == {2}
+
+
+async def test_a_channel_can_be_left_and_joined_again(node: Node) -> None:
+    await node.subscription.send([], NAMES)
+    await eventually(lambda: sum(isinstance(e, Unsubscribed) for e in node.events) == len(NAMES))
+    node.live.clear()
+    await node.subscription.send(NAMES, [])
+    await eventually(lambda: node.live == set(NAMES))
+
+
+async def test_a_slot_that_moves_takes_only_its_channels_along(
+    cluster: ClusterSet, broker: ClusterBroker, node: Node
+) -> None:
+    partition = partition_of("chat:0")
+    source = cluster.owner_of(partition.slot)
+    assert source is not None
+    target = next(each for each in cluster.masters() if each is not source)
+    await asyncio.to_thread(cluster.move_slots, [partition.slot], source, target)
+    await eventually(lambda: node.live == set(NAMES) and node.lost)
+    assert node.lost == {name for name in NAMES if partition_of(name) == partition}
+    receipt = await broker.publish(Publication.of("chat:0", 1))
+    assert receipt.nodes == 1
+    await eventually(lambda: "chat:0" in node.heard)
+    await asyncio.to_thread(cluster.move_slots, [partition.slot], target, source)
+    await eventually(lambda: node.live == set(NAMES))
+
+
+async def test_a_killed_master_takes_only_its_channels_along(
+    cluster: ClusterSet, broker: ClusterBroker, node: Node
+) -> None:
+    partition = partition_of("chat:0")
+    master = cluster.owner_of(partition.slot)
+    assert master is not None
+    slots = {each.slot for each in PARTITIONS if cluster.owner_of(each.slot) is master}
+    master.kill()
+    try:
+        await eventually(lambda: node.lost)
+        with pytest.raises(BrokerUnavailable):
+            await broker.publish(Publication.of("chat:0", 1))
+        await eventually(lambda: node.live == set(NAMES), 20)
+    finally:
+        await asyncio.to_thread(master.start)
+    # Perhaps others, too: until a replica has followed, all masters refuse canaries.
+    assert {n for n in NAMES if partition_of(n).slot in slots} <= node.lost
+    receipt = await broker.publish(Publication.of("chat:0", 1))
+    assert receipt.nodes == 1
+    await asyncio.to_thread(cluster.wait_until_ready)
