@@ -33,7 +33,7 @@ epoch lasts (any event that could set offsets back must start a new one).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING, NamedTuple, NoReturn, Protocol
 
 from realtime.brokers.events import ChannelsLost as ChannelsLost
@@ -135,8 +135,13 @@ class PresenceStore(Protocol):
     `BrokerError` if the result is unknown or the change may have been made; retrying is safe.
     """
 
-    async def change(self, node: str, updates: Sequence[MemberUpdate]) -> None:
-        """Write joins and leaves; announce them on the channel if the update requires it."""
+    async def change(self, node: str, updates: Sequence[MemberUpdate]) -> Collection[str]:
+        """Write joins and leaves; announce them on the channel if the update requires it.
+
+        Returns:
+            The channels whose joins and leaves may not have been written, if others were: a part
+            of the broker can be unavailable.
+        """
 
     async def members(self, channel: str, most_bytes: int = ...) -> dict[str, str]:
         """Return the members of a channel: infos by client.

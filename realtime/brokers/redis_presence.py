@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from typing import Any
 
 from realtime.brokers.presence_commands import (
@@ -37,10 +37,11 @@ class RedisPresence:
         self._run_script = run
         self._execute = execute
 
-    async def change(self, node: str, updates: Sequence[MemberUpdate]) -> None:
+    async def change(self, node: str, updates: Sequence[MemberUpdate]) -> Collection[str]:
         """Write joins and leaves."""
         commands = [self._commands.change(node, update) for update in updates]
         refuse_errors(await self._run_script(self._scripts.change, commands))
+        return ()
 
     async def members(self, channel: str, most_bytes: int = MEMBERS_BYTES) -> dict[str, str]:
         """Return the members of a channel: infos by client.

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import suppress
 from itertools import islice
 from typing import TYPE_CHECKING, Never
@@ -127,8 +127,8 @@ class PresenceWriter:
             await self._renew()
             self._renew_at = loop.time() + MEMBERS_RENEWAL_SECONDS
         if self._dirty:
-            await self._write()
-            await asyncio.sleep(PAUSE_SECONDS)
+            is_written = await self._write()
+            await asyncio.sleep(PAUSE_SECONDS if is_written else RETRY_SECONDS)
             return
         await self._leave_earlier_names()
         with suppress(TimeoutError):
@@ -156,16 +156,17 @@ class PresenceWriter:
                 for client, member in self._members.get(channel, {}).items():
                     self._note(channel, client, member)
 
-    async def _write(self) -> None:
+    async def _write(self) -> bool:
+        """Write some changes; return whether all of these are written."""
         self._writing = dict(self._some())
         updates = [
             self._make_update(channel, changes) for channel, changes in self._writing.items()
         ]
         try:
-            await self._presence.change(self._name, updates)
+            unwritten = await self._presence.change(self._name, updates)
+            self._put_back(unwritten)
         except BrokerError:
-            for channel, changes in self._writing.items():
-                self._dirty[channel] = {**changes, **self._dirty.get(channel, {})}
+            self._put_back(self._writing)
             raise
         finally:
             written, self._writing = self._writing, {}
@@ -173,6 +174,13 @@ class PresenceWriter:
         for channel in written:
             if channel not in self._members and channel not in self._dirty:
                 self._announced.pop(channel, None)
+        return not unwritten
+
+    def _put_back(self, channels: Collection[str]) -> None:
+        """Mark what was being written as changed again, behind the changes of other channels."""
+        for channel in channels:
+            newer = self._dirty.pop(channel, {})
+            self._dirty[channel] = {**self._writing[channel], **newer}
 
     def _some(self) -> Iterator[tuple[str, dict[str, Member | None]]]:
         """Yield the changes for one write, and remove them from the pending ones."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import TYPE_CHECKING, NoReturn
 
 from realtime.brokers import (
@@ -195,7 +195,7 @@ class MemoryPresence:
     def __init__(self, do: TakeStep) -> None:
         self._do = do
 
-    async def change(self, node: str, updates: Sequence[MemberUpdate]) -> None:
+    async def change(self, node: str, updates: Sequence[MemberUpdate]) -> Collection[str]:
         """Write joins and leaves."""
 
         def step(store: MemoryStore, now: float) -> None:
@@ -203,6 +203,7 @@ class MemoryPresence:
                 store.roster.change(node, update, int(now * 1000))
 
         self._do(step)
+        return ()
 
     async def members(self, channel: str, most_bytes: int = MEMBERS_BYTES) -> dict[str, str]:
         """Return the members of a channel: infos by client.
