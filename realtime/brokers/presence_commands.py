@@ -55,6 +55,15 @@ SCRIPTS = PresenceScripts(
 )
 
 
+class PartitionLease(NamedTuple):
+    """The reply about a node's lease in one partition of a cluster."""
+
+    history: bytes
+    """Identifies the history of writes that has the node's members; empty if none has them."""
+    gone: tuple[str, ...]
+    """As in `LeaseReply`."""
+
+
 class PresenceCommands:
     """Builds commands and reads replies for one partition of one prefix."""
 
@@ -177,6 +186,17 @@ def parse_lease_reply(reply: Any) -> LeaseReply:
     _refuse(reply)
     known, *gone = reply
     return LeaseReply(known == b"1", tuple(name.decode() for name in gone))
+
+
+def parse_partition_lease(reply: Any) -> PartitionLease:
+    """Parse the reply to `PresenceCommands.lease` in a partition of a cluster.
+
+    Raises:
+        BrokerUnavailable: Redis refused.
+    """
+    _refuse(reply)
+    known, *gone = reply
+    return PartitionLease(known if known != b"0" else b"", tuple(name.decode() for name in gone))
 
 
 def refuse_errors(replies: Sequence[Any]) -> None:

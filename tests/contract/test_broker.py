@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections.abc import AsyncIterator, Iterator, Sequence
+from itertools import count, islice
 from typing import Any, ClassVar
 
 import pytest
@@ -21,6 +22,7 @@ from realtime.brokers.node_messages import Moment
 from realtime.core.envelope import decode_envelope
 from realtime.core.fallback_entry import decode_entry
 from realtime.core.members import Member, MemberUpdate, TooManyMembers, decode_changes
+from realtime.core.partitions import partition_of
 from realtime.core.positions import Position
 from realtime.core.publication import Publication, Receipt
 from realtime.core.survey import Question
@@ -459,9 +461,11 @@ async def test_a_node_that_was_swept_in_part_must_begin_again(broker) -> None:
     for node in ("aa", "bb"):
         await presence.lease(node, is_new=True)
     one = {"1": member(1)}
+    channels = (f"c{n}" for n in count())
+    near = (channel for channel in channels if partition_of(channel).number == 0)
     updates = [
-        MemberUpdate(f"c{n}", one, is_announced=False, has_members=True)
-        for n in range(PRESENCE_LOT + 1)
+        MemberUpdate(channel, one, is_announced=False, has_members=True)
+        for channel in islice(near, PRESENCE_LOT + 1)
     ]
     await presence.change("bb", updates)
     assert await presence.sweep("bb", is_leaving=True), "one channel is left"

@@ -8,4 +8,6 @@
 * `shard`: The connection to one of them.
 * `watch`: Notices a master that delivers nothing.
 * `placement`: Which channels are subscribed to at which master.
+* `gathering`: Runs something in several partitions at the same time.
+* `presence`: The members of channels.
 """
