@@ -228,6 +228,7 @@ async def test_forced_colors_lose_a_state(
     for group in (".audience", ".levels"):
         chosen = await drawn(page, f"{group} .level:has(:checked)")
         assert chosen[0] != (await drawn(page, f"{group} .level:not(:has(:checked))"))[0], group
+    await page.wait_for_selector("#connection[data-state=live]")
     live = await drawn(page, ".connection-dot")
     await page.evaluate("document.getElementById('connection').dataset.state = 'connecting'")
     assert live[1] != (await drawn(page, ".connection-dot"))[1]
