@@ -21,6 +21,7 @@ from realtime.brokers.bounds import (
     SURVEY_SECONDS,
 )
 from realtime.brokers.cluster.links import ClusterLinks
+from realtime.brokers.cluster.presence import ClusterPresence
 from realtime.brokers.cluster.subscription import ClusterSubscription
 from realtime.brokers.commands import (
     Commands,
@@ -86,6 +87,8 @@ class ClusterBroker:
         self._combines: list[Combine] = [commands.publish for commands in self._commands]
         self._deadline_seconds = deadline_seconds
         self._links = ClusterLinks(url)
+        self.presence = ClusterPresence(prefix, self._links, deadline_seconds)
+        """The members of channels."""
 
     async def publish(self, publication: Publication) -> Receipt:
         """See `realtime.brokers.Broker.publish`."""
