@@ -106,6 +106,10 @@ class Subscription(Protocol):
     def reads(self) -> int:
         """The number of times that bytes have arrived; large or slow events take several reads."""
 
+    @property
+    def lag_seconds(self) -> float | None:
+        """The latest round-trip time of its own canaries; None if the node must send them."""
+
     async def listen(self, receive: Receive) -> NoReturn:
         """Pass on the events that arrive, in the broker's order, until the connection breaks.
 

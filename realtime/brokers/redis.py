@@ -209,6 +209,8 @@ class RedisSubscription(RedisProtocol):
     reader (channels_redis#256).
     """
 
+    lag_seconds = None
+
     def __init__(
         self,
         connection: Connection,

@@ -204,7 +204,7 @@ class Hub:
     @property
     def lag_seconds(self) -> float:
         """The latest round-trip time through the broker."""
-        return self.subscriber.watchdog.lag_seconds
+        return self.subscriber.lag_seconds
 
     @property
     def neighbours(self) -> Neighbours:

@@ -81,13 +81,20 @@ class Subscriber:
         self._to_settle: dict[str, None] = {}
         self._settle = asyncio.Event()
         self._renew_at = 0.0
+        self._subscription: Subscription | None = None
         self.watchdog = self._new_watchdog()
-        """The watchdog of the current subscription."""
+        """The watchdog of the current subscription, unless it has its own."""
 
     @property
     def is_started(self) -> bool:
         """Whether the node is subscribed at the broker, or is trying to subscribe."""
         return self._owner is not None
+
+    @property
+    def lag_seconds(self) -> float:
+        """The latest round-trip time through the broker."""
+        own = None if self._subscription is None else self._subscription.lag_seconds
+        return self.watchdog.lag_seconds if own is None else own
 
     def start(self) -> None:
         """Start the subscription; returns immediately."""
@@ -159,7 +166,7 @@ class Subscriber:
         Raises:
             BrokerUnavailable: It could not be opened, or broke.
         """
-        subscription = await self._broker.subscription()
+        subscription = self._subscription = await self._broker.subscription()
         self.watchdog = self._new_watchdog()
         self._to_settle.clear()
         self._liveness.note_subscribed(channel.name for channel in self._registry)
@@ -171,8 +178,9 @@ class Subscriber:
                 group.create_task(self._settle_all())
                 for companion in self._companions():
                     group.create_task(companion)
-                group.create_task(self.watchdog.send_canaries())
-                group.create_task(self.watchdog.watch_socket(subscription))
+                if subscription.lag_seconds is None:
+                    group.create_task(self.watchdog.send_canaries())
+                    group.create_task(self.watchdog.watch_socket(subscription))
         except BaseExceptionGroup as failed:
             # Not `except*`: what is raised in it is a group again on Python 3.11.2, which Debian 12
             # has (and not on 3.11.7).

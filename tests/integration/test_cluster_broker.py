@@ -9,11 +9,15 @@ from typing import Any
 
 import pytest
 
+from realtime import wiring
 from realtime.brokers import ChannelsLost, Message, Subscribed, Unsubscribed
 from realtime.brokers.cluster.broker import ClusterBroker
 from realtime.brokers.cluster.subscription import ClusterSubscription
+from realtime.core.callbacks import do_nothing
+from realtime.core.namespaces import Namespace, Namespaces
 from realtime.core.partitions import PARTITIONS, partition_of
 from realtime.core.publication import Publication
+from realtime.delivery.hub import Hub
 from realtime.errors import BrokerUnavailable
 from tests.support.eventually import eventually
 from tests.support.redis_cluster import ClusterSet, cluster_set
@@ -129,3 +133,35 @@ async def test_a_killed_master_takes_only_its_channels_along(
     receipt = await broker.publish(Publication.of("chat:0", 1))
     assert receipt.nodes == 1
     await asyncio.to_thread(cluster.wait_until_ready)
+
+
+async def test_a_hub_lives_on_when_a_master_was_killed(
+    cluster: ClusterSet, broker: ClusterBroker
+) -> None:
+    hub = Hub(broker, Namespaces({}), _no_publish, limits=wiring.limits())
+    hub.start()
+    channels = [hub.subscriber.want(name, Namespace(), name, do_nothing) for name in NAMES]
+
+    def is_well() -> bool:
+        return hub.live and all(channel.is_live for channel in channels)
+
+    try:
+        await eventually(is_well)
+        await eventually(lambda: hub.lag_seconds > 0)
+        master = cluster.owner_of(partition_of("chat:0").slot)
+        assert master is not None
+        master.kill()
+        try:
+            await eventually(lambda: not hub.live)
+            await eventually(is_well, 20)
+        finally:
+            await asyncio.to_thread(master.start)
+        await broker.publish(Publication.of("chat:0", 1))
+        await eventually(lambda: hub.registry.get("chat:0").position.offset == 1)
+    finally:
+        await hub.stop()
+    await asyncio.to_thread(cluster.wait_until_ready)
+
+
+async def _no_publish(*_: Any) -> Any:
+    raise AssertionError("nobody publishes here")

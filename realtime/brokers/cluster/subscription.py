@@ -41,8 +41,6 @@ RETRY_SECONDS = 0.1
 class ClusterSubscription:
     """A `realtime.brokers.Subscription` on Redis Cluster."""
 
-    watches_itself = True
-
     def __init__(
         self, links: ClusterLinks, commands: Sequence[Commands], deadline_seconds: float
     ) -> None:

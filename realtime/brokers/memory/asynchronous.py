@@ -142,6 +142,8 @@ class MemoryBroker:
 class MemorySubscription:
     """A `realtime.brokers.Subscription` inside the process."""
 
+    lag_seconds = None
+
     def __init__(self, shared: SharedStore, closed: Callable[[MemorySubscription], object]) -> None:
         self._shared = shared
         self._closed = closed
