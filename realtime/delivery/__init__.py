@@ -2,7 +2,7 @@
 
 * `hub`: The delivering side of one node; a façade over the parts below.
 * `subscriber`: Owns the node's broker subscription.
-* `receiver`: Passes on each message that arrives.
+* `settling`: Reads the positions of channels that are subscribed to.
 * `liveness`: Tells whether the node receives every publication on its channels.
 * `registry`: The channels that the node needs, and the state of each.
 * `fanout`: Delivers arrivals to all listeners of a channel.

@@ -42,9 +42,8 @@ from realtime.delivery.node_services import (
 )
 from realtime.delivery.presence_announcer import PresenceAnnouncer
 from realtime.delivery.presence_writer import PresenceWriter
-from realtime.delivery.receiver import Receiver
 from realtime.delivery.registry import Registry
-from realtime.delivery.subscriber import Subscriber
+from realtime.delivery.subscriber import Receiver, Subscriber
 from realtime.delivery.survey_responder import SurveyResponder
 from realtime.delivery.users import Entitled, Users
 from realtime.identity.tokens import Tokens

@@ -1,45 +1,46 @@
 """A node's one subscription at the broker: opens it, serves it, and replaces it when it breaks.
 
-The registry knows which channels are needed. The `Subscriber` subscribes to them and reads the
-position of each confirmed channel. `realtime.delivery.receiver` passes arrivals on.
+The registry knows which channels are needed. The `Subscriber` subscribes to them, and
+`realtime.delivery.settling` reads the position of each confirmed one. The `Receiver` passes
+arrivals on.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine, Iterable, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
 from realtime.brokers import Broker, ChannelsLost, Message, Subscribed, Subscription
+from realtime.brokers.node_messages import Dispatcher, UnknownMessage, parse
 from realtime.brokers.watchdog import Watchdog
+from realtime.core.envelope import decode_envelope
+from realtime.core.members import Changes
+from realtime.core.tally import Tally
+from realtime.delivery.fanout import Fanout, Listener
 from realtime.delivery.registry import (
-    Arrival,
     Channel,
     Registry,
-    State,
     UnexpectedConfirmation,
 )
-from realtime.errors import BrokerError, BrokerUnavailable
+from realtime.delivery.settling import PositionReader
+from realtime.errors import BrokerError, BrokerUnavailable, EnvelopeError
 
 if TYPE_CHECKING:
     from realtime.brokers import Event
     from realtime.core.namespaces import Namespace
-    from realtime.core.positions import Position
-    from realtime.delivery.fanout import Fanout, Listener
     from realtime.delivery.liveness import Liveness
-    from realtime.delivery.receiver import Receiver
 
 logger = logging.getLogger(__name__)
 
 WISHES_LIMIT = 500
-"""Channels in one SUBSCRIBE, and positions in one round trip."""
+"""Channels in one SUBSCRIBE."""
 COUNTERS_RENEWAL_SECONDS = 60.0
 """The interval for renewing counters of subscribed channels, which expire after 300 s or more."""
-RETRY_SECONDS = 0.05
-"""The pause after positions that could not be read."""
 
+MembersChanged = Callable[[Channel[Listener], Changes], object]
 Companions = Callable[[], Iterable[Coroutine[None, None, None]]]
 """Returns coroutines for additional tasks of a subscription, which end with it."""
 
@@ -78,8 +79,7 @@ class Subscriber:
         self._companions = companions
         self._owner: asyncio.Task[None] | None = None
         self._wishes = asyncio.Event()
-        self._to_settle: dict[str, None] = {}
-        self._settle = asyncio.Event()
+        self._position_reader = PositionReader(broker, registry, fanout, liveness)
         self._renew_at = 0.0
         self._subscription: Subscription | None = None
         self.watchdog = self._new_watchdog()
@@ -128,10 +128,7 @@ class Subscriber:
         """Read all positions again periodically, which keeps the counters from expiring."""
         if now >= self._renew_at:
             self._renew_at = now + COUNTERS_RENEWAL_SECONDS
-            self._to_settle.update(
-                (channel.name, None) for channel in self._registry if channel.is_live
-            )
-            self._settle.set()
+            self._position_reader.add(each.name for each in self._registry if each.is_live)
 
     def has_compared(self, name: str) -> bool:
         """Tell whether a channel's position is known, or the channel is no longer needed."""
@@ -168,14 +165,14 @@ class Subscriber:
         """
         subscription = self._subscription = await self._broker.subscription()
         self.watchdog = self._new_watchdog()
-        self._to_settle.clear()
+        self._position_reader.clear()
         self._liveness.note_subscribed(channel.name for channel in self._registry)
         self._wishes.set()
         try:
             async with asyncio.TaskGroup() as group:
                 group.create_task(subscription.listen(self._receive))
                 group.create_task(self._carry_out_wishes(subscription))
-                group.create_task(self._settle_all())
+                group.create_task(self._position_reader.keep())
                 for companion in self._companions():
                     group.create_task(companion)
                 if subscription.lag_seconds is None:
@@ -216,8 +213,7 @@ class Subscriber:
                 self._receiver.receive(event)
             elif isinstance(event, Subscribed):
                 if self._registry.note_subscribed(event.channel):
-                    self._to_settle[event.channel] = None
-                    self._settle.set()
+                    self._position_reader.add((event.channel,))
             elif isinstance(event, ChannelsLost):
                 self._lose(event)
             else:
@@ -227,8 +223,7 @@ class Subscriber:
     def _lose(self, event: ChannelsLost) -> None:
         """Be not live until the channels of the part of the broker that is gone are compared."""
         self._registry.lose(event.channels)
-        for name in event.channels:
-            self._to_settle.pop(name, None)
+        self._position_reader.drop(event.channels)
         self._liveness.lose(event.reason)
         self._liveness.note_lost(event.channels)
 
@@ -240,44 +235,83 @@ class Subscriber:
             while self._registry.has_wishes:
                 await subscription.send(*self._registry.take_wishes(WISHES_LIMIT))
 
-    async def _settle_all(self) -> None:
-        """Read the positions of channels after their confirmation, and periodically of all."""
-        while True:
-            await self._settle.wait()
-            self._settle.clear()
-            while self._to_settle:
-                await self._settle_some()
 
-    async def _settle_some(self) -> None:
-        names = list(self._to_settle)[:WISHES_LIMIT]
-        for name in names:
-            del self._to_settle[name]
-        error = None
-        for name, position in zip(names, await self._positions(names), strict=True):
-            channel = self._registry.get(name)
-            if channel is None:
-                continue  # no longer needed
-            if isinstance(position, BrokerError):
-                error = position
-                self._to_settle[name] = None
-            # A name that is due again was left and subscribed again meanwhile, so this position is
-            # outdated.
-            elif channel.state is State.SETTLING and name not in self._to_settle:
-                self._deliver_and_wake(channel, channel.go_live(position))
-        self._liveness.look()
-        if error is not None:
-            if not self._liveness.live:  # Redis is reachable but loading or full: a new reason
-                self._liveness.lose(str(error))
-            await asyncio.sleep(RETRY_SECONDS)
+class Receiver:
+    """The receiver of the messages of a node's subscription.
 
-    async def _positions(self, names: list[str]) -> Sequence[Position | BrokerError]:
+    Publications go through the registry to the fan-out, messages between nodes to their handlers.
+    """
+
+    def __init__(
+        self,
+        registry: Registry[Listener],
+        fanout: Fanout,
+        between_nodes: Mapping[str, Dispatcher],
+        *,
+        members_changed: MembersChanged,
+    ) -> None:
+        """Create a receiver.
+
+        Args:
+            registry: The channels with publications.
+            fanout: Delivers arrivals.
+            between_nodes: The channels with messages between nodes, and the handlers of each.
+            members_changed: Called when clients have joined or left a channel.
+        """
+        self._registry = registry
+        self._fanout = fanout
+        self._between_nodes = between_nodes
+        self._members_changed = members_changed
+        self.passed_over = 0
+        """The number of messages between nodes that this version does not know."""
+        self._unknown = Tally()
+        self.dropped_envelopes = 0
+        """The number of messages on channels that are not envelopes of this service."""
+
+    def receive(self, message: Message) -> None:
+        """Pass on one message."""
+        if (dispatcher := self._between_nodes.get(message.channel)) is not None:
+            if not dispatcher.dispatch(message.raw):
+                self._pass_over()
+        elif (channel := self._registry.get(message.channel)) is not None:
+            self._receive_publication(channel, message.raw)
+        # else it was in flight while this node unsubscribed
+
+    def _receive_publication(self, channel: Channel[Listener], raw: bytes) -> None:
         try:
-            return await self._broker.positions(names)
-        except BrokerError as error:
-            return [error] * len(names)
-
-    def _deliver_and_wake(self, channel: Channel[Listener], arrivals: list[Arrival]) -> None:
-        for arrival in arrivals:
+            envelope = decode_envelope(raw)
+        except EnvelopeError as error:
+            self._receive_changes(channel, raw, error)
+            return
+        if (arrival := channel.note_arrival(envelope)) is not None:
             self._fanout.add(channel, arrival)
-        for wake in list(channel.waiting.values()):
-            wake()
+
+    def _receive_changes(
+        self, channel: Channel[Listener], raw: bytes, error: EnvelopeError
+    ) -> None:
+        """Pass on a message about joins and leaves; drop any other that is not an envelope."""
+        try:
+            changes = parse(raw)
+        except UnknownMessage:
+            changes = None
+        if isinstance(changes, Changes):
+            self._members_changed(channel, changes)
+        else:
+            self._drop(channel.name, error)
+
+    def _drop(self, channel: str, error: EnvelopeError) -> None:
+        self.dropped_envelopes += 1
+        count = self.dropped_envelopes
+        if count & (count - 1) == 0:  # the 1st, 2nd, 4th, 8th …: never a flood
+            logger.warning(
+                "dropped an invalid envelope on %s: %s (%d so far)", channel, error, count
+            )
+
+    def _pass_over(self) -> None:
+        self.passed_over += 1
+        count = self._unknown.add("message", asyncio.get_running_loop().time())
+        if count is not None:
+            logger.warning(
+                "ignored a node message that this version does not know (%d so far)",
+                count,
+            )

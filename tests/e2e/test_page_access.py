@@ -11,6 +11,7 @@ import base64
 import pytest
 from playwright.async_api import Page
 
+from tests.support.eventually import eventually
 from tests.support.pages import PATHS, Open, becomes_true, in_browser_loop, make_job
 from tests.support.service import Service
 
@@ -230,8 +231,13 @@ async def test_forced_colors_lose_a_state(
         assert chosen[0] != (await drawn(page, f"{group} .level:not(:has(:checked))"))[0], group
     await page.wait_for_selector("#connection[data-state=live]")
     live = await drawn(page, ".connection-dot")
-    await page.evaluate("document.getElementById('connection').dataset.state = 'connecting'")
-    assert live[1] != (await drawn(page, ".connection-dot"))[1]
+
+    async def differs() -> bool:
+        """Draw it in another state; the page may say at any time that it is live."""
+        await page.evaluate("document.getElementById('connection').dataset.state = 'connecting'")
+        return live[1] != (await drawn(page, ".connection-dot"))[1]
+
+    await eventually(differs)
     line = "(link) => getComputedStyle(link).textDecorationLine"
     current = [await page.locator(".pages a[aria-current]").evaluate(line)]
 

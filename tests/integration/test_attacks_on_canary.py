@@ -211,6 +211,6 @@ async def test_a_channel_that_redis_cannot_count_does_not_delay_other_channels(
         each.say({"id": 1, "connect": {}}, {"id": 2, "subscribe": {"channel": channel}})
     assert (await subscribed(member)).get("subscribe", {}).get("offset") == 1
     assert (await subscribed(stranger))["error"]["temporary"]
-    await eventually(lambda: "public:new" not in away.hub.subscriber._to_settle)
+    await eventually(lambda: "public:new" not in away.hub.subscriber._position_reader._due)
     for each in (stranger, member):
         await each.leave()

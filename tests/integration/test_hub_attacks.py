@@ -219,6 +219,7 @@ async def test_a_node_without_a_broker_does_not_become_live_when_channels_are_le
         return await positions(self, channels)
 
     monkeypatch.setattr("realtime.delivery.subscriber.WISHES_LIMIT", 1)
+    monkeypatch.setattr("realtime.delivery.settling.POSITIONS_LIMIT", 1)
     monkeypatch.setattr(RedisBroker, "positions", some)
     own_redis.cut_subscribers()
     await eventually(lambda: hub._liveness._to_compare == {"public:slowly"})
