@@ -12,6 +12,7 @@ import pytest
 from realtime import wiring
 from realtime.brokers import ChannelsLost, Message, Subscribed, Unsubscribed
 from realtime.brokers.cluster.broker import ClusterBroker
+from realtime.brokers.cluster.links import ClusterLinks
 from realtime.brokers.cluster.subscription import ClusterSubscription
 from realtime.core.callbacks import do_nothing
 from realtime.core.namespaces import Namespace, Namespaces
@@ -111,6 +112,28 @@ async def test_a_slot_that_moves_takes_only_its_channels_along(
     await eventually(lambda: "chat:0" in node.heard)
     await asyncio.to_thread(cluster.move_slots, [partition.slot], target, source)
     await eventually(lambda: node.live == set(NAMES))
+
+
+async def test_what_was_done_is_not_sent_again_with_what_was_refused(cluster: ClusterSet) -> None:
+    """While a slot moves, one key may be here and the next one there already."""
+    partition = partition_of("chat:0")
+    old, new = (f"t{secrets.token_hex(4)}:{{{partition.tag}}}:{each}" for each in ("old", "new"))
+    source = cluster.owner_of(partition.slot)
+    assert source is not None
+    target = next(each for each in cluster.masters() if each is not source)
+    links = ClusterLinks(cluster.url)
+    try:
+        await links.execute(partition, [("INCR", old)], 1.0)
+        with cluster.moving(source, target) as move:
+            move.begin(partition.slot)
+            commands = [("INCR", old), ("INCR", new), ("INCR", old)]
+            assert await links.execute(partition, commands, 1.0) == [2, 1, 3]
+            move.migrate_keys(partition.slot)
+            move.end(partition.slot)
+        assert await links.execute(partition, [("GET", old), ("GET", new)], 1.0) == [b"3", b"1"]
+    finally:
+        await links.aclose()
+    await asyncio.to_thread(cluster.wait_until_ready)
 
 
 async def test_a_killed_master_takes_only_its_channels_along(

@@ -33,8 +33,8 @@ if TYPE_CHECKING:
 BACKOFF_SECONDS = (0.01, 0.1)
 """The shortest and the longest pause before a refused command is sent again."""
 
-Send = Callable[[Link, float], Awaitable[list[Any]]]
-"""Sends something on a link within seconds; errors as for `Link.execute`."""
+Send = Callable[[Link, Sequence[int], float], Awaitable[list[Any]]]
+"""Sends the commands with these numbers on a link within seconds; errors as for `Link.execute`."""
 
 
 class ClusterLinks:
@@ -60,8 +60,11 @@ class ClusterLinks:
         """Like `realtime.brokers.link.Link.run_script`, at the master of a partition."""
         return self._send(
             partition,
-            lambda link, left: link.run_script(script, commands, left),
-            lambda link, left: link.execute(_asking([script.load, *commands]), left),
+            lambda link, chosen, left: link.run_script(script, _of(commands, chosen), left),
+            lambda link, chosen, left: link.execute(
+                _asking([script.load, *_of(commands, chosen)]), left
+            ),
+            len(commands),
             seconds,
         )
 
@@ -76,8 +79,9 @@ class ClusterLinks:
         """Like `realtime.brokers.link.Link.publish`, at the master of a partition."""
         return self._send(
             partition,
-            lambda link, left: link.publish(script, publication, combine, left),
-            lambda link, left: link.execute(_asking([script.load, combine(publication)]), left),
+            lambda link, _, left: link.publish(script, publication, combine, left),
+            lambda link, _, left: link.execute(_asking([script.load, combine(publication)]), left),
+            1,
             seconds,
         )
 
@@ -87,8 +91,11 @@ class ClusterLinks:
         """Like `realtime.brokers.link.Link.execute`, at the master of a partition."""
         return self._send(
             partition,
-            lambda link, left: link.execute(commands, left),
-            lambda link, left: link.execute(_asking([("PING",), *commands]), left),
+            lambda link, chosen, left: link.execute(_of(commands, chosen), left),
+            lambda link, chosen, left: link.execute(
+                _asking([("PING",), *_of(commands, chosen)]), left
+            ),
+            len(commands),
             seconds,
         )
 
@@ -105,57 +112,67 @@ class ClusterLinks:
         await asyncio.gather(*[link.aclose() for link in self._links.values()])
         await asyncio.gather(*self._refreshing, return_exceptions=True)
 
-    async def _send(self, partition: Partition, send: Send, ask: Send, seconds: float) -> list[Any]:
-        """Send to the master of a partition until it is not refused, or the deadline.
+    async def _send(
+        self, partition: Partition, send: Send, ask: Send, count: int, seconds: float
+    ) -> list[Any]:
+        """Send to the master of a partition until nothing is refused, or the deadline.
+
+        Only what was refused is sent again: the rest is done.
 
         Args:
             partition: The partition.
-            send: Sends it as usual.
-            ask: Sends it to a master that imports the slot, after another command and with ASKING
+            send: Sends commands as usual.
+            ask: Sends them to a master that imports the slot, after another command and with ASKING
                 before each; so every other reply counts, from the fourth on.
+            count: The number of commands.
             seconds: The timeout.
 
         Raises:
-            BrokerUnavailable: Certainly not done.
-            OutcomeUnknown: Perhaps done.
+            BrokerUnavailable: Certainly nothing is done.
+            OutcomeUnknown: Perhaps some of it is done.
         """
         loop = asyncio.get_running_loop()
         deadline = loop.time() + seconds
         pause, longest = BACKOFF_SECONDS
-        asked: Address | None = None
+        answers: list[Any] = [None] * count
+        due = list(range(count))
+        asks: list[int] = []  # those of the due ones that the importing master must be asked
+        importer: Address | None = None
         while True:
-            failure: Exception
-            replies: list[Any] | None = None
+            chosen, asked = list(asks or due), importer
+            asks, importer, failure = [], None, None
             try:
                 address = asked or await self._owner(partition, deadline)
-                link = self._link(address)
-                left = deadline - loop.time()
+                link, left = self._link(address), deadline - loop.time()
                 if asked is None:
-                    replies = await send(link, left)
+                    replies = await send(link, chosen, left)
                 else:
-                    replies = (await ask(link, left))[3::2]
+                    replies = (await ask(link, chosen, left))[3::2]
             except BrokerUnavailable as error:  # certainly not done: another one may do it
-                asked, failure = None, error
-                self.refresh_soon()
+                failure = error
             except OutcomeUnknown:
                 self.refresh_soon()  # the next one need not wait for a frozen master
                 raise
             else:
-                refusal = refusal_of(errors_of(replies), address)
-                if refusal is None:
-                    return replies
-                asked = None
-                if refusal.kind is RefusalKind.ASK:
-                    asked = refusal.address
-                    continue
-                if refusal.kind is RefusalKind.MOVED and refusal.address is not None:
-                    self.topology.note_moved(partition, refusal.address)
-                self.refresh_soon()
-                failure = errors_of(replies)[0]
+                for number, reply in zip(chosen, replies, strict=True):
+                    answers[number] = reply
+                    refusal = refusal_of(errors_of([reply]), address)
+                    if refusal is None:
+                        due.remove(number)
+                    elif refusal.kind is RefusalKind.ASK:
+                        importer = refusal.address
+                        asks.append(number)
+                    elif refusal.kind is RefusalKind.MOVED and refusal.address is not None:
+                        self.topology.note_moved(partition, refusal.address)
+                if not due:
+                    return answers
+                if importer is not None and asked is None:
+                    continue  # without a pause, unless two masters send it to each other
+            self.refresh_soon()
             if loop.time() + pause >= deadline:
-                if replies is not None:
-                    return replies
-                raise failure
+                if failure is not None and None in answers:
+                    raise failure
+                return answers
             await asyncio.sleep(pause)
             pause = min(2 * pause, longest)
 
@@ -205,3 +222,7 @@ class ClusterLinks:
 def _asking(commands: Sequence[Args]) -> list[Args]:
     """Return commands each of which a node executes that imports its slot."""
     return [each for command in commands for each in (ASKING, command)]
+
+
+def _of(commands: Sequence[Args], chosen: Sequence[int]) -> list[Args]:
+    return [commands[number] for number in chosen]
