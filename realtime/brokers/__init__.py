@@ -18,6 +18,7 @@ epoch lasts (any event that could set offsets back must start a new one).
 * `calls`: What is sent together on it, and who gets which reply.
 * `connector`: Opens connections with redis-py.
 * `cluster`: The broker on Redis Cluster.
+* `asking`: Asks several servers at once.
 * `sentinel`, `sentinel_sync`: Open connections to the master that sentinels name, and notice when
   it changes; for event loops and for threads.
 * `events`: What arrives on a subscription.

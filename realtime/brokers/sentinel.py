@@ -13,10 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 from redis import exceptions
 
+from realtime.brokers.asking import ANSWER_SECONDS, ask_several
 from realtime.brokers.connector import Connector, RedisServer, abort
 from realtime.brokers.sentinel_commands import (
-    ANSWER_SECONDS,
-    LATECOMER_SECONDS,
     POLL_SECONDS,
     RETRY_SECONDS,
     ROLE,
@@ -191,28 +190,9 @@ class SentinelClient:
         Raises:
             RedisError: No sentinel names one.
         """
-        loop = asyncio.get_running_loop()
-        asking = {asyncio.create_task(self._answer_of(each)) for each in self._servers}
-        answers: list[MasterAnswer] = []
-        errors: list[Exception] = []
-        until = loop.time() + ANSWER_SECONDS
-        try:
-            while asking and (left := until - loop.time()) > 0:
-                done, asking = await asyncio.wait(
-                    asking, timeout=left, return_when=asyncio.FIRST_COMPLETED
-                )
-                for said in [each.result() for each in done]:
-                    if isinstance(said, MasterAnswer):
-                        answers.append(said)
-                    else:
-                        errors.append(said)
-                if 2 * len(answers) > len(self._servers):
-                    until = min(until, loop.time() + LATECOMER_SECONDS)
-        finally:
-            for task in asking:
-                task.cancel()
-            await asyncio.gather(*asking, return_exceptions=True)
-        return self._choice.choose(answers, errors, loop.time())
+        answers, errors = await ask_several([self._answer_of(each) for each in self._servers])
+        now = asyncio.get_running_loop().time()
+        return self._choice.choose(answers, errors, now)
 
     async def _answer_of(self, server: RedisServer) -> MasterAnswer | Exception:
         connection = self._open.pop(server, None)

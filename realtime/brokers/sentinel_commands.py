@@ -18,11 +18,6 @@ if TYPE_CHECKING:
     from realtime.brokers.script import Args
     from realtime.core.redis_url import Address
 
-ANSWER_SECONDS = 0.5
-"""How long sentinels may take to answer, of the second that a publish may take."""
-LATECOMER_SECONDS = 0.02
-"""How long the minority is waited for after the majority has answered. A sentinel whose host is
-gone does not answer, and each lookup would take as long as it may."""
 RETRY_SECONDS = 0.1
 """The shortest interval between two attempts to connect while there is no master."""
 POLL_SECONDS = 0.25

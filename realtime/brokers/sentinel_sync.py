@@ -16,9 +16,8 @@ from redis.backoff import NoBackoff
 from redis.connection import BlockingConnectionPool, Connection, ConnectionPool, SSLConnection
 from redis.retry import Retry
 
+from realtime.brokers.asking import ANSWER_SECONDS, LATECOMER_SECONDS
 from realtime.brokers.sentinel_commands import (
-    ANSWER_SECONDS,
-    LATECOMER_SECONDS,
     RETRY_SECONDS,
     ROLE,
     TRUSTED_SECONDS,

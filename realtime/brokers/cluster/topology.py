@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from redis import exceptions
 
+from realtime.brokers.asking import ask_several
 from realtime.brokers.cluster.slots import ASK_FOR_SLOTS, SlotMap, newest, parse_slots
 from realtime.brokers.connector import RedisServer, abort
 from realtime.core.redis_address import master_url
@@ -19,10 +20,6 @@ if TYPE_CHECKING:
     from realtime.core.partitions import Partition
     from realtime.core.redis_url import Address, RedisUrl
 
-ANSWER_SECONDS = 0.5
-"""How long nodes may take to answer, of the second that a publish may take."""
-LATECOMER_SECONDS = 0.02
-"""How long the others are waited for after the majority has answered."""
 REFRESH_SECONDS = 0.1
 """The shortest interval between two questions: a prototype asked a hundred times a second."""
 ASKED_NODES = 16
@@ -110,28 +107,8 @@ class ClusterTopology:
         Raises:
             RedisError: No node answers.
         """
-        loop = asyncio.get_running_loop()
         asked = list(dict.fromkeys((*self._map.nodes, *self._url.cluster)))[:ASKED_NODES]
-        asking = {loop.create_task(self._answer_of(each)) for each in asked}
-        maps: list[SlotMap] = []
-        errors: list[Exception] = []
-        until = loop.time() + ANSWER_SECONDS
-        try:
-            while asking and (left := until - loop.time()) > 0:
-                done, asking = await asyncio.wait(
-                    asking, timeout=left, return_when=asyncio.FIRST_COMPLETED
-                )
-                for said in [task.result() for task in done]:
-                    if isinstance(said, SlotMap):
-                        maps.append(said)
-                    else:
-                        errors.append(said)
-                if 2 * len(maps) > len(asked):
-                    until = min(until, loop.time() + LATECOMER_SECONDS)
-        finally:
-            for task in asking:
-                task.cancel()
-            await asyncio.gather(*asking, return_exceptions=True)
+        maps, errors = await ask_several([self._answer_of(each) for each in asked])
         return newest(maps, errors)
 
     async def _answer_of(self, address: Address) -> SlotMap | Exception:
