@@ -29,11 +29,15 @@ run: $(RUN_READY) ## set everything up and serve at http://127.0.0.1:$PORT (8000
 
 test: $(DEV_READY) $(SDK_READY) ## set everything up and run the tests
 	@status=0; \
-	$(PYTEST_DEBUG) || status=1; \
-	$(PYTEST_PLAIN) || status=1; \
-	$(PYTEST_LOAD) || status=1; \
-	$(MATRIX_RUN) --newest || status=1; \
-	$(NODE_TESTS) || status=1; \
+	failed() { status=1; echo "$$1 failed" >>"$(FAILURES)"; }; \
+	: >"$(FAILURES)"; \
+	export NOTIFIER_FAILURES="$(FAILURES)"; \
+	$(PYTEST_DEBUG) || failed "the first part"; \
+	$(PYTEST_PLAIN) || failed "the second part"; \
+	$(PYTEST_LOAD) || failed "the part under load"; \
+	$(MATRIX_RUN) --newest || failed "the newest Python and Django"; \
+	($(NODE_TESTS)) || failed "the tests of Node"; \
+	[ $$status = 0 ] || cat "$(FAILURES)" >&2; \
 	exit $$status
 
 matrix: $(DEV_READY) $(SDK_READY) ## run the app in foreign projects on each Python and Django (MATRIX=--help)
@@ -101,6 +105,8 @@ clean: ## remove everything that was set up, built, or cached here
 
 # --- tests ---
 
+# `make test` ends with what failed in any of its parts: the end is what CI shows.
+FAILURES := $(CURDIR)/$(VENV)/failures.txt
 # PYTHONDEVMODE turns asyncio's debug mode on. Not for tests that start whole servers: the mode is
 # several times slower, and what breaks there on purpose has deadlines.
 PYTEST := $(BIN)/pytest --durations=10

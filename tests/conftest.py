@@ -31,6 +31,7 @@ from tests.support.service import Service
 
 KEPT = {
     "NOTIFIER_REQUIRE",
+    "NOTIFIER_FAILURES",
     "NOTIFIER_FAULTS",
     "NOTIFIER_THREATS",
     "NOTIFIER_FOREIGN",
@@ -88,6 +89,18 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         for need, problem in MISSING.items():
             if problem and item.get_closest_marker(need) and need not in required:
                 item.add_marker(pytest.mark.skip(reason=problem))
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Note what failed for `make test`, which runs pytest several times and ends with a summary."""
+    if not (path := os.environ.get("NOTIFIER_FAILURES")):
+        return
+    failed = [*terminalreporter.getreports("error"), *terminalreporter.getreports("failed")]
+    with Path(path).open("a", encoding="utf-8") as file:
+        for report in failed:
+            crash = getattr(report.longrepr, "reprcrash", None)
+            reason = (crash.message if crash else str(report.longrepr)).strip().partition("\n")[0]
+            file.write(f"{report.nodeid}: {reason[:200]}\n")
 
 
 @pytest.fixture(autouse=True)

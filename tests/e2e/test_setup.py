@@ -174,6 +174,23 @@ def test_make_test_installs_the_npm_packages_itself_and_only_once(tmp_path):
     assert clone.calls() == "node --test tests/e2e/js/client.test.mjs\n"
 
 
+def test_make_test_ends_with_what_failed_in_any_of_its_parts(tmp_path):
+    """CI shows the end of the output only, and a failure of the first part is minutes above it."""
+    real = f'exec {shutil.which("cat")} "$@"\n'
+    node = '[ "$1" != --test ]\n'
+    clone = with_a_test_of_node(tmp_path, node=node, npm=FAKE_NPM, cat=real)
+    first_part = (
+        'case "$*" in *--ignore=tests/e2e*) echo "a: why" >>"$NOTIFIER_FAILURES"; exit 1; esac'
+    )
+    (clone.directory / ".venv/bin/pytest").write_text(f"#!/bin/sh\n{first_part}\n")
+    for _ in range(2):  # the second run does not repeat what failed in the first
+        done = clone.make("test")
+        assert done.returncode != 0
+        end = "a: why\nthe first part failed\nthe tests of Node failed\n"
+        assert end in done.stderr
+        assert done.stderr.count("a: why") == 1
+
+
 @pytest.mark.node
 def test_the_installed_node_is_recognized(tmp_path):
     """Asking for its version once raised an error in Node 20, so Node was taken for missing."""
