@@ -17,8 +17,6 @@ import ipaddress
 import unicodedata
 from collections.abc import Callable
 
-from django.conf import settings
-
 from realtime.errors import BrokerError
 from realtime.wiring import redis_broker
 
@@ -82,13 +80,13 @@ def forget(address: str, name: str, account: str = NOBODY) -> None:
     """
     source, who = _source(address), _Who(name)
     names = (who.name, who.account(account))
-    networks = [_key(each) for each in (_prefix48(address), _source(address)) if each]
-    reset: list[_Command] = [("SET", _key(source, each), 0, "EX", WINDOW_SECONDS) for each in names]
+    networks = [each for each in (_prefix48(address), source) if each]
     undo: list[_Command] = []
-    # They may have expired by now; a counter created at -1 would never expire.
-    for key in (*networks, *(_key("", each) for each in names)):
-        undo += [("DECRBY", key, 1), ("EXPIRE", key, WINDOW_SECONDS, "NX")]
     try:
+        reset = [("SET", _key(source, each), 0, "EX", WINDOW_SECONDS) for each in names]
+        # They may have expired by now; a counter created at -1 would never expire.
+        for key in (*map(_key, networks), *(_key("", each) for each in names)):
+            undo += [("DECRBY", key, 1), ("EXPIRE", key, WINDOW_SECONDS, "NX")]
         redis_broker().ask([*reset, *undo])
     except BrokerError as error:
         raise CannotCount from error
@@ -112,13 +110,12 @@ class _Who:
 
 
 def _key(*parts: str) -> str:
-    prefix = f"{getattr(settings, 'REALTIME_REDIS_PREFIX', 'rt')}:login"
-    return ":".join((prefix, *parts))
+    return redis_broker().beside("login:", ":".join(parts))
 
 
 def _count(source: str, limit: int, *who: str) -> int:
-    key = _key(source, *who)
     try:
+        key = _key(source, *who)
         attempts, _, left = redis_broker().ask(
             [("INCRBY", key, 1), ("EXPIRE", key, WINDOW_SECONDS, "NX"), ("TTL", key)]
         )
