@@ -7,6 +7,7 @@ specification"). The module uses no socket and no clock.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from enum import Enum
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -32,6 +33,9 @@ _LATER = (
     exceptions.MasterDownError,
     exceptions.BusyLoadingError,
 )
+# Error replies for which redis-py has no class, or redis-py 5.2 only in its own cluster client.
+_LATER_WORDS = ("TRYAGAIN", "CLUSTERDOWN", "MASTERDOWN", "NOREPLICAS")
+_REDIRECTION = re.compile(r"(MOVED|ASK) \d+ (.*):(\d+)")
 
 
 class SlotMap(NamedTuple):
@@ -123,11 +127,17 @@ def refusal_of(errors: Sequence[Exception], asked: Address) -> NodeRefusal | Non
         asked: The address of the node, which leaves its own host out.
     """
     for error in errors:
-        if isinstance(error, exceptions.AskError):  # MovedError is one, too
-            is_moved = isinstance(error, exceptions.MovedError)
-            address = (error.host or asked[0], error.port)
-            return NodeRefusal(RefusalKind.MOVED if is_moved else RefusalKind.ASK, address)
-        # redis-py has no class for the last, and redis-py 5.2 none for MASTERDOWN.
-        if isinstance(error, _LATER) or str(error).startswith(("MASTERDOWN", "NOREPLICAS")):
+        if (redirection := _REDIRECTION.fullmatch(_text(error))) is not None:
+            word, host, port = redirection.groups()
+            # "" or "?", as in `_address`.
+            address = (host if host not in ("", "?") else asked[0], int(port))
+            return NodeRefusal(RefusalKind[word], address)
+        if isinstance(error, _LATER) or _text(error).startswith(_LATER_WORDS):
             return NodeRefusal(RefusalKind.LATER, None)
     return None
+
+
+def _text(error: Exception) -> str:
+    """Return the text of an error reply, with the first word."""
+    word = "MOVED " if isinstance(error, exceptions.MovedError) else "ASK "
+    return f"{word}{error.args[0]}" if isinstance(error, exceptions.AskError) else str(error)
