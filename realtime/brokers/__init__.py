@@ -17,6 +17,8 @@ epoch lasts (any event that could set offsets back must start a new one).
 * `pipeline`: That connection.
 * `calls`: What is sent together on it, and who gets which reply.
 * `connector`: Opens connections with redis-py.
+* `connection_sync`: The options of connections for threads, and questions to several servers.
+* `partition_sync`: What a broker for threads does in one partition.
 * `cluster`: The broker on Redis Cluster.
 * `asking`: Asks several servers at once.
 * `sentinel`, `sentinel_sync`: Open connections to the master that sentinels name, and notice when

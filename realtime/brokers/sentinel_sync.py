@@ -7,16 +7,13 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Sequence
-from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from redis import exceptions
-from redis.backoff import NoBackoff
 from redis.connection import BlockingConnectionPool, Connection, ConnectionPool, SSLConnection
-from redis.retry import Retry
 
-from realtime.brokers.asking import ANSWER_SECONDS, LATECOMER_SECONDS
+from realtime.brokers.asking import ANSWER_SECONDS
+from realtime.brokers.connection_sync import ask, ask_server, ask_several
 from realtime.brokers.sentinel_commands import (
     RETRY_SECONDS,
     ROLE,
@@ -31,7 +28,6 @@ from realtime.core.redis_address import master_url, sentinel_urls
 from realtime.core.redis_url import read_redis_url
 
 if TYPE_CHECKING:
-    from realtime.brokers.script import Args
     from realtime.core.redis_url import Address
 
 _ANYWHERE = ("localhost", 6379)  # each connection gets its address when it connects
@@ -102,49 +98,16 @@ class MasterFinder:
         self._look_at = self._looked_at + trusted
 
     def _ask_sentinels(self) -> Address:
-        threads = ThreadPoolExecutor(len(self._sentinels), "realtime-sentinel")
-        answers: list[MasterAnswer] = []
-        errors: list[Exception] = []
-        until = time.monotonic() + self._answer_seconds
-        try:
-            asking = {threads.submit(self._answer_of, each) for each in self._sentinels}
-            while asking and (left := until - time.monotonic()) > 0:
-                done, asking = wait(asking, left, FIRST_COMPLETED)
-                for said in [each.result() for each in done]:
-                    if isinstance(said, MasterAnswer):
-                        answers.append(said)
-                    else:
-                        errors.append(said)
-                if 2 * len(answers) > len(self._sentinels):
-                    until = min(until, time.monotonic() + LATECOMER_SECONDS)
-        finally:
-            threads.shutdown(wait=False)  # each thread ends at the timeout of its socket
+        answers, errors = ask_several(self._sentinels, self._answer_of, self._answer_seconds)
         return self._choice.choose(answers, errors, time.monotonic())
 
-    def _answer_of(self, sentinel: str) -> MasterAnswer | Exception:
-        try:
-            return parse_answer(self._ask(sentinel, ask_for_master(self._name)))
-        except (exceptions.RedisError, OSError) as error:
-            return error
+    def _answer_of(self, sentinel: str) -> MasterAnswer:
+        commands = ask_for_master(self._name)
+        return parse_answer(ask_server(sentinel, commands, self._answer_seconds))
 
     def _check_role(self, address: Address) -> None:
-        [role] = self._ask(master_url(self.url, address), [ROLE])
+        [role] = ask_server(master_url(self.url, address), [ROLE], self._answer_seconds)
         refuse_replica(role, address)
-
-    def _ask(self, url: str, commands: Sequence[Args]) -> list[Any]:
-        pool = ConnectionPool.from_url(url)
-        pool.connection_kwargs.update(
-            retry=Retry(NoBackoff(), 0),
-            socket_timeout=self._answer_seconds,
-            socket_connect_timeout=self._answer_seconds,
-            protocol=2,
-        )
-        connection = cast("Connection", pool.make_connection())
-        try:
-            connection.connect()  # type: ignore[no-untyped-call]
-            return ask(connection, commands)
-        finally:
-            connection.disconnect()  # type: ignore[no-untyped-call]
 
 
 class _ToMaster(Connection):
@@ -209,17 +172,3 @@ class MasterPool(BlockingConnectionPool):
             self.release(connection)  # type: ignore[no-untyped-call]
             raise
         return connection
-
-
-def ask(connection: Connection, commands: Sequence[Args]) -> list[Any]:
-    """Return a reply or an error reply for each command."""
-    packed = connection.pack_commands(commands)  # type: ignore[no-untyped-call]
-    connection.send_packed_command(packed, check_health=False)  # type: ignore[no-untyped-call]
-    return [_reply(connection) for _ in commands]
-
-
-def _reply(connection: Connection) -> Any:
-    try:
-        return connection.read_response()
-    except exceptions.ResponseError as error:
-        return error

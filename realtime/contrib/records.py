@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from realtime import wiring
-from realtime.brokers.redis_sync import SyncRedisBroker
+from realtime.brokers.partition_sync import SyncRedis
 from realtime.brokers.script import Args
 from realtime.core.json_text import decode_json
 from realtime.core.outage import Outage
@@ -43,7 +43,7 @@ class TaskStart(NamedTuple):
 class Records:
     """The records of all tasks. All methods raise `BrokerError`."""
 
-    def __init__(self, broker: SyncRedisBroker) -> None:
+    def __init__(self, broker: SyncRedis) -> None:
         self._broker = broker
 
     def add(self, task_id: str, state: State, call: str, delay: float = 0.0) -> None:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from realtime.conf.improper import ImproperSetting
 
 if TYPE_CHECKING:
-    from realtime.brokers.redis_sync import SyncRedisBroker
+    from realtime.brokers.partition_sync import SyncRedis
 
 FOR_TESTS = "test"
 """A prefix that begins with this word is for tests."""
@@ -31,7 +31,7 @@ def share(prefix: str) -> None:
     _shared.add(prefix)
 
 
-def refuse_foreign_prefix(broker: SyncRedisBroker, prefix: str) -> None:
+def refuse_foreign_prefix(broker: SyncRedis, prefix: str) -> None:
     """Refuse, in a test run, a Redis prefix that other processes use.
 
     Raises:
