@@ -8,6 +8,7 @@ again.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
@@ -118,6 +119,10 @@ class QueueCommands:
         """Return the command that reads the state of the queue."""
         return (*self._call(self.scripts.stats), self._hand)
 
+    def length(self, place: str) -> Args:
+        """Return the command that counts the entries at a place."""
+        return ("ZCARD" if place == "later" else "LLEN", getattr(self.keys, place))
+
     def page(self, place: str, start: int, count: int) -> Args:
         """Return the command that reads ``count`` entries at a place, beginning at ``start``."""
         key = getattr(self.keys, place)
@@ -148,6 +153,19 @@ def parse_stats(reply: Any) -> Stats:
         *(waiting, in_hand, later, dead, hands),
         *(age, handled, retried, taken_over, given_up),
         bytes=size,
+    )
+
+
+def add_stats(parts: Sequence[Stats]) -> Stats:
+    """Return the state of a queue that has a part in each partition.
+
+    Entries and bytes are summed up. Each worker holds its leases in every partition, so the largest
+    number of hands is that of all workers; a sum would count each of them 64 times.
+    """
+    sums = Stats(*[sum(numbers) for numbers in zip(*parts, strict=True)])
+    return sums._replace(
+        hands=max(each.hands for each in parts),
+        oldest_seconds=max(each.oldest_seconds for each in parts),
     )
 
 

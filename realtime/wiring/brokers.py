@@ -12,7 +12,7 @@ from realtime.brokers.memory.asynchronous import MemoryBroker
 from realtime.brokers.memory.blocking import SyncMemoryBroker
 from realtime.brokers.memory.queue import MemoryQueue
 from realtime.conf.improper import ImproperSetting
-from realtime.core.redis_url import MEMORY_URL
+from realtime.core.redis_url import MEMORY_URL, is_cluster_url
 from realtime.errors import BrokerUnavailable, RealtimeError
 from realtime.wiring import guard, interception, one_process
 from realtime.wiring.configured import forget_all, once, once_open, settings
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from realtime.brokers import Broker, SyncBroker
     from realtime.brokers.fallback_queue import FallbackQueue
     from realtime.brokers.memory.shared import SharedStore
-    from realtime.brokers.redis_sync import SyncRedisBroker
+    from realtime.brokers.partition_sync import SyncRedis
     from realtime.core.publication import Publication, Receipt
 
 
@@ -91,7 +91,7 @@ def queue() -> FallbackQueue:
     return RedisQueue(redis_url(), prefix=settings().redis_prefix)
 
 
-def redis_broker() -> SyncRedisBroker:
+def redis_broker() -> SyncRedis:
     """Return the connection to Redis for threads, for what only Redis keeps.
 
     Raises:
@@ -105,7 +105,11 @@ def redis_broker() -> SyncRedisBroker:
 
 
 @once_open
-def _redis_for_threads() -> SyncRedisBroker:
+def _redis_for_threads() -> SyncRedis:
+    if is_cluster_url(redis_url()):
+        from realtime.brokers.cluster.blocking import SyncClusterBroker
+
+        return SyncClusterBroker(redis_url(), **_redis_options())
     from realtime.brokers.redis_sync import SyncRedisBroker
 
     return SyncRedisBroker(redis_url(), **_redis_options())

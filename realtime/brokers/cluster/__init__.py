@@ -10,4 +10,8 @@
 * `placement`: Which channels are subscribed to at which master.
 * `gathering`: Runs something in several partitions at the same time.
 * `presence`: The members of channels.
+* `blocking`: The broker for threads.
+* `partition_calls`: Commands for one partition, until each has a reply.
+* `blocking_links`, `blocking_topology`: The same as `links` and `topology`, for threads.
+* `blocking_pool`: The connections to one master, for threads.
 """
