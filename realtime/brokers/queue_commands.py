@@ -16,7 +16,7 @@ from redis import exceptions
 
 from realtime.brokers import Stats
 from realtime.brokers.bounds import KNOWN_SECONDS, QUEUE_LOT
-from realtime.brokers.fallback_queue import PLACES
+from realtime.brokers.fallback_queue import PLACES, Durability
 from realtime.brokers.script import Args, Script
 from realtime.core.fallback_entry import decode_entry
 from realtime.core.partitions import WHOLE
@@ -24,6 +24,14 @@ from realtime.errors import EnvelopeError
 
 if TYPE_CHECKING:
     from realtime.core.partitions import Partition
+
+
+DURABILITY: Sequence[Args] = (
+    ("INFO",),
+    ("CONFIG", "GET", "appendfsync"),
+    ("CONFIG", "GET", "save"),
+)
+"""The commands that read the durability settings; see `parse_durability`."""
 
 
 class QueueScripts(NamedTuple):
@@ -75,6 +83,11 @@ class QueueCommands:
         """The scripts that the commands call."""
         self.keys = QueueKeys(*[queue + name for name in QueueKeys._fields])
         self._hand = f"{queue}hand:"
+
+    @property
+    def wake_up(self) -> str:
+        """The channel of Redis on which a partition of a cluster announces that entries wait."""
+        return self.keys.waiting
 
     def take(self, hand: str, seconds: float) -> Args:
         """Return the command that moves the next entry into a hand, or waits for one."""
@@ -167,6 +180,26 @@ def add_stats(parts: Sequence[Stats]) -> Stats:
         hands=max(each.hands for each in parts),
         oldest_seconds=max(each.oldest_seconds for each in parts),
     )
+
+
+def parse_durability(replies: Sequence[Any]) -> Durability:
+    """Parse the replies to `DURABILITY`, of which the first is not an error."""
+    info, fsync, save = replies
+    lines = info.decode(errors="replace").splitlines()
+    facts = dict(line.split(":", 1) for line in lines if ":" in line)
+    return Durability(
+        aof=facts.get("aof_enabled") == "1",
+        fsync=_second(fsync),
+        eviction=facts.get("maxmemory_policy", ""),
+        restores=bool(_second(save)),
+    )
+
+
+def _second(reply: Any) -> str:
+    """Return the value in a reply to CONFIG GET; empty if the command is not permitted."""
+    if isinstance(reply, exceptions.RedisError) or len(reply) < 2:
+        return ""
+    return bytes(reply[1]).decode()
 
 
 def _read_time(raw: bytes) -> float:

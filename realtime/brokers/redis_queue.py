@@ -11,7 +11,7 @@ from redis import exceptions
 from realtime.brokers.commands import parse_queue_stats, unavailable
 from realtime.brokers.fallback_queue import AttemptResult, Durability, TendResult
 from realtime.brokers.link import Link
-from realtime.brokers.queue_commands import QueueCommands
+from realtime.brokers.queue_commands import DURABILITY, QueueCommands, parse_durability
 
 if TYPE_CHECKING:
     from realtime.brokers import Stats
@@ -95,26 +95,19 @@ class RedisQueue:
 
     async def durability(self) -> Durability:
         """Return the durability settings of Redis."""
-        info = (await self._execute(("INFO",))).decode(errors="replace")
-        facts = dict(line.split(":", 1) for line in info.splitlines() if ":" in line)
-        [fsync] = await self._link.execute([("CONFIG", "GET", "appendfsync")], self._seconds)
-        [save] = await self._link.execute([("CONFIG", "GET", "save")], self._seconds)
-        return Durability(
-            aof=facts.get("aof_enabled") == "1",
-            fsync=_second(fsync),
-            eviction=facts.get("maxmemory_policy", ""),
-            restores=bool(_second(save)),
-        )
+        replies = await self._link.execute(DURABILITY, self._seconds)
+        answer_of(replies[0])
+        return parse_durability(replies)
 
     async def aclose(self) -> None:
         """Close the connections."""
         await self._link.aclose()
 
     async def _run_script(self, script: Script, command: Args) -> Any:
-        return _answer((await self._link.run_script(script, [command], self._seconds))[0])
+        return answer_of((await self._link.run_script(script, [command], self._seconds))[0])
 
     async def _execute(self, command: Args) -> Any:
-        return _answer((await self._link.execute([command], self._seconds))[0])
+        return answer_of((await self._link.execute([command], self._seconds))[0])
 
 
 class RedisHand:
@@ -140,7 +133,7 @@ class RedisHand:
             [reply] = await self._link.run_script(script, [command], self._seconds)
             if reply is None:
                 await asyncio.sleep(min(seconds, FULL_PAUSE_SECONDS))
-        taken: bytes | None = _answer(reply)
+        taken: bytes | None = answer_of(reply)
         return taken
 
     async def peek(self) -> bytes | None:
@@ -150,7 +143,7 @@ class RedisHand:
             BrokerError: Redis could not be read.
         """
         [reply] = await self._link.execute([self._commands.peek(self.name)], self._seconds)
-        found: bytes | None = _answer(reply)
+        found: bytes | None = answer_of(reply)
         return found
 
     async def acknowledge(self, raw: bytes) -> AttemptResult:
@@ -180,11 +173,11 @@ class RedisHand:
         command = self._commands.end_attempt(self.name, raw, outcome, written, seconds)
         script = self._commands.scripts.end_attempt
         [reply] = await self._link.run_script(script, [command], self._seconds)
-        is_ours, following = _answer(reply)
+        is_ours, following = answer_of(reply)
         return AttemptResult(is_ours == b"1", following)
 
 
-def _answer(reply: Any) -> Any:
+def answer_of(reply: Any) -> Any:
     """Return a reply unless it is an error.
 
     Raises:
@@ -193,10 +186,3 @@ def _answer(reply: Any) -> Any:
     if isinstance(reply, exceptions.RedisError):
         raise unavailable(reply)
     return reply
-
-
-def _second(reply: Any) -> str:
-    """Return the value in a reply to CONFIG GET; empty if the command is not permitted."""
-    if isinstance(reply, exceptions.RedisError) or len(reply) < 2:
-        return ""
-    return bytes(reply[1]).decode()

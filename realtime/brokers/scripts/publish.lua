@@ -82,6 +82,12 @@ local function publish(key, once, channel, body, fingerprint, when, fields)
         local entry = '0 ' .. head .. string.sub(body, 2)
         redis.call('RPUSH', KEYS[#KEYS - 3], entry)
         redis.call('HINCRBY', KEYS[#KEYS], 'bytes', #entry)
+        if IS_SHARDED and not known.woken then
+            -- Workers of a cluster cannot wait in BLMOVE, see queue.lua. Sent once in a script, and
+            -- before its end: nobody receives it earlier. They look each second, so it may fail.
+            known.woken = true
+            redis.pcall(PUBLISH, KEYS[#KEYS - 3], '')
+        end
     end
     if once then
         local answer = table.concat({fingerprint, epoch, offset, nodes, queued}, ' ')

@@ -24,3 +24,11 @@ end
 local function count(what)
     redis.call('HINCRBY', COUNTS, what, 1)
 end
+
+-- Announces that entries wait. A worker cannot wait for the 64 lists of a cluster in BLMOVE, so it
+-- subscribes to their names instead. They also look each second, so this may fail.
+local function wake()
+    if IS_SHARDED then
+        redis.pcall(PUBLISH, WAITING, '')
+    end
+end

@@ -11,6 +11,7 @@ if found == 1 then
     grow(#ARGV[3] - #ARGV[2])
     if ARGV[3] ~= '' then
         redis.call('RPUSH', WAITING, ARGV[3])
+        wake()
     end
 end
 return found

@@ -13,4 +13,7 @@ for i = 2, #ARGV do
     end
     redis.call('ZADD', HANDS, ends, ARGV[i])
 end
+if back > 0 then
+    wake()
+end
 return back

@@ -54,6 +54,10 @@ for i = 1, #ended, 2 do
     end
 end
 
+if #due + over > dead then
+    wake()
+end
+
 -- An empty queue has no bytes, even if an operator deleted or Redis evicted entries.
 local left = redis.call('LLEN', WAITING) + redis.call('ZCARD', LATER) + redis.call('LLEN', DEAD)
 for _, hand in ipairs(redis.call('ZRANGE', HANDS, 0, -1)) do
