@@ -85,9 +85,13 @@ def queue() -> FallbackQueue:
     """Return the fallback queue for the running event loop; the caller closes it."""
     if redis_url() == MEMORY_URL:
         return MemoryQueue(shared_store())
+    refuse_foreign_prefix()
+    if is_cluster_url(redis_url()):
+        from realtime.brokers.cluster.queue import ClusterQueue
+
+        return ClusterQueue(redis_url(), prefix=settings().redis_prefix)
     from realtime.brokers.redis_queue import RedisQueue
 
-    refuse_foreign_prefix()
     return RedisQueue(redis_url(), prefix=settings().redis_prefix)
 
 

@@ -10,6 +10,11 @@
 * `placement`: Which channels are subscribed to at which master.
 * `gathering`: Runs something in several partitions at the same time.
 * `presence`: The members of channels.
+* `queue`, `hand`: The fallback queue, and the hands of its workers.
+* `queue_partitions`: Sends their commands to each partition, and knows which ones fail.
+* `queue_sums`: Adds up what the partitions say about the queue.
+* `waiting_partitions`: Tells hands where entries may wait.
+* `wake_ups`: Listens for announcements of new entries.
 * `blocking`: The broker for threads.
 * `partition_calls`: Commands for one partition, until each has a reply.
 * `blocking_links`, `blocking_topology`: The same as `links` and `topology`, for threads.
