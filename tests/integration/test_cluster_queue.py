@@ -14,14 +14,13 @@ import pytest
 
 from realtime.brokers.cluster import queue as queue_module
 from realtime.brokers.cluster import wake_ups
-from realtime.brokers.cluster.links import ClusterLinks
+from realtime.brokers.cluster.broker import ClusterBroker
 from realtime.brokers.cluster.queue import ClusterQueue
 from realtime.brokers.cluster.waiting_partitions import WaitingPartitions
-from realtime.brokers.commands import Commands, parse_receipts
 from realtime.core.fallback_entry import Queued, decode_entry
 from realtime.core.partitions import PARTITIONS, Partition, partition_of
-from realtime.core.publication import Publication, Receipt
-from realtime.errors import BrokerError, RealtimeError
+from realtime.core.publication import Publication
+from realtime.errors import BrokerError
 from realtime.fallbacks import worker as worker_module
 from tests.contract import test_broker as contract
 from tests.integration import test_worker as on_one_redis
@@ -52,36 +51,17 @@ def wired() -> str:
     return f"test-{secrets.token_hex(4)}"
 
 
-class Publisher:
-    """Publishes at the master of each channel's partition."""
-
-    def __init__(self, url: str, prefix: str) -> None:
-        self.links = ClusterLinks(url)
-        self._commands = [Commands(prefix, each) for each in PARTITIONS]
-
-    async def publish(self, publication: Publication) -> Receipt:
-        partition = partition_of(publication.channel)
-        commands = self._commands[partition.number]
-        [reply] = await self.links.publish(
-            partition, commands.scripts.publish, publication, commands.publish, 1.0
-        )
-        [receipt] = parse_receipts(reply)
-        if isinstance(receipt, RealtimeError):
-            raise receipt
-        return receipt
-
-
 @pytest.fixture
-async def open_publisher(wired: str) -> AsyncIterator[Callable[[ClusterSet], Publisher]]:
-    opened: list[Publisher] = []
+async def open_broker(wired: str) -> AsyncIterator[Callable[[ClusterSet], ClusterBroker]]:
+    opened: list[ClusterBroker] = []
 
-    def open_one(cluster: ClusterSet) -> Publisher:
-        opened.append(Publisher(cluster.url, wired))
+    def open_one(cluster: ClusterSet) -> ClusterBroker:
+        opened.append(ClusterBroker(cluster.url, prefix=wired))
         return opened[-1]
 
     yield open_one
     for each in opened:
-        await each.links.aclose()
+        await each.aclose()
 
 
 @pytest.fixture
@@ -98,8 +78,8 @@ async def open_queue(wired: str) -> AsyncIterator[Callable[[ClusterSet], Cluster
 
 
 @pytest.fixture
-def broker(cluster: ClusterSet, open_publisher: Any) -> Any:
-    return open_publisher(cluster)
+def broker(cluster: ClusterSet, open_broker: Any) -> Any:
+    return open_broker(cluster)
 
 
 @pytest.fixture
@@ -108,7 +88,7 @@ def queue(cluster: ClusterSet, open_queue: Any) -> Any:
 
 
 @pytest.fixture
-def publish(broker: Publisher) -> Callable[..., Any]:
+def publish(broker: ClusterBroker) -> Callable[..., Any]:
     async def publish_one(data: Any, fallback: str = "f", **options: Any) -> str:
         channel = options.pop("channel", "c")
         receipt = await broker.publish(Publication.of(channel, data, fallback=fallback, **options))
@@ -129,6 +109,7 @@ def keys() -> None:
 
 
 # The cases for every queue that need nothing but a queue and a publisher.
+test_nobody_is_there = contract.test_nobody_is_there_and_it_is_queued
 test_a_hand_takes_entries = contract.test_a_hand_takes_entries_in_order_and_waits_for_one
 test_entries_are_retried = contract.test_entries_are_retried_and_die_and_are_moved
 test_handled_once = on_one_redis.test_an_undelivered_publication_is_handled_once
@@ -379,7 +360,7 @@ class Ledger:
         await asyncio.sleep(0.002)
         self.handled[queued.id] += 1
 
-    async def publish_until(self, publisher: Publisher, done: asyncio.Event) -> None:
+    async def publish_until(self, broker: ClusterBroker, done: asyncio.Event) -> None:
         """Publish to all partitions; retry until it is certain, with an idempotency key."""
         while not done.is_set():
             number = next(self._numbers)
@@ -388,7 +369,7 @@ class Ledger:
             )
             while True:
                 try:
-                    receipt = await publisher.publish(publication)
+                    receipt = await broker.publish(publication)
                     break
                 except BrokerError:
                     await asyncio.sleep(0.05)
@@ -404,10 +385,10 @@ class Ledger:
 
 
 async def test_nothing_is_lost_or_repeated_while_slots_move(
-    open_queue, open_publisher, cluster
+    open_queue, open_broker, cluster
 ) -> None:
     ledger, done = Ledger(), asyncio.Event()
-    publishers = [open_publisher(cluster) for _ in range(4)]
+    brokers = [open_broker(cluster) for _ in range(4)]
     queues = [open_queue(cluster), open_queue(cluster)]
     source, target = cluster.masters()[:2]
     slots = set(cluster.slots_of(source)) & {each.slot for each in PARTITIONS}
@@ -417,8 +398,8 @@ async def test_nothing_is_lost_or_repeated_while_slots_move(
         working(queues[1], {"f": ledger.handle}, hands=4),
         asyncio.TaskGroup() as group,
     ):
-        for publisher in publishers:
-            group.create_task(ledger.publish_until(publisher, done))
+        for broker in brokers:
+            group.create_task(ledger.publish_until(broker, done))
         await eventually(lambda: len(ledger.handled) > 100)
         for there, back in ((source, target), (target, source)):
             before = len(ledger.queued)
@@ -497,11 +478,11 @@ async def test_wake_ups_follow_a_slot(rarely, queue, cluster, publish, wired) ->
 
 @pytest.mark.parametrize("fault", ["kill", "freeze"])
 async def test_nothing_is_lost_or_repeated_when_a_master_is_replaced(
-    open_queue, open_publisher, fault: str
+    open_queue, open_broker, fault: str
 ) -> None:
     with cluster_set(3, 3) as strong:
         ledger, done = Ledger(), asyncio.Event()
-        publishers = [open_publisher(strong) for _ in range(4)]
+        brokers = [open_broker(strong) for _ in range(4)]
         queues = [open_queue(strong), open_queue(strong)]
         async with (
             # Leases that last longer than the failover: otherwise, one worker takes over from the
@@ -510,8 +491,8 @@ async def test_nothing_is_lost_or_repeated_when_a_master_is_replaced(
             working(queues[1], {"f": ledger.handle}, hands=4, lease_seconds=60.0),
             asyncio.TaskGroup() as group,
         ):
-            for publisher in publishers:
-                group.create_task(ledger.publish_until(publisher, done))
+            for broker in brokers:
+                group.create_task(ledger.publish_until(broker, done))
             await eventually(lambda: len(ledger.handled) > 100)
             victim = strong.masters()[0]
             getattr(victim, fault)()
@@ -528,13 +509,13 @@ async def test_nothing_is_lost_or_repeated_when_a_master_is_replaced(
 
 
 async def test_the_others_go_on_while_a_master_is_frozen(
-    weak, open_queue, open_publisher, monkeypatch, caplog
+    weak, open_queue, open_broker, monkeypatch, caplog
 ) -> None:
     """For longer than the leases last; and what waited there is handled once."""
     monkeypatch.setattr(worker_module, "TEND_SECONDS", 1.0)
     frozen = weak.masters()[0]
     lost, kept = channels_of(weak, frozen)
-    publisher, queue, operator = open_publisher(weak), open_queue(weak), open_queue(weak)
+    broker, queue, operator = open_broker(weak), open_queue(weak), open_queue(weak)
     handled: Counter[Any] = Counter()
     begun = asyncio.Event()
 
@@ -545,7 +526,7 @@ async def test_the_others_go_on_while_a_master_is_frozen(
             await asyncio.sleep(7)
 
     async def mail(data: Any, channel: str) -> None:
-        await publisher.publish(Publication.of(channel, data, fallback="f"))
+        await broker.publish(Publication.of(channel, data, fallback="f"))
 
     await mail("long", kept[0])
     async with (

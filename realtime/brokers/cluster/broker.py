@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from redis import exceptions
 
-from realtime.brokers import ALL_NODES, SentCommand, Survey
+from realtime.brokers import ALL_NODES, SentCommand, Stats, Survey
 from realtime.brokers.bounds import (
     DEADLINE_SECONDS,
     QUEUE_BYTES,
@@ -20,13 +20,16 @@ from realtime.brokers.bounds import (
     SURVEY_POLL_SECONDS,
     SURVEY_SECONDS,
 )
+from realtime.brokers.cluster.gathering import gather
 from realtime.brokers.cluster.links import ClusterLinks
 from realtime.brokers.cluster.presence import ClusterPresence
+from realtime.brokers.cluster.queue_sums import sum_stats
 from realtime.brokers.cluster.subscription import ClusterSubscription
 from realtime.brokers.commands import (
     Commands,
     parse_node_commands,
     parse_positions,
+    parse_queue_stats,
     parse_receipts,
     parse_wait,
     unavailable,
@@ -49,10 +52,7 @@ CONTROL = partition_of(ALL_NODES)
 
 
 class ClusterBroker:
-    """The publishing and subscribing half of a `realtime.brokers.Broker` on Redis Cluster.
-
-    Create it inside the loop that uses it.
-    """
+    """A `realtime.brokers.Broker` on Redis Cluster. Create it inside the loop that uses it."""
 
     def __init__(
         self,
@@ -190,6 +190,22 @@ class ClusterBroker:
         made = ClusterSubscription(self._links, self._commands, self._deadline_seconds)
         await made.open(asyncio.get_running_loop().time() + self._deadline_seconds)
         return made
+
+    async def queue_stats(self) -> Stats:
+        """See `realtime.brokers.Broker.queue_stats`.
+
+        Raises:
+            BrokerError: A master is away: the numbers would be too small.
+        """
+
+        async def read(number: int) -> Stats:
+            queue = self._commands[number].queue
+            [reply] = await self._run(number, queue.scripts.stats, [queue.stats()])
+            return parse_queue_stats(reply)
+
+        found = await gather(range(len(PARTITIONS)), read)
+        found.raise_if_any_failed()
+        return sum_stats(found.results.values())
 
     async def aclose(self) -> None:
         """Close all connections, and open no more."""
