@@ -30,7 +30,11 @@ from realtime.identity.jwks import NO_KEY, read_set
 LIMITS_VARIABLE = "NOTIFIER_LIMITS"
 LIMITS = frozenset(name for name, each in DECLARED.items() if each.is_whole_number)
 """The settings that share one variable."""
-_OF_ALL_SERVICES = {"redis_url": "REDIS_URL", "allowed_origins": "ALLOWED_ORIGINS"}
+_OF_ALL_SERVICES = {
+    "redis_url": "REDIS_URL",
+    "jobs_redis_url": "JOBS_REDIS_URL",
+    "allowed_origins": "ALLOWED_ORIGINS",
+}
 
 
 def variable_of(setting: str) -> str:
@@ -77,6 +81,7 @@ _limits = _json(dict, '{"connections_per_address": 100}')
 
 WRITTEN: dict[str, Callable[[str, str], Any]] = {
     "redis_url": _strip,
+    "jobs_redis_url": _strip,
     "redis_prefix": _strip,
     "api_key": _keep,
     "token_secret": _keep,
@@ -114,6 +119,7 @@ def read_app_settings(
     settings = {name: _setting(environ, name) for name in WRITTEN}
     settings["api_keys"], key_notices = _api_keys(environ)
     _check_redis(settings["redis_url"], required=strict)
+    _check_files("JOBS_REDIS_URL", settings["jobs_redis_url"])
     if strict and not settings["api_key"] and not settings["api_keys"]:
         raise BadEnvironment(
             "NOTIFIER_API_KEY",
@@ -158,9 +164,13 @@ def _check_redis(url: str, *, required: bool) -> None:
             "is memory://, a broker inside one process; the service has several: set the URL of a "
             "Redis, or start `make run` without one, which then starts a private Valkey.",
         )
-    for option, path in read_redis_url(url).files.items():
+    _check_files("REDIS_URL", url)
+
+
+def _check_files(variable: str, url: str) -> None:
+    for option, path in read_redis_url(url).files.items() if url else ():
         if not os.access(path, os.R_OK):
-            raise BadEnvironment("REDIS_URL", f"names {path!r} in {option}, which cannot be read.")
+            raise BadEnvironment(variable, f"names {path!r} in {option}, which cannot be read.")
 
 
 def _api_keys(environ: Mapping[str, str]) -> tuple[str | tuple[Any, ...], tuple[str, ...]]:

@@ -9,12 +9,15 @@ from __future__ import annotations
 from typing import Any
 
 from realtime.core.redis_address import sentinel_options, tls_options
-from realtime.core.redis_url import read_redis_url
+from realtime.core.redis_url import is_cluster_url, read_redis_url
 
 
 def channel_layers(redis_url: str) -> dict[str, Any]:
-    """Return Django's setting ``CHANNEL_LAYERS``; without a Redis, there is no layer."""
-    if not redis_url:
+    """Return Django's setting ``CHANNEL_LAYERS``.
+
+    Without a Redis, and with Redis Cluster, which channels_redis does not know, there is no layer.
+    """
+    if not redis_url or is_cluster_url(redis_url):
         return {}
     return {
         "default": {

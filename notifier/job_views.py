@@ -35,6 +35,8 @@ NOT_STARTED = (
 @require_safe
 def jobs(request: HttpRequest) -> HttpResponse:
     """Show the page to users who may start jobs."""
+    if not getattr(settings, "NOTIFIER_HAS_JOBS", True):
+        return render(request, "notifier/jobs_off.html", status=404)
     if not _may_use(request):
         return redirect_to_login(request.get_full_path())
     return render(request, "notifier/jobs.html", {"channel": CHANNEL, "rows": ROWS})
@@ -70,6 +72,8 @@ def state(request: HttpRequest) -> HttpResponse:
 @require_POST
 def start(request: HttpRequest) -> HttpResponse:
     """Start an import: ``{"id": …}``. With ``broken`` in the form, one of its rows is invalid."""
+    if not getattr(settings, "NOTIFIER_HAS_JOBS", True):
+        return _refuse(404, "Jobs are disabled: JOBS_REDIS_URL is not set.")
     if not _may_use(request):
         return _refuse(403, "Log in to start a job.")
     owner = request.user if isinstance(request.user, User) else None

@@ -104,8 +104,10 @@ _HELP = """\
 environment:
   HOST, PORT           address to listen on (127.0.0.1, 8000)
   WEB_CONCURRENCY      number of worker processes (1)
-  REDIS_URL            redis://, rediss://, unix://, or redis+sentinel://host1,host2/mastername;
-                       if unset, `run` starts a private Valkey, and a fallback worker
+  REDIS_URL            redis://, rediss://, unix://, redis+sentinel://host1,host2/mastername, or
+                       redis+cluster://host1,host2; if unset, `run` starts a private Valkey, and a
+                       fallback worker
+  JOBS_REDIS_URL       Redis of the background jobs; required with a cluster, else REDIS_URL
   DATABASE_URL         database of users and sessions: postgres://user:password@host/name, or
                        sqlite:////path (db.sqlite3 in the checkout; in .run/ for `run`)
   SECRET_KEY           at least 50 characters unless DEBUG is on

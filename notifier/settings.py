@@ -12,6 +12,7 @@ from notifier.database import file_of
 from notifier.env import read_environment
 from notifier.logs import is_stderr_terminal, logging_settings
 from notifier.run_secrets import DEMO_USERS
+from realtime.core.redis_url import is_cluster_url
 
 ENVIRONMENT = read_environment(os.environ)
 BASE_DIR = Path(__file__).resolve().parent.parent
@@ -136,6 +137,10 @@ CHANNEL_LAYERS = channel_layers(ENVIRONMENT.redis_url)
 
 # --- background jobs ---
 
+# Celery does not know Redis Cluster: then the jobs need a Redis of their own.
+NOTIFIER_HAS_JOBS = not is_cluster_url(ENVIRONMENT.redis_url) or bool(
+    ENVIRONMENT.app["jobs_redis_url"]
+)
 # Only in DEBUG on this machine: anyone may start the jobs of the demo.
 NOTIFIER_DEMO_FOR_ALL = ENVIRONMENT.demo_key
 

@@ -16,8 +16,15 @@ from realtime.auth.jwks_file import JwksFile
 from realtime.conf.declared import UnusableValue, string
 from realtime.core.names import is_personal_prefix
 from realtime.core.namespaces import Namespaces
-from realtime.core.redis_url import MEMORY_URL, SENTINEL_FORM, read_redis_url
+from realtime.core.redis_url import (
+    CLUSTER_FORM,
+    MEMORY_URL,
+    SENTINEL_FORM,
+    is_cluster_url,
+    read_redis_url,
+)
 from realtime.core.url_rules import is_line, read_url
+from realtime.errors import ConfigurationError
 from realtime.fallbacks.handlers import make_handlers
 from realtime.identity.jwks import keys_of_set
 from realtime.identity.origins import AllowedOrigins
@@ -102,10 +109,26 @@ def is_path_prefix(text: str) -> bool:
 def redis_url(given: Any) -> str:
     """Return a URL that redis-py parses as we do, or ``memory://``; empty is none."""
     if isinstance(given, Mapping | list | tuple):  # as django-redis and channels_redis want it
-        raise UnusableValue(f"must be one URL; with sentinels, {SENTINEL_FORM}")
+        raise UnusableValue(
+            f"must be one URL; with sentinels, {SENTINEL_FORM}; with a cluster, {CLUSTER_FORM}"
+        )
     url = string(given)
     if url and url != MEMORY_URL:
         read_redis_url(url)
+    return url
+
+
+def jobs_redis_url(given: Any) -> str:
+    """Return a URL that Celery can use; empty is the one of `redis_url`."""
+    url = string(given)
+    if not url:
+        return url
+    try:
+        read_redis_url(url)
+    except ConfigurationError as error:
+        raise UnusableValue(error.problem) from None
+    if is_cluster_url(url):
+        raise UnusableValue("must not be a cluster, which Celery does not know")
     return url
 
 

@@ -31,7 +31,9 @@ class Settings(NumericSettings):
         kind="string",
         doc="`redis://host:port/number`, `rediss://…` or `unix:///path`; "
         "`redis+sentinel://host1:port,host2:port/mastername/number` or `rediss+sentinel://…`, the "
-        "master that [sentinels](deploy.md#sentinel) name; or `memory://`, a broker "
+        "master that [sentinels](deploy.md#sentinel) name; "
+        "`redis+cluster://host1:port,host2:port` or `rediss+cluster://…`, some nodes of a [Redis "
+        "Cluster](deploy.md#cluster); or `memory://`, a broker "
         "inside a single process, [for tests and a first try](howto/testing.md). Required for "
         "publishing and delivery. The options are `db`, `username`, `password`, `client_name`, "
         "for sentinels `sentinel_username` and `sentinel_password`, and, "
@@ -39,6 +41,13 @@ class Settings(NumericSettings):
         "`ssl_ca_certs`, `ssl_ca_path`, `ssl_ca_data`, `ssl_certfile`, `ssl_keyfile`, "
         "`ssl_password`, `ssl_ciphers`, `ssl_min_version` (`771`, `772`); retries and timeouts "
         "cannot be set. Percent-encode special characters of the password (`%40`).",
+    )
+    jobs_redis_url: str = value(
+        "",
+        rules.jobs_redis_url,
+        kind="string",
+        doc="The Redis of [background jobs](jobs.md), if it is another one: one address or "
+        "sentinels, in the same form. Required with a cluster, which Celery does not know.",
     )
     redis_prefix: str = text(
         "rt",

@@ -10,7 +10,12 @@ from django.core.exceptions import ImproperlyConfigured
 
 from realtime.contrib.records import RECORD_SECONDS
 from realtime.core.redis_address import host_part, sentinel_options, tls_options, user_part
-from realtime.core.redis_url import RedisUrl, read_redis_url
+from realtime.core.redis_url import RedisUrl, is_cluster_url, read_redis_url
+
+NEEDS_ONE_REDIS = (
+    "Celery does not know Redis Cluster: set REALTIME_JOBS_REDIS_URL (for the service: "
+    "JOBS_REDIS_URL) to one Redis, or to one with sentinels"
+)
 
 
 def task_settings(task_seconds: float) -> dict[str, Any]:
@@ -38,11 +43,14 @@ def task_settings(task_seconds: float) -> dict[str, Any]:
 
 def redis_settings(task_seconds: float) -> dict[str, Any]:
     """Return the settings for the connection to our Redis."""
-    # Only two settings are read: Celery evaluates this before Django's apps are loaded, and other
-    # settings may refer to models.
-    url = getattr(settings, "REALTIME_REDIS_URL", "")
+    # Only three settings are read: Celery evaluates this before Django's apps are loaded, and
+    # other settings may refer to models.
+    own = getattr(settings, "REALTIME_JOBS_REDIS_URL", "")
+    url = own or getattr(settings, "REALTIME_REDIS_URL", "")
     if not url:
         raise ImproperlyConfigured("REALTIME_REDIS_URL is not set; jobs need a Redis")
+    if is_cluster_url(url):
+        raise ImproperlyConfigured(NEEDS_ONE_REDIS)
     parts, url = read_redis_url(url), kombu_url(url)
     behind = _options_behind_sentinels(parts)
     prefix = f"{getattr(settings, 'REALTIME_REDIS_PREFIX', 'rt')}:celery:"

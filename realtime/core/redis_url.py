@@ -24,9 +24,10 @@ MEMORY_URL = "memory://"
 SENTINEL_FORM = "redis+sentinel://user:password@host1:26379,host2:26379/mastername/number"
 CLUSTER_FORM = "redis+cluster://user:password@host1:6379,host2:6379"
 _MEANT = (
-    "must be redis://user:password@host:port/number, rediss://…, or unix:///path, with special "
-    "characters in the password percent-encoded: %40 (@), %23 (#), %2F (/), %3F (?); "
-    f"or {SENTINEL_FORM}; or memory://, for a single process"
+    "must be redis://user:password@host:port/number, rediss://…, unix:///path, "
+    "redis+sentinel://host1,host2/mastername, redis+cluster://host1,host2, or memory:// for a "
+    "single process; special characters in the password are percent-encoded: "
+    "%40 (@), %23 (#), %2F (/), %3F (?)"
 )
 _PLAIN = ("db", "username", "password", "client_name")
 _OF_SENTINELS = ("sentinel_username", "sentinel_password")
@@ -129,9 +130,7 @@ def read_redis_url(text: str) -> RedisUrl:
     if is_sentinel_url(text):
         return _read_sentinel_url(text)
     if is_cluster_url(text):
-        raise _wrong(
-            "asks for Redis Cluster, which is not supported yet: use one Redis, or Sentinel"
-        )
+        return _read_cluster_url(text)
     return _read_address(text, _PLAIN)
 
 
@@ -167,12 +166,7 @@ def _read_sentinel_url(text: str) -> RedisUrl:
     )
 
 
-def read_cluster_url(text: str) -> RedisUrl:
-    """Parse the URL of a cluster: ``redis+cluster://`` or ``rediss+cluster://``.
-
-    Raises:
-        ConfigurationError: As for `read_redis_url`.
-    """
+def _read_cluster_url(text: str) -> RedisUrl:
     scheme, _, rest = text.partition("+cluster://")
     authority, slash, path = rest.partition("?")[0].partition("/")
     user, at, hosts = authority.rpartition("@")

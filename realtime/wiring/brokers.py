@@ -75,9 +75,13 @@ def async_broker() -> Broker:
     """Return a broker for the running event loop; the caller closes it. Errors as above."""
     if redis_url() == MEMORY_URL:
         return MemoryBroker(shared_store(), **_queue_limits())
+    refuse_foreign_prefix()
+    if is_cluster_url(redis_url()):
+        from realtime.brokers.cluster.broker import ClusterBroker
+
+        return ClusterBroker(redis_url(), **_redis_options())
     from realtime.brokers.redis import RedisBroker
 
-    refuse_foreign_prefix()
     return RedisBroker(redis_url(), **_redis_options())
 
 

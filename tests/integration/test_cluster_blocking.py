@@ -24,7 +24,6 @@ from realtime.brokers.cluster.blocking import SyncClusterBroker
 from realtime.brokers.cluster.blocking_links import CONNECTIONS
 from realtime.core.partitions import PARTITIONS, Partition, partition_of
 from realtime.core.publication import Publication, Receipt
-from realtime.core.redis_url import read_cluster_url
 from realtime.core.survey import Question
 from realtime.errors import (
     BrokerUnavailable,
@@ -596,12 +595,8 @@ def forked(call: Callable[[], object]) -> int:
 
 
 @pytest.fixture
-def wired_cluster(
-    cluster: ClusterSet, settings: Any, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[str]:
+def wired_cluster(cluster: ClusterSet, settings: Any) -> str:
     """Point the app to the cluster, under a separate prefix; return the prefix."""
-    # Until `read_redis_url` accepts such a URL.
-    monkeypatch.setattr("realtime.conf.rules.read_redis_url", read_cluster_url)
     settings.REALTIME_REDIS_URL = cluster.url
     settings.REALTIME_REDIS_PREFIX = f"test-{secrets.token_hex(4)}"
     return str(settings.REALTIME_REDIS_PREFIX)

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from realtime.core.partitions import slot_of
-from realtime.core.redis_url import read_cluster_url
+from realtime.core.redis_url import read_redis_url
 from tests.support.redis_cluster import ClusterNode, ClusterSet, cluster_set
 from tests.support.redis_server import DEBIAN, USUAL
 
@@ -31,7 +31,7 @@ def owner(cluster: ClusterSet) -> ClusterNode:
 
 
 def test_the_url_has_the_password_and_all_servers(cluster: ClusterSet) -> None:
-    read = read_cluster_url(cluster.url)
+    read = read_redis_url(cluster.url)
     assert read.password == PASSWORD
     assert read.cluster == tuple(("127.0.0.1", each.port) for each in cluster.servers)
 

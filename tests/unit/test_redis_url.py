@@ -11,9 +11,7 @@ from redis.asyncio.connection import parse_url
 
 from realtime.core.redis_address import host_part, master_url, sentinel_urls, user_part
 from realtime.core.redis_url import (
-    is_cluster_url,
     is_sentinel_url,
-    read_cluster_url,
     read_redis_url,
 )
 from realtime.core.url_rules import is_line
@@ -242,13 +240,8 @@ def test_a_list_of_hosts_is_answered_with_the_form_for_sentinels():
     assert "redis+sentinel://" in problem("redis://h1:26379,h2:26379/mymaster")
 
 
-@pytest.mark.parametrize("url", ["redis+cluster://h1,h2", "rediss+cluster://h1"])
-def test_a_cluster_is_refused_by_name_until_it_works(url):
-    assert "Redis Cluster, which is not supported yet" in problem(url)
-
-
 def test_a_cluster_is_named_by_some_of_its_nodes():
-    url = read_cluster_url("rediss+cluster://me:p%40w@h1,[::1]:7001,h3:7002/0?ssl_ca_certs=/ca.pem")
+    url = read_redis_url("rediss+cluster://me:p%40w@h1,[::1]:7001,h3:7002/0?ssl_ca_certs=/ca.pem")
     assert url.cluster == (("h1", 6379), ("::1", 7001), ("h3", 7002))
     assert url.hosts == ("h1", "::1", "h3")
     assert (url.scheme, url.host, url.port, url.database) == ("rediss", "", 0, 0)
@@ -274,9 +267,8 @@ def test_a_cluster_is_named_by_some_of_its_nodes():
     ],
 )
 def test_the_url_of_a_cluster_is_wrong(url, expected):
-    read = read_cluster_url if is_cluster_url(url) else read_redis_url
     with pytest.raises(ConfigurationError) as refused:
-        read(url)
+        read_redis_url(url)
     said = str(refused.value)
     assert expected in said
     assert "secret" not in said
