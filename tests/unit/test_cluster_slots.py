@@ -12,10 +12,12 @@ from realtime.brokers.cluster.slots import (
     NodeRefusal,
     RefusalKind,
     SlotMap,
+    SlotOwners,
     newest,
     parse_slots,
     refusal_of,
 )
+from realtime.core.partitions import PARTITIONS
 
 ASKED = ("10.0.0.9", 7000)
 
@@ -111,3 +113,29 @@ def test_a_refusal_says_where_to_go(said: str, expected: NodeRefusal | None):
 
 def test_no_error_is_no_redirection():
     assert refusal_of([], ASKED) is None
+
+
+def owned_by(address: tuple[str, int]) -> SlotMap:
+    return SlotMap(True, 1, {each.number: address for each in PARTITIONS}, (address,))
+
+
+def test_a_redirection_during_a_question_outlives_its_answer():
+    """It may be newer than the answer of a node that has not heard of the move yet."""
+    one, two = ("10.0.0.1", 7001), ("10.0.0.2", 7002)
+    before, during, *_ = PARTITIONS
+    owners = SlotOwners()
+    owners.note_question()
+    assert owners.note_answer(owned_by(one))
+    assert owners.note_moved(before, two)
+    assert not owners.note_moved(before, two)
+    owners.note_question()
+    owners.note_moved(during, two)
+    assert owners.note_answer(owned_by(one))
+    assert owners.of(before) == one
+    assert owners.of(during) == two
+    assert owners.masters() == {one, two}
+    owners.note_question()
+    assert owners.note_answer(owned_by(one))
+    assert owners.masters() == {one}
+    owners.note_question()
+    assert not owners.note_answer(owned_by(one))

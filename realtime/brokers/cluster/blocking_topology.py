@@ -13,13 +13,9 @@ from typing import TYPE_CHECKING
 
 from redis import exceptions
 
-from realtime.brokers.cluster.slots import ASK_FOR_SLOTS, SlotMap, newest, parse_slots
-from realtime.brokers.cluster.topology import (
-    ANSWER_SECONDS,
-    ASKED_NODES,
-    LATECOMER_SECONDS,
-    REFRESH_SECONDS,
-)
+from realtime.brokers.asking import ANSWER_SECONDS
+from realtime.brokers.cluster.slots import ASK_FOR_SLOTS, SlotMap, SlotOwners, newest, parse_slots
+from realtime.brokers.cluster.topology import ASKED_NODES, REFRESH_SECONDS
 from realtime.brokers.connection_sync import ask_server, ask_several
 from realtime.core.redis_address import master_url
 
@@ -35,31 +31,28 @@ class SyncClusterTopology:
         """Start without knowing anything.
 
         Args:
-            url: The URL of the cluster, as `realtime.core.redis_url.read_cluster_url` parses it.
+            url: The URL of the cluster, as `realtime.core.redis_url.read_redis_url` parses it.
             seconds: How long a publish may take, of which a question takes at most half.
         """
         self._url = url
         self._answer_seconds = min(ANSWER_SECONDS, seconds / 2)
         self._lock = threading.Lock()  # held by the thread that asks
-        self._map = SlotMap(False, 0, {}, ())
-        self._moved: dict[int, Address] = {}
-        """What redirections have said since the last answer, by the number of the partition."""
+        self._owners = SlotOwners()
         self._doubted: set[Address] = set()
         self._asked_at = -REFRESH_SECONDS
         self._failure = ""
 
     def known_owner(self, partition: Partition) -> Address | None:
         """Return the address of the master of a partition, if it is known."""
-        return self._moved.get(partition.number) or self._map.owners.get(partition.number)
+        return self._owners.of(partition)
 
     def masters(self) -> set[Address]:
         """Return the addresses of all masters that are known."""
-        # Copied in one step: another thread may note a move.
-        return {*self._map.owners.values(), *self._moved.copy().values()}
+        return self._owners.masters()
 
     def note_moved(self, partition: Partition, address: Address) -> None:
         """Record what a redirection says."""
-        self._moved[partition.number] = address
+        self._owners.note_moved(partition, address)
 
     def doubt(self, address: Address) -> None:
         """Record that a master did not answer: whoever needs it next asks who has its slots."""
@@ -75,7 +68,7 @@ class SyncClusterTopology:
         """
         owners = {self.known_owner(partition) for partition in partitions}
         if owners == {None}:
-            return self._refresh_until(deadline)
+            return self.refresh_since(time.monotonic(), deadline)
         if None in owners or not self._doubted.isdisjoint(owners):
             return self.refresh(deadline)
         return False
@@ -103,17 +96,20 @@ class SyncClusterTopology:
         finally:
             self._lock.release()
 
-    def forget_lock(self) -> None:
-        """Let a forked process begin, whatever a thread of its parent was doing."""
-        self._lock = threading.Lock()
+    def refresh_since(self, since: float, deadline: float) -> bool:
+        """Ask the nodes as soon as that may be done, or wait for the answer to another thread.
 
-    def _refresh_until(self, deadline: float) -> bool:
-        """Ask the nodes as soon as that may be done, or wait for the answer to another thread."""
-        began = time.monotonic()
-        if not self._lock.acquire(timeout=max(0.0, deadline - began)):
+        Args:
+            since: An answer to an earlier question does not count.
+            deadline: When to stop waiting. Both are in seconds of `time.monotonic`.
+
+        Returns:
+            Whether they were asked.
+        """
+        if not self._lock.acquire(timeout=max(0.0, deadline - time.monotonic())):
             return False
         try:
-            is_due = self._asked_at < began
+            is_due = self._asked_at < since
             if is_due:
                 pause = min(self._asked_at + REFRESH_SECONDS, deadline) - time.monotonic()
                 time.sleep(max(0.0, pause))
@@ -122,20 +118,26 @@ class SyncClusterTopology:
         finally:
             self._lock.release()
 
+    def forget_lock(self) -> None:
+        """Let a forked process begin, whatever a thread of its parent was doing."""
+        self._lock = threading.Lock()
+
     def _ask(self, deadline: float) -> None:
         self._asked_at = time.monotonic()
         seconds = min(self._answer_seconds, deadline - self._asked_at)
-        asked = list(dict.fromkeys((*self._map.nodes, *self._url.cluster)))[:ASKED_NODES]
+        asked = list(dict.fromkeys((*self._owners.nodes, *self._url.cluster)))[:ASKED_NODES]
         # Others may come to doubt a master while this thread asks.
         doubted, self._doubted = self._doubted, set()
+        self._owners.note_question()
         try:
-            found = newest(*ask_several(asked, self._answer_of, seconds, LATECOMER_SECONDS))
+            found = newest(*ask_several(asked, self._answer_of, seconds))
         # While Python shuts down, threads cannot be started any more.
         except (exceptions.RedisError, RuntimeError) as error:
             self._failure = str(error)
             self._doubted.update(doubted)
             return
-        self._map, self._moved, self._failure = found, {}, ""
+        self._owners.note_answer(found)
+        self._failure = ""
 
     def _answer_of(self, address: Address) -> SlotMap:
         url = master_url(self._url, address)

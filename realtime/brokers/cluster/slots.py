@@ -7,7 +7,6 @@ specification"). The module uses no socket and no clock.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from enum import Enum
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -18,6 +17,7 @@ from realtime.core.partitions import PARTITIONS
 
 if TYPE_CHECKING:
     from realtime.brokers.script import Args
+    from realtime.core.partitions import Partition
     from realtime.core.redis_url import Address
 
 ASK_FOR_SLOTS: Sequence[Args] = (("CLUSTER", "INFO"), ("CLUSTER", "SLOTS"))
@@ -35,7 +35,6 @@ _LATER = (
 )
 # Error replies for which redis-py has no class, or redis-py 5.2 only in its own cluster client.
 _LATER_WORDS = ("TRYAGAIN", "CLUSTERDOWN", "MASTERDOWN", "NOREPLICAS")
-_REDIRECTION = re.compile(r"(MOVED|ASK) \d+ (.*):(\d+)")
 
 
 class SlotMap(NamedTuple):
@@ -119,6 +118,49 @@ def newest(maps: Sequence[SlotMap], errors: Sequence[Exception]) -> SlotMap:
     return max(maps, key=lambda each: (each.is_ok, each.epoch, len(each.owners)))
 
 
+class SlotOwners:
+    """Who has each partition: the last map, and what redirections have said since it was asked for.
+
+    A redirection that arrives while the nodes are asked may be newer than their answer, so it
+    stays. If it is not, that master redirects in turn.
+    """
+
+    def __init__(self) -> None:
+        self.nodes: tuple[Address, ...] = ()
+        """All nodes of the last map."""
+        self._map: Mapping[int, Address] = {}
+        self._moved: dict[int, Address] = {}
+        self._asked_about: dict[int, Address] = {}
+
+    def of(self, partition: Partition) -> Address | None:
+        """Return the address of the master of a partition, if it is known."""
+        return self._moved.get(partition.number) or self._map.get(partition.number)
+
+    def masters(self) -> set[Address]:
+        """Return the addresses of all masters that are known."""
+        # Copied in one step: another thread may note a move.
+        return {*self._map.values(), *self._moved.copy().values()}
+
+    def note_moved(self, partition: Partition, address: Address) -> bool:
+        """Record what a redirection says; return whether it is news."""
+        if self.of(partition) == address:
+            return False
+        self._moved[partition.number] = address
+        return True
+
+    def note_question(self) -> None:
+        """Record that the nodes are being asked: the answer is newer than what is known now."""
+        self._asked_about = self._moved.copy()
+
+    def note_answer(self, found: SlotMap) -> bool:
+        """Record the answer; return whether a master may have changed."""
+        before = {**self._map, **self._moved}
+        self._map, self.nodes = found.owners, found.nodes
+        asked_about, moved = self._asked_about, self._moved.copy()
+        self._moved = {n: each for n, each in moved.items() if asked_about.get(n) != each}
+        return before != {**self._map, **self._moved}
+
+
 def refusal_of(errors: Sequence[Exception], asked: Address) -> NodeRefusal | None:
     """Return where to send what a node has refused; None if it is refused for good.
 
@@ -127,8 +169,9 @@ def refusal_of(errors: Sequence[Exception], asked: Address) -> NodeRefusal | Non
         asked: The address of the node, which leaves its own host out.
     """
     for error in errors:
-        if (redirection := _REDIRECTION.fullmatch(_text(error))) is not None:
-            word, host, port = redirection.groups()
+        word, *rest = _text(error).split(" ")
+        if word in ("MOVED", "ASK") and len(rest) == 2:  # the slot, and host:port
+            host, _, port = rest[1].rpartition(":")
             # "" or "?", as in `_address`.
             address = (host if host not in ("", "?") else asked[0], int(port))
             return NodeRefusal(RefusalKind[word], address)

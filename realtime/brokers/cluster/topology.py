@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from redis import exceptions
 
 from realtime.brokers.asking import ask_several
-from realtime.brokers.cluster.slots import ASK_FOR_SLOTS, SlotMap, newest, parse_slots
+from realtime.brokers.cluster.slots import ASK_FOR_SLOTS, SlotMap, SlotOwners, newest, parse_slots
 from realtime.brokers.connector import RedisServer, abort
 from realtime.core.redis_address import master_url
 
@@ -33,29 +33,27 @@ class ClusterTopology:
         """Start without knowing anything.
 
         Args:
-            url: The URL of the cluster, as `realtime.core.redis_url.read_cluster_url` parses it.
+            url: The URL of the cluster, as `realtime.core.redis_url.read_redis_url` parses it.
         """
         self._url = url
-        self._map = SlotMap(False, 0, {}, ())
-        self._moved: dict[int, Address] = {}
-        """What redirections have said since the last question, by the number of the partition."""
-        self._asked_at = -REFRESH_SECONDS
+        self._owners = SlotOwners()
+        self.asked_at = -REFRESH_SECONDS
+        """When the nodes were asked last, in seconds of the event loop."""
         self._asking: asyncio.Task[None] | None = None
         self.changed = asyncio.Event()
-        """Set whenever an owner may have changed."""
+        """Set whenever an owner may have changed; for one consumer, which clears it."""
 
     def known_owner(self, partition: Partition) -> Address | None:
         """Return the address of the master of a partition, if it is known."""
-        return self._moved.get(partition.number) or self._map.owners.get(partition.number)
+        return self._owners.of(partition)
 
     def masters(self) -> set[Address]:
         """Return the addresses of all masters that are known."""
-        return {*self._map.owners.values(), *self._moved.values()}
+        return self._owners.masters()
 
     def note_moved(self, partition: Partition, address: Address) -> None:
         """Record what a redirection says."""
-        if self.known_owner(partition) != address:
-            self._moved[partition.number] = address
+        if self._owners.note_moved(partition, address):
             self.changed.set()
 
     async def owner(self, partition: Partition) -> Address:
@@ -78,7 +76,7 @@ class ClusterTopology:
             RedisError: No node answers.
         """
         if self._asking is None or self._asking.done():
-            pause = self._asked_at + REFRESH_SECONDS - asyncio.get_running_loop().time()
+            pause = self.asked_at + REFRESH_SECONDS - asyncio.get_running_loop().time()
             self._asking = asyncio.create_task(
                 self._ask_after(pause), name="realtime question to a cluster"
             )
@@ -94,11 +92,9 @@ class ClusterTopology:
     async def _ask_after(self, pause: float) -> None:
         if pause > 0:
             await asyncio.sleep(pause)
-        self._asked_at = asyncio.get_running_loop().time()
-        before = self._map.owners, self._moved
-        found = await self._ask()
-        self._map, self._moved = found, {}
-        if before != (found.owners, {}):
+        self.asked_at = asyncio.get_running_loop().time()
+        self._owners.note_question()
+        if self._owners.note_answer(await self._ask()):
             self.changed.set()
 
     async def _ask(self) -> SlotMap:
@@ -107,7 +103,7 @@ class ClusterTopology:
         Raises:
             RedisError: No node answers.
         """
-        asked = list(dict.fromkeys((*self._map.nodes, *self._url.cluster)))[:ASKED_NODES]
+        asked = list(dict.fromkeys((*self._owners.nodes, *self._url.cluster)))[:ASKED_NODES]
         maps, errors = await ask_several([self._answer_of(each) for each in asked])
         return newest(maps, errors)
 
