@@ -169,19 +169,6 @@ def parse_stats(reply: Any) -> Stats:
     )
 
 
-def add_stats(parts: Sequence[Stats]) -> Stats:
-    """Return the state of a queue that has a part in each partition.
-
-    Entries and bytes are summed up. Each worker holds its leases in every partition, so the largest
-    number of hands is that of all workers; a sum would count each of them 64 times.
-    """
-    sums = Stats(*[sum(numbers) for numbers in zip(*parts, strict=True)])
-    return sums._replace(
-        hands=max(each.hands for each in parts),
-        oldest_seconds=max(each.oldest_seconds for each in parts),
-    )
-
-
 def parse_durability(replies: Sequence[Any]) -> Durability:
     """Parse the replies to `DURABILITY`, of which the first is not an error."""
     info, fsync, save = replies

@@ -9,9 +9,9 @@ from redis._parsers.base import BaseParser
 
 from realtime.brokers import Stats
 from realtime.brokers.cluster.partition_calls import PartitionCall
+from realtime.brokers.cluster.queue_sums import sum_stats
 from realtime.brokers.cluster.slots import ASKING
 from realtime.brokers.commands import SCRIPTS
-from realtime.brokers.queue_commands import add_stats
 from realtime.core.partitions import PARTITIONS
 from realtime.errors import BrokerUnavailable, OutcomeUnknown
 
@@ -200,4 +200,4 @@ def test_workers_with_a_lease_in_each_partition_count_once():
             bytes=80,
         ),
     ]
-    assert add_stats(parts) == Stats(11, 1, 22, 33, 8, 1.5, 44, 55, 66, 77, bytes=88)
+    assert sum_stats(parts) == Stats(11, 1, 22, 33, 8, 1.5, 44, 55, 66, 77, bytes=88)

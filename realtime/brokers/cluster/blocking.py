@@ -14,10 +14,10 @@ from realtime.brokers import ALL_NODES, Stats
 from realtime.brokers.bounds import DEADLINE_SECONDS, QUEUE_BYTES, QUEUE_ITEMS
 from realtime.brokers.cluster.blocking_links import SyncClusterLinks
 from realtime.brokers.cluster.partition_calls import PartitionCall
+from realtime.brokers.cluster.queue_sums import limits_of_each, sum_stats
 from realtime.brokers.commands import parse_positions, parse_queue_stats, parse_receipts
 from realtime.brokers.partition_sync import SyncPartition
 from realtime.brokers.presence_commands import refuse_errors
-from realtime.brokers.queue_commands import add_stats
 from realtime.core.fallback_entry import decode_entry
 from realtime.core.partitions import PARTITIONS, partition_of
 from realtime.errors import BrokerError, EnvelopeError, RealtimeError
@@ -54,8 +54,7 @@ class SyncClusterBroker:
                 self._links,
                 prefix,
                 partition,
-                queue_items=max(1, queue_items // len(PARTITIONS)),
-                queue_bytes=max(1, queue_bytes // len(PARTITIONS)),
+                **limits_of_each(queue_items, queue_bytes),
             )
             for partition in PARTITIONS
         ]
@@ -115,7 +114,7 @@ class SyncClusterBroker:
     def queue_stats(self) -> Stats:
         """See `realtime.brokers.Broker.queue_stats`."""
         replies = self._replies_of(each.stats_call() for each in self._partitions)
-        return add_stats([parse_queue_stats(reply) for reply in replies])
+        return sum_stats([parse_queue_stats(reply) for reply in replies])
 
     def queue_page(self, place: str, start: int, count: int) -> list[bytes]:
         """See `realtime.brokers.SyncBroker.queue_page`; one partition follows another.

@@ -23,7 +23,7 @@ from realtime.brokers.bounds import (
 from realtime.brokers.cluster.gathering import gather
 from realtime.brokers.cluster.links import ClusterLinks
 from realtime.brokers.cluster.presence import ClusterPresence
-from realtime.brokers.cluster.queue_sums import sum_stats
+from realtime.brokers.cluster.queue_sums import limits_of_each, sum_stats
 from realtime.brokers.cluster.subscription import ClusterSubscription
 from realtime.brokers.commands import (
     Commands,
@@ -73,13 +73,11 @@ class ClusterBroker:
                 share.
             queue_bytes: The maximum size of these entries; likewise.
         """
-        count = len(PARTITIONS)
         self._commands = [
             Commands(
                 prefix,
                 partition,
-                queue_items=max(1, queue_items // count),
-                queue_bytes=max(1, queue_bytes // count),
+                **limits_of_each(queue_items, queue_bytes),
             )
             for partition in PARTITIONS
         ]

@@ -1,4 +1,4 @@
-"""What the partitions of the fallback queue say, as if there were one queue. No I/O."""
+"""The fallback queue as its partitions share it, and as if there were one queue. No I/O."""
 
 from __future__ import annotations
 
@@ -6,9 +6,23 @@ from collections.abc import Collection
 
 from realtime.brokers import Stats
 from realtime.brokers.fallback_queue import Durability, TendResult
+from realtime.core.partitions import PARTITIONS
 
 _FSYNC = ("no", "everysec", "always", "")
 """The weakest first."""
+ENTRY_BYTES = 128 * 1024
+"""More than any entry has: a publication has at most 64 KiB of data."""
+
+
+def limits_of_each(items: int, size: int) -> dict[str, int]:
+    """Return the limits of each partition, as `Commands` takes them.
+
+    Args:
+        items: The limit on the number of entries in all of them.
+        size: The limit on their bytes. One entry always fits, so it may be exceeded if it is small.
+    """
+    count = len(PARTITIONS)
+    return {"queue_items": max(1, items // count), "queue_bytes": max(ENTRY_BYTES, size // count)}
 
 
 def sum_stats(parts: Collection[Stats]) -> Stats:
