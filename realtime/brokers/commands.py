@@ -46,6 +46,10 @@ if TYPE_CHECKING:
 
 NEW_CONNECTION_SECONDS = 0.25
 """A connection younger than this is not replaced: a new one would lead to the same Redis."""
+SLOW_SECONDS = 0.5
+"""After a reply that has taken longer, it is checked that no other Redis is the master by now. One
+that was frozen carries out what waits in its sockets when it wakes up, and what it writes then is
+lost; a failover takes longer than this."""
 OLDEST_REDIS = (7, 0)  # functions and ACL channels; Valkey 7.2 and later calls itself Redis 7.2
 
 # Error *replies*, some of which redis-py derives from ConnectionError. After such a reply, nothing
@@ -322,6 +326,11 @@ def unavailable(error: Exception) -> BrokerUnavailable:
 def unknown(error: Exception) -> BrokerError:
     """Convert an error that occurred after the first byte of the command was sent."""
     return OutcomeUnknown(f"Redis did not respond ({type(error).__name__}): outcome unknown")
+
+
+def stale() -> BrokerError:
+    """Return the error for a reply of a Redis that had been replaced as the master by then."""
+    return OutcomeUnknown("Redis responded when another one was the master: outcome unknown")
 
 
 def check_version(info: bytes) -> None:

@@ -12,7 +12,15 @@ from typing import TYPE_CHECKING, Any
 
 from redis import exceptions
 
-from realtime.brokers.commands import errors_of, is_of_no_master, lacks_script, unavailable
+from realtime.brokers.commands import (
+    SLOW_SECONDS,
+    errors_of,
+    is_of_no_master,
+    lacks_script,
+    stale,
+    unavailable,
+    unknown,
+)
 from realtime.brokers.connector import Connector
 from realtime.brokers.pipeline import Pipeline
 from realtime.brokers.sentinel import SentinelConnector
@@ -42,6 +50,9 @@ class Link:
         """Until then, the pipeline is assumed to lead to the master."""
         self._pipelines: set[Pipeline] = set()  # those that missed a deadline may still get replies
         self._connecting = asyncio.Lock()
+        self._looking = asyncio.Lock()
+        self._last_look: tuple[Pipeline | None, float, bool] = (None, 0.0, False)
+        """Whether the master was then another one than that of the pipeline, see `_distrust`."""
 
     async def run_script(
         self, script: Script, commands: Sequence[Args], seconds: float
@@ -69,12 +80,15 @@ class Link:
         self, script: Script, publication: Publication, combine: Combine, seconds: float
     ) -> list[Any]:
         """Like `run_script` for one publication, batched with others that wait."""
-        now = asyncio.get_running_loop().time()
+        loop = asyncio.get_running_loop()
+        now = loop.time()
         deadline = now + seconds
         pipeline = self._pipeline
         if pipeline is None or not pipeline.is_open or now >= self._trusted_until:
             pipeline = await self._master_pipeline(deadline)
         replies = await pipeline.publish(publication, combine, deadline)
+        if (arrived := loop.time()) - now > SLOW_SECONDS and not self._connector.is_fixed:
+            await self._distrust(pipeline, arrived, deadline)
         if errors := errors_of(replies):
             self._look_for_master(pipeline, errors)
             if lacks_script(errors):
@@ -118,11 +132,14 @@ class Link:
         await asyncio.gather(*[each.aclose() for each in self._pipelines])
 
     async def _execute_until(self, commands: Sequence[Args], deadline: float) -> list[Any]:
-        now = asyncio.get_running_loop().time()
+        loop = asyncio.get_running_loop()
+        now = loop.time()
         pipeline = self._pipeline
         if pipeline is None or not pipeline.is_open or now >= self._trusted_until:
             pipeline = await self._master_pipeline(deadline)
         replies = await pipeline.send(commands, deadline)
+        if (arrived := loop.time()) - now > SLOW_SECONDS and not self._connector.is_fixed:
+            await self._distrust(pipeline, arrived, deadline)
         self._look_for_master(pipeline, errors_of(replies))
         return replies
 
@@ -168,6 +185,25 @@ class Link:
                 return pipeline
         except (exceptions.RedisError, OSError, TimeoutError) as error:
             raise unavailable(error) from error
+
+    async def _distrust(self, pipeline: Pipeline, arrived: float, deadline: float) -> None:
+        """Look for the master after a late reply, once for all that have arrived by then.
+
+        Raises:
+            OutcomeUnknown: The reply comes from a former master, or that cannot be found out.
+        """
+        try:
+            async with asyncio.timeout_at(deadline), self._looking:
+                seen, looked_at, has_moved = self._last_look
+                if seen is not pipeline or (looked_at < arrived and not has_moved):
+                    looked_at = asyncio.get_running_loop().time()
+                    has_moved = await self._connector.has_moved(pipeline.connection)
+                    self._last_look = pipeline, looked_at, has_moved
+        except TimeoutError as error:
+            raise unknown(error) from error
+        if has_moved:
+            pipeline.retire()
+            raise stale()
 
     async def _retire_if_moved(self, pipeline: Pipeline, until: float) -> None:
         try:

@@ -18,10 +18,12 @@ from redis.connection import BlockingConnectionPool, Connection
 from realtime.brokers.bounds import DEADLINE_SECONDS, QUEUE_BYTES, QUEUE_ITEMS
 from realtime.brokers.commands import (
     NEW_CONNECTION_SECONDS,
+    SLOW_SECONDS,
     errors_of,
     is_error_reply,
     is_of_no_master,
     lacks_script,
+    stale,
     unavailable,
     unknown,
 )
@@ -76,12 +78,15 @@ class SyncRedisBroker(SyncPartition):
     def _execute_until(self, commands: Sequence[Args], deadline: float) -> list[Any]:
         connection = self._ready_connection(deadline)
         try:
-            allow(connection, deadline - time.monotonic())
+            began = time.monotonic()
+            allow(connection, deadline - began)
             packed = connection.pack_commands(commands)  # type: ignore[no-untyped-call]
             connection.send_packed_command(packed, check_health=False)  # type: ignore[no-untyped-call]
             replies = [_reply(connection, deadline) for _ in commands]
             if is_of_no_master(errors_of(replies)):
                 self._renew(connection)
+            if (arrived := time.monotonic()) - began > SLOW_SECONDS:
+                self._distrust(connection, arrived)
             return replies
         except (exceptions.RedisError, OSError) as error:
             raise unavailable(error) if is_error_reply(error) else unknown(error) from error
@@ -90,6 +95,15 @@ class SyncRedisBroker(SyncPartition):
             raise
         finally:
             self._pool.release(connection)  # type: ignore[no-untyped-call]
+
+    def _distrust(self, connection: Connection, arrived: float) -> None:
+        """Look for the master after a late reply.
+
+        Raises:
+            OutcomeUnknown: The reply comes from a former master.
+        """
+        if isinstance(self._pool, MasterPool) and self._pool.has_moved(connection, arrived):
+            raise stale()
 
     def _renew(self, connection: Connection) -> None:
         """Make the next user of a connection reconnect: the name may resolve to the new master."""

@@ -5,6 +5,7 @@ The sentinels are asked by the thread that publishes, at most once a second; all
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from typing import TYPE_CHECKING, Any
@@ -56,10 +57,13 @@ class MasterFinder:
         self._lock = threading.Lock()
         self._known: Address | None = None
         self._failure = ""
-        self._looked_at = self._look_at = -TRUSTED_SECONDS
+        self._asked_at = self._looked_at = self._look_at = -TRUSTED_SECONDS
 
-    def find(self) -> Address:
+    def find(self, since: float = -math.inf) -> Address:
         """Return the address of the master; ask the sentinels if that is due.
+
+        Args:
+            since: An answer to an earlier question does not count, in seconds of `time.monotonic`.
 
         Raises:
             RedisError: No sentinel names one.
@@ -67,7 +71,7 @@ class MasterFinder:
         if not self._lock.acquire(timeout=self._seconds):
             raise exceptions.TimeoutError("the sentinels did not answer in time")
         try:
-            if time.monotonic() >= self._look_at:
+            if time.monotonic() >= self._look_at or self._asked_at < since:
                 self._look()
             if self._known is None:
                 raise exceptions.ConnectionError(self._failure)
@@ -84,6 +88,7 @@ class MasterFinder:
         self._look_at = min(self._look_at, self._looked_at + RETRY_SECONDS)
 
     def _look(self) -> None:
+        self._asked_at = time.monotonic()
         try:
             named = self._ask_sentinels()
             if self._known not in (None, named):
@@ -160,6 +165,18 @@ class MasterPool(BlockingConnectionPool):
         """Begin anew, also in a forked process."""
         self._finder.forget_lock()
         super().reset()  # type: ignore[no-untyped-call]
+
+    def has_moved(self, connection: Connection, since: float) -> bool:
+        """Tell whether a connection leads to a former master; False if no sentinel answers.
+
+        Args:
+            connection: A connection of this pool.
+            since: The sentinels are asked unless they were since then.
+        """
+        try:
+            return (connection.host, connection.port) != self._finder.find(since)
+        except exceptions.RedisError:
+            return False
 
     def get_connection(self, *arguments: Any, **options: Any) -> Connection:
         """Return a connection to the master of now."""

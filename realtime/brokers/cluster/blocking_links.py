@@ -21,10 +21,17 @@ from realtime.brokers.cluster.blocking_pool import NodePool
 from realtime.brokers.cluster.blocking_topology import SyncClusterTopology
 from realtime.brokers.cluster.links import BACKOFF_SECONDS
 from realtime.brokers.cluster.partition_calls import PartitionCall
-from realtime.brokers.commands import REPLY_ERRORS, is_error_reply, unavailable, unknown
+from realtime.brokers.commands import (
+    REPLY_ERRORS,
+    SLOW_SECONDS,
+    is_error_reply,
+    stale,
+    unavailable,
+    unknown,
+)
 from realtime.brokers.connection_sync import allow
 from realtime.core.redis_address import master_url
-from realtime.core.redis_url import read_cluster_url
+from realtime.core.redis_url import read_redis_url
 
 if TYPE_CHECKING:
     from redis.connection import Connection
@@ -50,7 +57,7 @@ class SyncClusterLinks:
             url: ``redis+cluster://`` or ``rediss+cluster://``.
             seconds: The timeout of one `run`.
         """
-        self._url = read_cluster_url(url)
+        self._url = read_redis_url(url)
         self._seconds = seconds
         self._topology = SyncClusterTopology(self._url, seconds)
         self._pools: dict[Address, NodePool] = {}
@@ -201,10 +208,12 @@ class _Lane:
         self._pool = pool
         self._calls = calls
         self._counts: list[int] = []
+        self._written_at = 0.0
 
     def write(self, deadline: float) -> None:
         """Write the commands of all calls."""
-        left = deadline - time.monotonic()
+        self._written_at = time.monotonic()
+        left = deadline - self._written_at
         if left <= 0:  # better to say so than to send it and not to wait for the reply
             self._fail(0, unavailable(TimeoutError("no connection was ready in time")))
             return
@@ -223,16 +232,32 @@ class _Lane:
 
     def read(self, deadline: float) -> None:
         """Read the replies to all calls."""
-        for number, (call, count) in enumerate(zip(self._calls, self._counts, strict=True)):
-            try:
+        arrived: list[list[Any]] = []
+        failure: Exception | None = None
+        try:
+            for count in self._counts:
                 replies = [self._reply(deadline) for _ in range(count)]
-            except (exceptions.RedisError, OSError) as error:
-                self._break(number, error)
-                return
+                arrived.append(replies)
+        except (exceptions.RedisError, OSError) as error:
+            failure = error
+        if arrived and self._is_stale(deadline):
+            self._give_up(0, stale())
+            return
+        for call, replies in zip(self._calls, arrived, strict=False):
             moved = call.receive(replies, self._address)
             if moved is not None and moved.address is not None:
                 self._topology.note_moved(call.partition, moved.address)
         self.is_waiting = False
+        if failure is not None:
+            self._break(len(arrived), failure)
+
+    def _is_stale(self, deadline: float) -> bool:
+        """Tell whether a reply was late, and comes from a former master."""
+        now = time.monotonic()
+        if now - self._written_at <= SLOW_SECONDS:
+            return False
+        self._topology.refresh_since(now, deadline)
+        return self._address not in self._topology.masters()
 
     def end(self) -> None:
         """Let others use the connection, unless a reply to us may arrive on it."""
@@ -250,9 +275,12 @@ class _Lane:
 
     def _break(self, first: int, error: Exception) -> None:
         self._topology.doubt(self._address)
+        self._give_up(first, unavailable(error) if is_error_reply(error) else unknown(error))
+
+    def _give_up(self, first: int, error: BrokerError) -> None:
         self.connection.disconnect()  # type: ignore[no-untyped-call]
         self.is_waiting = False
-        self._fail(first, unavailable(error) if is_error_reply(error) else unknown(error))
+        self._fail(first, error)
 
     def _fail(self, first: int, error: BrokerError) -> None:
         for call in self._calls[first:]:

@@ -15,10 +15,10 @@ from redis import exceptions
 
 from realtime.brokers.cluster.slots import ASKING, RefusalKind, refusal_of
 from realtime.brokers.cluster.topology import ClusterTopology
-from realtime.brokers.commands import errors_of, unavailable
+from realtime.brokers.commands import SLOW_SECONDS, errors_of, stale, unavailable, unknown
 from realtime.brokers.link import Link
 from realtime.core.redis_address import master_url
-from realtime.core.redis_url import read_cluster_url
+from realtime.core.redis_url import read_redis_url
 from realtime.errors import BrokerUnavailable, OutcomeUnknown
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ class ClusterLinks:
         Args:
             url: ``redis+cluster://`` or ``rediss+cluster://``.
         """
-        self._url = read_cluster_url(url)
+        self._url = read_redis_url(url)
         self.topology = ClusterTopology(self._url)
         """Which master has which partition."""
         self._links: dict[Address, Link] = {}
@@ -143,11 +143,14 @@ class ClusterLinks:
             asks, importer, failure = [], None, None
             try:
                 address = asked or await self._owner(partition, deadline)
-                link, left = self._link(address), deadline - loop.time()
+                link, sent_at = self._link(address), loop.time()
+                left = deadline - sent_at
                 if asked is None:
                     replies = await send(link, chosen, left)
                 else:
                     replies = (await ask(link, chosen, left))[3::2]
+                if (arrived := loop.time()) - sent_at > SLOW_SECONDS:
+                    await self._distrust(address, arrived, deadline)
             except BrokerUnavailable as error:  # certainly not done: another one may do it
                 failure = error
             except OutcomeUnknown:
@@ -184,6 +187,21 @@ class ClusterLinks:
                 return await self.topology.owner(partition)
         except (exceptions.RedisError, OSError, TimeoutError) as error:
             raise unavailable(error) from error
+
+    async def _distrust(self, address: Address, arrived: float, deadline: float) -> None:
+        """Ask for the masters after a late reply.
+
+        Raises:
+            OutcomeUnknown: The reply comes from a former master, or that cannot be found out.
+        """
+        try:
+            async with asyncio.timeout_at(deadline):
+                while self.topology.asked_at < arrived:
+                    await self.topology.refresh()
+        except (exceptions.RedisError, OSError, TimeoutError) as error:
+            raise unknown(error) from error
+        if address not in self.topology.masters():
+            raise stale()
 
     def refresh_soon(self) -> None:
         """Ask for the masters, beside the caller, who meanwhile waits anyway."""
