@@ -122,6 +122,12 @@ class PlacementMachine(RuleBasedStateMachine):
         number = self.placement.unplaced[0]
         self.send(self.placement.place(number, believed or self.cluster.owners[number]))
 
+    @rule()
+    def nothing_more_can_be_placed(self) -> None:
+        """Their masters are away: the channels are lost, which is said once."""
+        self.hear(self.placement.report_lost(self.placement.unplaced, "away"))
+        assert self.placement.report_lost(self.placement.unplaced, "away") == []
+
     @rule(address=st.sampled_from(MASTERS), count=st.integers(1, 3))
     def a_master_works(self, address: tuple[str, int], count: int) -> None:
         for _ in range(min(count, len(self.cluster.masters[address].commands))):
@@ -203,3 +209,21 @@ def test_a_refusal_names_the_new_master():
     assert placement.take(A, error) == [ChannelsLost(("chat:1",), "1 10.0.0.2:7002")]
     assert placement.moved == [(number, B)]
     assert placement.unplaced == [number]
+
+
+def test_a_refusal_of_what_has_ended_meanwhile_says_nothing():
+    """The slot leaves while the node leaves the channel: the master ends it, then refuses that."""
+    placement = ShardPlacement()
+    number = partition_of("chat:1").number
+    placement.subscribe(["chat:1"])
+    placement.place(number, A)
+    name = raw_name("chat:1")
+    assert placement.take(A, [b"ssubscribe", name, 1]) == [Subscribed("chat:1")]
+    placement.take(A, [b"pong", b"1"])
+    placement.unsubscribe(["chat:1"])
+    assert placement.take(A, [b"sunsubscribe", name, 0]) == [Unsubscribed("chat:1")]
+    moved = BaseParser.parse_error("MOVED 1 10.0.0.2:7002")
+    placement.subscribe(["chat:1"])
+    placement.place(number, B)
+    assert placement.take(A, moved) == []
+    assert placement.unplaced == []

@@ -26,6 +26,9 @@ if TYPE_CHECKING:
     from realtime.core.redis_url import Address
 
 
+NOT_CONFIRMED = "a master did not confirm a subscription"
+
+
 class PlacementRequest(NamedTuple):
     """A command for a master, to be followed by a PING with the number."""
 
@@ -56,6 +59,8 @@ class _Held:
     leaving: set[str] = field(default_factory=set)
     """Those whose end has been requested."""
     master: Address | None = None
+    is_reported: bool = False
+    """Whether a partition without a master was reported as lost, with all its channels."""
 
 
 class ShardPlacement:
@@ -88,7 +93,8 @@ class ShardPlacement:
         added: dict[int, list[str]] = {}
         for name in names:
             number = partition_of(name).number
-            self._held.setdefault(number, _Held()).names[name] = False
+            held = self._held.setdefault(number, _Held())
+            held.names[name] = held.is_reported = False
             added.setdefault(number, []).append(name)
         return [
             self._request(held.master, number, names, is_subscribe=True)
@@ -102,7 +108,11 @@ class ShardPlacement:
         events: list[Event] = []
         removed: dict[int, list[str]] = {}
         for name in names:
-            removed.setdefault(partition_of(name).number, []).append(name)
+            number = partition_of(name).number
+            if (known := self._held.get(number)) is not None and name in known.names:
+                removed.setdefault(number, []).append(name)
+            else:
+                events.append(Unsubscribed(name))
         for number, some in removed.items():
             held = self._held[number]
             held.leaving.update(some)
@@ -116,7 +126,7 @@ class ShardPlacement:
         """Subscribe to a partition at its master; return the commands."""
         held = self._held[number]
         assert held.master is None  # noqa: S101 - see `unplaced`
-        held.master = master
+        held.master, held.is_reported = master, False
         return [self._request(master, number, list(held.names), is_subscribe=True)]
 
     def lose(self, master: Address, reason: str) -> list[Event]:
@@ -127,7 +137,7 @@ class ShardPlacement:
         self._channels.pop(master, None)
         return events
 
-    def unplace(self, number: int, reason: str = "a slot has left its master") -> list[Event]:
+    def unplace(self, number: int, reason: str) -> list[Event]:
         """Record that a partition has left its master; return the events."""
         held = self._held[number]
         if (master := held.master) is not None:
@@ -141,7 +151,18 @@ class ShardPlacement:
         events = self._end_leaving(number)
         if held.names:
             held.names = dict.fromkeys(held.names, False)
+            held.is_reported = True
             events.append(ChannelsLost(tuple(held.names), reason))
+        return events
+
+    def report_lost(self, numbers: Iterable[int], reason: str) -> list[Event]:
+        """Return the events of partitions that cannot be placed now; once, until that changes."""
+        events: list[Event] = []
+        for number in numbers:
+            held = self._held[number]
+            if held.master is None and not held.is_reported:
+                held.is_reported = True
+                events.append(ChannelsLost(tuple(held.names), reason))
         return events
 
     def take(self, master: Address, reply: Any) -> list[Event]:
@@ -186,7 +207,7 @@ class ShardPlacement:
         if held is None or held.master != master or name not in held.names:
             return []
         if name not in held.leaving:
-            return self.unplace(number)  # not asked for: another master has the slot
+            return self.unplace(number, "a slot has left its master")  # nobody has asked for it
         self._channels.get(master, {}).pop(raw, None)
         return self._forget(number, name)
 
@@ -200,7 +221,7 @@ class ShardPlacement:
         number = sent[0].partition
         if refusal.kind is RefusalKind.MOVED and refusal.address is not None:
             self.moved.append((number, refusal.address))
-        return self.unplace(number, str(error))
+        return self._unplace_from(master, number, str(error))
 
     def _note_pong(self, master: Address, number: int) -> list[Event]:
         sent = self._sent.get(master, deque())
@@ -208,7 +229,7 @@ class ShardPlacement:
         while sent and sent[0].number <= number:
             done = sent.popleft()
             if done.is_subscribe and done.due:
-                events += self.unplace(done.partition)
+                events += self._unplace_from(master, done.partition, NOT_CONFIRMED)
             for name in () if done.is_subscribe else sorted(done.due):
                 if (held := self._held.get(done.partition)) and name in held.leaving:
                     events += self._forget(done.partition, name)
@@ -223,6 +244,11 @@ class ShardPlacement:
         sent = _Sent(is_subscribe, number, self._number, set(names))
         self._sent.setdefault(master, deque()).append(sent)
         return PlacementRequest(master, is_subscribe, number, tuple(names), self._number)
+
+    def _unplace_from(self, master: Address, number: int, reason: str) -> list[Event]:
+        """Like `unplace`, unless the partition is at another master, or not needed, by now."""
+        held = self._held.get(number)
+        return [] if held is None or held.master != master else self.unplace(number, reason)
 
     def _end_leaving(self, number: int) -> list[Event]:
         leaving = sorted(self._held[number].leaving)

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from realtime.brokers.commands import Commands
     from realtime.core.redis_url import Address
 
+NO_MASTER = "a slot has no master"
 RETRY_SECONDS = 0.1
 """The pause after a master that could not be connected to."""
 
@@ -53,6 +54,8 @@ class ClusterSubscription:
         self._placement = ShardPlacement()
         self._shards: dict[Address, ShardConnection] = {}
         self._connecting: dict[Address, asyncio.Task[None]] = {}
+        self._unreachable: dict[Address, str] = {}
+        """Why the last attempt to connect to a master has failed."""
         self._watches: dict[Address, MasterWatch] = {}
         self._own: dict[str, MasterWatch] = {}
         self._events: list[Event] = []
@@ -129,6 +132,8 @@ class ClusterSubscription:
 
     async def aclose(self) -> None:
         """Close all connections."""
+        if not self._ended.done():
+            self._ended.set_result(exceptions.ConnectionError("closed"))
         tasks = [*self._connecting.values()]
         tasks += [each.stop() for each in self._watches.values()]
         if self._owner is not None:
@@ -151,21 +156,32 @@ class ClusterSubscription:
             for number, address in self._placement.moved:
                 topology.note_moved(PARTITIONS[number], address)
             self._placement.moved.clear()
-            is_missing = False
-            for number in self._placement.unplaced:
-                owner = topology.known_owner(PARTITIONS[number])
-                if owner is None:
-                    is_missing = True
-                elif (shard := self._shards.get(owner)) is not None:
-                    shard.send(self._placement.place(number, owner), self._commands)
-                else:
-                    self._connect_soon(owner)
+            has_owners = self._place_all()
             self._watch_all()
-            if is_missing:
+            if has_owners:
+                await self._wake.wait()
+            else:
                 with suppress(exceptions.RedisError, OSError):
                     await topology.refresh()
-                continue
-            await self._wake.wait()
+
+    def _place_all(self) -> bool:
+        """Place what can be placed, and report the rest as lost; tell whether all have owners."""
+        for gone in self._unreachable.keys() - self._links.topology.masters():
+            del self._unreachable[gone]
+        away: dict[str, list[int]] = {}
+        for number in self._placement.unplaced:
+            owner = self._links.topology.known_owner(PARTITIONS[number])
+            if owner is None:
+                away.setdefault(NO_MASTER, []).append(number)
+            elif (shard := self._shards.get(owner)) is not None:
+                shard.send(self._placement.place(number, owner), self._commands)
+            else:
+                self._connect_soon(owner)
+                if owner in self._unreachable:
+                    away.setdefault(self._unreachable[owner], []).append(number)
+        for reason, numbers in away.items():
+            self._note_beside_reading(self._placement.report_lost(numbers, reason))
+        return NO_MASTER not in away
 
     def _connect_soon(self, address: Address) -> None:
         if address not in self._connecting:
@@ -177,11 +193,13 @@ class ClusterSubscription:
         try:
             async with asyncio.timeout(self._deadline_seconds):
                 connection = await self._master_at(address)
-        except (exceptions.RedisError, OSError, TimeoutError, BrokerError):
+        except (exceptions.RedisError, OSError, TimeoutError, BrokerError) as error:
+            self._unreachable[address] = f"{address[0]}:{address[1]}: {str(error) or 'no answer'}"
             await asyncio.sleep(RETRY_SECONDS)
             with suppress(exceptions.RedisError, OSError):
                 await self._links.topology.refresh()
         else:
+            self._unreachable.pop(address, None)
             self._shards[address] = ShardConnection(
                 connection, address, self._take, self._note_read, self._note_end
             )
