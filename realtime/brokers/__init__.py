@@ -158,8 +158,12 @@ class PresenceStore(Protocol):
                 ``most_bytes``; reading stops at the limit.
         """
 
-    async def headcounts(self, channels: Sequence[str]) -> list[Headcount]:
-        """Return the number of members of each channel."""
+    async def headcounts(self, channels: Sequence[str]) -> dict[str, Headcount]:
+        """Return the number of members of each channel, except where a part of the broker is away.
+
+        Raises:
+            BrokerError: None could be counted.
+        """
 
     async def lease(self, node: str, *, is_new: bool) -> LeaseReply:
         """Renew the lease of a node, and return nodes whose lease has expired."""

@@ -53,11 +53,11 @@ class RedisPresence:
         [reply] = await self._run_script(self._scripts.read, [command])
         return parse_members(reply)
 
-    async def headcounts(self, channels: Sequence[str]) -> list[Headcount]:
+    async def headcounts(self, channels: Sequence[str]) -> dict[str, Headcount]:
         """Return the number of members of each channel."""
         commands = [self._commands.count(channel) for channel in channels]
         replies = await self._run_script(self._scripts.headcount, commands)
-        return [parse_headcount(reply) for reply in replies]
+        return dict(zip(channels, map(parse_headcount, replies), strict=True))
 
     async def lease(self, node: str, *, is_new: bool) -> LeaseReply:
         """Renew the lease of a node, and return nodes whose lease has expired."""

@@ -99,7 +99,7 @@ class PresenceAnnouncer:
             BrokerError: Redis did not answer.
         """
         await self._writer.wait_until_written(channel)
-        [found] = await self._presence.headcounts([channel])
+        [found] = (await self._presence.headcounts([channel])).values()
         return found
 
     def count_in(self, channel: Channel[Listener], member: Member) -> None:
@@ -193,9 +193,9 @@ class PresenceAnnouncer:
         if not unknown:
             return
         counted = await self._presence.headcounts([channel.name for channel in unknown])
-        for channel, headcount in zip(unknown, counted, strict=True):
+        for channel in unknown:
             if (throttle := self._throttles.get(channel)) is not None:
-                throttle.headcount = headcount
+                throttle.headcount = counted.get(channel.name)
 
     async def _update_those_behind(self) -> None:
         """Send the current headcount to listeners that missed a join or leave."""
@@ -208,11 +208,11 @@ class PresenceAnnouncer:
         except BrokerError:
             self._fanout.note_behind(behind)
             raise
-        counts = dict(zip(channels, counted, strict=True))
         for listener, channel in behind.items():
-            self._fanout.send_ephemeral_to(
-                listener, channel, _summary(channel, UNKNOWN_COUNT, counts[channel])
-            )
+            if (headcount := counted.get(channel.name)) is not None:
+                summary = _summary(channel, UNKNOWN_COUNT, headcount)
+                self._fanout.send_ephemeral_to(listener, channel, summary)
+        self._fanout.note_behind({n: c for n, c in behind.items() if c.name not in counted})
 
 
 def _frames(channel: str, changes: Changes) -> Iterator[tuple[Encode, int]]:

@@ -58,7 +58,8 @@ def presence_stats(channel: str) -> Headcount:
 
 async def apresence_stats(channel: str) -> Headcount:
     """Like `presence_stats`, for async code."""
-    [found] = await wiring.node().broker.presence.headcounts([check_counts_members(channel)])
+    counted = await wiring.node().broker.presence.headcounts([check_counts_members(channel)])
+    [found] = counted.values()
     return found
 
 

@@ -36,7 +36,8 @@ class _Backend:
         return await wiring.node().broker.presence.members(channel)
 
     async def headcount(self, channel: str) -> Headcount:
-        [found] = await wiring.node().broker.presence.headcounts([channel])
+        counted = await wiring.node().broker.presence.headcounts([channel])
+        [found] = counted.values()
         return found
 
     async def survey(self, question: Question) -> Survey:

@@ -375,7 +375,7 @@ async def test_too_many_members_are_only_counted(broker: RedisBroker) -> None:
             "aa", [MemberUpdate("hall", some, is_announced=False, has_members=True)]
         )
         number += 500
-    [headcount] = await presence.headcounts(["hall"])
+    [headcount] = (await presence.headcounts(["hall"])).values()
     assert headcount == (number, number)
     with pytest.raises(TooManyMembers):
         await presence.members("hall")
@@ -515,12 +515,12 @@ async def test_members_of_a_node_without_a_lease_are_ignored(broker: RedisBroker
     assert len(await presence.members("hall")) == 2
     await presence._run_script(*_without_lease(broker, "bb"))
     assert list(await presence.members("hall")) == [member(1).client]
-    assert await presence.headcounts(["hall"]) == [(1, 1)]
+    assert await presence.headcounts(["hall"]) == {"hall": (1, 1)}
     assert (await presence.lease("aa", is_new=False)).gone == ("bb",)
     assert await presence.sweep("bb") is False
     assert (await presence.lease("aa", is_new=False)).gone == ()
     assert not (await presence.lease("bb", is_new=False)).is_known
-    assert await presence.headcounts(["hall"]) == [(1, 1)]
+    assert await presence.headcounts(["hall"]) == {"hall": (1, 1)}
 
 
 def _without_lease(broker: RedisBroker, name: str) -> Any:

@@ -36,8 +36,8 @@ class ClusterPresence:
     """A `realtime.brokers.PresenceStore` on Redis Cluster. Bound to one event loop.
 
     While the master of a partition is away, the methods do their work in all others, so that only
-    its own members suffer. Reading raises `BrokerError` if any partition in question does not
-    answer, writing and removing if none does. Retrying is safe.
+    its own members suffer. They raise `BrokerError` if none of the partitions in question answers.
+    Retrying is safe.
     """
 
     def __init__(self, prefix: str, links: ClusterLinks, seconds: float) -> None:
@@ -89,8 +89,8 @@ class ClusterPresence:
         [reply] = await self._run(number, self._scripts.read, [command])
         return parse_members(reply)
 
-    async def headcounts(self, channels: Sequence[str]) -> list[Headcount]:
-        """Return the number of members of each channel."""
+    async def headcounts(self, channels: Sequence[str]) -> dict[str, Headcount]:
+        """Return the number of members of each channel whose master answers."""
         grouped = by_partition(channels, str)
 
         async def count(number: int) -> dict[str, Headcount]:
@@ -99,9 +99,8 @@ class ClusterPresence:
             return dict(zip(grouped[number], map(parse_headcount, replies), strict=True))
 
         found = await gather(grouped, count)
-        found.raise_if_any_failed()
-        counted = {name: each for some in found.results.values() for name, each in some.items()}
-        return [counted[channel] for channel in channels]
+        found.raise_if_all_failed()
+        return {name: each for some in found.results.values() for name, each in some.items()}
 
     async def lease(self, node: str, *, is_new: bool) -> LeaseReply:
         """Renew the leases of a node, and return nodes of which any lease has expired.

@@ -215,10 +215,10 @@ class MemoryPresence:
         """
         return self._do(lambda store, now: store.roster.members(channel, most_bytes, _ms(now)))
 
-    async def headcounts(self, channels: Sequence[str]) -> list[Headcount]:
+    async def headcounts(self, channels: Sequence[str]) -> dict[str, Headcount]:
         """Return the number of members of each channel."""
         return self._do(
-            lambda store, now: [store.roster.headcount(channel, _ms(now)) for channel in channels]
+            lambda store, now: {name: store.roster.headcount(name, _ms(now)) for name in channels}
         )
 
     async def lease(self, node: str, *, is_new: bool) -> LeaseReply:
