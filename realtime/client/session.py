@@ -47,6 +47,7 @@ class Session:
         self._failures = 0
         self._subscribed: set[str] = set()
         self._server_lives: bool | None = None
+        self._lost: set[str] = set()
         self._told: Live | NotLive | None = None
         self._silence = PING_SECONDS + GRACE_SECONDS
         self._heard_at = self._now()
@@ -133,6 +134,7 @@ class Session:
         elif message.subscribe is not None:
             reply = message.subscribe
             self._subscribed.add(channel)
+            self._lost.discard(channel)
             self._failures = 0
             missed = self._trackers[channel].note_subscribed(Position(reply.epoch, reply.offset))
             self._report(channel, missed)
@@ -146,23 +148,29 @@ class Session:
         self._failures += 1
 
     def _handle_push(self, push: Push) -> None:
-        if push.state is not None and push.channel is None:
-            self._handle_state(push.state)
+        if push.state is not None:
+            self._handle_state(push.channel, push.state)
         elif push.disconnect is not None:
             raise ConnectionLost(ascii(push.disconnect.reason)[1:-1])
         elif push.channel in self._subscribed:
             self._handle_channel_push(push.channel, push)
 
-    def _handle_state(self, state: StatePush) -> None:
-        self._server_lives = state.live
-        if state.live:
-            self._retries = dict.fromkeys(self._retries, 0.0)  # subscribe immediately
+    def _handle_state(self, channel: str | None, state: StatePush) -> None:
+        if channel is None:
+            self._server_lives = state.live
+            self._lost.clear()
+            if state.live:
+                self._retries = dict.fromkeys(self._retries, 0.0)  # subscribe immediately
+        elif state.live:
+            self._lost.discard(channel)
+        elif channel in self._trackers:
+            self._lost.add(channel)
         self._tell_state(state.reason)
 
     def _tell_state(self, reason: str | None = None) -> None:
         """Report a change: live once all channels are, not live as soon as the service says so."""
         event: Live | NotLive
-        if self._server_lives is False:
+        if self._server_lives is False or self._lost:
             event = NotLive(reason or "broker")
         elif self._subscribed == set(self._trackers) and self._server_lives:
             event = Live({c: p for c, t in self._trackers.items() if (p := t.position)})

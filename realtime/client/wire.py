@@ -53,7 +53,7 @@ class GapPush(msgspec.Struct):
 
 
 class StatePush(msgspec.Struct):
-    """Whether the node is live."""
+    """Whether the node, or a channel, is live."""
 
     live: bool
     reason: str | None = None

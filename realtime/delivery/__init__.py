@@ -4,6 +4,7 @@
 * `subscriber`: Owns the node's broker subscription.
 * `settling`: Reads the positions of channels that are subscribed to.
 * `liveness`: Tells whether the node receives every publication on its channels.
+* `lost_channels`: The channels that do not arrive because a part of the broker is gone.
 * `registry`: The channels that the node needs, and the state of each.
 * `fanout`: Delivers arrivals to all listeners of a channel.
 * `batch`: Queued arrivals, and their encoding.

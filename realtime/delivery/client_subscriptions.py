@@ -25,7 +25,7 @@ from realtime.core.codes import (
 )
 from realtime.core.positions import Gap, GapReason, find_missed
 from realtime.delivery.joining import LIVE_SECONDS, Joining, Stage
-from realtime.delivery.node_services import NodeServices, is_allowed
+from realtime.delivery.node_services import NodeServices, is_allowed, state_push
 from realtime.delivery.refusal_log import log_refusal
 
 if TYPE_CHECKING:
@@ -188,12 +188,19 @@ class ClientSubscriptions:
         joining.channel = self._node.subscriber.want(
             joining.name, joining.join.namespace, joining, partial(self._resume, joining)
         )
-        if joining.command is not None and not joining.channel.is_live:
-            joining.start_timer(LIVE_SECONDS, self._run_out)
+        if not joining.channel.is_live:
+            waits = self._go_on_waiting if joining.command is None else self._run_out
+            joining.start_timer(LIVE_SECONDS, waits)
 
     def _run_out(self, joining: Joining) -> None:
+        self._tell_that_it_waits(joining.name)
         self._give_up(joining, NOT_LIVE)
         self._advance()
+
+    def _tell_that_it_waits(self, name: str) -> None:
+        """Tell the client that a channel is not live, unless the node is not."""
+        if self._node.live:
+            self._writer.send(state_push(self._writer.protocol, live=False, channel=name))
 
     def _give_up(self, joining: Joining, why: Refusal) -> None:
         """Refuse the subscribe in its turn; a new subscribe is validated afresh."""
@@ -212,6 +219,11 @@ class ClientSubscriptions:
         """Subscribe the client once it is allowed and the channel is live; returns immediately."""
         joining = self._serving[join.channel] = Joining(join.channel, join=join)
         self._finish_serving(joining)
+
+    def _go_on_waiting(self, joining: Joining) -> None:
+        self._tell_that_it_waits(joining.name)
+        if not self._node.live:  # its state says that, but may change
+            joining.start_timer(LIVE_SECONDS, self._go_on_waiting)
 
     def unserve(self, name: str, waiting: Iterable[Joining]) -> None:
         """End a subscription, or all with an empty name, including those in the queue."""

@@ -34,6 +34,7 @@ from realtime.delivery.announcer import Announcer
 from realtime.delivery.connections import ConnectionOptions, Connections
 from realtime.delivery.fanout import Fanout, Listener
 from realtime.delivery.liveness import Liveness
+from realtime.delivery.lost_channels import LostChannels
 from realtime.delivery.node_services import (
     Authorize,
     PublishFunction,
@@ -139,10 +140,16 @@ class Hub:
             self.reached,
             ticked=self._tick,
         )
+        self._lost = LostChannels(
+            self.registry,
+            lambda channel, live: self.fanout.send_notice(
+                channel, partial(state_push, live=live, channel=channel.name)
+            ),
+            is_live=lambda: self.live,
+        )
         self._liveness = Liveness(
-            is_compared=lambda name: self.subscriber.has_compared(name),
-            # The state now: the text may be encoded later, behind a backlog.
-            changed=lambda: self.connections.send_to_all(partial(state_push, live=self.live)),
+            is_compared=lambda name: self.subscriber.has_compared(name) or name in self._lost,
+            changed=self._tell_state,
             size=lambda: {"connections": len(self.connections), "channels": len(self.registry)},
         )
         self._node_channel = f"!{self.uid}"  # no client can name this channel
@@ -177,6 +184,7 @@ class Hub:
             self.registry,
             self.fanout,
             self._liveness,
+            self._lost,
             self.receiver,
             companions=self._companions,
         )
@@ -199,6 +207,11 @@ class Hub:
     def reason(self) -> str | None:
         """Why the node is not live, without confidential details; None while it is live."""
         return self._liveness.reason
+
+    @property
+    def lost_channels(self) -> int:
+        """The number of channels that do not arrive although the node is live."""
+        return len(self._lost)
 
     @property
     def lag_seconds(self) -> float:
@@ -256,7 +269,14 @@ class Hub:
         """Return coroutines for the tasks that run as long as a subscription."""
         return (self._presence_writer.keep(), self.presence.watch(), self._announcer.keep())
 
+    def _tell_state(self) -> None:
+        # The state now: the text may be encoded later, behind a backlog.
+        self.connections.send_to_all(partial(state_push, live=self.live))
+        if self.live:
+            self._lost.tell_again()
+
     def _tick(self, now: float) -> None:
+        self._lost.forget_unneeded()
         self._liveness.look()
         self.subscriber.renew(now)
         if not self.connections.is_unused:

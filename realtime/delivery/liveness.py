@@ -34,7 +34,8 @@ class Liveness:
         """Start as not live.
 
         Args:
-            is_compared: Tells whether a channel has been compared, or is no longer needed.
+            is_compared: Tells whether a channel has been compared, or need not be: it is no longer
+                needed, or lost with a part of the broker.
             changed: Called after each change of `live`.
             size: Returns the number of connections and channels, as fields of log records.
         """
@@ -64,10 +65,6 @@ class Liveness:
     def note_subscribed(self, channels: Iterable[str]) -> None:
         """Start a new subscription; the node is live once these channels are compared."""
         self._to_compare = set(channels)
-
-    def note_lost(self, channels: Iterable[str]) -> None:
-        """Wait for these channels, too, which must be compared once more."""
-        self._to_compare = {*(self._to_compare or ()), *channels}
 
     def note_unsubscribed(self) -> None:
         """End the subscription: leaving channels can no longer make the node live."""

@@ -49,9 +49,9 @@ class NodeServices(Protocol):
         """Whether every publication reaches this node."""
 
 
-def state_push(protocol: WireProtocol, *, live: bool) -> str:
-    """Return the push that tells whether a node is live."""
-    return protocol.encode_state(live=live, reason=None if live else "broker")
+def state_push(protocol: WireProtocol, *, live: bool, channel: str = "") -> str:
+    """Return the push that tells whether a node, or only a channel, is live."""
+    return protocol.encode_state(channel, live=live, reason=None if live else "broker")
 
 
 async def is_allowed(node: NodeServices, identity: Identity, channel: str, action: str) -> bool:

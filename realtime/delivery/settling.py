@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from realtime.core.positions import Position
     from realtime.delivery.fanout import Fanout, Listener
     from realtime.delivery.liveness import Liveness
+    from realtime.delivery.lost_channels import LostChannels
 
 POSITIONS_LIMIT = 500
 """Positions in one round trip."""
@@ -30,11 +31,13 @@ class PositionReader:
         registry: Registry[Listener],
         fanout: Fanout,
         liveness: Liveness,
+        lost: LostChannels,
     ) -> None:
         self._broker = broker
         self._registry = registry
         self._fanout = fanout
         self._liveness = liveness
+        self._lost = lost
         self._due: dict[str, None] = {}
         self._added = asyncio.Event()
 
@@ -91,5 +94,6 @@ class PositionReader:
     def _deliver_and_wake(self, channel: Channel[Listener], arrivals: list[Arrival]) -> None:
         for arrival in arrivals:
             self._fanout.add(channel, arrival)
+        self._lost.note_live(channel)
         for wake in list(channel.waiting.values()):
             wake()

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from realtime.brokers import Event
     from realtime.core.namespaces import Namespace
     from realtime.delivery.liveness import Liveness
+    from realtime.delivery.lost_channels import LostChannels
 
 logger = logging.getLogger(__name__)
 
@@ -55,6 +56,7 @@ class Subscriber:
         registry: Registry[Listener],
         fanout: Fanout,
         liveness: Liveness,
+        lost: LostChannels,
         receiver: Receiver,
         *,
         companions: Companions,
@@ -67,6 +69,7 @@ class Subscriber:
             registry: The channels that are needed.
             fanout: Delivers arrivals and applies back-pressure.
             liveness: Informed when the subscription starts, breaks, and has caught up.
+            lost: Informed of channels that a part of the broker has taken with it.
             receiver: Processes each message.
             companions: Returns coroutines for additional tasks of each subscription.
         """
@@ -75,11 +78,12 @@ class Subscriber:
         self._registry = registry
         self._fanout = fanout
         self._liveness = liveness
+        self._lost = lost
         self._receiver = receiver
         self._companions = companions
         self._owner: asyncio.Task[None] | None = None
         self._wishes = asyncio.Event()
-        self._position_reader = PositionReader(broker, registry, fanout, liveness)
+        self._position_reader = PositionReader(broker, registry, fanout, liveness, lost)
         self._renew_at = 0.0
         self._subscription: Subscription | None = None
         self.watchdog = self._new_watchdog()
@@ -188,6 +192,7 @@ class Subscriber:
         finally:
             # Otherwise the node would become live when clients leave the remaining channels.
             self._liveness.note_unsubscribed()
+            self._lost.clear()
             self._registry.note_lost()
             await subscription.aclose()
 
@@ -221,11 +226,11 @@ class Subscriber:
                 self._wishes.set()
 
     def _lose(self, event: ChannelsLost) -> None:
-        """Be not live until the channels of the part of the broker that is gone are compared."""
+        """Wait for the channels of a part of the broker that is gone; the others go on."""
         self._registry.lose(event.channels)
         self._position_reader.drop(event.channels)
-        self._liveness.lose(event.reason)
-        self._liveness.note_lost(event.channels)
+        self._lost.note_lost(event.channels, event.reason)
+        self._liveness.look()
 
     async def _carry_out_wishes(self, subscription: Subscription) -> None:
         """Subscribe and unsubscribe as the registry requests; the only task that does so."""

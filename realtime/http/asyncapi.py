@@ -235,18 +235,22 @@ def _pushes(shape: Shape) -> dict[str, Schema]:
         "unsubscribe": record(_ENDED),
         "gap": ref("Gap"),
     }
+    state = record({"live": {"type": "boolean"}}, {"reason": _TEXT})
     elsewhere: dict[str, Schema] = {
         "message": record({"data": ANY}),
         "disconnect": record(_ENDED),
         "refresh": record({}, _EXPIRES),
-        "state": record({"live": {"type": "boolean"}}, {"reason": _TEXT}),
     }
     pushes = {
         f"{name}Push": record({"push": record({"channel": ref("Channel"), name: what})})
         for name, what in on_a_channel.items()
     }
-    return pushes | {
+    pushes |= {
         f"{name}Push": record({"push": record({name: what})}) for name, what in elsewhere.items()
+    }
+    # Of one channel, or of all.
+    return pushes | {
+        "statePush": record({"push": record({"state": state}, {"channel": ref("Channel")})})
     }
 
 
@@ -256,7 +260,7 @@ _EVENTS = {
         OWN_PREFIX + name: about
         for name, about in {
             "gap": "Publications that were missed and are never sent.",
-            "state": "Whether the node is connected to Redis.",
+            "state": "Whether the node, or one channel, is connected to Redis.",
             "join": "A client joined.",
             "leave": "A client left.",
             "presence": "Number of clients, sent when there are too many joins and leaves.",

@@ -51,6 +51,9 @@ def readyz() -> Response:
         body["warning"] = "another service uses the same Redis channels; see the log"
     if hub.live:
         body["lag_ms"] = round(hub.lag_seconds * 1000, 1)
+        if hub.lost_channels:
+            body["lost_channels"] = hub.lost_channels
+            body["reason"] = "a part of Redis does not answer; see the log"
     else:
         body["reason"] = hub.reason
     return _response(200 if hub.live else 503, body)

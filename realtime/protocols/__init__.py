@@ -343,5 +343,8 @@ class WireProtocol(Protocol):
     def encode_refresh_push(self, ttl_seconds: int | None) -> str:
         """Encode the push that tells in how many seconds the connection expires; None for never."""
 
-    def encode_state(self, *, live: bool, reason: str | None) -> str:
-        """Encode the push that tells whether this node is live."""
+    def encode_state(self, channel: str, *, live: bool, reason: str | None) -> str:
+        """Encode the push that tells whether a channel is live, or with "" whether this node is.
+
+        What was said of channels before does not hold any more after a push about the node.
+        """

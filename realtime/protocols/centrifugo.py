@@ -244,12 +244,12 @@ def encode_refresh_push(ttl_seconds: int | None) -> str:
     return _text({"push": {"refresh": _expiry(ttl_seconds)}})
 
 
-def encode_state(*, live: bool, reason: str | None) -> str:
-    """Encode the push that tells whether this node is live; stock SDKs ignore it."""
+def encode_state(channel: str, *, live: bool, reason: str | None) -> str:
+    """Encode the push that tells whether this node or a channel is live; stock SDKs ignore it."""
     fields: dict[str, object] = {"live": live}
     if reason is not None:
         fields["reason"] = reason
-    return _text({"push": {"state": fields}})
+    return _text({"push": {"channel": channel, "state": fields} if channel else {"state": fields}})
 
 
 def _text(value: dict[str, Any]) -> str:

@@ -92,6 +92,8 @@ def event_of(line: str) -> Event | None:
             return Event(
                 _encode_fields(f"{OWN_PREFIX}{word}", {"channel": channel, **told}), channel
             )
+    if channel and (told := push.get("state")) is not None:
+        return Event(_encode_fields(f"{OWN_PREFIX}state", {"channel": channel, **told}))
     for word in ("state", "disconnect", "message", "refresh"):
         if (told := push.get(word)) is not None:
             return Event(_encode_fields(f"{OWN_PREFIX}{word}", told))

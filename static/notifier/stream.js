@@ -26,17 +26,25 @@ class Stream extends EventTarget {
 const stream = new Stream();
 showConnection(stream);
 whenLive(stream, () => forgetProblem("[data-until=live]"));
+/** @type {Set<string>} channels that the server does not receive, although it receives others */
+const lost = new Set();
 let retries = 0; // as the SSE extension counts them
 
 main.addEventListener("htmx:sseOpen", (/** @type {any} */ { detail: { source } }) => {
   retries = 0;
+  lost.clear();
   stream.change({ state: "live" });
   main.toggleAttribute("data-listening", true);
   if (source.isHeard) return; // the same source has reconnected
   source.isHeard = true;
   for (const name of ["order", "realtime.gap", "realtime.state"]) source.addEventListener(name, keepPositions);
   source.addEventListener("realtime.state", (/** @type {MessageEvent} */ { data }) => {
-    stream.change(JSON.parse(data).live ? { state: "live" } : { state: "not-live", reason: "broker" });
+    const { channel, live } = JSON.parse(data);
+    if (channel === undefined) lost.clear();
+    if (channel !== undefined && !live) lost.add(channel);
+    else lost.delete(channel);
+    const isLive = lost.size === 0 && (live || channel !== undefined);
+    stream.change(isLive ? { state: "live" } : { state: "not-live", reason: "broker" });
   });
 });
 

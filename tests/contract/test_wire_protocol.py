@@ -531,10 +531,16 @@ def test_a_gap_says_what_is_missing_and_why(case, channel, first, last, reason):
 
 
 @every_protocol
+@pytest.mark.parametrize("channel", ["", "chat:lobby"])
 @pytest.mark.parametrize(("live", "reason"), [(True, None), (False, "broker")])
-def test_the_state_says_whether_the_broker_is_connected(case, live, reason):
-    heard = case.client.read(one_line(case.protocol.encode_state(live=live, reason=reason)))
-    assert (heard["live"], heard.get("reason")) == (live, reason)
+def test_the_state_says_whether_the_broker_is_connected(case, live, reason, channel):
+    line = one_line(case.protocol.encode_state(channel, live=live, reason=reason))
+    heard = case.client.read(line)
+    assert (heard["live"], heard.get("reason"), heard.get("channel") or "") == (
+        live,
+        reason,
+        channel,
+    )
 
 
 @every_protocol

@@ -175,8 +175,11 @@ async def test_a_hub_lives_on_when_a_master_was_killed(
         assert master is not None
         master.kill()
         try:
-            await eventually(lambda: not hub.live)
+            await eventually(lambda: hub.lost_channels > 0)
+            assert any(channel.is_live for channel in channels)
             await eventually(is_well, 20)
+            assert hub.lost_channels == 0
+            assert hub.live
         finally:
             await asyncio.to_thread(master.start)
         await broker.publish(Publication.of("chat:0", 1))

@@ -153,6 +153,23 @@ async def test_the_listener_reports_gaps_and_outages() -> None:
         assert (await the_next(events, Published)).position == Position("f" * 16, 1)
 
 
+async def test_the_listener_is_not_live_while_its_channel_is_not() -> None:
+    """The master of some channels of a cluster may be away; another channel is not ours."""
+
+    async def script(peer: Peer) -> None:
+        await peer.welcome(5)
+        await peer.say({"push": {"channel": "other", "state": {"live": False}}})
+        await peer.say({"push": {"channel": "c", "state": {"live": False, "reason": "broker"}}})
+        await peer.say({"push": {"channel": "c", "state": {"live": True}}})
+        await peer.say({"push": {"channel": "c", "state": {"live": False, "reason": "broker"}}})
+        await peer.say({"push": {"state": {"live": True}}})
+        await peer.socket.wait_closed()
+
+    async with listening(script) as events:
+        for kind in (Live, NotLive, Live, NotLive, Live):
+            await the_next(events, kind)
+
+
 async def test_a_temporarily_refused_subscribe_is_repeated_when_live() -> None:
     async def script(peer: Peer) -> None:
         connect, subscribe = await peer.commands()

@@ -213,7 +213,7 @@ async def test_every_client_receives_the_node_state(
     with redis_server.client() as client:
         client.client_kill_filter(_type="pubsub")
     await eventually(lambda: [push["live"] for push in stock.pushes("state")][-2:] == [False, True])
-    assert plain.heard("state")[-2:] == [[False, "broker"], [True, None]]
+    assert plain.heard("state")[-2:] == [[False, "broker", ""], [True, None, ""]]
 
 
 async def test_each_protocol_has_its_own_close_codes(site: Site, plain: PlainMember) -> None:

@@ -237,9 +237,9 @@ def encode_refresh_push(ttl_seconds: int | None) -> str:
     return _said("until", ttl_seconds)
 
 
-def encode_state(*, live: bool, reason: str | None) -> str:
-    """Encode the state of the node."""
-    return _said("state", live, reason)
+def encode_state(channel: str, *, live: bool, reason: str | None) -> str:
+    """Encode the state of the node or of a channel."""
+    return _said("state", live, reason, channel)
 
 
 def _said(*items: object) -> str:
@@ -369,5 +369,5 @@ _KEYS: dict[str, tuple[str, ...]] = {
     "now": ("channel", "num_clients", "num_users", "untold"),
     "for you": ("data",),
     "until": ("ttl",),
-    "state": ("live", "reason"),
+    "state": ("live", "reason", "channel"),
 }

@@ -244,7 +244,7 @@ def test_every_loss_between_streams_is_reported_as_a_gap(data):
 def test_only_pushes_become_events():
     assert event_of('{"id":1,"connect":{}}') is None
     assert event_of("{}") is None
-    state = event_of(centrifugo.encode_state(live=False, reason="broker"))
+    state = event_of(centrifugo.encode_state("", live=False, reason="broker"))
     assert state is not None
     assert state.text == 'event: realtime.state\ndata: {"live":false,"reason":"broker"}'
 
@@ -312,7 +312,7 @@ def test_invalid_positions_are_ignored(last_id):
         (centrifugo.encode_message('{"n":1}'), "message", {"data": {"n": 1}}),
         (centrifugo.encode_refresh_push(60), "refresh", {"expires": True, "ttl": 60}),
         (
-            centrifugo.encode_state(live=False, reason="broker"),
+            centrifugo.encode_state("", live=False, reason="broker"),
             "state",
             {"live": False, "reason": "broker"},
         ),

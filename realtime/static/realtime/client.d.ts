@@ -453,6 +453,7 @@ export declare class Subscription extends SubscriptionTarget {
      * @param {string} channel
      * @param {{
      *   readonly state: "subscribing" | "subscribed" | "unsubscribed",
+     *   readonly isLive: boolean,
      *   readonly tracker: PositionTracker,
      *   readonly rosterSync: {readonly people: Person[]} | null,
      *   call: (body: string) => Promise<any>,
@@ -461,6 +462,7 @@ export declare class Subscription extends SubscriptionTarget {
      */
     constructor(channel: string, feed: {
         readonly state: "subscribing" | "subscribed" | "unsubscribed";
+        readonly isLive: boolean;
         readonly tracker: PositionTracker;
         readonly rosterSync: {
             readonly people: Person[];
@@ -474,6 +476,13 @@ export declare class Subscription extends SubscriptionTarget {
      * @returns {"subscribing" | "subscribed" | "unsubscribed"}
      */
     get state(): "subscribing" | "subscribed" | "unsubscribed";
+    /**
+     * Whether publications arrive now: it is subscribed, and the server receives this channel. Of a Redis Cluster, a part
+     * may be gone, and only the channels in it are not live; the connection is "not-live" as long as one of its own is.
+     *
+     * @returns {boolean}
+     */
+    get live(): boolean;
     /**
      * Everything up to this position was received, reported as missing, or part of the page's data (`since`); null before
      * the first reply if there is no `since`.

@@ -634,6 +634,7 @@ export class Subscription extends SubscriptionTarget {
    * @param {string} channel
    * @param {{
    *   readonly state: "subscribing" | "subscribed" | "unsubscribed",
+   *   readonly isLive: boolean,
    *   readonly tracker: PositionTracker,
    *   readonly rosterSync: {readonly people: Person[]} | null,
    *   call: (body: string) => Promise<any>,
@@ -653,6 +654,16 @@ export class Subscription extends SubscriptionTarget {
    */
   get state() {
     return this.#feed.state;
+  }
+
+  /**
+   * Whether publications arrive now: it is subscribed, and the server receives this channel. Of a Redis Cluster, a part
+   * may be gone, and only the channels in it are not live; the connection is "not-live" as long as one of its own is.
+   *
+   * @returns {boolean}
+   */
+  get live() {
+    return this.#feed.isLive;
   }
 
   /**
@@ -728,6 +739,8 @@ export class Connection extends ConnectionTarget {
   #client = "";
   /** @type {string | null} why the server is not live; null while it is */
   #notLive = null;
+  /** @type {Set<string>} channels that the server does not receive, although it is live */
+  #lost = new Set();
   #outageAt = 0; // start of the latest outage of the broker
   #timers = new Timers(); // "first-live" runs until the connection is live for the first time
   /** @type {Map<string, number>} unsubscribes by channel that the server has not answered yet */
@@ -839,8 +852,9 @@ export class Connection extends ConnectionTarget {
   }
 
   #showServerState() {
-    if (this.#notLive === null) this.#setState({ state: "live", reason: "" });
-    else this.#setState({ state: "not-live", reason: this.#notLive });
+    const reason = this.#notLive ?? (this.#lost.size > 0 ? "broker" : null);
+    if (reason === null) this.#setState({ state: "live", reason: "" });
+    else this.#setState({ state: "not-live", reason });
   }
 
   /**
@@ -862,6 +876,7 @@ export class Connection extends ConnectionTarget {
   #onLost(heardAt) {
     for (const feed of this.#feeds.values()) feed.interrupt(heardAt);
     this.#notLive = null;
+    this.#lost.clear();
     this.#client = "";
   }
 
@@ -882,7 +897,10 @@ export class Connection extends ConnectionTarget {
 
   /** @param {Record<string, any>} push */
   #onPush(push) {
-    if (push.state !== undefined && push.channel === undefined) return this.#onState(asObject(push.state));
+    if (push.state !== undefined) {
+      if (push.channel === undefined) return this.#onState(asObject(push.state));
+      return this.#onChannelState(asText(push.channel), asObject(push.state));
+    }
     if (push.disconnect !== undefined) return this.#onDisconnect(asObject(push.disconnect));
     if (push.refresh !== undefined) return this.#link.onRefresh(asObject(push.refresh));
     if (push.message !== undefined) return this.#emit("message", { data: asObject(push.message).data });
@@ -899,11 +917,37 @@ export class Connection extends ConnectionTarget {
     if (typeof live !== "boolean") throw new Malformed("a state without live");
     if (!live && this.#notLive === null) this.#outageAt = Date.now();
     this.#notLive = live ? null : asText(reason ?? "broker");
+    this.#lost.clear(); // the server says again which ones it does not receive
     if (!this.#link.isAccepted) return; // the connect reply will follow and announce the state
     this.#showServerState();
     this.#expectServed();
     if (!live) return;
     for (const feed of this.#feeds.values()) feed.subscribeNow();
+  }
+
+  /**
+   * The server lost or regained a channel, or cannot start a subscription because it does not receive that channel.
+   *
+   * @param {string} channel
+   * @param {Record<string, any>} push
+   */
+  #onChannelState(channel, { live }) {
+    if (typeof live !== "boolean") throw new Malformed("a state without live");
+    const feed = this.#feeds.get(channel);
+    if (!feed) return; // sent before the server processed the unsubscribe
+    if (!live) feed.expectServed(false);
+    this.#noteLost(channel, !live);
+  }
+
+  /**
+   * @param {string} channel
+   * @param {boolean} isLost
+   */
+  #noteLost(channel, isLost) {
+    const hadLost = this.#lost.size > 0;
+    if (isLost) this.#lost.add(channel);
+    else this.#lost.delete(channel);
+    if (this.#lost.size > 0 !== hadLost && this.#notLive === null && this.#link.isAccepted) this.#showServerState();
   }
 
   /** The subscriptions that the server had started are due again, or the server cannot start any now. */
@@ -949,7 +993,12 @@ export class Connection extends ConnectionTarget {
       calls: this.#calls,
       link: this.#link,
       outageAt: () => this.#outageAt,
-      remove: () => this.#feeds.delete(channel),
+      isLive: () => this.#link.isAccepted && this.#notLive === null && !this.#lost.has(channel),
+      onSubscribed: () => this.#noteLost(channel, false),
+      remove: () => {
+        this.#feeds.delete(channel);
+        this.#noteLost(channel, false);
+      },
       leave: () => this.#leave(channel),
       onRefused: (subscription, error) => this.#onRefused(subscription, error),
     });
@@ -1040,11 +1089,14 @@ class Feed {
    *   calls: Calls,
    *   link: Link,
    *   outageAt: () => number,
+   *   isLive: () => boolean,
+   *   onSubscribed: () => void,
    *   remove: () => void,
    *   leave: () => void,
    *   onRefused: (subscription: Subscription, error: RealtimeError) => void,
-   * }} host outageAt: start of the latest outage of the broker; remove: forgets this feed; leave: tells the server that
-   *   it ended; onRefused: the server refused the subscription for good
+   * }} host outageAt: start of the latest outage of the broker; isLive: whether the server receives the channel;
+   *   onSubscribed: the subscription has begun, again or for the first time; remove: forgets this feed; leave: tells the
+   *   server that it ended; onRefused: the server refused the subscription for good
    */
   constructor(channel, { getToken, presence = false, served = false, since }, host) {
     this.channel = channel;
@@ -1057,6 +1109,11 @@ class Feed {
     this.#token = new TokenSource(getToken && (() => getToken({ channel })));
     this.rosterSync = presence ? new RosterSync(this, host) : null;
     this.subscription = new Subscription(channel, this);
+  }
+
+  /** Whether publications arrive now. */
+  get isLive() {
+    return this.state === "subscribed" && this.#host.isLive();
   }
 
   /** Whether a subscribe command awaits its reply. */
@@ -1202,6 +1259,7 @@ class Feed {
     this.#reportGaps(missing, windowMs);
     this.#completeAt = Date.now();
     this.rosterSync?.renew();
+    this.#host.onSubscribed();
   }
 
   // --- the subscription token ----------------------------------------------------------------------------------------

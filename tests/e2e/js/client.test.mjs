@@ -370,6 +370,56 @@ describe("the state of a connection", () => {
     await nextState(live, "live");
   });
 
+  test("it is not live while one of its channels is not, which its subscription says", async (t) => {
+    const { live, news, peer } = await subscribed(t);
+    const weather = live.subscribe("public:weather");
+    await next(weather, "subscribed");
+    const lost = { channel: "public:news", state: { live: false, reason: "broker" } };
+    peer.send({ push: lost });
+    assert.equal((await nextState(live, "not-live")).reason, "broker");
+    assert.deepEqual([news.live, weather.live], [false, true]);
+    peer.send({ push: { ...lost, channel: "public:weather" } }, { push: { channel: "public:news", state: { live: true } } });
+    peer.publish("public:news", { data: 1, offset: 5 });
+    await next(news, "publication");
+    assert.deepEqual([live.state.state, news.live, weather.live], ["not-live", true, false]);
+    weather.unsubscribe();
+    assert.deepEqual([live.state.state, weather.live], ["live", false]);
+  });
+
+  test("the state of the server replaces that of its channels", async (t) => {
+    const { live, news, peer } = await subscribed(t);
+    peer.send({ push: { channel: "public:news", state: { live: false, reason: "broker" } } });
+    await nextState(live, "not-live");
+    peer.send({ push: { state: { live: true } } });
+    await nextState(live, "live");
+    assert.equal(news.live, true);
+  });
+
+  test("it is not live until a subscription has begun that the server cannot start now", async (t) => {
+    const { server, live, peer } = await subscribed(t, { retryFirstMs: 1, retryMostMs: 2 });
+    let away = true;
+    server.override = ({ id, subscribe }) => {
+      if (!subscribe || !away) return null;
+      peer.send({ push: { channel: subscribe.channel, state: { live: false, reason: "broker" } } });
+      return { id, error: { code: 100, message: "the broker is unavailable", temporary: true } };
+    };
+    const weather = live.subscribe("public:weather");
+    await nextState(live, "not-live");
+    assert.equal(weather.live, false);
+    away = false;
+    await nextState(live, "live");
+    assert.equal(weather.live, true);
+  });
+
+  test("it is live again after a reconnect, whatever was lost before", async (t) => {
+    const { live, server, peer } = await subscribed(t);
+    peer.send({ push: { channel: "public:news", state: { live: false, reason: "broker" } } });
+    await nextState(live, "not-live");
+    peer.socket.terminate();
+    await server.peers.take();
+    await nextState(live, "live");
+  });
+
   test("it is correct when the first message arrives before the reply to connect", async (t) => {
     const { server, open } = await start(t);
     server.override = ({ id, connect }, peer) => {

@@ -2,7 +2,7 @@
 
 import assert from "node:assert/strict";
 import { describe, test } from "node:test";
-import { next, start } from "./support.mjs";
+import { next, nextState, start } from "./support.mjs";
 
 const EPOCH = "e".repeat(16);
 
@@ -173,6 +173,23 @@ describe("a subscription that the server has started", () => {
     peer.socket.terminate();
     await (await server.peers.take()).frameWith("connect");
     assert.equal((await ended).reason, "not-renewed");
+  });
+
+  test("it does not end when the server says that it cannot start it now", async (t) => {
+    const { server, live, peer, subscription } = await withServed(t, { answerMs: 50 });
+    const ended = new Promise((resolve) => subscription.addEventListener("unsubscribed", () => resolve("ended")));
+    peer.socket.terminate();
+    const again = await server.peers.take();
+    await again.frameWith("connect");
+    again.send({ push: { channel: "desk", state: { live: false, reason: "broker" } } });
+    await nextState(live, "not-live");
+    const later = new Promise((resolve) => setTimeout(resolve, 200, "waits")); // the answer that must not come has 100 ms
+    assert.equal(await Promise.race([ended, later]), "waits");
+    const begun = next(subscription, "subscribed");
+    again.send({ push: { channel: "desk", subscribe: { epoch: EPOCH, offset: 3 } } });
+    await begun;
+    assert.equal(live.state.state, "live");
+    assert.equal(subscription.live, true);
   });
 
   test("it does not begin again by a message that was sent before the server read the unsubscribe", async (t) => {

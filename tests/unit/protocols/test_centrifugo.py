@@ -391,8 +391,8 @@ def test_gaps_look_like_this():
 
 
 def test_states_look_like_this():
-    assert centrifugo.encode_state(live=True, reason=None) == '{"push":{"state":{"live":true}}}'
-    assert centrifugo.encode_state(live=False, reason="broker") == (
+    assert centrifugo.encode_state("", live=True, reason=None) == '{"push":{"state":{"live":true}}}'
+    assert centrifugo.encode_state("", live=False, reason="broker") == (
         '{"push":{"state":{"live":false,"reason":"broker"}}}'
     )
 
