@@ -22,7 +22,6 @@ from realtime.core.partitions import PARTITIONS, Partition, partition_of
 from realtime.core.publication import Publication
 from realtime.errors import BrokerError
 from realtime.fallbacks import worker as worker_module
-from tests.contract import test_broker as contract
 from tests.integration import test_worker as on_one_redis
 from tests.support.eventually import eventually
 from tests.support.machine import in_time
@@ -109,9 +108,6 @@ def keys() -> None:
 
 
 # The cases for every queue that need nothing but a queue and a publisher.
-test_nobody_is_there = contract.test_nobody_is_there_and_it_is_queued
-test_a_hand_takes_entries = contract.test_a_hand_takes_entries_in_order_and_waits_for_one
-test_entries_are_retried = contract.test_entries_are_retried_and_die_and_are_moved
 test_handled_once = on_one_redis.test_an_undelivered_publication_is_handled_once
 test_retried = on_one_redis.test_a_failed_item_is_retried_with_the_same_id
 test_dead = on_one_redis.test_an_item_that_always_fails_is_dead_lettered_with_its_reason
