@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -139,3 +140,17 @@ def test_the_frame_size_is_computed(size: int) -> None:
     from realtime.protocols.centrifugo import text_frame
 
     assert framed_size(b"x" * size) == len(text_frame(b"x" * size))
+
+
+def test_a_plan_is_calculated_and_simulated() -> None:
+    plan = ["--connections", "30000", "--workers", "6", "--topics", "300"]
+    done = subprocess.run(
+        [sys.executable, "-m", "bench.million", *plan],
+        cwd=CHECKOUT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stderr
+    assert re.search(r"^\| 6 +\| 5,000 ", done.stdout, re.M)
+    assert re.search(r"^\| 10,000 +\| 4 ", done.stdout, re.M)
