@@ -44,7 +44,7 @@ matrix: $(DEV_READY) $(SDK_READY) ## run the app in foreign projects on each Pyt
 	$(MATRIX_RUN) $(MATRIX)
 
 test-faults: $(DEV_READY) ## run the fault tests with 500 clients, up to 20 times each (takes 40 minutes)
-	NOTIFIER_FAULTS=full $(BIN)/pytest $(UNDER_LOAD:%=tests/faults/test_%.py)
+	NOTIFIER_FAULTS=full $(BIN)/pytest $(UNDER_LOAD:%=tests/faults/test_%.py) $(REPLACED)
 
 threats: $(DEV_READY) ## run every attack of docs/security.md in full (takes 4 minutes)
 	NOTIFIER_THREATS=full $(BIN)/pytest tests/threats
@@ -119,6 +119,8 @@ PYTEST_DEBUG := PYTHONDEVMODE=1 $(PYTEST) -n $(WORKERS) $(SPREAD) --ignore=tests
 	--ignore=tests/threats
 # The modules that NOTIFIER_FAULTS=full makes bigger.
 UNDER_LOAD := under_load failover nodes tutorial fallback celery
+# Likewise; they wait more than they work.
+REPLACED := tests/faults/test_sentinel.py tests/faults/test_cluster.py
 # Those that NOTIFIER_THREATS=full makes bigger.
 HOSTILE := tests/threats/test_fuzz.py tests/threats/test_hostile_mix.py
 FEW := $(UNDER_LOAD:%=tests/faults/test_%.py) $(HOSTILE)

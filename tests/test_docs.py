@@ -452,16 +452,6 @@ def test_the_totals_in_the_readme_match_the_tables():
 # --- statements that must be consistent ---
 
 
-def test_readme_and_semantics_list_the_same_missing_features():
-    """The README listed presence as missing long after it was built."""
-    [said] = re.findall(r"^\*\*Not built yet:\*\* ([^.]+)\.", README, re.M)
-    table = rows(section(page("semantics.md"), "## Not built yet"))
-    missing = {name.strip() for row in table for name in row[0].split(",")}
-    assert set(said.split(", ")) == missing
-    added = section(prose.read(ROOT / "CHANGELOG.md"), "### Added")
-    assert not [name for name in missing if name in added]
-
-
 @pytest.mark.parametrize("path", PAGES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_prose_is_at_most_a_hundred_columns_wide(path):
     """Tables, code and unbreakable text may be wider."""

@@ -11,15 +11,26 @@ import pytest
 import pytest_asyncio
 from playwright.async_api import Browser
 
+from realtime.core.partitions import partition_of
 from tests.support.eventually import eventually
 from tests.support.losing import publish_while_cut
 from tests.support.pages import SERVICE, Visitor, becomes_true, in_browser_loop, own_contexts
+from tests.support.redis_cluster import cluster_set
 from tests.support.redis_server import RedisServer
+from tests.support.sentinels import sentinel_set
 from tests.support.service import SERVERS, Service
 
 pytestmark = [pytest.mark.browser, in_browser_loop]
 
 Serve = Callable[..., Service]
+WATCH = """
+const connection = document.getElementById("connection");
+window.states = [connection.dataset.state];
+new MutationObserver(() => {
+  const now = connection.dataset.state;
+  if (now !== window.states.at(-1)) window.states.push(now);
+}).observe(connection, {attributeFilter: ["data-state"]});
+"""
 Open = Callable[..., Any]
 
 
@@ -165,6 +176,69 @@ async def test_a_redis_restart_shows_possible_and_known_losses(
     assert await empty(visitor, "#post-error"), "that no longer holds"
     assert all("status of 503" in said for said in visitor.complaints)
     visitor.complaints.clear()
+
+
+async def test_a_master_behind_sentinels_is_killed_while_a_page_is_open(
+    serve: Serve, visit: Open
+) -> None:
+    with sentinel_set() as found:
+        service = await asyncio.to_thread(serve, found.url, **SERVICE)
+        news = await visit(service)
+        assert "Live" in await news.text_of("#connection-text")
+        sockets: list[Any] = []
+        news.page.on("websocket", lambda socket: sockets.append(socket))
+        await news.page.evaluate(WATCH)
+        await asyncio.to_thread(service.publish, "public:news", {"title": "Before"})
+        await news.sees(".notification-title", "Before")
+        await asyncio.to_thread(found.master.kill)
+        await becomes_true(news.page, "window.states.includes('not-live')", seconds=10)
+        await becomes_true(news.page, "window.states.at(-1) === 'live'", seconds=20)
+        await news.sees(
+            ".gap:not([data-missed])", "Some may be missing while Redis was unreachable"
+        )
+        await asyncio.to_thread(service.publish, "public:news", {"title": "After"})
+        await news.sees(".notification-title", "After")
+        assert await news.page.evaluate("window.states") == ["live", "not-live", "live"]
+        assert sockets == []
+
+
+async def test_a_master_of_a_cluster_is_killed_while_pages_are_open(
+    serve: Serve, visit: Open
+) -> None:
+    """The page on its channels tells it and goes on; the page on another channel notices nothing.
+
+    Neither loses its connection.
+    """
+    with cluster_set(3, 3) as cluster:
+        service = await asyncio.to_thread(serve, cluster.url, **SERVICE)
+        master = await asyncio.to_thread(cluster.owner_of, partition_of("public:news").slot)
+        assert master is not None
+        slots = await asyncio.to_thread(cluster.slots_of, master)
+        room = next(
+            name
+            for name in (f"room{number}" for number in range(100))
+            if not {partition_of(f"{each}:{name}").slot for each in ("chat", "typing")} & {*slots}
+        )
+        news, chat = await visit(service), await visit(service, f"/chat/{room}/")
+        sockets: list[Any] = []
+        for visitor in (news, chat):
+            assert "Live" in await visitor.text_of("#connection-text")
+            await visitor.page.evaluate(WATCH)
+            visitor.page.on("websocket", lambda socket: sockets.append(socket))
+        first = await asyncio.to_thread(service.publish, "public:news", {"title": "Before"})
+        await news.sees(".notification-title", "Before")
+        await asyncio.to_thread(master.kill)
+        await becomes_true(news.page, "window.states.includes('not-live')", seconds=10)
+        await becomes_true(news.page, "window.states.at(-1) === 'live'", seconds=20)
+        await news.sees(
+            ".gap:not([data-missed])", "Some may be missing while Redis was unreachable"
+        )
+        second = await asyncio.to_thread(service.publish, "public:news", {"title": "After"})
+        await news.sees(".notification-title", "After")
+        assert first["epoch"] != second["epoch"]
+        assert await news.page.evaluate("window.states") == ["live", "not-live", "live"]
+        assert await chat.page.evaluate("window.states") == ["live"]
+        assert sockets == []
 
 
 async def test_the_page_reconnects_after_a_server_restart(

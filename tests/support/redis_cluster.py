@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from itertools import combinations, pairwise
+from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import quote
 
@@ -84,7 +85,9 @@ class View(NamedTuple):
 class ClusterNode(RedisServer):
     """One server of a cluster."""
 
-    def __init__(self, *options: str, program: str = "", password: str = "") -> None:
+    def __init__(
+        self, *options: str, program: str = "", password: str = "", conf: Path | None = None
+    ) -> None:
         self.bus_port = free_port()
         """Without the option, it would be the port + 10,000, which another test may have."""
         bus = ("--cluster-enabled", "yes", "--cluster-port", str(self.bus_port))
@@ -94,6 +97,7 @@ class ClusterNode(RedisServer):
             port=free_port(),
             program=program,
             password=password,
+            conf=conf,
         )
         self.id = ""
         """Its id in the cluster, which it keeps when it starts again."""
@@ -422,6 +426,7 @@ def cluster_set(
     *options: str,
     password: str = "",
     program: str = "",
+    conf: Path | None = None,
     node_timeout_ms: int = 2000,
     requires_full_coverage: bool = True,
 ) -> Iterator[ClusterSet]:
@@ -433,6 +438,7 @@ def cluster_set(
         options: For the command line of each server.
         password: The password of each server.
         program: Another server than the usual one.
+        conf: A configuration file of all servers.
         node_timeout_ms: The time after which a silent server counts as failed.
         requires_full_coverage: Whether nobody takes commands while a slot has no master.
     """
@@ -444,6 +450,7 @@ def cluster_set(
             *(*own, "--cluster-require-full-coverage", coverage, *options),
             program=program,
             password=password,
+            conf=conf,
         )
 
     with ClusterSet(masters, replicas, make, password) as made:
