@@ -32,9 +32,11 @@ test: $(DEV_READY) $(SDK_READY) ## set everything up and run the tests
 	failed() { status=1; echo "$$1 failed" >>"$(FAILURES)"; }; \
 	: >"$(FAILURES)"; \
 	export NOTIFIER_FAILURES="$(FAILURES)"; \
+	nice -n 19 $(MATRIX_RUN) --newest --prepare >/dev/null 2>&1 & preparing=$$!; \
 	$(PYTEST_DEBUG) || failed "the first part"; \
 	$(PYTEST_PLAIN) || failed "the second part"; \
 	$(PYTEST_LOAD) || failed "the part under load"; \
+	wait $$preparing; \
 	$(MATRIX_RUN) --newest || failed "the newest Python and Django"; \
 	($(NODE_TESTS)) || failed "the tests of Node"; \
 	[ $$status = 0 ] || cat "$(FAILURES)" >&2; \

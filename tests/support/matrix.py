@@ -267,7 +267,10 @@ def succeeds(command: Sequence[str | Path], output: TextIO) -> bool:
 
 
 def run(combination: Combination, tests: Iterable[str], workers: int, said: str) -> Row:
-    """Run tests in the environment of a combination; each line of progress begins with `said`."""
+    """Run tests in the environment of a combination; without tests, only prepare it.
+
+    Each line of progress begins with `said`.
+    """
     row = Row(combination, combination.python, combination.django)
     found = find_interpreter(combination.python, oldest=combination.is_lowest)
     if isinstance(found, str):
@@ -286,6 +289,8 @@ def run(combination: Combination, tests: Iterable[str], workers: int, said: str)
     if python is None:
         row.has_failed, row.outcome = True, "cannot be installed"
         row.failures = log.read_text(encoding="utf-8").splitlines()[-5:]
+    elif not tests:
+        row.outcome = "is ready"
     else:
         run_pytest(python, tests, workers, log, row, said)
     row.seconds = time.monotonic() - began
@@ -369,6 +374,9 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
         help="only the newest Python of this machine with its newest Django, and only a few "
         "projects as real processes; nothing if `make test` has used these already",
     )
+    parser.add_argument(
+        "--prepare", action="store_true", help="only install the packages of the environments"
+    )
     parser.add_argument("--tests", nargs="+", default=[], metavar="PATH", help="instead of all")
     parser.add_argument("--workers", type=int, default=default_workers(), help="of pytest-xdist")
     return parser.parse_args(arguments)
@@ -414,7 +422,7 @@ def main(arguments: list[str] | None = None) -> int:
         what = "lowest bounds" if each.is_lowest else f"Django {each.django}"
         said = f"[{number}/{len(todo)}] Python {each.python}, {what}"
         tests = options.tests or usual_tests(each)
-        rows.append(run(each, tests, options.workers, said))
+        rows.append(run(each, [] if options.prepare else tests, options.workers, said))
     say(f"\n{report(rows)}")
     nothing = not any(row.has_run for row in rows)
     return int(nothing or any(row.has_failed for row in rows))
