@@ -155,7 +155,8 @@ class HandOverProtocol(WebSocketsSansIOProtocol):
 
     def leave(self) -> None:
         """Close the connection. If a close frame was sent, wait for the client's answer first."""
-        if self.close_timer is None:
+        # After the end of a connection, the transport of uvloop raises for each write.
+        if self.close_timer is None and not self.transport.is_closing():
             # The answer to the client's close frame, if that came behind the message that ended it.
             self.transport.write(b"".join(self.conn.data_to_send()))
             self.transport.close()

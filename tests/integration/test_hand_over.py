@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import pytest
+import uvloop
 import websockets
 from uvicorn.config import Config
 from uvicorn.server import ServerState
@@ -58,6 +59,7 @@ class Host:
         self.going_on = asyncio.Event()
         self.going_on.set()
         self.closes_first = False
+        self.hands_over = True
         self.send: Any = None
         self.state = ServerState()
 
@@ -67,6 +69,8 @@ class Host:
             self.protocols[-1].transport.close()
         await send({"type": "websocket.accept"})
         await self.going_on.wait()
+        if not self.hands_over:
+            return
         self.send = send
         self.receiver.resume = scope["extensions"]["realtime.wire"].hand_over(self.receiver)
 
@@ -342,3 +346,35 @@ async def test_nothing_keeps_the_memory_of_a_connection_that_has_ended(
         await eventually(lambda: whole() is None)
     finally:
         gc.enable()
+
+
+@pytest.mark.parametrize("new_loop", [asyncio.new_event_loop, uvloop.new_event_loop])
+def test_an_app_returns_after_its_client_has_vanished(new_loop: Any) -> None:
+    """The transport of uvloop refuses to write then, which was an error in a task."""
+    errors: list[Any] = []
+
+    async def vanish() -> None:
+        loop = asyncio.get_running_loop()
+        loop.set_exception_handler(lambda _, context: errors.append(context))
+        host = Host()
+        host.going_on.clear()
+        host.hands_over = False
+        server = await loop.create_server(host.protocol, "127.0.0.1", 0)
+        host_name, port = server.sockets[0].getsockname()
+        reader, writer = await asyncio.open_connection(host_name, port)
+        writer.write(
+            b"GET / HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+            b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n"
+        )
+        assert b" 101 " in await reader.readline()
+        writer.transport.abort()
+        await eventually(lambda: host.protocols[0].disconnected)
+        host.going_on.set()
+        await eventually(lambda: not host.state.tasks)
+        gc.collect()
+        server.close()
+        await server.wait_closed()
+
+    with asyncio.Runner(loop_factory=new_loop) as runner:
+        runner.run(vanish())
+    assert errors == []
