@@ -19,7 +19,6 @@ from realtime.brokers.commands import (
     lacks_script,
     stale,
     unavailable,
-    unknown,
 )
 from realtime.brokers.connector import Connector
 from realtime.brokers.pipeline import Pipeline
@@ -86,9 +85,10 @@ class Link:
         pipeline = self._pipeline
         if pipeline is None or not pipeline.is_open or now >= self._trusted_until:
             pipeline = await self._master_pipeline(deadline)
+        sent_at = loop.time()
         replies = await pipeline.publish(publication, combine, deadline)
-        if (arrived := loop.time()) - now > SLOW_SECONDS and not self._connector.is_fixed:
-            await self._distrust(pipeline, arrived, deadline)
+        if (arrived := loop.time()) - sent_at > SLOW_SECONDS and not self._connector.is_fixed:
+            await self._distrust(pipeline, arrived)
         if errors := errors_of(replies):
             self._look_for_master(pipeline, errors)
             if lacks_script(errors):
@@ -137,9 +137,10 @@ class Link:
         pipeline = self._pipeline
         if pipeline is None or not pipeline.is_open or now >= self._trusted_until:
             pipeline = await self._master_pipeline(deadline)
+        sent_at = loop.time()
         replies = await pipeline.send(commands, deadline)
-        if (arrived := loop.time()) - now > SLOW_SECONDS and not self._connector.is_fixed:
-            await self._distrust(pipeline, arrived, deadline)
+        if (arrived := loop.time()) - sent_at > SLOW_SECONDS and not self._connector.is_fixed:
+            await self._distrust(pipeline, arrived)
         self._look_for_master(pipeline, errors_of(replies))
         return replies
 
@@ -186,21 +187,20 @@ class Link:
         except (exceptions.RedisError, OSError, TimeoutError) as error:
             raise unavailable(error) from error
 
-    async def _distrust(self, pipeline: Pipeline, arrived: float, deadline: float) -> None:
+    async def _distrust(self, pipeline: Pipeline, arrived: float) -> None:
         """Look for the master after a late reply, once for all that have arrived by then.
 
+        That may take half a second more than the deadline of a call.
+
         Raises:
-            OutcomeUnknown: The reply comes from a former master, or that cannot be found out.
+            OutcomeUnknown: The reply comes from a former master.
         """
-        try:
-            async with asyncio.timeout_at(deadline), self._looking:
-                seen, looked_at, has_moved = self._last_look
-                if seen is not pipeline or (looked_at < arrived and not has_moved):
-                    looked_at = asyncio.get_running_loop().time()
-                    has_moved = await self._connector.has_moved(pipeline.connection)
-                    self._last_look = pipeline, looked_at, has_moved
-        except TimeoutError as error:
-            raise unknown(error) from error
+        async with self._looking:
+            seen, looked_at, has_moved = self._last_look
+            if seen is not pipeline or (looked_at < arrived and not has_moved):
+                looked_at = asyncio.get_running_loop().time()
+                has_moved = await self._connector.has_moved(pipeline.connection)
+                self._last_look = pipeline, looked_at, has_moved
         if has_moved:
             pipeline.retire()
             raise stale()

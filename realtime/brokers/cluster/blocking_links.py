@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from redis import exceptions
 
+from realtime.brokers.asking import ANSWER_SECONDS
 from realtime.brokers.cluster.blocking_pool import NodePool
 from realtime.brokers.cluster.blocking_topology import SyncClusterTopology
 from realtime.brokers.cluster.links import BACKOFF_SECONDS
@@ -256,7 +257,8 @@ class _Lane:
         now = time.monotonic()
         if now - self._written_at <= SLOW_SECONDS:
             return False
-        self._topology.refresh_since(now, deadline)
+        # That may take half a second more than the deadline.
+        self._topology.refresh_since(now, max(deadline, now + ANSWER_SECONDS))
         return self._address not in self._topology.masters()
 
     def end(self) -> None:
