@@ -21,7 +21,7 @@ from realtime.core.partitions import PARTITIONS, partition_of
 from tests.support.ledger import Outcome, Told
 from tests.support.listener import Listener
 from tests.support.redis_cluster import ClusterNode, ClusterSet, cluster_set
-from tests.support.scene import FULL, PAUSE_SECONDS, SOMETIMES, Account, Scene, Serve, scene_of
+from tests.support.scene import FULL, SOMETIMES, Account, Scene, Serve, scene_of
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(1800 if FULL else 300)]
 
@@ -57,12 +57,6 @@ class Parted:
 
     async def wait_until_ready(self) -> None:
         await asyncio.to_thread(self.set.wait_until_ready, FAILOVER_SECONDS)
-
-    async def again_and_again(self, break_it: Callable[[Parted], Awaitable[None]]) -> None:
-        """Break it, and let the load run for a moment."""
-        for _ in range(SOMETIMES):
-            await break_it(self)
-            await self.scene.load.run(PAUSE_SECONDS)
 
     @asynccontextmanager
     async def fault(self, name: str, affected: Sequence[Listener]) -> AsyncIterator[None]:
@@ -151,7 +145,7 @@ async def test_a_failing_master_concerns_its_own_channels_only(
     async with parted_scene(
         serve, account, requires_full_coverage=requires_full_coverage
     ) as parted:
-        await parted.again_and_again(fail)
+        await parted.scene.again_and_again(lambda _: fail(parted), SOMETIMES)
 
 
 async def moved_by_keys(parted: Parted, source: ClusterNode, target: ClusterNode) -> None:
@@ -187,11 +181,11 @@ async def test_slots_that_move_concern_their_own_channels_only(
     async with parted_scene(serve, account) as parted:
         one, other, *_ = await asyncio.to_thread(parted.set.masters)
 
-        async def there_and_back(parted: Parted) -> None:
+        async def there_and_back(_: Scene) -> None:
             await move(parted, one, other)
             await move(parted, other, one)
 
-        await parted.again_and_again(there_and_back)
+        await parted.scene.again_and_again(there_and_back, SOMETIMES)
 
 
 async def test_a_master_and_its_replica_are_gone(serve: Serve, account: Account) -> None:

@@ -13,7 +13,7 @@ import pytest
 
 from tests.support.eventually import eventually
 from tests.support.machine import allowed
-from tests.support.scene import FULL, Account, Scene, Serve, scene_of, told_nothing
+from tests.support.scene import FULL, SOMETIMES, Account, Scene, Serve, scene_of, told_nothing
 from tests.support.sentinels import NAME, Sentinel, SentinelSet, sentinel_set
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(900 if FULL else 300)]
@@ -98,7 +98,7 @@ async def master_frozen(guarded: Guarded) -> None:
 async def test_failover_and_failback(
     fail: Callable[[Guarded], Awaitable[None]], serve: Serve, account: Account
 ) -> None:
-    async with guarded_scene(serve, account) as guarded:
+    async with guarded_scene(serve, account, runs=SOMETIMES) as guarded:
 
         async def there_and_back(scene: Scene) -> None:
             await fail(guarded)
@@ -106,7 +106,7 @@ async def test_failover_and_failback(
             await fail(guarded)
             await guarded.settle()
 
-        await guarded.scene.again_and_again(there_and_back)
+        await guarded.scene.again_and_again(there_and_back, SOMETIMES)
 
 
 @pytest.mark.parametrize("away", [Sentinel.kill, Sentinel.freeze])

@@ -63,9 +63,9 @@ class Scene:
         async with self.inside() as ask:
             await ask(*command)
 
-    async def again_and_again(self, break_it: Break) -> None:
+    async def again_and_again(self, break_it: Break, times: int = TIMES) -> None:
         """Break it, wait until every client is live again, and let the load run for a moment."""
-        for _ in range(TIMES):
+        for _ in range(times):
             await break_it(self)
             await self.load.recovered()
             await self.load.run(PAUSE_SECONDS)
