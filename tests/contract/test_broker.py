@@ -169,6 +169,15 @@ async def test_a_publication_reaches_every_subscriber_with_its_position(broker, 
         assert b'{"n":1}' in message.raw
 
 
+async def test_any_number_of_nodes_is_counted(broker) -> None:
+    """PUBSUB NUMSUB of Valkey 9.1 returns tens of millions for 8, 15 and 16 subscribers."""
+    for count_of_nodes in range(1, 18):
+        await Ear.of(broker, "c")
+        assert (await broker.publish(news())).nodes == count_of_nodes
+        [one, two] = await broker.publish_many([news(), news()])
+        assert (one.nodes, two.nodes) == (count_of_nodes, count_of_nodes)
+
+
 async def test_offsets_count_from_one_and_each_channel_has_an_epoch_of_its_own(broker) -> None:
     receipts = [await broker.publish(news(n)) for n in range(3)]
     assert [each.offset for each in receipts] == [1, 2, 3]
