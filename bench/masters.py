@@ -30,11 +30,22 @@ from realtime.core.publication import Publication
 from tests.support.redis_cluster import cluster_set
 
 NODES = (1, 4, 16)
-CHANNELS = [f"public:{number}" for number in range(192)]
+IN_EACH_PARTITION = 3
 ALONE, TOGETHER = 5000, 20_000
 """Publications that are sent when the last one was answered, and in flight 256 at a time."""
 IN_FLIGHT = 256
 DATA = "x" * 100
+
+
+def _channels() -> list[str]:
+    """Return channels of all partitions alike, as many channels are on average."""
+    found: dict[int, list[str]] = {each.number: [] for each in PARTITIONS}
+    for name in (f"public:{number}" for number in range(2000)):
+        found[partition_of(name).number].append(name)
+    return [name for names in found.values() for name in names[:IN_EACH_PARTITION]]
+
+
+CHANNELS = _channels()
 
 
 class Target:
@@ -96,7 +107,7 @@ def listening(target: Target, nodes: int) -> Iterator[None]:
                 partition = partition_of(name) if target.is_cluster else WHOLE
                 url = target.owner_of(partition)
                 if url not in here:
-                    pool = redis.ConnectionPool.from_url(url)
+                    pool = redis.ConnectionPool.from_url(url, protocol=2)  # a reply, not a push
                     stack.callback(pool.disconnect)
                     connection: Any = pool.make_connection()
                     connection.connect()
@@ -132,7 +143,7 @@ async def publish(target: Target, nodes: int, count: int, in_flight: int) -> lis
         for number in numbers:
             name = CHANNELS[number % len(CHANNELS)]
             receipt = await broker.publish(Publication.of(name, DATA))
-            assert receipt.nodes == nodes
+            assert receipt.nodes == nodes, receipt
 
     try:
         await work_on(range(len(CHANNELS)), broker)  # epochs, scripts, connections
