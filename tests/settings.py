@@ -18,6 +18,7 @@ USE_TZ = True
 STATIC_URL = "/static/"
 
 REALTIME_REDIS_URL = os.environ.get("TEST_REDIS_URL", "")
+REALTIME_JOBS_REDIS_URL = os.environ.get("TEST_JOBS_REDIS_URL", "")
 REALTIME_REDIS_PREFIX = os.environ.get("TEST_REDIS_PREFIX", "rt")
 REALTIME_API_KEY = "test-key"
 REALTIME_TOKEN_SECRET = "a secret of the tests alone, long enough"

@@ -14,15 +14,20 @@ from typing import Any
 
 import httpx
 import pytest
+from django.core.exceptions import ImproperlyConfigured
 from django.core.management import call_command
 
+from realtime.contrib.celery import task_states
 from realtime.core.partitions import partition_of
+from tests.shop import celery
 from tests.support import prose
+from tests.support.celery_worker import CeleryWorker
 from tests.support.client import Client
 from tests.support.command import Command
 from tests.support.eventually import eventually, eventually_sync
 from tests.support.ports import free_port
 from tests.support.redis_cluster import ClusterSet, cluster_set
+from tests.support.redis_server import RedisServer
 from tests.support.service import DEPLOYED, Service
 
 Attach = Callable[..., Awaitable[Client]]
@@ -132,6 +137,35 @@ async def test_without_a_redis_of_their_own_jobs_are_off(
         assert "JOBS_REDIS_URL" in page.text
         for path in ("/", "/chat/", "/readyz"):
             assert (await browser.get(path)).status_code < 400, path
+
+
+def test_jobs_run_with_a_redis_of_their_own(
+    documented: ClusterSet, redis_server: RedisServer, settings: Any, tmp_path: Path
+) -> None:
+    """Celery's messages are there, and the states of tasks in the cluster."""
+    settings.REALTIME_REDIS_PREFIX = "rt"
+    settings.REALTIME_REDIS_URL = url_of(documented, "notifier")
+    with pytest.raises(ImproperlyConfigured, match="REALTIME_JOBS_REDIS_URL"):
+        celery.use_redis_of_settings(600)
+    settings.REALTIME_JOBS_REDIS_URL = redis_server.url
+    celery.use_redis_of_settings(600)
+    worker = CeleryWorker(
+        tmp_path / "log",
+        TEST_REDIS_URL=settings.REALTIME_REDIS_URL,
+        TEST_JOBS_REDIS_URL=redis_server.url,
+    )
+    try:
+        worker.wait_until_ready()
+        task = celery.count.apply_async((3,), ignore_result=True).id
+
+        def has_succeeded() -> bool:
+            [state] = task_states([task])
+            return state is not None and state["state"] == "succeeded"
+
+        eventually_sync(has_succeeded, seconds=20)
+    finally:
+        worker.kill()
+    assert denied(documented) == []
 
 
 @pytest.fixture
