@@ -20,11 +20,7 @@ from realtime.core.envelope import decode_envelope
 from realtime.core.members import Changes
 from realtime.core.tally import Tally
 from realtime.delivery.fanout import Fanout, Listener
-from realtime.delivery.registry import (
-    Channel,
-    Registry,
-    UnexpectedConfirmation,
-)
+from realtime.delivery.registry import Channel, Registry, UnexpectedConfirmation
 from realtime.delivery.settling import PositionReader
 from realtime.errors import BrokerError, BrokerUnavailable, EnvelopeError
 

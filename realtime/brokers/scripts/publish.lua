@@ -72,12 +72,9 @@ local function publish(key, once, channel, body, fingerprint, when, fields)
         redis.call('EXPIRE', key, LISTENED)
         known[key] = epoch
     end
-    local received = redis.call(PUBLISH, channel, '1 ' .. epoch .. ' ' .. offset .. ' ' .. body)
-    -- No more are subscribed than have received it, who may include subscribers to patterns. For 8,
-    -- 15 or 16, 29 to 32 … subscribers, NUMSUB of Valkey 9.1 returns tens of millions.
-    if received < nodes then
-        nodes, known[channel] = received, received
-    end
+    -- For 8, 16, 29 to 32 … subscribers, NUMSUB of Valkey 9.1 returns tens of millions.
+    nodes = math.min(nodes, redis.call(PUBLISH, channel, '1 ' .. epoch .. ' ' .. offset .. ' ' .. body))
+    known[channel] = nodes
     if queued == '1' then
         -- Failed attempts, and one JSON object. Joined as text, because cjson would round numbers
         -- in the data.
