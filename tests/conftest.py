@@ -93,8 +93,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Note what failed for `make test`, which runs pytest several times and ends with a summary."""
-    if not (path := os.environ.get("NOTIFIER_FAILURES")):
-        return
+    path = os.environ.get("NOTIFIER_FAILURES")
+    if not path or hasattr(terminalreporter.config, "workerinput"):
+        return  # a worker's failures are those of the process that started it, too
     failed = [*terminalreporter.getreports("error"), *terminalreporter.getreports("failed")]
     with Path(path).open("a", encoding="utf-8") as file:
         for report in failed:
