@@ -110,7 +110,33 @@ class RedisQueue:
         return answer_of((await self._link.execute([command], self._seconds))[0])
 
 
-class RedisHand:
+class EndsAttempts:
+    """The methods of a hand that end an attempt; a subclass sends the command."""
+
+    async def acknowledge(self, raw: bytes) -> AttemptResult:
+        """Remove a handled entry from the hand.
+
+        Raises:
+            BrokerUnavailable: The entry is certainly still in the hand.
+            OutcomeUnknown: The entry may still be in the hand; retrying is safe.
+        """
+        return await self._end_attempt(raw, "handled")
+
+    async def retry(self, raw: bytes, written: bytes, seconds: float) -> AttemptResult:
+        """Schedule a retry of an entry, stored as ``written``; errors as for `acknowledge`."""
+        return await self._end_attempt(raw, "retried", written, seconds)
+
+    async def bury(self, raw: bytes, written: bytes) -> AttemptResult:
+        """Move an entry to the dead ones, stored as ``written``; errors as for `acknowledge`."""
+        return await self._end_attempt(raw, "dead", written)
+
+    async def _end_attempt(
+        self, raw: bytes, outcome: str, written: bytes = b"", seconds: float = 0.0
+    ) -> AttemptResult:
+        raise NotImplementedError
+
+
+class RedisHand(EndsAttempts):
     """A `realtime.brokers.fallback_queue.QueueHand` on Redis, with its own connection."""
 
     def __init__(self, name: str, commands: QueueCommands, link: Link, seconds: float) -> None:
@@ -145,23 +171,6 @@ class RedisHand:
         [reply] = await self._link.execute([self._commands.peek(self.name)], self._seconds)
         found: bytes | None = answer_of(reply)
         return found
-
-    async def acknowledge(self, raw: bytes) -> AttemptResult:
-        """Remove a handled entry from the hand.
-
-        Raises:
-            BrokerUnavailable: The entry is certainly still in the hand.
-            OutcomeUnknown: The entry may still be in the hand; retrying is safe.
-        """
-        return await self._end_attempt(raw, "handled")
-
-    async def retry(self, raw: bytes, written: bytes, seconds: float) -> AttemptResult:
-        """Schedule a retry of an entry, stored as ``written``; errors as for `acknowledge`."""
-        return await self._end_attempt(raw, "retried", written, seconds)
-
-    async def bury(self, raw: bytes, written: bytes) -> AttemptResult:
-        """Move an entry to the dead ones, stored as ``written``; errors as for `acknowledge`."""
-        return await self._end_attempt(raw, "dead", written)
 
     async def aclose(self) -> None:
         """Close the connection of the hand."""

@@ -1,5 +1,5 @@
 """A master that was frozen carries out what waits in its sockets, although another one has taken
-its place: what it answers then is no proof that anything was published.
+its place. Its answers then do not prove that anything was published.
 """
 
 from __future__ import annotations

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from realtime.brokers.cluster.gathering import gather
 from realtime.brokers.cluster.queue_partitions import ALL, QueuePartitions
 from realtime.brokers.fallback_queue import AttemptResult
+from realtime.brokers.redis_queue import EndsAttempts
 from realtime.errors import BrokerError, OutcomeUnknown
 
 if TYPE_CHECKING:
@@ -24,12 +25,12 @@ LATE_SECONDS = 60.0
 """How long a command without an answer may still be executed: by a frozen master that wakes up."""
 
 
-class ClusterHand:
+class ClusterHand(EndsAttempts):
     """A `realtime.brokers.fallback_queue.QueueHand` on Redis Cluster.
 
     It handles one entry at a time, but may have one in several lists: where a `take` got no answer,
     or where the master was away when it looked. It looks at these lists again before it takes
-    other entries.
+    other entries. If a master is away when an attempt ends, other hands go on.
     """
 
     def __init__(
@@ -76,25 +77,6 @@ class ClusterHand:
         until = asyncio.get_running_loop().time() + LATE_SECONDS
         self._doubts.update({number: until for number in ALL if number not in working})
         return await self._look(working, must_read=True)
-
-    async def acknowledge(self, raw: bytes) -> AttemptResult:
-        """Remove a handled entry from the hand.
-
-        If the master is away, other hands go on.
-
-        Raises:
-            BrokerUnavailable: The entry is certainly still in the hand.
-            OutcomeUnknown: The entry may still be in the hand; retrying is safe.
-        """
-        return await self._end_attempt(raw, "handled")
-
-    async def retry(self, raw: bytes, written: bytes, seconds: float) -> AttemptResult:
-        """Schedule a retry of an entry, stored as ``written``; errors as for `acknowledge`."""
-        return await self._end_attempt(raw, "retried", written, seconds)
-
-    async def bury(self, raw: bytes, written: bytes) -> AttemptResult:
-        """Move an entry to the dead ones, stored as ``written``; errors as for `acknowledge`."""
-        return await self._end_attempt(raw, "dead", written)
 
     async def aclose(self) -> None:
         """Do nothing: the connections are those of the queue."""

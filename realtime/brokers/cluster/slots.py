@@ -119,7 +119,7 @@ def newest(maps: Sequence[SlotMap], errors: Sequence[Exception]) -> SlotMap:
 
 
 class SlotOwners:
-    """Who has each partition: the last map, and what redirections have said since it was asked for.
+    """The master of each partition: the last map, and what redirections have said since.
 
     A redirection that arrives while the nodes are asked may be newer than their answer, so it
     stays. If it is not, that master redirects in turn.

@@ -95,7 +95,7 @@ class WakeUpListener:
                     connection = await self._links.connect(address)
                 await _WakeUpConnection(self, connection, address).listen(numbers)
             except (exceptions.RedisError, OSError, TimeoutError, BrokerError):
-                pass  # whoever sends commands there notices, too, and asks who has the slots
+                pass  # commands there fail, too, and then the nodes are asked for the slots
             finally:
                 if connection is not None:
                     abort(connection)
