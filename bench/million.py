@@ -23,20 +23,20 @@ class Measured:
 
     kib_per_connection: float = 12.0
     """With its subscriptions."""
-    worker_mib: float = 60.0
-    """A worker without connections."""
-    ping_us_per_second: float = 1.2
+    worker_mib: float = 80.0
+    """A worker with few connections."""
+    ping_us_per_second: float = 1.3
     """CPU time for the pings of a connection, each second."""
     join_us: float = 330.0
     """A join with a token and a personal channel."""
     subscription_us: float = 55.0
     """Each further subscription of it."""
     publication_us: float = 20.0
-    """What a worker takes for a publication, besides the deliveries."""
+    """What a worker takes for a publication, besides the deliveries: as with 100,000 channels."""
     delivery_us: float = 7.0
-    redis_us: float = 18.0
-    """What Redis takes for a publication that comes alone, without subscribed nodes."""
-    redis_us_per_node: float = 1.0
+    redis_us: float = 11.0
+    """What Redis takes for a publication from one of eight publishers, without subscribed nodes."""
+    redis_us_per_node: float = 1.1
     """… for each node that is subscribed to its channel."""
 
 
