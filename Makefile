@@ -45,7 +45,7 @@ test: $(DEV_READY) $(SDK_READY) ## set everything up and run the tests
 matrix: $(DEV_READY) $(SDK_READY) ## run the app in foreign projects on each Python and Django (MATRIX=--help)
 	$(MATRIX_RUN) $(MATRIX)
 
-test-faults: $(DEV_READY) ## run the fault tests with 500 clients, up to 20 times each (takes 40 minutes)
+test-faults: $(DEV_READY) ## run the fault tests with 500 clients, up to 20 times each (takes an hour)
 	NOTIFIER_FAULTS=full $(BIN)/pytest $(UNDER_LOAD:%=tests/faults/test_%.py) $(REPLACED)
 
 threats: $(DEV_READY) ## run every attack of docs/security.md in full (takes 4 minutes)
