@@ -25,10 +25,10 @@ EXPLAINED = ("core", "protocols", "identity", "brokers", "connection", "delivery
 """The packages whose one-word class names the glossary must explain."""
 PLAIN = {
     "Announcement", "Announcer", "Authentication", "Bucket", "Close", "Connector", "Credentials",
-    "Dispatcher", "Durability", "Email", "Failure", "Glob", "Limits", "Liveness", "Message",
-    "Neighbours", "Origin", "Pattern", "Question", "Receiver", "Script", "Sizes",
-    "Stats", "Subscribed", "Subscriber", "Threads", "Throttle", "Tokens", "Unsubscribed", "Users",
-    "Watchdog", "Webhook",
+    "Dispatcher", "Durability", "Email", "Failure", "Glob", "Histogram", "Limits", "Liveness",
+    "Message", "Metric", "Neighbours", "Origin", "Pattern", "Question", "Receiver", "Script",
+    "Sizes", "Stats", "Subscribed", "Subscriber", "Threads", "Throttle", "Tokens", "Unsubscribed",
+    "Users", "Watchdog", "Webhook",
 }  # fmt: skip
 """Words that every programmer knows in this sense. If in doubt, explain a name in the glossary."""
 

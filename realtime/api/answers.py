@@ -10,6 +10,7 @@ import math
 import secrets
 import threading
 import time
+from collections import Counter
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -91,6 +92,8 @@ NOT_CONFIGURED = "the service is not configured; see its log"
 _encode = msgspec.json.Encoder().encode
 _outages: dict[str, Outage] = {}
 """For the log, by reason: errors because of which this process fails requests at present."""
+_failures: Counter[str] = Counter()
+"""For the metrics: failed requests since the start of the process, by reason."""
 _noting = threading.Lock()  # Django's sync view runs in threads
 
 
@@ -105,6 +108,8 @@ def failure(error: RealtimeError) -> Response:
     """Return the response to a request that failed."""
     status, _ = STATUSES[error.code]
     request_id = secrets.token_hex(8)
+    with _noting:
+        _failures[error.code] += 1
     if status >= 500:
         with _noting:
             is_news = _outages.setdefault(error.code, Outage()).note_failure(time.monotonic())
@@ -119,6 +124,12 @@ def failure(error: RealtimeError) -> Response:
         seconds = max(1, math.ceil(error.retry_seconds))
         return response._replace(headers={"Retry-After": str(seconds)})
     return response
+
+
+def count_failures() -> dict[str, int]:
+    """Return how many requests have failed, by reason; see docs/http-api.md."""
+    with _noting:
+        return dict(_failures)
 
 
 def only_get() -> Response:

@@ -20,6 +20,11 @@ logger = logging.getLogger(__name__)
 _tally = Tally()
 
 
+def count_refused_tokens() -> dict[str, int]:
+    """Return how many tokens were refused since the start of the process, by reason."""
+    return _tally.totals()
+
+
 def log_refused_token(error: InvalidToken) -> None:
     """Count a rejection, and log it if its reason was not logged within the last minute."""
     count = _tally.add(error.reason, time.monotonic())

@@ -7,6 +7,7 @@
 * `writer`: Decides when to write to one connection.
 * `sinks`: Write immediately: with ASGI's `send`, or with a direct path that a server offers.
 * `stepping`: Advances an awaitable by one step outside of its task.
+* `entries`: Publications, gaps and other texts for a connection.
 * `outbox`: The bounded queue of a slow client.
 * `flow`: Flow control: how many bytes may be in flight to a client.
 * `heartbeat`: Pings all connections of a node.

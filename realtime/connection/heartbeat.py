@@ -47,6 +47,8 @@ class Heartbeat:
         self._on_tick = on_tick
         self._timer: asyncio.TimerHandle | None = None
         self._due = 0.0
+        self.late_seconds = 0.0
+        """How late the last tick was: other work kept the event loop busy."""
         self._was_late = False
 
     def start(self) -> None:
@@ -86,6 +88,7 @@ class Heartbeat:
 
     def _tick(self) -> None:
         now = self._loop.time()
+        self.late_seconds = max(0.0, now - self._due)
         overslept = self._has_overslept(now)
         self._await_tick(now)
         if not overslept:

@@ -9,56 +9,18 @@ from __future__ import annotations
 
 from collections import OrderedDict, deque
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import TYPE_CHECKING
 
+from realtime.connection.entries import Entry, GapEntry, Pushes, Undroppable
 from realtime.core.overflow import Overflow
 from realtime.core.positions import Gap, GapReason
+
+if TYPE_CHECKING:
+    from realtime.core.meters import NodeMeters
 
 UNDROPPABLE_BYTES = 64 * 1024  # bytes of replies that may wait for a client
 SHED_PART = 64
 """One 64th of the bound is freed at a time, so that a gap is encoded once per dozen entries."""
-
-
-class Pushes(NamedTuple):
-    """Publications of one channel and epoch, ``first`` to ``last``, as the text of one frame."""
-
-    channel: str
-    epoch: str
-    first: int
-    last: int
-    text: str
-    size: int
-    """Bytes of the text in UTF-8."""
-    newest: str
-    """The push of ``last`` alone."""
-    overflow: Overflow
-    frame: bytes = b""
-    """The text as a frame, encoded once for all connections; empty if it was not encoded."""
-
-
-class GapEntry(NamedTuple):
-    """A gap of one channel."""
-
-    channel: str
-    gap: Gap
-    reason: str
-    text: str
-    overflow: Overflow
-
-    @property
-    def size(self) -> int:
-        """Bytes of the text in UTF-8."""
-        return len(self.text.encode())
-
-
-class Undroppable(NamedTuple):
-    """A reply or another text that is never dropped."""
-
-    text: str
-    size: int
-
-
-Entry = Pushes | GapEntry | Undroppable
 
 
 class Outbox:
@@ -76,18 +38,22 @@ class Outbox:
         "_front",
         "_kept",
         "_limit",
+        "_meters",
         "_newest",
         "_unencoded",
         "bytes",
         "undroppable_bytes",
     )
 
-    def __init__(self, limit: int, encode_gap: Callable[[str, Gap, str], str]) -> None:
+    def __init__(
+        self, limit: int, encode_gap: Callable[[str, Gap, str], str], meters: NodeMeters
+    ) -> None:
         """Create an empty outbox.
 
         Args:
             limit: Bytes of publications and gaps that may wait.
             encode_gap: Encodes (channel, gap, reason) as a push of the connection's wire protocol.
+            meters: Those of the node; they count the publications that are dropped.
         """
         self._front: OrderedDict[object, Entry] = OrderedDict()
         """Entries that overflow has processed; the key of a gap is its channel and epoch."""
@@ -100,6 +66,8 @@ class Outbox:
         """Keys of gaps whose text is not encoded yet; always empty outside of `add`."""
         self._limit = limit
         self._encode_gap = encode_gap
+        self._meters = meters
+        self._meters.outboxes[self] = None
         self.undroppable_bytes = 0
         self.bytes = 0
 
@@ -138,6 +106,7 @@ class Outbox:
 
         Otherwise a later gap could cover a period without a subscription.
         """
+        self._count_discarded(channel)
         self._front = OrderedDict(
             (key, e)
             for key, e in self._front.items()
@@ -150,6 +119,17 @@ class Outbox:
         self._kept.pop(channel, None)
         waiting = (*self._front.values(), *self._entries)
         self.bytes = sum(e.size for e in waiting if not isinstance(e, Undroppable))
+
+    def close(self) -> None:
+        """Stop being measured: it is empty, or its connection has ended."""
+        del self._meters.outboxes[self]
+        self._count_discarded("")
+
+    def _count_discarded(self, channel: str) -> None:
+        """Count publications that will not be sent: of one channel, or of all if it is empty."""
+        for entry in (*self._front.values(), *self._entries):
+            if isinstance(entry, Pushes) and channel in ("", entry.channel):
+                self._meters.of(entry.channel).discarded += entry.last - entry.first + 1
 
     @property
     def _first(self) -> Entry:
@@ -192,6 +172,8 @@ class Outbox:
         dropped = _gap_of(entry, but_last=stays)
         if dropped is not None:
             reason = entry.reason if isinstance(entry, GapEntry) else GapReason.SLOW
+            if isinstance(entry, Pushes):
+                self._meters.of(entry.channel).count_gap(dropped, reason)
             self._miss(entry.channel, dropped, reason, entry.overflow)
         if stays:
             assert isinstance(entry, Pushes)  # noqa: S101 - tells the type checker what `stays` says
@@ -211,6 +193,7 @@ class Outbox:
             del self._newest[channel]
         self.bytes -= entry.size
         gap = Gap(entry.epoch, entry.first, entry.last)
+        self._meters.of(channel).count_gap(gap, GapReason.SLOW)
         self._miss(channel, gap, GapReason.SLOW, entry.overflow)
 
     def _miss(self, channel: str, gap: Gap, reason: str, overflow: Overflow) -> None:

@@ -15,8 +15,9 @@ from contextlib import contextmanager
 from contextvars import Context
 from typing import TYPE_CHECKING, Any
 
+from realtime.connection.entries import Entry, Pushes, Undroppable
 from realtime.connection.flow import Flow
-from realtime.connection.outbox import Entry, Outbox, Pushes, Undroppable
+from realtime.connection.outbox import Outbox
 from realtime.connection.sinks import NO_SINK, AsgiSink, NoSink, WireSink
 from realtime.core.callbacks import do_nothing
 from realtime.core.codes import SLOW, Close
@@ -24,6 +25,7 @@ from realtime.protocols import JOINED_FRAME_BYTES
 
 if TYPE_CHECKING:
     from realtime.connection.sinks import MessageReceiver, Send, Wire
+    from realtime.core.meters import NodeMeters
     from realtime.protocols import WireProtocol
 
 logger = logging.getLogger(__name__)
@@ -46,6 +48,7 @@ class Writer:
         "_goodbye",
         "_leave_wire",
         "_loop",
+        "_meters",
         "_outbox",
         "_outbox_bytes",
         "_sink",
@@ -70,6 +73,7 @@ class Writer:
         outbox_bytes: int,
         window_bytes: int,
         watch: Callable[[Writer], None],
+        meters: NodeMeters,
         wire: Wire | None = None,
     ) -> None:
         """Take over a connection.
@@ -82,6 +86,7 @@ class Writer:
             outbox_bytes: Bytes that may wait in the outbox.
             window_bytes: Bytes that may be in flight to the client.
             watch: Called when the client starts to owe an answer.
+            meters: Those of the node.
             wire: The server's direct path, if it offers one.
         """
         self.protocol = protocol
@@ -92,6 +97,7 @@ class Writer:
         self._outbox_bytes = outbox_bytes
         self._outbox: Outbox | None = None
         self._watch = watch
+        self._meters = meters
         self._finisher: asyncio.Task[None] | None = None
         self._goodbye: list[Callable[[], None]] = []
         self._suspended_at = 0.0
@@ -195,11 +201,8 @@ class Writer:
 
     def is_overdue(self, now: float) -> bool:
         """Tell whether the client has failed to read for too long."""
-        if self.flow.is_overdue(now):
-            return True
-        if self._finisher is None:
-            return False
-        return now > self._suspended_at + self.flow.patience
+        is_stuck = self._finisher is not None and now > self._suspended_at + self.flow.patience
+        return is_stuck or self.flow.is_overdue(now)
 
     def end(self, close: Close | None) -> None:
         """End the connection, and send the reason to the client if it can still be written.
@@ -212,7 +215,9 @@ class Writer:
         if self.ended:
             return
         self.ended = self._blocked = True
-        self._outbox = None
+        if self._outbox is not None:
+            self._outbox.close()
+            self._outbox = None
         if close is not None:
             self._goodbye = self._sink.goodbye(close)
         self._sink = NO_SINK  # breaks a reference cycle, as the next line does
@@ -265,7 +270,7 @@ class Writer:
         if self.ended:
             return
         if self._outbox is None:
-            self._outbox = Outbox(self._outbox_bytes, self.protocol.encode_gap)
+            self._outbox = Outbox(self._outbox_bytes, self.protocol.encode_gap, self._meters)
         if not self._outbox.add(entry):
             self.end(SLOW)
         elif self._corked and self._outbox.undroppable_bytes > JOINED_FRAME_BYTES // 2:
@@ -296,7 +301,8 @@ class Writer:
         while outbox and not self._is_blocked(but_outbox=True):
             text = outbox.take(JOINED_FRAME_BYTES)
             self._write(text, len(text.encode()))
-        if not outbox:
+        if outbox is not None and not outbox:
+            outbox.close()
             self._outbox = None  # saves memory on idle connections
         self._blocked = self._is_blocked()
 

@@ -14,6 +14,8 @@
 * `survey`: Questions to all nodes, and their answers.
 * `fallback_entry`: A publication queued for its fallback.
 * `limits`: Rate and connection limits.
+* `metrics`: The names of all metrics, and snapshots of their values.
+* `meters`: Counters of what is delivered and published.
 * `idleness`: When a node that nobody uses stops.
 * `codes`: The close and error codes that clients see.
 * `callbacks`: A callback that does nothing.

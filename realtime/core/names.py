@@ -68,6 +68,10 @@ def checked_fallback(value: object) -> str:
     return _check("fallback", value, EVENT, FALLBACK_LIMIT, "A-Z a-z 0-9 _ - . :")
 
 
+INTERNAL_PREFIX = "!"
+"""The prefix of the nodes' own channels, which no client can name."""
+
+
 def is_namespace(name: str) -> bool:
     """Return whether ``name`` is valid as the part of a channel before its first ``:``."""
     return _NAMESPACE.fullmatch(name) is not None

@@ -15,6 +15,10 @@ class Tally:
         self._counts: dict[str, int] = {}
         self._log_at: dict[str, float] = {}
 
+    def totals(self) -> dict[str, int]:
+        """Return how many events each reason has had."""
+        return dict(self._counts)
+
     def add(self, reason: str, now: float) -> int | None:
         """Record an event; return the total if it should be logged, at most once a minute."""
         self._counts[reason] = count = self._counts.get(reason, 0) + 1

@@ -6,6 +6,7 @@
 * `liveness`: Tells whether the node receives every publication on its channels.
 * `lost_channels`: The channels that do not arrive because a part of the broker is gone.
 * `registry`: The channels that the node needs, and the state of each.
+* `listeners`: The connections on a channel.
 * `fanout`: Delivers arrivals to all listeners of a channel.
 * `batch`: Queued arrivals, and their encoding.
 * `connections`: The connections of a node.

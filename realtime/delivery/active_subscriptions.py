@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from realtime.core.callbacks import do_nothing
 from realtime.core.codes import EXPIRED, SUBSCRIPTION_EXPIRED
-from realtime.delivery.fanout import Listener
+from realtime.delivery.listeners import Listener
 
 if TYPE_CHECKING:
     from realtime.connection.client_state import ClientState
@@ -64,6 +64,7 @@ class ActiveSubscriptions:
         """Add the client to the listeners of a channel, and to its members if they are counted."""
         listener = Listener(self._writer, hears_joins=join.hears_joins)
         channel.listeners[listener] = None
+        channel.meter.subscriptions += 1
         self._listeners[join.channel] = (channel, listener)
         self.renew(join.channel, ttl_seconds)
         if channel.namespace.counts_members:
@@ -83,6 +84,7 @@ class ActiveSubscriptions:
             return
         listener.active = False
         del channel.listeners[listener]
+        channel.meter.subscriptions -= 1
         if channel.namespace.counts_members:
             self._node.presence.count_out(channel, self._state.client)
         self._writer.forget(name)

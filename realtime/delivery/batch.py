@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from realtime.connection.outbox import Entry, GapEntry, Pushes, Undroppable
+from realtime.connection.entries import Entry, GapEntry, Pushes, Undroppable
 from realtime.core.envelope import Envelope
 from realtime.core.positions import Gap, GapReason, Position
 from realtime.protocols import JOINED_FRAME_BYTES, WireProtocol

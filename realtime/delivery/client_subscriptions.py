@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from realtime.connection.client_state import ClientState
     from realtime.connection.writer import Writer
     from realtime.delivery.active_subscriptions import ActiveSubscriptions
-    from realtime.delivery.fanout import Listener
+    from realtime.delivery.listeners import Listener
     from realtime.delivery.registry import Channel
     from realtime.protocols import Subscribe
 
@@ -140,7 +140,7 @@ class ClientSubscriptions:
                 _command_of(joining), None, ttl, has_all=has_all
             )
         )
-        self._tell_gaps(join, gaps)
+        self._tell_gaps(channel, gaps)
 
     def _refuse(self, joining: Joining, refusal: Refusal) -> bool:
         self._drop(joining)
@@ -286,7 +286,7 @@ class ClientSubscriptions:
                 joining.command, channel.position, ttl, has_all=has_all
             )
         self._writer.send(text)
-        self._tell_gaps(join, gaps)
+        self._tell_gaps(channel, gaps)
         # It has ended if these texts exceeded the outbox of a client that does not read.
         if not self._writer.ended:
             self._active.start(join, channel, ttl)
@@ -294,11 +294,11 @@ class ClientSubscriptions:
             self._stop_serving(join.channel)
         self._drop(joining)
 
-    def _tell_gaps(self, join: Join, gaps: Sequence[Gap]) -> None:
+    def _tell_gaps(self, channel: Channel[Listener], gaps: Sequence[Gap]) -> None:
+        reason = GapReason.RECONNECT
         for gap in gaps:
-            self._writer.send(
-                self._writer.protocol.encode_gap(join.channel, gap, GapReason.RECONNECT)
-            )
+            channel.meter.count_gap(gap, reason)
+            self._writer.send(self._writer.protocol.encode_gap(channel.name, gap, reason))
 
     def leave(self, name: str) -> None:
         """End a subscription, whether it is active or pending on the server's request."""

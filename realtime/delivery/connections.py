@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
+from collections import Counter
 from collections.abc import Callable
 from contextvars import ContextVar, copy_context
 from dataclasses import dataclass
@@ -20,12 +21,14 @@ from realtime.core.identity import ANONYMOUS, Identity
 from realtime.core.limits import ConnectionCounter, LimitCounts, Limits
 from realtime.core.namespaces import Namespace, Namespaces
 from realtime.delivery.conversation import Conversation
-from realtime.delivery.fanout import Fanout, Listener
+from realtime.delivery.listeners import Listener
 from realtime.delivery.registry import Channel
 
 if TYPE_CHECKING:
     from realtime.connection.sinks import Send, Wire
+    from realtime.core.meters import NodeMeters
     from realtime.delivery.batch import Encode
+    from realtime.delivery.fanout import Fanout
     from realtime.delivery.node_services import NodeServices
     from realtime.delivery.users import Users
     from realtime.protocols import Credentials, WireProtocol
@@ -67,6 +70,7 @@ class Connections:
         fanout: Fanout,
         reached: LimitCounts,
         *,
+        meters: NodeMeters,
         ticked: Callable[[float], None],
     ) -> None:
         """Start without connections.
@@ -78,6 +82,7 @@ class Connections:
             users: The connections by user.
             fanout: Delivers announcements to all connections.
             reached: Counts how often each limit was reached.
+            meters: Those of the node.
             ticked: Called every second with the time of the loop.
         """
         self._node = node
@@ -91,6 +96,9 @@ class Connections:
         self._conversations: dict[Conversation, tuple[int, Listener] | None] = {}
         self._expiring: dict[Conversation, None] = {}
         self._sessions: dict[str, Conversation] = {}
+        self._meters = meters
+        self.by_transport: Counter[str] = Counter()
+        """How many clients each transport has at present."""
         self._everyone: Channel[Listener] = Channel("", Namespace())
         self._ticked = ticked
         self._heartbeat = Heartbeat(
@@ -109,6 +117,11 @@ class Connections:
     def is_unused(self) -> bool:
         """Whether no client is attached or being admitted."""
         return not self._conversations and self._crowd.is_empty
+
+    @property
+    def tick_late_seconds(self) -> float:
+        """How late the last tick of the heartbeat was."""
+        return self._heartbeat.late_seconds
 
     def start(self) -> None:
         """Start pinging."""
@@ -144,6 +157,7 @@ class Connections:
         identity: Identity = ANONYMOUS,
         *,
         session: str = "",
+        transport: str = "websocket",
         protocol: WireProtocol | None = None,
         credentials: Credentials | None = None,
     ) -> Conversation:
@@ -156,6 +170,7 @@ class Connections:
             identity: The client's identity, as established by the transport.
             session: The secret of an emulated client's separate requests; empty if its commands
                 arrive on the connection itself.
+            transport: How the client is connected; one of our own names, for metrics.
             protocol: The client's wire protocol; None for the node's default.
             credentials: Verifies the client's tokens; None for the node's default.
         """
@@ -186,9 +201,13 @@ class Connections:
             window_bytes=options.window_bytes,
             watch=self._watch,
             wire=wire,
+            meters=self._meters,
         )
-        conversation = Conversation(self, self._node, state, protocol, writer, _address.get())
+        conversation = Conversation(
+            self, self._node, state, protocol, writer, _address.get(), transport
+        )
         writer.on_end = conversation.release
+        self.by_transport[transport] += 1
         self._conversations[conversation] = None
         if session:
             self._sessions[session] = conversation
@@ -227,6 +246,7 @@ class Connections:
 
     def forget(self, conversation: Conversation) -> None:
         """Remove a connection that has ended."""
+        self.by_transport[conversation.transport] -= 1
         self._expiring.pop(conversation, None)
         self._sessions.pop(conversation.session, None)
         self._users.discard(conversation)

@@ -80,6 +80,7 @@ class Conversation:
         "_subscriptions",
         "_working",
         "began",
+        "transport",
         "writer",
     )
 
@@ -91,6 +92,7 @@ class Conversation:
         protocol: WireProtocol,
         writer: Writer,
         address: str = "",
+        transport: str = "websocket",
     ) -> None:
         self._owner = owner
         self._node = node
@@ -106,6 +108,7 @@ class Conversation:
             node, state, writer, self._active, advance=self._advance
         )
         self.writer = writer
+        self.transport = transport
         self.began = asyncio.get_running_loop().time()
 
     @property

@@ -16,12 +16,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from realtime.connection.outbox import Entry, Pushes
 from realtime.core.codes import SERVER_ERROR
 from realtime.delivery.batch import SHORT_BYTES, Batch, Encode, EphemeralText, Notice, UnencodedText
+from realtime.delivery.listeners import Listener, count_entry, write_to
 
 if TYPE_CHECKING:
-    from realtime.connection.writer import Writer
+    from realtime.connection.entries import Entry
     from realtime.delivery.registry import Arrival, Channel
     from realtime.protocols import WireProtocol
 
@@ -35,17 +35,6 @@ CHUNK_LISTENERS = 100
 """Listeners served between two checks of the clock."""
 BACKLOG_BYTES = 4 * 1024 * 1024
 """Bytes that may wait; beyond it the subscription pauses, and Redis buffers (32 MiB by default)."""
-
-
-class Listener:
-    """One connection on one channel, from subscribe to unsubscribe."""
-
-    __slots__ = ("active", "hears_joins", "writer")
-
-    def __init__(self, writer: Writer, *, hears_joins: bool = False) -> None:
-        self.writer = writer
-        self.active = True
-        self.hears_joins = hears_joins
 
 
 @dataclass(slots=True)
@@ -91,6 +80,8 @@ class Fanout:
         before = batch.bytes
         for gap in arrival.gaps:
             batch.add(gap, SHORT_BYTES)
+            if gap.last is None:
+                channel.meter.epochs_ended += 1
         if (envelope := arrival.envelope) is not None:
             epoch, body = envelope.position.epoch, envelope.body
             size = len(body) if body.isascii() else len(body.encode())
@@ -258,8 +249,8 @@ class Fanout:
                 for listener in listeners:
                     if listener.hears_joins and listener.active:
                         self._write_ephemeral(listener, channel, entry)
-            else:
-                _write_to(listeners, entry)
+            elif reached := write_to(listeners, entry):
+                count_entry(channel.meter, entry, reached)
 
     def _write_ephemeral(
         self, listener: Listener, channel: Channel[Listener], news: EphemeralText
@@ -267,21 +258,6 @@ class Fanout:
         try:
             if not listener.writer.write_ephemeral(news.text, news.size):
                 self._behind[listener] = channel
-        except Exception:  # as in `_write_to`
+        except Exception:  # as in `write_to`
             logger.exception("delivering to a connection failed; closing it")
             listener.writer.end(SERVER_ERROR)
-
-
-def _write_to(listeners: Sequence[Listener], entry: Entry) -> None:
-    frame = entry.frame if isinstance(entry, Pushes) else b""
-    size = entry.size
-    for listener in listeners:
-        if listener.active:
-            try:
-                if frame:
-                    listener.writer.write_encoded(entry, frame, size)  # type: ignore[arg-type]
-                else:
-                    listener.writer.write_entry(entry)
-            except Exception:  # the hub's outermost loop: a failure must not affect others
-                logger.exception("delivering to a connection failed; closing it")
-                listener.writer.end(SERVER_ERROR)

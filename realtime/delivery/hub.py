@@ -25,14 +25,16 @@ from realtime.brokers.node_messages import (
     UserCommand,
 )
 from realtime.connection.flow import WINDOW_BYTES
+from realtime.core import metrics
 from realtime.core.callbacks import do_nothing
 from realtime.core.idleness import IdleRule
 from realtime.core.limits import LimitCounts, Limits, PublicationBudgets, Subscriptions
+from realtime.core.meters import NodeMeters
 from realtime.core.namespaces import Namespace, Namespaces
 from realtime.core.survey import Question
 from realtime.delivery.announcer import Announcer
 from realtime.delivery.connections import ConnectionOptions, Connections
-from realtime.delivery.fanout import Fanout, Listener
+from realtime.delivery.fanout import Fanout
 from realtime.delivery.liveness import Liveness
 from realtime.delivery.lost_channels import LostChannels
 from realtime.delivery.node_services import (
@@ -53,6 +55,8 @@ from realtime.protocols import centrifugo
 if TYPE_CHECKING:
     from realtime.brokers.neighbours import Neighbours
     from realtime.core.identity import Identity
+    from realtime.core.metrics import Snapshot
+    from realtime.delivery.listeners import Listener
 
 OUTBOX_BYTES = 1024 * 1024  # Centrifugo 1 MiB, Redis' own pub/sub limit 32 MiB
 GRACE_SECONDS = 25  # Centrifugo 25
@@ -109,7 +113,9 @@ class Hub:
         self.publish = publish
         self.uid = secrets.token_hex(8)
         """The name of this node for other nodes."""
-        self.registry: Registry[Listener] = Registry()
+        self.meters = NodeMeters()
+        """Count what this node delivers."""
+        self.registry: Registry[Listener] = Registry(self.meters)
         self.fanout = Fanout()
         self.users = Users(broker, entitled, self.reached)
         """The connections by user."""
@@ -138,6 +144,7 @@ class Hub:
             self.users,
             self.fanout,
             self.reached,
+            meters=self.meters,
             ticked=self._tick,
         )
         self._lost = LostChannels(
@@ -222,6 +229,25 @@ class Hub:
     def neighbours(self) -> Neighbours:
         """Other services whose messages reach this node by mistake."""
         return self._announcer.neighbours
+
+    def read_metrics(self) -> Snapshot:
+        """Return the metrics of this node; may be called from other threads."""
+        limits = dict(self.reached.counts)
+        return {
+            **self.meters.read(),
+            metrics.NODES.name: metrics.one(int(self.is_started)),
+            metrics.NODES_LIVE.name: metrics.one(int(self.live)),
+            metrics.LOST_CHANNELS.name: metrics.one(self.lost_channels),
+            metrics.OUTAGES.name: metrics.one(self._liveness.outages),
+            metrics.REDIS_CONNECTIONS.name: metrics.one(self.subscriber.connections),
+            metrics.LAG.name: metrics.one(self.lag_seconds),
+            metrics.LOOP_LAG.name: metrics.one(self.connections.tick_late_seconds),
+            metrics.CONNECTIONS.name: metrics.by_label(dict(self.connections.by_transport)),
+            metrics.USERS.name: metrics.one(len(self.users)),
+            metrics.MEMBERS.name: metrics.one(self._presence_writer.members),
+            metrics.DROPPED.name: metrics.one(self.receiver.dropped_envelopes),
+            metrics.LIMITS.name: metrics.by_label(limits),
+        }
 
     def start(self) -> None:
         """Start subscribing at the broker. Returns immediately; `live` tells when it succeeded."""

@@ -21,7 +21,7 @@ from realtime.core.tally import Tally
 if TYPE_CHECKING:
     from realtime.connection.decisions import Join
     from realtime.core.identity import Grant
-    from realtime.delivery.fanout import Listener
+    from realtime.delivery.listeners import Listener
     from realtime.delivery.registry import Channel
     from realtime.protocols import Subscribe
 

@@ -42,6 +42,8 @@ class Liveness:
         self.live = False
         self.reason: str | None = "starting"
         """Why the node is not live, without confidential details; None while it is live."""
+        self.outages = 0
+        """How often it has stopped being live."""
         self.failures = 0
         """Failed subscriptions since the node was live; Redis may refuse only the SUBSCRIBE."""
         self._is_compared = is_compared
@@ -80,6 +82,7 @@ class Liveness:
             self._logged.add(reason)  # logged once, not for each reconnect attempt
             logger.warning("not live: %s", reason, extra=self._size())
         if was_live:
+            self.outages += 1
             self._changed()
 
     def look(self) -> None:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from realtime.delivery.fanout import Listener
+    from realtime.delivery.listeners import Listener
     from realtime.delivery.registry import Channel, Registry
 
 logger = logging.getLogger(__name__)

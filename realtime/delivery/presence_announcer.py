@@ -28,7 +28,8 @@ from realtime.protocols import JOINED_FRAME_BYTES
 
 if TYPE_CHECKING:
     from realtime.brokers import Broker
-    from realtime.delivery.fanout import Fanout, Listener
+    from realtime.delivery.fanout import Fanout
+    from realtime.delivery.listeners import Listener
     from realtime.delivery.presence_writer import PresenceWriter
     from realtime.delivery.registry import Channel, Registry
     from realtime.protocols import WireProtocol

@@ -51,6 +51,11 @@ class PresenceWriter:
         self._lease_at = self._renew_at = 0.0
         self._is_new = True
 
+    @property
+    def members(self) -> int:
+        """The number of members, each counted once for each of its channels."""
+        return sum(map(len, list(self._members.values())))
+
     def join(self, channel: str, member: Member, *, is_announced: bool) -> None:
         """Add a connection to the members of a channel.
 

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Iterator
 from enum import Enum
 from typing import TYPE_CHECKING, Generic, NamedTuple, TypeVar
 
+from realtime.core.meters import ChannelMeter, NodeMeters
 from realtime.core.positions import Gap, GapDetector, Position
 
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ KEPT_ARRIVALS_LIMIT = 256
 """Envelopes kept while a position is read; older ones are dropped and show up as a gap."""
 
 L = TypeVar("L")
-"""The type of a listener; in a hub, `realtime.delivery.fanout.Listener`."""
+"""The type of a listener; in a hub, `realtime.delivery.listeners.Listener`."""
 
 
 class State(Enum):
@@ -59,14 +60,17 @@ class Channel(Generic[L]):
         "announced_epoch",
         "detector",
         "listeners",
+        "meter",
         "name",
         "namespace",
         "state",
         "waiting",
     )
 
-    def __init__(self, name: str, namespace: Namespace) -> None:
+    def __init__(self, name: str, namespace: Namespace, meter: ChannelMeter | None = None) -> None:
         self.name = name
+        self.meter = meter or ChannelMeter()
+        """Counts what its listeners get; one for all channels of the namespace."""
         self.namespace = namespace
         self.state = State.SUBSCRIBING
         self.detector: GapDetector | None = None
@@ -134,7 +138,8 @@ class Channel(Generic[L]):
 class Registry(Generic[L]):
     """All channels of a node, and the pending requests to the broker."""
 
-    def __init__(self) -> None:
+    def __init__(self, meters: NodeMeters | None = None) -> None:
+        self._meters = meters or NodeMeters()
         self._channels: dict[str, Channel[L]] = {}
         self._to_subscribe: dict[str, None] = {}
         self._to_unsubscribe: dict[str, None] = {}
@@ -155,7 +160,9 @@ class Registry(Generic[L]):
         """Return the channel and register a waiter; request a subscription if it is absent."""
         channel = self._channels.get(name)
         if channel is None:
-            channel = self._channels[name] = Channel(name, namespace)
+            meter = self._meters.of(name)
+            meter.channels += 1
+            channel = self._channels[name] = Channel(name, namespace, meter)
             self._to_subscribe[name] = None
         channel.waiting[waiter] = wake
         return channel
@@ -170,7 +177,8 @@ class Registry(Generic[L]):
             return
         name = channel.name
         if name in self._to_subscribe:
-            del self._to_subscribe[name], self._channels[name]
+            del self._to_subscribe[name]
+            self._remove(channel)
             return
         channel.state = State.LEAVING
         channel.detector = channel._kept = None
@@ -225,11 +233,15 @@ class Registry(Generic[L]):
 
     def _start_again(self, channel: Channel[L]) -> None:
         if not channel.is_wanted:
-            del self._channels[channel.name]
+            self._remove(channel)
             return
         channel.state = State.SUBSCRIBING
         channel._kept = None
         self._to_subscribe[channel.name] = None
+
+    def _remove(self, channel: Channel[L]) -> None:
+        del self._channels[channel.name]
+        channel.meter.channels -= 1
 
     def _take(self, wishes: dict[str, None], limit: int, kind: int) -> list[str]:
         names = list(wishes)[:limit] if len(wishes) > limit else list(wishes)

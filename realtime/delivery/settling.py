@@ -12,7 +12,8 @@ from realtime.errors import BrokerError
 if TYPE_CHECKING:
     from realtime.brokers import Broker
     from realtime.core.positions import Position
-    from realtime.delivery.fanout import Fanout, Listener
+    from realtime.delivery.fanout import Fanout
+    from realtime.delivery.listeners import Listener
     from realtime.delivery.liveness import Liveness
     from realtime.delivery.lost_channels import LostChannels
 

@@ -19,7 +19,7 @@ from realtime.brokers.watchdog import Watchdog
 from realtime.core.envelope import decode_envelope
 from realtime.core.members import Changes
 from realtime.core.tally import Tally
-from realtime.delivery.fanout import Fanout, Listener
+from realtime.delivery.listeners import Listener
 from realtime.delivery.registry import Channel, Registry, UnexpectedConfirmation
 from realtime.delivery.settling import PositionReader
 from realtime.errors import BrokerError, BrokerUnavailable, EnvelopeError
@@ -27,6 +27,7 @@ from realtime.errors import BrokerError, BrokerUnavailable, EnvelopeError
 if TYPE_CHECKING:
     from realtime.brokers import Event
     from realtime.core.namespaces import Namespace
+    from realtime.delivery.fanout import Fanout
     from realtime.delivery.liveness import Liveness
     from realtime.delivery.lost_channels import LostChannels
 
@@ -81,6 +82,8 @@ class Subscriber:
         self._wishes = asyncio.Event()
         self._position_reader = PositionReader(broker, registry, fanout, liveness, lost)
         self._renew_at = 0.0
+        self.connections = 0
+        """How often it has connected to the broker."""
         self._subscription: Subscription | None = None
         self.watchdog = self._new_watchdog()
         """The watchdog of the current subscription, unless it has its own."""
@@ -164,6 +167,7 @@ class Subscriber:
             BrokerUnavailable: It could not be opened, or broke.
         """
         subscription = self._subscription = await self._broker.subscription()
+        self.connections += 1
         self.watchdog = self._new_watchdog()
         self._position_reader.clear()
         self._liveness.note_subscribed(channel.name for channel in self._registry)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from realtime._version import __version__
 from realtime.core import survey
+from realtime.core.names import INTERNAL_PREFIX
 from realtime.core.survey import (
     NodeInfo,
     Question,
@@ -23,13 +24,11 @@ from realtime.errors import BrokerError
 
 if TYPE_CHECKING:
     from realtime.brokers import Broker
-    from realtime.delivery.fanout import Listener
+    from realtime.delivery.listeners import Listener
     from realtime.delivery.registry import Channel, Registry
 
 QUESTIONS_LIMIT = 8
 """Concurrent questions that are answered; further ones time out at the asking node."""
-INTERNAL_PREFIX = "!"
-"""The prefix of the nodes' own channels."""
 
 
 class SurveyResponder:

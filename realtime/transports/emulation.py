@@ -223,7 +223,9 @@ class _Stream:
         task = asyncio.current_task()
         assert task is not None  # noqa: S101 - ASGI apps run in tasks
         session = new_session(hub.uid)
-        conversation = hub.connections.attach(self._hear, task, None, identity, session=session)
+        conversation = hub.connections.attach(
+            self._hear, task, None, identity, session=session, transport="emulation"
+        )
         try:
             frame, self._frame = self._frame, ""
             conversation.receive(frame)

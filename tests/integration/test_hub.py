@@ -49,7 +49,7 @@ async def test_a_burst_is_one_frame_and_in_order(hub: Hub, node: Node, join: Any
 
 async def test_ten_thousand_listeners_do_not_stall_the_loop(hub: Hub, join: Any) -> None:
     """Each iteration of the loop gets at most one slice of the delivery."""
-    from realtime.delivery.fanout import Listener
+    from realtime.delivery.listeners import Listener
 
     member = await join("public:crowd")
     channel = hub.registry.get("public:crowd")
@@ -81,7 +81,7 @@ async def test_ten_thousand_listeners_do_not_stall_the_loop(hub: Hub, join: Any)
 async def test_a_client_that_joins_during_a_delivery_receives_only_later_ones(
     hub: Hub, join: Any
 ) -> None:
-    from realtime.delivery.fanout import Listener
+    from realtime.delivery.listeners import Listener
 
     member, late = await join("public:during"), await join()
     channel = hub.registry.get("public:during")

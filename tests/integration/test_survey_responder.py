@@ -9,7 +9,7 @@ import pytest
 from realtime.core import survey
 from realtime.core.namespaces import Namespace
 from realtime.core.survey import SLICE
-from realtime.delivery.fanout import Listener
+from realtime.delivery.listeners import Listener
 from realtime.delivery.registry import Registry
 from realtime.delivery.survey_responder import SurveyResponder
 from realtime.wiring import Node

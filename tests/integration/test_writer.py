@@ -13,11 +13,12 @@ from typing import Any
 import pytest
 import uvloop
 
-from realtime.connection.outbox import Pushes
+from realtime.connection.entries import Pushes
 from realtime.connection.sinks import MessageReceiver, Wire, WireSink
 from realtime.connection.stepping import rest_of
 from realtime.connection.writer import Writer
 from realtime.core.codes import BAD_REQUEST, SHUTDOWN
+from realtime.core.meters import NodeMeters
 from realtime.core.overflow import Overflow
 from realtime.protocols import centrifugo
 from realtime.protocols.centrifugo import text_frame
@@ -77,6 +78,7 @@ async def attached(send: Send, wire: Wire | None = None, **limits: int) -> Any:
         outbox_bytes=limits.get("outbox_bytes", 4096),
         window_bytes=limits.get("window_bytes", 1024 * 1024),
         watch=lambda writer: None,
+        meters=NodeMeters(),
         wire=wire,
     )
     await asyncio.sleep(0)

@@ -10,15 +10,11 @@ from hypothesis import given, note, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from realtime.connection.outbox import (
-    UNDROPPABLE_BYTES,
-    GapEntry,
-    Outbox,
-    Pushes,
-    Undroppable,
-)
+from realtime.connection.entries import GapEntry, Pushes, Undroppable
+from realtime.connection.outbox import UNDROPPABLE_BYTES, Outbox
+from realtime.core.meters import NodeMeters
 from realtime.core.overflow import Overflow
-from realtime.core.positions import Gap
+from realtime.core.positions import Gap, GapReason
 
 LIMIT = 400
 EPOCH = "e0"
@@ -60,7 +56,7 @@ def control(text: str) -> Undroppable:
 
 
 def outbox(*entries: Pushes | GapEntry | Undroppable, limit: int = LIMIT) -> Outbox:
-    box = Outbox(limit, gap_text)
+    box = Outbox(limit, gap_text, NodeMeters())
     for entry in entries:
         assert box.add(entry)
     return box
@@ -75,6 +71,16 @@ def lines(box: Outbox, limit: int = 10_000) -> list[str]:
 
 
 # ------------------------------------------------------------------ case by case
+
+
+def test_an_outbox_that_is_closed_is_not_measured_and_counts_what_it_still_had():
+    meters = NodeMeters()
+    box = Outbox(LIMIT, gap_text, meters)
+    box.add(pushes(first=1, last=3))
+    box.add(missed(first=4, last=9))
+    box.close()
+    assert not meters.outboxes
+    assert meters.of("c").discarded == 3
 
 
 def test_entries_that_fit_wait_in_order():
@@ -285,7 +291,7 @@ def test_taken_control_messages_make_room_for_more():
 
 
 def test_more_channels_than_there_is_room_for_gaps_asks_to_be_closed():
-    box = Outbox(LIMIT, gap_text)
+    box = Outbox(LIMIT, gap_text, NodeMeters())
     assert not all(box.add(pushes(f"c{n}", pad=1)) for n in range(100))
 
 
@@ -370,7 +376,9 @@ class OutboxMachine(RuleBasedStateMachine):
         self.start(limit)
 
     def start(self, limit: int) -> None:
-        self.box = Outbox(limit, gap_text)
+        self.meters = NodeMeters()
+        self.box = Outbox(limit, gap_text, self.meters)
+        self.handed = self.received = 0
         self.limit = limit
         self.models = {
             "g": Model(Overflow.GAP),
@@ -408,6 +416,7 @@ class OutboxMachine(RuleBasedStateMachine):
         self.next[channel] = (epoch, last + 1)
         self.models[channel].arrive(epoch, [*range(first, last + 1)], "pub")
         policy = self.models[channel].policy
+        self.handed += count
         self.add(pushes(channel, first, last, epoch=epoch, overflow=policy, pad=pad))
 
     @precondition(lambda self: not self.closed)
@@ -451,6 +460,14 @@ class OutboxMachine(RuleBasedStateMachine):
         assert len(frame) <= limit or waiting - len(self.waiting) == 1
         self.hear(frame)
 
+    @invariant()
+    def each_publication_is_counted_as_received_missed_discarded_or_waiting(self) -> None:
+        meter = self.meters.of("g")
+        waits = sum(e.last - e.first + 1 for e in self.waiting if isinstance(e, Pushes))
+        missed = meter.missed[GapReason.SLOW]
+        assert self.handed == self.received + missed + meter.discarded + waits
+        assert list(self.meters.outboxes) == [self.box]
+
     @property
     def waiting(self) -> list[Pushes | GapEntry | Undroppable]:
         return [*self.box._front.values(), *self.box._entries]
@@ -462,6 +479,7 @@ class OutboxMachine(RuleBasedStateMachine):
                 assert line == self.replies.popleft()
                 continue
             channel = line.split()[1]
+            self.received += line.startswith("pub")
             self.models[channel].tell(line)
             if channel == "d" and line == self.strict[0].text.split("\n")[-1]:
                 self.strict.popleft()

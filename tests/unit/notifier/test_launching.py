@@ -88,7 +88,7 @@ def test_a_port_in_use_is_reported_with_advice():
         port = taken.getsockname()[1]
         env = read_environment({"DEBUG": "1", "SECRET_KEY": "x", "PORT": str(port)})
         with pytest.raises(launcher.CannotStart, match=f":{port} is already in use: .*PORT="):
-            launcher.listen(env)
+            launcher.listen(env.host, env.port)
 
 
 def test_a_foreign_host_address_is_reported_in_one_sentence():
@@ -96,7 +96,7 @@ def test_a_foreign_host_address_is_reported_in_one_sentence():
         launcher.fill_in({"HOST": "192.0.2.1"}, KEY) | {"REDIS_URL": "unix:///x"}
     )
     with pytest.raises(launcher.CannotStart, match=r"cannot listen on 192\.0\.2\.1"):
-        launcher.listen(env)
+        launcher.listen(env.host, env.port)
 
 
 @pytest.mark.skipif(not hasattr(socket, "TCP_USER_TIMEOUT"), reason="Linux only")

@@ -1,0 +1,189 @@
+"""Counters of what a node delivers and what a process publishes, read only when somebody asks.
+
+A meter is a few plain numbers. Per delivery nothing is counted: a fan-out to a thousand connections
+adds one product. Not for several threads: each event loop has meters of its own, and those of
+threads are changed under a lock (`realtime.wiring.metering`).
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from typing import TYPE_CHECKING, Protocol
+
+from realtime.core import metrics
+from realtime.core.names import INTERNAL_PREFIX, namespace_of
+from realtime.core.positions import GapReason
+
+if TYPE_CHECKING:
+    from realtime.core.metrics import Labels, Snapshot
+    from realtime.core.positions import Gap
+
+KNOWN, OPEN = "known", "open"
+"""How a gap ends: at a known offset, or with its epoch."""
+PUBLISHED, REPEATED = "published", "repeated"
+NOT_PUBLISHED, UNKNOWN, CONFLICT = "not_published", "unknown", "conflict"
+OUTCOMES = (PUBLISHED, REPEATED, NOT_PUBLISHED, UNKNOWN, CONFLICT)
+"""What can become of a publication."""
+
+
+class ChannelMeter:
+    """What was delivered on the channels of one namespace."""
+
+    __slots__ = (
+        "bytes",
+        "channels",
+        "deliveries",
+        "discarded",
+        "epochs_ended",
+        "gaps",
+        "missed",
+        "subscriptions",
+    )
+
+    def __init__(self) -> None:
+        """Start at zero, with every reason: a series that begins with a loss shows no increase."""
+        self.deliveries = 0
+        self.bytes = 0
+        self.discarded = 0
+        self.epochs_ended = 0
+        self.subscriptions = 0
+        """At present; likewise below."""
+        self.channels = 0
+        self.missed: dict[str, int] = dict.fromkeys(map(str, GapReason), 0)
+        """By reason."""
+        self.gaps: dict[tuple[str, str], int] = {
+            (reason, end): 0 for reason in self.missed for end in (KNOWN, OPEN)
+        }
+        """By reason and end."""
+
+    def count_deliveries(self, publications: int, size: int, listeners: int) -> None:
+        """Count publications of ``size`` bytes together that were delivered to some listeners."""
+        self.deliveries += publications * listeners
+        self.bytes += size * listeners
+
+    def count_gap(self, gap: Gap, reason: str, listeners: int = 1) -> None:
+        """Count a gap that some listeners are told."""
+        missed = gap.missed
+        self.gaps[reason, OPEN if missed is None else KNOWN] += listeners
+        if missed is not None:
+            self.missed[reason] += missed * listeners
+
+
+class MeasuredOutbox(Protocol):
+    """An outbox, as far as it is measured."""
+
+    @property
+    def bytes(self) -> int:
+        """Bytes that wait in it."""
+
+
+class NodeMeters:
+    """The meters of one node: one for each namespace, and the outboxes in use."""
+
+    def __init__(self) -> None:
+        """Start without namespaces. There are never more than the configuration names."""
+        self._namespaces: dict[str, ChannelMeter] = {}
+        self._internal = ChannelMeter()
+        self.outboxes: dict[MeasuredOutbox, None] = {}
+        """Those with something in them."""
+
+    def of(self, channel: str) -> ChannelMeter:
+        """Return the meter of a channel's namespace; the nodes' own channels are not shown."""
+        if channel.startswith(INTERNAL_PREFIX):
+            return self._internal
+        namespace = namespace_of(channel)
+        meter = self._namespaces.get(namespace)
+        if meter is None:
+            meter = self._namespaces[namespace] = ChannelMeter()
+        return meter
+
+    def read(self) -> Snapshot:
+        """Return the values of all meters."""
+        meters = list(self._namespaces.items())
+        boxes = list(self.outboxes)
+        return {
+            metrics.SUBSCRIPTIONS.name: {(n,): meter.subscriptions for n, meter in meters},
+            metrics.CHANNELS.name: {(n,): meter.channels for n, meter in meters},
+            metrics.DELIVERIES.name: {(n,): meter.deliveries for n, meter in meters},
+            metrics.DELIVERY_BYTES.name: {(n,): meter.bytes for n, meter in meters},
+            metrics.DISCARDED.name: {(n,): meter.discarded for n, meter in meters},
+            metrics.EPOCHS_ENDED.name: {(n,): meter.epochs_ended for n, meter in meters},
+            metrics.MISSED.name: {
+                (n, reason): count for n, meter in meters for reason, count in meter.missed.items()
+            },
+            metrics.GAPS.name: {
+                (n, *kind): count for n, meter in meters for kind, count in meter.gaps.items()
+            },
+            metrics.OUTBOXES.name: metrics.one(len(boxes)),
+            metrics.OUTBOX_BYTES.name: metrics.one(sum(box.bytes for box in boxes)),
+        }
+
+
+class Histogram:
+    """How many observations were at most as large as each bound."""
+
+    __slots__ = ("_counts", "_sum")
+
+    def __init__(self) -> None:
+        """Start without observations."""
+        self._counts = [0] * (len(metrics.SECONDS) + 1)
+        self._sum = 0.0
+
+    def observe(self, seconds: float) -> None:
+        """Count a value; a negative one, of a clock that was set back, counts as 0."""
+        seconds = max(0.0, seconds)
+        self._counts[bisect_left(metrics.SECONDS, seconds)] += 1
+        self._sum += seconds
+
+    def read(self, labels: Labels = ()) -> dict[Labels, float]:
+        """Return the numbers of observations between each two bounds, and their sum."""
+        bounds = [*map(str, metrics.SECONDS), metrics.INFINITE]
+        counts = zip(bounds, list(self._counts), strict=True)
+        return {
+            **{(*labels, bound): count for bound, count in counts},
+            (*labels, metrics.SUM): self._sum,
+        }
+
+
+class PublishMeter:
+    """The publications of a process, by outcome."""
+
+    def __init__(self) -> None:
+        """Start at zero."""
+        self._outcomes: dict[tuple[str, str, str], int] = {}
+        self._bytes: dict[str, int] = {}
+        self._seconds: dict[str, Histogram] = {}
+
+    def count(self, channel: str, size: int, method: str, outcome: str) -> None:
+        """Count one publication.
+
+        Args:
+            channel: Its channel; the namespace exists.
+            size: Bytes of its body.
+            method: How it was published; one of our own names.
+            outcome: What became of it; one of `OUTCOMES`.
+        """
+        namespace = namespace_of(channel)
+        if (namespace, method, outcome) not in self._outcomes:
+            self._outcomes |= {(namespace, method, each): 0 for each in OUTCOMES}
+        self._outcomes[namespace, method, outcome] += 1
+        if outcome == PUBLISHED:
+            self._bytes[namespace] = self._bytes.get(namespace, 0) + size
+
+    def time(self, method: str, seconds: float) -> None:
+        """Record how long a publish took; a batch counts once."""
+        histogram = self._seconds.get(method)
+        if histogram is None:
+            histogram = self._seconds[method] = Histogram()
+        histogram.observe(seconds)
+
+    def read(self) -> Snapshot:
+        """Return the values of all counters."""
+        seconds: dict[Labels, float] = {}
+        for method, histogram in list(self._seconds.items()):
+            seconds |= histogram.read((method,))
+        return {
+            metrics.PUBLISHES.name: dict(self._outcomes.items()),
+            metrics.PUBLISHED_BYTES.name: metrics.by_label(self._bytes),
+            metrics.PUBLISH_SECONDS.name: seconds,
+        }
