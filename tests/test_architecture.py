@@ -25,8 +25,8 @@ RULES = {
     *("brokers.memory.entry_queue", "brokers.memory.counters", "brokers.memory.exchange"),
     *("brokers.memory.roster", "brokers.memory.store"),
     *("client.tracker", "connection.authentication", "connection.client_channels"),
-    *("connection.decisions", "connection.flow", "connection.outbox", "connection.client_state"),
-    *("brokers.canary", "delivery.registry", "transports.sse_format"),
+    *("connection.decisions", "connection.entries", "connection.flow", "connection.outbox"),
+    *("connection.client_state", "brokers.canary", "delivery.registry", "transports.sse_format"),
 }
 """Ring 0: packages and modules of `realtime`, by full name."""
 PUBLISHING = {"brokers.publisher"}
@@ -45,6 +45,7 @@ PURE = {
 LIBRARIES_OF_RULES = {"msgspec", "jwt", "cryptography"}
 PUBLIC_TO_SERVICES = {
     "realtime.contrib.celery",
+    "realtime.contrib.metrics",
     "realtime.conf.DECLARED",
     "realtime.conf.check_setting",
     "realtime.http.documents",
@@ -53,6 +54,8 @@ PUBLIC_TO_SERVICES = {
     "realtime.fallbacks.handlers.make_built_in",
     "realtime.core.callbacks",
     "realtime.core.limits",
+    "realtime.core.metrics",
+    "realtime.http.exposition",
     "realtime.management.stop_signals",
     "realtime.identity.jwks",
     "realtime.api.key_entries",
@@ -73,6 +76,8 @@ PUBLIC_TO_SERVICES = {
     "realtime.wiring.largest_body_bytes",
     "realtime.wiring.limit_reached",
     "realtime.wiring.limits",
+    "realtime.wiring.read_metrics",
+    "realtime.wiring.read_metrics_and_queue",
     "realtime.wiring.redis_broker",
 }
 
@@ -241,6 +246,7 @@ def test_import_chains_are_short():
 
 
 EXTRAS = {
+    "metrics": ({"prometheus_client"}, {"contrib.metrics", "http.exposition"}),
     "listen": ({"websockets"}, {"client.listening", "client.session"}),
     "celery": (
         {"celery", "kombu"},

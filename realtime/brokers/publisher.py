@@ -9,7 +9,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from realtime.brokers import Broker
+    from collections.abc import Awaitable, Callable
+
     from realtime.core.namespaces import Namespaces
     from realtime.core.publication import Publication, Receipt
 
@@ -17,9 +18,12 @@ if TYPE_CHECKING:
 class Publisher:
     """The publisher of an event loop."""
 
-    def __init__(self, namespaces: Namespaces, broker: Broker) -> None:
+    def __init__(
+        self, namespaces: Namespaces, publish: Callable[[Publication], Awaitable[Receipt]]
+    ) -> None:
+        """Publish with a function that does what `realtime.brokers.Broker.publish` does."""
         self._namespaces = namespaces
-        self._broker = broker
+        self._publish = publish
 
     async def publish(self, publication: Publication) -> Receipt:
         """Check a publication against its namespace and publish it.
@@ -31,4 +35,4 @@ class Publisher:
             BrokerUnavailable: Certainly not published.
             OutcomeUnknown: Perhaps published.
         """
-        return await self._broker.publish(self._namespaces.complete(publication))
+        return await self._publish(self._namespaces.complete(publication))

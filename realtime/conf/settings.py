@@ -79,6 +79,13 @@ class Settings(NumericSettings):
         doc="[Keys for single publishers](http-api.md#keys), as a list, as JSON, or as `@` and "
         "the path of a file that is read again when it changes.",
     )
+    metrics_key: str = text(
+        "",
+        rules.is_header_value,
+        "must be printable ASCII without spaces, because it is sent in a header",
+        doc="Key with which Prometheus may read [`/metrics`](metrics.md), as a bearer token; "
+        "without it, that path is not found.",
+    )
     token_secret: str = text(
         "",
         rules.is_token_secret,

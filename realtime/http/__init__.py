@@ -4,6 +4,7 @@
 * `loop_backend`: The API backend for event loops.
 * `staff`: Publishing by the session of a page.
 * `health`: The probes.
+* `exposition`: The metrics in the formats that Prometheus reads.
 * `documents`: Serves the descriptions of the API.
 * `openapi`: Describes the API in OpenAPI.
 * `openapi_methods`: Texts, results and errors of its methods.

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
 from realtime import wiring
 from realtime.core.positions import by_channel
+from realtime.wiring.metering import HTTP
 
 if TYPE_CHECKING:
     from realtime.brokers import Stats, Survey
@@ -19,8 +21,8 @@ class _Backend:
     """See `realtime.api.backend.Backend`."""
 
     # Without a function in between, which would only pass on.
-    publish = staticmethod(wiring.publish)
-    publish_many = staticmethod(wiring.publish_many)
+    publish = staticmethod(partial(wiring.publish, method=HTTP))
+    publish_many = staticmethod(partial(wiring.publish_many, method=HTTP))
     send_node_command = staticmethod(wiring.send_node_command)
 
     async def take_from_rate(self, name: str, rate: float, count: int) -> float:

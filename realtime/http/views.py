@@ -23,6 +23,7 @@ from realtime.core.positions import by_channel
 from realtime.errors import RealtimeError
 from realtime.http import documents, health
 from realtime.http.staff import key_of_session
+from realtime.wiring.metering import HTTP
 
 if TYPE_CHECKING:
     from realtime.brokers import Stats, Survey
@@ -85,10 +86,10 @@ class _Backend:
     """The blocking `realtime.api.backend.Backend`, for threads; its coroutines never suspend."""
 
     async def publish(self, publication: Publication) -> Receipt:
-        return wiring.publish_sync(publication)
+        return wiring.publish_sync(publication, method=HTTP)
 
     async def publish_many(self, publications: Sequence[Publication]) -> list[Outcome]:
-        return wiring.publish_many_sync(publications)
+        return wiring.publish_many_sync(publications, method=HTTP)
 
     async def take_from_rate(self, name: str, rate: float, count: int) -> float:
         return wiring.sync_broker().take_from_rate(name, rate, count)

@@ -3,7 +3,8 @@
 `configured` has the settings. `parts` is the composition root: what a process has once. `nodes`
 starts and stops what one event loop has. `request_limits` has the limits on requests and clients.
 `brokers` chooses the broker, `one_process` keeps the one inside the process to one process, `guard`
-keeps tests from a Redis that others use, and tests take publications in `interception`.
+keeps tests from a Redis that others use, and tests take publications in `interception`. `metering`
+counts what is published.
 """
 
 from __future__ import annotations
@@ -29,6 +30,8 @@ from realtime.wiring.nodes import (
     node,
     publish,
     publish_many,
+    read_metrics,
+    read_metrics_and_queue,
     send_node_command,
     send_node_command_sync,
 )
@@ -80,6 +83,8 @@ __all__ = [
     "publish_many_sync",
     "publish_sync",
     "queue",
+    "read_metrics",
+    "read_metrics_and_queue",
     "redis_broker",
     "redis_url",
     "refuse_foreign_prefix",

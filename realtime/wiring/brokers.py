@@ -14,7 +14,7 @@ from realtime.brokers.memory.queue import MemoryQueue
 from realtime.conf.improper import ImproperSetting
 from realtime.core.redis_url import MEMORY_URL, is_cluster_url
 from realtime.errors import BrokerUnavailable, RealtimeError
-from realtime.wiring import guard, interception, one_process
+from realtime.wiring import guard, interception, metering, one_process
 from realtime.wiring.configured import forget_all, once, once_open, settings
 
 if TYPE_CHECKING:
@@ -134,23 +134,34 @@ def refuse_foreign_prefix() -> None:
         guard.refuse_foreign_prefix(_redis_for_threads(), settings().redis_prefix)
 
 
-def publish_sync(publication: Publication, *, on_commit: bool = False) -> Receipt:
+def publish_sync(
+    publication: Publication, *, on_commit: bool = False, method: str = metering.PYTHON
+) -> Receipt:
     """Publish, unless a test intercepts; errors as for `realtime.brokers.Broker.publish`.
 
     Args:
         publication: What to publish.
         on_commit: Whether it has waited for a commit.
+        method: How it came, for the metrics: one of those in `metering`.
     """
-    if (test := interception.current) is None:
-        return sync_broker().publish(publication)
-    return only(test.publish([publication], on_commit=on_commit))
+    if (test := interception.current) is not None:
+        return only(test.publish([publication], on_commit=on_commit))
+    with metering.Measured(method, (publication,)) as measured:
+        receipt = sync_broker().publish(publication)
+        measured.outcomes = (receipt,)
+    return receipt
 
 
-def publish_many_sync(publications: Sequence[Publication]) -> list[Receipt | RealtimeError]:
+def publish_many_sync(
+    publications: Sequence[Publication], method: str = metering.PYTHON
+) -> list[Receipt | RealtimeError]:
     """Publish, unless a test intercepts; see `realtime.brokers.Broker.publish_many`."""
-    if (test := interception.current) is None:
-        return sync_broker().publish_many(publications)
-    return test.publish(publications)
+    if (test := interception.current) is not None:
+        return test.publish(publications)
+    with metering.Measured(method, publications) as measured:
+        outcomes = sync_broker().publish_many(publications)
+        measured.outcomes = outcomes
+    return outcomes
 
 
 def only(answers: list[Receipt | RealtimeError]) -> Receipt:

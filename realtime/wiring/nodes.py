@@ -10,7 +10,8 @@ import asyncio
 import logging
 import threading
 import time
-from functools import cached_property
+from contextlib import suppress
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
@@ -19,10 +20,12 @@ from django.conf import settings as django_settings
 
 from realtime.auth.sessions import entitlement_check
 from realtime.brokers.publisher import Publisher
+from realtime.core import metrics
 from realtime.core.node_commands import NodeCommand, encode_command
 from realtime.core.tally import Tally
 from realtime.delivery.hub import Hub
-from realtime.wiring import brokers, interception, parts
+from realtime.errors import BrokerError
+from realtime.wiring import brokers, interception, metering, parts
 from realtime.wiring.configured import settings
 from realtime.wiring.request_limits import limits
 
@@ -30,6 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import Coroutine, Sequence
 
     from realtime.brokers import Broker
+    from realtime.core.metrics import Snapshot
     from realtime.core.publication import Publication, Receipt
     from realtime.errors import RealtimeError
 
@@ -42,8 +46,18 @@ _no_lifespan = Tally()
 _encode = msgspec.json.Encoder().encode
 
 
+QUEUE_SECONDS = 5.0
+"""How old the metrics of the fallback queue may be; on a cluster they take 64 questions."""
+QUEUE_ANSWER_SECONDS = 0.5
+"""How long they may take; then they are left out."""
+
+
 class Node:
     """The parts of one event loop. The hub does nothing until it is started."""
+
+    def __init__(self) -> None:
+        self._queue: Snapshot = {}
+        self._queue_due = 0.0
 
     @cached_property
     def broker(self) -> Broker:
@@ -53,7 +67,8 @@ class Node:
     @cached_property
     def publisher(self) -> Publisher:
         """The publishing side for clients."""
-        return Publisher(parts.namespaces(), self.broker)
+        send = partial(_publish, self.broker, metering.CLIENT)
+        return Publisher(parts.namespaces(), send)
 
     @cached_property
     def hub(self) -> Hub:
@@ -90,6 +105,15 @@ class Node:
         hub = self.running_hub()
         hub.keep_running(PROBED_SECONDS)
         return hub
+
+    async def read_queue_metrics(self) -> Snapshot:
+        """Return the metrics of the fallback queue; nothing if Redis does not answer."""
+        if (now := time.monotonic()) >= self._queue_due:
+            self._queue_due, self._queue = now + QUEUE_SECONDS, {}
+            with suppress(BrokerError, TimeoutError):
+                async with asyncio.timeout(QUEUE_ANSWER_SECONDS):
+                    self._queue = metering.read_queue(await self.broker.queue_stats())
+        return self._queue
 
     async def aclose(self) -> None:
         """Close everything."""
@@ -156,22 +180,54 @@ async def drain(seconds: float) -> None:
         await ending.hub.drain(seconds)
 
 
-def publish(publication: Publication) -> Coroutine[Any, Any, Receipt]:
-    """Publish, unless a test intercepts; errors as for `realtime.brokers.Broker.publish`."""
+def publish(
+    publication: Publication, method: str = metering.PYTHON
+) -> Coroutine[Any, Any, Receipt]:
+    """Publish, unless a test intercepts; errors as for `realtime.brokers.Broker.publish`.
+
+    Args:
+        publication: What to publish.
+        method: How it came, for the metrics: one of those in `metering`.
+    """
     if (test := interception.current) is None:
-        return node().broker.publish(publication)
+        return _publish(node().broker, method, publication)
     return _intercept(test, publication)
+
+
+async def _publish(broker: Broker, method: str, publication: Publication) -> Receipt:
+    with metering.Measured(method, (publication,)) as measured:
+        receipt = await broker.publish(publication)
+        measured.outcomes = (receipt,)
+    return receipt
 
 
 async def _intercept(test: interception.Interceptor, publication: Publication) -> Receipt:
     return brokers.only(test.publish([publication]))
 
 
-async def publish_many(publications: Sequence[Publication]) -> list[Receipt | RealtimeError]:
+async def publish_many(
+    publications: Sequence[Publication], method: str = metering.PYTHON
+) -> list[Receipt | RealtimeError]:
     """Publish, unless a test intercepts; see `realtime.brokers.Broker.publish_many`."""
-    if (test := interception.current) is None:
-        return await node().broker.publish_many(publications)
-    return test.publish(publications)
+    if (test := interception.current) is not None:
+        return test.publish(publications)
+    with metering.Measured(method, publications) as measured:
+        outcomes = await node().broker.publish_many(publications)
+        measured.outcomes = outcomes
+    return outcomes
+
+
+def read_metrics() -> Snapshot:
+    """Return the metrics of this process: of its nodes, and of what belongs to none."""
+    with _changing:
+        nodes = list(_nodes.values())
+    hubs = [each.hub.read_metrics() for each in nodes if "hub" in each.__dict__]
+    return metrics.add_up([metering.read_process(), *hubs])
+
+
+async def read_metrics_and_queue() -> Snapshot:
+    """Return the metrics of this process and of the fallback queue."""
+    return metrics.add_up([read_metrics(), await node().read_queue_metrics()])
 
 
 async def send_node_command(command: NodeCommand) -> None:

@@ -1,0 +1,109 @@
+"""Counts what this process publishes, and collects the metrics of all its nodes.
+
+The nodes count for themselves (`realtime.core.meters`). What threads count is changed under a lock.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from itertools import repeat
+from typing import TYPE_CHECKING
+
+from realtime.api.answers import count_failures
+from realtime.auth.token_log import count_refused_tokens
+from realtime.core import metrics
+from realtime.core.meters import (
+    CONFLICT,
+    NOT_PUBLISHED,
+    PUBLISHED,
+    REPEATED,
+    UNKNOWN,
+    PublishMeter,
+)
+from realtime.core.publication import Receipt
+from realtime.errors import IdempotencyConflict, OutcomeUnknown, RealtimeError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+    from types import TracebackType
+
+    from realtime.brokers import Stats
+    from realtime.core.metrics import Snapshot
+    from realtime.core.publication import Publication
+
+HTTP, CLIENT, PYTHON = "http", "client", "python"
+"""How something is published: by the HTTP API, by a client, or by code of the host."""
+
+_published = PublishMeter()
+_counting = threading.Lock()
+
+
+class Measured:
+    """A context in which publications are sent: counts their outcomes, and how long it took.
+
+    Without outcomes at its end, it counts them as failed by the exception that left it. A publish
+    whose client has gone while it was sent (`CancelledError`) has an unknown outcome.
+    """
+
+    __slots__ = ("_began", "_method", "_publications", "outcomes")
+
+    def __init__(self, method: str, publications: Sequence[Publication]) -> None:
+        """Prepare to count publications that came by a method: one of those above."""
+        self._method = method
+        self._publications = publications
+        self.outcomes: Sequence[Receipt | RealtimeError] = ()
+        self._began = 0.0
+
+    def __enter__(self) -> Measured:
+        """Start the clock."""
+        self._began = time.perf_counter()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Count."""
+        seconds = time.perf_counter() - self._began
+        outcomes: Iterable[object] = self.outcomes or repeat(error)
+        with _counting:
+            for publication, outcome in zip(self._publications, outcomes, strict=False):
+                size = len(publication.body)
+                _published.count(publication.channel, size, self._method, _name_outcome(outcome))
+            _published.time(self._method, seconds)
+
+
+def _name_outcome(outcome: object) -> str:
+    if isinstance(outcome, Receipt):
+        return REPEATED if outcome.repeated else PUBLISHED
+    if isinstance(outcome, IdempotencyConflict):
+        return CONFLICT
+    is_known = isinstance(outcome, RealtimeError) and not isinstance(outcome, OutcomeUnknown)
+    return NOT_PUBLISHED if is_known else UNKNOWN
+
+
+def read_queue(stats: Stats) -> Snapshot:
+    """Return the metrics of the fallback queue."""
+    entries = {name: getattr(stats, name) for name in ("waiting", "in_hand", "later", "dead")}
+    results = ("handled", "retried", "taken_over", "given_up")
+    return {
+        metrics.QUEUE_ENTRIES.name: metrics.by_label(entries),
+        metrics.QUEUE_BYTES.name: metrics.one(stats.bytes),
+        metrics.QUEUE_OLDEST.name: metrics.one(stats.oldest_seconds),
+        metrics.QUEUE_HANDS.name: metrics.one(stats.hands),
+        metrics.QUEUE_ATTEMPTS.name: metrics.by_label(
+            {result: getattr(stats, result) for result in results}
+        ),
+    }
+
+
+def read_process() -> Snapshot:
+    """Return the metrics of this process that belong to no node."""
+    with _counting:
+        snapshot = _published.read()
+    snapshot[metrics.REFUSED_REQUESTS.name] = metrics.by_label(count_failures())
+    snapshot[metrics.REFUSED_TOKENS.name] = metrics.by_label(count_refused_tokens())
+    return snapshot
