@@ -84,6 +84,7 @@ WRITTEN: dict[str, Callable[[str, str], Any]] = {
     "jobs_redis_url": _strip,
     "redis_prefix": _strip,
     "api_key": _keep,
+    "metrics_key": _keep,
     "token_secret": _keep,
     "token_public_key": _read_file_or_text,
     "token_jwks": _check_file_or_text,

@@ -37,6 +37,8 @@ __all__ = [
 # Django's own threshold (security.W009): shorter keys can be guessed from a signed value.
 SECRET_KEY_CHARACTERS = 50
 
+MOST_PORTS = 65535
+PORT_DIGITS = 5
 # More workers than this are a typing error.
 WORKERS_AT_MOST = 256
 
@@ -47,6 +49,7 @@ SECRETS = (
     "SECRET_KEY",
     "SECRET_KEY_FALLBACKS",
     "NOTIFIER_API_KEY",
+    "NOTIFIER_METRICS_KEY",
     "NOTIFIER_TOKEN_SECRET",
     "REDIS_URL",
     "JOBS_REDIS_URL",
@@ -68,7 +71,13 @@ IN_LINES = (
 """Variables that may contain line breaks and tabs: PEM, JSON, and a list of keys."""
 VARIABLES = (
     *("HOST", "PORT", "WEB_CONCURRENCY", "ALLOWED_HOSTS", "DEBUG", "HTTPS", "HSTS_SECONDS"),
-    *("FORWARDED_ALLOW_IPS", "EMAIL_FROM", "NOTIFIER_DEMO_KEY", "NOTIFIER_RUN_DIR"),
+    *(
+        "FORWARDED_ALLOW_IPS",
+        "METRICS_ADDRESS",
+        "EMAIL_FROM",
+        "NOTIFIER_DEMO_KEY",
+        "NOTIFIER_RUN_DIR",
+    ),
     *(name for name in APP_VARIABLES if name not in SECRETS),
     *SECRETS,
     *(f"{name}_FILE" for name in SECRETS),
@@ -83,6 +92,7 @@ class Environment:
     host: str = DEFAULT_HOST
     port: int = 8000  # 0: the kernel chooses
     workers: int = 1
+    metrics_address: tuple[str, int] | None = None  # None: nothing listens there
     secret_key: str = field(repr=False)
     secret_key_fallbacks: tuple[str, ...] = field(default=(), repr=False)
     database: dict[str, Any] = field(default_factory=dict, repr=False)  # may hold a password
@@ -104,6 +114,11 @@ class Environment:
     def api_key(self) -> str:
         """The key with all permissions; it and all other keys may be missing only in DEBUG."""
         return str(self.app["api_key"])
+
+    @property
+    def has_metrics(self) -> bool:
+        """Whether anybody can read the metrics of the workers."""
+        return bool(self.metrics_address or self.app["metrics_key"])
 
 
 def read_environment(environ: Mapping[str, str]) -> Environment:
@@ -128,6 +143,7 @@ def read_environment(environ: Mapping[str, str]) -> Environment:
         host=host,
         port=read_integer(environ, "PORT", default=8000, least=0, most=65535),
         workers=read_integer(environ, "WEB_CONCURRENCY", default=1, least=1, most=WORKERS_AT_MOST),
+        metrics_address=_metrics_address(environ),
         secret_key=_secret_key(environ, strict=not debug),
         secret_key_fallbacks=_fallbacks(environ, strict=not debug),
         database=_database(environ),
@@ -158,6 +174,21 @@ def _host(environ: Mapping[str, str]) -> str:
             "HOST", f"is {host[:40]!r}: use a host name or an address, without a scheme or port."
         )
     return host
+
+
+def _metrics_address(environ: Mapping[str, str]) -> tuple[str, int] | None:
+    given = environ.get("METRICS_ADDRESS", "").strip()
+    if not given:
+        return None
+    host, _, port = given.rpartition(":")
+    host = host or DEFAULT_HOST
+    is_port = port.isascii() and port.isdigit() and len(port) <= PORT_DIGITS
+    if not is_port or int(port) > MOST_PORTS or not (is_host(host) or _is_ipv6(host)):
+        raise BadEnvironment(
+            "METRICS_ADDRESS",
+            f"is {given[:40]!r}: use ADDRESS:PORT, such as 127.0.0.1:9100 or [::1]:9100.",
+        )
+    return host, int(port)
 
 
 def _check_proxies(environ: Mapping[str, str]) -> None:

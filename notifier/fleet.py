@@ -19,6 +19,7 @@ from typing import NamedTuple
 from urllib.parse import urlsplit
 
 from notifier.listening import STOP_SECONDS
+from notifier.measuring import Measures
 from notifier.preparation import Preparation, python_path
 from realtime.management.stop_signals import ignored_signals_text, signals_to_handle
 
@@ -32,6 +33,8 @@ RESTART_BACKOFF_SECONDS = (0.5, 10.0)
 # A worker that lived this long was healthy: if it dies, its replacement starts immediately again.
 HEALTHY_SECONDS = 30.0
 PROCESS_POLL_SECONDS = 0.5
+# How long a dead worker's socket may take to say so.
+LAST_WORDS_SECONDS = 1.0
 
 _STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -64,9 +67,21 @@ class Fleet:
         *,
         linger: float,
         companions: Sequence[Companion] = (),
+        measures: Measures | None = None,
     ) -> None:
+        """Prepare the processes; `keep` starts them.
+
+        Args:
+            workers: Their number.
+            listener: The socket on which all of them accept connections.
+            environ: Their environment.
+            linger: How long a worker still accepts connections after SIGTERM.
+            companions: Processes beside the workers.
+            measures: Asks the workers for their metrics; None if nobody wants any.
+        """
         self._workers = workers
         self._companions = companions
+        self._measures = measures
         self._listener = listener
         self._environ = {**environ, "PYTHONPATH": python_path(environ)}
         self._linger = linger
@@ -152,7 +167,20 @@ class Fleet:
             await asyncio.wait_for(self._stopping.wait(), seconds)
 
     async def _run_one(self, command: Sequence[str]) -> int:
-        process = await self._spawn(command)
+        if self._measures is None or "--fd" not in command:
+            return await self._run_to_end(command)
+        ours, theirs = self._measures.offer()
+        attending = asyncio.create_task(self._measures.attend(ours))
+        try:
+            with theirs:  # until the worker has it
+                command = (*command, "--metrics", str(theirs.fileno()))
+                return await self._run_to_end(command, theirs)
+        finally:
+            await asyncio.wait([attending], timeout=LAST_WORDS_SECONDS)
+            attending.cancel()
+
+    async def _run_to_end(self, command: Sequence[str], theirs: socket.socket | None = None) -> int:
+        process = await self._spawn(command, theirs)
         self._processes.add(process)
         exited = asyncio.create_task(process.wait())
         stopping = asyncio.create_task(self._stopping.wait())
@@ -175,16 +203,23 @@ class Fleet:
             *("--linger", str(self._linger)),
         )
 
-    async def _spawn(self, command: Sequence[str]) -> asyncio.subprocess.Process:
+    async def _spawn(
+        self, command: Sequence[str], theirs: socket.socket | None
+    ) -> asyncio.subprocess.Process:
         # Its own session: Ctrl-C in the terminal is for the launcher, which passes it on once.
-        sockets = (self._listener.fileno(),) if "--fd" in command else ()
-        return await asyncio.create_subprocess_exec(
+        sockets = [self._listener] if "--fd" in command else []
+        if theirs is not None:
+            sockets.append(theirs)
+        process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", *command),
             stdin=asyncio.subprocess.DEVNULL,
             env=self._environ,
-            pass_fds=(*sockets, self._lifeline),
+            pass_fds=(*(each.fileno() for each in sockets), self._lifeline),
             start_new_session=True,
         )
+        if theirs is not None:
+            theirs.close()  # otherwise our end would stay open when the worker is gone
+        return process
 
 
 async def _end(process: asyncio.subprocess.Process, exited: asyncio.Task[int]) -> None:

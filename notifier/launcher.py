@@ -18,7 +18,8 @@ import secrets
 import shlex
 import socket
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Coroutine, Mapping, Sequence
+from functools import partial
 
 from notifier import run_secrets, servicefile
 from notifier.embedded import EmbeddedValkey, NoEmbeddedValkey
@@ -32,6 +33,7 @@ from notifier.env import (
 )
 from notifier.fleet import Companion, Fleet, ServiceEnded, supervise, watch
 from notifier.listening import LINGER_SECONDS, listening_socket
+from notifier.measuring import Measures
 from notifier.preparation import NO_REDIS_YET, Preparation
 from notifier.private import NotPrivate
 
@@ -104,6 +106,8 @@ _HELP = """\
 environment:
   HOST, PORT           address to listen on (127.0.0.1, 8000)
   WEB_CONCURRENCY      number of worker processes (1)
+  METRICS_ADDRESS      address of /metrics for Prometheus, such as 127.0.0.1:9100
+  NOTIFIER_METRICS_KEY bearer token for /metrics on the port of the clients
   REDIS_URL            redis://, rediss://, unix://, redis+sentinel://host1,host2/mastername, or
                        redis+cluster://host1,host2; if unset, `run` starts a private Valkey, and a
                        fallback worker
@@ -160,12 +164,14 @@ def serve(environ: Mapping[str, str]) -> None:
     if not env.redis_url:
         raise BadEnvironment("REDIS_URL", "is missing: only `make run` starts a private Valkey.")
     _warn(env)
-    listener = listen(env)
+    listener = listen(env.host, env.port)
     url = address_of(listener)
     with Preparation(environ) as preparation:
-        fleet = Fleet(env.workers, listener, environ, linger=linger_seconds(env))
-        text = f"The notifier is live at {url}"
-        asyncio.run(supervise(fleet, url, announce=lambda: _say(text), preparation=preparation))
+        measures, watches = measure(env)
+        fleet = Fleet(env.workers, listener, environ, linger=linger_seconds(env), measures=measures)
+        live = partial(_say, f"The notifier is live at {url}")
+        work = supervise(fleet, url, announce=live, preparation=preparation, watches=watches)
+        asyncio.run(work)
 
 
 def run(environ: Mapping[str, str], *, stop_with_parent: bool = False) -> None:
@@ -186,7 +192,7 @@ def run(environ: Mapping[str, str], *, stop_with_parent: bool = False) -> None:
     # Validated before anything is started; the URL of Redis is filled in right after.
     env = read_environment({**environ, "REDIS_URL": environ.get("REDIS_URL") or NO_REDIS_YET})
     _warn(env)
-    listener = listen(env)
+    listener = listen(env.host, env.port)
     url = address_of(listener)
     run_secrets.save(path.parent, loaded)
     with contextlib.ExitStack() as stack:
@@ -202,12 +208,14 @@ def run(environ: Mapping[str, str], *, stop_with_parent: bool = False) -> None:
         environ["NOTIFIER_URL"] = url
         servicefile.write(path, environ, pid=os.getpid())
         stack.callback(servicefile.remove, path, pid=os.getpid())
+        measures, watches = measure(env)
         fleet = Fleet(
             env.workers,
             listener,
             environ,
             linger=linger_seconds(env),
             companions=COMPANIONS if embedded else BESIDE_OTHERS,
+            measures=measures,
         )
         text = write_welcome(
             url,
@@ -215,18 +223,31 @@ def run(environ: Mapping[str, str], *, stop_with_parent: bool = False) -> None:
             private_valkey=embedded is not None,
             passwords=loaded.passwords if own_database and env.debug else {},
         )
-        watches = []
         if embedded:
             lost = "the private Valkey stopped and could not be restarted."
             watches.append(watch(embedded.is_alive, lambda: fleet.fail(lost)))
         if stop_with_parent:
             parent = os.getppid()
             watches.append(watch(lambda: os.getppid() == parent, fleet.stop))
-        asyncio.run(
-            supervise(
-                fleet, url, announce=lambda: _say(text), preparation=preparation, watches=watches
-            )
-        )
+        live = partial(_say, text)
+        work = supervise(fleet, url, announce=live, preparation=preparation, watches=watches)
+        asyncio.run(work)
+
+
+def measure(env: Environment) -> tuple[Measures | None, list[Coroutine[None, None, None]]]:
+    """Return what collects the workers' metrics, and what serves them at METRICS_ADDRESS.
+
+    Raises:
+        CannotStart: The address is not available.
+    """
+    if not env.has_metrics:
+        return None, []
+    measures = Measures()
+    if env.metrics_address is None:
+        return measures, []
+    from notifier.metrics_server import MetricsServer  # loads a server, as the workers do
+
+    return measures, [MetricsServer(listen(*env.metrics_address), measures.read).keep()]
 
 
 def fill_in(environ: Mapping[str, str], secret_key: str) -> dict[str, str]:
@@ -288,16 +309,16 @@ Press Ctrl-C to stop all processes.
 """
 
 
-def listen(env: Environment) -> socket.socket:
+def listen(host: str, port: int) -> socket.socket:
     """Open the listening socket.
 
     Raises:
         CannotStart: The address is not available; includes what to do about it.
     """
     try:
-        return listening_socket(env.host, env.port)
+        return listening_socket(host, port)
     except OSError as error:
-        where = f"{env.host}:{env.port}"
+        where = f"{host}:{port}"
         if error.errno == errno.EADDRINUSE:
             raise CannotStart(
                 f"{where} is already in use: stop that process or choose another port (PORT=8001)."

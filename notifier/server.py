@@ -16,7 +16,7 @@ import resource
 import socket
 import sys
 import threading
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, Coroutine, MutableMapping
 from types import FrameType
 from typing import Any
 
@@ -32,6 +32,7 @@ from notifier.listening import (
     LINGER_SECONDS,
     STOP_SECONDS,
 )
+from notifier.measuring import attend_launcher
 from notifier.websocket import WebSocketProtocol
 from realtime.core.limits import Limits
 
@@ -257,11 +258,26 @@ def _calm_the_collector() -> None:
     gc.set_threshold(20_000, 20, 10)
 
 
-async def serve(server: Server, listener: socket.socket, lifeline: int | None) -> None:
-    """Serve until a signal arrives or the launcher is gone."""
+async def serve(
+    server: Server,
+    listener: socket.socket,
+    lifeline: int | None,
+    measured: Coroutine[None, None, None] | None = None,
+) -> None:
+    """Serve until a signal arrives or the launcher is gone.
+
+    Args:
+        server: The server.
+        listener: Its socket.
+        lifeline: A pipe that closes when the launcher exits.
+        measured: Gives the launcher the metrics of this worker; None if it asks for none.
+    """
     if lifeline is not None:
         watch_lifeline(lifeline, asyncio.get_running_loop(), server.leave_at_once)
+    measuring = None if measured is None else asyncio.create_task(measured)
     await server.serve(sockets=[listener])
+    if measuring is not None:
+        measuring.cancel()
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -271,6 +287,7 @@ def main(arguments: list[str] | None = None) -> int:
     )
     parser.add_argument("--fd", type=int, required=True, help="the inherited listening socket")
     parser.add_argument("--lifeline", type=int, help="a pipe that closes when the launcher exits")
+    parser.add_argument("--metrics", type=int, help="a socket on which the launcher asks for them")
     parser.add_argument("--linger", type=float, default=LINGER_SECONDS, help="seconds")
     options = parser.parse_args(arguments)
     files = raise_file_limit()
@@ -280,7 +297,13 @@ def main(arguments: list[str] | None = None) -> int:
 
     from notifier.asgi import application, endpoint
     from realtime.endpoint import COMMON_HEADERS
-    from realtime.wiring import drain, largest_body_bytes, limit_reached, limits
+    from realtime.wiring import (
+        drain,
+        largest_body_bytes,
+        limit_reached,
+        limits,
+        read_metrics_and_queue,
+    )
 
     if not settings.DEBUG:
         warn_if_file_limit_is_low(files, limits().connections)
@@ -300,7 +323,11 @@ def main(arguments: list[str] | None = None) -> int:
     )
     listener = socket.socket(fileno=options.fd)
     _calm_the_collector()
-    asyncio.run(serve(server, listener, options.lifeline))
+    measured = None
+    if options.metrics is not None:
+        end = socket.socket(fileno=options.metrics)
+        measured = attend_launcher(end, read_metrics_and_queue)
+    asyncio.run(serve(server, listener, options.lifeline, measured))
     return 0
 
 

@@ -28,5 +28,6 @@ urlpatterns = [
     path("docs/", views.reference, name="reference"),
     path("login/", Login.as_view(), name="login"),
     path("logout/", LogoutView.as_view(), name="logout"),
+    path("metrics", views.metrics, name="metrics"),
     path("", include("realtime.urls")),
 ]

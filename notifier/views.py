@@ -11,11 +11,13 @@ from django.shortcuts import render
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_safe
 
+from notifier.measuring import read_all_workers
 from notifier.reference import methods, streams
 from realtime import personal_channel
 from realtime.core.identity import Identity
 from realtime.core.namespaces import Namespaces
 from realtime.http.documents import description
+from realtime.wiring import read_metrics
 
 LIVE_CHANNEL = "public:news"
 FIRST_ROOM = "lobby"
@@ -48,6 +50,16 @@ def reference(request: HttpRequest) -> HttpResponse:
         "demo_api_key": getattr(settings, "NOTIFIER_DEMO_API_KEY", ""),
     }
     return render(request, "notifier/reference.html", context)
+
+
+async def metrics(request: HttpRequest) -> HttpResponse:
+    """Show the metrics of all workers to holders of NOTIFIER_METRICS_KEY."""
+    from realtime.contrib.metrics import answer, refuse  # loads prometheus-client: 30 ms
+
+    refused = refuse(request)
+    if refused is not None:
+        return refused
+    return answer(request, await read_all_workers() or read_metrics())
 
 
 # Never cached: it shows who is logged in.

@@ -52,6 +52,7 @@ from realtime.routing import websocket_urlpatterns
 from realtime.wiring import USUAL_CHANNELS
 from tests.support import prose
 from tests.support.host import files_of
+from tests.support.metrics_table import with_table
 from tests.support.settings_tables import with_tables
 from tests.unit.test_tokens import TAKEN
 
@@ -102,6 +103,11 @@ def code(cell: str) -> str:
 def test_settings_tables_match_their_declarations():
     text = page("settings.md")
     assert text == with_tables(text), "run python -m tests.support.settings_tables"
+
+
+def test_the_table_of_metrics_matches_their_declarations():
+    text = page("metrics.md")
+    assert text == with_table(text), "run python -m tests.support.metrics_table"
 
 
 def test_every_namespace_option_is_documented_with_its_default():
