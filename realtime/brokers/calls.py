@@ -23,7 +23,7 @@ Combine = Callable[..., "Args"]
 Outcome = Callable[[Exception], Exception]
 """Returns what to raise for an error, see `unavailable` and `unknown`."""
 FINGERPRINT_BYTES = 64
-OTHER_BYTES = 96
+OTHER_BYTES = 112
 """Bytes that a publication adds to a command besides its names and contents."""
 
 
@@ -200,9 +200,11 @@ def _pack_together(
 def _size_of(publication: Publication) -> int:
     """Return the approximate size of a publication in a command."""
     size = len(publication.body) + 2 * len(publication.channel) + OTHER_BYTES
+    size += len(publication.trace)
     if publication.idempotency_key is not None:
         size += len(publication.scope) + len(publication.channel)
         size += len(publication.idempotency_key) + FINGERPRINT_BYTES
     if publication.fallback is not None:
         size += len(publication.fallback.options) + len(publication.channel) + OTHER_BYTES
+        size += len(publication.trace)
     return size

@@ -6,6 +6,8 @@
 * `publication`: A valid publication and its receipt.
 * `json_text`: Validation and encoding of JSON.
 * `envelope`: The wire format of a publication on Redis.
+* `envelope_fields`: What nodes tell each other about a publication, in its envelope.
+* `traceparent`: The trace context of a publisher.
 * `positions`: Positions in a channel, and gap detection.
 * `entity_tags`: The entity tag of a response, by positions.
 * `identity`: A client's identity, and the grants of its tokens.

@@ -1,8 +1,8 @@
 """The wire format of a publication on Redis.
 
-One line: version, epoch, offset and body, separated by single spaces::
+One line: version, epoch, offset, up to eight fields and the body, separated by single spaces::
 
-    1 6f1c2a90b4d7e833 42 {"data":{"n":1},"tags":{"event":"order.shipped"}}
+    1 6f1c2a90b4d7e833 42 t=1790000000000 {"data":{"n":1},"tags":{"event":"order.shipped"}}
 
 `publish.lua` writes it, since only the script knows the position; `encode_envelope` is its Python
 counterpart, for tests and as a reference for readers. `decode_envelope` trusts nothing: anyone with
@@ -16,14 +16,15 @@ from typing import NamedTuple
 
 import msgspec
 
+from realtime.core.envelope_fields import FIELDS, read_time
 from realtime.core.positions import Position
+from realtime.core.traceparent import read_traceparent
 from realtime.errors import EnvelopeError
 
-VERSION = b"1"
 ENVELOPE_LIMIT = 96 * 1024
 """64 KiB of data, plus 17 KiB of tags (16 names of 64 bytes and values of 256 characters of up to 4
 bytes) or 8 KiB of client info; the rest is headroom, also for escapes."""
-_HEAD = re.compile(r"1 ([0-9a-f]{16}) ([1-9][0-9]{0,15}) (?=\{)")
+_HEAD = re.compile(rf"1 ([0-9a-f]{{16}}) ([1-9][0-9]{{0,15}}) {FIELDS}(?=\{{)")
 
 
 class Envelope(NamedTuple):
@@ -32,6 +33,10 @@ class Envelope(NamedTuple):
     position: Position
     body: str
     """Still encoded: ``{"data":…,"tags":{…},"info":{…}}`` and no other field."""
+    sent_ms: int = 0
+    """When our code accepted it, by the publisher's clock: milliseconds since 1970; 0: unknown."""
+    trace: str = ""
+    """The publisher's W3C traceparent; empty is none."""
 
 
 class _Body(msgspec.Struct, forbid_unknown_fields=True):
@@ -43,9 +48,9 @@ class _Body(msgspec.Struct, forbid_unknown_fields=True):
 _check = msgspec.json.Decoder(_Body).decode
 
 
-def encode_envelope(position: Position, body: bytes) -> bytes:
-    """Return the envelope of a body at a position, as `publish.lua` writes it."""
-    return b"%s %s %d %s" % (VERSION, position.epoch.encode(), position.offset, body)
+def encode_envelope(position: Position, content: bytes) -> bytes:
+    """Return the envelope of fields and a body at a position, as `publish.lua` writes it."""
+    return b"1 %s %d %s" % (position.epoch.encode(), position.offset, content)
 
 
 def decode_envelope(raw: bytes) -> Envelope:
@@ -66,5 +71,5 @@ def decode_envelope(raw: bytes) -> Envelope:
         _check(body)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise EnvelopeError(str(error)) from error
-    epoch, offset = head.groups()
-    return Envelope(Position(epoch, int(offset)), body)
+    epoch, offset, time, trace = head.groups("")
+    return Envelope(Position(epoch, int(offset)), body, read_time(time), read_traceparent(trace))

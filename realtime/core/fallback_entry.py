@@ -14,6 +14,7 @@ from typing import Annotated, Any
 import msgspec
 
 from realtime.core.publication import EVENT_TAG, Fallback, Publication
+from realtime.core.traceparent import read_traceparent
 from realtime.errors import EnvelopeError
 
 FIRST_SECONDS, LONGEST_SECONDS = 2.0, 3600.0
@@ -39,6 +40,8 @@ class Queued:
     """Seconds since 1970, by Redis' clock."""
     attempt: int = 1
     """Counts from 1."""
+    trace: str = ""
+    """The W3C ``traceparent`` of the publisher, or of this attempt; empty without tracing."""
 
     @property
     def event(self) -> str | None:
@@ -114,6 +117,7 @@ class _Said(msgspec.Struct, omit_defaults=True):
     info: msgspec.Raw = _NOTHING
     reason: str = ""
     failed_at: _Milliseconds = 0
+    trace: str = ""
 
 
 _encode = msgspec.json.Encoder().encode
@@ -124,8 +128,11 @@ _decode_object = msgspec.json.Decoder(dict[str, Any]).decode
 def entry_fields(publication: Publication) -> bytes:
     """Return the part of a JSON object that `publish.lua` writes between position and body."""
     fallback = publication.fallback or Fallback("")
-    # Both names consist of characters that need no escaping.
-    head = f'"channel":"{publication.channel}","fallback":"{fallback.name}"'.encode()
+    # No character of a name or a traceparent needs escaping.
+    middle = f'"channel":"{publication.channel}","fallback":"{fallback.name}"'
+    if publication.trace:
+        middle += f',"trace":"{publication.trace}"'
+    head = middle.encode()
     return head + b',"options":' + fallback.options if fallback.options else head
 
 
@@ -175,6 +182,7 @@ def _for_handler(said: _Said, attempt: int) -> Queued:
         info=_decode_object(said.info) if said.info else None,
         published_at=said.at / 1000,
         attempt=attempt,
+        trace=read_traceparent(said.trace),
     )
 
 

@@ -14,6 +14,7 @@ from typing import NamedTuple, TypedDict, Unpack
 
 import msgspec
 
+from realtime.core.envelope_fields import encode_fields
 from realtime.core.json_text import (
     DATA_LIMIT,
     DEPTH_LIMIT,
@@ -110,6 +111,10 @@ class Publication(msgspec.Struct, frozen=True):
     """The scope of its idempotency key: equal keys in different scopes are unrelated."""
     _said: str = ""
     """The digest of the body, if there is a key; the same for all channels of a broadcast."""
+    sent_ms: int = 0
+    """When our code accepted it: milliseconds since 1970, from `stamp`; 0 is unknown."""
+    trace: str = ""
+    """The W3C traceparent of its publisher, from `stamp`; empty is none."""
 
     @classmethod
     def of(
@@ -159,6 +164,18 @@ class Publication(msgspec.Struct, frozen=True):
     def on(self, channel: ChannelName) -> Publication:
         """Return a copy for another channel; nothing is checked or encoded again."""
         return msgspec.structs.replace(self, channel=channel)
+
+    def stamp(self, sent_ms: int, trace: str = "") -> Publication:
+        """Return a copy with the time and the trace of this attempt to publish it.
+
+        Neither belongs to its content: a retry with the same idempotency key has others.
+        """
+        return msgspec.structs.replace(self, sent_ms=sent_ms, trace=trace)
+
+    @property
+    def content(self) -> bytes:
+        """What follows the position in its envelope: the fields and the body."""
+        return encode_fields(self.sent_ms, self.trace) + self.body
 
     @property
     def fingerprint(self) -> str:

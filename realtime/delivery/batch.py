@@ -113,9 +113,9 @@ class _BatchEncoder:
         return self._entries
 
     def _push(self, envelope: Envelope, first_of_epoch: bool) -> None:
-        position, body = envelope
+        position = envelope.position
         text = self._protocol.encode_publication(
-            self._channel.name, position, body, first_of_epoch=first_of_epoch
+            self._channel.name, position, envelope.body, first_of_epoch=first_of_epoch
         )
         size = len(text) if text.isascii() else len(text.encode())
         if self._first is None:

@@ -224,10 +224,7 @@ class Fanout:
         return max(1, len(chunk))
 
     def _deliver(
-        self,
-        channel: Channel[Listener],
-        listeners: Sequence[Listener],
-        said: Batch | Notice,
+        self, channel: Channel[Listener], listeners: Sequence[Listener], said: Batch | Notice
     ) -> None:
         if len(self._protocols) == 1:  # on nearly every node
             [protocol] = self._protocols

@@ -212,8 +212,7 @@ class Registry(Generic[L]):
         Raises:
             UnexpectedConfirmation: No confirmation was due.
         """
-        channel = self._confirm(name, 1)
-        self._start_again(channel)
+        self._start_again(self._confirm(name, 1))
 
     def note_lost(self) -> None:
         """Record a lost connection to the broker: all needed channels must subscribe again."""

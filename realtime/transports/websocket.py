@@ -45,7 +45,6 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 CLIENT_SLICE_SECONDS = 0.002  # the time slice of a client that has sent many frames
-
 RETRY_AFTER = b"5"
 TOKEN_IN_URL = b"token_in_url: send the token in the connect command instead\n"
 TURNED_AWAY = {

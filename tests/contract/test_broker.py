@@ -42,6 +42,7 @@ from tests.support.subscription_reader import SubscriptionReader
 from tests.support.working import Got, working
 
 EPOCH = "0123456789abcdef"
+TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 SERVERS = {
     "valkey": "redis_server",
     "redis": "system_redis",
@@ -169,6 +170,20 @@ async def test_a_publication_reaches_every_subscriber_with_its_position(broker, 
         assert b'{"n":1}' in message.raw
 
 
+async def test_subscribers_learn_when_a_publication_was_accepted_and_its_trace(
+    broker, sync
+) -> None:
+    ear = await Ear.of(broker, "c")
+    await broker.publish(news("first").stamp(1, TRACE))
+    await broker.publish_many([news("second").stamp(2, TRACE), news("third").stamp(3)])
+    await asyncio.to_thread(sync.publish, news("fourth").stamp(4, TRACE))
+    await broker.publish(news("fifth"))
+    envelopes = [decode_envelope(event.raw) for event in await ear.until(5)]
+    assert [each.sent_ms for each in envelopes] == [1, 2, 3, 4, 0]
+    assert [each.trace for each in envelopes] == [TRACE, TRACE, "", TRACE, ""]
+    assert [each.body for each in envelopes][:2] == ['{"data":"first"}', '{"data":"second"}']
+
+
 async def test_any_number_of_nodes_is_counted(broker) -> None:
     """PUBSUB NUMSUB of Valkey 9.1 returns tens of millions for 8, 15 and 16 subscribers."""
     for count_of_nodes in range(1, 18):
@@ -248,6 +263,12 @@ async def test_a_key_publishes_once_and_is_answered_the_same(broker) -> None:
         await broker.publish(news("other", idempotency_key="k"))
     await broker.publish(news("last"))
     assert [position.offset for position in await ear.positions(2)] == [1, 2]
+
+
+async def test_a_retry_at_another_time_in_another_trace_is_a_retry(broker) -> None:
+    first = await broker.publish(news(1, idempotency_key="k").stamp(1))
+    again = await broker.publish(news(1, idempotency_key="k").stamp(2, TRACE))
+    assert again == first._replace(repeated=True)
 
 
 async def test_keys_are_told_apart_by_channel_and_scope(broker) -> None:
@@ -532,6 +553,20 @@ async def test_nobody_is_there_and_it_is_queued(broker, queue) -> None:
     stats = await broker.queue_stats()
     assert (stats.waiting, stats.bytes) == (1, len(raw))
     assert 0.0 <= stats.oldest_seconds < 60
+
+
+async def test_a_queued_entry_has_the_trace_but_no_other_field_of_the_envelope(
+    broker, queue
+) -> None:
+    await broker.publish(mail({"a": "{"}).stamp(1, TRACE))
+    await broker.publish(mail({"a": "{"}).stamp(1))
+    traced, timed = [raw async for raw in queue.entries("waiting")]
+    assert decode_entry(traced).queued.trace == TRACE
+    assert decode_entry(timed).queued.trace == ""
+    for raw in (traced, timed):
+        assert decode_entry(raw).queued.data == {"a": "{"}
+        assert b"t=1" not in raw
+    assert (await broker.queue_stats()).bytes == len(traced) + len(timed)
 
 
 async def test_somebody_is_there_and_it_is_not_queued_unless_always(broker, queue) -> None:

@@ -15,6 +15,7 @@ from django.test import override_settings
 from realtime import errors
 from realtime.api.answers import STATUSES
 from realtime.client.events import ListeningError
+from realtime.core.envelope import decode_envelope
 from realtime.core.names import checked_channel, checked_event, checked_idempotency_key
 from tests.support.redis_server import RedisServer
 from tests.support.rims import RIMS, Rim, checked_error, refused
@@ -35,7 +36,7 @@ def heard(redis_server: RedisServer, prefix: str) -> Any:
         got = []
         while (message := listener.get_message(timeout=0.05)) is not None:
             channel = message["channel"].decode().split(":ch:", 1)[1]
-            got.append((channel, json.loads(message["data"].split(b" ", 3)[3])))
+            got.append((channel, json.loads(decode_envelope(message["data"]).body)))
         return got
 
     return messages

@@ -19,6 +19,7 @@ from django.core.management.base import CommandError
 from django.test import override_settings
 
 from realtime import publish
+from realtime.core.envelope import decode_envelope
 from realtime.management.commands.listen import NEEDS_WEBSOCKETS
 from tests.support.command import ROOT, Command
 from tests.support.dispositions import IGNORED, dispositions
@@ -65,8 +66,8 @@ def test_publish_takes_event_tags_and_key(wired: str, redis_server: RedisServer)
     options = ["--event", "e", "--tag", "a=b=c", "--tag", "d=", "--idempotency-key", "k"]
     first = published("a", "[1]", *options)
     assert published("a", "[1]", *options) == first | {"repeated": True}
-    envelope = heard.get_message(timeout=60)["data"].split(b" ", 3)[3]
-    assert json.loads(envelope) == {"data": [1], "tags": {"a": "b=c", "d": "", "event": "e"}}
+    envelope = decode_envelope(heard.get_message(timeout=60)["data"])
+    assert json.loads(envelope.body) == {"data": [1], "tags": {"a": "b=c", "d": "", "event": "e"}}
     heard.close()
 
 

@@ -23,6 +23,7 @@ from realtime.brokers.bounds import UNSENT_BYTES
 from realtime.brokers.commands import check_version
 from realtime.brokers.redis import RedisBroker
 from realtime.brokers.redis_sync import SyncRedisBroker
+from realtime.core.envelope import decode_envelope
 from realtime.core.positions import Position
 from realtime.core.publication import Publication
 from realtime.errors import BrokerUnavailable, IdempotencyConflict, OutcomeUnknown
@@ -74,7 +75,7 @@ def heard(own_redis: RedisServer) -> Any:
 
     def so_far() -> Counter[str]:
         while (message := listener.get_message(timeout=0.1)) is not None:
-            body = message["data"].split(b" ", 3)[3].decode()
+            body = decode_envelope(message["data"]).body
             count[body.removeprefix('{"data":').removesuffix("}")[:5]] += 1
         return count
 

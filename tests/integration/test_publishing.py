@@ -33,6 +33,7 @@ from django.utils.text import format_lazy
 from django.utils.translation import gettext_lazy
 
 from realtime import apublish, publish, publish_on_commit, wiring
+from realtime.core.envelope import decode_envelope
 from realtime.errors import (
     BrokerUnavailable,
     ConfigurationError,
@@ -61,7 +62,7 @@ def heard(redis_server: RedisServer, wired: str) -> Iterator[Heard]:
     def messages() -> list[Any]:
         got = []
         while (message := listener.get_message(timeout=0.05)) is not None:
-            got.append(json.loads(message["data"].split(b" ", 3)[3])["data"])
+            got.append(json.loads(decode_envelope(message["data"]).body)["data"])
         return got
 
     yield messages

@@ -7,6 +7,7 @@ import time
 from types import TracebackType
 from typing import Any
 
+from realtime.core.envelope import decode_envelope
 from tests.support.redis_server import RedisServer
 
 
@@ -60,7 +61,7 @@ class Heard:
         if message["type"] == "pmessage":
             name = message["channel"][self._strip :].decode()
             if not name.startswith("!"):  # messages between nodes
-                _, _, _, body = message["data"].split(b" ", 3)
+                body = decode_envelope(message["data"]).body
                 self.publications.append((name, json.loads(body)["data"]))
         return True
 

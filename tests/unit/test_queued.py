@@ -53,8 +53,20 @@ def test_a_handler_receives_the_publication():
     assert given_to.attempt == 1
 
 
+def test_an_entry_has_the_trace_of_its_publisher_and_keeps_it():
+    trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+    publication = Publication.of("c", 1, fallback="f", fallback_options={}).stamp(1, trace)
+    entry = decode_entry(queued(publication))
+    assert entry.queued.trace == trace
+    again = decode_entry(entry.encode_failed("down", 1_700_000_001.0))
+    assert (again.queued.trace, again.queued.attempt) == (trace, 2)
+    junk = queued(publication).replace(b'-01"', b'-01\\n"')
+    assert decode_entry(junk).queued.trace == ""
+
+
 def test_absent_fields_are_empty():
     given_to = decode_entry(queued(Publication.of("c", None, fallback="f"))).queued
+    assert given_to.trace == ""
     assert (given_to.data, given_to.event, given_to.info) == (None, None, None)
     assert (given_to.tags, given_to.options) == ({}, {})
 

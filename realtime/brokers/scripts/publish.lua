@@ -7,10 +7,10 @@
 -- the last 4  if one has a fallback: waiting (list), later (sorted set), dead (list), counts (hash)
 -- ARGV[1]  sixteen random hex digits, in case new epochs start here
 -- ARGV[2]  the number of publications
--- then     for each: its Redis channel; its body, which is the JSON that follows the envelope's
---          head; the fingerprint of the body with an idempotency key, else ''; 'always' or
---          'nobody' with a fallback, else ''. With a fallback also the fields of the queued
---          entry besides position and body, as the middle of a JSON object
+-- then     for each: its Redis channel; its content, which follows the position in the envelope
+--          (fields, and from the first brace the body); the fingerprint of the body with an
+--          idempotency key, else ''; 'always' or 'nobody' with a fallback, else ''. With a fallback
+--          also the queued entry's fields besides position and body, the middle of a JSON object
 -- the last 3  if one has an idempotency key or a fallback: seconds until an answer expires, the
 --             maximum number of waiting, later and dead entries, and the maximum size of these in
 --             bytes, including entries in hands
@@ -24,7 +24,7 @@
 -- The order matters: the first write precedes PUBLISH, so that a Redis which refuses writes (full,
 -- replica, bad disk) refuses the whole publication. The lists are read before that, so that a key
 -- of another type (from another application) causes no partial publication either.
-local function publish(key, once, channel, body, fingerprint, when, fields)
+local function publish(key, once, channel, content, fingerprint, when, middle)
     if once then
         local stored = redis.call('GET', once)
         if stored then
@@ -41,9 +41,10 @@ local function publish(key, once, channel, body, fingerprint, when, fields)
         nodes = redis.call('PUBSUB', NUMSUB, channel)[2]
         known[channel] = nodes
     end
-    local queued = '0'
-    if fields and (nodes == 0 or when == 'always') then
+    local queued, body = '0', nil
+    if middle and (nodes == 0 or when == 'always') then
         queued = '1'
+        body = string.sub(content, (string.find(content, '{', 1, true)))
         local waiting, later, dead, counts = KEYS[#KEYS - 3], KEYS[#KEYS - 2], KEYS[#KEYS - 1], KEYS[#KEYS]
         local items = redis.call('LLEN', waiting) + redis.call('ZCARD', later) + redis.call('LLEN', dead)
         if items >= tonumber(ARGV[#ARGV - 1]) then
@@ -59,7 +60,7 @@ local function publish(key, once, channel, body, fingerprint, when, fields)
             redis.call('HSET', counts, 'bytes', string.format('%.0f', bytes))
         end
         -- 96: the maximum size of an entry's attempts, epoch, offset and time, with their names.
-        if bytes + #body + #fields + 96 > tonumber(ARGV[#ARGV]) then
+        if bytes + #body + #middle + 96 > tonumber(ARGV[#ARGV]) then
             return 'full'
         end
     end
@@ -73,14 +74,14 @@ local function publish(key, once, channel, body, fingerprint, when, fields)
         known[key] = epoch
     end
     -- For 8, 16, 29 to 32 … subscribers, NUMSUB of Valkey 9.1 returns tens of millions.
-    nodes = math.min(nodes, redis.call(PUBLISH, channel, '1 ' .. epoch .. ' ' .. offset .. ' ' .. body))
+    nodes = math.min(nodes, redis.call(PUBLISH, channel, '1 ' .. epoch .. ' ' .. offset .. ' ' .. content))
     known[channel] = nodes
     if queued == '1' then
         -- Failed attempts, and one JSON object. Joined as text, because cjson would round numbers
         -- in the data.
         local time = redis.call('TIME')
         local at = string.format('%.0f', time[1] * 1000 + math.floor(time[2] / 1000))
-        local head = '{"epoch":"' .. epoch .. '","offset":' .. offset .. ',"at":' .. at .. ',' .. fields .. ','
+        local head = '{"epoch":"' .. epoch .. '","offset":' .. offset .. ',"at":' .. at .. ',' .. middle .. ','
         local entry = '0 ' .. head .. string.sub(body, 2)
         redis.call('RPUSH', KEYS[#KEYS - 3], entry)
         redis.call('HINCRBY', KEYS[#KEYS], 'bytes', #entry)
@@ -92,8 +93,7 @@ local function publish(key, once, channel, body, fingerprint, when, fields)
         end
     end
     if once then
-        local answer = table.concat({fingerprint, epoch, offset, nodes, queued}, ' ')
-        redis.call('SET', once, answer, 'EX', ARGV[#ARGV - 2])
+        redis.call('SET', once, table.concat({fingerprint, epoch, offset, nodes, queued}, ' '), 'EX', ARGV[#ARGV - 2])
     end
     return epoch .. ' ' .. offset .. ' ' .. nodes .. ' 0 ' .. queued
 end
@@ -101,17 +101,17 @@ end
 local answers = {}
 local key, argument = 2, 3
 for i = 1, tonumber(ARGV[2]) do
-    local position, channel, body, fingerprint, when =
+    local position, channel, content, fingerprint, when =
         KEYS[key], ARGV[argument], ARGV[argument + 1], ARGV[argument + 2], ARGV[argument + 3]
-    local once, fields
+    local once, middle
     key, argument = key + 1, argument + 4
     if fingerprint ~= '' then
         once, key = KEYS[key], key + 1
     end
     if when ~= '' then
-        fields, argument = ARGV[argument], argument + 1
+        middle, argument = ARGV[argument], argument + 1
     end
-    local is_done, answer = pcall(publish, position, once, channel, body, fingerprint, when, fields)
+    local is_done, answer = pcall(publish, position, once, channel, content, fingerprint, when, middle)
     if not is_done and type(answer) == 'string' then
         answer = {err = answer}
     end
