@@ -21,7 +21,12 @@ class Publisher:
     def __init__(
         self, namespaces: Namespaces, publish: Callable[[Publication], Awaitable[Receipt]]
     ) -> None:
-        """Publish with a function that does what `realtime.brokers.Broker.publish` does."""
+        """Create a publisher.
+
+        Args:
+            namespaces: Which channels exist, and their fallbacks.
+            publish: Passes a publication to the broker; errors as for `publish`.
+        """
         self._namespaces = namespaces
         self._publish = publish
 

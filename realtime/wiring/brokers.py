@@ -5,6 +5,7 @@ redis-py is imported only where Redis is used.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -147,7 +148,7 @@ def publish_sync(
     if (test := interception.current) is not None:
         return only(test.publish([publication], on_commit=on_commit))
     with metering.Measured(method, (publication,)) as measured:
-        receipt = sync_broker().publish(publication)
+        receipt = sync_broker().publish(stamp(publication))
         measured.outcomes = (receipt,)
     return receipt
 
@@ -159,9 +160,14 @@ def publish_many_sync(
     if (test := interception.current) is not None:
         return test.publish(publications)
     with metering.Measured(method, publications) as measured:
-        outcomes = sync_broker().publish_many(publications)
+        outcomes = sync_broker().publish_many([stamp(each) for each in publications])
         measured.outcomes = outcomes
     return outcomes
+
+
+def stamp(publication: Publication) -> Publication:
+    """Note when our code accepted a publication: now."""
+    return publication.stamp(int(time.time() * 1000))
 
 
 def only(answers: list[Receipt | RealtimeError]) -> Receipt:

@@ -67,8 +67,7 @@ class Node:
     @cached_property
     def publisher(self) -> Publisher:
         """The publishing side for clients."""
-        send = partial(_publish, self.broker, metering.CLIENT)
-        return Publisher(parts.namespaces(), send)
+        return Publisher(parts.namespaces(), partial(self.publish, method=metering.CLIENT))
 
     @cached_property
     def hub(self) -> Hub:
@@ -87,6 +86,13 @@ class Node:
             entitled=entitlement_check(parts.user_table()),
             rpc=parts.rpc(),
         )
+
+    async def publish(self, publication: Publication, method: str) -> Receipt:
+        """Publish, and count the outcome; errors as for `realtime.brokers.Broker.publish`."""
+        with metering.Measured(method, (publication,)) as measured:
+            receipt = await self.broker.publish(brokers.stamp(publication))
+            measured.outcomes = (receipt,)
+        return receipt
 
     def running_hub(self) -> Hub:
         """Return the hub, started; without a lifespan it stops when no client is connected."""
@@ -190,15 +196,8 @@ def publish(
         method: How it came, for the metrics: one of those in `metering`.
     """
     if (test := interception.current) is None:
-        return _publish(node().broker, method, publication)
+        return node().publish(publication, method)
     return _intercept(test, publication)
-
-
-async def _publish(broker: Broker, method: str, publication: Publication) -> Receipt:
-    with metering.Measured(method, (publication,)) as measured:
-        receipt = await broker.publish(publication)
-        measured.outcomes = (receipt,)
-    return receipt
 
 
 async def _intercept(test: interception.Interceptor, publication: Publication) -> Receipt:
@@ -212,7 +211,7 @@ async def publish_many(
     if (test := interception.current) is not None:
         return test.publish(publications)
     with metering.Measured(method, publications) as measured:
-        outcomes = await node().broker.publish_many(publications)
+        outcomes = await node().broker.publish_many([brokers.stamp(each) for each in publications])
         measured.outcomes = outcomes
     return outcomes
 

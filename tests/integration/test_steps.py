@@ -128,7 +128,7 @@ class Site:
         self.passed_seconds = 0.0
         prefix = f"test-{secrets.token_hex(4)}"
         self.broker = RedisBroker(redis.url, prefix=prefix, deadline_seconds=PATIENT_SECONDS)
-        publisher = Publisher(NAMESPACES, self.broker)
+        publisher = Publisher(NAMESPACES, self.broker.publish)
 
         async def publish(publication: Publication) -> Receipt:
             self.host.published.append(json.loads(publication.body)["data"])
