@@ -247,7 +247,8 @@ def measure(env: Environment) -> tuple[Measures | None, list[Coroutine[None, Non
         return measures, []
     from notifier.metrics_server import MetricsServer  # loads a server, as the workers do
 
-    return measures, [MetricsServer(listen(*env.metrics_address), measures.read).keep()]
+    listener = listen(*env.metrics_address, "METRICS_ADDRESS=127.0.0.1:9101")
+    return measures, [MetricsServer(listener, measures.read).keep()]
 
 
 def fill_in(environ: Mapping[str, str], secret_key: str) -> dict[str, str]:
@@ -309,7 +310,7 @@ Press Ctrl-C to stop all processes.
 """
 
 
-def listen(host: str, port: int) -> socket.socket:
+def listen(host: str, port: int, variable: str = "PORT=8001") -> socket.socket:
     """Open the listening socket.
 
     Raises:
@@ -321,7 +322,7 @@ def listen(host: str, port: int) -> socket.socket:
         where = f"{host}:{port}"
         if error.errno == errno.EADDRINUSE:
             raise CannotStart(
-                f"{where} is already in use: stop that process or choose another port (PORT=8001)."
+                f"{where} is already in use: stop that process or choose another port ({variable})."
             ) from error
         raise CannotStart(f"cannot listen on {where}: {error.strerror}.") from error
 

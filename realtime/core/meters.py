@@ -26,12 +26,39 @@ OUTCOMES = (PUBLISHED, REPEATED, NOT_PUBLISHED, UNKNOWN, CONFLICT)
 """What can become of a publication."""
 
 
+class Histogram:
+    """How many observations were at most as large as each bound."""
+
+    __slots__ = ("_counts", "_sum")
+
+    def __init__(self) -> None:
+        """Start without observations."""
+        self._counts = [0] * (len(metrics.SECONDS) + 1)
+        self._sum = 0.0
+
+    def observe(self, seconds: float, times: int = 1) -> None:
+        """Count a value; a negative one, of clocks that disagree, counts as 0."""
+        seconds = max(0.0, seconds)
+        self._counts[bisect_left(metrics.SECONDS, seconds)] += times
+        self._sum += seconds * times
+
+    def read(self, labels: Labels = ()) -> dict[Labels, float]:
+        """Return the numbers of observations between each two bounds, and their sum."""
+        bounds = [*map(str, metrics.SECONDS), metrics.INFINITE]
+        counts = zip(bounds, list(self._counts), strict=True)
+        return {
+            **{(*labels, bound): count for bound, count in counts},
+            (*labels, metrics.SUM): self._sum,
+        }
+
+
 class ChannelMeter:
     """What was delivered on the channels of one namespace."""
 
     __slots__ = (
         "bytes",
         "channels",
+        "delays",
         "deliveries",
         "discarded",
         "epochs_ended",
@@ -42,6 +69,8 @@ class ChannelMeter:
 
     def __init__(self) -> None:
         """Start at zero, with every reason: a series that begins with a loss shows no increase."""
+        self.delays = Histogram()
+        """From the acceptance of a publication until it was written to all listeners."""
         self.deliveries = 0
         self.bytes = 0
         self.discarded = 0
@@ -106,6 +135,11 @@ class NodeMeters:
             metrics.CHANNELS.name: {(n,): meter.channels for n, meter in meters},
             metrics.DELIVERIES.name: {(n,): meter.deliveries for n, meter in meters},
             metrics.DELIVERY_BYTES.name: {(n,): meter.bytes for n, meter in meters},
+            metrics.DELIVERY_SECONDS.name: {
+                labels: count
+                for n, meter in meters
+                for labels, count in meter.delays.read((n,)).items()
+            },
             metrics.DISCARDED.name: {(n,): meter.discarded for n, meter in meters},
             metrics.EPOCHS_ENDED.name: {(n,): meter.epochs_ended for n, meter in meters},
             metrics.MISSED.name: {
@@ -116,32 +150,6 @@ class NodeMeters:
             },
             metrics.OUTBOXES.name: metrics.one(len(boxes)),
             metrics.OUTBOX_BYTES.name: metrics.one(sum(box.bytes for box in boxes)),
-        }
-
-
-class Histogram:
-    """How many observations were at most as large as each bound."""
-
-    __slots__ = ("_counts", "_sum")
-
-    def __init__(self) -> None:
-        """Start without observations."""
-        self._counts = [0] * (len(metrics.SECONDS) + 1)
-        self._sum = 0.0
-
-    def observe(self, seconds: float) -> None:
-        """Count a value; a negative one, of a clock that was set back, counts as 0."""
-        seconds = max(0.0, seconds)
-        self._counts[bisect_left(metrics.SECONDS, seconds)] += 1
-        self._sum += seconds
-
-    def read(self, labels: Labels = ()) -> dict[Labels, float]:
-        """Return the numbers of observations between each two bounds, and their sum."""
-        bounds = [*map(str, metrics.SECONDS), metrics.INFINITE]
-        counts = zip(bounds, list(self._counts), strict=True)
-        return {
-            **{(*labels, bound): count for bound, count in counts},
-            (*labels, metrics.SUM): self._sum,
         }
 
 

@@ -99,6 +99,12 @@ DELIVERIES = _counter(
     "Publications times subscribers: written to a connection, or stored in its outbox.",
     "namespace",
 )
+DELIVERY_SECONDS = _histogram(
+    "delivery_seconds",
+    "Time of a publication until it is written to its last subscriber, per node. It begins when "
+    "our code accepts it, by the publisher's clock, which has a resolution of 1 ms.",
+    "namespace",
+)
 DELIVERY_BYTES = _counter("delivery_bytes", "Bytes of the deliveries.", "namespace")
 MISSED = _counter(
     "missed_publications",
@@ -155,15 +161,19 @@ QUEUE_ATTEMPTS = _counter(
     "result",
     across=MetricMerge.MOST,
 )
+CPU_SECONDS = _counter("process_cpu_seconds", "CPU time of the processes.")
+MEMORY = _gauge("process_resident_bytes", "Resident memory of the processes; only on Linux.")
+FILES = _gauge("process_open_files", "Open files and sockets of the processes; only on Linux.")
 
 METRICS = (
     *(WORKERS, WORKER_STARTS),
     *(NODES, NODES_LIVE, LOST_CHANNELS, OUTAGES, REDIS_CONNECTIONS, LAG, LOOP_LAG),
     *(CONNECTIONS, USERS, SUBSCRIPTIONS, CHANNELS, MEMBERS, OUTBOXES, OUTBOX_BYTES),
-    *(DELIVERIES, DELIVERY_BYTES, MISSED, GAPS, DISCARDED, EPOCHS_ENDED, DROPPED),
+    *(DELIVERIES, DELIVERY_BYTES, DELIVERY_SECONDS, MISSED, GAPS, DISCARDED, EPOCHS_ENDED, DROPPED),
     *(PUBLISHES, PUBLISHED_BYTES, PUBLISH_SECONDS),
     *(LIMITS, REFUSED_REQUESTS, REFUSED_TOKENS),
     *(QUEUE_ENTRIES, QUEUE_BYTES, QUEUE_OLDEST, QUEUE_HANDS, QUEUE_ATTEMPTS),
+    *(CPU_SECONDS, MEMORY, FILES),
 )
 """All metrics, in the order in which they are shown."""
 BY_NAME = {metric.name: metric for metric in METRICS}

@@ -45,18 +45,28 @@ _Item = tuple[Envelope, bool] | Gap | UnencodedText
 class Batch:
     """The arrivals on a channel that are not delivered yet."""
 
-    __slots__ = ("_channel", "_encoded", "_items", "bytes")
+    __slots__ = ("_channel", "_encoded", "_items", "_sent", "bytes")
 
     def __init__(self, channel: Channel[Any]) -> None:
         self._channel = channel
         self._items: list[_Item] = []
         self._encoded: dict[WireProtocol, Sequence[Entry | EphemeralText]] = {}
+        self._sent: dict[int, int] = {}  # publications by the millisecond of their acceptance
         self.bytes = 0
 
     def add(self, item: _Item, size: int) -> None:
         """Append an item of this size."""
         self._items.append(item)
         self.bytes += size
+
+    def note_sent(self, milliseconds: int) -> None:
+        """Note when a publication in it was accepted, by its envelope."""
+        self._sent[milliseconds] = self._sent.get(milliseconds, 0) + 1
+
+    def note_delivered(self, now: float) -> None:
+        """Measure how long its publications took; ``now`` is in seconds since 1970."""
+        for milliseconds, count in self._sent.items():
+            self._channel.meter.delays.observe(now - milliseconds / 1000, count)
 
     def entries(self, protocol: WireProtocol) -> Sequence[Entry | EphemeralText]:
         """Return the entries in one protocol, encoded once for all its listeners."""
@@ -76,6 +86,9 @@ class Notice:
         self._encode = encode
         self._encoded: dict[WireProtocol, Sequence[Undroppable]] = {}
         self.bytes = SHORT_BYTES
+
+    def note_delivered(self, now: float) -> None:
+        """Measure nothing."""
 
     def entries(self, protocol: WireProtocol) -> Sequence[Undroppable]:
         """Return the text in one protocol, encoded once for all its listeners."""

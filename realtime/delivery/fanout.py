@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -86,6 +87,8 @@ class Fanout:
             epoch, body = envelope.position.epoch, envelope.body
             size = len(body) if body.isascii() else len(body.encode())
             batch.add((envelope, channel.announced_epoch != epoch), SHORT_BYTES + size)
+            if envelope.sent_ms:
+                batch.note_sent(envelope.sent_ms)
             channel.announced_epoch = epoch
         self._backlog += batch.bytes - before
 
@@ -206,6 +209,7 @@ class Fanout:
         """Deliver to a few listeners without a queue; the common case with many quiet channels."""
         batch = self._batches.pop(channel)
         self._deliver(channel, tuple(channel.listeners), batch)
+        batch.note_delivered(time.time())
         self._backlog -= batch.bytes
 
     def _deliver_chunk(self) -> int:
@@ -217,6 +221,7 @@ class Fanout:
         self._deliver(channel, chunk, delivery.said)
         delivery.reached += len(chunk)
         if delivery.is_done:
+            delivery.said.note_delivered(time.time())
             self._backlog -= queue.popleft().said.bytes
         del self._deliveries[channel]
         if queue:

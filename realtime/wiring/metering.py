@@ -5,9 +5,12 @@ The nodes count for themselves (`realtime.core.meters`). What threads count is c
 
 from __future__ import annotations
 
+import os
 import threading
 import time
+from contextlib import suppress
 from itertools import repeat
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from realtime.api.answers import count_failures
@@ -106,4 +109,9 @@ def read_process() -> Snapshot:
         snapshot = _published.read()
     snapshot[metrics.REFUSED_REQUESTS.name] = metrics.by_label(count_failures())
     snapshot[metrics.REFUSED_TOKENS.name] = metrics.by_label(count_refused_tokens())
+    snapshot[metrics.CPU_SECONDS.name] = metrics.one(time.process_time())
+    with suppress(OSError):  # there is no /proc
+        pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
+        snapshot[metrics.MEMORY.name] = metrics.one(pages * os.sysconf("SC_PAGE_SIZE"))
+        snapshot[metrics.FILES.name] = metrics.one(len(os.listdir("/proc/self/fd")))
     return snapshot

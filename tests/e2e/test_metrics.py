@@ -77,6 +77,10 @@ async def test_deliveries_of_all_workers_are_added_up(measured: Measured) -> Non
 
     assert grown("realtime_publishes_total", namespace="public", outcome="published") == 5
     assert grown("realtime_deliveries_total", namespace="public") == 5 * len(clients)
+    seconds = "realtime_delivery_seconds"
+    nodes = grown(f"{seconds}_count", namespace="public") / 5
+    assert 1 <= nodes <= WORKERS  # each publication once for each node with a subscriber
+    assert grown(f"{seconds}_bucket", namespace="public", le="5.0") == 5 * nodes
     assert after.value("realtime_connections", transport="websocket") == len(clients)
     assert after.value("realtime_subscriptions", namespace="public") == len(clients)
     for client in clients:

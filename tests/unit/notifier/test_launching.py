@@ -91,6 +91,21 @@ def test_a_port_in_use_is_reported_with_advice():
             launcher.listen(env.host, env.port)
 
 
+def test_an_address_of_the_metrics_in_use_is_reported_with_its_variable():
+    with listening_socket("127.0.0.1", 0) as taken:
+        port = taken.getsockname()[1]
+        env = read_environment(
+            {"DEBUG": "1", "SECRET_KEY": "x", "METRICS_ADDRESS": f"127.0.0.1:{port}"}
+        )
+        with pytest.raises(launcher.CannotStart, match=f":{port} is already .*METRICS_ADDRESS="):
+            launcher.measure(env)
+
+
+def test_nobody_is_asked_for_metrics_that_nobody_can_read():
+    env = read_environment({"DEBUG": "1", "SECRET_KEY": "x"})
+    assert launcher.measure(env) == (None, [])
+
+
 def test_a_foreign_host_address_is_reported_in_one_sentence():
     env = read_environment(
         launcher.fill_in({"HOST": "192.0.2.1"}, KEY) | {"REDIS_URL": "unix:///x"}
