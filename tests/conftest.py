@@ -55,6 +55,7 @@ CHROMIUM = next(
 )
 """The shell is the same engine without the windows, which take two thirds of the CPU time."""
 NGINX = shutil.which("nginx", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
+PROMETHEUS = all(map(shutil.which, ("prometheus", "promtool")))
 HAS_SDK = bool(shutil.which("node")) and (SDK / ".ready").is_file()  # the Makefile's stamp
 HAS_POSTGRES = PostgresServer.is_installed()
 HAS_FAKETIME = sys.platform == "linux" and bool(shutil.which("faketime"))
@@ -63,6 +64,7 @@ MISSING = {
     "node": None if HAS_SDK else "Node, or its packages (`make setup`), are missing",
     "postgres": None if HAS_POSTGRES else "there is no PostgreSQL server on this machine",
     "nginx": None if NGINX else "there is no nginx on this machine",
+    "prometheus": None if PROMETHEUS else "there is no Prometheus on this machine",
     "redis": None if DEBIAN else "there is no redis-server on this machine",
     "faketime": None if HAS_FAKETIME else "there is no libfaketime to move clocks with",
 }

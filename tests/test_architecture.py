@@ -24,7 +24,12 @@ RULES = {
     *("brokers.bounds", "brokers.neighbours", "brokers.node_messages"),
     *("brokers.memory.entry_queue", "brokers.memory.counters", "brokers.memory.exchange"),
     *("brokers.memory.roster", "brokers.memory.store"),
-    *("client.tracker", "connection.authentication", "connection.client_channels"),
+    *(
+        "client.probe_ledger",
+        "client.tracker",
+        "connection.authentication",
+        "connection.client_channels",
+    ),
     *("connection.decisions", "connection.entries", "connection.flow", "connection.outbox"),
     *("connection.client_state", "brokers.canary", "delivery.registry", "transports.sse_format"),
 }
@@ -247,7 +252,7 @@ def test_import_chains_are_short():
 
 EXTRAS = {
     "metrics": ({"prometheus_client"}, {"contrib.metrics", "http.exposition"}),
-    "listen": ({"websockets"}, {"client.listening", "client.session"}),
+    "listen": ({"websockets"}, {"client.listening", "client.probe", "client.session"}),
     "celery": (
         {"celery", "kombu"},
         {"contrib.celery", "contrib.calls", "contrib.state_publisher", "contrib.sweep"},

@@ -50,9 +50,8 @@ from realtime.identity.tokens import (
 from realtime.protocols import BadFrame, centrifugo
 from realtime.routing import websocket_urlpatterns
 from realtime.wiring import USUAL_CHANNELS
-from tests.support import prose
+from tests.support import metrics_table, prose
 from tests.support.host import files_of
-from tests.support.metrics_table import with_table
 from tests.support.settings_tables import with_tables
 from tests.unit.test_tokens import TAKEN
 
@@ -105,9 +104,9 @@ def test_settings_tables_match_their_declarations():
     assert text == with_tables(text), "run python -m tests.support.settings_tables"
 
 
-def test_the_table_of_metrics_matches_their_declarations():
+def test_the_tables_of_metrics_match_their_declarations():
     text = page("metrics.md")
-    assert text == with_table(text), "run python -m tests.support.metrics_table"
+    assert text == metrics_table.with_tables(text), "run python -m tests.support.metrics_table"
 
 
 def test_every_namespace_option_is_documented_with_its_default():

@@ -178,6 +178,30 @@ METRICS = (
 """All metrics, in the order in which they are shown."""
 BY_NAME = {metric.name: metric for metric in METRICS}
 
+PROBE_PUBLISHES = _counter(
+    "probe_publishes",
+    "Publications of the probe by outcome: published, not_published, unknown.",
+    "outcome",
+)
+PROBE_RECEIVED = _counter("probe_received", "Publications that reached a listener of the probe.")
+PROBE_MISSED = _counter(
+    "probe_missed", "Publications that a listener of the probe was told it missed.", "reason"
+)
+PROBE_SILENT = _counter(
+    "probe_silent_losses",
+    "Publications that a listener neither received nor was told of. Must stay 0.",
+)
+PROBE_LISTENERS = _gauge("probe_listeners", "Listeners of the probe.")
+PROBE_LIVE = _gauge("probe_listeners_live", "Listeners that are connected to a live node.")
+PROBE_SECONDS = _histogram(
+    "probe_seconds", "Time from the probe's HTTP request until a listener has the publication."
+)
+PROBE_METRICS = (
+    *(PROBE_PUBLISHES, PROBE_RECEIVED, PROBE_MISSED, PROBE_SILENT),
+    *(PROBE_LISTENERS, PROBE_LIVE, PROBE_SECONDS),
+)
+"""The metrics of `manage.py probe`, a process of its own."""
+
 _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder(dict[str, list[tuple[list[str], float]]]).decode
 

@@ -6,7 +6,7 @@ scraper accepts. The numbers are ours (`realtime.core.metrics`).
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from hmac import compare_digest
 
 from prometheus_client.core import (
@@ -19,7 +19,16 @@ from prometheus_client.core import (
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
 
-from realtime.core.metrics import INFINITE, METRICS, SECONDS, SUM, Labels, MetricKind, Snapshot
+from realtime.core.metrics import (
+    INFINITE,
+    METRICS,
+    PROBE_METRICS,
+    SECONDS,
+    SUM,
+    Labels,
+    MetricKind,
+    Snapshot,
+)
 
 _BOUNDS = [*map(str, SECONDS), INFINITE]
 _Values = Mapping[Labels, float]
@@ -27,7 +36,7 @@ _Values = Mapping[Labels, float]
 
 def families(snapshot: Snapshot) -> Iterator[Metric]:
     """Yield the metrics of a snapshot as prometheus-client represents them."""
-    for metric in METRICS:
+    for metric in (*METRICS, *PROBE_METRICS):
         values = snapshot.get(metric.name)
         if values is None:
             continue
@@ -62,18 +71,23 @@ def exposition(snapshot: Snapshot, accept: str) -> tuple[bytes, str]:
         snapshot: What to write.
         accept: The ``Accept`` header of the scraper; empty for the text format of Prometheus.
     """
-    registry = CollectorRegistry()
-    registry.register(_Static(snapshot))
     encode, content_type = choose_encoder(accept)
-    return encode(registry), content_type
+    return encode(registry_of(lambda: snapshot)), content_type
 
 
-class _Static(Collector):
-    def __init__(self, snapshot: Snapshot) -> None:
-        self._snapshot = snapshot
+def registry_of(read: Callable[[], Snapshot]) -> CollectorRegistry:
+    """Return a registry that reads a snapshot whenever it is asked."""
+    registry = CollectorRegistry()
+    registry.register(_SnapshotCollector(read))
+    return registry
+
+
+class _SnapshotCollector(Collector):
+    def __init__(self, read: Callable[[], Snapshot]) -> None:
+        self._read = read
 
     def collect(self) -> Iterable[Metric]:
-        return families(self._snapshot)
+        return families(self._read())
 
 
 def bearer_matches(header: str, key: str) -> bool:
