@@ -13,10 +13,15 @@ from typing import TYPE_CHECKING, Protocol
 from realtime.core import metrics
 from realtime.core.names import INTERNAL_PREFIX, namespace_of
 from realtime.core.positions import GapReason
+from realtime.core.publication import Receipt
+from realtime.errors import IdempotencyConflict, OutcomeUnknown, RealtimeError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from realtime.core.metrics import Labels, Snapshot
     from realtime.core.positions import Gap
+    from realtime.core.publication import Publication
 
 KNOWN, OPEN = "known", "open"
 """How a gap ends: at a known offset, or with its epoch."""
@@ -153,45 +158,74 @@ class NodeMeters:
         }
 
 
+def name_outcome(outcome: object) -> str:
+    """Return what became of a publication, by its receipt or the exception instead of one."""
+    if isinstance(outcome, Receipt):
+        return REPEATED if outcome.repeated else PUBLISHED
+    if isinstance(outcome, IdempotencyConflict):
+        return CONFLICT
+    is_known = isinstance(outcome, RealtimeError) and not isinstance(outcome, OutcomeUnknown)
+    return NOT_PUBLISHED if is_known else UNKNOWN
+
+
 class PublishMeter:
-    """The publications of a process, by outcome."""
+    """The publications of one event loop, or of all threads, by outcome."""
 
     def __init__(self) -> None:
         """Start at zero."""
-        self._outcomes: dict[tuple[str, str, str], int] = {}
-        self._bytes: dict[str, int] = {}
+        self._counts: dict[tuple[str, str, str], list[int]] = {}
+        """The number and the bytes of the bodies, by namespace, method and outcome."""
         self._seconds: dict[str, Histogram] = {}
 
-    def count(self, channel: str, size: int, method: str, outcome: str) -> None:
-        """Count one publication.
+    def note(
+        self,
+        method: str,
+        publications: Iterable[Publication],
+        outcomes: Iterable[object],
+        seconds: float,
+    ) -> None:
+        """Count publications that were sent together, and how long that took.
 
         Args:
-            channel: Its channel; the namespace exists.
-            size: Bytes of its body.
-            method: How it was published; one of our own names.
-            outcome: What became of it; one of `OUTCOMES`.
+            method: How they were published; one of our own names.
+            publications: All of them.
+            outcomes: What became of each: a `Receipt` or an exception.
+            seconds: From the check to the answer.
         """
-        namespace = namespace_of(channel)
-        if (namespace, method, outcome) not in self._outcomes:
-            self._outcomes |= {(namespace, method, each): 0 for each in OUTCOMES}
-        self._outcomes[namespace, method, outcome] += 1
-        if outcome == PUBLISHED:
-            self._bytes[namespace] = self._bytes.get(namespace, 0) + size
-
-    def time(self, method: str, seconds: float) -> None:
-        """Record how long a publish took; a batch counts once."""
+        for publication, outcome in zip(publications, outcomes, strict=False):
+            # Nothing is called here for an ordinary publication: batches have a hundred.
+            is_new = isinstance(outcome, Receipt) and not outcome.repeated
+            head, colon, _ = publication.channel.partition(":")
+            namespace = head if colon else ""
+            name = PUBLISHED if is_new else name_outcome(outcome)
+            count = self._counts.get((namespace, method, name))
+            if count is None:
+                count = self._add(namespace, method, name)
+            count[0] += 1
+            count[1] += len(publication.body)
         histogram = self._seconds.get(method)
         if histogram is None:
             histogram = self._seconds[method] = Histogram()
         histogram.observe(seconds)
+
+    def _add(self, namespace: str, method: str, outcome: str) -> list[int]:
+        """Return a new count; others begin at zero with it, as the reasons of `ChannelMeter`."""
+        for each in OUTCOMES:
+            self._counts.setdefault((namespace, method, each), [0, 0])
+        return self._counts[namespace, method, outcome]
 
     def read(self) -> Snapshot:
         """Return the values of all counters."""
         seconds: dict[Labels, float] = {}
         for method, histogram in list(self._seconds.items()):
             seconds |= histogram.read((method,))
+        counts = list(self._counts.items())
+        sizes: dict[Labels, float] = {}
+        for (namespace, _, outcome), (_, size) in counts:
+            if outcome == PUBLISHED:
+                sizes[namespace,] = sizes.get((namespace,), 0) + size
         return {
-            metrics.PUBLISHES.name: dict(self._outcomes.items()),
-            metrics.PUBLISHED_BYTES.name: metrics.by_label(self._bytes),
+            metrics.PUBLISHES.name: {labels: number for labels, (number, _) in counts},
+            metrics.PUBLISHED_BYTES.name: sizes,
             metrics.PUBLISH_SECONDS.name: seconds,
         }

@@ -147,7 +147,7 @@ def publish_sync(
     """
     if (test := interception.current) is not None:
         return only(test.publish([publication], on_commit=on_commit))
-    with metering.Measured(method, (publication,)) as measured:
+    with metering.Measured(metering.of_threads, method, (publication,)) as measured:
         receipt = sync_broker().publish(stamp(publication))
         measured.outcomes = (receipt,)
     return receipt
@@ -159,7 +159,7 @@ def publish_many_sync(
     """Publish, unless a test intercepts; see `realtime.brokers.Broker.publish_many`."""
     if (test := interception.current) is not None:
         return test.publish(publications)
-    with metering.Measured(method, publications) as measured:
+    with metering.Measured(metering.of_threads, method, publications) as measured:
         outcomes = sync_broker().publish_many([stamp(each) for each in publications])
         measured.outcomes = outcomes
     return outcomes

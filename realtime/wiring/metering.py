@@ -16,16 +16,7 @@ from typing import TYPE_CHECKING
 from realtime.api.answers import count_failures
 from realtime.auth.token_log import count_refused_tokens
 from realtime.core import metrics
-from realtime.core.meters import (
-    CONFLICT,
-    NOT_PUBLISHED,
-    PUBLISHED,
-    REPEATED,
-    UNKNOWN,
-    PublishMeter,
-)
-from realtime.core.publication import Receipt
-from realtime.errors import IdempotencyConflict, OutcomeUnknown, RealtimeError
+from realtime.core.meters import PublishMeter
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -33,13 +24,39 @@ if TYPE_CHECKING:
 
     from realtime.brokers import Stats
     from realtime.core.metrics import Snapshot
-    from realtime.core.publication import Publication
+    from realtime.core.publication import Publication, Receipt
+    from realtime.errors import RealtimeError
 
 HTTP, CLIENT, PYTHON = "http", "client", "python"
 """How something is published: by the HTTP API, by a client, or by code of the host."""
 
-_published = PublishMeter()
-_counting = threading.Lock()
+
+class ThreadMeter(PublishMeter):
+    """What threads publish: changed and read under a lock, unlike the meter of an event loop."""
+
+    def __init__(self) -> None:
+        """Start at zero."""
+        super().__init__()
+        self._lock = threading.Lock()
+
+    def note(
+        self,
+        method: str,
+        publications: Iterable[Publication],
+        outcomes: Iterable[object],
+        seconds: float,
+    ) -> None:
+        """Count publications; see `PublishMeter.note`."""
+        with self._lock:
+            super().note(method, publications, outcomes, seconds)
+
+    def read(self) -> Snapshot:
+        """Return the values of all counters."""
+        with self._lock:
+            return super().read()
+
+
+of_threads = ThreadMeter()
 
 
 class Measured:
@@ -49,18 +66,20 @@ class Measured:
     whose client has gone while it was sent (`CancelledError`) has an unknown outcome.
     """
 
-    __slots__ = ("_began", "_method", "_publications", "outcomes")
+    __slots__ = ("_began", "_meter", "_method", "_publications", "outcomes")
 
-    def __init__(self, method: str, publications: Sequence[Publication]) -> None:
+    def __init__(
+        self, meter: PublishMeter, method: str, publications: Sequence[Publication]
+    ) -> None:
         """Prepare to count publications that came by a method: one of those above."""
+        self._meter = meter
         self._method = method
         self._publications = publications
         self.outcomes: Sequence[Receipt | RealtimeError] = ()
-        self._began = 0.0
+        self._began = time.perf_counter()
 
     def __enter__(self) -> Measured:
-        """Start the clock."""
-        self._began = time.perf_counter()
+        """Return this."""
         return self
 
     def __exit__(
@@ -71,21 +90,7 @@ class Measured:
     ) -> None:
         """Count."""
         seconds = time.perf_counter() - self._began
-        outcomes: Iterable[object] = self.outcomes or repeat(error)
-        with _counting:
-            for publication, outcome in zip(self._publications, outcomes, strict=False):
-                size = len(publication.body)
-                _published.count(publication.channel, size, self._method, _name_outcome(outcome))
-            _published.time(self._method, seconds)
-
-
-def _name_outcome(outcome: object) -> str:
-    if isinstance(outcome, Receipt):
-        return REPEATED if outcome.repeated else PUBLISHED
-    if isinstance(outcome, IdempotencyConflict):
-        return CONFLICT
-    is_known = isinstance(outcome, RealtimeError) and not isinstance(outcome, OutcomeUnknown)
-    return NOT_PUBLISHED if is_known else UNKNOWN
+        self._meter.note(self._method, self._publications, self.outcomes or repeat(error), seconds)
 
 
 def read_queue(stats: Stats) -> Snapshot:
@@ -105,8 +110,7 @@ def read_queue(stats: Stats) -> Snapshot:
 
 def read_process() -> Snapshot:
     """Return the metrics of this process that belong to no node."""
-    with _counting:
-        snapshot = _published.read()
+    snapshot = of_threads.read()
     snapshot[metrics.REFUSED_REQUESTS.name] = metrics.by_label(count_failures())
     snapshot[metrics.REFUSED_TOKENS.name] = metrics.by_label(count_refused_tokens())
     snapshot[metrics.CPU_SECONDS.name] = metrics.one(time.process_time())

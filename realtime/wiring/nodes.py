@@ -21,6 +21,7 @@ from django.conf import settings as django_settings
 from realtime.auth.sessions import entitlement_check
 from realtime.brokers.publisher import Publisher
 from realtime.core import metrics
+from realtime.core.meters import PublishMeter
 from realtime.core.node_commands import NodeCommand, encode_command
 from realtime.core.tally import Tally
 from realtime.delivery.hub import Hub
@@ -56,6 +57,8 @@ class Node:
     """The parts of one event loop. The hub does nothing until it is started."""
 
     def __init__(self) -> None:
+        self.published = PublishMeter()
+        """Counts what this loop publishes."""
         self._queue: Snapshot = {}
         self._queue_due = 0.0
 
@@ -89,7 +92,7 @@ class Node:
 
     async def publish(self, publication: Publication, method: str) -> Receipt:
         """Publish, and count the outcome; errors as for `realtime.brokers.Broker.publish`."""
-        with metering.Measured(method, (publication,)) as measured:
+        with metering.Measured(self.published, method, (publication,)) as measured:
             receipt = await self.broker.publish(brokers.stamp(publication))
             measured.outcomes = (receipt,)
         return receipt
@@ -111,6 +114,11 @@ class Node:
         hub = self.running_hub()
         hub.keep_running(PROBED_SECONDS)
         return hub
+
+    def read_metrics(self) -> Snapshot:
+        """Return the metrics of this loop; may be called from other threads."""
+        hub = self.hub.read_metrics() if "hub" in self.__dict__ else {}
+        return metrics.add_up([self.published.read(), hub])
 
     async def read_queue_metrics(self) -> Snapshot:
         """Return the metrics of the fallback queue; nothing if Redis does not answer."""
@@ -140,6 +148,8 @@ def _tell_of_lifespan() -> None:
 
 
 _nodes: WeakKeyDictionary[asyncio.AbstractEventLoop, Node] = WeakKeyDictionary()
+_ended: Snapshot = {}
+"""What nodes have counted whose loops have ended."""
 _changing = threading.Lock()
 """Held while `_nodes` changes: threads have loops of their own."""
 
@@ -163,13 +173,20 @@ def _forget_ended_loops() -> None:
     """
     for loop in list(_nodes):
         if loop.is_closed():
-            _nodes.pop(loop, None)
+            _keep_counts(_nodes.pop(loop, None))
+
+
+def _keep_counts(ended: Node | None) -> None:
+    """Keep what a node has counted: the counters of a process must not fall."""
+    if ended is not None:
+        _ended.update(metrics.add_up([_ended, metrics.without_gauges(ended.read_metrics())]))
 
 
 async def aclose() -> None:
     """Close the node of the running event loop."""
     with _changing:
         ending = _nodes.pop(asyncio.get_running_loop(), None)
+        _keep_counts(ending)
     if ending is not None:
         await ending.aclose()
 
@@ -210,8 +227,9 @@ async def publish_many(
     """Publish, unless a test intercepts; see `realtime.brokers.Broker.publish_many`."""
     if (test := interception.current) is not None:
         return test.publish(publications)
-    with metering.Measured(method, publications) as measured:
-        outcomes = await node().broker.publish_many([brokers.stamp(each) for each in publications])
+    own = node()
+    with metering.Measured(own.published, method, publications) as measured:
+        outcomes = await own.broker.publish_many([brokers.stamp(each) for each in publications])
         measured.outcomes = outcomes
     return outcomes
 
@@ -219,9 +237,8 @@ async def publish_many(
 def read_metrics() -> Snapshot:
     """Return the metrics of this process: of its nodes, and of what belongs to none."""
     with _changing:
-        nodes = list(_nodes.values())
-    hubs = [each.hub.read_metrics() for each in nodes if "hub" in each.__dict__]
-    return metrics.add_up([metering.read_process(), *hubs])
+        running = [each.read_metrics() for each in _nodes.values()]
+        return metrics.add_up([metering.read_process(), _ended, *running])
 
 
 async def read_metrics_and_queue() -> Snapshot:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
+from itertools import repeat
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from realtime.core import metrics
-from realtime.core.meters import ChannelMeter, Histogram, NodeMeters, PublishMeter
+from realtime.core.meters import OUTCOMES, ChannelMeter, Histogram, NodeMeters, PublishMeter
 from realtime.core.metrics import (
     METRICS,
     InvalidSnapshot,
@@ -21,6 +23,8 @@ from realtime.core.metrics import (
     without_gauges,
 )
 from realtime.core.positions import Gap
+from realtime.core.publication import Publication, Receipt
+from realtime.errors import BrokerUnavailable, IdempotencyConflict, OutcomeUnknown, QueueFull
 
 LABELS = st.text(alphabet='abc:é"\\\n', max_size=8)
 VALUES = st.integers(0, 2**40).map(float)
@@ -142,18 +146,46 @@ def test_a_histogram_counts_each_observation_once(values):
     assert found["http", metrics.SUM] == pytest.approx(sum(max(0.0, value) for value in values))
 
 
-def test_publications_are_counted_by_outcome_and_every_outcome_is_shown():
+def news(channel: str) -> Publication:
+    return Publication.of(channel, 1)
+
+
+@pytest.mark.parametrize(
+    ("outcome", "name"),
+    [
+        (Receipt("e", 1, 1), "published"),
+        (Receipt("e", 1, 1, repeated=True), "repeated"),
+        (BrokerUnavailable("away"), "not_published"),
+        (QueueFull("full"), "not_published"),
+        (OutcomeUnknown("late"), "unknown"),
+        (IdempotencyConflict("other"), "conflict"),
+        (asyncio.CancelledError(), "unknown"),
+        (None, "unknown"),
+    ],
+)
+def test_publications_are_counted_by_outcome_and_every_outcome_is_shown(outcome, name):
     meter = PublishMeter()
-    meter.count("orders:1", 10, "http", "published")
-    meter.count("orders:2", 5, "http", "unknown")
-    meter.time("http", 0.003)
+    meter.note("http", [news("orders:1")], [outcome], 0.003)
     shown = meter.read()
     assert shown[metrics.PUBLISHES.name] == {
-        ("orders", "http", "published"): 1,
-        ("orders", "http", "repeated"): 0,
-        ("orders", "http", "not_published"): 0,
-        ("orders", "http", "unknown"): 1,
-        ("orders", "http", "conflict"): 0,
+        ("orders", "http", each): int(each == name) for each in OUTCOMES
     }
-    assert shown[metrics.PUBLISHED_BYTES.name] == {("orders",): 10}
+    sent = len(news("orders:1").body) if name == "published" else 0
+    assert shown[metrics.PUBLISHED_BYTES.name] == {("orders",): sent}
     assert shown[metrics.PUBLISH_SECONDS.name]["http", "0.005"] == 1
+
+
+def test_a_batch_counts_each_publication_and_its_time_once():
+    meter = PublishMeter()
+    batch = [news("orders:1"), news("orders:2"), news("plain")]
+    meter.note("http", batch, [Receipt("e", 1, 1), Receipt("e", 1, 1), OutcomeUnknown("late")], 1)
+    shown = meter.read()
+    assert shown[metrics.PUBLISHES.name]["orders", "http", "published"] == 2
+    assert shown[metrics.PUBLISHES.name]["", "http", "unknown"] == 1
+    assert shown[metrics.PUBLISH_SECONDS.name]["http", "1.0"] == 1
+
+
+def test_a_batch_that_failed_as_a_whole_failed_for_each_publication():
+    meter = PublishMeter()
+    meter.note("http", [news("a:1"), news("a:2")], repeat(BrokerUnavailable("away")), 0.1)
+    assert meter.read()[metrics.PUBLISHES.name]["a", "http", "not_published"] == 2
