@@ -28,13 +28,14 @@ from realtime.core.positions import Position
 from realtime.core.publication import Publication
 from realtime.errors import BrokerUnavailable, IdempotencyConflict, OutcomeUnknown
 from tests.support.eventually import eventually
-from tests.support.machine import in_time
+from tests.support.machine import allowed, in_time
 from tests.support.redis_server import RedisServer
 from tests.support.relay import Relay
 from tests.support.subscription_reader import SubscriptionReader
 
 BIG = "x" * 60_000
-LATE = 2.0  # seconds that a busy machine may need in addition to a deadline
+LATE = 2.0
+"""Seconds that a deadline may be late on the reference machine; `allowed` adds to it."""
 
 
 @pytest.fixture
@@ -261,7 +262,7 @@ async def test_a_timed_out_call_keeps_its_place_in_the_order(
     late, behind = echo(broker, "late", seconds=0.3), echo(broker, "behind")
     with pytest.raises(OutcomeUnknown):
         await late
-    assert 0.3 <= loop.time() - started < 0.3 + LATE
+    assert 0.3 <= loop.time() - started < allowed(0.3 + LATE, started)
     after = echo(broker, "after")
     await turns(10)
     assert not behind.done()
@@ -294,7 +295,7 @@ async def test_no_reply_by_the_deadline_is_an_unknown_outcome(
     own_redis.freeze()
     started = asyncio.get_running_loop().time()
     errors = await outcomes(publishing(broker, *[publication(n) for n in range(100)]))
-    assert asyncio.get_running_loop().time() - started < 0.3 + LATE
+    assert asyncio.get_running_loop().time() - started < allowed(0.3 + LATE, started)
     assert {type(error) for error in errors} == {OutcomeUnknown}
     own_redis.thaw()
 
@@ -380,7 +381,7 @@ async def test_calls_over_the_limit_are_refused_and_the_rest_answered(
         await turns(3)
     refused = [task for task in tasks if task.done()]
     assert 40 - 20 <= len(refused) <= 40 - UNSENT_BYTES // 1_000_100
-    assert loop.time() - started < 1
+    assert loop.time() - started < allowed(1, started)
     for task in refused:
         with pytest.raises(BrokerUnavailable, match="too many bytes"):
             await task
@@ -436,7 +437,7 @@ async def test_without_redis_each_call_fails_by_its_own_deadline(make: Any) -> N
                 publishing(make(url, seconds=0.3), *[publication(n) for n in range(200)])
             )
             assert {type(error) for error in errors} == {BrokerUnavailable}
-            assert loop.time() - started < 0.3 + LATE
+            assert loop.time() - started < allowed(0.3 + LATE, started)
 
 
 async def test_a_call_made_while_connecting_waits_only_until_its_deadline(
@@ -449,7 +450,7 @@ async def test_a_call_made_while_connecting_waits_only_until_its_deadline(
     patient = echo(broker, "patient")
     with pytest.raises(BrokerUnavailable):
         await echo(broker, "hasty", seconds=0.2)
-    assert loop.time() - started < 0.2 + LATE
+    assert loop.time() - started < allowed(0.2 + LATE, started)
     own_redis.thaw()
     assert await patient == [b"patient"]
 
