@@ -23,7 +23,6 @@ from realtime.api.methods import (
     admit_again,
     admit_request,
     method_of,
-    respond,
 )
 from realtime.api.request import EVENTS, Request, RequestTimeout, body_limit
 from realtime.auth.sessions import has_session
@@ -31,7 +30,7 @@ from realtime.core import paths
 from realtime.core.headers import Flaw, flaw_of
 from realtime.errors import ConfigurationError, RealtimeError, TooLarge
 from realtime.http import documents, health
-from realtime.http.loop_backend import BACKEND
+from realtime.http.loop_backend import respond_here
 from realtime.http.staff import look_up_session
 from realtime.transports import emulation, sse
 from realtime.transports.misdirected import is_handshake_without_upgrade, refuse_plain_http
@@ -203,7 +202,7 @@ class HttpEndpoint:
         try:
             admitted = admit_request(request, wiring.keyring().admit)
             body = await _body(receive, request.most_bytes, self._body_seconds)
-            return await respond(admitted, body, BACKEND, wiring.namespaces(), wiring.routes())
+            return await respond_here(admitted, body)
         except RealtimeError as error:
             return failure(error)
 
@@ -261,6 +260,7 @@ def _head(api_method: str, http_method: str, query: str, headers: dict[bytes, st
         query=query,
         body_bytes=body_limit(api_method, limits.body_bytes, limits.batch_bytes),
         attributes=_attributes(headers) if api_method == EVENTS else None,
+        traceparent=headers.get(b"traceparent", ""),
     )
 
 
@@ -290,7 +290,7 @@ class _WholeRequests:
             admitted = self._admit()
         except RealtimeError as error:
             return _fail(error)
-        return respond(admitted, body, BACKEND, wiring.namespaces(), wiring.routes())
+        return respond_here(admitted, body)
 
     def _admit(self) -> AdmittedRequest:
         keyring = wiring.keyring()

@@ -9,6 +9,7 @@ import shutil
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator
 from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -58,6 +59,7 @@ NGINX = shutil.which("nginx", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
 PROMETHEUS = all(map(shutil.which, ("prometheus", "promtool")))
 HAS_SDK = bool(shutil.which("node")) and (SDK / ".ready").is_file()  # the Makefile's stamp
 HAS_POSTGRES = PostgresServer.is_installed()
+HAS_OTEL = find_spec("opentelemetry") and find_spec("opentelemetry.sdk")
 HAS_FAKETIME = sys.platform == "linux" and bool(shutil.which("faketime"))
 MISSING = {
     "browser": None if CHROMIUM else "there is no Chromium on this machine",
@@ -66,6 +68,7 @@ MISSING = {
     "nginx": None if NGINX else "there is no nginx on this machine",
     "prometheus": None if PROMETHEUS else "there is no Prometheus on this machine",
     "redis": None if DEBIAN else "there is no redis-server on this machine",
+    "otel": None if HAS_OTEL else "the SDK of OpenTelemetry is not installed",
     "faketime": None if HAS_FAKETIME else "there is no libfaketime to move clocks with",
 }
 

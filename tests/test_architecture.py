@@ -257,6 +257,7 @@ EXTRAS = {
         {"celery", "kombu"},
         {"contrib.celery", "contrib.calls", "contrib.state_publisher", "contrib.sweep"},
     ),
+    "otel": ({"opentelemetry"}, {"wiring.spans"}),
 }
 """The libraries of each extra, and the modules that need them."""
 

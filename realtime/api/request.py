@@ -29,6 +29,8 @@ class Request(NamedTuple):
     """The limit of the site; None is `body_limit`."""
     attributes: Mapping[str, str] | None = None
     """The ``ce-`` headers of a CloudEvent, without that prefix; only read for `EVENTS`."""
+    traceparent: str = ""
+    """The trace of the publisher, as it was sent; see `realtime.wiring.continue_trace`."""
 
     @property
     def most_bytes(self) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from importlib.util import find_spec
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -149,6 +150,18 @@ def token_jwks(given: Any) -> str | Mapping[str, Any]:
     elif jwks:
         keys_of_set(jwks)
     return jwks
+
+
+def tracing(given: Any) -> bool:
+    """Return whether to trace. Nothing looks for OpenTelemetry unless it is wanted."""
+    if not isinstance(given, bool):
+        raise UnusableValue(f"must be True or False, not {given!r}"[:80])
+    if given and find_spec("opentelemetry") is None:
+        raise UnusableValue(
+            "is on, but OpenTelemetry is not installed: "
+            "pip install 'django-realtime-notifier[otel]', and the SDK of OpenTelemetry"
+        )
+    return given
 
 
 def namespaces(given: Any) -> Mapping[str, Mapping[str, object]]:

@@ -221,6 +221,13 @@ class Settings(NumericSettings):
         doc="[Fallbacks](fallbacks.md#built-in) by name. Fallbacks that an app registers are not "
         "listed here.",
     )
+    tracing: bool = value(
+        False,
+        rules.tracing,
+        kind="boolean",
+        doc="Whether to make [OpenTelemetry spans](howto/tracing.md) of publications and of the "
+        "attempts of fallbacks. Needs the extra `otel`.",
+    )
 
     @classmethod
     def from_django(cls) -> Settings:

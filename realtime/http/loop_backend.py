@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from realtime import wiring
+from realtime.api.methods import AdmittedRequest, respond
 from realtime.core.positions import by_channel
 from realtime.wiring.metering import HTTP
 
 if TYPE_CHECKING:
+    from realtime.api.answers import Response
     from realtime.brokers import Stats, Survey
     from realtime.core.members import Headcount
     from realtime.core.positions import Position
@@ -48,3 +50,9 @@ class _Backend:
 
 BACKEND = _Backend()
 """For any loop: each call asks for the node of the loop that runs."""
+
+
+def respond_here(admitted: AdmittedRequest, body: bytes) -> Coroutine[Any, Any, Response]:
+    """Carry out a request on the running event loop, in its trace if tracing is on."""
+    work = respond(admitted, body, BACKEND, wiring.namespaces(), wiring.routes())
+    return wiring.continue_trace(admitted.request.traceparent, work)

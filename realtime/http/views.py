@@ -43,7 +43,7 @@ def api(request: HttpRequest, method: str) -> HttpResponse:
         admitted = admit_request(head, _access(request, head))
         body = _body(request, head.most_bytes)
         work = respond(admitted, body, _BACKEND, wiring.namespaces(), wiring.routes())
-        return _http(run_blocking(work))
+        return _http(run_blocking(wiring.continue_trace(head.traceparent, work)))
     except RealtimeError as error:
         return _http(failure(error))
 
@@ -66,6 +66,7 @@ def _head(request: HttpRequest, method: str) -> Request:
         query=request.META.get("QUERY_STRING", ""),
         body_bytes=wiring.body_bytes(method),
         attributes=_attributes(request) if method == EVENTS else None,
+        traceparent=request.headers.get("Traceparent", ""),
     )
 
 

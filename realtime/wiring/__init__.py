@@ -1,10 +1,11 @@
 """Builds the parts of the app from the settings and connects them.
 
 `configured` has the settings. `parts` is the composition root: what a process has once. `nodes`
-starts and stops what one event loop has. `request_limits` has the limits on requests and clients.
-`brokers` chooses the broker, `one_process` keeps the one inside the process to one process, `guard`
-keeps tests from a Redis that others use, and tests take publications in `interception`. `metering`
-counts what is published.
+starts and stops what one event loop has, and publishes there; `thread_publishing` publishes
+elsewhere. `tracing` notes the time and the trace of publications; `spans` is loaded if tracing is
+on. `request_limits` has the limits on requests and clients. `brokers` chooses the broker,
+`one_process` keeps the one inside the process to one process, `guard` keeps tests from a Redis that
+others use, and tests take publications in `interception`. `metering` counts what is published.
 """
 
 from __future__ import annotations
@@ -12,8 +13,6 @@ from __future__ import annotations
 from realtime.wiring.brokers import (
     is_alone,
     is_memory,
-    publish_many_sync,
-    publish_sync,
     queue,
     redis_broker,
     redis_url,
@@ -57,6 +56,8 @@ from realtime.wiring.request_limits import (
     path_prefix,
     shape,
 )
+from realtime.wiring.thread_publishing import publish_many_sync, publish_sync
+from realtime.wiring.tracing import continue_trace, trace_handlers
 
 __all__ = [
     "USUAL_CHANNELS",
@@ -66,6 +67,7 @@ __all__ = [
     "allowed_origins",
     "authorizer",
     "body_bytes",
+    "continue_trace",
     "drain",
     "fallbacks",
     "http_limits",
@@ -97,6 +99,7 @@ __all__ = [
     "shared_store",
     "sync_broker",
     "tokens",
+    "trace_handlers",
     "user_info",
     "user_table",
 ]

@@ -5,8 +5,6 @@ redis-py is imported only where Redis is used.
 
 from __future__ import annotations
 
-import time
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from realtime.brokers.memory.asynchronous import MemoryBroker
@@ -15,7 +13,7 @@ from realtime.brokers.memory.queue import MemoryQueue
 from realtime.conf.improper import ImproperSetting
 from realtime.core.redis_url import MEMORY_URL, is_cluster_url
 from realtime.errors import BrokerUnavailable, RealtimeError
-from realtime.wiring import guard, interception, metering, one_process
+from realtime.wiring import guard, one_process
 from realtime.wiring.configured import forget_all, once, once_open, settings
 
 if TYPE_CHECKING:
@@ -23,7 +21,7 @@ if TYPE_CHECKING:
     from realtime.brokers.fallback_queue import FallbackQueue
     from realtime.brokers.memory.shared import SharedStore
     from realtime.brokers.partition_sync import SyncRedis
-    from realtime.core.publication import Publication, Receipt
+    from realtime.core.publication import Receipt
 
 
 def redis_url() -> str:
@@ -133,41 +131,6 @@ def refuse_foreign_prefix() -> None:
     """
     if guard.is_test_run() and settings().redis_url not in ("", MEMORY_URL):
         guard.refuse_foreign_prefix(_redis_for_threads(), settings().redis_prefix)
-
-
-def publish_sync(
-    publication: Publication, *, on_commit: bool = False, method: str = metering.PYTHON
-) -> Receipt:
-    """Publish, unless a test intercepts; errors as for `realtime.brokers.Broker.publish`.
-
-    Args:
-        publication: What to publish.
-        on_commit: Whether it has waited for a commit.
-        method: How it came, for the metrics: one of those in `metering`.
-    """
-    if (test := interception.current) is not None:
-        return only(test.publish([publication], on_commit=on_commit))
-    with metering.Measured(metering.of_threads, method, (publication,)) as measured:
-        receipt = sync_broker().publish(stamp(publication))
-        measured.outcomes = (receipt,)
-    return receipt
-
-
-def publish_many_sync(
-    publications: Sequence[Publication], method: str = metering.PYTHON
-) -> list[Receipt | RealtimeError]:
-    """Publish, unless a test intercepts; see `realtime.brokers.Broker.publish_many`."""
-    if (test := interception.current) is not None:
-        return test.publish(publications)
-    with metering.Measured(metering.of_threads, method, publications) as measured:
-        outcomes = sync_broker().publish_many([stamp(each) for each in publications])
-        measured.outcomes = outcomes
-    return outcomes
-
-
-def stamp(publication: Publication) -> Publication:
-    """Note when our code accepted a publication: now."""
-    return publication.stamp(int(time.time() * 1000))
 
 
 def only(answers: list[Receipt | RealtimeError]) -> Receipt:

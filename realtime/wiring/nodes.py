@@ -26,7 +26,7 @@ from realtime.core.node_commands import NodeCommand, encode_command
 from realtime.core.tally import Tally
 from realtime.delivery.hub import Hub
 from realtime.errors import BrokerError
-from realtime.wiring import brokers, interception, metering, parts
+from realtime.wiring import brokers, interception, metering, parts, tracing
 from realtime.wiring.configured import settings
 from realtime.wiring.request_limits import limits
 
@@ -93,9 +93,25 @@ class Node:
     async def publish(self, publication: Publication, method: str) -> Receipt:
         """Publish, and count the outcome; errors as for `realtime.brokers.Broker.publish`."""
         with metering.Measured(self.published, method, (publication,)) as measured:
-            receipt = await self.broker.publish(brokers.stamp(publication))
+            if (spans := tracing.spans()) is not None:
+                receipt = await spans.publish(publication, self.broker.publish)
+            else:
+                receipt = await self.broker.publish(tracing.stamp(publication))
             measured.outcomes = (receipt,)
         return receipt
+
+    async def publish_many(
+        self, publications: Sequence[Publication], method: str
+    ) -> list[Receipt | RealtimeError]:
+        """Publish, and count the outcomes; see `realtime.brokers.Broker.publish_many`."""
+        with metering.Measured(self.published, method, publications) as measured:
+            if (spans := tracing.spans()) is not None:
+                outcomes = await spans.publish_many(publications, self.broker.publish_many)
+            else:
+                stamped = [tracing.stamp(each) for each in publications]
+                outcomes = await self.broker.publish_many(stamped)
+            measured.outcomes = outcomes
+        return outcomes
 
     def running_hub(self) -> Hub:
         """Return the hub, started; without a lifespan it stops when no client is connected."""
@@ -227,11 +243,7 @@ async def publish_many(
     """Publish, unless a test intercepts; see `realtime.brokers.Broker.publish_many`."""
     if (test := interception.current) is not None:
         return test.publish(publications)
-    own = node()
-    with metering.Measured(own.published, method, publications) as measured:
-        outcomes = await own.broker.publish_many([brokers.stamp(each) for each in publications])
-        measured.outcomes = outcomes
-    return outcomes
+    return await node().publish_many(publications, method)
 
 
 def read_metrics() -> Snapshot:

@@ -56,6 +56,7 @@ GOOD: dict[str, Any] = {
     "origins of apps": {"ALLOWED_ORIGINS": ["capacitor://localhost", "chrome-extension://abc"]},
     "all subdomains": {"ALLOWED_ORIGINS": ["https://*.example.com"]},
     "all origins": {"ALLOWED_ORIGINS": ["*"]},
+    "no tracing": {"TRACING": False},
     "a default namespace": {"NAMESPACES": {"": {"allow_subscribe_for_client": True}}},
 }
 
@@ -142,6 +143,7 @@ BAD: dict[str, tuple[str, Any]] = {
     "an origin with a user": ("ALLOWED_ORIGINS", ["https://a@b.example"]),
     "no origin": ("ALLOWED_ORIGINS", [None]),
     "a list of namespaces": ("NAMESPACES", ["news"]),
+    "tracing as a number": ("TRACING", 1),
     "an unknown option": ("NAMESPACES", {"news": {"colour": True}}),
     "an option of the wrong type": ("NAMESPACES", {"news": {"allow_subscribe_for_client": 1}}),
     "a namespace in capitals": ("NAMESPACES", {"News": {}}),

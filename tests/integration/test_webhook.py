@@ -82,6 +82,13 @@ def test_a_receiver_can_verify_the_signature(hooks: Hooks) -> None:
         assert signature == f"v1,{expected}"
 
 
+def test_a_receiver_gets_the_trace_if_there_is_one(hooks: Hooks) -> None:
+    trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+    webhook(hooks)(replace(QUEUED, trace=trace))
+    webhook(hooks)(QUEUED)
+    assert [post.headers.get("traceparent") for post in hooks.got] == [trace, None]
+
+
 @pytest.mark.parametrize("status", [400, 401, 404, 408, 409, 425, 429, 500, 503])
 def test_a_webhook_that_fails_is_retried(hooks: Hooks, status: int) -> None:
     hooks.answer = answering(status)

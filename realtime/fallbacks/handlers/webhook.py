@@ -77,6 +77,8 @@ class Webhook:
             "Connection": "close",
             **signature(queued.id, int(time.time()), body, self.secrets),
         }
+        if queued.trace:
+            headers["traceparent"] = queued.trace  # not part of the signature
         status, location = self._post(body, headers)
         if 200 <= status < 300:
             return

@@ -83,7 +83,7 @@ def _options(options: dict[str, Any]) -> WorkerOptions:
 async def _work(options: WorkerOptions) -> None:
     queue = wiring.queue()
     running = threads()
-    known = handlers(wiring.fallbacks(), running)
+    known = wiring.trace_handlers(handlers(wiring.fallbacks(), running))
     worker = Worker(queue, known, options, threads=running)
     asked: list[int] = []
 

@@ -1,0 +1,55 @@
+"""Notes in each publication when it was accepted, and its trace if the project enables tracing.
+
+OpenTelemetry is an extra. Only `spans` imports it, and nothing loads that module before
+`REALTIME_TRACING` is on.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Coroutine
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from realtime.core.traceparent import read_traceparent
+from realtime.wiring.configured import once, settings
+
+if TYPE_CHECKING:
+    from realtime.core.publication import Publication
+    from realtime.fallbacks.worker import Handler
+    from realtime.wiring.spans import Spans
+
+T = TypeVar("T")
+
+
+def stamp(publication: Publication, trace: str = "") -> Publication:
+    """Note in a publication that our code accepts it now, and the trace of its span if any."""
+    return publication.stamp(int(time.time() * 1000), trace)
+
+
+@once
+def spans() -> Spans | None:
+    """Return what makes the spans of this process; None without tracing."""
+    if not settings().tracing:
+        return None
+    from realtime.wiring.spans import Spans
+
+    return Spans()
+
+
+def continue_trace(header: str, work: Coroutine[Any, Any, T]) -> Coroutine[Any, Any, T]:
+    """Return work that takes place in the trace of a request.
+
+    Args:
+        header: The header ``traceparent`` of the request. An invalid one is ignored.
+        work: Returned as it is without tracing.
+    """
+    if not header or (found := spans()) is None or not (trace := read_traceparent(header)):
+        return work
+    return found.work_within(trace, work)
+
+
+def trace_handlers(handlers: dict[str, Handler]) -> dict[str, Handler]:
+    """Return the handlers of fallbacks, each with a span around its attempts if tracing is on."""
+    if (found := spans()) is None:
+        return handlers
+    return {name: found.trace_handler(handler) for name, handler in handlers.items()}
