@@ -17,6 +17,7 @@ from notifier.variables import (
     file_or_text,
     parse_json,
     read_file,
+    read_flag,
     split,
 )
 from realtime.api.key_entries import describe_unlisted, keys_of
@@ -60,6 +61,10 @@ def _check_file_or_text(variable: str, text: str) -> str:
     return text.strip()
 
 
+def _flag(variable: str, text: str) -> bool:
+    return read_flag({variable: text}, variable, default=False)
+
+
 def _split(variable: str, text: str) -> tuple[str, ...]:
     return split(text)
 
@@ -92,6 +97,7 @@ WRITTEN: dict[str, Callable[[str, str], Any]] = {
     "token_expiry": _strip,
     "personal_channel": _strip,
     "url": _strip,
+    "tracing": _flag,
     "allowed_origins": _split,
     "namespaces": _json(dict, '{"orders": {"allow_subscribe_for_client": true}}'),
     "fallbacks": _json(

@@ -135,6 +135,7 @@ environment:
   NOTIFIER_CLOUDEVENTS rules that map CloudEvents to channels: a JSON array, or @path
   EMAIL_URL            mail server of the `email` fallback: smtp+tls://user:password@host:587
   EMAIL_FROM           sender address of its mail
+  NOTIFIER_TRACING     1: OpenTelemetry spans, exported as OTEL_EXPORTER_OTLP_ENDPOINT says
   NOTIFIER_LIMITS      limits for clients: a JSON object of settings, or @path of a file
   ALLOWED_HOSTS        host names of this service, comma-separated
   ALLOWED_ORIGINS      origins of other sites that may connect, comma-separated

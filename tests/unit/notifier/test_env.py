@@ -143,6 +143,7 @@ def test_an_explicit_setting_overrides_the_debug_default():
         ("NOTIFIER_NAMESPACES", "[]"),
         ("NOTIFIER_CLOUDEVENTS", "{}"),
         ("NOTIFIER_CLOUDEVENTS", '[{"type": "x"}]'),
+        ("NOTIFIER_TRACING", "maybe"),
         ("NOTIFIER_LIMITS", "{"),
         ("NOTIFIER_LIMITS", "[]"),
         ("NOTIFIER_LIMITS", '{"connexions": 1}'),
@@ -429,7 +430,8 @@ def test_variable_defaults_match_the_settings():
     told = {code(row[0]): code(row[1]) for row in table}
     for name in WRITTEN:
         default = DECLARED[name].default
-        shown = default if isinstance(default, str) else json.dumps(default)
+        written = int(default) if isinstance(default, bool) else default
+        shown = default if isinstance(default, str) else json.dumps(written)
         assert told[variable_of(name)] in (shown, ""), name
         assert told[variable_of(name)] or not default, name
 
