@@ -225,8 +225,8 @@ class Settings(NumericSettings):
         False,
         rules.tracing,
         kind="boolean",
-        doc="Whether to make [OpenTelemetry spans](howto/tracing.md) of publications and of the "
-        "attempts of fallbacks. Needs the extra `otel`.",
+        doc="Whether to make [OpenTelemetry spans](howto/tracing.md) of publications, of the "
+        "attempts of fallbacks and of background jobs. Needs the extra `otel`.",
     )
 
     @classmethod

@@ -1,4 +1,4 @@
-"""Reads and encodes calls of Celery tasks: their arguments, users and delays."""
+"""Reads and encodes calls of Celery tasks: their arguments, users, traces and delays."""
 
 from __future__ import annotations
 
@@ -7,10 +7,16 @@ from typing import Any
 
 from kombu.utils import json
 
+from realtime.core.traceparent import read_traceparent
 
-def encode_call(name: str, args: Any, kwargs: Any, user: str) -> str:
+TRACE = "traceparent"
+"""The header of a message; OpenTelemetry's instrumentation of Celery has the same."""
+
+
+def encode_call(name: str, args: Any, kwargs: Any, user: str, trace: str = "") -> str:
     """Return a call as text, to send it again; empty if Celery cannot encode it as JSON."""
-    headers = {"live_user": user} if user else {}
+    given = {"live_user": user, TRACE: trace}
+    headers = {key: value for key, value in given.items() if value}
     call = {"task": name, "args": list(args or ()), "kwargs": kwargs or {}, "headers": headers}
     try:
         return str(json.dumps(call))  # type: ignore[no-untyped-call]
@@ -20,11 +26,20 @@ def encode_call(name: str, args: Any, kwargs: Any, user: str) -> str:
 
 def user_of(request: Any) -> str:
     """Return the user for whom a task was started, from its request or its headers."""
+    return _header(request, "live_user")
+
+
+def trace_of(request: Any) -> str:
+    """Return the trace in which a task was sent, from its request; empty is none."""
+    return read_traceparent(_header(request, TRACE))
+
+
+def _header(request: Any, name: str) -> str:
     if request is None:
         return ""
-    value = request.get("live_user")
+    value = request.get(name)
     if value is None and (headers := request.get("headers")):
-        value = headers.get("live_user")
+        value = headers.get(name)
     return value if isinstance(value, str) else ""
 
 

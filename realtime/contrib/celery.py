@@ -13,12 +13,12 @@ from functools import partial
 from typing import Any
 
 from celery import Celery, Task
-from celery.exceptions import Ignore
+from celery.exceptions import Ignore, TaskPredicate
 from kombu.utils.uuid import uuid
 
 from realtime import wiring
 from realtime.contrib import sweep
-from realtime.contrib.calls import encode_call, seconds_until, user_of
+from realtime.contrib.calls import TRACE, encode_call, seconds_until, trace_of, user_of
 from realtime.contrib.celery_settings import kombu_url, redis_settings, task_settings
 from realtime.contrib.pace import PACE_SECONDS
 from realtime.contrib.records import State, records
@@ -134,11 +134,20 @@ class LiveTask(Task):  # type: ignore[misc]
         if options.get("retries"):
             return super().apply_async(args, kwargs, task_id=task_id, **options)
         task_id = task_id or uuid()
+        with wiring.send_job(self.name, task_id) as trace:
+            if trace:
+                options["headers"] = {**(options.get("headers") or {}), TRACE: trace}
+            return self._send(args, kwargs, task_id, options, trace)
+
+    def _send(
+        self, args: Any, kwargs: Any, task_id: str, options: dict[str, Any], trace: str
+    ) -> Any:
         user = user_of(options.get("headers"))
         with contain_telling():
             state = self._states.make(task_id, "waiting")
             delay = seconds_until(options.get("countdown"), options.get("eta"))
-            records().add(task_id, state, encode_call(self.name, args, kwargs, user), delay)
+            call = encode_call(self.name, args, kwargs, user, trace)
+            records().add(task_id, state, call, delay)
             self._states.publish(state, user)
         is_sent = self.app.conf.task_always_eager  # an eager task has published its end already
         try:
@@ -156,6 +165,12 @@ class LiveTask(Task):  # type: ignore[misc]
         request = self.request
         if request.called_directly:
             return super().__call__(*args, **kwargs)
+        # A retry, or a task that is to be ignored, is a `TaskPredicate`: no error.
+        with wiring.run_job(self.name, request.id, trace_of(request), TaskPredicate):
+            return self._run(args, kwargs)
+
+    def _run(self, args: Any, kwargs: Any) -> Any:
+        request = self.request
         task_id = request.id
         begun = self._begin(task_id)
         if begun is not None and begun.state is not None and begun.state.get("state") in ENDS:

@@ -57,7 +57,7 @@ from realtime.wiring.request_limits import (
     shape,
 )
 from realtime.wiring.thread_publishing import publish_many_sync, publish_sync
-from realtime.wiring.tracing import continue_trace, trace_handlers
+from realtime.wiring.tracing import continue_trace, run_job, send_job, trace_handlers
 
 __all__ = [
     "USUAL_CHANNELS",
@@ -92,6 +92,8 @@ __all__ = [
     "refuse_foreign_prefix",
     "routes",
     "rpc",
+    "run_job",
+    "send_job",
     "send_node_command",
     "send_node_command_sync",
     "settings",

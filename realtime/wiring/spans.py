@@ -115,6 +115,34 @@ class Spans:
         return handle
 
     @contextmanager
+    def send_job(self, name: str, task_id: str) -> Iterator[str]:
+        """Send a background job in a span; yield the trace to send with it."""
+        attributes = {**_attributes_of("send", "send"), **_attributes_of_job(name, task_id)}
+        kind = trace.SpanKind.PRODUCER
+        with self._tracer.start_as_current_span(
+            f"send {name}", kind=kind, attributes=attributes
+        ) as span:
+            yield traceparent_of(span)
+
+    @contextmanager
+    def run_job(
+        self, name: str, task_id: str, traceparent: str, no_error: type[Exception]
+    ) -> Iterator[None]:
+        """Run a background job in a span, unless an instrumented Celery has begun one."""
+        if trace.get_current_span().get_span_context().is_valid:
+            yield
+            return
+        end: Exception | None = None
+        attributes = _attributes_of_job(name, task_id)
+        with self._linked_span(f"process {name}", "process", traceparent, attributes):
+            try:
+                yield
+            except no_error as error:  # raised outside of the span, which would note it
+                end = error
+        if end is not None:
+            raise end
+
+    @contextmanager
     def _linked_span(
         self, name: str, operation: str, traceparent: str, attributes: dict[str, Any]
     ) -> Iterator[trace.Span]:
@@ -152,6 +180,10 @@ def _attributes_of(name: str, kind: str) -> dict[str, Any]:
         "messaging.operation.name": name,
         "messaging.operation.type": kind,
     }
+
+
+def _attributes_of_job(name: str, task_id: str) -> dict[str, Any]:
+    return {"messaging.destination.name": name, "messaging.message.id": task_id}
 
 
 def _span_name(operation: str, channels: set[Any]) -> str:

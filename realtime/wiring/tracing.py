@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Coroutine
+from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from realtime.core.traceparent import read_traceparent
@@ -53,3 +54,29 @@ def trace_handlers(handlers: dict[str, Handler]) -> dict[str, Handler]:
     if (found := spans()) is None:
         return handlers
     return {name: found.trace_handler(handler) for name, handler in handlers.items()}
+
+
+def send_job(name: str, task_id: str) -> AbstractContextManager[str]:
+    """Return a context for sending a background job; its value is the trace to send, if any.
+
+    Args:
+        name: The name of the task.
+        task_id: The id of the job.
+    """
+    return nullcontext("") if (found := spans()) is None else found.send_job(name, task_id)
+
+
+def run_job(
+    name: str, task_id: str, trace: str, no_error: type[Exception]
+) -> AbstractContextManager[None]:
+    """Return a context for running a background job.
+
+    Args:
+        name: The name of the task.
+        task_id: The id of the job.
+        trace: The trace in which it was sent; empty is none.
+        no_error: What a job may raise without having failed.
+    """
+    if (found := spans()) is None:
+        return nullcontext()
+    return found.run_job(name, task_id, trace, no_error)

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import secrets
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
 import pytest
+from celery import Celery
 
 import realtime
 from realtime import wiring
+from realtime.contrib.calls import encode_call, trace_of
+from realtime.contrib.celery import LiveTask, celery_app
 from realtime.core.envelope import Envelope, decode_envelope
 from realtime.core.publication import Publication
 from realtime.errors import BrokerUnavailable, GiveUp
@@ -223,3 +227,74 @@ async def test_a_handler_that_is_too_slow_is_noted(spans) -> None:
     await wiring.aclose()
     attempt = spans()[-1]
     assert (attempt.status.status_code.name, attempt.status.description) == ("ERROR", "cancelled")
+
+
+@pytest.fixture
+def jobs(spans: Any, wired: str) -> Celery:
+    """A Celery app with a queue in this process; the records of jobs are in a Redis."""
+    return celery_app(
+        "tests", broker_url="memory://", task_ignore_result=True, task_default_queue=wired
+    )
+
+
+def sent_headers(app: Celery) -> dict[str, Any]:
+    """Return the headers of the next message, as a worker receives them."""
+    with app.connection_for_read() as connection:
+        queue = connection.SimpleQueue(app.conf.task_default_queue)
+        headers: dict[str, Any] = queue.get(block=False).headers
+        queue.close()
+    return headers
+
+
+def test_a_run_of_a_job_is_linked_to_where_it_was_sent(spans, jobs) -> None:
+    from opentelemetry import trace
+
+    seen: list[Any] = []
+
+    @jobs.task(bind=True, base=LiveTask, name="shop.rows")
+    def work(self: Any) -> None:
+        seen.append(trace.get_current_span().get_span_context().span_id)
+
+    with trace.get_tracer("host").start_as_current_span("view") as view:
+        task_id = work.start(live_user="42")
+    headers = sent_headers(jobs)
+    work.apply(task_id=task_id, headers=headers)
+    [sent] = [each for each in spans() if each.name == "send shop.rows"]
+    [run] = [each for each in spans() if each.name == "process shop.rows"]
+    assert sent.parent.span_id == view.get_span_context().span_id
+    assert headers["traceparent"] == traceparent_of(sent.context)
+    assert headers["live_user"] == "42"
+    assert run.parent is None
+    assert [link.context.span_id for link in run.links] == [sent.context.span_id]
+    assert seen == [run.context.span_id]
+    assert run.attributes["messaging.message.id"] == task_id
+    assert run.status.status_code.name == "UNSET"
+
+
+def test_a_retry_is_no_error_and_a_failure_is_one(spans, jobs) -> None:
+    @jobs.task(bind=True, base=LiveTask, name="shop.rows", max_retries=1)
+    def work(self: Any) -> None:
+        raise self.retry(countdown=0)
+
+    work.apply(task_id="job-1")
+    codes = [each.status.status_code.name for each in spans() if each.name == "process shop.rows"]
+    assert sorted(codes) == ["ERROR", "UNSET"]
+
+
+def test_a_job_under_an_instrumented_celery_has_no_second_span(spans, jobs) -> None:
+    from opentelemetry import trace
+
+    @jobs.task(bind=True, base=LiveTask, name="shop.rows")
+    def work(self: Any) -> None:
+        pass
+
+    with trace.get_tracer("celery").start_as_current_span("run/shop.rows"):
+        work.apply(task_id="job-1")
+    assert [each for each in spans() if each.name == "process shop.rows"] == []
+
+
+def test_a_job_that_is_sent_again_keeps_its_trace() -> None:
+    call = json.loads(encode_call("shop.rows", (), {}, "42", SENT))
+    assert call["headers"] == {"live_user": "42", "traceparent": SENT}
+    assert trace_of({"headers": call["headers"]}) == SENT
+    assert trace_of({"traceparent": "hello"}) == trace_of(None) == ""
