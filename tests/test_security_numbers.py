@@ -32,6 +32,7 @@ from realtime.core.limits import (
 )
 from realtime.core.members import ANSWER_BYTES
 from realtime.core.survey import SLICE
+from realtime.core.traceparent import TRACEPARENT_CHARACTERS
 from realtime.delivery.inbox import WAITING_COMMANDS_BYTES
 from realtime.identity.tokens import INFO_BYTES
 from realtime.protocols.centrifugo_commands import CLIENT_FRAME_BYTES
@@ -156,6 +157,7 @@ NUMBERS: dict[str, list[float]] = {
         REMEMBERED_HOST_CHARACTERS,
     ],
     "the events of the last # lines": [CACHED_LINES],
+    "used if it has # characters, as in": [TRACEPARENT_CHARACTERS],
     # --- what others can put into Redis ---
     "`REALTIME_FALLBACK_BYTES` (# MiB)": [bounds.QUEUE_BYTES / MIB],
     "(two `info` values of # KiB": [INFO_BYTES / KIB],
