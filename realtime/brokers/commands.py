@@ -117,7 +117,7 @@ class Commands:
                 publication.fallback,
             )
             keys.append(f"{self._keys}pos:{channel}")
-            arguments += (self.channel_prefix + channel, publication.content)
+            arguments += (self.channel_prefix + channel, publication.tail)
             if key is None:
                 arguments.append("")
             else:

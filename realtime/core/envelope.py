@@ -48,9 +48,9 @@ class _Body(msgspec.Struct, forbid_unknown_fields=True):
 _check = msgspec.json.Decoder(_Body).decode
 
 
-def encode_envelope(position: Position, content: bytes) -> bytes:
+def encode_envelope(position: Position, tail: bytes) -> bytes:
     """Return the envelope of fields and a body at a position, as `publish.lua` writes it."""
-    return b"1 %s %d %s" % (position.epoch.encode(), position.offset, content)
+    return b"1 %s %d %s" % (position.epoch.encode(), position.offset, tail)
 
 
 def decode_envelope(raw: bytes) -> Envelope:

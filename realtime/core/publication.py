@@ -173,7 +173,7 @@ class Publication(msgspec.Struct, frozen=True):
         return msgspec.structs.replace(self, sent_ms=sent_ms, trace=trace)
 
     @property
-    def content(self) -> bytes:
+    def tail(self) -> bytes:
         """What follows the position in its envelope: the fields and the body."""
         return encode_fields(self.sent_ms, self.trace) + self.body
 

@@ -52,9 +52,9 @@ def with_fields(fields: str) -> bytes:
 
 def test_an_envelope_with_fields_looks_like_this():
     publication = Publication.of("c", {"n": 1}, event="order.shipped")
-    timed = encode_envelope(POSITION, publication.stamp(TIME).content)
+    timed = encode_envelope(POSITION, publication.stamp(TIME).tail)
     assert timed == with_fields("t=1790000000000 ")
-    traced = encode_envelope(POSITION, publication.stamp(TIME, TRACE).content)
+    traced = encode_envelope(POSITION, publication.stamp(TIME, TRACE).tail)
     assert traced == with_fields(f"t=1790000000000 p={TRACE} ")
 
 
@@ -69,7 +69,7 @@ def traceparents():
 @given(positions(), st.integers(0, 10**15 - 1), traceparents())
 def test_time_and_trace_round_trip(position, sent_ms, trace):
     publication = Publication.of("c", 1).stamp(sent_ms, trace)
-    envelope = decode_envelope(encode_envelope(position, publication.content))
+    envelope = decode_envelope(encode_envelope(position, publication.tail))
     assert envelope == (position, '{"data":1}', sent_ms, trace)
 
 
@@ -142,7 +142,7 @@ def test_the_largest_publication_fits_into_an_envelope():
     tags = {f"{n:064}": "\x01" * TAG_VALUE_LIMIT for n in range(TAGS_LIMIT)}
     publication = Publication.of("c", "x" * (DATA_LIMIT - 2), tags=tags, event="e" * 64)
     publication = publication.stamp(TIME, TRACE)
-    envelope = encode_envelope(Position("f" * 16, 10**16 - 1), publication.content)
+    envelope = encode_envelope(Position("f" * 16, 10**16 - 1), publication.tail)
     assert len(envelope) <= ENVELOPE_LIMIT
     assert json.loads(decode_envelope(envelope).body)["tags"] == {**tags, "event": "e" * 64}
 

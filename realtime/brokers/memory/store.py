@@ -114,9 +114,7 @@ class MemoryStore:
         if is_queued and self.queue.is_full(len(head) + len(publication.body), limits):
             return QueueFull()
         epoch, offset = self.counters.advance(channel, fresh, self.exchange.channels)
-        self.exchange.publish(
-            channel, b"1 %s %d %s" % (epoch.encode(), offset, publication.content)
-        )
+        self.exchange.publish(channel, b"1 %s %d %s" % (epoch.encode(), offset, publication.tail))
         if is_queued:
             said = b'0 {"epoch":"%s","offset":%d,"at":%d,%s,%s'
             at = int(now * 1000)

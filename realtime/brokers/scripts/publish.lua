@@ -7,7 +7,7 @@
 -- the last 4  if one has a fallback: waiting (list), later (sorted set), dead (list), counts (hash)
 -- ARGV[1]  sixteen random hex digits, in case new epochs start here
 -- ARGV[2]  the number of publications
--- then     for each: its Redis channel; its content, which follows the position in the envelope
+-- then     for each: its Redis channel; its tail, which follows the position in the envelope
 --          (fields, and from the first brace the body); the fingerprint of the body with an
 --          idempotency key, else ''; 'always' or 'nobody' with a fallback, else ''. With a fallback
 --          also the queued entry's fields besides position and body, the middle of a JSON object
@@ -24,7 +24,7 @@
 -- The order matters: the first write precedes PUBLISH, so that a Redis which refuses writes (full,
 -- replica, bad disk) refuses the whole publication. The lists are read before that, so that a key
 -- of another type (from another application) causes no partial publication either.
-local function publish(key, once, channel, content, fingerprint, when, middle)
+local function publish(key, once, channel, tail, fingerprint, when, middle)
     if once then
         local stored = redis.call('GET', once)
         if stored then
@@ -44,7 +44,7 @@ local function publish(key, once, channel, content, fingerprint, when, middle)
     local queued, body = '0', nil
     if middle and (nodes == 0 or when == 'always') then
         queued = '1'
-        body = string.sub(content, (string.find(content, '{', 1, true)))
+        body = string.sub(tail, (string.find(tail, '{', 1, true)))
         local waiting, later, dead, counts = KEYS[#KEYS - 3], KEYS[#KEYS - 2], KEYS[#KEYS - 1], KEYS[#KEYS]
         local items = redis.call('LLEN', waiting) + redis.call('ZCARD', later) + redis.call('LLEN', dead)
         if items >= tonumber(ARGV[#ARGV - 1]) then
@@ -74,7 +74,7 @@ local function publish(key, once, channel, content, fingerprint, when, middle)
         known[key] = epoch
     end
     -- For 8, 16, 29 to 32 … subscribers, NUMSUB of Valkey 9.1 returns tens of millions.
-    nodes = math.min(nodes, redis.call(PUBLISH, channel, '1 ' .. epoch .. ' ' .. offset .. ' ' .. content))
+    nodes = math.min(nodes, redis.call(PUBLISH, channel, '1 ' .. epoch .. ' ' .. offset .. ' ' .. tail))
     known[channel] = nodes
     if queued == '1' then
         -- Failed attempts, and one JSON object. Joined as text, because cjson would round numbers
@@ -101,7 +101,7 @@ end
 local answers = {}
 local key, argument = 2, 3
 for i = 1, tonumber(ARGV[2]) do
-    local position, channel, content, fingerprint, when =
+    local position, channel, tail, fingerprint, when =
         KEYS[key], ARGV[argument], ARGV[argument + 1], ARGV[argument + 2], ARGV[argument + 3]
     local once, middle
     key, argument = key + 1, argument + 4
@@ -111,7 +111,7 @@ for i = 1, tonumber(ARGV[2]) do
     if when ~= '' then
         middle, argument = ARGV[argument], argument + 1
     end
-    local is_done, answer = pcall(publish, position, once, channel, content, fingerprint, when, middle)
+    local is_done, answer = pcall(publish, position, once, channel, tail, fingerprint, when, middle)
     if not is_done and type(answer) == 'string' then
         answer = {err = answer}
     end
