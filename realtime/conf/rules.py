@@ -156,7 +156,8 @@ def tracing(given: Any) -> bool:
     """Return whether to trace. Nothing looks for OpenTelemetry unless it is wanted."""
     if not isinstance(given, bool):
         raise UnusableValue(f"must be True or False, not {given!r}"[:80])
-    if given and find_spec("opentelemetry") is None:
+    # Parts of OpenTelemetry share the package, so it may exist without its API.
+    if given and (find_spec("opentelemetry") is None or find_spec("opentelemetry.trace") is None):
         raise UnusableValue(
             "is on, but OpenTelemetry is not installed: "
             "pip install 'django-realtime-notifier[otel]', and the SDK of OpenTelemetry"

@@ -1,9 +1,9 @@
 """The spans of publications, of attempts of fallbacks, and of background jobs.
 
-The attributes are those of OpenTelemetry's semantic conventions for messaging (opentelemetry.io/
-docs/specs/semconv/messaging). A publish is a producer's span. What happens to the publication later
-is a consumer's span of its own trace, *linked* to the first: it may happen hours later, and several
-times. Deliveries have no spans: one publication may have a hundred thousand of them.
+The attributes are those of OpenTelemetry's semantic conventions for messaging
+(opentelemetry.io/docs/specs/semconv/messaging). A publish is a producer's span. What happens to the
+publication later is a consumer's span of its own trace, *linked* to the first: it may happen hours
+later, and several times. Deliveries have no spans: one publication may have a hundred thousand.
 """
 
 from __future__ import annotations

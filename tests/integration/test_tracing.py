@@ -76,6 +76,23 @@ async def test_a_publish_has_a_span_whose_ids_travel_in_the_envelope(spans, enve
     assert envelope.body == '{"data":1}'
 
 
+async def test_clients_receive_neither_time_nor_trace(spans, join) -> None:
+    member = await join("public:news")
+    receipt = await realtime.apublish("public:news", 1)
+    [pub] = await eventually(lambda: member.pushes("pub"))
+    assert pub.pop("channel") == "public:news"
+    assert set(pub) <= {"data", "offset", "tags"}
+    assert (pub["data"], pub["offset"], pub.get("tags", {})) == (1, receipt.offset, {})
+    assert len(spans()) == 1
+
+
+async def test_what_a_client_publishes_has_a_span(spans, envelopes) -> None:
+    await wiring.node().publisher.publish(Publication.of("news", 1))
+    [span] = spans()
+    await eventually(envelopes)
+    assert [each.trace for each in envelopes()] == [traceparent_of(span.context)]
+
+
 async def test_publishing_from_code_continues_the_current_span(spans, envelopes) -> None:
     from opentelemetry import trace
 

@@ -8,7 +8,9 @@ import sys
 from typing import Any
 
 import pytest
+from django.core.exceptions import ImproperlyConfigured
 
+from notifier.tracing import export_spans
 from realtime import wiring
 from realtime.conf import Settings
 from realtime.errors import ConfigurationError
@@ -43,6 +45,13 @@ def test_tracing_without_opentelemetry_is_refused_with_what_to_install(
     settings.REALTIME_TRACING = True
     with pytest.raises(ConfigurationError, match=r"REALTIME_TRACING.*notifier\[otel\]"):
         Settings.from_django()
+
+
+@pytest.mark.otel
+def test_the_service_says_which_package_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "opentelemetry.sdk.trace", None)
+    with pytest.raises(ImproperlyConfigured, match=r"sdk.trace is not installed: pip install"):
+        export_spans()
 
 
 @pytest.mark.parametrize("kind", RIMS)
