@@ -97,6 +97,7 @@ CLOCKS = {
     "realtime/auth/sessions.py",  # a session's end is a date in the database
     "realtime/host/signals.py",  # likewise
     "realtime/delivery/hub.py",  # passes it on, too
+    "realtime/wiring/tracing.py",  # says to all nodes when a publication was accepted
     "realtime/wiring/parts.py",  # passes it on as the clock of tokens
     "realtime/host/user_tokens.py",  # makes tokens
     "realtime/brokers/memory/shared.py",  # dates entries for people, by a clock read once
