@@ -12,6 +12,7 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from realtime.core.traceparent import read_traceparent
+from realtime.errors import ConfigurationError
 from realtime.wiring.configured import once, settings
 
 if TYPE_CHECKING:
@@ -30,7 +31,10 @@ def stamp(publication: Publication, trace: str = "") -> Publication:
 @once
 def spans() -> Spans | None:
     """Return what makes the spans of this process; None without tracing."""
-    if not settings().tracing:
+    try:
+        if not settings().tracing:
+            return None
+    except ConfigurationError:  # raised again by publishing, but a job must run even so
         return None
     from realtime.wiring.spans import Spans
 
