@@ -107,7 +107,7 @@ environment:
   HOST, PORT           address to listen on (127.0.0.1, 8000)
   WEB_CONCURRENCY      number of worker processes (1)
   METRICS_ADDRESS      address of /metrics for Prometheus, such as 127.0.0.1:9100
-  NOTIFIER_METRICS_KEY bearer token for /metrics on the port of the clients
+  NOTIFIER_METRICS_KEY bearer token for /metrics on the usual port
   REDIS_URL            redis://, rediss://, unix://, redis+sentinel://host1,host2/mastername, or
                        redis+cluster://host1,host2; if unset, `run` starts a private Valkey, and a
                        fallback worker
@@ -311,19 +311,15 @@ Press Ctrl-C to stop all processes.
 """
 
 
-def listen(host: str, port: int, variable: str = "PORT=8001") -> socket.socket:
-    """Open the listening socket.
-
-    Raises:
-        CannotStart: The address is not available; includes what to do about it.
-    """
+def listen(host: str, port: int, other: str = "PORT=8001") -> socket.socket:
+    """Open a listening socket, or raise `CannotStart` with what to do about it."""
     try:
         return listening_socket(host, port)
     except OSError as error:
         where = f"{host}:{port}"
         if error.errno == errno.EADDRINUSE:
             raise CannotStart(
-                f"{where} is already in use: stop that process or choose another port ({variable})."
+                f"{where} is already in use: stop that process or choose another port ({other})."
             ) from error
         raise CannotStart(f"cannot listen on {where}: {error.strerror}.") from error
 

@@ -71,5 +71,8 @@ def decode_envelope(raw: bytes) -> Envelope:
         _check(body)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise EnvelopeError(str(error)) from error
-    epoch, offset, time, trace = head.groups("")
-    return Envelope(Position(epoch, int(offset)), body, read_time(time), read_traceparent(trace))
+    epoch, offset, time, trace = head.groups()
+    sent_ms = read_time(time) if time else 0
+    return Envelope(
+        Position(epoch, int(offset)), body, sent_ms, read_traceparent(trace) if trace else ""
+    )

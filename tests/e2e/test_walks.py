@@ -11,8 +11,9 @@ from typing import Any
 from bench.walks import WALKS, Step, figures, usual
 
 ROOT = Path(__file__).resolve().parents[2]
-LONGEST_POST = 26
-"""Files of the app from a POST to the bytes; the goal was 20, see ADR-0030."""
+LONGEST_POST = 32
+"""Files of the app from a POST to the bytes; the goal was 20, see ADR-0030. Six of them count, and
+note the time and the trace of a publication (ADR-0041)."""
 TRIES = 3
 """A trace on a busy machine may contain a timer's code, but never lacks code of the walk."""
 ENDPOINT, NAMES = "realtime/endpoint.py", "realtime/core/names.py"
