@@ -1,6 +1,7 @@
 """The HTTP API: one implementation for two rims.
 
 * `methods`: What each method does.
+* `inspection`: Those that only read.
 * `backend`: What a method needs from the publishing side.
 * `request`: Checks a request before its body is read.
 * `fields`: The fields of each method, declared once.

@@ -43,7 +43,7 @@ def disconnect(fields: dict[str, Any], rules: Rules) -> DisconnectUser:
     """
     refuse_unknown(fields, DISCONNECT.names)
     code, reason = _close(fields.get("disconnect"))
-    return DisconnectUser(_user(fields), _client(fields), code=code, reason=reason)
+    return DisconnectUser(read_user(fields), read_client_id(fields), code=code, reason=reason)
 
 
 def subscribe(fields: dict[str, Any], rules: Rules) -> SubscribeUser:
@@ -56,7 +56,7 @@ def subscribe(fields: dict[str, Any], rules: Rules) -> SubscribeUser:
     """
     refuse_unknown(fields, SUBSCRIBE.names)
     channel = rules.check_channel(fields.get("channel"))
-    user, client = _user(fields), _client(fields)
+    user, client = read_user(fields), read_client_id(fields)
     rules.namespaces.for_publishing(channel)
     return SubscribeUser(user, channel, client)
 
@@ -65,7 +65,7 @@ def unsubscribe(fields: dict[str, Any], rules: Rules) -> UnsubscribeUser:
     """Read the fields of an `unsubscribe`; errors as for `subscribe`."""
     refuse_unknown(fields, UNSUBSCRIBE.names)
     channel = rules.check_channel(fields.get("channel"))
-    return UnsubscribeUser(_user(fields), channel, _client(fields))
+    return UnsubscribeUser(read_user(fields), channel, read_client_id(fields))
 
 
 def refresh(fields: dict[str, Any], rules: Rules) -> RefreshUser:
@@ -80,7 +80,7 @@ def refresh(fields: dict[str, Any], rules: Rules) -> RefreshUser:
         raise InvalidData("must be true or false", field="expired")
     if expire_at is not None and not _is_number(expire_at, range(LATEST)):
         raise InvalidData("must be whole seconds since 1970", field="expire_at")
-    return RefreshUser(_user(fields), _client(fields), bool(expired), expire_at)
+    return RefreshUser(read_user(fields), read_client_id(fields), bool(expired), expire_at)
 
 
 READERS: dict[str, Callable[[dict[str, Any], Rules], NodeCommand]] = {
@@ -91,19 +91,29 @@ READERS: dict[str, Callable[[dict[str, Any], Rules], NodeCommand]] = {
 }
 
 
-def _user(fields: dict[str, Any]) -> str:
+def read_user(fields: dict[str, Any]) -> str:
+    """Read the field `user`, which is required.
+
+    Raises:
+        InvalidData: It is missing or invalid.
+    """
     user = fields.get("user")
     if not isinstance(user, str) or not 1 <= len(user) <= USER_LIMIT:
         raise InvalidData(f"must be the ID of a user, 1 to {USER_LIMIT} characters", field="user")
     return user
 
 
-def _client(fields: dict[str, Any]) -> str:
-    client = fields.get("client")
+def read_client_id(fields: dict[str, Any], name: str = "client") -> str:
+    """Read a field that is the id of a connection; empty without it.
+
+    Raises:
+        InvalidData: It is invalid.
+    """
+    client = fields.get(name)
     if client is None:
         return ""
     if not isinstance(client, str) or len(client) > CLIENT_LIMIT:
-        raise InvalidData("must be the ID of a connection", field="client")
+        raise InvalidData("must be the ID of a connection", field=name)
     return client
 
 

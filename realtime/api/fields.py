@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
+from realtime.core.connection_survey import NAMES_LIMIT, PAGE_DEFAULT, PAGE_LIMIT
 from realtime.core.identity import USER_LIMIT
 from realtime.core.names import (
     CHANNEL,
@@ -271,6 +272,34 @@ CHANNELS = Fields(
         "Pattern of channel names: `*` matches any text, `?` one character.",
         _always(text(PATTERN_LIMIT, "[!-~]*", least=0) | {"examples": ["chat:*"]}),
     )
+)
+CONNECTIONS = Fields(
+    Field(
+        "user",
+        "Limits the list to the connections of this user.",
+        _always(text(USER_LIMIT) | {"examples": ["42"]}),
+    ),
+    Field(
+        "channel",
+        "Limits the list to connections that are subscribed to this channel. Required for a key "
+        "that may use only some channels.",
+        lambda shape: channel_name(shape) | {"examples": ["public:news"]},
+    ),
+    Field(
+        "channels",
+        f"If true, the channels of each connection are listed, at most {NAMES_LIMIT}.",
+        _always({"type": "boolean"}),
+    ),
+    Field(
+        "limit",
+        f"Maximum number of connections. The default is {PAGE_DEFAULT}.",
+        _always({"type": "integer", "minimum": 1, "maximum": PAGE_LIMIT}),
+    ),
+    Field(
+        "after",
+        "Client ID of the last connection of the previous page.",
+        _always({"type": "string", "maxLength": CLIENT_LIMIT}),
+    ),
 )
 POSITION = Fields(
     Field(

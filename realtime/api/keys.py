@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 KEY_METHODS = (
     *("publish", "broadcast", "batch", "events"),
     *("disconnect", "subscribe", "unsubscribe", "refresh"),
-    *("info", "channels", "position", "presence", "presence_stats"),
+    *("info", "channels", "connections", "position", "presence", "presence_stats"),
 )
 NO_KEY = "the header X-API-Key is missing or wrong"
 BY_DEFAULT = ("publish", "broadcast", "batch")

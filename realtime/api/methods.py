@@ -10,20 +10,16 @@ own HTTP statuses: docs/http-api.md.
 from __future__ import annotations
 
 import logging
-import secrets
 import threading
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
-
-import msgspec
 
 from realtime.api.answers import (
     Response,
     error_body,
     failure,
     item_body,
-    queue_body,
     result,
     success,
 )
@@ -31,7 +27,7 @@ from realtime.api.backend import Backend, Outcome
 from realtime.api.cloudevent_routes import NO_ROUTES, Routes
 from realtime.api.control import READERS
 from realtime.api.events import event_item, event_publication, events_of
-from realtime.api.fields import CHANNELS, INFO
+from realtime.api.inspection import INSPECTIONS
 from realtime.api.items import (
     BatchCommand,
     Item,
@@ -39,8 +35,6 @@ from realtime.api.items import (
     batch_commands,
     broadcast_items,
     publication,
-    read_channel_with_members,
-    read_channels,
 )
 from realtime.api.key_debts import KeyDebts
 from realtime.api.keys import Key
@@ -53,10 +47,8 @@ from realtime.api.request import (
     check_head,
     check_size,
     fields_of,
-    refuse_unknown,
 )
 from realtime.core.publication import Publication
-from realtime.core.survey import Question, channels_of, checked_pattern, nodes_of
 from realtime.core.tally import Tally
 from realtime.errors import (
     BrokerError,
@@ -231,39 +223,6 @@ async def _batch(fields: dict[str, Any], rules: Rules, backend: Backend) -> Resp
     return success({"replies": replies})
 
 
-async def _info(fields: dict[str, Any], rules: Rules, backend: Backend) -> Response:
-    refuse_unknown(fields, INFO.names)
-    stats = await backend.queue_stats()
-    survey = await backend.survey(Question(secrets.token_hex(8), "info"))
-    nodes = {"nodes": nodes_of(survey.answers), "silent_nodes": survey.silent}
-    return success({"result": {**nodes, "fallback": queue_body(stats)}})
-
-
-async def _channels(fields: dict[str, Any], rules: Rules, backend: Backend) -> Response:
-    refuse_unknown(fields, CHANNELS.names)
-    pattern = checked_pattern(fields.get("pattern"))
-    survey = await backend.survey(Question(secrets.token_hex(8), "channels", pattern))
-    counts = channels_of(survey.answers, rules.key.may_name)
-    channels = {name: {"num_clients": count} for name, count in counts.items()}
-    return success({"result": {"channels": channels, "silent_nodes": survey.silent}})
-
-
-async def _position(fields: dict[str, Any], rules: Rules, backend: Backend) -> Response:
-    positions = await backend.positions(read_channels(fields, rules))
-    return success({"result": {"positions": {c: at._asdict() for c, at in positions.items()}}})
-
-
-async def _presence(fields: dict[str, Any], rules: Rules, backend: Backend) -> Response:
-    infos = await backend.members(read_channel_with_members(fields, rules))
-    members = {client: msgspec.Raw(info.encode()) for client, info in infos.items()}
-    return success({"result": {"presence": members}})
-
-
-async def _presence_stats(fields: dict[str, Any], rules: Rules, backend: Backend) -> Response:
-    headcount = await backend.headcount(read_channel_with_members(fields, rules))
-    return success({"result": {"num_clients": headcount.clients, "num_users": headcount.users}})
-
-
 def _make_command_method(
     read: Callable[[dict[str, Any], Rules], node_commands.NodeCommand],
 ) -> Method:
@@ -281,11 +240,7 @@ METHODS: dict[str, Method] = {
     "broadcast": _broadcast,
     "batch": _batch,
     EVENTS: _events,
-    "info": _info,
-    "channels": _channels,
-    "position": _position,
-    "presence": _presence,
-    "presence_stats": _presence_stats,
+    **INSPECTIONS,
     **{name: _make_command_method(read) for name, read in READERS.items()},
 }
 """By name, as in the path of a request."""

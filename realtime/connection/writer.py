@@ -346,3 +346,9 @@ class Writer:
             logger.error("sending to a connection failed; closing it", exc_info=error)
         self._goodbye.clear()
         self.end(None)
+
+
+def waiting_bytes(writer: Writer) -> int:
+    """Return how many bytes wait in the outbox of a connection."""
+    outbox = writer._outbox
+    return 0 if outbox is None else outbox.bytes + outbox.undroppable_bytes

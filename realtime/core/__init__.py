@@ -14,6 +14,7 @@
 * `members`: Presence: the members of a channel, joins and leaves.
 * `node_commands`: Commands between nodes about the connections of users.
 * `survey`: Questions to all nodes, and their answers.
+* `connection_survey`: The question which connections there are, and the pages of its answer.
 * `fallback_entry`: A publication queued for its fallback.
 * `limits`: Rate and connection limits.
 * `metrics`: The names of all metrics, and snapshots of their values.

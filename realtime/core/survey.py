@@ -24,7 +24,12 @@ PATTERN_LIMIT = 255  # characters, as for a channel name
 SLICE = 256
 """Channels to match before yielding to other work: 27 µs each at worst, for a name of 255
 characters."""
+QUERY_BYTES = 2048
+"""Maximum size of a query for connections: a user, a channel and a client id, all escaped."""
 _QUESTION = re.compile(rb"\? ([0-9a-f]{16}) (channels|info) ([^\s]{0,255})")
+_ABOUT_CONNECTIONS = re.compile(
+    rb"\? ([0-9a-f]{16}) (connections) (.{1,%d})" % QUERY_BYTES, re.DOTALL
+)
 
 
 class TooManyChannels(RequestError):
@@ -39,9 +44,10 @@ class Question(NamedTuple):
     id: str
     """Sixteen hex digits, which the answers refer to."""
     kind: str
-    """``channels`` or ``info``."""
-    pattern: str = ""
-    """Filters the channels; empty is all."""
+    """``channels``, ``info`` or ``connections``."""
+    wanted: str = ""
+    """A pattern of channels, empty for all; or an encoded
+    `realtime.core.connection_survey.ConnectionQuery`."""
 
 
 class NodeInfo(msgspec.Struct, frozen=True):
@@ -70,12 +76,12 @@ _channels = msgspec.json.Decoder(_Channels).decode
 
 def encode_question(question: Question) -> bytes:
     """Encode a question."""
-    return f"? {question.id} {question.kind} {question.pattern}".encode()
+    return f"? {question.id} {question.kind} {question.wanted}".encode()
 
 
 def decode_question(raw: bytes) -> Question | None:
     """Decode a question; None if the bytes are not one of ours."""
-    match = _QUESTION.fullmatch(raw)
+    match = _QUESTION.fullmatch(raw) or _ABOUT_CONNECTIONS.fullmatch(raw)
     if match is None:
         return None
     try:

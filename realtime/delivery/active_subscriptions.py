@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import TYPE_CHECKING
 
 from realtime.core.callbacks import do_nothing
@@ -51,9 +51,9 @@ class ActiveSubscriptions:
         return name in self._listeners
 
     @property
-    def channels(self) -> set[str]:
-        """The channels that the client is subscribed to."""
-        return set(self._listeners)
+    def channels(self) -> Collection[str]:
+        """The channels that the client is subscribed to, as they are now."""
+        return self._listeners.keys()
 
     def position(self, name: str) -> Position:
         """Return the current position of a channel that the client is subscribed to."""

@@ -123,6 +123,10 @@ class Connections:
         """How late the last tick of the heartbeat was."""
         return self._heartbeat.late_seconds
 
+    def all_connected(self) -> list[Conversation]:
+        """Return the connections that have completed their connect command."""
+        return [each for each, place in self._conversations.items() if place is not None]
+
     def start(self) -> None:
         """Start pinging."""
         self._heartbeat.start()
@@ -170,7 +174,7 @@ class Connections:
             identity: The client's identity, as established by the transport.
             session: The secret of an emulated client's separate requests; empty if its commands
                 arrive on the connection itself.
-            transport: How the client is connected; one of our own names, for metrics.
+            transport: How the client is connected; one of our own names, for operators.
             protocol: The client's wire protocol; None for the node's default.
             credentials: Verifies the client's tokens; None for the node's default.
         """

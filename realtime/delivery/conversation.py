@@ -70,7 +70,6 @@ class Conversation:
     """One connection on the hub's side, from accept to end."""
 
     __slots__ = (
-        "_active",
         "_node",
         "_owner",
         "_protocol",
@@ -79,6 +78,7 @@ class Conversation:
         "_state",
         "_subscriptions",
         "_working",
+        "active",
         "began",
         "transport",
         "writer",
@@ -101,11 +101,11 @@ class Conversation:
         self._reader = CommandReader(node, state, writer, address)
         self._queue: CommandQueue | None = None  # None while no command waits: saves memory
         self._working: PendingPublish | PendingQuery | None = None  # the call of the queue's head
-        self._active = ActiveSubscriptions(
+        self.active = ActiveSubscriptions(
             node, state, writer, expires=partial(owner.look_after, self)
         )
         self._subscriptions = ClientSubscriptions(
-            node, state, writer, self._active, advance=self._advance
+            node, state, writer, self.active, advance=self._advance
         )
         self.writer = writer
         self.transport = transport
@@ -228,14 +228,14 @@ class Conversation:
                 )
                 return False
             case QueryPosition():
-                position = self._active.position(decision.command.channel)
+                position = self.active.position(decision.command.channel)
                 self.writer.send(self._protocol.encode_history_reply(decision.command, position))
             case Leave():
                 self._subscriptions.leave(decision.channel)
                 self.writer.send(decision.text)
             case Renew():
                 self.writer.send(decision.text)
-                self._active.renew(decision.channel, decision.ttl_seconds)
+                self.active.renew(decision.channel, decision.ttl_seconds)
             case Reply():
                 self.writer.send(decision.text)
             case Greet():
@@ -251,7 +251,7 @@ class Conversation:
         self._owner.welcome(self)  # first: `forget` removes it if a later step ends it
         self.writer.send(greet.text)
         self.writer.send(state_push(self._protocol, live=self._node.live))
-        self._active.renew("", greet.ttl_seconds)
+        self.active.renew("", greet.ttl_seconds)
         for channel, end in greet.refused:
             self.writer.send(self._protocol.encode_unsubscribe_push(channel, end))
             log_refusal(channel, end.because)
@@ -264,7 +264,7 @@ class Conversation:
         """Set when the client's identity expires, in seconds since 1970; None means never."""
         if not self.ended:
             ttl = self._state.prolong(expire_at)
-            self._active.renew("", ttl)
+            self.active.renew("", ttl)
             self.writer.send(self._protocol.encode_refresh_push(ttl))
 
     def serve(self, name: str) -> None:
@@ -279,7 +279,7 @@ class Conversation:
 
     def expire(self, now: float) -> bool:
         """End everything that was not renewed in time; return whether anything else can expire."""
-        return self._active.expire(now)
+        return self.active.expire(now)
 
     def message(self, data: str) -> None:
         """Send the client data that belongs to no channel, as compact JSON."""

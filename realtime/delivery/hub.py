@@ -33,6 +33,7 @@ from realtime.core.meters import NodeMeters
 from realtime.core.namespaces import Namespace, Namespaces
 from realtime.core.survey import Question
 from realtime.delivery.announcer import Announcer
+from realtime.delivery.connection_lister import ConnectionLister
 from realtime.delivery.connections import ConnectionOptions, Connections
 from realtime.delivery.fanout import Fanout
 from realtime.delivery.liveness import Liveness
@@ -124,7 +125,11 @@ class Hub:
         """Tells clients about the members of their channels."""
         self._announcer = Announcer(broker)
         self._survey_responder = SurveyResponder(
-            broker, self.uid, self.registry, lambda: (len(self.connections), len(self.users))
+            broker,
+            self.uid,
+            self.registry,
+            lambda: (len(self.connections), len(self.users)),
+            ConnectionLister(self.uid, lambda: self.connections.all_connected(), wall_seconds),
         )
         self.connections: Connections = Connections(
             self,

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from realtime._version import __version__
 from realtime.core import survey
+from realtime.core.connection_survey import decode_query
 from realtime.core.names import INTERNAL_PREFIX
 from realtime.core.survey import (
     NodeInfo,
@@ -24,6 +25,7 @@ from realtime.errors import BrokerError
 
 if TYPE_CHECKING:
     from realtime.brokers import Broker
+    from realtime.delivery.connection_lister import ConnectionLister
     from realtime.delivery.listeners import Listener
     from realtime.delivery.registry import Channel, Registry
 
@@ -40,6 +42,7 @@ class SurveyResponder:
         uid: str,
         registry: Registry[Listener],
         size: Callable[[], tuple[int, int]],
+        lister: ConnectionLister,
     ) -> None:
         """Start without questions.
 
@@ -48,11 +51,14 @@ class SurveyResponder:
             uid: The name of the node.
             registry: The channels of the node.
             size: Returns the number of connections and the number of users.
+            lister: Lists the connections of the node.
         """
         self._broker = broker
         self._uid = uid
         self._registry = registry
         self._size = size
+        self._lister = lister
+        self._name = f"{socket.gethostname()}_{os.getpid()}"
         self._began = time.monotonic()
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -72,8 +78,12 @@ class SurveyResponder:
     async def _answer(self, question: Question) -> None:
         if question.kind == "info":
             answer = node_answer(await self._info())
-        else:
-            answer = channels_answer(await self._channels(question.pattern))
+        elif question.kind == "channels":
+            answer = channels_answer(await self._channels(question.wanted))
+        elif (query := decode_query(question.wanted)) is not None:
+            answer = await self._lister.answer(query, self._name)
+        else:  # of a newer version: the node stays silent, and is counted as such
+            return
         with suppress(BrokerError):
             await self._broker.answer(question.id, answer)
 
@@ -93,7 +103,7 @@ class SurveyResponder:
         heard = [len(channel.listeners) async for channel in self._each_channel()]
         return NodeInfo(
             uid=self._uid,
-            name=f"{socket.gethostname()}_{os.getpid()}",
+            name=self._name,
             version=__version__,
             num_clients=clients,
             num_users=users,

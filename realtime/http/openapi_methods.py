@@ -132,6 +132,15 @@ DESCRIBED_METHODS: dict[str, Method] = {
         ("too_many_channels",),
         group="Inspection",
     ),
+    "connections": Method(
+        "Connections",
+        "List the connections of a user, of a channel, or all, sorted by client ID. The next page "
+        "begins after the last one.",
+        fields.CONNECTIONS,
+        "Connections",
+        ("invalid_channel",),
+        group="Inspection",
+    ),
     "info": Method(
         "Node information",
         "Show the state of the nodes and of the fallback queue, for monitoring.",

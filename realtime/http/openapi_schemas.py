@@ -86,6 +86,28 @@ def response_schemas(shape: Shape) -> dict[str, Schema]:
                 }
             )
         ),
+        "Connections": _result(
+            record(
+                {
+                    "connections": {"type": "array", "items": ref("Connection")},
+                    "has_more": {"type": "boolean", "description": "Another page follows."},
+                    "silent_nodes": _COUNT,
+                }
+            )
+        ),
+        "Connection": record(
+            {
+                **{"client": name, "user": name, "node": name, "node_name": name},
+                "transport": {**name, "examples": ["websocket"]},
+                "connected_at": {**_COUNT, "description": "In seconds since 1970."},
+                "outbox_bytes": {**_COUNT, "description": "Bytes that wait for a slow client."},
+                "congested": {"type": "boolean", "description": "Nothing more is written to it."},
+            },
+            {
+                "num_channels": {**_COUNT, "description": "Not for a key with a list of channels."},
+                "channels": {"type": "array", "items": channel_name(shape)},
+            },
+        ),
         "Info": _result(
             record(
                 {

@@ -223,8 +223,9 @@ class _Stream:
         task = asyncio.current_task()
         assert task is not None  # noqa: S101 - ASGI apps run in tasks
         session = new_session(hub.uid)
+        transport = "sse" if self._is_sse else "http_stream"
         conversation = hub.connections.attach(
-            self._hear, task, None, identity, session=session, transport="emulation"
+            self._hear, task, None, identity, session=session, transport=transport
         )
         try:
             frame, self._frame = self._frame, ""

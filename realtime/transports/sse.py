@@ -127,7 +127,7 @@ class _Stream:
         task = asyncio.current_task()
         assert task is not None  # noqa: S101 - ASGI apps run in tasks
         self._conversation = conversation = self._hub.connections.attach(
-            self._hear, task, None, identity, transport="event_stream"
+            self._hear, task, None, identity, transport="uni_sse" if self._request.is_raw else "sse"
         )
         try:
             conversation.receive(self._commands())

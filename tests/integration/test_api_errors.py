@@ -60,6 +60,7 @@ BODIES: dict[str, Any] = {
     "refresh": {"user": "42"},
     "info": {},
     "channels": {},
+    "connections": {},
     "position": {"channels": ["a", "b"]},
     "presence": {"channel": ROOM},
     "presence_stats": {"channel": ROOM},

@@ -1,14 +1,19 @@
-"""A node that lists its channels can still do everything else."""
+"""A node that lists its channels or connections can still do everything else."""
 
 from __future__ import annotations
 
 import asyncio
+import time
+from typing import Any
 
 import pytest
 
-from realtime.core import survey
+from realtime.core import connection_survey, survey
+from realtime.core.connection_survey import PAGE_LIMIT, ConnectionQuery, page_of
 from realtime.core.namespaces import Namespace
 from realtime.core.survey import SLICE
+from realtime.delivery.connection_lister import ConnectionLister
+from realtime.delivery.hub import Hub
 from realtime.delivery.listeners import Listener
 from realtime.delivery.registry import Registry
 from realtime.delivery.survey_responder import SurveyResponder
@@ -24,7 +29,8 @@ def responder(node: Node) -> SurveyResponder:
     for number in range(CHANNELS):
         channel = registry.want(f"{number:05d}".ljust(255, "a"), Namespace(), 1, lambda: None)
         channel.listeners[object()] = None  # type: ignore[index]
-    return SurveyResponder(node.broker, "00", registry, lambda: (1, 1))
+    lister = ConnectionLister("00", lambda: [], time.time)
+    return SurveyResponder(node.broker, "00", registry, lambda: (1, 1), lister)
 
 
 async def turns_during(work: asyncio.Task[object]) -> int:
@@ -51,3 +57,25 @@ async def test_the_number_of_listed_channels_is_limited(
 ) -> None:
     monkeypatch.setattr(survey, "CHANNELS_LIMIT", 7)
     assert len(await responder._channels("*")) == 8
+
+
+async def test_connections_are_listed_in_slices(hub: Hub) -> None:
+    """Sorting and describing all of them at once would stop the loop of a large node."""
+    task = asyncio.current_task()
+    assert task is not None
+
+    async def send(message: dict[str, Any]) -> None: ...
+
+    conversations = [hub.connections.attach(send, task) for _ in range(5 * SLICE)]
+    for conversation in conversations:
+        conversation.receive('{"id":1,"connect":{}}')
+    lister = ConnectionLister("00", hub.connections.all_connected, time.time)
+    query = ConnectionQuery(limit=PAGE_LIMIT, names=True)
+    work = asyncio.ensure_future(lister.answer(query, "web-1"))
+    assert await turns_during(work) >= 5 + PAGE_LIMIT // connection_survey.SLICE
+    page = page_of([work.result()], PAGE_LIMIT)
+    expected = sorted(each.client for each in conversations)
+    assert [each.connection.client for each in page.connections] == expected[:PAGE_LIMIT]
+    assert page.has_more
+    for conversation in conversations:
+        conversation.end(None)

@@ -231,10 +231,18 @@ async def test_a_stranger_asks_for_lists_of_channels_and_people(
     target: Target, attach: Attach
 ) -> None:
     client = await attach(target)
-    for method in ("presence", "presence_stats", "history", "rpc", "channels", "info"):
+    for method in (
+        "presence",
+        "presence_stats",
+        "history",
+        "rpc",
+        "channels",
+        "connections",
+        "info",
+    ):
         reply = await client.ask(**{method: {"channel": "public:news"}})
         assert reply["error"]["code"] in {103, 104, 108}, reply
-    for method in ("channels", "presence", "presence_stats", "history", "info"):
+    for method in ("channels", "connections", "presence", "presence_stats", "history", "info"):
         answer = await asyncio.to_thread(asked, target.port, request("POST", f"/api/{method}"))
         assert status_of(answer) in {401, 404}, answer
 
