@@ -9,7 +9,7 @@ Not promised: that a subscriber receives every publication (it must compare posi
 epoch lasts (any event that could set offsets back must start a new one).
 
 * `redis`, `redis_sync`: The broker on Redis, for event loops and for threads.
-* `redis_queue`, `redis_presence`: The fallback queue, and the members of channels.
+* `redis_queue`, `redis_presence`, `redis_blocks`: The fallback queue, members, blocked users.
 * `commands`, `queue_commands`, `presence_commands`, `sentinel_commands`: Build commands for Redis
   or its sentinels, and parse replies.
 * `script`: Loads Lua scripts from the folder ``scripts``.
@@ -30,7 +30,7 @@ epoch lasts (any event that could set offsets back must start a new one).
 * `node_messages`: The messages between nodes.
 * `neighbours`: Detects another service on the same channels.
 * `bounds`: What a broker holds at most, and for how long.
-* `fallback_queue`: The contract of the fallback queue.
+* `fallback_queue`, `block_store`: The contracts of the fallback queue and of blocked users.
 * `memory`: The broker inside the process.
 """
 
@@ -47,6 +47,7 @@ from realtime.brokers.events import Unsubscribed as Unsubscribed
 from realtime.brokers.node_messages import ALL_NODES as ALL_NODES
 
 if TYPE_CHECKING:
+    from realtime.brokers.block_store import BlockStore
     from realtime.brokers.events import Receive as Receive
     from realtime.brokers.node_messages import Moment
     from realtime.core.members import Headcount, LeaseReply, MemberUpdate
@@ -196,6 +197,9 @@ class SyncBroker(Protocol):
     def send_node_command(self, raw: bytes) -> None:
         """See `Broker.send_node_command`."""
 
+    def change_block(self, user: str, until: int, command: bytes) -> None:
+        """See `realtime.brokers.block_store.BlockStore.change`."""
+
     def members(self, channel: str) -> dict[str, str]:
         """See `PresenceStore.members`."""
 
@@ -230,6 +234,10 @@ class Broker(Protocol):
     @property
     def presence(self) -> PresenceStore:
         """The members of channels."""
+
+    @property
+    def blocks(self) -> BlockStore:
+        """The blocked users."""
 
     async def publish(self, publication: Publication) -> Receipt:
         """Assign the position of one publication, and send it.

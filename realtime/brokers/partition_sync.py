@@ -27,6 +27,7 @@ from realtime.brokers.presence_commands import (
     parse_members,
     refuse_errors,
 )
+from realtime.brokers.redis_blocks import BlockCommands, check_change
 from realtime.core.members import MEMBERS_BYTES, Headcount
 from realtime.core.partitions import WHOLE
 from realtime.errors import BrokerError, RealtimeError
@@ -69,6 +70,7 @@ class SyncPartition:
             prefix, partition, queue_items=queue_items, queue_bytes=queue_bytes
         )
         self._presence = PresenceCommands(prefix, partition)
+        self._blocking = BlockCommands(prefix, self._commands, partition)
         self._scripts = self._commands.scripts
 
     def publish(self, publication: Publication) -> Receipt:
@@ -103,6 +105,12 @@ class SyncPartition:
         [reply] = self._run_script(self._scripts.send_node_command, [command])
         if isinstance(reply, exceptions.RedisError):
             raise unavailable(reply)
+
+    def change_block(self, user: str, until: int, command: bytes) -> None:
+        """See `realtime.brokers.block_store.BlockStore.change`."""
+        changing = self._blocking.change(user, until, command)
+        [reply] = self._run_script(self._blocking.script, [changing])
+        check_change(reply)
 
     def members(self, channel: str) -> dict[str, str]:
         """See `realtime.brokers.PresenceStore.members`."""

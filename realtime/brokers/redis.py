@@ -44,6 +44,7 @@ from realtime.brokers.commands import (
 from realtime.brokers.connector import RedisProtocol, abort
 from realtime.brokers.link import Link
 from realtime.brokers.presence_commands import refuse_errors
+from realtime.brokers.redis_blocks import BlockCommands, RedisBlocks
 from realtime.brokers.redis_presence import RedisPresence
 from realtime.errors import BrokerError, RealtimeError
 
@@ -84,6 +85,9 @@ class RedisBroker:
         self._link = Link(url)
         self.presence = RedisPresence(prefix, self._run_script, self._execute)
         """The members of channels."""
+        blocking = BlockCommands(prefix, self._commands)
+        self.blocks = RedisBlocks(blocking, self._run_script, self._execute)
+        """The blocked users."""
 
     async def publish(self, publication: Publication) -> Receipt:
         """See `realtime.brokers.Broker.publish`."""
@@ -121,22 +125,18 @@ class RedisBroker:
         """See `realtime.brokers.Broker.send_raw`."""
         command = self._commands.send_raw(channel, raw)
         [reply] = await self._run_script(self._scripts.send_raw, [command])
-        if isinstance(reply, exceptions.RedisError):
-            raise unavailable(reply)
+        refuse_errors([reply])
         return int(reply)
 
     async def send_node_command(self, raw: bytes) -> None:
         """See `realtime.brokers.Broker.send_node_command`."""
         command = self._commands.send_node_command(raw)
-        [reply] = await self._run_script(self._scripts.send_node_command, [command])
-        if isinstance(reply, exceptions.RedisError):
-            raise unavailable(reply)
+        refuse_errors(await self._run_script(self._scripts.send_node_command, [command]))
 
     async def announce(self) -> str:
         """See `realtime.brokers.Broker.announce`."""
         [reply] = await self._run_script(self._scripts.service, [self._commands.announce()])
-        if isinstance(reply, exceptions.RedisError):
-            raise unavailable(reply)
+        refuse_errors([reply])
         return str(reply.decode("latin-1"))
 
     async def read_node_commands(self, moment: Moment) -> tuple[Moment, list[SentCommand]]:

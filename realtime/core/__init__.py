@@ -13,6 +13,7 @@
 * `identity`: A client's identity, and the grants of its tokens.
 * `members`: Presence: the members of a channel, joins and leaves.
 * `node_commands`: Commands between nodes about the connections of users.
+* `blocked_users`: Users whose connections are refused until a time.
 * `survey`: Questions to all nodes, and their answers.
 * `connection_survey`: The question which connections there are, and the pages of its answer.
 * `fallback_entry`: A publication queued for its fallback.

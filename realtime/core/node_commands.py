@@ -35,6 +35,14 @@ class DisconnectUser(NamedTuple):
         return bool(self.session) and not self.client
 
 
+class BlockUser(NamedTuple):
+    """Close the connections of a user, and refuse new ones until a time."""
+
+    user: str
+    until: int
+    """Seconds since 1970; 0 ends the block."""
+
+
 class SubscribeUser(NamedTuple):
     """Subscribe connections of a user to a channel, whether they asked for it or not."""
 
@@ -78,10 +86,17 @@ class RecheckUser(NamedTuple):
 
 
 NodeCommand = (
-    DisconnectUser | SubscribeUser | UnsubscribeUser | RefreshUser | SendToUser | RecheckUser
+    BlockUser
+    | DisconnectUser
+    | SubscribeUser
+    | UnsubscribeUser
+    | RefreshUser
+    | SendToUser
+    | RecheckUser
 )
 _KINDS: Mapping[str, type[NodeCommand]] = {
     "disconnect": DisconnectUser,
+    "block": BlockUser,
     "subscribe": SubscribeUser,
     "unsubscribe": UnsubscribeUser,
     "refresh": RefreshUser,

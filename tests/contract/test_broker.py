@@ -15,10 +15,20 @@ from typing import Any, ClassVar
 import pytest
 
 from realtime import wiring
-from realtime.brokers import ALL_NODES, Broker, Message, Subscribed, SyncBroker, Unsubscribed
+from realtime.brokers import (
+    ALL_NODES,
+    Broker,
+    Message,
+    Subscribed,
+    SyncBroker,
+    Unsubscribed,
+    redis_blocks,
+)
 from realtime.brokers.bounds import PRESENCE_LOT
 from realtime.brokers.fallback_queue import FallbackQueue
+from realtime.brokers.memory.asynchronous import MemoryBroker
 from realtime.brokers.node_messages import Moment
+from realtime.core.blocked_users import BlockedUsers, TooManyBlocks
 from realtime.core.envelope import decode_envelope
 from realtime.core.fallback_entry import decode_entry
 from realtime.core.members import Member, MemberUpdate, TooManyMembers, decode_changes
@@ -43,6 +53,8 @@ from tests.support.working import Got, working
 
 EPOCH = "0123456789abcdef"
 TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+LATER = 4_102_444_800
+"""The year 2100."""
 SERVERS = {
     "valkey": "redis_server",
     "redis": "system_redis",
@@ -422,6 +434,42 @@ async def test_a_command_reaches_all_nodes_and_is_kept_for_those_that_missed_it(
     heard = [message.raw for message in await ear.until(2)]
     assert heard == [b"%d-%d %s" % (*each.at, each.raw) for each in told]
     assert [each.raw for each in (await broker.read_node_commands(told[0].at))[1]] == [b'{"a":2}']
+
+
+async def test_a_block_is_kept_and_all_nodes_are_told(broker, other, sync) -> None:
+    ear = await Ear.of(other, ALL_NODES)
+    assert await other.blocks.read() == {}
+    await broker.blocks.change("ada \n ü", LATER, b'{"a":1}')
+    await asyncio.to_thread(sync.change_block, "ben", 2**53 - 1, b'{"a":2}')
+    await broker.blocks.change("ben", LATER + 1, b'{"a":3}')
+    await asyncio.to_thread(sync.change_block, "nobody", 0, b'{"a":4}')
+    assert await other.blocks.read() == {"ada \n ü": LATER, "ben": LATER + 1}
+    await asyncio.to_thread(sync.change_block, "ada \n ü", 0, b'{"a":5}')
+    await broker.blocks.change("ben", 0, b'{"a":6}')
+    assert await other.blocks.read() == {}
+    _, told = await other.read_node_commands(Moment(0, 0))
+    assert [each.raw for each in told] == [b'{"a":%d}' % number for number in range(1, 7)]
+    heard = [message.raw for message in await ear.until(6)]
+    assert heard == [b"%d-%d %s" % (*each.at, each.raw) for each in told]
+
+
+async def test_too_many_blocks_are_refused(broker, sync, monkeypatch) -> None:
+    """Blocks that have ended do not count."""
+    monkeypatch.setattr(redis_blocks, "BLOCKS_LIMIT", 2)
+    monkeypatch.setattr(BlockedUsers.__init__, "__defaults__", (2,))
+    if isinstance(broker, MemoryBroker):
+        broker._shared.do(lambda store, now: store.forget())
+    for user in ("ada", "ben"):
+        await broker.blocks.change(user, LATER, b"{}")
+    with pytest.raises(TooManyBlocks):
+        await broker.blocks.change("eve", LATER, b"{}")
+    with pytest.raises(TooManyBlocks):
+        await asyncio.to_thread(sync.change_block, "eve", LATER, b"{}")
+    await broker.blocks.change("ada", 1_700_000_000, b"{}")  # has ended
+    await broker.blocks.change("eve", LATER, b"{}")
+    assert await broker.blocks.read() == {"ben": LATER, "eve": LATER}
+    for user in ("ben", "eve"):
+        await broker.blocks.change(user, 0, b"{}")
 
 
 async def test_a_service_has_one_id(broker, other) -> None:

@@ -23,6 +23,7 @@ from realtime.brokers.commands import SCRIPTS, Commands
 from realtime.brokers.presence_commands import SCRIPTS as PRESENCE_SCRIPTS
 from realtime.brokers.presence_commands import PresenceCommands
 from realtime.brokers.queue_commands import SCRIPTS as QUEUE_SCRIPTS
+from realtime.brokers.redis_blocks import BlockCommands
 from realtime.brokers.redis_sync import SyncRedisBroker
 from realtime.contrib.records import Records
 from realtime.core.identity import USER_LIMIT
@@ -120,6 +121,15 @@ def test_node_commands(client, commands, size) -> None:
     for _ in range(NAMES):
         client.execute_command(*commands.send_node_command(raw))
     assert size("}:told") / NAMES <= 2048
+
+
+def test_a_blocked_user(client, commands, wired, size) -> None:
+    blocking = BlockCommands(wired, commands)
+    client.execute_command(*blocking.script.load)
+    for number in range(NAMES):
+        user = f"{number:x}".rjust(USER_LIMIT, OWL)
+        client.execute_command(*blocking.change(user, 4_102_444_800 + number, b"{}"))
+    assert size("}:blocked") / NAMES <= 680
 
 
 def test_a_site_fills_redis_with_messages_to_users(client, wired, size, monkeypatch) -> None:

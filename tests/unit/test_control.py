@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from realtime.core.node_commands import (
+    BlockUser,
     DisconnectUser,
     NodeCommand,
     RecheckUser,
@@ -26,6 +27,7 @@ COMMANDS = st.one_of(
     st.builds(UnsubscribeUser, TEXTS, TEXTS, TEXTS),
     st.builds(RefreshUser, TEXTS, TEXTS, st.booleans(), st.none() | st.integers(0, 2**40)),
     st.builds(RecheckUser, TEXTS),
+    st.builds(BlockUser, TEXTS, st.integers(0, 2**53)),
 )
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | TEXTS,

@@ -99,6 +99,10 @@ class SyncClusterBroker:
         """See `realtime.brokers.Broker.send_node_command`."""
         self._control.send_node_command(raw)
 
+    def change_block(self, user: str, until: int, command: bytes) -> None:
+        """See `realtime.brokers.block_store.BlockStore.change`."""
+        self._control.change_block(user, until, command)
+
     def members(self, channel: str) -> dict[str, str]:
         """See `realtime.brokers.PresenceStore.members`."""
         return self._of(channel).members(channel)

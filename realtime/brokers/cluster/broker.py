@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from redis import exceptions
@@ -35,6 +36,7 @@ from realtime.brokers.commands import (
     unavailable,
 )
 from realtime.brokers.presence_commands import refuse_errors
+from realtime.brokers.redis_blocks import BlockCommands, RedisBlocks
 from realtime.core.partitions import PARTITIONS, Partition, partition_of
 from realtime.errors import BrokerError, RealtimeError
 
@@ -87,6 +89,12 @@ class ClusterBroker:
         self._links = ClusterLinks(url)
         self.presence = ClusterPresence(prefix, self._links, deadline_seconds)
         """The members of channels."""
+        self.blocks = RedisBlocks(
+            BlockCommands(prefix, self._control, CONTROL),
+            partial(self._run, CONTROL.number),
+            partial(self._execute, CONTROL),
+        )
+        """The blocked users."""
 
     async def publish(self, publication: Publication) -> Receipt:
         """See `realtime.brokers.Broker.publish`."""

@@ -56,6 +56,8 @@ class MemoryBroker:
         self._is_closed = False
         self.presence = MemoryPresence(self._do)
         """The members of channels."""
+        self.blocks = MemoryBlocks(self._do)
+        """The blocked users."""
 
     async def publish(self, publication: Publication) -> Receipt:
         """See `realtime.brokers.Broker.publish`."""
@@ -234,6 +236,21 @@ class MemoryPresence:
     async def keep(self, node: str, channels: Sequence[str]) -> list[str]:
         """Keep the members of channels from expiring; return the channels that had expired."""
         return self._do(lambda store, now: store.roster.keep(node, channels, _ms(now)))
+
+
+class MemoryBlocks:
+    """A `realtime.brokers.block_store.BlockStore` inside the process."""
+
+    def __init__(self, do: TakeStep) -> None:
+        self._do = do
+
+    async def change(self, user: str, until: int, command: bytes) -> None:
+        """Block a user until a time in seconds, or end the block (0); tell all nodes."""
+        self._do(lambda store, now: store.change_block(user, until, command, now))
+
+    async def read(self) -> dict[str, int]:
+        """Return the end of each block, by user."""
+        return self._do(lambda store, now: store.blocked.copy())
 
 
 def _event(arrived: DeliveredMessage) -> Event:

@@ -55,6 +55,10 @@ class SyncMemoryBroker:
         """See `realtime.brokers.Broker.send_node_command`."""
         self._shared.do(lambda store, now: store.send_node_command(raw, now))
 
+    def change_block(self, user: str, until: int, command: bytes) -> None:
+        """See `realtime.brokers.block_store.BlockStore.change`."""
+        self._shared.do(lambda store, now: store.change_block(user, until, command, now))
+
     def members(self, channel: str) -> dict[str, str]:
         """See `realtime.brokers.PresenceStore.members`."""
         return self._shared.do(

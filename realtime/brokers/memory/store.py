@@ -21,6 +21,7 @@ from realtime.brokers.memory.entry_queue import EntryQueue, EntryQueueLimits
 from realtime.brokers.memory.exchange import MAILBOX_BYTES, MemoryExchange
 from realtime.brokers.memory.roster import MemberRoster
 from realtime.brokers.node_messages import ALL_NODES, Moment
+from realtime.core.blocked_users import BlockedUsers
 from realtime.core.fallback_entry import entry_fields
 from realtime.core.publication import Publication, Receipt, When
 from realtime.errors import BrokerUnavailable, IdempotencyConflict, QueueFull, RealtimeError
@@ -83,6 +84,8 @@ class MemoryStore:
         self._sent: deque[_Sent] = deque()
         self._weight = 0
         self._moment = Moment(0, 0)
+        self.blocked = BlockedUsers()
+        """The blocked users."""
         self._answers: dict[str, tuple[float, list[bytes]]] = {}
 
     def forget(self) -> None:
@@ -156,6 +159,15 @@ class MemoryStore:
         while self._weight > self._limits.node_commands:
             self._weight -= self._sent.popleft().weight
         self.exchange.publish(ALL_NODES, b"%d-%d %s" % (*self._moment, raw))
+
+    def change_block(self, user: str, until: int, raw: bytes, now: float) -> None:
+        """Keep or end a block, and send the command about it to all nodes.
+
+        Raises:
+            TooManyBlocks: There are too many blocks; nothing was changed or sent.
+        """
+        self.blocked.change(user, until, now)
+        self.send_node_command(raw, now)
 
     def read_node_commands(
         self, moment: Moment, count: int, now: float
