@@ -19,6 +19,7 @@
 * `refusal_log`: Logs why subscriptions are refused.
 * `node_services`: The interface of a node that a connection uses.
 * `users`: The connections by user; applies commands to them and checks permissions.
+* `user_blocks`: The blocked users, as the node knows them.
 * `presence_writer`: Writes the members of channels to Redis.
 * `presence_announcer`: Tells clients about members, joins and leaves.
 * `survey_responder`: Answers surveys of all nodes.

@@ -16,7 +16,13 @@ from realtime._version import __version__
 from realtime.connection.client_state import ClientState
 from realtime.connection.heartbeat import Heartbeat
 from realtime.connection.writer import Writer
-from realtime.core.codes import SHUTDOWN, TOO_MANY_REQUESTS
+from realtime.core.codes import (
+    CONNECTION_LIMIT,
+    FORCE_DISCONNECT,
+    SHUTDOWN,
+    TOO_MANY_REQUESTS,
+    Close,
+)
 from realtime.core.identity import ANONYMOUS, Identity
 from realtime.core.limits import ConnectionCounter, LimitCounts, Limits
 from realtime.core.namespaces import Namespace, Namespaces
@@ -232,13 +238,15 @@ class Connections:
         else:
             conversation.receive(frame)
 
-    def admits(self, user: str) -> bool:
-        """Tell whether there is room for one more connection of this user."""
+    def why_refuse(self, user: str) -> Close | None:
+        """Return why one more connection of this user is refused; None if it is not."""
+        if self._users.blocks.is_blocked(user):
+            return FORCE_DISCONNECT
         limit = self._limits.connections_per_user
         if not limit or not user or self._users.count(user) < limit:
-            return True
+            return None
         self._reached.count("connections_per_user")
-        return False
+        return CONNECTION_LIMIT
 
     def welcome(self, conversation: Conversation) -> None:
         """Register a client that has completed its connect command."""

@@ -26,7 +26,7 @@ from realtime.connection.decisions import (
     Reply,
     SendPublication,
 )
-from realtime.core.codes import BUSY, CONNECTION_LIMIT, SERVER_ERROR, Close, Refusal
+from realtime.core.codes import BUSY, SERVER_ERROR, Close, Refusal
 from realtime.core.namespaces import NOT_SERVED
 from realtime.core.tally import Tally
 from realtime.delivery.active_subscriptions import ActiveSubscriptions
@@ -53,8 +53,8 @@ SMALL_BYTES = 4 * 1024
 class ConversationOwner(Protocol):
     """The owner of a conversation; `realtime.delivery.connections.Connections` implements it."""
 
-    def admits(self, user: str) -> bool:
-        """Tell whether there is room for one more connection of this user."""
+    def why_refuse(self, user: str) -> Close | None:
+        """Return why one more connection of this user is refused; None if it is not."""
 
     def welcome(self, conversation: Conversation) -> None:
         """Register a client that has completed its connect command."""
@@ -245,8 +245,8 @@ class Conversation:
         return True
 
     def _greet(self, greet: Greet) -> None:
-        if not self._owner.admits(self.identity.user):
-            self.end(CONNECTION_LIMIT)
+        if (close := self._owner.why_refuse(self.identity.user)) is not None:
+            self.end(close)
             return
         self._owner.welcome(self)  # first: `forget` removes it if a later step ends it
         self.writer.send(greet.text)

@@ -118,7 +118,7 @@ class Hub:
         """Count what this node delivers."""
         self.registry: Registry[Listener] = Registry(self.meters)
         self.fanout = Fanout()
-        self.users = Users(broker, entitled, self.reached)
+        self.users = Users(broker, entitled, self.reached, wall_seconds=wall_seconds)
         """The connections by user."""
         self._presence_writer = PresenceWriter(broker)
         self.presence = PresenceAnnouncer(broker, self._presence_writer, self.registry, self.fanout)

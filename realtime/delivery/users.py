@@ -2,7 +2,8 @@
 
 Commands arrive over the hub's own subscription. Each periodic check reads commands that were missed
 from the broker's log, and asks the site whether the connected users may stay. Ended sessions are
-remembered, even by a node that starts later, and their tokens are refused (ADR-0017).
+remembered, even by a node that starts later, and their tokens are refused (ADR-0017). `user_blocks`
+knows blocked users.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from realtime.connection.hostcode import of_host
 from realtime.core.codes import EXPIRED, FORCE_DISCONNECT, Close
 from realtime.core.identity import Identity
 from realtime.core.node_commands import (
+    BlockUser,
     DisconnectUser,
     NodeCommand,
     RecheckUser,
@@ -30,6 +32,7 @@ from realtime.core.node_commands import (
     decode_command,
 )
 from realtime.core.tally import Tally
+from realtime.delivery.user_blocks import UserBlocks
 from realtime.errors import BrokerError
 from realtime.identity.ended_sessions import EndedSessions
 
@@ -90,6 +93,7 @@ class Users:
         entitled: Entitled | None,
         reached: LimitCounts,
         *,
+        wall_seconds: Callable[[], float],
         recheck_seconds: float = RECHECK_SECONDS,
     ) -> None:
         """Start without connections.
@@ -98,10 +102,13 @@ class Users:
             broker: Keeps the log of commands.
             entitled: Asks the site; None if the site never revokes permissions.
             reached: Counts the ended sessions that were evicted to make room.
+            wall_seconds: Returns the seconds since 1970.
             recheck_seconds: The interval between two checks of all users.
         """
         self.ended_sessions = EndedSessions()
         """The sessions whose tokens are refused."""
+        self.blocks = UserBlocks(broker.blocks, wall_seconds)
+        """The users whose connections are refused."""
         self._broker = broker
         self._entitled = entitled
         self._reached = reached
@@ -150,6 +157,7 @@ class Users:
 
     def look_again(self) -> None:
         """Check all users soon, because commands may have been missed."""
+        self.blocks.note_outdated()
         self._suspects = None
         self._due.set()
 
@@ -188,12 +196,22 @@ class Users:
                 next_recheck = loop.time() + self._recheck_seconds
                 suspects = None
                 await self._catch_up()
+                await self._refresh_blocks()
             await self._check(suspects)
             try:
                 async with asyncio.timeout_at(next_recheck):
                     await self._due.wait()
             except TimeoutError:
                 self._suspects = None
+
+    async def _refresh_blocks(self) -> None:
+        if await self.blocks.refresh():
+            for user in filter(self.blocks.is_blocked, list(self._connections)):
+                self._close_all_of(user)
+
+    def _close_all_of(self, user: str) -> None:
+        for connection in list(self._connections.get(user, ())):
+            connection.end(FORCE_DISCONNECT)
 
     def _suspect(self, user: str) -> None:
         if self._suspects is not None:
@@ -209,12 +227,22 @@ class Users:
                 logger.warning("ignored an unreadable node command (%d so far)", count)
         elif isinstance(command, RecheckUser):
             self._suspect(command.user)
+        elif isinstance(command, BlockUser):
+            self._block(command, is_late=before is not None)
         elif isinstance(command, DisconnectUser) and command.ends_session:
             self._end_session(command, before)
         else:
             for connection in list(self._connections.get(command.user, ())):
                 if before is None or connection.began < before:
                     _apply(command, connection)
+
+    def _block(self, command: BlockUser, *, is_late: bool) -> None:
+        if is_late:  # perhaps it was replaced since then; the broker has the blocks as they are now
+            self.blocks.note_outdated()
+            return
+        self.blocks.apply(command)
+        if self.blocks.is_blocked(command.user):
+            self._close_all_of(command.user)
 
     def _end_session(self, command: DisconnectUser, before: float | None) -> None:
         """Close the connections of a session, and refuse its tokens from now on."""

@@ -22,7 +22,7 @@ from realtime.auth.sessions import entitlement_check
 from realtime.brokers.publisher import Publisher
 from realtime.core import metrics
 from realtime.core.meters import PublishMeter
-from realtime.core.node_commands import NodeCommand, encode_command
+from realtime.core.node_commands import BlockUser, NodeCommand, encode_command
 from realtime.core.tally import Tally
 from realtime.delivery.hub import Hub
 from realtime.errors import BrokerError
@@ -261,13 +261,24 @@ async def read_metrics_and_queue() -> Snapshot:
 async def send_node_command(command: NodeCommand) -> None:
     """Send all nodes a command about connections that any of them may have.
 
+    A block is also kept for nodes that start later.
+
     Raises:
+        TooManyBlocks: It is a block, and there are too many.
         BrokerUnavailable: It was certainly not sent.
         OutcomeUnknown: It may have been sent.
     """
-    await node().broker.send_node_command(_encode(encode_command(command)))
+    broker, raw = node().broker, _encode(encode_command(command))
+    if isinstance(command, BlockUser):
+        await broker.blocks.change(command.user, command.until, raw)
+    else:
+        await broker.send_node_command(raw)
 
 
 def send_node_command_sync(command: NodeCommand) -> None:
     """Like `send_node_command`, for threads."""
-    brokers.sync_broker().send_node_command(_encode(encode_command(command)))
+    broker, raw = brokers.sync_broker(), _encode(encode_command(command))
+    if isinstance(command, BlockUser):
+        broker.change_block(command.user, command.until, raw)
+    else:
+        broker.send_node_command(raw)
