@@ -25,19 +25,24 @@ if TYPE_CHECKING:
     )
     from realtime.host.publishing import apublish, publish, publish_on_commit
     from realtime.host.user_commands import (
+        ablock_user,
         adisconnect_user,
         amessage_user,
         asubscribe_user,
+        aunblock_user,
         aunsubscribe_user,
+        block_user,
         disconnect_user,
         message_user,
         subscribe_user,
+        unblock_user,
         unsubscribe_user,
     )
     from realtime.host.user_tokens import connection_token, personal_channel, subscription_token
 
 __all__ = [
     "__version__",
+    "ablock_user",
     "adisconnect_user",
     "amessage_user",
     "aposition",
@@ -45,7 +50,9 @@ __all__ = [
     "apresence_stats",
     "apublish",
     "asubscribe_user",
+    "aunblock_user",
     "aunsubscribe_user",
+    "block_user",
     "connection_token",
     "disconnect_user",
     "fallback",
@@ -59,6 +66,7 @@ __all__ = [
     "publish_on_commit",
     "subscribe_user",
     "subscription_token",
+    "unblock_user",
     "unsubscribe_user",
     "with_position",
 ]

@@ -21,7 +21,8 @@ ROOT = Path(__file__).parent.parent
 def test_the_exported_names():
     publishing = ["apublish", "publish", "publish_on_commit"]
     who = ["connection_token", "personal_channel", "subscription_token"]
-    users = [f"{verb}_user" for verb in ("disconnect", "message", "subscribe", "unsubscribe")]
+    verbs = ("block", "disconnect", "message", "subscribe", "unblock", "unsubscribe")
+    users = [f"{verb}_user" for verb in verbs]
     present = ["presence", "presence_stats", "position"]
     asynchronous = [f"a{name}" for name in [*users, *present]]
     views = ["live_etag", "with_position"]

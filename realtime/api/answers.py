@@ -60,6 +60,7 @@ STATUSES: dict[str, tuple[int, int]] = {
     "token_in_url": (400, 107),
     "too_many_members": (400, 106),
     "too_many_channels": (400, 106),
+    "too_many_blocks": (400, 106),
     "unauthorized": (401, 101),
     "forbidden": (403, 103),
     "csrf_failed": (403, 103),

@@ -6,10 +6,13 @@ unknown.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeGuard
 
 from realtime.api.fields import (
+    BLOCK_SECONDS,
+    BLOCK_USER,
     CLIENT_LIMIT,
     CODES,
     DISCONNECT,
@@ -17,12 +20,14 @@ from realtime.api.fields import (
     REASON_BYTES,
     REFRESH,
     SUBSCRIBE,
+    UNBLOCK_USER,
     UNSUBSCRIBE,
 )
 from realtime.api.request import refuse_unknown
 from realtime.core.codes import FORCE_DISCONNECT, Close
 from realtime.core.identity import USER_LIMIT
 from realtime.core.node_commands import (
+    BlockUser,
     DisconnectUser,
     NodeCommand,
     RefreshUser,
@@ -44,6 +49,32 @@ def disconnect(fields: dict[str, Any], rules: Rules) -> DisconnectUser:
     refuse_unknown(fields, DISCONNECT.names)
     code, reason = _close(fields.get("disconnect"))
     return DisconnectUser(read_user(fields), read_client_id(fields), code=code, reason=reason)
+
+
+def block_user(fields: dict[str, Any], rules: Rules) -> BlockUser:
+    """Read the fields of a `block_user`.
+
+    Raises:
+        InvalidData: A field is unknown or invalid, or the block would have ended already.
+    """
+    refuse_unknown(fields, BLOCK_USER.names)
+    user, until, seconds = read_user(fields), fields.get("until"), fields.get("seconds")
+    if (until is None) == (seconds is None):
+        raise InvalidData("give either until or seconds", field="until")
+    now = int(time.time())
+    if seconds is not None:
+        if not _is_number(seconds, range(1, BLOCK_SECONDS + 1)):
+            raise InvalidData(f"must be a number from 1 to {BLOCK_SECONDS}", field="seconds")
+        return BlockUser(user, now + seconds)
+    if not _is_number(until, range(now + 1, LATEST)):
+        raise InvalidData("must be whole seconds since 1970, in the future", field="until")
+    return BlockUser(user, until)
+
+
+def unblock_user(fields: dict[str, Any], rules: Rules) -> BlockUser:
+    """Read the field of an `unblock_user`; errors as for `block_user`."""
+    refuse_unknown(fields, UNBLOCK_USER.names)
+    return BlockUser(read_user(fields), until=0)
 
 
 def subscribe(fields: dict[str, Any], rules: Rules) -> SubscribeUser:
@@ -85,6 +116,8 @@ def refresh(fields: dict[str, Any], rules: Rules) -> RefreshUser:
 
 READERS: dict[str, Callable[[dict[str, Any], Rules], NodeCommand]] = {
     "disconnect": disconnect,
+    "block_user": block_user,
+    "unblock_user": unblock_user,
     "subscribe": subscribe,
     "unsubscribe": unsubscribe,
     "refresh": refresh,

@@ -33,6 +33,7 @@ MANY_ITEMS = 100
 CLIENT_LIMIT = 64  # characters; ours are UUIDs
 CODES = range(3000, 5000)
 REASON_BYTES = 123  # RFC 6455 §5.5
+BLOCK_SECONDS = 10**9  # 31 years
 LATEST = 2**53  # seconds since 1970 that every JSON reader can read
 
 Schema = dict[str, Any]
@@ -253,6 +254,20 @@ DISCONNECT = Fields(
         ),
     ),
 )
+BLOCK_USER = Fields(
+    USER,
+    Field(
+        "until",
+        "End of the block, in whole seconds since 1970.",
+        _always({"type": "integer", "minimum": 0, "exclusiveMaximum": LATEST}),
+    ),
+    Field(
+        "seconds",
+        "Length of the block, instead of `until`.",
+        _always({"type": "integer", "minimum": 1, "maximum": BLOCK_SECONDS}),
+    ),
+)
+UNBLOCK_USER = Fields(USER)
 SUBSCRIBE = Fields(USER, CLIENT, CHANNEL_FIELD)
 UNSUBSCRIBE = Fields(USER, CLIENT, CHANNEL_FIELD)
 REFRESH = Fields(

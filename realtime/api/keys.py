@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 KEY_METHODS = (
     *("publish", "broadcast", "batch", "events"),
-    *("disconnect", "subscribe", "unsubscribe", "refresh"),
+    *("disconnect", "block_user", "unblock_user", "subscribe", "unsubscribe", "refresh"),
     *("info", "channels", "connections", "position", "presence", "presence_stats"),
 )
 NO_KEY = "the header X-API-Key is missing or wrong"

@@ -6,6 +6,8 @@ it was lost.
 
 from __future__ import annotations
 
+import math
+from datetime import datetime
 from typing import Any
 
 from realtime import wiring
@@ -15,6 +17,7 @@ from realtime.api.keys import Key
 from realtime.core.codes import FORCE_DISCONNECT
 from realtime.core.json_text import encode_json
 from realtime.core.node_commands import NodeCommand, SendToUser
+from realtime.errors import InvalidData
 from realtime.host.publishing import AWAIT_VARIANT, refuse_event_loop
 from realtime.host.user_tokens import id_of
 
@@ -55,6 +58,41 @@ async def adisconnect_user(
 ) -> None:
     """Like `disconnect_user`, for async code."""
     await wiring.send_node_command(_disconnect(user, client, code, reason))
+
+
+def block_user(user: Any, until: datetime | int) -> None:
+    """Close the connections of a user, and refuse new ones on all nodes until a time.
+
+    Nodes that start later know the block, as long as Redis keeps its data. Clients stay away: they
+    see the code 3503. A user who is blocked already is blocked until the new time.
+
+    Args:
+        user: A Django user, or a user id as a string. An anonymous client has none.
+        until: An aware datetime, or seconds since 1970; in the future.
+
+    Raises:
+        InvalidData: An argument is invalid.
+        TooManyBlocks: 10,000 users are blocked already.
+        BrokerUnavailable: Certainly not blocked.
+        OutcomeUnknown: Possibly blocked; repeating it is safe.
+        SynchronousOnlyOperation: An event loop runs in this thread; await `ablock_user` there.
+    """
+    _send_command(_block(user, until))
+
+
+async def ablock_user(user: Any, until: datetime | int) -> None:
+    """Like `block_user`, for async code."""
+    await wiring.send_node_command(_block(user, until))
+
+
+def unblock_user(user: Any) -> None:
+    """Accept the connections of a user again; errors as for `block_user`."""
+    _send_command(_read("unblock_user", user))
+
+
+async def aunblock_user(user: Any) -> None:
+    """Like `unblock_user`, for async code."""
+    await wiring.send_node_command(_read("unblock_user", user))
 
 
 def subscribe_user(user: Any, channel: str, *, client: str = "") -> None:
@@ -111,10 +149,21 @@ def _disconnect(user: Any, client: str, code: int, reason: str) -> NodeCommand:
     return _command("disconnect", user, client, disconnect={"code": code, "reason": reason})
 
 
+def _block(user: Any, until: datetime | int) -> NodeCommand:
+    if isinstance(until, datetime):
+        if until.tzinfo is None:
+            raise InvalidData("must be an aware datetime", field="until")
+        until = math.ceil(until.timestamp())
+    return _read("block_user", user, until=until)
+
+
 def _command(method: str, user: Any, client: str, **fields: Any) -> NodeCommand:
+    return _read(method, user, client=client, **fields)
+
+
+def _read(method: str, user: Any, **fields: Any) -> NodeCommand:
     """Build the command by the rules of the HTTP API."""
-    given = {"user": id_of(user), "client": client, **fields}
-    return READERS[method](given, Rules(_HOST, wiring.namespaces()))
+    return READERS[method]({"user": id_of(user), **fields}, Rules(_HOST, wiring.namespaces()))
 
 
 def _send_command(command: NodeCommand) -> None:

@@ -76,6 +76,21 @@ DESCRIBED_METHODS: dict[str, Method] = {
         "Nothing",
         group="Users",
     ),
+    "block_user": Method(
+        "Block a user",
+        "Close a user's connections on every node, and refuse new ones until a time.",
+        fields.BLOCK_USER,
+        "Nothing",
+        ("too_many_blocks",),
+        group="Users",
+    ),
+    "unblock_user": Method(
+        "Unblock a user",
+        "Accept a user's connections again.",
+        fields.UNBLOCK_USER,
+        "Nothing",
+        group="Users",
+    ),
     "subscribe": Method(
         "Subscribe a user",
         "Subscribe a user's connections to a channel, from the server side.",

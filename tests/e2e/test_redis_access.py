@@ -106,7 +106,7 @@ def denied(server: RedisServer) -> list[Any]:
         return admin.execute_command("ACL", "LOG")  # type: ignore[no-any-return]
 
 
-METHODS = ["publish", "broadcast", "batch", "info"]
+METHODS = ["publish", "broadcast", "batch", "info", "connections", "block_user"]
 
 
 async def test_the_redis_user_of_a_node_suffices(
@@ -130,6 +130,8 @@ async def test_the_redis_user_of_a_node_suffices(
         ("broadcast", {"channels": ["public:a", "public:b"], "data": 2}),
         ("batch", {"commands": [{"publish": {"channel": "public:a", "data": 3}}] * 2}),
         ("info", {}),
+        ("connections", {}),
+        ("block_user", {"user": "ada", "seconds": 60}),
     ]
     for method, body in everything:
         response = await asyncio.to_thread(post_as_shop, service, method, body)
@@ -175,6 +177,8 @@ def test_the_redis_user_of_a_publisher_suffices(guarded_each: RedisServer, user:
     assert (getattr(again, "repeated", None), getattr(second, "offset", None)) == (True, 2)
     assert broker.take_from_rate("shop", 1, 1) == 0
     broker.send_node_command(b"{}")
+    for until in (4_102_444_800, 0):
+        broker.change_block("ada", until, b"{}")
     assert broker.publish(Publication.of("public:a", 1, fallback="log")).queued
     broker.close()
     assert denied(guarded_each) == []

@@ -55,6 +55,8 @@ BODIES: dict[str, Any] = {
     "batch": {"commands": [{"publish": {"channel": "a", "data": 1}}] * 2},
     "events": EVENT,
     "disconnect": {"user": "42"},
+    "block_user": {"user": "42", "seconds": 60},
+    "unblock_user": {"user": "42"},
     "subscribe": {"user": "42", "channel": "a"},
     "unsubscribe": {"user": "42", "channel": "a"},
     "refresh": {"user": "42"},
