@@ -7,7 +7,7 @@ connected, which spreads the pings of ten thousand connections over the whole in
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import TYPE_CHECKING
 
 from realtime.core.codes import NO_PONG, STALE
@@ -74,6 +74,11 @@ class Heartbeat:
     def watch(self, writer: Writer) -> None:
         """Check every second whether a connection that owes an answer is overdue."""
         self._watched[writer] = None
+
+    @property
+    def watched(self) -> Collection[Writer]:
+        """The connections that owe an answer, and some that have just given it."""
+        return self._watched.keys()
 
     def forget(self, writer: Writer, bucket: int | None) -> None:
         """Remove a connection that has ended."""

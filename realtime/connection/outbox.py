@@ -95,7 +95,7 @@ class Outbox:
         """Take entries from the front as one frame of at most ``limit`` bytes, or of one entry."""
         entry = self._pop()
         texts, size = [entry.text], entry.size
-        while self and size + self._first.size < limit:
+        while self and size + self.first.size < limit:
             entry = self._pop()
             texts.append(entry.text)
             size += entry.size + 1
@@ -132,7 +132,8 @@ class Outbox:
                 self._meters.of(entry.channel).discarded += entry.last - entry.first + 1
 
     @property
-    def _first(self) -> Entry:
+    def first(self) -> Entry:
+        """The entry that has waited longest; there must be one."""
         return next(iter(self._front.values())) if self._front else self._entries[0]
 
     def _pop(self) -> Entry:

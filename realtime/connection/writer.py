@@ -348,7 +348,9 @@ class Writer:
         self.end(None)
 
 
-def waiting_bytes(writer: Writer) -> int:
-    """Return how many bytes wait in the outbox of a connection."""
-    outbox = writer._outbox
-    return 0 if outbox is None else outbox.bytes + outbox.undroppable_bytes
+def backlog_of(writer: Writer) -> tuple[int, str]:
+    """Return how many bytes wait in an outbox, and the channel of what has waited longest."""
+    if not (outbox := writer._outbox):
+        return 0, ""
+    channel = "" if isinstance(outbox.first, Undroppable) else outbox.first.channel
+    return outbox.bytes + outbox.undroppable_bytes, channel

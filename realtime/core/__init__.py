@@ -33,6 +33,7 @@
 * `headers`: Which request headers are rejected.
 * `mail_text`: Sanitizing text for mail.
 * `tally`: Counters that are logged at most once a minute.
+* `congestion`: Names the channels that many clients cannot keep up with.
 * `outage`: Logs the start and the end of an outage once each.
 * `breaker`: A circuit breaker: skips calls that have just failed slowly.
 """

@@ -17,6 +17,7 @@
 * `client_calls`: The publishes, RPCs and presence queries of one client.
 * `joining`: A pending subscription and its stages.
 * `refusal_log`: Logs why subscriptions are refused.
+* `slow_log`: Logs that a function of the host is slow.
 * `node_services`: The interface of a node that a connection uses.
 * `users`: The connections by user; applies commands to them and checks permissions.
 * `user_blocks`: The blocked users, as the node knows them.

@@ -28,6 +28,7 @@ from realtime.core.members import TooManyMembers
 from realtime.core.tally import Tally
 from realtime.delivery.joining import LIVE_SECONDS, why_not
 from realtime.delivery.node_services import NodeServices, is_allowed
+from realtime.delivery.slow_log import timed_call
 from realtime.errors import BrokerError, Forbidden, OutcomeUnknown, RequestError
 from realtime.protocols import Call, Presence, PresenceStats, WireProtocol
 
@@ -175,8 +176,10 @@ class PendingQuery:
         self._task.cancel()
 
     async def _call_host(self, call: CallHost) -> str | Refusal:
-        async with asyncio.timeout(RPC_SECONDS):
-            answer = await of_host(self._node.rpc(self._identity, call.command.method, call.data))
+        method = call.command.method
+        with timed_call("REALTIME_RPC", method):
+            async with asyncio.timeout(RPC_SECONDS):
+                answer = await of_host(self._node.rpc(self._identity, method, call.data))
         try:
             return self._protocol.encode_call_reply(call.command, encode_json(answer).decode())
         except RequestError as error:

@@ -8,7 +8,7 @@ from heapq import nsmallest
 from operator import attrgetter
 from typing import TYPE_CHECKING
 
-from realtime.connection.writer import waiting_bytes
+from realtime.connection.writer import backlog_of
 from realtime.core import connection_survey, survey
 from realtime.core.connection_survey import (
     NAMES_LIMIT,
@@ -80,7 +80,7 @@ class ConnectionLister:
             transport=conversation.transport,
             connected_at=int(self._wall_seconds() - age),
             num_channels=len(channels),
-            outbox_bytes=waiting_bytes(writer),
+            outbox_bytes=backlog_of(writer)[0],
             is_congested=writer.is_suspended or writer.flow.congested,
             channels=tuple(nsmallest(NAMES_LIMIT, channels)) if query.names else None,
         )

@@ -6,7 +6,7 @@ import asyncio
 import logging
 import secrets
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from contextvars import ContextVar, copy_context
 from dataclasses import dataclass
 from functools import partial
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from realtime._version import __version__
 from realtime.connection.client_state import ClientState
 from realtime.connection.heartbeat import Heartbeat
-from realtime.connection.writer import Writer
+from realtime.connection.writer import Writer, backlog_of
 from realtime.core.codes import (
     CONNECTION_LIMIT,
     FORCE_DISCONNECT,
@@ -23,6 +23,7 @@ from realtime.core.codes import (
     TOO_MANY_REQUESTS,
     Close,
 )
+from realtime.core.congestion import BEHIND_PART, CongestedChannels
 from realtime.core.identity import ANONYMOUS, Identity
 from realtime.core.limits import ConnectionCounter, LimitCounts, Limits
 from realtime.core.namespaces import Namespace, Namespaces
@@ -114,6 +115,7 @@ class Connections:
             on_tick=self._tick,
         )
         self._watch = self._heartbeat.watch  # bound once, not once for each connection
+        self._congested = CongestedChannels()
 
     def __len__(self) -> int:
         """Return how many clients are attached."""
@@ -304,7 +306,20 @@ class Connections:
                 "the limit %s was reached %d times", name, times,
                 extra={"limit": name, "reached": times},
             )  # fmt: skip
+        for name, behind, total in self._congested.observe(self._find_behind(), now):
+            logger.warning(
+                "publications on %s wait for %d clients that read too slowly (%d so far)",
+                *(ascii(name)[1:-1][:100], behind, total),
+                extra={"channel": name, "behind": behind},
+            )
         for conversation in list(self._expiring):
             if not conversation.expire(now):
                 self._expiring.pop(conversation, None)
         self._ticked(now)
+
+    def _find_behind(self) -> dict[Hashable, str]:
+        """Return the connections for which much waits, with the channel of the oldest part."""
+        least = self._options.outbox_bytes // BEHIND_PART
+        # A client that does not read owes a pong.
+        found = {writer: backlog_of(writer) for writer in self._heartbeat.watched}
+        return {writer: channel for writer, (size, channel) in found.items() if size >= least}

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Protocol
 from realtime.connection.hostcode import of_host
 from realtime.core.identity import Identity
 from realtime.core.publication import Publication, Receipt
+from realtime.delivery.slow_log import timed_call
 
 if TYPE_CHECKING:
     from realtime.core.limits import LimitCounts, Limits, PublicationBudgets, Subscriptions
@@ -61,5 +62,6 @@ async def is_allowed(node: NodeServices, identity: Identity, channel: str, actio
         Exception: The host has raised it.
         TimeoutError: The host does not answer in time.
     """
-    async with asyncio.timeout(AUTHORIZE_SECONDS):
-        return bool(await of_host(node.authorize(identity, channel, action)))
+    with timed_call("REALTIME_AUTHORIZER", f"{action} {channel}"):
+        async with asyncio.timeout(AUTHORIZE_SECONDS):
+            return bool(await of_host(node.authorize(identity, channel, action)))

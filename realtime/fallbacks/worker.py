@@ -68,6 +68,8 @@ class WorkerOptions:
     """Attempts until an entry is dead. Including the pauses, they take two to four hours."""
     handler_seconds: float = 60.0
     """The timeout of an attempt; a handler that exceeds it is cancelled, and the attempt fails."""
+    slow_seconds: float = 10.0
+    """An attempt that takes longer is logged as slow: while it lasts, its hand handles nothing."""
     lease_seconds: float = 30.0
     """How long after the death of a worker its entries are taken over."""
 
@@ -248,10 +250,13 @@ class Worker:
         task = asyncio.create_task(_call(handler, entry.queued))
         abandoned = asyncio.create_task(self._abandoning.wait())
         seconds = self._options.handler_seconds
+        began = time.monotonic()
         try:
             await asyncio.wait(
                 {task, abandoned}, timeout=seconds, return_when=asyncio.FIRST_COMPLETED
             )
+            if (took := time.monotonic() - began) > self._options.slow_seconds:
+                self._log.note_slow(entry, took)
             if task.done():
                 return _failure_of(task)
             task.cancel()

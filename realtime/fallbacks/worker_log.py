@@ -45,7 +45,7 @@ class WorkerLog:
         self._handlers = handlers
         self._redis = Outage()
         self._failing: dict[str, Outage] = {}
-        self._dead = Tally()
+        self._dead, self._slow = Tally(), Tally()
         self._reported: Stats | None = None
 
     def warn_of_losses(self, durability: Durability) -> None:
@@ -101,6 +101,16 @@ class WorkerLog:
             logger.info(
                 "the fallback %s works again after %d failed attempts within %.0f s",
                 *(entry.fallback, over.failures, over.seconds),
+            )
+
+    def note_slow(self, entry: Entry, seconds: float) -> None:
+        """Log that an attempt took long; most of a flood is only counted."""
+        name = self._name_of(entry.fallback)
+        if (count := self._slow.add(name, time.monotonic())) is not None:
+            logger.warning(
+                "the fallback %s is slow: an attempt took %.1f s (%d slow ones so far)",
+                *(name, seconds, count),
+                extra={"id": entry.id, "slow_attempts": count},
             )
 
     def note_dead(self, fallback: str, what: str) -> None:

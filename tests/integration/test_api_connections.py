@@ -10,7 +10,7 @@ import pytest
 from django.test import override_settings
 
 from realtime.brokers import ALL_NODES
-from realtime.connection.writer import waiting_bytes
+from realtime.connection.writer import backlog_of
 from realtime.core import connection_survey
 from realtime.core.identity import Identity
 from realtime.delivery.hub import Hub
@@ -167,7 +167,7 @@ async def test_a_slow_client_is_seen(endpoint: Rim, sit: Join) -> None:
     conversation.message('"waits"')
     [one] = (await listed(endpoint))["connections"]
     assert one["congested"]
-    assert one["outbox_bytes"] == waiting_bytes(conversation.writer) > 0
+    assert one["outbox_bytes"] == backlog_of(conversation.writer)[0] > 0
 
 
 async def test_a_node_that_does_not_answer_is_counted(

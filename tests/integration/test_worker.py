@@ -104,6 +104,30 @@ async def test_a_script_that_redis_forgot_is_loaded_again(queue, publish, client
         await eventually(lambda: got.data == [1, 2])
 
 
+async def test_a_slow_handler_is_named_once_a_minute(
+    queue, publish, caplog: pytest.LogCaptureFixture
+) -> None:
+    got = Got()
+    for number in range(3):
+        await publish(number, fallback="f")
+    async with working(queue, {"f": got}, slow_seconds=-1.0, hands=1) as worker:
+        await eventually(lambda: is_empty(queue))
+        assert worker._log._slow._counts == {"f": 3}
+    said = [each.getMessage() for each in caplog.records if each.levelno == logging.WARNING]
+    assert [each for each in said if "slow" in each] == [
+        "the fallback f is slow: an attempt took 0.0 s (1 slow ones so far)"
+    ]
+
+
+async def test_a_handler_in_time_is_not_named(
+    queue, publish, caplog: pytest.LogCaptureFixture
+) -> None:
+    await publish(1)
+    async with working(queue, {"f": Got()}):
+        await eventually(lambda: is_empty(queue))
+    assert "slow" not in caplog.text
+
+
 async def test_a_failed_item_is_retried_with_the_same_id(queue, publish) -> None:
     seen: list[Queued] = []
 
