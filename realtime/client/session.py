@@ -14,6 +14,7 @@ from websockets.asyncio.client import ClientConnection
 
 from realtime.client.events import Event, GapFound, ListeningError, Live, NotLive, Published
 from realtime.client.wire import EndReason, ErrorReply, Push, ServerMessage, StatePush
+from realtime.core.codes import Close
 from realtime.core.positions import Gap, Position
 
 if TYPE_CHECKING:
@@ -151,9 +152,15 @@ class Session:
         if push.state is not None:
             self._handle_state(push.channel, push.state)
         elif push.disconnect is not None:
-            raise ConnectionLost(ascii(push.disconnect.reason)[1:-1])
+            self._handle_disconnect(push.disconnect)
         elif push.channel in self._subscribed:
             self._handle_channel_push(push.channel, push)
+
+    def _handle_disconnect(self, why: EndReason) -> NoReturn:
+        reason = ascii(why.reason)[1:-1]
+        if not Close(why.code, reason).reconnect:
+            raise ListeningError(f"the service closed the connection: {reason} ({why.code})")
+        raise ConnectionLost(reason)
 
     def _handle_state(self, channel: str | None, state: StatePush) -> None:
         if channel is None:

@@ -213,6 +213,18 @@ async def test_permanent_close_codes_end_the_listener(code: int) -> None:
         assert f"why ({code})" in await ended(events)
 
 
+async def test_a_permanent_disconnect_push_ends_the_listener() -> None:
+    """The service sends it before it closes, and the listener came back again and again."""
+
+    async def script(peer: Peer) -> None:
+        await peer.welcome()
+        await peer.say({"push": {"disconnect": {"code": 3503, "reason": "force disconnect"}}})
+        await peer.socket.wait_closed()
+
+    async with listening(script) as events:
+        assert "force disconnect (3503)" in await ended(events)
+
+
 @pytest.mark.parametrize("code", [1000, 1001, 1011, 3001, 3499, 4000, 4499])
 async def test_temporary_close_codes_make_the_listener_reconnect(code: int) -> None:
     async def script(peer: Peer) -> None:
