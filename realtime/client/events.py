@@ -45,6 +45,12 @@ class NotLive(NamedTuple):
     reason: str
 
 
+class MessageReceived(NamedTuple):
+    """Data arrived that was sent to the user, outside of any channel."""
+
+    data: Any
+
+
 class Reconnecting(NamedTuple):
     """The connection is gone; the next attempt starts in ``seconds``."""
 
@@ -52,4 +58,4 @@ class Reconnecting(NamedTuple):
     seconds: float
 
 
-Event = Published | GapFound | Live | NotLive | Reconnecting
+Event = Published | GapFound | MessageReceived | Live | NotLive | Reconnecting

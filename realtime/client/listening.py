@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import NoReturn
 from urllib.parse import urlsplit, urlunsplit
 
-from websockets.asyncio.client import connect
+from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import (
     ConnectionClosed,
     InvalidHandshake,
@@ -26,6 +26,7 @@ from realtime.client.session import ConnectionLost, Session
 from realtime.client.tracker import Tracker
 from realtime.client.wire import DEFAULT_URL
 from realtime.core.codes import Close
+from realtime.errors import BrokerError
 
 RETRY_FIRST_SECONDS = 0.5  # client.js and centrifuge-js: 0.5 s and 20 s too
 RETRY_MOST_SECONDS = 20.0
@@ -61,6 +62,7 @@ class ListeningClient:
         channels: list[str],
         tell: Callable[[Event], None],
         *,
+        identify: Callable[[], Awaitable[tuple[str, list[str]]]] | None = None,
         jitter: Callable[[], float] = random.random,
     ) -> None:
         """Create a client; `run` connects.
@@ -69,13 +71,29 @@ class ListeningClient:
             url: The URL of the service, as accepted by `websocket_url`.
             channels: The names of the channels.
             tell: Called with each event, in order.
+            identify: Returns a token and the channels to which the service will subscribe its
+                client; called for each connection. Without it, the client is anonymous.
             jitter: Returns 0 ≤ x < 1, the fraction of the longest pause before the next attempt.
         """
         self._url = websocket_url(url)
         self._trackers = {channel: Tracker() for channel in channels}
         self._tell = tell
+        self._identify = identify
         self._jitter = jitter
         self._attempt = 0
+        self._socket: ClientConnection | None = None
+        self._left_because = ""
+
+    @property
+    def channels(self) -> list[str]:
+        """The channels that it listens to, or is about to."""
+        return list(self._trackers)
+
+    async def reconnect(self, reason: str) -> None:
+        """Identify again, on another connection; the events show the reason."""
+        if self._socket is not None:
+            self._left_because = reason
+            await self._socket.close()
 
     async def run(self) -> NoReturn:
         """Listen, and reconnect whenever the connection breaks.
@@ -96,6 +114,13 @@ class ListeningClient:
 
     async def _listen_once(self) -> str:
         """Connect and listen until the connection ends; return the reason."""
+        token = ""
+        if self._identify is not None:
+            try:
+                token, channels = await self._identify()
+            except BrokerError as error:
+                return str(error)
+            self._trackers = {name: self._trackers.get(name) or Tracker() for name in channels}
         try:
             socket = await connect(
                 self._url,
@@ -112,12 +137,15 @@ class ListeningClient:
             return str(error) or type(error).__name__
         # Outside the try above: an OSError from `tell` (a broken pipe) is not a network error.
         async with socket:
+            self._socket, self._left_because = socket, ""
             try:
-                await Session(socket, self._trackers, self._tell, self._backoff).run()
+                await Session(socket, self._trackers, self._tell, self._backoff, token).run()
             except ConnectionClosed as error:
-                return _read_close(error)
+                return self._left_because or _read_close(error)
             except ConnectionLost as lost:
                 return str(lost)
+            finally:
+                self._socket = None
 
     def _backoff(self, attempt: int) -> float:
         """Draw a pause between 0 and a limit that doubles: full jitter (AWS, 2015)."""

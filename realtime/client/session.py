@@ -12,13 +12,29 @@ from typing import TYPE_CHECKING, NoReturn
 import msgspec
 from websockets.asyncio.client import ClientConnection
 
-from realtime.client.events import Event, GapFound, ListeningError, Live, NotLive, Published
-from realtime.client.wire import EndReason, ErrorReply, Push, ServerMessage, StatePush
+from realtime.client.events import (
+    Event,
+    GapFound,
+    ListeningError,
+    Live,
+    MessageReceived,
+    NotLive,
+    Published,
+)
+from realtime.client.tracker import Tracker
+from realtime.client.wire import (
+    EndReason,
+    ErrorReply,
+    Push,
+    ServerMessage,
+    StatePush,
+    SubscribeReply,
+)
 from realtime.core.codes import Close
 from realtime.core.positions import Gap, Position
 
 if TYPE_CHECKING:
-    from realtime.client.tracker import MissedPublications, Tracker
+    from realtime.client.tracker import MissedPublications
 
 GRACE_SECONDS = 10.0  # after a ping was due; then the connection counts as dead
 PING_SECONDS = 25.0  # Centrifugo's default; the reply to connect contains the interval
@@ -37,8 +53,20 @@ class Session:
         trackers: dict[str, Tracker],
         tell: Callable[[Event], None],
         backoff: Callable[[int], float],
+        token: str = "",
     ) -> None:
+        """Start without subscriptions.
+
+        Args:
+            socket: The connection.
+            trackers: By channel. With a token, the channels to which the service subscribes the
+                client; it may add others.
+            tell: Called with each event.
+            backoff: Returns the pause before an attempt.
+            token: Says which user this is; empty for an anonymous client, which subscribes itself.
+        """
         self._socket = socket
+        self._token = token
         self._trackers = trackers
         self._tell = tell
         self._backoff = backoff
@@ -62,9 +90,10 @@ class Session:
             ConnectionClosed: The connection is closed.
             ListeningError: The service refuses a channel permanently.
         """
-        await self._send(
-            ['{"id":1,"connect":{"name":"manage.py listen"}}', *self._make_subscribes()]
-        )
+        identity = {"token": self._token} if self._token else {}
+        connect = {"id": 1, "connect": {"name": "manage.py listen", **identity}}
+        subscribes = [] if self._token else self._make_subscribes()
+        await self._send([msgspec.json.encode(connect).decode(), *subscribes])
         while True:
             frame = await self._read_frame()
             if frame is None:
@@ -153,6 +182,10 @@ class Session:
             self._handle_state(push.channel, push.state)
         elif push.disconnect is not None:
             self._handle_disconnect(push.disconnect)
+        elif push.message is not None:
+            self._tell(MessageReceived(push.message.data))
+        elif push.subscribe is not None and push.channel and self._token:
+            self._handle_served(push.channel, push.subscribe)
         elif push.channel in self._subscribed:
             self._handle_channel_push(push.channel, push)
 
@@ -161,6 +194,14 @@ class Session:
         if not Close(why.code, reason).reconnect:
             raise ListeningError(f"the service closed the connection: {reason} ({why.code})")
         raise ConnectionLost(reason)
+
+    def _handle_served(self, channel: str, start: SubscribeReply) -> None:
+        """Process a subscription that the service has started, now or later."""
+        tracker = self._trackers.setdefault(channel, Tracker())
+        self._subscribed.add(channel)
+        self._report(channel, tracker.note_subscribed(Position(start.epoch, start.offset)))
+        self._told = None  # it is live with one more channel
+        self._tell_state()
 
     def _handle_state(self, channel: str | None, state: StatePush) -> None:
         if channel is None:
@@ -179,7 +220,7 @@ class Session:
         event: Live | NotLive
         if self._server_lives is False or self._lost:
             event = NotLive(reason or "broker")
-        elif self._subscribed == set(self._trackers) and self._server_lives:
+        elif self._subscribed and self._subscribed == set(self._trackers) and self._server_lives:
             event = Live({c: p for c, t in self._trackers.items() if (p := t.position)})
         else:
             return
@@ -202,11 +243,20 @@ class Session:
             self._handle_unsubscribe(channel, push.unsubscribe)
 
     def _handle_unsubscribe(self, channel: str, why: EndReason) -> None:
+        if self._token:
+            self._handle_served_end(channel, why)
+            return
         if why.code < 2500:
             raise ListeningError(f"the service ended the subscription to {channel} ({why.code})")
         self._subscribed.discard(channel)
         self._told = None
         self._retries[channel] = self._now() + self._backoff(0)
+
+    def _handle_served_end(self, channel: str, why: EndReason) -> None:
+        if why.code >= 2500:  # for now: another connection gets it again
+            raise ConnectionLost(f"the service interrupted {channel}: {ascii(why.reason)[1:-1]}")
+        self._subscribed.discard(channel)
+        del self._trackers[channel]
 
     def _report(self, channel: str, missed: list[MissedPublications]) -> None:
         for one in missed:

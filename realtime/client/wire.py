@@ -28,10 +28,16 @@ class ConnectReply(msgspec.Struct):
 
 
 class SubscribeReply(msgspec.Struct):
-    """The reply to `subscribe`: the position from which publications arrive."""
+    """The position from which publications arrive: a reply to `subscribe`, or a push."""
 
     epoch: str
     offset: int = 0
+
+
+class MessagePush(msgspec.Struct):
+    """Data for the user that belongs to no channel."""
+
+    data: Any
 
 
 class PublicationPush(msgspec.Struct):
@@ -73,7 +79,9 @@ class Push(msgspec.Struct):
     pub: PublicationPush | None = None
     gap: GapPush | None = None
     state: StatePush | None = None
+    subscribe: SubscribeReply | None = None
     unsubscribe: EndReason | None = None
+    message: MessagePush | None = None
     disconnect: EndReason | None = None
 
 

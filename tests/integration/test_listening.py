@@ -17,6 +17,7 @@ from realtime.client.events import (
     GapFound,
     ListeningError,
     Live,
+    MessageReceived,
     NotLive,
     Published,
     Reconnecting,
@@ -24,10 +25,12 @@ from realtime.client.events import (
 from realtime.client.listening import RETRY_FIRST_SECONDS, ListeningClient, websocket_url
 from realtime.client.tracker import MissedPublications
 from realtime.core.positions import Gap, Position
+from realtime.errors import BrokerUnavailable
 from tests.support.machine import in_time, within
 
 EPOCH = "e" * 16
 Script = Callable[["Peer"], Awaitable[None]]
+Identify = Callable[[], Awaitable[tuple[str, list[str]]]]
 
 
 class Peer:
@@ -56,7 +59,9 @@ class Peer:
 
 
 @asynccontextmanager
-async def listening(*scripts: Script, **options: Any) -> AsyncIterator[asyncio.Queue[Event]]:
+async def listening(
+    *scripts: Script, identify: Identify | None = None, **options: Any
+) -> AsyncIterator[asyncio.Queue[Event]]:
     """Run a listener with one server script for each connection; return its events."""
     waiting = list(scripts)
 
@@ -68,7 +73,11 @@ async def listening(*scripts: Script, **options: Any) -> AsyncIterator[asyncio.Q
     async with serve(handle, "127.0.0.1", 0, **options) as server:
         port = next(iter(server.sockets)).getsockname()[1]
         listener = ListeningClient(
-            f"http://127.0.0.1:{port}", ["c"], events.put_nowait, jitter=lambda: 0.01
+            f"http://127.0.0.1:{port}",
+            ["c"],
+            events.put_nowait,
+            identify=identify,
+            jitter=lambda: 0.01,
         )
         task = asyncio.create_task(listener.run())
         events.task = task  # type: ignore[attr-defined]
@@ -186,6 +195,52 @@ async def test_a_temporarily_refused_subscribe_is_repeated_when_live() -> None:
     async with listening(script) as events:
         await the_next(events, NotLive)
         assert await the_next(events, Live) == Live({"c": Position(EPOCH, 3)})
+
+
+# --- as a user ---
+
+
+def served(channel: str, offset: int = 0) -> dict[str, Any]:
+    return {"push": {"channel": channel, "subscribe": {"epoch": EPOCH, "offset": offset}}}
+
+
+async def test_a_listener_with_a_token_leaves_its_subscriptions_to_the_service() -> None:
+    """One that the service interrupts comes back with the next connection, and so does its gap."""
+    answers = iter([BrokerUnavailable("Redis"), ("one", ["c", "d"]), ("two", ["c"])])
+
+    async def identify() -> tuple[str, list[str]]:
+        answer = next(answers)
+        if isinstance(answer, BrokerUnavailable):
+            raise answer
+        return answer
+
+    async def first(peer: Peer) -> None:
+        [connect] = await peer.commands()
+        assert connect["connect"]["token"] == "one"
+        await peer.say({"id": 1, "connect": {}}, {"push": {"state": {"live": True}}}, served("c"))
+        await peer.say(served("d"), {"push": {"message": {"data": 7}}})
+        await peer.say({"push": {"channel": "d", "unsubscribe": {"code": 2000, "reason": "x"}}})
+        await peer.say(served("e"))
+        await peer.say({"push": {"channel": "c", "unsubscribe": {"code": 2501, "reason": "y"}}})
+        await peer.socket.wait_closed()
+
+    async def second(peer: Peer) -> None:
+        [connect] = await peer.commands()
+        assert connect["connect"]["token"] == "two"
+        await peer.say(
+            {"id": 1, "connect": {}}, served("c", 2), {"push": {"state": {"live": True}}}
+        )
+        await peer.socket.wait_closed()
+
+    async with listening(first, second, identify=identify) as events:
+        assert (await the_next(events, Reconnecting)).reason == "Redis"
+        start = Position(EPOCH, 0)
+        assert await the_next(events, Live) == Live({"c": start, "d": start})
+        assert await the_next(events, MessageReceived) == MessageReceived(7)
+        assert await the_next(events, Live) == Live({"c": start, "e": start})
+        assert (await the_next(events, Reconnecting)).reason == "the service interrupted c: y"
+        assert (await the_next(events, GapFound)).missed.gap == Gap(EPOCH, 1, 2)
+        assert await the_next(events, Live) == Live({"c": Position(EPOCH, 2)})
 
 
 async def ended(events: asyncio.Queue[Event]) -> str:
