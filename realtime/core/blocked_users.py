@@ -71,8 +71,17 @@ class BlockedUsers:
         """Note the changes from now on: what is being read may be older than they are."""
         self._changes = {}
 
-    def finish_read(self, blocks: Mapping[str, int], now: float) -> None:
-        """Replace the blocks with those that were read, and with the changes since `begin_read`."""
+    def finish_read(self, blocks: Mapping[str, int], now: float) -> int:
+        """Replace the blocks with those that were read, and with the changes since `begin_read`.
+
+        Returns:
+            How many blocks of before are gone: they were ended without this node hearing of it, or
+            the broker has lost them.
+        """
         changes, self._changes = self._changes or {}, None
-        self._until = {**blocks, **changes}
+        before, self._until = self._until, {**blocks, **changes}
         self.forget_ended(now)
+        return sum(
+            until > now and user not in blocks and user not in changes
+            for user, until in before.items()
+        )

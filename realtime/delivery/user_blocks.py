@@ -6,6 +6,7 @@ hears of each change. What it has read may be older than a change that it heard 
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -15,6 +16,8 @@ from realtime.errors import BrokerError
 if TYPE_CHECKING:
     from realtime.brokers.block_store import BlockStore
     from realtime.core.node_commands import BlockUser
+
+logger = logging.getLogger(__name__)
 
 
 class UserBlocks:
@@ -58,5 +61,10 @@ class UserBlocks:
         except BrokerError:  # the hub reports the outage; the next check asks again
             self._is_outdated = True
             return False
-        self._blocked.finish_read(blocks, self._wall_seconds())
+        if gone := self._blocked.finish_read(blocks, self._wall_seconds()):
+            logger.warning(
+                "%d users are no longer blocked: their blocks were ended while this node was cut "
+                "off, or Redis has lost its data",
+                gone,
+            )
         return True

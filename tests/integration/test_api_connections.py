@@ -12,7 +12,10 @@ from django.test import override_settings
 from realtime.brokers import ALL_NODES
 from realtime.connection.writer import backlog_of
 from realtime.core import connection_survey
+from realtime.core.connection_survey import ConnectionQuery, page_of
 from realtime.core.identity import Identity
+from realtime.core.survey import Question
+from realtime.delivery.connection_lister import ConnectionLister
 from realtime.delivery.hub import Hub
 from realtime.wiring import Node
 from tests.support.eventually import eventually
@@ -179,6 +182,20 @@ async def test_a_node_that_does_not_answer_is_counted(
     found = await listed(endpoint)
     assert [each["client"] for each in found["connections"]] == [client_of(here)]
     assert found["silent_nodes"] == 1
+
+
+async def test_a_question_of_a_newer_version_is_not_answered(hub: Hub, node: Node) -> None:
+    question = Question("0" * 16, "connections", '{"limit":5000}')
+    assert await node.broker.survey(question) == ([], 1)
+
+
+async def test_a_connection_that_ends_meanwhile_is_left_out(hub: Hub, sit: Join) -> None:
+    member = await sit("ada")
+    conversations = hub.connections.all_connected()
+    await member.leave()
+    lister = ConnectionLister("00", lambda: conversations, time.time)
+    page = page_of([await lister.answer(ConnectionQuery(), "web-1")], 100)
+    assert page == ([], False)
 
 
 WRONG: dict[str, tuple[dict[str, Any], str]] = {

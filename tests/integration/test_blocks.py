@@ -14,9 +14,11 @@ from django.test import override_settings
 import realtime
 from realtime import errors
 from realtime.brokers import redis_blocks
+from realtime.core.blocked_users import BlockedUsers
 from realtime.core.identity import Identity
 from realtime.core.node_commands import BlockUser
 from realtime.delivery.hub import Hub
+from realtime.delivery.user_blocks import UserBlocks
 from realtime.wiring import Node, send_node_command
 from tests.integration.test_users import lose, settled
 from tests.support.eventually import eventually
@@ -72,6 +74,16 @@ async def try_to_connect(hub: Hub, user: str = "ada", identity: Identity | None 
         return member.closed
     finally:
         await member.leave()
+
+
+async def has_read(hub: Hub) -> None:
+    """Wait until the node has read the blocks, and is about to read no more by itself."""
+    users, blocks = hub.users, hub.users.blocks
+    await eventually(
+        lambda: (
+            not (users._due.is_set() or blocks._is_outdated) and blocks._blocked._changes is None
+        )
+    )
 
 
 async def do(rim: Rim, method: str, **fields: Any) -> None:
@@ -136,6 +148,7 @@ async def test_blocks_are_known_after_an_outage(
     """After a long one, the commands that the node missed are no longer kept."""
     ada, ben = await join("ada"), await join("ben")
     await do(Rim("endpoint"), "block_user", user="eve", seconds=HOUR)
+    await has_read(hub)
     await lose(hub, BlockUser("ada", int(time.time()) + HOUR))
     await lose(hub, BlockUser("eve", 0))
     with redis_server.client() as client:
@@ -148,10 +161,25 @@ async def test_blocks_are_known_after_an_outage(
     assert not hub.users.blocks.is_blocked("eve")
 
 
+async def test_a_node_says_that_redis_has_lost_blocks(
+    hub: Hub, redis_server: RedisServer, wired: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    for user in ("ada", "ben"):
+        await do(Rim("endpoint"), "block_user", user=user, seconds=HOUR)
+    await settled(hub)
+    with redis_server.client() as client:
+        assert client.delete(f"{wired}:{{0}}:blocked")
+    hub.users.look_again()
+    await eventually(lambda: not hub.users.blocks.is_blocked("ada"))
+    said = [each.getMessage() for each in caplog.records if "no longer blocked" in each.message]
+    assert [each.partition(":")[0] for each in said] == ["2 users are no longer blocked"]
+
+
 async def test_a_lost_block_is_found_by_the_periodic_check(
     join: Join, hub: Hub, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     member = await join("ada")
+    await has_read(hub)
     await lose(hub, BlockUser("ada", int(time.time()) + HOUR))
     hub.users._due.set()
     hub.users._suspects = None  # as when the interval is over
@@ -159,42 +187,57 @@ async def test_a_lost_block_is_found_by_the_periodic_check(
     assert member.closed == BLOCKED
 
 
-async def test_a_change_during_a_read_is_newer_than_what_is_read(hub: Hub) -> None:
-    blocks = hub.users.blocks
+# --- a node's copy, which only one task reads; so not that of a running hub ---
+
+
+async def test_a_change_during_a_read_is_newer_than_what_is_read(node: Node) -> None:
+    blocks = UserBlocks(node.broker.blocks, time.time)
     later = int(time.time()) + HOUR
     await send_node_command(BlockUser("ada", later))
-    await settled(hub)
     read = blocks._store.read
 
     async def read_slowly() -> dict[str, int]:
         found = await read()
-        await send_node_command(BlockUser("ada", 0))
-        await send_node_command(BlockUser("ben", later))
-        await settled(hub)
+        blocks.apply(BlockUser("ada", 0))
+        blocks.apply(BlockUser("ben", later))
         return found
 
     blocks._store.read = read_slowly  # type: ignore[method-assign]
-    blocks.note_outdated()
     assert await blocks.refresh()
     assert not blocks.is_blocked("ada")
+    assert blocks.is_blocked("ben")
+    assert not await blocks.refresh(), "nothing can have been missed since then"
+
+
+async def test_a_node_whose_clock_is_behind_reads_the_blocks_instead(node: Node) -> None:
+    """It still counts blocks that have ended, so it has no room for a new one."""
+    blocks = UserBlocks(node.broker.blocks, time.time)
+    assert await blocks.refresh()
+    blocks._blocked = BlockedUsers(limit=1)
+    for user in ("ada", "ben"):
+        command = BlockUser(user, int(time.time()) + HOUR)
+        await send_node_command(command)
+        blocks.apply(command)
+    assert not blocks.is_blocked("ben")
+    assert await blocks.refresh()
     assert blocks.is_blocked("ben")
 
 
 async def test_blocks_are_read_again_once_redis_is_back(own_redis: RedisServer) -> None:
     with override_settings(REALTIME_REDIS_URL=own_redis.url, REALTIME_REDIS_PREFIX="blocks"):
         node = Node()
-        node.hub.start()
-        await eventually(lambda: node.hub.live)
-        blocks = node.hub.users.blocks
+        blocks = UserBlocks(node.broker.blocks, time.time)
         await node.broker.blocks.change("ada", int(time.time()) + HOUR, b"{}")
         own_redis.freeze()
-        blocks.note_outdated()
         assert not await blocks.refresh()
         assert not blocks.is_blocked("ada")
         own_redis.thaw()
         await eventually(blocks.refresh)
         assert blocks.is_blocked("ada")
         await node.aclose()
+
+
+# --- limits, keys and invalid requests ---
 
 
 async def test_the_number_of_blocks_is_limited(

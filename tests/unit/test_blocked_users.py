@@ -56,8 +56,9 @@ def test_after_a_read_a_node_knows_what_the_broker_knows(
         node.change(user, until, NOW)
         if number == read_at:
             read = broker.copy()
-    node.finish_read(read, NOW)
+    lost = node.finish_read(read, NOW)
     assert node.copy() == broker.copy()
+    assert lost == 1, "the block of x ended unheard"
     node.change("a", NOW + 5, NOW)
     node.finish_read({}, NOW)
     assert node.copy() == {}, "nothing is remembered of changes outside of a read"
