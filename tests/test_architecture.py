@@ -44,8 +44,8 @@ ENGINE = PUBLISHING | DELIVERING | QUEUEING | {"brokers"}
 PURE = {
     "__future__", "abc", "base64", "binascii", "bisect", "collections", "contextlib", "copy",
     "dataclasses", "datetime.date", "enum",
-    "functools", "hashlib", "hmac", "ipaddress", "itertools", "json", "math", "operator", "re",
-    "string", "types", "typing", "urllib.parse", "zlib",
+    "functools", "hashlib", "heapq", "hmac", "ipaddress", "itertools", "json", "math", "operator",
+    "re", "string", "types", "typing", "urllib.parse", "zlib",
 }  # fmt: skip
 LIBRARIES_OF_RULES = {"msgspec", "jwt", "cryptography"}
 PUBLIC_TO_SERVICES = {

@@ -7,6 +7,8 @@ close between two pages neither shift nor repeat the others. No socket and no cl
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from heapq import merge
+from itertools import islice
 from typing import NamedTuple
 
 import msgspec
@@ -130,14 +132,16 @@ def page_of(answers: Iterable[bytes], limit: int) -> ConnectionPage:
     nodes = list(_decode_answers(answers))
     ends = [node.connections[-1].client for node in nodes if node.has_more and node.connections]
     end = min(ends, default=None)
-    found = [
-        ConnectionAtNode(node.uid, node.name, each)
-        for node in nodes
-        for each in node.connections
-        if end is None or each.client <= end
-    ]
-    found.sort(key=lambda each: each.connection.client)
-    return ConnectionPage(found[:limit], end is not None or len(found) > limit)
+    # Merged, not sorted: each node may have sent as many as the page has room for.
+    merged = merge(*map(_connections_at, nodes), key=lambda each: each.connection.client)
+    found = list(islice(merged, limit + 1))
+    is_cut = end is not None or len(found) > limit
+    page = [each for each in found[:limit] if end is None or each.connection.client <= end]
+    return ConnectionPage(page, is_cut)
+
+
+def _connections_at(node: NodeConnections) -> Iterator[ConnectionAtNode]:
+    return (ConnectionAtNode(node.uid, node.name, each) for each in node.connections)
 
 
 def _decode_answers(answers: Iterable[bytes]) -> Iterator[NodeConnections]:
