@@ -9,6 +9,7 @@
 * `stepping`: Advances an awaitable by one step outside of its task.
 * `entries`: Publications, gaps and other texts for a connection.
 * `outbox`: The bounded queue of a slow client.
+* `backlog`: How far a client is behind.
 * `flow`: Flow control: how many bytes may be in flight to a client.
 * `heartbeat`: Pings all connections of a node.
 * `hostcode`: Runs the host's code and contains its exceptions.

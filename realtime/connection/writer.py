@@ -49,7 +49,6 @@ class Writer:
         "_leave_wire",
         "_loop",
         "_meters",
-        "_outbox",
         "_outbox_bytes",
         "_sink",
         "_suspended_at",
@@ -60,6 +59,7 @@ class Writer:
         "ends_task",
         "flow",
         "on_end",
+        "outbox",
         "protocol",
     )
 
@@ -95,7 +95,8 @@ class Writer:
         self._context: Context | None = context
         self._loop = task.get_loop()
         self._outbox_bytes = outbox_bytes
-        self._outbox: Outbox | None = None
+        self.outbox: Outbox | None = None
+        """What waits; None while nothing does."""
         self._watch = watch
         self._meters = meters
         self._finisher: asyncio.Task[None] | None = None
@@ -172,8 +173,8 @@ class Writer:
 
     def forget(self, channel: str) -> None:
         """Drop waiting entries of a channel that the client has unsubscribed from."""
-        if self._outbox is not None:
-            self._outbox.forget(channel)
+        if self.outbox is not None:
+            self.outbox.forget(channel)
 
     def ping(self) -> None:
         """Send a ping, ahead of the outbox; skipped while a send is suspended."""
@@ -215,9 +216,9 @@ class Writer:
         if self.ended:
             return
         self.ended = self._blocked = True
-        if self._outbox is not None:
-            self._outbox.close()
-            self._outbox = None
+        if self.outbox is not None:
+            self.outbox.close()
+            self.outbox = None
         if close is not None:
             self._goodbye = self._sink.goodbye(close)
         self._sink = NO_SINK  # breaks a reference cycle, as the next line does
@@ -269,11 +270,11 @@ class Writer:
     def _store(self, entry: Entry) -> None:
         if self.ended:
             return
-        if self._outbox is None:
-            self._outbox = Outbox(self._outbox_bytes, self.protocol.encode_gap, self._meters)
-        if not self._outbox.add(entry):
+        if self.outbox is None:
+            self.outbox = Outbox(self._outbox_bytes, self.protocol.encode_gap, self._meters)
+        if not self.outbox.add(entry):
             self.end(SLOW)
-        elif self._corked and self._outbox.undroppable_bytes > JOINED_FRAME_BYTES // 2:
+        elif self._corked and self.outbox.undroppable_bytes > JOINED_FRAME_BYTES // 2:
             self._flush_corked()
 
     def _flush_corked(self, entry: Undroppable | None = None) -> None:
@@ -297,13 +298,13 @@ class Writer:
 
     def _drain(self) -> None:
         """Write waiting entries until the connection is blocked."""
-        outbox = self._outbox
+        outbox = self.outbox
         while outbox and not self._is_blocked(but_outbox=True):
             text = outbox.take(JOINED_FRAME_BYTES)
             self._write(text, len(text.encode()))
         if outbox is not None and not outbox:
             outbox.close()
-            self._outbox = None  # saves memory on idle connections
+            self.outbox = None  # saves memory on idle connections
         self._blocked = self._is_blocked()
 
     def _is_blocked(self, *, but_outbox: bool = False) -> bool:
@@ -312,7 +313,7 @@ class Writer:
             or self._corked
             or self._finisher is not None
             or self.flow.congested
-            or (bool(self._outbox) and not but_outbox)
+            or (bool(self.outbox) and not but_outbox)
         )
 
     def suspend(self, rest: Coroutine[Any, Any, None]) -> None:
@@ -346,11 +347,3 @@ class Writer:
             logger.error("sending to a connection failed; closing it", exc_info=error)
         self._goodbye.clear()
         self.end(None)
-
-
-def backlog_of(writer: Writer) -> tuple[int, str]:
-    """Return how many bytes wait in an outbox, and the channel of what has waited longest."""
-    if not (outbox := writer._outbox):
-        return 0, ""
-    channel = "" if isinstance(outbox.first, Undroppable) else outbox.first.channel
-    return outbox.bytes + outbox.undroppable_bytes, channel

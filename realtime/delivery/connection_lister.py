@@ -8,7 +8,7 @@ from heapq import nsmallest
 from operator import attrgetter
 from typing import TYPE_CHECKING
 
-from realtime.connection.writer import backlog_of
+from realtime.connection.backlog import backlog_of
 from realtime.core import connection_survey, survey
 from realtime.core.connection_survey import (
     NAMES_LIMIT,

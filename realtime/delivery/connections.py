@@ -13,9 +13,10 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from realtime._version import __version__
+from realtime.connection.backlog import backlog_of
 from realtime.connection.client_state import ClientState
 from realtime.connection.heartbeat import Heartbeat
-from realtime.connection.writer import Writer, backlog_of
+from realtime.connection.writer import Writer
 from realtime.core.codes import (
     CONNECTION_LIMIT,
     FORCE_DISCONNECT,

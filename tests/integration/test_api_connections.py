@@ -10,7 +10,7 @@ import pytest
 from django.test import override_settings
 
 from realtime.brokers import ALL_NODES
-from realtime.connection.writer import backlog_of
+from realtime.connection.backlog import backlog_of
 from realtime.core import connection_survey
 from realtime.core.connection_survey import ConnectionQuery, page_of
 from realtime.core.identity import Identity
