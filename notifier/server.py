@@ -131,11 +131,22 @@ class Server(uvicorn.Server):
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Shut down in the steps that the class describes."""
         self._stand_down()
-        await asyncio.sleep(self._linger_seconds)
-        for listener in self.servers:
-            listener.close()
+        loop = asyncio.get_running_loop()
+        closed = loop.create_future()
+        loop.call_later(self._linger_seconds, self._close_port, closed)
+        await closed
         await self._drain_in_time()
         await super().shutdown(sockets)
+
+    def _close_port(self, closed: asyncio.Future[None]) -> None:
+        """Close the listening sockets: a timer, which runs after what the loop has just accepted.
+
+        A task would run before that, one iteration later. On a busy machine connections arrive
+        meanwhile, and a socket that closes resets those that nobody has accepted.
+        """
+        for listener in self.servers:
+            listener.close()
+        closed.set_result(None)
 
     async def _drain_in_time(self) -> None:
         try:

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import signal
+import socket
+import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 
@@ -131,6 +134,31 @@ async def test_a_draining_worker_accepts_no_new_clients():
         await leaving.draining.wait()
         with pytest.raises(OSError, match="Connect call failed"):
             await leaving.answer()
+
+
+async def test_a_client_that_comes_when_the_port_closes_is_refused_and_not_reset():
+    """A busy loop once left it in the queue of a socket that was then closed: its request was lost.
+
+    A client that is refused knows that nothing has happened, and tries the next node.
+    """
+    linger_seconds = 0.2
+    found: list[int] = []
+
+    def come() -> None:
+        with socket.socket() as client:
+            found.append(client.connect_ex(leaving.address))
+
+    async with running(linger_seconds) as leaving:
+        loop = asyncio.get_running_loop()
+        due = loop.time() + linger_seconds
+        leaving.server.should_exit = True
+        await leaving.standing_down.wait()
+        # The loop is busy when the port is due, and then runs both timers one after the other.
+        loop.call_at(due + 0.5, come)
+        time.sleep(max(0.0, due + 0.6 - loop.time()))  # noqa: ASYNC251 - keeps the loop busy
+        await leaving.draining.wait()
+        leaving.drained.set()
+    assert found == [errno.ECONNREFUSED]
 
 
 async def test_a_worker_without_a_launcher_does_not_linger():
