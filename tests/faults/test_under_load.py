@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import time
 
 import httpx
 import pytest
 
 from tests.support.eventually import eventually
 from tests.support.load import STATE_SECONDS
+from tests.support.machine import time_lost_since
 from tests.support.redis_server import RedisServer
 from tests.support.scene import (
     FULL,
@@ -24,6 +26,9 @@ from tests.support.scene import (
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(900 if FULL else 300)]
 
 BACKLOG_SECONDS = 3.0
+TRIES = 3
+PAUSED_SECONDS = 1.0
+"""Delays of this process and its servers together, from which a pause of 0.3 s is likely."""
 BACKLOG_BYTES = 16_000 if FULL else 4_000
 """One second of the bandwidth to the node; about a quarter of what is published."""
 
@@ -187,22 +192,42 @@ async def test_no_gap_is_reported_without_a_fault(
         await scene.load.run(30.0 if FULL else 3.0)
 
 
+class NotLive(Exception):
+    """A node has connected to Redis again."""
+
+
 async def test_a_backlog_is_delivered_late_and_complete(
     own_redis: RedisServer, serve: Serve, account: Account
 ) -> None:
     """Data in the socket is not lost: a node that lags behind is not disconnected from it."""
+    for left in reversed(range(TRIES)):
+        began = time.monotonic()
+        try:
+            await lag_behind(own_redis, serve, account)
+            return
+        except NotLive:
+            # The proxy trickles the bytes in this process. If it had no processor for 0.3 s, the
+            # node saw a silent socket, and was right.
+            if not left or time_lost_since(began) < PAUSED_SECONDS:
+                raise
+
+
+async def lag_behind(redis: RedisServer, serve: Serve, account: Account) -> None:
+    """Let a node fall behind and catch up, several times.
+
+    Raises:
+        NotLive: It did not wait for its backlog.
+    """
     async with (
-        scene_of(own_redis, serve, account, runs=SOMETIMES) as scene,
+        scene_of(redis, serve, account, runs=SOMETIMES) as scene,
         httpx.AsyncClient(base_url=scene.nodes[0].http) as http,
     ):
 
         async def lag_seconds() -> float:
-            """Measure how late the node receives publications.
-
-            Not being live would be a failure.
-            """
+            """Measure how late the node receives publications."""
             answer = await http.get("/readyz")
-            assert answer.status_code == 200, answer.text
+            if answer.status_code != 200:
+                raise NotLive(answer.text)
             return float(answer.json()["lag_ms"]) / 1000
 
         async def is_behind() -> bool:

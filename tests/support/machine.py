@@ -181,9 +181,14 @@ def measure() -> None:
 
 def allowed(seconds: float, since: float) -> float:
     """Return the time allowed for something that began at ``since`` (`time.monotonic`)."""
-    measure()
-    delays = PROCESSES * _sleeper.late_since(since) + _sleeper.others_waited_since(since)
+    delays = time_lost_since(since)
     return min(seconds * SLOWNESS + delays, LONGEST * seconds + LONGEST)
+
+
+def time_lost_since(since: float) -> float:
+    """Return for how many seconds test, server and Redis have waited for a processor."""
+    measure()
+    return PROCESSES * _sleeper.late_since(since) + _sleeper.others_waited_since(since)
 
 
 @asynccontextmanager
