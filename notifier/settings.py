@@ -156,6 +156,7 @@ WHITENOISE_USE_FINDERS = True
 # TLS, and uvicorn trusts it only from FORWARDED_ALLOW_IPS; Django's SECURE_PROXY_SSL_HEADER would
 # trust it from anyone.
 SECURE_SSL_REDIRECT = ENVIRONMENT.https
+SECURE_REDIRECT_EXEMPT = [r"^metrics$"]  # a scraper inside has a key, as publishers have
 SECURE_HSTS_SECONDS = ENVIRONMENT.hsts_seconds if ENVIRONMENT.https else 0
 SECURE_HSTS_INCLUDE_SUBDOMAINS = ENVIRONMENT.https
 SECURE_HSTS_PRELOAD = ENVIRONMENT.https

@@ -19,6 +19,7 @@ from tests.support.ledger import Summary, Told
 from tests.support.listener import Listener
 from tests.support.load import Load
 from tests.support.redis_server import RedisServer
+from tests.support.scrape import scrape
 from tests.support.service import DEPLOYED, Service
 
 FULL = os.environ.get("NOTIFIER_FAULTS") == "full"
@@ -34,6 +35,9 @@ PAUSE_SECONDS = 0.5  # between two faults
 SENTENCES = 20
 LINES_PER_FAULT = 12
 """Maximum log lines per fault: a few changes of state, whatever the number of clients."""
+
+METRICS_KEY = "key-of-the-scraper"
+DEPLOYMENT = {"server": DEPLOYED, "NOTIFIER_METRICS_KEY": METRICS_KEY}
 
 Serve = Callable[..., Service]
 Account = Callable[[int, Summary], None]
@@ -69,6 +73,28 @@ class Scene:
             await break_it(self)
             await self.load.recovered()
             await self.load.run(PAUSE_SECONDS)
+
+    def check_metrics(self) -> None:
+        """Compare the metrics of the nodes with what the clients have received and were told.
+
+        Only if no client was ever disconnected, and no node restarted: what was on its way then is
+        in no number.
+        """
+        if self.may_close or any(each.ended for each in self.load.listeners):
+            return
+        scraped = [
+            scrape(f"{node.http}/metrics", headers={"Authorization": f"Bearer {METRICS_KEY}"})
+            for node in self.nodes
+        ]
+
+        def total(name: str, **labels: str) -> float:
+            return sum(each.value(name, namespace="public", **labels) for each in scraped)
+
+        told, slow = self.load.ledger.summary(), "realtime_missed_publications_total"
+        delivered = total("realtime_deliveries_total") - total(slow, reason="slow")
+        assert delivered == told.received
+        assert total("realtime_missed_publications_total") == told.announced
+        assert total("realtime_gaps_total", end="open") == told.open_gaps
 
     def check_logs(self, faults: int) -> None:
         """Check that no exception was logged, and that lines are per node, not per client."""
@@ -118,7 +144,7 @@ async def scene_of(
         url: The nodes' URL for Redis; usually that of a proxy.
         size: Differences from `SIZE`.
     """
-    start = partial(serve, **(how or {"server": DEPLOYED}))
+    start = partial(serve, **(how or DEPLOYMENT))
     async with AsyncExitStack() as stack:
         road = await stack.enter_async_context(FaultProxy(redis.socket))
         url = url or f"redis://127.0.0.1:{road.port}"
@@ -135,6 +161,8 @@ async def scene_of(
         unexpected = {code for each in load.listeners for _, code in each.ended} - scene.may_close
         assert not unexpected, f"clients were disconnected: {unexpected}"
         scene.check_logs(runs)
+        if how is None:
+            await asyncio.to_thread(scene.check_metrics)
         for node in services:
             if node.server == DEPLOYED:
                 node.drop()
