@@ -17,6 +17,8 @@
 * `fallback_entry`: A publication queued for its fallback.
 * `limits`: Rate and connection limits.
 * `metrics`: The names of all metrics, and snapshots of their values.
+* `history`: The last quarter of an hour of one node.
+* `node_report`: What a node says about itself to a page that monitors all of them.
 * `meters`: Counters of what is delivered and published.
 * `idleness`: When a node that nobody uses stops.
 * `codes`: The close and error codes that clients see.

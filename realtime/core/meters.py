@@ -8,6 +8,7 @@ threads are changed under a lock (`realtime.wiring.metering`).
 from __future__ import annotations
 
 from bisect import bisect_left
+from collections import Counter
 from typing import TYPE_CHECKING, Protocol
 
 from realtime.core import metrics
@@ -126,6 +127,17 @@ class NodeMeters:
             meter = self._namespaces[namespace] = ChannelMeter()
         return meter
 
+    def count_deliveries(self) -> int:
+        """Return the deliveries of all namespaces."""
+        return sum(meter.deliveries for meter in self._namespaces.values())
+
+    def count_missed(self) -> dict[str, int]:
+        """Return the missed publications by reason, without reasons that never occurred."""
+        missed: Counter[str] = Counter()
+        for meter in self._namespaces.values():
+            missed.update(meter.missed)
+        return {reason: count for reason, count in missed.items() if count}
+
     def read(self) -> Snapshot:
         """Return the values of all meters."""
         meters = list(self._namespaces.items())
@@ -177,6 +189,10 @@ class PublishMeter:
         self._outcomes[namespace, method, outcome] += 1
         if outcome == PUBLISHED:
             self._bytes[namespace] = self._bytes.get(namespace, 0) + size
+
+    def count_published(self) -> int:
+        """Return how many were published."""
+        return sum(count for (*_, outcome), count in self._outcomes.items() if outcome == PUBLISHED)
 
     def time(self, method: str, seconds: float) -> None:
         """Record how long a publish took; a batch counts once."""

@@ -24,7 +24,7 @@ PATTERN_LIMIT = 255  # characters, as for a channel name
 SLICE = 256
 """Channels to match before yielding to other work: 27 µs each at worst, for a name of 255
 characters."""
-_QUESTION = re.compile(rb"\? ([0-9a-f]{16}) (channels|info) ([^\s]{0,255})")
+_QUESTION = re.compile(rb"\? ([0-9a-f]{16}) (channels|info|metrics) ([^\s]{0,255})")
 
 
 class TooManyChannels(RequestError):
@@ -39,9 +39,9 @@ class Question(NamedTuple):
     id: str
     """Sixteen hex digits, which the answers refer to."""
     kind: str
-    """``channels`` or ``info``."""
+    """``channels``, ``info`` or ``metrics``; nodes of older versions are silent about the last."""
     pattern: str = ""
-    """Filters the channels; empty is all."""
+    """Filters the channels; empty is all. For ``metrics``: how many seconds of the past."""
 
 
 class NodeInfo(msgspec.Struct, frozen=True):

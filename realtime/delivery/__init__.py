@@ -22,5 +22,6 @@
 * `presence_writer`: Writes the members of channels to Redis.
 * `presence_announcer`: Tells clients about members, joins and leaves.
 * `survey_responder`: Answers surveys of all nodes.
+* `node_reporter`: Records and reports the numbers of this node.
 * `announcer`: Announces the service, and reports other services on the same channels.
 """

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import socket
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
@@ -13,6 +11,7 @@ from typing import TYPE_CHECKING
 from realtime._version import __version__
 from realtime.core import survey
 from realtime.core.names import INTERNAL_PREFIX
+from realtime.core.node_report import NodeReport, encode_report, seconds_of
 from realtime.core.survey import (
     NodeInfo,
     Question,
@@ -20,6 +19,7 @@ from realtime.core.survey import (
     matcher,
     node_answer,
 )
+from realtime.delivery.node_reporter import node_name
 from realtime.errors import BrokerError
 
 if TYPE_CHECKING:
@@ -40,6 +40,7 @@ class SurveyResponder:
         uid: str,
         registry: Registry[Listener],
         size: Callable[[], tuple[int, int]],
+        report: Callable[[int], NodeReport],
     ) -> None:
         """Start without questions.
 
@@ -48,11 +49,13 @@ class SurveyResponder:
             uid: The name of the node.
             registry: The channels of the node.
             size: Returns the number of connections and the number of users.
+            report: Returns the report of the node, with so many seconds of its past.
         """
         self._broker = broker
         self._uid = uid
         self._registry = registry
         self._size = size
+        self._report = report
         self._began = time.monotonic()
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -72,6 +75,8 @@ class SurveyResponder:
     async def _answer(self, question: Question) -> None:
         if question.kind == "info":
             answer = node_answer(await self._info())
+        elif question.kind == "metrics":
+            answer = encode_report(self._report(seconds_of(question.pattern)))
         else:
             answer = channels_answer(await self._channels(question.pattern))
         with suppress(BrokerError):
@@ -93,7 +98,7 @@ class SurveyResponder:
         heard = [len(channel.listeners) async for channel in self._each_channel()]
         return NodeInfo(
             uid=self._uid,
-            name=f"{socket.gethostname()}_{os.getpid()}",
+            name=node_name(),
             version=__version__,
             num_clients=clients,
             num_users=users,

@@ -103,6 +103,12 @@ def read_queue(stats: Stats) -> Snapshot:
     }
 
 
+def count_published() -> int:
+    """Return how many publications this process has published."""
+    with _counting:
+        return _published.count_published()
+
+
 def read_process() -> Snapshot:
     """Return the metrics of this process that belong to no node."""
     with _counting:

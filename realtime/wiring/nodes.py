@@ -24,6 +24,7 @@ from realtime.core import metrics
 from realtime.core.node_commands import NodeCommand, encode_command
 from realtime.core.tally import Tally
 from realtime.delivery.hub import Hub
+from realtime.delivery.node_reporter import ProcessMeasures
 from realtime.errors import BrokerError
 from realtime.wiring import brokers, interception, metering, parts
 from realtime.wiring.configured import settings
@@ -85,6 +86,7 @@ class Node:
             authorize=parts.authorizer(),
             entitled=entitlement_check(parts.user_table()),
             rpc=parts.rpc(),
+            process=ProcessMeasures(metering.read_process, metering.count_published),
         )
 
     async def publish(self, publication: Publication, method: str) -> Receipt:

@@ -8,6 +8,7 @@ import pytest
 
 from realtime.core import survey
 from realtime.core.namespaces import Namespace
+from realtime.core.node_report import NodeReport
 from realtime.core.survey import SLICE
 from realtime.delivery.listeners import Listener
 from realtime.delivery.registry import Registry
@@ -17,6 +18,10 @@ from realtime.wiring import Node
 CHANNELS = 20 * SLICE
 
 
+def no_report(seconds: int) -> NodeReport:
+    raise AssertionError
+
+
 @pytest.fixture
 def responder(node: Node) -> SurveyResponder:
     """Answers for a node with many channels, whose names have the maximum length."""
@@ -24,7 +29,7 @@ def responder(node: Node) -> SurveyResponder:
     for number in range(CHANNELS):
         channel = registry.want(f"{number:05d}".ljust(255, "a"), Namespace(), 1, lambda: None)
         channel.listeners[object()] = None  # type: ignore[index]
-    return SurveyResponder(node.broker, "00", registry, lambda: (1, 1))
+    return SurveyResponder(node.broker, "00", registry, lambda: (1, 1), no_report)
 
 
 async def turns_during(work: asyncio.Task[object]) -> int:

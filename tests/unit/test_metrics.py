@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from realtime.core import metrics
-from realtime.core.meters import ChannelMeter, Histogram, NodeMeters, PublishMeter
+from realtime.core.meters import OUTCOMES, ChannelMeter, Histogram, NodeMeters, PublishMeter
 from realtime.core.metrics import (
     METRICS,
     InvalidSnapshot,
@@ -87,6 +87,20 @@ def test_names_follow_the_conventions_of_openmetrics():
         assert metric.help.endswith(".")
         assert metric.kind is not MetricKind.HISTOGRAM or metric.across is MetricMerge.SUM
     assert len({metric.name for metric in METRICS}) == len(METRICS)
+
+
+def test_the_totals_of_a_node_are_over_all_namespaces():
+    meters, published = NodeMeters(), PublishMeter()
+    meters.of("a:x").count_deliveries(2, 10, 3)
+    meters.of("b:x").count_deliveries(1, 10, 1)
+    meters.of("b:x").count_gap(Gap("e", 3, 5), "slow", 2)
+    meters.of("!node").count_deliveries(9, 1, 1)
+    assert meters.count_deliveries() == 7
+    assert meters.count_missed() == {"slow": 6}
+    for outcome in OUTCOMES:
+        published.count("a:x", 1, "http", outcome)
+    published.count("b:x", 1, "python", "published")
+    assert published.count_published() == 2
 
 
 @given(st.lists(st.tuples(st.integers(1, 9), st.integers(0, 99), st.integers(0, 9))))
