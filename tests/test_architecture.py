@@ -81,6 +81,7 @@ PUBLIC_TO_SERVICES = {
     "realtime.wiring.largest_body_bytes",
     "realtime.wiring.limit_reached",
     "realtime.wiring.limits",
+    "realtime.wiring.monitoring",
     "realtime.wiring.read_metrics",
     "realtime.wiring.read_metrics_and_queue",
     "realtime.wiring.redis_broker",
