@@ -16,6 +16,7 @@ epoch lasts (any event that could set offsets back must start a new one).
 * `link`: Keeps one connection for all commands of a node, and replaces it when it breaks.
 * `pipeline`: That connection.
 * `calls`: What is sent together on it, and who gets which reply.
+* `server_facts`: Asks a Redis about its own state.
 * `connector`: Opens connections with redis-py.
 * `connection_sync`: The options of connections for threads, and questions to several servers.
 * `partition_sync`: What a broker for threads does in one partition.
@@ -52,6 +53,7 @@ if TYPE_CHECKING:
     from realtime.core.members import Headcount, LeaseReply, MemberUpdate
     from realtime.core.positions import Position
     from realtime.core.publication import Publication, Receipt
+    from realtime.core.redis_facts import RedisFacts
     from realtime.core.survey import Question
     from realtime.errors import BrokerError, RealtimeError
 
@@ -327,6 +329,13 @@ class Broker(Protocol):
 
         Raises:
             BrokerError: The broker could not be read.
+        """
+
+    async def read_servers(self) -> list[RedisFacts]:
+        """Return the state of each server that the broker uses; none if it is inside the process.
+
+        Raises:
+            BrokerError: None of them answers.
         """
 
     async def subscription(self) -> Subscription:

@@ -30,6 +30,7 @@
 * `partitions`: The parts of a Redis Cluster, and which one a channel belongs to.
 * `redis_url`: Validation and parsing of Redis URLs.
 * `redis_address`: The URLs of a master and of its sentinels.
+* `redis_facts`: What a Redis says about itself.
 * `headers`: Which request headers are rejected.
 * `mail_text`: Sanitizing text for mail.
 * `tally`: Counters that are logged at most once a minute.

@@ -17,11 +17,15 @@ from realtime.wiring.nodes import node
 
 if TYPE_CHECKING:
     from realtime.brokers import Stats
+    from realtime.core.redis_facts import RedisFacts
 
 HISTORY_SECONDS = KEPT_SECONDS
 """How much of the past a node keeps."""
 ANSWER_SECONDS = 0.5
 """How long Redis may take to answer about the queue; nodes have a second."""
+
+SERVERS_SECONDS = 2.0
+"""How long the masters of a cluster may take; each has a second."""
 
 
 class NodeSurvey(NamedTuple):
@@ -52,6 +56,18 @@ async def survey_nodes(seconds: int) -> NodeSurvey:
         own = hub.reporter.report(seconds)
         return NodeSurvey([own, *reports], silent, is_complete=hub.live)
     return NodeSurvey(reports, silent, is_complete=True)
+
+
+async def read_servers() -> list[RedisFacts] | None:
+    """Return the state of each Redis; none with ``memory://``, and None if Redis does not answer.
+
+    Of a cluster these are the masters, and one that does not answer is marked.
+    """
+    try:
+        async with asyncio.timeout(SERVERS_SECONDS):
+            return await node().broker.read_servers()
+    except (BrokerError, TimeoutError):
+        return None
 
 
 async def read_queue() -> Stats | None:
