@@ -14,7 +14,13 @@ import msgspec
 
 from notifier.measuring import read_all_workers
 from realtime.core.metrics import add_up, encode_snapshot
-from realtime.wiring.monitoring import HISTORY_SECONDS, NodeSurvey, read_queue, survey_nodes
+from realtime.wiring.monitoring import (
+    HISTORY_SECONDS,
+    NodeSurvey,
+    read_queue,
+    read_servers,
+    survey_nodes,
+)
 
 NEWS_SECONDS = 20
 """How much of the past a page asks for that has the rest already: it asks every two seconds."""
@@ -48,7 +54,9 @@ async def read_state(*, with_past: bool) -> dict[str, Any]:
 
 
 async def _collect(seconds: int) -> dict[str, Any]:
-    survey, queue = await asyncio.gather(survey_nodes(seconds), read_queue())
+    survey, servers, queue = await asyncio.gather(
+        survey_nodes(seconds), read_servers(), read_queue()
+    )
     return {
         "at": time.time(),
         "is_complete": survey.is_complete,
@@ -64,6 +72,7 @@ async def _collect(seconds: int) -> dict[str, Any]:
             for report in survey.reports[:NODES_LIMIT]
         ],
         "sums": msgspec.Raw(await _encode_sums(survey)),
+        "redis": servers,
         "queue": None if queue is None else queue._asdict(),
     }
 

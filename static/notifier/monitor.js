@@ -9,6 +9,7 @@ import { counted, duration, factList, longDuration, perSecond, replace, size, wh
 import { byId, clockTime, icon, isolated, make } from "./page.js";
 import { Plot } from "./plots.js";
 import { Delays, Past, total } from "./rates.js";
+import { serverCards } from "./servers.js";
 
 const { stateUrl = "" } = byId("main").dataset;
 const EVERY_MS = 2_000;
@@ -39,6 +40,7 @@ const CHANGES_SHOWN = 20;
  * @property {number} hidden_nodes
  * @property {MonitoredNode[]} nodes
  * @property {Snapshot} sums
+ * @property {import("./servers.js").RedisFacts[] | null} redis
  * @property {Record<string, number> | null} queue
  * @property {Record<string, number> | null} jobs
  */
@@ -101,6 +103,7 @@ function show(/** @type {ServiceState} */ state) {
   }
   showSums(state);
   replace(byId("nodes"), state.nodes.map(nodeCard));
+  replace(byId("servers"), serverCards(state.redis));
   showLosses(state.sums);
   replace(byId("jobs-counts"), jobFacts(state.jobs));
   showChanges(state.nodes);
