@@ -49,6 +49,7 @@ PURE = {
 }  # fmt: skip
 LIBRARIES_OF_RULES = {"msgspec", "jwt", "cryptography"}
 PUBLIC_TO_SERVICES = {
+    "realtime.contrib.admin.dead_letters",
     "realtime.contrib.celery",
     "realtime.contrib.metrics",
     "realtime.conf.DECLARED",

@@ -5,6 +5,7 @@
 
 import { connect } from "../realtime/client.js";
 import { showConnection } from "./connection.js";
+import { DeadLetters, queueFacts } from "./letters.js";
 import { counted, duration, factList, longDuration, perSecond, replace, size, whole } from "./measures.js";
 import { byId, clockTime, icon, isolated, make } from "./page.js";
 import { Plot } from "./plots.js";
@@ -41,7 +42,7 @@ const CHANGES_SHOWN = 20;
  * @property {MonitoredNode[]} nodes
  * @property {Snapshot} sums
  * @property {import("./servers.js").RedisFacts[] | null} redis
- * @property {Record<string, number> | null} queue
+ * @property {import("./letters.js").QueueStats | null} queue
  * @property {Record<string, number> | null} jobs
  */
 
@@ -56,6 +57,7 @@ const plots = {
 };
 byId("plots").append(...Object.values(plots).map(({ element }) => element));
 
+const letters = new DeadLetters(() => refresh());
 let isAsking = false;
 let isAskedAgain = false;
 let answeredAt = -Infinity;
@@ -105,6 +107,8 @@ function show(/** @type {ServiceState} */ state) {
   replace(byId("nodes"), state.nodes.map(nodeCard));
   replace(byId("servers"), serverCards(state.redis));
   showLosses(state.sums);
+  replace(byId("queue"), queueFacts(state.queue));
+  letters.update(state.queue);
   replace(byId("jobs-counts"), jobFacts(state.jobs));
   showChanges(state.nodes);
   showProblems();

@@ -7,11 +7,13 @@ from typing import Any
 
 import pytest
 
+from realtime.brokers.queue_commands import QueueCommands
 from tests.e2e.test_jobs_access import USERS, Browser
 from tests.support.database import migrate
 from tests.support.redis_server import RedisServer
 from tests.support.service import DEPLOYED, Service
 
+DEAD = QueueCommands("rt").keys.dead
 Open = Callable[..., Browser]
 
 
@@ -71,6 +73,30 @@ def test_a_member_of_the_staff_sees_the_numbers(somebody: Open) -> None:
     assert state["sums"]["realtime_nodes_live"] == [[[], 1.0]]
     assert state["queue"]["dead"] == 0
     assert eve.http.post("/monitor/state").status_code == 403  # without a CSRF token
+
+
+def test_only_the_staff_moves_dead_entries_and_only_from_the_page(
+    redis: RedisServer, somebody: Open
+) -> None:
+    ada, eve = somebody("ada"), somebody("eve")
+    with redis.client() as client:
+        client.rpush(DEAD, b"not an entry")
+        try:
+            [letter] = eve.http.get("/monitor/letters").json()["letters"]
+            for browser in (ada, somebody()):
+                assert browser.http.get("/monitor/letters").status_code == 403
+                assert browser.post("/monitor/purge", key=letter["key"]).status_code == 403
+            assert eve.post("/monitor/purge", csrf="x" * 64, key=letter["key"]).status_code == 403
+            assert eve.http.get("/monitor/purge").status_code == 405
+            assert client.llen(DEAD) == 1
+            retried = eve.post("/monitor/retry", key=letter["key"]).json()
+            assert retried == {"moved": 0, "absent": 0, "unreadable": 1}
+            purged = eve.post("/monitor/purge", key=letter["key"]).json()
+            assert purged == {"moved": 1, "absent": 0, "unreadable": 0}
+            again = eve.post("/monitor/purge", key=letter["key"]).json()
+            assert again == {"moved": 0, "absent": 1, "unreadable": 0}
+        finally:
+            client.delete(DEAD)
 
 
 def test_logging_out_ends_the_access(somebody: Open) -> None:
