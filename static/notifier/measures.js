@@ -60,8 +60,25 @@ function fact(/** @type {string} */ term, /** @type {string} */ text, /** @type 
   return make("div", { data: { level: word ? level : null } }, make("dt", {}, term), make("dd", { dir: "auto" }, ...sign, text));
 }
 
-/** Replace the children of an element, unless they would read and look the same: nothing moves under the reader. */
+/**
+ * Make the children of an element like others, and change only what differs: users of a screen reader keep their place,
+ * and hear only what is new. For elements without listeners.
+ */
 export function replace(/** @type {HTMLElement} */ element, /** @type {(Node | string)[]} */ children) {
-  const holder = make(element.tagName, {}, ...children);
-  if (holder.innerHTML !== element.innerHTML) element.replaceChildren(...holder.childNodes);
+  const wanted = [...make(element.tagName, {}, ...children).childNodes];
+  const present = [...element.childNodes];
+  for (const [place, next] of wanted.entries()) {
+    const before = present[place];
+    if (!before) element.append(next);
+    else if (before instanceof HTMLElement && next instanceof HTMLElement && before.tagName === next.tagName) {
+      copyAttributes(before, next);
+      replace(before, [...next.childNodes]);
+    } else if (!before.isEqualNode(next)) before.replaceWith(next);
+  }
+  for (const extra of present.slice(wanted.length)) extra.remove();
+}
+
+function copyAttributes(/** @type {HTMLElement} */ before, /** @type {HTMLElement} */ next) {
+  for (const { name } of [...before.attributes]) if (!next.hasAttribute(name)) before.removeAttribute(name);
+  for (const { name, value } of next.attributes) if (before.getAttribute(name) !== value) before.setAttribute(name, value);
 }

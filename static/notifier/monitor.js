@@ -234,7 +234,7 @@ function problemsOf(/** @type {ServiceState} */ { is_complete, silent_nodes, hid
   if (!is_complete) {
     const workers = total(sums, "realtime_workers");
     const whose = workers ? `of the ${counted(workers, "worker")} of this launcher` : "of the node that answers";
-    found.push(["error", `Redis does not answer, so other nodes cannot be asked. The sums are those ${whose}.`]);
+    found.push(["error", `Redis does not answer this node, so the others cannot be asked. The sums are those ${whose}.`]);
   }
   if (silent_nodes) {
     const [verb, it, its] = silent_nodes === 1 ? ["does", "it hangs", "Its"] : ["do", "they hang", "Their"];

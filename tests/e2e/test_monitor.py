@@ -80,6 +80,7 @@ async def sees(page: Page, selector: str, text: str, *, seconds: float = 10) -> 
 async def test_every_node_is_shown_with_its_numbers(service: Service, look: Look) -> None:
     page = await look()
     await sees(page, "#empty", "Nothing has been published yet")
+    await page.evaluate("window.kept = document.querySelector('#nodes dd')")
     client = await Client.open(service.ws)
     await client.subscribe("public:news")
     for number in range(5):
@@ -98,6 +99,7 @@ async def test_every_node_is_shown_with_its_numbers(service: Service, look: Look
     assert await page.locator("#empty").is_hidden()
     await becomes_true(page, "/Delivery time, p50[\\d.]+.(ms|s)/.test(sums.textContent)")
     await client.close()
+    assert await page.evaluate("window.kept.isConnected"), "a screen reader keeps its place"
 
 
 async def test_each_picture_is_a_table_for_screen_readers(look: Look) -> None:
@@ -178,7 +180,7 @@ async def test_without_redis_the_sums_are_those_of_the_launcher(
         page = await Pages(browser, service).open("/monitor/", user="ada")
         await sees(page, "#sums", "2 of 2")
         await asyncio.to_thread(own_redis.kill)
-        await sees(page, "#problems", "other nodes cannot be asked", seconds=20)
+        await sees(page, "#problems", "so the others cannot be asked", seconds=20)
         await sees(page, "#problems", "those of the 2 workers of this launcher")
         await sees(page, "#sums", "0 of 2")
         await sees(page, "#servers", "Redis does not answer.")
