@@ -155,9 +155,14 @@ function nodeCard(/** @type {MonitoredNode} */ node) {
     { className: "card node", data: { node: uid, level: sign } },
     make("h3", { className: "node-name", dir: "auto" }, name),
     make("p", { className: "node-state" }, icon(sign), live ? "Live" : "Not live"),
-    make("p", { className: "help node-facts" }, `Version ${version}, running for ${longDuration(uptime)}`, live ? "" : `. ${reason}`),
+    make("p", { className: "help node-facts" }, `Version ${version}, running for ${longDuration(uptime)}`, live ? "." : `. ${sentence(reason)}`),
     facts,
   );
+}
+
+/** Make a sentence of a reason that a probe reports. */
+function sentence(/** @type {string} */ reason) {
+  return `${reason.charAt(0).toUpperCase()}${reason.slice(1)}.`;
 }
 
 /** @type {Record<string, string>} */

@@ -45,7 +45,7 @@ function card(/** @type {RedisFacts} */ server) {
     { className: "card node", data: { level } },
     make("h3", { className: "node-name", dir: "auto" }, address || "Redis"),
     make("p", { className: "node-state" }, icon(level), words),
-    is_away ? "" : make("p", { className: "help node-facts" }, `${version || "Version unknown"}${since}`),
+    is_away ? "" : make("p", { className: "help node-facts" }, `${version || "Version unknown"}${since}.`),
     is_away ? "" : factList(factsOf(server)),
     refused.length ? make("p", { className: "help node-facts" }, `Not permitted to this user of Redis: ${refused.join(", ")}.`) : "",
   );
