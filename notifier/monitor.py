@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 
 from notifier.measuring import read_all_workers
-from realtime.core.metrics import add_up, encode_snapshot
+from realtime.core.metrics import Snapshot, add_up, encode_snapshot, fold_namespaces
 from realtime.wiring.monitoring import (
     HISTORY_SECONDS,
     NodeSurvey,
@@ -65,20 +65,22 @@ async def _collect(seconds: int) -> dict[str, Any]:
         "nodes": [
             {
                 **msgspec.structs.asdict(report.facts),
-                "metrics": msgspec.Raw(encode_snapshot(report.snapshot)),
+                "metrics": _encode(report.snapshot),
                 "history": report.history,
                 "changes": report.changes,
             }
             for report in survey.reports[:NODES_LIMIT]
         ],
-        "sums": msgspec.Raw(await _encode_sums(survey)),
+        "sums": _encode(await _sums_of(survey)),
         "redis": servers,
         "queue": None if queue is None else queue._asdict(),
     }
 
 
-async def _encode_sums(survey: NodeSurvey) -> bytes:
+async def _sums_of(survey: NodeSurvey) -> Snapshot:
     workers = None if survey.is_complete else await read_all_workers()
-    if workers is not None:
-        return encode_snapshot(workers)
-    return encode_snapshot(add_up(report.snapshot for report in survey.reports))
+    return workers or add_up(report.snapshot for report in survey.reports)
+
+
+def _encode(snapshot: Snapshot) -> msgspec.Raw:
+    return msgspec.Raw(encode_snapshot(fold_namespaces(snapshot)))

@@ -23,7 +23,6 @@ HISTORY_SECONDS = KEPT_SECONDS
 """How much of the past a node keeps."""
 ANSWER_SECONDS = 0.5
 """How long Redis may take to answer about the queue; nodes have a second."""
-
 SERVERS_SECONDS = 2.0
 """How long the masters of a cluster may take; each has a second."""
 
@@ -54,6 +53,8 @@ async def survey_nodes(seconds: int) -> NodeSurvey:
     silent += len(answers) - len(reports)
     if hub.uid not in {report.facts.uid for report in reports}:
         own = hub.reporter.report(seconds)
+        if hub.live:  # it has heard the question, and answers too late
+            silent = max(0, silent - 1)
         return NodeSurvey([own, *reports], silent, is_complete=hub.live)
     return NodeSurvey(reports, silent, is_complete=True)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 import msgspec
 
@@ -12,14 +13,18 @@ from tests.support.overheard import overheard
 from tests.support.redis_server import RedisServer
 
 
-async def test_visitors_share_one_question(hub: Hub, redis_server: RedisServer) -> None:
+async def test_visitors_share_one_question(hub: Hub, redis_server: RedisServer, join: Any) -> None:
+    await join("public:seen")
     with overheard(redis_server) as told:
         states = await asyncio.gather(*[read_state(with_past=False) for _ in range(10)])
     assert all(state is states[0] for state in states)
     asked = [each for each in told if each.startswith("PUBLISH") and each.endswith(" metrics 20")]
     assert len(asked) == 1
     assert [node["uid"] for node in states[0]["nodes"]] == [hub.uid]
-    assert b'"silent_nodes":0' in msgspec.json.encode(states[0])
+    shown = msgspec.json.decode(msgspec.json.encode(states[0]))
+    assert shown["silent_nodes"] == 0
+    for numbers in (shown["sums"], shown["nodes"][0]["metrics"]):
+        assert numbers["realtime_channels"] == [[["*"], 1.0]]
 
 
 async def test_a_visitor_who_leaves_takes_no_answer_from_the_others(hub: Hub) -> None:
