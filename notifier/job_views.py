@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import uuid
+from collections import Counter
 from datetime import timedelta
 
 from django.conf import settings
@@ -107,6 +108,18 @@ def cancel(request: HttpRequest, job: uuid.UUID) -> HttpResponse:
             503, "Redis is unreachable, so the job may not have been cancelled. Try again."
         )
     return JsonResponse({})
+
+
+def count_jobs() -> dict[str, int] | None:
+    """Return how many of the newest jobs are in each state; None if that is unknown."""
+    if not getattr(settings, "NOTIFIER_HAS_JOBS", True):
+        return None
+    ids = [str(pk) for pk in Job.objects.values_list("pk", flat=True)[:JOBS_LIMIT]]
+    try:
+        states = task_states(ids)
+    except BrokerError:
+        return None
+    return dict(Counter("unknown" if found is None else found["state"] for found in states))
 
 
 def _may_use(request: HttpRequest) -> bool:

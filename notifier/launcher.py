@@ -235,15 +235,14 @@ def run(environ: Mapping[str, str], *, stop_with_parent: bool = False) -> None:
         asyncio.run(work)
 
 
-def measure(env: Environment) -> tuple[Measures | None, list[Coroutine[None, None, None]]]:
+def measure(env: Environment) -> tuple[Measures, list[Coroutine[None, None, None]]]:
     """Return what collects the workers' metrics, and what serves them at METRICS_ADDRESS.
 
     Raises:
         CannotStart: The address is not available.
     """
-    if not env.has_metrics:
-        return None, []
-    measures = Measures()
+    # Otherwise only the page /monitor/ asks, while Redis is away.
+    measures = Measures(is_refreshed=env.has_metrics)
     if env.metrics_address is None:
         return measures, []
     from notifier.metrics_server import MetricsServer  # loads a server, as the workers do

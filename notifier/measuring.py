@@ -105,8 +105,14 @@ class Peer:
 class Measures:
     """The launcher's side: the workers that run, and what earlier ones have counted."""
 
-    def __init__(self) -> None:
-        """Start without workers."""
+    def __init__(self, *, is_refreshed: bool = True) -> None:
+        """Start without workers.
+
+        Args:
+            is_refreshed: Whether to ask all workers each second, so that counters survive their
+                ends; without it, they are asked only when somebody reads.
+        """
+        self._is_refreshed = is_refreshed
         self._latest: dict[Peer, Snapshot] = {}
         self._ended: Snapshot = {}
         self._started = 0
@@ -120,11 +126,12 @@ class Measures:
         peer = Peer(end, self.read)
         self._started += 1
         self._latest[peer] = {}
-        refreshing = asyncio.create_task(self._refresh(peer))
+        refreshing = asyncio.create_task(self._refresh(peer)) if self._is_refreshed else None
         try:
             await peer.keep()
         finally:
-            refreshing.cancel()
+            if refreshing is not None:
+                refreshing.cancel()
             counted = without_gauges(self._latest.pop(peer))
             self._ended = add_up([self._ended, counted])
 

@@ -7,7 +7,7 @@ from django.templatetags.static import static
 from django.urls import include, path, re_path
 from django.views.generic import RedirectView
 
-from notifier import job_views, order_views, views
+from notifier import job_views, monitor_views, order_views, views
 from notifier.login import Login
 
 urlpatterns = [
@@ -26,6 +26,11 @@ urlpatterns = [
     path("htmx/<int:number>/next", order_views.advance, name="htmx-advance"),
     path("favicon.ico", RedirectView.as_view(url=static("notifier/icons/favicon.ico"))),
     path("docs/", views.reference, name="reference"),
+    path("monitor/", monitor_views.page, name="monitor"),
+    path("monitor/state", monitor_views.state, name="monitor-state"),
+    path("monitor/letters", monitor_views.letters, name="monitor-letters"),
+    path("monitor/retry", monitor_views.move, {"purging": False}, name="monitor-retry"),
+    path("monitor/purge", monitor_views.move, {"purging": True}, name="monitor-purge"),
     path("login/", Login.as_view(), name="login"),
     path("logout/", LogoutView.as_view(), name="logout"),
     path("metrics", views.metrics, name="metrics"),

@@ -49,6 +49,7 @@ PURE = {
 }  # fmt: skip
 LIBRARIES_OF_RULES = {"msgspec", "jwt", "cryptography"}
 PUBLIC_TO_SERVICES = {
+    "realtime.contrib.admin.dead_letters",
     "realtime.contrib.celery",
     "realtime.contrib.metrics",
     "realtime.conf.DECLARED",
@@ -81,6 +82,7 @@ PUBLIC_TO_SERVICES = {
     "realtime.wiring.largest_body_bytes",
     "realtime.wiring.limit_reached",
     "realtime.wiring.limits",
+    "realtime.wiring.monitoring",
     "realtime.wiring.read_metrics",
     "realtime.wiring.read_metrics_and_queue",
     "realtime.wiring.redis_broker",

@@ -6,7 +6,7 @@ order of their offsets. Example: two publishers that publish concurrently on a c
 get (e, 42) and (e, 43), and every subscriber sees 42 before 43.
 
 Not promised: that a subscriber receives every publication (it must compare positions), and that an
-epoch lasts (any event that could set offsets back must start a new one).
+epoch lasts (any event that could set offsets back must start a new one). Long because it is one contract.
 
 * `redis`, `redis_sync`: The broker on Redis, for event loops and for threads.
 * `redis_queue`, `redis_presence`, `redis_blocks`: The fallback queue, members, blocked users.
@@ -16,6 +16,7 @@ epoch lasts (any event that could set offsets back must start a new one).
 * `link`: Keeps one connection for all commands of a node, and replaces it when it breaks.
 * `pipeline`: That connection.
 * `calls`: What is sent together on it, and who gets which reply.
+* `server_facts`: Asks a Redis about its own state.
 * `connector`: Opens connections with redis-py.
 * `connection_sync`: The options of connections for threads, and questions to several servers.
 * `partition_sync`: What a broker for threads does in one partition.
@@ -53,6 +54,7 @@ if TYPE_CHECKING:
     from realtime.core.members import Headcount, LeaseReply, MemberUpdate
     from realtime.core.positions import Position
     from realtime.core.publication import Publication, Receipt
+    from realtime.core.redis_facts import RedisFacts
     from realtime.core.survey import Question
     from realtime.errors import BrokerError, RealtimeError
 
@@ -335,6 +337,13 @@ class Broker(Protocol):
 
         Raises:
             BrokerError: The broker could not be read.
+        """
+
+    async def read_servers(self) -> list[RedisFacts]:
+        """Return the state of each server that the broker uses; none if it is inside the process.
+
+        Raises:
+            BrokerError: None of them answers.
         """
 
     async def subscription(self) -> Subscription:

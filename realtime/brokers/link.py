@@ -23,6 +23,7 @@ from realtime.brokers.commands import (
 from realtime.brokers.connector import Connector
 from realtime.brokers.pipeline import Pipeline
 from realtime.brokers.sentinel import SentinelConnector
+from realtime.core.redis_address import host_part
 from realtime.core.redis_url import is_sentinel_url
 
 if TYPE_CHECKING:
@@ -120,6 +121,15 @@ class Link:
     def is_idle(self) -> bool:
         """Whether it has no connection."""
         return not self._pipelines
+
+    @property
+    def address(self) -> str:
+        """Where the latest connection leads: ``host:port`` or ``unix socket``; empty without."""
+        if self._pipeline is None:
+            return ""
+        connection = self._pipeline.connection
+        host, port = getattr(connection, "host", ""), getattr(connection, "port", 0)
+        return host_part((host, port)) if host else "unix socket"
 
     def retire(self) -> None:
         """Make the next command reconnect: the name may resolve to another Redis by now."""

@@ -14,15 +14,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from redis import exceptions
 from redis.asyncio.connection import Connection
 
-from realtime.brokers import (
-    Event,
-    Message,
-    SentCommand,
-    Stats,
-    Subscribed,
-    Survey,
-    Unsubscribed,
-)
+from realtime.brokers import Event, Message, SentCommand, Stats, Subscribed, Survey, Unsubscribed
 from realtime.brokers.bounds import (
     DEADLINE_SECONDS,
     QUEUE_BYTES,
@@ -46,6 +38,7 @@ from realtime.brokers.link import Link
 from realtime.brokers.presence_commands import refuse_errors
 from realtime.brokers.redis_blocks import BlockCommands, RedisBlocks
 from realtime.brokers.redis_presence import RedisPresence
+from realtime.brokers.server_facts import read_facts
 from realtime.errors import BrokerError, RealtimeError
 
 if TYPE_CHECKING:
@@ -54,6 +47,7 @@ if TYPE_CHECKING:
     from realtime.brokers.script import Args, Script
     from realtime.core.positions import Position
     from realtime.core.publication import Publication, Receipt
+    from realtime.core.redis_facts import RedisFacts
     from realtime.core.survey import Question
 
 
@@ -188,6 +182,10 @@ class RedisBroker:
         queue = self._commands.queue
         [reply] = await self._run_script(queue.scripts.stats, [queue.stats()])
         return parse_queue_stats(reply)
+
+    async def read_servers(self) -> list[RedisFacts]:
+        """See `realtime.brokers.Broker.read_servers`."""
+        return [await read_facts(self._execute, lambda: self._link.address)]
 
     async def aclose(self) -> None:
         """Close all connections, and open no more."""

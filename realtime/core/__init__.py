@@ -19,6 +19,8 @@
 * `fallback_entry`: A publication queued for its fallback.
 * `limits`: Rate and connection limits.
 * `metrics`: The names of all metrics, and snapshots of their values.
+* `history`: The last quarter of an hour of one node.
+* `node_report`: What a node says about itself to a page that monitors all of them.
 * `meters`: Counters of what is delivered and published.
 * `idleness`: When a node that nobody uses stops.
 * `codes`: The close and error codes that clients see.
@@ -30,6 +32,7 @@
 * `partitions`: The parts of a Redis Cluster, and which one a channel belongs to.
 * `redis_url`: Validation and parsing of Redis URLs.
 * `redis_address`: The URLs of a master and of its sentinels.
+* `redis_facts`: What a Redis says about itself.
 * `headers`: Which request headers are rejected.
 * `mail_text`: Sanitizing text for mail.
 * `tally`: Counters that are logged at most once a minute.

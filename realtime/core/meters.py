@@ -8,6 +8,7 @@ threads are changed under a lock (`realtime.wiring.metering`).
 from __future__ import annotations
 
 from bisect import bisect_left
+from collections import Counter
 from typing import TYPE_CHECKING, Protocol
 
 from realtime.core import metrics
@@ -131,6 +132,17 @@ class NodeMeters:
             meter = self._namespaces[namespace] = ChannelMeter()
         return meter
 
+    def count_deliveries(self) -> int:
+        """Return the deliveries of all namespaces."""
+        return sum(meter.deliveries for meter in self._namespaces.values())
+
+    def count_missed(self) -> dict[str, int]:
+        """Return the missed publications by reason, without reasons that never occurred."""
+        missed: Counter[str] = Counter()
+        for meter in self._namespaces.values():
+            missed.update(meter.missed)
+        return {reason: count for reason, count in missed.items() if count}
+
     def read(self) -> Snapshot:
         """Return the values of all meters."""
         meters = list(self._namespaces.items())
@@ -207,6 +219,11 @@ class PublishMeter:
         if histogram is None:
             histogram = self._seconds[method] = Histogram()
         histogram.observe(seconds)
+
+    def count_published(self) -> int:
+        """Return how many were published."""
+        counts = list(self._counts.items())
+        return sum(number for (*_, outcome), (number, _) in counts if outcome == PUBLISHED)
 
     def _add(self, namespace: str, method: str, outcome: str) -> list[int]:
         """Return a new count; others begin at zero with it, as the reasons of `ChannelMeter`."""

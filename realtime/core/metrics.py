@@ -235,6 +235,26 @@ def without_gauges(snapshot: Mapping[str, Mapping[Labels, float]]) -> Snapshot:
     }
 
 
+ALL_NAMESPACES = "*"
+"""In place of a namespace: the sum over all of them. No namespace has this name."""
+
+
+def fold_namespaces(snapshot: Mapping[str, Mapping[Labels, float]]) -> Snapshot:
+    """Return a snapshot whose values are summed over the namespaces, of which there may be many."""
+    folded: Snapshot = {}
+    for name, values in snapshot.items():
+        metric = BY_NAME.get(name)
+        if metric is None or "namespace" not in metric.labels:
+            folded[name] = dict(values)
+            continue
+        place = metric.labels.index("namespace")
+        sums = folded[name] = {}
+        for labels, value in values.items():
+            key = (*labels[:place], ALL_NAMESPACES, *labels[place + 1 :])
+            sums[key] = sums.get(key, 0) + value
+    return folded
+
+
 def encode_snapshot(snapshot: Mapping[str, Mapping[Labels, float]]) -> bytes:
     """Encode a snapshot as one line of JSON."""
     return _encode(

@@ -26,7 +26,7 @@ SLICE = 256
 characters."""
 QUERY_BYTES = 2048
 """Maximum size of a query for connections: a user, a channel and a client id, all escaped."""
-_QUESTION = re.compile(rb"\? ([0-9a-f]{16}) (channels|info) ([^\s]{0,255})")
+_QUESTION = re.compile(rb"\? ([0-9a-f]{16}) (channels|info|metrics) ([^\s]{0,255})")
 _ABOUT_CONNECTIONS = re.compile(
     rb"\? ([0-9a-f]{16}) (connections) (.{1,%d})" % QUERY_BYTES, re.DOTALL
 )
@@ -44,10 +44,10 @@ class Question(NamedTuple):
     id: str
     """Sixteen hex digits, which the answers refer to."""
     kind: str
-    """``channels``, ``info`` or ``connections``."""
+    """``channels``, ``info``, ``connections`` or ``metrics``."""
     wanted: str = ""
-    """A pattern of channels, empty for all; or an encoded
-    `realtime.core.connection_survey.ConnectionQuery`."""
+    """A pattern of channels, empty for all; an encoded
+    `realtime.core.connection_survey.ConnectionQuery`; or the seconds of a node's past."""
 
 
 class NodeInfo(msgspec.Struct, frozen=True):

@@ -25,5 +25,6 @@
 * `presence_announcer`: Tells clients about members, joins and leaves.
 * `survey_responder`: Answers surveys of all nodes.
 * `connection_lister`: Lists connections for a survey.
+* `node_reporter`: Records and reports the numbers of this node.
 * `announcer`: Announces the service, and reports other services on the same channels.
 """

@@ -38,6 +38,7 @@ from realtime.delivery.connections import ConnectionOptions, Connections
 from realtime.delivery.fanout import Fanout
 from realtime.delivery.liveness import Liveness
 from realtime.delivery.lost_channels import LostChannels
+from realtime.delivery.node_reporter import NodeReporter, ProcessMeasures
 from realtime.delivery.node_services import (
     Authorize,
     PublishFunction,
@@ -82,6 +83,7 @@ class Hub:
         authorize: Authorize | None = None,
         entitled: Entitled | None = None,
         rpc: Rpc | None = None,
+        process: ProcessMeasures | None = None,
         wall_seconds: Callable[[], float] = time.time,
     ) -> None:
         """Create a hub that is not started yet.
@@ -99,6 +101,7 @@ class Hub:
             authorize: Decides if no permission rule applies.
             entitled: Asked periodically which clients may stay connected.
             rpc: Answers the RPCs of clients.
+            process: Reads the metrics of the process, for reports.
             wall_seconds: Returns the seconds since 1970, the clock of tokens.
         """
         self.limits = limits
@@ -124,12 +127,15 @@ class Hub:
         self.presence = PresenceAnnouncer(broker, self._presence_writer, self.registry, self.fanout)
         """Tells clients about the members of their channels."""
         self._announcer = Announcer(broker)
+        self.reporter = NodeReporter(self, self.meters, process or ProcessMeasures(), wall_seconds)
+        """Reports the numbers of this node, and their past."""
         self._survey_responder = SurveyResponder(
             broker,
             self.uid,
             self.registry,
             lambda: (len(self.connections), len(self.users)),
             ConnectionLister(self.uid, lambda: self.connections.all_connected(), wall_seconds),
+            self.reporter.report,
         )
         self.connections: Connections = Connections(
             self,
@@ -301,6 +307,7 @@ class Hub:
         return (self._presence_writer.keep(), self.presence.watch(), self._announcer.keep())
 
     def _tell_state(self) -> None:
+        self.reporter.note_state()
         # The state now: the text may be encoded later, behind a backlog.
         self.connections.send_to_all(partial(state_push, live=self.live))
         if self.live:
@@ -309,6 +316,7 @@ class Hub:
     def _tick(self, now: float) -> None:
         self._lost.forget_unneeded()
         self._liveness.look()
+        self.reporter.tick()
         self.subscriber.renew(now)
         if not self.connections.is_unused:
             self.idleness.note_use(now)

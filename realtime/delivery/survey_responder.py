@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import socket
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
@@ -14,6 +12,7 @@ from realtime._version import __version__
 from realtime.core import survey
 from realtime.core.connection_survey import decode_query
 from realtime.core.names import INTERNAL_PREFIX
+from realtime.core.node_report import NodeReport, encode_report, seconds_of
 from realtime.core.survey import (
     NodeInfo,
     Question,
@@ -21,6 +20,7 @@ from realtime.core.survey import (
     matcher,
     node_answer,
 )
+from realtime.delivery.node_reporter import node_name
 from realtime.errors import BrokerError
 
 if TYPE_CHECKING:
@@ -43,6 +43,7 @@ class SurveyResponder:
         registry: Registry[Listener],
         size: Callable[[], tuple[int, int]],
         lister: ConnectionLister,
+        report: Callable[[int], NodeReport],
     ) -> None:
         """Start without questions.
 
@@ -52,13 +53,14 @@ class SurveyResponder:
             registry: The channels of the node.
             size: Returns the number of connections and the number of users.
             lister: Lists the connections of the node.
+            report: Returns the report of the node, with so many seconds of its past.
         """
         self._broker = broker
         self._uid = uid
         self._registry = registry
         self._size = size
         self._lister = lister
-        self._name = f"{socket.gethostname()}_{os.getpid()}"
+        self._report = report
         self._began = time.monotonic()
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -80,8 +82,10 @@ class SurveyResponder:
             answer = node_answer(await self._info())
         elif question.kind == "channels":
             answer = channels_answer(await self._channels(question.wanted))
+        elif question.kind == "metrics":
+            answer = encode_report(self._report(seconds_of(question.wanted)))
         elif (query := decode_query(question.wanted)) is not None:
-            answer = await self._lister.answer(query, self._name)
+            answer = await self._lister.answer(query, node_name())
         else:  # of a newer version: the node stays silent, and is counted as such
             return
         with suppress(BrokerError):
@@ -103,7 +107,7 @@ class SurveyResponder:
         heard = [len(channel.listeners) async for channel in self._each_channel()]
         return NodeInfo(
             uid=self._uid,
-            name=self._name,
+            name=node_name(),
             version=__version__,
             num_clients=clients,
             num_users=users,

@@ -5,7 +5,8 @@ starts and stops what one event loop has, and publishes there; `thread_publishin
 elsewhere. `tracing` notes the time and the trace of publications; `spans` is loaded if tracing is
 on. `request_limits` has the limits on requests and clients. `brokers` chooses the broker,
 `one_process` keeps the one inside the process to one process, `guard` keeps tests from a Redis that
-others use, and tests take publications in `interception`. `metering` counts what is published.
+others use, and tests take publications in `interception`. `metering` counts what is published, and
+`monitoring` collects what a page about all nodes shows.
 """
 
 from __future__ import annotations

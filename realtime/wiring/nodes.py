@@ -25,6 +25,7 @@ from realtime.core.meters import PublishMeter
 from realtime.core.node_commands import BlockUser, NodeCommand, encode_command
 from realtime.core.tally import Tally
 from realtime.delivery.hub import Hub
+from realtime.delivery.node_reporter import ProcessMeasures
 from realtime.errors import BrokerError
 from realtime.wiring import brokers, interception, metering, parts, tracing
 from realtime.wiring.configured import settings
@@ -88,7 +89,15 @@ class Node:
             authorize=parts.authorizer(),
             entitled=entitlement_check(parts.user_table()),
             rpc=parts.rpc(),
+            process=ProcessMeasures(self._read_process, self._count_published),
         )
+
+    def _read_process(self) -> Snapshot:
+        """Return the metrics beside those of the hub, for a report to other nodes."""
+        return metrics.add_up([metering.read_process(), self.published.read()])
+
+    def _count_published(self) -> int:
+        return metering.of_threads.count_published() + self.published.count_published()
 
     async def publish(self, publication: Publication, method: str) -> Receipt:
         """Publish, and count the outcome; errors as for `realtime.brokers.Broker.publish`."""

@@ -490,6 +490,19 @@ async def test_a_question_collects_the_answers_of_the_nodes(broker, other, sync)
     assert await asyncio.to_thread(sync.survey, Question(EPOCH[::-1], "info")) == ([], 1)
 
 
+async def test_each_server_says_its_state(broker, request) -> None:
+    found = await broker.read_servers()
+    kind = request.node.callspec.params["prefix"]
+    assert len(found) == {"memory": 0, "cluster": 3}.get(kind, 1)
+    for facts in found:
+        assert facts.version.startswith(("Valkey ", "Redis "))
+        assert facts.used_bytes
+        assert facts.policy == "noeviction"
+        assert facts.role == "master"
+        assert (facts.refused, facts.is_away) == ((), False)
+        assert "@" not in facts.address
+
+
 # Presence
 
 

@@ -14,13 +14,15 @@ import pytest
 import redis
 
 from notifier import login_limit
-from realtime.brokers.queue_commands import PLACES
+from realtime.brokers.queue_commands import PLACES, QueueCommands
 from realtime.brokers.redis_queue import RedisQueue
 from realtime.brokers.redis_sync import SyncRedisBroker
+from realtime.contrib.admin.dead_letters import move_letters, read_letters
 from realtime.contrib.celery import cancel_task, task_states
 from realtime.core.fallback_entry import Queued
 from realtime.core.publication import Publication
 from realtime.errors import BrokerUnavailable, GiveUp
+from realtime.wiring import aclose, monitoring
 from tests.support import prose
 from tests.support.celery_worker import CeleryWorker
 from tests.support.client import Client
@@ -250,6 +252,25 @@ def test_the_redis_user_of_a_node_suffices_for_login_limits(
     assert login_limit.seconds_to_wait("192.0.2.1", "ada") > 0
     login_limit.forget("192.0.2.1", "ada")
     assert login_limit.seconds_to_wait("192.0.2.1", "ada") == 0
+    assert denied(guarded) == []
+
+
+async def test_the_redis_user_of_a_node_suffices_for_the_monitor(
+    guarded: RedisServer, settings: Any
+) -> None:
+    settings.REALTIME_REDIS_URL = as_user(guarded, "notifier")
+    said = b'{"epoch":"e","offset":1,"at":1,"channel":"a","fallback":"log","data":1}'
+    with guarded.client() as admin:
+        admin.rpush(QueueCommands("rt").keys.dead, b"5 " + said, b"unreadable")
+    for purging in (False, True):
+        [letter, *_] = await asyncio.to_thread(read_letters, 0)
+        keys = frozenset([letter.key])
+        moved = await asyncio.to_thread(move_letters, keys, 0, purging=purging)
+        assert len(moved.done) == 1
+    servers = await monitoring.read_servers()
+    await aclose()
+    assert servers is not None
+    assert [(facts.refused, facts.policy) for facts in servers] == [((), "noeviction")]
     assert denied(guarded) == []
 
 

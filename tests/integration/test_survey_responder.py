@@ -11,6 +11,7 @@ import pytest
 from realtime.core import connection_survey, survey
 from realtime.core.connection_survey import PAGE_LIMIT, ConnectionQuery, page_of
 from realtime.core.namespaces import Namespace
+from realtime.core.node_report import NodeReport
 from realtime.core.survey import SLICE
 from realtime.delivery.connection_lister import ConnectionLister
 from realtime.delivery.hub import Hub
@@ -22,6 +23,10 @@ from realtime.wiring import Node
 CHANNELS = 20 * SLICE
 
 
+def no_report(seconds: int) -> NodeReport:
+    raise AssertionError
+
+
 @pytest.fixture
 def responder(node: Node) -> SurveyResponder:
     """Answers for a node with many channels, whose names have the maximum length."""
@@ -30,7 +35,7 @@ def responder(node: Node) -> SurveyResponder:
         channel = registry.want(f"{number:05d}".ljust(255, "a"), Namespace(), 1, lambda: None)
         channel.listeners[object()] = None  # type: ignore[index]
     lister = ConnectionLister("00", lambda: [], time.time)
-    return SurveyResponder(node.broker, "00", registry, lambda: (1, 1), lister)
+    return SurveyResponder(node.broker, "00", registry, lambda: (1, 1), lister, no_report)
 
 
 async def turns_during(work: asyncio.Task[object]) -> int:

@@ -171,12 +171,17 @@ class Service:
         """The serving process: the only worker of the launcher, or this one (`needs_proc`)."""
         if self.server != DEPLOYED:
             return self.pid
+        [worker] = self.worker_pids
+        return worker
+
+    @property
+    def worker_pids(self) -> list[int]:
+        """The workers of the launcher."""
         children = (
             Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text(encoding="utf-8").split()
         )
         # For a moment, the launcher may have another child that prepares the database.
-        [worker] = [pid for pid in children if _is_worker(Path(f"/proc/{pid}/cmdline"))]
-        return int(worker)
+        return [int(pid) for pid in children if _is_worker(Path(f"/proc/{pid}/cmdline"))]
 
     @property
     def resident_bytes(self) -> int:

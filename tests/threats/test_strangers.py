@@ -402,6 +402,7 @@ DOORS = [
     *("/api/../livez", "//api/publish", "/API/publish", "/api/publish/", "/graphql", "/openapi"),
     *("/connection/websocket", "/connection/sse", "/connection/emulation", "/emulation"),
     *("/connection/http_stream", "/connection/sockjs", "/connection", "/monitor/", "/swagger"),
+    *("/monitor/state", "/monitor/letters", "/monitor/retry", "/monitor/purge"),
     *("/livez/", "/readyz/", "/health", "/__debug__/", "/silk/", "/media/", "/favicon.ico"),
     *("/chat/..%2f..%2fetc%2fpasswd/", "/chat/%00/", "/%ff", "/chat/LOBBY/", "/" + "a" * 4000),
 ]

@@ -93,6 +93,20 @@ def test_names_follow_the_conventions_of_openmetrics():
     assert len({metric.name for metric in METRICS}) == len(METRICS)
 
 
+def test_the_totals_of_a_node_are_over_all_namespaces():
+    meters, published = NodeMeters(), PublishMeter()
+    meters.of("a:x").count_deliveries(2, 10, 3)
+    meters.of("b:x").count_deliveries(1, 10, 1)
+    meters.of("b:x").count_gap(Gap("e", 3, 5), "slow", 2)
+    meters.of("!node").count_deliveries(9, 1, 1)
+    assert meters.count_deliveries() == 7
+    assert meters.count_missed() == {"slow": 6}
+    outcomes = [Receipt("e", 1, 1), OutcomeUnknown("late"), BrokerUnavailable("away")]
+    published.note("http", [news("a:x")] * 3, outcomes, 0.1)
+    published.note("python", [news("b:x")], [Receipt("e", 1, 1)], 0.1)
+    assert published.count_published() == 2
+
+
 @given(st.lists(st.tuples(st.integers(1, 9), st.integers(0, 99), st.integers(0, 9))))
 def test_deliveries_are_publications_times_listeners(runs):
     meter = ChannelMeter()

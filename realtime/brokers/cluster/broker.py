@@ -37,11 +37,14 @@ from realtime.brokers.commands import (
 )
 from realtime.brokers.presence_commands import refuse_errors
 from realtime.brokers.redis_blocks import BlockCommands, RedisBlocks
+from realtime.brokers.server_facts import read_facts
 from realtime.core.partitions import PARTITIONS, Partition, partition_of
+from realtime.core.redis_facts import RedisFacts
 from realtime.errors import BrokerError, RealtimeError
 
 if TYPE_CHECKING:
     from realtime.brokers.calls import Combine
+    from realtime.brokers.link import Link
     from realtime.brokers.node_messages import Moment
     from realtime.brokers.script import Args, Script
     from realtime.core.positions import Position
@@ -212,6 +215,21 @@ class ClusterBroker:
         found = await gather(range(len(PARTITIONS)), read)
         found.raise_if_any_failed()
         return sum_stats(found.results.values())
+
+    async def read_servers(self) -> list[RedisFacts]:
+        """See `realtime.brokers.Broker.read_servers`: the masters."""
+
+        async def read(address: str, link: Link) -> RedisFacts:
+            try:
+                return await read_facts(
+                    lambda commands: link.execute(commands, self._deadline_seconds),
+                    lambda: address,
+                )
+            except BrokerError:
+                return RedisFacts(address=address, is_away=True)
+
+        links = await self._links.link_each(self._deadline_seconds)
+        return await asyncio.gather(*[read(*each) for each in links.items()])
 
     async def aclose(self) -> None:
         """Close all connections, and open no more."""

@@ -18,7 +18,7 @@ from realtime.brokers.cluster.slots import ASKING, RefusalKind, refusal_of
 from realtime.brokers.cluster.topology import ClusterTopology
 from realtime.brokers.commands import SLOW_SECONDS, errors_of, stale, unavailable
 from realtime.brokers.link import Link
-from realtime.core.redis_address import master_url
+from realtime.core.redis_address import host_part, master_url
 from realtime.core.redis_url import read_redis_url
 from realtime.errors import BrokerUnavailable, OutcomeUnknown
 
@@ -99,6 +99,19 @@ class ClusterLinks:
             len(commands),
             seconds,
         )
+
+    async def link_each(self, seconds: float) -> dict[str, Link]:
+        """Return the links to all masters by their addresses.
+
+        Raises:
+            BrokerUnavailable: No node of the cluster answers.
+        """
+        try:
+            async with asyncio.timeout(seconds):
+                await self.topology.refresh()
+        except (exceptions.RedisError, OSError, TimeoutError) as error:
+            raise unavailable(error) from error
+        return {host_part(each): self._link(each) for each in sorted(self.topology.masters())}
 
     async def connect(self, address: Address) -> Connection:
         """Return a separate connection to a node, which the caller must close; errors of redis."""

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from realtime.brokers.memory.store import MemoryStore
     from realtime.core.positions import Position
     from realtime.core.publication import Publication, Receipt
+    from realtime.core.redis_facts import RedisFacts
 
 
 class MemoryBroker:
@@ -118,6 +119,10 @@ class MemoryBroker:
     async def queue_stats(self) -> Stats:
         """See `realtime.brokers.Broker.queue_stats`."""
         return self._do(stats_of)
+
+    async def read_servers(self) -> list[RedisFacts]:
+        """See `realtime.brokers.Broker.read_servers`."""
+        return []
 
     async def subscription(self) -> MemorySubscription:
         """See `realtime.brokers.Broker.subscription`."""

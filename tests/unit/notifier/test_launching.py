@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import shlex
@@ -9,12 +10,13 @@ import socket
 
 import pytest
 
-from notifier import launcher
+from notifier import launcher, measuring
 from notifier.embedded import valkey_binary
 from notifier.env import read_environment
 from notifier.listening import UNACKNOWLEDGED_SECONDS, listening_socket
 from notifier.preparation import NO_REDIS_YET, Preparation
 from notifier.run_secrets import RunSecrets
+from realtime.core.metrics import NODES, encode_snapshot, one
 from tests.support.eventually import eventually_sync
 
 KEY = RunSecrets().secret_key
@@ -101,9 +103,23 @@ def test_an_address_of_the_metrics_in_use_is_reported_with_its_variable():
             launcher.measure(env)
 
 
-def test_nobody_is_asked_for_metrics_that_nobody_can_read():
+async def test_workers_are_asked_only_when_somebody_reads_unless_metrics_are_scraped(monkeypatch):
+    monkeypatch.setattr(measuring, "REFRESH_SECONDS", 0.0)
     env = read_environment({"DEBUG": "1", "SECRET_KEY": "x"})
-    assert launcher.measure(env) == (None, [])
+    measures, watches = launcher.measure(env)
+    assert watches == []
+    ours, theirs = measures.offer()
+    attending = asyncio.create_task(measures.attend(ours))
+    reader, writer = await asyncio.open_connection(sock=theirs)
+    for _ in range(10):  # as many turns as a question would need
+        await asyncio.sleep(0)
+    reading = asyncio.create_task(measures.read())
+    assert await reader.readline() == b"ask\n"
+    writer.write(encode_snapshot({NODES.name: one(1)}) + b"\n")
+    assert (await reading)[NODES.name] == {(): 1}
+    writer.close()
+    await attending
+    assert await reader.read() == b""
 
 
 def test_a_foreign_host_address_is_reported_in_one_sentence():

@@ -1,0 +1,80 @@
+"""Collects what a page shows that monitors all nodes: their reports, Redis, the fallback queue.
+
+Each part is bounded in time, and one that is away leaves out only itself.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from typing import TYPE_CHECKING, NamedTuple
+
+from realtime.core.history import KEPT_SECONDS
+from realtime.core.node_report import NodeReport, reports_of
+from realtime.core.survey import Question
+from realtime.errors import BrokerError
+from realtime.wiring.nodes import node
+
+if TYPE_CHECKING:
+    from realtime.brokers import Stats
+    from realtime.core.redis_facts import RedisFacts
+
+HISTORY_SECONDS = KEPT_SECONDS
+"""How much of the past a node keeps."""
+ANSWER_SECONDS = 0.5
+"""How long Redis may take to answer about the queue; nodes have a second."""
+SERVERS_SECONDS = 2.0
+"""How long the masters of a cluster may take; each has a second."""
+
+
+class NodeSurvey(NamedTuple):
+    """The reports of the nodes."""
+
+    reports: list[NodeReport]
+    silent: int
+    """Nodes that did not answer in time, or that are of a version which has no reports."""
+    is_complete: bool
+    """Whether the other nodes could be asked; otherwise there is only the node of this loop."""
+
+
+async def survey_nodes(seconds: int) -> NodeSurvey:
+    """Ask all nodes for their numbers, and for so many seconds of their past.
+
+    A node that is not subscribed to Redis does not hear the question. If that is the node of this
+    loop, its report is added here.
+    """
+    hub = node().running_hub()
+    question = Question(secrets.token_hex(8), "metrics", str(seconds))
+    try:
+        answers, silent = await node().broker.survey(question)
+    except BrokerError:
+        return NodeSurvey([hub.reporter.report(seconds)], 0, is_complete=False)
+    reports = reports_of(answers)
+    silent += len(answers) - len(reports)
+    if hub.uid not in {report.facts.uid for report in reports}:
+        own = hub.reporter.report(seconds)
+        if hub.live:  # it has heard the question, and answers too late
+            silent = max(0, silent - 1)
+        return NodeSurvey([own, *reports], silent, is_complete=hub.live)
+    return NodeSurvey(reports, silent, is_complete=True)
+
+
+async def read_servers() -> list[RedisFacts] | None:
+    """Return the state of each Redis; none with ``memory://``, and None if Redis does not answer.
+
+    Of a cluster these are the masters, and one that does not answer is marked.
+    """
+    try:
+        async with asyncio.timeout(SERVERS_SECONDS):
+            return await node().broker.read_servers()
+    except (BrokerError, TimeoutError):
+        return None
+
+
+async def read_queue() -> Stats | None:
+    """Return the state of the fallback queue; None if Redis does not answer."""
+    try:
+        async with asyncio.timeout(ANSWER_SECONDS):
+            return await node().broker.queue_stats()
+    except (BrokerError, TimeoutError):
+        return None
