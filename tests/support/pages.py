@@ -24,7 +24,7 @@ SERVICE = {
     "NOTIFIER_DEMO_KEY": "1",
 }
 
-PATHS = ("/", "/chat/", "/jobs/", "/htmx/", "/docs/", "/login/", "/nowhere")
+PATHS = ("/", "/chat/", "/jobs/", "/htmx/", "/docs/", "/console/", "/login/", "/nowhere")
 """Every page; the last one does not exist."""
 PHONE = {"viewport": {"width": 390, "height": 844}, "has_touch": True, "is_mobile": True}
 """Options of a browser context."""
