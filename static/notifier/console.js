@@ -4,12 +4,15 @@ import { connect } from "../realtime/client.js";
 import { showConnection, whenLive } from "./connection.js";
 import { FrameLog } from "./frames.js";
 import { byId, keepFocus, make } from "./page.js";
+import { publishForm } from "./publishing.js";
 
 /** @typedef {import("../../realtime/static/realtime/client.js").Subscription} Subscription */
 /** @typedef {import("../../realtime/static/realtime/client.js").RealtimeError} RealtimeError */
 
 const MOST_OPTIONS = 200; // channels in the filter
 
+publishForm();
+foldByButton();
 const log = new FrameLog();
 const live = connect();
 showConnection(live);
@@ -94,3 +97,13 @@ byId("channel-form").addEventListener("submit", (/** @type {SubmitEvent} */ even
   }
 });
 byId("channel-go").disabled = false;
+
+/** On a narrow screen the form begins folded: the frames are below it. Beside them, the style sheet keeps it open. */
+function foldByButton() {
+  const button = byId("publish-fold");
+  button.addEventListener("click", () => {
+    const isFolded = byId("publish").toggleAttribute("data-folded");
+    button.ariaExpanded = String(!isFolded);
+    button.textContent = isFolded ? "Show form" : "Hide form";
+  });
+}
