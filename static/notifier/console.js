@@ -3,7 +3,8 @@
 import { connect } from "../realtime/client.js";
 import { showConnection, whenLive } from "./connection.js";
 import { FrameLog } from "./frames.js";
-import { byId, keepFocus, make } from "./page.js";
+import { byId, keepFocus, make, runOnce } from "./page.js";
+import { peopleForm, showPresence } from "./people.js";
 import { publishForm } from "./publishing.js";
 
 /** @typedef {import("../../realtime/static/realtime/client.js").Subscription} Subscription */
@@ -12,6 +13,7 @@ import { publishForm } from "./publishing.js";
 const MOST_OPTIONS = 200; // channels in the filter
 
 publishForm();
+peopleForm();
 foldByButton();
 const log = new FrameLog();
 const live = connect();
@@ -23,7 +25,8 @@ whenLive(live, () => byId("main").toggleAttribute("data-listening", true));
 class ChannelRow {
   #state = make("span", { className: "channel-state", role: "status" });
   #leave = make("button", { type: "button", className: "button button-quiet" }, "Leave");
-  #buttons = make("div", { className: "console-buttons" }, this.#leave);
+  #ask = make("button", { type: "button", className: "button button-quiet" }, "Who is here");
+  #present = make("div", { className: "channel-people" });
 
   /**
    * @param {Subscription} subscription
@@ -32,7 +35,9 @@ class ChannelRow {
   constructor(subscription, origin) {
     this.subscription = subscription;
     const { channel } = subscription;
-    this.element = make("li", { className: "channel", tabIndex: -1, data: { channel } }, make("p", { className: "channel-head" }, make("bdi", { className: "mono" }, channel), this.#state), this.#buttons);
+    this.element = make("li", { className: "channel", tabIndex: -1, data: { channel } }, make("p", { className: "channel-head" }, make("bdi", { className: "mono" }, channel), this.#state), make("div", { className: "console-buttons" }, this.#ask, this.#leave), this.#present);
+    this.#ask.ariaLabel = `Who is here: ${channel}`;
+    this.#ask.addEventListener("click", () => runOnce([this.#ask], () => showPresence(subscription, this.#present)));
     this.#leave.ariaLabel = `Leave ${channel}`;
     this.#leave.addEventListener("click", () => this.#end());
     subscription.addEventListener("subscribed", () => this.#show("subscribed", `Subscribed${origin}`));
@@ -50,6 +55,8 @@ class ChannelRow {
   #over(/** @type {string} */ state, /** @type {string} */ words) {
     if (rows.get(this.subscription.channel) !== this) return; // the user has removed it
     if (this.element.dataset.state !== "refused") this.#show(state, words);
+    keepFocus(this.element, () => (this.#ask.hidden = true), this.#leave);
+    this.#present.replaceChildren();
     this.#leave.textContent = "Remove";
     this.#leave.ariaLabel = `Remove ${this.subscription.channel}`;
   }
