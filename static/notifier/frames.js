@@ -97,7 +97,8 @@ export class FrameLog {
   #dropped = 0;
   /** @type {Entry[] | null} what came since the list was paused; null while it is not */
   #paused = null;
-  #waiting = 0;
+  #waiting = 0; // of those, how many match the filter
+  #missedPause = 0; // what came since then and is not kept any more
   /** @type {Set<Entry>} to be drawn, oldest first */
   #fresh = new Set();
   #scheduled = false;
@@ -134,9 +135,12 @@ export class FrameLog {
 
   #add(/** @type {Entry} */ entry) {
     if (this.#paused) {
-      this.#waiting += 1;
+      if (this.#matches(entry)) this.#waiting += 1;
       this.#paused.push(entry);
-      if (this.#paused.length > KEPT) this.#paused.shift();
+      if (this.#paused.length > KEPT) {
+        this.#paused.shift();
+        this.#missedPause += 1;
+      }
     } else this.#keep(entry);
     this.#schedule();
   }
@@ -153,29 +157,28 @@ export class FrameLog {
     this.#characters -= oldest.characters;
     this.#dropped += 1;
     this.#fresh.delete(oldest);
+    if (oldest.element?.contains(document.activeElement)) byId("log").focus({ preventScroll: true });
     oldest.element?.remove();
   }
 
   #pause() {
     this.#draw();
     this.#paused = [];
-    this.#waiting = 0;
+    this.#waiting = this.#missedPause = 0;
     this.#showPause();
   }
 
   #resume() {
     const waited = this.#paused ?? [];
     this.#paused = null;
-    this.#dropped += this.#waiting - waited.length;
+    this.#dropped += this.#missedPause;
     for (const entry of waited) this.#keep(entry);
     this.#showPause();
     this.#draw();
   }
 
   #showPause() {
-    const isPaused = this.#paused !== null;
-    byId("pause").textContent = isPaused ? "Resume" : "Pause";
-    byId("pause").ariaPressed = String(isPaused);
+    byId("pause").textContent = this.#paused ? "Resume" : "Pause";
     this.#showCount();
   }
 
@@ -183,7 +186,7 @@ export class FrameLog {
     this.#entries = [];
     this.#characters = this.#dropped = 0;
     if (this.#paused) this.#paused = [];
-    this.#waiting = 0;
+    this.#waiting = this.#missedPause = 0;
     this.#fresh.clear();
     this.#list.replaceChildren();
     this.#showCount();
@@ -201,6 +204,7 @@ export class FrameLog {
     const fields = new FormData(byId("filters"));
     const field = (/** @type {string} */ name) => String(fields.get(name) ?? "");
     this.#filter = { text: field("text").toLowerCase(), kind: field("kind"), channel: field("channel") };
+    this.#waiting = this.#paused?.filter((entry) => this.#matches(entry)).length ?? 0;
     this.#list.replaceChildren();
     for (const entry of this.#entries) delete entry.element;
     this.#fresh = new Set(this.#entries.filter((entry) => this.#matches(entry)));
