@@ -123,11 +123,12 @@ async function send(/** @type {Attempt} */ attempt) {
     });
     const answer = await response.json().catch(() => ({}));
     if (response.ok && answer.result) return published(answer.result);
-    // Without an error of the API, a proxy has answered, which may have passed the request on before.
-    const mayBeDone = response.status === 504 || (response.status >= 500 && !answer.error);
+    const { status } = response;
+    // Any other answer may come from a proxy that has passed the request on before.
+    const isRefused = (status >= 400 && status < 500) || (status === 503 && answer.error);
     if (isRetry) offerAgain(attempt, STILL_UNKNOWN);
-    else if (mayBeDone) offerAgain(attempt, response.status === 504 ? ADVICE_FOR_STAFF[504] : NO_ANSWER);
-    else tell("not-published", refusalWords(response.status, answer.error));
+    else if (isRefused) tell("not-published", refusalWords(status, answer.error));
+    else offerAgain(attempt, status === 504 ? ADVICE_FOR_STAFF[504] : NO_ANSWER);
   } catch {
     offerAgain(attempt, NO_ANSWER);
   }

@@ -123,6 +123,8 @@ ANSWERS = {
         "unknown",
     ),
     "a proxy, that the service did not answer": (502, "<h1>Bad Gateway</h1>", "unknown"),
+    "a proxy, with a page of its own": (200, "<h1>Welcome</h1>", "unknown"),
+    "a proxy, that the service is away": (503, "<h1>Unavailable</h1>", "unknown"),
     "the API, that Redis is away": (
         503,
         {"error": {"reason": "broker_unavailable", "message": "x"}},
