@@ -91,6 +91,7 @@ byId("channel-form").addEventListener("submit", (/** @type {SubmitEvent} */ even
   event.preventDefault();
   byId("channel-error").textContent = "";
   const channel = byId("channel-name").value.trim();
+  if (!channel) return;
   const known = rows.get(channel);
   if (known && known.subscription.state !== "unsubscribed") {
     byId("channel-error").textContent = `This page is subscribed to ${channel} already.`;

@@ -395,6 +395,7 @@ DOORS = [
     *("/connection/websocket", "/connection/sse", "/connection/emulation", "/emulation"),
     *("/connection/http_stream", "/connection/sockjs", "/connection", "/monitor/", "/swagger"),
     *("/livez/", "/readyz/", "/health", "/__debug__/", "/silk/", "/media/", "/favicon.ico"),
+    *("/console/", "/console", "/console/disconnect"),
     *("/chat/..%2f..%2fetc%2fpasswd/", "/chat/%00/", "/%ff", "/chat/LOBBY/", "/" + "a" * 4000),
 ]
 PREFLIGHTED = ["/connection/http_stream", "/emulation"]
