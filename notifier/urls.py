@@ -7,7 +7,7 @@ from django.templatetags.static import static
 from django.urls import include, path, re_path
 from django.views.generic import RedirectView
 
-from notifier import job_views, monitor_views, order_views, views
+from notifier import console_views, job_views, monitor_views, order_views, views
 from notifier.login import Login
 
 urlpatterns = [
@@ -25,6 +25,8 @@ urlpatterns = [
     path("htmx/create", order_views.create, name="htmx-create"),
     path("htmx/<int:number>/next", order_views.advance, name="htmx-advance"),
     path("favicon.ico", RedirectView.as_view(url=static("notifier/icons/favicon.ico"))),
+    path("console/", console_views.console, name="console"),
+    path("console/disconnect", console_views.disconnect, name="console-disconnect"),
     path("docs/", views.reference, name="reference"),
     path("monitor/", monitor_views.page, name="monitor"),
     path("monitor/state", monitor_views.state, name="monitor-state"),

@@ -54,6 +54,7 @@ PUBLIC_TO_SERVICES = {
     "realtime.contrib.metrics",
     "realtime.conf.DECLARED",
     "realtime.conf.check_setting",
+    "realtime.disconnect_user",
     "realtime.http.documents",
     "realtime.endpoint",
     "realtime.errors",

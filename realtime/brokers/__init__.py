@@ -6,7 +6,9 @@ order of their offsets. Example: two publishers that publish concurrently on a c
 get (e, 42) and (e, 43), and every subscriber sees 42 before 43.
 
 Not promised: that a subscriber receives every publication (it must compare positions), and that an
-epoch lasts (any event that could set offsets back must start a new one). Long because it is one contract.
+epoch lasts (any event that could set offsets back must start a new one).
+
+Long because it is one contract.
 
 * `redis`, `redis_sync`: The broker on Redis, for event loops and for threads.
 * `redis_queue`, `redis_presence`, `redis_blocks`: The fallback queue, members, blocked users.

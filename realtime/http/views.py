@@ -5,8 +5,9 @@ The view of the API is synchronous, with a synchronous Redis client: it works un
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from django.contrib.auth.decorators import login_not_required
 from django.http import HttpRequest, HttpResponse, UnreadablePostError
@@ -33,6 +34,8 @@ if TYPE_CHECKING:
     from realtime.core.publication import Publication, Receipt
     from realtime.core.survey import Question
 
+logger = logging.getLogger(__name__)
+
 
 @login_not_required
 @csrf_exempt  # pages of other sites cannot send the header with the key; `staff` checks CSRF
@@ -42,16 +45,21 @@ def api(request: HttpRequest, method: str) -> HttpResponse:
     try:
         admitted = admit_request(head, _access(request, head))
         body = _body(request, head.most_bytes)
-        work = respond(admitted, body, _BACKEND, wiring.namespaces(), wiring.routes())
+        backend = _StaffBackend(request) if _is_by_session(request) else _BACKEND
+        work = respond(admitted, body, backend, wiring.namespaces(), wiring.routes())
         return _http(run_blocking(wiring.continue_trace(head.traceparent, work)))
     except RealtimeError as error:
         return _http(failure(error))
 
 
 def _access(request: HttpRequest, head: Request) -> Access:
-    if "X-API-Key" not in request.headers and has_session(request.headers.get("Cookie", "")):
+    if _is_by_session(request):
         return lambda _: key_of_session(request, head)
     return wiring.keyring().admit
+
+
+def _is_by_session(request: HttpRequest) -> bool:
+    return "X-API-Key" not in request.headers and has_session(request.headers.get("Cookie", ""))
 
 
 def _head(request: HttpRequest, method: str) -> Request:
@@ -115,6 +123,37 @@ class _Backend:
 
 
 _BACKEND = _Backend()
+
+
+class _StaffBackend(_Backend):
+    """Logs what a member of the staff publishes: the key of a session is nobody else's."""
+
+    def __init__(self, request: HttpRequest) -> None:
+        self._request = request
+
+    async def publish(self, publication: Publication) -> Receipt:
+        try:
+            receipt = await super().publish(publication)
+        except RealtimeError as error:
+            self._log(publication, error)
+            raise
+        self._log(publication, receipt)
+        return receipt
+
+    async def publish_many(self, publications: Sequence[Publication]) -> list[Outcome]:
+        outcomes = await super().publish_many(publications)
+        for publication, outcome in zip(publications, outcomes, strict=True):
+            self._log(publication, outcome)
+        return outcomes
+
+    def _log(self, publication: Publication, outcome: Outcome) -> None:
+        user: Any = self._request.user  # logged in: the session was admitted
+        if isinstance(outcome, RealtimeError):
+            words = outcome.code
+        else:
+            words = f"offset {outcome.offset}{', repeated' if outcome.repeated else ''}"
+        name = ascii(user.get_username())[1:-1]
+        logger.info("staff member %s: publish on %s: %s", name, publication.channel, words)
 
 
 @login_not_required

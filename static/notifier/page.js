@@ -90,6 +90,12 @@ export function gapWords(/** @type {{missed: number | null, reason: string}} */ 
   return WHILE[reason] ? `${what} ${WHILE[reason]}` : what;
 }
 
+/** "offsets 5 to 7" */
+export function gapOffsets(/** @type {{from: number, to: number | null}} */ { from, to }) {
+  if (to === null) return `from offset ${from}`;
+  return from === to ? `offset ${from}` : `offsets ${from} to ${to}`;
+}
+
 /**
  * Make the line of a list that stands for missing publications.
  *
@@ -99,7 +105,7 @@ export function gapWords(/** @type {{missed: number | null, reason: string}} */ 
 export function gapLine(gap, channel = "") {
   const { epoch, from, to, missed, reason, since, until } = gap;
   const range = clock(since) === clock(until) ? clock(until) : `${clock(since)}–${clock(until)}`;
-  const which = to === null ? `from offset ${from}` : from === to ? `offset ${from}` : `offsets ${from} to ${to}`;
+  const which = gapOffsets(gap);
   return make(
     "li",
     { className: "gap", title: `${which}, epoch ${epoch}`, data: { reason, epoch, from, to, missed, channel: channel || null } },

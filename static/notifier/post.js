@@ -4,7 +4,7 @@ import { byId, copies, keepFocus, randomId, runOnce } from "./page.js";
 
 const SEEN = 100; // arrivals that are remembered, to measure how long an event took
 
-const KEY_MS = 4.5 * 60_000; // the service remembers an idempotency key for five minutes
+export const KEY_MS = 4.5 * 60_000; // the service remembers an idempotency key for five minutes
 
 /**
  * @typedef {object} Target
@@ -24,12 +24,12 @@ const ADVICE = /** @type {Record<number, string>} */ ({
   503: "Not published: Redis is unreachable. Post the event again when this page shows Live.",
   504: "Redis did not respond, so the event may or may not have been published. Trying again publishes it at most once.",
 });
-const NO_ANSWER = "The server did not respond, so the event may or may not have been published. Trying again publishes it at most once.";
-const STILL_UNKNOWN = "It is still unknown whether the event was published, because this attempt failed. Try again in a moment.";
-const TOO_LATE = "The first attempt was too long ago to try again safely. Check the list before you post the event again.";
+export const NO_ANSWER = "The server did not respond, so the event may or may not have been published. Trying again publishes it at most once.";
+export const STILL_UNKNOWN = "It is still unknown whether the event was published, because this attempt failed. Try again in a moment.";
+export const TOO_LATE = "The first attempt was too long ago to try again safely. Check the list before you post the event again.";
 
 /** The same for a user who publishes with the session instead of a key. */
-const ADVICE_FOR_STAFF = /** @type {Record<number, string>} */ ({
+export const ADVICE_FOR_STAFF = /** @type {Record<number, string>} */ ({
   ...ADVICE,
   401: "Your session has ended. Log in again.",
   403: "You do not have permission to publish, or this page is out of date. Reload it.",
@@ -161,7 +161,7 @@ function offerAgain(/** @type {Attempt} */ attempt, /** @type {string} */ words)
 }
 
 /** Return the header that proves that a page of this site sends the session cookie. */
-function csrf() {
+export function csrf() {
   const field = /** @type {HTMLInputElement | null} */ (document.querySelector("[name=csrfmiddlewaretoken]"));
   return { "X-CSRFToken": field?.value ?? "" };
 }

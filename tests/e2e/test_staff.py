@@ -136,6 +136,16 @@ def test_a_staff_member_publishes_from_a_page(site: Site, method: str, body: Any
     assert b'"error"' not in response.content
 
 
+@pytest.mark.parametrize("site", [KINDS[3]], indirect=True)  # the others do not log at this level
+def test_what_the_staff_publishes_is_logged_with_the_name_of_the_user(site: Site) -> None:
+    site.post("ada", "publish", {"channel": "public:logged", "data": "not in the log"})
+    commands = [{"publish": {"channel": f"public:log{number}", "data": 1}} for number in (1, 2)]
+    site.post("ada", "batch", {"commands": commands})
+    for channel in ("public:logged", "public:log1", "public:log2"):
+        assert f"staff member ada: publish on {channel}: offset 1" in site.service.log
+    assert "not in the log" not in site.service.log
+
+
 def test_a_staff_member_mails_an_arbitrary_address(site: Site) -> None:
     mail = {"fallback": "email", "fallback_options": {"to": "eve@example.com"}}
     refused(site.post("ada", "publish", PUBLISH | mail), "forbidden")

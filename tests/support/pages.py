@@ -24,8 +24,11 @@ SERVICE = {
     "NOTIFIER_DEMO_KEY": "1",
 }
 
-PATHS = ("/", "/chat/", "/jobs/", "/htmx/", "/docs/", "/monitor/", "/login/", "/nowhere")
-"""Every page; `/monitor/` sends guests to the login, and the last one does not exist."""
+PATHS = (
+    *("/", "/chat/", "/jobs/", "/htmx/", "/docs/", "/monitor/", "/console/", "/login/"),
+    "/nowhere",
+)
+"""Every page; those of the staff send guests to the login, and the last one does not exist."""
 PHONE = {"viewport": {"width": 390, "height": 844}, "has_touch": True, "is_mobile": True}
 """Options of a browser context."""
 PASSWORD = "one that nobody guesses"

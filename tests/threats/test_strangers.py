@@ -404,6 +404,7 @@ DOORS = [
     *("/connection/http_stream", "/connection/sockjs", "/connection", "/monitor/", "/swagger"),
     *("/monitor/state", "/monitor/letters", "/monitor/retry", "/monitor/purge"),
     *("/livez/", "/readyz/", "/health", "/__debug__/", "/silk/", "/media/", "/favicon.ico"),
+    *("/console/", "/console", "/console/disconnect"),
     *("/chat/..%2f..%2fetc%2fpasswd/", "/chat/%00/", "/%ff", "/chat/LOBBY/", "/" + "a" * 4000),
 ]
 PREFLIGHTED = ["/connection/http_stream", "/emulation"]

@@ -188,6 +188,14 @@ export type SubscriptionEvents = {
         complete: boolean;
     } & Headcount;
 };
+export type Frame = {
+    direction: "in" | "out";
+    /**
+     * one or more JSON objects, each on a line of its own; may contain tokens
+     */
+    text: string;
+    time: Date;
+};
 export type ConnectionEvents = {
     state: Readonly<State>;
     /**
@@ -210,6 +218,10 @@ export type ConnectionEvents = {
         subscription: Subscription;
         error: RealtimeError;
     };
+    /**
+     * one was sent or received; only from the first listener on
+     */
+    frame: Readonly<Frame>;
 };
 export type Emitter<Details> = {
     addEventListener<Name extends keyof Details & string>(type: Name, listener: ((event: CustomEvent<Details[Name]>) => void) | null, options?: AddEventListenerOptions | boolean): void;
@@ -521,8 +533,8 @@ export declare class Subscription extends SubscriptionTarget {
 declare const ConnectionTarget: new () => Emitter<ConnectionEvents>;
 /**
  * One WebSocket that reconnects, and the subscriptions that share it. Events: `state`, `subscription` (the server
- * started one), `message` (for this client, on no channel) and `error` (the server refused a subscription). See
- * `ConnectionEvents` for their details.
+ * started one), `message` (for this client, on no channel), `error` (the server refused a subscription) and `frame`
+ * (something was sent or received). See `ConnectionEvents` for their details.
  */
 export declare class Connection extends ConnectionTarget {
     #private;
@@ -580,4 +592,8 @@ export declare class Connection extends ConnectionTarget {
  * @returns {Connection}
  */
 export declare function connect(options?: Options): Connection;
+export type Outlet = {
+    readonly isOpen: boolean;
+    send: (frame: string) => void;
+};
 export {};

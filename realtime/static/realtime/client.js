@@ -128,6 +128,15 @@
  */
 
 /**
+ * The `detail` of a `frame` event: one message of the WebSocket.
+ *
+ * @typedef {object} Frame
+ * @property {"in" | "out"} direction
+ * @property {string} text one or more JSON objects, each on a line of its own; may contain tokens
+ * @property {Date} time
+ */
+
+/**
  * The events of a `Connection` and their details.
  *
  * @typedef {object} ConnectionEvents
@@ -136,6 +145,7 @@
  * @property {{data: any}} message a message to this client that is not on any channel
  * @property {{subscription: Subscription, error: RealtimeError}} error the server refused a subscription, which has
  *   ended; follows the `error` of the subscription
+ * @property {Readonly<Frame>} frame one was sent or received; only from the first listener on
  */
 
 /**
@@ -601,7 +611,10 @@ function countUsers(people) {
 /** @type {WeakSet<EventTarget>} the targets whose `error` somebody has listened for */
 const watched = new WeakSet();
 
-/** An EventTarget that adds itself to `watched`. */
+/** @type {WeakSet<EventTarget>} the connections whose `frame` somebody has listened for */
+const inspected = new WeakSet();
+
+/** An EventTarget that adds itself to `watched` and `inspected`. */
 class ErrorTarget extends EventTarget {
   /**
    * @param {string} type
@@ -610,6 +623,7 @@ class ErrorTarget extends EventTarget {
    */
   addEventListener(type, listener, options) {
     if (type === "error" && listener) watched.add(this);
+    if (type === "frame" && listener) inspected.add(this);
     super.addEventListener(type, listener, options);
   }
 }
@@ -723,8 +737,8 @@ const ConnectionTarget = /** @type {new () => Emitter<ConnectionEvents>} */ (Err
 
 /**
  * One WebSocket that reconnects, and the subscriptions that share it. Events: `state`, `subscription` (the server
- * started one), `message` (for this client, on no channel) and `error` (the server refused a subscription). See
- * `ConnectionEvents` for their details.
+ * started one), `message` (for this client, on no channel), `error` (the server refused a subscription) and `frame`
+ * (something was sent or received). See `ConnectionEvents` for their details.
  */
 export class Connection extends ConnectionTarget {
   #options;
@@ -758,6 +772,7 @@ export class Connection extends ConnectionTarget {
       onOpen: () => this.#subscribeAll(),
       onAccepted: (client) => this.#onAccepted(client),
       onPush: (push) => this.#onPush(push),
+      onFrame: (direction, text) => this.#onFrame(direction, text),
       onLost: (heardAt) => this.#onLost(heardAt),
       end: (reason, code) => this.#end(reason, code),
     });
@@ -893,7 +908,19 @@ export class Connection extends ConnectionTarget {
     for (const feed of [...this.#feeds.values()]) feed.end({ code, reason });
   }
 
-  // --- pushes --------------------------------------------------------------------------------------------------------
+  // --- frames and pushes ---------------------------------------------------------------------------------------------
+
+  /**
+   * @param {"in" | "out"} direction
+   * @param {string} text
+   */
+  #onFrame(direction, text) {
+    if (!inspected.has(this)) return;
+    const frame = Object.freeze({ direction, text, time: new Date() });
+    if (direction === "in") return this.#emit("frame", frame);
+    // Later: a listener may close the connection, whose commands are being sent.
+    queueMicrotask(() => this.#emit("frame", frame));
+  }
 
   /** @param {Record<string, any>} push */
   #onPush(push) {
@@ -1581,6 +1608,7 @@ class Link {
    * @param {() => void} owner.onOpen sends the other commands of the first frame
    * @param {(client: string) => void} owner.onAccepted the server accepted the connection
    * @param {(push: Record<string, any>) => void} owner.onPush a push arrived
+   * @param {(direction: "in" | "out", text: string) => void} owner.onFrame a frame was sent or arrived
    * @param {(heardAt: number) => void} owner.onLost the socket is gone; the server was last heard at `heardAt`
    * @param {(reason: string, code: number) => void} owner.end reconnecting is forbidden
    */
@@ -1600,6 +1628,16 @@ class Link {
   /** Whether the socket is open. */
   get isOpen() {
     return this.#socket?.readyState === OPEN;
+  }
+
+  /**
+   * Send a frame.
+   *
+   * @param {string} text
+   */
+  send(text) {
+    this.#socket?.send(text);
+    this.#owner.onFrame("out", text);
   }
 
   /** Whether the server has accepted the connection. */
@@ -1658,7 +1696,7 @@ class Link {
     const current = (/** @type {(event: any) => void} */ then) => (/** @type {any} */ event) => {
       if (this.#socket === socket) then(event);
     };
-    socket.onopen = current(() => this.#sendConnect(socket, token));
+    socket.onopen = current(() => this.#sendConnect(token));
     socket.onmessage = current((event) => this.#onFrame(event.data));
     socket.onclose = current((event) => this.#onClose(event.code, event.reason));
     socket.onerror = () => {}; // a close event follows and has the details
@@ -1667,10 +1705,9 @@ class Link {
   /**
    * Send connect and all subscribes in one frame: publications arrive after a single round trip.
    *
-   * @param {Socket} socket
    * @param {string} token
    */
-  #sendConnect(socket, token) {
+  #sendConnect(token) {
     const connect = new Command(`"connect":{"name":"client.js"${formatToken(token)}}`, {
       onResult: (result) => this.#onConnected(result),
       onRefusal: (refusal) => {
@@ -1679,7 +1716,7 @@ class Link {
       },
       // No time-out: the timer "connect" started before the socket opened.
     });
-    this.#calls.open(socket, () => {
+    this.#calls.open(this, () => {
       this.#calls.send(connect);
       this.#owner.onOpen();
     });
@@ -1818,6 +1855,8 @@ class Link {
     this.#heartbeat.onFrame();
     try {
       if (typeof frame !== "string") throw new Malformed("a binary frame");
+      this.#owner.onFrame("in", frame);
+      if (this.#socket !== socket) return; // a listener closed the connection
       const lines = frame.split("\n");
       // A node that is not live says so right behind its reply to connect: the page is not live in between.
       if (!this.isAccepted) lines.sort((one, other) => Number(isState(other)) - Number(isState(one)));
@@ -1837,7 +1876,7 @@ class Link {
     if (message.push !== undefined) return this.#owner.onPush(asObject(message.push));
     if (message.id !== undefined) return this.#calls.onReply(asCount(message.id), message);
     // An empty object is a ping. The server measures the round trip by our pong, which therefore bypasses the queue.
-    if (Object.keys(message).length === 0 && this.#pongs) this.#socket?.send("{}");
+    if (Object.keys(message).length === 0 && this.#pongs) this.send("{}");
   }
 
   // --- heartbeat -----------------------------------------------------------------------------------------------------
@@ -1989,14 +2028,20 @@ class Command {
 }
 
 /**
+ * What commands are sent by: the link of the connection.
+ *
+ * @typedef {{readonly isOpen: boolean, send: (frame: string) => void}} Outlet
+ */
+
+/**
  * The commands of a connection: numbers them, packs them into frames, and settles them.
  */
 class Calls {
   #answerMs;
   #timers = new Timers();
   #isExpecting = false; // whether a socket is open or being opened
-  /** @type {Socket | null} null until it is open */
-  #socket = null;
+  /** @type {Outlet | null} null until it is open */
+  #outlet = null;
   /** @type {Command[]} not sent yet */
   #queue = [];
   /** @type {Map<number, Command>} sent, not answered; the server answers in this order, one after the other */
@@ -2022,11 +2067,11 @@ class Calls {
   /**
    * The socket is open: send the commands that `first` adds, then those that wait.
    *
-   * @param {Socket} socket
+   * @param {Outlet} outlet
    * @param {() => void} first
    */
-  open(socket, first) {
-    this.#socket = socket;
+  open(outlet, first) {
+    this.#outlet = outlet;
     const waiting = this.#queue.splice(0);
     first();
     this.#queue.push(...waiting);
@@ -2038,7 +2083,7 @@ class Calls {
     const sent = [...this.#unanswered.values()];
     const unsent = this.#queue.splice(0);
     this.#isExpecting = false;
-    this.#socket = null;
+    this.#outlet = null;
     this.#unanswered.clear();
     this.#timers.clearAll();
     for (const command of sent) command.onLost(true);
@@ -2100,8 +2145,8 @@ class Calls {
   }
 
   #flush() {
-    const socket = this.#socket;
-    if (socket?.readyState !== OPEN || this.#queue.length === 0) return;
+    const outlet = this.#outlet;
+    if (!outlet?.isOpen || this.#queue.length === 0) return;
     /** @type {string[]} */
     let frame = [];
     let size = 0;
@@ -2109,14 +2154,14 @@ class Calls {
       const text = this.#number(command);
       const bytes = utf8Length(text) + 1;
       if (size + bytes > FRAME_BYTES && frame.length > 0) {
-        socket.send(frame.join("\n"));
+        outlet.send(frame.join("\n"));
         frame = [];
         size = 0;
       }
       frame.push(text);
       size += bytes;
     }
-    socket.send(frame.join("\n"));
+    outlet.send(frame.join("\n"));
   }
 
   /** @param {Command} command */

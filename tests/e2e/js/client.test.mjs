@@ -137,6 +137,40 @@ describe("a refused subscription", () => {
   }
 });
 
+describe("a listener for frames", () => {
+  test("gets each frame in both directions, unchanged and in order", async (t) => {
+    const { server, open } = await start(t);
+    const live = open();
+    const frames = [];
+    live.addEventListener("frame", ({ detail }) => frames.push(detail));
+    const news = live.subscribe("public:news");
+    await next(news, "subscribed");
+    const peer = await server.peers.take();
+    peer.raw('{}\n{"push":{"channel":"public:news","pub":{"data":"Zo\\u00eb","offset":1}}}');
+    await next(news, "publication");
+    const order = frames.map(({ direction }) => direction);
+    assert.deepEqual(order.slice(0, 2), ["out", "in"]);
+    assert.equal(frames[0].text, await peer.frames.take());
+    assert.match(frames[0].text, /^\{"id":1,"connect":.*\n\{"id":2,"subscribe":/);
+    assert.ok(frames.some(({ direction, text }) => direction === "in" && text.includes("Zo\\u00eb")));
+    await new Promise((resolve) => setTimeout(resolve));
+    assert.ok(frames.some(({ direction, text }) => direction === "out" && text === "{}"), "the pong");
+    assert.ok(frames.every(({ time }) => time instanceof Date));
+  });
+
+  for (const direction of ["in", "out"]) {
+    test(`may close the connection when it gets one that goes ${direction}`, async (t) => {
+      const { server, open } = await start(t);
+      const live = open();
+      live.addEventListener("frame", ({ detail }) => detail.direction === direction && live.close());
+      const news = live.subscribe("public:news");
+      assert.equal((await nextState(live, "closed")).reason, "closed-here");
+      assert.equal(news.state, "unsubscribed");
+      await (await server.peers.take()).closed;
+    });
+  }
+});
+
 describe("a connection that does not become live", () => {
   const warned = (t) => new Promise((resolve) => t.mock.method(console, "warn", resolve));
 

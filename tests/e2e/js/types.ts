@@ -35,6 +35,7 @@ live.addEventListener("state", ({ detail }) => detail.state === "not-live");
 live.addEventListener("state", ({ detail }) => detail.state === "no such state");
 live.addEventListener("subscription", ({ detail }) => detail.subscription.unsubscribe());
 live.addEventListener("message", ({ detail }) => console.log(detail.data));
+live.addEventListener("frame", ({ detail }) => detail.direction === "in" && detail.time.getTime() + detail.text.length);
 
 // They remain ordinary event targets.
 const target: EventTarget = live;

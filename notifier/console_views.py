@@ -1,0 +1,84 @@
+"""The console of the staff: what goes over a connection, with a form to publish.
+
+The page subscribes as its user, and publishes through the API with the user's session, so the rules
+of the server decide what it shows and does. Only to disconnect users it has a view of its own: the
+API does that for holders of a key alone.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from django.contrib.auth.views import redirect_to_login
+from django.core.exceptions import PermissionDenied
+from django.http import HttpRequest, HttpResponse, JsonResponse
+from django.shortcuts import render
+from django.views.decorators.cache import never_cache
+from django.views.decorators.http import require_POST, require_safe
+
+from notifier.views import LIVE_CHANNEL
+from realtime import disconnect_user
+from realtime.errors import BrokerError, OutcomeUnknown, RealtimeError
+from realtime.http.documents import description
+
+logger = logging.getLogger("notifier.console")
+
+_PROBLEMS = {
+    503: "Not disconnected: Redis is unreachable. Try again when this page shows Live.",
+    504: "Redis did not respond, so the user may or may not be disconnected. It is safe to try "
+    "again.",
+}
+LOGGED_CHARACTERS = 128  # of an ID, which has no more
+
+
+# Never cached: it shows who is logged in.
+@never_cache
+@require_safe
+def console(request: HttpRequest) -> HttpResponse:
+    """Show the page to members of the staff.
+
+    Raises:
+        PermissionDenied: The user is none.
+    """
+    user: Any = request.user
+    if not user.is_authenticated:
+        return redirect_to_login(request.get_full_path())
+    if not user.is_staff:
+        raise PermissionDenied
+    has_connections = "/api/connections" in description("openapi.json")["paths"]
+    context = {"channel": LIVE_CHANNEL, "has_connections": has_connections}
+    return render(request, "notifier/console.html", context)
+
+
+@require_POST
+def disconnect(request: HttpRequest) -> HttpResponse:
+    """Close all connections of ``user``, or its connection ``client``."""
+    staff: Any = request.user
+    if not (staff.is_authenticated and staff.is_staff):
+        return _refuse(403, "Log in as a member of the staff.")
+    user, client = request.POST.get("user", ""), request.POST.get("client", "")
+    try:
+        disconnect_user(user, client=client)
+    except RealtimeError as error:
+        _log(staff, user, client, error.code)
+        status = _status_of(error)
+        return _refuse(status, _PROBLEMS.get(status, str(error)))
+    _log(staff, user, client, "sent")
+    return JsonResponse({})
+
+
+def _status_of(error: RealtimeError) -> int:
+    if isinstance(error, OutcomeUnknown):
+        return 504
+    return 503 if isinstance(error, BrokerError) else 400
+
+
+def _log(staff: Any, user: str, client: str, outcome: str) -> None:
+    names = (staff.get_username(), user, client or "all")
+    by, who, which = (ascii(name[:LOGGED_CHARACTERS])[1:-1] for name in names)
+    logger.info("staff member %s: disconnect user %s, connection %s: %s", by, who, which, outcome)
+
+
+def _refuse(status: int, message: str) -> HttpResponse:
+    return JsonResponse({"error": {"message": message}}, status=status)
