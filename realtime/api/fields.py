@@ -7,7 +7,7 @@ Schema 2020-12.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 from realtime.core.connection_survey import NAMES_LIMIT, PAGE_DEFAULT, PAGE_LIMIT
@@ -69,8 +69,10 @@ class Field(NamedTuple):
 class Fields:
     """The fields of a method."""
 
-    def __init__(self, *fields: Field) -> None:
+    def __init__(self, *fields: Field, example: Mapping[str, Any] | None = None) -> None:
+        """Take the fields; the example is needed if the required ones alone are not a request."""
         self._fields = fields
+        self._example = example
         self.names = frozenset(field.name for field in fields)
 
     def __iter__(self) -> Iterator[Field]:
@@ -89,6 +91,8 @@ class Fields:
         }
         if required := [field.name for field in self._fields if field.is_required]:
             schema["required"] = required
+        if self._example is not None:
+            schema["examples"] = [dict(self._example)]
         return schema
 
 
@@ -266,6 +270,7 @@ BLOCK_USER = Fields(
         "Length of the block, instead of `until`.",
         _always({"type": "integer", "minimum": 1, "maximum": BLOCK_SECONDS}),
     ),
+    example={"user": "42", "seconds": 3600},
 )
 UNBLOCK_USER = Fields(USER)
 SUBSCRIBE = Fields(USER, CLIENT, CHANNEL_FIELD)
