@@ -5,8 +5,8 @@ A field is a lower-case letter, ``=`` and 1 to 80 printable ASCII characters; a 
     t=1790000000000 p=00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01
 
 ``t`` is when our code accepted the publication, by the publisher's clock, and ``p`` is the trace
-context of the publisher. A reader ignores fields it does not know, so that it delivers what later
-versions publish; it also ignores an invalid value.
+context of the publisher; `Publication.tail` writes them. A reader ignores fields it does not know,
+so that it delivers what later versions publish; it also ignores an invalid value.
 """
 
 from __future__ import annotations
@@ -16,18 +16,6 @@ FIELDS = r"(?:t=([!-~]{1,80}) |p=([!-~]{1,80}) |[a-oq-su-z]=[!-~]{1,80} ){0,8}"
 one counts."""
 TIME_DIGITS = 15
 """Enough for 30,000 years, and few enough for any JavaScript or Lua number."""
-
-
-def encode_fields(sent_ms: int, trace: str) -> bytes:
-    """Return the fields as they precede the body in an envelope.
-
-    Args:
-        sent_ms: Milliseconds since 1970; 0 is unknown.
-        trace: A traceparent; empty is none.
-    """
-    if trace:
-        return b"t=%d p=%b " % (sent_ms, trace.encode())
-    return b"t=%d " % sent_ms if sent_ms else b""
 
 
 def read_time(value: str) -> int:

@@ -14,7 +14,6 @@ from typing import NamedTuple, TypedDict, Unpack
 
 import msgspec
 
-from realtime.core.envelope_fields import encode_fields
 from realtime.core.json_text import (
     DATA_LIMIT,
     DEPTH_LIMIT,
@@ -174,8 +173,10 @@ class Publication(msgspec.Struct, frozen=True):
 
     @property
     def tail(self) -> bytes:
-        """What follows the position in its envelope: the fields and the body."""
-        return encode_fields(self.sent_ms, self.trace) + self.body
+        """What follows the position in its envelope: fields (`envelope_fields`), and the body."""
+        if self.trace:
+            return b"t=%d p=%b %b" % (self.sent_ms, self.trace.encode(), self.body)
+        return b"t=%d %b" % (self.sent_ms, self.body) if self.sent_ms else self.body
 
     @property
     def fingerprint(self) -> str:
