@@ -302,8 +302,8 @@ class Writer:
         while outbox and not self._is_blocked(but_outbox=True):
             text = outbox.take(JOINED_FRAME_BYTES)
             self._write(text, len(text.encode()))
-        if outbox is not None and not outbox:
-            outbox.close()
+        if self.outbox is not None and not self.outbox:  # a write may have ended the connection
+            self.outbox.close()
             self.outbox = None  # saves memory on idle connections
         self._blocked = self._is_blocked()
 

@@ -95,6 +95,22 @@ def push(n: int, text: str = "") -> Pushes:
     return Pushes("c", "e", n, n, text, len(text), text, Overflow.GAP)
 
 
+def test_a_connection_that_ends_while_its_outbox_is_drained_closes_it_once(
+    run: Callable[[Any], None],
+) -> None:
+    async def broken(message: dict[str, Any]) -> None:
+        raise OSError("the client has gone")
+
+    async def scene() -> None:
+        async with attached(broken) as writer:
+            with writer.corked():
+                writer.send("a reply")
+            assert writer.ended
+            assert not writer._meters.outboxes
+
+    run(scene())
+
+
 def test_a_ready_connection_has_sent_the_frame_before_push_returns(
     run: Callable[[Any], None],
 ) -> None:
