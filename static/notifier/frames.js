@@ -8,6 +8,9 @@ import { Announcer, byId, clock, clockTime, gapOffsets, gapWords, icon, make } f
 const KEPT = 1_000; // entries, newest last
 const KEPT_CHARACTERS = 8_000_000; // a publication may have 64 KiB
 const SHORT = 300; // characters of a message that the list shows before it is opened
+const DRAWN_AT_ONCE = 20; // rows per animation frame: a slow machine draws the newest ones, and the others when it can
+const ROWS = 100; // in the document, and as many again for each time that the end of the list is reached
+const NEAR_END = 400; // pixels
 const MOST_ASKED = 1_000; // commands that wait for their reply
 
 /**
@@ -19,7 +22,7 @@ const MOST_ASKED = 1_000; // commands that wait for their reply
  * @property {string} text
  * @property {number} characters
  * @property {() => HTMLElement} draw
- * @property {HTMLElement} [element] in the list, if it matches the filter
+ * @property {HTMLElement} [element] in the list, once it was drawn
  */
 
 /** @type {Record<string, string>} kinds of pushes that do not belong to the group "others" */
@@ -99,9 +102,9 @@ export class FrameLog {
   #paused = null;
   #waiting = 0; // of those, how many match the filter
   #missedPause = 0; // what came since then and is not kept any more
-  /** @type {Set<Entry>} to be drawn, oldest first */
-  #fresh = new Set();
   #scheduled = false;
+  #scroll = byId("log");
+  #rows = ROWS;
   #filter = { text: "", kind: "", channel: "" };
 
   constructor() {
@@ -110,6 +113,7 @@ export class FrameLog {
     byId("filters").addEventListener("input", () => this.#refilter());
     byId("filters").addEventListener("submit", (/** @type {Event} */ event) => event.preventDefault());
     document.addEventListener("visibilitychange", () => this.#draw());
+    this.#scroll.addEventListener("scroll", () => this.#onScroll(), { passive: true });
     this.#refilter(); // the browser may have kept what was entered before a reload
   }
 
@@ -148,7 +152,6 @@ export class FrameLog {
   #keep(/** @type {Entry} */ entry) {
     this.#entries.push(entry);
     this.#characters += entry.characters;
-    if (this.#matches(entry)) this.#fresh.add(entry);
     while (this.#entries.length > KEPT || (this.#characters > KEPT_CHARACTERS && this.#entries.length > 1)) this.#dropOldest();
   }
 
@@ -156,9 +159,14 @@ export class FrameLog {
     const oldest = /** @type {Entry} */ (this.#entries.shift());
     this.#characters -= oldest.characters;
     this.#dropped += 1;
-    this.#fresh.delete(oldest);
-    if (oldest.element?.contains(document.activeElement)) byId("log").focus({ preventScroll: true });
-    oldest.element?.remove();
+    this.#erase(oldest);
+  }
+
+  #erase(/** @type {Entry} */ entry) {
+    if (!entry.element) return;
+    if (entry.element.contains(document.activeElement)) this.#scroll.focus({ preventScroll: true });
+    entry.element.remove();
+    delete entry.element;
   }
 
   #pause() {
@@ -187,7 +195,6 @@ export class FrameLog {
     this.#characters = this.#dropped = 0;
     if (this.#paused) this.#paused = [];
     this.#waiting = this.#missedPause = 0;
-    this.#fresh.clear();
     this.#list.replaceChildren();
     this.#showCount();
   }
@@ -207,7 +214,7 @@ export class FrameLog {
     this.#waiting = this.#paused?.filter((entry) => this.#matches(entry)).length ?? 0;
     this.#list.replaceChildren();
     for (const entry of this.#entries) delete entry.element;
-    this.#fresh = new Set(this.#entries.filter((entry) => this.#matches(entry)));
+    this.#rows = ROWS;
     this.#draw();
   }
 
@@ -219,11 +226,45 @@ export class FrameLog {
     else requestAnimationFrame(() => this.#draw());
   }
 
+  #onScroll() {
+    const { scrollTop, scrollHeight, clientHeight } = this.#scroll;
+    if (scrollHeight - scrollTop - clientHeight > NEAR_END) return;
+    this.#rows = this.#list.childElementCount + ROWS;
+    this.#schedule();
+  }
+
+  /**
+   * Draw what is not drawn yet, the newest first. A thousand rows would take the browser longer than a frame, so the
+   * others are drawn when the user scrolls to them. None disappears while the user reads further down.
+   */
   #draw() {
     this.#scheduled = false;
-    const rows = [...this.#fresh].map((entry) => (entry.element = entry.draw()));
-    this.#fresh.clear();
-    this.#list.prepend(...rows.reverse());
+    const isAtStart = this.#scroll.scrollTop < 1;
+    if (isAtStart) this.#rows = ROWS;
+    let left = DRAWN_AT_ONCE;
+    let rows = 0;
+    /** @type {HTMLElement | null} */
+    let newer = null;
+    for (let index = this.#entries.length - 1; index >= 0; index -= 1) {
+      const entry = /** @type {Entry} */ (this.#entries[index]);
+      if (rows >= this.#rows) {
+        if (isAtStart) this.#erase(entry);
+        continue;
+      }
+      if (!entry.element) {
+        if (!this.#matches(entry)) continue;
+        if (left === 0) {
+          this.#schedule();
+          break;
+        }
+        left -= 1;
+        entry.element = entry.draw();
+        if (newer) newer.after(entry.element);
+        else this.#list.prepend(entry.element);
+      }
+      newer = entry.element;
+      rows += 1;
+    }
     this.#showCount();
   }
 
@@ -245,6 +286,13 @@ function exactly(/** @type {Date} */ time) {
   return make("span", { className: "frame-time" }, clockTime(time), make("span", { className: "frame-ms" }, `.${ms}`));
 }
 
+/** A letter, not an icon: with the mask of an icon in each row, a busy list is drawn half as often. */
+function arrow(/** @type {string} */ letter) {
+  const element = make("span", { className: "frame-arrow" }, letter);
+  element.setAttribute("aria-hidden", "true");
+  return element;
+}
+
 /**
  * @param {"in" | "out"} direction
  * @param {Date} time
@@ -252,7 +300,7 @@ function exactly(/** @type {Date} */ time) {
  * @param {{kind: string, channel: string, offset: number | null}} about
  */
 function frameRow(direction, time, text, { kind, channel, offset }) {
-  const head = make("summary", {}, exactly(time), make("span", { className: "frame-way" }, icon(direction === "in" ? "down" : "up"), direction === "in" ? "In" : "Out"));
+  const head = make("summary", {}, exactly(time), make("span", { className: "frame-way" }, arrow(direction === "in" ? "↓" : "↑"), direction === "in" ? "In" : "Out"));
   head.append(make("span", { className: "frame-kind" }, kind));
   if (channel) head.append(make("bdi", { className: "mono frame-channel" }, channel));
   if (offset !== null) head.append(make("span", { className: "frame-offset" }, `offset ${offset}`));

@@ -98,9 +98,9 @@ async def test_forced_colors_keep_what_the_console_shows(
     page = await open_page("/console/", user="ada", forced_colors="active")
     await page.wait_for_selector("#main[data-listening]")
     await page.wait_for_selector(".frame[data-direction=in]")
-    for way in ("in", "out"):
-        icon = f".frame[data-direction={way}] .frame-way .icon"
-        assert (await drawn(page, icon))[2] >= 2, way
+    for way, shape in (("in", "↓In"), ("out", "↑Out")):
+        words = page.locator(f".frame[data-direction={way}] .frame-way").first
+        assert (await words.inner_text()).replace("\n", "") == shape
     await page.click("#publish-go")
     await page.wait_for_selector("#publish-outcome[data-outcome=published]")
     assert (await drawn(page, "#publish-outcome .icon"))[2] >= 2
@@ -157,7 +157,8 @@ async def test_a_burst_is_one_announcement(page_service: Service, open_page: Ope
     commands = [{"publish": {"channel": "public:burst", "data": n}} for n in range(100)]
     for _ in range(BURST // 100):
         await asyncio.to_thread(page_service.post, "batch", {"commands": commands})
-    await page.locator(PUBLICATION.format("public:burst")).nth(BURST - 1).wait_for(timeout=60_000)
+    last = page.locator(PUBLICATION.format("public:burst"), has_text=f"offset {BURST}")
+    await last.wait_for(timeout=60_000)
     await becomes_true(
         page, "/new frames. The latest/.test(document.getElementById('news').textContent)"
     )
