@@ -28,12 +28,12 @@ def timed_call(setting: str, about: str) -> Iterator[None]:
         setting: The setting that names the function.
         about: An example for the log, such as the channel; a client may have chosen it.
     """
-    now = asyncio.get_running_loop().time
-    began = now()
+    loop_time = asyncio.get_running_loop().time
+    began = loop_time()
     try:
         yield
     finally:
-        ended = now()
+        ended = loop_time()
         if ended - began > SLOW_SECONDS and (count := _tally.add(setting, ended)) is not None:
             logger.warning(
                 "%s is slow: it took %.1f s for %s (%d calls of more than %g s so far)",

@@ -83,7 +83,11 @@ class Watched:
                     stdout=log, stderr=log,
                 )
             )  # fmt: skip
-        eventually_sync(lambda: self.values("realtime_probe_received_total > 0"), seconds=60)
+        try:
+            eventually_sync(lambda: self.values("realtime_probe_received_total > 0"), seconds=60)
+        except BaseException:
+            self.stop()
+            raise
 
     def values(self, query: str) -> list[dict[str, Any]]:
         """Return the series that a query finds; none before Prometheus answers."""
@@ -91,7 +95,9 @@ class Watched:
             response = httpx.get(f"{self.api}/query", params={"query": query})
         except httpx.TransportError:
             return []
-        assert response.status_code in (200, 503), response.text
+        if response.status_code == 503:  # it is still starting
+            return []
+        assert response.status_code == 200, response.text
         result: list[dict[str, Any]] = response.json().get("data", {}).get("result", [])
         return result
 

@@ -819,7 +819,7 @@ class StepMachine(RuleBasedStateMachine):
         self.host.answer_all()
         self.run(self._settled(self.client, is_done=True))
         at_once = self.granted(self.client)
-        heard_at_once = set(self.client.conversation._active.channels)
+        heard_at_once = set(self.client.conversation.active.channels)
         published_at_once = set(self.host.published)
         in_force = {n for n, join in self.client.conversation._state.channels._joins.items()}
         has_ended = self.client.ended
@@ -852,7 +852,7 @@ class StepMachine(RuleBasedStateMachine):
         assert published_at_once <= set(self.host.published)
         if not (self.may_differ or has_ended or other.ended):
             assert at_once == one_by_one
-            assert heard_at_once == set(other.conversation._active.channels)
+            assert heard_at_once == set(other.conversation.active.channels)
         self.run(other.leave())
 
 

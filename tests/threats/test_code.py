@@ -97,6 +97,9 @@ CLOCKS = {
     "realtime/auth/sessions.py",  # a session's end is a date in the database
     "realtime/host/signals.py",  # likewise
     "realtime/delivery/hub.py",  # passes it on, too
+    "realtime/delivery/fanout.py",  # measures how old a publication is, which has a date
+    "realtime/api/control.py",  # a block ends at a date
+    "notifier/monitor.py",  # says to people when the numbers were read
     "realtime/wiring/tracing.py",  # says to all nodes when a publication was accepted
     "realtime/wiring/parts.py",  # passes it on as the clock of tokens
     "realtime/host/user_tokens.py",  # makes tokens
