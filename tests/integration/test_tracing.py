@@ -268,7 +268,7 @@ def test_a_run_of_a_job_is_linked_to_where_it_was_sent(spans, jobs) -> None:
 
     seen: list[Any] = []
 
-    @jobs.task(bind=True, base=LiveTask, name="shop.rows")
+    @jobs.task(bind=True, base=LiveTask, shared=False, name="shop.rows")
     def work(self: Any) -> None:
         seen.append(trace.get_current_span().get_span_context().span_id)
 
@@ -289,7 +289,7 @@ def test_a_run_of_a_job_is_linked_to_where_it_was_sent(spans, jobs) -> None:
 
 
 def test_a_retry_is_no_error_and_a_failure_is_one(spans, jobs) -> None:
-    @jobs.task(bind=True, base=LiveTask, name="shop.rows", max_retries=1)
+    @jobs.task(bind=True, base=LiveTask, shared=False, name="shop.rows", max_retries=1)
     def work(self: Any) -> None:
         raise self.retry(countdown=0)
 
@@ -301,7 +301,7 @@ def test_a_retry_is_no_error_and_a_failure_is_one(spans, jobs) -> None:
 def test_a_job_under_an_instrumented_celery_has_no_second_span(spans, jobs) -> None:
     from opentelemetry import trace
 
-    @jobs.task(bind=True, base=LiveTask, name="shop.rows")
+    @jobs.task(bind=True, base=LiveTask, shared=False, name="shop.rows")
     def work(self: Any) -> None:
         pass
 
