@@ -39,8 +39,8 @@ DOCUMENTS = ["openapi.json", "asyncapi.json"]
 
 
 @pytest.fixture(scope="module", params=["endpoint", "views"])
-def service(redis_server: RedisServer, request: pytest.FixtureRequest) -> Iterator[Service]:
-    running = Service(redis_server.url, **(ENDPOINT if request.param == "endpoint" else {})).start()
+def service(redis: RedisServer, request: pytest.FixtureRequest) -> Iterator[Service]:
+    running = Service(redis.url, **(ENDPOINT if request.param == "endpoint" else {})).start()
     yield running
     assert "Traceback" not in running.log
     running.stop()
@@ -227,8 +227,8 @@ async def test_a_running_service_sends_only_described_messages(
 
 
 @pytest_asyncio.fixture(loop_scope="session")
-async def page(redis_server: RedisServer, serve: Serve, chromium: Browser) -> AsyncIterator[Any]:
-    service = await asyncio.to_thread(serve, redis_server.url, **SERVICE)
+async def page(redis: RedisServer, serve: Serve, chromium: Browser) -> AsyncIterator[Any]:
+    service = await asyncio.to_thread(serve, redis.url, **SERVICE)
     async with own_contexts(chromium) as browser:
         opened = await (
             await browser.new_context(viewport={"width": 390, "height": 844})
@@ -274,11 +274,9 @@ async def test_the_page_shows_errors(page: Any) -> None:
 @pytest.mark.browser
 @in_browser_loop
 async def test_a_typed_key_stays_out_of_the_curl_command(
-    redis_server: RedisServer, serve: Serve, chromium: Browser
+    redis: RedisServer, serve: Serve, chromium: Browser
 ) -> None:
-    service = await asyncio.to_thread(
-        serve, redis_server.url, **{**SERVICE, "NOTIFIER_DEMO_KEY": "0"}
-    )
+    service = await asyncio.to_thread(serve, redis.url, **{**SERVICE, "NOTIFIER_DEMO_KEY": "0"})
     async with own_contexts(chromium) as browser:
         context = await browser.new_context(permissions=["clipboard-read", "clipboard-write"])
         page = await context.new_page()

@@ -22,8 +22,8 @@ ENDPOINT = "tests.asgi_endpoint:application"
 
 
 @pytest.fixture(scope="module")
-def service(redis_server: RedisServer) -> Iterator[Service]:
-    running = Service(redis_server.url, app=ENDPOINT).start()
+def service(redis: RedisServer) -> Iterator[Service]:
+    running = Service(redis.url, app=ENDPOINT).start()
     yield running
     assert "Traceback" not in running.log
     running.stop()
