@@ -256,7 +256,8 @@ async def test_the_commands_for_one_machine_work_as_written(
                 )
                 return response.status_code == 200
 
-            await eventually(is_published, seconds=30)
+            # If no sentinel gets enough votes, they vote again after twice the failover-timeout.
+            await eventually(is_published, seconds=90)
     finally:
         for port in new.values():
             await asyncio.to_thread(_shell, f"redis-cli -p {port} shutdown nosave", tmp_path)
