@@ -1,4 +1,4 @@
-"""Counts what this process publishes, and collects the metrics of all its nodes.
+"""Counts what this process publishes, and reads the metrics that belong to none of its nodes.
 
 The nodes count for themselves (`realtime.core.meters`). What threads count is changed under a lock.
 """

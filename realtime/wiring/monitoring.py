@@ -21,8 +21,6 @@ if TYPE_CHECKING:
 
 HISTORY_SECONDS = KEPT_SECONDS
 """How much of the past a node keeps."""
-ANSWER_SECONDS = 0.5
-"""How long Redis may take to answer about the queue; nodes have a second."""
 SERVERS_SECONDS = 2.0
 """How long the masters of a cluster may take; each has a second."""
 
@@ -73,8 +71,4 @@ async def read_servers() -> list[RedisFacts] | None:
 
 async def read_queue() -> Stats | None:
     """Return the state of the fallback queue; None if Redis does not answer."""
-    try:
-        async with asyncio.timeout(ANSWER_SECONDS):
-            return await node().broker.queue_stats()
-    except (BrokerError, TimeoutError):
-        return None
+    return await node().read_queue()

@@ -34,7 +34,7 @@ from realtime.wiring.request_limits import limits
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Sequence
 
-    from realtime.brokers import Broker
+    from realtime.brokers import Broker, Stats
     from realtime.core.metrics import Snapshot
     from realtime.core.publication import Publication, Receipt
     from realtime.errors import RealtimeError
@@ -46,12 +46,10 @@ PROBED_SECONDS = 330.0
 """How long it outlives a probe: load balancers probe every 5 to 300 s (AWS ELB), Kubernetes 10."""
 _no_lifespan = Tally()
 _encode = msgspec.json.Encoder().encode
-
-
 QUEUE_SECONDS = 5.0
 """How old the metrics of the fallback queue may be; on a cluster they take 64 questions."""
 QUEUE_ANSWER_SECONDS = 0.5
-"""How long they may take; then they are left out."""
+"""How long Redis may take to answer about the queue; nodes have a second."""
 
 
 class Node:
@@ -148,11 +146,17 @@ class Node:
     async def read_queue_metrics(self) -> Snapshot:
         """Return the metrics of the fallback queue; nothing if Redis does not answer."""
         if (now := time.monotonic()) >= self._queue_due:
-            self._queue_due, self._queue = now + QUEUE_SECONDS, {}
-            with suppress(BrokerError, TimeoutError):
-                async with asyncio.timeout(QUEUE_ANSWER_SECONDS):
-                    self._queue = metering.read_queue(await self.broker.queue_stats())
+            self._queue_due = now + QUEUE_SECONDS
+            stats = await self.read_queue()
+            self._queue = {} if stats is None else metering.read_queue(stats)
         return self._queue
+
+    async def read_queue(self) -> Stats | None:
+        """Return the state of the fallback queue; None if Redis does not answer in time."""
+        with suppress(BrokerError, TimeoutError):
+            async with asyncio.timeout(QUEUE_ANSWER_SECONDS):
+                return await self.broker.queue_stats()
+        return None
 
     async def aclose(self) -> None:
         """Close everything."""
