@@ -141,7 +141,7 @@ def read_environment(environ: Mapping[str, str]) -> Environment:
     app, notices = read_app_settings(environ, strict=not debug)
     return Environment(
         host=host,
-        port=read_integer(environ, "PORT", default=8000, least=0, most=65535),
+        port=read_integer(environ, "PORT", default=8000, least=0, most=MOST_PORTS),
         workers=read_integer(environ, "WEB_CONCURRENCY", default=1, least=1, most=WORKERS_AT_MOST),
         metrics_address=_metrics_address(environ),
         secret_key=_secret_key(environ, strict=not debug),

@@ -1,7 +1,7 @@
 """Serves ``GET /metrics`` at an address of its own, from the launcher's process.
 
 Away from the port of the clients, so it needs no key, and it answers while the workers start,
-drain or hang. One request at a time costs a snapshot of each worker.
+drain or hang. Each request costs a snapshot of each worker.
 """
 
 from __future__ import annotations

@@ -109,11 +109,12 @@ def failure(error: RealtimeError) -> Response:
     """Return the response to a request that failed."""
     status, _ = STATUSES[error.code]
     request_id = secrets.token_hex(8)
+    is_news = False
     with _noting:
         _failures[error.code] += 1
-    if status >= 500:
-        with _noting:
+        if status >= 500:
             is_news = _outages.setdefault(error.code, Outage()).note_failure(time.monotonic())
+    if status >= 500:
         level = logging.WARNING if is_news else logging.DEBUG
         # Only the log has the details. As ASCII, so that they stay on one line (CWE-117).
         logger.log(

@@ -23,8 +23,8 @@ SUM = "sum"
 INFINITE = "+Inf"
 SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
 """Upper bounds of the histograms: from a publish on a quiet machine to the longest time-out."""
-SNAPSHOT_BYTES = 4 * 1024 * 1024
-"""Maximum size of an encoded snapshot: 1,000 namespaces take a tenth of it."""
+SNAPSHOT_BYTES = 16 * 1024 * 1024
+"""Maximum size of an encoded snapshot: 1,000 namespaces take 1.5 MB."""
 
 
 class MetricKind(StrEnum):
