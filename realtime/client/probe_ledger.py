@@ -7,6 +7,7 @@ such a gap. The module uses no clock and no I/O: time is an argument, in seconds
 
 from __future__ import annotations
 
+from collections import deque
 from typing import TYPE_CHECKING, NamedTuple
 
 from realtime.core import metrics
@@ -21,6 +22,8 @@ DEADLINE_SECONDS = 10.0
 """How long a live listener may wait: a node notices a frozen Redis within 2 s."""
 DUE_LIMIT = 10_000
 """Publications that a listener may owe at most: it was away for hours; the oldest are dropped."""
+ENDED_LIMIT = 8
+"""Ended epochs that are remembered, as by `realtime.client.tracker`."""
 NAMED_LIMIT = 10
 """Silent losses of one gap that are named one by one."""
 UNTOLD = "unknown"
@@ -43,6 +46,8 @@ class ListenerLedger:
         self.live_since: float | None = None
         self._covered: Position | None = None
         self._due: dict[Position, float] = {}
+        self._ended: deque[str] = deque(maxlen=ENDED_LIMIT)
+        """Epochs whose rest an open gap has covered."""
 
     @property
     def is_owed(self) -> bool:
@@ -63,6 +68,8 @@ class ListenerLedger:
         covered = self._covered
         if covered is None:
             return  # not subscribed yet: whatever came before is not for it
+        if position.epoch in self._ended:
+            return  # the answer to the publish came later than the gap
         if position.epoch == covered.epoch and position.offset <= covered.offset:
             return
         self._due[position] = now
@@ -76,7 +83,11 @@ class ListenerLedger:
 
     def cover_gap(self, gap: Gap) -> None:
         """Record a gap; one with an open end covers everything that is left of its epoch."""
-        self._forget(gap.epoch, gap.last)
+        if gap.last is not None:
+            self.cover(Position(gap.epoch, gap.last))
+            return
+        self._ended.append(gap.epoch)
+        self._forget(gap.epoch, None)
 
     def _forget(self, epoch: str, last: int | None) -> None:
         gone = [e for e in self._due if e.epoch == epoch and (last is None or e.offset <= last)]

@@ -61,6 +61,18 @@ def test_the_reply_to_a_publish_may_come_after_the_publication():
     assert probe.look(100.0) == []
 
 
+@pytest.mark.parametrize("last", [2, None])
+def test_the_reply_to_a_publish_may_come_after_the_gap_that_covers_it(last):
+    """Otherwise a restart of Redis between a publication and its answer would be a silent loss."""
+    probe = ledger()
+    probe.note_gap("a", Gap("e", 1, last), "broker")
+    if last is None:
+        probe.note_received("a", Position("f", 1), 0.01)
+    probe.note_published(PUBLISHED, Position("e", 2), 1.0)
+    assert not probe.listeners["a"].is_owed
+    assert probe.look(100.0) == []
+
+
 def test_a_hole_that_the_listener_finds_itself_is_silent_and_not_counted_again():
     probe = ledger()
     for offset in (1, 2, 3):
