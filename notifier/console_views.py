@@ -1,8 +1,8 @@
 """The console of the staff: what goes over a connection, with a form to publish.
 
 The page subscribes as its user, and publishes through the API with the user's session, so the rules
-of the server decide what it shows and does. Only to disconnect users it has a view of its own: the
-API does that for holders of a key alone.
+of the server decide what it shows and does. Only the connections of users have views of their own:
+the API lists and closes them for holders of a key alone.
 """
 
 from __future__ import annotations
@@ -10,6 +10,9 @@ from __future__ import annotations
 import logging
 from typing import Any
 
+import msgspec
+from django.contrib.auth.base_user import AbstractBaseUser
+from django.contrib.auth.models import AnonymousUser, User
 from django.contrib.auth.views import redirect_to_login
 from django.core.exceptions import PermissionDenied
 from django.http import HttpRequest, HttpResponse, JsonResponse
@@ -20,7 +23,7 @@ from django.views.decorators.http import require_POST, require_safe
 from notifier.views import LIVE_CHANNEL
 from realtime import disconnect_user
 from realtime.errors import BrokerError, OutcomeUnknown, RealtimeError
-from realtime.http.documents import description
+from realtime.wiring.monitoring import survey_connections
 
 logger = logging.getLogger("notifier.console")
 
@@ -29,7 +32,11 @@ _PROBLEMS = {
     504: "Redis did not respond, so the user may or may not be disconnected. It is safe to try "
     "again.",
 }
-LOGGED_CHARACTERS = 128  # of an ID, which has no more
+ID_CHARACTERS = 128
+"""Maximum length of an ID of a user or a connection."""
+CONNECTIONS_SHOWN = 100
+"""Connections of a user in one answer."""
+NOT_STAFF = "Log in as a member of the staff."
 
 
 # Never cached: it shows who is logged in.
@@ -41,22 +48,43 @@ def console(request: HttpRequest) -> HttpResponse:
     Raises:
         PermissionDenied: The user is none.
     """
-    user: Any = request.user
-    if not user.is_authenticated:
+    if not request.user.is_authenticated:
         return redirect_to_login(request.get_full_path())
-    if not user.is_staff:
+    if not _is_staff(request.user):
         raise PermissionDenied
-    has_connections = "/api/connections" in description("openapi.json")["paths"]
-    context = {"channel": LIVE_CHANNEL, "has_connections": has_connections}
-    return render(request, "notifier/console.html", context)
+    return render(request, "notifier/console.html", {"channel": LIVE_CHANNEL})
+
+
+# A POST, so that no proxy writes the ID of the user into its log.
+@require_POST
+async def connections(request: HttpRequest) -> HttpResponse:
+    """Return connections of ``user`` behind the id ``after``, each with its channels.
+
+    The body is that of ``/api/connections``.
+    """
+    if not _is_staff(await request.auser()):
+        return _refuse(403, NOT_STAFF)
+    user, after = request.POST.get("user", ""), request.POST.get("after", "")
+    if not 1 <= len(user) <= ID_CHARACTERS or len(after) > ID_CHARACTERS:
+        return _refuse(400, f"The ID of a user has 1 to {ID_CHARACTERS} characters.")
+    try:
+        survey = await survey_connections(user, after=after, limit=CONNECTIONS_SHOWN)
+    except BrokerError:
+        return _refuse(503, "Redis is unreachable, so the connections are unknown.")
+    found = [
+        {"node": uid, "node_name": name, **msgspec.structs.asdict(connection)}
+        for uid, name, connection in survey.connections
+    ]
+    body = {"connections": found, "has_more": survey.has_more, "silent_nodes": survey.silent}
+    return JsonResponse(body)
 
 
 @require_POST
 def disconnect(request: HttpRequest) -> HttpResponse:
     """Close all connections of ``user``, or its connection ``client``."""
-    staff: Any = request.user
-    if not (staff.is_authenticated and staff.is_staff):
-        return _refuse(403, "Log in as a member of the staff.")
+    staff = request.user
+    if not _is_staff(staff):
+        return _refuse(403, NOT_STAFF)
     user, client = request.POST.get("user", ""), request.POST.get("client", "")
     try:
         disconnect_user(user, client=client)
@@ -68,6 +96,10 @@ def disconnect(request: HttpRequest) -> HttpResponse:
     return JsonResponse({})
 
 
+def _is_staff(user: AbstractBaseUser | AnonymousUser) -> bool:
+    return isinstance(user, User) and user.is_staff
+
+
 def _status_of(error: RealtimeError) -> int:
     if isinstance(error, OutcomeUnknown):
         return 504
@@ -76,7 +108,7 @@ def _status_of(error: RealtimeError) -> int:
 
 def _log(staff: Any, user: str, client: str, outcome: str) -> None:
     names = (staff.get_username(), user, client or "all")
-    by, who, which = (ascii(name[:LOGGED_CHARACTERS])[1:-1] for name in names)
+    by, who, which = (ascii(name[:ID_CHARACTERS])[1:-1] for name in names)
     logger.info("staff member %s: disconnect user %s, connection %s: %s", by, who, which, outcome)
 
 

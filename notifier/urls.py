@@ -26,6 +26,7 @@ urlpatterns = [
     path("htmx/<int:number>/next", order_views.advance, name="htmx-advance"),
     path("favicon.ico", RedirectView.as_view(url=static("notifier/icons/favicon.ico"))),
     path("console/", console_views.console, name="console"),
+    path("console/connections", console_views.connections, name="console-connections"),
     path("console/disconnect", console_views.disconnect, name="console-disconnect"),
     path("docs/", views.reference, name="reference"),
     path("monitor/", monitor_views.page, name="monitor"),

@@ -9,6 +9,12 @@ import asyncio
 import secrets
 from typing import TYPE_CHECKING, NamedTuple
 
+from realtime.core.connection_survey import (
+    ConnectionAtNode,
+    ConnectionQuery,
+    encode_query,
+    page_of,
+)
 from realtime.core.history import KEPT_SECONDS
 from realtime.core.node_report import NodeReport, reports_of
 from realtime.core.survey import Question
@@ -55,6 +61,34 @@ async def survey_nodes(seconds: int) -> NodeSurvey:
             silent = max(0, silent - 1)
         return NodeSurvey([own, *reports], silent, is_complete=hub.live)
     return NodeSurvey(reports, silent, is_complete=True)
+
+
+class ConnectionSurvey(NamedTuple):
+    """Some connections of a user, on all nodes."""
+
+    connections: list[ConnectionAtNode]
+    """Sorted by client id."""
+    has_more: bool
+    silent: int
+    """Nodes that did not answer in time, whose connections are missing."""
+
+
+async def survey_connections(user: str, *, after: str = "", limit: int) -> ConnectionSurvey:
+    """Ask all nodes for the connections of a user, and for the channels of each.
+
+    Args:
+        user: The id of the user.
+        after: The last client id of the previous page.
+        limit: At most so many, `realtime.core.connection_survey.PAGE_LIMIT`.
+
+    Raises:
+        BrokerError: Redis cannot be reached, so the other nodes cannot be asked.
+    """
+    query = ConnectionQuery(user, after=after, limit=limit, names=True)
+    question = Question(secrets.token_hex(8), "connections", encode_query(query))
+    answers, silent = await node().broker.survey(question)
+    page = page_of(answers, limit)
+    return ConnectionSurvey(page.connections, page.has_more, silent)
 
 
 async def read_servers() -> list[RedisFacts] | None:

@@ -2,6 +2,7 @@
 
 import { connect } from "../realtime/client.js";
 import { showConnection, whenLive } from "./connection.js";
+import { Follower } from "./following.js";
 import { FrameLog } from "./frames.js";
 import { byId, keepFocus, make, runOnce } from "./page.js";
 import { peopleForm, showPresence } from "./people.js";
@@ -39,7 +40,7 @@ class ChannelRow {
     this.#ask.ariaLabel = `Who is here: ${channel}`;
     this.#ask.addEventListener("click", () => runOnce([this.#ask], () => showPresence(subscription, this.#present)));
     this.#leave.ariaLabel = `Leave ${channel}`;
-    this.#leave.addEventListener("click", () => this.#end());
+    this.#leave.addEventListener("click", () => this.end());
     subscription.addEventListener("subscribed", () => this.#show("subscribed", `Subscribed${origin}`));
     subscription.addEventListener("gap", ({ detail }) => log.addGap(detail));
     subscription.addEventListener("unsubscribed", ({ detail: { reason } }) => this.#over("ended", `Ended${reason && `: ${reason}`}`));
@@ -61,7 +62,8 @@ class ChannelRow {
     this.#leave.ariaLabel = `Remove ${this.subscription.channel}`;
   }
 
-  #end() {
+  /** Leave the channel, and take the row away. */
+  end() {
     rows.delete(this.subscription.channel);
     this.subscription.unsubscribe();
     keepFocus(this.element, () => this.element.remove(), byId("channel-name"));
@@ -84,6 +86,17 @@ function show(/** @type {Subscription} */ subscription, origin = "") {
   const isKnown = [...options.options].some(({ value }) => value === subscription.channel);
   if (!isKnown && options.options.length < MOST_OPTIONS) options.append(make("option", { value: subscription.channel }, subscription.channel));
 }
+
+new Follower({
+  join(channel, user) {
+    const known = rows.get(channel);
+    if (known && known.subscription.state !== "unsubscribed") return false;
+    show(live.subscribe(channel), `, followed with ${user}`);
+    return true;
+  },
+  leave: (channel) => rows.get(channel)?.end(),
+  filter: (channels) => log.follow(channels),
+});
 
 live.addEventListener("subscription", ({ detail }) => show(detail.subscription, " by the server"));
 

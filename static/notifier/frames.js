@@ -11,6 +11,7 @@ const SHORT = 300; // characters of a message that the list shows before it is o
 const DRAWN_AT_ONCE = 20; // rows per animation frame: a slow machine draws the newest ones, and the others when it can
 const ROWS = 100; // in the document, and as many again for each time that the end of the list is reached
 const NEAR_END = 400; // pixels
+const FOLLOWED = " followed"; // no channel, whose name has no spaces
 const MOST_ASKED = 1_000; // commands that wait for their reply
 
 /**
@@ -106,6 +107,8 @@ export class FrameLog {
   #scroll = byId("log");
   #rows = ROWS;
   #filter = { text: "", kind: "", channel: "" };
+  /** @type {ReadonlySet<string>} */
+  #followed = new Set();
 
   constructor() {
     byId("pause").addEventListener("click", () => (this.#paused ? this.#resume() : this.#pause()));
@@ -133,6 +136,21 @@ export class FrameLog {
     const at = new Date();
     this.#add({ ...entry, draw: () => gapRow(gap, at) });
     this.#announcer.add(`${words} on ${channel}`);
+  }
+
+  /** Offer these channels together as a filter, and choose it when they are new; without channels it goes. */
+  follow(/** @type {ReadonlySet<string>} */ channels) {
+    const field = byId("filter-channel");
+    const option = [...field.options].find(({ value }) => value === FOLLOWED);
+    const isSame = channels.size === this.#followed.size && [...channels].every((channel) => this.#followed.has(channel));
+    if (isSame && Boolean(option) === channels.size > 0) return;
+    this.#followed = new Set(channels);
+    if (!channels.size) option?.remove(); // if it was chosen, the browser chooses the first: all
+    else if (!option) {
+      field.options[0].after(make("option", { value: FOLLOWED }, "Channels of the followed user"));
+      field.value = FOLLOWED;
+    }
+    this.#refilter();
   }
 
   // --- what is kept --------------------------------------------------------------------------------------------------
@@ -204,7 +222,8 @@ export class FrameLog {
   #matches(/** @type {Entry} */ { group, channel, text }) {
     const { text: wanted, kind, channel: of } = this.#filter;
     if (kind ? group !== kind : group === "heartbeats") return false;
-    return (!of || channel === of) && (!wanted || text.toLowerCase().includes(wanted));
+    const isWanted = of === FOLLOWED ? this.#followed.has(channel) : !of || channel === of;
+    return isWanted && (!wanted || text.toLowerCase().includes(wanted));
   }
 
   #refilter() {

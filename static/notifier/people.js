@@ -1,6 +1,6 @@
 /** Who is on a channel, and the connections of a user, which the staff may close. */
 
-import { byId, clockTime, isolated, keepFocus, make, runOnce } from "./page.js";
+import { byId, clockTime, isolated, make, runOnce } from "./page.js";
 import { csrf } from "./post.js";
 
 /** @typedef {import("../../realtime/static/realtime/client.js").Subscription} Subscription */
@@ -40,52 +40,78 @@ function count(/** @type {number} */ number, /** @type {string} */ noun) {
 
 // --- the connections of a user ------------------------------------------------------------------------------------------
 
-/** Set up the form. The list needs a method of the API that not every version has. */
+/**
+ * @typedef {object} Connections
+ * @property {any[]} connections sorted by client ID
+ * @property {boolean} has_more
+ * @property {number} silent_nodes
+ */
+
+/** The ID in the form; "" and a message of the browser without one. */
+export function wantedUser() {
+  return byId("user-form").reportValidity() ? byId("user-id").value.trim() : "";
+}
+
+/** Set up the form. */
 export function peopleForm() {
-  const field = byId("user-id");
-  const wanted = () => {
-    if (!byId("user-form").reportValidity()) return "";
-    return field.value.trim();
-  };
   byId("user-form").addEventListener("submit", (/** @type {Event} */ event) => event.preventDefault());
-  byId("user-disconnect").addEventListener("click", () => wanted() && confirmDisconnect(wanted(), ""));
-  byId("user-show").addEventListener("click", () => wanted() && runOnce([byId("user-show")], () => showConnections(wanted())));
+  byId("user-disconnect").addEventListener("click", () => wantedUser() && confirmDisconnect(wantedUser(), ""));
+  byId("user-show").addEventListener("click", () => wantedUser() && runOnce([byId("user-show")], () => showConnections(wantedUser(), "")));
   byId("user-disconnect").disabled = byId("user-show").disabled = false;
 }
 
-async function showConnections(/** @type {string} */ user) {
-  say("", "");
-  byId("connections").replaceChildren();
+/**
+ * Ask for connections of a user, behind the one of the ID `after`. Throws an Error with words for people.
+ *
+ * @returns {Promise<Connections>}
+ */
+export async function findConnections(/** @type {string} */ user, /** @type {string} */ after) {
+  let response;
   try {
-    const response = await post(connectionsUrl, JSON.stringify({ user }), "application/json");
-    const { result, error } = await response.json();
-    if (error?.reason === "method_not_found") return hideConnections("This version of the service does not list connections.");
-    if (response.status === 403) return hideConnections("Your login may not list connections; an API key with the method connections may.");
-    if (!response.ok) return say("", `${response.status}: ${error?.message ?? "no answer of the API"}`);
-    const { connections, has_more: hasMore, silent_nodes: silent } = result;
-    byId("connections").replaceChildren(...connections.map((/** @type {any} */ one) => connectionRow(user, one)));
-    const parts = [`${count(connections.length, "connection")}${hasMore ? ", and more" : ""}.`];
+    response = await post(connectionsUrl, new URLSearchParams({ user, after }));
+  } catch {
+    throw new Error("The server did not respond.");
+  }
+  const body = await response.json().catch(() => ({}));
+  if (!response.ok) throw new Error(body.error?.message ?? `The server answered ${response.status}.`);
+  return body;
+}
+
+async function showConnections(/** @type {string} */ user, /** @type {string} */ after) {
+  say("", "");
+  const list = byId("connections");
+  try {
+    const { connections, has_more: hasMore, silent_nodes: silent } = await findConnections(user, after);
+    if (after) list.lastElementChild?.remove(); // the button for more
+    else list.replaceChildren();
+    list.append(...connections.map((one) => connectionRow(user, one)));
+    const shown = list.childElementCount;
+    if (hasMore) list.append(moreButton(user, connections[connections.length - 1].client));
+    if (after) /** @type {HTMLElement} */ (list.children[shown - connections.length])?.focus();
+    const parts = [`${count(shown, "connection")}${hasMore ? ", and more" : ""}.`];
     if (silent) parts.push(`${count(silent, "node")} did not answer in time; what is connected there is missing.`);
     say(parts.join(" "), "");
-  } catch {
-    say("", "The server did not respond.");
+  } catch (error) {
+    if (!after) list.replaceChildren();
+    say("", error instanceof Error ? error.message : String(error));
   }
 }
 
-function hideConnections(/** @type {string} */ why) {
-  keepFocus(byId("user-show"), () => (byId("user-show").hidden = true), byId("user-disconnect"));
-  say("", why);
+function moreButton(/** @type {string} */ user, /** @type {string} */ last) {
+  const button = make("button", { type: "button", className: "button button-quiet" }, "Show more");
+  button.addEventListener("click", () => runOnce([button], () => showConnections(user, last)));
+  return make("li", {}, button);
 }
 
 /**
  * @param {string} user
  * @param {any} connection
  */
-function connectionRow(user, { client, transport, node_name: node, connected_at: at, num_channels: channels, congested }) {
+function connectionRow(user, { client, transport, node_name: node, connected_at: at, num_channels: channels, is_congested: isCongested }) {
   const words = [make("bdi", { className: "mono" }, client), `, ${transport} at `, isolated(String(node)), ", since ", clockTime(new Date(at * 1000))];
-  if (channels !== undefined) words.push(`, ${count(channels, "channel")}`);
-  if (congested) words.push(", too slow");
-  return make("li", { className: "person-row", data: { client } }, make("p", {}, ...words), disconnectButton(user, client));
+  words.push(`, ${count(channels, "channel")}`);
+  if (isCongested) words.push(", too slow");
+  return make("li", { className: "person-row", tabIndex: -1, data: { client } }, make("p", {}, ...words), disconnectButton(user, client));
 }
 
 // --- disconnecting ------------------------------------------------------------------------------------------------------
@@ -112,7 +138,7 @@ function confirmDisconnect(/** @type {string} */ user, /** @type {string} */ cli
 async function disconnect(/** @type {string} */ user, /** @type {string} */ client) {
   say("", "");
   try {
-    const response = await post(disconnectUrl, new URLSearchParams({ user, client }), "application/x-www-form-urlencoded");
+    const response = await post(disconnectUrl, new URLSearchParams({ user, client }));
     const { error } = await response.json().catch(() => ({}));
     if (response.ok) say(`The command was sent to all nodes: ${user} is disconnected${client && ` (${client})`}.`, "");
     else say("", error?.message ?? `Not disconnected: the server answered ${response.status}.`);
@@ -121,13 +147,8 @@ async function disconnect(/** @type {string} */ user, /** @type {string} */ clie
   }
 }
 
-/**
- * @param {string} url
- * @param {string | URLSearchParams} body
- * @param {string} type
- */
-function post(url, body, type) {
-  return fetch(url, { method: "POST", headers: { ...csrf(), "Content-Type": type }, body, credentials: "same-origin" });
+function post(/** @type {string} */ url, /** @type {URLSearchParams} */ body) {
+  return fetch(url, { method: "POST", headers: csrf(), body, credentials: "same-origin" });
 }
 
 /**

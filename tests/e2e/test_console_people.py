@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
+from typing import Any
+from urllib.parse import parse_qs
 
 import pytest
 from playwright.async_api import Page, Route
 
-from tests.e2e.test_console import open_console
+from tests.e2e.test_console import CHANNEL, PUBLICATION, open_console
 from tests.support.eventually import eventually
 from tests.support.pages import HEBREW_NAME, Open, in_browser_loop
 from tests.support.service import Service
@@ -64,7 +67,9 @@ async def test_a_user_is_disconnected_after_a_question(
     assert line in page_service.log
 
 
-async def test_only_the_staff_disconnects_users(page_service: Service, open_page: Open) -> None:
+async def test_only_the_staff_lists_and_disconnects_users(
+    page_service: Service, open_page: Open
+) -> None:
     before = page_service.log.count("disconnect user")
     for user, status in (("", 403), (HEBREW_NAME, 403), ("ada", 400)):
         page = await open_page("/login/", user=user)
@@ -74,63 +79,131 @@ async def test_only_the_staff_disconnects_users(page_service: Service, open_page
             form = {"user": "u" * 129}
             answer = await page.request.post("/console/disconnect", headers=headers, form=form)
             assert answer.status == expected, (user, await answer.text())
-        answer = await page.request.get("/console/disconnect")
-        assert answer.status == 405
+            listed = await page.request.post(
+                "/console/connections", headers=headers, form={"user": OTHER}
+            )
+            allowed = 200 if name == token and user == "ada" else 403
+            assert listed.status == allowed, (user, await listed.text())
+        for view in ("disconnect", "connections"):
+            answer = await page.request.get(f"/console/{view}")
+            assert answer.status == 405
     assert page_service.log.count("disconnect user") == before + 1, "the invalid one of the staff"
 
 
+async def show_connections(page: Page, user: str) -> None:
+    await page.fill("#user-id", user)
+    await page.click("#user-show")
+    await page.locator("#user-result", has_text="connection").wait_for(timeout=60_000)
+
+
+async def test_the_connections_of_a_user_are_listed_and_closed_one_by_one(
+    page_service: Service, open_page: Open
+) -> None:
+    others = [await open_page("/chat/listed/", user=HEBREW_NAME) for _ in range(2)]
+    for other in others:
+        await other.wait_for_selector("#main[data-listening]")
+    page = await open_console(open_page)
+    await show_connections(page, OTHER)
+    rows = page.locator("#connections .person-row")
+    assert await rows.count() == 2
+    words = await rows.first.inner_text()
+    assert re.search(r"websocket at .+, since [\d:]+, [1-9]\d* channels", words), words
+    client = await rows.first.get_attribute("data-client")
+    await rows.first.get_by_role("button").click()
+    assert f"the connection {client} of user" in await page.inner_text("#disconnect-words")
+    await confirm(page, "Disconnect")
+    closed = [
+        asyncio.ensure_future(other.wait_for_selector("#connection[data-state=closed]"))
+        for other in others
+    ]
+    await asyncio.wait(closed, return_when=asyncio.FIRST_COMPLETED)
+
+    async def is_alone() -> bool:
+        await show_connections(page, OTHER)
+        return await rows.count() == 1
+
+    await eventually(is_alone, 30)
+    assert sum(each.done() for each in closed) == 1, "the other connection is still open"
+    for each in closed:
+        each.cancel()
+    await asyncio.gather(*closed, return_exceptions=True)
+
+
 CONNECTION = {
-    "client": "c0ffee",
     "user": OTHER,
     "node": "n1",
     "node_name": "machine",
     "transport": "websocket",
     "connected_at": 1764500000,
     "outbox_bytes": 0,
-    "congested": True,
-    "num_channels": 2,
+    "is_congested": True,
+    "num_channels": 1,
+    "channels": ["public:shown"],
 }
 
 
-async def test_connections_are_listed_if_the_api_has_the_method(open_page: Open) -> None:
-    page = await open_console(open_page)
-    if not await page.is_visible("#user-show"):
-        await page.evaluate("document.getElementById('user-show').hidden = false")
-    asked: list[str] = []
+async def answer_with(page: Page, pages: dict[str, dict[str, Any]]) -> None:
+    """Answer the questions of the page for connections, by the `after` of each."""
 
     async def answer(route: Route) -> None:
-        asked.append(route.request.post_data or "")
-        result = {"connections": [CONNECTION], "has_more": False, "silent_nodes": 1}
-        await route.fulfill(status=200, body=json.dumps({"result": result}))
+        form = parse_qs(route.request.post_data or "")
+        body = pages[form.get("after", [""])[0]]
+        await route.fulfill(status=body.get("status", 200), body=json.dumps(body))
 
-    await page.route("**/api/connections", answer)
+    await page.route("**/console/connections", answer)
+
+
+def page_of(*clients: str, more: bool = False, silent: int = 0) -> dict[str, Any]:
+    connections = [{**CONNECTION, "client": client} for client in clients]
+    return {"connections": connections, "has_more": more, "silent_nodes": silent}
+
+
+async def test_a_long_list_of_connections_is_continued(open_page: Open) -> None:
+    page = await open_console(open_page)
+    await answer_with(page, {"": page_of("a", "b", more=True), "b": page_of("c", silent=2)})
+    await show_connections(page, OTHER)
+    assert "2 connections, and more." in await page.inner_text("#user-result")
+    assert "1 channel, too slow" in await page.inner_text("#connections")
+    await page.get_by_role("button", name="Show more").click()
+    await page.locator("#user-result", has_text="3 connections.").wait_for(timeout=60_000)
+    assert "2 nodes did not answer in time" in await page.inner_text("#user-result")
+    assert await page.evaluate("document.activeElement.dataset.client") == "c"
+    assert await page.get_by_role("button", name="Show more").count() == 0
+
+
+async def test_without_an_answer_the_reason_is_shown(open_page: Open) -> None:
+    page = await open_console(open_page)
+    refusal = {"status": 503, "error": {"message": "Redis is unreachable"}}
+    await answer_with(page, {"": refusal})
     await page.fill("#user-id", OTHER)
-    await page.click("#user-show")
-    row = page.locator("#connections .person-row")
-    await row.wait_for(timeout=60_000)
-    words = await row.inner_text()
-    assert re.search(r"c0ffee, websocket at machine, since [\d:]+, 2 channels, too slow", words)
-    assert "1 node did not answer" in await page.inner_text("#user-result")
-    assert asked == [json.dumps({"user": OTHER}, separators=(",", ":"))]
-    await row.get_by_role("button").click()
-    assert "the connection c0ffee of user" in await page.inner_text("#disconnect-words")
+    for button in ("#user-show", "#user-follow"):
+        await page.click(button)
+    await page.locator("#user-error", has_text="Redis is unreachable").wait_for(timeout=60_000)
+    await page.locator("#follow-state", has_text="Redis is unreachable").wait_for(timeout=60_000)
 
 
-@pytest.mark.parametrize(("status", "reason"), [(404, "method_not_found"), (403, "forbidden")])
-async def test_the_list_of_connections_disappears_if_it_is_not_permitted(
-    open_page: Open, status: int, reason: str
+async def test_a_user_is_followed_from_channel_to_channel(
+    page_service: Service, open_page: Open
 ) -> None:
-    page = await open_console(open_page)
-    await page.evaluate("document.getElementById('user-show').hidden = false")
-
-    async def answer(route: Route) -> None:
-        body = json.dumps({"error": {"reason": reason, "message": "no"}})
-        await route.fulfill(status=status, body=body)
-
-    await page.route("**/api/connections", answer)
+    """The page hears what the user hears, without the channels that are closed to the staff."""
+    other = await open_page("/chat/followed/", user=HEBREW_NAME)
+    await other.wait_for_selector("#main[data-listening]")
+    page = await open_console(open_page, "public:own")
     await page.fill("#user-id", OTHER)
-    await page.click("#user-show")
-    await page.locator("#user-error", has_text="list connections").wait_for(timeout=60_000)
-    assert not await page.is_visible("#user-show")
-    assert await page.is_visible("#user-disconnect")
-    assert await page.evaluate("document.activeElement.id") == "user-disconnect"
+    await page.click("#user-follow")
+    await page.wait_for_selector(CHANNEL.format("chat:followed", "subscribed"))
+    personal = page.locator(CHANNEL.format(f"user:#{OTHER}", "refused"))
+    await personal.wait_for(timeout=60_000)
+    await asyncio.to_thread(page_service.publish, "public:own", "of the staff")
+    await asyncio.to_thread(page_service.publish, "chat:followed", "of the user")
+    await page.wait_for_selector(PUBLICATION.format("chat:followed"))
+    assert await page.locator(PUBLICATION.format("public:own")).count() == 0, "filtered out"
+    # The user goes to another room.
+    await other.goto("/chat/followed-on/")
+    await page.wait_for_selector(CHANNEL.format("chat:followed-on", "subscribed"), timeout=60_000)
+    await page.wait_for_selector(".channel[data-channel='chat:followed']", state="detached")
+    await page.click("#user-follow")
+    await page.wait_for_selector(".channel[data-channel='chat:followed-on']", state="detached")
+    assert await page.locator(CHANNEL.format("public:own", "subscribed")).count() == 1
+    assert await page.input_value("#filter-channel") == ""
+    await page.wait_for_selector(PUBLICATION.format("public:own"))

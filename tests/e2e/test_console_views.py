@@ -29,6 +29,11 @@ def test_a_user_stays_connected_without_redis(service: Service, own_redis: Redis
     answer = eve.post("/console/disconnect", user="service.1")
     assert answer.status_code == 503
     assert "Not disconnected" in answer.json()["error"]["message"]
+    answer = eve.post("/console/connections", user="service.1")
+    assert answer.status_code == 503
+    assert "connections are unknown" in answer.json()["error"]["message"]
+    for user in ("", "u" * 129):
+        assert eve.post("/console/connections", user=user).status_code == 400
     eve.http.close()
     log = service.log
     assert r"staff member eve: disconnect user line\\nbreak, connection c: sent" in log
