@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import select
 from enum import Enum
 from functools import partial
 from http import HTTPStatus
@@ -60,6 +61,9 @@ PIPELINE_LIMIT = 16
 takes a kilobyte of memory."""
 FRAMING = frozenset({b"host", b"expect", b"transfer-encoding"})
 """Headers that are inspected as soon as they are parsed."""
+LAST_REQUEST_SECONDS = 1.0
+"""When the server stops: how long a connection may take to send its first request, or one that has
+arrived but was not read yet."""
 AHEAD_BYTES = HIGH_WATER_LIMIT
 """Of requests behind one that is being answered; then reading pauses. Reading continues up to here
 because only a socket that is read shows that its client has gone."""
@@ -128,6 +132,27 @@ class HttpProtocol(LaneProtocol):
         self._end_requests()
         super().connection_lost(exc)
         self._leave()
+
+    def shutdown(self) -> None:
+        """End the connection, because the server stops; a request on its way is still answered.
+
+        An idle connection is closed, but not one that was opened just now for a request, or whose
+        next request has arrived: closing would reset it, and its client could not know whether the
+        request was carried out. The response is the last one (`notifier.server.LeavingNotice`).
+        """
+        if self.cycle is None or (self.cycle.response_complete and self._has_arrived()):
+            self.loop.call_later(LAST_REQUEST_SECONDS, super().shutdown)
+        else:
+            super().shutdown()
+
+    def _has_arrived(self) -> bool:
+        """Tell whether the kernel has bytes of the client that nobody has read."""
+        connection = self.transport.get_extra_info("socket")
+        if connection is None or self.transport.is_closing():
+            return False
+        poll = select.poll()
+        poll.register(connection.fileno(), select.POLLIN)
+        return bool(poll.poll(0))
 
     def _start_asgi_task(self, cycle: RequestResponseCycle | WholeRequestCycle, app: Any) -> None:
         """Start answering a request, which may have waited behind another."""

@@ -16,7 +16,7 @@ import resource
 import socket
 import sys
 import threading
-from collections.abc import Awaitable, Callable, Coroutine, MutableMapping
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from types import FrameType
 from typing import Any
 
@@ -25,6 +25,7 @@ import uvicorn
 from notifier.counting import BODY_BYTES, SPARE_CONNECTIONS, Config
 from notifier.http import HttpProtocol
 from notifier.http_answers import Lane
+from notifier.leaving import LeavingNotice
 from notifier.listening import (
     BACKLOG,
     DRAIN_SECONDS,
@@ -43,54 +44,6 @@ logger = logging.getLogger("notifier.server")
 WEBSOCKET_SLACK_BYTES = 48 * 1024
 
 Drain = Callable[[float], Awaitable[None]]
-Message = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[Message]]
-Send = Callable[[Message], Awaitable[None]]
-App = Callable[[MutableMapping[str, Any], Receive, Send], Awaitable[None]]
-
-
-class LeavingNotice:
-    """Wraps the app so that /readyz fails as soon as the worker is leaving.
-
-    Every other response closes its connection, so that publishers open their next one elsewhere and
-    no request is in flight when the connection ends. Only the server knows that it is leaving; the
-    app below may be perfectly healthy.
-    """
-
-    def __init__(self, app: App, lane: Lane | None = None) -> None:
-        """Wrap an app, and watch over the lane beside it."""
-        self._app = app
-        self._lane = lane
-        self._leaving = False
-
-    def leave(self) -> None:
-        """Make /readyz fail from now on, so that traffic goes elsewhere."""
-        self._leaving = True
-        if self._lane is not None:
-            self._lane.close()  # requests take the way through this object
-
-    async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
-        """Serve one request or connection (ASGI 3)."""
-        if self._leaving and scope["type"] == "http" and scope["path"] == "/readyz":
-            headers = [(b"content-type", b"application/json"), (b"cache-control", b"no-store")]
-            await send({"type": "http.response.start", "status": 503, "headers": headers})
-            body = b'{"status":"not live","reason":"leaving"}'
-            await send({"type": "http.response.body", "body": body})
-            return
-        closes = self._leaving and scope["type"] == "http"
-        await self._app(scope, receive, _close_after(send) if closes else send)
-
-
-def _close_after(send: Send) -> Send:
-    """Return a `send` whose response is the last one of its connection (RFC 9112 §9.6)."""
-
-    async def send_last(message: Message) -> None:
-        if message["type"] == "http.response.start":
-            headers = [*message.get("headers", ()), (b"connection", b"close")]
-            message = {**message, "headers": headers}
-        await send(message)
-
-    return send_last
 
 
 class Server(uvicorn.Server):
@@ -114,6 +67,7 @@ class Server(uvicorn.Server):
         self._stand_down = stand_down
         self._drain = drain
         self._linger_seconds = linger_seconds
+        self._accepting: set[asyncio.Task[Any]] = set()
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Stop gracefully at the first signal, immediately at the second."""
@@ -133,20 +87,37 @@ class Server(uvicorn.Server):
         self._stand_down()
         loop = asyncio.get_running_loop()
         closed = loop.create_future()
-        loop.call_later(self._linger_seconds, self._close_port, closed)
+        loop.call_later(self._linger_seconds, self._close_port, sockets or [], closed)
         await closed
+        if self._accepting:
+            await asyncio.wait(self._accepting)
         await self._drain_in_time()
         await super().shutdown(sockets)
 
-    def _close_port(self, closed: asyncio.Future[None]) -> None:
-        """Close the listening sockets: a timer, which runs after what the loop has just accepted.
+    def _close_port(self, sockets: list[socket.socket], closed: asyncio.Future[None]) -> None:
+        """Close the listening sockets, whose queues are emptied first.
 
-        A task would run before that, one iteration later. On a busy machine connections arrive
-        meanwhile, and a socket that closes resets those that nobody has accepted.
+        A socket that closes resets the connections that nobody has accepted, and on a busy machine
+        some have arrived since the loop accepted the last one. Later ones are refused. A timer and
+        not a task, which would run one iteration of the loop later.
         """
+        loop = asyncio.get_running_loop()
+        for waiting in sockets:
+            for connection in _accept_all(waiting):
+                task = loop.create_task(
+                    loop.connect_accepted_socket(self._make_protocol, connection)
+                )
+                self._accepting.add(task)
+                task.add_done_callback(self._accepting.discard)
         for listener in self.servers:
             listener.close()
         closed.set_result(None)
+
+    def _make_protocol(self) -> asyncio.Protocol:
+        protocol: Any = self.config.http_protocol_class
+        return protocol(  # type: ignore[no-any-return] # uvicorn's types allow any class
+            config=self.config, server_state=self.server_state, app_state=self.lifespan.state
+        )
 
     async def _drain_in_time(self) -> None:
         try:
@@ -155,6 +126,17 @@ class Server(uvicorn.Server):
             logger.warning(
                 "draining took longer than %.0f s; closing all connections", DRAIN_SECONDS
             )
+
+
+def _accept_all(listener: socket.socket) -> Iterator[socket.socket]:
+    """Accept the connections that wait in the queue of a non-blocking listening socket."""
+    for _ in range(BACKLOG):
+        try:
+            connection, _address = listener.accept()
+        except OSError:  # none waits, or this process has too many open files
+            return
+        connection.setblocking(False)
+        yield connection
 
 
 def server_config(

@@ -13,9 +13,11 @@ from dataclasses import dataclass, field
 
 import pytest
 
+from notifier.leaving import LeavingNotice
 from notifier.listening import listening_socket
-from notifier.server import LeavingNotice, Server, server_config
+from notifier.server import Server, server_config
 from realtime.core.limits import Limits, Rate
+from tests.support.machine import within
 
 
 async def app(scope, receive, send):
@@ -159,6 +161,61 @@ async def test_a_client_that_comes_when_the_port_closes_is_refused_and_not_reset
         await leaving.draining.wait()
         leaving.drained.set()
     assert found == [errno.ECONNREFUSED]
+
+
+REQUEST = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
+
+
+async def test_a_client_that_came_before_the_port_closed_is_answered():
+    """A busy loop has not accepted it when the port is due: closing would reset it."""
+    linger_seconds = 0.2
+    with socket.socket() as client:
+
+        def come() -> None:
+            client.connect(leaving.address)
+            client.send(REQUEST)
+            client.setblocking(False)
+
+        async with running(linger_seconds) as leaving:
+            loop = asyncio.get_running_loop()
+            due = loop.time() + linger_seconds
+            leaving.server.should_exit = True
+            # Both timers run one after the other, before the loop accepts anything.
+            loop.call_at(due - 0.1, come)
+            await leaving.standing_down.wait()
+            time.sleep(max(0.0, due + 0.6 - loop.time()))  # noqa: ASYNC251 - keeps the loop busy
+            await leaving.draining.wait()
+            leaving.drained.set()
+            async with within(20):
+                assert b" 204 " in await loop.sock_recv(client, 1000)
+
+
+@pytest.mark.parametrize("is_new", [True, False])
+async def test_a_request_that_arrives_as_the_worker_stops_is_answered(is_new):
+    """Nobody has read it when the drained worker closes its idle connections."""
+    loop = asyncio.get_running_loop()
+    with socket.socket() as client:
+        async with running(linger_seconds=0.0) as leaving:
+            client.setblocking(False)
+            await loop.sock_connect(client, leaving.address)
+            if not is_new:
+                await loop.sock_sendall(client, REQUEST)
+                assert b" 204 " in await loop.sock_recv(client, 1000)
+            leaving.server.should_exit = True
+            await leaving.draining.wait()
+            [protocol] = leaving.server.server_state.connections
+            client.send(REQUEST)
+            protocol.shutdown()
+            async with within(20):
+                assert b" 204 " in await loop.sock_recv(client, 1000)
+
+
+async def test_a_stopping_worker_does_not_wait_for_a_silent_connection():
+    with socket.socket() as client:
+        client.setblocking(False)
+        async with running(linger_seconds=0.0) as leaving:
+            await asyncio.get_running_loop().sock_connect(client, leaving.address)
+        assert not leaving.server.server_state.connections
 
 
 async def test_a_worker_without_a_launcher_does_not_linger():
