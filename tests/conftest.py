@@ -129,6 +129,15 @@ def _throttles(module: ModuleType) -> list[Any]:
     return [each for each in vars(module).copy().values() if type(each) in kinds]
 
 
+@pytest.fixture(autouse=True)
+def _celery_is_forgotten() -> Iterator[None]:
+    """End what a test has connected for tasks, before another test is blamed for it."""
+    yield
+    celery = sys.modules.get("tests.shop.celery")
+    if celery is not None and celery.in_use:
+        celery.forget_connections()
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _services_on_the_usual_prefix_are_ours() -> None:
     """Many tests publish to services that they have started; a host's tests must not do that."""

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import time
+import warnings
 
 import django
 from kombu import pools
@@ -16,10 +18,15 @@ from realtime.contrib.celery import JobFailed, LiveTask, celery_app, redis_setti
 
 app = celery_app("shop", task_seconds=float(os.environ.get("TEST_TASK_SECONDS", "600")))
 
+in_use = False
+"""Whether this process has used it since the last `forget_connections`."""
+
 
 def use_redis_of_settings(task_seconds: float) -> None:
-    """Use the Redis that a test has put into Django's settings."""
+    """Use the Redis that a test has put into Django's settings, until `forget_connections`."""
+    global in_use
     _close_connections()
+    in_use = True
     app.conf.update(redis_settings(task_seconds))
     # State that belongs to another Redis: connections, producers, and the result backend.
     app._after_fork()
@@ -27,8 +34,23 @@ def use_redis_of_settings(task_seconds: float) -> None:
     vars(app._local).pop("backend", None)
 
 
+def forget_connections() -> None:
+    """Close and collect the connections of a test.
+
+    Celery, Kombu and redis-py leave some in reference cycles, of a failed attempt for example,
+    where a socket may be finalized before the object that closes it. The collector would say so in
+    any later test.
+    """
+    global in_use
+    in_use = False
+    _close_connections()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)
+        gc.collect()
+
+
 def _close_connections() -> None:
-    """Close what `_after_fork` only forgets: the collector would warn during any later test."""
+    """Close what `_after_fork` only forgets."""
     pools.reset()
     for backend in (app._backend_cache, vars(app._local).get("backend")):
         if backend is not None:
