@@ -4,7 +4,7 @@
 # installed, otherwise with venv and pip from hashed requirements. Nothing is set up twice.
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test matrix test-faults threats foreign soak check check-types check-rest format types bench plots lock clean
+.PHONY: help setup run test matrix test-faults threats foreign soak check check-types check-rest format types bench plots screenshots lock clean
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -92,6 +92,9 @@ plots: $(DEV_READY) ## (uv) plot the latest `crowds` and `load` results into doc
 	$(BIN)/python -m bench.plots
 
 setup: $(DEV_READY) $(SDK_READY) ## set up for development only
+
+screenshots: $(DEV_READY) ## (Chromium) make the pictures of the pages in the docs
+	$(BIN)/python -m tests.support.screenshots
 
 lock: ## (uv) update the lock file and export it for pip
 	uv lock
