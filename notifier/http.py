@@ -140,7 +140,8 @@ class HttpProtocol(LaneProtocol):
         next request has arrived: closing would reset it, and its client could not know whether the
         request was carried out. The response is the last one (`notifier.server.LeavingNotice`).
         """
-        if self.cycle is None or (self.cycle.response_complete and self._has_arrived()):
+        newest: RequestResponseCycle | None = self.cycle
+        if newest is None or (newest.response_complete and self._has_arrived()):
             self.loop.call_later(LAST_REQUEST_SECONDS, super().shutdown)
         else:
             super().shutdown()
