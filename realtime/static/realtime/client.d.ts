@@ -305,6 +305,13 @@ export type SubscribeOptions = {
      */
     since?: Position | null;
 };
+export type Hold = {
+    subscription: Subscription;
+    /**
+     * ends it for this part
+     */
+    release: () => void;
+};
 /**
  * The server refused a request, or its outcome is unknown.
  */
@@ -466,6 +473,7 @@ export declare class Subscription extends SubscriptionTarget {
      * @param {{
      *   readonly state: "subscribing" | "subscribed" | "unsubscribed",
      *   readonly isLive: boolean,
+     *   readonly served: boolean,
      *   readonly tracker: PositionTracker,
      *   readonly rosterSync: {readonly people: Person[]} | null,
      *   call: (body: string) => Promise<any>,
@@ -475,6 +483,7 @@ export declare class Subscription extends SubscriptionTarget {
     constructor(channel: string, feed: {
         readonly state: "subscribing" | "subscribed" | "unsubscribed";
         readonly isLive: boolean;
+        readonly served: boolean;
         readonly tracker: PositionTracker;
         readonly rosterSync: {
             readonly people: Person[];
@@ -495,6 +504,12 @@ export declare class Subscription extends SubscriptionTarget {
      * @returns {boolean}
      */
     get live(): boolean;
+    /**
+     * Whether the server started it, and the page has not asked for it as well.
+     *
+     * @returns {boolean}
+     */
+    get served(): boolean;
     /**
      * Everything up to this position was received, reported as missing, or part of the page's data (`since`); null before
      * the first reply if there is no `since`.
@@ -562,7 +577,22 @@ export declare class Connection extends ConnectionTarget {
      * @param {SubscribeOptions} [options]
      * @returns {Subscription}
      */
-    subscribe(channel: string, { getToken, presence, since }?: SubscribeOptions): Subscription;
+    subscribe(channel: string, options?: SubscribeOptions): Subscription;
+    /**
+     * Subscribe to a channel for a part of the page, such as a component that may be removed. The subscription ends when
+     * all parts have released it, unless `subscribe` was called for the channel, before or since, or the server started
+     * it.
+     *
+     * @param {string} channel
+     * @returns {Hold}
+     */
+    hold(channel: string): Hold;
+    /**
+     * The present subscriptions, those that the server started included.
+     *
+     * @returns {Subscription[]}
+     */
+    get subscriptions(): Subscription[];
     /**
      * Publish into a channel, where the server allows it. While the first connection or a reconnect attempt is under way,
      * the command waits for it; while the client waits for the next attempt, the promise rejects at once.

@@ -216,6 +216,14 @@
  *   publications may be missing, which is reported as well. Undefined: the position from `Options.positions`, if any
  */
 
+/**
+ * A subscription of a part of the page, from `Connection.hold`.
+ *
+ * @typedef {object} Hold
+ * @property {Subscription} subscription
+ * @property {() => void} release ends it for this part
+ */
+
 const OPTIONS = {
   url: "/connection/websocket",
   random: Math.random,
@@ -649,6 +657,7 @@ export class Subscription extends SubscriptionTarget {
    * @param {{
    *   readonly state: "subscribing" | "subscribed" | "unsubscribed",
    *   readonly isLive: boolean,
+   *   readonly served: boolean,
    *   readonly tracker: PositionTracker,
    *   readonly rosterSync: {readonly people: Person[]} | null,
    *   call: (body: string) => Promise<any>,
@@ -678,6 +687,15 @@ export class Subscription extends SubscriptionTarget {
    */
   get live() {
     return this.#feed.isLive;
+  }
+
+  /**
+   * Whether the server started it, and the page has not asked for it as well.
+   *
+   * @returns {boolean}
+   */
+  get served() {
+    return this.#feed.served;
   }
 
   /**
@@ -808,19 +826,40 @@ export class Connection extends ConnectionTarget {
    * @param {SubscribeOptions} [options]
    * @returns {Subscription}
    */
-  subscribe(channel, { getToken, presence = false, since } = {}) {
+  subscribe(channel, options = {}) {
     const existing = this.#feeds.get(channel);
-    if (existing) {
-      existing.adopt({ getToken, presence });
-      return existing.subscription;
-    }
-    if (this.#state.state === "closed") throw new RealtimeError("closed", "the connection is closed");
-    if (this.#feeds.size >= MOST_SUBSCRIPTIONS) {
-      throw new RealtimeError("too-many", `a connection has at most ${MOST_SUBSCRIPTIONS} subscriptions`);
-    }
-    const feed = this.#addFeed(channel, { getToken, presence, since: toSince(since) });
-    feed.subscribe();
+    existing?.adopt(options);
+    const feed = existing ?? this.#open(channel, options);
+    feed.isKept = true;
     return feed.subscription;
+  }
+
+  /**
+   * Subscribe to a channel for a part of the page, such as a component that may be removed. The subscription ends when
+   * all parts have released it, unless `subscribe` was called for the channel, before or since, or the server started
+   * it.
+   *
+   * @param {string} channel
+   * @returns {Hold}
+   */
+  hold(channel) {
+    const feed = this.#feeds.get(channel) ?? this.#open(channel, {});
+    feed.holds += 1;
+    let isHeld = true;
+    const release = () => {
+      if (isHeld) feed.release();
+      isHeld = false;
+    };
+    return { subscription: feed.subscription, release };
+  }
+
+  /**
+   * The present subscriptions, those that the server started included.
+   *
+   * @returns {Subscription[]}
+   */
+  get subscriptions() {
+    return [...this.#feeds.values()].map(({ subscription }) => subscription);
   }
 
   /**
@@ -1010,6 +1049,22 @@ export class Connection extends ConnectionTarget {
   // --- subscriptions -------------------------------------------------------------------------------------------------
 
   /**
+   * Start a subscription.
+   *
+   * @param {string} channel
+   * @param {SubscribeOptions} options
+   */
+  #open(channel, { getToken, presence = false, since }) {
+    if (this.#state.state === "closed") throw new RealtimeError("closed", "the connection is closed");
+    if (this.#feeds.size >= MOST_SUBSCRIPTIONS) {
+      throw new RealtimeError("too-many", `a connection has at most ${MOST_SUBSCRIPTIONS} subscriptions`);
+    }
+    const feed = this.#addFeed(channel, { getToken, presence, since: toSince(since) });
+    feed.subscribe();
+    return feed;
+  }
+
+  /**
    * @param {string} channel
    * @param {SubscribeOptions & {served?: boolean}} options
    */
@@ -1095,6 +1150,8 @@ export function connect(options) {
 class Feed {
   /** @type {"subscribing" | "subscribed" | "unsubscribed"} */
   state = "subscribing";
+  isKept = false; // whether the page itself has subscribed
+  holds = 0; // parts of the page that have subscribed
   tracker;
   #host;
   #token;
@@ -1193,6 +1250,12 @@ class Feed {
     }
     this.#timers.clear("served");
     this.subscribe();
+  }
+
+  /** A part of the page needs the subscription no longer. */
+  release() {
+    this.holds -= 1;
+    if (this.holds === 0 && !this.isKept && !this.served) this.unsubscribe();
   }
 
   /** Retry a temporarily refused subscribe without waiting any longer. */
