@@ -38,8 +38,19 @@ def realtime_stream(request: HttpRequest | None, *channels: str) -> str:
     return page_tags.stream({"request": request}, channels)
 
 
+def realtime_bell(request: HttpRequest | None, *channels: str, **options: object) -> SafeString:
+    """Return what ``{% realtime_bell %}`` renders.
+
+    Raises:
+        InvalidName: A channel name is invalid.
+        TypeError: An option is unknown.
+    """
+    return page_tags.bell_tag({"request": request}, channels, options)
+
+
 FUNCTIONS: dict[str, Callable[..., Any]] = {
     "realtime": realtime,
+    "realtime_bell": realtime_bell,
     "realtime_client": realtime_client,
     "realtime_stream": realtime_stream,
 }

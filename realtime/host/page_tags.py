@@ -13,7 +13,7 @@ from urllib.parse import quote, urljoin
 
 from django.apps import apps
 from django.templatetags.static import static
-from django.utils.html import format_html, json_script
+from django.utils.html import format_html, format_html_join, json_script
 from django.utils.safestring import SafeString, mark_safe
 
 from realtime.core.names import checked_channel
@@ -21,7 +21,18 @@ from realtime.host.page_config import configuration, stream_url
 from realtime.host.page_positions import positions_of
 
 ELEMENT_ID = "realtime-config"  # where client.js and page.js look
-_CLIENT, _PAGE = "realtime/client.js", "realtime/page.js"
+_CLIENT, _PAGE, _BELL = "realtime/client.js", "realtime/page.js", "realtime/bell.js"
+_SWITCHES = ("only_channels", "quiet", "waits")
+_VALUES = ("id", "rows", "spread")
+BELL_WORDS = frozenset(
+    {
+        *("label", "unread", "empty", "new", "gap", "gap_some", "gap_help", "gap_rows"),
+        *("broker", "slow", "reconnect", "unknown"),
+        *("live", "connecting", "reconnecting", "not_live", "closed", "refused", "stale"),
+        *("desktop", "blocked", "dismiss", "info", "success", "warning", "error"),
+    }
+)
+"""The words of `bell.js`; an argument ``text_gap_some`` is its attribute ``text-gap-some``."""
 _NO_MARKUP = {ord(each): f"\\u{ord(each):04X}" for each in "<>&"}  # as in Django's `json_script`
 
 
@@ -52,16 +63,48 @@ def client_tag(context: Any, channels: Sequence[str]) -> SafeString:
     names = [checked_channel(channel) for channel in channels]
     data = {**configuration(_request(context)), "channels": names}
     nonce = _nonce(context)
-    page, client = static(_PAGE), static(_CLIENT)
-    # In the fragment, because the server of the files does not see it.
-    named = "" if _imports_are_rewritten() else f"#{quote(client, safe='')}"
     return format_html(
-        '{}{}<script type="module" src="{}{}"{}></script>',
+        '{}{}<script type="module" src="{}"{}></script>',
         json_script(data, ELEMENT_ID),
-        _preload(client, nonce),
-        page,
-        named,
+        _preload(static(_CLIENT), nonce),
+        _module(_PAGE, static(_CLIENT)),
         nonce,
+    )
+
+
+def bell_tag(context: Any, channels: Sequence[str], options: Mapping[str, Any]) -> SafeString:
+    """Return a ``<realtime-bell>``, the configuration of the page, and what loads `bell.js`.
+
+    Args:
+        context: A context of Django's templates, or a mapping that has the ``request``.
+        channels: Names; besides them, the bell has what the server subscribes the user to.
+        options: The attributes of docs/bell.md, with ``_`` for ``-``. An attribute without a value
+            is there if its option is true.
+
+    Raises:
+        InvalidName: A channel name is invalid.
+        TypeError: An option is unknown.
+    """
+    names = [checked_channel(channel) for channel in channels]
+    given = {"channels": " ".join(names)} if names else {}
+    for name, value in options.items():
+        if name in _SWITCHES:
+            given |= {name: ""} if value else {}
+        elif name in _VALUES or name.removeprefix("text_") in BELL_WORDS:
+            given[name] = value
+        else:
+            raise TypeError(f"realtime_bell has no option {name!r}; docs/bell.md lists them")
+    nonce = _nonce(context)
+    client = static(_CLIENT)
+    page = _module(_PAGE, client)
+    attributes = ((name.replace("_", "-"), value) for name, value in given.items())
+    return format_html(
+        '{}{}<script type="module" src="{}"{}></script><realtime-bell{}></realtime-bell>',
+        json_script(configuration(_request(context)), ELEMENT_ID),
+        _preload(client, nonce),
+        _module(_BELL, page),
+        nonce,
+        format_html_join("", ' {}="{}"', attributes),
     )
 
 
@@ -73,6 +116,13 @@ def stream(context: Any, channels: Sequence[str]) -> str:
     """
     names = [checked_channel(channel) for channel in channels]
     return stream_url(names, positions_of(_request(context)))
+
+
+def _module(path: str, imported: str) -> str:
+    """Return the URL of a module that finds the one that it imports under another name."""
+    # In the fragment, because the server of the files does not see it.
+    named = "" if _imports_are_rewritten() else f"#{quote(imported, safe='')}"
+    return f"{static(path)}{named}"
 
 
 def _preload(url: str, nonce: SafeString) -> SafeString:

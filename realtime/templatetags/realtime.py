@@ -51,3 +51,20 @@ def realtime_stream(context: template.Context, *channels: str) -> str:
         InvalidName: A channel name is invalid.
     """
     return page_tags.stream(context, channels)
+
+
+@register.simple_tag(takes_context=True)
+def realtime_bell(context: template.Context, *channels: str, **options: object) -> SafeString:
+    """Render a bell: the number of unread notifications, their list, toasts, and what was missed.
+
+    Args:
+        context: The template's context.
+        channels: Names; without any, only what the server subscribes the user to.
+        options: The attributes of the element ``<realtime-bell>`` (docs/bell.md), with ``_`` for
+            ``-``: ``rows="/notifications/"``, ``text_label=_("Notifications")``.
+
+    Raises:
+        InvalidName: A channel name is invalid.
+        TypeError: An option is unknown.
+    """
+    return page_tags.bell_tag(context, channels, options)

@@ -65,6 +65,7 @@ TEXTS = {
     "module": HEAD + "{% realtime importmap=True %}<ul id=shipped></ul>"
     "<script type=module src={% static 'orders/live.js' %} nonce={{ request.csp_nonce }}></script>",
     "plain": HEAD + "{% realtime %}",
+    "bell": HEAD + "{% realtime_bell 'orders:all' %}",
 }
 
 
@@ -83,7 +84,7 @@ from django.core.management import call_command
 from django.test import Client
 call_command("collectstatic", interactive=False, verbosity=0, ignore_patterns=["admin"])
 get = Client(headers={"Host": "127.0.0.1"}).get
-print(json.dumps({name: get(f"/page/{name}").text for name in ("tag", "module", "plain")}))
+print(json.dumps({name: get(f"/page/{name}").text for name in ("tag", "module", "plain", "bell")}))
 """
 SERVER = ("-m", "uvicorn", "mysite.asgi:application", "--ws", "websockets-sansio")
 
@@ -142,10 +143,12 @@ def test_a_storage_that_rewrites_imports_leads_every_module_to_the_same_file(hos
     assert client.read_bytes() == source.read_bytes()
     assert f'import("./{client.name}")' in done.named("realtime/page.*.js").read_text()
     assert f"/{client.name}" in done.named("orders/live.*.js").read_text()
-    for page in ("tag", "module", "plain"):
+    imported = done.named("realtime/page.*.js").name
+    assert f'import("./{imported}")' in done.named("realtime/bell.*.js").read_text()
+    for page in ("tag", "module", "plain", "bell"):
         [preloaded] = re.findall(r'modulepreload" href="([^"]+)"', done.pages[page])
         assert preloaded == f"/static/realtime/{client.name}"
-    assert "#" not in done.pages["tag"], "the name stands in the file"
+    assert "#" not in done.pages["tag"] + done.pages["bell"], "the name stands in the file"
 
 
 def test_where_imports_are_not_rewritten_the_tag_names_the_file(only_hashed: Collected) -> None:
@@ -250,3 +253,16 @@ async def test_a_page_shows_what_was_refused_and_loads_its_modules_once(
         assert (seen.errors, seen.modules) == ([], {f"{url}/static/realtime/{client}"})
     said = await asyncio.to_thread(log.read_text, encoding="utf-8")
     assert said.count("refused a subscription to 'nwes:today': its namespace is not in") == 1
+
+
+@pytest.mark.browser
+@in_browser_loop
+async def test_a_bell_finds_its_modules_under_a_policy_without_styles(
+    url: str, only_hashed: Collected, chromium: Browser
+) -> None:
+    client = only_hashed.named("realtime/client.*.js").name
+    async with own_contexts(chromium) as browser:
+        seen = Watched(await browser.new_page())
+        await seen.page.goto(f"{url}/page/bell")
+        await seen.page.locator("realtime-bell button:not(.off)").wait_for(timeout=60_000)
+        assert (seen.errors, seen.modules) == ([], {f"{url}/static/realtime/{client}"})

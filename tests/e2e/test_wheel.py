@@ -26,9 +26,11 @@ PAGE = ROOT / "docs" / "howto" / "django-host.md"
 
 # Packages that were installed for other tests must not hide a file missing from the wheel.
 FILES = (
+    "realtime/static/realtime/bell.js",
     "realtime/static/realtime/client.d.ts",
     "realtime/static/realtime/client.js",
     "realtime/static/realtime/page.js",
+    "realtime/static/realtime/stream.js",
     "realtime/brokers/scripts/position.lua",
     "realtime/brokers/scripts/publish.lua",
     "realtime/brokers/scripts/read_position.lua",

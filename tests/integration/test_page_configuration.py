@@ -85,6 +85,9 @@ def test_the_functions_for_other_template_engines_render_the_same() -> None:
     assert FUNCTIONS["realtime_client"](request, "public:news") == rendered(request, tag)
     stream = rendered(request, '{% realtime_stream "public:news" %}')
     assert FUNCTIONS["realtime_stream"](request, "public:news") == stream
+    bell = '{% realtime_bell "public:news" rows="/rows/" text_label="Post" %}'
+    made = FUNCTIONS["realtime_bell"](request, "public:news", rows="/rows/", text_label="Post")
+    assert made == rendered(request, bell)
     assert FUNCTIONS["realtime"](None) == rendered(None)
 
 
@@ -162,6 +165,25 @@ def test_a_prefix_that_cannot_be_mounted_is_named(prefixes: dict[str, str]) -> N
     [(name, value)] = prefixes.items()
     with pytest.raises(ConfigurationError, match=rf"{name}=.*must begin with / .* not '{value}'"):
         HttpEndpoint(page, **prefixes)
+
+
+def test_a_bell_has_its_options_as_attributes() -> None:
+    options = "rows=where spread=5 quiet=True waits=False text_gap_some=word"
+    html = rendered(
+        page(), f'{{% realtime_bell "a" "b" {options} %}}', where="/rows/", word='"><b onx="1">'
+    )
+    [bell] = re.findall(r"<realtime-bell .*", html)
+    assert bell == (
+        '<realtime-bell channels="a b" rows="/rows/" spread="5" quiet=""'
+        ' text-gap-some="&quot;&gt;&lt;b onx=&quot;1&quot;&gt;"></realtime-bell>'
+    )
+    assert configured(page(), "{% realtime_bell %}") == {"url": "/connection/websocket"}
+
+
+@pytest.mark.parametrize("option", ["onclick", "text_nothing", "style", "channels"])
+def test_an_unknown_option_of_a_bell_is_named(option: str) -> None:
+    with pytest.raises(TypeError, match=f"realtime_bell has no option '{option}'"):
+        rendered(page(), f"{{% realtime_bell {option}='x' %}}")
 
 
 def test_no_script_is_inline() -> None:

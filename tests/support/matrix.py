@@ -38,6 +38,8 @@ DJANGOS = {"5.2": "3.11", "6.0": "3.12", "6.1": "3.12"}
 
 PROJECTS = {
     "tests/e2e/test_admin.py": "the pages in Django's admin",
+    "tests/e2e/test_bell.py": "the bell, its rows from a project",
+    "tests/e2e/test_bell_howto.py": "a notification center on a project's own model",
     "tests/e2e/test_beside_the_service.py": "a project beside the service, each with its users",
     "tests/e2e/test_celery.py": "the tasks of a project",
     "tests/e2e/test_django_ways.py": "checks, lazy text, mailers, Django's own policy",
