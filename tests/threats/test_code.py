@@ -29,7 +29,7 @@ MARKUP = re.compile(
     re.I,
 )
 FRAGMENTS = {
-    "realtime/static/realtime/bell.js": ["responseType"],  # the host's own fragment (ADR-0042)
+    "realtime/static/realtime/bell.js": ["responseType"],  # the host's own fragment (ADR-0044)
 }
 """Files that insert markup, each with the words of the only lines that do."""
 
