@@ -4,7 +4,7 @@
 # installed, otherwise with venv and pip from hashed requirements. Nothing is set up twice.
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test matrix test-faults threats foreign soak check check-types check-rest format types bench plots screenshots lock clean
+.PHONY: help setup run test matrix test-faults threats foreign image-check soak check check-types check-rest format types bench plots screenshots lock clean
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -53,6 +53,9 @@ threats: $(DEV_READY) ## run every attack of docs/security.md in full (takes 4 m
 
 foreign: $(DEV_READY) ## add the app to RDMO from PyPI, and run RDMO's own tests and a live page of it
 	$(BIN)/pytest -s -p no:randomly tests/e2e/big_project.py
+
+image-check: $(DEV_READY) ## (root, debootstrap) build the image by the steps of its Dockerfile, and run it read-only
+	$(BIN)/pytest -s -p no:randomly tests/e2e/image.py
 
 soak: $(DEV_READY) ## run under load for 30 minutes with a fault every 10 seconds (SOAK_MINUTES=30)
 	$(BIN)/pytest -s -p no:randomly tests/faults/soak.py
@@ -105,7 +108,7 @@ lock: ## (uv) update the lock file and export it for pip
 
 clean: ## remove everything that was set up, built, or cached here
 	rm -rf $(VENV) .matrix $(SDK)/node_modules .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage htmlcov dist \
-		.foreign
+		.foreign staticfiles
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # --- tests ---

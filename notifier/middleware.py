@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import os
+import re
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -25,6 +27,8 @@ AWAY_SECONDS = 5
 _failures = Tally()
 _noting = threading.Lock()
 POLICY_HEADER = "Content-Security-Policy"
+_HASH = re.compile(r"\.[0-9a-f]{12}(?=\.[a-z0-9]{1,5}\Z)")
+"""What Django's storage puts into the name of a collected file."""
 
 
 class ContentSecurityPolicy(MiddlewareMixin):
@@ -110,11 +114,29 @@ class DatabaseAway(MiddlewareMixin):
 
 
 class StaticFiles(WhiteNoiseMiddleware):  # type: ignore[misc]  # WhiteNoise has no types
-    """WhiteNoise, but with whole files as responses.
+    """WhiteNoise, but with whole files as responses, and with files of other versions.
 
     Its own responses stream from a synchronous iterator, which Django under ASGI warns about and
     reads into memory anyway. Our files are small.
+
+    During an upgrade, a page of one version may ask a node of another version for its files. Their
+    names have other hashes there, so the node sends its own file of that name, for a minute only.
     """
+
+    def __call__(self, request: HttpRequest) -> HttpResponseBase:
+        """Send a static file, or call the next middleware."""
+        path = request.path_info
+        if not self.autorefresh and path not in self.files:
+            own = self.files.get(_HASH.sub("", path))
+            if own is not None:
+                return self.serve(own, request)
+        response: HttpResponseBase = super().__call__(request)
+        return response
+
+    def add_files(self, root: str | os.PathLike[str], prefix: str | None = None) -> None:
+        """Add a folder, unless nothing has been collected: WhiteNoise would warn."""
+        if os.path.isdir(root):
+            super().add_files(root, prefix)
 
     @staticmethod
     def serve(static_file: StaticFile, request: HttpRequest) -> HttpResponse:

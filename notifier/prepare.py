@@ -22,12 +22,13 @@ from django.db.migrations.executor import MigrationExecutor
 from notifier import private, run_secrets, servicefile
 from notifier.database import file_of
 from notifier.preparation import NO_REDIS_YET
+from notifier.static_files import NotCollected, check_collected
 
 logger = logging.getLogger("notifier.prepare")
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Prepare or check the database in the settings; return 0 if the service may continue."""
+    """Prepare or check what the settings name; return 0 if the service may continue."""
     parser = argparse.ArgumentParser(prog="notifier.prepare", description=__doc__)
     parser.add_argument("--migrate", action="store_true", help="apply missing migrations")
     parser.add_argument("--demo", action="store_true", help="create the demo users of `make run`")
@@ -43,9 +44,11 @@ def main(arguments: list[str] | None = None) -> int:
             migrate(demo=options.demo)
         else:
             check()
-    except (DatabaseError, NotReady) as error:
+        check_static_files(are_required=not options.migrate)
+    except (DatabaseError, NotReady, NotCollected) as error:
         # The first line names host and user, never the password.
-        reason = f"DATABASE_URL: {str(error).splitlines()[0]}\n"
+        reason = str(error).splitlines()[0]
+        reason = f"{reason}\n" if isinstance(error, NotCollected) else f"DATABASE_URL: {reason}\n"
         # UTF-8 in any locale, as the launcher expects: PostgreSQL has a locale of its own.
         sys.stdout.buffer.write(reason.encode("utf-8", "backslashreplace"))
         return 1
@@ -90,6 +93,19 @@ def check() -> None:
         return
     if missing:
         raise NotReady(_MIGRATE)
+
+
+def check_static_files(*, are_required: bool) -> None:
+    """Check that the collected static files are those of this version.
+
+    Args:
+        are_required: Whether they must be there; `make run` does without, also when DEBUG is off.
+
+    Raises:
+        NotCollected: They are not.
+    """
+    if not settings.DEBUG and (are_required or not settings.WHITENOISE_USE_FINDERS):
+        check_collected(settings.STATIC_ROOT)
 
 
 _MIGRATE = "the tables are missing; create them with: python manage.py migrate"

@@ -144,11 +144,16 @@ NOTIFIER_HAS_JOBS = not is_cluster_url(ENVIRONMENT.redis_url) or bool(
 # Only in DEBUG on this machine: anyone may start the jobs of the demo.
 NOTIFIER_DEMO_FOR_ALL = ENVIRONMENT.demo_key
 
-# --- static files: served by the service itself, without `collectstatic` ---
+# --- static files: served by the service itself, in production after `collectstatic` ---
 
 STATIC_URL = "/static/"
 STATICFILES_DIRS = [path for path in [BASE_DIR / "static"] if path.is_dir()]
-WHITENOISE_USE_FINDERS = True
+STATIC_ROOT = BASE_DIR / "staticfiles"
+STORAGES = {
+    "default": {"BACKEND": "django.core.files.storage.FileSystemStorage"},
+    "staticfiles": {"BACKEND": "notifier.static_files.StaticFilesStorage"},
+}
+WHITENOISE_USE_FINDERS = DEBUG or not (STATIC_ROOT / "staticfiles.json").is_file()
 
 # --- security: what `manage.py check --deploy` requires, and a policy for the pages ---
 

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from django.contrib.auth.views import LogoutView
-from django.templatetags.static import static
 from django.urls import include, path, re_path
-from django.views.generic import RedirectView
 
 from notifier import console_views, job_views, monitor_views, order_views, views
 from notifier.login import Login
@@ -24,7 +22,7 @@ urlpatterns = [
     path("htmx/gap", order_views.gap, name="htmx-gap"),
     path("htmx/create", order_views.create, name="htmx-create"),
     path("htmx/<int:number>/next", order_views.advance, name="htmx-advance"),
-    path("favicon.ico", RedirectView.as_view(url=static("notifier/icons/favicon.ico"))),
+    path("favicon.ico", views.Favicon.as_view()),
     path("console/", console_views.console, name="console"),
     path("console/connections", console_views.connections, name="console-connections"),
     path("console/disconnect", console_views.disconnect, name="console-disconnect"),

@@ -26,6 +26,7 @@ from notifier.guardian import SOCKET_PATH_BYTES, answers, private_directory
 from notifier.launcher import COMPANIONS
 from tests.support.database import manage, migrated_url
 from tests.support.dispositions import IGNORED, ORDINARY, dispositions
+from tests.support.static_files import collect
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 # Variables that a developer may have set and that would affect the tests.
@@ -108,6 +109,8 @@ class Launched:
     ) -> None:
         self.out, self.err = directory / "out.txt", directory / "err.txt"
         self.run_directory = directory / "run"
+        if "serve" in arguments:
+            collect()
         settings = {"PORT": "0", "NOTIFIER_RUN_DIR": str(self.run_directory)} | variables
         with self.out.open("w") as out, self.err.open("w") as err, dispositions(signals):
             self.process = subprocess.Popen(
@@ -437,6 +440,24 @@ def test_serve_runs_several_workers_on_one_socket(launch, valkey):
     service.stop()
     assert service.process.returncode == 0
     assert valkey.is_alive()
+
+
+@needs_proc
+def test_stopping_is_logged_as_json_by_launcher_and_worker(launch, valkey):
+    service = launch(
+        sys.executable, "-m", "notifier", "serve",
+        REDIS_URL=valkey.url, DATABASE_URL=migrated_url(), **SERVE,
+    )  # fmt: skip
+    service.wait_until_live()
+    service.stop()
+    lines = [json.loads(line) for line in service.err.read_text().splitlines()]
+    said = [(line["logger"], line["message"]) for line in lines if "stop" in line["message"]]
+    assert said[:2] == [
+        ("notifier.fleet", "stopping 1 processes, which have 18 s"),
+        ("notifier.server", "stopping: not ready any more, draining 0 connections"),
+    ]
+    assert re.fullmatch(r"stopped after \d+\.\d s", said[2][1])
+    assert said[3:] == [("notifier.fleet", "all processes have stopped")]
 
 
 SERVE = {

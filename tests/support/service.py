@@ -18,6 +18,7 @@ from tests.support.chat import NOTIFIER_NAMESPACES
 from tests.support.database import migrated_url
 from tests.support.eventually import eventually_sync
 from tests.support.ports import free_port
+from tests.support.static_files import collect
 from tests.support.zygote import ZYGOTE, ForkedProcess, may_fork
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -107,6 +108,7 @@ class Service:
         return self
 
     def _deployment(self) -> dict[str, str]:
+        collect()
         return {"PORT": str(self.port), "DATABASE_URL": migrated_url(), **DEPLOYMENT}
 
     def _command(self) -> list[str]:
