@@ -82,20 +82,25 @@ def remove(path: Path, *, pid: int) -> None:
         return
 
 
-def adopt(environ: MutableMapping[str, str], path: Path) -> None:
+def adopt(environ: MutableMapping[str, str], path: Path) -> bool:
     """Let a command find the service of ``make run``, if the environment names none.
 
     Without a running service the command still gets what Django needs to print its help: DEBUG, and
     a key whose signatures are never verified.
 
+    Returns:
+        Whether there is a service: in the environment, or running.
+
     Raises:
         NotPrivate: Someone else may have written the file.
     """
     if any(environ.get(name) for name in _SAID_OTHERWISE):
-        return
-    facts = read(path) or {"secret_key": "signs-nothing-" + os.urandom(24).hex()}
+        return True
+    running = read(path)
+    facts = running or {"secret_key": "signs-nothing-" + os.urandom(24).hex()}
     environ["DEBUG"] = "1"
     for name, variable in _VARIABLES.items():
         if name in facts and not environ.get(variable):
             environ[variable] = facts[name]
     environ.setdefault("DATABASE_URL", database_url(path))
+    return running is not None

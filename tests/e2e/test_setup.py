@@ -340,6 +340,21 @@ def test_a_missing_variable_is_reported_without_a_traceback():
     assert re.fullmatch(r"manage\.py: [A-Z_]+ is missing: .*\n", refused.stderr)
 
 
+@pytest.mark.parametrize("command", [["migrate"], ["createsuperuser"], ["changepassword", "ada"]])
+def test_a_command_without_a_service_names_the_variables(tmp_path, command):
+    """It ended in the traceback of SQLite, which could not open a file that nobody had named."""
+    refused = manage(*command, NOTIFIER_RUN_DIR=str(tmp_path / "none"))
+    assert refused.returncode == 1
+    assert re.fullmatch(r"manage\.py: SECRET_KEY is missing: set .*\n", refused.stderr)
+
+
+def test_a_database_that_cannot_be_opened_is_reported_without_a_traceback(tmp_path):
+    url = f"sqlite:///{tmp_path}/none/db.sqlite3"
+    refused = manage("migrate", **documented(), DATABASE_URL=url)
+    assert refused.returncode == 1
+    assert refused.stderr == "manage.py: DATABASE_URL: unable to open database file\n"
+
+
 def test_stored_data_is_json_and_never_pickled():
     """Otherwise anyone who can write to Redis, or forge a cookie, could run code here (CWE-502)."""
     code = (
