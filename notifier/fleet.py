@@ -108,6 +108,7 @@ class Fleet:
             os.close(self._lifeline)
         if self._failure:
             raise ServiceEnded(self._failure)
+        logger.info("all processes have stopped")
 
     def note_answer(self) -> None:
         """Record that the service has responded once: from now on dead workers are replaced."""
@@ -116,8 +117,10 @@ class Fleet:
     def stop(self) -> None:
         """Let the workers drain and exit; on a second call, make them exit immediately."""
         if self._stopping.is_set():
+            logger.warning("stopping immediately, after a second signal")
             self._terminate_all()
             return
+        logger.info("stopping %d processes, which have %.0f s", len(self._processes), STOP_SECONDS)
         self._stopping.set()
         self._listener.close()  # the workers still have it while they drain
 

@@ -13,6 +13,7 @@ import contextlib
 import errno
 import io
 import json
+import logging.config
 import os
 import secrets
 import shlex
@@ -33,6 +34,7 @@ from notifier.env import (
 )
 from notifier.fleet import Companion, Fleet, ServiceEnded, supervise, watch
 from notifier.listening import LINGER_SECONDS, listening_socket
+from notifier.logs import is_stderr_terminal, logging_settings
 from notifier.measuring import Measures
 from notifier.preparation import NO_REDIS_YET, Preparation
 from notifier.private import NotPrivate
@@ -63,6 +65,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if isinstance(stream, io.TextIOWrapper):  # in an ASCII locale "é" is printed as \\xe9
             stream.reconfigure(errors="backslashreplace")
     options = _parser().parse_args(arguments)
+    logging.config.dictConfig(logging_settings(for_people=is_stderr_terminal()))
     try:
         if options.command == "serve":
             serve(os.environ)

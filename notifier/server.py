@@ -86,6 +86,12 @@ class Server(uvicorn.Server):
         """Shut down in the steps that the class describes."""
         self._stand_down()
         loop = asyncio.get_running_loop()
+        began = loop.time()
+        connections = len(self.server_state.connections)
+        logger.info(
+            "stopping: not ready any more, draining %d connections", connections,
+            extra={"connections": connections},
+        )  # fmt: skip
         closed = loop.create_future()
         loop.call_later(self._linger_seconds, self._close_port, sockets or [], closed)
         await closed
@@ -93,6 +99,7 @@ class Server(uvicorn.Server):
             await asyncio.wait(self._accepting)
         await self._drain_in_time()
         await super().shutdown(sockets)
+        logger.info("stopped after %.1f s", loop.time() - began)
 
     def _close_port(self, sockets: list[socket.socket], closed: asyncio.Future[None]) -> None:
         """Close the listening sockets, whose queues are emptied first.

@@ -88,6 +88,10 @@ async def _work(options: WorkerOptions) -> None:
     asked: list[int] = []
 
     def leave(number: int) -> None:
+        if asked:
+            logger.warning("stopping immediately: returning the entries in hand")
+        else:
+            logger.info("stopping: finishing the entries in hand")
         asked.append(number)
         worker.stop()
 
@@ -101,6 +105,7 @@ async def _work(options: WorkerOptions) -> None:
         await worker.run()
     finally:
         await queue.aclose()
+    logger.info("the fallback worker has stopped")
     if worker.hung_handlers:
         # Nothing else ends a hung thread, or a task that ignores its cancellation.
         logging.shutdown()
