@@ -56,16 +56,24 @@ CHROMIUM = next(
 )
 """The shell is the same engine without the windows, which take two thirds of the CPU time."""
 NGINX = shutil.which("nginx", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
+HAPROXY = shutil.which("haproxy", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
+CADDY = shutil.which("caddy")
+SYSTEMD_ANALYZE = shutil.which("systemd-analyze")
 PROMETHEUS = all(map(shutil.which, ("prometheus", "promtool")))
 HAS_SDK = bool(shutil.which("node")) and (SDK / ".ready").is_file()  # the Makefile's stamp
 HAS_POSTGRES = PostgresServer.is_installed()
 HAS_OTEL = find_spec("opentelemetry") and find_spec("opentelemetry.sdk")
+HAS_SCHEMAS = find_spec("kubernetes_validate")
 HAS_FAKETIME = sys.platform == "linux" and bool(shutil.which("faketime"))
 MISSING = {
     "browser": None if CHROMIUM else "there is no Chromium on this machine",
     "node": None if HAS_SDK else "Node, or its packages (`make setup`), are missing",
     "postgres": None if HAS_POSTGRES else "there is no PostgreSQL server on this machine",
     "nginx": None if NGINX else "there is no nginx on this machine",
+    "haproxy": None if HAPROXY else "there is no HAProxy on this machine",
+    "caddy": None if CADDY else "there is no Caddy on this machine",
+    "systemd": None if SYSTEMD_ANALYZE else "there is no systemd-analyze on this machine",
+    "kubernetes": None if HAS_SCHEMAS else "kubernetes-validate is not installed",
     "prometheus": None if PROMETHEUS else "there is no Prometheus on this machine",
     "redis": None if DEBIAN else "there is no redis-server on this machine",
     "otel": None if HAS_OTEL else "the SDK of OpenTelemetry is not installed",

@@ -55,15 +55,26 @@ class Authority:
 
     def server(self, *, address: str = "127.0.0.1", ended: bool = False) -> ssl.SSLContext:
         """Return the TLS context of a server with this address, or with an expired certificate."""
+        found = x509.IPAddress(ipaddress.ip_address(address))
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(self._issue("server.pem", found, NOW - DAY if ended else NOW + DAY))
+        return context
+
+    def site(self, host: str) -> Path:
+        """Return a file with the key of a web site, followed by its certificate."""
+        return self._issue("site.pem", x509.DNSName(host))
+
+    def _issue(
+        self, file_name: str, holder: x509.GeneralName, end: datetime.datetime = NOW + DAY
+    ) -> Path:
         key = ec.generate_private_key(ec.SECP256R1())
-        name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "redis")])
-        names = x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address(address))])
+        name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "server")])
         certificate = (
-            self._certificate(name, key, NOW - DAY if ended else NOW + DAY)
-            .add_extension(names, critical=False)
+            self._certificate(name, key, end)
+            .add_extension(x509.SubjectAlternativeName([holder]), critical=False)
             .sign(self._key, hashes.SHA256())
         )
-        file = self._folder / "server.pem"
+        file = self._folder / file_name
         file.write_bytes(
             key.private_bytes(
                 serialization.Encoding.PEM,
@@ -72,9 +83,7 @@ class Authority:
             )
             + certificate.public_bytes(serialization.Encoding.PEM)
         )
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.load_cert_chain(file)
-        return context
+        return file
 
     def _certificate(
         self, name: x509.Name, key: ec.EllipticCurvePrivateKey, end: datetime.datetime = NOW + DAY
