@@ -4,7 +4,7 @@
 # installed, otherwise with venv and pip from hashed requirements. Nothing is set up twice.
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test matrix test-faults threats foreign image-check soak check check-types check-rest format types bench plots screenshots lock clean
+.PHONY: help setup run test matrix test-faults threats foreign image-check fresh-debian soak check check-types check-rest format types bench plots screenshots lock clean
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -56,6 +56,9 @@ foreign: $(DEV_READY) ## add the app to RDMO from PyPI, and run RDMO's own tests
 
 image-check: $(DEV_READY) ## (root, debootstrap) build the image by the steps of its Dockerfile, and run it read-only
 	$(BIN)/pytest -s -p no:randomly tests/e2e/image.py
+
+fresh-debian: $(DEV_READY) ## (root, debootstrap) type each command of the first deployment in docs/deploy.md
+	$(BIN)/pytest -s -p no:randomly tests/e2e/fresh_debian.py
 
 soak: $(DEV_READY) ## run under load for 30 minutes with a fault every 10 seconds (SOAK_MINUTES=30)
 	$(BIN)/pytest -s -p no:randomly tests/faults/soak.py

@@ -88,10 +88,7 @@ class Server(uvicorn.Server):
         loop = asyncio.get_running_loop()
         began = loop.time()
         connections = len(self.server_state.connections)
-        logger.info(
-            "stopping: not ready any more, draining %d connections", connections,
-            extra={"connections": connections},
-        )  # fmt: skip
+        logger.info("stopping: not ready any more, draining %d connections", connections)
         closed = loop.create_future()
         loop.call_later(self._linger_seconds, self._close_port, sockets or [], closed)
         await closed

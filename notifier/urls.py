@@ -22,7 +22,7 @@ urlpatterns = [
     path("htmx/gap", order_views.gap, name="htmx-gap"),
     path("htmx/create", order_views.create, name="htmx-create"),
     path("htmx/<int:number>/next", order_views.advance, name="htmx-advance"),
-    path("favicon.ico", views.Favicon.as_view()),
+    path("favicon.ico", views.FaviconRedirect.as_view()),
     path("console/", console_views.console, name="console"),
     path("console/connections", console_views.connections, name="console-connections"),
     path("console/disconnect", console_views.disconnect, name="console-disconnect"),

@@ -54,7 +54,7 @@ def reference(request: HttpRequest) -> HttpResponse:
     return render(request, "notifier/reference.html", context)
 
 
-class Favicon(RedirectView):
+class FaviconRedirect(RedirectView):
     """Shows browsers that ask for /favicon.ico where it is.
 
     Its name is looked up for each of them: at import, the static files may not be collected yet.
