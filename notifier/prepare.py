@@ -11,6 +11,7 @@ import argparse
 import logging
 import os
 import sys
+from pathlib import Path
 
 import django
 from django.conf import settings
@@ -104,8 +105,9 @@ def check_static_files(*, are_required: bool) -> None:
     Raises:
         NotCollected: They are not.
     """
-    if not settings.DEBUG and (are_required or not settings.WHITENOISE_USE_FINDERS):
-        check_collected(settings.STATIC_ROOT)
+    are_used = are_required or not getattr(settings, "WHITENOISE_USE_FINDERS", True)
+    if settings.STATIC_ROOT and are_used and not settings.DEBUG:
+        check_collected(Path(settings.STATIC_ROOT))
 
 
 _MIGRATE = "the tables are missing; create them with: python manage.py migrate"

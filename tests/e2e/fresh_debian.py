@@ -1,9 +1,9 @@
 """A fresh Debian goes from a clone to a service behind TLS by `docs/deploy.md` alone.
 
-`make fresh-debian` runs it; it is no part of the tests, because it installs a Debian (root,
-debootstrap, a mirror of Debian, PyPI; the ports 80, 443, 6379 and 8000). Each command of the chapter
-"The first deployment" is typed as it is written, into one shell in a chroot, except those for
-systemd, which is not running there.
+`make fresh-debian` runs it. It is no part of the tests, because it installs a Debian (root,
+debootstrap, a mirror of Debian, PyPI; the ports 80, 443, 6379 and 8000). Each command of the
+chapter "The first deployment" is typed as it is written, into one shell in a chroot, except those
+for systemd, which is not running there.
 """
 
 from __future__ import annotations

@@ -105,7 +105,9 @@ class Container:
     def popen(self, command: list[str], **options: object) -> subprocess.Popen[str]:
         line = [
             # chroot needs one of these, which go with the user.
-            "setpriv", "--no-new-privs", "--inh-caps=-all",
+            "setpriv",
+            "--no-new-privs",
+            "--inh-caps=-all",
             "--bounding-set=-all,+sys_chroot,+setuid,+setgid",
             *("chroot", f"--userspec={self._image.user}", "--groups=", str(self._view)),
             *("env", "-i", "-C", self._image.directory),

@@ -84,12 +84,18 @@ def test_a_copy_of_the_append_only_files_has_the_queue(tmp_path: Path) -> None:
     try:
         with server.client() as redis:
             redis.rpush("queue", "one", "two")
-            run(command("redis-cli config set auto-aof-rewrite-percentage 0", redis=client), tmp_path)
+            run(
+                command("redis-cli config set auto-aof-rewrite-percentage 0", redis=client),
+                tmp_path,
+            )
             waiting = command("redis-cli info", redis=client)
             eventually_sync(lambda: "progress:0" in run(waiting, tmp_path))
             files = str(server.folder / "appendonlydir")
             run(command("cp -r", files=files), tmp_path)
-            run(command("redis-cli config set auto-aof-rewrite-percentage 100", redis=client), tmp_path)
+            run(
+                command("redis-cli config set auto-aof-rewrite-percentage 100", redis=client),
+                tmp_path,
+            )
             redis.flushall()
     finally:
         server.stop()

@@ -50,7 +50,7 @@ PODS = {
 
 @pytest.mark.kubernetes
 @pytest.mark.parametrize("version", VERSIONS)
-@pytest.mark.parametrize("manifest", manifests())
+@pytest.mark.parametrize("manifest", list(manifests()))
 def test_a_manifest_is_valid(manifest: dict[str, Any], version: str) -> None:
     """By the schemas of Kubernetes, in which every unknown field is an error."""
     import kubernetes_validate
