@@ -20,6 +20,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+import yaml
 
 from tests.support.client import Client
 from tests.support.dockerfile import Builder, Stage, read
@@ -32,6 +33,7 @@ from tests.support.service import ROOT
 DOCKER = ROOT / "deploy" / "docker"
 FOLDER = Path(os.environ.get("IMAGE_FOLDER", "/tmp/notifier-image"))
 PASSWORD = "p" * 48
+COMPOSE = yaml.safe_load((ROOT / "deploy" / "compose.yaml").read_text(encoding="utf-8"))
 CERTIFICATES = "/etc/ssl/certs/ca-certificates.crt"
 
 pytestmark = [
@@ -167,6 +169,7 @@ async def test_the_image_serves_and_drains_on_a_read_only_root(
             )
             assert service.poll() is None, log.read_text()
             print(f"ready {time.monotonic() - began:.1f} s after its start")
+            start_workers(container, tmp_path)
             await publish_and_stop(service, port)
         finally:
             if service.poll() is None:
@@ -175,6 +178,21 @@ async def test_the_image_serves_and_drains_on_a_read_only_root(
     lines = [json.loads(line) for line in log.read_text().splitlines() if line.startswith("{")]
     said = [line["message"] for line in lines]
     assert "all processes have stopped" in said, log.read_text()
+
+
+def start_workers(container: Container, folder: Path) -> None:
+    """Start the other commands of the image, see that they work, and stop them."""
+    for name, ready in {"fallback": "handling fallbacks: ", "jobs": " ready."}.items():
+        log = folder / name
+        with log.open("w") as output:
+            command = COMPOSE["services"][name]["command"]
+            worker = container.popen(command, stdout=output, stderr=output)
+        try:
+            eventually_sync(lambda log=log, ready=ready: ready in log.read_text(), 60)
+        finally:
+            worker.send_signal(signal.SIGTERM)
+            code = worker.wait(timeout=60)
+        assert code == 0, log.read_text()
 
 
 async def publish_and_stop(service: subprocess.Popen[str], port: int) -> None:
