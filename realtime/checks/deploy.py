@@ -7,7 +7,6 @@ them all.
 from __future__ import annotations
 
 import ipaddress
-import math
 from collections.abc import Callable, Iterator
 from itertools import combinations
 from typing import Any
@@ -19,13 +18,9 @@ from django.core import checks
 from realtime.conf import Settings
 from realtime.core.namespaces import Namespaces
 from realtime.core.redis_url import MEMORY_URL, read_redis_url
+from realtime.core.secret_strength import ADVICE, is_weak
 from realtime.errors import ConfigurationError
 from realtime.identity.tokens import OPTIONAL
-
-GUESS_BITS = 96
-"""Random secrets have 128 bits in 32 hex digits or 22 characters; invented ones have 30 to 80."""
-_WORDS = ("secret", "password", "passwort", "changeme", "change-me", "example", "insecure")
-_ADVICE = "python -c 'import secrets; print(secrets.token_urlsafe(48))' generates a strong one."
 
 Messages = Iterator[checks.CheckMessage]
 
@@ -58,7 +53,7 @@ def _weak_secrets(given: Settings) -> Messages:
         if secret and is_weak(secret):
             yield checks.Warning(
                 f"{name} can be guessed: it is short, repetitive, or contains a common word.",
-                hint=_ADVICE,
+                hint=ADVICE,
                 id="realtime.W003",
             )
 
@@ -69,7 +64,7 @@ def _shared_secrets(given: Settings) -> Messages:
         if one and one == two:
             yield checks.Warning(
                 f"{name} and {other} are the same, so knowing one grants the access of both.",
-                hint=_ADVICE,
+                hint=ADVICE,
                 id="realtime.W004",
             )
 
@@ -132,24 +127,10 @@ _CHECKS: tuple[Callable[[Settings], Messages], ...] = (
 )
 
 
-def is_weak(secret: str) -> bool:
-    """Return whether a secret looks made up rather than random."""
-    said = secret.lower()
-    return (
-        len(secret) * math.log2(len(set(secret))) < GUESS_BITS
-        or any(word in said for word in _WORDS)
-        or _repeats(secret)
-    )
-
-
-def _repeats(text: str) -> bool:
-    """Return whether a text is one part repeated; it then contains a shifted copy of itself."""
-    return text in (text + text)[1:-1]
-
-
 def _secrets(given: Settings) -> list[tuple[str, str]]:
     return [
         ("REALTIME_API_KEY", given.api_key),
+        ("REALTIME_METRICS_KEY", given.metrics_key),
         ("REALTIME_TOKEN_SECRET", given.token_secret),
     ]
 

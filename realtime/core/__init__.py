@@ -33,6 +33,7 @@
 * `redis_url`: Validation and parsing of Redis URLs.
 * `redis_address`: The URLs of a master and of its sentinels.
 * `redis_facts`: What a Redis says about itself.
+* `secret_strength`: Which secrets can be guessed.
 * `headers`: Which request headers are rejected.
 * `mail_text`: Sanitizing text for mail.
 * `tally`: Counters that are logged at most once a minute.

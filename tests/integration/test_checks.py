@@ -21,7 +21,7 @@ from django.test import override_settings
 from hypothesis import given
 from hypothesis import strategies as st
 
-from realtime.checks.deploy import is_weak
+from realtime.core.secret_strength import is_weak
 from tests.support.sentinels import sentinel_set
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
