@@ -127,9 +127,11 @@ def subscription_token(
 
 
 def _token(claims: dict[str, Any], seconds: int) -> str:
-    secret = wiring.settings().token_secret
+    secret, audience = wiring.settings().token_secret, wiring.settings().token_audience
     if not secret:
         raise ConfigurationError("REALTIME_TOKEN_SECRET", "is not set")
+    if audience:  # nodes require it of all tokens
+        claims = {**claims, "aud": audience}
     now = int(time.time())
     token = jwt.encode({**claims, "iat": now, "exp": now + seconds}, secret, "HS256")
     if len(token) > TOKEN_CHARACTERS:

@@ -106,3 +106,11 @@ def test_without_a_secret_the_setting_is_named() -> None:
         pytest.raises(ConfigurationError, match="REALTIME_TOKEN_SECRET"),
     ):
         connection_token("42")
+
+
+def test_a_token_has_the_audience_that_nodes_require() -> None:
+    """Nodes refused the tokens of their own site as soon as the setting was set."""
+    with override_settings(REALTIME_TOKEN_AUDIENCE="notifier"):
+        identity = wiring.tokens().verify_identity(connection_token("42"), time.time())
+        grant = wiring.tokens().verify_grant(subscription_token("42", "closed"), time.time())
+    assert (identity.user, grant.channel) == ("42", "closed")
