@@ -19,6 +19,7 @@ Long because it is one contract.
 * `pipeline`: That connection.
 * `calls`: What is sent together on it, and who gets which reply.
 * `server_facts`: Asks a Redis about its own state.
+* `diagnosis`: Examines each Redis of a URL for a person: its state, clock and permissions.
 * `connector`: Opens connections with redis-py.
 * `connection_sync`: The options of connections for threads, and questions to several servers.
 * `partition_sync`: What a broker for threads does in one partition.

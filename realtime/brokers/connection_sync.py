@@ -7,8 +7,9 @@ redis-py retries by default and has timeouts of its own. Both are disabled, as i
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from redis import exceptions
@@ -59,12 +60,19 @@ def ask_server(url: str, commands: Sequence[Args], seconds: float) -> list[Any]:
         RedisError: It does not answer.
         OSError: It does not answer.
     """
+    with open_connection(url, seconds) as connection:
+        return ask(connection, commands)
+
+
+@contextmanager
+def open_connection(url: str, seconds: float) -> Iterator[Connection]:
+    """Connect to one server, and disconnect in the end; arguments and errors as `ask_server`."""
     pool = ConnectionPool.from_url(url)
     pool.connection_kwargs.update(connection_options(seconds))
     connection = cast("Connection", pool.make_connection())
     try:
         connection.connect()  # type: ignore[no-untyped-call]
-        return ask(connection, commands)
+        yield connection
     finally:
         connection.disconnect()  # type: ignore[no-untyped-call]
 

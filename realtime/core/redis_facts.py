@@ -44,6 +44,28 @@ class RedisFacts(msgspec.Struct, frozen=True, kw_only=True):
     """What the replica that is furthest behind has not confirmed."""
 
 
+class ServerDiagnosis(msgspec.Struct, frozen=True, kw_only=True):
+    """What was found at one server that was examined for a person."""
+
+    facts: RedisFacts
+    is_sentinel: bool = False
+    """It is a sentinel; examined are only those that do not answer."""
+    failure: str = ""
+    """Why it could not be examined, or why it would refuse what a node does; never a secret."""
+    seconds: float = 0.0
+    """The round trip of a command."""
+    clock_offset_seconds: float | None = None
+    """By how much its clock is ahead of ours; None if it may not be read."""
+    has_tried_commands: bool = True
+    """Whether it was found out what this user may do."""
+    refused_commands: tuple[str, ...] = ()
+    """Commands of a node that this user may not call, as an ACL writes them: ``script|load``."""
+    refuses_keys: bool = False
+    """This user may not use keys with our prefix."""
+    refuses_channels: bool = False
+    """This user may not use channels with our prefix."""
+
+
 def parse_facts(address: str, info: bytes, policy: str, refused: Sequence[str]) -> RedisFacts:
     """Parse the reply to INFO.
 

@@ -17,13 +17,15 @@ from realtime.core.connection_survey import (
 )
 from realtime.core.history import KEPT_SECONDS
 from realtime.core.node_report import NodeReport, reports_of
+from realtime.core.redis_url import MEMORY_URL
 from realtime.core.survey import Question
 from realtime.errors import BrokerError
+from realtime.wiring.configured import settings
 from realtime.wiring.nodes import node
 
 if TYPE_CHECKING:
     from realtime.brokers import Stats
-    from realtime.core.redis_facts import RedisFacts
+    from realtime.core.redis_facts import RedisFacts, ServerDiagnosis
 
 HISTORY_SECONDS = KEPT_SECONDS
 """How much of the past a node keeps."""
@@ -106,3 +108,22 @@ async def read_servers() -> list[RedisFacts] | None:
 async def read_queue() -> Stats | None:
     """Return the state of the fallback queue; None if Redis does not answer."""
     return await node().read_queue()
+
+
+def diagnose_redis() -> list[ServerDiagnosis]:
+    """Examine each Redis of the settings, from outside of an event loop; none with ``memory://``.
+
+    That of the jobs follows, if it is another one; whether it can be reached is all that is asked.
+
+    Raises:
+        ConfigurationError: A URL is invalid.
+    """
+    from realtime.brokers.diagnosis import diagnose_servers  # loads redis-py
+
+    given = settings()
+    found = []
+    if given.redis_url not in ("", MEMORY_URL):
+        found += diagnose_servers(given.redis_url, given.redis_prefix)
+    if given.jobs_redis_url not in ("", MEMORY_URL, given.redis_url):
+        found += diagnose_servers(given.jobs_redis_url, given.redis_prefix, tries_commands=False)
+    return found
