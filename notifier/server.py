@@ -8,11 +8,9 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import contextlib
 import gc
 import logging
 import os
-import resource
 import socket
 import sys
 import threading
@@ -22,7 +20,8 @@ from typing import Any
 
 import uvicorn
 
-from notifier.counting import BODY_BYTES, SPARE_CONNECTIONS, Config
+from notifier.counting import BODY_BYTES, Config
+from notifier.file_limit import raise_file_limit, warn_if_file_limit_is_low
 from notifier.http import HttpProtocol
 from notifier.http_answers import Lane
 from notifier.leaving import LeavingNotice
@@ -183,39 +182,6 @@ def server_config(
         timeout_graceful_shutdown=GRACEFUL_SECONDS,
         workers=1,  # the launcher starts ours
     )
-
-
-OWN_FILES = 64
-"""Files that a worker needs besides client connections: Redis, the database, static files, the
-listening socket."""
-
-
-def raise_file_limit() -> int:
-    """Raise the limit on open files as far as the system allows, and return it.
-
-    Each client is an open file. The soft limit is often 1,024, for programs that use `select`. A
-    worker that reaches it cannot accept connections, nor reconnect to Redis.
-    """
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    with contextlib.suppress(ValueError, OSError):  # macOS says "infinity" and takes 10,240
-        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    return resource.getrlimit(resource.RLIMIT_NOFILE)[0]
-
-
-def warn_if_file_limit_is_low(files: int, connections: int) -> None:
-    """Log a warning if the limit on open files allows fewer clients than the settings.
-
-    Args:
-        files: The limit on open files.
-        connections: The limit on the connections of clients.
-    """
-    clients = files - OWN_FILES - SPARE_CONNECTIONS
-    if files != resource.RLIM_INFINITY and clients < connections:
-        logger.warning(
-            "the limit on open files (%d) allows only %d clients, fewer than REALTIME_CONNECTIONS "
-            "(%d): raise the limit (LimitNOFILE, ulimit -Hn) or lower REALTIME_CONNECTIONS",
-            *(files, max(0, clients), connections),
-        )
 
 
 def watch_lifeline(

@@ -7,7 +7,7 @@ import resource
 import pytest
 
 from notifier.counting import SPARE_CONNECTIONS
-from notifier.server import OWN_FILES, warn_if_file_limit_is_low
+from notifier.file_limit import OWN_FILES, warn_if_file_limit_is_low
 
 ENOUGH = 50_000 + SPARE_CONNECTIONS + OWN_FILES
 
