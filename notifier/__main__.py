@@ -1,11 +1,13 @@
-"""``python -m notifier run`` and ``python -m notifier serve``."""
+"""``python -m notifier``: see `notifier.command_line`."""
 
 from __future__ import annotations
 
 import sys
 
 try:
-    from notifier.launcher import main
+    import django  # noqa: F401 - tells whether the packages are installed
+
+    from notifier.command_line import main
 except ModuleNotFoundError as error:
     if error.name != "django":
         raise

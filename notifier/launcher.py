@@ -7,11 +7,9 @@ a pipe whose other end only the launcher has.
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import contextlib
 import errno
-import io
 import json
 import logging.config
 import os
@@ -19,7 +17,7 @@ import secrets
 import shlex
 import socket
 import sys
-from collections.abc import Coroutine, Mapping, Sequence
+from collections.abc import Coroutine, Mapping
 from functools import partial
 
 from notifier import run_secrets, servicefile
@@ -59,101 +57,23 @@ class CannotStart(Exception):
     """The service cannot start; the text is one sentence for the person at the terminal."""
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Start the service as the command line says; return its exit code once it has ended."""
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):  # in an ASCII locale "é" is printed as \\xe9
-            stream.reconfigure(errors="backslashreplace")
-    options = _parser().parse_args(arguments)
+def launch(command: str, *, stop_with_parent: bool = False) -> int:
+    """Run the service until it is stopped; return the exit status.
+
+    Args:
+        command: ``serve`` or ``run``.
+        stop_with_parent: Whether `run` ends with the process that has started it.
+    """
     logging.config.dictConfig(logging_settings(for_people=is_stderr_terminal()))
     try:
-        if options.command == "serve":
+        if command == "serve":
             serve(os.environ)
         else:
-            run(os.environ, stop_with_parent=options.stop_with_parent)
+            run(os.environ, stop_with_parent=stop_with_parent)
     except (BadEnvironment, CannotStart, ServiceEnded, NoEmbeddedValkey, NotPrivate) as error:
         print(f"notifier: {error}", file=sys.stderr)
         return 1
-    except KeyboardInterrupt:  # before the event loop handled the signal
-        return 130
     return 0
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m notifier", description="Start the notification service.", epilog=_HELP,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )  # fmt: skip
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    running = commands.add_parser(
-        "run",
-        help="for development: generates missing secrets and includes a private Valkey",
-        epilog=_HELP,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    running.add_argument(
-        "--stop-with-parent",
-        action="store_true",
-        help="stop when the parent process exits (used by make)",
-    )
-    commands.add_parser(
-        "serve",
-        help="for production: reads REDIS_URL and all secrets from the environment",
-        epilog=_HELP,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    return parser
-
-
-_HELP = """\
-environment:
-  HOST, PORT           address to listen on (127.0.0.1, 8000)
-  WEB_CONCURRENCY      number of worker processes (1)
-  METRICS_ADDRESS      address of /metrics for Prometheus, such as 127.0.0.1:9100
-  NOTIFIER_METRICS_KEY bearer token for /metrics on the usual port
-  REDIS_URL            redis://, rediss://, unix://, redis+sentinel://host1,host2/mastername, or
-                       redis+cluster://host1,host2; if unset, `run` starts a private Valkey, and a
-                       fallback worker
-  JOBS_REDIS_URL       Redis of the background jobs; required with a cluster, else REDIS_URL
-  DATABASE_URL         database of users and sessions: postgres://user:password@host/name, or
-                       sqlite:////path (db.sqlite3 in the checkout; in .run/ for `run`)
-  SECRET_KEY           at least 50 characters unless DEBUG is on
-  SECRET_KEY_FALLBACKS
-                       earlier keys that stay valid while you rotate SECRET_KEY
-  NOTIFIER_API_KEY     the X-API-Key of publishers: one key with all permissions
-  NOTIFIER_API_KEYS    one key for each publisher (JSON), or @path of a file that is reloaded
-  NOTIFIER_TOKEN_SECRET
-                       verifies client tokens (HS256)
-  NOTIFIER_TOKEN_PUBLIC_KEY
-                       verifies client tokens (RS256, ES256): a public key, or @path of a file
-  NOTIFIER_TOKEN_JWKS  several public keys (JWKS), or @path of a file that is reloaded
-  NOTIFIER_TOKEN_AUDIENCE
-                       required value in the `aud` claim of tokens, if any
-  NOTIFIER_TOKEN_EXPIRY
-                       required, or optional: tokens without `exp` never expire
-  NOTIFIER_PERSONAL_CHANNEL
-                       prefix of the personal channels, before the user ID (user:#)
-  NOTIFIER_NAMESPACES  channel namespaces and their options: a JSON object, or @path of a file
-  NOTIFIER_FALLBACKS   handlers of queued publications: a JSON object, or @path
-  NOTIFIER_CLOUDEVENTS rules that map CloudEvents to channels: a JSON array, or @path
-  EMAIL_URL            mail server of the `email` fallback: smtp+tls://user:password@host:587
-  EMAIL_FROM           sender address of its mail
-  NOTIFIER_TRACING     1: OpenTelemetry spans, exported as OTEL_EXPORTER_OTLP_ENDPOINT says
-  NOTIFIER_LIMITS      limits for clients: a JSON object of settings, or @path of a file
-  ALLOWED_HOSTS        host names of this service, comma-separated
-  ALLOWED_ORIGINS      origins of other sites that may connect, comma-separated
-  DEBUG                1 or 0; `run` turns it on if only this machine can connect
-  HTTPS                1 if a proxy terminates TLS (default of `serve`), otherwise 0 (of `run`)
-  HSTS_SECONDS         how long browsers must use HTTPS (3600)
-  FORWARDED_ALLOW_IPS  proxies whose X-Forwarded-* headers are trusted (127.0.0.1)
-
-signals:
-  SIGTERM, SIGINT (Ctrl-C), and SIGHUP stop the service gracefully; a second signal stops it
-  immediately. If SIGINT or SIGHUP was ignored at start (nohup, or a script's background), it stays
-  ignored and the service says so; SIGTERM always stops it.
-
-A secret can also be read from the file that …_FILE names: REDIS_URL_FILE=/run/redis.
-"""
 
 
 def serve(environ: Mapping[str, str]) -> None:

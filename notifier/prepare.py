@@ -67,7 +67,7 @@ def migrate(*, demo: bool) -> None:
         DatabaseError: The database cannot be reached or written.
     """
     _make_directory(is_own=demo)
-    if _has_pending_migrations():
+    if has_pending_migrations():
         call_command("migrate", verbosity=0, interactive=False)
     if demo:
         _demo_users()
@@ -86,7 +86,7 @@ def check() -> None:
     if path is not None and not path.exists():  # connecting would create it
         raise NotReady(_MIGRATE)
     try:
-        missing = _has_pending_migrations()
+        missing = has_pending_migrations()
     except DatabaseError as error:
         logger.error(
             "the database is unreachable, users cannot log in: %s", str(error).splitlines()[0]
@@ -113,7 +113,12 @@ def check_static_files(*, are_required: bool) -> None:
 _MIGRATE = "the tables are missing; create them with: python manage.py migrate"
 
 
-def _has_pending_migrations() -> bool:
+def has_pending_migrations() -> bool:
+    """Return whether tables are missing.
+
+    Raises:
+        DatabaseError: The database cannot be reached.
+    """
     executor = MigrationExecutor(connection)
     return bool(executor.migration_plan(executor.loader.graph.leaf_nodes()))
 

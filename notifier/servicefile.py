@@ -21,6 +21,7 @@ _VARIABLES = {
     "redis_url": "REDIS_URL",
     "secret_key": "SECRET_KEY",
     "api_key": "NOTIFIER_API_KEY",
+    "token_secret": "NOTIFIER_TOKEN_SECRET",
     "namespaces": "NOTIFIER_NAMESPACES",
     "database_url": "DATABASE_URL",
 }

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -91,6 +91,10 @@ class Keys:
     def __len__(self) -> int:
         """Return the number of keys."""
         return len(self._by_digest)
+
+    def __iter__(self) -> Iterator[Key]:
+        """Yield each key."""
+        return iter(self._by_digest.values())
 
     def current(self) -> Keys:
         """Return these keys: unlike those of a file, they do not change."""
