@@ -95,7 +95,7 @@ check-types:
 check-rest:
 	@status=0; \
 	for check in "$(BIN)/ruff format --check ." "$(BIN)/ruff check ." \
-		"$(BIN)/pytest -q tests/test_architecture.py" "$(BIN)/codespell"; do \
+		"$(BIN)/pytest -q $(COMPARISONS)" "$(BIN)/codespell"; do \
 		echo "$$check"; $$check || status=1; \
 	done; \
 	echo "manage.py check --deploy"; \
