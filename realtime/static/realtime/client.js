@@ -1130,7 +1130,7 @@ export class Connection extends ConnectionTarget {
    * @param {ConnectionEvents[Name]} detail
    */
   #emit(type, detail) {
-    this.dispatchEvent(new CustomEvent(type, { detail }));
+    this.dispatchEvent(new DetailEvent(type, { detail }));
   }
 }
 
@@ -1221,7 +1221,7 @@ class Feed {
    * @param {SubscriptionEvents[Name]} detail
    */
   emit(type, detail) {
-    this.subscription.dispatchEvent(new CustomEvent(type, { detail }));
+    this.subscription.dispatchEvent(new DetailEvent(type, { detail }));
   }
 
   // --- subscribing ---------------------------------------------------------------------------------------------------
@@ -2605,3 +2605,23 @@ function firstKey(map) {
 }
 
 function ignore() {}
+
+/**
+ * The platform's CustomEvent. Node 18 has none without a flag.
+ *
+ * @type {typeof CustomEvent}
+ */
+const DetailEvent =
+  globalThis.CustomEvent ??
+  /** @type {any} */ (
+    class extends Event {
+      /**
+       * @param {string} type
+       * @param {{detail: any}} init
+       */
+      constructor(type, { detail }) {
+        super(type);
+        this.detail = detail;
+      }
+    }
+  );
