@@ -58,7 +58,7 @@ from tests.unit.test_tokens import TAKEN
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
-PAGES = sorted([*ROOT.glob("*.md"), *DOCS.rglob("*.md")])
+PAGES = sorted([*ROOT.glob("*.md"), *DOCS.rglob("*.md"), ROOT / "npm/README.md"])
 CODE = sorted(
     path
     for folder in ("realtime", "notifier", "tests")
