@@ -54,6 +54,7 @@ PROJECTS = {
     "tests/e2e/test_sessions.py": "users by Django's sessions",
     "tests/e2e/test_template_tag.py": "template tags",
     "tests/e2e/test_testing.py": "a project's own tests, without Redis",
+    "tests/e2e/test_tutorial.py": "the tutorial, from an empty folder",
     "tests/e2e/test_wheel.py": "the wheel in a new project",
 }
 """The app in projects that know nothing of this repository, as real processes."""
