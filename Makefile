@@ -4,7 +4,7 @@
 # installed, otherwise with venv and pip from hashed requirements. Nothing is set up twice.
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test matrix test-faults threats foreign image-check fresh-debian soak coverage package check check-types check-rest format types bench plots screenshots lock clean
+.PHONY: help setup run test matrix test-faults threats foreign image-check fresh-debian soak coverage package check check-types check-rest format types docs docs-build bench plots screenshots lock clean
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -18,6 +18,12 @@ SDK_READY := $(SDK)/node_modules/.ready
 CLIENT_TYPES := realtime/static/realtime/client.d.ts
 GENERATED_TYPES := $(SDK)/node_modules/.types/client.d.ts
 TSC := $(SDK)/node_modules/.bin/tsc
+# The site: its sources, an environment of its own, the pages as Sphinx reads them, and the result.
+SITE := docs/site
+SITE_VENV := .docs/venv
+SITE_READY := $(SITE_VENV)/.ready
+SITE_PAGES := .docs/pages
+SITE_HTML := .docs/html
 
 # --- for people ---
 
@@ -111,6 +117,16 @@ types: $(SDK_READY) ## (node) generate client.d.ts from the comments of client.j
 	$(TSC) --project $(SDK)
 	cp $(GENERATED_TYPES) $(CLIENT_TYPES)
 
+docs: docs-build ## build the site of the documentation and serve it at http://127.0.0.1:$PORT (8080)
+	@echo "The documentation is on http://127.0.0.1:$${PORT:-8080}/ (Ctrl-C stops it)"
+	@exec $(SITE_VENV)/bin/python -m http.server --bind 127.0.0.1 --directory $(SITE_HTML) $${PORT:-8080} >/dev/null 2>&1
+
+# Each warning is an error: a link or an anchor that leads nowhere, a page outside the navigation.
+docs-build: $(SITE_READY) ## build the site into .docs/html; fail on a broken link or a page outside the navigation
+	rm -rf $(SITE_HTML)
+	$(SITE_VENV)/bin/python $(SITE)/stage.py $(SITE_PAGES)
+	$(SITE_VENV)/bin/python -m sphinx -W --keep-going -q -E -b html -d .docs/doctrees -c $(SITE) $(SITE_PAGES) $(SITE_HTML)
+
 bench: $(DEV_READY) ## benchmark the service and its peers (25 minutes; see docs/performance.md)
 	-$(BIN)/python -m bench.peers.setup
 	$(BIN)/python -m bench
@@ -128,12 +144,13 @@ lock: ## (uv) update the lock file and export it for pip
 	uv lock
 	$(EXPORT) --no-default-groups --group service --output-file requirements.txt
 	$(EXPORT) --output-file requirements-dev.txt
+	$(EXPORT) --only-group docs --output-file $(SITE)/requirements.txt
 	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate --no-header \
 		--output-file $(RDMO)/requirements.txt $(RDMO)/requirements.in
 
 clean: ## remove everything that was set up, built, or cached here
-	rm -rf $(VENV) .matrix $(SDK)/node_modules .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage .coverage.* htmlcov dist \
-		.foreign staticfiles
+	rm -rf $(VENV) .matrix .docs $(SDK)/node_modules .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage .coverage.* htmlcov \
+		dist .foreign staticfiles
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # --- tests ---
@@ -205,6 +222,12 @@ $(DEV_READY): uv.lock requirements-dev.txt
 $(RUN_READY): uv.lock requirements.txt
 	@$(call install,--inexact --no-default-groups --group service,requirements.txt)
 	@touch $(RUN_READY)
+
+$(SITE_READY): VENV := $(SITE_VENV)
+$(SITE_READY): BIN := $(SITE_VENV)/bin
+$(SITE_READY): uv.lock $(SITE)/requirements.txt
+	@$(call install,--only-group docs,$(SITE)/requirements.txt)
+	@touch $@
 
 # Without Node 18 and npm this makes no stamp, and the tests that need it are left out by name.
 $(SDK_READY): $(wildcard $(SDK)/package-lock.json)

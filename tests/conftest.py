@@ -61,6 +61,7 @@ CADDY = shutil.which("caddy")
 SYSTEMD_ANALYZE = shutil.which("systemd-analyze")
 PROMETHEUS = all(map(shutil.which, ("prometheus", "promtool")))
 HAS_SDK = bool(shutil.which("node")) and (SDK / ".ready").is_file()  # the Makefile's stamp
+HAS_SITE = (Path(__file__).parents[1] / ".docs/venv/.ready").is_file()  # likewise
 HAS_POSTGRES = PostgresServer.is_installed()
 HAS_OTEL = find_spec("opentelemetry") and find_spec("opentelemetry.sdk")
 HAS_SCHEMAS = find_spec("kubernetes_validate")
@@ -68,6 +69,7 @@ HAS_FAKETIME = sys.platform == "linux" and bool(shutil.which("faketime"))
 MISSING = {
     "browser": None if CHROMIUM else "there is no Chromium on this machine",
     "node": None if HAS_SDK else "Node, or its packages (`make setup`), are missing",
+    "docs": None if HAS_SITE else "the packages of the site (`make docs-build`) are missing",
     "postgres": None if HAS_POSTGRES else "there is no PostgreSQL server on this machine",
     "nginx": None if NGINX else "there is no nginx on this machine",
     "haproxy": None if HAPROXY else "there is no HAProxy on this machine",

@@ -25,6 +25,8 @@ CHECKOUT = Path(__file__).resolve().parents[2]
 VERBS = {"run", "test", "check", "format", "bench"}
 
 NPM_LOCK = "tests/e2e/sdk/package-lock.json"
+SITE_LOCK = "docs/site/requirements.txt"
+LOCKS = ("uv.lock", "requirements.txt", "requirements-dev.txt", NPM_LOCK, SITE_LOCK)
 # A fake command: it records how it was called.
 NOTE = 'echo "$(basename "$0") $*" >> "$CALLS"\n'
 # A Python that has everything it needs, and creates environments that contain a Python like itself.
@@ -46,12 +48,12 @@ class FreshClone:
     def __init__(self, directory: Path, commands: Mapping[str, str]) -> None:
         self.directory = directory / "clone"
         self.directory.mkdir()
-        for name in ("Makefile", "uv.lock", "requirements.txt", "requirements-dev.txt", NPM_LOCK):
+        for name in ("Makefile", *LOCKS):
             (self.directory / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(CHECKOUT / name, self.directory / name)
         self.bin = directory / "bin"
         self.bin.mkdir()
-        for name in ("sh", "make", "touch", "mkdir", "cp", "basename", "awk", "env", "diff"):
+        for name in ("sh", "make", "touch", "mkdir", "cp", "rm", "basename", "awk", "env", "diff"):
             (self.bin / name).symlink_to(shutil.which(name) or f"/bin/{name}")
         for name, script in commands.items():
             self.bin.joinpath(name).write_text(f"#!/bin/sh\n{script}")
@@ -114,6 +116,34 @@ def test_running_installs_no_development_tools(tmp_path):
     assert re.search(r"--require-hashes -r requirements\.txt\n", clone.calls())
     assert clone.calls().splitlines()[-1] == "python -m notifier run --stop-with-parent"
     assert "requirements-dev" not in clone.calls()
+
+
+SITE_PYTHON = ".docs/venv/bin/python"
+STRICT = "python -m sphinx -W --keep-going "
+
+
+def test_the_site_is_built_strictly_in_an_environment_of_its_own(tmp_path):
+    installs = f'mkdir -p .docs/venv/bin; cp "$(command -v python3)" {SITE_PYTHON}\n'
+    uv = NOTE + f'[ "$1" = --version ] || {{ {installs.strip()}; }}\n'
+    clone = FreshClone(tmp_path, {"uv": uv, "python3": GOOD_PYTHON})
+    done = clone.make("docs-build")
+    assert done.returncode == 0, done.stderr
+    assert "uv sync --locked --no-install-project --only-group docs\n" in clone.calls()
+    assert STRICT in clone.calls().splitlines()[-1]
+    assert not (clone.directory / ".venv").exists()
+
+    clone.calls_file.unlink()
+    assert clone.make("docs-build").returncode == 0
+    assert "uv" not in clone.calls()
+
+
+def test_without_uv_pip_installs_the_packages_of_the_site(tmp_path):
+    clone = FreshClone(tmp_path, {"python3": GOOD_PYTHON})
+    done = clone.make("docs-build")
+    assert done.returncode == 0, done.stderr
+    assert "-m venv --clear .docs/venv\n" in clone.calls()
+    assert re.search(rf"pip install .*--require-hashes -r {SITE_LOCK}\n", clone.calls())
+    assert STRICT in clone.calls().splitlines()[-1]
 
 
 def test_a_failing_uv_counts_as_absent(tmp_path):

@@ -9,7 +9,13 @@ from pathlib import Path
 import pytest
 
 CHECKOUT = Path(__file__).resolve().parents[3]
-FILES = {"requirements.txt": ["service"], "requirements-dev.txt": ["service", "dev"]}
+FILES = {
+    "requirements.txt": ["service"],
+    "requirements-dev.txt": ["service", "dev"],
+    "docs/site/requirements.txt": ["docs"],
+}
+ALONE = {"docs"}
+"""Groups that are installed without the project."""
 PROJECT = "django-realtime-notifier"
 
 
@@ -35,7 +41,7 @@ def reachable(groups: list[str]) -> set[tuple[str, str]]:
     for key in packages:
         by_name.setdefault(key[0], []).append(key)
     project = packages[by_name[PROJECT][0]]
-    todo = list(project["dependencies"])
+    todo = [] if ALONE.issuperset(groups) else list(project["dependencies"])
     for group in groups:
         todo += project["dev-dependencies"][group]
     seen: set[tuple[str, str]] = set()
