@@ -23,6 +23,7 @@ from notifier.variables import (
     read_integer,
     read_list,
     read_secret_files,
+    read_web_address,
 )
 from realtime.core.url_rules import is_host
 
@@ -74,6 +75,7 @@ VARIABLES = (
     *(
         "FORWARDED_ALLOW_IPS",
         "METRICS_ADDRESS",
+        "DOCUMENTATION_URL",
         "EMAIL_FROM",
         "NOTIFIER_DEMO_KEY",
         "NOTIFIER_RUN_DIR",
@@ -93,6 +95,7 @@ class Environment:
     port: int = 8000  # 0: the kernel chooses
     workers: int = 1
     metrics_address: tuple[str, int] | None = None  # None: nothing listens there
+    documentation_url: str = ""  # of the site of docs/; "": the pages name its files
     secret_key: str = field(repr=False)
     secret_key_fallbacks: tuple[str, ...] = field(default=(), repr=False)
     database: dict[str, Any] = field(default_factory=dict, repr=False)  # may hold a password
@@ -144,6 +147,7 @@ def read_environment(environ: Mapping[str, str]) -> Environment:
         port=read_integer(environ, "PORT", default=8000, least=0, most=MOST_PORTS),
         workers=read_integer(environ, "WEB_CONCURRENCY", default=1, least=1, most=WORKERS_AT_MOST),
         metrics_address=_metrics_address(environ),
+        documentation_url=read_web_address(environ, "DOCUMENTATION_URL"),
         secret_key=_secret_key(environ, strict=not debug),
         secret_key_fallbacks=_fallbacks(environ, strict=not debug),
         database=_database(environ),

@@ -32,6 +32,23 @@ class ErrorRow(NamedTuple):
     reasons: str
 
 
+GUIDES = {
+    "http-api": "The HTTP API, with examples",
+    "client": "The browser client",
+    "howto/index": "How to publish from everywhere",
+    "tutorial": "A live page in ten minutes",
+}
+"""Pages of the documentation by their paths on its site, and what they are about."""
+
+
+class Guide(NamedTuple):
+    """A page of the documentation, as shown on the page."""
+
+    title: str
+    url: str
+    file: str
+
+
 class MethodEntry(NamedTuple):
     """A method, as shown on the page."""
 
@@ -60,6 +77,18 @@ class StreamEntry(NamedTuple):
     address: str
     title: str
     operations: list[tuple[str, list[MessageEntry]]]
+
+
+def guides(site: str) -> list[Guide]:
+    """Return the guides, with addresses if the address of a site is given (not "")."""
+    return [
+        Guide(
+            title=title,
+            url=f"{site}/{path}.html" if site else "",
+            file=f"docs/{path.replace('/index', '/README')}.md",
+        )
+        for path, title in GUIDES.items()
+    ]
 
 
 def methods(document: dict[str, Any]) -> dict[str, list[MethodEntry]]:

@@ -144,6 +144,9 @@ NOTIFIER_HAS_JOBS = not is_cluster_url(ENVIRONMENT.redis_url) or bool(
 # Only in DEBUG on this machine: anyone may start the jobs of the demo.
 NOTIFIER_DEMO_FOR_ALL = ENVIRONMENT.demo_key
 
+# Where the guides are; without it, the page /docs/ names their files.
+NOTIFIER_DOCUMENTATION_URL = ENVIRONMENT.documentation_url
+
 # --- static files: served by the service itself, in production after `collectstatic` ---
 
 STATIC_URL = "/static/"

@@ -12,7 +12,7 @@ from typing import Any
 
 from django.core.exceptions import ImproperlyConfigured
 
-from realtime.core.url_rules import is_line
+from realtime.core.url_rules import is_line, read_url
 
 DIGITS = 20  # int() rejects more than 4,300 with an error of its own
 _YES = frozenset({"1", "true", "yes", "on"})
@@ -108,6 +108,15 @@ def read_integer(
     if not is_number or not least <= int(given) <= most:
         raise BadEnvironment(name, f"is {given[:40]!r}: use a number from {least} to {most}.")
     return int(given)
+
+
+def read_web_address(environ: Mapping[str, str], name: str) -> str:
+    """Return a variable as the address of a web page, without a slash at the end; "" if unset."""
+    given = environ.get(name, "").strip()
+    parts = read_url(given) if given else None
+    if given and (parts is None or parts.scheme not in {"http", "https"} or "@" in parts.netloc):
+        raise BadEnvironment(name, f"is {given[:60]!r}: use an address that begins with https://.")
+    return given.rstrip("/")
 
 
 def read_list(environ: Mapping[str, str], name: str) -> tuple[str, ...]:

@@ -14,7 +14,7 @@ from django.views.decorators.http import require_safe
 from django.views.generic import RedirectView
 
 from notifier.measuring import read_all_workers
-from notifier.reference import methods, streams
+from notifier.reference import guides, methods, streams
 from realtime import personal_channel
 from realtime.core.identity import Identity
 from realtime.core.namespaces import Namespaces
@@ -49,6 +49,7 @@ def reference(request: HttpRequest) -> HttpResponse:
     context = {
         "groups": methods(description("openapi.json")),
         "streams": streams(description("asyncapi.json")),
+        "guides": guides(getattr(settings, "NOTIFIER_DOCUMENTATION_URL", "")),
         "demo_api_key": getattr(settings, "NOTIFIER_DEMO_API_KEY", ""),
     }
     return render(request, "notifier/reference.html", context)
