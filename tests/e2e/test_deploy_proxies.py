@@ -26,6 +26,7 @@ from tests.support.ports import free_port
 from tests.support.redis_server import RedisServer
 from tests.support.service import DEPLOYED, KEY, ROOT, Service
 from tests.support.tls import Authority
+from tests.test_docs import section
 
 DEPLOY = ROOT / "deploy"
 HOST = "notify.example.com"
@@ -196,6 +197,16 @@ def answers(port: int, ca: Path, path: str) -> bool:
             return client.get(url, extensions=NAMED).status_code == 200
     except (OSError, httpx.HTTPError):
         return False
+
+
+def test_the_page_shows_the_lines_of_nginx_as_they_are() -> None:
+    [shown] = re.findall(
+        r"^```nginx\n(.*?)^```$",
+        section((ROOT / "docs/deploy.md").read_text(encoding="utf-8"), "## nginx"),
+        re.M | re.S,
+    )
+    file = (DEPLOY / "nginx" / "notifier-proxy.conf").read_text(encoding="utf-8")
+    assert shown == re.sub(r"^#.*\n", "", file, flags=re.M)
 
 
 async def test_every_way_leads_through_the_proxy(site: Site) -> None:
