@@ -240,6 +240,9 @@ class Fleet(Ours):
         migrate = [self.python, "manage.py", "migrate", "--verbosity", "0"]
         env = {**os.environ, "REDIS_URL": self.redis_url, **self.environment()}
         subprocess.run(migrate, cwd=self.root, env=env, check=True)
+        collect = [self.python, "manage.py", "collectstatic", "--clear", "--noinput", "-v", "0"]
+        # Earlier versions, to which this one may be compared, have no folder for it, and need none.
+        subprocess.run(collect, cwd=self.root, env=env, check=False, stderr=subprocess.DEVNULL)
         Server.start(self)
         use_all_processors(self.pid)
         live = 0

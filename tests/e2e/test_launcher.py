@@ -109,7 +109,7 @@ class Launched:
     ) -> None:
         self.out, self.err = directory / "out.txt", directory / "err.txt"
         self.run_directory = directory / "run"
-        if "serve" in arguments:
+        if any("serve" in word for word in arguments):
             collect()
         settings = {"PORT": "0", "NOTIFIER_RUN_DIR": str(self.run_directory)} | variables
         with self.out.open("w") as out, self.err.open("w") as err, dispositions(signals):
