@@ -58,9 +58,13 @@ def check_collected(root: Path) -> None:
         finished = (root / StaticFilesStorage.manifest_name).stat().st_mtime
     except OSError:
         raise NotCollected(MISSING) from None
+    seen: set[Path] = set()
     for finder in get_finders():
         for name, storage in finder.list([]):
             copy = root / (getattr(storage, "prefix", None) or "") / name
+            if copy in seen:  # an app further up has a file of this name, which was collected
+                continue
+            seen.add(copy)
             try:
                 # A copy that is newer than the manifest is of a collection that was interrupted.
                 is_same = copy.stat().st_mtime <= finished and copy.read_bytes() == (
