@@ -33,7 +33,7 @@ class ErrorRow(NamedTuple):
 
 
 GUIDES = {
-    "http-api": "The HTTP API, with examples",
+    "http-api": "The HTTP API with examples",
     "client": "The browser client",
     "howto/index": "How to publish from everywhere",
     "tutorial": "A live page in ten minutes",

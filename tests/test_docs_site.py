@@ -43,9 +43,12 @@ def test_every_page_is_in_the_navigation_exactly_once() -> None:
     assert set(listed) == STAGED.keys() - {"index.md"}
 
 
-def test_every_page_of_the_repository_is_on_the_site() -> None:
-    places = {stage["place"](str(path.relative_to(ROOT))) for path in PAGES}
-    assert places == STAGED.keys()
+def test_every_page_of_the_documentation_is_on_the_site() -> None:
+    """And nothing else but the pages in `OUTSIDE`: a forge shows the others by itself."""
+    paths = [str(path.relative_to(ROOT)) for path in PAGES]
+    wanted = {path for path in paths if path.startswith("docs/")} | stage["OUTSIDE"].keys()
+    assert {stage["place"](path) for path in wanted} == STAGED.keys()
+    assert {path for path in paths if stage["place"](path)} == wanted
 
 
 def test_the_navigation_is_divided_into_tutorial_howto_reference_and_explanation() -> None:
