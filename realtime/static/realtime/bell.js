@@ -332,9 +332,8 @@ class RealtimeBell extends HTMLElement {
   }
 
   #title(/** @type {any} */ { title, href, level }) {
-    const text = make("bdi", "", {}, title);
-    const word = level ? [` (${this.#word(LEVELS[level])})`] : [];
-    return make("div", "title", { dir: "auto" }, href ? make("a", "link", { href }, text) : text, ...word);
+    const word = level ? [" ", make("bdi", "", {}, `(${this.#word(LEVELS[level])})`)] : [];
+    return make("div", "title", { dir: "auto" }, href ? make("a", "link", { href }, title) : title, ...word);
   }
 
   #row(/** @type {Row} */ row) {
@@ -355,23 +354,28 @@ class RealtimeBell extends HTMLElement {
     this.#show();
   }
 
-  /** Show the most severe of the present toasts and some rows, and of those the newest. */
+  /** Show the most severe of the present toasts and some rows, and of those the newest; none moves while it is used. */
   #toast(/** @type {Row[]} */ rows) {
-    for (const row of rows.sort((one, other) => one.level - other.level).slice(-TOASTS)) {
+    const most = this.#isUsed ? TOASTS - this.#toasts.children.length : TOASTS;
+    const chosen = rows.sort((one, other) => one.level - other.level).slice(-TOASTS).slice(0, most);
+    for (const row of chosen) {
       const close = make("button", "dismiss", { type: "button", "aria-label": this.#word("dismiss") }, "✕");
       const toast = make("div", `toast ${LEVELS[row.level]}`, { "data-level": row.level }, this.#title(row), close);
       close.onclick = () => this.#dismiss(toast);
-      this.#toasts.append(toast);
+      this.#toasts.prepend(toast); // above the others, which stay where they are
       this.#expire(toast);
     }
     const levelOf = (/** @type {Element} */ toast) => Number(toast.getAttribute("data-level"));
-    const toasts = [...this.#toasts.children].sort((one, other) => levelOf(one) - levelOf(other));
+    const toasts = [...this.#toasts.children].reverse().sort((one, other) => levelOf(one) - levelOf(other));
     for (const toast of toasts.slice(0, -TOASTS)) this.#dismiss(toast);
   }
 
+  get #isUsed() {
+    return this.#toasts.matches(":hover, :focus-within");
+  }
+
   #expire(/** @type {any} */ toast) {
-    const isUsed = () => toast.matches(":hover, :focus-within");
-    this.#after(toast, TOAST_MS, () => (isUsed() ? this.#expire(toast) : this.#dismiss(toast)));
+    this.#after(toast, TOAST_MS, () => (this.#isUsed ? this.#expire(toast) : this.#dismiss(toast)));
   }
 
   #dismiss(/** @type {any} */ toast) {
