@@ -141,7 +141,8 @@ class HttpProtocol(LaneProtocol):
         request was carried out. The response is the last one (`notifier.server.LeavingNotice`).
         """
         newest: RequestResponseCycle | None = self.cycle
-        if newest is None or (newest.response_complete and self._has_arrived()):
+        is_idle = not self._held and (newest is None or newest.response_complete)
+        if is_idle and (newest is None or self._has_arrived()):
             self.loop.call_later(LAST_REQUEST_SECONDS, super().shutdown)
         else:
             super().shutdown()

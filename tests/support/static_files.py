@@ -21,10 +21,13 @@ def collect() -> None:
     try:
         fcntl.flock(folder, fcntl.LOCK_EX)  # tests run in several processes
         if not _are_current():
-            subprocess.run(
+            # Those of the tests are in the environment of pytest-django.
+            env = {**os.environ, "DJANGO_SETTINGS_MODULE": "notifier.settings"}
+            ran = subprocess.run(
                 [sys.executable, "manage.py", "collectstatic", "--clear", "--noinput"],
-                cwd=ROOT, check=True, capture_output=True,
+                cwd=ROOT, env=env, capture_output=True, text=True,
             )  # fmt: skip
+            assert ran.returncode == 0, ran.stderr
     finally:
         os.close(folder)
 

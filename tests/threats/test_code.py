@@ -107,6 +107,9 @@ CLOCKS = {
     "realtime/delivery/hub.py",  # passes it on, too
     "realtime/delivery/fanout.py",  # measures how old a publication is, which has a date
     "realtime/api/control.py",  # a block ends at a date
+    "realtime/brokers/diagnosis.py",  # compares the clock of Redis with ours
+    "notifier/check/database.py",  # and that of the database
+    "notifier/token_command.py",  # says to a person until when a token is valid
     "notifier/monitor.py",  # says to people when the numbers were read
     "realtime/wiring/tracing.py",  # says to all nodes when a publication was accepted
     "realtime/wiring/parts.py",  # passes it on as the clock of tokens
