@@ -52,13 +52,16 @@ button { min-width: 2.75rem; min-height: 2.75rem; padding: .25rem .5rem; border:
   color: inherit; text-align: start; cursor: pointer }
 :focus-visible { outline: 2px solid; outline-offset: -2px }
 ul { list-style: ""; margin: 0; padding: 0 }
-li { padding: .5rem; border-top: 1px solid GrayText }
+li { padding: .5rem; border-top: 1px solid GrayText; border-radius: 0 }
+.heading, .status, .empty { display: block; padding-inline: .5rem }
+.dismiss { text-align: center }
 .off svg { stroke-dasharray: 3 }
 svg { width: 1.5rem; fill: none; stroke: currentColor; stroke-width: 2; vertical-align: middle }
 .badge, .mark { position: absolute; top: 0; inset-inline-end: 0; min-width: 1.5em; border: 1px solid Canvas;
   border-radius: 1em; font: bold .75rem/1.3 system-ui; text-align: center;
   color: var(--realtime-bell-on-accent, #fff); background: var(--realtime-bell-accent, #b3261e) }
 .mark { top: auto; bottom: 0 }
+.gap { margin: .25rem 0; border-radius: .5rem }
 .mark, .gap { border: 1px solid; color: var(--realtime-bell-on-gap, #4a2e00);
   background: var(--realtime-bell-gap, #ffdd9b) }
 .panel, .toast { overflow-wrap: anywhere; border: 1px solid GrayText; box-shadow: 0 4px 16px #0004;
@@ -225,6 +228,7 @@ class RealtimeBell extends HTMLElement {
     this.#panel.classList.remove("turned");
     this.#panel.classList.toggle("turned", this.#panel.getBoundingClientRect().left < 0);
     this.#mark.hidden ||= isOpen;
+    if (isOpen) this.#toasts.replaceChildren(); // its list has them
     if (!this.#rows) {
       this.#unread = 0;
       if (!isOpen) for (const row of this.#list.children) row.classList.remove("unread");
@@ -324,6 +328,7 @@ class RealtimeBell extends HTMLElement {
     this.#empty.textContent = this.#word("empty");
     const permission = globalThis.Notification?.permission;
     this.#desktop.hidden = !permission;
+    /** @type {HTMLButtonElement} */ (this.#desktop).disabled = permission === "denied";
     this.#desktop.ariaChecked = `${this.#isDesktop}`;
     this.#desktop.textContent = this.#word(permission === "denied" ? "blocked" : "desktop");
     const detail = { unread: this.#unread, open: this.open };
@@ -349,7 +354,7 @@ class RealtimeBell extends HTMLElement {
     while (this.#list.children.length > ROWS) this.#list.lastChild?.remove();
     const first = document.querySelector("realtime-bell");
     const bell = first instanceof RealtimeBell ? first : this; // all toasts of a page are in one place
-    if (!this.hasAttribute("quiet")) bell.#toast(rows.filter((row) => row.isToast));
+    if (!this.open && !this.hasAttribute("quiet")) bell.#toast(rows.filter((row) => row.isToast));
     this.#say();
     this.#show();
   }
