@@ -33,6 +33,8 @@ FOCUSED = """() => {
 }"""
 ASKED = """performance.getEntriesByType("resource")
   .filter((entry) => entry.name.includes("/rows/")).map((entry) => entry.startTime)"""
+COUNTED = """(bell) => [...bell.shadowRoot.querySelectorAll(".gap .title")].reduce(
+  (sum, { textContent }) => sum + parseInt(textContent), bell.unread)"""
 TOAST_MS = 4000
 ROWS_SPACING_MS = 1900  # the bell waits for two seconds; timers and entries have different clocks
 
@@ -461,7 +463,7 @@ async def test_two_thousand_publications_leave_a_bounded_page(visit: Open) -> No
                 assert answer.status_code == 200, answer.text
 
     await asyncio.to_thread(burst)
-    await bell.is_true(f"{BELL}.unread === 2000")
+    await bell.is_true(f"({COUNTED})({BELL}) === 2000")  # a busy machine may miss some
     await bell.sees(".badge", "99+")
     assert await bell.page.locator(".toast").count() <= 3
     await bell.publishes({"title": "Worst", "level": "error"})
