@@ -537,6 +537,7 @@ async def test_plurals_and_directions_are_those_of_the_language(visit: Open) -> 
     box = await bell.page.locator(".panel").bounding_box()
     assert box is not None
     assert box["x"] >= 0
+    assert box["x"] + box["width"] <= await bell.page.evaluate("innerWidth")
 
 
 async def test_a_bell_works_over_an_event_stream(visit: Open, redis: RedisServer) -> None:

@@ -226,7 +226,8 @@ class RealtimeBell extends HTMLElement {
     if (isOpen === this.open) return;
     this.#panel.hidden = !isOpen;
     this.#panel.classList.remove("turned");
-    this.#panel.classList.toggle("turned", this.#panel.getBoundingClientRect().left < 0);
+    const { left, right } = this.#panel.getBoundingClientRect();
+    this.#panel.classList.toggle("turned", left < 0 || right > innerWidth);
     this.#mark.hidden ||= isOpen;
     if (isOpen) this.#toasts.replaceChildren(); // its list has them
     if (!this.#rows) {
