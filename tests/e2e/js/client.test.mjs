@@ -192,7 +192,7 @@ describe("a connection that does not become live", () => {
 
   test("is not live in between when the node says with its reply that it is not", async (t) => {
     const warning = warned(t);
-    const { server, open } = await start(t, { answerMs: 20 });
+    const { server, open } = await start(t, { answerMs: 500 });
     server.override = ({ id, connect }, peer) => {
       if (!connect) return null;
       peer.send({ id, connect: { client: "c" } }, { push: { state: { live: false, reason: "broker" } } });
