@@ -281,8 +281,10 @@ async def test_members_move_with_their_slot(cluster, presence, make) -> None:
         asyncio.to_thread(cluster.move_slots, [partition.slot], source, target)
     )
     while not moving.done():
-        assert {each.clients for each in (await reader.headcounts(channels)).values()} == {1}
-        assert len(await reader.members(channels[-1])) == 1
+        # A busy machine may not answer in time; what it answers is right.
+        counts = await eventually(lambda: reader.headcounts(channels))
+        assert {each.clients for each in counts.values()} == {1}
+        assert len(await eventually(lambda: reader.members(channels[-1]))) == 1
     await moving
     assert not (await presence.lease("aa", is_new=False)).is_known, "it has another history"
     assert not await presence.sweep("aa", is_leaving=True)
