@@ -264,5 +264,5 @@ async def test_a_bell_finds_its_modules_under_a_policy_without_styles(
     async with own_contexts(chromium) as browser:
         seen = Watched(await browser.new_page())
         await seen.page.goto(f"{url}/page/bell")
-        await seen.page.locator("realtime-bell button:not(.off)").wait_for(timeout=60_000)
+        await seen.page.locator("realtime-bell button.button:not(.off)").wait_for(timeout=60_000)
         assert (seen.errors, seen.modules) == ([], {f"{url}/static/realtime/{client}"})

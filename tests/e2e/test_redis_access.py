@@ -45,7 +45,7 @@ USERS = {
 }
 
 
-CONF = [line for block in re.findall(r"^```\n(.*?)^```$", DEPLOY, re.M | re.S)
+CONF = [line for block in re.findall(r"^```\w*\n(.*?)^```$", DEPLOY, re.M | re.S)
         if re.search(r"^maxmemory-policy", block, re.M) for line in block.splitlines()]  # fmt: skip
 SERVERS = [
     pytest.param("", id="valkey"),
