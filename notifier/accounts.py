@@ -9,8 +9,9 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 
+from django.contrib.auth.base_user import AbstractBaseUser
 from django.contrib.auth.hashers import make_password
-from django.contrib.auth.models import User
+from django.contrib.auth.models import AnonymousUser, User
 from django.db import transaction
 
 STAFF = "ada"
@@ -19,6 +20,11 @@ STAFF = "ada"
 def public_info(user: User) -> dict[str, str]:
     """Return what others see about a user who publishes (REALTIME_USER_INFO)."""
     return {"name": user.get_username()}
+
+
+def is_staff(user: AbstractBaseUser | AnonymousUser) -> bool:
+    """Tell whether the user of a request is logged in and a member of the staff."""
+    return isinstance(user, User) and user.is_staff
 
 
 @transaction.atomic

@@ -11,8 +11,6 @@ import logging
 from typing import Any
 
 import msgspec
-from django.contrib.auth.base_user import AbstractBaseUser
-from django.contrib.auth.models import AnonymousUser, User
 from django.contrib.auth.views import redirect_to_login
 from django.core.exceptions import PermissionDenied
 from django.http import HttpRequest, HttpResponse, JsonResponse
@@ -20,9 +18,10 @@ from django.shortcuts import render
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_POST, require_safe
 
+from notifier.accounts import is_staff
 from notifier.views import LIVE_CHANNEL
 from realtime import disconnect_user
-from realtime.errors import BrokerError, OutcomeUnknown, RealtimeError
+from realtime.errors import BrokerError, InvalidData, OutcomeUnknown, RealtimeError
 from realtime.wiring.monitoring import survey_connections
 
 logger = logging.getLogger("notifier.console")
@@ -32,8 +31,7 @@ _PROBLEMS = {
     504: "Redis did not respond, so the user may or may not be disconnected. It is safe to try "
     "again.",
 }
-ID_CHARACTERS = 128
-"""Maximum length of an ID of a user or a connection."""
+LOGGED_CHARACTERS = 128  # of an ID, which has no more
 CONNECTIONS_SHOWN = 100
 """Connections of a user in one answer."""
 NOT_STAFF = "Log in as a member of the staff."
@@ -50,7 +48,7 @@ def console(request: HttpRequest) -> HttpResponse:
     """
     if not request.user.is_authenticated:
         return redirect_to_login(request.get_full_path())
-    if not _is_staff(request.user):
+    if not is_staff(request.user):
         raise PermissionDenied
     return render(request, "notifier/console.html", {"channel": LIVE_CHANNEL})
 
@@ -60,17 +58,18 @@ def console(request: HttpRequest) -> HttpResponse:
 async def connections(request: HttpRequest) -> HttpResponse:
     """Return connections of ``user`` behind the id ``after``, each with its channels.
 
-    The body is that of ``/api/connections``.
+    The body is ``{"connections": [{"client", "node_name", "channels", …}], "has_more",
+    "silent_nodes"}``.
     """
-    if not _is_staff(await request.auser()):
+    if not is_staff(await request.auser()):
         return _refuse(403, NOT_STAFF)
     user, after = request.POST.get("user", ""), request.POST.get("after", "")
-    if not 1 <= len(user) <= ID_CHARACTERS or len(after) > ID_CHARACTERS:
-        return _refuse(400, f"The ID of a user has 1 to {ID_CHARACTERS} characters.")
     try:
         survey = await survey_connections(user, after=after, limit=CONNECTIONS_SHOWN)
     except BrokerError:
         return _refuse(503, "Redis is unreachable, so the connections are unknown.")
+    except InvalidData as error:
+        return _refuse(400, str(error))
     found = [
         {"node": uid, "node_name": name, **msgspec.structs.asdict(connection)}
         for uid, name, connection in survey.connections
@@ -83,7 +82,7 @@ async def connections(request: HttpRequest) -> HttpResponse:
 def disconnect(request: HttpRequest) -> HttpResponse:
     """Close all connections of ``user``, or its connection ``client``."""
     staff = request.user
-    if not _is_staff(staff):
+    if not is_staff(staff):
         return _refuse(403, NOT_STAFF)
     user, client = request.POST.get("user", ""), request.POST.get("client", "")
     try:
@@ -96,10 +95,6 @@ def disconnect(request: HttpRequest) -> HttpResponse:
     return JsonResponse({})
 
 
-def _is_staff(user: AbstractBaseUser | AnonymousUser) -> bool:
-    return isinstance(user, User) and user.is_staff
-
-
 def _status_of(error: RealtimeError) -> int:
     if isinstance(error, OutcomeUnknown):
         return 504
@@ -108,7 +103,7 @@ def _status_of(error: RealtimeError) -> int:
 
 def _log(staff: Any, user: str, client: str, outcome: str) -> None:
     names = (staff.get_username(), user, client or "all")
-    by, who, which = (ascii(name[:ID_CHARACTERS])[1:-1] for name in names)
+    by, who, which = (ascii(name[:LOGGED_CHARACTERS])[1:-1] for name in names)
     logger.info("staff member %s: disconnect user %s, connection %s: %s", by, who, which, outcome)
 
 

@@ -138,13 +138,17 @@ class HttpProtocol(LaneProtocol):
 
         An idle connection is closed, but not one that was opened just now for a request, or whose
         next request has arrived: closing would reset it, and its client could not know whether the
-        request was carried out. The response is the last one (`notifier.server.LeavingNotice`).
+        request was carried out. The response is the last one (`notifier.leaving.LeavingNotice`).
         """
         newest: RequestResponseCycle | None = self.cycle
         is_idle = not self._held and (newest is None or newest.response_complete)
         if is_idle and (newest is None or self._has_arrived()):
-            self.loop.call_later(LAST_REQUEST_SECONDS, super().shutdown)
+            self.loop.call_later(LAST_REQUEST_SECONDS, self._shut_down_late)
         else:
+            super().shutdown()
+
+    def _shut_down_late(self) -> None:
+        if self.transport.get_protocol() is self:  # otherwise it has become a WebSocket meanwhile
             super().shutdown()
 
     def _has_arrived(self) -> bool:

@@ -7,14 +7,13 @@ from typing import Any
 
 import msgspec
 from asgiref.sync import sync_to_async
-from django.contrib.auth.base_user import AbstractBaseUser
-from django.contrib.auth.models import AnonymousUser, User
 from django.contrib.auth.views import redirect_to_login
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_POST, require_safe
 
+from notifier.accounts import is_staff
 from notifier.job_views import count_jobs
 from notifier.monitor import read_state
 from realtime.contrib.admin.dead_letters import (
@@ -43,7 +42,7 @@ def page(request: HttpRequest) -> HttpResponse:
     """Show the page to members of the staff."""
     if not request.user.is_authenticated:
         return redirect_to_login(request.get_full_path())
-    if not _is_staff(request.user):
+    if not is_staff(request.user):
         return render(request, "notifier/monitor_off.html", status=403)
     return render(request, "notifier/monitor.html")
 
@@ -52,7 +51,7 @@ def page(request: HttpRequest) -> HttpResponse:
 @require_safe
 async def state(request: HttpRequest) -> HttpResponse:
     """Return the numbers as JSON; with ``?past=1`` those of the last quarter of an hour, too."""
-    if not _is_staff(await request.auser()):
+    if not is_staff(await request.auser()):
         return _refuse(403, REFUSAL)
     found = await read_state(with_past="past" in request.GET)
     jobs = await sync_to_async(count_jobs)()
@@ -63,7 +62,7 @@ async def state(request: HttpRequest) -> HttpResponse:
 @require_safe
 def letters(request: HttpRequest) -> HttpResponse:
     """Return the oldest dead letters: ``{"letters": [{"key", "id", "channel", …}]}``."""
-    if not _is_staff(request.user):
+    if not is_staff(request.user):
         return _refuse(403, REFUSAL)
     try:
         found = read_letters(0)
@@ -79,7 +78,7 @@ def move(request: HttpRequest, *, purging: bool) -> HttpResponse:
 
     The form names each by the ``key`` that `letters` gave it, so nothing is moved unseen.
     """
-    if not _is_staff(request.user):
+    if not is_staff(request.user):
         return _refuse(403, REFUSAL)
     keys = frozenset(request.POST.getlist("key")[:PAGE_ROWS])
     try:
@@ -117,10 +116,6 @@ def _describe(letter: Letter) -> dict[str, Any]:
         "reason": entry.reason if entry else "This entry is unreadable. It can only be purged.",
         "is_readable": entry is not None,
     }
-
-
-def _is_staff(user: AbstractBaseUser | AnonymousUser) -> bool:
-    return isinstance(user, User) and user.is_staff
 
 
 def _refuse(status: int, message: str) -> HttpResponse:

@@ -9,6 +9,7 @@ import asyncio
 import secrets
 from typing import TYPE_CHECKING, NamedTuple
 
+from realtime.api.control import read_client_id, read_user
 from realtime.core.connection_survey import (
     ConnectionAtNode,
     ConnectionQuery,
@@ -84,9 +85,13 @@ async def survey_connections(user: str, *, after: str = "", limit: int) -> Conne
         limit: At most so many, `realtime.core.connection_survey.PAGE_LIMIT`.
 
     Raises:
+        InvalidData: An id is invalid.
         BrokerError: Redis cannot be reached, so the other nodes cannot be asked.
     """
-    query = ConnectionQuery(user, after=after, limit=limit, names=True)
+    given = {"user": user, "after": after}
+    query = ConnectionQuery(
+        read_user(given), after=read_client_id(given, "after"), limit=limit, names=True
+    )
     question = Question(secrets.token_hex(8), "connections", encode_query(query))
     answers, silent = await node().broker.survey(question)
     page = page_of(answers, limit)
