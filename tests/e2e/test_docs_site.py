@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import runpy
 import subprocess
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from http.server import SimpleHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 
 import pytest
 from playwright.async_api import Browser
 
+from tests.support.http_server import Quiet, serving
 from tests.support.pages import PATIENCE, PHONE, in_browser_loop, own_contexts
 from tests.support.service import ROOT
 
@@ -74,19 +74,12 @@ def pages_of(html: Path) -> list[Path]:
 @contextmanager
 def served(folder: Path) -> Iterator[str]:
     """Serve a directory; yield its URL."""
-    handler = partial(QuietHandler, directory=str(folder))
-    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    yield f"http://127.0.0.1:{server.server_port}"
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    with serving(partial(QuietHandler, directory=str(folder))) as port:
+        yield f"http://127.0.0.1:{port}"
 
 
-class QuietHandler(SimpleHTTPRequestHandler):
-    def log_message(self, *args: Any) -> None:
-        pass
+class QuietHandler(Quiet, SimpleHTTPRequestHandler):
+    pass
 
 
 @needs_browser

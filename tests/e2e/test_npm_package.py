@@ -12,11 +12,11 @@ import re
 import shutil
 import subprocess
 import tarfile
-import threading
 import tomllib
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from functools import partial
+from http.server import SimpleHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ import pytest
 from playwright.async_api import Browser, Page
 
 from tests.support.eventually import eventually
+from tests.support.http_server import Quiet, serving
 from tests.support.machine import in_time
 from tests.support.pages import PATIENCE, in_browser_loop, own_contexts
 from tests.support.redis_server import RedisServer
@@ -201,7 +202,7 @@ def bundle(entry: Path) -> Path:
 # --- a service that it connects to ---
 
 
-class Handler(SimpleHTTPRequestHandler):
+class Handler(Quiet, SimpleHTTPRequestHandler):
     """Serves the project's files, and the address of tokens that the README names."""
 
     def do_GET(self) -> None:
@@ -215,22 +216,12 @@ class Handler(SimpleHTTPRequestHandler):
         self.wfile.write(body)
         return None
 
-    def log_message(self, *args: Any) -> None:
-        pass
-
 
 @pytest.fixture(scope="module")
 def site(project: Path) -> Iterator[str]:
     """The site of the project; yields its origin."""
-    server = ThreadingHTTPServer(
-        ("127.0.0.1", 0), lambda *args: Handler(*args, directory=str(project))
-    )
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    yield f"http://127.0.0.1:{server.server_port}"
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    with serving(partial(Handler, directory=str(project))) as port:
+        yield f"http://127.0.0.1:{port}"
 
 
 @pytest.fixture(scope="module")

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
-from typing import Any
 
 import django_htmx
+
+from tests.support.http_server import Quiet, serving
 
 HTMX = Path(django_htmx.__file__).parent / "static" / "django_htmx"
 WORKER = """
@@ -27,7 +27,7 @@ FILES = {
 }
 
 
-class _Handler(BaseHTTPRequestHandler):
+class _Handler(Quiet, BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         body = FILES.get(self.path, b"<!doctype html><title>Another site</title><body></body>")
         kind = "text/javascript" if self.path in FILES else "text/html"
@@ -37,19 +37,9 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(body)
 
-    def log_message(self, *args: Any) -> None:
-        pass
-
 
 @contextmanager
 def foreign_site() -> Iterator[int]:
     """Serve on 127.0.0.1 and return the port."""
-    server = ThreadingHTTPServer(("127.0.0.1", 0), _Handler)
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    try:
-        yield server.server_port
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
+    with serving(_Handler) as port:
+        yield port

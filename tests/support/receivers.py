@@ -9,10 +9,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from email import message_from_bytes, policy
 from email.message import EmailMessage
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from typing import Any, NamedTuple
 
 from aiosmtpd.controller import Controller
+
+from tests.support.http_server import Quiet, serving
 
 
 class Mails:
@@ -96,7 +98,7 @@ def answering(status: int, **headers: str) -> Callable[[BaseHTTPRequestHandler],
 def hook_server(tls: ssl.SSLContext | None = None) -> Iterator[Hooks]:
     hooks = Hooks()
 
-    class Handler(BaseHTTPRequestHandler):
+    class Handler(Quiet, BaseHTTPRequestHandler):
         def do_POST(self) -> None:
             body = self.rfile.read(int(self.headers["Content-Length"]))
             headers = {name.lower(): value for name, value in self.headers.items()}
@@ -108,20 +110,8 @@ def hook_server(tls: ssl.SSLContext | None = None) -> Iterator[Hooks]:
             with suppress(OSError):  # a handshake that the other end aborted
                 super().handle()
 
-        def log_message(self, *args: Any) -> None:
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.daemon_threads = True
-    if tls is not None:
-        server.socket = tls.wrap_socket(server.socket, server_side=True)
-    hooks.port = server.server_address[1]
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
-    try:
-        yield hooks
-    finally:
-        hooks.let_go.set()
-        server.shutdown()
-        thread.join()
-        server.server_close()
+    with serving(Handler, tls) as hooks.port:
+        try:
+            yield hooks
+        finally:
+            hooks.let_go.set()
