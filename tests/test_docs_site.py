@@ -109,6 +109,17 @@ def test_the_front_page_has_the_picture_for_light_and_dark() -> None:
         assert f"```{{image}} screenshot-live-{kind}.png\n:class: only-{kind}\n:alt: The" in front
 
 
+def test_each_picture_of_a_page_is_on_the_site() -> None:
+    """In light and dark; `make docs-build` finds a missing one, but it needs other packages."""
+    shown = {
+        normpath(join("docs", dirname(here), name))
+        for here, text in STAGED.items()
+        for name in re.findall(r"^```\{image\} (.*)$", text, re.M)
+    }
+    files = {path.relative_to(ROOT).as_posix() for path in ROOT.glob("docs/screenshot-*.png")}
+    assert shown == files
+
+
 def test_the_site_has_the_version_of_the_package() -> None:
     conf = runpy.run_path(str(SITE / "conf.py"))
     assert conf["release"] == __version__

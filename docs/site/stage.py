@@ -2,7 +2,7 @@
 
 The site has the pages of `docs/` and some of the repository's other Markdown files, as they are.
 README.md is its front page, followed by docs/README.md, whose lists are the navigation. Only what
-GitHub resolves and a site cannot is rewritten: links out of `docs/`, and the picture of README.md.
+GitHub resolves and a site cannot is rewritten: links out of `docs/`, and pictures for light and dark.
 
 Knows nothing of Sphinx but the directive `toctree`, so that tests need no package for it.
 """
@@ -106,12 +106,25 @@ def adapt(text: str, path: str, source: str = "") -> str:
             without it, only their labels remain.
 
     Raises:
-        ValueError: The site does not have this page.
+        ValueError: The site does not have this page, or a picture of it.
     """
     here = place(path)
     if here is None:
         raise ValueError(f"{path} is not on the site")
-    text = _outside_code(text, lambda prose: _PICTURE.sub(_picture, prose))
+
+    def picture(found: re.Match[str]) -> str:
+        """Return two images, of which the theme shows one."""
+        alt = " ".join(found["alt"].split())
+        images = []
+        for kind in ("light", "dark"):
+            there = place(normpath(join(dirname(path), found[kind])))
+            if there is None:
+                raise ValueError(f"the site does not have {found[kind]}, which {path} shows")
+            file = relpath(there, dirname(here) or ".")
+            images.append(f"```{{image}} {file}\n:class: only-{kind}\n:alt: {alt}\n```")
+        return "\n\n".join(images)
+
+    text = _outside_code(text, lambda prose: _PICTURE.sub(picture, prose))
 
     def link(found: re.Match[str]) -> str:
         image, label, target = found.groups()
@@ -137,15 +150,6 @@ def _outside_code(text: str, change: Callable[[str], str]) -> str:
         parts += [change(text[end : fence.start()]), fence[0]]
         end = fence.end()
     return "".join([*parts, change(text[end:])])
-
-
-def _picture(found: re.Match[str]) -> str:
-    """Return two images, of which the theme shows one."""
-    alt = " ".join(found["alt"].split())
-    images = (("only-light", found["light"]), ("only-dark", found["dark"]))
-    return "\n\n".join(
-        f"```{{image}} {place(name)}\n:class: {kind}\n:alt: {alt}\n```" for kind, name in images
-    )
 
 
 def toctree(caption: str, entries: list[Entry], here: str) -> str:
