@@ -524,9 +524,9 @@ class RealtimeBell extends HTMLElement {
   #take(/** @type {any} */ response, /** @type {string | null} */ etag) {
     this.#etag = etag;
     const at = this.#at();
-    if (response.body) {
+    if (response instanceof Document) {
       for (const script of response.querySelectorAll("script")) script.remove();
-      this.#unread = +(response.querySelector("[data-unread]")?.dataset.unread ?? 0);
+      this.#unread = Number(response.querySelector("[data-unread]")?.getAttribute("data-unread") ?? 0);
       this.replaceChildren(...response.body.childNodes);
     } else {
       this.#unread = +response.unread || 0;
