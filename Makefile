@@ -69,7 +69,7 @@ fresh-debian: $(DEV_READY) ## (root, debootstrap) type each command of the first
 soak: $(DEV_READY) ## run under load for 30 minutes with a fault every 10 seconds (SOAK_MINUTES=30)
 	$(BIN)/pytest -s -p no:randomly tests/faults/soak.py
 
-coverage: $(DEV_READY) $(SDK_READY) ## measure what the tests run: at least 95 % of the rules, 90 % of all (half an hour)
+coverage: $(DEV_READY) $(SDK_READY) ## measure what the tests run: at least 95 % of the rules, 90 % of all
 	$(COVERAGE) erase
 	@status=0; \
 	for part in "--ignore=tests/e2e --ignore=tests/faults --ignore=tests/threats" \
