@@ -2,7 +2,7 @@
 
 The site has the pages of `docs/` and some of the repository's other Markdown files, as they are.
 README.md is its front page, followed by docs/README.md, whose lists are the navigation. Only what
-GitHub resolves and a site cannot is rewritten: links out of `docs/`, and pictures for light and dark.
+GitHub resolves and a site cannot is rewritten: links out of `docs/`, and pictures in two schemes.
 
 Knows nothing of Sphinx but the directive `toctree`, so that tests need no package for it.
 """
