@@ -99,7 +99,11 @@ async def test_the_tutorial_leads_to_a_page_that_catches_up_by_itself(
                 )
                 await page.goto(url)
                 await becomes_true(page, "window.isLive")
-            await one.get_by_role("button", name="Vote for Coffee").click()
+            # The voter gets a new page, which has to be whole before the server stops: a page of
+            # Chromium that says "refused to connect" never becomes live.
+            async with one.expect_navigation(timeout=PATIENCE * 30_000):
+                await one.get_by_role("button", name="Vote for Coffee").click()
+            await becomes_true(one, "window.isLive")
             await shows(other, "Coffee: 1")
 
         # What nobody published.
