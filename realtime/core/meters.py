@@ -1,8 +1,8 @@
 """Counters of what a node delivers and what a process publishes, read only when somebody asks.
 
 A meter is a few plain numbers. Per delivery nothing is counted: a fan-out to a thousand connections
-adds one product. Not for several threads: each event loop has meters of its own, and those of
-threads are changed under a lock (`realtime.wiring.metering`).
+adds one product. Not for several threads: each event loop has meters of its own, and those of what
+is published have a lock (`realtime.wiring.metering`).
 """
 
 from __future__ import annotations
@@ -180,6 +180,11 @@ def name_outcome(outcome: object) -> str:
     return NOT_PUBLISHED if is_known else UNKNOWN
 
 
+Alone = tuple[str, str, int, bool, float]
+"""A publication that was sent alone and has a receipt: how it was published, its channel, the bytes
+of its body, whether the receipt was a repeated one, and the seconds that it took."""
+
+
 class PublishMeter:
     """The publications of one event loop, or of all threads, by outcome."""
 
@@ -204,17 +209,29 @@ class PublishMeter:
             outcomes: What became of each: a `Receipt` or an exception.
             seconds: From the check to the answer.
         """
+        previous, count = ("", "", ""), [0, 0]
         for publication, outcome in zip(publications, outcomes, strict=False):
-            # Nothing is called here for an ordinary publication: batches have a hundred.
+            # Little is called here for an ordinary publication: batches have a hundred.
             is_new = isinstance(outcome, Receipt) and not outcome.repeated
             head, colon, _ = publication.channel.partition(":")
-            namespace = head if colon else ""
-            name = PUBLISHED if is_new else name_outcome(outcome)
-            count = self._counts.get((namespace, method, name))
-            if count is None:
-                count = self._add(namespace, method, name)
+            kind = (head, colon, PUBLISHED if is_new else name_outcome(outcome))
+            if kind != previous:
+                previous = kind
+                count = self._count(head if colon else "", method, kind[2])
             count[0] += 1
             count[1] += len(publication.body)
+        self._observe(method, seconds)
+
+    def note_alone(self, sent: Iterable[Alone]) -> None:
+        """Count publications that were sent one by one."""
+        for method, channel, size, is_repeated, seconds in sent:
+            name = REPEATED if is_repeated else PUBLISHED
+            count = self._count(namespace_of(channel), method, name)
+            count[0] += 1
+            count[1] += size
+            self._observe(method, seconds)
+
+    def _observe(self, method: str, seconds: float) -> None:
         histogram = self._seconds.get(method)
         if histogram is None:
             histogram = self._seconds[method] = Histogram()
@@ -225,8 +242,11 @@ class PublishMeter:
         counts = list(self._counts.items())
         return sum(number for (*_, outcome), (number, _) in counts if outcome == PUBLISHED)
 
-    def _add(self, namespace: str, method: str, outcome: str) -> list[int]:
-        """Return a new count; others begin at zero with it, as the reasons of `ChannelMeter`."""
+    def _count(self, namespace: str, method: str, outcome: str) -> list[int]:
+        """Return a count; others begin at zero with a new one, as the reasons of `ChannelMeter`."""
+        count = self._counts.get((namespace, method, outcome))
+        if count is not None:
+            return count
         for each in OUTCOMES:
             self._counts.setdefault((namespace, method, each), [0, 0])
         return self._counts[namespace, method, outcome]

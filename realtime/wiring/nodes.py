@@ -21,7 +21,6 @@ from django.conf import settings as django_settings
 from realtime.auth.sessions import entitlement_check
 from realtime.brokers.publisher import Publisher
 from realtime.core import metrics
-from realtime.core.meters import PublishMeter
 from realtime.core.node_commands import BlockUser, NodeCommand, encode_command
 from realtime.core.tally import Tally
 from realtime.delivery.hub import Hub
@@ -56,7 +55,7 @@ class Node:
     """The parts of one event loop. The hub does nothing until it is started."""
 
     def __init__(self) -> None:
-        self.published = PublishMeter()
+        self.published = metering.LockedMeter()
         """Counts what this loop publishes."""
         self._queue: Snapshot = {}
         self._queue_due = 0.0
@@ -99,12 +98,16 @@ class Node:
 
     async def publish(self, publication: Publication, method: str) -> Receipt:
         """Publish, and count the outcome; errors as for `realtime.brokers.Broker.publish`."""
-        with metering.Measured(self.published, method, (publication,)) as measured:
+        began = time.perf_counter()
+        try:
             if (spans := tracing.spans()) is not None:
                 receipt = await spans.publish(publication, self.broker.publish)
             else:
                 receipt = await self.broker.publish(tracing.stamp(publication))
-            measured.outcomes = (receipt,)
+        except BaseException as error:  # the client has gone, too: its outcome is unknown
+            self.published.note(method, (publication,), (error,), time.perf_counter() - began)
+            raise
+        self.published.note_receipt(method, publication, receipt, time.perf_counter() - began)
         return receipt
 
     async def publish_many(
@@ -115,8 +118,7 @@ class Node:
             if (spans := tracing.spans()) is not None:
                 outcomes = await spans.publish_many(publications, self.broker.publish_many)
             else:
-                stamped = [tracing.stamp(each) for each in publications]
-                outcomes = await self.broker.publish_many(stamped)
+                outcomes = await self.broker.publish_many(tracing.stamp_all(publications))
             measured.outcomes = outcomes
         return outcomes
 

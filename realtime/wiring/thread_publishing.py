@@ -45,6 +45,6 @@ def publish_many_sync(
         if (spans := tracing.spans()) is not None:
             outcomes = spans.publish_many_sync(publications, send)
         else:
-            outcomes = send([tracing.stamp(each) for each in publications])
+            outcomes = send(tracing.stamp_all(publications))
         measured.outcomes = outcomes
     return outcomes

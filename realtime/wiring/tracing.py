@@ -7,9 +7,11 @@ OpenTelemetry is an extra. Only `spans` imports it, and nothing loads that modul
 from __future__ import annotations
 
 import time
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any, TypeVar
+
+from msgspec.structs import replace
 
 from realtime.core.traceparent import read_traceparent
 from realtime.errors import ConfigurationError
@@ -26,6 +28,12 @@ T = TypeVar("T")
 def stamp(publication: Publication, trace: str = "") -> Publication:
     """Note in a publication that our code accepts it now, and the trace of its span if any."""
     return publication.stamp(time.time_ns() // 1_000_000, trace)
+
+
+def stamp_all(publications: Sequence[Publication]) -> list[Publication]:
+    """Note in publications that our code accepts them now, together, outside of any trace."""
+    now_ms = time.time_ns() // 1_000_000
+    return [replace(publication, sent_ms=now_ms) for publication in publications]
 
 
 @once

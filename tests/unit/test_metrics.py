@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+from concurrent.futures import ThreadPoolExecutor
 from itertools import repeat
 
 import pytest
@@ -25,6 +26,7 @@ from realtime.core.metrics import (
 from realtime.core.positions import Gap
 from realtime.core.publication import Publication, Receipt
 from realtime.errors import BrokerUnavailable, IdempotencyConflict, OutcomeUnknown, QueueFull
+from realtime.wiring.metering import AT_ONCE, LockedMeter
 
 LABELS = st.text(alphabet='abc:é"\\\n', max_size=8)
 VALUES = st.integers(0, 2**40).map(float)
@@ -187,6 +189,47 @@ def test_publications_are_counted_by_outcome_and_every_outcome_is_shown(outcome,
     sent = len(news("orders:1").body) if name == "published" else 0
     assert shown[metrics.PUBLISHED_BYTES.name] == {("orders",): sent}
     assert shown[metrics.PUBLISH_SECONDS.name]["http", "0.005"] == 1
+
+
+def test_publications_sent_alone_are_counted_as_in_a_list():
+    publications = [news("orders:1"), news("plain"), news("orders:2")]
+    receipts = [Receipt("e", 1, 1), Receipt("e", 2, 1), Receipt("e", 3, 1, repeated=True)]
+    one_by_one, in_lists = PublishMeter(), PublishMeter()
+    one_by_one.note_alone(
+        ("http", each.channel, len(each.body), receipt.repeated, 0.01)
+        for each, receipt in zip(publications, receipts, strict=True)
+    )
+    for each, receipt in zip(publications, receipts, strict=True):
+        in_lists.note("http", [each], [receipt], 0.01)
+    assert one_by_one.read() == in_lists.read()
+    assert one_by_one.count_published() == 2
+
+
+def test_what_iswritten_down_is_counted_for_whoever_reads():
+    meter = LockedMeter()
+    for number in range(1, 2 * AT_ONCE):
+        meter.note_receipt("http", news("orders:1"), Receipt("e", number, 1), 0.01)
+        assert len(meter.written_down) < AT_ONCE
+        if number % 100 == 0:
+            assert meter.count_published() == number
+    assert meter.read()[metrics.PUBLISHES.name]["orders", "http", "published"] == 2 * AT_ONCE - 1
+
+
+def test_no_publication_is_counted_twice_or_not_at_all_while_threads_read():
+    meter, times, threads = LockedMeter(), 20 * AT_ONCE, 4
+
+    def publish() -> list[int]:
+        seen = []
+        for number in range(times):
+            meter.note_receipt("http", news("orders:1"), Receipt("e", number, 1), 0.01)
+            if number % 50 == 0:
+                seen.append(meter.count_published())
+        return seen
+
+    with ThreadPoolExecutor(threads) as pool:
+        for seen in [each.result() for each in [pool.submit(publish) for _ in range(threads)]]:
+            assert seen == sorted(seen)
+    assert meter.count_published() == times * threads
 
 
 def test_a_batch_counts_each_publication_and_its_time_once():
