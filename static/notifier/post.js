@@ -1,6 +1,9 @@
 /** The form that posts an event, and the equivalent curl command. */
 
 import { byId, copies, keepFocus, randomId, runOnce } from "./page.js";
+import { publish, receiptWords } from "./outcomes.js";
+import { curlSnippet } from "./snippets.js";
+import { Timeline } from "./timeline.js";
 
 const SEEN = 100; // arrivals that are remembered, to measure how long an event took
 
@@ -51,9 +54,11 @@ export function postForm(/** @type {Target} */ target) {
   foldByButton();
   const buttons = [byId("post-submit"), byId("post-again")];
   const shownCurl = () => curl(target, command(form, target));
+  let changed = () => {};
   const refresh = () => {
     byId("curl").textContent = shownCurl();
     byId("post-submit").textContent = `Post to ${chosen(form, target)}`;
+    changed();
   };
   form.addEventListener("input", refresh);
   form.addEventListener("submit", (/** @type {SubmitEvent} */ event) => {
@@ -65,19 +70,24 @@ export function postForm(/** @type {Target} */ target) {
     if (attempt) runOnce(buttons, () => send(attempt, target, arrivals));
   });
   form.addEventListener("input", () => {
-    if (!unknown) say("", ""); // what is wrong may not be wrong any more
+    if (unknown) return;
+    say("", ""); // what is wrong may not be wrong any more
+    timeline.clear();
   });
   copies(byId("copy-curl"), shownCurl);
-  const shownCommand = command(form, target);
-  byId("empty-curl").textContent = curl(target, shownCommand);
-  copies(byId("copy-empty-curl"), () => byId("empty-curl").textContent);
   if (target.ownChannel) {
-    byId("own-curl").textContent = curl(target, { ...shownCommand, channel: target.ownChannel });
+    byId("own-curl").textContent = curl(target, { ...command(form, target), channel: target.ownChannel });
     copies(byId("copy-own-curl"), () => byId("own-curl").textContent);
   }
   byId("post-submit").disabled = false;
   refresh();
   return {
+    /** What the form would post now. */
+    publication: () => command(form, target),
+    /** Call a function whenever that changes. */
+    whenChanged: (/** @type {() => void} */ then) => {
+      changed = then;
+    },
     arrived: (/** @type {any} */ publication) => arrivals.add(publication),
     forgetOutage: () => {
       if ([ADVICE[503], ADVICE_FOR_STAFF[503]].includes(byId("post-error").textContent)) say("", "");
@@ -87,6 +97,7 @@ export function postForm(/** @type {Target} */ target) {
 
 /** @type {Attempt | null} the latest event, while its outcome is unknown */
 let unknown = null;
+const timeline = new Timeline(byId("post-timeline"));
 
 /** Return the body of the request. */
 function command(/** @type {HTMLFormElement} */ form, /** @type {Target} */ target) {
@@ -103,17 +114,7 @@ function chosen(/** @type {HTMLFormElement} */ form, /** @type {Target} */ { cha
 
 /** Return a command for a POSIX shell. It has the key only if the server put it into the page (`make run`). */
 function curl(/** @type {Target} */ { publishUrl, apiKey }, /** @type {object} */ body) {
-  const key = apiKey ? `'X-API-Key: ${apiKey}'` : '"X-API-Key: $NOTIFIER_API_KEY"';
-  return [
-    `curl ${new URL(publishUrl, location.href)}`,
-    `-H ${key}`,
-    "-H 'Content-Type: application/json'",
-    `-d ${quoted(JSON.stringify(body))}`,
-  ].join(" \\\n  ");
-}
-
-function quoted(/** @type {string} */ text) {
-  return `'${text.replaceAll("'", "'\\''")}'`;
+  return curlSnippet(new URL(publishUrl, location.href).href, JSON.stringify(body), apiKey);
 }
 
 /**
@@ -138,20 +139,18 @@ async function send(attempt, target, arrivals) {
   const started = performance.now();
   if (started - attempt.began > KEY_MS) return say("", TOO_LATE);
   write("", "");
+  timeline.begin(isRetry);
   const { apiKey, body } = attempt;
-  try {
-    const response = await fetch(target.publishUrl, {
-      method: "POST",
-      headers: { ...(apiKey ? { "X-API-Key": apiKey } : csrf()), "Content-Type": "application/json" },
-      body,
-      credentials: apiKey ? "omit" : "same-origin",
-    });
-    if (response.status === 504) return offerAgain(attempt, ADVICE[504]);
-    if (isRetry && !response.ok) return offerAgain(attempt, STILL_UNKNOWN);
-    await tell(response, started, arrivals, apiKey ? ADVICE : ADVICE_FOR_STAFF);
-  } catch {
-    offerAgain(attempt, NO_ANSWER);
-  }
+  const verdict = await publish(target.publishUrl, body, apiKey ? { "X-API-Key": apiKey } : csrf());
+  const { outcome, status, error, result } = verdict;
+  const isOpen = isRetry && outcome === "not-published"; // this attempt is refused, and the first one is unknown
+  timeline.answered(isOpen ? "unknown" : outcome);
+  if (isOpen) return offerAgain(attempt, STILL_UNKNOWN);
+  if (outcome === "unknown") return offerAgain(attempt, status === 504 ? ADVICE[504] : isRetry && status ? STILL_UNKNOWN : NO_ANSWER);
+  if (outcome === "published") return tell(result, started, arrivals);
+  const advice = apiKey ? ADVICE : ADVICE_FOR_STAFF;
+  if (status === 401 && apiKey) return askForKey(advice[401]);
+  say("", advice[status] ?? `Not published: ${error.message ?? `status ${status}`}`);
 }
 
 function offerAgain(/** @type {Attempt} */ attempt, /** @type {string} */ words) {
@@ -167,22 +166,19 @@ export function csrf() {
 }
 
 /**
- * @param {Response} response
+ * @param {any} receipt
  * @param {number} started
  * @param {Arrivals} arrivals
- * @param {Record<number, string>} advice
  */
-async function tell(response, started, arrivals, advice) {
-  const body = await response.json().catch(() => ({}));
-  if (response.status === 401 && advice === ADVICE) return askForKey(advice[401]);
-  if (!response.ok) {
-    return say("", advice[response.status] ?? `Not published: ${body.error?.message ?? `status ${response.status}`}`);
+async function tell(receipt, started, arrivals) {
+  const where = receiptWords(receipt);
+  if (receipt.repeated) {
+    say(`Published by the earlier attempt: ${where}.`, "");
+    return timeline.arrived(await arrivals.of(receipt.epoch, receipt.offset));
   }
-  const { offset, epoch, nodes } = body.result;
-  const where = `offset ${offset}, ${nodes === 1 ? "1 node" : `${nodes} nodes`} listening`;
-  if (body.result.repeated) return say(`Published by the earlier attempt: ${where}.`, "");
   say(`Published: ${where}.`, "");
-  const arrived = await arrivals.of(epoch, offset);
+  const arrived = await arrivals.of(receipt.epoch, receipt.offset);
+  timeline.arrived(arrived);
   if (arrived === null) return;
   const took = Math.max(1, Math.round(arrived - started));
   say(`Received here after ${took}\u00a0ms: ${where}.`, "");

@@ -1,6 +1,7 @@
 /** The form of the console that publishes: templates, the three outcomes, a safe retry, and the request to copy. */
 
 import { byId, copies, icon, keepFocus, make, randomId, runOnce } from "./page.js";
+import { OUTCOMES, publish, receiptWords } from "./outcomes.js";
 import { ADVICE_FOR_STAFF, KEY_MS, NO_ANSWER, STILL_UNKNOWN, TOO_LATE, csrf } from "./post.js";
 import { curlSnippet, djangoSnippet, fetchSnippet, pythonSnippet } from "./snippets.js";
 
@@ -15,15 +16,7 @@ const FIELDS = ["channel", "data", "event", "tags", "fallback", "fallback_when",
 const FALLBACK_FIELDS = FIELDS.filter((name) => name.startsWith("fallback"));
 const SNIPPETS = { curl: curlSnippet, javascript: fetchSnippet, python: pythonSnippet, django: djangoSnippet };
 
-const ANSWER_MS = 20_000; // the service answers after at most a second
-
-/** @typedef {"published" | "not-published" | "unknown"} Outcome */
-/** @type {Record<Outcome, {word: string, icon: string, level: string}>} */
-const OUTCOMES = {
-  published: { word: "Published", icon: "success", level: "success" },
-  "not-published": { word: "Certainly not published", icon: "error", level: "error" },
-  unknown: { word: "Outcome unknown", icon: "warning", level: "warning" },
-};
+/** @typedef {import("./outcomes.js").Outcome} Outcome */
 
 /**
  * One publication, and when it was sent for the first time. Sending it again with its key publishes it at most once.
@@ -113,29 +106,15 @@ async function send(/** @type {Attempt} */ attempt) {
   const isRetry = attempt === unknown;
   if (performance.now() - attempt.began > KEY_MS) return tell("unknown", TOO_LATE);
   tell(null, isRetry ? "Sending again with the same key…" : "Sending…");
-  try {
-    const response = await fetch(publishUrl, {
-      method: "POST",
-      headers: { ...csrf(), "Content-Type": "application/json", "Idempotency-Key": attempt.key },
-      body: attempt.body,
-      credentials: "same-origin",
-      signal: AbortSignal.timeout(ANSWER_MS),
-    });
-    const answer = await response.json().catch(() => ({}));
-    if (response.ok && answer.result) return published(answer.result);
-    const { status } = response;
-    // Any other answer may come from a proxy that has passed the request on before.
-    const isRefused = (status >= 400 && status < 500) || (status === 503 && answer.error);
-    if (isRetry) offerAgain(attempt, STILL_UNKNOWN);
-    else if (isRefused) tell("not-published", refusalWords(status, answer.error));
-    else offerAgain(attempt, status === 504 ? ADVICE_FOR_STAFF[504] : NO_ANSWER);
-  } catch {
-    offerAgain(attempt, NO_ANSWER);
-  }
+  const { outcome, status, result, error } = await publish(publishUrl, attempt.body, { ...csrf(), "Idempotency-Key": attempt.key });
+  if (outcome === "published") return published(result);
+  if (isRetry && status) offerAgain(attempt, STILL_UNKNOWN);
+  else if (outcome === "not-published") tell(outcome, refusalWords(status, error));
+  else offerAgain(attempt, status === 504 ? ADVICE_FOR_STAFF[504] : NO_ANSWER);
 }
 
 function published(/** @type {any} */ { offset, epoch, nodes, queued, repeated }) {
-  const parts = [`Offset ${offset}, epoch ${epoch}, ${nodes === 1 ? "1 node" : `${nodes} nodes`} listening.`];
+  const parts = [`Epoch ${epoch}, ${receiptWords({ offset, nodes })}.`];
   if (queued) parts.push("Queued for its fallback.");
   if (repeated) parts.push("By the earlier attempt with this key; nothing was published twice.");
   tell("published", parts.join(" "));

@@ -10,10 +10,12 @@ const KEY = "NOTIFIER_API_KEY";
 /**
  * @param {string} url of the API's method `publish`
  * @param {string} json
+ * @param {string} [apiKey] written into the command; without one, a variable of the shell
  */
-export function curlSnippet(url, json) {
+export function curlSnippet(url, json, apiKey = "") {
   const shown = tokens(json).map((token) => (isString(token) ? literal(token) : token)).join("");
-  return [`curl ${quoted(url)}`, `-H "X-API-Key: $${KEY}"`, "-H 'Content-Type: application/json'", `-d ${quoted(shown)}`].join(" \\\n  ");
+  const key = apiKey ? quoted(`X-API-Key: ${apiKey}`) : `"X-API-Key: $${KEY}"`;
+  return [`curl ${quoted(url)}`, `-H ${key}`, "-H 'Content-Type: application/json'", `-d ${quoted(shown)}`].join(" \\\n  ");
 }
 
 /**
@@ -34,17 +36,18 @@ console.log(response.status, await response.text());
 /**
  * @param {string} url
  * @param {string} json
+ * @param {string} [apiKey] written into the program; without one, a variable of the environment
  */
-export function pythonSnippet(url, json) {
+export function pythonSnippet(url, json, apiKey = "") {
+  const key = apiKey ? toPython(JSON.stringify(apiKey)) : `os.environ["${KEY}"]`;
   return `import json
-import os
-from urllib.request import Request, urlopen
+${apiKey ? "" : "import os\n"}from urllib.request import Request, urlopen
 
 body = ${toPython(json)}
 request = Request(
     ${toPython(JSON.stringify(url))},
     json.dumps(body).encode(),
-    {"X-API-Key": os.environ["${KEY}"], "Content-Type": "application/json"},
+    {"X-API-Key": ${key}, "Content-Type": "application/json"},
 )
 with urlopen(request, timeout=10) as response:
     print(response.status, response.read().decode())
