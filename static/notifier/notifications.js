@@ -93,7 +93,9 @@ export class List {
 
 function listEntry(/** @type {Notice} */ notice) {
   const { level, event, offset, epoch, channel } = notice;
-  return make("li", { className: "notification card", data: { level, event, offset, epoch, channel } }, ...body(notice));
+  // Routine is one line: what is more severe, or says more, has more room.
+  const isShort = level === "info" && !notice.text && !notice.json;
+  return make("li", { className: `notification card${isShort ? " in-one-line" : ""}`, data: { level, event, offset, epoch, channel } }, ...body(notice));
 }
 
 /** Build the elements of a notification, the same ones for the list and a toast. */

@@ -97,23 +97,44 @@ export function gapOffsets(/** @type {{from: number, to: number | null}} */ { fr
 }
 
 /**
+ * Say in a line how many publications are missing, why, and which.
+ *
+ * @param {import("../../realtime/static/realtime/client.js").Gap} gap
+ * @param {string} [channel] for a list with several channels
+ */
+export function gapChip(gap, channel = "") {
+  const { since, until } = gap;
+  const range = clock(since) === clock(until) ? clock(until) : `${clock(since)}–${clock(until)}`;
+  return make(
+    "p",
+    { className: "gap-chip" },
+    icon("gap"),
+    make("span", { className: "gap-words" }, gapWords(gap)),
+    ...(channel ? [" ", make("span", {}, "on ", make("span", { className: "mono" }, channel))] : []),
+    " ",
+    make("span", { className: "gap-offsets" }, gapOffsets(gap)),
+    " ",
+    make("span", { className: "gap-times" }, range),
+  );
+}
+
+/**
  * Make the line of a list that stands for missing publications.
  *
  * @param {import("../../realtime/static/realtime/client.js").Gap} gap
  * @param {string} [channel] for a list with several channels
  */
 export function gapLine(gap, channel = "") {
-  const { epoch, from, to, missed, reason, since, until } = gap;
-  const range = clock(since) === clock(until) ? clock(until) : `${clock(since)}–${clock(until)}`;
-  const which = gapOffsets(gap);
-  return make(
-    "li",
-    { className: "gap", title: `${which}, epoch ${epoch}`, data: { reason, epoch, from, to, missed, channel: channel || null } },
-    make("span", { className: "gap-words" }, gapWords(gap)),
-    ...(channel ? [" ", make("span", {}, "on ", make("span", { className: "mono" }, channel))] : []),
-    " ",
-    make("span", { className: "gap-times" }, range),
-  );
+  const { epoch, from, to, missed, reason } = gap;
+  const why = make("details", { className: "gap-why" }, make("summary", {}, "What is this?"), make("p", {}, explained(gap)));
+  return make("li", { className: "gap", title: `epoch ${epoch}`, data: { reason, epoch, from, to, missed, channel: channel || null } }, gapChip(gap, channel), why);
+}
+
+/** Say what a gap is to somebody who has never seen one. */
+function explained(/** @type {{missed: number | null}} */ { missed }) {
+  const counted = "Every publication of a channel has a number, its offset, so a page notices each one that it did not receive.";
+  if (missed === null) return `${counted} Here the numbers began anew, so nobody knows how many there were. A page of your own would now fetch its data again.`;
+  return `${counted} Those of these numbers were published, but did not reach this page. They are not stored, so they do not come later. A page of your own would now fetch its data again.`;
 }
 
 /** Tell whether a text has a character that can be seen: spaces and zero-width characters cannot. */
