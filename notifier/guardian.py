@@ -27,6 +27,8 @@ from typing import NoReturn
 
 from notifier import servicefile
 
+FOLDER_PREFIX = "notifier-"
+SOCKET_NAME = "valkey.sock"
 # sun_path holds 104 bytes on macOS (108 on Linux), including the terminating zero.
 SOCKET_PATH_BYTES = 103
 
@@ -42,7 +44,7 @@ class Valkey:
 
     def __init__(self, binary: str, directory: Path) -> None:
         self.directory = directory
-        self.socket_path = directory / "valkey.sock"
+        self.socket_path = directory / SOCKET_NAME
         self.log_path = directory / "valkey.log"
         # fmt: off
         self._command = [
@@ -116,11 +118,21 @@ def answers(path: Path) -> bool:
 
 def private_directory() -> Path:
     """Make a directory (0700) with a path short enough for a Unix socket, and ASCII for a URL."""
-    directory = Path(tempfile.mkdtemp(prefix="notifier-"))
-    if str(directory).isascii() and len(bytes(directory / "valkey.sock")) <= SOCKET_PATH_BYTES:
+    directory = Path(tempfile.mkdtemp(prefix=FOLDER_PREFIX))
+    if str(directory).isascii() and len(bytes(directory / SOCKET_NAME)) <= SOCKET_PATH_BYTES:
         return directory
     directory.rmdir()
-    return Path(tempfile.mkdtemp(prefix="notifier-", dir="/tmp"))
+    return Path(tempfile.mkdtemp(prefix=FOLDER_PREFIX, dir="/tmp"))
+
+
+def is_private(redis_url: str) -> bool:
+    """Return whether a URL is that of a private Valkey, which only one launcher's processes use."""
+    socket_path = Path(redis_url.removeprefix("unix://"))
+    return (
+        redis_url.startswith("unix://")
+        and socket_path.name == SOCKET_NAME
+        and socket_path.parent.name.startswith(FOLDER_PREFIX)
+    )
 
 
 def guard(valkey: Valkey) -> None:

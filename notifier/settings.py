@@ -10,6 +10,7 @@ from notifier import servicefile
 from notifier.channel_layers import channel_layers
 from notifier.database import file_of
 from notifier.env import read_environment
+from notifier.guardian import is_private
 from notifier.logs import is_stderr_terminal, logging_settings
 from notifier.run_secrets import DEMO_USERS
 from realtime.core.redis_url import is_cluster_url
@@ -106,12 +107,15 @@ _DEMO_CHAT = {
     "allow_presence_for_subscriber": True,
     "allow_presence_for_anonymous": True,
 }
+_DEMO_VISITORS = {name: may for name, may in _DEMO_CHAT.items() if "publish" not in name}
 _NAMESPACES = ENVIRONMENT.app["namespaces"]
 _CHAT = _NAMESPACES.get("chat", _DEMO_CHAT if ENVIRONMENT.debug else {})
 _MAY_CHAT = {
     name: may for name, may in _CHAT.items() if name.startswith(("allow_s", "allow_publish"))
 }
 REALTIME_NAMESPACES = {
+    # For the first page of the demo, which counts the browsers that have it open.
+    **({"demo": _DEMO_VISITORS} if ENVIRONMENT.demo_key else {}),
     # For the page /jobs/: for users who may see it.
     "jobs": {
         "allow_subscribe_for_client": True,
@@ -143,6 +147,9 @@ NOTIFIER_HAS_JOBS = not is_cluster_url(ENVIRONMENT.redis_url) or bool(
 )
 # Only in DEBUG on this machine: anyone may start the jobs of the demo.
 NOTIFIER_DEMO_FOR_ALL = ENVIRONMENT.demo_key
+
+# Only in DEBUG on this machine, and with a Redis that nobody else uses: the first page may stop it.
+NOTIFIER_MAY_STOP_REDIS = ENVIRONMENT.demo_key and is_private(ENVIRONMENT.redis_url)
 
 # Where the guides are; without it, the page /docs/ names their files.
 NOTIFIER_DOCUMENTATION_URL = ENVIRONMENT.documentation_url

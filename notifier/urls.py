@@ -5,11 +5,12 @@ from __future__ import annotations
 from django.contrib.auth.views import LogoutView
 from django.urls import include, path, re_path
 
-from notifier import console_views, job_views, monitor_views, order_views, views
+from notifier import console_views, job_views, monitor_views, order_views, outage, views
 from notifier.login import Login
 
 urlpatterns = [
     path("", views.live, name="live"),
+    path("stop-redis", outage.stop_redis, name="stop-redis"),
     path("chat/", views.chat, name="chat"),
     re_path(rf"^chat/(?P<room>[a-z0-9-]{{1,{views.ROOM_LIMIT}}})/$", views.chat, name="chat-room"),
     path("jobs/", job_views.jobs, name="jobs"),

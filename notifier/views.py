@@ -38,6 +38,9 @@ def live(request: HttpRequest) -> HttpResponse:
         "own_channel": personal_channel(request.user) if request.user.is_authenticated else "",
         "demo_api_key": getattr(settings, "NOTIFIER_DEMO_API_KEY", ""),
         "api_key_hint": "the value of NOTIFIER_API_KEY",
+        # The page counts the browsers that have it open, where the service has the namespace.
+        "visitors_channel": "demo:visitors" if _has_namespace("demo") else "",
+        "may_stop_redis": getattr(settings, "NOTIFIER_MAY_STOP_REDIS", False),
     }
     return render(request, "notifier/live.html", context)
 
@@ -74,6 +77,10 @@ async def metrics(request: HttpRequest) -> HttpResponse:
     if refused is not None:
         return refused
     return answer(request, await read_all_workers() or read_metrics())
+
+
+def _has_namespace(name: str) -> bool:
+    return name in settings.REALTIME_NAMESPACES
 
 
 # Never cached: it shows who is logged in.

@@ -4,14 +4,17 @@ import { connect } from "../realtime/client.js";
 import { showConnection, whenLive } from "./connection.js";
 import { BackgroundNotifications, List, Toasts, readNotification } from "./notifications.js";
 import { Unseen, byId } from "./page.js";
+import { breakByButton } from "./outage.js";
 import { postForm } from "./post.js";
+import { countVisitors, showSteps, tickEvent } from "./start.js";
 
-const { channel, ownChannel, staff, apiKey, publishUrl } = byId("main").dataset;
+const { channel, ownChannel, staff, apiKey, publishUrl, visitors } = byId("main").dataset;
 const form = postForm({ channel, ownChannel, apiKey, publishUrl, byStaff: Boolean(staff) });
 const list = new List();
 const toasts = new Toasts();
 const background = new BackgroundNotifications();
 const unseen = new Unseen();
+form.whenChanged(showSteps({ publishUrl, apiKey, publication: form.publication }));
 
 const live = connect();
 showConnection(live);
@@ -19,14 +22,9 @@ whenLive(live, form.forgetOutage);
 // The page subscribes to the public channel. The server subscribes a logged-in user to the personal one.
 const awaited = new Set([channel, ...(ownChannel ? [ownChannel] : [])]);
 const news = listen(live.subscribe(channel));
+if (visitors) countVisitors(live.subscribe(visitors, { presence: true }));
+if (byId("break")) breakByButton({ publishUrl, apiKey, live, news });
 live.addEventListener("subscription", (/** @type {any} */ { detail }) => listen(detail.subscription));
-
-// The empty list shows a curl command. Once it is gone, the form of a large window has room for its own.
-const opensCurl = matchMedia("(min-width: 60rem) and (min-height: 50rem)").matches;
-const openCurl = () => {
-  byId("curl-details").open = true;
-};
-if (opensCurl) news.addEventListener("publication", openCurl, { once: true });
 
 news.addEventListener("error", (/** @type {any} */ { detail }) => {
   byId("empty").textContent = `The server does not let this page listen to ${channel}: ${detail.message}.`;
@@ -41,6 +39,7 @@ function listen(/** @type {any} */ subscription) {
   });
   subscription.addEventListener("publication", (/** @type {any} */ { detail }) => {
     form.arrived(detail);
+    tickEvent();
     const notice = readNotification(detail);
     list.addNotification(notice);
     toasts.show(notice);

@@ -30,8 +30,9 @@ MARKUP = re.compile(
 )
 FRAGMENTS = {
     "realtime/static/realtime/bell.js": ["responseType"],  # the host's own fragment (ADR-0044)
+    "static/notifier/start.js": ["return `<script"],  # shown as text, to be pasted
 }
-"""Files that insert markup, each with the words of the only lines that do."""
+"""Files that insert or show markup, each with the words of the only lines that do."""
 
 
 def name(path: Path) -> str:
