@@ -2,7 +2,9 @@
 
 import { connect } from "../realtime/client.js";
 import { showConnection, whenLive } from "./connection.js";
-import { BackgroundNotifications, List, Toasts, readNotification } from "./notifications.js";
+import { setUpDetails } from "./details.js";
+import { Feed } from "./feed.js";
+import { BackgroundNotifications, Toasts, readNotification } from "./notifications.js";
 import { Unseen, byId } from "./page.js";
 import { breakByButton } from "./outage.js";
 import { postForm } from "./post.js";
@@ -10,7 +12,8 @@ import { countVisitors, showSteps, tickEvent } from "./start.js";
 
 const { channel, ownChannel, staff, apiKey, publishUrl, visitors } = byId("main").dataset;
 const form = postForm({ channel, ownChannel, apiKey, publishUrl, byStaff: Boolean(staff) });
-const list = new List();
+const feed = new Feed();
+setUpDetails(form.postAgain);
 const toasts = new Toasts();
 const background = new BackgroundNotifications();
 const unseen = new Unseen();
@@ -41,10 +44,10 @@ function listen(/** @type {any} */ subscription) {
     form.arrived(detail);
     tickEvent();
     const notice = readNotification(detail);
-    list.addNotification(notice);
+    feed.addNotification(notice);
     toasts.show(notice);
     background.show(notice, unseen.add());
   });
-  subscription.addEventListener("gap", (/** @type {any} */ { detail }) => list.addGap(detail, subscription.channel));
+  subscription.addEventListener("gap", (/** @type {any} */ { detail }) => feed.addGap(detail, subscription.channel));
   return subscription;
 }

@@ -1,8 +1,7 @@
-/** Shows notifications: in the list, as toasts, and as notifications of the browser. */
+/** What notifications are, how they look, and how they are shown as toasts and by the browser. The list is in feed.js. */
 
-import { Announcer, byId, gapLine, gapWords, icon, isVisible, keepFocus, longText, make, relativeTime } from "./page.js";
+import { byId, icon, isVisible, keepFocus, longText, make, relativeTime } from "./page.js";
 
-const LISTED = 500; // newest first; older ones are removed
 const TITLE = 160; // characters; a longer title is shortened. The field of the form accepts as many.
 const TOASTS = matchMedia("(min-width: 60rem) and (min-height: 64rem)").matches ? 3 : 1; // more would cover the form
 const TOAST_MS = 4_000;
@@ -12,15 +11,16 @@ const REPLACED_AFTER_MS = 1_000;
 const SEVERITIES = ["data", "info", "success", "warning", "error"];
 
 /** @type {Record<string, string>} */
-const LEVELS = { info: "Info", success: "Success", warning: "Warning", error: "Error" };
+export const LEVELS = { info: "Info", success: "Success", warning: "Warning", error: "Error" };
 
 /**
  * Convert a publication for display. Data of our own form has a title, text and level; other JSON is shown unchanged.
  *
  * @param {import("../../realtime/static/realtime/client.js").Publication} publication
  */
-export function readNotification({ channel, data, event, offset, epoch }) {
-  const common = { channel, event, offset, epoch, at: new Date(), own: channel === byId("main").dataset.ownChannel };
+export function readNotification(publication) {
+  const { channel, data, event, offset, epoch } = publication;
+  const common = { publication, channel, event, offset, epoch, at: new Date(), own: channel === byId("main").dataset.ownChannel };
   if (!isNotification(data)) return { ...common, level: "data", title: titleOf(data, event), text: "", json: pretty(data) };
   const { title, text = "", level, ...rest } = data;
   const json = Object.keys(rest).length > 0 ? pretty(rest) : "";
@@ -44,71 +44,23 @@ function pretty(/** @type {any} */ data) {
   return JSON.stringify(data, null, 2);
 }
 
-/** The list of notifications, limited in length and drawn at most once per animation frame. */
-export class List {
-  #announcer = new Announcer("notifications");
-  #list = byId("notifications");
-  /** @type {any[]} newest last */
-  #waiting = [];
-  #scheduled = false;
-  #letGo = 0;
-
-  constructor() {
-    document.addEventListener("visibilitychange", () => this.#draw());
-  }
-
-  addNotification(/** @type {Notice} */ notice) {
-    this.#add(() => listEntry(notice));
-    this.#announcer.add(`${LEVELS[notice.level] ?? "JSON"}: ${notice.title}`);
-  }
-
-  addGap(/** @type {any} */ gap, /** @type {string} */ channel) {
-    this.#add(() => gapLine(gap, channel));
-    this.#announcer.add(`${gapWords(gap)} on ${channel}`);
-  }
-
-  #add(/** @type {() => HTMLElement} */ draw) {
-    this.#waiting.push(draw);
-    if (this.#waiting.length > LISTED) {
-      this.#waiting.shift();
-      this.#letGo += 1;
-    }
-    if (this.#scheduled) return;
-    this.#scheduled = true;
-    // A hidden tab gets no animation frames.
-    if (document.hidden) setTimeout(() => this.#draw(), 250);
-    else requestAnimationFrame(() => this.#draw());
-  }
-
-  #draw() {
-    this.#scheduled = false;
-    if (this.#waiting.length === 0) return;
-    this.#list.prepend(...this.#waiting.splice(0).reverse().map((draw) => draw()));
-    byId("empty").hidden = true;
-    for (; this.#list.children.length > LISTED; this.#letGo += 1) this.#list.lastElementChild.remove();
-    byId("let-go").hidden = this.#letGo === 0;
-    byId("let-go").textContent = `This page keeps the newest ${LISTED} notifications; ${this.#letGo.toLocaleString("en")} older ones were removed.`;
-  }
-}
-
-function listEntry(/** @type {Notice} */ notice) {
-  const { level, event, offset, epoch, channel } = notice;
-  // Routine is one line: what is more severe, or says more, has more room.
-  const isShort = level === "info" && !notice.text && !notice.json;
-  return make("li", { className: `notification card${isShort ? " in-one-line" : ""}`, data: { level, event, offset, epoch, channel } }, ...body(notice));
-}
-
 /** Build the elements of a notification, the same ones for the list and a toast. */
-function body(/** @type {Notice} */ { level, title, text, json, event, channel, offset, at, own }) {
+export function body(/** @type {Notice} */ { level, title, text, json, event, channel, offset, at, own }) {
   const meta = make("p", { className: "notification-meta" }, make("span", { className: "level-word" }, LEVELS[level] ?? "JSON"));
   if (own) meta.append(make("span", { className: "own-word" }, icon("lock"), "Only you"));
   if (event && event !== title) meta.append(make("span", { className: "mono event-name" }, event));
-  meta.append(make("span", { className: "mono channel-name" }, offset === null ? channel : `${channel} · ${offset}`));
+  meta.append(make("span", { className: "mono channel-name" }, place({ channel, offset })));
   const [shown, ...showAll] = longText(title, { tag: "h3", className: "notification-title", limit: TITLE, show: "Show whole title" });
   const content = [make("div", { className: "notification-head" }, shown, relativeTime(at)), ...showAll];
   if (text) content.push(...longText(text, { className: "notification-text" }));
   if (json) content.push(...longText(json, { tag: "pre", className: "notification-json" }));
   return [make("span", { className: "badge" }, icon(level)), make("div", { className: "notification-body" }, ...content, meta)];
+}
+
+/** "public:news · 7", or "public:news · 5–7" of several in a row */
+export function place(/** @type {{channel: string, offset: number | null}} */ { channel, offset }, /** @type {number | null} */ first = offset) {
+  if (offset === null) return channel;
+  return `${channel} · ${first === offset ? offset : `${first}–${offset}`}`;
 }
 
 function severity(/** @type {string} */ level) {

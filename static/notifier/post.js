@@ -63,7 +63,7 @@ export function postForm(/** @type {Target} */ target) {
   form.addEventListener("input", refresh);
   form.addEventListener("submit", (/** @type {SubmitEvent} */ event) => {
     event.preventDefault();
-    runOnce(buttons, () => post(form, target, arrivals));
+    runOnce(buttons, () => post(command(form, target), target, arrivals));
   });
   byId("post-again").addEventListener("click", () => {
     const attempt = unknown;
@@ -84,6 +84,8 @@ export function postForm(/** @type {Target} */ target) {
   return {
     /** What the form would post now. */
     publication: () => command(form, target),
+    /** Post an event that was there before. */
+    postAgain: (/** @type {object} */ body) => runOnce(buttons, () => post(body, target, arrivals)),
     /** Call a function whenever that changes. */
     whenChanged: (/** @type {() => void} */ then) => {
       changed = then;
@@ -118,14 +120,14 @@ function curl(/** @type {Target} */ { publishUrl, apiKey }, /** @type {object} *
 }
 
 /**
- * @param {HTMLFormElement} form
+ * @param {object} event the body of the request
  * @param {Target} target
  * @param {Arrivals} arrivals
  */
-async function post(form, target, arrivals) {
+async function post(event, target, arrivals) {
   const apiKey = target.byStaff ? "" : target.apiKey || byId("api-key").value.trim();
   if (!apiKey && !target.byStaff) return askForKey("Enter an API key first.");
-  const body = JSON.stringify({ ...command(form, target), idempotency_key: randomId() });
+  const body = JSON.stringify({ ...event, idempotency_key: randomId() });
   await send({ apiKey, body, began: performance.now() }, target, arrivals);
 }
 
