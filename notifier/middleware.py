@@ -27,6 +27,8 @@ AWAY_SECONDS = 5
 _failures = Tally()
 _noting = threading.Lock()
 POLICY_HEADER = "Content-Security-Policy"
+_FILE_POLICY = "default-src 'none'; frame-ancestors 'none'"
+"""For files that are no scripts. A script may be that of a worker, which has its policy."""
 _HASH = re.compile(r"\.[0-9a-f]{12}(?=\.[a-z0-9]{1,5}\Z)")
 """What Django's storage puts into the name of a collected file."""
 
@@ -146,6 +148,8 @@ class StaticFiles(WhiteNoiseMiddleware):  # type: ignore[misc]  # WhiteNoise has
         del response.headers["Content-Type"]
         for name, value in found.headers:
             response.headers[name] = value
+        if "javascript" not in response.headers.get("Content-Type", ""):
+            response.headers[POLICY_HEADER] = _FILE_POLICY
         if found.file is not None:
             with found.file as file:
                 response.content = file.read()

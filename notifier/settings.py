@@ -46,6 +46,9 @@ MIDDLEWARE = [
     "django.middleware.security.SecurityMiddleware",
     "notifier.middleware.ContentSecurityPolicy",
     "notifier.middleware.StaticFiles",
+    # Pages; static files are compressed already. It pads each with random bytes: their CSRF token
+    # must not be guessed from sizes (BREACH), and is another one in each response anyway.
+    "django.middleware.gzip.GZipMiddleware",
     "notifier.middleware.DatabaseAway",
     "notifier.middleware.PlainSessionCookies",
     "django.contrib.sessions.middleware.SessionMiddleware",

@@ -42,8 +42,10 @@ const KINDS = /** @type {Record<string, {words: string, code: (facts: Facts) => 
 
 function listeningScript(/** @type {string} */ channel) {
   const client = new URL("../realtime/client.js", import.meta.url);
+  // In parts: what looks like a statement that loads a module is taken for one when static files are collected.
+  const load = ["import { connect }", `from "${client.pathname}";`].join(" ");
   return `<script type="module">
-import { connect } from "${client.pathname}";
+${load}
 const news = connect().subscribe(${JSON.stringify(channel)});
 news.addEventListener("publication", ({ detail }) => console.log(detail.data));
 news.addEventListener("gap", ({ detail }) => console.log("missed:", detail.missed));

@@ -7,7 +7,9 @@ from collections.abc import Iterator
 
 import httpx
 import pytest
+from playwright.async_api import Browser, Request
 
+from tests.support.pages import in_browser_loop, own_contexts
 from tests.support.redis_server import RedisServer
 from tests.support.service import DEPLOYED, Service
 
@@ -65,3 +67,24 @@ def test_browsers_find_the_icon(service: Service) -> None:
     answer = fetch(service, "/favicon.ico")
     assert answer.status_code == 302
     assert fetch(service, answer.headers["Location"]).headers["Cache-Control"] == FOR_EVER
+
+
+WIRE_BYTES = 90 * 1024
+"""What a first visit of a page may cost, with heads, icons and everything."""
+
+
+@pytest.mark.browser
+@in_browser_loop
+@pytest.mark.parametrize("path", ["/", "/chat/", "/docs/"])
+async def test_a_first_visit_costs_less_than_ninety_kilobytes(
+    service: Service, chromium: Browser, path: str
+) -> None:
+    finished: list[Request] = []
+    async with own_contexts(chromium) as browser:
+        page = await browser.new_page()
+        page.on("requestfinished", lambda request: finished.append(request))
+        await page.goto(service.http + path, wait_until="networkidle")
+        sizes = [await request.sizes() for request in finished]
+    cost = sum(size["responseBodySize"] + size["responseHeadersSize"] for size in sizes)
+    assert len(finished) > 8
+    assert cost <= WIRE_BYTES, cost
