@@ -184,23 +184,23 @@ PYTEST_LOAD := $(PYTEST) -n $(shell echo $$((($(WORKERS) + 1) / 2))) $(FEW)
 MATRIX_RUN := $(BIN)/python -m tests.support.matrix --workers $(WORKERS)
 
 NODE_TEST_FILES = $(wildcard tests/e2e/js/*.test.js tests/e2e/js/*.test.mjs)
-# Left out by name without Node 18 and npm; under NOTIFIER_REQUIRE=node leaving out is failure.
+# Left out by name without Node 20.19 and npm; under NOTIFIER_REQUIRE=node leaving out is failure.
 NODE_TESTS = if [ -z "$(NODE_TEST_FILES)" ]; then :; \
 	elif [ -f $(SDK_READY) ]; then node --test $(NODE_TEST_FILES); \
 	else \
-		for file in $(NODE_TEST_FILES); do echo "skipped: $$file (requires Node 18 and npm)"; done; \
+		for file in $(NODE_TEST_FILES); do echo "skipped: $$file (requires Node 20.19 and npm)"; done; \
 		case ",$$NOTIFIER_REQUIRE," in *,node,*) false;; esac; \
 	fi
 
 # First client.js, which generates its declarations; then the scripts that use it.
-# Left out by name without Node 18 and npm; in CI, or under NOTIFIER_REQUIRE=node, leaving out is failure.
+# Left out by name without Node 20.19 and npm; in CI, or under NOTIFIER_REQUIRE=node, leaving out is failure.
 CHECK_TYPES = if [ -f $(SDK_READY) ]; then \
 		echo "tsc"; $(TSC) --project $(SDK) || exit 1; \
 		diff -u $(CLIENT_TYPES) $(GENERATED_TYPES) || { \
 			echo "$(CLIENT_TYPES) is not what tsc generates from client.js: run make types." >&2; exit 1; }; \
 		$(TSC) --project tsconfig.json; \
 	else \
-		echo "skipped: the types of client.js (requires Node 18 and npm)"; \
+		echo "skipped: the types of client.js (requires Node 20.19 and npm)"; \
 		case "$$CI:,$$NOTIFIER_REQUIRE," in true:*|*,node,*) exit 1;; esac; \
 	fi
 
@@ -229,9 +229,11 @@ $(SITE_READY): uv.lock $(SITE)/requirements.txt
 	@$(call install,--only-group docs,$(SITE)/requirements.txt)
 	@touch $@
 
-# Without Node 18 and npm this makes no stamp, and the tests that need it are left out by name.
+# Without Node 20.19 and npm this makes no stamp, and the tests that need it are left out by name.
+# An older one (Debian 12 has 18) takes client.js for CommonJS: its package.json is that of npm only.
+NODE_IS_NEW := const [a, b] = process.versions.node.split(`.`); process.exit(a > 22 || (a == 22 && b >= 7) || (a == 20 && b >= 19) ? 0 : 1)
 $(SDK_READY): $(wildcard $(SDK)/package-lock.json)
-	@if node -e 'process.exit(parseInt(process.versions.node) < 18 ? 1 : 0)' >/dev/null 2>&1 \
+	@if node -e '$(NODE_IS_NEW)' >/dev/null 2>&1 \
 		&& npm --version >/dev/null 2>&1; then \
 		echo "Installing the npm packages of $(SDK)"; \
 		npm ci --prefix $(SDK) --prefer-offline --no-audit --no-fund --loglevel=error && touch $@; \

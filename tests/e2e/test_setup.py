@@ -242,7 +242,7 @@ def test_without_node_its_tests_are_listed_as_skipped_unless_required(
     tmp_path, commands, required, code
 ):
     done = with_a_test_of_node(tmp_path, **commands).make("test", NOTIFIER_REQUIRE=required)
-    left_out = "skipped: tests/e2e/js/client.test.mjs (requires Node 18 and npm)"
+    left_out = "skipped: tests/e2e/js/client.test.mjs (requires Node 20.19 and npm)"
     assert done.stdout.splitlines()[-1] == left_out
     assert done.returncode == code
 
@@ -310,7 +310,7 @@ def test_without_node_the_type_check_is_skipped_unless_required(
     tmp_path, commands, variables, code
 ):
     done = with_types_to_check(tmp_path, **commands).make("check", **variables)
-    left_out = "skipped: the types of client.js (requires Node 18 and npm)"
+    left_out = "skipped: the types of client.js (requires Node 20.19 and npm)"
     assert done.stdout.splitlines()[-1] == left_out
     assert done.returncode == code
 
