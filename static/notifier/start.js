@@ -19,7 +19,7 @@ const TAB = "start.tab";
 /** What a tab shows: a sentence, and code that can be pasted. */
 const KINDS = /** @type {Record<string, {words: string, code: (facts: Facts) => string}>} */ ({
   "tab-curl": {
-    words: "Publish from a terminal, a script or cron:",
+    words: "Publish from a terminal, a script or cron (the key is that of this service):",
     code: ({ publishUrl, publication, apiKey }) => curlSnippet(publishUrl, JSON.stringify(publication()), apiKey),
   },
   "tab-python": {
@@ -27,7 +27,7 @@ const KINDS = /** @type {Record<string, {words: string, code: (facts: Facts) => 
     code: ({ publishUrl, publication, apiKey }) => pythonSnippet(publishUrl, JSON.stringify(publication(), null, 4), apiKey),
   },
   "tab-javascript": {
-    words: "Listen in a page of this site:",
+    words: "Listen in a page of this site; in other sites, add the address of this one:",
     code: ({ publication }) => listeningScript(publication().channel),
   },
   "tab-django": {

@@ -75,7 +75,8 @@ async def test_the_form_posts_like_curl(service: Service, visit: Open) -> None:
     await one.page.click("#post-submit")
     await one.sees("#post-result", "Received here after")
     await two.sees(".notification-title", "From the form's <b>field</b>")
-    await one.page.evaluate("document.getElementById('curl-details').open = true")
+    await one.page.click("#start-hide")  # its first step has the same command
+    await one.page.click("#curl-details summary")
     curl = await one.page.locator("#curl").inner_text()
     process = await asyncio.create_subprocess_shell(curl, stdout=-1, stderr=-1)
     answer, _ = await process.communicate()
