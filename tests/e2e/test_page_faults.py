@@ -138,10 +138,9 @@ async def test_a_title_has_no_bounds(page_service: Service, open_page: Open) -> 
 async def test_an_empty_title_is_a_blank_card(page_service: Service, open_page: Open) -> None:
     page = await open_page()
     await page.wait_for_selector("#main[data-listening]")
-    for title in INVISIBLE:
-        await asyncio.to_thread(
-            page_service.publish, "public:news", {"title": title, "text": "Text"}
-        )
+    for number, title in enumerate(INVISIBLE):
+        data = {"title": title, "text": f"Text {number}"}
+        await asyncio.to_thread(page_service.publish, "public:news", data)
     await asyncio.to_thread(
         page_service.publish, "public:news", {"title": ""}, event="order.shipped"
     )

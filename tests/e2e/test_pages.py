@@ -81,10 +81,7 @@ async def test_the_form_posts_like_curl(service: Service, visit: Open) -> None:
     process = await asyncio.create_subprocess_shell(curl, stdout=-1, stderr=-1)
     answer, _ = await process.communicate()
     assert json.loads(answer)["result"]["nodes"] == 1
-    await eventually(lambda: two.count("#notifications .notification"))
-    await becomes_true(
-        two.page, "document.querySelectorAll('#notifications .notification').length === 2"
-    )
+    await two.sees("#notifications .notification .repeats", "2 times")
 
 
 async def test_two_browsers_can_chat(service: Service, visit: Open) -> None:
@@ -390,7 +387,7 @@ async def test_the_pages_work_with_the_keyboard(service: Service, visit: Open) -
     assert await visitor.count(".notification") == 1
     await visitor.page.focus("#post-submit")
     await visitor.page.keyboard.press("Enter")
-    await becomes_true(visitor.page, "document.querySelectorAll('.notification').length === 2")
+    await visitor.sees(".notification .repeats", "2 times")
     assert await visitor.page.evaluate("document.activeElement.id") == "post-submit"
 
 
