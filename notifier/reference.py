@@ -9,6 +9,15 @@ import json
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
+from notifier.samples import (
+    Exchange,
+    Sample,
+    exchanges,
+    request_samples,
+    sample_answer,
+    stream_samples,
+)
+
 JSON = "application/json"
 
 
@@ -33,10 +42,14 @@ class ErrorRow(NamedTuple):
 
 
 GUIDES = {
+    "tutorial": "A live page in ten minutes",
+    "howto/index": "How to publish from everywhere",
     "http-api": "The HTTP API with examples",
     "client": "The browser client",
-    "howto/index": "How to publish from everywhere",
-    "tutorial": "A live page in ten minutes",
+    "protocol": "The wire protocol",
+    "event-stream": "Event streams",
+    "howto/htmx": "With HTMX",
+    "semantics": "What is promised",
 }
 """Pages of the documentation by their paths on its site, and what they are about."""
 
@@ -61,6 +74,8 @@ class MethodEntry(NamedTuple):
     example: str
     answer: list[FieldRow]
     errors: list[ErrorRow]
+    samples: list[Sample]
+    sample_answer: str
 
 
 class MessageEntry(NamedTuple):
@@ -74,9 +89,12 @@ class MessageEntry(NamedTuple):
 class StreamEntry(NamedTuple):
     """A stream, as shown on the page."""
 
+    name: str
     address: str
     title: str
     operations: list[tuple[str, list[MessageEntry]]]
+    samples: list[Sample]
+    exchanges: list[Exchange]
 
 
 def guides(site: str) -> list[Guide]:
@@ -91,34 +109,46 @@ def guides(site: str) -> list[Guide]:
     ]
 
 
-def methods(document: dict[str, Any]) -> dict[str, list[MethodEntry]]:
-    """Return the methods of an OpenAPI document by group."""
+def methods(document: dict[str, Any], site: str = "") -> dict[str, list[MethodEntry]]:
+    """Return the methods of an OpenAPI document by group.
+
+    Args:
+        document: The description.
+        site: Scheme and host of the service, and the path below which it is, for the samples.
+    """
     groups: dict[str, list[MethodEntry]] = {}
     for path, item in document["paths"].items():
         if "post" in item:
             operation = item["post"]
-            groups.setdefault(operation["tags"][0], []).append(_method(document, path, operation))
+            groups.setdefault(operation["tags"][0], []).append(
+                _method(document, path, operation, site)
+            )
     return groups
 
 
-def _method(document: dict[str, Any], path: str, operation: dict[str, Any]) -> MethodEntry:
+def _method(
+    document: dict[str, Any], path: str, operation: dict[str, Any], site: str
+) -> MethodEntry:
     content_type, media = next(iter(operation["requestBody"]["content"].items()))
     schema = _resolve(document, media["schema"])
     answer = _resolve(document, operation["responses"]["200"]["content"][JSON]["schema"])
+    name, shown = operation["operationId"], example(schema)
     return MethodEntry(
-        name=operation["operationId"],
+        name=name,
         path=path,
         summary=operation["summary"],
         about=split_code(operation["description"]),
         content_type=content_type,
         fields=list(_rows(document, schema)),
-        example=_text(example(schema)),
+        example=_text(shown),
         answer=list(_answer_rows(document, answer)),
         errors=[
             ErrorRow(status, _resolve(document, response)["description"])
             for status, response in operation["responses"].items()
             if status != "200"
         ],
+        samples=request_samples(name, f"{site}{path}", content_type, shown),
+        sample_answer=sample_answer(name),
     )
 
 
@@ -190,8 +220,8 @@ def _range(schema: dict[str, Any]) -> tuple[int, int | None]:
     return 0, None
 
 
-def streams(document: dict[str, Any]) -> list[StreamEntry]:
-    """Return the streams of an AsyncAPI document."""
+def streams(document: dict[str, Any], site: str = "") -> list[StreamEntry]:
+    """Return the streams of an AsyncAPI document, and how HTMX uses one; arguments as above."""
     found = []
     for name, channel in document["channels"].items():
         here = f"#/channels/{name}"
@@ -200,8 +230,22 @@ def streams(document: dict[str, Any]) -> list[StreamEntry]:
             for operation in document["operations"].values()
             if operation["channel"]["$ref"] == here
         ]
-        found.append(StreamEntry(channel["address"], channel["title"], operations))
-    return found
+        found.append(_stream(name, channel["address"], channel["title"], operations, site))
+    return [*found, _stream("htmx", "/htmx/", HTMX_TITLE, [], site)]
+
+
+HTMX_TITLE = "HTMX over an event stream, as this service's own page of orders uses it"
+
+
+def _stream(
+    name: str,
+    address: str,
+    title: str,
+    operations: list[tuple[str, list[MessageEntry]]],
+    site: str,
+) -> StreamEntry:
+    samples = stream_samples(name, site)
+    return StreamEntry(name, address, title, operations, samples, exchanges(name))
 
 
 def _message(document: dict[str, Any], ref: dict[str, str]) -> MessageEntry:

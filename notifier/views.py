@@ -9,12 +9,14 @@ from django.conf import settings
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
 from django.templatetags.static import static
+from django.urls import reverse
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_safe
 from django.views.generic import RedirectView
 
 from notifier.measuring import read_all_workers
 from notifier.reference import guides, methods, streams
+from notifier.samples import KEY, LANGUAGES
 from realtime import personal_channel
 from realtime.core.identity import Identity
 from realtime.core.namespaces import Namespaces
@@ -49,9 +51,14 @@ def live(request: HttpRequest) -> HttpResponse:
 @require_safe
 def reference(request: HttpRequest) -> HttpResponse:
     """Show the HTTP API and the streams, from the service's own descriptions."""
+    root = reverse("live").removesuffix("/")
+    site = request.build_absolute_uri(root or "/").removesuffix("/")
     context = {
-        "groups": methods(description("openapi.json")),
-        "streams": streams(description("asyncapi.json")),
+        "site": site,
+        "groups": methods(description("openapi.json"), site),
+        "streams": streams(description("asyncapi.json", root), site),
+        "languages": LANGUAGES,
+        "key_variable": KEY,
         "guides": guides(getattr(settings, "NOTIFIER_DOCUMENTATION_URL", "")),
         "demo_api_key": getattr(settings, "NOTIFIER_DEMO_API_KEY", ""),
     }

@@ -1,8 +1,15 @@
-/** The forms for trying a method of the API. The key stays in the memory of this page. */
+/** The API reference. The forms for trying a method are here; the key stays in the memory of this page. */
 
+import { showTabs } from "./languages.js";
+import { makeLookup } from "./lookup.js";
 import { byId, copies, runOnce } from "./page.js";
+import { markSections } from "./spy.js";
 
 const main = byId("main");
+
+showTabs();
+makeLookup();
+markSections(byId("contents"));
 
 for (const form of /** @type {NodeListOf<HTMLFormElement>} */ (document.querySelectorAll("form.trial"))) {
   const send = /** @type {HTMLButtonElement} */ (form.querySelector("[type=submit]"));
