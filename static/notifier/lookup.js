@@ -189,6 +189,16 @@ function excerptOf(/** @type {string} */ text, /** @type {string[]} */ words) {
 
 /** Divide a text into what matches, which is marked, and the rest. */
 function marked(/** @type {string} */ text, /** @type {string[]} */ words) {
-  const pattern = new RegExp(`(${words.map((word) => word.replace(/[\\^$.*+?()[\]{}|/]/g, "\\$&")).join("|")})`, "giu");
-  return text.split(pattern).map((part, index) => (index % 2 === 1 ? make("mark", {}, part) : part));
+  const lower = text.toLowerCase();
+  const parts = [];
+  let plainFrom = 0;
+  for (let at = 0; at < text.length; ) {
+    const word = words.filter((one) => lower.startsWith(one, at)).sort((one, other) => other.length - one.length)[0];
+    if (word) {
+      parts.push(text.slice(plainFrom, at), make("mark", {}, text.slice(at, at + word.length)));
+      plainFrom = at + word.length;
+    }
+    at += word?.length ?? 1;
+  }
+  return [...parts, text.slice(plainFrom)];
 }
