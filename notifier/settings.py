@@ -191,16 +191,17 @@ SECURE_CSP = {
     "default-src": ["'none'"],
     "script-src": ["'self'"],
     "style-src": ["'self'"],
-    "img-src": ["'self'"],
+    "img-src": ["'self'", "data:"],  # the icon of a tab, which static/notifier/badge.js draws
     "font-src": ["'self'"],
     "connect-src": ["'self'"],  # covers wss:// of the same origin in all current browsers
     "manifest-src": ["'self'"],
     "form-action": ["'self'"],
     "base-uri": ["'none'"],
     "frame-ancestors": ["'none'"],
-    # No script may turn text into markup or code, not even by mistake.
+    # No script may turn text into markup or code, not even by mistake, but for the address of the
+    # service worker: static/notifier/install.js makes the policy of this name, for it alone.
     "require-trusted-types-for": ["'script'"],
-    "trusted-types": ["'none'"],
+    "trusted-types": ["service-worker"],
 }
 
 LOGGING = logging_settings(for_people=is_stderr_terminal())

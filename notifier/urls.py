@@ -5,7 +5,15 @@ from __future__ import annotations
 from django.contrib.auth.views import LogoutView
 from django.urls import include, path, re_path
 
-from notifier import console_views, job_views, monitor_views, order_views, outage, views
+from notifier import (
+    console_views,
+    installation,
+    job_views,
+    monitor_views,
+    order_views,
+    outage,
+    views,
+)
 from notifier.login import Login
 
 urlpatterns = [
@@ -23,7 +31,9 @@ urlpatterns = [
     path("htmx/gap", order_views.gap, name="htmx-gap"),
     path("htmx/create", order_views.create, name="htmx-create"),
     path("htmx/<int:number>/next", order_views.advance, name="htmx-advance"),
-    path("favicon.ico", views.FaviconRedirect.as_view()),
+    path("favicon.ico", installation.FaviconRedirect.as_view()),
+    path("manifest.webmanifest", installation.manifest, name="manifest"),
+    path("service-worker.js", installation.service_worker, name="service-worker"),
     path("console/", console_views.console, name="console"),
     path("console/connections", console_views.connections, name="console-connections"),
     path("console/disconnect", console_views.disconnect, name="console-disconnect"),

@@ -8,11 +8,9 @@ from typing import Any
 from django.conf import settings
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
-from django.templatetags.static import static
 from django.urls import reverse
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_safe
-from django.views.generic import RedirectView
 
 from notifier.measuring import read_all_workers
 from notifier.reference import guides, methods, streams
@@ -63,17 +61,6 @@ def reference(request: HttpRequest) -> HttpResponse:
         "demo_api_key": getattr(settings, "NOTIFIER_DEMO_API_KEY", ""),
     }
     return render(request, "notifier/reference.html", context)
-
-
-class FaviconRedirect(RedirectView):
-    """Shows browsers that ask for /favicon.ico where it is.
-
-    Its name is looked up for each of them: at import, the static files may not be collected yet.
-    """
-
-    def get_redirect_url(self, *_args: Any, **_kwargs: Any) -> str:
-        """Return the address of the icon."""
-        return static("notifier/icons/favicon.ico")
 
 
 async def metrics(request: HttpRequest) -> HttpResponse:

@@ -3,6 +3,8 @@
  * markup.
  */
 
+import { showUnread } from "./badge.js";
+
 /**
  * @param {string} tag
  * @param {Record<string, any>} [properties] of the element; `data` sets data attributes
@@ -280,7 +282,7 @@ export const memory = {
   },
 };
 
-/** Counts what arrives while the tab is hidden, and shows the number in its title. */
+/** Counts what arrives while the tab is hidden, and shows the number in its title and on its icon. */
 export class Unseen {
   #title = document.title;
   #count = 0;
@@ -297,6 +299,7 @@ export class Unseen {
   add() {
     if (!document.hidden) return 0;
     this.#count += 1;
+    showUnread(this.#count);
     document.title = `(${this.#count > 99 ? "99+" : this.#count}) ${this.#title}`;
     return this.#count;
   }

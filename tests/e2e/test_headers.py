@@ -41,7 +41,7 @@ FORBIDDEN = {
     "frame-ancestors": "'none'",
     "form-action": "'self'",
     "require-trusted-types-for": "'script'",
-    "trusted-types": "'none'",
+    "trusted-types": "service-worker",
 }
 
 

@@ -415,6 +415,8 @@ OPEN = [
     "/",
     "/chat/",
     "/chat/tea/",
+    "/manifest.webmanifest",
+    "/service-worker.js",
     "/livez",
     "/readyz",
 ]
@@ -429,6 +431,8 @@ def test_a_scanner_tries_every_endpoint(target: Target, verb: str) -> None:
             allowed.add(204)
         assert status_of(answer) in allowed, (verb, path, answer[:300])
         for word in (b"traceback", b"django", b"site-packages", b"uvicorn", b"c4n4ry"):
+            if word == b"django" and path == "/docs/":
+                continue  # one of the languages of its samples
             assert word not in answer.lower(), (verb, path, answer)
 
 
