@@ -15,7 +15,7 @@ from django.views.decorators.http import require_safe
 from notifier.measuring import read_all_workers
 from notifier.reference import guides, methods, streams
 from notifier.samples import KEY, LANGUAGES
-from realtime import personal_channel
+from realtime import __version__, personal_channel
 from realtime.core.identity import Identity
 from realtime.core.namespaces import Namespaces
 from realtime.http.documents import description
@@ -26,6 +26,14 @@ FIRST_ROOM = "lobby"
 A_USER = Identity("somebody")
 """Any user who is logged in: what the rules of the chat allow does not depend on who it is."""
 ROOM_LIMIT = 32  # characters; templates/404.html states it, too
+
+
+def footer(_request: HttpRequest) -> dict[str, str]:
+    """Give all templates what the footer shows (a context processor)."""
+    return {
+        "version": __version__,
+        "documentation_url": getattr(settings, "NOTIFIER_DOCUMENTATION_URL", ""),
+    }
 
 
 # Never cached: with a key in it (DEBUG), the page is useless after the next `make run`.

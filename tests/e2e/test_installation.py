@@ -1,16 +1,18 @@
-"""The service as an installed app: manifest, icons, service worker, and badges."""
+"""The service as an installed app: manifest, icons, service worker, badges, and the footer."""
 
 from __future__ import annotations
 
 import asyncio
 import shutil
 import struct
+from typing import Any
 
 import httpx
 import pytest
 from playwright.async_api import Page
 
 from notifier.installation import ICONS, WORKER
+from realtime import __version__
 from tests.support.icons import FOLDER
 from tests.support.icons import ICONS as DRAWN
 from tests.support.pages import PATHS, Open, becomes_true, in_browser_loop, launch_chromium
@@ -270,3 +272,33 @@ async def test_a_page_in_the_background_counts_on_its_icon(
     await asyncio.to_thread(page_service.publish, "chat:counting", {"text": "Hello"})
     await becomes_true(page, "badges.at(-1) === 1")
     assert (await page.evaluate(COLORS, await icon_of(page))) == [BLUE, RED]
+
+
+# --- the footer ---
+
+
+@pytest.mark.browser
+@in_browser_loop
+async def test_every_page_has_a_footer_with_the_version_and_links(open_page: Open) -> None:
+    page: Any = await open_page(user="ada", viewport={"width": 1280, "height": 900})
+    for path in PATHS:
+        await page.goto(path)
+        footer = page.locator("footer.bottom")
+        assert await footer.is_visible(), path
+        assert __version__ in await footer.inner_text()
+        box = await footer.bounding_box()
+        height = await page.evaluate("document.documentElement.scrollHeight")
+        assert box["y"] + box["height"] + await page.evaluate("scrollY") >= min(height, 900) - 1
+    for link in await page.locator("footer a").all():
+        answer = await page.request.get(await link.get_attribute("href"))
+        assert answer.ok
+
+
+@pytest.mark.browser
+@in_browser_loop
+async def test_the_footer_leaves_the_chat_of_a_phone_its_room(open_page: Open) -> None:
+    page = await open_page("/chat/", viewport={"width": 390, "height": 844})
+    assert await page.locator("footer.bottom").is_hidden()
+    box = await page.locator("#composer-text").bounding_box()
+    assert box
+    assert box["y"] + box["height"] > 844 - 120
