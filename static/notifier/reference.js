@@ -1,5 +1,6 @@
 /** The API reference. The forms for trying a method are here; the key stays in the memory of this page. */
 
+import { colorCode } from "./colors.js";
 import { showTabs } from "./languages.js";
 import { makeLookup } from "./lookup.js";
 import { byId, copies, runOnce } from "./page.js";
@@ -10,6 +11,7 @@ const main = byId("main");
 showTabs();
 makeLookup();
 markSections(byId("contents"));
+colorCode(main);
 
 for (const form of /** @type {NodeListOf<HTMLFormElement>} */ (document.querySelectorAll("form.trial"))) {
   const send = /** @type {HTMLButtonElement} */ (form.querySelector("[type=submit]"));

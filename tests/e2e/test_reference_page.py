@@ -184,6 +184,25 @@ async def test_a_method_without_a_function_says_so_for_django(open_page: Open) -
     assert "has no function" in await page.locator("#info-django").inner_text()
 
 
+COLORED = """(id) => {
+  const code = document.querySelector(`#${id} code`);
+  return [...CSS.highlights].map(([kind, ranges]) => [kind, [...ranges]
+      .filter(({ startContainer }) => startContainer.parentElement === code)
+      .map(({ startOffset, endOffset }) => code.textContent.slice(startOffset, endOffset))]);
+}"""
+
+
+async def test_the_strings_comments_and_keywords_of_samples_have_colors(open_page: Open) -> None:
+    page = await opened(open_page, **DESKTOP)
+    python = dict(await page.evaluate(COLORED, "stream-websocket-python"))
+    assert '"public:news"' in python["code-string"]
+    assert "# pip install websockets" in python["code-comment"]
+    assert {"import", "async", "def"} <= set(python["code-keyword"])
+    curl = dict(await page.evaluate(COLORED, "publish-curl"))
+    assert curl["code-comment"] == [], "the address has two slashes"
+    assert curl["code-string"][0] == '"X-API-Key: $NOTIFIER_API_KEY"'
+
+
 # --- navigation ---
 
 
