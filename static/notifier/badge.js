@@ -9,6 +9,7 @@ const SHOWN = 99; // the largest number that an icon has room for
 /** @type {HTMLLinkElement[]} */
 const plain = [...document.querySelectorAll(/** @type {"link"} */ ("link[rel=icon]"))];
 let unread = 0;
+let wasLive = false;
 /** @type {HTMLLinkElement | null} */
 let drawn = null;
 
@@ -28,7 +29,10 @@ function connectionState() {
 }
 
 function update() {
-  const isAway = !["", "live", "connecting"].includes(connectionState());
+  const state = connectionState();
+  wasLive ||= state === "live";
+  // While the page loads, it connects; later, that is an attempt of one that is away.
+  const isAway = !["", "live"].includes(state) && (wasLive || state !== "connecting");
   const isPlain = !document.hidden || (unread === 0 && !isAway);
   setAppBadge(document.hidden ? unread : 0);
   if (isPlain) return restore();
@@ -109,3 +113,4 @@ document.addEventListener("visibilitychange", () => {
 });
 const connection = document.getElementById("connection");
 if (connection) new MutationObserver(update).observe(connection, { attributeFilter: ["data-state"] });
+update();
