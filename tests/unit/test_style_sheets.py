@@ -9,12 +9,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 SHEETS = {path.name: path for path in sorted((ROOT / "static/notifier/css").glob("*.css"))}
-SHARED = {
-    "base.css": "base",
-    "components.css": "components",
-    "header.css": "components",
-    "footer.css": "components",
-}
+SHARED = {"base.css": "base", "components.css": "components", "header.css": "components"}
 """The layer of each sheet that every page loads; all others style one page."""
 LONGEST_LINES = 350
 TEMPLATES = [path.read_text(encoding="utf-8") for path in (ROOT / "templates").rglob("*.html")]
