@@ -32,6 +32,10 @@ PAGE = """{% load realtime %}<!doctype html><title>A page</title>
 <script type="module" src="/page.js"></script>
 <body></body>"""
 
+SHARED = """{% load realtime %}<!doctype html><title>A tab</title>
+{% realtime shared=True %}
+<body></body>"""
+
 TAG = """{% load realtime %}<!doctype html><title>A page with a tag</title>
 {% realtime_client "public:news" %}
 <body></body>"""
@@ -43,7 +47,7 @@ def shown(user: Any) -> dict[str, str]:
 
 @login_not_required
 def page(request: HttpRequest) -> HttpResponse:
-    source = TAG if request.path == "/tag" else PAGE
+    source = {"/tag": TAG, "/shared": SHARED}.get(request.path, PAGE)
     template = engines["django"].from_string(source).template
     response = HttpResponse(template.render(RequestContext(request)))
     public = urlsplit(settings.REALTIME_PUBLIC_URL or "ws://nowhere")
@@ -62,6 +66,7 @@ def script(request: HttpRequest) -> HttpResponse:
 urlpatterns = [
     path("", page),
     path("tag", page),
+    path("shared", page),
     path("page.js", script),
     path("", include("realtime.urls")),
 ]

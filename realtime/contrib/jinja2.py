@@ -15,18 +15,22 @@ from django.utils.safestring import SafeString
 from realtime.host import page_tags
 
 
-def realtime(request: HttpRequest | None, *, importmap: bool = False) -> SafeString:
+def realtime(
+    request: HttpRequest | None, *, importmap: bool = False, shared: bool = False
+) -> SafeString:
     """Return what ``{% realtime %}`` renders."""
-    return page_tags.configuration_tag({"request": request}, importmap=importmap)
+    return page_tags.configuration_tag({"request": request}, importmap=importmap, shared=shared)
 
 
-def realtime_client(request: HttpRequest | None, *channels: str) -> SafeString:
+def realtime_client(
+    request: HttpRequest | None, *channels: str, shared: bool = False
+) -> SafeString:
     """Return what ``{% realtime_client %}`` renders.
 
     Raises:
         InvalidName: A channel name is invalid.
     """
-    return page_tags.client_tag({"request": request}, channels)
+    return page_tags.client_tag({"request": request}, channels, shared=shared)
 
 
 def realtime_stream(request: HttpRequest | None, *channels: str) -> str:
@@ -38,14 +42,16 @@ def realtime_stream(request: HttpRequest | None, *channels: str) -> str:
     return page_tags.stream({"request": request}, channels)
 
 
-def realtime_bell(request: HttpRequest | None, *channels: str, **options: object) -> SafeString:
+def realtime_bell(
+    request: HttpRequest | None, *channels: str, shared: bool = False, **options: object
+) -> SafeString:
     """Return what ``{% realtime_bell %}`` renders.
 
     Raises:
         InvalidName: A channel name is invalid.
         TypeError: An option is unknown.
     """
-    return page_tags.bell_tag({"request": request}, channels, options)
+    return page_tags.bell_tag({"request": request}, channels, options, shared=shared)
 
 
 FUNCTIONS: dict[str, Callable[..., Any]] = {

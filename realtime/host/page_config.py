@@ -18,6 +18,7 @@ from django.core.exceptions import ImproperlyConfigured
 from django.db import Error as DatabaseError
 from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.urls import NoReverseMatch, get_script_prefix, reverse
+from django.utils.crypto import salted_hmac
 from django.views.decorators.http import require_GET
 
 from realtime import wiring
@@ -46,10 +47,14 @@ _PRIVATE = {
 }
 
 
-def configuration(request: HttpRequest | None) -> dict[str, Any]:
+def configuration(request: HttpRequest | None, *, shared: bool = False) -> dict[str, Any]:
     """Return what `connect()` needs on the page that is being rendered.
 
     That includes the positions of its data, where `live_views` has read them.
+
+    Args:
+        request: The request for the page.
+        shared: Whether the page shares a connection with the other tabs of its session.
 
     Raises:
         ImproperlyConfigured: Its users need tokens, and this project cannot issue them.
@@ -57,6 +62,8 @@ def configuration(request: HttpRequest | None) -> dict[str, Any]:
     found: dict[str, Any] = {}
     if positions := positions_of(request):
         found["positions"] = {name: at and at._asdict() for name, at in positions.items()}
+    if shared and request is not None:
+        found["session"] = _session_name(request)
     public = wiring.settings().public_url
     if not public:
         return {"url": _path(paths.WEBSOCKET), **found}
@@ -91,6 +98,21 @@ def stream_url(channels: Sequence[str], positions: Known) -> str:
 
 def _path(path: str) -> str:
     return get_script_prefix() + wiring.settings().path_prefix[1:] + path
+
+
+def _session_name(request: HttpRequest) -> str:
+    """Return a name that the pages of one session have in common, and no others.
+
+    Tabs with the same name share a connection. A login and a logout change the key of the session.
+    The name reveals neither the key nor the user.
+    """
+    session = getattr(request, "session", None)
+    if session is not None:
+        session.accessed = True  # reading the key alone would not make the response vary by cookie
+    key = getattr(session, "session_key", None)
+    user = getattr(request, "user", None)
+    user_id = str(user.pk) if user is not None and user.is_authenticated else None
+    return salted_hmac("realtime.shared", json.dumps([key, user_id])).hexdigest()[:32]
 
 
 def _websocket(public: str) -> str:

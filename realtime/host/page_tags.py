@@ -36,12 +36,13 @@ BELL_WORDS = frozenset(
 _NO_MARKUP = {ord(each): f"\\u{ord(each):04X}" for each in "<>&"}  # as in Django's `json_script`
 
 
-def configuration_tag(context: Any, *, importmap: bool = False) -> SafeString:
+def configuration_tag(context: Any, *, importmap: bool = False, shared: bool = False) -> SafeString:
     """Return what `connect()` needs, and an element that preloads `client.js`.
 
     Args:
         context: A context of Django's templates, or a mapping that has the ``request``.
         importmap: Whether to write an import map first.
+        shared: Whether the tabs of a session share one connection.
     """
     nonce = _nonce(context)
     mapped = _import_map(nonce) if importmap else SafeString()
@@ -49,19 +50,24 @@ def configuration_tag(context: Any, *, importmap: bool = False) -> SafeString:
     return format_html(
         "{}{}{}",
         mapped,
-        json_script(configuration(_request(context)), ELEMENT_ID),
+        json_script(configuration(_request(context), shared=shared), ELEMENT_ID),
         _preload(url, nonce),
     )
 
 
-def client_tag(context: Any, channels: Sequence[str]) -> SafeString:
+def client_tag(context: Any, channels: Sequence[str], *, shared: bool = False) -> SafeString:
     """Return the configuration for `page.js`, and the element that loads it.
+
+    Args:
+        context: A context of Django's templates, or a mapping that has the ``request``.
+        channels: Names.
+        shared: Whether the tabs of a session share one connection.
 
     Raises:
         InvalidName: A channel name is invalid.
     """
     names = [checked_channel(channel) for channel in channels]
-    data = {**configuration(_request(context)), "channels": names}
+    data = {**configuration(_request(context), shared=shared), "channels": names}
     nonce = _nonce(context)
     return format_html(
         '{}{}<script type="module" src="{}"{}></script>',
@@ -72,7 +78,9 @@ def client_tag(context: Any, channels: Sequence[str]) -> SafeString:
     )
 
 
-def bell_tag(context: Any, channels: Sequence[str], options: Mapping[str, Any]) -> SafeString:
+def bell_tag(
+    context: Any, channels: Sequence[str], options: Mapping[str, Any], *, shared: bool = False
+) -> SafeString:
     """Return a ``<realtime-bell>``, the configuration of the page, and what loads `bell.js`.
 
     Args:
@@ -80,6 +88,7 @@ def bell_tag(context: Any, channels: Sequence[str], options: Mapping[str, Any]) 
         channels: Names; besides them, the bell has what the server subscribes the user to.
         options: The attributes of docs/bell.md, with ``_`` for ``-``. An attribute without a value
             is there if its option is true.
+        shared: Whether the tabs of a session share one connection.
 
     Raises:
         InvalidName: A channel name is invalid.
@@ -100,7 +109,7 @@ def bell_tag(context: Any, channels: Sequence[str], options: Mapping[str, Any]) 
     attributes = ((name.replace("_", "-"), value) for name, value in given.items())
     return format_html(
         '{}{}<script type="module" src="{}"{}></script><realtime-bell{}></realtime-bell>',
-        json_script(configuration(_request(context)), ELEMENT_ID),
+        json_script(configuration(_request(context), shared=shared), ELEMENT_ID),
         _preload(client, nonce),
         _module(_BELL, page),
         nonce,

@@ -249,6 +249,12 @@ export type Options = {
      */
     url?: string;
     /**
+     * share one WebSocket with the other tabs of this session. True: the template tag
+     * says which session it is, as `{% realtime shared=True %}`, or the user of the token does. A text: it identifies the
+     * session, so it differs as soon as someone else has logged in. Default: true if the tag says which session it is
+     */
+    shared?: boolean | string;
+    /**
      * the constructor, for platforms without one
      */
     WebSocket?: new (url: string) => Socket;

@@ -186,6 +186,9 @@
  *   template tag `{% realtime %}` get tokens from the tag's address
  * @property {string} [url] relative, http(s) or ws(s); default: what the template tag `{% realtime %}` wrote into the
  *   page, otherwise "/connection/websocket" on this origin
+ * @property {boolean | string} [shared] share one WebSocket with the other tabs of this session. True: the template tag
+ *   says which session it is, as `{% realtime shared=True %}`, or the user of the token does. A text: it identifies the
+ *   session, so it differs as soon as someone else has logged in. Default: true if the tag says which session it is
  * @property {new (url: string) => Socket} [WebSocket] the constructor, for platforms without one
  * @property {() => number} [random] 0 ≤ x < 1, for jitter
  * @property {number} [retryFirstMs] reconnect attempt n waits random(0, min(retryMostMs, retryFirstMs · 2ⁿ))
@@ -1710,15 +1713,32 @@ class Link {
 
   /** Make the first attempt, and watch for changes of network and visibility. */
   start() {
+    if (this.#options.shared) this.#share();
+    else this.#begin();
+    globalThis.addEventListener?.("online", this);
+    globalThis.addEventListener?.("offline", this);
+    globalThis.document?.addEventListener("visibilitychange", this);
+  }
+
+  #begin() {
     try {
       this.#open();
     } catch (error) {
       this.#timers.clearAll(); // the caller of `connect` has nothing that it could close
       throw error;
     }
-    globalThis.addEventListener?.("online", this);
-    globalThis.addEventListener?.("offline", this);
-    globalThis.document?.addEventListener("visibilitychange", this);
+  }
+
+  /** Make the first attempt when the module that shares sockets is loaded; without it, this tab has its own socket. */
+  async #share() {
+    this.#calls.expect();
+    try {
+      const { shareSocket } = await import("./shared.js");
+      this.#options.WebSocket = shareSocket(this.#options, PositionTracker);
+    } catch (error) {
+      console.warn(`realtime: this tab has a connection of its own, because shared.js could not be loaded: ${error}`);
+    }
+    if (!this.#isClosed) this.#openSafely();
   }
 
   /** Close for good. */
@@ -1837,7 +1857,10 @@ class Link {
 
   #retry() {
     this.#owner.setState({ state: "connecting" });
-    if (this.#isClosed) return; // by a listener of the state
+    if (!this.#isClosed) this.#openSafely(); // a listener of the state may have closed it
+  }
+
+  #openSafely() {
     try {
       this.#open();
     } catch (error) {
@@ -2355,7 +2378,9 @@ function completeOptions(options) {
   const page = options.url === undefined ? readPageOptions() : {};
   /** @type {new (url: string) => Socket} */
   const WebSocket = globalThis.WebSocket;
-  const complete = { ...OPTIONS, WebSocket, positions: {}, ...page, ...options };
+  const session = typeof options.shared === "string" ? options.shared : (page.session ?? "");
+  const shared = Boolean(options.shared ?? page.session);
+  const complete = { ...OPTIONS, WebSocket, positions: {}, ...page, ...options, session, shared };
   if (options.url === undefined) complete.url = page.url ?? OPTIONS.url;
   return complete;
 }
@@ -2363,7 +2388,9 @@ function completeOptions(options) {
 /**
  * Read what the template tag `{% realtime %}` wrote into this page.
  *
- * @returns {{url?: string, positions?: Record<string, Position | null>, getToken?: () => Promise<string>}}
+ * @returns {{
+ *   url?: string, session?: string, positions?: Record<string, Position | null>, getToken?: () => Promise<string>,
+ * }}
  */
 function readPageOptions() {
   // Only a script element counts: injected markup of another kind must not decide where tokens are sent.
@@ -2371,8 +2398,10 @@ function readPageOptions() {
   const [first, ...others] = [...elements].map((element) => asObject(JSON.parse(element.textContent ?? "")));
   if (!first) return {};
   const { url, tokenUrl } = first;
+  const session = first.session ?? others.find((other) => other.session)?.session;
   const positions = Object.assign({}, first.positions, ...others.map((other) => other.positions)); // of a base template
-  return tokenUrl ? { url, positions, getToken: () => fetchPageToken(tokenUrl) } : { url, positions };
+  const page = { url, session, positions };
+  return tokenUrl ? { ...page, getToken: () => fetchPageToken(tokenUrl) } : page;
 }
 
 /**
