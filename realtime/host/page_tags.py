@@ -22,6 +22,7 @@ from realtime.host.page_positions import positions_of
 
 ELEMENT_ID = "realtime-config"  # where client.js and page.js look
 _CLIENT, _PAGE, _BELL = "realtime/client.js", "realtime/page.js", "realtime/bell.js"
+_SHARED = "realtime/shared.js"
 _SWITCHES = ("only_channels", "quiet", "waits")
 _VALUES = ("id", "rows", "spread")
 BELL_WORDS = frozenset(
@@ -45,7 +46,7 @@ def configuration_tag(context: Any, *, importmap: bool = False, shared: bool = F
         shared: Whether the tabs of a session share one connection.
     """
     nonce = _nonce(context)
-    mapped = _import_map(nonce) if importmap else SafeString()
+    mapped = _import_map(nonce, shared=shared) if importmap else SafeString()
     url = static(_CLIENT) if importmap or _imports_are_rewritten() else _plain_client()
     return format_html(
         "{}{}{}",
@@ -138,12 +139,18 @@ def _preload(url: str, nonce: SafeString) -> SafeString:
     return format_html('<link rel="modulepreload" href="{}"{}>', url, nonce)
 
 
-def _import_map(nonce: SafeString) -> SafeString:
-    """Return an import map from the plain URL of `client.js` to the real one, if they differ."""
+def _import_map(nonce: SafeString, *, shared: bool) -> SafeString:
+    """Return an import map from the plain URL of `client.js` to the real one, if they differ.
+
+    It has `shared.js` as well if the page needs it.
+    """
     plain, real = _plain_client(), static(_CLIENT)
     if plain == real:
         return SafeString()
-    text = json.dumps({"imports": {plain: real}}).translate(_NO_MARKUP)
+    imports = {plain: real}
+    if shared:
+        imports[urljoin(static(_CLIENT), "shared.js")] = static(_SHARED)
+    text = json.dumps({"imports": imports}).translate(_NO_MARKUP)
     return format_html(
         '<script type="importmap"{}>{}</script>',
         nonce,

@@ -33,6 +33,8 @@ from tests.support.tokens import token
 
 NAME = "django-realtime-notifier"
 STATIC = "realtime/static/realtime"
+FILES = ("client.js", "client.d.ts", "shared.js")
+"""Of the app, in the package."""
 PROGRAMS = ROOT / "tests/e2e/sdk/node_modules/.bin"
 """Of the packages that `make setup` installs."""
 README = (ROOT / "npm/README.md").read_text(encoding="utf-8")
@@ -77,7 +79,7 @@ def npm(*arguments: str | Path, cwd: Path) -> str:
 def tarball(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Pack in a copy: `prepack` puts the files of the app beside package.json."""
     copy = tmp_path_factory.mktemp("pack")
-    for path in ("LICENSE", f"{STATIC}/client.js", f"{STATIC}/client.d.ts"):
+    for path in ("LICENSE", *(f"{STATIC}/{name}" for name in FILES)):
         (copy / path).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(ROOT / path, copy / path)
     folder = copy / "npm"
@@ -125,10 +127,8 @@ def test_the_repository_has_no_copy_of_the_client() -> None:
     """`prepack` makes one, which git must not take."""
     tracked = run("git", "ls-files", cwd=ROOT).splitlines()
     assert [path for path in tracked if path.endswith("/client.js")] == [f"{STATIC}/client.js"]
-    ignored = run(
-        "git", "check-ignore", "npm/client.js", "npm/client.d.ts", "npm/LICENSE", cwd=ROOT
-    )
-    assert len(ignored.splitlines()) == 3
+    made = [f"npm/{name}" for name in (*FILES, "LICENSE")]
+    assert run("git", "check-ignore", *made, cwd=ROOT).splitlines() == made
 
 
 @needs_node
@@ -140,10 +140,12 @@ def test_the_tarball_has_exactly_these_files(tarball: Path) -> None:
             "package/client.d.ts",
             "package/client.js",
             "package/package.json",
+            "package/shared.js",
         ]
-        packed = archive.extractfile("package/client.js")
-        assert packed is not None
-        assert packed.read() == (ROOT / STATIC / "client.js").read_bytes()
+        for name in FILES:
+            packed = archive.extractfile(f"package/{name}")
+            assert packed is not None
+            assert packed.read() == (ROOT / STATIC / name).read_bytes()
 
 
 # --- a project that installs it ---

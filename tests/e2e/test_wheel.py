@@ -30,6 +30,7 @@ FILES = (
     "realtime/static/realtime/client.d.ts",
     "realtime/static/realtime/client.js",
     "realtime/static/realtime/page.js",
+    "realtime/static/realtime/shared.js",
     "realtime/static/realtime/stream.js",
     "realtime/brokers/scripts/position.lua",
     "realtime/brokers/scripts/publish.lua",

@@ -366,3 +366,45 @@ def test_a_function_that_cannot_be_imported_is_an_error_at_startup() -> None:
         pytest.raises(ImproperlyConfigured, match="REALTIME_USER_INFO: must be the dotted path"),
     ):
         wiring.settings()
+
+
+class Session:
+    accessed = False
+
+    def __init__(self, session_key: str | None) -> None:
+        self.session_key = session_key
+
+
+SHARED = "{% realtime shared=True %}"
+
+
+def session_name(key: str | None, user: Any = None) -> str:
+    request = page(user)
+    request.session = Session(key)  # type: ignore[assignment]
+    name: str = configured(request, SHARED)["session"]
+    assert request.session.accessed, "another session's page must not come from a cache"
+    return name
+
+
+def test_tabs_share_a_connection_only_with_pages_of_the_same_session() -> None:
+    ada = User(1)
+    names = [
+        *(session_name("one", ada), session_name("one", User(2)), session_name("two", ada)),
+        *(session_name("one"), session_name(None), session_name(None, ada)),
+    ]
+    assert len(set(names)) == len(names)
+    assert session_name("one", User(1)) == names[0]
+    assert session_name(None, Nobody()) == names[4]
+    assert all(re.fullmatch("[0-9a-f]{32}", name) for name in names)
+
+
+@pytest.mark.parametrize("tag", ["realtime", "realtime_client", "realtime_bell"])
+def test_pages_share_a_connection_only_if_the_template_says_so(tag: str) -> None:
+    assert "session" in configured(page(), f"{{% {tag} shared=True %}}")
+    assert "session" not in configured(page(), f"{{% {tag} %}}")
+    made = FUNCTIONS[tag](page(), shared=True)
+    assert '"session": "' in made
+
+
+def test_without_a_request_the_session_is_unknown() -> None:
+    assert "session" not in configured(None, SHARED)

@@ -254,6 +254,7 @@ const MOST_NAMED = 1_000; // the member list of a larger channel is not requeste
 const MOST_NEWS = 10_000; // joins and leaves buffered while the client waits for a member list
 const REFUSALS_PAGE = "docs/client.md#a-subscription-that-is-refused";
 const NOT_LIVE_PAGE = "docs/client.md#a-page-that-does-not-become-live";
+const HANDED_OVER = "handed-over"; // why shared.js has closed a socket
 const MOST_EPOCHS = 8; // epochs remembered per channel; a new one starts when Redis restarts
 
 /**
@@ -1823,8 +1824,9 @@ class Link {
    * @param {string} reason
    */
   #onClose(code, reason) {
-    if (isTerminal(code)) this.#owner.end(reason || `closed by the server (${code})`, code);
-    else this.reconnect(reason || "connection-lost");
+    if (isTerminal(code)) return this.#owner.end(reason || `closed by the server (${code})`, code);
+    if (reason === HANDED_OVER) this.#attempt = 0; // nothing has failed: another tab opens the shared socket
+    this.reconnect(reason || "connection-lost");
   }
 
   /**

@@ -531,7 +531,7 @@ class Host {
  * @typedef {object} HubOptions
  * @property {() => Socket} open opens the one WebSocket
  * @property {TrackerClass} PositionTracker
- * @property {number} [probeMs] time for the server to send something
+ * @property {number} [answerMs] time for the server to send something
  */
 
 /**
@@ -1031,7 +1031,7 @@ export class Hub {
     this.#send({ ping: {} });
     this.#flush();
     const asked = performance.now();
-    const waitMs = this.#options.probeMs ?? PROBE_MS;
+    const waitMs = this.#options.answerMs ?? PROBE_MS;
     this.#timer = setTimeout(() => {
       this.#isProbing = false;
       if (this.#heardAt >= asked) this.#watch();

@@ -17,7 +17,7 @@ async function share(t, options = {}) {
   let seats = 0;
   const theHub = () => {
     if (hub) return hub;
-    const made = new Hub({ open: () => new WebSocket(server.url), PositionTracker, probeMs: 50 }, () => {
+    const made = new Hub({ open: () => new WebSocket(server.url), PositionTracker, answerMs: 50 }, () => {
       if (hub === made) hub = null;
     });
     return (hub = made);
