@@ -22,6 +22,7 @@ _IMPORT = (
     r"(?m)^(?P<matched>(?P<names>import [^\"'\n]{1,500} from )"
     r"\"(?P<url>\.{1,2}/[^\"\n]{1,200})\";)$"
 )
+_LATER_IMPORT = r"(?P<matched>await import\(\"(?P<url>\./[^\"]+)\"\))"
 
 
 class NotCollected(Exception):
@@ -36,7 +37,10 @@ class StaticFilesStorage(CompressedManifestStaticFilesStorage):  # type: ignore[
     """
 
     support_js_module_import_aggregation = True  # the template tags of `realtime` ask for it
-    _js_module_import_aggregation_patterns = ("*.js", ((_IMPORT, '%(names)s"%(url)s";'),))
+    _js_module_import_aggregation_patterns = (
+        "*.js",
+        ((_IMPORT, '%(names)s"%(url)s";'), (_LATER_IMPORT, 'await import("%(url)s")')),
+    )
     # Each pass follows one import; a page's module imports one that imports one, and so on.
     max_post_process_passes = 12
 
