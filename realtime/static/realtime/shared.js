@@ -2,21 +2,22 @@
  * One WebSocket for all tabs of a session. Loaded by client.js for `connect({ shared: true })`, and by nothing else.
  *
  * Each tab runs the whole of client.js, with its own subscriptions, positions and gaps. Only the WebSocket below it is
- * replaced: by a seat at a hub, which is in one of the tabs and speaks the server's protocol to all of them. The hub
- * holds the one WebSocket. It answers a second subscribe to a channel with the position up to which it has passed the
- * channel on, so each tab finds its own gaps, as it does with a server. If the hub is lost, its tabs have lost their
- * connection: they subscribe again at the next hub, and the positions say what they missed (docs/adr/0045).
+ * replaced: by a seat at a multiplexer, which is in one of the tabs and speaks the server's protocol to all of them.
+ * The multiplexer holds the one WebSocket. It answers a second subscribe to a channel with the position up to which it
+ * has passed the channel on, so each tab finds its own gaps, as it does with a server. If the multiplexer is lost, its
+ * tabs have lost their connection: they subscribe again at the next multiplexer, and the positions say what they missed
+ * (docs/adr/0045).
  *
- * The tab of the hub holds a Web Lock, which the browser releases when that tab ends, however it ends. Tabs exchange
- * messages over BroadcastChannels: one for all of them, and one for each seat.
+ * The tab of the multiplexer holds a Web Lock, which the browser releases when that tab ends, however it ends. Tabs
+ * exchange messages over BroadcastChannels: one for all of them, and one for each seat.
  *
  * | class | responsibility |
  * |---|---|
  * | `SharedSocket` | what client.js takes for its WebSocket |
- * | `Seat` | this tab's end of a connection to the hub; stands for the next hub; notices a hub that hangs |
- * | `Host` | the hub's end of these connections |
- * | `Hub` | the server that the tabs see: rules without tabs, locks and channels |
- * | `SharedChannel` | one channel of a hub: who listens, and up to which position it was passed on |
+ * | `Seat` | this tab's end of a connection to the multiplexer; stands for the next one; notices one that hangs |
+ * | `Host` | the multiplexer's end of these connections |
+ * | `Multiplexer` | the server that the tabs see: rules without tabs, locks and channels |
+ * | `SharedChannel` | one channel of a multiplexer: who listens, and up to which position it was passed on |
  */
 
 /**
@@ -52,9 +53,9 @@
 const VERSION = 1; // of the messages between tabs: those of another version share another socket
 const OPEN = 1; // WebSocket.OPEN
 const CLOSED = 3; // WebSocket.CLOSED
-const ASK_MS = 3_000; // a visible tab asks the hub this often whether it is there
+const ASK_MS = 3_000; // a visible tab asks the multiplexer this often whether it is there
 const HIDDEN_ASK_MS = 15_000; // a hidden tab, whose timers the browser may delay
-const ANSWER_MS = 3_000; // then the hub counts as hung
+const ANSWER_MS = 3_000; // then the multiplexer counts as hung
 const SILENT_MS = 1_000; // the same, for a tab that has just seen it hang
 const LATE_MS = 1_000; // a timer that is later says that this tab itself was frozen
 const MOST_UNREAD = 1_048_576; // characters that a tab has not read yet; as a node's outbox for a connection
@@ -201,8 +202,8 @@ class OwnSeat {
    */
   constructor(open, events) {
     console.warn(
-      "realtime: this tab has a connection of its own, since it is not known whose it is. Render {% realtime shared=True %}, " +
-        "or pass a text that identifies the session: connect({ shared: '…' }).",
+      "realtime: this tab has a connection of its own, since it is not known whose it is. Render " +
+        "{% realtime shared=True %}, or pass a text that identifies the session: connect({ shared: '…' }).",
     );
     this.#socket = open();
     this.#socket.onopen = () => {
@@ -227,11 +228,12 @@ class OwnSeat {
   }
 }
 
-/** @type {Set<string>} names whose hub this tab has just seen hang */
+/** @type {Set<string>} names whose multiplexer this tab has just seen hang */
 const hung = new Set();
 
 /**
- * This tab's end of a connection to the hub. It ends with the connection; client.js takes another one to reconnect.
+ * This tab's end of a connection to the multiplexer. It ends with the connection; client.js takes another one to
+ * reconnect.
  */
 class Seat {
   #id = crypto.randomUUID();
@@ -242,12 +244,12 @@ class Seat {
   #line; // the channel of this seat
   #left = new AbortController();
   #candidacy = new AbortController();
-  /** @type {Host | null} the hub, if it is in this tab */
+  /** @type {Host | null} the multiplexer, if it is in this tab */
   #host = null;
-  #hub = ""; // its id, or "" until one has answered
-  /** @type {string[]} frames for the hub that is not known yet */
+  #multiplexer = ""; // its id, or "" until one has answered
+  /** @type {string[]} frames for the multiplexer that is not known yet */
   #waiting = [];
-  #heard = false; // whether the hub has sent anything since it was asked
+  #heard = false; // whether the multiplexer has sent anything since it was asked
   #read = 0; // characters
   #acknowledged = 0;
   /** @type {ReturnType<typeof setTimeout> | undefined} */
@@ -255,7 +257,7 @@ class Seat {
 
   /**
    * @param {string} name names the tabs that share a socket
-   * @param {HubOptions} options
+   * @param {MultiplexerOptions} options
    * @param {SeatEvents} events
    */
   constructor(name, options, events) {
@@ -266,7 +268,7 @@ class Seat {
     this.#line = new BroadcastChannel(`${name} ${this.#id}`);
     addEventListener("pagehide", this);
     for (const type of ["freeze", "resume", "visibilitychange"]) document.addEventListener(type, this);
-    // The hub waits for this lock, to learn that this tab has ended. So it is held before the hub hears of the seat.
+    // The multiplexer waits for this lock, to learn that this tab has ended. So it is held before the first message.
     const holding = new Promise((resolve) => this.#left.signal.addEventListener("abort", resolve));
     takeLock(`${name} ${this.#id}`, { signal: this.#left.signal }, () => {
       this.#everyone.onmessage = ({ data }) => this.#onNews(data);
@@ -279,8 +281,8 @@ class Seat {
 
   /** @param {string} frame */
   send(frame) {
-    if (this.#hub === "") this.#waiting.push(frame);
-    else this.#line.postMessage({ to: this.#hub, frame });
+    if (this.#multiplexer === "") this.#waiting.push(frame);
+    else this.#line.postMessage({ to: this.#multiplexer, frame });
   }
 
   /**
@@ -291,7 +293,7 @@ class Seat {
    */
   leave(code, reason) {
     if (this.#left.signal.aborted) return;
-    if (this.#hub !== "") this.#line.postMessage({ to: this.#hub, leaves: reason, code });
+    if (this.#multiplexer !== "") this.#line.postMessage({ to: this.#multiplexer, leaves: reason, code });
     clearTimeout(this.#timer);
     removeEventListener("pagehide", this);
     for (const type of ["freeze", "resume", "visibilitychange"]) document.removeEventListener(type, this);
@@ -319,15 +321,15 @@ class Seat {
   handleEvent({ type }) {
     if (type === "pagehide") this.#end(LOST, HANDED_OVER); // if the page comes back, the client reconnects
     else if (type === "freeze") {
-      this.#candidacy.abort(); // a frozen tab cannot be the next hub, and must not keep the others from it
+      this.#candidacy.abort(); // a frozen tab cannot be the next multiplexer, and must not keep the others from it
       this.#host?.end(LOST, HANDED_OVER);
     } else if (type === "resume") this.#stand();
-    else if (document.visibilityState === "visible" && this.#hub !== "") this.#ask(ANSWER_MS);
+    else if (document.visibilityState === "visible" && this.#multiplexer !== "") this.#ask(ANSWER_MS);
   }
 
-  // --- the hub -------------------------------------------------------------------------------------------------------
+  // --- the multiplexer -----------------------------------------------------------------------------------------------
 
-  /** Stand for the next hub. */
+  /** Stand for the next multiplexer. */
   #stand() {
     if (this.#host || this.#left.signal.aborted) return;
     this.#candidacy.abort();
@@ -339,7 +341,7 @@ class Seat {
   #take(options) {
     const lead = () => {
       if (this.#left.signal.aborted) return;
-      if (this.#hub !== "") return this.#onGone();
+      if (this.#multiplexer !== "") return this.#onGone();
       this.#host = new Host(this.#name, this.#options);
       return this.#host.ended;
     };
@@ -351,15 +353,15 @@ class Seat {
   }
 
   /**
-   * Ask the hub whether it is there, or find out which one it is.
+   * Ask the multiplexer whether it is there, or find out which one it is.
    *
    * @param {number} patienceMs
    */
   #ask(patienceMs) {
     if (this.#left.signal.aborted) return;
     this.#heard = false;
-    if (this.#hub === "") this.#everyone.postMessage({ hello: this.#id });
-    else this.#line.postMessage({ to: this.#hub, asks: true });
+    if (this.#multiplexer === "") this.#everyone.postMessage({ hello: this.#id });
+    else this.#line.postMessage({ to: this.#multiplexer, asks: true });
     const due = performance.now() + patienceMs;
     this.#later(patienceMs, () => {
       if (this.#heard) {
@@ -379,47 +381,47 @@ class Seat {
     this.#timer = setTimeout(then, ms);
   }
 
-  /** The hub hangs: its tab is frozen, or busy. */
+  /** The multiplexer hangs: its tab is frozen, or busy. */
   #onSilence() {
-    if (this.#hub === "") {
+    if (this.#multiplexer === "") {
       this.#candidacy.abort();
       this.#take({ steal: true });
       return this.#ask(ANSWER_MS);
     }
-    // What this tab has of that hub ends first: its next seat takes the place of the hub, or finds another one there.
+    // What this tab has of that one ends first: its next seat takes the place of the multiplexer, or finds another one.
     hung.add(this.#name);
     this.#end(LOST, HANDED_OVER);
   }
 
-  /** The hub is gone, since its lock is free. What this seat has of it ends before this tab can have the next hub. */
+  /** The multiplexer is gone, since its lock is free. This connection ends before this tab can have the next one. */
   #onGone() {
-    this.#everyone.postMessage({ gone: this.#hub });
+    this.#everyone.postMessage({ gone: this.#multiplexer });
     this.#end(LOST, HANDED_OVER);
   }
 
-  /** @param {{hub?: string, gone?: string}} news a hub has begun, or ended */
-  #onNews({ hub, gone }) {
-    if (hub !== undefined && this.#hub === "") this.#everyone.postMessage({ hello: this.#id });
-    else if ((hub !== undefined && hub !== this.#hub) || (gone !== undefined && gone === this.#hub)) {
+  /** @param {{multiplexer?: string, gone?: string}} news a multiplexer has begun, or ended */
+  #onNews({ multiplexer, gone }) {
+    if (multiplexer !== undefined && this.#multiplexer === "") this.#everyone.postMessage({ hello: this.#id });
+    else if (multiplexer !== undefined ? multiplexer !== this.#multiplexer : gone === this.#multiplexer) {
       this.#end(LOST, HANDED_OVER);
     }
   }
 
-  /** @param {{from?: string, frame?: string, close?: [number, string]}} message from the hub */
+  /** @param {{from?: string, frame?: string, close?: [number, string]}} message from the multiplexer */
   #onMessage({ from, frame, close }) {
     if (from === undefined) return;
-    if (this.#hub === "" && close === undefined) {
-      this.#hub = from;
+    if (this.#multiplexer === "" && close === undefined) {
+      this.#multiplexer = from;
       for (const waiting of this.#waiting.splice(0)) this.send(waiting);
     }
-    if (from !== this.#hub) return; // a hub that does not know yet that it is none
+    if (from !== this.#multiplexer) return; // a multiplexer that does not know yet that it is none
     this.#heard = true;
     if (close) return this.#end(...close);
     if (frame === undefined) return;
     this.#read += frame.length;
     if (this.#read - this.#acknowledged >= ACK_EVERY) {
       this.#acknowledged = this.#read;
-      this.#line.postMessage({ to: this.#hub, read: this.#read });
+      this.#line.postMessage({ to: this.#multiplexer, read: this.#read });
     }
     this.#events.onFrame(frame);
   }
@@ -443,7 +445,7 @@ async function takeLock(name, options, then) {
   }
 }
 
-/** The hub's end of the connections to the tabs. */
+/** The multiplexer's end of the connections to the tabs. */
 class Host {
   #id = crypto.randomUUID();
   #name;
@@ -451,32 +453,32 @@ class Host {
   /** @type {Map<string, BroadcastChannel>} by seat */
   #lines = new Map();
   #ended = new AbortController();
-  #hub;
+  #multiplexer;
 
   /**
    * @param {string} name
-   * @param {HubOptions} options
+   * @param {MultiplexerOptions} options
    */
   constructor(name, options) {
     this.#name = name;
-    /** Resolves when the hub has ended. */
+    /** Resolves when the multiplexer has ended. */
     this.ended = new Promise((resolve) => this.#ended.signal.addEventListener("abort", resolve));
-    this.#hub = new Hub(options, () => this.#finish());
+    this.#multiplexer = new Multiplexer(options, () => this.#finish());
     this.#everyone = new BroadcastChannel(name);
     this.#everyone.onmessage = ({ data }) => {
       if (data.hello !== undefined) this.#welcome(data.hello);
     };
-    this.#everyone.postMessage({ hub: this.#id });
+    this.#everyone.postMessage({ multiplexer: this.#id });
   }
 
   /**
-   * End the hub, and so all connections to it.
+   * End the multiplexer, and so all connections to it.
    *
    * @param {number} code
    * @param {string} reason
    */
   end(code, reason) {
-    this.#hub.end(code, reason);
+    this.#multiplexer.end(code, reason);
   }
 
   /** @param {string} seat */
@@ -489,7 +491,7 @@ class Host {
     line.onmessage = ({ data }) => {
       if (data.to === from) this.#onMessage(seat, data);
     };
-    this.#hub.add(seat, {
+    this.#multiplexer.add(seat, {
       send: (frame) => line.postMessage({ from, frame }),
       close: (code, reason) => {
         line.postMessage({ from, close: [code, reason] });
@@ -507,11 +509,11 @@ class Host {
    */
   #onMessage(seat, { frame, read, asks, leaves }) {
     if (asks) this.#lines.get(seat)?.postMessage({ from: this.#id });
-    if (frame !== undefined) this.#hub.receive(seat, frame);
-    if (read !== undefined) this.#hub.acknowledge(seat, read);
+    if (frame !== undefined) this.#multiplexer.receive(seat, frame);
+    if (read !== undefined) this.#multiplexer.acknowledge(seat, read);
     if (leaves === undefined || !this.#lines.has(seat)) return;
     this.#forget(seat);
-    this.#hub.remove(seat, leaves);
+    this.#multiplexer.remove(seat, leaves);
   }
 
   /** @param {string} seat */
@@ -528,7 +530,7 @@ class Host {
 }
 
 /**
- * @typedef {object} HubOptions
+ * @typedef {object} MultiplexerOptions
  * @property {() => Socket} open opens the one WebSocket
  * @property {TrackerClass} PositionTracker
  * @property {number} [answerMs] time for the server to send something
@@ -540,7 +542,7 @@ class Host {
  * @typedef {{send: (frame: string) => void, close: (code: number, reason: string) => void}} Port
  */
 
-/** A tab, as its hub sees it. */
+/** A tab, as its multiplexer sees it. */
 class Guest {
   /** @type {string[]} lines of its next frame */
   lines = [];
@@ -571,7 +573,7 @@ class Guest {
 /**
  * The server that the tabs see. It has one connection to the real one, and subscribes there once to each channel.
  */
-export class Hub {
+export class Multiplexer {
   #options;
   #onEnd;
   /** @type {Map<string, Guest>} by seat */
@@ -599,7 +601,7 @@ export class Hub {
   #hasEnded = false;
 
   /**
-   * @param {HubOptions} options
+   * @param {MultiplexerOptions} options
    * @param {() => void} onEnd called once, after all ports were closed
    */
   constructor(options, onEnd) {
@@ -731,7 +733,7 @@ export class Hub {
 
   /** @param {Record<string, any>} result */
   #accept(result) {
-    this.#accepted = new Expiring({ ...result, pong: false }); // the hub answers the pings of the server
+    this.#accepted = new Expiring({ ...result, pong: false }); // the multiplexer answers the pings of the server
     const seconds = result.ping > 0 ? result.ping : DEFAULT_PING_SECONDS;
     this.#pongs = result.pong !== false;
     this.#silenceMs = seconds * 1000;
@@ -1066,7 +1068,7 @@ class Expiring {
   }
 }
 
-/** One channel of a hub. */
+/** One channel of a multiplexer. */
 class SharedChannel {
   /** @type {Set<Guest>} those who get its pushes */
   listeners = new Set();
@@ -1119,7 +1121,7 @@ class SharedChannel {
   }
 
   /**
-   * The server has subscribed the hub.
+   * The server has subscribed the multiplexer.
    *
    * @param {Record<string, any>} result
    * @returns {string[]} pushes for those who listen already: what they have missed since they were subscribed before

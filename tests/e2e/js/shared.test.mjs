@@ -1,30 +1,30 @@
-/** The hub of the tabs that share a socket (shared.js), with a real client.js for each tab and without a browser. */
+/** The multiplexer of shared.js, with a real client.js for each tab and without a browser. */
 
 import assert from "node:assert/strict";
 import { describe, test } from "node:test";
 import { WebSocket } from "../sdk/node_modules/ws/wrapper.mjs";
 import { PositionTracker } from "../../../realtime/static/realtime/client.js";
-import { Hub, identityOf } from "../../../realtime/static/realtime/shared.js";
+import { Multiplexer, identityOf } from "../../../realtime/static/realtime/shared.js";
 import { next, nextState, record, start } from "./support.mjs";
 
 const NEWS = "public:news";
 const at = (epoch, offset) => ({ epoch, offset });
 
-/** A server, and tabs whose sockets are seats at one hub; a hub that has ended is replaced when a tab reconnects. */
+/** A server, and tabs whose sockets are seats at one multiplexer; one that has ended is replaced when a tab reconnects. */
 async function share(t, options = {}) {
   const { server, open } = await start(t, { retryFirstMs: 1, ...options });
-  let hub = null;
+  let multiplexer = null;
   let seats = 0;
-  const theHub = () => {
-    if (hub) return hub;
-    const made = new Hub({ open: () => new WebSocket(server.url), PositionTracker, answerMs: 50 }, () => {
-      if (hub === made) hub = null;
+  const theMultiplexer = () => {
+    if (multiplexer) return multiplexer;
+    const made = new Multiplexer({ open: () => new WebSocket(server.url), PositionTracker, answerMs: 50 }, () => {
+      if (multiplexer === made) multiplexer = null;
     });
-    return (hub = made);
+    return (multiplexer = made);
   };
-  t.after(() => hub?.end(1000, ""));
+  t.after(() => multiplexer?.end(1000, ""));
 
-  /** A tab; while `isFrozen`, what its hub sends waits. */
+  /** A tab; while `isFrozen`, what its multiplexer sends waits. */
   const tab = (more = {}) => {
     const state = { isFrozen: false, waiting: [] };
     const deliver = (task) => (state.isFrozen ? state.waiting.push(task) : queueMicrotask(task));
@@ -33,14 +33,14 @@ async function share(t, options = {}) {
       constructor() {
         const id = String(++seats);
         this.id = id;
-        this.hub = theHub();
+        this.multiplexer = theMultiplexer();
         let read = 0;
-        this.hub.add(id, {
+        this.multiplexer.add(id, {
           send: (data) =>
             deliver(() => {
               if (this.readyState === 3) return;
               read += data.length;
-              this.hub.acknowledge(id, read);
+              this.multiplexer.acknowledge(id, read);
               this.onmessage({ data });
             }),
           close: (code, reason) =>
@@ -56,11 +56,11 @@ async function share(t, options = {}) {
         });
       }
       send(frame) {
-        this.hub.receive(this.id, frame);
+        this.multiplexer.receive(this.id, frame);
       }
       close(code, reason) {
         this.readyState = 3;
-        this.hub.remove(this.id, reason);
+        this.multiplexer.remove(this.id, reason);
       }
     }
     const live = open({ WebSocket: Seat, ...more });
@@ -91,7 +91,7 @@ async function subscribed(live, channel = NEWS, options = {}) {
   return { subscription, heard };
 }
 
-describe("a hub", () => {
+describe("a multiplexer", () => {
   test("it has one connection and one subscription for all tabs", async (t) => {
     const { server, tab } = await share(t);
     const { count } = watch(server);
@@ -172,7 +172,8 @@ describe("a hub", () => {
     await next(two.subscription, "publication");
     server.positions = { [NEWS]: at("A", 4), "public:other": at("A", 0) };
     peer.socket.terminate();
-    await Promise.all([next(one.subscription, "gap"), next(two.subscription, "gap"), next(other.subscription, "subscribed")]);
+    const gaps = [next(one.subscription, "gap"), next(two.subscription, "gap")];
+    await Promise.all([...gaps, next(other.subscription, "subscribed")]);
     for (const { heard } of [one, two]) assert.deepEqual(heard, ["A1", "gap A2-4 reconnect"]);
     assert.deepEqual(other.heard, []);
     assert.equal(server.wss.clients.size, 1);
@@ -187,7 +188,7 @@ describe("a hub", () => {
     const data = "x".repeat(100_000);
     for (let offset = 1; offset <= 20; offset += 1) peer.publish(NEWS, { data, offset });
     await next(two.subscription, "publication", ({ offset }) => offset === 20);
-    server.positions[NEWS] = at("A", 0); // not asked: the hub knows
+    server.positions[NEWS] = at("A", 0); // not asked: the multiplexer knows
     slow.thaw();
     await next(one.subscription, "gap");
     const received = one.heard.length - 1;

@@ -6,7 +6,7 @@
 import { connect, Connection, RealtimeError, Subscription } from "../../../realtime/static/realtime/client.js";
 import type { Gap, Person, Position, Publication, Sender, State } from "../../../realtime/static/realtime/client.js";
 
-const live: Connection = connect({ url: "wss://notify.example", getToken: async () => "token" });
+const live: Connection = connect({ url: "wss://notify.example", getToken: async () => "token", shared: true });
 const news: Subscription = live.subscribe("public:news", { presence: true, getToken: ({ channel }) => channel });
 
 // A subscription continues from the position of the page's data.
