@@ -322,3 +322,15 @@ async def test_a_tab_whose_session_is_unknown_has_its_own_connection(browsing: B
     await browsing.has_connections(3)
     await asyncio.to_thread(browsing.site.publish, NEWS, 2)
     await hear_until([*tabs, *named], 2)
+
+
+async def test_the_template_decides_unless_the_page_does(browsing: Browsing) -> None:
+    tabs = [await browsing.open(shared=None) for _ in range(2)]
+    await browsing.has_connections(1)
+    tabs += [await browsing.open(shared=False) for _ in range(2)]
+    await browsing.has_connections(3)
+    assert [tab.leads for tab in tabs].count(True) == 3
+    unshared = [await browsing.open("/", shared=None) for _ in range(2)]
+    assert await browsing.connections() > 4
+    await asyncio.to_thread(browsing.site.publish, NEWS, 1)
+    await hear_until([*tabs, *unshared], 1)
