@@ -519,15 +519,15 @@ async def test_the_others_go_on_while_a_master_is_frozen(
         handled[queued.data] += 1
         if queued.data == "long":
             begun.set()
-            await asyncio.sleep(7)
+            await asyncio.sleep(9)
 
     async def mail(data: Any, channel: str) -> None:
         await broker.publish(Publication.of(channel, data, fallback="f"))
 
     await mail("long", kept[0])
     async with (
-        working(queue, {"f": handle}, lease_seconds=3.0, handler_seconds=30.0),
-        working(open_queue(weak), {"f": handle}, lease_seconds=3.0, handler_seconds=30.0),
+        working(queue, {"f": handle}, lease_seconds=6.0, handler_seconds=30.0),
+        working(open_queue(weak), {"f": handle}, lease_seconds=6.0, handler_seconds=30.0),
     ):
         await begun.wait()
         for n, channel in enumerate(lost):
@@ -544,7 +544,7 @@ async def test_the_others_go_on_while_a_master_is_frozen(
         with pytest.raises(BrokerError):
             await anext(aiter(operator.entries("waiting")))
         assert not (await operator.durability()).aof
-        await asyncio.sleep(2)
+        await asyncio.sleep(4)
         frozen.thaw()
         await eventually(lambda: sum("lost" in each for each in handled) == len(lost))
         await eventually(lambda: on_one_redis.is_empty(operator))
