@@ -1,12 +1,11 @@
 /** What notifications are, how they look, and how they are shown as toasts and by the browser. The list is in feed.js. */
 
+import { notify } from "./install.js";
 import { byId, icon, isVisible, keepFocus, longText, make, relativeTime } from "./page.js";
 
 const TITLE = 160; // characters; a longer title is shortened. The field of the form accepts as many.
 const TOASTS = matchMedia("(min-width: 60rem) and (min-height: 64rem)").matches ? 3 : 1; // more would cover the form
 const TOAST_MS = 4_000;
-const ANDROID = /Android/.test(navigator.userAgent); // only service workers may notify there, so the page does not offer it
-
 const REPLACED_AFTER_MS = 1_000;
 const SEVERITIES = ["data", "info", "success", "warning", "error"];
 
@@ -197,7 +196,7 @@ export class BackgroundNotifications {
   #status = byId("notify-status");
 
   constructor() {
-    if (!("Notification" in window) || !window.isSecureContext || ANDROID) return;
+    if (!("Notification" in window) || !window.isSecureContext) return;
     this.#showPermission();
     this.#button.addEventListener("click", async () => {
       await Notification.requestPermission();
@@ -220,17 +219,9 @@ export class BackgroundNotifications {
    * @param {number} unseen the number of notifications since the tab was hidden
    */
   show({ title, text, json, channel }, unseen) {
-    if (!document.hidden || !("Notification" in window) || Notification.permission !== "granted") return;
+    if (!document.hidden) return;
     const more = unseen > 1 ? `\n${unseen} since you left` : "";
-    try {
-      // All have the same tag, so the newest replaces the previous one.
-      const shown = new Notification(title.slice(0, 200), { body: (text || json).slice(0, 300) + more, tag: channel });
-      shown.onclick = () => {
-        window.focus();
-        shown.close();
-      };
-    } catch {
-      // This browser allows it to service workers only. The list shows the notification anyway.
-    }
+    // All have the same tag, so the newest replaces the previous one.
+    notify(title.slice(0, 200), { body: (text || json).slice(0, 300) + more, tag: channel });
   }
 }

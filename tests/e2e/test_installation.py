@@ -114,25 +114,43 @@ async def test_only_the_address_of_the_worker_becomes_a_script(open_page: Open) 
         assert await page.evaluate(tried) == "TypeError", mistake
 
 
+RECORD_NOTIFICATIONS = """() => {
+  window.shown = [];
+  Object.defineProperty(Notification, "permission", { get: () => window.permission });
+  ServiceWorkerRegistration.prototype.showNotification = async function (title, options) {
+    window.shown.push([this.active.state, title, options.tag, options.data.path]);
+  };
+}"""
+
+
 @pytest.mark.browser
 @in_browser_loop
 async def test_a_notification_is_shown_by_the_worker(open_page: Open) -> None:
     """By the page's own hook; the last step is recorded, since this browser denies it."""
     page = await open_page("/docs/")
-    await page.evaluate(
-        """() => {
-          window.shown = [];
-          Object.defineProperty(Notification, "permission", { get: () => window.permission });
-          ServiceWorkerRegistration.prototype.showNotification = async function (title, options) {
-            window.shown.push([this.active.state, title, options.tag, options.data.path]);
-          };
-        }"""
-    )
+    await page.evaluate(RECORD_NOTIFICATIONS)
     show = "async ([, { notify }]) => notify('Order 7 shipped', { tag: 'orders' })"
     for permission, is_shown in (("denied", False), ("granted", True)):
         await page.evaluate(f"window.permission = '{permission}'")
         assert await page.evaluate(f"{HOOKS}.then({show})") is is_shown
     assert await page.evaluate("shown") == [["activated", "Order 7 shipped", "orders", "/docs/"]]
+
+
+@pytest.mark.browser
+@in_browser_loop
+async def test_an_event_that_comes_while_the_page_is_hidden_is_shown_by_the_worker(
+    open_page: Open, page_service: Service
+) -> None:
+    page = await open_page("/")
+    await page.wait_for_selector("#main[data-listening]")
+    await page.evaluate(RECORD_NOTIFICATIONS)
+    await page.evaluate(
+        "window.permission = 'granted';"
+        "Object.defineProperty(document, 'hidden', { value: true, configurable: true })"
+    )
+    await asyncio.to_thread(page_service.publish, "public:news", {"title": "Order 7 shipped"})
+    await becomes_true(page, "window.shown.length === 1")
+    assert await page.evaluate("shown") == [["activated", "Order 7 shipped", "public:news", "/"]]
 
 
 @pytest.mark.browser
