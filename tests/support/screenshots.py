@@ -72,6 +72,7 @@ class Scene:
 async def live(scene: Scene, scheme: str) -> Page:
     """The front page, with a gap between notifications."""
     page = await scene.open("/", "", scheme)
+    await page.set_viewport_size(TALL)
     await page.wait_for_selector("#main[data-listening]")
     await scene.publish(BEFORE)
     await page.get_by_text(BEFORE[-1][1]).first.wait_for()
