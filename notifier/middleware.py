@@ -28,7 +28,7 @@ _failures = Tally()
 _noting = threading.Lock()
 POLICY_HEADER = "Content-Security-Policy"
 _FILE_POLICY = "default-src 'none'; frame-ancestors 'none'"
-"""For files that are no scripts. A script may be that of a worker, which has its policy."""
+"""For files, which are parts of pages; the worker, whose own policy counts, is not among them."""
 _HASH = re.compile(r"\.[0-9a-f]{12}(?=\.[a-z0-9]{1,5}\Z)")
 """What Django's storage puts into the name of a collected file."""
 
@@ -148,8 +148,7 @@ class StaticFiles(WhiteNoiseMiddleware):  # type: ignore[misc]  # WhiteNoise has
         del response.headers["Content-Type"]
         for name, value in found.headers:
             response.headers[name] = value
-        if "javascript" not in response.headers.get("Content-Type", ""):
-            response.headers[POLICY_HEADER] = _FILE_POLICY
+        response.headers[POLICY_HEADER] = _FILE_POLICY
         if found.file is not None:
             with found.file as file:
                 response.content = file.read()

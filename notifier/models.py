@@ -108,3 +108,22 @@ class OrderChange(models.Model):
     def __str__(self) -> str:
         """Return the order and its new state."""
         return f"{self.order} became {self.state}"
+
+
+class Preferences(models.Model):
+    """What a user has chosen for the pages."""
+
+    user = models.OneToOneField(User, models.CASCADE, primary_key=True)
+    choices = models.TextField()
+    """A JSON object; see `notifier.preferences.Choices`."""
+
+    objects: ClassVar[models.Manager[Preferences]] = models.Manager()
+
+    class Meta:
+        """One row a user."""
+
+        verbose_name_plural = "preferences"
+
+    def __str__(self) -> str:
+        """Return whose they are."""
+        return f"preferences of {self.user}"

@@ -12,12 +12,14 @@ from notifier import (
     monitor_views,
     order_views,
     outage,
+    preferences,
     views,
 )
 from notifier.login import Login
 
 urlpatterns = [
     path("", views.live, name="live"),
+    path("preferences", preferences.save, name="preferences"),
     path("stop-redis", outage.stop_redis, name="stop-redis"),
     path("chat/", views.chat, name="chat"),
     re_path(rf"^chat/(?P<room>[a-z0-9-]{{1,{views.ROOM_LIMIT}}})/$", views.chat, name="chat-room"),

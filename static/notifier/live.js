@@ -6,14 +6,15 @@ import { setUpDetails } from "./details.js";
 import { Feed } from "./feed.js";
 import { BackgroundNotifications, Toasts, readNotification } from "./notifications.js";
 import { Unseen, byId } from "./page.js";
-import { breakByButton } from "./outage.js";
 import { postForm } from "./post.js";
+import { playTone, setUpPreferences, waysToShow } from "./preferences.js";
 import { countVisitors, showSteps, tickEvent } from "./start.js";
 
 const { channel, ownChannel, staff, apiKey, publishUrl, visitors } = byId("main").dataset;
 const form = postForm({ channel, ownChannel, apiKey, publishUrl, byStaff: Boolean(staff) });
 const feed = new Feed();
 setUpDetails(form.postAgain);
+setUpPreferences();
 const toasts = new Toasts();
 const background = new BackgroundNotifications();
 const unseen = new Unseen();
@@ -26,12 +27,14 @@ whenLive(live, form.forgetOutage);
 const awaited = new Set([channel, ...(ownChannel ? [ownChannel] : [])]);
 const news = listen(live.subscribe(channel));
 if (visitors) countVisitors(live.subscribe(visitors, { presence: true }));
-if (byId("break")) breakByButton({ publishUrl, apiKey, live, news });
 live.addEventListener("subscription", (/** @type {any} */ { detail }) => listen(detail.subscription));
 
 news.addEventListener("error", (/** @type {any} */ { detail }) => {
   byId("empty").textContent = `The server does not let this page listen to ${channel}: ${detail.message}.`;
 });
+
+// 3 KiB, which only `make run` needs.
+if (byId("break")) import("./outage.js").then(({ breakByButton }) => breakByButton({ publishUrl, apiKey, live, news }));
 
 /** @returns {any} */
 function listen(/** @type {any} */ subscription) {
@@ -45,8 +48,11 @@ function listen(/** @type {any} */ subscription) {
     tickEvent();
     const notice = readNotification(detail);
     feed.addNotification(notice);
-    toasts.show(notice);
-    background.show(notice, unseen.add());
+    const ways = waysToShow(notice);
+    const count = unseen.add();
+    if (ways.toast) toasts.show(notice);
+    if (ways.desktop) background.show(notice, count);
+    if (ways.sound) playTone();
   });
   subscription.addEventListener("gap", (/** @type {any} */ { detail }) => feed.addGap(detail, subscription.channel));
   return subscription;

@@ -78,6 +78,7 @@ export function breakByButton(/** @type {Place} */ place) {
     event.preventDefault();
     runOnce([byId("break")], () => run(form.dataset.url, place));
   });
+  byId("break").disabled = false;
 }
 
 /**
