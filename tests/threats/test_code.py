@@ -30,6 +30,7 @@ MARKUP = re.compile(
 )
 FRAGMENTS = {
     "realtime/static/realtime/bell.js": ["responseType"],  # the host's own fragment (ADR-0044)
+    "static/notifier/badge.js": ["strokeStyle", *["fillStyle"] * 3],  # colors of a canvas
     "static/notifier/start.js": ["return `<script"],  # shown as text, to be pasted
 }
 """Files that insert or show markup, each with the words of the only lines that do."""
@@ -110,6 +111,7 @@ CLOCKS = {
     "realtime/api/control.py",  # a block ends at a date
     "realtime/brokers/diagnosis.py",  # compares the clock of Redis with ours
     "notifier/check/database.py",  # and that of the database
+    "notifier/samples.py",  # shows it in a sample
     "notifier/token_command.py",  # says to a person until when a token is valid
     "notifier/monitor.py",  # says to people when the numbers were read
     "realtime/wiring/tracing.py",  # says to all nodes when a publication was accepted
