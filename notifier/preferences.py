@@ -67,7 +67,7 @@ def read(request: HttpRequest) -> str:
         return "{}"
 
 
-def chosen(request: HttpRequest) -> dict[str, Any]:
+def give_choices(request: HttpRequest) -> dict[str, Any]:
     """Give all pages the choices; a context processor. Read only by pages that show them."""
     return {"read_choices": lambda: read(request), "is_guest": not request.user.is_authenticated}
 

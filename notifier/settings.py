@@ -70,7 +70,7 @@ TEMPLATES = [
                 "django.template.context_processors.request",
                 "django.contrib.auth.context_processors.auth",
                 "notifier.views.footer",
-                "notifier.preferences.chosen",
+                "notifier.preferences.give_choices",
             ]
         },
     }
