@@ -166,7 +166,8 @@ async def test_the_list_keeps_a_thousand_frames_and_says_so(
         assert answer.status_code == 200
     await page.locator(".frame-text", has_text='"data":1099').wait_for(timeout=60_000)
     assert "older ones were dropped" in await page.inner_text("#frames-count")
-    assert await page.locator(".frame").count() <= 120, "more would slow down a busy channel"
+    # More would slow down a busy channel; frames that come in one go are drawn, and then trimmed.
+    await becomes_true(page, "document.querySelectorAll('.frame').length <= 120")
     await becomes_true(page, f"({SCROLL})() > 900")
     assert await page.locator(".frame").count() <= 1_000
     texts = await page.locator(".frame-text").all_text_contents()
