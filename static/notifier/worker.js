@@ -8,7 +8,7 @@
 // TypeScript knows this file as one of a page; in a worker, the global object is another one.
 const worker = /** @type {any} */ (self);
 
-// A new version takes the place of the old one at once: there is no cache that the old one would need.
+// A new version takes the place of the old one at once: the old one has no cache to lose.
 worker.addEventListener("install", () => worker.skipWaiting());
 worker.addEventListener("activate", (/** @type {any} */ event) => event.waitUntil(worker.clients.claim()));
 
