@@ -13,6 +13,7 @@ from realtime import wiring
 from realtime.brokers import ChannelsLost, Message, Subscribed, Unsubscribed
 from realtime.brokers.cluster.broker import ClusterBroker
 from realtime.brokers.cluster.links import ClusterLinks
+from realtime.brokers.cluster.placement import SLOT_LEFT
 from realtime.brokers.cluster.subscription import ClusterSubscription
 from realtime.core.callbacks import do_nothing
 from realtime.core.namespaces import Namespace, Namespaces
@@ -28,7 +29,9 @@ NAMES = [f"chat:{number}" for number in range(100)]
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[ClusterSet]:
-    with cluster_set(3, 3) as made:
+    # With full coverage, all masters refuse canaries while one is dead, and if all connections end
+    # at once, the subscription ends, too: tests/faults/test_cluster.py has both.
+    with cluster_set(3, 3, requires_full_coverage=False) as made:
         yield made
 
 
@@ -58,7 +61,14 @@ class Node:
 
     @property
     def lost(self) -> set[str]:
-        return {n for each in self.events if isinstance(each, ChannelsLost) for n in each.channels}
+        return {name for each in self._losses for name in each.channels}
+
+    def lost_because(self, reason: str) -> set[str]:
+        return {name for each in self._losses if each.reason == reason for name in each.channels}
+
+    @property
+    def _losses(self) -> list[ChannelsLost]:
+        return [each for each in self.events if isinstance(each, ChannelsLost)]
 
     @property
     def heard(self) -> set[str]:
@@ -105,8 +115,10 @@ async def test_a_slot_that_moves_takes_only_its_channels_along(
     assert source is not None
     target = next(each for each in cluster.masters() if each is not source)
     await asyncio.to_thread(cluster.move_slots, [partition.slot], source, target)
-    await eventually(lambda: node.live == set(NAMES) and node.lost)
-    assert node.lost == {name for name in NAMES if partition_of(name) == partition}
+    moved = {name for name in NAMES if partition_of(name) == partition}
+    await eventually(lambda: node.live == set(NAMES) and moved <= node.lost)
+    # A loaded machine makes canaries late, and then a whole master is lost, for that reason.
+    assert node.lost_because(SLOT_LEFT) <= moved
     receipt = await broker.publish(Publication.of("chat:0", 1))
     assert receipt.nodes == 1
     await eventually(lambda: "chat:0" in node.heard)
@@ -151,7 +163,7 @@ async def test_a_killed_master_takes_only_its_channels_along(
         await eventually(lambda: node.live == set(NAMES), 20)
     finally:
         await asyncio.to_thread(master.start)
-    # Perhaps others, too: until a replica has followed, all masters refuse canaries.
+    # Perhaps others, too: a loaded machine makes canaries late.
     assert {n for n in NAMES if partition_of(n).slot in slots} <= node.lost
     receipt = await broker.publish(Publication.of("chat:0", 1))
     assert receipt.nodes == 1

@@ -375,13 +375,14 @@ async def test_nothing_is_taken_over_while_its_lease_lasts(queue, publish) -> No
 
     async def slow(queued: Queued) -> None:
         began.set()
-        await asyncio.sleep(1.0)  # longer than its lease, which is renewed
+        await asyncio.sleep(3.0)  # longer than its lease, which is renewed
         finished.append(queued.id)
 
     ours = await publish(1)
-    async with working(queue, {"f": slow}, lease_seconds=0.4):
+    # A loaded machine stops a process for most of a second; a lease must outlast that.
+    async with working(queue, {"f": slow}, lease_seconds=2):
         await began.wait()
-        async with working(queue, {"f": slow}, lease_seconds=0.4):
+        async with working(queue, {"f": slow}, lease_seconds=2):
             await eventually(lambda: finished)
     assert finished == [ours]
     assert (await queue.stats()).taken_over == 0

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from realtime.core.redis_url import Address
 
 
+SLOT_LEFT = "a slot has left its master"
 NOT_CONFIRMED = "a master did not confirm a subscription"
 
 
@@ -207,7 +208,7 @@ class ShardPlacement:
         if held is None or held.master != master or name not in held.names:
             return []
         if name not in held.leaving:
-            return self.unplace(number, "a slot has left its master")  # nobody has asked for it
+            return self.unplace(number, SLOT_LEFT)  # nobody has asked for it
         self._channels.get(master, {}).pop(raw, None)
         return self._forget(number, name)
 
