@@ -19,6 +19,7 @@
  * | `RosterSync` | keeps the members of one channel up to date |
  * | `Link` | the socket: dialling, back-off, the connect command and the connection token |
  * | `Heartbeat` | detects a silent server and measures the round trip |
+ * | `WakeUps` | tells the other tabs of this browser that the server is back |
  * | `Calls` | commands: numbering, frames, time-outs and outcomes |
  * | `PositionTracker`, `Roster` | rules without a clock or a socket |
  *

@@ -19,6 +19,7 @@
  * | `RosterSync` | keeps the members of one channel up to date |
  * | `Link` | the socket: dialling, back-off, the connect command and the connection token |
  * | `Heartbeat` | detects a silent server and measures the round trip |
+ * | `WakeUps` | tells the other tabs of this browser that the server is back |
  * | `Calls` | commands: numbering, frames, time-outs and outcomes |
  * | `PositionTracker`, `Roster` | rules without a clock or a socket |
  *
@@ -242,6 +243,7 @@ const OPEN = 1; // WebSocket.OPEN
 const LONGEST_TIMER_MS = 2 ** 31 - 1; // setTimeout fires at once for longer delays
 const DEFAULT_PING_SECONDS = 25; // Centrifugo's default; our server names its interval in the connect reply
 const STABLE_MS = 5_000; // a connection that lasted this long resets the back-off
+const WAKE_UP_MS = 20_000; // how often another tab may wake this one, at most
 const PROBE_MS = 5_000; // time for the server to send something after the page woke up or the network changed
 const FIRST_LATENCY_MS = 1_000;
 const FRAME_BYTES = 65_536; // commands joined into one frame; the server refuses frames over 80 KiB
@@ -1657,6 +1659,7 @@ class Link {
   #url;
   #token;
   #heartbeat;
+  #wakeUps;
   #timers = new Timers();
   /** @type {Socket | null} null between two attempts */
   #socket = null;
@@ -1685,6 +1688,7 @@ class Link {
     this.#owner = owner;
     this.#url = toSocketUrl(options.url);
     this.#token = new TokenSource(options.getToken);
+    this.#wakeUps = new WakeUps(this.#url, options.shared);
     this.#heartbeat = new Heartbeat(calls, options.latencyEveryMs, {
       isSubscribing: owner.isSubscribing,
       onMeasured: (latencyMs) => owner.setState({ latencyMs }),
@@ -1815,6 +1819,7 @@ class Link {
     const seconds = result.ping > 0 ? result.ping : DEFAULT_PING_SECONDS;
     this.#refreshAfter(result);
     this.#heartbeat.start(seconds * 1000 + this.#options.pingGraceMs);
+    this.#wakeUps.tell();
     this.#owner.onAccepted(client);
     this.#heartbeat.measure();
   }
@@ -1849,7 +1854,17 @@ class Link {
    */
   #retryIn(ms, reason) {
     this.#timers.set("retry", ms, () => this.#retry());
+    this.#wakeUps.listen(() => this.#retrySoon("other-tab"));
     this.#owner.setState({ state: "reconnecting", reason, retryInMs: ms });
+  }
+
+  /**
+   * Make the next attempt soon, with jitter: a whole office may come back online at the same moment.
+   *
+   * @param {string} reason
+   */
+  #retrySoon(reason) {
+    this.#retryIn(Math.floor(this.#options.random() * this.#options.retryFirstMs), reason);
   }
 
   /** Make the next attempt now, if one is pending. */
@@ -1858,6 +1873,7 @@ class Link {
   }
 
   #retry() {
+    this.#wakeUps.stop();
     this.#owner.setState({ state: "connecting" });
     if (!this.#isClosed) this.#openSafely(); // a listener of the state may have closed it
   }
@@ -1883,6 +1899,7 @@ class Link {
     this.#connectedAt = 0;
     this.#token.cancel();
     this.#timers.clearAll();
+    this.#wakeUps.stop();
     this.#heartbeat.stop();
     this.#owner.onLost(this.#heartbeat.heardAt);
     this.#calls.close();
@@ -1981,12 +1998,62 @@ class Link {
    */
   handleEvent({ type }) {
     if (type === "online" && this.#timers.has("retry")) {
-      // Jitter: a whole office may come back online at the same moment.
-      this.#retryIn(Math.floor(this.#options.random() * this.#options.retryFirstMs), "online");
+      this.#retrySoon("online");
     } else if (type !== "visibilitychange" || globalThis.document.visibilityState === "visible") {
       // "offline" is only the browser's guess: a server on this machine or another interface may still be reachable.
       this.#heartbeat.probe();
     }
+  }
+}
+
+/**
+ * Wakes the tabs of this browser that wait for their next attempt as soon as one of them is connected again.
+ *
+ * Tabs that share a socket need no waking. A channel is open only while its tab waits.
+ */
+class WakeUps {
+  #name;
+  #isUsed;
+  /** @type {BroadcastChannel | null} */
+  #channel = null;
+  #wokenAt = -Infinity; // monotonic
+
+  /**
+   * @param {string} url of the server
+   * @param {boolean} isShared
+   */
+  constructor(url, isShared) {
+    this.#name = `realtime ${url}`;
+    this.#isUsed = Boolean(globalThis.document && globalThis.BroadcastChannel) && !isShared;
+  }
+
+  /**
+   * Call `wake` when another tab is connected again.
+   *
+   * @param {() => void} wake
+   */
+  listen(wake) {
+    if (!this.#isUsed || this.#channel) return;
+    this.#channel = new BroadcastChannel(this.#name);
+    this.#channel.onmessage = () => {
+      // A server that accepts connections and closes them again would have the tabs wake each other without a pause.
+      if (performance.now() - this.#wokenAt < WAKE_UP_MS) return;
+      this.#wokenAt = performance.now();
+      wake();
+    };
+  }
+
+  stop() {
+    this.#channel?.close();
+    this.#channel = null;
+  }
+
+  /** Wake the others. */
+  tell() {
+    if (!this.#isUsed) return;
+    const channel = new BroadcastChannel(this.#name);
+    channel.postMessage("");
+    channel.close();
   }
 }
 
