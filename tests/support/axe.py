@@ -13,10 +13,20 @@ from playwright.async_api import Page
 SCRIPT = Path(__file__).parents[1] / "e2e/sdk/node_modules/axe-core/axe.min.js"
 """Installed with the packages of the SDK tests: a test that uses it has the mark ``node``."""
 
-FADE_IN = """() => document.getAnimations()
-    .filter((each) => each.effect.getComputedTiming().endTime !== Infinity)
-    .forEach((each) => each.finish())"""
-"""Ends the animations of a page and of its shadow trees."""
+FADE_IN = """async () => {
+  const rootsIn = (root) => [...root.querySelectorAll("*")]
+    .flatMap(({ shadowRoot }) => (shadowRoot ? [shadowRoot, ...rootsIn(shadowRoot)] : []));
+  const frame = () => new Promise((resolve) => requestAnimationFrame(resolve));
+  for (;;) {
+    const found = [document, ...rootsIn(document)].flatMap((root) => root.getAnimations())
+      .filter(({ effect }) => effect.getComputedTiming().endTime !== Infinity);
+    if (!found.length) return;
+    for (const each of found) each.finish();
+    await frame(); // the end of one may be the beginning of another
+    await frame();
+  }
+}"""
+"""Ends the animations of a page and of its shadow trees, which the document does not list."""
 
 
 async def violations(
