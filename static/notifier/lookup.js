@@ -81,8 +81,8 @@ export function makeLookup() {
     follow(/** @type {HTMLElement | null} */ (/** @type {HTMLElement} */ (target).closest(".lookup-result")) ?? undefined);
   });
   document.addEventListener("keydown", (event) => {
-    const isTyping = /** @type {HTMLElement} */ (event.target).closest("input, textarea, select, [contenteditable]");
-    if (event.key !== "/" || isTyping || event.ctrlKey || event.metaKey || event.altKey) return;
+    // Not a letter alone, which somebody who dictates may say (WCAG 2.2, 2.1.4).
+    if (event.key !== "k" || !(event.ctrlKey || event.metaKey) || event.altKey || event.shiftKey) return;
     event.preventDefault();
     field.focus();
     field.select();
