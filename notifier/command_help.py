@@ -38,7 +38,7 @@ VARIABLES: tuple[tuple[str, Variables], ...] = (
             ("HTTPS", "1 if a proxy terminates TLS (default of `serve`), otherwise 0 (of `run`)"),
             ("HSTS_SECONDS", "how long browsers must use HTTPS (3600)"),
             ("FORWARDED_ALLOW_IPS", "proxies whose X-Forwarded-* headers are trusted (127.0.0.1)"),
-            ("DOCUMENTATION_URL", "the site of `make docs`, to which the page /docs/ links"),
+            ("DOCUMENTATION_URL", "the site of `make docs`, to which all pages link"),
             ("ALLOWED_ORIGINS", "origins of other sites that may connect, comma-separated"),
             ("DEBUG", "1 or 0; `run` turns it on if only this machine can connect"),
         ),

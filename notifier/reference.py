@@ -9,6 +9,7 @@ import json
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
+from notifier.guides import exists
 from notifier.samples import (
     Exchange,
     Sample,
@@ -43,7 +44,7 @@ class ErrorRow(NamedTuple):
 
 GUIDES = {
     "tutorial": "A live page in ten minutes",
-    "howto/index": "How to publish from everywhere",
+    "howto/readme": "How to publish from everywhere",
     "http-api": "The HTTP API with examples",
     "client": "The browser client",
     "protocol": "The wire protocol",
@@ -51,14 +52,15 @@ GUIDES = {
     "howto/htmx": "With HTMX",
     "semantics": "What is promised",
 }
-"""Pages of the documentation by their paths on its site, and what they are about."""
+"""Some guides by their names, and what they are about."""
 
 
-class Guide(NamedTuple):
-    """A page of the documentation, as shown on the page."""
+class GuideRow(NamedTuple):
+    """A guide, as shown on the page."""
 
     title: str
-    url: str
+    name: str
+    """Empty if the service does not have it."""
     file: str
 
 
@@ -97,15 +99,11 @@ class StreamEntry(NamedTuple):
     exchanges: list[Exchange]
 
 
-def guides(site: str) -> list[Guide]:
-    """Return the guides, with addresses if the address of a site is given (not "")."""
+def guides() -> list[GuideRow]:
+    """Return the guides that are named here, and whether the service has them."""
     return [
-        Guide(
-            title=title,
-            url=f"{site}/{path}.html" if site else "",
-            file=f"docs/{path.replace('/index', '/README')}.md",
-        )
-        for path, title in GUIDES.items()
+        GuideRow(title, name if exists(name) else "", f"docs/{name.replace('readme', 'README')}.md")
+        for name, title in GUIDES.items()
     ]
 
 

@@ -156,7 +156,7 @@ NOTIFIER_DEMO_FOR_ALL = ENVIRONMENT.demo_key
 # Only in DEBUG on this machine, and with a Redis that nobody else uses: the first page may stop it.
 NOTIFIER_MAY_STOP_REDIS = ENVIRONMENT.demo_key and is_private(ENVIRONMENT.redis_url)
 
-# Where the guides are; without it, the page /docs/ names their files.
+# The site of `make docs`; without it, the pages link to the guides of the service itself.
 NOTIFIER_DOCUMENTATION_URL = ENVIRONMENT.documentation_url
 
 # --- static files: served by the service itself, in production after `collectstatic` ---

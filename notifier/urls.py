@@ -7,6 +7,7 @@ from django.urls import include, path, re_path
 
 from notifier import (
     console_views,
+    guides,
     installation,
     job_views,
     monitor_views,
@@ -40,6 +41,7 @@ urlpatterns = [
     path("console/connections", console_views.connections, name="console-connections"),
     path("console/disconnect", console_views.disconnect, name="console-disconnect"),
     path("docs/", views.reference, name="reference"),
+    re_path(rf"^docs/guides/(?P<name>{guides.NAME})/$", guides.page, name="guide"),
     path("monitor/", monitor_views.page, name="monitor"),
     path("monitor/state", monitor_views.state, name="monitor-state"),
     path("monitor/letters", monitor_views.letters, name="monitor-letters"),

@@ -65,7 +65,7 @@ def reference(request: HttpRequest) -> HttpResponse:
         "streams": streams(description("asyncapi.json", root), site),
         "languages": LANGUAGES,
         "key_variable": KEY,
-        "guides": guides(getattr(settings, "NOTIFIER_DOCUMENTATION_URL", "")),
+        "guides": guides(),
         "demo_api_key": getattr(settings, "NOTIFIER_DEMO_API_KEY", ""),
     }
     return render(request, "notifier/reference.html", context)

@@ -14,7 +14,6 @@ from typing import Any
 
 import pytest
 
-from notifier.reference import guides
 from realtime import __version__
 from tests.test_docs import DOCS, PAGES, ROOT, anchors
 
@@ -163,18 +162,6 @@ def test_a_version_is_a_plain_folder_name(tmp_path: Path, name: str) -> None:
     with pytest.raises(ValueError, match="is not a name for a version"):
         versions["add"](tmp_path, tmp_path / "site", name)
     assert not (tmp_path / "site").exists()
-
-
-def test_the_guides_of_the_service_are_pages_of_the_site() -> None:
-    site = "https://docs.example.com/0.1.0"
-    found = guides(site)
-    assert len(found) >= 4
-    for title, url, file in found:
-        path = url.removeprefix(f"{site}/").replace(".html", ".md")
-        assert title
-        assert path in STAGED
-        assert source_of(path) == ROOT / file
-    assert {guide.url for guide in guides("")} == {""}
 
 
 def test_pages_keep_their_paths() -> None:

@@ -14,7 +14,7 @@ export function colorCode(/** @type {HTMLElement} */ element) {
   const { Highlight, StaticRange } = /** @type {any} */ (window);
   const { highlights } = /** @type {any} */ (CSS);
   if (!Highlight || !highlights) return;
-  for (const code of element.querySelectorAll(".method-samples code, details code")) {
+  for (const code of element.querySelectorAll(".method-samples code, details code, .prose pre code")) {
     const text = code.firstChild;
     for (const [kind, startOffset, endOffset] of tokensOf(text?.textContent ?? "")) {
       const name = `code-${kind}`;

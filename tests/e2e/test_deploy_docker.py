@@ -54,6 +54,7 @@ def test_the_image_has_all_that_runs_and_nothing_else() -> None:
     assert {
         "requirements.txt",
         "manage.py",
+        "docs",
         "notifier",
         "realtime",
         "static",

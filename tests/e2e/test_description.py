@@ -261,19 +261,6 @@ async def test_the_page_describes_and_calls_each_method(page: Any) -> None:
     assert width == 390, "nothing to scroll sideways"
 
 
-def test_the_page_links_to_the_guides_or_names_their_files(
-    redis: RedisServer, serve: Serve
-) -> None:
-    site = "https://docs.example.com/0.1.0"
-    without, with_site = [
-        httpx.get(f"{serve(redis.url, **SERVICE, **more).http}/docs/", timeout=60).text
-        for more in ({}, {"DOCUMENTATION_URL": f"{site}/"})
-    ]
-    assert '<span class="mono">docs/howto/README.md</span>' in without
-    assert f'href="{site}/howto/index.html"' in with_site
-    assert "docs/howto" not in with_site
-
-
 @pytest.mark.browser
 @in_browser_loop
 async def test_the_page_shows_errors(page: Any) -> None:

@@ -26,6 +26,7 @@ SERVICE = {
 
 PATHS = (
     *("/", "/chat/", "/jobs/", "/htmx/", "/docs/", "/monitor/", "/console/", "/login/"),
+    "/docs/guides/http-api/",
     "/nowhere",
 )
 """Every page; those of the staff send guests to the login, and the last one does not exist."""
