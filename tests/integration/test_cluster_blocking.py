@@ -523,6 +523,10 @@ def test_an_interrupted_thread_leaves_no_reply_to_the_next(
     def interrupt(*_: object) -> None:
         raise TimeLimit
 
+    def read_until_interrupted() -> None:
+        signal.setitimer(signal.ITIMER_REAL, 0.02)
+        broker.positions(ONE_OF_EACH)
+
     owner, key = owner_of(cluster, ALL_NODES), broker.beside("test:", "key")
     broker.ask([("SET", key, "witness")])
     broker.publish_many([Publication.of(each, 1) for each in ONE_OF_EACH])
@@ -531,9 +535,8 @@ def test_an_interrupted_thread_leaves_no_reply_to_the_next(
     try:
         with frozen(owner), ThreadPoolExecutor(1) as threads:
             for _ in range(CONNECTIONS + 1):  # none of the connections is lost, either
-                signal.setitimer(signal.ITIMER_REAL, 0.02)
                 with pytest.raises(TimeLimit):
-                    broker.positions(ONE_OF_EACH)
+                    read_until_interrupted()
             next_one = threads.submit(broker.ask, [("GET", key)])
             time.sleep(0.1)
             owner.thaw()
