@@ -23,7 +23,7 @@ from realtime.wiring.monitoring import (
 )
 
 NEWS_SECONDS = 20
-"""How much of the past a page asks for that has the rest already: it asks every two seconds."""
+"""How much of the past a page gets that has the rest already: it gets news every two seconds."""
 SHARED_SECONDS = 1.0
 """How long an answer serves all pages."""
 NODES_LIMIT = 100

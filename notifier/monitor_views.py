@@ -6,7 +6,6 @@ import logging
 from typing import Any
 
 import msgspec
-from asgiref.sync import sync_to_async
 from django.contrib.auth.views import redirect_to_login
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
@@ -14,8 +13,7 @@ from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_POST, require_safe
 
 from notifier.accounts import is_staff
-from notifier.job_views import count_jobs
-from notifier.monitor import read_state
+from notifier.monitor_news import channel_of, read_page
 from realtime.contrib.admin.dead_letters import (
     PAGE_ROWS,
     Letter,
@@ -44,7 +42,7 @@ def page(request: HttpRequest) -> HttpResponse:
         return redirect_to_login(request.get_full_path())
     if not is_staff(request.user):
         return render(request, "notifier/monitor_off.html", status=403)
-    return render(request, "notifier/monitor.html")
+    return render(request, "notifier/monitor.html", {"channel": channel_of(request.user)})
 
 
 @never_cache
@@ -53,9 +51,8 @@ async def state(request: HttpRequest) -> HttpResponse:
     """Return the numbers as JSON; with ``?past=1`` those of the last quarter of an hour, too."""
     if not is_staff(await request.auser()):
         return _refuse(403, REFUSAL)
-    found = await read_state(with_past="past" in request.GET)
-    jobs = await sync_to_async(count_jobs)()
-    return _json({**found, "jobs": jobs})
+    body = await read_page(with_past="past" in request.GET)
+    return HttpResponse(body, content_type="application/json")
 
 
 @never_cache

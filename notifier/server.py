@@ -225,7 +225,7 @@ async def serve(
     server: Server,
     listener: socket.socket,
     lifeline: int | None,
-    measured: Coroutine[None, None, None] | None = None,
+    *beside: Coroutine[None, None, None],
 ) -> None:
     """Serve until a signal arrives or the launcher is gone.
 
@@ -233,14 +233,15 @@ async def serve(
         server: The server.
         listener: Its socket.
         lifeline: A pipe that closes when the launcher exits.
-        measured: Gives the launcher the metrics of this worker; None if it asks for none.
+        beside: What runs as long as the server.
     """
     if lifeline is not None:
         watch_lifeline(lifeline, asyncio.get_running_loop(), server.leave_at_once)
-    measuring = None if measured is None else asyncio.create_task(measured)
+    tasks = [asyncio.create_task(each) for each in beside]
     await server.serve(sockets=[listener])
-    if measuring is not None:
-        measuring.cancel()
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -259,6 +260,7 @@ def main(arguments: list[str] | None = None) -> int:
     from django.conf import settings
 
     from notifier.asgi import application, endpoint
+    from notifier.monitor_news import send_news
     from realtime.endpoint import COMMON_HEADERS
     from realtime.wiring import (
         drain,
@@ -286,11 +288,11 @@ def main(arguments: list[str] | None = None) -> int:
     )
     listener = socket.socket(fileno=options.fd)
     _calm_the_collector()
-    measured = None
+    beside = [send_news()]
     if options.metrics is not None:
         end = socket.socket(fileno=options.metrics)
-        measured = attend_launcher(end, read_metrics_and_queue)
-    asyncio.run(serve(server, listener, options.lifeline, measured))
+        beside.append(attend_launcher(end, read_metrics_and_queue))
+    asyncio.run(serve(server, listener, options.lifeline, *beside))
     return 0
 
 

@@ -121,6 +121,8 @@ _MAY_CHAT = {
 REALTIME_NAMESPACES = {
     # For the first page of the demo, which counts the browsers that have it open.
     **({"demo": _DEMO_VISITORS} if ENVIRONMENT.demo_key else {}),
+    # For the page /monitor/: a channel of each user, where members of the staff are sent numbers.
+    "monitor": {},
     # For the page /jobs/: for users who may see it.
     "jobs": {
         "allow_subscribe_for_client": True,

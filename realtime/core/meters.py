@@ -132,6 +132,11 @@ class NodeMeters:
             meter = self._namespaces[namespace] = ChannelMeter()
         return meter
 
+    def channels_of(self, namespace: str) -> int:
+        """Return how many channels of a namespace the node has."""
+        meter = self._namespaces.get(namespace)
+        return 0 if meter is None else meter.channels
+
     def count_deliveries(self) -> int:
         """Return the deliveries of all namespaces."""
         return sum(meter.deliveries for meter in self._namespaces.values())

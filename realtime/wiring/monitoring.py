@@ -115,6 +115,30 @@ async def read_queue() -> Stats | None:
     return await node().read_queue()
 
 
+def heard_channels(namespace: str) -> list[str]:
+    """Return the channels of a namespace that somebody listens to on the node of this loop.
+
+    Costs a look at each of the node's channels, if it has one of this namespace.
+    """
+    hub = node().running_hub()
+    if not hub.meters.channels_of(namespace):
+        return []
+    start = f"{namespace}:"
+    return [each.name for each in hub.registry if each.name.startswith(start) and each.listeners]
+
+
+def send_to_listeners(channel: str, data: str) -> None:
+    """Send JSON to those who listen to a channel on the node of this loop, without Redis.
+
+    It is a message, no publication: it has no position, nobody counts it, and those who are behind
+    do not get it.
+    """
+    found = node().running_hub().registry.get(channel)
+    for listener in list(found.listeners) if found else ():
+        text = listener.writer.protocol.encode_message(data)
+        listener.writer.write_ephemeral(text, len(text.encode()))
+
+
 def diagnose_redis() -> list[ServerDiagnosis]:
     """Examine each Redis of the settings, from outside of an event loop; none with ``memory://``.
 

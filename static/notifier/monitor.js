@@ -1,6 +1,6 @@
 /**
- * The page `/monitor/`. It asks every two seconds while it is visible, and at once when the state of its own connection
- * changes. The past comes with the first answer, and after a pause.
+ * The page `/monitor/`. The server sends news every two seconds. The page asks for the past when it opens, and after a
+ * pause; and for everything while no news comes: its connection is broken, or Redis has been away since it began.
  */
 
 import { connect } from "../realtime/client.js";
@@ -12,8 +12,9 @@ import { Plot } from "./plots.js";
 import { Delays, Past, total } from "./rates.js";
 import { serverCards } from "./servers.js";
 
-const { stateUrl = "" } = byId("main").dataset;
+const { channel = "", stateUrl = "" } = byId("main").dataset;
 const EVERY_MS = 2_000;
+const NEWS_MS = 6_000; // after such a silence, the page asks
 const PATIENCE_MS = 8_000; // a worker that hangs accepts no new connection, but may have the present one
 const RECENT_MS = 15_000; // after a longer pause, the page asks for the whole past again
 const CHANGES_SHOWN = 20;
@@ -61,6 +62,7 @@ const letters = new DeadLetters(() => refresh());
 let isAsking = false;
 let isAskedAgain = false;
 let answeredAt = -Infinity;
+let newsAt = -Infinity;
 /** @type {any} */
 let timer;
 
@@ -88,7 +90,22 @@ async function refresh() {
   if (isAskedAgain) {
     isAskedAgain = false;
     refresh();
-  } else if (!document.hidden) timer = setTimeout(refresh, EVERY_MS);
+  } else askLater();
+}
+
+function askLater() {
+  clearTimeout(timer);
+  const hasNews = performance.now() - newsAt < NEWS_MS;
+  if (!document.hidden) timer = setTimeout(refresh, hasNews ? NEWS_MS : EVERY_MS);
+}
+
+function showNews(/** @type {ServiceState} */ state) {
+  if (document.hidden) return; // the past will be asked for
+  if (performance.now() - answeredAt > RECENT_MS) return refresh();
+  show(state);
+  answeredAt = newsAt = performance.now();
+  failure = "";
+  if (!isAsking) askLater();
 }
 
 function show(/** @type {ServiceState} */ state) {
@@ -262,6 +279,10 @@ live.addEventListener("state", (/** @type {any} */ { detail }) => {
   state = detail.state;
   refresh();
 });
+live.addEventListener("message", (/** @type {any} */ { detail }) => {
+  if (detail.data?.monitor) showNews(detail.data.monitor);
+});
+live.subscribe(channel);
 refresh().then(() => {
   byId("main").dataset.listening = "";
 });
