@@ -18,6 +18,7 @@ from realtime.client.events import ListeningError
 from realtime.core.envelope import decode_envelope
 from realtime.core.names import checked_channel, checked_event, checked_idempotency_key
 from tests.support.machine import allowed
+from tests.support.pubsub import published_so_far
 from tests.support.redis_server import RedisServer
 from tests.support.rims import RIMS, Rim, checked_error, refused
 
@@ -35,7 +36,7 @@ def heard(redis_server: RedisServer, prefix: str) -> Any:
 
     def messages() -> list[tuple[str, Any]]:
         got = []
-        while (message := listener.get_message(timeout=0.05)) is not None:
+        for message in published_so_far(listener):
             channel = message["channel"].decode().split(":ch:", 1)[1]
             got.append((channel, json.loads(decode_envelope(message["data"]).body)))
         return got

@@ -29,6 +29,7 @@ from realtime.core.publication import Publication
 from realtime.errors import BrokerUnavailable, IdempotencyConflict, OutcomeUnknown
 from tests.support.eventually import eventually
 from tests.support.machine import allowed, in_time
+from tests.support.pubsub import published_so_far
 from tests.support.redis_server import RedisServer
 from tests.support.relay import Relay
 from tests.support.subscription_reader import SubscriptionReader
@@ -75,7 +76,7 @@ def heard(own_redis: RedisServer) -> Any:
     count: Counter[str] = Counter()
 
     def so_far() -> Counter[str]:
-        while (message := listener.get_message(timeout=0.1)) is not None:
+        for message in published_so_far(listener):
             body = decode_envelope(message["data"]).body
             count[body.removeprefix('{"data":').removesuffix("}")[:5]] += 1
         return count

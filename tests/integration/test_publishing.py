@@ -46,6 +46,7 @@ from realtime.errors import (
 )
 from tests.support.eventually import eventually
 from tests.support.machine import allowed
+from tests.support.pubsub import published_so_far
 from tests.support.redis_server import RedisServer
 from tests.support.reply_proxy import ReplyProxy
 
@@ -60,10 +61,8 @@ def heard(redis_server: RedisServer, wired: str) -> Iterator[Heard]:
     assert listener.get_message(timeout=60)["type"] == "psubscribe"
 
     def messages() -> list[Any]:
-        got = []
-        while (message := listener.get_message(timeout=0.05)) is not None:
-            got.append(json.loads(decode_envelope(message["data"]).body)["data"])
-        return got
+        raws = [message["data"] for message in published_so_far(listener)]
+        return [json.loads(decode_envelope(raw).body)["data"] for raw in raws]
 
     yield messages
     listener.close()

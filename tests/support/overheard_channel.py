@@ -8,6 +8,7 @@ from types import TracebackType
 from typing import Any
 
 from realtime.core.envelope import decode_envelope
+from tests.support.pubsub import published_so_far
 from tests.support.redis_server import RedisServer
 
 
@@ -37,8 +38,8 @@ class Heard:
 
     def data_on(self, channel: str) -> list[Any]:
         """Return the data published on a channel so far."""
-        while self._take(seconds=0.2):
-            pass
+        for message in published_so_far(self._pubsub):
+            self._note(message)
         return [data for name, data in self.publications if name == channel]
 
     def until(self, channel: str, state: str, *more: str, seconds: float = 10) -> list[Any]:
@@ -47,23 +48,20 @@ class Heard:
         wanted = {channel, *(f"job:{task_id}" for task_id in more)}
         while not self._has(channel, state):
             assert time.monotonic() < deadline, f"no {state} on {channel}: {self.publications}"
-            self._take(seconds=0.5)
+            if (message := self._pubsub.get_message(timeout=0.5)) is not None:
+                self._note(message)
         return [
             data
             for name, data in self.publications
             if name in ((more and wanted - {channel}) or wanted)
         ]
 
-    def _take(self, seconds: float) -> bool:
-        message = self._pubsub.get_message(timeout=seconds)
-        if message is None:
-            return False
+    def _note(self, message: dict[str, Any]) -> None:
         if message["type"] == "pmessage":
             name = message["channel"][self._strip :].decode()
             if not name.startswith("!"):  # messages between nodes
                 body = decode_envelope(message["data"]).body
                 self.publications.append((name, json.loads(body)["data"]))
-        return True
 
     def _has(self, channel: str, state: str) -> bool:
         return any(
