@@ -265,11 +265,11 @@ def _add_headers(response: Any, etag: str) -> Any:
 
 
 async def _read_in_loop(names: list[str]) -> Mapping[str, Position]:
-    return by_channel(names, await wiring.node().broker.positions(names))
+    return by_channel(names, await wiring.read_positions(names))
 
 
 async def _read_in_thread(names: list[str]) -> Mapping[str, Position]:
-    return by_channel(names, wiring.sync_broker().positions(names))
+    return by_channel(names, wiring.read_positions_sync(names))
 
 
 async def _user_in_loop(request: HttpRequest) -> Any:

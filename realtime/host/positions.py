@@ -36,13 +36,13 @@ def position(*channels: str) -> dict[str, Position]:
     """
     refuse_event_loop(AWAIT_VARIANT)
     names = readable_channels(channels)
-    return by_channel(names, wiring.sync_broker().positions(names)) if names else {}
+    return by_channel(names, wiring.read_positions_sync(names)) if names else {}
 
 
 async def aposition(*channels: str) -> dict[str, Position]:
     """Like `position`, for async code."""
     names = readable_channels(channels)
-    return by_channel(names, await wiring.node().broker.positions(names)) if names else {}
+    return by_channel(names, await wiring.read_positions(names)) if names else {}
 
 
 def readable_channels(channels: Iterable[object]) -> list[str]:

@@ -34,7 +34,7 @@ class _Backend:
         return await wiring.node().broker.queue_stats()
 
     async def positions(self, channels: Sequence[str]) -> dict[str, Position]:
-        return by_channel(channels, await wiring.node().broker.positions(channels))
+        return by_channel(channels, await wiring.read_positions(channels))
 
     async def members(self, channel: str) -> dict[str, str]:
         return await wiring.node().broker.presence.members(channel)

@@ -110,7 +110,7 @@ class _Backend:
         return wiring.sync_broker().queue_stats()
 
     async def positions(self, channels: Sequence[str]) -> dict[str, Position]:
-        return by_channel(channels, wiring.sync_broker().positions(channels))
+        return by_channel(channels, wiring.read_positions_sync(channels))
 
     async def members(self, channel: str) -> dict[str, str]:
         return wiring.sync_broker().members(channel)

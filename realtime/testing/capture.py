@@ -20,7 +20,8 @@ from realtime.wiring.interception import Deferred, Interceptor, intercept
 
 if TYPE_CHECKING:
     from realtime.brokers.memory.store import MemoryStore
-    from realtime.errors import RealtimeError
+    from realtime.core.positions import Position
+    from realtime.errors import BrokerError, RealtimeError
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +117,12 @@ class CapturedPublications(Sequence[CapturedPublication]):
             if isinstance(answer, Receipt) and not answer.repeated:
                 self._published.append(_capture(publication, answer, on_commit=on_commit))
         return answers
+
+    def positions(self, channels: Sequence[str]) -> list[Position | BrokerError]:
+        """Return positions of the process; see `realtime.wiring.interception`."""
+        if self._outer is not None:
+            return self._outer.positions(channels)
+        return self._pick_store().do(lambda store, now: store.positions(channels))
 
     def defer(self, deferred: Deferred) -> None:
         """Note a publication that waits for a commit."""

@@ -32,6 +32,7 @@ from realtime.wiring.nodes import (
     publish_many,
     read_metrics,
     read_metrics_and_queue,
+    read_positions,
     send_node_command,
     send_node_command_sync,
 )
@@ -57,7 +58,11 @@ from realtime.wiring.request_limits import (
     path_prefix,
     shape,
 )
-from realtime.wiring.thread_publishing import publish_many_sync, publish_sync
+from realtime.wiring.thread_publishing import (
+    publish_many_sync,
+    publish_sync,
+    read_positions_sync,
+)
 from realtime.wiring.tracing import continue_trace, run_job, send_job, trace_handlers
 
 __all__ = [
@@ -88,6 +93,8 @@ __all__ = [
     "queue",
     "read_metrics",
     "read_metrics_and_queue",
+    "read_positions",
+    "read_positions_sync",
     "redis_broker",
     "redis_url",
     "refuse_foreign_prefix",

@@ -1,4 +1,4 @@
-"""Where tests intercept publications by the host's code, the HTTP API and commands.
+"""Where tests intercept what the host's code, the HTTP API and commands publish, and read.
 
 Publications of clients are not intercepted: they are not part of the code under test.
 """
@@ -9,8 +9,9 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
+    from realtime.core.positions import Position
     from realtime.core.publication import Publication, Receipt
-    from realtime.errors import RealtimeError
+    from realtime.errors import BrokerError, RealtimeError
 
 
 class Deferred(Protocol):
@@ -30,6 +31,9 @@ class Interceptor(Protocol):
         self, publications: Sequence[Publication], *, on_commit: bool = False
     ) -> list[Receipt | RealtimeError]:
         """Take publications, without waiting; return what the broker would return."""
+
+    def positions(self, channels: Sequence[str]) -> list[Position | BrokerError]:
+        """Return the positions of channels, as the broker would."""
 
     def defer(self, deferred: Deferred) -> None:
         """Note a publication that waits for a commit."""

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
     from realtime.brokers import Broker, Stats
     from realtime.core.metrics import Snapshot
+    from realtime.core.positions import Position
     from realtime.core.publication import Publication, Receipt
     from realtime.errors import RealtimeError
 
@@ -259,6 +260,13 @@ async def publish_many(
     if (test := interception.current) is not None:
         return test.publish(publications)
     return await node().publish_many(publications, method)
+
+
+async def read_positions(channels: Sequence[str]) -> list[Position | BrokerError]:
+    """Read positions, unless a test intercepts; see `realtime.brokers.Broker.positions`."""
+    if (test := interception.current) is not None:
+        return test.positions(channels)
+    return await node().broker.positions(channels)
 
 
 def read_metrics() -> Snapshot:

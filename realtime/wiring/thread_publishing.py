@@ -1,4 +1,4 @@
-"""Publishing from threads: the host's code, Django's views, and commands."""
+"""Publishing and reading positions in threads: the host's code, Django's views, and commands."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 from realtime.wiring import brokers, interception, metering, tracing
 
 if TYPE_CHECKING:
+    from realtime.core.positions import Position
     from realtime.core.publication import Publication, Receipt
-    from realtime.errors import RealtimeError
+    from realtime.errors import BrokerError, RealtimeError
 
 
 def publish_sync(
@@ -48,3 +49,10 @@ def publish_many_sync(
             outcomes = send(tracing.stamp_all(publications))
         measured.outcomes = outcomes
     return outcomes
+
+
+def read_positions_sync(channels: Sequence[str]) -> list[Position | BrokerError]:
+    """Read positions, unless a test intercepts; see `realtime.brokers.Broker.positions`."""
+    if (test := interception.current) is not None:
+        return test.positions(channels)
+    return brokers.sync_broker().positions(channels)

@@ -5,26 +5,32 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import pytest
 from django.core.management import CommandError, call_command
 from django.db import transaction
-from django.test import TestCase, TransactionTestCase
+from django.http import HttpRequest, HttpResponse
+from django.test import RequestFactory, TestCase, TransactionTestCase
 from django.utils.translation import gettext_lazy
 
 from realtime import (
     adisconnect_user,
+    aposition,
     apresence,
     apublish,
     fallback,
+    position,
     publish,
     publish_on_commit,
+    with_position,
 )
 from realtime.conf import ImproperSetting
 from realtime.contrib.records import records
 from realtime.errors import IdempotencyConflict, InvalidName
 from realtime.fallbacks.registry import registered
+from realtime.host.page_positions import positions_of
 from realtime.testing import (
     CapturedPublication,
     ClientClosed,
@@ -129,6 +135,28 @@ async def test_async_code_is_captured_without_any_broker(settings: Any) -> None:
     assert [each.data for each in published] == [1, 2]
 
 
+async def test_positions_are_those_of_what_was_captured(settings: Any) -> None:
+    """A green test said that it could not read positions; with a Redis, it wrote there."""
+    settings.REALTIME_REDIS_URL = "redis://127.0.0.1:1"
+
+    @with_position("orders:1")
+    def page(request: HttpRequest) -> HttpResponse:
+        return HttpResponse(str(positions_of(request)["orders:1"]))
+
+    with capture_publications():
+        before = (await aposition("orders:1"))["orders:1"]
+        assert before.offset == 0
+        await apublish("orders:1", 1)
+        after = await asyncio.to_thread(position, "orders:1")
+        assert after == {"orders:1": before._replace(offset=1)} == await aposition("orders:1")
+        response = await asyncio.to_thread(page, RequestFactory().get("/"))
+        assert response.content.decode() == str(after["orders:1"])
+        with capture_publications():
+            publish_in_thread = partial(publish, "orders:1", 2)
+            await asyncio.to_thread(publish_in_thread)
+            assert (await aposition("orders:1"))["orders:1"].offset == 2
+
+
 def test_with_redis_nothing_leaves_the_process(
     settings: Any, redis_server: RedisServer, wired: str
 ) -> None:
@@ -136,6 +164,7 @@ def test_with_redis_nothing_leaves_the_process(
     with capture_publications() as published, redis_server.client() as client:
         publish("orders:1", 1, idempotency_key="k")
         assert len(published) == 1
+        assert position("orders:1")["orders:1"].offset == 1
         assert not client.keys(f"{wired}:*")
 
 

@@ -74,7 +74,7 @@ class MemoryBroker:
 
     async def positions(self, channels: Sequence[str]) -> list[Position | BrokerError]:
         """See `realtime.brokers.Broker.positions`."""
-        return self._do(lambda store, now: [store.counters.read(channel) for channel in channels])
+        return self._do(lambda store, now: store.positions(channels))
 
     async def take_from_rate(self, name: str, rate: float, count: int) -> float:
         """See `realtime.brokers.Broker.take_from_rate`."""

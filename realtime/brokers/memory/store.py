@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import OrderedDict, deque
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from realtime.brokers.bounds import (
     ANSWERS_SECONDS,
@@ -24,7 +24,16 @@ from realtime.brokers.node_messages import ALL_NODES, Moment
 from realtime.core.blocked_users import BlockedUsers
 from realtime.core.fallback_entry import entry_fields
 from realtime.core.publication import Publication, Receipt, When
-from realtime.errors import BrokerUnavailable, IdempotencyConflict, QueueFull, RealtimeError
+from realtime.errors import (
+    BrokerError,
+    BrokerUnavailable,
+    IdempotencyConflict,
+    QueueFull,
+    RealtimeError,
+)
+
+if TYPE_CHECKING:
+    from realtime.core.positions import Position
 
 REMEMBERED = 100_000
 """Idempotency keys of the last five minutes; with more, publications with a key are refused."""
@@ -127,6 +136,10 @@ class MemoryStore:
             answered = _Answered(publication.fingerprint, receipt, now + IDEMPOTENCY_SECONDS)
             self._once[once] = answered
         return receipt
+
+    def positions(self, channels: Sequence[str]) -> list[Position | BrokerError]:
+        """Return the positions of channels."""
+        return [self.counters.read(each) for each in channels]
 
     def take_from_rate(self, name: str, rate: float, count: int, now: float) -> float:
         """Take publications from a rate limit; see ``take_from_rate.lua``.
