@@ -19,6 +19,7 @@ class RealtimeConfig(AppConfig):
             deploy,
             lifespan,
             replicas,
+            runserver,
             settings,
             urls,
             websocket_route,
