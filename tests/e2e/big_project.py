@@ -84,6 +84,10 @@ def project(alone: Rdmo, before: Before, tmp_path_factory: pytest.TempPathFactor
     return alone
 
 
+BY_THE_CLOCK = ("rdmo.accounts.tests.test_views::test_terms_of_use_accept_renews_outdated_consent",)
+"""Tests of RDMO that fail while Berlin has another date than UTC, with the app and without it."""
+
+
 @pytest.fixture(params=["debug", "production"])
 def url(project: Rdmo, request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
     """Serve it; without DEBUG, RDMO adds its version to the addresses of static files."""
@@ -94,7 +98,10 @@ def url(project: Rdmo, request: pytest.FixtureRequest, tmp_path: Path) -> Iterat
 
 def test_its_own_tests_pass_as_before(before: Before, project: Rdmo) -> None:
     assert len(before.outcomes) > LARGE_SUITE
-    assert project.outcomes() == before.outcomes
+    after = project.outcomes()
+    for name in BY_THE_CLOCK:
+        assert (before.outcomes.pop(name, ""), after.pop(name, "")).count("") in (0, 2), name
+    assert after == before.outcomes
 
 
 def test_its_checks_and_migrations_are_as_before(before: Before, project: Rdmo) -> None:

@@ -97,8 +97,9 @@ async def test_the_numbers_come_over_the_connection_also_while_redis_is_away(sit
     watching = await site.watch()
     await watching.gets_news()
     asked = watching.asked
-    await watching.gets_news()
-    assert watching.asked == asked, "the page has no reason to ask"
+    await watching.gets_news(5)
+    # It asks only after a silence of six seconds, which a loaded machine may make once.
+    assert watching.asked - asked <= 1
     shown = "document.querySelector('#nodes').innerText.includes('Event loop late by')"
     await becomes_true(watching.page, shown)
     # Only what others publish is counted.
