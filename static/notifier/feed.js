@@ -1,6 +1,6 @@
 /**
- * The list of the first page: newest first, bounded, and drawn at most once per animation frame, however many events come.
- * It can be paused and filtered; equal ones in a row are one entry. Gaps are always shown.
+ * The list of the first page: newest first, bounded, and drawn in parts, so that no frame takes long, however many events
+ * come. It can be paused and filtered; equal ones in a row are one entry. Gaps are always shown.
  */
 
 import { showDetails } from "./details.js";
@@ -8,6 +8,8 @@ import { LEVELS, body, place } from "./notifications.js";
 import { Announcer, byId, gapLine, gapWords, make } from "./page.js";
 
 const LISTED = 500; // entries; older ones are removed
+const DRAWN_AT_ONCE = 40; // more than a window shows
+const REST_MS = 100; // until more are drawn: at 2,000 events a second, most are replaced before anybody could see them
 const MOST_EVENTS = 100; // names in the filter
 const HIDDEN_DRAW_MS = 250; // a hidden tab gets no animation frames
 
@@ -31,8 +33,10 @@ export class Feed {
   #filter = new Filter(() => this.#applyFilter());
   /** @type {WeakMap<Element, Entry>} */
   #entries = new WeakMap();
-  /** @type {Entry[]} newest last */
+  /** @type {Entry[]} what came since the list was drawn, newest last; while it is paused, all that came since */
   #waiting = [];
+  /** @type {Entry[]} what the list has, newest last; older ones may not be drawn yet */
+  #kept = [];
   /** @type {Entry | null} the newest one, if an equal one may join it */
   #latest = null;
   /** @type {Set<Entry>} entries that are drawn, and came again since */
@@ -105,10 +109,10 @@ export class Feed {
     this.#schedule();
   }
 
-  #schedule() {
+  #schedule(delayMs = document.hidden ? HIDDEN_DRAW_MS : 0) {
     if (this.#isScheduled) return;
     this.#isScheduled = true;
-    if (document.hidden) setTimeout(() => this.#draw(), HIDDEN_DRAW_MS);
+    if (delayMs) setTimeout(() => this.#draw(), delayMs);
     else requestAnimationFrame(() => this.#draw());
   }
 
@@ -117,28 +121,60 @@ export class Feed {
     if (this.#isPaused) return this.#showPause();
     for (const entry of this.#repeated) countRepeats(entry);
     this.#repeated.clear();
-    const drawn = this.#waiting.splice(0).map((entry) => {
-      const element = (entry.element = entry.draw());
-      countRepeats(entry);
-      this.#entries.set(element, entry);
-      element.hidden = !this.#filter.shows(entry.notice);
-      return element;
-    });
-    if (drawn.length > 0) this.#insert(drawn);
+    if (this.#waiting.length > 0) {
+      byId("empty").hidden = true;
+      byId("feed-tools").hidden = false;
+    }
+    this.#kept.push(...this.#waiting.splice(0));
+    this.#dropOldest();
+    if (!this.#drawNewest()) this.#schedule(REST_MS);
+    if (this.#filter.isOn) this.#countShown();
     this.#showNew();
   }
 
-  #insert(/** @type {HTMLElement[]} */ drawn) {
-    this.#list.prepend(...drawn.reverse());
-    byId("empty").hidden = true;
-    byId("feed-tools").hidden = false;
-    while (this.#list.children.length > LISTED) {
-      this.#letGo += this.#entries.get(this.#list.lastElementChild)?.times ?? 0;
-      this.#list.lastElementChild.remove();
+  #dropOldest() {
+    for (const { times, element } of this.#kept.splice(0, Math.max(0, this.#kept.length - LISTED))) {
+      this.#letGo += times;
+      element?.remove();
     }
     byId("let-go").hidden = this.#letGo === 0;
     byId("let-go").textContent = `This page keeps the newest ${LISTED} notifications; ${this.#letGo.toLocaleString("en")} older ones were removed.`;
-    if (this.#filter.isOn) this.#countShown();
+  }
+
+  /** Draw the newest of those that are not drawn, each behind the next newer one; return whether that was all. */
+  #drawNewest() {
+    /** @type {HTMLElement | null} */
+    let newer = null;
+    /** @type {HTMLElement[]} */
+    let drawn = [];
+    let left = DRAWN_AT_ONCE;
+    const insert = () => {
+      if (newer) newer.after(...drawn);
+      else this.#list.prepend(...drawn);
+      drawn = [];
+    };
+    for (const entry of [...this.#kept].reverse()) {
+      if (entry.element) {
+        insert();
+        newer = entry.element;
+      } else if (left > 0) {
+        left -= 1;
+        drawn.push(this.#drawEntry(entry));
+      } else {
+        insert();
+        return false;
+      }
+    }
+    insert();
+    return true;
+  }
+
+  #drawEntry(/** @type {Entry} */ entry) {
+    const element = (entry.element = entry.draw());
+    countRepeats(entry);
+    this.#entries.set(element, entry);
+    element.hidden = !this.#filter.shows(entry.notice);
+    return element;
   }
 
   // --- pause ------------------------------------------------------------------------------------------------------------
