@@ -7,6 +7,7 @@
   let text = root.dataset.choices ?? "";
   try {
     if (text === "") text = localStorage.getItem("notifier.choices") ?? "";
+    if (localStorage.getItem("notifier.start.hidden") === "yes") root.dataset.start = "hidden";
   } catch {
     // storage is blocked
   }

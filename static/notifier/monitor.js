@@ -129,6 +129,7 @@ function show(/** @type {ServiceState} */ state) {
   replace(byId("jobs-counts"), jobFacts(state.jobs));
   showChanges(state.nodes);
   showProblems();
+  byId("main").dataset.shown = "";
 }
 
 function showSums(/** @type {ServiceState} */ { sums, nodes }) {

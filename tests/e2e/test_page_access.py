@@ -255,3 +255,29 @@ async def test_forced_colors_lose_a_state(
     bar = f"[data-job='{job_id}'] progress"
     await page.locator(bar).wait_for(timeout=60_000)
     assert (await drawn(page, bar))[2] >= 2
+
+
+SHIFTS = """window.shifted = 0;
+new PerformanceObserver((list) => {
+  for (const { value, hadRecentInput } of list.getEntries()) if (!hadRecentInput) shifted += value;
+}).observe({ type: "layout-shift", buffered: true });"""
+
+GOOD_SHIFT = 0.1
+"""Cumulative layout shift that web.dev calls good."""
+
+
+async def test_a_page_moves_under_the_reader_while_its_scripts_start(open_page: Open) -> None:
+    """Lighthouse gave 80 of 100 to `/`, whose steps appeared above the list."""
+    page = await open_page("/login/", user="ada", viewport={"width": 1350, "height": 940})
+    await page.add_init_script(SHIFTS)
+    moved = {}
+    for path in PATHS:
+        await page.goto(path)
+        if path in ("/", "/chat/", "/htmx/", "/monitor/", "/console/"):
+            await becomes_true(page, "connection.dataset.state === 'live'")
+        if path == "/monitor/":
+            await becomes_true(page, "main.dataset.shown === ''")
+        await page.evaluate("new Promise((done) => requestAnimationFrame(() => setTimeout(done)))")
+        if (sum_of_shifts := await page.evaluate("shifted")) > GOOD_SHIFT:
+            moved[path] = sum_of_shifts
+    assert not moved
