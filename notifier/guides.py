@@ -157,8 +157,7 @@ def _adapt(tokens: Sequence[Token], path: str) -> None:
             _describe(token)
         if token.type == "th_open" and not tokens[number + 1].content:  # it is the head of nothing
             token.tag = tokens[number + 2].tag = "td"
-        if isinstance(style := token.attrs.pop("style", None), str):  # our policy forbids styles
-            token.attrs["class"] = style.replace("text-align:", "align-")
+        token.attrs.pop("style", None)  # the alignment of a cell; our policy forbids styles
         is_link: list[bool] = []
         for child in token.children or ():
             if child.type == "link_open":
@@ -206,7 +205,8 @@ def _name_headings(tokens: Sequence[Token]) -> list[tuple[str, str, str]]:
     for token, inline in pairwise(tokens):
         if token.type == "heading_open":
             text = _text_of(inline.children or ())
-            slug = re.sub(r"[^\w\- ]", "", text.lower()).replace(" ", "-")
+            kept = (each for each in text.lower() if each.isalnum() or each in "-_ ")
+            slug = "".join(kept).replace(" ", "-")
             count = taken[slug] = taken.get(slug, -1) + 1
             token.attrs["id"] = f"{slug}-{count}" if count else slug
             found.append((token.tag, str(token.attrs["id"]), text))

@@ -13,6 +13,8 @@ SHARED = {"base.css": "base", "components.css": "components", "header.css": "com
 """The layer of each sheet that every page loads; all others style one page."""
 LONGEST_LINES = 350
 TEMPLATES = [path.read_text(encoding="utf-8") for path in (ROOT / "templates").rglob("*.html")]
+GUIDES = (ROOT / "notifier/guides.py").read_text(encoding="utf-8")
+"""The one module that writes markup itself."""
 SCRIPTS = [path.read_text(encoding="utf-8") for path in (ROOT / "static/notifier").glob("*.js")]
 OF_HTMX = {"htmx-request"}
 """Classes that HTMX itself sets."""
@@ -25,10 +27,10 @@ def rules_of(name: str) -> str:
 
 
 def is_mentioned(name: str) -> bool:
-    """Tell whether a template or a script uses a class or id, or the prefix of a computed one."""
+    """Tell whether markup or a script uses a class or id, or the prefix of a computed one."""
     if name in OF_HTMX:
         return True
-    text = "\n".join([*TEMPLATES, *SCRIPTS])
+    text = "\n".join([*TEMPLATES, *SCRIPTS, GUIDES])
     if re.search(rf"(?<![\w-]){re.escape(name)}(?![\w-])", text):
         return True
     prefix, _, value = name.rpartition("-")  # `icon-${name}`, `hue-${hue(key)}`
@@ -79,6 +81,7 @@ def test_the_order_of_the_layers_is_linked_before_any_other_sheet() -> None:
     assert base.rindex("stylesheet") < base.index("{% block style %}")
 
 
-def test_every_sheet_is_linked_by_one_template() -> None:
-    linked = [name for template in TEMPLATES for name in LINK.findall(template)]
-    assert sorted(linked) == sorted(SHEETS)
+def test_every_sheet_is_linked_and_by_no_template_twice() -> None:
+    linked = [LINK.findall(template) for template in TEMPLATES]
+    assert all(len(names) == len(set(names)) for names in linked)
+    assert {name for names in linked for name in names} == set(SHEETS)
