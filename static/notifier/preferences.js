@@ -96,12 +96,26 @@ function read(/** @type {HTMLFormElement} */ form) {
   };
 }
 
+let isSaving = false;
+let isOutdated = false;
+
+/** Keep the choices. One request at a time: of two that overtake each other, the older one would be kept. */
 async function save() {
-  const text = JSON.stringify(choices);
   if (isGuest) {
-    memory.set(KEY, text);
+    memory.set(KEY, JSON.stringify(choices));
     return say("Kept in this browser. Log in to have them everywhere.");
   }
+  isOutdated = true;
+  if (isSaving) return;
+  isSaving = true;
+  while (isOutdated) {
+    isOutdated = false;
+    await post(JSON.stringify(choices));
+  }
+  isSaving = false;
+}
+
+async function post(/** @type {string} */ text) {
   try {
     const { ok } = await fetch(byId("preferences-form").action, { method: "POST", headers: { ...csrf(), "Content-Type": "application/json" }, body: text });
     say(ok ? "Kept in your account." : "Not kept: the server refused it. Reload the page.");
