@@ -6,9 +6,10 @@ import asyncio
 
 import httpx
 import pytest
-from playwright.async_api import Page
+from playwright.async_api import Page, Route
 
 from tests.support.axe import violations
+from tests.support.eventually import eventually
 from tests.support.pages import PASSWORD, Open, becomes_true, in_browser_loop
 from tests.support.service import Service
 
@@ -28,6 +29,25 @@ async def opened(open_page: Open, user: str = "") -> Page:
     await page.wait_for_selector("#main[data-listening]")
     await page.click("#preferences-open")
     return page
+
+
+def log_in(client: httpx.Client) -> dict[str, str]:
+    """Log in, and return the headers of a request that keeps choices."""
+    client.get("/login/")
+    token = {"X-CSRFToken": client.cookies["csrftoken"]}
+    client.post("/login/", data={"username": "ada", "password": PASSWORD}, headers=token)
+    return {"X-CSRFToken": client.cookies["csrftoken"], "Content-Type": "application/json"}
+
+
+async def opened_anew(open_page: Open, service: Service) -> Page:
+    """Open the form of a user who has chosen nothing, whatever other tests have chosen."""
+    with httpx.Client(base_url=service.http, timeout=60) as client:
+        headers = await asyncio.to_thread(log_in, client)
+        answer = await asyncio.to_thread(
+            client.post, "/preferences", content=b"{}", headers=headers
+        )
+        assert answer.status_code == 200
+    return await opened(open_page, "ada")
 
 
 async def publish(service: Service, title: str, level: str) -> None:
@@ -56,8 +76,8 @@ async def test_a_guest_has_them_in_the_browser_and_on_all_pages(open_page: Open)
 
 
 @in_browser_loop
-async def test_a_user_has_them_in_every_browser(open_page: Open) -> None:
-    page = await opened(open_page, "ada")
+async def test_a_user_has_them_in_every_browser(open_page: Open, page_service: Service) -> None:
+    page = await opened_anew(open_page, page_service)
     await page.check("[name=theme][value=dark]")
     await page.check("[name=muted_levels][value=info]")
     await page.locator("#preferences-result", has_text="Kept in your account").wait_for()
@@ -66,6 +86,27 @@ async def test_a_user_has_them_in_every_browser(open_page: Open) -> None:
     assert await other.is_checked("[name=muted_levels][value=info]")
     guest = await open_page("/")
     assert not await guest.evaluate(DARK)
+
+
+@in_browser_loop
+async def test_choices_made_quickly_do_not_overtake_each_other(
+    open_page: Open, page_service: Service
+) -> None:
+    page = await opened_anew(open_page, page_service)
+    held: list[Route] = []
+    await page.route("**/preferences", lambda route: held.append(route))
+    await page.check("[name=theme][value=dark]")
+    await eventually(lambda: held)
+    await page.check("[name=density][value=compact]")
+    await page.check("[name=muted_levels][value=info]")
+    assert len(held) == 1
+    await held[0].continue_()
+    await eventually(lambda: len(held) == 2)
+    assert held[1].request.post_data_json["density"] == "compact"
+    assert held[1].request.post_data_json["muted_levels"] == ["info"]
+    await held[1].continue_()
+    await page.locator("#preferences-result", has_text="Kept in your account").wait_for()
+    assert len(held) == 2
 
 
 @in_browser_loop
@@ -161,9 +202,7 @@ def test_only_choices_that_exist_are_kept(page_service: Service, body: bytes, st
         token = {"X-CSRFToken": client.cookies["csrftoken"]}
         refused = client.post("/preferences", content=body, headers=token | kind)
         assert refused.status_code == 401
-        client.post("/login/", data={"username": "ada", "password": PASSWORD}, headers=token)
-        token = {"X-CSRFToken": client.cookies["csrftoken"]}
-        answer = client.post("/preferences", content=body, headers=token | kind)
+        answer = client.post("/preferences", content=body, headers=log_in(client))
         assert answer.status_code == status, answer.text
         assert client.get("/preferences").status_code == 405
         assert client.post("/preferences", content=body).status_code == 403
