@@ -118,7 +118,14 @@ export class Feed {
 
   #draw() {
     this.#isScheduled = false;
-    if (this.#isPaused) return this.#showPause();
+    if (this.#isPaused) this.#showPause();
+    else this.#takeWaiting();
+    if (!this.#drawNewest()) this.#schedule(REST_MS);
+    if (this.#filter.isOn) this.#countShown();
+    this.#showNew();
+  }
+
+  #takeWaiting() {
     for (const entry of this.#repeated) countRepeats(entry);
     this.#repeated.clear();
     if (this.#waiting.length > 0) {
@@ -127,9 +134,6 @@ export class Feed {
     }
     this.#kept.push(...this.#waiting.splice(0));
     this.#dropOldest();
-    if (!this.#drawNewest()) this.#schedule(REST_MS);
-    if (this.#filter.isOn) this.#countShown();
-    this.#showNew();
   }
 
   #dropOldest() {

@@ -113,6 +113,21 @@ async def test_what_waits_is_bounded_and_said(visit: Open, service: Service) -> 
     assert await titles(visitor) == [f"number {number}" for number in range(519, 19, -1)]
 
 
+async def test_a_list_that_is_paused_half_drawn_is_completed(visit: Open, service: Service) -> None:
+    visitor = await visit()
+    await visitor.page.evaluate(
+        """() => new MutationObserver((_, observer) => {
+          observer.disconnect();
+          document.getElementById("pause").click();
+        }).observe(document.getElementById("notifications"), { childList: true })"""
+    )
+    await publish_batch(service, [{"title": f"number {number}"} for number in range(100)])
+    listed = "document.querySelectorAll('#notifications > li').length"
+    waiting = "Number(document.querySelector('#pause').textContent.replace(/[^0-9]/g, ''))"
+    await becomes_true(visitor.page, f"{listed} + {waiting} === 100")
+    assert await visitor.page.get_attribute("#pause", "aria-pressed") == "true"
+
+
 async def test_equal_events_in_a_row_are_one_entry_with_all_their_offsets(
     visit: Open, service: Service
 ) -> None:
