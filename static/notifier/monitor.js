@@ -78,9 +78,9 @@ async function refresh() {
     const response = await fetch(isRecent ? stateUrl : `${stateUrl}?past=1`, { signal: AbortSignal.timeout(PATIENCE_MS) });
     const body = await response.json();
     if (!response.ok) throw new Error(body.error.message);
+    failure = "";
     show(body);
     answeredAt = performance.now();
-    failure = "";
   } catch (error) {
     const isRefusal = error instanceof Error && error.name === "Error";
     failure = isRefusal ? /** @type {Error} */ (error).message : "The server did not respond, so these numbers may be out of date.";
@@ -102,9 +102,9 @@ function askLater() {
 function showNews(/** @type {ServiceState} */ state) {
   if (document.hidden) return; // the past will be asked for
   if (performance.now() - answeredAt > RECENT_MS) return refresh();
+  failure = "";
   show(state);
   answeredAt = newsAt = performance.now();
-  failure = "";
   if (!isAsking) askLater();
 }
 
