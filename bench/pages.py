@@ -129,26 +129,23 @@ def run_lighthouse(program: str, chromium: str, url: str, profile: str) -> dict[
     return {name: round(100 * categories[name]["score"]) for name in CATEGORIES}
 
 
-async def measure(service: Service, chromium: str, lighthouse: str) -> dict[str, Any]:
+async def measure(service: Service, chromium: str, lighthouse: str) -> None:
     """Take all measurements, and print them."""
-    found: dict[str, Any] = {}
     async with async_playwright() as playwright:
         browser = await playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
         loads = await measure_live(browser, service.http)
-        found["live_ms"] = {"median": statistics.median(loads), "worst": max(loads)}
-        print(f"/ is live after {found['live_ms']} ms ({LOADS} loads)", flush=True)
+        median, worst = statistics.median(loads), max(loads)
+        print(f"/ is live after {median:.0f} ms, {worst:.0f} at most ({LOADS} loads)", flush=True)
         frames, rate = await measure_frames(await browser.new_page(), service.http)
-        found["frame_ms"] = {
-            "median": statistics.median(frames),
-            "p99": statistics.quantiles(frames, n=100)[98],
-            "worst": max(frames),
-        }
-        print(f"at {rate:.0f} events a second: frames {found['frame_ms']} ms", flush=True)
+        median, worst = statistics.median(frames), max(frames)
+        p99 = statistics.quantiles(frames, n=100)[98]
+        print(f"at {rate:.0f} events a second, a frame takes", end=" ")
+        print(f"{median:.1f} ms, p99 {p99:.0f}, at most {worst:.0f}", flush=True)
         staff = await Pages(browser, service).open("/", user="ada")
         cookies: Any = await staff.context.cookies()
         await browser.close()
         if not lighthouse:
-            return found
+            return
         for path in (*PAGES, *STAFF_PAGES):
             with tempfile.TemporaryDirectory() as profile:
                 if path in STAFF_PAGES:
@@ -156,9 +153,7 @@ async def measure(service: Service, chromium: str, lighthouse: str) -> dict[str,
                 scores = await asyncio.to_thread(
                     run_lighthouse, lighthouse, chromium, service.http + path, profile
                 )
-            found[path] = scores
             print(f"{path:24} {scores}", flush=True)
-    return found
 
 
 async def keep_cookies(playwright: Any, chromium: str, profile: str, cookies: Any) -> None:
