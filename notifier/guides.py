@@ -96,7 +96,7 @@ def page(request: HttpRequest, name: str) -> HttpResponse:
 
 
 @lru_cache(CACHED_GUIDES)
-def read_guide(name: str, _changed_at: int = 0) -> Guide:
+def read_guide(name: str, _changed_at: int) -> Guide:
     """Render a guide, which must exist; again when its file has changed."""
     path = file_of(name)
     assert path is not None  # noqa: S101 - see the docstring
