@@ -35,11 +35,9 @@ from realtime.errors import (
 from tests.support.eventually import eventually_sync
 from tests.support.machine import allowed
 from tests.support.ports import free_port
-from tests.support.redis_cluster import ClusterNode, ClusterSet, cluster_set
+from tests.support.redis_cluster import PATIENT_SECONDS, ClusterNode, ClusterSet, cluster_set
 from tests.support.redis_server import DEBIAN, USUAL, RedisServer
 
-PATIENT_SECONDS = 10.0
-"""A deadline for what must succeed, however busy the machine is."""
 HASTY_SECONDS = 0.5
 """A deadline for what must be missed."""
 CONTROL = partition_of(ALL_NODES)

@@ -22,7 +22,7 @@ from realtime.core.publication import Publication
 from realtime.delivery.hub import Hub
 from realtime.errors import BrokerUnavailable
 from tests.support.eventually import eventually
-from tests.support.redis_cluster import ClusterSet, cluster_set
+from tests.support.redis_cluster import PATIENT_SECONDS, ClusterSet, cluster_set
 
 NAMES = [f"chat:{number}" for number in range(100)]
 
@@ -135,14 +135,17 @@ async def test_what_was_done_is_not_sent_again_with_what_was_refused(cluster: Cl
     target = next(each for each in cluster.masters() if each is not source)
     links = ClusterLinks(cluster.url)
     try:
-        await links.execute(partition, [("INCR", old)], 1.0)
+        await links.execute(partition, [("INCR", old)], PATIENT_SECONDS)
         with cluster.moving(source, target) as move:
             move.begin(partition.slot)
             commands = [("INCR", old), ("INCR", new), ("INCR", old)]
-            assert await links.execute(partition, commands, 1.0) == [2, 1, 3]
+            assert await links.execute(partition, commands, PATIENT_SECONDS) == [2, 1, 3]
             move.migrate_keys(partition.slot)
             move.end(partition.slot)
-        assert await links.execute(partition, [("GET", old), ("GET", new)], 1.0) == [b"3", b"1"]
+        assert await links.execute(partition, [("GET", old), ("GET", new)], PATIENT_SECONDS) == [
+            b"3",
+            b"1",
+        ]
     finally:
         await links.aclose()
     await asyncio.to_thread(cluster.wait_until_ready)

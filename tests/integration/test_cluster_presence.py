@@ -20,9 +20,12 @@ from realtime.errors import BrokerError
 from tests.contract import test_broker as contract
 from tests.support.eventually import eventually
 from tests.support.machine import in_time
-from tests.support.redis_cluster import ClusterSet, cluster_set
-
-SECONDS = 1.0
+from tests.support.redis_cluster import (
+    HASTY_SECONDS,
+    PATIENT_SECONDS,
+    ClusterSet,
+    cluster_set,
+)
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +47,7 @@ def prefix() -> str:
     return f"test-{secrets.token_hex(4)}"
 
 
-MakePresence = Callable[[ClusterSet], ClusterPresence]
+MakePresence = Callable[..., ClusterPresence]
 
 
 @pytest.fixture
@@ -52,9 +55,9 @@ async def make(prefix: str) -> AsyncIterator[MakePresence]:
     """Create the presence of one more node."""
     opened: list[ClusterLinks] = []
 
-    def make_one(cluster: ClusterSet) -> ClusterPresence:
+    def make_one(cluster: ClusterSet, seconds: float = PATIENT_SECONDS) -> ClusterPresence:
         opened.append(ClusterLinks(cluster.url))
-        return ClusterPresence(prefix, opened[-1], SECONDS)
+        return ClusterPresence(prefix, opened[-1], seconds)
 
     yield make_one
     for links in opened:
@@ -178,7 +181,7 @@ async def test_names_are_forgotten_when_there_are_many(presence) -> None:
 
 
 async def test_the_others_go_on_while_a_master_is_frozen(weak, make, prefix) -> None:
-    presence, reader = make(weak), make(weak)
+    presence, reader = make(weak, HASTY_SECONDS), make(weak, HASTY_SECONDS)
     frozen = weak.masters()[0]
     slots = set(weak.slots_of(frozen))
     lost = [channel_in(each) for each in PARTITIONS if each.slot in slots]
@@ -216,7 +219,7 @@ async def _are_hidden(reader: ClusterPresence, channels: list[str]) -> bool:
 
 async def test_the_writer_writes_what_it_can(weak, make) -> None:
     """A join there was not written while another one could not be, and its client waited."""
-    store, reader = make(weak), make(weak)
+    store, reader = make(weak, HASTY_SECONDS), make(weak, HASTY_SECONDS)
     frozen = weak.masters()[0]
     slots = set(weak.slots_of(frozen))
     lost = next(channel_in(each) for each in PARTITIONS if each.slot in slots)

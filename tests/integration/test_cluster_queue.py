@@ -25,7 +25,7 @@ from realtime.fallbacks import worker as worker_module
 from tests.integration import test_worker as on_one_redis
 from tests.support.eventually import eventually
 from tests.support.machine import in_time
-from tests.support.redis_cluster import ClusterSet, cluster_set
+from tests.support.redis_cluster import HASTY_SECONDS, PATIENT_SECONDS, ClusterSet, cluster_set
 from tests.support.working import Got, working
 
 quick = on_one_redis.quick
@@ -51,11 +51,11 @@ def wired() -> str:
 
 
 @pytest.fixture
-async def open_broker(wired: str) -> AsyncIterator[Callable[[ClusterSet], ClusterBroker]]:
+async def open_broker(wired: str) -> AsyncIterator[Callable[..., ClusterBroker]]:
     opened: list[ClusterBroker] = []
 
-    def open_one(cluster: ClusterSet) -> ClusterBroker:
-        opened.append(ClusterBroker(cluster.url, prefix=wired))
+    def open_one(cluster: ClusterSet, seconds: float = PATIENT_SECONDS) -> ClusterBroker:
+        opened.append(ClusterBroker(cluster.url, prefix=wired, deadline_seconds=seconds))
         return opened[-1]
 
     yield open_one
@@ -478,7 +478,7 @@ async def test_nothing_is_lost_or_repeated_when_a_master_is_replaced(
 ) -> None:
     with cluster_set(3, 3) as strong:
         ledger, done = Ledger(), asyncio.Event()
-        brokers = [open_broker(strong) for _ in range(4)]
+        brokers = [open_broker(strong, HASTY_SECONDS) for _ in range(4)]
         queues = [open_queue(strong), open_queue(strong)]
         async with (
             # Leases that last longer than the failover: otherwise, one worker takes over from the

@@ -20,6 +20,11 @@ from tests.support.eventually import eventually_sync
 from tests.support.ports import free_port
 from tests.support.redis_server import RedisServer
 
+PATIENT_SECONDS = 10.0
+"""A deadline for what must succeed, however busy the machine is."""
+HASTY_SECONDS = 1.0
+"""A deadline for what meets a master that does not answer: that of the app."""
+
 KEYS_AT_ONCE = 100
 """How many keys of a slot one MIGRATE moves; redis-cli takes 10."""
 MIGRATE_TIMEOUT_MS = 60_000
