@@ -84,6 +84,7 @@ def test_the_exported_names_of_the_browser_client():
         "Subscription",
         "Connection",
         "connect",
+        "GapFiller",
     ]
     assert source.count("\nexport ") == len(exported)
 

@@ -16,6 +16,7 @@
  * |---|---|
  * | `Connection` | the public API; routes pushes to feeds and announces the state |
  * | `Feed` | one subscription: its state, position, gaps and token; pages see it as a `Subscription` |
+ * | `GapFiller` | puts what the site has kept in the place of a gap |
  * | `RosterSync` | keeps the members of one channel up to date |
  * | `Link` | the socket: dialling, back-off, the connect command and the connection token |
  * | `Heartbeat` | detects a silent server and measures the round trip |
@@ -80,6 +81,10 @@ export type Publication = {
     sender: Sender | null;
     offset: number | null;
     epoch: string | null;
+    /**
+     * whether it was missed, and has come from the site (`SubscribeOptions.fill`)
+     */
+    filled: boolean;
 };
 export type Sender = {
     /**
@@ -295,6 +300,45 @@ export type Options = {
 export type GetChannelToken = (request: {
     channel: string;
 }) => string | Promise<string>;
+export type FillRequest = {
+    channel: string;
+    epoch: string;
+    /**
+     * the first missing offset
+     */
+    from: number;
+    /**
+     * the last missing offset; null if it cannot be known
+     */
+    to: number | null;
+    /**
+     * the `waiting` of the site's first answer; null in the first request
+     */
+    waiting: number | null;
+    /**
+     * aborted when the answer is no longer needed
+     */
+    signal: AbortSignal;
+};
+export type FillAnswer = {
+    publications: {
+        offset: number;
+        data: any;
+        tags?: Record<string, string>;
+    }[];
+    /**
+     * whether there are more behind the last one
+     */
+    more?: boolean;
+    /**
+     * whether there is nothing else, although the gap has no end
+     */
+    complete?: boolean;
+    /**
+     * not null: the site may soon know more; ask again, with this number
+     */
+    waiting?: number | null;
+};
 export type SubscribeOptions = {
     /**
      * for channels that need a subscription token; called before each subscribe and
@@ -311,6 +355,12 @@ export type SubscribeOptions = {
      * publications may be missing, which is reported as well. Undefined: the position from `Options.positions`, if any
      */
     since?: Position | null;
+    /**
+     * asks the site for what was missed: the
+     * address of the view `missed_publications` (docs/howto/outbox.md), or a function. What it returns is received in the place
+     * of the gap, before anything newer; only the rest is reported as a gap. A copy of what was received is left out
+     */
+    fill?: string | ((request: FillRequest) => Promise<FillAnswer>);
 };
 export type Hold = {
     subscription: Subscription;
@@ -629,6 +679,33 @@ export declare class Connection extends ConnectionTarget {
  * @returns {Connection}
  */
 export declare function connect(options?: Options): Connection;
+/**
+ * Asks the site for what is in a gap, and emits it in the place of the gap, before anything newer.
+ *
+ * What arrives in the meantime waits. Nothing waits forever: if the site does not answer, or too much waits, the gap is
+ * reported as it would have been, and what waited follows it.
+ */
+export declare class GapFiller {
+    #private;
+    /**
+     * @param {string} channel
+     * @param {(request: FillRequest) => Promise<FillAnswer>} ask
+     * @param {(type: "publication" | "gap", detail: any) => void} emit
+     * @param {(ms: number, signal: AbortSignal) => Promise<void>} [wait] waits for a time, or until the signal is aborted
+     */
+    constructor(channel: string, ask: (request: FillRequest) => Promise<FillAnswer>, emit: (type: "publication" | "gap", detail: any) => void, wait?: (ms: number, signal: AbortSignal) => Promise<void>);
+    /**
+     * Take what the subscription has received.
+     *
+     * @param {"publication" | "gap"} type
+     * @param {any} detail a `Publication` or a `Gap`
+     */
+    take(type: "publication" | "gap", detail: any): void;
+    /** Emit what waits as it is. */
+    giveUp(): void;
+    /** Drop what waits: the page has unsubscribed. */
+    stop(): void;
+}
 export type Outlet = {
     readonly isOpen: boolean;
     send: (frame: string) => void;

@@ -16,6 +16,7 @@
  * |---|---|
  * | `Connection` | the public API; routes pushes to feeds and announces the state |
  * | `Feed` | one subscription: its state, position, gaps and token; pages see it as a `Subscription` |
+ * | `GapFiller` | puts what the site has kept in the place of a gap |
  * | `RosterSync` | keeps the members of one channel up to date |
  * | `Link` | the socket: dialling, back-off, the connect command and the connection token |
  * | `Heartbeat` | detects a silent server and measures the round trip |
@@ -69,6 +70,7 @@
  * @property {Sender | null} sender the client that published it; null if your server did
  * @property {number | null} offset
  * @property {string | null} epoch
+ * @property {boolean} filled whether it was missed, and has come from the site (`SubscribeOptions.fill`)
  */
 
 /**
@@ -211,6 +213,28 @@
  */
 
 /**
+ * A question to the site: what was published in a gap.
+ *
+ * @typedef {object} FillRequest
+ * @property {string} channel
+ * @property {string} epoch
+ * @property {number} from the first missing offset
+ * @property {number | null} to the last missing offset; null if it cannot be known
+ * @property {number | null} waiting the `waiting` of the site's first answer; null in the first request
+ * @property {AbortSignal} signal aborted when the answer is no longer needed
+ */
+
+/**
+ * What the site has kept of it, in the order of the offsets.
+ *
+ * @typedef {object} FillAnswer
+ * @property {{offset: number, data: any, tags?: Record<string, string>}[]} publications
+ * @property {boolean} [more] whether there are more behind the last one
+ * @property {boolean} [complete] whether there is nothing else, although the gap has no end
+ * @property {number | null} [waiting] not null: the site may soon know more; ask again, with this number
+ */
+
+/**
  * @typedef {object} SubscribeOptions
  * @property {GetChannelToken} [getToken] for channels that need a subscription token; called before each subscribe and
  *   before the token expires
@@ -218,6 +242,9 @@
  * @property {Position | null} [since] what the channel had counted when the page's data was read. What was published
  *   after it and before the subscription is reported as a gap. Null: the position could not be read, so some
  *   publications may be missing, which is reported as well. Undefined: the position from `Options.positions`, if any
+ * @property {string | ((request: FillRequest) => Promise<FillAnswer>)} [fill] asks the site for what was missed: the
+ *   address of the view `missed_publications` (docs/howto/outbox.md), or a function. What it returns is received in the place
+ *   of the gap, before anything newer; only the rest is reported as a gap. A copy of what was received is left out
  */
 
 /**
@@ -256,6 +283,12 @@ const MOST_NAMED = 1_000; // the member list of a larger channel is not requeste
 const MOST_NEWS = 10_000; // joins and leaves buffered while the client waits for a member list
 const REFUSALS_PAGE = "docs/client.md#a-subscription-that-is-refused";
 const NOT_LIVE_PAGE = "docs/client.md#a-page-that-does-not-become-live";
+const MOST_HELD = 1_000; // events that wait while the site is asked for what was missed
+const FILL_TRIES = 10; // requests that bring nothing: a minute in all, so a site may restart
+const FILL_FIRST_MS = 1_000;
+const FILL_MOST_MS = 10_000;
+const COPY_TAG = "outbox"; // names the row of the site's outbox: docs/howto/outbox.md
+const MOST_COPIES = 1_000; // rows remembered per channel
 const HANDED_OVER = "handed-over"; // why shared.js has closed a socket
 const MOST_EPOCHS = 8; // epochs remembered per channel; a new one starts when Redis restarts
 
@@ -1060,12 +1093,12 @@ export class Connection extends ConnectionTarget {
    * @param {string} channel
    * @param {SubscribeOptions} options
    */
-  #open(channel, { getToken, presence = false, since }) {
+  #open(channel, { since, ...options }) {
     if (this.#state.state === "closed") throw new RealtimeError("closed", "the connection is closed");
     if (this.#feeds.size >= MOST_SUBSCRIPTIONS) {
       throw new RealtimeError("too-many", `a connection has at most ${MOST_SUBSCRIPTIONS} subscriptions`);
     }
-    const feed = this.#addFeed(channel, { getToken, presence, since: toSince(since) });
+    const feed = this.#addFeed(channel, { ...options, since: toSince(since) });
     feed.subscribe();
     return feed;
   }
@@ -1168,6 +1201,8 @@ class Feed {
   #completeAt; // the channel is known to be complete up to this time
   #isFirst = true; // whether the subscription has not begun yet
   #isStartUnknown; // whether the page's data is as of a position that could not be read
+  /** @type {GapFiller | null} */
+  #filler;
   #wantsMembers = false; // whether the page has asked for presence since the subscription began
 
   /**
@@ -1188,7 +1223,7 @@ class Feed {
    *   onSubscribed: the subscription has begun, again or for the first time; remove: forgets this feed; leave: tells the
    *   server that it ended; onRefused: the server refused the subscription for good
    */
-  constructor(channel, { getToken, presence = false, served = false, since }, host) {
+  constructor(channel, { getToken, presence = false, served = false, since, fill }, host) {
     this.channel = channel;
     this.served = served;
     this.tracker = new PositionTracker(since);
@@ -1199,6 +1234,18 @@ class Feed {
     this.#token = new TokenSource(getToken && (() => getToken({ channel })));
     this.rosterSync = presence ? new RosterSync(this, host) : null;
     this.subscription = new Subscription(channel, this);
+    this.#filler = this.#makeFiller(fill, getToken);
+  }
+
+  /**
+   * @param {SubscribeOptions["fill"]} fill
+   * @param {GetChannelToken} [getToken]
+   */
+  #makeFiller(fill, getToken) {
+    if (fill === undefined) return null;
+    const { channel } = this;
+    const ask = typeof fill === "function" ? fill : siteFill(fill, getToken && (() => getToken({ channel })));
+    return new GapFiller(channel, ask, (type, detail) => this.#dispatch(type, detail));
   }
 
   /** Whether publications arrive now. */
@@ -1227,6 +1274,19 @@ class Feed {
    * @param {SubscriptionEvents[Name]} detail
    */
   emit(type, detail) {
+    if (this.#filler && (type === "publication" || type === "gap")) {
+      this.#filler.take(type, /** @type {any} */ (detail));
+    } else {
+      this.#dispatch(type, detail);
+    }
+  }
+
+  /**
+   * @template {keyof SubscriptionEvents} Name
+   * @param {Name} type
+   * @param {SubscriptionEvents[Name]} detail
+   */
+  #dispatch(type, detail) {
     this.subscription.dispatchEvent(new DetailEvent(type, { detail }));
   }
 
@@ -1244,9 +1304,10 @@ class Feed {
   /**
    * The page subscribes to what the server has started: request it again after a break.
    *
-   * @param {Pick<SubscribeOptions, "getToken" | "presence">} options
+   * @param {Pick<SubscribeOptions, "getToken" | "presence" | "fill">} options
    */
-  adopt({ getToken, presence }) {
+  adopt({ getToken, presence, fill }) {
+    this.#filler ??= this.#makeFiller(fill, getToken);
     if (!this.served) return;
     this.served = false;
     if (getToken) this.#token = new TokenSource(() => getToken({ channel: this.channel }));
@@ -1312,6 +1373,7 @@ class Feed {
       this.served = true; // the page may not subscribe, but the server has subscribed it
       return;
     }
+    this.#filler?.giveUp();
     this.#forget();
     const error = refusal.toError();
     this.emit("error", error);
@@ -1411,11 +1473,12 @@ class Feed {
     this.emit("publication", {
       channel: this.channel,
       data: pub.data,
-      event: typeof tags.event === "string" ? tags.event : null,
+      event: eventOf(tags),
       tags,
       sender: pub.info === undefined ? null : asSender(pub.info),
       offset: offset > 0 ? offset : null,
       epoch: offset > 0 ? (this.tracker.position?.epoch ?? null) : null,
+      filled: false,
     });
   }
 
@@ -1491,6 +1554,7 @@ class Feed {
   /** End the subscription because the page called `unsubscribe`. */
   unsubscribe() {
     if (this.state === "unsubscribed") return;
+    this.#filler?.stop();
     const isOpen = this.#host.link.isOpen;
     const known = this.state === "subscribed" || this.isSubscribing || (this.served && isOpen);
     this.end({ code: 0, reason: "unsubscribed-here" });
@@ -1503,6 +1567,7 @@ class Feed {
    * @param {{code: number, reason: string}} why
    */
   end(why) {
+    this.#filler?.giveUp(); // nothing is lost silently, also at the end
     this.#forget();
     this.emit("unsubscribed", { channel: this.channel, ...why });
   }
@@ -1519,6 +1584,179 @@ class Feed {
     this.#subscribing = null;
     this.rosterSync?.stop();
   }
+}
+
+/**
+ * Asks the site for what is in a gap, and emits it in the place of the gap, before anything newer.
+ *
+ * What arrives in the meantime waits. Nothing waits forever: if the site does not answer, or too much waits, the gap is
+ * reported as it would have been, and what waited follows it.
+ */
+export class GapFiller {
+  #channel;
+  #ask;
+  #emit;
+  #wait;
+  /** @type {(["publication", Publication] | ["gap", Gap])[]} what waits, the gap that is being filled first */
+  #held = [];
+  /** @type {Set<string>} rows of the site's outbox that were received */
+  #copies = new Set();
+  /** @type {AbortController | null} null: nothing waits */
+  #filling = null;
+  #isStopped = false;
+
+  /**
+   * @param {string} channel
+   * @param {(request: FillRequest) => Promise<FillAnswer>} ask
+   * @param {(type: "publication" | "gap", detail: any) => void} emit
+   * @param {(ms: number, signal: AbortSignal) => Promise<void>} [wait] waits for a time, or until the signal is aborted
+   */
+  constructor(channel, ask, emit, wait = delay) {
+    this.#channel = channel;
+    this.#ask = ask;
+    this.#emit = emit;
+    this.#wait = wait;
+  }
+
+  /**
+   * Take what the subscription has received.
+   *
+   * @param {"publication" | "gap"} type
+   * @param {any} detail a `Publication` or a `Gap`
+   */
+  take(type, detail) {
+    if (this.#filling === null && type === "publication") return this.#pass(detail);
+    this.#held.push([type, detail]);
+    if (this.#filling === null) this.#emitHeld();
+    else if (this.#held.length > MOST_HELD) this.giveUp();
+  }
+
+  /** Emit what waits as it is. */
+  giveUp() {
+    this.#filling?.abort();
+    this.#filling = null;
+    for (const [type, detail] of this.#held.splice(0)) {
+      if (this.#isStopped) return; // by a listener
+      if (type === "gap") this.#emit("gap", detail);
+      else this.#pass(detail);
+    }
+  }
+
+  /** Drop what waits: the page has unsubscribed. */
+  stop() {
+    this.#isStopped = true;
+    this.#held.length = 0;
+    this.#filling?.abort();
+  }
+
+  /** @param {Publication} publication */
+  #pass(publication) {
+    const copy = publication.tags[COPY_TAG];
+    if (copy !== undefined) {
+      if (this.#copies.has(copy)) return;
+      this.#copies.add(copy);
+      if (this.#copies.size > MOST_COPIES) this.#copies.delete(firstOf(this.#copies));
+    }
+    this.#emit("publication", publication);
+  }
+
+  /** Emit what waits: fill one gap after the other. */
+  async #emitHeld() {
+    const filling = (this.#filling = new AbortController());
+    while (this.#held.length > 0) {
+      const [type, detail] = this.#held[0];
+      if (type === "gap") await this.#fill(detail, filling.signal);
+      if (filling.signal.aborted) return;
+      const [, rest] = /** @type {[string, any]} */ (this.#held.shift());
+      if (type === "publication") this.#pass(rest);
+      else if (!isFilled(rest)) this.#emit("gap", rest);
+      if (filling.signal.aborted) return; // by a listener
+    }
+    this.#filling = null;
+  }
+
+  /**
+   * Emit what the site has kept of the first gap that waits. What is left of the gap waits in its place.
+   *
+   * @param {Gap} gap
+   * @param {AbortSignal} signal
+   */
+  async #fill(gap, signal) {
+    /** @type {number | null} */
+    let waiting = null;
+    await this.#wait(gap.refetchAfterMs, signal);
+    for (let tries = FILL_TRIES; tries > 0 && !signal.aborted; ) {
+      const { epoch, from, to } = /** @type {Gap} */ (this.#held[0][1]);
+      const answer = await this.#answerTo({ channel: this.#channel, epoch, from, to, waiting, signal });
+      if (signal.aborted || answer === "refused") return;
+      if (answer) {
+        waiting ??= answer.waiting;
+        const mayCome = answer.waiting !== null && tries > 1;
+        if (this.#take(gap, answer.publications, mayCome, signal) && answer.more) continue;
+        if (signal.aborted || isFilled(this.#rest)) return;
+        if (answer.waiting === null) {
+          if (to === null && answer.complete) this.#rest = { ...this.#rest, to: this.#rest.from - 1 };
+          return;
+        }
+      }
+      tries -= 1;
+      const ms = Math.min(FILL_MOST_MS, FILL_FIRST_MS * 2 ** (FILL_TRIES - tries - 1));
+      if (tries > 0) await this.#wait(ms, signal);
+    }
+  }
+
+  /** What is left of the gap that is being filled. */
+  get #rest() {
+    return /** @type {Gap} */ (this.#held[0][1]);
+  }
+
+  set #rest(gap) {
+    this.#held[0] = ["gap", gap];
+  }
+
+  /**
+   * @param {FillRequest} request
+   * @returns {Promise<ReturnType<typeof asFillAnswer> | "refused" | null>} null: another attempt may succeed
+   */
+  async #answerTo(request) {
+    try {
+      return asFillAnswer(await this.#ask(request));
+    } catch (error) {
+      if (!(error instanceof RealtimeError) || error.temporary) return null;
+      console.warn(`realtime: what was missed on ${JSON.stringify(this.#channel)} cannot be fetched: ${error.message}`);
+      return "refused";
+    }
+  }
+
+  /**
+   * Emit publications, and what is missing between them.
+   *
+   * @param {Gap} gap
+   * @param {ReturnType<typeof asFillAnswer>["publications"]} publications
+   * @param {boolean} mayCome whether another attempt may find what is missing; then it is not reported yet
+   * @param {AbortSignal} signal
+   * @returns {boolean} whether all were emitted, and there was at least one
+   */
+  #take({ epoch, to }, publications, mayCome, signal) {
+    for (const { offset, data, tags } of publications) {
+      const rest = this.#rest;
+      const missing = offset - rest.from;
+      if (missing < 0 || (to !== null && offset > to)) return false; // not what was asked for
+      if (missing > 0 && mayCome) return false;
+      this.#rest = { ...rest, from: offset + 1, missed: to === null ? null : to - offset };
+      if (missing > 0) this.#emit("gap", { ...rest, to: offset - 1, missed: missing });
+      if (signal.aborted) return false; // by a listener
+      const event = eventOf(tags);
+      this.#pass({ channel: this.#channel, data, event, tags, sender: null, offset, epoch, filled: true });
+      if (signal.aborted) return false;
+    }
+    return publications.length > 0;
+  }
+}
+
+/** @param {Gap} gap */
+function isFilled({ from, to }) {
+  return to !== null && from > to;
 }
 
 /**
@@ -2515,6 +2753,28 @@ async function fetchPageToken(tokenUrl) {
 }
 
 /**
+ * Return a function that asks the site's view for what is in a gap.
+ *
+ * @param {string} url
+ * @param {(() => string | Promise<string>) | undefined} getToken
+ * @returns {(request: FillRequest) => Promise<FillAnswer>}
+ */
+function siteFill(url, getToken) {
+  return async ({ channel, epoch, from, to, waiting, signal }) => {
+    const address = new URL(url, globalThis.location?.href);
+    const query = { channel, epoch, from, to, waiting };
+    for (const [name, value] of Object.entries(query)) if (value !== null) address.searchParams.set(name, String(value));
+    /** @type {Record<string, string>} */
+    const headers = { Accept: "application/json" };
+    if (getToken) headers.Authorization = `Bearer ${await fetchToken(getToken)}`;
+    const answer = await fetch(address, { headers, cache: "no-store", signal });
+    if (answer.ok) return answer.json();
+    const temporary = answer.status >= 500 || answer.status === 429 || answer.status === 401; // another token may do
+    throw new RealtimeError(answer.status, `the site answered with status ${answer.status}`, { temporary });
+  };
+}
+
+/**
  * @param {string} url
  * @returns {string}
  */
@@ -2660,6 +2920,28 @@ function asHeadcount(value) {
 
 /**
  * @param {unknown} value
+ * @returns {{
+ *   publications: {offset: number, data: any, tags: Record<string, any>}[],
+ *   more: boolean, complete: boolean, waiting: number | null,
+ * }}
+ */
+function asFillAnswer(value) {
+  const { publications, more, complete, waiting } = asObject(value);
+  if (!Array.isArray(publications)) throw new Malformed("an answer without publications");
+  const kept = publications.map((each) => {
+    const { offset, data, tags } = asObject(each);
+    return { offset: asCount(offset), data, tags: asObject(tags ?? {}) };
+  });
+  return { publications: kept, more: more === true, complete: complete === true, waiting: waiting ?? null };
+}
+
+/** @param {Record<string, any>} tags */
+function eventOf(tags) {
+  return typeof tags.event === "string" ? tags.event : null;
+}
+
+/**
+ * @param {unknown} value
  * @returns {Sender}
  */
 function asSender(value) {
@@ -2700,6 +2982,32 @@ function closeQuietly(socket, code, reason) {
  */
 function firstKey(map) {
   return /** @type {K} */ (map.keys().next().value);
+}
+
+/**
+ * @template V
+ * @param {Set<V>} set
+ * @returns {V}
+ */
+function firstOf(set) {
+  return /** @type {V} */ (set.values().next().value);
+}
+
+/**
+ * Wait for a time, or until the signal is aborted.
+ *
+ * @param {number} ms
+ * @param {AbortSignal} signal
+ * @returns {Promise<void>}
+ */
+function delay(ms, signal) {
+  return new Promise((resolve) => {
+    const timer = setTimeout(resolve, ms);
+    signal.addEventListener("abort", () => {
+      clearTimeout(timer);
+      resolve();
+    });
+  });
 }
 
 function ignore() {}
