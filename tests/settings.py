@@ -10,7 +10,7 @@ from tests.support.chat import CHAT
 SECRET_KEY = "only for tests"
 DEBUG = False
 ALLOWED_HOSTS = ["testserver", "localhost", "127.0.0.1"]
-INSTALLED_APPS = ["realtime", "django.contrib.staticfiles", "tests.shop"]
+INSTALLED_APPS = ["realtime", "realtime.contrib.outbox", "django.contrib.staticfiles", "tests.shop"]
 ROOT_URLCONF = "tests.urls"
 ASGI_APPLICATION = "tests.asgi.application"
 DATABASES = {"default": {"ENGINE": "django.db.backends.sqlite3", "NAME": ":memory:"}}

@@ -221,6 +221,14 @@ class Settings(NumericSettings):
         doc="[Fallbacks](fallbacks.md#built-in) by name. Fallbacks that an app registers are not "
         "listed here.",
     )
+    outbox_keep_seconds: float = number(
+        0.0,
+        at_least=0,
+        at_most=31 * 86_400,
+        unit="seconds",
+        doc="How long [the outbox](howto/outbox.md) keeps what it has published, so that pages can "
+        "fetch what they missed. 0: published rows are deleted at once.",
+    )
     tracing: bool = value(
         False,
         rules.tracing,

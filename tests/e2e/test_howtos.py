@@ -246,6 +246,25 @@ def test_a_live_page_that_misses_nothing(live_page: Host, tmp_path: Path) -> Non
         assert asked.json()["result"]["positions"] == {"orders:all": now}
 
 
+@pytest.mark.browser
+@in_browser_loop
+async def test_with_an_outbox(redis: RedisServer, tmp_path: Path, chromium: Browser) -> None:
+    """tests/faults/test_outbox.py tests what is certain."""
+    host = await asyncio.to_thread(live_project, redis, tmp_path, "outbox")
+    code = "from orders.models import Order; Order.objects.create(title='A bicycle')"
+    await asyncio.to_thread(host.run, "manage.py", "shell", "--no-imports", "-v", "0", "-c", code)
+    line = lines_of("outbox").replace("python", sys.executable, 1)
+    worker = await asyncio.create_subprocess_exec(*line.split(), cwd=host.folder, env=host.env)
+    try:
+        with host.served(tmp_path / "log", *RUNSERVER) as url:
+            async with windows(chromium, f"{url}/orders/", "live") as (page, other):
+                await page.get_by_role("button", name="Ship it").click()
+                await other.get_by_text("shipped: 1").wait_for()
+    finally:
+        worker.terminate()
+        assert await worker.wait() == 0
+
+
 def test_with_jinja2(redis: RedisServer, tmp_path: Path) -> None:
     host = live_project(redis, tmp_path, "jinja2")
     code = (
