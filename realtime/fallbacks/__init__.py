@@ -5,4 +5,6 @@
 * `threads`: Runs blocking handlers.
 * `registry`: The handlers that a site's apps register.
 * `handlers`: The built-in handlers.
+* `posting`: POSTs to servers that others have named.
+* `recipients`: The users whom a publication is for.
 """

@@ -20,12 +20,8 @@ import pytest
 
 from realtime.core.fallback_entry import Queued
 from realtime.errors import ConfigurationError, GiveUp
-from realtime.fallbacks.handlers.webhook import (
-    LOOK_UPS_LIMIT,
-    Webhook,
-    WebhookFailed,
-    webhook_of,
-)
+from realtime.fallbacks.handlers.webhook import Webhook, WebhookFailed, webhook_of
+from realtime.fallbacks.posting import LOOK_UPS_LIMIT
 from tests.support.machine import allowed
 from tests.support.receivers import Hooks, answering, hook_server
 from tests.support.tls import Authority

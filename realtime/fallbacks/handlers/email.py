@@ -14,7 +14,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from django.apps import apps
 from django.conf import settings
 from django.core import mail
 from django.core.exceptions import ValidationError
@@ -27,9 +26,9 @@ from django.utils.functional import Promise
 
 from realtime.core.identity import SAME_USERS, UserTable
 from realtime.core.mail_text import body_text, header_text, is_address_text
-from realtime.core.names import users_of
 from realtime.core.url_rules import is_line
 from realtime.errors import ConfigurationError, GiveUp, PartlyDone
+from realtime.fallbacks.recipients import active_users
 
 if TYPE_CHECKING:
     from realtime.core.fallback_entry import Queued
@@ -270,29 +269,8 @@ def _addresses_of_users(channel: str, table: UserTable) -> list[str]:
     """Return the mail addresses of the channel's users.
 
     Raises:
-        GiveUp: One of them is a user of another table, whose id may be that of somebody else here.
+        GiveUp: One of them is a user of another table.
     """
-    users = sorted(users_of(channel) or ())[: RECIPIENTS_LIMIT + 1]
-    keys = [key for user in users if (key := table.key_of(user)) is not None]
-    if len(keys) < len(users):
-        raise GiveUp(
-            f"the channel {ascii(channel)[:80]} is for users of another table than this worker's, "
-            f"whose ids begin with {table.prefix}: run `runfallback` in the project whose users "
-            "they are, and not here; there, `fallback retry ID` tries again"
-        )
-    if not keys or not apps.is_installed("django.contrib.auth"):
-        return []
-    return [address for address in map(_address_of, keys) if address]
-
-
-def _address_of(user_id: str) -> str:
-    model = apps.get_model(settings.AUTH_USER_MODEL)
-    try:
-        user = model._default_manager.filter(pk=user_id).first()
-    except (ValueError, ValidationError):  # not a valid id of this model
-        return ""
-    # The id in the channel must be in canonical form: `user:#01` and `user:#0_1` are nobody's
-    # channels, but an integer field parses both as 1.
-    if user is None or str(user.pk) != user_id or not user.is_active:
-        return ""
-    return getattr(user, model.get_email_field_name(), "") or ""
+    users = active_users(channel, table, RECIPIENTS_LIMIT + 1)
+    found = [getattr(user, user.get_email_field_name(), "") for user in users]
+    return [address for address in found if address]

@@ -1,34 +1,28 @@
 """The fallback `webhook`: posts a queued publication to a configured URL.
 
 Signed according to Standard Webhooks (github.com/standard-webhooks/standard-webhooks, its `spec`),
-so that receivers can use a library. The URL is never taken from a publication, redirects are not
-followed, and an address on our own network is rejected unless the configuration allows it:
-otherwise, anyone who names a host could make us contact our neighbours (CWE-918).
+so that receivers can use a library. The URL is never taken from a publication; see
+`realtime.fallbacks.posting` for the others' rules.
 """
 
 from __future__ import annotations
 
 import base64
 import binascii
-import contextlib
 import hmac
 import json
 import socket
-import ssl
-import threading
 import time
-from collections.abc import Callable, Mapping
-from concurrent.futures import Future
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from http.client import HTTPConnection, HTTPException, HTTPResponse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import SplitResult
 
-from realtime.core.addresses import is_public
 from realtime.core.url_rules import read_url
 from realtime.errors import ConfigurationError, GiveUp
+from realtime.fallbacks.posting import PORTS, LookUp, PostFailed, VettedPost
 
 if TYPE_CHECKING:
     from realtime.core.fallback_entry import Queued
@@ -37,15 +31,8 @@ REQUEST_SECONDS = 15.0
 """For one POST in total: the specification recommends 15 to 30."""
 SECRET_BYTES = range(24, 65)
 SECRETS_LIMIT = 4  # the new one, and the old one until the receiver has switched
-LOOK_UPS_LIMIT = 16
-"""Concurrent host look-ups in one process, including those whose caller has given up."""
 GONE = 410
 OPTIONS = ("url", "secret", "secret_file", "allow_private", "seconds")
-
-
-LookUp = Callable[..., list[tuple[Any, ...]]]
-"""A function like `socket.getaddrinfo`."""
-_look_ups = threading.BoundedSemaphore(LOOK_UPS_LIMIT)
 
 
 class WebhookFailed(Exception):
@@ -79,111 +66,24 @@ class Webhook:
         }
         if queued.trace:
             headers["traceparent"] = queued.trace  # not part of the signature
-        status, location = self._post(body, headers)
+        post = VettedPost(
+            self.url, seconds=self.seconds, allow_private=self.allow_private, look_up=self.look_up
+        )
+        try:
+            status, answered = post.send(body, headers)
+        except PostFailed as error:
+            raise WebhookFailed(str(error)) from error
         if 200 <= status < 300:
             return
         if status == GONE:
             raise GiveUp("the receiver is permanently gone (410)")
-        if location:
+        location = ascii(answered.get("Location") or "")[1:-1][:200]
+        if location and 300 <= status < 400:
             raise WebhookFailed(
                 f"the receiver answered {status} with a redirect to {location}, "
                 "which is not followed"
             )
         raise WebhookFailed(f"the receiver answered {status}")
-
-    def _post(self, body: bytes, headers: Mapping[str, str]) -> tuple[int, str]:
-        deadline = _Deadline(self.seconds)
-        connection = HTTPConnection(self.url.hostname or "", self._port)
-        try:
-            connection.sock = deadline.guard(self._connect(deadline))
-            if self.url.scheme == "https":
-                secured = ssl.create_default_context().wrap_socket(
-                    connection.sock,
-                    server_hostname=self.url.hostname,
-                    do_handshake_on_connect=False,  # but below, where the deadline covers it
-                )
-                connection.sock = secured
-                deadline.guard(secured)
-                secured.do_handshake()
-            connection.request("POST", _path(self.url), body, dict(headers))
-            response: HTTPResponse = connection.getresponse()
-            if deadline.has_passed:  # a truncated head is indistinguishable from a complete one
-                raise TimeoutError
-            location = ascii(response.getheader("Location") or "")[1:-1][:200]
-            return response.status, location if 300 <= response.status < 400 else ""
-        except (OSError, HTTPException, ValueError) as error:
-            # The socket's own timeout expires at the same moment, and may be first.
-            if deadline.has_passed or isinstance(error, TimeoutError):
-                raise WebhookFailed(f"no response within {self.seconds:g} s") from error
-            raise WebhookFailed(f"no response: {type(error).__name__}: {error}"[:300]) from error
-        finally:
-            deadline.cancel()
-            connection.close()
-
-    @property
-    def _port(self) -> int:
-        return self.url.port or _PORTS[self.url.scheme]
-
-    def _connect(self, deadline: _Deadline) -> socket.socket:
-        """Connect to a vetted address, not to a name that may resolve differently by now."""
-        host, port = self.url.hostname or "", self._port
-        try:
-            found = _resolve(self.look_up, host, port, deadline)
-        except TimeoutError as error:
-            raise WebhookFailed(f"resolving {host} took longer than {self.seconds:g} s") from error
-        addresses = list(dict.fromkeys(str(info[4][0]) for info in found))
-        if not self.allow_private:
-            addresses = [address for address in addresses if is_public(address)]
-            if not addresses:
-                raise WebhookFailed(
-                    f"{host} is in a private network: set allow_private to permit it"
-                )
-        return _connect_any(addresses, port, deadline)
-
-
-class _Deadline:
-    """Shuts down a socket when its time is over, wherever a thread is blocked on it.
-
-    A socket timeout applies to each read alone: sending one byte a second would evade it.
-    """
-
-    def __init__(self, seconds: float) -> None:
-        self.socket: socket.socket | None = None
-        self.has_passed = False
-        self._at = time.monotonic() + seconds
-        self._timer = threading.Timer(seconds, self._pass)
-        self._timer.daemon = True
-        self._timer.start()
-
-    @property
-    def left(self) -> float:
-        """Seconds until it passes; never 0, which a socket takes for non-blocking."""
-        return max(0.001, self._at - time.monotonic())
-
-    def guard(self, guarded: socket.socket) -> socket.socket:
-        """Apply the deadline to this socket.
-
-        Raises:
-            TimeoutError: It has already passed, and would no longer end the socket.
-        """
-        guarded.settimeout(self.left)
-        self.socket = guarded
-        if self.has_passed:
-            guarded.close()
-            raise TimeoutError
-        return guarded
-
-    def cancel(self) -> None:
-        self._timer.cancel()
-
-    def _pass(self) -> None:
-        self.has_passed = True
-        with contextlib.suppress(OSError):  # it is closed already
-            if self.socket is not None:
-                self.socket.shutdown(socket.SHUT_RDWR)
-
-
-_PORTS = {"https": 443, "http": 80}
 
 
 def webhook_of(options: Mapping[str, Any]) -> Webhook:
@@ -236,55 +136,9 @@ def _body(queued: Queued) -> bytes:
     return json.dumps(body, separators=(",", ":"), ensure_ascii=False).encode()
 
 
-def _path(url: SplitResult) -> str:
-    return (url.path or "/") + (f"?{url.query}" if url.query else "")
-
-
-def _resolve(look_up: LookUp, host: str, port: int, deadline: _Deadline) -> list[tuple[Any, ...]]:
-    """Resolve a host in a thread of its own: `getaddrinfo` has no timeout and cannot be cancelled.
-
-    Hung threads are daemons, so that the process can exit, and there are at most `LOOK_UPS_LIMIT`;
-    beyond that, callers wait for one of them until their own deadline.
-
-    Raises:
-        TimeoutError: The deadline passed first.
-        OSError: The host does not exist, or cannot be resolved at present.
-    """
-    found: Future[list[tuple[Any, ...]]] = Future()
-
-    def run() -> None:
-        try:
-            found.set_result(look_up(host, port, type=socket.SOCK_STREAM))
-        except (OSError, ValueError) as error:  # ValueError: no name by IDNA
-            found.set_exception(error)
-        finally:
-            _look_ups.release()
-
-    if not _look_ups.acquire(timeout=deadline.left):
-        raise TimeoutError
-    try:
-        threading.Thread(target=run, name="realtime resolver", daemon=True).start()
-    except RuntimeError:  # the machine has no threads left
-        _look_ups.release()
-        raise
-    return found.result(deadline.left)
-
-
-def _connect_any(addresses: list[str], port: int, deadline: _Deadline) -> socket.socket:
-    """Connect to the first address that answers; each gets its share of the remaining time."""
-    errors: list[OSError] = []
-    for number, address in enumerate(addresses):
-        try:
-            seconds = deadline.left / (len(addresses) - number)
-            return socket.create_connection((address, port), timeout=seconds)
-        except OSError as error:
-            errors.append(error)
-    raise errors[-1]
-
-
 def _url(value: object) -> SplitResult:
     url = read_url(value) if isinstance(value, str) else None
-    if url is None or url.scheme not in _PORTS:
+    if url is None or url.scheme not in PORTS:
         raise ConfigurationError(
             "webhook",
             "url must be a URL such as https://example.com/x, in ASCII and without spaces; "
