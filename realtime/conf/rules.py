@@ -15,7 +15,7 @@ from realtime.api.key_entries import keys_of
 from realtime.api.keyring import path_of
 from realtime.auth.jwks_file import JwksFile
 from realtime.conf.declared import UnusableValue, string
-from realtime.core.names import is_personal_prefix
+from realtime.core.names import checked_fallback, is_personal_prefix
 from realtime.core.namespaces import Namespaces
 from realtime.core.redis_url import (
     CLUSTER_FORM,
@@ -25,11 +25,12 @@ from realtime.core.redis_url import (
     read_redis_url,
 )
 from realtime.core.url_rules import is_line, read_url
-from realtime.errors import ConfigurationError
+from realtime.errors import ConfigurationError, InvalidName
 from realtime.fallbacks.handlers import make_handlers
 from realtime.identity.jwks import keys_of_set
 from realtime.identity.origins import AllowedOrigins
 from realtime.identity.tokens import key_of
+from realtime.identity.web_push import read_private_key
 
 SECRET_BYTES = 32  # RFC 7518 §3.2: a key shorter than the hash can be brute-forced from one token
 
@@ -60,6 +61,32 @@ def is_public_key(pem: str) -> bool:
 def is_one_line(text: str) -> bool:
     """Return whether a text is one line without surrounding white space."""
     return is_line(text) and text == text.strip()
+
+
+def is_webpush_key(text: str) -> bool:
+    """Return whether a text is empty, or a private key for web push."""
+    return not text or read_private_key(text) is not None
+
+
+def is_webpush_subject(text: str) -> bool:
+    """Return whether a text is empty, or a contact by RFC 8292 §2.1."""
+    is_contact = text.startswith(("mailto:", "https://")) and text.partition(":")[2] != ""
+    return not text or (is_contact and is_one_line(text) and " " not in text)
+
+
+def is_fallback_name(text: str) -> bool:
+    """Return whether a text is empty, or may be the name of a fallback."""
+    try:
+        return not text or bool(checked_fallback(text))
+    except InvalidName:
+        return False
+
+
+def boolean(given: Any) -> bool:
+    """Return a boolean; other values are mistakes."""
+    if not isinstance(given, bool):
+        raise UnusableValue(f"must be True or False, not {given!r}"[:80])
+    return bool(given)
 
 
 def is_function(path: str) -> bool:
@@ -154,15 +181,14 @@ def token_jwks(given: Any) -> str | Mapping[str, Any]:
 
 def tracing(given: Any) -> bool:
     """Return whether to trace. Nothing looks for OpenTelemetry unless it is wanted."""
-    if not isinstance(given, bool):
-        raise UnusableValue(f"must be True or False, not {given!r}"[:80])
+    wanted = boolean(given)
     # Parts of OpenTelemetry share the package, so it may exist without its API.
-    if given and (find_spec("opentelemetry") is None or find_spec("opentelemetry.trace") is None):
+    if wanted and (find_spec("opentelemetry") is None or find_spec("opentelemetry.trace") is None):
         raise UnusableValue(
             "is on, but OpenTelemetry is not installed: "
             "pip install 'django-realtime-notifier[otel]', and the SDK of OpenTelemetry"
         )
-    return given
+    return wanted
 
 
 def namespaces(given: Any) -> Mapping[str, Mapping[str, object]]:

@@ -229,6 +229,35 @@ class Settings(NumericSettings):
         doc="How long [the outbox](howto/outbox.md) keeps what it has published, so that pages can "
         "fetch what they missed. 0: published rows are deleted at once.",
     )
+    webpush_private_key: str = text(
+        "",
+        rules.is_webpush_key,
+        "must be a private key that `manage.py webpush_keys` has written",
+        doc="Private key (VAPID) of [web push](howto/webpush.md), by which push services recognise "
+        "the site. Browsers are subscribed to its public half: with another key, all of them must "
+        "subscribe again.",
+    )
+    webpush_subject: str = text(
+        "",
+        rules.is_webpush_subject,
+        "must be mailto: and an address, or an https: URL",
+        doc="How the operators of push services reach you: `mailto:ops@example.com`. Required for "
+        "web push.",
+    )
+    webpush_otherwise: str = text(
+        "",
+        rules.is_fallback_name,
+        "must be the name of a fallback",
+        doc="The [fallback](fallbacks.md) of a publication for users who have allowed "
+        "notifications in no browser, such as `email`. Empty: it becomes a dead letter.",
+    )
+    webpush_allow_private: bool = value(
+        False,
+        rules.boolean,
+        kind="boolean",
+        doc="Whether endpoints of browsers may be in a private network, or use `http:`: for a push "
+        "service of your own, and for tests.",
+    )
     tracing: bool = value(
         False,
         rules.tracing,

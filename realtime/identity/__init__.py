@@ -5,4 +5,5 @@
 * `origins`: Decides which pages may connect and use the session.
 * `url_secrets`: Finds secrets in a URL.
 * `ended_sessions`: Remembers which sessions have ended.
+* `web_push`: Encrypts messages for browsers, and signs who sends them.
 """

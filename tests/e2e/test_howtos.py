@@ -61,6 +61,16 @@ def text_of(page: str) -> str:
     return (HOWTO / f"{page}.md").read_text()
 
 
+def printed_by(line: str) -> str:
+    """Run a line of a page that needs no project, and return what it prints."""
+    environment = {**os.environ, "DJANGO_SETTINGS_MODULE": "tests.webpush_settings"}
+    command = [sys.executable, "-m", "django", *line.split()[2:]]
+    done = subprocess.run(
+        command, cwd=ROOT, env=environment, capture_output=True, text=True, check=True
+    )
+    return done.stdout
+
+
 def lines_of(page: str) -> str:
     """Return the shell lines of a page."""
     [lines] = re.findall(r"^```sh\n(.*?)^```$", text_of(page), re.M | re.S)
@@ -244,6 +254,30 @@ def test_a_live_page_that_misses_nothing(live_page: Host, tmp_path: Path) -> Non
         body = {"channels": ["orders:all"]}
         asked = page.post("/live/api/position", json=body, headers=KEY)
         assert asked.json()["result"]["positions"] == {"orders:all": now}
+
+
+@pytest.mark.browser
+@in_browser_loop
+async def test_with_web_push(redis: RedisServer, tmp_path: Path, chromium: Browser) -> None:
+    """tests/e2e/test_webpush.py tests what a push service gets."""
+    [key] = re.findall(r'"(.+)"', printed_by(lines_of("webpush")))
+    host = await asyncio.to_thread(Host, tmp_path, f"{tmp_path}:{ROOT}", redis.url)
+    host.env["WEBPUSH_PRIVATE_KEY"] = key
+    host.write([*files_of(text_of("django-host")), *files_of(text_of("webpush"))])
+    await asyncio.to_thread(host.run, "manage.py", "migrate")
+    with host.served(tmp_path / "log", *RUNSERVER) as url:
+        async with own_contexts(chromium) as browser:
+            page = await browser.new_page()
+            problems: list[Any] = []
+            page.on("pageerror", lambda problem: problems.append(problem))
+            answer = await page.goto(f"{url}/webpush/config/")
+            assert answer is not None
+            assert answer.status == 401, "guests have nothing to be notified of"
+            await page.goto(f"{url}/orders/")
+            await page.wait_for_load_state("networkidle")
+            # The headless shell denies notifications, so there is nothing to ask.
+            assert await page.locator("#notify").is_hidden()
+            assert not problems
 
 
 @pytest.mark.browser

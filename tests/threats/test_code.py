@@ -121,6 +121,9 @@ CLOCKS = {
     "realtime/fallbacks/worker.py",  # says to people when something failed
     "realtime/management/commands/fallback.py",  # and how long ago that was
     "realtime/fallbacks/handlers/webhook.py",  # signs when it was sent
+    "realtime/contrib/outbox/relay.py",  # dates rows for people, and deletes the old ones
+    "realtime/contrib/outbox/views.py",  # passes it on as the clock of tokens
+    "realtime/contrib/webpush/sending.py",  # signs until when a message is ours
     "realtime/contrib/calls.py",  # waits until a date
     "realtime/contrib/state_publisher.py",  # says when something was said
     "realtime/contrib/records.py",  # when machines heard of a task; they share no other clock
