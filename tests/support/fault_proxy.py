@@ -69,7 +69,12 @@ class FaultProxy:
         await finish_accepting()
         for task in list(self._pairs):
             task.cancel()
+        pairs = list(self._pairs.values())
         await asyncio.gather(*self._pairs, return_exceptions=True)
+        for pair in pairs:
+            for writer in pair.writers:
+                writer.transport.abort()  # a peer that does not read would keep it open
+        await finish_accepting()
 
     def behave(self, **fault: float | bool | bytes) -> None:
         """Set the behaviour from now on; faults that are not named are as after `heal`."""
