@@ -83,6 +83,7 @@ def test_the_exported_names_of_the_browser_client():
         "Roster",
         "Subscription",
         "Connection",
+        "publishedPositions",
         "connect",
         "GapFiller",
     ]

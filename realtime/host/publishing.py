@@ -15,6 +15,7 @@ from django.db import transaction
 from realtime import wiring
 from realtime.core.publication import Publication, Receipt
 from realtime.errors import BrokerError
+from realtime.host.own_publications import note_published
 from realtime.wiring import interception
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
@@ -77,13 +78,19 @@ def publish(channel: str, data: Any, **options: Unpack[PublishOptions]) -> Recei
         SynchronousOnlyOperation: An event loop runs in this thread; await `apublish` there.
     """
     refuse_event_loop("publish() would block the event loop: await apublish() instead")
-    return wiring.publish_sync(_publication_of("publish", channel, data, options))
+    publication = _publication_of("publish", channel, data, options)
+    receipt = wiring.publish_sync(publication)
+    note_published(publication, receipt)
+    return receipt
 
 
 @_explicit
 async def apublish(channel: str, data: Any, **options: Unpack[PublishOptions]) -> Receipt:
     """Like `publish`, for async code."""
-    return await wiring.publish(_publication_of("apublish", channel, data, options))
+    publication = _publication_of("apublish", channel, data, options)
+    receipt = await wiring.publish(publication)
+    note_published(publication, receipt)
+    return receipt
 
 
 @_explicit
@@ -142,7 +149,7 @@ class PublishOnCommit:
     def __call__(self) -> None:
         """Publish."""
         self._is_done = True
-        wiring.publish_sync(self.publication, on_commit=True)
+        note_published(self.publication, wiring.publish_sync(self.publication, on_commit=True))
 
     @property
     def is_waiting(self) -> bool:

@@ -430,6 +430,12 @@ export declare class PositionTracker {
      */
     get position(): Position | null;
     /**
+     * Tell whether the publication at a position was received or reported as missing.
+     *
+     * @param {Position} position
+     */
+    covers({ epoch, offset }: Position): boolean;
+    /**
      * Process the position in a subscribe reply: publications after it arrive live.
      *
      * @param {Position} position
@@ -533,6 +539,7 @@ export declare class Subscription extends SubscriptionTarget {
      *   readonly served: boolean,
      *   readonly tracker: PositionTracker,
      *   readonly rosterSync: {readonly people: Person[]} | null,
+     *   reached: (position: Position, ms: number) => Promise<boolean>,
      *   call: (body: string) => Promise<any>,
      *   unsubscribe: () => void,
      * }} feed
@@ -545,6 +552,7 @@ export declare class Subscription extends SubscriptionTarget {
         readonly rosterSync: {
             readonly people: Person[];
         } | null;
+        reached: (position: Position, ms: number) => Promise<boolean>;
         call: (body: string) => Promise<any>;
         unsubscribe: () => void;
     });
@@ -574,6 +582,17 @@ export declare class Subscription extends SubscriptionTarget {
      * @returns {Position | null}
      */
     get position(): Position | null;
+    /**
+     * Wait until the publication at a position was emitted, or reported as missing: then the page shows what it has just
+     * written itself. `publishedPositions` returns the position of what a request has published.
+     *
+     * @param {Position | undefined} position undefined: there is nothing to wait for
+     * @param {{timeoutMs?: number}} [options] default: ten seconds
+     * @returns {Promise<boolean>} false: not in time, or the subscription has ended; fetch the data again
+     */
+    reached(position: Position | undefined, { timeoutMs }?: {
+        timeoutMs?: number;
+    }): Promise<boolean>;
     /**
      * Publish into this channel; see `Connection.publish`.
      *
@@ -673,6 +692,18 @@ export declare class Connection extends ConnectionTarget {
     close(): void;
 }
 /**
+ * Return the positions of what a request has published, by channel: from the header that the middleware
+ * `realtime.host.middleware.published_positions` adds to the response of a view.
+ *
+ * @param {{headers: {get: (name: string) => string | null}}} response of `fetch`
+ * @returns {Map<string, Position>}
+ */
+export declare function publishedPositions(response: {
+    headers: {
+        get: (name: string) => string | null;
+    };
+}): Map<string, Position>;
+/**
  * Open a connection. It reconnects until `close()` is called or the server forbids it.
  *
  * @param {Options} [options]
@@ -691,9 +722,12 @@ export declare class GapFiller {
      * @param {string} channel
      * @param {(request: FillRequest) => Promise<FillAnswer>} ask
      * @param {(type: "publication" | "gap", detail: any) => void} emit
+     * @param {() => void} [onIdle] called when nothing waits any more
      * @param {(ms: number, signal: AbortSignal) => Promise<void>} [wait] waits for a time, or until the signal is aborted
      */
-    constructor(channel: string, ask: (request: FillRequest) => Promise<FillAnswer>, emit: (type: "publication" | "gap", detail: any) => void, wait?: (ms: number, signal: AbortSignal) => Promise<void>);
+    constructor(channel: string, ask: (request: FillRequest) => Promise<FillAnswer>, emit: (type: "publication" | "gap", detail: any) => void, onIdle?: () => void, wait?: (ms: number, signal: AbortSignal) => Promise<void>);
+    /** Whether something waits. */
+    get isFilling(): boolean;
     /**
      * Take what the subscription has received.
      *

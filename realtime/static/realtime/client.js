@@ -289,6 +289,9 @@ const FILL_FIRST_MS = 1_000;
 const FILL_MOST_MS = 10_000;
 const COPY_TAG = "outbox"; // names the row of the site's outbox: docs/howto/outbox.md
 const MOST_COPIES = 1_000; // rows remembered per channel
+const REACHED_MS = 10_000;
+const MOST_WAITING = 1_000; // calls of `reached` that wait, per channel
+const POSITION_HEADER = "Realtime-Position"; // of a response: what the request has published
 const HANDED_OVER = "handed-over"; // why shared.js has closed a socket
 const MOST_EPOCHS = 8; // epochs remembered per channel; a new one starts when Redis restarts
 
@@ -400,6 +403,16 @@ export class PositionTracker {
   get position() {
     const known = this.#stream === null ? undefined : this.#epochs.get(this.#stream);
     return known ? { epoch: /** @type {string} */ (this.#stream), offset: known.last } : null;
+  }
+
+  /**
+   * Tell whether the publication at a position was received or reported as missing.
+   *
+   * @param {Position} position
+   */
+  covers({ epoch, offset }) {
+    const known = this.#epochs.get(epoch);
+    return known !== undefined && (known.ended || offset <= known.last);
   }
 
   /**
@@ -699,6 +712,7 @@ export class Subscription extends SubscriptionTarget {
    *   readonly served: boolean,
    *   readonly tracker: PositionTracker,
    *   readonly rosterSync: {readonly people: Person[]} | null,
+   *   reached: (position: Position, ms: number) => Promise<boolean>,
    *   call: (body: string) => Promise<any>,
    *   unsubscribe: () => void,
    * }} feed
@@ -745,6 +759,18 @@ export class Subscription extends SubscriptionTarget {
    */
   get position() {
     return this.#feed.tracker.position;
+  }
+
+  /**
+   * Wait until the publication at a position was emitted, or reported as missing: then the page shows what it has just
+   * written itself. `publishedPositions` returns the position of what a request has published.
+   *
+   * @param {Position | undefined} position undefined: there is nothing to wait for
+   * @param {{timeoutMs?: number}} [options] default: ten seconds
+   * @returns {Promise<boolean>} false: not in time, or the subscription has ended; fetch the data again
+   */
+  async reached(position, { timeoutMs = REACHED_MS } = {}) {
+    return position === undefined || this.#feed.reached(position, timeoutMs);
   }
 
   /**
@@ -1174,6 +1200,23 @@ export class Connection extends ConnectionTarget {
 }
 
 /**
+ * Return the positions of what a request has published, by channel: from the header that the middleware
+ * `realtime.host.middleware.published_positions` adds to the response of a view.
+ *
+ * @param {{headers: {get: (name: string) => string | null}}} response of `fetch`
+ * @returns {Map<string, Position>}
+ */
+export function publishedPositions(response) {
+  /** @type {Map<string, Position>} */
+  const positions = new Map();
+  for (const text of (response.headers.get(POSITION_HEADER) ?? "").split(", ")) {
+    const [channel, epoch, offset] = text.split(" ");
+    if (epoch && Number.isSafeInteger(Number(offset))) positions.set(channel, { epoch, offset: Number(offset) });
+  }
+  return positions;
+}
+
+/**
  * Open a connection. It reconnects until `close()` is called or the server forbids it.
  *
  * @param {Options} [options]
@@ -1204,6 +1247,8 @@ class Feed {
   /** @type {GapFiller | null} */
   #filler;
   #wantsMembers = false; // whether the page has asked for presence since the subscription began
+  /** @type {Set<{position: Position, settle: (isReached: boolean) => void}>} calls of `reached` */
+  #waiting = new Set();
 
   /**
    * @param {string} channel
@@ -1245,7 +1290,38 @@ class Feed {
     if (fill === undefined) return null;
     const { channel } = this;
     const ask = typeof fill === "function" ? fill : siteFill(fill, getToken && (() => getToken({ channel })));
-    return new GapFiller(channel, ask, (type, detail) => this.#dispatch(type, detail));
+    return new GapFiller(channel, ask, (type, detail) => this.#dispatch(type, detail), () => this.#settleReached());
+  }
+
+  /**
+   * See `Subscription.reached`.
+   *
+   * @param {Position} position
+   * @param {number} ms
+   * @returns {Promise<boolean>}
+   */
+  reached(position, ms) {
+    if (this.#hasReached(position)) return Promise.resolve(true);
+    if (this.state === "unsubscribed" || this.#waiting.size >= MOST_WAITING) return Promise.resolve(false);
+    return new Promise((resolve) => {
+      const timer = setTimeout(() => call.settle(false), ms);
+      const settle = (/** @type {boolean} */ isReached) => {
+        clearTimeout(timer);
+        this.#waiting.delete(call);
+        resolve(isReached);
+      };
+      const call = { position, settle };
+      this.#waiting.add(call);
+    });
+  }
+
+  /** @param {Position} position */
+  #hasReached(position) {
+    return this.tracker.covers(position) && !this.#filler?.isFilling;
+  }
+
+  #settleReached() {
+    for (const call of this.#waiting) if (this.#hasReached(call.position)) call.settle(true);
   }
 
   /** Whether publications arrive now. */
@@ -1416,6 +1492,7 @@ class Feed {
     this.emit("subscribed", { channel: this.channel, ...position });
     this.#reportGaps(missing, windowMs);
     this.#completeAt = Date.now();
+    this.#settleReached();
     this.rosterSync?.renew();
     this.#host.onSubscribed();
   }
@@ -1446,8 +1523,7 @@ class Feed {
   // --- pushes --------------------------------------------------------------------------------------------------------
 
   /** @param {Record<string, any>} push */
-  onPush(push) {
-    if (this.state !== "subscribed") return; // sent before the server processed the unsubscribe
+  #onPush(push) {
     if (push.pub !== undefined) this.#onPublication(asObject(push.pub));
     else if (push.gap !== undefined) this.#onGap(asObject(push.gap));
     else if (push.unsubscribe !== undefined) this.#onUnsubscribe(asObject(push.unsubscribe));
@@ -1458,6 +1534,13 @@ class Feed {
       this.rosterSync?.onHeadcount(count, push.presence.untold === 0);
     }
     // Any other push comes from a newer server.
+  }
+
+  /** @param {Record<string, any>} push */
+  onPush(push) {
+    if (this.state !== "subscribed") return; // sent before the server processed the unsubscribe
+    this.#onPush(push);
+    if (this.#waiting.size > 0) this.#settleReached();
   }
 
   /** @param {Record<string, any>} pub */
@@ -1576,6 +1659,7 @@ class Feed {
     this.#host.remove();
     this.state = "unsubscribed";
     this.#stop();
+    for (const call of this.#waiting) call.settle(this.#hasReached(call.position));
   }
 
   #stop() {
@@ -1596,6 +1680,7 @@ export class GapFiller {
   #channel;
   #ask;
   #emit;
+  #onIdle;
   #wait;
   /** @type {(["publication", Publication] | ["gap", Gap])[]} what waits, the gap that is being filled first */
   #held = [];
@@ -1609,13 +1694,20 @@ export class GapFiller {
    * @param {string} channel
    * @param {(request: FillRequest) => Promise<FillAnswer>} ask
    * @param {(type: "publication" | "gap", detail: any) => void} emit
+   * @param {() => void} [onIdle] called when nothing waits any more
    * @param {(ms: number, signal: AbortSignal) => Promise<void>} [wait] waits for a time, or until the signal is aborted
    */
-  constructor(channel, ask, emit, wait = delay) {
+  constructor(channel, ask, emit, onIdle = ignore, wait = delay) {
     this.#channel = channel;
     this.#ask = ask;
     this.#emit = emit;
+    this.#onIdle = onIdle;
     this.#wait = wait;
+  }
+
+  /** Whether something waits. */
+  get isFilling() {
+    return this.#filling !== null;
   }
 
   /**
@@ -1673,6 +1765,7 @@ export class GapFiller {
       if (filling.signal.aborted) return; // by a listener
     }
     this.#filling = null;
+    this.#onIdle();
   }
 
   /**

@@ -233,6 +233,7 @@ describe("a received frame", () => {
       sender: null,
       offset: 5,
       epoch: "A",
+      filled: false,
     });
   });
 

@@ -31,7 +31,7 @@ function fillerOf({ most = Infinity } = {}) {
     heard.push(type === "gap" ? `gap ${from}-${to ?? ""}` : `${filled ? "+" : ""}${offset}`);
     if (heard.length >= most) filler.stop();
   };
-  const filler = new GapFiller(ORDERS, ask, emit, async (ms) => void waits.push(ms));
+  const filler = new GapFiller(ORDERS, ask, emit, () => {}, async (ms) => void waits.push(ms));
   /** The next question. */
   const question = async () => {
     while (asked.length === 0) await new Promise((resolve) => (onAsked = resolve));
