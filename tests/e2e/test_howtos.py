@@ -19,9 +19,12 @@ from playwright.async_api import Browser, Page
 
 from tests.e2e.test_sdks import tells_what_was_missed
 from tests.support.celery_worker import CeleryWorker
+from tests.support.eventually import eventually
 from tests.support.host import Host, files_of
 from tests.support.overheard_channel import Heard
 from tests.support.pages import becomes_true, in_browser_loop, own_contexts
+from tests.support.push_service import push_service
+from tests.support.receivers import mail_server
 from tests.support.redis_server import RedisServer
 from tests.support.service import KEY, ROOT, Service
 
@@ -278,6 +281,84 @@ async def test_with_web_push(redis: RedisServer, tmp_path: Path, chromium: Brows
             # The headless shell denies notifications, so there is nothing to ask.
             assert await page.locator("#notify").is_hidden()
             assert not problems
+
+
+LOGIN = """
+from django.contrib.auth.models import User
+from django.test import Client
+from orders.models import Order
+ada = User.objects.create(username="ada", email="ada@example.com")
+for title in ("A bicycle", "A lamp", "A boat"):
+    Order.objects.create(title=title, user=ada)
+client = Client()
+client.force_login(ada)
+print(client.cookies["sessionid"].value)
+"""
+
+
+@pytest.mark.browser
+@in_browser_loop
+async def test_an_order_that_reaches_its_customer(
+    redis: RedisServer, tmp_path: Path, chromium: Browser
+) -> None:
+    """The page while it is open, then the browser behind a push service, then the mail."""
+    [key] = re.findall(r'"(.+)"', printed_by("python manage.py webpush_keys"))
+    host = await asyncio.to_thread(Host, tmp_path, f"{tmp_path}:{ROOT}", redis.url)
+    host.env["WEBPUSH_PRIVATE_KEY"] = key
+    host.write([*files_of(text_of("django-host")), *files_of(text_of("reach-a-customer"))])
+    with mail_server() as mails, push_service() as push:
+        with (tmp_path / "mysite/settings.py").open("a", encoding="utf-8") as settings:
+            settings.write("REALTIME_WEBPUSH_ALLOW_PRIVATE = True\n")
+            settings.write(f"EMAIL_HOST, EMAIL_PORT = '127.0.0.1', {mails.port}\n")
+        for command in (["makemigrations", "orders"], ["migrate"]):
+            await asyncio.to_thread(host.run, "manage.py", *command)
+        shell = ("manage.py", "shell", "--no-imports", "-v", "0", "-c", LOGIN)
+        session = (await asyncio.to_thread(host.run, *shell)).strip()
+        command = (sys.executable, "manage.py", "runfallback")
+        worker = await asyncio.create_subprocess_exec(*command, cwd=tmp_path, env=host.env)
+        try:
+            with host.served(tmp_path / "log", *RUNSERVER) as url:
+                cookies = {"sessionid": session}
+                async with (
+                    httpx.AsyncClient(base_url=url, cookies=cookies, timeout=60) as customer,
+                    own_contexts(chromium) as browser,
+                ):
+
+                    async def post(path: str, body: Any = None) -> None:
+                        csrf = (await customer.get("/webpush/config/")).json()["csrf"]
+                        headers = {"X-CSRFToken": csrf}
+                        answer = await customer.post(path, json=body, headers=headers)
+                        assert answer.status_code in (200, 201), answer.text
+
+                    context = await browser.new_context()
+                    await context.add_cookies([{"name": "sessionid", "value": session, "url": url}])
+                    page = await context.new_page()
+                    subscription = push.add("phone")
+                    await post("/webpush/subscribe/", subscription)
+                    await page.goto(f"{url}/orders/")
+                    await eventually(lambda: not is_unheard(redis, "user:#1"))
+                    await post("/orders/1/ship/")
+                    await page.get_by_text("Shipped: A bicycle is on its way.").wait_for()
+                    await page.close()
+                    await eventually(lambda: is_unheard(redis, "user:#1"))
+                    await post("/orders/2/ship/")
+                    phone = await asyncio.to_thread(push.wait_for, "phone")
+                    assert [each["body"] for each in phone.messages] == ["A lamp is on its way."]
+                    phone.status = 410
+                    await post("/orders/3/ship/")
+                    await eventually(lambda: mails.mails.got, seconds=60)
+        finally:
+            worker.terminate()
+            assert await worker.wait() == 0
+    [mail] = mails.mails.got
+    assert (mail["To"], mail["Subject"]) == ("ada@example.com", "Shipped")
+    assert "A boat is on its way." in mail.get_content()
+
+
+def is_unheard(redis: RedisServer, channel: str) -> bool:
+    """Tell whether no node is subscribed to a channel of the usual prefix."""
+    with redis.client() as client:
+        return client.pubsub_numsub(f"rt:{{0}}:ch:{channel}")[0][1] == 0  # type: ignore[no-any-return]
 
 
 @pytest.mark.browser
