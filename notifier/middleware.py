@@ -148,6 +148,9 @@ class StaticFiles(WhiteNoiseMiddleware):  # type: ignore[misc]  # WhiteNoise has
         del response.headers["Content-Type"]
         for name, value in found.headers:
             response.headers[name] = value
+        if "immutable" in response.headers.get("Cache-Control", ""):
+            # No browser asks again, and a page has thirty such files; the ETag would do, too.
+            del response.headers["Last-Modified"]
         response.headers[POLICY_HEADER] = _FILE_POLICY
         if found.file is not None:
             with found.file as file:

@@ -83,9 +83,7 @@ def test_the_exported_names_of_the_browser_client():
         "Roster",
         "Subscription",
         "Connection",
-        "publishedPositions",
         "connect",
-        "GapFiller",
     ]
     assert source.count("\nexport ") == len(exported)
 

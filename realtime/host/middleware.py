@@ -20,8 +20,8 @@ def published_positions(get_response: Callable[[HttpRequest], Any]) -> Callable[
     """Tell the page the positions of what its request has published.
 
     By `realtime.publish`, `realtime.apublish`, or `realtime.publish_on_commit` if the transaction
-    ends before the response. ``client.js`` reads them with ``publishedPositions(response)``, and
-    ``subscription.reached(position)`` waits for one. In ``MIDDLEWARE``, its place does not matter.
+    ends before the response. In ``client.js``, ``subscription.positionOf(response)`` reads one, and
+    ``subscription.reached(position)`` waits for it. Its place in ``MIDDLEWARE`` does not matter.
     """
     if iscoroutinefunction(get_response):
 

@@ -23,6 +23,7 @@ from realtime.host.page_positions import positions_of
 ELEMENT_ID = "realtime-config"  # where client.js and page.js look
 _CLIENT, _PAGE, _BELL = "realtime/client.js", "realtime/page.js", "realtime/bell.js"
 _SHARED = "realtime/shared.js"
+_FILL = "realtime/fill.js"
 _SWITCHES = ("only_channels", "quiet", "waits")
 _VALUES = ("id", "rows", "spread")
 BELL_WORDS = frozenset(
@@ -142,12 +143,12 @@ def _preload(url: str, nonce: SafeString) -> SafeString:
 def _import_map(nonce: SafeString, *, shared: bool) -> SafeString:
     """Return an import map from the plain URL of `client.js` to the real one, if they differ.
 
-    It has `shared.js` as well if the page needs it.
+    It has `fill.js` and, if the page needs it, `shared.js` as well: `client.js` loads them.
     """
     plain, real = _plain_client(), static(_CLIENT)
     if plain == real:
         return SafeString()
-    imports = {plain: real}
+    imports = {plain: real, urljoin(real, "fill.js"): static(_FILL)}
     if shared:
         imports[urljoin(static(_CLIENT), "shared.js")] = static(_SHARED)
     text = json.dumps({"imports": imports}).translate(_NO_MARKUP)

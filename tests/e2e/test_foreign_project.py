@@ -139,9 +139,12 @@ def test_a_storage_that_rewrites_imports_leads_every_module_to_the_same_file(hos
     """A comment in client.js looked like an import of itself, so `collectstatic` never ended."""
     done = collect(host, "mysite.storages.Rewriting", "rewritten")
     source = (ROOT / "realtime/static/realtime/client.js").read_text(encoding="utf-8")
-    client, shared = (done.named(f"realtime/{name}.*.js") for name in ("client", "shared"))
-    assert source.count('import("./shared.js")') == 1
-    rewritten = source.replace("./shared.js", f"./{shared.name}")
+    client = done.named("realtime/client.*.js")
+    rewritten = source
+    for name in ("shared", "fill"):
+        assert source.count(f'import("./{name}.js")') == 1
+        hashed = done.named(f"realtime/{name}.*.js").name
+        rewritten = rewritten.replace(f'import("./{name}.js")', f'import("./{hashed}")')
     assert client.read_text(encoding="utf-8") == rewritten
     assert f'import("./{client.name}")' in done.named("realtime/page.*.js").read_text()
     assert f"/{client.name}" in done.named("orders/live.*.js").read_text()
@@ -158,7 +161,9 @@ def test_where_imports_are_not_rewritten_the_tag_names_the_file(only_hashed: Col
     client = only_hashed.named("realtime/client.*.js").name
     assert f"#%2Fstatic%2Frealtime%2F{client}" in only_hashed.pages["tag"]
     plain, real = "/static/realtime/client.js", f"/static/realtime/{client}"
-    mapped = json.dumps({"imports": {plain: real}})
+    fill = only_hashed.named("realtime/fill.*.js").name
+    loaded = {"/static/realtime/fill.js": f"/static/realtime/{fill}"}
+    mapped = json.dumps({"imports": {plain: real, **loaded}})
     assert f">{mapped}</script>" in only_hashed.pages["module"]
     assert "importmap" not in only_hashed.pages["plain"], "a page can have only one"
 

@@ -33,7 +33,7 @@ from tests.support.tokens import token
 
 NAME = "django-realtime-notifier"
 STATIC = "realtime/static/realtime"
-FILES = ("client.js", "client.d.ts", "shared.js")
+FILES = ("client.js", "client.d.ts", "shared.js", "fill.js")
 """Of the app, in the package."""
 PROGRAMS = ROOT / "tests/e2e/sdk/node_modules/.bin"
 """Of the packages that `make setup` installs."""
@@ -139,6 +139,7 @@ def test_the_tarball_has_exactly_these_files(tarball: Path) -> None:
             "package/README.md",
             "package/client.d.ts",
             "package/client.js",
+            "package/fill.js",
             "package/package.json",
             "package/shared.js",
         ]

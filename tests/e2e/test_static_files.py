@@ -42,11 +42,11 @@ def test_all_files_of_a_page_are_compressed_and_kept_for_ever(service: Service) 
         assert answer.headers["Vary"] == "Accept-Encoding", path
         if path.endswith(".js"):
             found = re.findall(r'^import .* from "([^"]+)"', answer.text, re.M)
-            found += re.findall(
-                r'await import\("([^"]+)"\)', answer.text
-            )  # loaded when it is needed
+            # Loaded when it is needed.
+            found += re.findall(r'await import\("([^"]+)"\)', answer.text)
             waiting |= {str(httpx.URL(f"http://x{path}").join(name).path) for name in found} - seen
     assert [path for path in seen if "/shared." in path]
+    assert [path for path in seen if "/fill." in path]
     [client] = [path for path in seen if "/client." in path]
     whole = int(fetch(service, client).headers["Content-Length"])
     raw = httpx.get(f"{service.http}{client}", headers={"Accept-Encoding": "identity"}, timeout=60)

@@ -16,7 +16,7 @@
  * |---|---|
  * | `Connection` | the public API; routes pushes to feeds and announces the state |
  * | `Feed` | one subscription: its state, position, gaps and token; pages see it as a `Subscription` |
- * | `GapFiller` | puts what the site has kept in the place of a gap |
+ * | `Filling` | has fill.js put what the site has kept in the place of a gap |
  * | `RosterSync` | keeps the members of one channel up to date |
  * | `Link` | the socket: dialling, back-off, the connect command and the connection token |
  * | `Heartbeat` | detects a silent server and measures the round trip |
@@ -82,7 +82,7 @@ export type Publication = {
     offset: number | null;
     epoch: string | null;
     /**
-     * whether it was missed, and has come from the site (`SubscribeOptions.fill`)
+     * whether it was missed (`SubscribeOptions.fill`)
      */
     filled: boolean;
 };
@@ -303,21 +303,9 @@ export type GetChannelToken = (request: {
 export type FillRequest = {
     channel: string;
     epoch: string;
-    /**
-     * the first missing offset
-     */
     from: number;
-    /**
-     * the last missing offset; null if it cannot be known
-     */
     to: number | null;
-    /**
-     * the `waiting` of the site's first answer; null in the first request
-     */
     waiting: number | null;
-    /**
-     * aborted when the answer is no longer needed
-     */
     signal: AbortSignal;
 };
 export type FillAnswer = {
@@ -326,17 +314,8 @@ export type FillAnswer = {
         data: any;
         tags?: Record<string, string>;
     }[];
-    /**
-     * whether there are more behind the last one
-     */
     more?: boolean;
-    /**
-     * whether there is nothing else, although the gap has no end
-     */
     complete?: boolean;
-    /**
-     * not null: the site may soon know more; ask again, with this number
-     */
     waiting?: number | null;
 };
 export type SubscribeOptions = {
@@ -356,9 +335,8 @@ export type SubscribeOptions = {
      */
     since?: Position | null;
     /**
-     * asks the site for what was missed: the
-     * address of the view `missed_publications` (docs/howto/outbox.md), or a function. What it returns is received in the place
-     * of the gap, before anything newer; only the rest is reported as a gap. A copy of what was received is left out
+     * where to ask for what was missed: the
+     * address of a view of the site (docs/howto/outbox.md), or a function. Only what it lacks is reported as a gap
      */
     fill?: string | ((request: FillRequest) => Promise<FillAnswer>);
 };
@@ -583,12 +561,18 @@ export declare class Subscription extends SubscriptionTarget {
      */
     get position(): Position | null;
     /**
-     * Wait until the publication at a position was emitted, or reported as missing: then the page shows what it has just
-     * written itself. `publishedPositions` returns the position of what a request has published.
+     * Where a request of the page has published on this channel, by a header of its response.
+     *
+     * @param {Response} response
+     * @returns {Position | undefined}
+     */
+    positionOf(response: Response): Position | undefined;
+    /**
+     * Wait until the publication at a position was emitted, or reported as missing.
      *
      * @param {Position | undefined} position undefined: there is nothing to wait for
      * @param {{timeoutMs?: number}} [options] default: ten seconds
-     * @returns {Promise<boolean>} false: not in time, or the subscription has ended; fetch the data again
+     * @returns {Promise<boolean>} false: not in time, or the subscription has ended
      */
     reached(position: Position | undefined, { timeoutMs }?: {
         timeoutMs?: number;
@@ -692,54 +676,12 @@ export declare class Connection extends ConnectionTarget {
     close(): void;
 }
 /**
- * Return the positions of what a request has published, by channel: from the header that the middleware
- * `realtime.host.middleware.published_positions` adds to the response of a view.
- *
- * @param {{headers: {get: (name: string) => string | null}}} response of `fetch`
- * @returns {Map<string, Position>}
- */
-export declare function publishedPositions(response: {
-    headers: {
-        get: (name: string) => string | null;
-    };
-}): Map<string, Position>;
-/**
  * Open a connection. It reconnects until `close()` is called or the server forbids it.
  *
  * @param {Options} [options]
  * @returns {Connection}
  */
 export declare function connect(options?: Options): Connection;
-/**
- * Asks the site for what is in a gap, and emits it in the place of the gap, before anything newer.
- *
- * What arrives in the meantime waits. Nothing waits forever: if the site does not answer, or too much waits, the gap is
- * reported as it would have been, and what waited follows it.
- */
-export declare class GapFiller {
-    #private;
-    /**
-     * @param {string} channel
-     * @param {(request: FillRequest) => Promise<FillAnswer>} ask
-     * @param {(type: "publication" | "gap", detail: any) => void} emit
-     * @param {() => void} [onIdle] called when nothing waits any more
-     * @param {(ms: number, signal: AbortSignal) => Promise<void>} [wait] waits for a time, or until the signal is aborted
-     */
-    constructor(channel: string, ask: (request: FillRequest) => Promise<FillAnswer>, emit: (type: "publication" | "gap", detail: any) => void, onIdle?: () => void, wait?: (ms: number, signal: AbortSignal) => Promise<void>);
-    /** Whether something waits. */
-    get isFilling(): boolean;
-    /**
-     * Take what the subscription has received.
-     *
-     * @param {"publication" | "gap"} type
-     * @param {any} detail a `Publication` or a `Gap`
-     */
-    take(type: "publication" | "gap", detail: any): void;
-    /** Emit what waits as it is. */
-    giveUp(): void;
-    /** Drop what waits: the page has unsubscribed. */
-    stop(): void;
-}
 export type Outlet = {
     readonly isOpen: boolean;
     send: (frame: string) => void;

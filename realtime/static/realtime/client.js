@@ -16,7 +16,7 @@
  * |---|---|
  * | `Connection` | the public API; routes pushes to feeds and announces the state |
  * | `Feed` | one subscription: its state, position, gaps and token; pages see it as a `Subscription` |
- * | `GapFiller` | puts what the site has kept in the place of a gap |
+ * | `Filling` | has fill.js put what the site has kept in the place of a gap |
  * | `RosterSync` | keeps the members of one channel up to date |
  * | `Link` | the socket: dialling, back-off, the connect command and the connection token |
  * | `Heartbeat` | detects a silent server and measures the round trip |
@@ -70,7 +70,7 @@
  * @property {Sender | null} sender the client that published it; null if your server did
  * @property {number | null} offset
  * @property {string | null} epoch
- * @property {boolean} filled whether it was missed, and has come from the site (`SubscribeOptions.fill`)
+ * @property {boolean} filled whether it was missed (`SubscribeOptions.fill`)
  */
 
 /**
@@ -213,25 +213,17 @@
  */
 
 /**
- * A question to the site: what was published in a gap.
- *
- * @typedef {object} FillRequest
- * @property {string} channel
- * @property {string} epoch
- * @property {number} from the first missing offset
- * @property {number | null} to the last missing offset; null if it cannot be known
- * @property {number | null} waiting the `waiting` of the site's first answer; null in the first request
- * @property {AbortSignal} signal aborted when the answer is no longer needed
+ * @typedef {{channel: string, epoch: string, from: number, to: number | null, waiting: number | null, signal: AbortSignal}}
+ *   FillRequest
  */
 
 /**
- * What the site has kept of it, in the order of the offsets.
+ * See docs/howto/outbox.md.
  *
- * @typedef {object} FillAnswer
- * @property {{offset: number, data: any, tags?: Record<string, string>}[]} publications
- * @property {boolean} [more] whether there are more behind the last one
- * @property {boolean} [complete] whether there is nothing else, although the gap has no end
- * @property {number | null} [waiting] not null: the site may soon know more; ask again, with this number
+ * @typedef {{
+ *   publications: {offset: number, data: any, tags?: Record<string, string>}[],
+ *   more?: boolean, complete?: boolean, waiting?: number | null,
+ * }} FillAnswer
  */
 
 /**
@@ -242,9 +234,8 @@
  * @property {Position | null} [since] what the channel had counted when the page's data was read. What was published
  *   after it and before the subscription is reported as a gap. Null: the position could not be read, so some
  *   publications may be missing, which is reported as well. Undefined: the position from `Options.positions`, if any
- * @property {string | ((request: FillRequest) => Promise<FillAnswer>)} [fill] asks the site for what was missed: the
- *   address of the view `missed_publications` (docs/howto/outbox.md), or a function. What it returns is received in the place
- *   of the gap, before anything newer; only the rest is reported as a gap. A copy of what was received is left out
+ * @property {string | ((request: FillRequest) => Promise<FillAnswer>)} [fill] where to ask for what was missed: the
+ *   address of a view of the site (docs/howto/outbox.md), or a function. Only what it lacks is reported as a gap
  */
 
 /**
@@ -283,15 +274,9 @@ const MOST_NAMED = 1_000; // the member list of a larger channel is not requeste
 const MOST_NEWS = 10_000; // joins and leaves buffered while the client waits for a member list
 const REFUSALS_PAGE = "docs/client.md#a-subscription-that-is-refused";
 const NOT_LIVE_PAGE = "docs/client.md#a-page-that-does-not-become-live";
-const MOST_HELD = 1_000; // events that wait while the site is asked for what was missed
-const FILL_TRIES = 10; // requests that bring nothing: a minute in all, so a site may restart
-const FILL_FIRST_MS = 1_000;
-const FILL_MOST_MS = 10_000;
-const COPY_TAG = "outbox"; // names the row of the site's outbox: docs/howto/outbox.md
-const MOST_COPIES = 1_000; // rows remembered per channel
+const MOST_HELD = 1_000; // events that wait while the module that fills gaps is loaded
 const REACHED_MS = 10_000;
 const MOST_WAITING = 1_000; // calls of `reached` that wait, per channel
-const POSITION_HEADER = "Realtime-Position"; // of a response: what the request has published
 const HANDED_OVER = "handed-over"; // why shared.js has closed a socket
 const MOST_EPOCHS = 8; // epochs remembered per channel; a new one starts when Redis restarts
 
@@ -762,12 +747,24 @@ export class Subscription extends SubscriptionTarget {
   }
 
   /**
-   * Wait until the publication at a position was emitted, or reported as missing: then the page shows what it has just
-   * written itself. `publishedPositions` returns the position of what a request has published.
+   * Where a request of the page has published on this channel, by a header of its response.
+   *
+   * @param {Response} response
+   * @returns {Position | undefined}
+   */
+  positionOf(response) {
+    for (const text of response.headers.get("Realtime-Position")?.split(", ") ?? []) {
+      const [channel, epoch, offset] = text.split(" ");
+      if (channel === this.channel) return toSince({ epoch, offset: Number(offset) });
+    }
+  }
+
+  /**
+   * Wait until the publication at a position was emitted, or reported as missing.
    *
    * @param {Position | undefined} position undefined: there is nothing to wait for
    * @param {{timeoutMs?: number}} [options] default: ten seconds
-   * @returns {Promise<boolean>} false: not in time, or the subscription has ended; fetch the data again
+   * @returns {Promise<boolean>} false: not in time, or the subscription has ended
    */
   async reached(position, { timeoutMs = REACHED_MS } = {}) {
     return position === undefined || this.#feed.reached(position, timeoutMs);
@@ -1200,23 +1197,6 @@ export class Connection extends ConnectionTarget {
 }
 
 /**
- * Return the positions of what a request has published, by channel: from the header that the middleware
- * `realtime.host.middleware.published_positions` adds to the response of a view.
- *
- * @param {{headers: {get: (name: string) => string | null}}} response of `fetch`
- * @returns {Map<string, Position>}
- */
-export function publishedPositions(response) {
-  /** @type {Map<string, Position>} */
-  const positions = new Map();
-  for (const text of (response.headers.get(POSITION_HEADER) ?? "").split(", ")) {
-    const [channel, epoch, offset] = text.split(" ");
-    if (epoch && Number.isSafeInteger(Number(offset))) positions.set(channel, { epoch, offset: Number(offset) });
-  }
-  return positions;
-}
-
-/**
  * Open a connection. It reconnects until `close()` is called or the server forbids it.
  *
  * @param {Options} [options]
@@ -1244,7 +1224,7 @@ class Feed {
   #completeAt; // the channel is known to be complete up to this time
   #isFirst = true; // whether the subscription has not begun yet
   #isStartUnknown; // whether the page's data is as of a position that could not be read
-  /** @type {GapFiller | null} */
+  /** @type {Filling | null} */
   #filler;
   #wantsMembers = false; // whether the page has asked for presence since the subscription began
   /** @type {Set<{position: Position, settle: (isReached: boolean) => void}>} calls of `reached` */
@@ -1288,9 +1268,13 @@ class Feed {
    */
   #makeFiller(fill, getToken) {
     if (fill === undefined) return null;
-    const { channel } = this;
-    const ask = typeof fill === "function" ? fill : siteFill(fill, getToken && (() => getToken({ channel })));
-    return new GapFiller(channel, ask, (type, detail) => this.#dispatch(type, detail), () => this.#settleReached());
+    const emit = (/** @type {"publication" | "gap"} */ type, /** @type {any} */ detail) => this.#dispatch(type, detail);
+    const token = getToken && (() => getToken({ channel: this.channel }));
+    const onIdle = () => this.#settleReached();
+    return new Filling(emit, onIdle, ({ GapFiller, siteFill }) => {
+      const ask = typeof fill === "function" ? fill : siteFill(fill, token);
+      return new GapFiller(this.channel, ask, emit, onIdle);
+    });
   }
 
   /**
@@ -1670,186 +1654,60 @@ class Feed {
   }
 }
 
-/**
- * Asks the site for what is in a gap, and emits it in the place of the gap, before anything newer.
- *
- * What arrives in the meantime waits. Nothing waits forever: if the site does not answer, or too much waits, the gap is
- * reported as it would have been, and what waited follows it.
- */
-export class GapFiller {
-  #channel;
-  #ask;
+/** What a subscription with `fill` receives goes through fill.js, once that is loaded. */
+class Filling {
   #emit;
-  #onIdle;
-  #wait;
-  /** @type {(["publication", Publication] | ["gap", Gap])[]} what waits, the gap that is being filled first */
+  /** @type {any} the `GapFiller`; null if it could not be loaded */
+  #filler;
+  /** @type {["publication" | "gap", any][]} what waits for fill.js */
   #held = [];
-  /** @type {Set<string>} rows of the site's outbox that were received */
-  #copies = new Set();
-  /** @type {AbortController | null} null: nothing waits */
-  #filling = null;
-  #isStopped = false;
 
   /**
-   * @param {string} channel
-   * @param {(request: FillRequest) => Promise<FillAnswer>} ask
    * @param {(type: "publication" | "gap", detail: any) => void} emit
-   * @param {() => void} [onIdle] called when nothing waits any more
-   * @param {(ms: number, signal: AbortSignal) => Promise<void>} [wait] waits for a time, or until the signal is aborted
+   * @param {() => void} onIdle
+   * @param {(module: any) => any} make
    */
-  constructor(channel, ask, emit, onIdle = ignore, wait = delay) {
-    this.#channel = channel;
-    this.#ask = ask;
+  constructor(emit, onIdle, make) {
     this.#emit = emit;
-    this.#onIdle = onIdle;
-    this.#wait = wait;
+    const start = (/** @type {any} */ filler) => {
+      this.#filler = filler;
+      for (const [type, detail] of this.#held.splice(0)) this.take(type, detail);
+      onIdle();
+    };
+    const load = async () => make(await import("./fill.js"));
+    load().then(start, (error) => {
+      console.warn(`realtime: gaps are not filled, because fill.js could not be loaded: ${error}`);
+      start(null);
+    });
   }
 
-  /** Whether something waits. */
   get isFilling() {
-    return this.#filling !== null;
+    return this.#held.length > 0 || Boolean(this.#filler?.isFilling);
   }
 
   /**
-   * Take what the subscription has received.
-   *
    * @param {"publication" | "gap"} type
-   * @param {any} detail a `Publication` or a `Gap`
+   * @param {any} detail
    */
   take(type, detail) {
-    if (this.#filling === null && type === "publication") return this.#pass(detail);
+    if (this.#filler) return this.#filler.take(type, detail);
+    if (this.#filler === null) return this.#emit(type, detail);
     this.#held.push([type, detail]);
-    if (this.#filling === null) this.#emitHeld();
-    else if (this.#held.length > MOST_HELD) this.giveUp();
+    if (this.#held.length > MOST_HELD) this.giveUp();
   }
 
   /** Emit what waits as it is. */
   giveUp() {
-    this.#filling?.abort();
-    this.#filling = null;
-    for (const [type, detail] of this.#held.splice(0)) {
-      if (this.#isStopped) return; // by a listener
-      if (type === "gap") this.#emit("gap", detail);
-      else this.#pass(detail);
-    }
+    this.#filler?.giveUp();
+    for (const [type, detail] of this.#held.splice(0)) this.#emit(type, detail);
   }
 
   /** Drop what waits: the page has unsubscribed. */
   stop() {
-    this.#isStopped = true;
+    this.#emit = ignore;
+    this.#filler?.stop();
     this.#held.length = 0;
-    this.#filling?.abort();
   }
-
-  /** @param {Publication} publication */
-  #pass(publication) {
-    const copy = publication.tags[COPY_TAG];
-    if (copy !== undefined) {
-      if (this.#copies.has(copy)) return;
-      this.#copies.add(copy);
-      if (this.#copies.size > MOST_COPIES) this.#copies.delete(firstOf(this.#copies));
-    }
-    this.#emit("publication", publication);
-  }
-
-  /** Emit what waits: fill one gap after the other. */
-  async #emitHeld() {
-    const filling = (this.#filling = new AbortController());
-    while (this.#held.length > 0) {
-      const [type, detail] = this.#held[0];
-      if (type === "gap") await this.#fill(detail, filling.signal);
-      if (filling.signal.aborted) return;
-      const [, rest] = /** @type {[string, any]} */ (this.#held.shift());
-      if (type === "publication") this.#pass(rest);
-      else if (!isFilled(rest)) this.#emit("gap", rest);
-      if (filling.signal.aborted) return; // by a listener
-    }
-    this.#filling = null;
-    this.#onIdle();
-  }
-
-  /**
-   * Emit what the site has kept of the first gap that waits. What is left of the gap waits in its place.
-   *
-   * @param {Gap} gap
-   * @param {AbortSignal} signal
-   */
-  async #fill(gap, signal) {
-    /** @type {number | null} */
-    let waiting = null;
-    await this.#wait(gap.refetchAfterMs, signal);
-    for (let tries = FILL_TRIES; tries > 0 && !signal.aborted; ) {
-      const { epoch, from, to } = /** @type {Gap} */ (this.#held[0][1]);
-      const answer = await this.#answerTo({ channel: this.#channel, epoch, from, to, waiting, signal });
-      if (signal.aborted || answer === "refused") return;
-      if (answer) {
-        waiting ??= answer.waiting;
-        const mayCome = answer.waiting !== null && tries > 1;
-        if (this.#take(gap, answer.publications, mayCome, signal) && answer.more) continue;
-        if (signal.aborted || isFilled(this.#rest)) return;
-        if (answer.waiting === null) {
-          if (to === null && answer.complete) this.#rest = { ...this.#rest, to: this.#rest.from - 1 };
-          return;
-        }
-      }
-      tries -= 1;
-      const ms = Math.min(FILL_MOST_MS, FILL_FIRST_MS * 2 ** (FILL_TRIES - tries - 1));
-      if (tries > 0) await this.#wait(ms, signal);
-    }
-  }
-
-  /** What is left of the gap that is being filled. */
-  get #rest() {
-    return /** @type {Gap} */ (this.#held[0][1]);
-  }
-
-  set #rest(gap) {
-    this.#held[0] = ["gap", gap];
-  }
-
-  /**
-   * @param {FillRequest} request
-   * @returns {Promise<ReturnType<typeof asFillAnswer> | "refused" | null>} null: another attempt may succeed
-   */
-  async #answerTo(request) {
-    try {
-      return asFillAnswer(await this.#ask(request));
-    } catch (error) {
-      if (!(error instanceof RealtimeError) || error.temporary) return null;
-      console.warn(`realtime: what was missed on ${JSON.stringify(this.#channel)} cannot be fetched: ${error.message}`);
-      return "refused";
-    }
-  }
-
-  /**
-   * Emit publications, and what is missing between them.
-   *
-   * @param {Gap} gap
-   * @param {ReturnType<typeof asFillAnswer>["publications"]} publications
-   * @param {boolean} mayCome whether another attempt may find what is missing; then it is not reported yet
-   * @param {AbortSignal} signal
-   * @returns {boolean} whether all were emitted, and there was at least one
-   */
-  #take({ epoch, to }, publications, mayCome, signal) {
-    for (const { offset, data, tags } of publications) {
-      const rest = this.#rest;
-      const missing = offset - rest.from;
-      if (missing < 0 || (to !== null && offset > to)) return false; // not what was asked for
-      if (missing > 0 && mayCome) return false;
-      this.#rest = { ...rest, from: offset + 1, missed: to === null ? null : to - offset };
-      if (missing > 0) this.#emit("gap", { ...rest, to: offset - 1, missed: missing });
-      if (signal.aborted) return false; // by a listener
-      const event = eventOf(tags);
-      this.#pass({ channel: this.#channel, data, event, tags, sender: null, offset, epoch, filled: true });
-      if (signal.aborted) return false;
-    }
-    return publications.length > 0;
-  }
-}
-
-/** @param {Gap} gap */
-function isFilled({ from, to }) {
-  return to !== null && from > to;
 }
 
 /**
@@ -2846,28 +2704,6 @@ async function fetchPageToken(tokenUrl) {
 }
 
 /**
- * Return a function that asks the site's view for what is in a gap.
- *
- * @param {string} url
- * @param {(() => string | Promise<string>) | undefined} getToken
- * @returns {(request: FillRequest) => Promise<FillAnswer>}
- */
-function siteFill(url, getToken) {
-  return async ({ channel, epoch, from, to, waiting, signal }) => {
-    const address = new URL(url, globalThis.location?.href);
-    const query = { channel, epoch, from, to, waiting };
-    for (const [name, value] of Object.entries(query)) if (value !== null) address.searchParams.set(name, String(value));
-    /** @type {Record<string, string>} */
-    const headers = { Accept: "application/json" };
-    if (getToken) headers.Authorization = `Bearer ${await fetchToken(getToken)}`;
-    const answer = await fetch(address, { headers, cache: "no-store", signal });
-    if (answer.ok) return answer.json();
-    const temporary = answer.status >= 500 || answer.status === 429 || answer.status === 401; // another token may do
-    throw new RealtimeError(answer.status, `the site answered with status ${answer.status}`, { temporary });
-  };
-}
-
-/**
  * @param {string} url
  * @returns {string}
  */
@@ -3011,23 +2847,6 @@ function asHeadcount(value) {
   return { clients: asCount(num_clients ?? 0), users: asCount(num_users ?? 0) };
 }
 
-/**
- * @param {unknown} value
- * @returns {{
- *   publications: {offset: number, data: any, tags: Record<string, any>}[],
- *   more: boolean, complete: boolean, waiting: number | null,
- * }}
- */
-function asFillAnswer(value) {
-  const { publications, more, complete, waiting } = asObject(value);
-  if (!Array.isArray(publications)) throw new Malformed("an answer without publications");
-  const kept = publications.map((each) => {
-    const { offset, data, tags } = asObject(each);
-    return { offset: asCount(offset), data, tags: asObject(tags ?? {}) };
-  });
-  return { publications: kept, more: more === true, complete: complete === true, waiting: waiting ?? null };
-}
-
 /** @param {Record<string, any>} tags */
 function eventOf(tags) {
   return typeof tags.event === "string" ? tags.event : null;
@@ -3075,32 +2894,6 @@ function closeQuietly(socket, code, reason) {
  */
 function firstKey(map) {
   return /** @type {K} */ (map.keys().next().value);
-}
-
-/**
- * @template V
- * @param {Set<V>} set
- * @returns {V}
- */
-function firstOf(set) {
-  return /** @type {V} */ (set.values().next().value);
-}
-
-/**
- * Wait for a time, or until the signal is aborted.
- *
- * @param {number} ms
- * @param {AbortSignal} signal
- * @returns {Promise<void>}
- */
-function delay(ms, signal) {
-  return new Promise((resolve) => {
-    const timer = setTimeout(resolve, ms);
-    signal.addEventListener("abort", () => {
-      clearTimeout(timer);
-      resolve();
-    });
-  });
 }
 
 function ignore() {}

@@ -3,7 +3,8 @@
 import assert from "node:assert/strict";
 import { createServer } from "node:http";
 import { afterEach, beforeEach, describe, test } from "node:test";
-import { GapFiller, RealtimeError } from "../../../realtime/static/realtime/client.js";
+import { RealtimeError } from "../../../realtime/static/realtime/client.js";
+import { GapFiller } from "../../../realtime/static/realtime/fill.js";
 import { next, record, start } from "./support.mjs";
 
 const ORDERS = "public:orders";

@@ -2,7 +2,7 @@
 
 import assert from "node:assert/strict";
 import { describe, test } from "node:test";
-import { publishedPositions } from "../../../realtime/static/realtime/client.js";
+import { Subscription } from "../../../realtime/static/realtime/client.js";
 import { next, start } from "./support.mjs";
 
 const ORDERS = "public:orders";
@@ -24,15 +24,25 @@ async function isSettled(promise) {
   return (await Promise.race([promise, Promise.resolve(none)])) !== none;
 }
 
-describe("the positions of what a request has published", () => {
-  test("are read from the header of its response", () => {
+describe("the position of what a request has published", () => {
+  const positionOf = (channel, text) => new Subscription(channel, {}).positionOf(headers(text));
+
+  test("is read from the header of its response", () => {
     const text = "public:orders 6f1c2a90b4d7e833 42, talk#42,43 00ff 7";
-    const expected = [["public:orders", at("6f1c2a90b4d7e833", 42)], ["talk#42,43", at("00ff", 7)]];
-    assert.deepEqual([...publishedPositions(headers(text))], expected);
+    assert.deepEqual(positionOf("public:orders", text), at("6f1c2a90b4d7e833", 42));
+    assert.deepEqual(positionOf("talk#42,43", text), at("00ff", 7));
   });
 
-  test("are none if it has published nothing, or the header is not ours", () => {
-    for (const text of [null, "", "x", "x y", "x y z", ", ,"]) assert.equal(publishedPositions(headers(text)).size, 0);
+  test("is none if it has published nothing there", () => {
+    for (const text of [null, "", "x", "x y", "x y z", ", ,", "public:order a 1"]) {
+      assert.equal(positionOf("public:orders", text), undefined);
+    }
+  });
+
+  test("is an error if the header is not ours", () => {
+    for (const text of ["public:orders", "public:orders a", "public:orders a b", "public:orders a -1"]) {
+      assert.throws(() => positionOf("public:orders", text), TypeError);
+    }
   });
 });
 
