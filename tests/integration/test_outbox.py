@@ -23,7 +23,7 @@ from realtime import publish, subscription_token, wiring
 from realtime.contrib.outbox import missed_publications, publish_in_transaction, publish_waiting
 from realtime.contrib.outbox import relay as relaying
 from realtime.contrib.outbox.models import TAG, OutboxRow
-from realtime.contrib.outbox.relay import Relay, read_state
+from realtime.contrib.outbox.relay import Relay, oldest_first, read_state
 from realtime.contrib.outbox.worker import OutboxWorker
 from realtime.core.publication import Receipt
 from realtime.errors import BrokerError, IdempotencyConflict, InvalidName, QueueFull, RequestError
@@ -288,6 +288,17 @@ def test_once_says_that_rows_wait(wired: str, settings: Any) -> None:
 def test_a_wrong_option_is_named(wired: str, wrong: list[str]) -> None:
     with pytest.raises(CommandError, match=wrong[0]):
         call_command("runoutbox", *wrong)
+
+
+def test_no_query_reads_rows_that_it_does_not_return(wired: str) -> None:
+    """With many rows kept and many waiting, PostgreSQL read all of the former first."""
+    from realtime.contrib.outbox.views import newest_first
+
+    worker = oldest_first("default")[:100].explain()
+    view = newest_first(ORDERS, "default")[:1].explain()
+    assert "USING INDEX realtime_outbox_waiting (published_at=?)" in worker
+    assert "INDEX realtime_outbox_position (channel=? AND epoch=?)" in view
+    assert "TEMP B-TREE" not in worker + view, "the order is that of the index"
 
 
 # --- what a page has missed ---

@@ -45,8 +45,10 @@ class OutboxRow(models.Model):
         verbose_name_plural = _("publications in the outbox")
         indexes = (
             models.Index(fields=["published_at", "id"], name="realtime_outbox_waiting"),
-            # Rows that wait have an empty epoch, so this also finds those of one channel.
-            models.Index(fields=["channel", "epoch", "offset"], name="realtime_outbox_position"),
+            # Rows that wait have an empty epoch, so this also finds the last one of a channel.
+            models.Index(
+                fields=["channel", "epoch", "offset", "id"], name="realtime_outbox_position"
+            ),
         )
 
     def __str__(self) -> str:

@@ -59,6 +59,15 @@ def rows_of(alias: str) -> QuerySet[OutboxRow]:
     return OutboxRow._default_manager.using(alias)
 
 
+def oldest_first(alias: str) -> QuerySet[OutboxRow]:
+    """Return the rows that wait, in the order in which they were written.
+
+    By the columns of an index: otherwise PostgreSQL read a million kept rows first when many others
+    waited, which took 260 ms.
+    """
+    return rows_of(alias).filter(WAITING).order_by("published_at", "pk")
+
+
 def publish_waiting(using: str | None = None) -> int:
     """Publish the rows that wait now, for a test or a cron job; return how many were published.
 
@@ -149,7 +158,7 @@ class Relay:
         return transaction.atomic(self._alias) if self._has_locks else nullcontext()
 
     def _next_rows(self) -> list[OutboxRow]:
-        found = rows_of(self._alias).filter(WAITING).order_by("pk")
+        found = oldest_first(self._alias)
         if held := self._held_channels():
             found = found.exclude(channel__in=held)
         if self._has_locks:

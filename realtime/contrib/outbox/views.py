@@ -15,6 +15,7 @@ from asgiref.sync import async_to_sync
 from django.contrib.auth.decorators import login_not_required
 from django.core.exceptions import ImproperlyConfigured
 from django.db import router
+from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_safe
@@ -213,7 +214,12 @@ def _read_published(missed: Missed, alias: str) -> tuple[list[tuple[int, str]], 
 
 def _read_waiting(missed: Missed, alias: str) -> int | None:
     """Return the id of the last row of the channel that waits, of those that waited at first."""
-    found = rows_of(alias).filter(WAITING, channel=missed.channel, epoch="")
+    found = newest_first(missed.channel, alias)
     if missed.waiting is not None:
         found = found.filter(pk__lte=missed.waiting)
-    return found.order_by("-pk").values_list("pk", flat=True).first()
+    return found.values_list("pk", flat=True).first()
+
+
+def newest_first(channel: str, alias: str) -> QuerySet[OutboxRow]:
+    """Return the rows of a channel that wait; by the columns of an index, as in `oldest_first`."""
+    return rows_of(alias).filter(WAITING, channel=channel, epoch="").order_by("-offset", "-pk")

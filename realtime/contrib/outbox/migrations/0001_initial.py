@@ -58,7 +58,7 @@ class Migration(migrations.Migration):
                 "indexes": [
                     models.Index(fields=["published_at", "id"], name="realtime_outbox_waiting"),
                     models.Index(
-                        fields=["channel", "epoch", "offset"], name="realtime_outbox_position"
+                        fields=["channel", "epoch", "offset", "id"], name="realtime_outbox_position"
                     ),
                 ],
             },
