@@ -127,14 +127,15 @@ class Client:
                 await self._read_frame()
 
     async def push(
-        self, kind: str, seconds: float = 5.0, *, passing_over: str = ""
+        self, kind: str, seconds: float = 5.0, *, passing_over: str | tuple[str, ...] = ()
     ) -> dict[str, Any]:
         """Return the next message, which must be a push of this kind (pub, gap, state).
 
-        Pushes of the kind ``passing_over`` may come before it.
+        Pushes of the kinds ``passing_over`` may come before it.
         """
+        others = {passing_over} if isinstance(passing_over, str) else set(passing_over)
         message = await self.next(seconds)
-        while passing_over and passing_over in message.get("push", {}):
+        while others & message.get("push", {}).keys():
             message = await self.next(seconds)
         assert kind in message.get("push", {}), f"expected a push of {kind}, got {message}"
         push: dict[str, Any] = message["push"][kind]

@@ -91,11 +91,12 @@ class PushService:
         browser = self.browsers[path]
         self._check(headers)
         with self.received:
+            status = browser.status  # a test that waits for this message may change it at once
             browser.headers.append(headers)
-            if browser.status < 300:
+            if status < 300:
                 browser.messages.append(json.loads(browser.decrypt(body)))
             self.received.notify_all()
-        return browser.status
+        return status
 
     def wait_for(self, name: str, count: int = 1, seconds: float = 60) -> PushBrowser:
         """Wait until a browser has been sent so many messages, taken or not."""
