@@ -96,6 +96,7 @@ def test_the_options_are_those_of_publish(wired: str, keeping: None, settings: A
         ("nobody:a", 1, {}, InvalidName),
         (ORDERS, object(), {}, RequestError),
         (ORDERS, 1, {"tags": []}, RequestError),
+        (ORDERS, 1, {"tags": {TAG: "mine"}}, InvalidName),
         (ORDERS, 1, {"tags": {str(i): "" for i in range(16)}}, RequestError),
         (ORDERS, 1, {"fallback": "nothing"}, RequestError),
         (ORDERS, 1, {"idempotency_key": "mine"}, TypeError),
@@ -369,19 +370,41 @@ def test_rows_that_wait_are_told_until_those_of_the_first_question_are_recorded(
     epoch = publish_rows(1).epoch
     commit(2)
     commit(3, channel="public:other")
-    found = answer(epoch=epoch, solely=True, **{"from": 2})
+    found = answer(epoch=epoch, solely=True, age=1, **{"from": 2})
     waiting = OutboxRow.objects.get(channel=ORDERS, published_at=None).pk
     assert (found["waiting"], found["complete"]) == (waiting, False)
     publish_waiting()
     commit(4)
-    found = answer(epoch=epoch, solely=True, waiting=waiting, **{"from": 2})
+    found = answer(epoch=epoch, solely=True, age=1, waiting=waiting, **{"from": 2})
     assert (found["waiting"], found["complete"]) == (None, True)
 
 
 def test_only_an_only_publisher_knows_the_end_of_an_epoch(wired: str, keeping: None) -> None:
     epoch = publish_rows(1).epoch
-    assert answer(epoch=epoch, solely=True, **{"from": 1})["complete"] is True
-    assert answer(epoch=epoch, **{"from": 1})["complete"] is False
+    assert answer(epoch=epoch, solely=True, age=1, **{"from": 1})["complete"] is True
+    assert answer(epoch=epoch, age=1, **{"from": 1})["complete"] is False
+
+
+def test_no_gap_is_complete_whose_rows_may_have_been_deleted(wired: str, keeping: None) -> None:
+    """A page that slept for longer than rows are kept would have lost some without a word."""
+    epoch = publish_rows(1, 2).epoch
+    for query in ({"age": 56}, {"age": 3_600}, {}):
+        found = answer(epoch=epoch, solely=True, **query, **{"from": 2})
+        assert found["complete"] is False
+
+
+def test_a_worker_looks_again_soon_if_rows_were_passed_over(
+    heard: Callable[..., Any], settings: Any
+) -> None:
+    settings.REALTIME_FALLBACKS = LOG
+    settings.REALTIME_FALLBACK_ITEMS = 1
+    commit(0, channel="public:fills", fallback="mail")
+    publish_waiting()
+    commit(1, fallback="mail")
+    worker = OutboxWorker("default", poll_seconds=3_600)
+    pauses = [worker._take_turn() for _ in range(2)]
+    worker._waker.close()
+    assert max(pauses) < 1, "the channel is held for a second, and not for an hour"
 
 
 @pytest.mark.parametrize(
@@ -457,6 +480,7 @@ def test_the_authorizer_decides_where_no_rule_does(
         {"to": "x"},
         {"to": "1.5"},
         {"waiting": "٣"},
+        {"age": "old"},
     ],
     ids=str,
 )

@@ -6,9 +6,10 @@ import uuid
 from collections.abc import Mapping
 from typing import Any, Literal, TypedDict, Unpack
 
-from django.db import connections, router
+from django.db import connections, router, transaction
 
 from realtime.contrib.outbox.models import NOTIFICATIONS, TAG, OutboxRow
+from realtime.errors import InvalidName
 from realtime.host.publishing import make_publication, refuse_event_loop
 
 
@@ -34,8 +35,8 @@ def publish_in_transaction(
 
     ``manage.py runoutbox`` publishes it within milliseconds of the commit if the database is
     PostgreSQL, otherwise at its next look. Those of one channel are published in the order in which
-    they were written; of transactions at the same time, in the order of their commits. Outside of
-    a transaction, the row is committed at once.
+    they were written; transactions at the same time have no order of their own. Outside of a
+    transaction, the row is committed at once.
 
     The publication is validated and encoded now, so that mistakes raise here.
 
@@ -61,12 +62,15 @@ def publish_in_transaction(
             raise TypeError(f"publish_in_transaction() got an unexpected keyword argument {name!r}")
     row = _row_of(channel, data, options)
     alias = using or router.db_for_write(OutboxRow)
-    row.save(using=alias, force_insert=True)
-    _wake_workers(alias)
+    with transaction.atomic(alias):  # without one around it, a failed NOTIFY must undo the row
+        row.save(using=alias, force_insert=True)
+        _wake_workers(alias)
 
 
 def _row_of(channel: str, data: Any, options: OutboxOptions) -> OutboxRow:
     key, tags = uuid.uuid4(), options.get("tags")
+    if isinstance(tags, Mapping) and TAG in tags:
+        raise InvalidName("tags", TAG, "the outbox has a tag of this name")
     if tags is None or isinstance(tags, Mapping):  # anything else is refused below
         tags = {**(tags or {}), TAG: key.hex}
     publication = make_publication(channel, data, **{**options, "tags": tags})

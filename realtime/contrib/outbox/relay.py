@@ -36,6 +36,10 @@ HELD_CHANNELS = 100
 """Channels whose rows are passed over because one could not be published."""
 HELD_SECONDS = 1.0
 """How long they are passed over, so that those of other channels do not wait behind them."""
+IDLE_SECONDS = 30
+"""How long a worker may do nothing while it holds rows; a publish has a time limit of its own."""
+LOCK_SECONDS = 5
+"""How long a worker waits for rows that another one holds."""
 DELETED_ROWS = 1_000
 """Old rows deleted by one statement."""
 
@@ -125,7 +129,7 @@ class Relay:
         """
         self._alias = alias
         self._keep_seconds = wiring.settings().outbox_keep_seconds
-        features = connections[alias].features
+        self._vendor, features = connections[alias].vendor, connections[alias].features
         self._has_locks = (
             features.has_select_for_update and features.supports_select_for_update_with_limit
         )
@@ -140,11 +144,17 @@ class Relay:
                 still wait, and get the same positions.
         """
         with self._transaction():
+            self._limit_locks()
             rows = self._next_rows()
             if not rows:
                 return Round(0, 0)
             outcomes = wiring.publish_many_sync([row.to_publication() for row in rows])
             return self._record(rows, outcomes)
+
+    @property
+    def holds_channels(self) -> bool:
+        """Whether rows were passed over that may be published in a moment."""
+        return bool(self._held)
 
     def delete_old(self) -> int:
         """Delete some of the published rows that were kept for long enough; return how many."""
@@ -156,6 +166,16 @@ class Relay:
     def _transaction(self) -> AbstractContextManager[None]:
         # Without locks, a transaction would only make the update fail because others have written.
         return transaction.atomic(self._alias) if self._has_locks else nullcontext()
+
+    def _limit_locks(self) -> None:
+        """Let no worker that is frozen, or whose host is gone, hold rows for good.
+
+        PostgreSQL ends its session after a while; others try again instead of waiting, and say so.
+        """
+        if self._vendor == "postgresql":
+            with connections[self._alias].cursor() as cursor:
+                cursor.execute(f"SET LOCAL idle_in_transaction_session_timeout = '{IDLE_SECONDS}s'")
+                cursor.execute(f"SET LOCAL lock_timeout = '{LOCK_SECONDS}s'")
 
     def _next_rows(self) -> list[OutboxRow]:
         found = oldest_first(self._alias)

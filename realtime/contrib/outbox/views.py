@@ -36,6 +36,8 @@ ANSWER_BYTES = 1024 * 1024
 """The size of their bodies; one that is larger alone is sent alone."""
 AUTHORIZE_SECONDS = 5.0
 """The timeout for the host's decision, as for a subscription."""
+MARGIN_SECONDS = 5
+"""For the request, and for clocks that run at different speeds."""
 LARGEST = 2**63 - 1
 """Offsets and ids: what the columns of the table hold."""
 EPOCH_CHARACTERS = 64
@@ -52,6 +54,8 @@ class Missed(NamedTuple):
     """The last offset; None if it is unknown."""
     waiting: int | None
     """The id of the last row that waited when the page first asked; None at first."""
+    age_seconds: int | None = None
+    """How long ago the page was complete, by its own clock; None if it does not say."""
 
 
 # Never cached: another user may be logged in next.
@@ -64,9 +68,9 @@ def missed_publications(
     """Return publications that were kept, in their order, to a client that may subscribe.
 
     For ``client.js``, whose ``subscribe(channel, {fill: url})`` asks for what is in a gap. The
-    query has ``channel``, ``epoch``, ``from``, and ``to`` unless the end of the gap is unknown. The
-    user is that of the session; a channel that needs a subscription token gets it in the header
-    ``Authorization: Bearer TOKEN``.
+    query has ``channel``, ``epoch``, ``from``, ``to`` unless the end of the gap is unknown, and
+    ``age``: how many seconds ago the page was complete. The user is that of the session; a channel
+    that needs a subscription token gets it in the header ``Authorization: Bearer TOKEN``.
 
     The answer is ``{"publications": [{"offset": 5, "data": …, "tags": {…}}], "more": false,
     "complete": false, "waiting": null}``. ``more``: ask again from the next offset. ``complete``:
@@ -126,6 +130,7 @@ def _parse(request: HttpRequest) -> Missed:
         first,
         _whole(query.get("to"), "to"),
         _whole(query.get("waiting"), "waiting"),
+        _whole(query.get("age"), "age"),
     )
 
 
@@ -182,12 +187,22 @@ def _answer(missed: Missed, alias: str, is_only_publisher: bool) -> HttpResponse
     # First what waits: a row that is recorded in between is then in both.
     waiting = _read_waiting(missed, alias)
     published, has_more = _read_published(missed, alias)
-    complete = is_only_publisher and not has_more and waiting is None
+    is_all_kept = _is_all_kept(missed.age_seconds)
+    complete = is_only_publisher and is_all_kept and not has_more and waiting is None
     texts = [f'{{"offset":{offset},{body[1:]}' for offset, body in published]
     flags = f'"more":{_json(has_more)},"complete":{_json(complete)}'
     waits = "null" if waiting is None else str(waiting)
     text = f'{{"publications":[{",".join(texts)}],{flags},"waiting":{waits}}}'
     return HttpResponse(text, content_type="application/json")
+
+
+def _is_all_kept(age_seconds: int | None) -> bool:
+    """Tell whether no row of the gap can have been deleted yet.
+
+    An age and not a time: the clocks of browsers are wrong, but they run.
+    """
+    kept_seconds = wiring.settings().outbox_keep_seconds
+    return age_seconds is not None and age_seconds + MARGIN_SECONDS <= kept_seconds
 
 
 def _json(value: bool) -> str:

@@ -104,5 +104,7 @@ def _drain(raw: Any) -> None:
         raw.poll()
         raw.notifies.clear()
         return
-    for _ in raw.notifies(timeout=0):
+    # `Connection.notifies` has had a timeout since psycopg 3.2; Django takes 3.1.
+    raw.pgconn.consume_input()
+    while raw.pgconn.notifies():
         pass

@@ -67,7 +67,9 @@ class OutboxWorker:
             self._note_failure("Redis", done.error)
             return 0.0 if done.published else PAUSE_SECONDS
         self._note_success(done)
-        return 0.0 if done else self._poll_seconds
+        if done:
+            return 0.0
+        return PAUSE_SECONDS if self._relay.holds_channels else self._poll_seconds
 
     def _delete_old(self) -> None:
         if (now := time.monotonic()) >= self._delete_at and not self._relay.delete_old():

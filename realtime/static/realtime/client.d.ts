@@ -306,6 +306,7 @@ export type FillRequest = {
     from: number;
     to: number | null;
     waiting: number | null;
+    age: number;
     signal: AbortSignal;
 };
 export type FillAnswer = {

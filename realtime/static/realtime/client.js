@@ -213,7 +213,7 @@
  */
 
 /**
- * @typedef {{channel: string, epoch: string, from: number, to: number | null, waiting: number | null, signal: AbortSignal}}
+ * @typedef {{channel: string, epoch: string, from: number, to: number | null, waiting: number | null, age: number, signal: AbortSignal}}
  *   FillRequest
  */
 
@@ -1434,6 +1434,7 @@ class Feed {
       return;
     }
     this.#filler?.giveUp();
+    if (this.state === "unsubscribed") return; // by a listener
     this.#forget();
     const error = refusal.toError();
     this.emit("error", error);
@@ -1466,7 +1467,9 @@ class Feed {
   /** @param {Position | null} position */
   #becomeSubscribed(position) {
     const missing = position ? this.tracker.subscribed(position) : [];
-    if (this.#isStartUnknown && position) missing.push({ epoch: position.epoch, from: 1, to: null, reason: "broker" });
+    /** @type {Missing[]} not to be filled: what the page shows already is in it, too */
+    const unknown = [];
+    if (this.#isStartUnknown && position) unknown.push({ epoch: position.epoch, from: 1, to: null, reason: "broker" });
     // Pages load at different times, unless they have waited for the broker together.
     const windowMs = this.#isFirst && this.#refusals === 0 ? 0 : this.#host.options.refetchWindowMs;
     this.#isFirst = this.#isStartUnknown = false;
@@ -1475,6 +1478,7 @@ class Feed {
     this.state = "subscribed";
     this.emit("subscribed", { channel: this.channel, ...position });
     this.#reportGaps(missing, windowMs);
+    this.#reportGaps(unknown, windowMs, false);
     this.#completeAt = Date.now();
     this.#settleReached();
     this.rosterSync?.renew();
@@ -1561,13 +1565,14 @@ class Feed {
   /**
    * @param {Missing[]} missing
    * @param {number} [windowMs] `refetchAfterMs` is drawn from 0 to this
+   * @param {boolean} [mayFill]
    */
-  #reportGaps(missing, windowMs = this.#host.options.refetchWindowMs) {
+  #reportGaps(missing, windowMs = this.#host.options.refetchWindowMs, mayFill = true) {
     const { outageAt, options } = this.#host;
     for (const { epoch, from, to, reason } of missing) {
       if (this.state === "unsubscribed") return; // by a listener of the previous event
       const since = reason === "reconnect" ? this.#completeAt : Math.max(this.#completeAt, outageAt());
-      this.emit("gap", {
+      const gap = {
         channel: this.channel,
         epoch,
         from,
@@ -1577,7 +1582,9 @@ class Feed {
         since: new Date(since),
         until: new Date(),
         refetchAfterMs: Math.floor(options.random() * windowMs),
-      });
+      };
+      if (mayFill) this.emit("gap", gap);
+      else this.#dispatch("gap", gap);
     }
   }
 
@@ -1635,6 +1642,7 @@ class Feed {
    */
   end(why) {
     this.#filler?.giveUp(); // nothing is lost silently, also at the end
+    if (this.state === "unsubscribed") return; // by a listener
     this.#forget();
     this.emit("unsubscribed", { channel: this.channel, ...why });
   }

@@ -24,6 +24,7 @@
  * @property {number | null} to
  * @property {number | null} missed
  * @property {number} refetchAfterMs
+ * @property {Date} since
  */
 
 /**
@@ -33,6 +34,7 @@
  * @property {number} from
  * @property {number | null} to
  * @property {number | null} waiting
+ * @property {number} age seconds since the page was complete
  * @property {AbortSignal} signal
  */
 
@@ -40,9 +42,11 @@
 
 const MOST_HELD = 1_000; // events that wait while the site is asked for what was missed
 const FILL_TRIES = 10; // requests that bring nothing: a minute in all, so a site may restart
+const ANSWER_MS = 10_000;
 const FILL_FIRST_MS = 1_000;
 const FILL_MOST_MS = 10_000;
 const COPY_TAG = "outbox"; // names the row of the site's outbox: docs/howto/outbox.md
+const ROW = /^[0-9a-f]{32}$/; // a host may have a tag of this name
 const MOST_COPIES = 1_000; // rows remembered per channel
 
 /**
@@ -57,6 +61,7 @@ export class GapFiller {
   #emit;
   #onIdle;
   #wait;
+  #answerMs;
   /** @type {(["publication", Publication] | ["gap", Gap])[]} what waits, the gap that is being filled first */
   #held = [];
   /** @type {Set<string>} rows of the site's outbox that were received */
@@ -71,13 +76,15 @@ export class GapFiller {
    * @param {(type: "publication" | "gap", detail: any) => void} emit
    * @param {() => void} [onIdle] called when nothing waits any more
    * @param {(ms: number, signal: AbortSignal) => Promise<void>} [wait] waits for a time, or until the signal is aborted
+   * @param {number} [answerMs] how long one request may take
    */
-  constructor(channel, ask, emit, onIdle = ignore, wait = delay) {
+  constructor(channel, ask, emit, onIdle = ignore, wait = delay, answerMs = ANSWER_MS) {
     this.#channel = channel;
     this.#ask = ask;
     this.#emit = emit;
     this.#onIdle = onIdle;
     this.#wait = wait;
+    this.#answerMs = answerMs;
   }
 
   /** Whether something waits. */
@@ -119,7 +126,7 @@ export class GapFiller {
   /** @param {Publication} publication */
   #pass(publication) {
     const copy = publication.tags[COPY_TAG];
-    if (copy !== undefined) {
+    if (ROW.test(copy)) {
       if (this.#copies.has(copy)) return;
       this.#copies.add(copy);
       if (this.#copies.size > MOST_COPIES) this.#copies.delete(firstOf(this.#copies));
@@ -155,7 +162,8 @@ export class GapFiller {
     await this.#wait(gap.refetchAfterMs, signal);
     for (let tries = FILL_TRIES; tries > 0 && !signal.aborted; ) {
       const { epoch, from, to } = /** @type {Gap} */ (this.#held[0][1]);
-      const answer = await this.#answerTo({ channel: this.#channel, epoch, from, to, waiting, signal });
+      const age = Math.ceil((Date.now() - gap.since.getTime()) / 1_000);
+      const answer = await this.#answerTo({ channel: this.#channel, epoch, from, to, waiting, age, signal });
       if (signal.aborted || answer === "refused") return;
       if (answer) {
         waiting ??= answer.waiting;
@@ -188,12 +196,33 @@ export class GapFiller {
    */
   async #answerTo(request) {
     try {
-      return asFillAnswer(await this.#ask(request));
+      return asFillAnswer(await this.#inTime(request));
     } catch (error) {
       const refusal = /** @type {{temporary?: boolean, message: string}} */ (error);
       if (refusal.temporary !== false) return null; // a network that is away does not say what it is
       console.warn(`realtime: what was missed on ${JSON.stringify(this.#channel)} cannot be fetched: ${refusal.message}`);
       return "refused";
+    }
+  }
+
+  /**
+   * Ask the site, for a limited time: it may accept a request and never answer.
+   *
+   * @param {FillRequest} request
+   */
+  async #inTime(request) {
+    const asking = new AbortController();
+    const stop = () => asking.abort();
+    request.signal.addEventListener("abort", stop);
+    const timer = setTimeout(stop, this.#answerMs);
+    const late = new Promise((_, reject) => {
+      asking.signal.addEventListener("abort", () => reject(new Error("no answer")));
+    });
+    try {
+      return await Promise.race([this.#ask({ ...request, signal: asking.signal }), late]);
+    } finally {
+      clearTimeout(timer);
+      request.signal.removeEventListener("abort", stop);
     }
   }
 
@@ -236,9 +265,9 @@ function isFilled({ from, to }) {
  * @returns {(request: FillRequest) => Promise<FillAnswer>}
  */
 export function siteFill(url, getToken) {
-  return async ({ channel, epoch, from, to, waiting, signal }) => {
+  return async ({ channel, epoch, from, to, waiting, age, signal }) => {
     const address = new URL(url, globalThis.location?.href);
-    const query = { channel, epoch, from, to, waiting };
+    const query = { channel, epoch, from, to, waiting, age };
     for (const [name, value] of Object.entries(query)) if (value !== null) address.searchParams.set(name, String(value));
     /** @type {Record<string, string>} */
     const headers = { Accept: "application/json" };

@@ -10,11 +10,13 @@ import { next, record, start } from "./support.mjs";
 const ORDERS = "public:orders";
 const gapOf = (from, to, epoch = "A") => ({
   channel: ORDERS, epoch, from, to, missed: to === null ? null : to - from + 1, reason: "slow", refetchAfterMs: 0,
+  since: new Date(),
 });
 const liveAt = (offset, copy) => ({
   channel: ORDERS, data: offset, tags: copy ? { outbox: copy } : {}, epoch: "A", offset, filled: false,
 });
-const kept = (...offsets) => offsets.map((offset) => ({ offset, data: offset, tags: { outbox: `row ${offset}` } }));
+const row = (n) => String(n).padStart(32, "0");
+const kept = (...offsets) => offsets.map((offset) => ({ offset, data: offset, tags: { outbox: row(offset) } }));
 const answerOf = (publications, more = {}) => ({ publications, ...more });
 
 /** A filler whose questions the test answers one by one, and whose waits end at once. */
@@ -51,7 +53,8 @@ describe("a filler", () => {
     filler.take("gap", gapOf(5, 7));
     filler.take("publication", liveAt(8));
     const { request, answer } = await question();
-    const { signal: _, ...rest } = request;
+    const { signal: _, age, ...rest } = request;
+    assert.ok(age >= 0 && age < 60);
     assert.deepEqual(rest, { channel: ORDERS, epoch: "A", from: 5, to: 7, waiting: null });
     assert.deepEqual(heard, ["4"]);
     answer(answerOf(kept(5, 6, 7)));
@@ -105,6 +108,29 @@ describe("a filler", () => {
     assert.deepEqual(waits, [0, 1_000, 2_000, 4_000, 8_000, ...Array(5).fill(10_000)]);
   });
 
+  test("asks again if the site accepts the question and never answers", async () => {
+    const heard = [];
+    let asked = 0;
+    const ask = ({ signal }) => {
+      asked += 1;
+      assert.equal(signal.aborted, false);
+      return new Promise(() => {});
+    };
+    const waits = async () => {};
+    const done = new Promise((resolve) => {
+      const emit = (type) => heard.push(type);
+      new GapFiller(ORDERS, ask, emit, resolve, waits, 1).take("gap", gapOf(1, 2));
+    });
+    await done;
+    assert.deepEqual([heard, asked], [["gap"], 10]);
+  });
+
+  test("takes a tag of the host for no row", () => {
+    const { filler, heard } = fillerOf();
+    for (const offset of [1, 2]) filler.take("publication", liveAt(offset, "mail"));
+    assert.deepEqual(heard, ["1", "2"]);
+  });
+
   test("reports a gap at once when the site refuses, and warns the developer", async (t) => {
     const warn = t.mock.method(console, "warn", () => {});
     const { filler, heard, question } = fillerOf();
@@ -142,9 +168,9 @@ describe("a filler", () => {
 
   test("leaves out a copy of what was received, whichever comes first", async () => {
     const { filler, heard, question } = fillerOf();
-    filler.take("publication", liveAt(1, "row 3"));
+    filler.take("publication", liveAt(1, row(3)));
     filler.take("gap", gapOf(2, 4));
-    filler.take("publication", liveAt(5, "row 2"));
+    filler.take("publication", liveAt(5, row(2)));
     (await question()).answer(answerOf(kept(2, 3, 4)));
     await settle();
     assert.deepEqual(heard, ["1", "+2", "+4"]);
@@ -152,9 +178,9 @@ describe("a filler", () => {
 
   test("remembers a bounded number of rows", () => {
     const { filler, heard } = fillerOf();
-    for (let i = 1; i <= 1_001; i += 1) filler.take("publication", liveAt(i, `row ${i}`));
-    filler.take("publication", liveAt(2_000, "row 1"));
-    filler.take("publication", liveAt(2_001, "row 3"));
+    for (let i = 1; i <= 1_001; i += 1) filler.take("publication", liveAt(i, row(i)));
+    filler.take("publication", liveAt(2_000, row(1)));
+    filler.take("publication", liveAt(2_001, row(3)));
     assert.equal(heard.length, 1_002);
     assert.equal(heard.at(-1), "2000");
   });
@@ -247,8 +273,45 @@ describe("a subscription with fill", () => {
     const { data, filled, event, sender } = await next(orders, "publication", ({ offset }) => offset === 6);
     assert.deepEqual([data, filled, event, sender], [6, true, null, null]);
     assert.deepEqual(heard, ["A5", "A6"]);
-    const query = "page=1&channel=public%3Aorders&epoch=A&from=5&to=6";
-    assert.deepEqual(asked, [0, 1].map(() => [`/missed/?${query}`, "Bearer the token"]));
+    const query = "page=1&channel=public%3Aorders&epoch=A&from=5&to=6&age=";
+    for (const [url, token] of asked) {
+      assert.equal(token, "Bearer the token");
+      assert.match(url, new RegExp(`^/missed/\\?${query}\\d+$`));
+    }
+    assert.equal(asked.length, 2);
+  });
+
+  test("does not fill a gap from an unknown position: the page shows a part of it already", async (t) => {
+    const { server, open } = await start(t);
+    server.positions[ORDERS] = { epoch: "A", offset: 3 };
+    let asked = 0;
+    const orders = open().subscribe(ORDERS, { since: null, fill: async () => (asked += 1) && answerOf(kept(1, 2, 3)) });
+    const heard = record(orders);
+    const peer = await server.peers.take();
+    await next(orders, "gap");
+    peer.publish(ORDERS, { data: 4, offset: 4 });
+    await next(orders, "publication");
+    assert.deepEqual([heard, asked], [["gap A1- broker", "A4"], 0]);
+  });
+
+  test("a listener may subscribe again when the server ends the subscription", async (t) => {
+    const { server, open } = await start(t);
+    const live = open();
+    const orders = live.subscribe(ORDERS, { fill: () => new Promise(() => {}) });
+    const heard = [];
+    orders.addEventListener("unsubscribed", ({ detail }) => heard.push(detail.code));
+    const peer = await server.peers.take();
+    await next(orders, "subscribed");
+    peer.gap(ORDERS, { epoch: "A", from: 1, to: 2, reason: "slow" });
+    let again;
+    orders.addEventListener("gap", () => {
+      orders.unsubscribe();
+      again = live.subscribe(ORDERS);
+    });
+    peer.send({ push: { channel: ORDERS, unsubscribe: { code: 2000, reason: "revoked" } } });
+    await next(orders, "unsubscribed");
+    assert.deepEqual(heard, [0]);
+    assert.equal(live.subscribe(ORDERS), again);
   });
 
   test("a function can take the place of the address", async (t) => {

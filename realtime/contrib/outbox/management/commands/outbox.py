@@ -7,9 +7,10 @@ from argparse import RawDescriptionHelpFormatter
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
-from django.db import DEFAULT_DB_ALIAS, connections
 from django.db import Error as DatabaseError
+from django.db import connections, router
 
+from realtime.contrib.outbox.models import OutboxRow
 from realtime.contrib.outbox.relay import read_state, retry_refused
 
 DATABASE_UNAVAILABLE = 3
@@ -32,8 +33,8 @@ class Command(BaseCommand):
         retry = actions.add_parser("retry", help="let refused rows wait again")
         for each in (stats, retry):
             each.add_argument(
-                "--database", default=DEFAULT_DB_ALIAS, choices=tuple(connections),
-                metavar="ALIAS", help=f"the database with the outbox ({DEFAULT_DB_ALIAS})",
+                "--database", default=router.db_for_write(OutboxRow), choices=tuple(connections),
+                metavar="ALIAS", help="the database with the outbox (that of the routers)",
             )  # fmt: skip
 
     def handle(self, *args: Any, action: str, database: str, **options: Any) -> None:

@@ -9,10 +9,11 @@ from argparse import ArgumentTypeError, RawDescriptionHelpFormatter
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
-from django.db import DEFAULT_DB_ALIAS, connections
 from django.db import Error as DatabaseError
+from django.db import connections, router
 
 from realtime import wiring
+from realtime.contrib.outbox.models import OutboxRow
 from realtime.contrib.outbox.relay import publish_waiting
 from realtime.contrib.outbox.worker import OutboxWorker
 from realtime.errors import BrokerError, ConfigurationError
@@ -39,8 +40,8 @@ class Command(BaseCommand):
             "exit codes: 0 stopped by a signal, or with --once: nothing waits any more"
         )
         parser.add_argument(
-            "--database", default=DEFAULT_DB_ALIAS, choices=tuple(connections), metavar="ALIAS",
-            help=f"the database with the outbox ({DEFAULT_DB_ALIAS})",
+            "--database", default=router.db_for_write(OutboxRow), choices=tuple(connections),
+            metavar="ALIAS", help="the database with the outbox (that of the routers)",
         )  # fmt: skip
         parser.add_argument(
             "--poll", type=_seconds, default=POLL_SECONDS, metavar="SECONDS",
