@@ -41,7 +41,7 @@ class Site:
         self._users: list[User] = []
         self.run("migrate", "--verbosity", "0")
         self.service = Service(
-            redis.url, app="tests.webpush_asgi:application", **self._variables
+            redis.url, app="tests.asgi_static:application", **self._variables
         ).start()
         with self._log.open("wb") as log:
             self._worker = subprocess.Popen(

@@ -62,7 +62,7 @@ class OutboxSite:
         self.run("migrate", "--verbosity", "0")
         self._shell(CREATE)
         self.service = Service(
-            redis.url, app="tests.outbox_asgi:application", port=free_port(), **self._variables
+            redis.url, app="tests.asgi_static:application", port=free_port(), **self._variables
         )
 
     def start(self) -> None:

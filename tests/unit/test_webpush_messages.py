@@ -77,6 +77,8 @@ def test_push_services_are_told_how_to_treat_it() -> None:
         {"topic": "a" * 33},
         {"topic": "a\nX-Evil: 1"},
         {"topic": 7},
+        {"only": "all"},
+        {"only": ["1"]},
         {"to": "ada@example.com"},
     ],
 )

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from django.db import Error as DatabaseError
 from django.db import connections
+from django.db.utils import DatabaseErrorWrapper
 
 from realtime.contrib.outbox.models import NOTIFICATIONS
 
@@ -34,11 +35,6 @@ class Waker:
         self._woken, self._wake = os.pipe()
         os.set_blocking(self._woken, False)
         os.set_blocking(self._wake, False)
-
-    @property
-    def is_notified(self) -> bool:
-        """Whether the database notifies this process now."""
-        return self._listening is not None
 
     def wake(self) -> None:
         """End the current wait, or the next one; from a signal handler, or another thread."""
@@ -84,8 +80,6 @@ class Waker:
 
     def _take_notifications(self, raw: Any) -> None:
         """Read what has arrived, so that the socket is quiet; its content does not matter."""
-        from django.db.utils import DatabaseErrorWrapper
-
         try:
             with DatabaseErrorWrapper(self._listening):
                 _drain(raw)

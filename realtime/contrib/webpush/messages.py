@@ -50,6 +50,9 @@ def message_of(queued: Queued) -> PushMessage:
         if not isinstance(topic, str) or not _TOPIC.fullmatch(topic):
             raise GiveUp("`topic` must be 1 to 32 characters from A-Z a-z 0-9 _ -")
         headers["Topic"] = topic
+    only = options.get("only", [])  # as `PartlyDone` writes it
+    if not isinstance(only, list) or not all(type(each) is int for each in only):
+        raise GiveUp("`only` must be a list of numbers")
     data = queued.data if isinstance(queued.data, dict) else {"text": queued.data}
     # A client's title is not the site's word, but would appear beside the site's name (CWE-451).
     own_title = data.get("title") if queued.info is None else None

@@ -22,8 +22,8 @@ class BrowserSubscription(models.Model):
         settings.AUTH_USER_MODEL, models.CASCADE, related_name="+", verbose_name=_("user")
     )
     endpoint = models.TextField(_("endpoint"))
-    """An address of the browser's push service. Whoever knows it can send to it, so it is secret;
-    with VAPID, they also need our key."""
+    """An address of the browser's push service. It is secret, although with VAPID only the owner of
+    our key can send to it."""
     endpoint_hash = models.CharField(max_length=64, unique=True, editable=False)
     """SHA-256 in hex: some databases cannot make a text of that length unique."""
     p256dh = models.CharField(max_length=KEY_LIMIT)

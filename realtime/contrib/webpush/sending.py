@@ -105,9 +105,8 @@ class WebPush:
 
     def _notify(self, browser: BrowserSubscription, message: PushMessage) -> tuple[Result, str]:
         """Send the message to one browser; return the result, and why it was not taken."""
-        url, keys = endpoint_of(browser.endpoint, self.allow_private), decode_keys(
-            browser.p256dh, browser.auth
-        )  # fmt: skip
+        url = endpoint_of(browser.endpoint, self.allow_private)
+        keys = decode_keys(browser.p256dh, browser.auth)
         if url is None or keys is None:  # checked when it was stored, perhaps by other rules
             browser.delete()
             return Result.GONE, "an invalid subscription"

@@ -113,7 +113,8 @@ def _is_valid(endpoint: str, keys: dict[str, Any]) -> bool:
 def _delete_oldest(user: Any) -> None:
     own = BrowserSubscription._default_manager.filter(user=user).order_by("-pk")
     extra = list(own.values_list("pk", flat=True)[BROWSERS_LIMIT:])
-    own.filter(pk__in=extra).delete() if extra else None
+    if extra:
+        own.filter(pk__in=extra).delete()
 
 
 def _read(request: HttpRequest) -> dict[str, Any]:

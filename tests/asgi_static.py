@@ -1,12 +1,11 @@
-"""The ASGI application of `tests.outbox_site`, with the static files of its page."""
+"""The ASGI application of a project of the tests, with the static files of its pages.
+
+The project is that of DJANGO_SETTINGS_MODULE.
+"""
 
 from __future__ import annotations
 
-import os
-
 from channels.routing import ProtocolTypeRouter
-
-os.environ.setdefault("DJANGO_SETTINGS_MODULE", "tests.outbox_settings")
 
 from tests.asgi import application as plain
 
